@@ -1,0 +1,33 @@
+"""Tensmith: compile ONNX models to standalone binaries.
+
+The public face; everything is imported on first use, so that `import tensmith` is fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .compiler.errors import TensmithError
+    from .driver.api import Artifact, compile, load
+    from .runtime.loader import Module
+
+__all__ = ["Artifact", "Module", "TensmithError", "__version__", "compile", "load"]
+
+_HOMES = {
+    "Artifact": ".driver.api",
+    "compile": ".driver.api",
+    "load": ".driver.api",
+    "Module": ".runtime.loader",
+    "TensmithError": ".compiler.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tensmith' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,60 @@
+"""What a compiled model is before it is linked: machine code, weights, interface, manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MANIFEST_VERSION = 1
+SIDE_FILE_THRESHOLD = 3 << 29  # bytes (1.5 GiB): larger weights go to a file beside the artifact
+WEIGHT_ALIGNMENT = 4096  # bytes: weights start on a page, so that the file can be mapped and shared
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    dtype: name as in `ir.types.DType` ("f32", "i64", "bool", ...).
+    dims: ints, or strings: for an input a symbol's name; for an output any dimension expression,
+    or "?" where only the run can tell.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Relocatable machine code for one target.
+
+    objects: (file stem, ELF bytes) in link order.
+    plan_symbol: the entry `int32_t plan(ts_frame *)` of `runtime/plan_abi.h`.
+    triple: LLVM triple. features: names of CPU features that the code uses ("avx512f", "fma",
+    "neon", ...), checked when the model is loaded.
+    texts: textual forms by emit kind ("llvm", "asm"), present when they were asked for.
+    """
+
+    objects: tuple[tuple[str, bytes], ...]
+    plan_symbol: str
+    triple: str
+    features: tuple[str, ...]
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """Everything that the linker needs.
+
+    name: a C identifier. symbols: names of the symbolic dimensions that the inputs bind, in the
+    order of `ts_frame.symbols`. weights: file holding the constant data (may be empty).
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    symbols: tuple[str, ...]
+    code: Code
+    weights: Path
+    manifest: dict[str, Any]
