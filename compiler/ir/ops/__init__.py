@@ -1,0 +1,1 @@
+"""The core operators, one file per family."""

@@ -1,0 +1,178 @@
+"""Element types, storage layouts and tensor types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import InternalError
+from .dims import Dim, product
+
+
+class DType(Enum):
+    """Element types; the value is the name in text form."""
+
+    F64 = "f64"
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    I64 = "i64"
+    I32 = "i32"
+    I16 = "i16"
+    I8 = "i8"
+    U64 = "u64"
+    U32 = "u32"
+    U16 = "u16"
+    U8 = "u8"
+    BOOL = "bool"
+
+    @property
+    def bits(self) -> int:
+        """Bits of one element in memory (a bool takes a byte)."""
+        return 8 if self is DType.BOOL else int(self.value.lstrip("fbiu"))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one element in memory."""
+        return self.bits // 8
+
+    @property
+    def is_float(self) -> bool:
+        """Whether this is a floating-point type."""
+        return self in (DType.F64, DType.F32, DType.F16, DType.BF16)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether this is a signed integer type."""
+        return self.value.startswith("i")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether this is an integer type (bool is not)."""
+        return self.value[0] in "iu"
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The numpy type with the same elements."""
+        return _NUMPY[self]
+
+    @staticmethod
+    def of(dtype: Any) -> DType:
+        """The DType of a numpy type. Raises InternalError for one that has none."""
+        found = _FROM_NUMPY.get(np.dtype(dtype))
+        if found is None:
+            raise InternalError(f"element type {np.dtype(dtype)} has no DType")
+        return found
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+_NUMPY: dict[DType, np.dtype[Any]] = {
+    DType.F64: np.dtype(np.float64),
+    DType.F32: np.dtype(np.float32),
+    DType.F16: np.dtype(np.float16),
+    DType.BF16: np.dtype(ml_dtypes.bfloat16),
+    DType.I64: np.dtype(np.int64),
+    DType.I32: np.dtype(np.int32),
+    DType.I16: np.dtype(np.int16),
+    DType.I8: np.dtype(np.int8),
+    DType.U64: np.dtype(np.uint64),
+    DType.U32: np.dtype(np.uint32),
+    DType.U16: np.dtype(np.uint16),
+    DType.U8: np.dtype(np.uint8),
+    DType.BOOL: np.dtype(np.bool_),
+}
+_FROM_NUMPY = {numpy_type: dtype for dtype, numpy_type in _NUMPY.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor lies in memory: row-major, inside a border of zeros.
+
+    border: per axis the number of zero elements (before, after); () means none (dense).
+    """
+
+    border: tuple[tuple[int, int], ...] = ()
+
+    def __str__(self) -> str:
+        return "+".join(f"{lo}:{hi}" for lo, hi in self.border)
+
+
+DENSE = Layout()
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type, shape (row-major logical dims) and storage layout of a tensor."""
+
+    dtype: DType
+    shape: tuple[Dim, ...]
+    layout: Layout = DENSE
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def elements(self) -> Dim:
+        """Number of elements, border not counted."""
+        return product(self.shape)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every dim is an int."""
+        return all(isinstance(dim, int) for dim in self.shape)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as ints. Raises InternalError when a dim is symbolic."""
+        if not self.is_static:
+            raise InternalError(f"a static shape is needed, not {self}")
+        return tuple(int(dim) for dim in self.shape)  # type: ignore[arg-type]
+
+    def with_shape(self, shape: tuple[Dim, ...]) -> TensorType:
+        """The same element type, densely stored, with another shape."""
+        return TensorType(self.dtype, shape)
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        """The same shape with another element type."""
+        return TensorType(dtype, self.shape)
+
+    def with_layout(self, layout: Layout) -> TensorType:
+        """The same tensor stored in another way."""
+        return replace(self, layout=layout)
+
+    def __str__(self) -> str:
+        dims = ", ".join(str(dim) for dim in self.shape)
+        border = f" border {self.layout}" if self.layout.border else ""
+        return f"{self.dtype}[{dims}]{border}"
+
+
+def broadcast_dims(a: Dim, b: Dim) -> Dim:
+    """The dim that two dims broadcast to (a symbol against a number: the number, unless it is 1).
+
+    Raises ValueError when both are numbers, differ, and neither is 1.
+    """
+    if a == b or b == 1:
+        return a
+    if a == 1:
+        return b
+    if isinstance(a, int) and isinstance(b, int):
+        raise ValueError(f"dimensions {a} and {b} do not broadcast")
+    return a if isinstance(a, int) else b if isinstance(b, int) else a
+
+
+def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """numpy's broadcast of shapes. Raises ValueError for shapes that do not fit."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    out: list[Dim] = [1] * rank
+    for shape in shapes:
+        for axis, dim in enumerate(shape, start=rank - len(shape)):
+            out[axis] = broadcast_dims(out[axis], dim)
+    return tuple(out)
