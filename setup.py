@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 FOLDERS = ("compiler", "passes", "frontends", "backends", "runtime", "driver")
 
 setup(
+    script_name="setup.py",  # kept out of the package, whose folder it lies in
     packages=[
         "tensmith",
         *(
