@@ -1,0 +1,14 @@
+"""Settings that every test runs under: reproducible examples, one core per test process."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# numpy and other libraries read these once, when they are first imported.
+for _library in ("OPENBLAS", "MKL", "OMP"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+settings.register_profile("tensmith", derandomize=True, deadline=None, database=None)
+settings.load_profile("tensmith")

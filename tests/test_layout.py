@@ -1,0 +1,200 @@
+"""The rules of docs/architecture.md on folders, imports and sizes, checked on the source text."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {"runtime": 0, "compiler": 1, "passes": 2, "frontends": 2, "backends": 3, "driver": 4}
+OUTSIDE_WHEEL = ("tests", "benchmarks", "examples", "docs", ".ci")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# Entries may be removed, never added: {"folder/file.py": lines} and {"folder/file.py:name": lines}.
+LONG_FILES: dict[str, int] = {}
+LONG_FUNCTIONS: dict[str, int] = {}
+
+# Third-party modules and the only folders that may import them.
+CONFINED = {
+    "onnx": ("frontends/onnx",),
+    "llvmlite": ("backends",),
+    "triton": ("backends/cuda",),
+    "ethosu": ("backends/ethosu",),
+}
+RUNTIME_MODULES = {"numpy", *sys.stdlib_module_names}
+
+
+def _files(*folders: str, suffix: str = ".py") -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob(f"*{suffix}"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _by_name(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=_name)
+
+
+PACKAGE_FILES = _files(*FLOORS)
+PYTHON_FILES = [*ROOT.glob("*.py"), *PACKAGE_FILES, *_files("tests", "benchmarks", "examples")]
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import; one inside the package as `.folder.module`."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= len(package) + 1, f"{path}:{node.lineno} leaves the package"
+            base = package[: len(package) + 1 - node.level]
+            module = (*base, *(node.module or "").split("."))
+            prefix = "." + ".".join(filter(None, module))
+            # `from .. import name` may import a module or a name: either way it names the folder.
+            yield from ((node.lineno, f"{prefix}.{alias.name}") for alias in node.names)
+
+
+def _violation(path: Path, module: str) -> str | None:
+    """Why the package file `path` may not import `module`, or None."""
+    here = path.relative_to(ROOT).parts
+    if not module.startswith("."):
+        top = module.split(".")[0]
+        if top == "tensmith":
+            return "imports inside the package are relative"
+        if here[0] == "runtime" and top not in RUNTIME_MODULES:
+            return f"runtime/ may import the standard library and numpy, not {top}"
+        homes = CONFINED.get(top, ("",))
+        if not any(_name(path).startswith(home) for home in homes):
+            return f"{top} belongs in {' or '.join(homes)}"
+        return None
+    there = module.strip(".").split(".")
+    if there[0] not in FLOORS:
+        return None if there[0] == "_version" else f"{there[0]} is not a folder of the package"
+    if there[0] == here[0]:
+        sibling = here[0] == "backends" and len(here) > 2 and there[1] not in (here[1], "llvm")
+        return f"backend {here[1]} imports its sibling {there[1]}" if sibling else None
+    if FLOORS[there[0]] >= FLOORS[here[0]]:
+        return f"{here[0]} (floor {FLOORS[here[0]]}) imports {there[0]} (floor {FLOORS[there[0]]})"
+    return None
+
+
+@_by_name(PACKAGE_FILES)
+def test_imports_go_down(path: Path) -> None:
+    found = ((line, module, _violation(path, module)) for line, module in _imports(path))
+    wrong = [f"{_name(path)}:{line}: {module}: {why}" for line, module, why in found if why]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("importer", "module"),
+    [
+        ("compiler/x.py", ".driver.api.compile"),
+        ("passes/x.py", ".frontends.onnx"),
+        ("passes/x.py", ".backends.llvm.emit"),
+        ("backends/x86/x.py", ".backends.arm.targets"),
+        ("runtime/x.py", ".compiler.errors.RunError"),
+        ("runtime/x.py", "networkx"),
+        ("compiler/ir/x.py", "onnx.helper"),
+        ("frontends/x.py", "onnx"),
+        ("passes/x.py", "llvmlite.ir"),
+        ("driver/x.py", "tensmith.driver"),
+        ("driver/x.py", ".tests.cases"),
+    ],
+)
+def test_rule_catches(importer: str, module: str) -> None:
+    assert _violation(ROOT / importer, module)
+
+
+@pytest.mark.parametrize(
+    ("importer", "module"),
+    [
+        ("driver/x.py", ".frontends.onnx.load"),
+        ("backends/x86/x.py", ".backends.llvm.emit"),
+        ("backends/llvm/x.py", "llvmlite.ir"),
+        ("frontends/onnx/ops/x.py", "onnx.helper"),
+        ("compiler/x.py", "._version.__version__"),
+        ("compiler/x.py", ".runtime.abi"),
+    ],
+)
+def test_rule_allows(importer: str, module: str) -> None:
+    assert _violation(ROOT / importer, module) is None
+
+
+def test_top_level_holds_only_known_folders() -> None:
+    known = {*FLOORS, *OUTSIDE_WHEEL}
+    packages = {path.parent.name for path in ROOT.glob("*/*.py")}
+    assert packages <= known, f"no floor for {sorted(packages - known)}"
+
+
+def test_files_are_short() -> None:
+    sources = [*PYTHON_FILES, *_files("runtime", suffix=".[ch]")]
+    lengths = {_name(path): len(path.read_text().splitlines()) for path in sources}
+    _check_ratchet(lengths, LONG_FILES, MAX_FILE_LINES)
+
+
+def test_functions_are_short() -> None:
+    lengths: dict[str, int] = {}
+    for path in PYTHON_FILES:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                key = f"{_name(path)}:{node.name}"
+                size = (node.end_lineno or node.lineno) - node.lineno + 1
+                lengths[key] = max(size, lengths.get(key, 0))
+    _check_ratchet(lengths, LONG_FUNCTIONS, MAX_FUNCTION_LINES)
+
+
+def _check_ratchet(lengths: dict[str, int], allowed: dict[str, int], limit: int) -> None:
+    wrong = [f"{k}: {n} lines" for k, n in lengths.items() if n > allowed.get(k, limit)]
+    assert not wrong, f"over {limit} lines:\n" + "\n".join(wrong)
+    stale = [key for key in allowed if lengths.get(key, 0) < allowed[key]]
+    assert not stale, f"lower or remove these entries of the allow list: {stale}"
+
+
+@_by_name([path for path in PYTHON_FILES if path.name != "__init__.py" or path.stat().st_size > 1])
+def test_module_has_docstring(path: Path) -> None:
+    assert ast.get_docstring(_tree(path)), f"{_name(path)} has no docstring"
+
+
+@_by_name(PACKAGE_FILES)
+def test_public_names_have_docstrings(path: Path) -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = (n for n in _tree(path).body if isinstance(n, kinds) and not n.name.startswith("_"))
+    missing = [f"{_name(path)}:{n.lineno}: {n.name}" for n in public if not ast.get_docstring(n)]
+    assert not missing, "no docstring:\n" + "\n".join(missing)
+
+
+# Words that mark unfinished work, and paths that exist on one machine only.
+UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+MACHINE_PATH = re.compile(r"""(?<![\w.$}/])/(home|work|Users|root|mnt|opt)/\w""")
+
+
+def _texts() -> list[Path]:
+    folders = (*FLOORS, *OUTSIDE_WHEEL)
+    suffixes = ("py", "c", "h", "md", "toml", "sh")
+    nested = [path for suffix in suffixes for path in _files(*folders, suffix=f".{suffix}")]
+    scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and not path.suffix]
+    return [*(path for suffix in suffixes for path in ROOT.glob(f"*.{suffix}")), *nested, *scripts]
+
+
+@_by_name(_texts())
+def test_text_is_finished_and_portable(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    wrong = [
+        f"{_name(path)}:{number}: {line.strip()}"
+        for number, line in enumerate(lines, 1)
+        if UNFINISHED.search(line) or MACHINE_PATH.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
