@@ -1,1 +1,27 @@
-"""The core operators, one file per family."""
+"""The core operators, one file per family; importing this package registers them."""
+
+from __future__ import annotations
+
+from . import (
+    composite,
+    contraction,
+    control,
+    indexing,
+    movement,
+    pointwise,
+    pooling,
+    reduction,
+    shapes,
+)
+
+__all__ = [
+    "composite",
+    "contraction",
+    "control",
+    "indexing",
+    "movement",
+    "pointwise",
+    "pooling",
+    "reduction",
+    "shapes",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import InternalError
+from ..dims import Sym, evaluate
 from ..graph import Graph, Node, Value
 from ..types import TensorType
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Sequence[Value], dict[str, Any]], list[TensorType]]
+InferRegions = Callable[[Sequence[Value], dict[str, Any], Sequence[Graph]], list[TensorType]]
 Evaluate = Callable[[Sequence[Array], dict[str, Any]], list[Array]]
 
 
@@ -40,8 +42,11 @@ class OpDef:
     """One operator.
 
     infer: (input values, attrs) -> output types; raises ValueError with the reason when the
-    inputs do not fit. evaluate: numpy semantics (None for control flow, which the reference
-    backend runs itself). attrs: name -> default; `REQUIRED` has none.
+    inputs do not fit. evaluate: numpy semantics, the attributes having ints for dims (see
+    `bind_attrs`); None for control flow, which the reference backend runs itself.
+    attrs: name -> default; `REQUIRED` has none. arity: fewest and most inputs (None: no limit).
+    regions: how many regions the node has. infer_regions: used instead of `infer` when there are
+    regions.
     """
 
     name: str
@@ -49,6 +54,9 @@ class OpDef:
     evaluate: Evaluate | None
     traits: Trait = Trait.NONE
     attrs: dict[str, Any] = field(default_factory=dict)
+    arity: tuple[int, int | None] = (0, None)
+    regions: int = 0
+    infer_regions: InferRegions | None = None
 
 
 REQUIRED = object()
@@ -81,6 +89,39 @@ def has_trait(node: Node, trait: Trait) -> bool:
     return bool(lookup(node.op).traits & trait)
 
 
+def infer_types(
+    op: str, inputs: Sequence[Value], attrs: dict[str, Any], regions: Sequence[Graph] = ()
+) -> list[TensorType]:
+    """The output types of an operator; `attrs` is complete.
+
+    Raises ValueError when the number or the types of the inputs, or the regions, do not fit.
+    """
+    definition = lookup(op)
+    low, high = definition.arity
+    if len(inputs) < low or (high is not None and len(inputs) > high):
+        wanted = f"{low}" if low == high else f"{low} to {high}" if high else f"at least {low}"
+        raise ValueError(f"'{op}' takes {wanted} inputs, not {len(inputs)}")
+    if len(regions) != definition.regions:
+        raise ValueError(f"'{op}' has {definition.regions} regions, not {len(regions)}")
+    if definition.infer_regions is not None:
+        return definition.infer_regions(inputs, attrs, regions)
+    return definition.infer(inputs, attrs)
+
+
+def bind_attrs(attrs: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:
+    """The attributes with every symbolic dim, also inside tuples, replaced by its number.
+
+    Raises InternalError when a symbol has no value in `env`.
+    """
+
+    def bind(value: Any) -> Any:
+        if isinstance(value, Sym):
+            return evaluate(value, env)
+        return tuple(bind(item) for item in value) if isinstance(value, tuple) else value
+
+    return {key: bind(value) for key, value in attrs.items()}
+
+
 def make_node(
     op: str,
     inputs: Sequence[Value],
@@ -103,7 +144,7 @@ def make_node(
     missing = [key for key, value in full.items() if value is REQUIRED]
     if missing:
         raise InternalError(f"operator '{op}' needs the attribute(s) {missing}")
-    result = list(types) if types is not None else definition.infer(inputs, full)
+    result = list(types) if types is not None else infer_types(op, inputs, full, regions)
     outputs = [Value(type_, f"{name}" if name else "") for type_ in result]
     return Node(op, inputs, outputs, full, regions, name)
 

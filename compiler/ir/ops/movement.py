@@ -1,0 +1,180 @@
+"""Operators that move elements: views, permutations, concatenation, slices, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import RunError
+from ..dims import Dim, ceildiv, product
+from ..graph import Value
+from ..types import TensorType, broadcast_dims
+from .common import differ, need_axis, same_dtype, unify
+from .registry import REQUIRED, Array, OpDef, Trait, register
+
+PAD_MODES = ("constant", "reflect", "edge", "wrap")
+
+
+def _infer_reshape(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x, shape = inputs[0], attrs["shape"]
+    if any(isinstance(dim, int) and dim < 0 for dim in shape):
+        raise ValueError(f"shape {shape} has a negative dimension")
+    if differ(x.type.elements, product(shape)):
+        raise ValueError(f"{x.type} has {x.type.elements} elements, not {product(shape)}")
+    return [TensorType(x.dtype, tuple(shape))]
+
+
+def _reshape(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    if args[0].size != int(product(attrs["shape"])):  # type: ignore[arg-type]
+        raise RunError(f"{args[0].size} elements do not make the shape {attrs['shape']}")
+    return [args[0].reshape(attrs["shape"])]
+
+
+def _infer_transpose(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x, perm = inputs[0], attrs["perm"]
+    if sorted(perm) != list(range(x.type.rank)):
+        raise ValueError(f"perm {perm} is no permutation of {x.type.rank} axes")
+    return [TensorType(x.dtype, tuple(x.shape[axis] for axis in perm))]
+
+
+def _transpose(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    return [np.ascontiguousarray(np.transpose(args[0], attrs["perm"]))]
+
+
+def _infer_broadcast_to(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x, shape = inputs[0], attrs["shape"]
+    if x.type.rank > len(shape):
+        raise ValueError(f"{x.type} has more axes than the shape {shape}")
+    for dim, wanted in zip(x.shape, shape[len(shape) - x.type.rank :], strict=True):
+        if broadcast_dims(dim, wanted) != wanted and isinstance(wanted, int):
+            raise ValueError(f"dimension {dim} does not broadcast to {wanted}")
+    return [TensorType(x.dtype, tuple(shape))]
+
+
+def _broadcast_to(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    return [np.ascontiguousarray(np.broadcast_to(args[0], attrs["shape"]))]
+
+
+def _infer_concat(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    dtype, first = same_dtype(inputs), inputs[0]
+    axis = need_axis(attrs["axis"], first.type.rank)
+    shape: list[Dim] = list(first.shape)
+    for value in inputs[1:]:
+        if value.type.rank != len(shape):
+            raise ValueError(f"ranks {len(shape)} and {value.type.rank} differ")
+        for i, dim in enumerate(value.shape):
+            joined = shape[i] + dim if i == axis else unify(shape[i], dim, f"axis {i} differs")
+            shape[i] = joined
+    return [TensorType(dtype, tuple(shape))]
+
+
+def _concat(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    return [np.concatenate(list(args), axis=attrs["axis"])]
+
+
+def _slice_dim(size: Dim, start: Dim, stop: Dim, step: int) -> Dim:
+    """Elements of a normalised slice: 0 <= start <= stop <= size, or backwards to -1."""
+    forward = step > 0
+    low, high = (start, stop) if forward else (stop, start)
+    if isinstance(high - low, int) and high - low < 0:  # type: ignore[operator]
+        raise ValueError(f"a slice from {start} to {stop} with step {step} is not normalised")
+    limits = (0, size) if forward else (-1, size - 1)
+    for bound in (start, stop):
+        below, above = bound - limits[0], limits[1] - bound
+        if (isinstance(below, int) and below < 0) or (isinstance(above, int) and above < 0):
+            raise ValueError(f"slice bound {bound} is outside of [{limits[0]}, {limits[1]}]")
+    return ceildiv(high - low, abs(step))
+
+
+def _infer_slice(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x = inputs[0]
+    starts, stops, steps = attrs["starts"], attrs["stops"], attrs["steps"]
+    if not len(starts) == len(stops) == len(steps) == x.type.rank:
+        raise ValueError(f"starts, stops and steps need {x.type.rank} entries each")
+    if any(not isinstance(step, int) or step == 0 for step in steps):
+        raise ValueError(f"steps {steps} must be integers other than 0")
+    dims = zip(x.shape, starts, stops, steps, strict=True)
+    return [TensorType(x.dtype, tuple(_slice_dim(*each) for each in dims))]
+
+
+def _slice(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    index = []
+    for size, start, stop, step in zip(
+        args[0].shape, attrs["starts"], attrs["stops"], attrs["steps"], strict=True
+    ):
+        try:
+            count = _slice_dim(size, start, stop, step)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        end = None if step < 0 and stop == -1 else stop
+        index.append(slice(start, end, step) if count else slice(0, 0))
+    return [np.ascontiguousarray(args[0][tuple(index)])]
+
+
+def _infer_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x, pads, mode = inputs[0], attrs["pads"], attrs["mode"]
+    rank = x.type.rank
+    if mode not in PAD_MODES:
+        raise ValueError(f"mode '{mode}' is not one of {' '.join(PAD_MODES)}")
+    if len(pads) != 2 * rank:
+        raise ValueError(f"pads has {len(pads)} entries, not {2 * rank}")
+    if any(isinstance(pad, int) and pad < 0 for pad in pads):
+        raise ValueError(f"pads {pads} must not be negative: that is a slice")
+    if len(inputs) == 2:
+        same_dtype(inputs)
+        if mode != "constant":
+            raise ValueError(f"mode '{mode}' takes no value")
+        if inputs[1].type.rank:
+            raise ValueError(f"the value has rank {inputs[1].type.rank}, not 0")
+    shape = tuple(dim + pads[i] + pads[rank + i] for i, dim in enumerate(x.shape))
+    for i, dim in enumerate(x.shape):
+        if mode == "reflect" and isinstance(dim, int):
+            for pad in (pads[i], pads[rank + i]):
+                if isinstance(pad, int) and pad >= max(dim, 1):
+                    raise ValueError(f"axis {i} of size {dim} cannot be reflected by {pad}")
+    return [TensorType(x.dtype, shape)]
+
+
+def _pad(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    x, rank = args[0], args[0].ndim
+    widths = list(zip(attrs["pads"][:rank], attrs["pads"][rank:], strict=True))
+    if any(low < 0 or high < 0 for low, high in widths):
+        raise RunError(f"pads {attrs['pads']} must not be negative")
+    if attrs["mode"] == "constant":
+        # not np.pad's constant_values, which goes through Python numbers
+        shape = tuple(n + low + high for n, (low, high) in zip(x.shape, widths, strict=True))
+        out = np.full(shape, args[1] if len(args) == 2 else np.zeros((), x.dtype), x.dtype)
+        where = tuple(slice(low, low + n) for n, (low, _) in zip(x.shape, widths, strict=True))
+        out[where] = x
+        return [out]
+    if attrs["mode"] == "reflect" and any(
+        max(pads) >= max(n, 1) for n, pads in zip(x.shape, widths, strict=True)
+    ):
+        raise RunError(f"shape {x.shape} cannot be reflected by {attrs['pads']}")
+    return [np.pad(x, widths, mode=attrs["mode"])]
+
+
+_MAP = Trait.INDEX_MAP
+register(
+    OpDef("reshape", _infer_reshape, _reshape, Trait.VIEW | _MAP, {"shape": REQUIRED}, arity=(1, 1))
+)
+register(OpDef("transpose", _infer_transpose, _transpose, _MAP, {"perm": REQUIRED}, arity=(1, 1)))
+register(
+    OpDef(
+        "broadcast_to", _infer_broadcast_to, _broadcast_to, _MAP, {"shape": REQUIRED}, arity=(1, 1)
+    )
+)
+register(OpDef("concat", _infer_concat, _concat, attrs={"axis": REQUIRED}, arity=(1, None)))
+register(
+    OpDef(
+        "slice",
+        _infer_slice,
+        _slice,
+        _MAP,
+        {"starts": REQUIRED, "stops": REQUIRED, "steps": REQUIRED},
+        arity=(1, 1),
+    )
+)
+register(OpDef("pad", _infer_pad, _pad, attrs={"pads": REQUIRED, "mode": "constant"}, arity=(1, 2)))

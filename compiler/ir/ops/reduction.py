@@ -1,0 +1,141 @@
+"""Reductions along axes. Floats are accumulated in f64 and rounded once; integers wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..dims import Dim
+from ..graph import Value
+from ..types import DType, TensorType
+from .common import ANY, NUMBERS, accurate, like, need_axis, need_dtype, widen
+from .registry import REQUIRED, Array, OpDef, Trait, register
+
+
+def reduced_shape(shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[Dim, ...]:
+    """The shape after reducing `axes`, which stay as 1 when `keepdims`."""
+    if keepdims:
+        return tuple(1 if axis in axes else dim for axis, dim in enumerate(shape))
+    return tuple(dim for axis, dim in enumerate(shape) if axis not in axes)
+
+
+def _lowest(dtype: np.dtype[Any]) -> Any:
+    kind = DType.of(dtype)
+    if kind is DType.BOOL:
+        return False
+    return -np.inf if kind.is_float else np.iinfo(dtype).min
+
+
+def _highest(dtype: np.dtype[Any]) -> Any:
+    kind = DType.of(dtype)
+    if kind is DType.BOOL:
+        return True
+    return np.inf if kind.is_float else np.iinfo(dtype).max
+
+
+def _sum(x: Array, **where: Any) -> Array:
+    return np.asarray(np.sum(x, dtype=x.dtype, **where))
+
+
+def _prod(x: Array, **where: Any) -> Array:
+    return np.asarray(np.prod(x, dtype=x.dtype, **where))
+
+
+def _max(x: Array, **where: Any) -> Array:
+    return np.asarray(np.max(x, initial=_lowest(x.dtype), **where))
+
+
+def _min(x: Array, **where: Any) -> Array:
+    return np.asarray(np.min(x, initial=_highest(x.dtype), **where))
+
+
+def _mean(x: Array, **where: Any) -> Array:
+    if DType.of(x.dtype).is_float:
+        return np.asarray(np.mean(x, **where))
+    total = np.sum(x, dtype=np.int64, **where)
+    count = x.size // max(1, total.size)
+    return np.asarray(np.sign(total) * (np.abs(total) // max(1, count)))
+
+
+def _reduction(name: str, fn: Callable[..., Array], allowed: frozenset[DType]) -> None:
+    def infer(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+        x = inputs[0]
+        need_dtype(x, allowed, f"the operand of '{name}'")
+        axes = attrs["axes"]
+        for axis in axes:
+            need_axis(axis, x.type.rank)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"axes {axes} has an axis twice")
+        return [TensorType(x.dtype, reduced_shape(x.shape, axes, attrs["keepdims"]))]
+
+    def evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+        x = args[0]
+        with np.errstate(all="ignore"):
+            out = fn(accurate(x), axis=attrs["axes"], keepdims=attrs["keepdims"])
+            return [out.astype(x.dtype, copy=False)]
+
+    attrs = {"axes": REQUIRED, "keepdims": False}
+    register(OpDef(name, infer, evaluate, Trait.REDUCTION, attrs, arity=(1, 1)))
+
+
+def _infer_arg(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x = inputs[0]
+    need_dtype(x, NUMBERS, "the operand")
+    axis = need_axis(attrs["axis"], x.type.rank)
+    if x.shape[axis] == 0:
+        raise ValueError(f"axis {axis} is empty")
+    return [TensorType(DType.I64, reduced_shape(x.shape, (axis,), attrs["keepdims"]))]
+
+
+def _arg(name: str, fn: Callable[..., Any]) -> None:
+    def evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+        x, axis = widen(args[0]), attrs["axis"]
+        if attrs["select_last"]:
+            found = x.shape[axis] - 1 - fn(np.flip(x, axis), axis=axis)
+        else:
+            found = fn(x, axis=axis)
+        found = np.asarray(found, dtype=np.int64)
+        return [np.expand_dims(found, axis) if attrs["keepdims"] else found]
+
+    attrs = {"axis": REQUIRED, "keepdims": False, "select_last": False}
+    register(OpDef(name, _infer_arg, evaluate, Trait.REDUCTION, attrs, arity=(1, 1)))
+
+
+def _infer_cumsum(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    need_dtype(inputs[0], NUMBERS, "the operand")
+    need_axis(attrs["axis"], inputs[0].type.rank)
+    return like(inputs[0])
+
+
+def _cumsum(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    axis = attrs["axis"]
+    x = np.moveaxis(args[0], axis, 0)
+    if attrs["reverse"]:
+        x = x[::-1]
+    wide = accurate(x)
+    total = np.cumsum(wide, axis=0, dtype=wide.dtype)
+    if attrs["exclusive"]:
+        total = np.concatenate([np.zeros_like(total[:1]), total[:-1]])
+    if attrs["reverse"]:
+        total = total[::-1]
+    return [np.ascontiguousarray(np.moveaxis(total, 0, axis).astype(args[0].dtype))]
+
+
+_reduction("reduce_sum", _sum, NUMBERS)
+_reduction("reduce_prod", _prod, NUMBERS)
+_reduction("reduce_max", _max, ANY)
+_reduction("reduce_min", _min, ANY)
+_reduction("reduce_mean", _mean, NUMBERS)
+_arg("argmax", np.argmax)
+_arg("argmin", np.argmin)
+register(
+    OpDef(
+        "cumsum",
+        _infer_cumsum,
+        _cumsum,
+        attrs={"axis": REQUIRED, "exclusive": False, "reverse": False},
+        arity=(1, 1),
+    )
+)
