@@ -17,6 +17,7 @@ from .windows import (
     check_window,
     extent,
     output_dims,
+    sizes_of,
     spatial_axes,
     tap,
     to_channels_first,
@@ -132,17 +133,17 @@ def _conv(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     kernel = w.shape[2:]
     x, w = _operands(x, w, int(np.prod(w.shape[1:])))
     pads = attrs["pads"]
-    out_dims = [int(n) for n in output_dims(x.shape[2:], kernel, attrs)]  # type: ignore[arg-type]
+    out_dims = sizes_of(output_dims(x.shape[2:], kernel, attrs))
     x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:spatial], pads[spatial:], strict=True)])
-    x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+    x = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     w = w.reshape(groups, w.shape[0] // groups, w.shape[1], *kernel)
     points = int(np.prod(out_dims))
     out = np.zeros((x.shape[0], groups, w.shape[1], points), x.dtype)
     with np.errstate(all="ignore"):
         for offset in np.ndindex(*kernel):
-            part = x[(..., *tap(offset, attrs, out_dims))]
+            part = x[tap(offset, attrs, out_dims)]
             part = part.reshape(x.shape[0], groups, x.shape[2], points)
-            weights = w[(..., *offset)]
+            weights = w[(slice(None), slice(None), slice(None), *offset)]
             out += weights * part if x.shape[2] == 1 else np.matmul(weights, part)
         out = out.reshape(x.shape[0], groups * w.shape[1], *out_dims)
         return _finish(out, args, attrs["layout"])
@@ -186,25 +187,21 @@ def _conv_transpose(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]
     x, w = _operands(x, w, int(w.size // max(1, w.shape[1])))
     sizes = x.shape[2:]
     full = [
-        (n - 1) * s + int(extent(k, d)) + e  # type: ignore[call-overload]
-        for n, s, k, d, e in zip(
-            sizes,
-            attrs["strides"],
-            kernel,
-            attrs["dilations"],
-            attrs["output_padding"],
-            strict=True,
-        )
+        (n - 1) * attrs["strides"][i]
+        + (kernel[i] - 1) * attrs["dilations"][i]
+        + 1
+        + attrs["output_padding"][i]
+        for i, n in enumerate(sizes)
     ]
-    x = x.reshape(x.shape[0], groups, -1, int(np.prod(sizes)))
+    x = x.reshape(x.shape[0], groups, w.shape[0] // groups, int(np.prod(sizes)))
     w = w.reshape(groups, w.shape[0] // groups, w.shape[1], *kernel)
     out = np.zeros((x.shape[0], groups, w.shape[2], *full), x.dtype)
     for offset in np.ndindex(*kernel):
-        part = np.matmul(w[(..., *offset)].swapaxes(1, 2), x)
-        out[(..., *tap(offset, attrs, sizes))] += part.reshape(*part.shape[:3], *sizes)
+        part = np.matmul(w[(slice(None), slice(None), slice(None), *offset)].swapaxes(1, 2), x)
+        out[tap(offset, attrs, sizes)] += part.reshape(*part.shape[:3], *sizes)
     pads = attrs["pads"]
-    crop = [slice(pads[i], full[i] - pads[spatial + i]) for i in range(spatial)]
-    out = out.reshape(x.shape[0], -1, *full)[(..., *crop)]
+    crop: list[Any] = [slice(pads[i], full[i] - pads[spatial + i]) for i in range(spatial)]
+    out = out.reshape(x.shape[0], groups * w.shape[2], *full)[(..., *crop)]
     return _finish(out, args, attrs["layout"])
 
 

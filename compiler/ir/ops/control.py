@@ -87,10 +87,8 @@ def _same_type(a: Value, b: Value, what: str) -> None:
         unify(x, y, what)
 
 
-def _infer_scan(
-    inputs: Sequence[Value], attrs: dict[str, Any], regions: Sequence[Graph]
-) -> list[TensorType]:
-    body, states, trip = regions[0], attrs["num_state"], attrs["trip"]
+def _check_scan(inputs: Sequence[Value], attrs: dict[str, Any], body: Graph) -> None:
+    states, trip = attrs["num_state"], attrs["trip"]
     if len(body.inputs) != len(inputs):
         raise ValueError(f"the region takes {len(body.inputs)} inputs, the node {len(inputs)}")
     if not 0 <= states <= min(len(inputs), len(body.outputs)):
@@ -110,6 +108,13 @@ def _infer_scan(
     ):
         if len(attrs[key]) != count:
             raise ValueError(f"{key} has {len(attrs[key])} entries, not {count}")
+
+
+def _infer_scan(
+    inputs: Sequence[Value], attrs: dict[str, Any], regions: Sequence[Graph]
+) -> list[TensorType]:
+    body, states, trip = regions[0], attrs["num_state"], attrs["trip"]
+    _check_scan(inputs, attrs, body)
     types = [TensorType(value.dtype, value.shape) for value in inputs[:states]]
     local = bound_symbols(body)
     for value in body.outputs[states:]:
@@ -134,10 +139,8 @@ def loop_varying(inputs: Sequence[Value], body: Graph) -> list[list[int]]:
     return varying
 
 
-def _infer_loop(
-    inputs: Sequence[Value], attrs: dict[str, Any], regions: Sequence[Graph]
-) -> list[TensorType]:
-    body, carried = regions[0], len(inputs) - 2
+def _check_loop(inputs: Sequence[Value], body: Graph) -> None:
+    carried = len(inputs) - 2
     if len(body.inputs) != len(inputs) or len(body.outputs) < carried + 1:
         raise ValueError(
             f"the region takes {len(body.inputs)} inputs and gives {len(body.outputs)} outputs "
@@ -150,11 +153,18 @@ def _infer_loop(
             raise ValueError(f"{value.type} is no {dtype.value} scalar")
     if body.outputs[0].dtype is not DType.BOOL or body.outputs[0].type.rank:
         raise ValueError(f"the region's condition is {body.outputs[0].type}, not a bool scalar")
-    names, types, local = _fresh(attrs), [], set(bound_symbols(body))
     for outer, inner, result in zip(inputs[2:], body.inputs[2:], body.outputs[1:], strict=False):
         for value in (outer, result):
             if value.dtype is not inner.dtype or value.type.rank != inner.type.rank:
                 raise ValueError(f"carried value: {value.type} is not {inner.type}")
+
+
+def _infer_loop(
+    inputs: Sequence[Value], attrs: dict[str, Any], regions: Sequence[Graph]
+) -> list[TensorType]:
+    body, carried = regions[0], len(inputs) - 2
+    _check_loop(inputs, body)
+    names, types, local = _fresh(attrs), [], set(bound_symbols(body))
     varying = loop_varying(inputs, body)
     for inner, axes in zip(body.inputs[2:], varying, strict=True):
         shape = list(inner.shape)

@@ -132,7 +132,7 @@ def _accumulate(x: Array, where: tuple[Array, ...], updates: Array, reduction: s
         out[where] = widen(updates)
         return [out.astype(x.dtype, copy=False)]
     if DType.of(x.dtype) is DType.BOOL:
-        functions = {"add": np.logical_or, "mul": np.logical_and}
+        functions: dict[str, Any] = {"add": np.logical_or, "mul": np.logical_and}
     else:
         functions = {"add": np.add, "mul": np.multiply}
     table: dict[str, Any] = {**functions, "max": np.maximum, "min": np.minimum}

@@ -114,8 +114,19 @@ def _slice(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 
 def _infer_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    x, pads, mode = inputs[0], attrs["pads"], attrs["mode"]
+    x, pads = inputs[0], attrs["pads"]
     rank = x.type.rank
+    _check_pad(inputs, attrs)
+    for i, dim in enumerate(x.shape if attrs["mode"] == "reflect" else ()):
+        for pad in (pads[i], pads[rank + i]):
+            if isinstance(dim, int) and isinstance(pad, int) and pad >= max(dim, 1):
+                raise ValueError(f"axis {i} of size {dim} cannot be reflected by {pad}")
+    shape = tuple(dim + pads[i] + pads[rank + i] for i, dim in enumerate(x.shape))
+    return [TensorType(x.dtype, shape)]
+
+
+def _check_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> None:
+    pads, mode, rank = attrs["pads"], attrs["mode"], inputs[0].type.rank
     if mode not in PAD_MODES:
         raise ValueError(f"mode '{mode}' is not one of {' '.join(PAD_MODES)}")
     if len(pads) != 2 * rank:
@@ -128,13 +139,6 @@ def _infer_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTyp
             raise ValueError(f"mode '{mode}' takes no value")
         if inputs[1].type.rank:
             raise ValueError(f"the value has rank {inputs[1].type.rank}, not 0")
-    shape = tuple(dim + pads[i] + pads[rank + i] for i, dim in enumerate(x.shape))
-    for i, dim in enumerate(x.shape):
-        if mode == "reflect" and isinstance(dim, int):
-            for pad in (pads[i], pads[rank + i]):
-                if isinstance(pad, int) and pad >= max(dim, 1):
-                    raise ValueError(f"axis {i} of size {dim} cannot be reflected by {pad}")
-    return [TensorType(x.dtype, shape)]
 
 
 def _pad(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:

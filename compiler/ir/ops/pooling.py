@@ -13,8 +13,8 @@ from .common import FLOATS, NUMBERS, accurate, need_dtype
 from .registry import REQUIRED, Array, OpDef, Trait, register
 from .windows import (
     check_window,
-    extent,
     output_dims,
+    sizes_of,
     spatial_axes,
     tap,
     to_channels_first,
@@ -55,16 +55,16 @@ def _window_reduce(
 ) -> Array:
     """x is channels first; what windows meet outside of it is `fill`."""
     spatial, kernel, pads = x.ndim - 2, attrs["kernel"], attrs["pads"]
-    out = [int(n) for n in output_dims(x.shape[2:], kernel, attrs)]  # type: ignore[arg-type]
+    out = sizes_of(output_dims(x.shape[2:], kernel, attrs))
     margins = []
     for i in range(spatial):
-        span = int(extent(kernel[i], attrs["dilations"][i]))  # type: ignore[arg-type]
+        span = (kernel[i] - 1) * attrs["dilations"][i] + 1
         reach = (out[i] - 1) * attrs["strides"][i] + span
         margins.append((pads[i], max(0, reach - x.shape[2 + i] - pads[i])))
     padded = np.pad(x, [(0, 0), (0, 0), *margins], constant_values=fill)
     total: Array | None = None
     for offset in np.ndindex(*kernel):
-        part = padded[(..., *tap(offset, attrs, out))]
+        part = padded[tap(offset, attrs, out)]
         total = part.copy() if total is None else fn(total, part)
     assert total is not None
     return total
@@ -90,8 +90,8 @@ def _avg_pool(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
             inner = {**attrs, "pads": (0,) * len(pads)}
         total = _window_reduce(x, attrs, 0, np.add)
         count = _window_reduce(ones, inner, 0, np.add)
-        crop = tuple(slice(0, n) for n in total.shape[2:])
-        return total / count[(..., *crop)]
+        crop: tuple[Any, ...] = (..., *(slice(0, n) for n in total.shape[2:]))
+        return np.asarray(total / count[crop])
 
     with np.errstate(all="ignore"):
         return _in_layout(accurate(args[0]), args[0].dtype, attrs, average)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..dims import Dim, ceildiv, dmin, floordiv
+from ..dims import Dim, ceildiv, dmin, evaluate, floordiv
 
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -90,9 +90,18 @@ def output_dims(
     )
 
 
-def tap(offset: Sequence[int], attrs: dict[str, Any], out: Sequence[int]) -> tuple[slice, ...]:
-    """The slices of the padded spatial axes that one kernel element meets, one per output."""
-    return tuple(
+def sizes_of(dims: Sequence[Dim]) -> list[int]:
+    """Dims that are known to be numbers. Raises InternalError when one is symbolic."""
+    return [evaluate(dim, {}) for dim in dims]
+
+
+def tap(offset: Sequence[int], attrs: dict[str, Any], out: Sequence[int]) -> tuple[Any, ...]:
+    """An index of the padded input (spatial axes last): what one kernel element meets.
+
+    offset: the element's position in the kernel. out: number of windows of each axis.
+    """
+    slices = [
         slice(o * d, o * d + (n - 1) * s + 1 if n else o * d, s)
         for o, d, s, n in zip(offset, attrs["dilations"], attrs["strides"], out, strict=True)
-    )
+    ]
+    return (..., *slices)
