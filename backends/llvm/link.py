@@ -1,0 +1,207 @@
+"""From a compiled model to the files that users get: shared library, program, archive, object."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...compiler.artifact import SIDE_FILE_THRESHOLD, WEIGHT_ALIGNMENT, CompiledModel
+from ...compiler.errors import InternalError, UsageError
+from .cdesc import WEIGHTS_SYMBOL, describe, header
+from .elf import localize_symbols, write_data_object
+from .toolchain import (
+    CORE_SOURCES,
+    PROGRAM_SOURCES,
+    RUNTIME,
+    SHARED_SOURCES,
+    CTarget,
+    arch_of,
+    compile_c,
+    run_zig,
+    runtime_objects,
+)
+
+EMITS = ("so", "exe", "lib", "obj")
+STATIC_PROGRAMS = ("aarch64",)  # programs for these need no libraries of their machine
+_SIDE_MAGIC = b"TSWEIGHT"
+_VERSION_SCRIPT = "{ global: ts_*; __tvm_ffi_*; local: *; };\n"
+_LINK_FLAGS = (
+    "-s",
+    "-Wl,--build-id=none",
+    "-Wl,--gc-sections",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,relro",
+    "-Wl,-z,now",
+)
+_LIBRARIES = ("-lm", "-lpthread", "-ldl")
+
+
+def link(
+    model: CompiledModel,
+    emit: str,
+    output: Path,
+    *,
+    side_file_threshold: int = SIDE_FILE_THRESHOLD,
+) -> list[Path]:
+    """Link `model` into `output`; returns the files written, `output` first.
+
+    emit: "so" (shared library), "exe" (program with the command line of runtime/main.c), "lib"
+    (archive with the runtime) or "obj" (one object with the runtime); the last two come with C
+    headers beside them. Weights of more than `side_file_threshold` bytes go to `<output>.weights`.
+    The same model and output name give the same bytes; files appear only when complete.
+    Raises UsageError for an unknown kind or a target without a runtime, InternalError if a tool
+    fails.
+    """
+    _check(model, emit, output)
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".tensmith-") as temporary:
+        files = _Linker(model, emit, output.name, Path(temporary), side_file_threshold).run()
+        for path in files:
+            os.replace(path, output.parent / path.name)
+    return [output.parent / path.name for path in files]
+
+
+def _check(model: CompiledModel, emit: str, output: Path) -> None:
+    if emit not in EMITS:
+        raise UsageError(
+            f"cannot link '{emit}'", remedy="choose one of " + ", ".join(EMITS), where=str(output)
+        )
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", model.name) or model.name == "get":
+        raise UsageError(
+            f"model name '{model.name}' cannot become the C function ts_model_{model.name}",
+            remedy="choose a name of letters, digits and _, other than 'get'",
+        )
+    if output.is_dir():
+        raise UsageError(f"cannot write '{output}'", why="it is a directory")
+
+
+class _Linker:
+    """One link: every file is made in `work` under its final name."""
+
+    def __init__(
+        self, model: CompiledModel, emit: str, name: str, work: Path, threshold: int
+    ) -> None:
+        self.model, self.emit, self.name, self.work = model, emit, name, work
+        arch = arch_of(model.code.triple)
+        self.target = CTarget(arch, static=emit == "exe" and arch in STATIC_PROGRAMS)
+        size = model.weights.stat().st_size
+        self.side_file = f"{name}.weights" if size > threshold else ""
+        self.embedded = bool(size) and not self.side_file
+        self.parts = work / "parts"
+        self.parts.mkdir()
+
+    def run(self) -> list[Path]:
+        """Returns the finished files, still in the work folder."""
+        extra, tag = [], b""
+        if self.side_file:
+            side = self.work / self.side_file
+            tag = _write_side_file(self.model.weights, side)
+            extra.append(side)
+        objects = self._model_objects(tag)
+        output = self.work / self.name
+        if self.emit in ("lib", "obj"):
+            extra += self._headers()
+        {"so": self._shared, "exe": self._program, "lib": self._archive, "obj": self._object}[
+            self.emit
+        ](objects, output)
+        return [output, *extra]
+
+    def _model_objects(self, tag: bytes) -> list[Path]:
+        source = self.parts / "description.c"
+        source.write_text(
+            describe(
+                self.model,
+                exports_get=self.emit in ("so", "exe"),
+                side_file=self.side_file,
+                tag=tag,
+            )
+        )
+        objects = compile_c([source], self.target, self.parts)
+        for i, (stem, data) in enumerate(self.model.code.objects):
+            objects.append(self.parts / f"{i}-{stem}.o")
+            objects[-1].write_bytes(data)
+        if self.embedded:
+            objects.append(self.parts / "weights.o")
+            write_data_object(
+                objects[-1], self.target.arch, WEIGHTS_SYMBOL, self.model.weights, WEIGHT_ALIGNMENT
+            )
+        return objects
+
+    def _headers(self) -> list[Path]:
+        own = self.work / f"{self.name.split('.')[0]}.h"
+        own.write_text(header(self.model))
+        public = self.work / "tensmith.h"
+        shutil.copyfile(RUNTIME / public.name, public)
+        return [own, public]
+
+    def _cc(self, arguments: Sequence[str | Path]) -> None:
+        run_zig(["cc", "-target", self.target.zig_name, *arguments], self.parts)
+
+    def _shared(self, objects: list[Path], output: Path) -> None:
+        script = self.parts / "exports.map"
+        script.write_text(_VERSION_SCRIPT)
+        self._cc(
+            [
+                "-shared",
+                *_LINK_FLAGS,
+                f"-Wl,--version-script={script}",
+                f"-Wl,-soname,{self.name}",
+                *("-o", output),
+                *objects,
+                *runtime_objects(SHARED_SOURCES, self.target),
+                *_LIBRARIES,
+            ]
+        )
+
+    def _program(self, objects: list[Path], output: Path) -> None:
+        kind = ["-static"] if self.target.static else ["-pie"]
+        libraries = [] if self.target.static else _LIBRARIES
+        runtime = runtime_objects(PROGRAM_SOURCES, self.target)
+        self._cc([*kind, *_LINK_FLAGS, "-o", output, *objects, *runtime, *libraries])
+
+    def _merge(self, objects: Sequence[Path], output: Path, weak: Sequence[str]) -> None:
+        run_zig(["ld.lld", "-r", "-o", output, *objects], self.parts)
+        localize_symbols(output, keep={f"ts_model_{self.model.name}"}, weak=weak)
+
+    def _archive(self, objects: list[Path], output: Path) -> None:
+        merged = self.parts / f"{self.model.name}.o"
+        self._merge(objects, merged, ())
+        runtime = []
+        for path in runtime_objects(CORE_SOURCES, self.target):
+            runtime.append(self.parts / f"tensmith_{path.name}")
+            shutil.copyfile(path, runtime[-1])
+        run_zig(["ar", "rcsD", output, merged, *runtime], self.parts)
+
+    def _object(self, objects: list[Path], output: Path) -> None:
+        runtime = runtime_objects(CORE_SOURCES, self.target)
+        self._merge([*objects, *runtime], output, _shared_interface())
+
+
+def _shared_interface() -> list[str]:
+    """Functions that several linked models may share: the C interface and the plan services."""
+    names = [
+        name
+        for path in ("tensmith.h", "plan_abi.h")
+        for name in re.findall(r"\b(ts_\w+)\(", (RUNTIME / path).read_text())
+    ]
+    if not names:
+        raise InternalError("the headers of the runtime declare no functions")
+    return names
+
+
+def _write_side_file(weights: Path, path: Path) -> bytes:
+    """Write the side file (layout: runtime/weights.c); returns the digest of its data."""
+    digest = hashlib.sha256()
+    with weights.open("rb") as source, path.open("wb") as target:
+        while chunk := source.read(1 << 22):
+            digest.update(chunk)
+            target.write(chunk)
+        target.write(_SIDE_MAGIC + struct.pack("<Q", weights.stat().st_size) + digest.digest())
+    return digest.digest()

@@ -1,0 +1,1 @@
+"""What exists after compilation: C sources that are linked into artifacts, and their loader."""

@@ -1,0 +1,129 @@
+"""ctypes mirror of `tensmith.h`, and numpy's names of its element types."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+import numpy as np
+
+ABI_VERSION = 1
+CPU_DEVICE = 1
+
+STATUS_NAMES = (
+    "TS_OK",
+    "TS_ERROR_ARGUMENT",
+    "TS_ERROR_INPUT",
+    "TS_ERROR_OUTPUT",
+    "TS_ERROR_CPU",
+    "TS_ERROR_MEMORY",
+    "TS_ERROR_WEIGHTS",
+    "TS_ERROR_MODEL",
+    "TS_ERROR_BUSY",
+    "TS_ERROR_THREADS",
+    "TS_ERROR_VERSION",
+)
+ERROR_ARGUMENT, ERROR_INPUT, ERROR_VERSION = 1, 2, 10
+
+
+class DLDataType(ctypes.Structure):
+    """DLPack element type."""
+
+    _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
+
+
+class DLTensor(ctypes.Structure):
+    """DLPack tensor; `strides` in elements."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("ndim", c_int32),
+        ("dtype", DLDataType),
+        ("shape", POINTER(c_int64)),
+        ("strides", POINTER(c_int64)),
+        ("byte_offset", c_uint64),
+    )
+
+
+class TensorInfo(ctypes.Structure):
+    """`ts_tensor_info`."""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("dtype", DLDataType),
+        ("ndim", c_int32),
+        ("dims", POINTER(c_int64)),
+        ("dim_names", POINTER(c_char_p)),
+    )
+
+
+class Options(ctypes.Structure):
+    """`ts_options`."""
+
+    _fields_ = (("size", c_uint32), ("threads", c_int32), ("weights_path", c_char_p))
+
+
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "ts_abi_version": (c_uint32, ()),
+    "ts_model_get": (c_void_p, ()),
+    "ts_name": (c_char_p, (c_void_p,)),
+    "ts_manifest": (c_char_p, (c_void_p,)),
+    "ts_input_count": (c_int32, (c_void_p,)),
+    "ts_output_count": (c_int32, (c_void_p,)),
+    "ts_input_info": (POINTER(TensorInfo), (c_void_p, c_int32)),
+    "ts_output_info": (POINTER(TensorInfo), (c_void_p, c_int32)),
+    "ts_create": (c_int32, (c_void_p, POINTER(Options), POINTER(c_void_p))),
+    "ts_run": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32)),
+    "ts_bench": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32, c_int64, c_void_p)),
+    "ts_threads": (c_int32, (c_void_p,)),
+    "ts_last_error": (c_char_p, (c_void_p,)),
+    "ts_destroy": (None, (c_void_p,)),
+}
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Give the functions of a loaded artifact their types.
+
+    Raises AttributeError if the library is not a Tensmith artifact.
+    """
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+
+
+_NAMES = {
+    (2, 64): "f64",
+    (2, 32): "f32",
+    (2, 16): "f16",
+    (4, 16): "bf16",
+    (0, 64): "i64",
+    (0, 32): "i32",
+    (0, 16): "i16",
+    (0, 8): "i8",
+    (1, 64): "u64",
+    (1, 32): "u32",
+    (1, 16): "u16",
+    (1, 8): "u8",
+    (6, 8): "bool",
+}
+
+
+def dtype_name(dtype: DLDataType) -> str:
+    """Name of a DLPack element type: "f32", "i64", "bool", ..."""
+    return _NAMES[dtype.code, dtype.bits]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """numpy's type for a name; bf16 is that of `ml_dtypes`, or its bits as u16 without it."""
+    if name == "bf16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            return np.dtype(np.uint16)
+        return np.dtype(ml_dtypes.bfloat16)
+    if name == "bool":
+        return np.dtype(np.bool_)
+    return np.dtype(f"{name[0]}{int(name[1:]) // 8}")

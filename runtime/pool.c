@@ -1,0 +1,158 @@
+/* Threads of one instance: static partition, spin, then sleep on a futex. */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* A worker spins this long for its next slice before it sleeps: the gap between two kernels of a
+ * plan is shorter, and waking a sleeper costs about as much. */
+enum { SPIN_NANOSECONDS = 40000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
+
+typedef struct {
+  ts_pool *pool;
+  int32_t index; /* slice of this thread; 0 is the caller's */
+  pthread_t thread;
+} ts_worker;
+
+struct ts_pool {
+  int32_t threads;
+  int spin; /* no spinning when there are more threads than CPUs */
+  pid_t process;
+  int started;
+  void (*fn)(void *, int64_t, int64_t);
+  void *args;
+  int64_t count;
+  atomic_int stop, running;
+  _Alignas(CACHE_LINE) atomic_uint generation; /* counts jobs; workers sleep on it */
+  _Alignas(CACHE_LINE) atomic_uint pending;    /* workers still at it; the caller sleeps on it */
+  _Alignas(CACHE_LINE) atomic_int sleepers, caller_sleeps;
+  ts_worker *workers;
+};
+
+static void futex_wait(atomic_uint *word, unsigned expected) {
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+
+static void futex_wake(atomic_uint *word, int count) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+static void pause_cpu(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+static int64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+/* Spins while *word == value (want_equal: until it equals it); 0 when the time ran out. */
+static int spin(const ts_pool *pool, const atomic_uint *word, unsigned value, int want_equal) {
+  int64_t deadline = 0;
+  for (;;) {
+    for (int i = 0; i < PAUSES_PER_CLOCK; ++i) {
+      const unsigned current = atomic_load_explicit(word, memory_order_acquire);
+      if ((current == value) == want_equal) return 1;
+      if (!pool->spin) return 0;
+      pause_cpu();
+    }
+    if (!deadline) deadline = now() + SPIN_NANOSECONDS;
+    else if (now() > deadline) return 0;
+  }
+}
+
+static void run_slice(const ts_pool *pool, int32_t index) {
+  const int64_t share = pool->count / pool->threads, extra = pool->count % pool->threads;
+  const int64_t begin = index * share + (index < extra ? index : extra);
+  const int64_t end = begin + share + (index < extra);
+  if (begin < end) pool->fn(pool->args, begin, end);
+}
+
+static void *work(void *argument) {
+  const ts_worker *self = argument;
+  ts_pool *pool = self->pool;
+  unsigned seen = 0;
+  ts_fp_flush();
+  for (;;) {
+    if (!spin(pool, &pool->generation, seen, 0)) {
+      atomic_fetch_add(&pool->sleepers, 1);
+      while (atomic_load(&pool->generation) == seen) futex_wait(&pool->generation, seen);
+      atomic_fetch_sub(&pool->sleepers, 1);
+    }
+    ++seen;
+    if (atomic_load(&pool->stop)) return NULL;
+    run_slice(pool, self->index);
+    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps))
+      futex_wake(&pool->pending, 1);
+  }
+}
+
+static void publish(ts_pool *pool) {
+  atomic_fetch_add(&pool->generation, 1);
+  if (atomic_load(&pool->sleepers)) futex_wake(&pool->generation, INT_MAX);
+}
+
+void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t), void *args, int64_t count) {
+  if (atomic_exchange(&pool->running, 1)) { /* called from inside fn */
+    fn(args, 0, count);
+    return;
+  }
+  pool->fn = fn;
+  pool->args = args;
+  pool->count = count;
+  atomic_store(&pool->pending, (unsigned)pool->threads - 1);
+  publish(pool);
+  run_slice(pool, 0);
+  if (!spin(pool, &pool->pending, 0, 1)) {
+    atomic_store(&pool->caller_sleeps, 1);
+    unsigned left;
+    while ((left = atomic_load(&pool->pending)) != 0) futex_wait(&pool->pending, left);
+    atomic_store(&pool->caller_sleeps, 0);
+  }
+  atomic_store(&pool->running, 0);
+}
+
+int ts_pool_orphaned(const ts_pool *pool) { return pool->process != getpid(); }
+
+ts_pool *ts_pool_create(int32_t threads) {
+  ts_pool *pool;
+  if (posix_memalign((void **)&pool, CACHE_LINE, sizeof *pool)) return NULL;
+  *pool = (ts_pool){.threads = threads, .spin = threads <= ts_cpu_count(), .process = getpid()};
+  pool->workers = calloc((size_t)threads, sizeof *pool->workers);
+  if (!pool->workers) {
+    ts_pool_destroy(pool);
+    return NULL;
+  }
+  for (int32_t i = 0; i < threads - 1; ++i) {
+    ts_worker *worker = &pool->workers[i];
+    *worker = (ts_worker){.pool = pool, .index = i + 1};
+    if (pthread_create(&worker->thread, NULL, work, worker)) {
+      ts_pool_destroy(pool);
+      return NULL;
+    }
+    ++pool->started;
+  }
+  return pool;
+}
+
+void ts_pool_destroy(ts_pool *pool) {
+  if (!pool) return;
+  if (!ts_pool_orphaned(pool)) {
+    atomic_store(&pool->stop, 1);
+    publish(pool);
+    for (int i = 0; i < pool->started; ++i) pthread_join(pool->workers[i].thread, NULL);
+  }
+  free(pool->workers);
+  free(pool);
+}

@@ -1,0 +1,219 @@
+/* Tensmith: the C interface of a compiled model (plain C99, usable from C++).
+ *
+ *   const ts_model *model = ts_model_mnist();          // or ts_model_get() of a loaded .so
+ *   ts_instance *instance;
+ *   if (ts_create(model, NULL, &instance) != TS_OK)
+ *     fprintf(stderr, "%s\n", ts_last_error(instance));
+ *   DLTensor output = {0};                              // data == NULL: the instance owns the result
+ *   if (ts_run(instance, &input, 1, &output, 1) != TS_OK) ...
+ *   ts_destroy(instance);
+ *
+ * A model is read-only data; everything that changes lives in an instance. Any number of instances
+ * may run at the same time; one instance runs one call at a time.
+ */
+#ifndef TENSMITH_H_
+#define TENSMITH_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define TS_API
+#else
+#define TS_API __attribute__((visibility("default")))
+#endif
+
+/* ---- DLPack ------------------------------------------------------------------------------------
+ * The same types and values as dlpack.h 1.x, under its include guard: either header may come first.
+ */
+#ifndef DLPACK_DLPACK_H_
+#define DLPACK_DLPACK_H_
+#define DLPACK_MAJOR_VERSION 1
+#define DLPACK_MINOR_VERSION 3
+#ifdef __cplusplus
+extern "C" {
+typedef enum : int32_t {
+#else
+typedef enum {
+#endif
+  kDLCPU = 1,
+  kDLCUDA = 2,
+  kDLCUDAHost = 3,
+  kDLOpenCL = 4,
+  kDLVulkan = 7,
+  kDLMetal = 8,
+  kDLVPI = 9,
+  kDLROCM = 10,
+  kDLROCMHost = 11,
+  kDLExtDev = 12,
+  kDLCUDAManaged = 13,
+  kDLOneAPI = 14,
+  kDLWebGPU = 15,
+  kDLHexagon = 16,
+  kDLMAIA = 17,
+  kDLTrn = 18
+} DLDeviceType;
+
+typedef enum {
+  kDLInt = 0U,
+  kDLUInt = 1U,
+  kDLFloat = 2U,
+  kDLOpaqueHandle = 3U,
+  kDLBfloat = 4U,
+  kDLComplex = 5U,
+  kDLBool = 6U
+} DLDataTypeCode;
+
+typedef struct {
+  uint32_t major;
+  uint32_t minor;
+} DLPackVersion;
+
+typedef struct {
+  DLDeviceType device_type;
+  int32_t device_id;
+} DLDevice;
+
+typedef struct {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+} DLDataType;
+
+typedef struct {
+  void *data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t *shape;
+  int64_t *strides; /* in elements; NULL: row-major and compact */
+  uint64_t byte_offset;
+} DLTensor;
+
+typedef struct DLManagedTensor {
+  DLTensor dl_tensor;
+  void *manager_ctx;
+  void (*deleter)(struct DLManagedTensor *self);
+} DLManagedTensor;
+
+#define DLPACK_FLAG_BITMASK_READ_ONLY (1UL << 0UL)
+#define DLPACK_FLAG_BITMASK_IS_COPIED (1UL << 1UL)
+
+typedef struct DLManagedTensorVersioned {
+  DLPackVersion version;
+  void *manager_ctx;
+  void (*deleter)(struct DLManagedTensorVersioned *self);
+  uint64_t flags;
+  DLTensor dl_tensor;
+} DLManagedTensorVersioned;
+#ifdef __cplusplus
+}
+#endif
+#endif /* DLPACK_DLPACK_H_ */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Status ---------------------------------------------------------------------------------- */
+
+#define TS_ABI_VERSION 1
+
+typedef enum {
+  TS_OK = 0,
+  TS_ERROR_ARGUMENT = 1, /* a NULL pointer, a wrong number of tensors, an option out of range */
+  TS_ERROR_INPUT = 2,    /* an input of the wrong type, rank, shape or device */
+  TS_ERROR_OUTPUT = 3,   /* a caller's output buffer of the wrong type, rank, shape or device */
+  TS_ERROR_CPU = 4,      /* this CPU lacks instructions that the model was compiled for */
+  TS_ERROR_MEMORY = 5,   /* memory could not be allocated */
+  TS_ERROR_WEIGHTS = 6,  /* the weights file is missing or is not the model's */
+  TS_ERROR_MODEL = 7,    /* the model itself reported it: an index out of range, a negative size */
+  TS_ERROR_BUSY = 8,     /* another thread is running this instance */
+  TS_ERROR_THREADS = 9,  /* threads could not be started */
+  TS_ERROR_VERSION = 10  /* model and runtime were built for different ABI versions */
+} ts_status;
+
+/* The name of a status, e.g. "TS_ERROR_INPUT". */
+TS_API const char *ts_status_name(ts_status status);
+
+/* ---- Models ---------------------------------------------------------------------------------- */
+
+typedef struct ts_model ts_model;
+
+/* One input or output. A dimension that only a run knows is -1 in dims, and dim_names holds the
+ * symbol (inputs: equal names must have equal sizes) or the expression, "?" if there is none;
+ * dim_names[d] is NULL for a fixed dimension. dims and dim_names are NULL for a scalar. */
+typedef struct {
+  const char *name;
+  DLDataType dtype;
+  int32_t ndim;
+  const int64_t *dims;
+  const char *const *dim_names;
+} ts_tensor_info;
+
+/* The model of a shared library. Statically linked models have one function each instead,
+ * `const ts_model *ts_model_<name>(void)`, declared in the header beside the library. */
+TS_API const ts_model *ts_model_get(void);
+
+TS_API uint32_t ts_abi_version(void);
+TS_API const char *ts_name(const ts_model *model);
+TS_API int32_t ts_input_count(const ts_model *model);
+TS_API int32_t ts_output_count(const ts_model *model);
+/* NULL for an index out of range. */
+TS_API const ts_tensor_info *ts_input_info(const ts_model *model, int32_t index);
+TS_API const ts_tensor_info *ts_output_info(const ts_model *model, int32_t index);
+/* A JSON object: target, precision, kernels, memory, hashes. */
+TS_API const char *ts_manifest(const ts_model *model);
+
+/* ---- Instances ------------------------------------------------------------------------------- */
+
+typedef struct ts_instance ts_instance;
+
+typedef struct {
+  uint32_t size;            /* sizeof(ts_options) */
+  int32_t threads;          /* 1: the calling thread alone; 0: one per available CPU */
+  const char *weights_path; /* side file of weights; NULL: beside the binary */
+} ts_options;
+
+#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL}
+
+/* Makes an instance; options may be NULL. When it fails, *out is an instance that only answers
+ * ts_last_error and ts_destroy (NULL if not even that could be allocated; both accept NULL). */
+TS_API ts_status ts_create(const ts_model *model, const ts_options *options, ts_instance **out);
+
+/* Runs the model on CPU tensors.
+ * Inputs, in model order: any strides (those that are not compact are copied first).
+ * Outputs, in model order: with data == NULL (or as the last run of the instance left it) the
+ * instance owns the buffer, which stays valid until its next run, and fills in the whole DLTensor;
+ * otherwise the tensor describes the caller's compact buffer, which must have the type and the shape
+ * of the result. An output buffer must not overlap an input or another output.
+ * Subnormal numbers count as zero during the call. */
+TS_API ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t input_count,
+                        DLTensor *outputs, int32_t output_count);
+
+/* Runs `iterations` times and stores the duration of each run, in nanoseconds, in `durations`. */
+TS_API ts_status ts_bench(ts_instance *instance, const DLTensor *inputs, int32_t input_count,
+                          DLTensor *outputs, int32_t output_count, int64_t iterations,
+                          int64_t *durations);
+
+/* Threads that a run uses. */
+TS_API int32_t ts_threads(const ts_instance *instance);
+
+/* The message of the last error of this instance, "" if there was none. */
+TS_API const char *ts_last_error(const ts_instance *instance);
+
+TS_API void ts_destroy(ts_instance *instance);
+
+/* ---- TVM-FFI ---------------------------------------------------------------------------------
+ * A shared library also exports these functions in the TVM-FFI calling convention, so that
+ * `module = tvm_ffi.load_module("model.so")` can call, with tensors of any DLPack framework:
+ *   module.run(inputs..., outputs...)   writes the outputs into the given tensors
+ *   module.run(inputs...)               returns the output tensor, or an array of them
+ *   module.set_threads(n)               threads of the runs that follow (default 1)
+ *   module.manifest()                   the JSON manifest
+ */
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* TENSMITH_H_ */
