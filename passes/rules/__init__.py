@@ -1,0 +1,1 @@
+"""Rewrite rules by what they simplify; `canonicalize` applies them together."""
