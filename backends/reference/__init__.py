@@ -1,0 +1,59 @@
+"""The reference backend: runs graphs in numpy, operator by operator. It is the truth of tests."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ...compiler.backend import Backend, CompileOptions, Stages
+from ...compiler.errors import UsageError
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.target import Target
+from .interpreter import run_graph
+
+__all__ = ["BACKEND", "run_graph"]
+
+# numpy decides what it runs on: these are the smallest figures that a Target may have
+_TARGET = Target(
+    name="reference",
+    backend="reference",
+    triple="",
+    cpu="",
+    features=(),
+    vector_bits=128,
+    vector_registers=8,
+    masked=False,
+    broadcast_operands=False,
+    fma_ports=1,
+    l1_bytes=32 << 10,
+    l2_bytes=256 << 10,
+)
+
+
+def _parse_target(text: str) -> Target | None:
+    return _TARGET if text == "reference" else None
+
+
+def _supports(node: Node, target: Target) -> str | None:
+    return None
+
+
+def _compile(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> NoReturn:
+    raise UsageError(
+        "the reference backend runs graphs in numpy and emits no binaries",
+        where=f"model '{options.name}'",
+        remedy="compile for another target, such as 'native'",
+    )
+
+
+def _available() -> str | None:
+    return None
+
+
+BACKEND = Backend(
+    name="reference",
+    targets=("reference",),
+    parse_target=_parse_target,
+    supports=_supports,
+    compile=_compile,
+    available=_available,
+)
