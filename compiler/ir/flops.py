@@ -1,0 +1,96 @@
+"""How much arithmetic a graph does, and how many parameters it has.
+
+As usual for networks, only multiply-adds of contractions count, two operations each: what matmul,
+conv, conv_transpose and attention do. Everything else is small beside them or bound by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .dims import Dim, dmax, floordiv, product
+from .graph import Graph, Node
+
+_UNBOUNDED = (1 << 63) - 1  # the trip count of a loop that only its condition ends
+
+
+def node_flops(node: Node) -> Dim:
+    """Floating-point operations of one run of the node, twice the multiply-adds.
+
+    A scan counts all its steps; a loop counts those of a constant trip count, else one; an `if`
+    counts its dearer branch.
+    """
+    count = _COUNTS.get(node.op)
+    return count(node) if count is not None else 0
+
+
+def graph_flops(graph: Graph) -> Dim:
+    """Floating-point operations of one run of the graph."""
+    total: Dim = 0
+    for node in graph.nodes:
+        total = total + node_flops(node)
+    return total
+
+
+def parameters(graph: Graph) -> int:
+    """Number of elements of all floating-point constants."""
+    return sum(v.data.size for v in graph.constants() if v.data is not None and v.dtype.is_float)
+
+
+def parameter_bytes(graph: Graph) -> int:
+    """Bytes of all constants."""
+    return sum(v.data.nbytes for v in graph.constants() if v.data is not None)
+
+
+def _matmul(node: Node) -> Dim:
+    return 2 * node.output.type.elements * node.inputs[0].shape[-1]
+
+
+def _conv(node: Node) -> Dim:
+    w = node.inputs[1].type
+    out_channels = w.shape[0] if node.attrs["layout"] == "NCHW" else w.shape[-1]
+    return 2 * node.output.type.elements * floordiv(w.elements, out_channels)
+
+
+def _conv_transpose(node: Node) -> Dim:
+    w = node.inputs[1].type
+    in_channels = w.shape[0] if node.attrs["layout"] == "NCHW" else w.shape[-2]
+    return 2 * node.inputs[0].type.elements * floordiv(w.elements, in_channels)
+
+
+def _attention(node: Node) -> Dim:
+    q, k = node.inputs[0].shape, node.inputs[1].shape
+    out = node.output.shape
+    rows = product(out[:-1])
+    return 2 * rows * k[-2] * (q[-1] + out[-1])
+
+
+def _if(node: Node) -> Dim:
+    return dmax(graph_flops(node.regions[0]), graph_flops(node.regions[1]))
+
+
+def _scan(node: Node) -> Dim:
+    trip: Dim = node.attrs["trip"]
+    return trip * graph_flops(node.regions[0])
+
+
+def _loop(node: Node) -> Dim:
+    trip = node.inputs[0].data
+    steps = 1 if trip is None or int(trip) == _UNBOUNDED else int(trip)
+    return steps * graph_flops(node.regions[0])
+
+
+def _fused(node: Node) -> Dim:
+    return graph_flops(node.regions[0])
+
+
+_COUNTS: dict[str, Callable[[Node], Dim]] = {
+    "matmul": _matmul,
+    "conv": _conv,
+    "conv_transpose": _conv_transpose,
+    "attention": _attention,
+    "if": _if,
+    "scan": _scan,
+    "loop": _loop,
+    "fused": _fused,
+}
