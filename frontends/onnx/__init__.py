@@ -1,0 +1,39 @@
+"""The ONNX frontend: model files to graphs of core operators (opset 7 to the newest)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from ...compiler.ir import Graph
+from .importer import Importer, ShapeSpec
+from .validate import validate
+from .wire import Source, read_model
+
+__all__ = ["load", "load_model"]
+
+
+def load(path: str | Path, *, shapes: ShapeSpec | None = None) -> Graph:
+    """The graph of a model file.
+
+    shapes: input name -> dims that replace the declared ones: numbers, symbol names or dims.
+    Inputs and outputs keep their ONNX names. A named dimension becomes the symbol of that name, an
+    unknown one `<input>_d<axis>`.
+
+    Raises UsageError (no such file), InvalidModelError (malformed), UnsupportedError (all nodes
+    that cannot be compiled).
+    """
+    return _import(read_model(path), shapes)
+
+
+def load_model(
+    model: onnx.ModelProto, *, folder: Path | None = None, shapes: ShapeSpec | None = None
+) -> Graph:
+    """The graph of a parsed model; `folder` is where its external data lies. See `load`."""
+    return _import(Source(model, {}, folder), shapes)
+
+
+def _import(source: Source, shapes: ShapeSpec | None) -> Graph:
+    validate(source)
+    return Importer(source, shapes or {}).run()

@@ -1,0 +1,216 @@
+"""Emits core operators, folding constants and shape arithmetic on the way.
+
+A value whose elements are dims (say, the result of Shape) is *virtual* until an operator that runs
+needs it: only then a `dims` node is made, in the graph or region where it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...compiler.errors import InvalidModelError, RunError
+from ...compiler.ir import Dim, DType, Graph, Node, TensorType, Value, constant, symbol
+from ...compiler.ir.dims import product
+from ...compiler.ir.ops.registry import lookup, make_node
+from .elements import MAX_ELEMENTS, Elements, apply, elements
+
+FOLD_LIMIT = 1 << 20  # elements of a constant result computed at import
+SIZE_LIMIT = 1 << 37  # bytes of one tensor that a real model may have
+
+
+class Emitter:
+    """Appends nodes to the graph being built and to the regions nested in it."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._scopes: list[list[Node]] = [[]]
+        self._made: list[dict[Value, Value]] = [{}]
+        self._known: dict[Value, Elements] = {}
+        self._symbols: set[str] = set()
+        self.bound: list[set[str]] = [set()]
+
+    # ------------------------------------------------------------------ regions and symbols
+
+    def enter(self) -> None:
+        """Begin a region: what is emitted now belongs to it."""
+        self._scopes.append([])
+        self._made.append({})
+        self.bound.append(set())
+
+    def leave(self) -> tuple[list[Node], set[str]]:
+        """End the region; its nodes, and the symbols that were bound in it."""
+        self._made.pop()
+        return self._scopes.pop(), self.bound.pop()
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes of the innermost region."""
+        return self._scopes[-1]
+
+    def name_symbol(self, wanted: str) -> Dim:
+        """The symbol for a name of the model, made an identifier. Equal names, equal symbols."""
+        text = "".join(c if c.isascii() and c.isalnum() else "_" for c in wanted)[:60] or "d"
+        text = text if not text[0].isdigit() else f"d{text}"
+        self._symbols.add(text)
+        return symbol(text)
+
+    def fresh(self, stem: str) -> str:
+        """A symbol name that nothing else uses, bound in the innermost region."""
+        stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in stem)[:30].strip("_")
+        stem = stem if stem and not stem[0].isdigit() else f"d{stem}"
+        name, count = stem, 0
+        while name in self._symbols:
+            count += 1
+            name = f"{stem}_{count}"
+        self._symbols.add(name)
+        self.bound[-1].add(name)
+        return name
+
+    # ------------------------------------------------------------------ values
+
+    def virtual(self, values: Any, dtype: DType = DType.I64) -> Value:
+        """A value with the given dims as elements; a constant when all are numbers."""
+        array = elements(values)
+        if all(isinstance(item, (int, np.integer)) for item in array.flat):
+            return constant(array.astype(dtype.numpy))
+        value = Value(TensorType(dtype, tuple(array.shape)))
+        self._known[value] = array
+        return value
+
+    def known(self, value: Value) -> Elements | None:
+        """The elements of an integer tensor where they are known as dims, else None."""
+        if value in self._known:
+            return self._known[value]
+        data = value.data
+        if data is None or data.size > MAX_ELEMENTS:
+            return None
+        return data.astype(object) if data.dtype.kind in "iub" else None
+
+    def real(self, value: Value) -> Value:
+        """The value itself, or what a `dims` node computes for a virtual one."""
+        values = self._known.get(value)
+        if values is None:
+            return value
+        for made in reversed(self._made):
+            if value in made:
+                return made[value]
+        dims = tuple(values.reshape(-1))
+        result = self._append("dims", [], {"values": dims})[0]
+        if values.ndim != 1:
+            result = self._append("reshape", [result], {"shape": value.shape})[0]
+        if value.dtype is not DType.I64:
+            result = self._append("cast", [result], {"dtype": value.dtype})[0]
+        self._made[-1][value] = result
+        return result
+
+    def read_dims(self, value: Value, stem: str) -> tuple[Dim, ...]:
+        """The elements of an integer vector as dims; symbols bound at run time if need be.
+
+        Raises ValueError when it is not an integer vector of a fixed length.
+        """
+        found = self.known(value)
+        if found is not None and found.ndim == 1:
+            return tuple(int(v) if isinstance(v, (bool, np.integer)) else v for v in found)
+        if value.type.rank != 1 or not value.dtype.is_integer or not value.type.is_static:
+            raise ValueError(f"{value.type} is not an integer vector of fixed length")
+        names = tuple(self.fresh(stem) for _ in range(value.type.static_shape[0]))
+        vector = self.emit("cast", [value], {"dtype": DType.I64})
+        self._append("read_dims", [self.real(vector)], {"symbols": names})
+        return tuple(symbol(name) for name in names)
+
+    # ------------------------------------------------------------------ operators
+
+    def emit(self, op: str, inputs: Sequence[Value], attrs: dict[str, Any] | None = None) -> Value:
+        """The only result of a core operator: folded, virtual, or of a new node.
+
+        Raises ValueError with the reason when the inputs do not fit.
+        """
+        attrs = attrs or {}
+        if _is_identity(op, inputs, attrs):
+            return inputs[0]
+        trial = make_node(op, inputs, attrs, name=self.name)
+        kind = trial.output.type
+        _check_size(kind)
+        if kind.is_static and kind.elements <= FOLD_LIMIT:  # type: ignore[operator]
+            folded = self._fold(op, trial, kind)
+            if folded is not None:
+                return folded
+        trial.inputs = [self.real(value) for value in inputs]
+        self.nodes.append(trial)
+        return trial.output
+
+    def _fold(self, op: str, trial: Node, kind: TensorType) -> Value | None:
+        inputs = trial.inputs
+        if all(v.is_constant and v.data is not None and v.data.size <= FOLD_LIMIT for v in inputs):
+            return _evaluate(trial)
+        if product(kind.shape) > MAX_ELEMENTS:  # type: ignore[operator]
+            return None
+        known = [self.known(value) for value in inputs]
+        if any(item is None for item in known):
+            return None
+        found = apply(op, trial.attrs, known, kind.dtype)  # type: ignore[arg-type]
+        return None if found is None else self.virtual(found, kind.dtype)
+
+    def emit_node(
+        self,
+        op: str,
+        inputs: Sequence[Value],
+        attrs: dict[str, Any] | None = None,
+        *,
+        regions: Sequence[Graph] = (),
+        types: Sequence[TensorType] | None = None,
+    ) -> list[Value]:
+        """All results of a new node, never folded."""
+        return self._append(op, inputs, attrs or {}, regions, types)
+
+    def _append(
+        self,
+        op: str,
+        inputs: Sequence[Value],
+        attrs: dict[str, Any],
+        regions: Sequence[Graph] = (),
+        types: Sequence[TensorType] | None = None,
+    ) -> list[Value]:
+        real = [self.real(value) for value in inputs]
+        node = make_node(op, real, attrs, regions=regions, types=types, name=self.name)
+        self.nodes.append(node)
+        return node.outputs
+
+
+def _is_identity(op: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> bool:
+    if op in ("reshape", "broadcast_to"):
+        return bool(tuple(attrs["shape"]) == inputs[0].shape)
+    if op == "transpose":
+        return list(attrs["perm"]) == list(range(inputs[0].type.rank))
+    if op == "cast":
+        return bool(attrs["dtype"] is inputs[0].dtype)
+    if op == "slice":
+        whole = zip(attrs["starts"], attrs["stops"], attrs["steps"], inputs[0].shape, strict=True)
+        return all(start == 0 and stop == dim and step == 1 for start, stop, step, dim in whole)
+    return op == "concat" and len(inputs) == 1
+
+
+def _check_size(kind: TensorType) -> None:
+    size: Dim = kind.dtype.bytes
+    for dim in kind.shape:
+        size = size * dim if isinstance(dim, int) and dim else size
+    if isinstance(size, int) and size > SIZE_LIMIT:
+        raise InvalidModelError(
+            f"a tensor {kind} is absurdly large",
+            why=f"{size:.3g} bytes, more than {SIZE_LIMIT:.3g}",
+            remedy="check the shapes, repeats and sizes in the model",
+        )
+
+
+def _evaluate(trial: Node) -> Value | None:
+    evaluate = lookup(trial.op).evaluate
+    if evaluate is None:
+        return None
+    try:
+        arrays = evaluate([value.data for value in trial.inputs], trial.attrs)  # type: ignore[misc]
+    except RunError as error:
+        raise ValueError(error.what) from None
+    return constant(np.ascontiguousarray(arrays[0]).reshape(arrays[0].shape))

@@ -1,0 +1,323 @@
+"""Walks the nodes of a validated model and lowers them to a Graph of core operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ...compiler.errors import InvalidModelError, TensmithError, Unsupported, UnsupportedError
+from ...compiler.ir import Dim, Graph, TensorType, Value, constant
+from . import ops as _ops  # noqa: F401  (fills the operator table)
+from .emitter import Emitter
+from .schemas import body_of, domain_of
+from .site import NotSupported, Site
+from .table import find
+from .tensors import UnsupportedType, dtype_of, to_array
+from .topology import ordered
+from .wire import Source
+
+ShapeSpec = Mapping[str, Sequence[Dim | str]]
+
+
+class _Missing:
+    """Stands for the outputs of a node that could not be lowered."""
+
+
+MISSING = _Missing()
+Entry = Value | _Missing
+
+
+class Scope:
+    """Names visible in a graph or function body; lookups go outwards."""
+
+    def __init__(self, outer: Scope | None, opsets: Mapping[str, int]) -> None:
+        self.outer = outer
+        self.opsets = opsets
+        self.values: dict[str, Entry] = {}
+        self.attributes: dict[str, onnx.AttributeProto] = {}
+
+    def find(self, name: str) -> Entry | None:
+        """The value called `name` here or further out."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return scope.values[name]
+            scope = scope.outer
+        return None
+
+
+class Importer:
+    """Imports one model; `run` gives its graph."""
+
+    def __init__(self, source: Source, shapes: ShapeSpec) -> None:
+        self.model = source.model
+        self.raw = source.raw
+        self.folder: Path | None = source.folder
+        self.shapes = shapes
+        self.emitter = Emitter()
+        self.problems: dict[tuple[str, str, str], Unsupported] = {}
+        self.functions = {(f.domain, f.name): f for f in self.model.functions}
+
+    def run(self) -> Graph:
+        """The imported graph.
+
+        Raises InvalidModelError, or UnsupportedError that names every node that is not supported.
+        """
+        proto = self.model.graph
+        opsets = {domain_of(item.domain): item.version for item in self.model.opset_import}
+        scope = Scope(None, opsets)
+        self._initializers(proto, scope, self.raw)
+        inputs = self._inputs(proto, scope)
+        self.nodes(proto.node, scope)
+        if self.problems:
+            raise UnsupportedError(list(self.problems.values()))
+        outputs = self._outputs(proto, scope, inputs)
+        graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
+        return graph
+
+    # ------------------------------------------------------------------ inputs and outputs
+
+    def _initializers(
+        self, proto: onnx.GraphProto, scope: Scope, raw: Mapping[int, memoryview]
+    ) -> None:
+        for index, tensor in enumerate(proto.initializer):
+            try:
+                array = to_array(tensor, raw=raw.get(index), folder=self.folder)
+                scope.values[tensor.name] = constant(array, tensor.name)
+            except UnsupportedType as error:
+                self._problem(tensor.name, "initializer", f"{error} is not supported")
+                scope.values[tensor.name] = MISSING
+
+    def _inputs(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
+        made = []
+        for info in proto.input:
+            if info.name in scope.values:
+                continue
+            try:
+                kind = self.declared(info, self.shapes.get(info.name))
+            except UnsupportedType as error:
+                self._problem(info.name, "input", f"{error} is not supported")
+                scope.values[info.name] = MISSING
+                continue
+            value = Value(kind, info.name)
+            scope.values[info.name] = value
+            made.append(value)
+        unknown = sorted(set(self.shapes) - {value.name for value in made})
+        if unknown and not self.problems:
+            raise TensmithError(
+                f"the model has no input {unknown}",
+                why=f"its inputs are {[value.name for value in made]}",
+            )
+        return made
+
+    def declared(self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None) -> TensorType:
+        """The type of a graph or body input; dims are numbers or symbols.
+
+        Raises UnsupportedType for what is no tensor, and InvalidModelError for a malformed type.
+        """
+        which = info.type.WhichOneof("value")
+        if which is None:
+            raise InvalidModelError(f"input '{info.name}' has no type")
+        if which != "tensor_type":
+            raise UnsupportedType(f"a value of kind {which.removesuffix('_type')}")
+        tensor = info.type.tensor_type
+        dtype = dtype_of(tensor.elem_type)
+        if pinned is None and not tensor.HasField("shape"):
+            raise UnsupportedType("an input of unknown rank (pin its shape)")
+        dims: list[Dim] = []
+        for axis, dim in enumerate(pinned if pinned is not None else tensor.shape.dim):
+            dims.append(self._dim(dim, f"{info.name}_d{axis}"))
+        if pinned is not None and tensor.HasField("shape") and len(tensor.shape.dim) != len(dims):
+            raise InvalidModelError(
+                f"shape {list(pinned)} for input '{info.name}' has the wrong rank",
+                why=f"the model declares {len(tensor.shape.dim)} dimensions",
+            )
+        return TensorType(dtype, tuple(dims))
+
+    def _dim(self, dim: Any, stem: str) -> Dim:
+        if isinstance(dim, onnx.TensorShapeProto.Dimension):
+            which = dim.WhichOneof("value")
+            if which == "dim_value":
+                return int(dim.dim_value)
+            dim = dim.dim_param if which == "dim_param" and dim.dim_param else stem
+        return self.emitter.name_symbol(dim) if isinstance(dim, str) else dim
+
+    def _outputs(self, proto: onnx.GraphProto, scope: Scope, inputs: list[Value]) -> list[Value]:
+        taken = set(inputs)
+        outputs = []
+        for info in proto.output:
+            value = self.emitter.real(self.value(scope, info.name))
+            if value in taken or value.is_constant:
+                value = self.emitter.emit_node("reshape", [value], {"shape": value.shape})[0]
+            value.name = info.name
+            taken.add(value)
+            outputs.append(value)
+            if not self.shapes:
+                _check_declared(info, value.type)
+        return outputs
+
+    # ------------------------------------------------------------------ nodes
+
+    def value(self, scope: Scope, name: str) -> Value:
+        """The value called `name`. Raises InvalidModelError when there is none."""
+        found = scope.find(name)
+        if not isinstance(found, Value):
+            raise InvalidModelError(f"there is no value '{name[:80]}'")
+        return found
+
+    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
+        """Lower nodes in a scope; what is not supported is collected in `problems`."""
+        for node in ordered(nodes):
+            found = [scope.find(name) if name else None for name in node.input]
+            if any(isinstance(entry, _Missing) for entry in found) or self._blocked(node, scope):
+                results: list[Entry | None] = [MISSING] * len(node.output)
+            else:
+                inputs = [entry if isinstance(entry, Value) else None for entry in found]
+                results = self._node(node, inputs, scope)
+            for name, result in zip(node.output, results, strict=False):
+                if name:
+                    scope.values[name] = MISSING if result is None else result
+
+    def _blocked(self, node: onnx.NodeProto, scope: Scope) -> bool:
+        """Whether a region of the node uses something that could not be lowered."""
+        used = (
+            name
+            for attribute in node.attribute
+            if attribute.type == onnx.AttributeProto.GRAPH
+            for inner in attribute.g.node
+            for name in inner.input
+        )
+        return any(isinstance(scope.find(name), _Missing) for name in used)
+
+    def _node(
+        self, node: onnx.NodeProto, inputs: list[Value | None], scope: Scope
+    ) -> list[Entry | None]:
+        name = node.name or f"{node.op_type}:{next(iter(node.output), '')}"
+        outer, self.emitter.name = self.emitter.name, name
+        try:
+            results = list(self._lower(node, inputs, scope))
+        except (NotSupported, UnsupportedType) as error:
+            reason = error.reason if isinstance(error, NotSupported) else f"{error}"
+            remedy = error.remedy if isinstance(error, NotSupported) else ""
+            self._problem(name, node.op_type, reason, remedy)
+            return [MISSING] * len(node.output)
+        except ValueError as error:
+            raise _at(node, name, str(error), inputs) from None
+        except InvalidModelError as error:
+            if not error.where:
+                error = _at(node, name, error.what, inputs, error.why, error.remedy)
+            raise error from None
+        finally:
+            self.emitter.name = outer
+        for output, result in zip(node.output, results, strict=False):
+            if isinstance(result, Value) and result.producer and result.name in ("", name):
+                result.name = output
+        return results  # type: ignore[return-value]
+
+    def _lower(
+        self, node: onnx.NodeProto, inputs: list[Value | None], scope: Scope
+    ) -> Sequence[Value | None]:
+        domain = domain_of(node.domain)
+        attributes = _attributes(node, scope)
+        function = self.functions.get((node.domain, node.op_type))
+        if function is not None:
+            return self._inline(function, inputs, attributes)
+        opset = scope.opsets.get(domain, 1)
+        lowering = find(domain, node.op_type)
+        if lowering is None:
+            body = body_of(node, domain, opset, [v.type if v else None for v in inputs])
+            if body is None:
+                raise NotSupported("there is no lowering for this operator")
+            return self._inline(body, inputs, attributes, {"": opset})
+        result = lowering(Site(node, inputs, opset, self, attributes, scope))
+        return [result] if isinstance(result, Value) else result
+
+    def _inline(
+        self,
+        function: onnx.FunctionProto,
+        inputs: Sequence[Value | None],
+        attributes: dict[str, onnx.AttributeProto],
+        opsets: Mapping[str, int] | None = None,
+    ) -> list[Value | None]:
+        found = {domain_of(item.domain): item.version for item in function.opset_import}
+        scope = Scope(None, {**(opsets or {}), **found})
+        scope.attributes = {item.name: item for item in function.attribute_proto} | attributes
+        for name, value in zip(function.input, inputs, strict=False):
+            if value is not None:
+                scope.values[name] = value
+        self.nodes(function.node, scope)
+        results = [scope.find(name) for name in function.output]
+        return [entry if isinstance(entry, Value) else None for entry in results]
+
+    def region(
+        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Value]
+    ) -> list[Value]:
+        """Lower a subgraph in place (its nodes go to the innermost region); its outputs.
+
+        Raises NotSupported when a node in it is not supported.
+        """
+        scope = Scope(outer, outer.opsets)
+        scope.attributes = outer.attributes
+        self._initializers(proto, scope, {})
+        scope.values.update(inputs)
+        self.nodes(proto.node, scope)
+        found = [scope.find(info.name) for info in proto.output]
+        if any(isinstance(entry, _Missing) for entry in found):
+            raise NotSupported("its subgraph holds nodes that are not supported")
+        return [self.value(scope, info.name) for info in proto.output]
+
+    def _problem(self, name: str, op: str, reason: str, remedy: str = "") -> None:
+        self.problems[name, op, reason] = Unsupported(name[:120], op, reason, remedy)
+
+
+def _attributes(node: onnx.NodeProto, scope: Scope) -> dict[str, onnx.AttributeProto]:
+    """The node's attributes, those that refer to the enclosing function's being replaced."""
+    found = {}
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            if attribute.ref_attr_name in scope.attributes:
+                found[attribute.name] = scope.attributes[attribute.ref_attr_name]
+        else:
+            found[attribute.name] = attribute
+    return found
+
+
+def _at(
+    node: onnx.NodeProto,
+    name: str,
+    what: str,
+    inputs: Sequence[Value | None],
+    why: str = "",
+    remedy: str = "",
+) -> InvalidModelError:
+    types = ", ".join(str(value.type) if value else "-" for value in inputs[:6])
+    return InvalidModelError(
+        f"node '{name[:120]}' ({node.op_type}) is invalid: {what}",
+        where=f"{node.op_type}({types})",
+        why=why,
+        remedy=remedy or "correct the model, or pin its input shapes if they do not fit together",
+    )
+
+
+def _check_declared(info: onnx.ValueInfoProto, kind: TensorType) -> None:
+    """Raise InvalidModelError when a declared output type contradicts the inferred one."""
+    tensor = info.type.tensor_type
+    if info.type.WhichOneof("value") != "tensor_type" or not tensor.elem_type:
+        return
+    if dtype_of(tensor.elem_type) is not kind.dtype:
+        raise InvalidModelError(f"output '{info.name}' is {kind}, not what the model declares")
+    if not tensor.HasField("shape"):
+        return
+    declared = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+    clash = any(
+        isinstance(dim, int) and want is not None and want != dim
+        for dim, want in zip(kind.shape, declared, strict=False)
+    )
+    if clash or len(declared) != kind.rank:
+        raise InvalidModelError(
+            f"output '{info.name}' has the shape {[str(dim) for dim in kind.shape]}",
+            why=f"the model declares {[d if d is not None else '?' for d in declared]}",
+        )

@@ -1,0 +1,130 @@
+"""Operators that make tensors from nothing or from indices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....compiler.ir import Dim, DType, Value, ceildiv, constant
+from ..elements import larger
+from ..site import NotSupported, Site
+from ..table import lowers
+
+
+@lowers("Constant")
+def constant_(s: Site) -> Value:
+    if s.has("value"):
+        return constant(s.array("value"))
+    if s.has("value_float"):
+        return constant(np.float32(s.float("value_float")))
+    if s.has("value_int"):
+        return constant(np.int64(s.int("value_int")))
+    if s.has("value_floats"):
+        return constant(np.array(s.floats("value_floats"), np.float32))
+    if s.has("value_ints"):
+        return constant(np.array(s.ints("value_ints"), np.int64))
+    raise NotSupported(f"constants given as {sorted(s.attributes)} are not supported")
+
+
+@lowers("ConstantOfShape")
+def constant_of_shape(s: Site) -> Value:
+    fill = constant(s.array("value").reshape(())) if s.has("value") else s.scalar(0, DType.F32)
+    dims = s.dims(s.input(0))
+    if any(isinstance(dim, int) and dim < 0 for dim in dims):
+        raise ValueError(f"the shape {list(map(str, dims))} has negative dimensions")
+    return s.expand(fill, dims)
+
+
+@lowers("Range")
+def range_(s: Site) -> Value:
+    start, limit, delta = (s.reshape(s.input(i), ()) for i in range(3))
+    dtype = start.dtype
+    known = [s.known(value) for value in (start, limit, delta)]
+    if dtype.is_integer and all(item is not None for item in known):
+        count = _count(*(item[()] for item in known if item is not None))
+    else:
+        count = _computed_count(s, start, limit, delta)
+    if count is None:
+        raise NotSupported("the sign of its step is known at run time only")
+    # integer steps stay exact in i64 whatever the type of the range
+    steps = s.iota((count,), 0, dtype)
+    if start.data is not None and not start.data and delta.data is not None and delta.data == 1:
+        return steps
+    return s.op_("add", s.op_("mul", steps, delta), start)
+
+
+def _count(start: Dim, limit: Dim, delta: Dim) -> Dim | None:
+    if not isinstance(delta, int):
+        return None
+    if delta == 0:
+        raise ValueError("the step is 0")
+    span = limit - start if delta > 0 else start - limit
+    return larger(ceildiv(span, abs(delta)), 0)
+
+
+def _computed_count(s: Site, start: Value, limit: Value, delta: Value) -> Dim:
+    """max(ceil((limit - start) / delta), 0), as the standard says, in f64."""
+    if delta.data is not None and not delta.data:
+        raise ValueError("the step is 0")
+    wide = [s.cast(value, DType.F64) for value in (start, limit, delta)]
+    steps = s.op_("ceil", s.op_("div", s.op_("sub", wide[1], wide[0]), wide[2]))
+    whole = s.cast(s.op_("max", steps, 0.0), DType.I64)
+    return s.dims(s.reshape(whole, (1,)))[0]
+
+
+@lowers("EyeLike")
+def eye_like(s: Site) -> Value:
+    x = s.input(0)
+    if x.type.rank != 2:
+        raise ValueError(f"{x.type} is no matrix")
+    dtype = s.dtype("dtype") if s.has("dtype") else x.dtype
+    rows = s.op_("add", s.iota((x.shape[0], 1), 0, DType.I64), s.int("k", 0))
+    hit = s.op_("eq", rows, s.iota((1, x.shape[1]), 1, DType.I64))
+    return s.cast(hit, dtype)
+
+
+@lowers("OneHot")
+def one_hot(s: Site) -> Value:
+    indices, depth, values = s.input(0), s.input(1), s.input(2)
+    rank = indices.type.rank
+    axis = s.axis(s.int("axis", -1), rank + 1)
+    whole = s.cast(depth, DType.I64)
+    (size,) = s.dims(s.reshape(whole, (1,)))
+    if isinstance(size, int) and size < 0:
+        raise ValueError(f"the depth {size} is negative")
+    places = s.cast(indices, DType.I64)
+    places = s.op_(
+        "where", s.op_("lt", places, 0), s.op_("add", places, s.reshape(whole, ())), places
+    )
+    spread = s.reshape(places, (*indices.shape[:axis], 1, *indices.shape[axis:]))
+    line = [size if a == axis else 1 for a in range(rank + 1)]
+    hit = s.op_("eq", s.iota(line, axis, DType.I64), spread)
+    off, on = s.take(values, 0, 0), s.take(values, 0, 1)
+    return s.op_("where", hit, on, off)
+
+
+@lowers("HannWindow", "HammingWindow", "BlackmanWindow")
+def window(s: Site) -> Value:
+    """Cosine sums with the coefficients of the ONNX standard."""
+    terms = {
+        "HannWindow": (0.5, 0.5, 0.0),
+        "HammingWindow": (25 / 46, 21 / 46, 0.0),
+        "BlackmanWindow": (0.42, 0.5, 0.08),
+    }[s.op]
+    (count,) = s.numbers(s.reshape(s.input(0), (1,)), "size")
+    dtype = s.dtype("output_datatype", 1)
+    period = count if s.int("periodic", 1) else max(count - 1, 1)
+    angle = 2 * np.pi * np.arange(count) / max(period, 1)
+    data = terms[0] - terms[1] * np.cos(angle) + terms[2] * np.cos(2 * angle)
+    return constant(data.astype(dtype.numpy))
+
+
+@lowers(
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+)
+def random(s: Site) -> Value:
+    raise NotSupported("random numbers are not supported", "make them inputs of the model")

@@ -1,0 +1,92 @@
+"""Gathers and scatters."""
+
+from __future__ import annotations
+
+from ....compiler.ir import DType, Value
+from ..site import NotSupported, Site
+from ..table import lowers
+
+_REDUCTIONS = ("none", "add", "mul", "max", "min")
+
+
+def indices_of(s: Site, value: Value) -> Value:
+    """Indices as i64 or i32. Raises ValueError for another type."""
+    if value.dtype not in (DType.I64, DType.I32):
+        raise ValueError(f"indices are {value.dtype}")
+    return value
+
+
+@lowers("Gather")
+def gather(s: Site) -> Value:
+    x, indices = s.input(0), indices_of(s, s.input(1))
+    axis = s.axis(s.int("axis", 0), x.type.rank)
+    _check_range(indices, x.shape[axis])
+    return s.emit("gather", [x, indices], axis=axis)
+
+
+def _check_range(indices: Value, size: object) -> None:
+    data = indices.data
+    if data is None or not data.size or not isinstance(size, int):
+        return
+    if data.min() < -size or data.max() >= size:
+        raise ValueError(f"indices {data.min()} to {data.max()} for an axis of length {size}")
+
+
+@lowers("GatherElements")
+def gather_elements(s: Site) -> Value:
+    x, indices = s.input(0), indices_of(s, s.input(1))
+    axis = s.axis(s.int("axis", 0), x.type.rank)
+    _check_range(indices, x.shape[axis])
+    return s.emit("gather_elements", [x, indices], axis=axis)
+
+
+@lowers("GatherND")
+def gather_nd(s: Site) -> Value:
+    x, indices = s.input(0), indices_of(s, s.input(1))
+    return s.emit("gather_nd", [x, indices], batch_dims=s.int("batch_dims", 0))
+
+
+def _reduction(s: Site) -> str:
+    name = s.text("reduction", "none")
+    if name not in _REDUCTIONS:
+        raise ValueError(f"reduction '{name}' does not exist")
+    return name
+
+
+@lowers("ScatterElements", "Scatter")
+def scatter_elements(s: Site) -> Value:
+    x, indices, updates = s.input(0), indices_of(s, s.input(1)), s.input(2)
+    axis = s.axis(s.int("axis", 0), x.type.rank)
+    _check_range(indices, x.shape[axis])
+    return s.emit("scatter_elements", [x, indices, updates], axis=axis, reduction=_reduction(s))
+
+
+@lowers("ScatterND")
+def scatter_nd(s: Site) -> Value:
+    x, indices, updates = s.input(0), indices_of(s, s.input(1)), s.input(2)
+    return s.emit("scatter_nd", [x, indices, updates], reduction=_reduction(s))
+
+
+@lowers("TensorScatter")
+def tensor_scatter(s: Site) -> Value:
+    """Write `update` into a cache at per-batch positions along an axis (opset 24)."""
+    past, update, start = s.input(0), s.input(1), s.optional(2)
+    rank = past.type.rank
+    axis = s.axis(s.int("axis", -2), rank)
+    if axis == 0:
+        raise ValueError("axis 0 is the batch")
+    shape = update.shape
+    place = s.iota([shape[axis] if a == axis else 1 for a in range(rank)], axis, DType.I64)
+    if start is not None:
+        lead = [past.shape[0] if a == 0 else 1 for a in range(rank)]
+        place = s.op_("add", place, s.reshape(start, lead))
+    if s.text("mode", "linear") == "circular":
+        place = s.op_("mod", place, s.reshape(s.emitter.virtual([past.shape[axis]]), ()))
+    return s.emit(
+        "scatter_elements", [past, s.expand(place, shape), update], axis=axis, reduction="none"
+    )
+
+
+@lowers("Compress", "NonZero", "Unique", "NonMaxSuppression")
+def data_dependent(s: Site) -> Value:
+    raise NotSupported("how many elements come out depends on the data")

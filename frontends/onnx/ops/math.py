@@ -1,0 +1,209 @@
+"""Elementwise arithmetic, comparison, logic and conversion."""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+
+from ....compiler.ir import DType, Value
+from ..site import NotSupported, Site
+from ..table import lowers
+
+_UNARY = {
+    "Neg": "neg",
+    "Abs": "abs",
+    "Sign": "sign",
+    "Ceil": "ceil",
+    "Floor": "floor",
+    "Round": "round",
+    "Sqrt": "sqrt",
+    "Exp": "exp",
+    "Log": "log",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Tan": "tan",
+    "Asin": "asin",
+    "Acos": "acos",
+    "Atan": "atan",
+    "Sinh": "sinh",
+    "Cosh": "cosh",
+    "Tanh": "tanh",
+    "Asinh": "asinh",
+    "Acosh": "acosh",
+    "Atanh": "atanh",
+    "Erf": "erf",
+    "Sigmoid": "sigmoid",
+    "Not": "not",
+    "BitwiseNot": "bitnot",
+    "IsNaN": "isnan",
+}
+_BINARY = {
+    "Add": "add",
+    "Sub": "sub",
+    "Mul": "mul",
+    "Div": "div",
+    "And": "and",
+    "Or": "or",
+    "Xor": "xor",
+    "BitwiseAnd": "bitand",
+    "BitwiseOr": "bitor",
+    "BitwiseXor": "bitxor",
+    "Equal": "eq",
+    "Less": "lt",
+    "LessOrEqual": "le",
+    "Greater": "gt",
+    "GreaterOrEqual": "ge",
+}
+
+
+@lowers(*_UNARY)
+def unary(s: Site) -> Value:
+    return s.op_(_UNARY[s.op], s.input(0))
+
+
+@lowers(*_BINARY)
+def binary(s: Site) -> Value:
+    return s.op_(_BINARY[s.op], s.input(0), s.input(1))
+
+
+@lowers("Min", "Max", "Sum")
+def variadic(s: Site) -> Value:
+    op = {"Min": "min", "Max": "max", "Sum": "add"}[s.op]
+    values = [s.input(i) for i in range(len(s.inputs))]
+    return reduce(lambda a, b: s.op_(op, a, b), values)
+
+
+@lowers("Mean")
+def mean(s: Site) -> Value:
+    return s.op_("div", variadic_sum(s), float(len(s.inputs)))
+
+
+def variadic_sum(s: Site) -> Value:
+    """All inputs of a node added up."""
+    return reduce(lambda a, b: s.op_("add", a, b), [s.input(i) for i in range(len(s.inputs))])
+
+
+@lowers("Pow")
+def power(s: Site) -> Value:
+    base, exponent = s.input(0), s.input(1)
+    if base.dtype is exponent.dtype:
+        return s.op_("pow", base, exponent)
+    if exponent.dtype.is_integer or base.dtype.is_float:
+        return s.op_("pow", base, s.cast(exponent, base.dtype))
+    wide = s.op_("pow", s.cast(base, exponent.dtype), exponent)
+    return s.cast(wide, base.dtype)
+
+
+@lowers("Mod")
+def modulo(s: Site) -> Value:
+    a, b = s.input(0), s.input(1)
+    if s.int("fmod", 0):
+        return s.op_("fmod", a, b)
+    if a.dtype.is_float:
+        raise ValueError("fmod must be 1 for floating-point numbers")
+    return s.op_("mod", a, b)
+
+
+@lowers("Reciprocal")
+def reciprocal(s: Site) -> Value:
+    return s.op_("div", 1.0, s.input(0))
+
+
+@lowers("BitShift")
+def bit_shift(s: Site) -> Value:
+    direction = s.text("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise ValueError(f"direction '{direction}' is neither LEFT nor RIGHT")
+    return s.op_("shl" if direction == "LEFT" else "shr", s.input(0), s.input(1))
+
+
+@lowers("IsInf")
+def is_infinite(s: Site) -> Value:
+    x = s.input(0)
+    both = s.emit("isinf", [x])
+    positive, negative = s.int("detect_positive", 1), s.int("detect_negative", 1)
+    if positive and negative:
+        return both
+    if not positive and not negative:
+        return s.op_("and", both, False)
+    return s.op_("and", both, s.op_("gt" if positive else "lt", x, 0.0))
+
+
+@lowers("Where")
+def where(s: Site) -> Value:
+    return s.op_("where", s.input(0), s.input(1), s.input(2))
+
+
+@lowers("Cast")
+def cast(s: Site) -> Value:
+    return s.cast(s.input(0), s.dtype("to"))
+
+
+@lowers("CastLike")
+def cast_like(s: Site) -> Value:
+    return s.cast(s.input(0), s.input(1).dtype)
+
+
+@lowers("Identity")
+def identity(s: Site) -> Value:
+    return s.input(0)
+
+
+@lowers("Dropout")
+def dropout(s: Site) -> list[Value]:
+    x = s.input(0)
+    training = s.optional(2)
+    if training is not None and (training.data is None or bool(training.data)):
+        raise NotSupported("training mode is not supported", "export the model for inference")
+    ones = s.expand(s.scalar(True, DType.BOOL), x.shape) if s.wants(1) else None
+    if ones is not None and s.opset < 10:
+        ones = s.cast(ones, x.dtype)
+    return [x] if ones is None else [x, ones]
+
+
+@lowers("Clip")
+def clip(s: Site) -> Value:
+    x = s.input(0)
+    low, high = s.optional(1), s.optional(2)
+    if s.opset < 11:
+        low = s.scalar(s.float("min"), x.dtype) if s.has("min") else None
+        high = s.scalar(s.float("max"), x.dtype) if s.has("max") else None
+    if low is not None:
+        x = s.op_("max", x, _as_scalar(s, low))
+    return x if high is None else s.op_("min", x, _as_scalar(s, high))
+
+
+def _as_scalar(s: Site, value: Value) -> Value:
+    return s.reshape(value, ()) if value.type.rank else value
+
+
+@lowers("BitCast")
+def bit_cast(s: Site) -> Value:
+    raise NotSupported("reinterpreting bits is not an operator of the IR")
+
+
+@lowers("Det")
+def determinant(s: Site) -> Value:
+    x = s.input(0)
+    size = x.shape[-1]
+    if size not in (1, 2, 3):
+        raise NotSupported(f"determinants of {size} x {size} matrices are not supported")
+
+    def at(row: int, column: int) -> Value:
+        rank = x.type.rank
+        return s.take(s.take(x, rank - 2, row), rank - 2, column)
+
+    def minor(rows: tuple[int, int], columns: tuple[int, int]) -> Value:
+        (a, b), (c, d) = rows, columns
+        return s.op_("sub", s.op_("mul", at(a, c), at(b, d)), s.op_("mul", at(a, d), at(b, c)))
+
+    if size == 1:
+        return at(0, 0)
+    if size == 2:
+        return minor((0, 1), (0, 1))
+    columns = [(1, 2), (0, 2), (0, 1)]
+    terms = [s.op_("mul", at(0, i), minor((1, 2), columns[i])) for i in range(3)]
+    return s.op_("add", s.op_("sub", terms[0], terms[1]), terms[2])
+
+
+SQRT_HALF = math.sqrt(0.5)

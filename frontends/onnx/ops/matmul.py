@@ -1,0 +1,147 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from ....compiler.ir import DType, Value
+from ....compiler.ir.dims import product
+from ..site import NotSupported, Site
+from ..table import MICROSOFT, lowers
+from .nn import centred
+
+
+def matmul(s: Site, a: Value, b: Value) -> Value:
+    """numpy's matmul; vectors become matrices and their axis goes away again."""
+    if not a.type.rank or not b.type.rank:
+        raise ValueError("scalars cannot be multiplied as matrices")
+    left = s.reshape(a, (1, *a.shape)) if a.type.rank == 1 else a
+    right = s.reshape(b, (*b.shape, 1)) if b.type.rank == 1 else b
+    out = s.emit("matmul", [left, right])
+    shape = list(out.shape)
+    if a.type.rank == 1:
+        del shape[-2]
+    if b.type.rank == 1:
+        del shape[-1]
+    return s.reshape(out, shape)
+
+
+def swap_last(s: Site, x: Value) -> Value:
+    """The value with its last two axes exchanged."""
+    rank = x.type.rank
+    return s.transpose(x, [*range(rank - 2), rank - 1, rank - 2])
+
+
+@lowers("MatMul")
+def lower_matmul(s: Site) -> Value:
+    return matmul(s, s.input(0), s.input(1))
+
+
+@lowers("Gemm")
+def gemm(s: Site) -> Value:
+    a, b, c = s.input(0), s.input(1), s.optional(2)
+    if a.type.rank != 2 or b.type.rank != 2:
+        raise ValueError(f"operands have ranks {a.type.rank} and {b.type.rank}, not 2")
+    a = swap_last(s, a) if s.int("transA", 0) else a
+    b = swap_last(s, b) if s.int("transB", 0) else b
+    alpha, beta = s.float("alpha", 1.0), s.float("beta", 1.0)
+    out = s.emit("matmul", [a, b])
+    if alpha != 1.0:
+        out = s.op_("mul", out, alpha)
+    if c is None or beta == 0.0:
+        return out
+    return s.op_("add", out, c if beta == 1.0 else s.op_("mul", c, beta))
+
+
+@lowers("MatMulInteger")
+def matmul_integer(s: Site) -> Value:
+    a, b = s.input(0), s.input(1)
+    left = centred(s, a, s.optional(2), DType.I32, a.type.rank - 2)
+    right = centred(s, b, s.optional(3), DType.I32, b.type.rank - 1)
+    return matmul(s, left, right)
+
+
+@lowers("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
+def fused_matmul(s: Site) -> Value:
+    a, b = s.input(0), s.input(1)
+    if s.int("transBatchA", 0) or s.int("transBatchB", 0):
+        raise NotSupported("transposed batch axes are not supported")
+    a = swap_last(s, a) if s.int("transA", 0) else a
+    b = swap_last(s, b) if s.int("transB", 0) else b
+    out = matmul(s, a, b)
+    alpha = s.float("alpha", 1.0)
+    return out if alpha == 1.0 else s.op_("mul", out, alpha)
+
+
+@lowers("Einsum")
+def einsum(s: Site) -> Value:
+    """Two operands at a time: sum what no one else needs, then one batched matmul."""
+    terms, result = _equation(s.text("equation"), [s.input(i) for i in range(len(s.inputs))])
+    operands = [(term, _diagonal(s, term, s.input(i))) for i, term in enumerate(terms)]
+    (text, value), rest = operands[0], operands[1:]
+    value, text = _summed(s, value, text, "".join(t for t, _ in rest) + result)
+    for index, (other, right) in enumerate(rest):
+        needed = "".join(t for t, _ in rest[index + 1 :]) + result
+        right, other = _summed(s, right, other, text + needed)
+        value, text = _summed(s, value, text, other + needed)
+        value, text = _product(s, value, text, right, other, needed)
+    value, text = _summed(s, value, text, result)
+    return s.transpose(value, [text.index(letter) for letter in result])
+
+
+def _equation(equation: str, values: list[Value]) -> tuple[list[str], str]:
+    """Operand and result subscripts, with an ellipsis written out as capital letters."""
+    text = equation.replace(" ", "")
+    left, arrow, result = text.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(values):
+        raise ValueError(f"equation '{equation}' does not have {len(values)} operands")
+    widest = 0
+    for term, value in zip(terms, values, strict=True):
+        letters = term.replace("...", "")
+        extra = value.type.rank - len(letters)
+        if (letters and not letters.isalpha()) or extra < 0 or (extra and "..." not in term):
+            raise ValueError(f"subscripts '{term}' do not fit {value.type}")
+        widest = max(widest, extra)
+    spare = [chr(code) for code in range(ord("À"), ord("À") + widest)]
+
+    def write(term: str, rank: int) -> str:
+        count = rank - len(term.replace("...", ""))
+        return term.replace("...", "".join(spare[widest - count :]))
+
+    full = [write(t, v.type.rank) for t, v in zip(terms, values, strict=True)]
+    if arrow:
+        return full, result.replace("...", "".join(spare))
+    joined = left.replace(",", "").replace(".", "")
+    once = sorted(letter for letter in set(joined) if joined.count(letter) == 1)
+    return full, "".join(spare) + "".join(once)
+
+
+def _diagonal(s: Site, term: str, value: Value) -> Value:
+    if len(set(term)) != len(term):
+        raise NotSupported("repeated subscripts of one operand are not supported")
+    return value
+
+
+def _summed(s: Site, value: Value, text: str, needed: str) -> tuple[Value, str]:
+    """The operand with the axes summed that nothing else needs."""
+    axes = [axis for axis, letter in enumerate(text) if letter not in needed]
+    if not axes:
+        return value, text
+    kept = "".join(letter for letter in text if letter in needed)
+    return s.reduce("sum", value, axes, False), kept
+
+
+def _product(s: Site, a: Value, left: str, b: Value, right: str, needed: str) -> tuple[Value, str]:
+    batch = [letter for letter in left if letter in right and letter in needed]
+    inner = [letter for letter in left if letter in right and letter not in needed]
+    rows = [letter for letter in left if letter not in right]
+    columns = [letter for letter in right if letter not in left]
+    a = s.transpose(a, [left.index(letter) for letter in batch + rows + inner])
+    b = s.transpose(b, [right.index(letter) for letter in batch + inner + columns])
+    cut, cut_b = len(batch) + len(rows), len(batch) + len(inner)
+    a_rows, b_columns = a.shape[len(batch) : cut], b.shape[cut_b:]
+    a = s.reshape(a, (*a.shape[: len(batch)], product(a_rows), product(a.shape[cut:])))
+    depth = product(b.shape[len(batch) : cut_b])
+    b = s.reshape(b, (*b.shape[: len(batch)], depth, product(b_columns)))
+    out = s.emit("matmul", [a, b])
+    shape = (*out.shape[: len(batch)], *a_rows, *b_columns)
+    return s.reshape(out, shape), "".join(batch + rows + columns)

@@ -1,0 +1,328 @@
+"""Operators that move elements: shapes, axes, concatenation, slices, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....compiler.ir import Dim, DType, Value
+from ....compiler.ir.dims import floordiv, is_nonnegative, product
+from ....compiler.ir.types import broadcast_shapes
+from ..elements import larger, smaller
+from ..site import NotSupported, Site
+from ..table import lowers
+
+_FAR = 10**9  # slice bounds from here on mean "to the end"; exporters write 2**31 - 1, 2**63 - 1
+
+
+@lowers("Shape")
+def shape(s: Site) -> Value:
+    dims = s.input(0).shape
+    start, stop = s.int("start", 0), s.int("end", len(dims))
+    return s.emitter.virtual(list(dims[slice(start, stop)]))
+
+
+@lowers("Size")
+def size(s: Site) -> Value:
+    return s.emitter.virtual(product(s.input(0).shape))
+
+
+@lowers("Reshape")
+def reshape(s: Site) -> Value:
+    x = s.input(0)
+    wanted = s.dims(s.input(1))
+    return s.reshape(x, resolve_shape(x.shape, wanted, bool(s.int("allowzero", 0))))
+
+
+def resolve_shape(shape: Sequence[Dim], wanted: Sequence[Dim], keep_zero: bool) -> tuple[Dim, ...]:
+    """The target of Reshape with its 0 (copy a dim) and -1 (what is left) filled in.
+
+    Raises ValueError when it cannot hold the elements.
+    """
+    out: list[Dim] = []
+    for axis, dim in enumerate(wanted):
+        if dim == 0 and not keep_zero:
+            if axis >= len(shape):
+                raise ValueError(f"0 at axis {axis} copies a dimension that is not there")
+            dim = shape[axis]
+        out.append(dim)
+    holes = [axis for axis, dim in enumerate(out) if dim == -1]
+    if len(holes) > 1 or any(isinstance(dim, int) and dim < -1 for dim in out):
+        raise ValueError(f"the shape {list(map(str, wanted))} is not valid")
+    if holes:
+        rest = product(dim for dim in out if dim != -1)
+        total = product(shape)
+        if rest == 0:
+            raise ValueError("-1 beside a dimension of 0 can be anything")
+        hole = _divided(shape, [dim for dim in out if dim != -1])
+        if isinstance(hole, int) and isinstance(rest, int) and hole * rest != total:
+            raise ValueError(f"{total} elements do not divide into {rest}")
+        out[holes[0]] = hole
+    return tuple(out)
+
+
+def _divided(numerator: Sequence[Dim], denominator: Sequence[Dim]) -> Dim:
+    """The quotient of two products; factors that are on both sides go first."""
+    top, bottom = list(numerator), []
+    for dim in denominator:
+        if dim in top:
+            top.remove(dim)
+        else:
+            bottom.append(dim)
+    return floordiv(product(top), product(bottom))
+
+
+@lowers("Flatten")
+def flatten(s: Site) -> Value:
+    x = s.input(0)
+    axis = s.int("axis", 1)
+    if not -x.type.rank <= axis <= x.type.rank:
+        raise ValueError(f"axis {axis} is out of range for {x.type.rank} dimensions")
+    axis = axis + x.type.rank if axis < 0 else axis
+    return s.reshape(x, (product(x.shape[:axis]), product(x.shape[axis:])))
+
+
+@lowers("Squeeze")
+def squeeze(s: Site) -> Value:
+    x = s.input(0)
+    rank = x.type.rank
+    given = s.optional(1)
+    if s.opset >= 13 and given is not None:
+        axes = s.axes(s.numbers(given, "axes"), rank)
+    elif s.opset < 13 and s.has("axes"):
+        axes = s.axes(s.ints("axes"), rank)
+    else:
+        if any(not isinstance(dim, int) for dim in x.shape):
+            raise NotSupported("which axes are 1 is not known", "give Squeeze its axes")
+        axes = [axis for axis, dim in enumerate(x.shape) if dim == 1]
+    for axis in axes:
+        if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
+            raise ValueError(f"axis {axis} of {x.type} is not 1")
+    return s.reshape(x, [dim for axis, dim in enumerate(x.shape) if axis not in axes])
+
+
+@lowers("Unsqueeze")
+def unsqueeze(s: Site) -> Value:
+    x = s.input(0)
+    axes = s.numbers(s.input(1), "axes") if s.opset >= 13 else s.ints("axes")
+    rank = x.type.rank + len(axes)
+    places = s.axes(axes, rank)
+    rest = iter(x.shape)
+    return s.reshape(x, [1 if axis in places else next(rest) for axis in range(rank)])
+
+
+@lowers("Transpose")
+def transpose(s: Site) -> Value:
+    x = s.input(0)
+    perm = s.ints("perm", range(x.type.rank)[::-1])
+    if sorted(perm) != list(range(x.type.rank)):
+        raise ValueError(f"perm {perm} is no permutation of {x.type.rank} axes")
+    return s.transpose(x, perm)
+
+
+@lowers("Concat")
+def concat(s: Site) -> Value:
+    values = [s.input(i) for i in range(len(s.inputs))]
+    axis = s.axis(s.int("axis"), values[0].type.rank)
+    return s.emit("concat", values, axis=axis)
+
+
+@lowers("Expand")
+def expand(s: Site) -> Value:
+    x = s.input(0)
+    wanted = s.dims(s.input(1))
+    if any(isinstance(dim, int) and dim < 0 for dim in wanted):
+        raise ValueError(f"the shape {list(map(str, wanted))} has negative dimensions")
+    return s.expand(x, broadcast_shapes(x.shape, wanted))
+
+
+@lowers("Tile")
+def tile(s: Site) -> Value:
+    x = s.input(0)
+    repeats = s.dims(s.input(1))
+    if len(repeats) != x.type.rank:
+        raise ValueError(f"{len(repeats)} repeats for {x.type.rank} dimensions")
+    if any(isinstance(count, int) and count < 0 for count in repeats):
+        raise ValueError(f"repeats {list(map(str, repeats))} are negative")
+    apart: list[Dim] = []
+    spread: list[Dim] = []
+    for dim, count in zip(x.shape, repeats, strict=True):
+        apart += [dim] if count == 1 else [1, dim]
+        spread += [dim] if count == 1 else [count, dim]
+    wide = s.expand(s.reshape(x, apart), spread)
+    return s.reshape(wide, [d * r for d, r in zip(x.shape, repeats, strict=True)])
+
+
+@lowers("Split")
+def split(s: Site) -> list[Value]:
+    x = s.input(0)
+    axis = s.axis(s.int("axis", 0), x.type.rank)
+    total, count = x.shape[axis], len(s.node.output)
+    given = s.optional(1)
+    sizes: Sequence[Dim]
+    if s.opset >= 13 and given is not None:
+        sizes = s.dims(given)
+    elif s.opset < 13 and s.has("split"):
+        sizes = s.ints("split")
+    else:
+        if s.int("num_outputs", count) != count:
+            raise ValueError(f"num_outputs is not {count}")
+        part = -floordiv(-total, count) if s.opset >= 18 else floordiv(total, count)
+        last = total - part * (count - 1)
+        if isinstance(last, int) and (last < 0 or (s.opset < 18 and last != part)):
+            raise ValueError(f"{total} elements do not split into {count} parts")
+        sizes = [part] * (count - 1) + [last]
+    whole = sum(sizes) - total  # type: ignore[arg-type]
+    if len(sizes) != count or any(isinstance(n, int) and n < 0 for n in sizes):
+        raise ValueError(f"the sizes {list(map(str, sizes))} do not make {count} outputs")
+    if isinstance(whole, int) and whole != 0:
+        raise ValueError(f"the sizes {list(map(str, sizes))} do not add up to {total}")
+    parts, start = [], 0
+    for n in sizes:
+        parts.append(s.slice(x, axis, start, start + n))
+        start = start + n  # type: ignore[assignment]
+    return parts
+
+
+@lowers("Slice")
+def slice_(s: Site) -> Value:
+    x = s.input(0)
+    if s.opset < 10:
+        starts: Sequence[Dim] = s.ints("starts")
+        ends: Sequence[Dim] = s.ints("ends")
+        axes, steps = s.ints("axes", range(len(starts))), [1] * len(starts)
+    else:
+        starts, ends = s.dims(s.input(1)), s.dims(s.input(2))
+        given, stride = s.optional(3), s.optional(4)
+        axes = list(range(len(starts))) if given is None else s.numbers(given, "axes")
+        steps = [1] * len(starts) if stride is None else s.numbers(stride, "steps")
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise ValueError("starts, ends, axes and steps differ in length")
+    lows: list[Dim] = [0] * x.type.rank
+    highs, strides = list(x.shape), [1] * x.type.rank
+    for place, axis in enumerate(s.axes(axes, x.type.rank)):
+        step = steps[place]
+        if step == 0:
+            raise ValueError("a step is 0")
+        lows[axis], highs[axis] = slice_bounds(x.shape[axis], starts[place], ends[place], step)
+        strides[axis] = step
+    return s.emit("slice", [x], starts=tuple(lows), stops=tuple(highs), steps=tuple(strides))
+
+
+def slice_bounds(size: Dim, start: Dim, stop: Dim, step: int) -> tuple[Dim, Dim]:
+    """ONNX slice bounds made absolute and clamped to the axis.
+
+    Bounds that are computed from dims and whose sign is not known count as positions inside of
+    the axis (which is checked at run time): what exporters write for crops.
+    """
+    lowest = 0 if step > 0 else -1
+    highest = size if step > 0 else size - 1
+    low = _clamped(start, size, 0, highest)
+    high = _clamped(stop, size, lowest, highest)
+    span = high - low if step > 0 else low - high
+    if isinstance(span, int):
+        return (low, high) if span >= 0 else (low, low)
+    return (low, larger(low, high)) if step > 0 else (low, smaller(low, high))
+
+
+def _clamped(bound: Dim, size: Dim, lowest: int, highest: Dim) -> Dim:
+    if isinstance(bound, int):
+        if bound >= _FAR:
+            return highest
+        if bound <= -_FAR:
+            return lowest
+        return smaller(larger(bound + size if bound < 0 else bound, lowest), highest)
+    if is_nonnegative(bound):
+        return smaller(bound, highest)
+    if is_nonnegative(-bound):
+        return larger(bound + size, lowest)
+    return bound
+
+
+@lowers("Pad")
+def pad(s: Site) -> Value:
+    x = s.input(0)
+    rank = x.type.rank
+    mode = s.text("mode", "constant")
+    value: Value | None = None
+    axes = list(range(rank))
+    if s.opset < 11:
+        pads: Sequence[Dim] = s.ints("pads")
+        value = s.scalar(s.float("value", 0.0), x.dtype)
+    else:
+        pads, value = s.dims(s.input(1)), s.optional(2)
+        given = s.optional(3)
+        axes = axes if given is None else s.axes(s.numbers(given, "axes"), rank)
+    if len(pads) != 2 * len(axes):
+        raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
+    full: list[Dim] = [0] * (2 * rank)
+    for place, axis in enumerate(axes):
+        full[axis], full[rank + axis] = pads[place], pads[len(axes) + place]
+    return pad_value(s, x, full, mode, value)
+
+
+def pad_value(
+    s: Site, x: Value, pads: Sequence[Dim], mode: str, value: Value | None = None
+) -> Value:
+    """x padded (begins, then ends); negative constants crop."""
+    rank = x.type.rank
+    for axis in range(rank):
+        low, high = pads[axis], pads[rank + axis]
+        cut_low = -low if isinstance(low, int) and low < 0 else 0
+        cut_high = -high if isinstance(high, int) and high < 0 else 0
+        if cut_low or cut_high:
+            size = x.shape[axis] - cut_high
+            if isinstance(size, int) and size < cut_low:
+                raise ValueError(f"axis {axis} of {x.type} cannot be cropped that much")
+            x = s.slice(x, axis, cut_low, size)
+    widths = tuple(0 if isinstance(p, int) and p < 0 else p for p in pads)
+    if all(width == 0 for width in widths):
+        return x
+    if mode != "constant":
+        return s.emit("pad", [x], pads=widths, mode=mode)
+    fill = s.scalar(0, x.dtype) if value is None else s.reshape(value, ())
+    return s.emit("pad", [x, fill], pads=widths, mode="constant")
+
+
+@lowers("DepthToSpace")
+def depth_to_space(s: Site) -> Value:
+    x, block = s.input(0), s.int("blocksize")
+    n, c, h, w = _picture(x, block)
+    if isinstance(c, int) and c % (block * block):
+        raise ValueError(f"{c} channels do not divide into blocks of {block} x {block}")
+    depth = floordiv(c, block * block)
+    if s.text("mode", "DCR") == "DCR":
+        apart = s.reshape(x, (n, block, block, depth, h, w))
+        moved = s.transpose(apart, (0, 3, 4, 1, 5, 2))
+    else:
+        apart = s.reshape(x, (n, depth, block, block, h, w))
+        moved = s.transpose(apart, (0, 1, 4, 2, 5, 3))
+    return s.reshape(moved, (n, depth, h * block, w * block))
+
+
+@lowers("SpaceToDepth")
+def space_to_depth(s: Site) -> Value:
+    x, block = s.input(0), s.int("blocksize")
+    n, c, h, w = _picture(x, block)
+    apart = s.reshape(x, (n, c, floordiv(h, block), block, floordiv(w, block), block))
+    moved = s.transpose(apart, (0, 3, 5, 1, 2, 4))
+    return s.reshape(moved, (n, c * block * block, floordiv(h, block), floordiv(w, block)))
+
+
+def _picture(x: Value, block: int) -> tuple[Dim, ...]:
+    if x.type.rank != 4 or block < 1:
+        raise ValueError(f"{x.type} cannot be cut into blocks of size {block}")
+    return x.shape
+
+
+@lowers("Trilu")
+def triangle(s: Site) -> Value:
+    x = s.input(0)
+    if x.type.rank < 2:
+        raise ValueError(f"{x.type} is no matrix")
+    given = s.optional(1)
+    k = s.scalar(0, DType.I64) if given is None else s.reshape(given, ())
+    grid = x.shape[-2:]
+    edge = s.op_("add", s.iota((grid[0], 1), 0, DType.I64), k)
+    column = s.iota((1, grid[1]), 1, DType.I64)
+    keep = s.op_("ge" if s.int("upper", 1) else "le", column, edge)
+    return s.op_("where", keep, x, False if x.dtype is DType.BOOL else 0)

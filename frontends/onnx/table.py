@@ -1,0 +1,39 @@
+"""The operator table: ONNX operator -> the function that lowers one node of it to the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ...compiler.ir import Value
+
+if TYPE_CHECKING:
+    from .site import Site
+
+Lowering = Callable[["Site"], "Value | Sequence[Value | None]"]
+_TABLE: dict[tuple[str, str], Lowering] = {}
+
+MICROSOFT = "com.microsoft"
+
+
+def lowers(*names: str, domain: str = "") -> Callable[[Lowering], Lowering]:
+    """Register a function for the named operators of a domain, in every opset version."""
+
+    def add(function: Lowering) -> Lowering:
+        for name in names:
+            if (domain, name) in _TABLE:
+                raise ValueError(f"'{domain}:{name}' has two lowerings")
+            _TABLE[domain, name] = function
+        return function
+
+    return add
+
+
+def find(domain: str, name: str) -> Lowering | None:
+    """The lowering of an operator, or None."""
+    return _TABLE.get((domain, name))
+
+
+def supported() -> list[tuple[str, str]]:
+    """Every (domain, operator) that has a lowering, sorted."""
+    return sorted(_TABLE)

@@ -1,0 +1,172 @@
+"""TensorProto to numpy arrays, with every size checked before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from ...compiler.errors import InvalidModelError
+from ...compiler.ir import DType
+
+Array = np.ndarray[Any, Any]
+MAX_RANK = 32
+_T = onnx.TensorProto
+
+DTYPES: dict[int, DType] = {
+    _T.DOUBLE: DType.F64,
+    _T.FLOAT: DType.F32,
+    _T.FLOAT16: DType.F16,
+    _T.BFLOAT16: DType.BF16,
+    _T.INT64: DType.I64,
+    _T.INT32: DType.I32,
+    _T.INT16: DType.I16,
+    _T.INT8: DType.I8,
+    _T.UINT64: DType.U64,
+    _T.UINT32: DType.U32,
+    _T.UINT16: DType.U16,
+    _T.UINT8: DType.U8,
+    _T.BOOL: DType.BOOL,
+}
+# 4-bit integers are unpacked: their values, not their storage, are what operators work on.
+_PACKED = {_T.INT4: (ml_dtypes.int4, np.int8), _T.UINT4: (ml_dtypes.uint4, np.uint8)}
+_FIELDS = {
+    _T.DOUBLE: "double_data",
+    _T.FLOAT: "float_data",
+    _T.INT64: "int64_data",
+    _T.UINT64: "uint64_data",
+    _T.UINT32: "uint64_data",
+}
+
+
+class UnsupportedType(Exception):
+    """An element type that has no counterpart in the IR."""
+
+
+def dtype_of(code: int) -> DType:
+    """The DType of an ONNX element type; 4-bit integers become 8-bit ones.
+
+    Raises UnsupportedType for a type that the IR lacks and InvalidModelError for an unknown code.
+    """
+    if code in DTYPES:
+        return DTYPES[code]
+    if code in _PACKED:
+        return DType.of(_PACKED[code][1])
+    if code not in _T.DataType.values() or code == _T.UNDEFINED:
+        raise InvalidModelError(f"element type {code} does not exist in ONNX")
+    raise UnsupportedType(f"element type {_T.DataType.Name(code)}")
+
+
+def to_array(
+    tensor: onnx.TensorProto, *, raw: memoryview | None = None, folder: Path | None = None
+) -> Array:
+    """The elements of a tensor: a view of `raw` or of a mapped file where possible, read-only.
+
+    raw: `raw_data` that was left out of the message. folder: where external data must lie.
+    Raises InvalidModelError when data and dims disagree, UnsupportedType for the element type.
+    """
+    name = tensor.name or "constant"
+    shape = tuple(tensor.dims)
+    if any(dim < 0 for dim in shape) or len(shape) > MAX_RANK:
+        raise _invalid(name, f"dims {list(shape)[:8]} are negative or more than {MAX_RANK}")
+    count = math.prod(shape)
+    if tensor.HasField("segment"):
+        raise _invalid(name, "it is a segment of a larger tensor")
+    dtype = dtype_of(tensor.data_type)
+    if tensor.data_location == _T.EXTERNAL:
+        return _external(tensor, count, dtype, folder).reshape(shape)
+    if raw is None and tensor.raw_data:
+        raw = memoryview(tensor.raw_data)
+    if raw is not None:
+        return _from_raw(name, raw, tensor.data_type, count, dtype).reshape(shape)
+    return _from_fields(tensor, count, dtype).reshape(shape)
+
+
+def _invalid(name: str, why: str) -> InvalidModelError:
+    return InvalidModelError(f"tensor '{name}' is malformed", why=why, remedy="export it again")
+
+
+def _from_raw(name: str, raw: memoryview, code: int, count: int, dtype: DType) -> Array:
+    expected = (count + 1) // 2 if code in _PACKED else count * dtype.bytes
+    if raw.nbytes != expected:
+        raise _invalid(name, f"{raw.nbytes} bytes of data, {expected} expected")
+    if code in _PACKED:
+        return _unpack(np.frombuffer(raw, np.uint8), code, count)
+    return np.frombuffer(raw, dtype.numpy.newbyteorder("<"))
+
+
+def _unpack(packed: Array, code: int, count: int) -> Array:
+    """Two 4-bit integers per byte, the low half first."""
+    small, wide = _PACKED[code]
+    halves = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[:count]
+    return halves.view(small).astype(wide)
+
+
+def _from_fields(tensor: onnx.TensorProto, count: int, dtype: DType) -> Array:
+    field = _FIELDS.get(tensor.data_type, "int32_data")
+    data = getattr(tensor, field)
+    packed = tensor.data_type in _PACKED
+    expected = (count + 1) // 2 if packed else count
+    if len(data) != expected:
+        raise _invalid(tensor.name, f"{len(data)} elements in {field}, {expected} expected")
+    if packed:
+        return _unpack(np.array(data, np.int32).astype(np.uint8), tensor.data_type, count)
+    if dtype in (DType.F16, DType.BF16):
+        return np.array(data, np.int32).astype(np.uint16).view(dtype.numpy)
+    natural = {"float_data": np.float32, "double_data": np.float64, "int64_data": np.int64}
+    natural |= {"uint64_data": np.uint64, "int32_data": np.int32}  # type: ignore[dict-item]
+    return np.array(data, natural[field]).astype(dtype.numpy)
+
+
+def _external(tensor: onnx.TensorProto, count: int, dtype: DType, folder: Path | None) -> Array:
+    name = tensor.name
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if folder is None:
+        raise _invalid(name, "external data, but the model has no folder")
+    if tensor.data_type in _PACKED:
+        raise UnsupportedType("4-bit external data")
+    path = _confined(name, entries.get("location", ""), folder)
+    size = path.stat().st_size
+    offset = _number(name, entries, "offset", 0)
+    length = _number(name, entries, "length", count * dtype.bytes)
+    if length != count * dtype.bytes:
+        raise _invalid(name, f"{length} bytes of data, {count * dtype.bytes} expected")
+    if offset + length > size:
+        raise _invalid(name, f"bytes {offset} to {offset + length} of a file of {size} bytes")
+    if count == 0:
+        return np.zeros(0, dtype.numpy)
+    return np.memmap(path, dtype.numpy, mode="r", offset=offset, shape=(count,))
+
+
+def _number(name: str, entries: dict[str, str], key: str, default: int) -> int:
+    text = entries.get(key, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise _invalid(name, f"{key} '{text[:30]}' of its external data is not a size")
+    return int(text)
+
+
+def _confined(name: str, location: str, folder: Path) -> Path:
+    """The external file, which must be a regular file inside the folder, reached without links."""
+    parts = location.replace("\\", "/").split("/")
+    if not location or "\0" in location or os.path.isabs(location) or ".." in parts:
+        raise _invalid(name, f"external data at '{location[:80]}' is outside the model's folder")
+    path = folder
+    for part in parts:
+        path = path / part
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError as error:
+            raise _invalid(name, f"external data '{location[:80]}': {error.strerror}") from None
+        if stat.S_ISLNK(mode):
+            raise _invalid(name, f"external data '{location[:80]}' is reached through a link")
+    if not stat.S_ISREG(mode):
+        raise _invalid(name, f"external data '{location[:80]}' is not a regular file")
+    return path

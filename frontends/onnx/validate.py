@@ -1,0 +1,7 @@
+"""stub"""
+
+from .wire import Source
+
+
+def validate(source: Source) -> None:
+    pass
