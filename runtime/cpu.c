@@ -1,5 +1,4 @@
 /* What the CPU and the operating system offer, under LLVM's names of the features. */
-#define _GNU_SOURCE
 #include <sched.h>
 #include <string.h>
 #include <unistd.h>

@@ -4,7 +4,6 @@
  * process, and the few functions needed of it are looked up by name. Layouts and type indices:
  * tvm/ffi/c_api.h of apache-tvm-ffi 0.1.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -1,5 +1,4 @@
 /* Creation, runs and destruction of instances; what a model says about itself. */
-#define _GNU_SOURCE
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,4 @@
 /* Aligned blocks that only grow. */
-#define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/mman.h>
 

@@ -1,5 +1,4 @@
 /* Threads of one instance: static partition, spin, then sleep on a futex. */
-#define _GNU_SOURCE
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>

@@ -2,7 +2,6 @@
  *
  * Side file: the data, then (little-endian) "TSWEIGHT", the data's size as u64, its SHA-256.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -29,10 +29,19 @@ CORE_SOURCES = (
     "weights.c",
 )
 SHARED_SOURCES = (*CORE_SOURCES, "ffi.c")
-PROGRAM_SOURCES = (*CORE_SOURCES,)
+PROGRAM_SOURCES = (
+    *CORE_SOURCES,
+    "feed.c",
+    "inflate.c",
+    "main.c",
+    "npy.c",
+    "options.c",
+    "report.c",
+)
 
 _C_FLAGS = (
     "-std=c11",
+    "-D_GNU_SOURCE",
     "-O2",
     "-g0",
     "-fPIC",
