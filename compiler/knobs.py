@@ -1,0 +1,68 @@
+"""Every setting that comes from the environment, in one table; only this module reads it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .errors import UsageError
+
+KnobValue = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting. Its type is that of the default; it is read from `TENSMITH_<NAME>`."""
+
+    name: str
+    default: KnobValue
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"TENSMITH_{self.name.upper()}"
+
+    @property
+    def type(self) -> str:
+        """Name of the type: "bool", "int", "float" or "str"."""
+        return type(self.default).__name__
+
+    @property
+    def value(self) -> KnobValue:
+        """The value in force. Raises UsageError when the variable does not hold the type."""
+        text = os.environ.get(self.variable)
+        if text is None:
+            return self.default
+        try:
+            return _parse(text.strip(), self.default)
+        except ValueError:
+            raise UsageError(
+                f"{self.variable}={text!r} is not of type {self.type}",
+                remedy="`tensmith knobs` lists every setting",
+            ) from None
+
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("", "0", "false", "no", "off")
+
+
+def _parse(text: str, default: KnobValue) -> KnobValue:
+    if isinstance(default, bool):
+        if text.lower() not in _TRUE + _FALSE:
+            raise ValueError(text)
+        return text.lower() in _TRUE
+    return type(default)(text)
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The environment for a child process: this one's, with changes."""
+    return {**os.environ, **changes}
+
+
+TRACEBACK = Knob("traceback", False, "show the Python traceback of an unexpected error")
+KEEP_WORK = Knob("keep_work", False, "keep the folders of intermediate files, and say where")
+WORK_DIR = Knob("work_dir", "", "where the folders of intermediate files are made (else: system)")
+VERIFY_TIME = Knob("verify_time", 60.0, "seconds that verification may take by default")
+
+KNOBS = (TRACEBACK, KEEP_WORK, WORK_DIR, VERIFY_TIME)

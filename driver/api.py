@@ -1,0 +1,312 @@
+"""The Python API: `compile` a model to an `Artifact`, `save` it, `load` it, run it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..compiler.artifact import TensorSpec
+from ..compiler.backend import (
+    Backend,
+    Compilation,
+    CompileOptions,
+    KernelInfo,
+    Stages,
+    resolve_target,
+)
+from ..compiler.errors import InvalidModelError, RunError, UsageError
+from ..compiler.ir import Graph
+from ..compiler.ir.flops import graph_flops
+from ..compiler.knobs import KEEP_WORK, VERIFY_TIME
+from ..compiler.target import Target
+from .checks import (
+    c_identifier,
+    check_choice,
+    check_file,
+    check_threads,
+    check_writable,
+    make_work_dir,
+    require_available,
+)
+from .compare import Tolerance
+from .manifest import build_manifest, sha256_of
+from .samples import Sampler
+from .shapes import DimSpec, ShapeSpecs
+from .verify import Verification, VerifyReport, verify_random
+
+if TYPE_CHECKING:
+    from ..runtime.loader import Module
+
+PRECISIONS = ("fp32",)
+OPT_LEVELS = (0, 1, 2, 3)
+TEXTS = ("llvm", "asm")
+EMITS = ("so", "exe", "lib", "obj", *TEXTS)
+SUFFIXES = {"so": ".so", "exe": "", "lib": ".a", "obj": ".o", "llvm": ".ll", "asm": ".s"}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an artifact came from; enough to import the model again."""
+
+    path: Path
+    shapes: ShapeSpecs
+    sampler: Sampler
+
+
+class Artifact:
+    """A compiled model. Its folder of intermediate files lives as long as the object.
+
+    graph: as compiled, after all passes. kernels: in the order of the plan. stages: seconds by
+    stage. manifest: see `driver/manifest.py`. sampler: draws random inputs. report: of the last
+    verification, or None.
+    """
+
+    def __init__(
+        self,
+        compilation: Compilation,
+        target: Target,
+        stages: Stages,
+        threads: int,
+        work_dir: Path,
+        source: _Source,
+    ) -> None:
+        self.target = target
+        self.graph = compilation.graph
+        self.kernels: tuple[KernelInfo, ...] = compilation.kernels
+        self.manifest: dict[str, Any] = compilation.model.manifest
+        self.sampler = source.sampler
+        self.report: VerifyReport | None = None
+        self._model = compilation.model
+        self._stages = stages
+        self._threads = threads
+        self._work_dir = work_dir
+        self._source = source
+        self._library: Path | None = None
+        weakref.finalize(self, _remove, work_dir)
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds by stage, in order."""
+        return dict(self._stages.seconds)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the model takes."""
+        return self._model.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the model gives."""
+        return self._model.outputs
+
+    @property
+    def name(self) -> str:
+        """The C identifier of the model."""
+        return self._model.name
+
+    def save(self, path: str | Path, emit: str | None = None) -> list[Path]:
+        """Write the artifact; returns the files written, the main one first.
+
+        emit: "so", "exe", "lib", "obj", "llvm" or "asm"; by default the suffix of the path tells
+        (.so .a .o .ll .s; none: exe). "llvm" and "asm" must have been named in `texts` of
+        `compile`. Raises UsageError for an unknown kind or a path that cannot be written.
+        """
+        output = Path(path)
+        kind = emit or emit_of(output)
+        if kind not in EMITS:
+            raise UsageError(f"unknown --emit '{kind}'", remedy=f"choose from {', '.join(EMITS)}")
+        check_writable(output)
+        with self._stages.stage(f"link {kind}"):
+            if kind not in TEXTS:
+                from ..backends.llvm.link import link
+
+                return link(self._model, kind, output)
+            text = self._model.code.texts.get(kind)
+            if text is None:
+                raise UsageError(
+                    f"the text form '{kind}' was not made",
+                    remedy=f"compile(..., texts=('{kind}',))",
+                )
+            output.write_text(text, encoding="utf-8")
+            return [output]
+
+    def library(self) -> Path:
+        """A shared library in the artifact's own folder, made at the first call."""
+        if self._library is None:
+            self._library = self.save(self._work_dir / f"{self.name}.so", "so")[0]
+        return self._library
+
+    def load(self, threads: int | None = None) -> Module:
+        """The model, ready to run here; `threads` defaults to those it was compiled for.
+
+        Raises RunError when this machine cannot run it.
+        """
+        module = load(self.library(), threads or self._threads)
+        weakref.finalize(module, _keep_alive, self)
+        return module
+
+    def tolerance(self, rtol: float | None = None, atol: float | None = None) -> Tolerance:
+        """What differences `verify` allows; None leaves the default of the element type."""
+        return Tolerance(rtol, atol, quantised=self.sampler.quantised)
+
+    def verify(
+        self,
+        *,
+        time_limit: float | None = None,
+        tolerance: Tolerance | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> VerifyReport:
+        """Compare with the reference on random inputs (`driver/verify.py`); also in `report`.
+
+        Does not raise on a difference: see `VerifyReport.raise_if_failed`.
+        """
+        with self._stages.stage("verify"):
+            job = Verification(
+                library=self.library(),
+                model=self._source.path,
+                shapes=self._source.shapes,
+                threads=self._threads,
+                tolerance=tolerance or self.tolerance(),
+                time_limit=float(VERIFY_TIME.value) if time_limit is None else time_limit,
+                progress=progress,
+            )
+            self.report = verify_random(job, self.sampler)
+        return self.report
+
+
+def _keep_alive(artifact: Artifact) -> None:
+    """A finalizer's argument lives until the finalizer runs: nothing is left to do then."""
+    del artifact
+
+
+def _remove(folder: Path) -> None:
+    if KEEP_WORK.value:
+        print(f"tensmith: kept {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compile(
+    model: str | Path,
+    *,
+    target: str = "native",
+    precision: str = "fp32",
+    threads: int = 1,
+    opt_level: int = 2,
+    shapes: Mapping[str, Sequence[DimSpec]] | None = None,
+    name: str | None = None,
+    verify: bool = False,
+    texts: Iterable[str] = (),
+    dump_after: Callable[[str, Graph], None] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Artifact:
+    """Compile an ONNX file.
+
+    target: see `tensmith targets`. threads: how many the plan is partitioned for (any number can
+    run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace declared
+    ones: numbers fix them, names keep them symbolic. name: C identifier; by default from the file
+    name. verify: compare with the reference before returning. texts: textual forms to keep for
+    `save` ("llvm", "asm"). dump_after: called with (pass name, graph) after the import (pass name
+    "import") and after every pass. progress: told the name of each stage as it begins.
+
+    Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
+    UnsupportedError (names every node that cannot be compiled), VerificationError.
+    """
+    path = check_file(Path(model), "model")
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("opt_level", opt_level, OPT_LEVELS)
+    check_threads(threads)
+    wanted = frozenset(texts)
+    for text in wanted:
+        check_choice("texts", text, TEXTS)
+    backend, machine = resolve_target(target)
+    require_available(backend)
+    specs = {key: tuple(dims) for key, dims in (shapes or {}).items()}
+    work_dir = make_work_dir()
+    options = CompileOptions(
+        name=name or c_identifier(path.stem),
+        work_dir=work_dir,
+        opt_level=opt_level,
+        precision=precision,
+        threads=threads,
+        texts=wanted,
+        dump_after=dump_after,
+    )
+    try:
+        artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
+    except BaseException:
+        _remove(work_dir)
+        raise
+    if verify:
+        artifact.verify(progress=progress).raise_if_failed()
+    return artifact
+
+
+def _compile(
+    path: Path,
+    shapes: ShapeSpecs,
+    backend: Backend,
+    target: Target,
+    options: CompileOptions,
+    stages: Stages,
+) -> Artifact:
+    with stages.stage("import"):
+        graph = import_model(path, shapes)
+        digest = sha256_of(path)
+    if options.dump_after:
+        options.dump_after("import", graph)
+    sampler = Sampler(graph)
+    flops = graph_flops(graph)
+    compilation = backend.compile(graph, target, options, stages)
+    manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)
+    compilation = replace(compilation, model=replace(compilation.model, manifest=manifest))
+    source = _Source(path, shapes, sampler)
+    return Artifact(compilation, target, stages, options.threads, options.work_dir, source)
+
+
+def load(path: str | Path, threads: int = 1) -> Module:
+    """A compiled shared library, ready to run: `load("model.so")({"input": array})`.
+
+    Raises UsageError when there is no such file, RunError when this machine cannot run it.
+    """
+    from ..runtime.loader import ModuleError
+    from ..runtime.loader import load as load_library
+
+    check_threads(threads)
+    try:
+        return load_library(check_file(Path(path), "compiled model"), threads=threads)
+    except ModuleError as error:
+        raise RunError(str(error), code=error.code) from None
+
+
+def import_model(path: Path, shapes: ShapeSpecs) -> Graph:
+    """The graph of a model file, unoptimised. Raises as `frontends.onnx.load`.
+
+    A malformed model can drive the parser's and our recursion too deep, or ask for absurd sizes;
+    both are the model's fault and said so.
+    """
+    from ..frontends.onnx import load as load_model
+
+    try:
+        return load_model(path, shapes=shapes)
+    except RecursionError:
+        raise InvalidModelError(f"'{path}' is nested too deeply") from None
+    except MemoryError:
+        raise InvalidModelError(f"'{path}' needs more memory than there is") from None
+
+
+def emit_of(path: Path) -> str:
+    """The emit kind that a suffix means. Raises UsageError for an unknown suffix."""
+    for kind, suffix in SUFFIXES.items():
+        if path.suffix == suffix:
+            return kind
+    known = ", ".join(suffix for suffix in SUFFIXES.values() if suffix)
+    raise UsageError(
+        f"'{path.name}': the suffix says nothing about what to write",
+        remedy=f"use one of {known}, none for a program, or give --emit",
+    )

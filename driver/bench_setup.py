@@ -1,0 +1,137 @@
+"""From what the user names to what `bench` measures: a library, peers, inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..compiler.artifact import TensorSpec
+from ..compiler.errors import UsageError
+from ..compiler.ir import Graph, TensorType, Value, symbol
+from ..compiler.ir.types import DType
+from . import api
+from .checks import check_choice
+from .compare import Tolerance
+from .engines import PEERS, EngineSpec
+from .samples import Sampler
+from .session import is_compiled, specs_of
+from .shapes import ShapeSpecs
+from .tensors import Array, check_inputs, read_inputs
+
+if TYPE_CHECKING:
+    from .api import Artifact
+
+
+@dataclass
+class Subject:
+    """What is measured: engines (ours first), their inputs, sizes of the symbols in them.
+
+    artifact: kept, for its files are measured. notes: what the user should know of the choices.
+    """
+
+    specs: list[EngineSpec]
+    inputs: dict[str, Array]
+    sizes: dict[str, int]
+    manifest: dict[str, Any]
+    sampler: Sampler
+    artifact: Artifact | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def tolerance(self, rtol: float | None, atol: float | None) -> Tolerance:
+        """What difference between engines is allowed."""
+        return Tolerance(rtol, atol, quantised=self.sampler.quantised)
+
+
+def prepare(
+    path: Path,
+    peers: Sequence[str],
+    *,
+    target: str,
+    opt_level: int,
+    threads: int,
+    shapes: ShapeSpecs,
+    files: Sequence[str],
+    progress: Callable[[str], None] | None = None,
+) -> Subject:
+    """Compile (or take the library), and choose inputs: from files, else random.
+
+    Shapes given for a compiled library size its symbolic dims. Raises UsageError for symbolic dims
+    without a size, unknown peers, or peers of a library (they need the ONNX file).
+    """
+    for peer in peers:
+        check_choice("--vs", peer, PEERS)
+    artifact = None
+    if is_compiled(path):
+        if peers:
+            raise UsageError("peers need the ONNX file", remedy="bench MODEL.onnx --vs ...")
+        module = api.load(path, threads)
+        specs, manifest, library = specs_of(module), module.manifest, path
+        sampler = Sampler(_interface_graph(specs))
+    else:
+        artifact = api.compile(
+            path,
+            target=target,
+            opt_level=opt_level,
+            threads=threads,
+            shapes=shapes,
+            progress=progress,
+        )
+        specs = artifact.inputs
+        manifest, library, sampler = artifact.manifest, artifact.library(), artifact.sampler
+        shapes = {}
+    notes: list[str] = []
+    if files:
+        inputs = read_inputs(files, [spec.name for spec in specs])
+    else:
+        inputs = sampler.draw(_sizes(specs, shapes, sampler, notes), 0)
+    sizes = check_inputs(specs, inputs)
+    fixed = {name: tuple(array.shape) for name, array in inputs.items()}
+    engines = [EngineSpec("tensmith", library, threads)]
+    engines += [EngineSpec(peer, path, threads, fixed) for peer in peers]
+    return Subject(engines, inputs, sizes, manifest, sampler, artifact, notes)
+
+
+def _interface_graph(specs: Sequence[TensorSpec]) -> Graph:
+    """A graph that has the inputs and nothing else: all that a library tells of its model."""
+    return Graph(
+        [
+            Value(
+                TensorType(
+                    DType(spec.dtype),
+                    tuple(symbol(dim) if isinstance(dim, str) else dim for dim in spec.dims),
+                ),
+                spec.name,
+            )
+            for spec in specs
+        ]
+    )
+
+
+def _sizes(
+    specs: Sequence[TensorSpec], shapes: ShapeSpecs, sampler: Sampler, notes: list[str]
+) -> dict[str, int]:
+    """A size for every symbol: from `shapes`; 1 for what stands on axis 0 only (a batch)."""
+    sizes: dict[str, int] = {}
+    known = {spec.name: spec for spec in specs}
+    for name, dims in shapes.items():
+        spec = known.get(name)
+        if spec is None or len(spec.dims) != len(dims):
+            raise UsageError(
+                f"--shape {name}:{list(dims)} does not fit",
+                why=f"the inputs are {', '.join(f'{s.name}{list(s.dims)}' for s in specs)}",
+            )
+        pairs = zip(spec.dims, dims, strict=True)
+        sizes.update({a: b for a, b in pairs if isinstance(a, str) and isinstance(b, int)})
+    for name in sampler.batch_symbols:
+        if name not in sizes:
+            sizes[name] = 1
+            notes.append(f"the symbolic dimension '{name}' is 1; --shape gives another size")
+    missing = [name for name in sampler.symbols if name not in sizes]
+    if missing:
+        raise UsageError(
+            f"which size have the symbolic dimensions {', '.join(missing)}?",
+            remedy="give the shapes of the inputs with --shape, or the inputs with --input",
+        )
+    return sizes

@@ -1,0 +1,76 @@
+"""Checks of what the user gave: files, numbers, choices. All raise UsageError."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..compiler.backend import Backend
+from ..compiler.errors import UsageError
+from ..compiler.knobs import WORK_DIR
+
+
+def c_identifier(text: str) -> str:
+    """A C identifier that resembles the text."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII) or "model"
+    return f"m_{name}" if name[0].isdigit() or name == "get" else name
+
+
+def make_work_dir() -> Path:
+    """A new folder for intermediate files. Raises UsageError when it cannot be made."""
+    parent = str(WORK_DIR.value) or None
+    try:
+        return Path(tempfile.mkdtemp(prefix="tensmith-", dir=parent))
+    except OSError as error:
+        raise UsageError("cannot make a folder for intermediate files", why=str(error)) from None
+
+
+def check_file(path: Path, what: str) -> Path:
+    """The path, if it is a readable file. Raises UsageError otherwise."""
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a directory, not a {what}")
+    if not path.exists():
+        raise UsageError(f"there is no file '{path}'")
+    if not path.is_file():
+        raise UsageError(f"'{path}' is not a regular file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}'", why=error.strerror or str(error)) from None
+    return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError when no file can be written there."""
+    if path.is_dir():
+        raise UsageError(f"cannot write '{path}'", why="it is a directory")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}'", why=error.strerror or str(error)) from None
+
+
+def check_threads(threads: int) -> None:
+    """Raise UsageError for a number of threads below one."""
+    if threads < 1:
+        raise UsageError(f"{threads} threads: at least one is needed")
+
+
+def require_available(backend: Backend) -> None:
+    """Raise TensmithError when the backend cannot be used on this machine."""
+    reason = backend.available()
+    if reason:
+        raise UsageError(f"the backend '{backend.name}' cannot be used here", why=reason)
+
+
+def check_choice(what: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise UsageError for a value that is not among the choices."""
+    if value not in choices:
+        raise UsageError(
+            f"{what} {value!r} is not supported",
+            remedy=f"choose from {', '.join(map(str, choices))}",
+        )

@@ -1,0 +1,93 @@
+"""The command line. Commands are in `commands/`, one file each; heavy imports wait until needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from ..compiler.errors import TensmithError
+from ..compiler.knobs import TRACEBACK
+from .commands import bench, check, compile, inspect, knobs, run, targets, verify
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tensmith",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compile ONNX models to standalone binaries.\n\n"
+    "Exit codes: 0 done, 1 internal error, 2 usage or malformed model, 3 model or operator not "
+    "supported on the target, 4 verification failed, 5 budget not met, 130 interrupted.",
+)
+
+for _module in (compile, run, bench, verify, check, inspect, targets, knobs):
+    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"tensmith {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are told on stderr, and on stdout as
+    `{"error": ...}` when `--json` was given."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = app(words, prog_name="tensmith", standalone_mode=False)
+        if result == INTERRUPTED:
+            raise KeyboardInterrupt
+        return result if isinstance(result, int) else 0
+    except TensmithError as error:
+        return _report(error, f"error: {error}", error.exit_code, words)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _report(error, "interrupted", INTERRUPTED, words)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away: nothing is left to say, nor anybody to say it to
+        return 1
+    except Exception as error:
+        return _unexpected(error, words)
+
+
+def _unexpected(error: Exception, words: Sequence[str]) -> int:
+    show = getattr(error, "show", None)  # the parser's own errors; their class has moved about
+    if show is not None and hasattr(error, "exit_code"):
+        show()
+        return int(error.exit_code)
+    if TRACEBACK.value:
+        traceback.print_exception(error)
+    text = f"internal error: {type(error).__name__}: {error}"
+    hint = f"\n  {TRACEBACK.variable}=1 shows where; please report this"
+    return _report(error, text + hint, 1, words)
+
+
+def _report(error: BaseException, text: str, code: int, words: Sequence[str]) -> int:
+    print(text, file=sys.stderr)
+    if "--json" in words:
+        from .console import error_object
+
+        print(json.dumps({"error": {**error_object(error), "exit_code": code}}, indent=2))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""`tensmith bench`: how fast a model runs, alone or side by side with peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..options import (
+    Atol,
+    Inputs,
+    Json,
+    OptLevel,
+    Rtol,
+    Runnable,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+)
+
+if TYPE_CHECKING:
+    from ..bench import Timing
+    from ..bench_setup import Subject
+    from ..console import Console
+    from ..peak import Peak
+
+
+Peers = Annotated[str, typer.Option("--vs", metavar="ENGINES", help="onnxruntime,openvino")]
+Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Untimed calls.")]
+Iterations = Annotated[int, typer.Option("--iterations", min=1, help="Timed calls, at least.")]
+Duration = Annotated[
+    float, typer.Option("--duration", min=0.0, help="Seconds of timed calls, at least.")
+]
+
+
+def command(
+    model: Runnable,
+    vs: Peers = "",
+    warmup: Warmup = 5,
+    iterations: Iterations = 20,
+    duration: Duration = 2.0,
+    input: Inputs = None,
+    target: Target = "native",
+    opt_level: OptLevel = 2,
+    threads: Threads = 1,
+    shape: Shapes = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure latency and throughput; peers run in turns on the same inputs, and must agree."""
+    from ..bench import BenchOptions, bench, flops_of
+    from ..bench_setup import prepare
+    from ..console import Console
+    from ..peak import measure_peak
+    from ..shapes import parse_shapes
+
+    console = Console(json=json, verbose=verbose)
+    peers = [name.strip() for name in vs.split(",") if name.strip()]
+    with console.progress("compiling") as progress:
+        subject = prepare(
+            model,
+            peers,
+            target=target,
+            opt_level=opt_level,
+            threads=threads,
+            shapes=parse_shapes(shape or []),
+            files=input or [],
+            progress=progress,
+        )
+        for note in subject.notes:
+            console.log(f"note: {note}")
+        progress("measuring the machine's peak")
+        peak = measure_peak(threads)
+        timings = bench(
+            subject.specs,
+            subject.inputs,
+            BenchOptions(warmup, iterations, duration),
+            flops=flops_of(subject.manifest, subject.sizes),
+            peak=peak.flops_per_second,
+            tolerance=subject.tolerance(rtol, atol),
+            progress=progress,
+        )
+    _show(console, subject, timings, peak, threads)
+
+
+def _show(
+    console: Console, subject: Subject, timings: list[Timing], peak: Peak, threads: int
+) -> None:
+    shapes = {name: list(array.shape) for name, array in subject.inputs.items()}
+    console.result(
+        {
+            "engines": [timing.to_json() for timing in timings],
+            "peak_flops_per_second": peak.flops_per_second,
+            "peak_label": peak.label,
+            "threads": threads,
+            "inputs": shapes,
+        }
+    )
+    console.print(f"inputs {', '.join(f'{k}{v}' for k, v in shapes.items())}; threads {threads}")
+    ours = timings[0].median
+    columns = ["engine", "median", "p90", "p99", "runs/s", "GFLOP/s", "of peak", "calls"]
+    if len(timings) > 1:
+        columns += ["ours is", "max |a-b|"]
+    rows = [_row(timing, ours, len(timings) > 1) for timing in timings if not timing.error]
+    console.table("Time per call", columns, rows)
+    for timing in timings:
+        if timing.error:
+            console.print(f"{timing.engine} was not measured: {timing.error}")
+    console.print(f"peak {peak.flops_per_second / 1e9:.0f} GFLOP/s ({peak.label})")
+
+
+def _row(timing: Timing, ours: float, compared: bool) -> list[Any]:
+    from ..console import human_seconds
+
+    rate, share = timing.flops_per_second, timing.peak_share
+    cells: list[Any] = [
+        f"{timing.engine} {timing.version}",
+        human_seconds(timing.median),
+        human_seconds(timing.p90),
+        human_seconds(timing.p99),
+        f"{timing.throughput:.4g}",
+        "" if rate is None else f"{rate / 1e9:.1f}",
+        "" if share is None else f"{share:.0%}",
+        timing.calls,
+    ]
+    if compared:
+        is_peer = timing.max_abs is not None
+        cells.append(f"{timing.median / ours:.2f}x as fast" if is_peer else "")
+        cells.append(f"{timing.max_abs:.2g}" if is_peer else "")
+    return cells

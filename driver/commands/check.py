@@ -1,0 +1,33 @@
+"""`tensmith check`: what a target cannot take, every node of it, without generating code."""
+
+from __future__ import annotations
+
+from ..options import Json, Model, Shapes, Target
+
+
+def command(
+    model: Model, target: Target = "native", shape: Shapes = None, json: Json = False
+) -> None:
+    """Say whether a target can compile a model; list every node that it cannot, and why."""
+    from ...compiler.errors import UnsupportedError
+    from ..checks import check_file
+    from ..console import Console
+    from ..preflight import preflight
+    from ..shapes import parse_shapes
+
+    console = Console(json=json)
+    found = preflight(check_file(model, "model"), target, parse_shapes(shape or []))
+    console.result(found.to_json())
+    console.table(
+        "Nodes that are not supported",
+        ("operator", "node", "reason", "remedy"),
+        [(item.op, item.node, item.reason, item.remedy) for item in found.unsupported],
+        left=4,
+    ) if found.unsupported else None
+    for name, places in found.symbols.items():
+        console.print(f"symbolic dimension {name}: {', '.join(places)}")
+    for line in found.unknown:
+        console.print(f"known at run time only: {line}")
+    if found.unsupported:
+        raise UnsupportedError(found.unsupported, where=f"target '{found.target}'")
+    console.print(f"{found.nodes} operators, all supported on '{found.target}'")

@@ -1,0 +1,171 @@
+"""`tensmith compile`: an ONNX file to a shared library, program, archive, object or text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..options import (
+    Atol,
+    Json,
+    Model,
+    OptLevel,
+    Precision,
+    Rtol,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+    VerifyTime,
+)
+
+if TYPE_CHECKING:
+    from ..api import Artifact
+    from ..console import Console
+    from ..verify import VerifyReport
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="File to write (default: MODEL's name, .so)."),
+]
+Emit = Annotated[
+    str | None,
+    typer.Option(
+        "--emit",
+        metavar="KIND",
+        help="so, exe, lib, obj, llvm or asm (default: by the suffix of the output).",
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="C identifier of the model.")]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Compare with the reference on random inputs (default: compare, and warn when that "
+        "cannot be completed; --verify makes it an error, exit code 5).",
+        show_default=False,
+    ),
+]
+DumpAfter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dump-after",
+        metavar="PASS",
+        help="Show the graph after a pass, `import` or `all`. Repeatable.",
+    ),
+]
+DumpDir = Annotated[
+    Path | None, typer.Option("--dump-dir", help="Folder for dumps (default: stderr).")
+]
+
+
+def command(
+    model: Model,
+    output: Output = None,
+    target: Target = "native",
+    opt_level: OptLevel = 2,
+    emit: Emit = None,
+    precision: Precision = "fp32",
+    threads: Threads = 1,
+    shape: Shapes = None,
+    name: Name = None,
+    verify: Verify = None,
+    verify_time: VerifyTime = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    dump_after: DumpAfter = None,
+    dump_dir: DumpDir = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compile an ONNX model to a standalone binary, and check what it computes."""
+    from .. import api
+    from ..console import Console
+    from ..dump import Dumper
+    from ..shapes import parse_shapes
+
+    console = Console(json=json, verbose=verbose)
+    output, kind = _destination(model, output, emit)
+    dumper = Dumper(dump_after or [], dump_dir)
+    with console.progress("compiling") as progress:
+        artifact = api.compile(
+            model,
+            target=target,
+            precision=precision,
+            threads=threads,
+            opt_level=opt_level,
+            shapes=parse_shapes(shape or []),
+            name=name,
+            texts=[kind] if kind in api.TEXTS else [],
+            dump_after=dumper if dump_after else None,
+            progress=progress,
+        )
+        dumper.finish()
+        if verify is not False:
+            tolerance = artifact.tolerance(rtol, atol)
+            report = artifact.verify(time_limit=verify_time, tolerance=tolerance, progress=progress)
+            report.raise_if_failed()
+        files = artifact.save(output, kind)
+    _show(console, artifact, files)
+    if verify:
+        require_complete(artifact.report)
+
+
+def _destination(model: Path, output: Path | None, emit: str | None) -> tuple[Path, str]:
+    """The file to write and the emit kind. Raises UsageError before anything is compiled."""
+    from .. import api
+    from ..checks import check_choice, check_writable
+
+    kind = emit or (api.emit_of(output) if output else "so")
+    check_choice("--emit", kind, api.EMITS)
+    output = output or Path(f"{model.stem}{api.SUFFIXES[kind]}")
+    check_writable(output)
+    return output, kind
+
+
+def require_complete(report: VerifyReport | None) -> None:
+    """Raise BudgetError for a verification that was asked for and not completed."""
+    from ...compiler.errors import BudgetError
+
+    if report is not None and report.status == "incomplete":
+        raise BudgetError("verification was not completed", why=report.reason)
+
+
+def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
+    from ..console import human_bytes, human_seconds
+
+    report = artifact.report
+    memory: dict[str, Any] = artifact.manifest["memory"]
+    sizes = {str(path): path.stat().st_size for path in files}
+    console.result(
+        {
+            "files": sizes,
+            "stages": artifact.stages,
+            "verify": report.to_json() if report else None,
+            "manifest": artifact.manifest,
+        }
+    )
+    rows = [(name, human_seconds(seconds)) for name, seconds in artifact.stages.items()]
+    rows.append(("total", human_seconds(sum(artifact.stages.values()))))
+    console.table("Stages", ("stage", "time"), rows)
+    for path, size in sizes.items():
+        console.print(f"{path}  {human_bytes(size)}")
+    console.print(
+        f"target {artifact.target.name}, {len(artifact.kernels)} kernels, "
+        f"weights {human_bytes(memory['weight_bytes'])}, arena {_arena(memory['arena_bytes'])}"
+    )
+    if report is None:
+        console.print("not verified (--no-verify)")
+    elif report.status == "passed":
+        console.print(report.summary())
+    else:
+        console.log(f"warning: {report.summary()}")
+
+
+def _arena(count: int | None) -> str:
+    from ..console import human_bytes
+
+    return "sized at run time" if count is None else human_bytes(count)

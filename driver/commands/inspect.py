@@ -1,0 +1,174 @@
+"""`tensmith inspect`: what is in a model: interface, operators, costs, kernels, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..options import Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose
+
+if TYPE_CHECKING:
+    from ...compiler.ir import Graph, Value
+    from ..console import Console
+
+
+def command(
+    model: Runnable,
+    nodes: Annotated[bool, typer.Option("--nodes", help="List every node.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Compile, and list the kernels and what they fuse.")
+    ] = False,
+    target: Target = "native",
+    opt_level: OptLevel = 2,
+    threads: Threads = 1,
+    shape: Shapes = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show inputs, outputs, operators, FLOPs, parameters; with --kernels, kernels and memory."""
+    from .. import api
+    from ..console import Console
+    from ..session import is_compiled
+    from ..shapes import parse_shapes
+
+    console = Console(json=json, verbose=verbose)
+    if is_compiled(model):
+        manifest = api.load(model).manifest
+        console.result({"manifest": manifest})
+        _show_manifest(console, manifest)
+        return
+    shapes = parse_shapes(shape or [])
+    graph = api.import_model(model, shapes)
+    described = _describe(model, graph)
+    _show_graph(console, described, nodes)
+    if not nodes:
+        del described["nodes"]
+    if kernels:
+        del graph
+        with console.progress("compiling") as progress:
+            artifact = api.compile(
+                model,
+                target=target,
+                opt_level=opt_level,
+                threads=threads,
+                shapes=shapes,
+                progress=progress,
+            )
+        described["manifest"] = artifact.manifest
+        _show_kernels(console, artifact.manifest)
+    console.result(described)
+
+
+def _describe(path: Path, graph: Graph) -> dict[str, Any]:
+    from ...compiler.ir.flops import graph_flops, node_flops, parameter_bytes, parameters
+
+    operators: dict[str, dict[str, Any]] = {}
+    nodes = []
+    for node in graph.walk():
+        flops = node_flops(node)
+        row = operators.setdefault(node.op, {"count": 0, "flops": 0})
+        row["count"] += 1
+        row["flops"] += flops
+        shapes = [str(value.type) for value in node.outputs]
+        nodes.append({"op": node.op, "name": node.name, "outputs": shapes, "flops": _plain(flops)})
+    return {
+        "model": str(path),
+        "inputs": _interface(graph.inputs),
+        "outputs": _interface(graph.outputs),
+        "parameters": parameters(graph),
+        "constant_bytes": parameter_bytes(graph),
+        "flops": _plain(graph_flops(graph)),
+        "operators": {
+            op: {"count": row["count"], "flops": _plain(row["flops"])}
+            for op, row in sorted(operators.items(), key=lambda item: -item[1]["count"])
+        },
+        "nodes": nodes,
+    }
+
+
+def _plain(dim: Any) -> int | str:
+    return dim if isinstance(dim, int) else str(dim)
+
+
+def _interface(values: Sequence[Value]) -> list[dict[str, Any]]:
+    return [
+        {"name": v.name, "dtype": str(v.dtype), "dims": [_plain(dim) for dim in v.shape]}
+        for v in values
+    ]
+
+
+def _interface_rows(value: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (role, tensor["name"], tensor["dtype"], f"[{', '.join(map(str, tensor['dims']))}]")
+        for role in ("input", "output")
+        for tensor in value[f"{role}s"]
+    ]
+
+
+def _show_graph(console: Console, value: dict[str, Any], nodes: bool) -> None:
+    from ..console import human_bytes, human_count
+
+    console.table("Interface", ("", "name", "type", "shape"), _interface_rows(value), left=4)
+    console.table(
+        "Operators (as imported, regions included)",
+        ("operator", "count", "FLOPs"),
+        [
+            (op, row["count"], human_count(row["flops"]) if row["flops"] else "")
+            for op, row in value["operators"].items()
+        ],
+    )
+    if nodes:
+        console.table(
+            "Nodes",
+            ("operator", "name", "results", "FLOPs"),
+            [
+                (row["op"], row["name"], ", ".join(row["outputs"]), row["flops"] or "")
+                for row in value["nodes"]
+            ],
+            left=3,
+        )
+    console.print(
+        f"{human_count(value['parameters'])} parameters, constants "
+        f"{human_bytes(value['constant_bytes'])}, {human_count(value['flops'])} FLOPs per run"
+    )
+
+
+def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
+    from ..console import human_bytes, human_count
+
+    console.print()
+    console.table(
+        f"Kernels for {manifest['target']['name']}",
+        ("kernel", "fuses", "schedule", "calls", "FLOPs"),
+        [
+            (
+                kernel["name"],
+                " ".join(kernel["operators"]),
+                kernel["schedule"],
+                kernel["calls"],
+                "by symbols" if kernel["flops"] < 0 else human_count(kernel["flops"]),
+            )
+            for kernel in manifest["kernels"]
+        ],
+        left=3,
+    )
+    memory = manifest["memory"]
+    arena = memory["arena_bytes"]
+    console.print(
+        f"{len(manifest['kernels'])} kernels, weights {human_bytes(memory['weight_bytes'])}, arena "
+        + ("sized at run time" if arena is None else human_bytes(arena))
+    )
+
+
+def _show_manifest(console: Console, manifest: dict[str, Any]) -> None:
+    target = manifest["target"]
+    console.table("Interface", ("", "name", "type", "shape"), _interface_rows(manifest), left=4)
+    console.print(
+        f"{manifest['name']}: tensmith {manifest['tensmith']}, {manifest['precision']}, "
+        f"-O{manifest['opt_level']}, source sha256 {manifest['source_sha256']}"
+    )
+    console.print(f"target {target['name']} ({target['triple']}): {' '.join(target['features'])}")
+    _show_kernels(console, manifest)

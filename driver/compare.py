@@ -1,0 +1,131 @@
+"""Whether two sets of outputs agree: |a - b| <= atol + rtol * |b|, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..compiler.ir.types import DType
+
+Array = np.ndarray[Any, Any]
+
+# (rtol, atol as a share of the output's peak |b|) by element type. A reordered f32 sum of n terms
+# differs by about sqrt(n) * 6e-8 of its largest partial sum, and the error grows from layer to
+# layer: deep networks show 1e-6 to 3e-5 of the peak, so 1e-4 flags what is not rounding.
+FLOAT_TOLERANCE = {
+    DType.F64: (1e-3, 1e-4),
+    DType.F32: (1e-3, 1e-4),
+    DType.F16: (1e-2, 2e-3),
+    DType.BF16: (5e-2, 2e-2),
+}
+# Quantised networks round activations: a difference in the last bit before a rounding becomes one
+# step of 1/256 of a range after it, and some such steps meet in one output.
+QUANTISED_ATOL = 2e-2
+BYTE_STEP = 1  # 8-bit outputs come from rounding a float, and may differ by one
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """rtol and absolute atol for every float output; None: by element type, see above."""
+
+    rtol: float | None = None
+    atol: float | None = None
+    quantised: bool = False
+
+    def limits(self, expected: Array) -> tuple[float, float]:
+        """(rtol, atol) for an output with the given expected values; (0, 0) means exact."""
+        dtype = DType.of(expected.dtype)
+        if not dtype.is_float:
+            default = float(BYTE_STEP if dtype.is_integer and dtype.bits == 8 else 0)
+            return 0.0, default if self.atol is None else self.atol
+        rtol, share = FLOAT_TOLERANCE[dtype]
+        if self.quantised:
+            share = max(share, QUANTISED_ATOL)
+        finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
+        peak = float(finite.max()) if finite.size else 0.0
+        return (
+            rtol if self.rtol is None else self.rtol,
+            share * peak if self.atol is None else self.atol,
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one output compares. `message` says what is wrong, "" when nothing is.
+
+    max_abs: the largest |a - b|. informative: whether any element was finite.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    max_abs: float
+    rtol: float
+    atol: float
+    message: str
+    informative: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every element is within the tolerance."""
+        return not self.message
+
+
+def compare_outputs(
+    actual: Mapping[str, Array], expected: Mapping[str, Array], tolerance: Tolerance
+) -> list[Difference]:
+    """Compare every expected output; one that is missing is a difference."""
+    return [
+        _compare(name, actual[name], array, tolerance)
+        if name in actual
+        else _refusal(name, array, "the output is missing")
+        for name, array in expected.items()
+    ]
+
+
+def _refusal(name: str, expected: Array, message: str) -> Difference:
+    return Difference(name, expected.shape, float("inf"), 0.0, 0.0, message, True)
+
+
+def _compare(name: str, actual: Array, expected: Array, tolerance: Tolerance) -> Difference:
+    if actual.shape != expected.shape:
+        return _refusal(name, expected, f"shape {actual.shape}, expected {expected.shape}")
+    if actual.dtype != expected.dtype:
+        return _refusal(name, expected, f"type {actual.dtype}, expected {expected.dtype}")
+    rtol, atol = tolerance.limits(expected)
+    a, b = actual.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(b)
+    if actual.dtype.kind in "iu" and actual.dtype.itemsize == 8:
+        gap = np.where(actual > expected, actual - expected, expected - actual).astype(np.float64)
+    else:
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(a - b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    wrong = ~same & ~(finite & np.isfinite(a) & (gap <= atol + rtol * np.abs(b)))
+    if actual.dtype.kind in "iu" and actual.dtype.itemsize == 8:
+        wrong = gap > atol
+    usable = gap[finite & np.isfinite(a)]
+    return Difference(
+        name=name,
+        shape=expected.shape,
+        max_abs=float(usable.max()) if usable.size else 0.0,
+        rtol=rtol,
+        atol=atol,
+        message=_describe(wrong, gap, actual, expected),
+        informative=bool(finite.any()),
+    )
+
+
+def _describe(wrong: Array, gap: Array, actual: Array, expected: Array) -> str:
+    count = int(np.count_nonzero(wrong))
+    if not count:
+        return ""
+    ranked = np.where(wrong, np.where(np.isfinite(gap), gap, np.inf), -1.0)
+    worst = np.unravel_index(int(np.argmax(ranked)), expected.shape)
+    place = [int(index) for index in worst]
+    return (
+        f"{count} of {expected.size} elements differ; worst at {place}: "
+        f"{actual[worst]}, expected {expected[worst]}"
+    )

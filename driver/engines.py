@@ -1,0 +1,125 @@
+"""What can run a model, each behind the same call: our artifact, our reference, and peers.
+
+Every engine is opened in a process of its own (`worker.py`), so that none disturbs another.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.errors import UsageError
+from .shapes import DimSpec
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
+Run = Callable[[Arrays], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which engine, for which file.
+
+    kind: "tensmith" (path is a shared library), "reference", "onnxruntime" or "openvino" (path is
+    an ONNX model). shapes: as for `frontends.onnx.load`.
+    """
+
+    kind: str
+    path: Path
+    threads: int = 1
+    shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
+
+
+def open_engine(spec: EngineSpec) -> Run:
+    """Load the model. Raises UsageError for an unknown engine or one that is not installed."""
+    opener = _OPENERS.get(spec.kind)
+    if opener is None:
+        raise UsageError(f"unknown engine '{spec.kind}'", remedy=f"engines: {', '.join(_OPENERS)}")
+    return opener(spec)
+
+
+def engine_version(kind: str) -> str:
+    """Version of the library behind an engine."""
+    from .._version import __version__
+
+    return str(_peer(kind).__version__) if kind in PEERS else __version__
+
+
+def _peer(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"{name} is not installed", why=str(error), remedy="pip install 'tensmith[bench]'"
+        ) from None
+
+
+def _tensmith(spec: EngineSpec) -> Run:
+    from ..runtime.loader import load
+
+    return load(spec.path, threads=spec.threads)
+
+
+def _reference(spec: EngineSpec) -> Run:
+    from ..backends.reference import run_graph
+    from ..frontends.onnx import load
+
+    graph = load(spec.path, shapes=dict(spec.shapes))
+    return lambda inputs: run_graph(graph, dict(inputs))
+
+
+def _onnxruntime(spec: EngineSpec) -> Run:
+    """All graph optimisations, `threads` intra-op threads, sequential execution."""
+    ort = _peer("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = spec.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(spec.path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def _openvino(spec: EngineSpec) -> Run:
+    """Latency hint and f32 inference: left alone, the CPU plugin computes in bf16 where it can."""
+    ov = _peer("openvino")
+    core = ov.Core()
+    model = core.read_model(str(spec.path))
+    if spec.shapes:
+        model.reshape({name: _partial(ov, dims) for name, dims in spec.shapes.items()})
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": spec.threads,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    names = [_name(port, index) for index, port in enumerate(model.outputs)]
+
+    def run(inputs: Arrays) -> dict[str, Array]:
+        request.infer(dict(inputs), share_inputs=True)
+        results = (request.get_output_tensor(index).data for index in range(len(names)))
+        return dict(zip(names, results, strict=True))
+
+    return run
+
+
+def _partial(ov: Any, dims: tuple[DimSpec, ...]) -> Any:
+    return ov.PartialShape([dim if isinstance(dim, int) else -1 for dim in dims])
+
+
+def _name(port: Any, index: int) -> str:
+    return str(port.get_any_name()) if port.get_names() else f"output_{index}"
+
+
+_OPENERS: dict[str, Callable[[EngineSpec], Run]] = {
+    "tensmith": _tensmith,
+    "reference": _reference,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+PEERS = ("onnxruntime", "openvino")

@@ -1,0 +1,65 @@
+"""The manifest inside every artifact: what it is, what it needs, where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..compiler.artifact import MANIFEST_VERSION
+from ..compiler.backend import Compilation, CompileOptions
+from ..compiler.ir.dims import Dim
+from ..compiler.target import Target
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def build_manifest(
+    compilation: Compilation,
+    target: Target,
+    options: CompileOptions,
+    *,
+    source_sha256: str,
+    flops: Dim | None,
+) -> dict[str, Any]:
+    """The manifest, a JSON object of schema `manifest_version`. Holds no time, path or host name.
+
+    memory.peak_bytes: arena and weights together; null, as arena_bytes, where the sizes of
+    symbolic dims decide. flops: of one run of the source graph: a number, an expression of the
+    symbols as text, or null where only the run can tell.
+    """
+    model, arena = compilation.model, compilation.arena_bytes
+    return {
+        **model.manifest,
+        "manifest_version": MANIFEST_VERSION,
+        "tensmith": __version__,
+        "name": model.name,
+        "inputs": [asdict(spec) for spec in model.inputs],
+        "outputs": [asdict(spec) for spec in model.outputs],
+        "symbols": list(model.symbols),
+        "target": {
+            "name": target.name,
+            "backend": target.backend,
+            "triple": model.code.triple,
+            "cpu": target.cpu,
+            "features": sorted(model.code.features),
+        },
+        "precision": options.precision,
+        "opt_level": options.opt_level,
+        "threads": options.threads,
+        "kernels": [asdict(kernel) for kernel in compilation.kernels],
+        "memory": {
+            "arena_bytes": arena if arena >= 0 else None,
+            "weight_bytes": compilation.weight_bytes,
+            "peak_bytes": arena + compilation.weight_bytes if arena >= 0 else None,
+        },
+        "flops": flops if flops is None or isinstance(flops, int) else str(flops),
+        "source_sha256": source_sha256,
+        "tuning_records_sha256": None,
+    }

@@ -1,0 +1,67 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+Runnable = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="An ONNX file, or a compiled shared library.", show_default=False
+    ),
+]
+Target = Annotated[str, typer.Option("--target", help="See `tensmith targets`.")]
+OptLevel = Annotated[
+    int, typer.Option("-O", min=0, max=3, metavar="0..3", help="0: naive kernels; 3: all.")
+]
+Precision = Annotated[str, typer.Option("--precision", help="Arithmetic: fp32.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME:DIMS",
+        help="Dims of an input, as name:1x3x224x224 or name:[1,3,224,224]. Repeatable.",
+        show_default=False,
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=FILE",
+        help="An input from a .npy or .npz file; a .npz may hold all of them. Repeatable.",
+        show_default=False,
+    ),
+]
+Rtol = Annotated[
+    float | None,
+    typer.Option(
+        "--rtol", min=0.0, help="Relative tolerance (default: by type).", show_default=False
+    ),
+]
+Atol = Annotated[
+    float | None,
+    typer.Option(
+        "--atol",
+        min=0.0,
+        help="Absolute tolerance (default: a share of the output's peak).",
+        show_default=False,
+    ),
+]
+VerifyTime = Annotated[
+    float | None,
+    typer.Option(
+        "--verify-time",
+        min=0.1,
+        metavar="SECONDS",
+        help="Time limit of verification (default: the knob verify_time).",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log every step on stderr.")]

@@ -1,0 +1,90 @@
+"""The peak of this machine: how fast fused multiply-adds run when nothing else is in the way."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..backends.llvm.toolchain import run_zig
+from ..compiler.backend import resolve_target
+
+ACCUMULATORS = 16  # independent chains: two FMA pipes times a latency of four, twice over
+_STEPS = 4_000_000
+_ROUNDS = 7
+
+# Every accumulator is multiplied by a number just below one: it converges, so no subnormals and no
+# overflow slow it down, and it stays in a register for the whole loop.
+_SOURCE = """
+typedef float vec __attribute__((vector_size({vector_bytes})));
+float fma_loop(long steps, float factor, float term) {{
+  vec f = factor + (vec){{0}}, t = term + (vec){{0}};
+  vec {declarations};
+  for (long i = 0; i < steps; i++) {{
+    {updates}
+  }}
+  vec sum = {total};
+  return sum[0];
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Measured f32 peak in FLOP/s (a fused multiply-add counts two), and how it was measured."""
+
+    flops_per_second: float
+    label: str
+
+
+def measure_peak(threads: int = 1) -> Peak:
+    """Measure the f32 FMA peak of `threads` cores: the best of a few rounds of some 10 ms each.
+
+    Raises UsageError when no backend compiles for this machine.
+    """
+    bits = resolve_target("native")[1].vector_bits
+    with TemporaryDirectory(prefix="tensmith-peak-") as folder:
+        loop = _build(bits // 8, Path(folder))
+        flops = 2.0 * ACCUMULATORS * (bits // 32) * _STEPS
+        best = max(_round(loop, flops, threads) for _ in range(_ROUNDS))
+    return Peak(best, f"measured: FMA loop on {bits}-bit registers, {_count(threads)}")
+
+
+def _count(threads: int) -> str:
+    return f"{threads} thread" + "s" * (threads != 1)
+
+
+def _build(vector_bytes: int, folder: Path) -> Callable[[int, float, float], float]:
+    names = [f"a{index}" for index in range(ACCUMULATORS)]
+    source = folder / "peak.c"
+    source.write_text(
+        _SOURCE.format(
+            vector_bytes=vector_bytes,
+            declarations=", ".join(f"{name} = t * {i}.f" for i, name in enumerate(names)),
+            updates=" ".join(f"{name} = {name} * f + t;" for name in names),
+            total=" + ".join(names),
+        )
+    )
+    library = folder / "peak.so"
+    flags = ["-O2", "-mcpu=native", "-ffp-contract=fast", "-shared", "-fPIC", "-nostdlib"]
+    if vector_bytes == 64:
+        flags.append("-mprefer-vector-width=512")
+    run_zig(["cc", *flags, "-o", library, source], folder)
+    loop = ctypes.CDLL(str(library)).fma_loop
+    loop.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float]
+    loop.restype = ctypes.c_float
+    function: Callable[[int, float, float], float] = loop
+    return function
+
+
+def _round(loop: Callable[[int, float, float], float], flops: float, threads: int) -> float:
+    """FLOP/s of all threads together; ctypes releases the interpreter lock during the loop."""
+    with ThreadPoolExecutor(threads) as pool:
+        start = time.perf_counter()
+        list(pool.map(lambda _: loop(_STEPS, 0.999, 0.001), range(threads)))
+        seconds = time.perf_counter() - start
+    return flops * threads / seconds

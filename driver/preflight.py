@@ -1,0 +1,79 @@
+"""Can a target take a model? Asked of every node, before any code is generated."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..compiler.backend import Backend, resolve_target
+from ..compiler.errors import Unsupported, UnsupportedError
+from ..compiler.ir import Graph
+from ..compiler.ir.dims import symbols_of
+from ..compiler.target import Target
+from .api import import_model
+from .shapes import ShapeSpecs
+
+
+@dataclass
+class Preflight:
+    """The answer.
+
+    nodes: number of core operators, 0 when the model could not be imported. symbols: symbolic
+    dims of the inputs, with the places where they stand. unknown: values whose shape only a run
+    can tell, as text.
+    """
+
+    target: str
+    nodes: int = 0
+    unsupported: list[Unsupported] = field(default_factory=list)
+    symbols: dict[str, list[str]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"supported": not self.unsupported, **asdict(self)}
+
+
+def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
+    """Import the model and ask the target's backend about every node, regions included.
+
+    Raises UsageError and InvalidModelError as the import does.
+    """
+    backend, machine = resolve_target(target)
+    found = Preflight(target)
+    try:
+        graph = import_model(path, shapes)
+    except UnsupportedError as error:
+        found.unsupported = list(error.items)
+        return found
+    found.nodes = sum(1 for _ in graph.walk())
+    found.unsupported = unsupported_nodes(graph, backend, machine)
+    found.symbols = _input_symbols(graph)
+    found.unknown = _unknown_shapes(graph, set(found.symbols))
+    return found
+
+
+def unsupported_nodes(graph: Graph, backend: Backend, target: Target) -> list[Unsupported]:
+    """Every node that the backend refuses for the target, with its reason."""
+    refused = ((node, backend.supports(node, target)) for node in graph.walk())
+    return [Unsupported(node.name, node.op, reason) for node, reason in refused if reason]
+
+
+def _input_symbols(graph: Graph) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for value in graph.inputs:
+        for axis, dim in enumerate(value.shape):
+            for name in sorted(symbols_of(dim)):
+                places.setdefault(name, []).append(f"input '{value.name}' axis {axis}")
+    return places
+
+
+def _unknown_shapes(graph: Graph, known: set[str]) -> list[str]:
+    """Values of the main graph with a dim that the inputs' shapes do not decide."""
+    return [
+        f"'{value.name}' {value.type} of {node.op} '{node.name}'"
+        for node in graph.nodes
+        for value in node.outputs
+        if not known.issuperset(*(symbols_of(dim) for dim in value.shape), ())
+    ]

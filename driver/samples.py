@@ -1,0 +1,192 @@
+"""Random inputs that a model accepts: element ranges read off the graph, sizes of symbolic dims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from ..compiler.ir import DType, Graph, Node, TensorType, Value
+from ..compiler.ir.dims import Dim, evaluate, symbols_of
+
+Array = np.ndarray[Any, Any]
+
+INTEGER_LIMIT = 8  # integer inputs that index nothing are drawn from [0, 8)
+SHAPE_LIMIT = 4  # elements that become dimensions are drawn from [1, 4)
+_INDEXED = ("gather", "gather_elements")
+
+
+@dataclass
+class IntegerRange:
+    """What the graph tells of an integer input's elements.
+
+    limit: elements index an axis of this size (the smallest such). choices: constants that it is
+    compared with. is_shape: elements become dimensions. is_summed: a running sum is made of it (a
+    mask whose positions are counted).
+    """
+
+    limit: Dim | None = None
+    choices: list[int] = field(default_factory=list)
+    is_shape: bool = False
+    is_summed: bool = False
+
+    def narrow(self, size: Dim) -> None:
+        """Take note of an axis of `size` that the elements index."""
+        both_known = isinstance(size, int) and isinstance(self.limit, int)
+        if self.limit is None or (both_known and size < self.limit):  # type: ignore[operator]
+            self.limit = size
+
+
+def integer_range(graph: Graph, source: Value) -> IntegerRange:
+    """Follow an integer input through the graph (regions included) to what it indexes."""
+    found = IntegerRange()
+    reached = {source}
+    for node in graph.walk():
+        if reached.isdisjoint(node.inputs):
+            continue
+        _note_use(node, reached, found)
+        if node.op not in (*_INDEXED, "gather_nd") or node.inputs[0] in reached:
+            reached.update(value for value in node.outputs if value.dtype.is_integer)
+        if node.op == "fused":
+            pairs = zip(node.inputs, node.regions[0].inputs, strict=True)
+            reached.update(inner for outer, inner in pairs if outer in reached)
+    return found
+
+
+def _note_use(node: Node, reached: set[Value], found: IntegerRange) -> None:
+    indexes = len(node.inputs) > 1 and node.inputs[1] in reached
+    if (node.op in _INDEXED and indexes) or (node.op == "scatter_elements" and indexes):
+        found.narrow(node.inputs[0].shape[node.attrs["axis"]])
+    elif node.op in ("gather_nd", "scatter_nd") and indexes:
+        for size in node.inputs[0].shape:
+            found.narrow(size)
+    elif node.op == "read_dims":
+        found.is_shape = True
+    elif node.op == "cumsum":
+        found.is_summed = True
+    elif node.op == "eq":
+        for value in node.inputs:
+            if value.data is not None and value.data.size == 1:
+                found.choices.append(int(value.data.reshape(-1)[0]))
+
+
+class Sampler:
+    """Draws inputs for a graph. The same seed and sizes give the same values.
+
+    Reads the graph once and keeps none of it. `quantised`: see `is_quantised`.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.quantised = is_quantised(graph)
+        self._inputs = [(value.name, value.type) for value in graph.inputs]
+        self._ranges = {
+            value.name: integer_range(graph, value)
+            for value in graph.inputs
+            if value.dtype.is_integer
+        }
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Names of the symbols that the inputs' shapes depend on, in order of appearance."""
+        seen: dict[str, None] = {}
+        for _, type_ in self._inputs:
+            for dim in type_.shape:
+                seen.update(dict.fromkeys(sorted(symbols_of(dim))))
+        return tuple(seen)
+
+    @property
+    def batch_symbols(self) -> tuple[str, ...]:
+        """Symbols that stand on axis 0 of some input and on no other axis."""
+        leading: set[str] = set()
+        others: set[str] = set()
+        for _, type_ in self._inputs:
+            for axis, dim in enumerate(type_.shape):
+                (others if axis else leading).update(symbols_of(dim))
+        return tuple(name for name in self.symbols if name in leading - others)
+
+    def candidate_sizes(self) -> Iterator[dict[str, int]]:
+        """Sizes for the symbols to try in order, small and distinct ones first.
+
+        A model may refuse most sizes (a U-Net takes multiples of 32, two inputs must agree),
+        which only a run tells; hence several families. Without symbols: endlessly {}.
+        """
+        names, batch = self.symbols, self.batch_symbols
+        if not names:
+            yield from repeat({})
+        rest = [name for name in names if name not in batch]
+
+        def sizes(lead: int, others: Sequence[int]) -> dict[str, int]:
+            return {**dict.fromkeys(batch, lead), **dict(zip(rest, others, strict=True))}
+
+        yield {name: 2 + index for index, name in enumerate(names)}
+        yield dict.fromkeys(names, 1)
+        yield sizes(2, [32 * (1 + index) for index in range(len(rest))])
+        yield sizes(1, [64] * len(rest))
+        for chosen in rest:
+            yield {name: 512 if name == chosen else 1 for name in names}
+        yield sizes(1, [224] * len(rest))
+
+    def draw(self, sizes: Mapping[str, int], seed: int) -> dict[str, Array]:
+        """Inputs for the given sizes of the symbolic dims.
+
+        Floats are standard normal for even seeds and uniform in [0, 1) for odd ones (so that
+        models which take roots or logarithms meet their domain); bools are fair; integers follow
+        `IntegerRange`. Raises InternalError when a symbol has no size.
+        """
+        rng = np.random.default_rng(seed)
+        return {
+            name: np.asarray(self._array(name, type_, sizes, rng, seed), type_.dtype.numpy)
+            for name, type_ in self._inputs
+        }
+
+    def _array(
+        self,
+        name: str,
+        type_: TensorType,
+        sizes: Mapping[str, int],
+        rng: np.random.Generator,
+        seed: int,
+    ) -> Array:
+        shape = tuple(evaluate(dim, sizes) for dim in type_.shape)
+        if type_.dtype.is_float:
+            draw = rng.standard_normal if seed % 2 == 0 else rng.random
+            return np.asarray(draw(shape))
+        if type_.dtype is DType.BOOL:
+            return np.asarray(rng.integers(0, 2, shape))
+        low, high = self._bounds(name, type_, sizes, seed)
+        return np.asarray(rng.integers(low, high, shape))
+
+    def _bounds(
+        self, name: str, type_: TensorType, sizes: Mapping[str, int], seed: int
+    ) -> tuple[int, int]:
+        """The half-open range of an integer input's elements."""
+        found = self._ranges[name]
+        info = np.iinfo(type_.dtype.numpy)
+        if found.is_shape:
+            return 1, SHAPE_LIMIT
+        if found.choices and not type_.shape:
+            choice = found.choices[seed % len(found.choices)]
+            return choice, choice + 1
+        if found.is_summed or "mask" in name.lower():
+            return 0, 2
+        if found.limit is not None and symbols_of(found.limit) <= set(sizes):
+            return 0, max(1, min(evaluate(found.limit, sizes), int(info.max)))
+        if type_.dtype.bits == 8:
+            return int(info.min), int(info.max) + 1
+        return 0, INTEGER_LIMIT
+
+
+def is_quantised(graph: Graph) -> bool:
+    """Whether values are rounded to integers on the way (a quantised network)."""
+    return any(
+        node.op == "round"
+        or (node.op == "cast" and _is_byte(node.output.dtype) and node.inputs[0].dtype.is_float)
+        for node in graph.walk()
+    )
+
+
+def _is_byte(dtype: DType) -> bool:
+    return dtype.is_integer and dtype.bits == 8

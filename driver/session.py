@@ -1,0 +1,69 @@
+"""A model ready to run, from an ONNX file or from a compiled library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..compiler.artifact import TensorSpec
+from ..compiler.errors import RunError, UsageError
+from . import api
+from .checks import check_file
+from .shapes import ShapeSpecs
+from .tensors import Array, check_inputs
+
+if TYPE_CHECKING:
+    from ..runtime.loader import Module
+
+_ELF = b"\x7fELF"
+
+
+def is_compiled(path: Path) -> bool:
+    """Whether the file is an ELF file and so not an ONNX model. Raises UsageError if unreadable."""
+    with check_file(path, "model").open("rb") as file:
+        return file.read(len(_ELF)) == _ELF
+
+
+def compile_or_load(
+    path: Path,
+    *,
+    target: str,
+    opt_level: int,
+    threads: int,
+    shapes: ShapeSpecs,
+    progress: Callable[[str], None] | None = None,
+) -> Module:
+    """The model, ready to run with `threads`. An ONNX file is compiled, without verification."""
+    if is_compiled(path):
+        if shapes:
+            raise UsageError(
+                "--shape changes nothing in a compiled model", remedy="give the ONNX file"
+            )
+        return api.load(path, threads)
+    artifact = api.compile(
+        path,
+        target=target,
+        opt_level=opt_level,
+        threads=threads,
+        shapes=shapes,
+        progress=progress,
+    )
+    return artifact.load()
+
+
+def specs_of(module: Module) -> tuple[TensorSpec, ...]:
+    """What the model takes."""
+    return tuple(TensorSpec(spec.name, spec.dtype, spec.dims) for spec in module.inputs)
+
+
+def run_once(module: Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run after checking the inputs. Raises UsageError when they do not fit, RunError when the
+    model fails on them."""
+    from ..runtime.loader import ModuleError
+
+    check_inputs(specs_of(module), inputs)
+    try:
+        return module(inputs)
+    except ModuleError as error:
+        raise RunError(str(error), code=error.code, where=module.name) from None

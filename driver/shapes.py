@@ -1,0 +1,58 @@
+"""Input shapes as users write them: `name:1x3x224x224` and `name:[1,3,224,224]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from ..compiler.errors import UsageError
+
+DimSpec = int | str
+ShapeSpecs = Mapping[str, tuple[DimSpec, ...]]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_REMEDY = "write name:1x3x224x224 or name:[1,3,224,224]; [batch,3,224,224] keeps a dim symbolic"
+
+
+def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
+    """`name:1x3x224x224`, `name:[1,3,224,224]` or `name:[batch,3]` -> (name, dims).
+
+    A tensor name may hold colons; the last one separates. `name:[]` is a scalar.
+    Raises UsageError for anything else.
+    """
+    name, separator, dims = text.rpartition(":")
+    dims = dims.strip()
+    if not separator or not name.strip():
+        raise UsageError(f"--shape {text!r} has no input name", remedy=_REMEDY)
+    if dims.startswith("[") and dims.endswith("]"):
+        inside = dims[1:-1].strip()
+        parts = inside.split(",") if inside else []
+    elif dims:
+        parts = dims.split("x")
+    else:
+        raise UsageError(f"--shape {text!r} has no dimensions", remedy=_REMEDY)
+    return name.strip(), tuple(_parse_dim(part.strip(), text) for part in parts)
+
+
+def _parse_dim(part: str, text: str) -> DimSpec:
+    if part.isascii() and part.isdigit():
+        return int(part)
+    if _NAME.fullmatch(part):
+        return part
+    if ".." in part:
+        raise UsageError(
+            f"--shape {text!r}: ranges of dimensions are not supported",
+            remedy="leave the dimension symbolic: the compiled model takes any size",
+        )
+    raise UsageError(f"--shape {text!r}: {part!r} is not a dimension", remedy=_REMEDY)
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[DimSpec, ...]]:
+    """Several of them. Raises UsageError when an input is named twice."""
+    shapes: dict[str, tuple[DimSpec, ...]] = {}
+    for text in texts:
+        name, dims = parse_shape(text)
+        if name in shapes:
+            raise UsageError(f"--shape names the input '{name}' twice")
+        shapes[name] = dims
+    return shapes

@@ -1,0 +1,109 @@
+"""Tensors in files (.npy, .npz), and the check that inputs fit what a model takes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.artifact import TensorSpec
+from ..compiler.errors import UsageError
+from ..compiler.ir.types import DType
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+
+def read_file(path: Path) -> Arrays:
+    """The arrays of a .npz by name, or the one of a .npy under the name "".
+
+    Raises UsageError when the file is missing or is neither. Pickled objects are refused.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": _typed(loaded)}
+        with loaded:
+            return {name: _typed(loaded[name]) for name in loaded.files}
+    except FileNotFoundError:
+        raise UsageError(f"there is no file '{path}'") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"'{path}' is not a .npy or .npz file of tensors", why=str(error)
+        ) from None
+
+
+def _typed(array: Array) -> Array:
+    """numpy stores bfloat16, which it does not know, as two untyped bytes."""
+    return array.view(DType.BF16.numpy) if array.dtype == np.dtype("V2") else array
+
+
+def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
+    """Inputs from `name=file.npy`, `name=file.npz`, `file.npz`, or `file.npy` for a single input.
+
+    A .npz given for one name must hold that name, or one array only.
+    Raises UsageError for unknown or repeated names.
+    """
+    known = list(names)
+    found: Arrays = {}
+    for text in texts:
+        name, separator, file = text.partition("=")
+        if not separator:
+            name, file = "", text
+        arrays = read_file(Path(file))
+        for key, array in _named(name, file, arrays, known).items():
+            if key not in known:
+                raise UsageError(f"'{key}' is not an input", remedy=f"inputs: {', '.join(known)}")
+            if key in found:
+                raise UsageError(f"the input '{key}' is given twice")
+            found[key] = array
+    return found
+
+
+def _named(name: str, file: str, arrays: Arrays, known: list[str]) -> Arrays:
+    if name:
+        if name in arrays:
+            return {name: arrays[name]}
+        if len(arrays) == 1:
+            return {name: next(iter(arrays.values()))}
+        raise UsageError(f"'{file}' has no array '{name}'", why=f"it holds {', '.join(arrays)}")
+    if "" in arrays:
+        if len(known) != 1:
+            raise UsageError(f"'{file}': which input is it for?", remedy=f"write NAME={file}")
+        return {known[0]: arrays[""]}
+    return arrays
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays to a .npz. Raises UsageError when the file cannot be written."""
+    try:
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **dict(arrays))
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}'", why=error.strerror or str(error)) from None
+
+
+def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, int]:
+    """Check names, types and shapes; returns the value of every symbolic dimension.
+
+    Raises UsageError that names what is missing or does not fit.
+    """
+    symbols: dict[str, int] = {}
+    specs = list(specs)
+    missing = [spec.name for spec in specs if spec.name not in arrays]
+    if missing:
+        raise UsageError(f"no value for the input(s) {', '.join(missing)}")
+    for spec in specs:
+        array = arrays[spec.name]
+        what = f"input '{spec.name}' is {spec.dtype}{list(spec.dims)}"
+        got = f"{array.dtype}{list(array.shape)}"
+        if array.dtype != DType(spec.dtype).numpy or array.ndim != len(spec.dims):
+            raise UsageError(f"{what}, not {got}")
+        for dim, size in zip(spec.dims, array.shape, strict=True):
+            expected = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
+            if expected != size:
+                raise UsageError(f"{what}, not {got}", why=f"{dim} is {expected}, not {size}")
+    return symbols

@@ -1,0 +1,97 @@
+"""A process that holds one engine: `python -m tensmith.driver.worker`, driven by `processes.py`.
+
+Requests and answers are single lines of JSON on stdin and stdout; tensors travel in .npz files.
+Whatever libraries print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..compiler.errors import TensmithError
+from .engines import EngineSpec, Run, engine_version, open_engine
+from .tensors import Arrays, read_file, write_npz
+
+
+class Session:
+    """The engine of this process and the inputs that it was given."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.inputs: Arrays = {}
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request: "open", "run" or "measure"."""
+        kind = request["request"]
+        if kind == "open":
+            return self._open(request)
+        if kind == "run":
+            return self._run(request)
+        return self._measure(request)
+
+    def _open(self, request: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        shapes = {name: tuple(dims) for name, dims in request["shapes"].items()}
+        self.run = open_engine(
+            EngineSpec(request["kind"], Path(request["path"]), request["threads"], shapes)
+        )
+        return {
+            "seconds": time.perf_counter() - start,
+            "version": engine_version(request["kind"]),
+        }
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run once on the inputs of a file, which stay for "measure"; write the outputs."""
+        assert self.run is not None
+        self.inputs = read_file(Path(request["inputs"]))
+        start = time.perf_counter()
+        outputs = self.run(self.inputs)
+        seconds = time.perf_counter() - start
+        write_npz(Path(request["outputs"]), outputs)
+        return {"seconds": seconds}
+
+    def _measure(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Time calls, each by itself: `warmup` untimed ones, then until both the number of
+        iterations and the duration are reached (a negative one does not count)."""
+        assert self.run is not None
+        run, inputs = self.run, self.inputs
+        for _ in range(request["warmup"]):
+            run(inputs)
+        iterations, duration = request["iterations"], request["duration"] * 1e9
+        times: list[int] = []
+        begin = now = time.perf_counter_ns()
+        while len(times) < iterations or now - begin < duration:
+            run(inputs)
+            last, now = now, time.perf_counter_ns()
+            times.append(now - last)
+        return {"nanoseconds": times}
+
+
+def serve(source: TextIO, sink: TextIO) -> None:
+    """Answer requests until the source ends; an error is an answer too."""
+    session = Session()
+    for line in source:
+        try:
+            answer = session.handle(json.loads(line))
+        except TensmithError as error:
+            answer = {"error": error.what, "why": error.why, "remedy": error.remedy}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "why": "", "remedy": ""}
+        sink.write(json.dumps(answer) + "\n")
+        sink.flush()
+
+
+def main() -> None:
+    """Keep stdout for answers: libraries that print get stderr instead."""
+    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, sink)
+
+
+if __name__ == "__main__":
+    main()
