@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .dims import Dim, dmax, floordiv, product
+from .dims import Dim, dmax, product
 from .graph import Graph, Node
 
 _UNBOUNDED = (1 << 63) - 1  # the trip count of a loop that only its condition ends
@@ -43,26 +43,28 @@ def parameter_bytes(graph: Graph) -> int:
 
 
 def _matmul(node: Node) -> Dim:
-    return 2 * node.output.type.elements * node.inputs[0].shape[-1]
+    depth: Dim = node.inputs[0].shape[-1]
+    return 2 * node.output.type.elements * depth
+
+
+def _without(shape: tuple[Dim, ...], axis: int) -> Dim:
+    return product(dim for i, dim in enumerate(shape) if i != axis % len(shape))
 
 
 def _conv(node: Node) -> Dim:
-    w = node.inputs[1].type
-    out_channels = w.shape[0] if node.attrs["layout"] == "NCHW" else w.shape[-1]
-    return 2 * node.output.type.elements * floordiv(w.elements, out_channels)
+    out_channels = 0 if node.attrs["layout"] == "NCHW" else -1
+    return 2 * node.output.type.elements * _without(node.inputs[1].shape, out_channels)
 
 
 def _conv_transpose(node: Node) -> Dim:
-    w = node.inputs[1].type
-    in_channels = w.shape[0] if node.attrs["layout"] == "NCHW" else w.shape[-2]
-    return 2 * node.inputs[0].type.elements * floordiv(w.elements, in_channels)
+    in_channels = 0 if node.attrs["layout"] == "NCHW" else -2
+    return 2 * node.inputs[0].type.elements * _without(node.inputs[1].shape, in_channels)
 
 
 def _attention(node: Node) -> Dim:
-    q, k = node.inputs[0].shape, node.inputs[1].shape
-    out = node.output.shape
-    rows = product(out[:-1])
-    return 2 * rows * k[-2] * (q[-1] + out[-1])
+    q, k, out = node.inputs[0].shape, node.inputs[1].shape, node.output.shape
+    per_row: Dim = k[-2] * (q[-1] + out[-1])
+    return 2 * product(out[:-1]) * per_row
 
 
 def _if(node: Node) -> Dim:

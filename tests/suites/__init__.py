@@ -1,0 +1,1 @@
+"""Operator cases, written once and run on every backend at every stage."""

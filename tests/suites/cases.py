@@ -1,0 +1,17 @@
+"""The table of all operator cases."""
+
+from __future__ import annotations
+
+from . import contractions, control, movement, patterns, pointwise, reductions
+from .case import Case, compare
+
+__all__ = ["ALL_CASES", "Case", "compare"]
+
+ALL_CASES: list[Case] = [
+    *pointwise.CASES,
+    *reductions.CASES,
+    *contractions.CASES,
+    *movement.CASES,
+    *control.CASES,
+    *patterns.CASES,
+]
