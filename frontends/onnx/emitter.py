@@ -213,4 +213,4 @@ def _evaluate(trial: Node) -> Value | None:
         arrays = evaluate([value.data for value in trial.inputs], trial.attrs)  # type: ignore[misc]
     except RunError as error:
         raise ValueError(error.what) from None
-    return constant(np.ascontiguousarray(arrays[0]).reshape(arrays[0].shape))
+    return constant(np.ascontiguousarray(arrays[0]).reshape(trial.output.type.static_shape))

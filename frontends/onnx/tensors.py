@@ -35,6 +35,7 @@ DTYPES: dict[int, DType] = {
     _T.BOOL: DType.BOOL,
 }
 # 4-bit integers are unpacked: their values, not their storage, are what operators work on.
+NARROW = frozenset({_T.INT4, _T.UINT4})
 _PACKED = {_T.INT4: (ml_dtypes.int4, np.int8), _T.UINT4: (ml_dtypes.uint4, np.uint8)}
 _FIELDS = {
     _T.DOUBLE: "double_data",

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from . import activations, generators, indexing, math, matmul, movement, nn, reductions
+from . import (
+    activations,
+    control,
+    generators,
+    indexing,
+    math,
+    matmul,
+    movement,
+    nn,
+    normalization,
+    quantization,
+    recurrent,
+    reductions,
+    resize,
+)
 
 __all__ = [
     "activations",
+    "control",
     "generators",
     "indexing",
     "math",
     "matmul",
     "movement",
     "nn",
+    "normalization",
+    "quantization",
+    "recurrent",
     "reductions",
+    "resize",
 ]

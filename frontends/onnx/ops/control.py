@@ -1,0 +1,213 @@
+"""If, Loop and Scan. A condition that is known at import leaves only the branch it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from ....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
+from ....compiler.ir.dims import symbols_of
+from ....compiler.ir.ops.control import loop_varying
+from ..site import NotSupported, Site
+from ..table import lowers
+
+_FOREVER = (1 << 63) - 1
+
+
+def _flag(s: Site, value: Value) -> Value:
+    if value.dtype is not DType.BOOL or value.type.elements != 1:
+        raise ValueError(f"a condition is {value.type}, not one boolean")
+    return s.reshape(value, ())
+
+
+@lowers("If")
+def if_(s: Site) -> list[Value]:
+    condition = _flag(s, s.input(0))
+    then, other = s.graph("then_branch"), s.graph("else_branch")
+    for branch in (then, other):
+        if branch.input:
+            raise ValueError("a branch has inputs")
+        if len(branch.output) < len(s.node.output):
+            raise ValueError(f"a branch has {len(branch.output)} outputs")
+    if len(then.output) != len(other.output):
+        raise ValueError("the branches differ in their number of outputs")
+    known = s.known(condition)
+    if known is not None:
+        return s.importer.region(then if known[()] else other, s.scope, {})
+    squeezed = _squeeze_branch(s, then, other)
+    if squeezed is not None:
+        return s.importer.region(squeezed, s.scope, {})
+    regions = [_region(s, branch) for branch in (then, other)]
+    local = regions[0][1] | regions[1][1]
+    shapes = []
+    for a, b in zip(regions[0][0].outputs, regions[1][0].outputs, strict=True):
+        if a.dtype is not b.dtype or a.type.rank != b.type.rank:
+            raise NotSupported(
+                f"its branches give {a.type} and {b.type}", "pin the input shapes that decide it"
+            )
+        shapes += list(zip(a.shape, b.shape, strict=True))
+    bound = [s.emitter.fresh("branch") for a, b in shapes if a != b or symbols_of(a) & local]
+    graphs = [graph for graph, _ in regions]
+    return s.emitter.emit_node("if", [condition], {"bound": tuple(bound)}, regions=graphs)
+
+
+def _region(s: Site, proto: onnx.GraphProto) -> tuple[Graph, set[str]]:
+    s.emitter.enter()
+    try:
+        outputs = [s.emitter.real(value) for value in s.importer.region(proto, s.scope, {})]
+    finally:
+        nodes, bound = s.emitter.leave()
+    return Graph([], outputs, nodes, proto.name or "branch"), bound
+
+
+def _squeeze_branch(
+    s: Site, then: onnx.GraphProto, other: onnx.GraphProto
+) -> onnx.GraphProto | None:
+    """The squeezing branch of `If(dim == 1, Squeeze(x), Identity(x))`, else None.
+
+    Exporters write that for x.squeeze(axis) where the axis is not known to be 1. A rank that
+    depends on data has no type, and the model goes on as if it were squeezed; that the axis is 1
+    is checked at run time, by the reshape.
+    """
+    ops = [
+        [node.op_type for node in graph.node if node.op_type != "Constant"]
+        for graph in (then, other)
+    ]
+    return then if ops == [["Squeeze"], ["Identity"]] else None
+
+
+@lowers("Scan")
+def scan(s: Site) -> list[Value]:
+    if s.opset < 9:
+        raise NotSupported("Scan of opset 8 is not supported", "convert the model to opset 11")
+    body, count = s.graph("body"), s.int("num_scan_inputs")
+    values = [s.input(i) for i in range(len(s.inputs))]
+    states = len(values) - count
+    if not 1 <= count <= len(values) or len(body.input) != len(values):
+        raise ValueError(f"{count} scan inputs of {len(values)}, {len(body.input)} in the body")
+    results = len(body.output) - states
+    if results < 0 or len(s.node.output) > len(body.output):
+        raise ValueError(f"the body has {len(body.output)} outputs")
+    reverse_in = _flags(s, "scan_input_directions", count)
+    reverse_out = _flags(s, "scan_output_directions", results)
+    scanned = []
+    for value, axis in zip(values[states:], s.ints("scan_input_axes", [0] * count), strict=True):
+        scanned.append(_axis_first(s, value, s.axis(axis, value.type.rank)))
+    trip = next((v.shape[0] for v in scanned if isinstance(v.shape[0], int)), scanned[0].shape[0])
+    inner = [Value(v.type, p.name) for v, p in zip(values[:states], body.input, strict=False)]
+    inner += [
+        Value(TensorType(v.dtype, v.shape[1:]), p.name)
+        for v, p in zip(scanned, body.input[states:], strict=True)
+    ]
+    graph, _ = body_region(s, body, inner)
+    outputs = s.emitter.emit_node(
+        "scan",
+        [*values[:states], *scanned],
+        {
+            "num_state": states,
+            "reverse_in": reverse_in,
+            "reverse_out": reverse_out,
+            "trip": trip,
+        },
+        regions=[graph],
+    )
+    axes = s.ints("scan_output_axes", [0] * results)
+    stacked = [
+        _axis_back(s, value, s.axis(axis, value.type.rank))
+        for value, axis in zip(outputs[states:], axes, strict=True)
+    ]
+    return [*outputs[:states], *stacked]
+
+
+def _flags(s: Site, name: str, count: int) -> tuple[bool, ...]:
+    values = s.ints(name, [0] * count)
+    if len(values) != count or any(value not in (0, 1) for value in values):
+        raise ValueError(f"{name} must be {count} zeros and ones")
+    return tuple(bool(value) for value in values)
+
+
+def _axis_first(s: Site, value: Value, axis: int) -> Value:
+    rank = value.type.rank
+    return s.transpose(value, [axis, *(a for a in range(rank) if a != axis)])
+
+
+def _axis_back(s: Site, value: Value, axis: int) -> Value:
+    rest = list(range(1, value.type.rank))
+    return s.transpose(value, [*rest[:axis], 0, *rest[axis:]])
+
+
+def body_region(s: Site, proto: onnx.GraphProto, inputs: Sequence[Value]) -> tuple[Graph, set[str]]:
+    """The region of a loop body, and the symbols that are bound in it."""
+    s.emitter.enter()
+    try:
+        named = {info.name: value for info, value in zip(proto.input, inputs, strict=True)}
+        outputs = [s.emitter.real(value) for value in s.importer.region(proto, s.scope, named)]
+    finally:
+        nodes, bound = s.emitter.leave()
+    return Graph(list(inputs), outputs, nodes, proto.name or "body"), bound
+
+
+@lowers("Loop")
+def loop(s: Site) -> list[Value]:
+    body = s.graph("body")
+    trip, condition = s.optional(0), s.optional(1)
+    carried = [s.input(i) for i in range(2, len(s.inputs))]
+    if len(body.input) != 2 + len(carried) or len(body.output) < 1 + len(carried):
+        raise ValueError(
+            f"the body takes {len(body.input)} and gives {len(body.output)} values "
+            f"for {len(carried)} carried ones"
+        )
+    count = s.scalar(_FOREVER, DType.I64) if trip is None else s.reshape(trip, ())
+    start = s.scalar(True, DType.BOOL) if condition is None else _flag(s, condition)
+    graph, bound = _settled_body(s, body, carried)
+    operands = [count, start, *carried]
+    names = _bound_names(s, operands, graph, bound)
+    outputs = s.emitter.emit_node("loop", operands, {"bound": names}, regions=[graph])
+    return outputs
+
+
+def _settled_body(
+    s: Site, proto: onnx.GraphProto, carried: Sequence[Value]
+) -> tuple[Graph, set[str]]:
+    """The body with input types that hold in every step: dims that change become symbols."""
+    shapes: list[list[Dim]] = [list(value.shape) for value in carried]
+    for _ in range(4):
+        inner = [
+            Value(TensorType(DType.I64, ()), proto.input[0].name),
+            Value(TensorType(DType.BOOL, ()), proto.input[1].name),
+            *(
+                Value(TensorType(v.dtype, tuple(shape)))
+                for v, shape in zip(carried, shapes, strict=True)
+            ),
+        ]
+        graph, bound = body_region(s, proto, inner)
+        changed = False
+        for value, shape, result in zip(carried, shapes, graph.outputs[1:], strict=False):
+            if result.dtype is not value.dtype or result.type.rank != len(shape):
+                raise NotSupported(f"a carried value turns from {value.type} to {result.type}")
+            for axis, dim in enumerate(result.shape):
+                if dim != shape[axis] and not _is_own(shape[axis], value.shape[axis]):
+                    shape[axis] = symbol(s.emitter.fresh("carried"))
+                    changed = True
+        if not changed:
+            return graph, bound
+    raise NotSupported("the shapes of its carried values do not settle")
+
+
+def _is_own(dim: Dim, first: Dim) -> bool:
+    """Whether the dim is a symbol that was made because it changes from step to step."""
+    return isinstance(dim, Sym) and dim != first
+
+
+def _bound_names(
+    s: Site, operands: Sequence[Value], graph: Graph, bound: set[str]
+) -> tuple[str, ...]:
+    count, local = 0, set(bound)
+    for inner, axes in zip(graph.inputs[2:], loop_varying(operands, graph), strict=True):
+        count += len(axes)
+        for axis in axes:
+            local |= symbols_of(inner.shape[axis])
+    for value in graph.outputs[len(operands) - 1 :]:
+        count += 1 + sum(bool(symbols_of(dim) & local) for dim in value.shape)
+    return tuple(s.emitter.fresh("loop") for _ in range(count))

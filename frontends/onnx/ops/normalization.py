@@ -1,0 +1,183 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....compiler.ir import Dim, DType, Value
+from ....compiler.ir.dims import floordiv
+from ..site import NotSupported, Site
+from ..table import MICROSOFT, lowers
+
+
+def per_channel(s: Site, value: Value, rank: int, axis: int = 1) -> Value:
+    """A vector of one element per channel, shaped to broadcast along `axis` of a tensor."""
+    shape: list[Dim] = [1] * rank
+    shape[axis] = value.type.elements
+    return s.reshape(value, shape)
+
+
+@lowers("BatchNormalization")
+def batch_normalization(s: Site) -> list[Value]:
+    """x times one constant per channel plus another: scale / sqrt(var + eps) and its shift."""
+    x, scale, bias, mean, variance = (s.input(i) for i in range(5))
+    if s.opset >= 14 and s.int("training_mode", 0):
+        raise NotSupported("training mode is not supported", "export the model for inference")
+    if s.opset < 9 and not s.int("spatial", 1):
+        raise NotSupported("statistics per element (spatial=0) are not supported")
+    dtype = variance.dtype
+    spread = s.op_("sqrt", s.op_("add", variance, s.float("epsilon", 1e-5)))
+    factor = s.op_("div", s.cast(scale, dtype), spread)
+    shift = s.op_("sub", s.cast(bias, dtype), s.op_("mul", mean, factor))
+    rank = x.type.rank
+    wide = s.cast(x, dtype)
+    out = s.op_("mul", wide, per_channel(s, factor, rank))
+    out = s.op_("add", out, per_channel(s, shift, rank))
+    return [s.cast(out, x.dtype)]
+
+
+def standardised(
+    s: Site, x: Value, axes: Sequence[int], epsilon: float
+) -> tuple[Value, Value, Value]:
+    """(x - mean) / sqrt(variance + epsilon) over axes, the mean, and 1 / sqrt(...)."""
+    mean = s.reduce("mean", x, axes)
+    centred = s.op_("sub", x, mean)
+    variance = s.reduce("mean", s.op_("mul", centred, centred), axes)
+    inverse = s.op_("div", 1.0, s.op_("sqrt", s.op_("add", variance, epsilon)))
+    return s.op_("mul", centred, inverse), mean, inverse
+
+
+@lowers("InstanceNormalization")
+def instance_normalization(s: Site) -> Value:
+    x, scale, bias = s.input(0), s.input(1), s.input(2)
+    rank = x.type.rank
+    out, _, _ = standardised(s, x, range(2, rank), s.float("epsilon", 1e-5))
+    out = s.op_("mul", out, per_channel(s, scale, rank))
+    return s.op_("add", out, per_channel(s, bias, rank))
+
+
+@lowers("GroupNormalization")
+def group_normalization(s: Site) -> Value:
+    x, scale, bias = s.input(0), s.input(1), s.input(2)
+    groups, rank = s.int("num_groups"), x.type.rank
+    channels = x.shape[1]
+    if groups < 1 or (isinstance(channels, int) and channels % groups):
+        raise ValueError(f"{channels} channels do not divide into {groups} groups")
+    size = floordiv(channels, groups)
+    wide = s.cast(x, DType.F32) if s.int("stash_type", 1) == 1 else x
+    apart = s.reshape(wide, (x.shape[0], groups, size, *x.shape[2:]))
+    out, _, _ = standardised(s, apart, range(2, rank + 1), s.float("epsilon", 1e-5))
+    out = s.cast(out, x.dtype)
+    if s.opset < 21:  # one scale and bias per group
+        out = s.op_("mul", out, per_channel(s, scale, rank + 1))
+        return s.reshape(s.op_("add", out, per_channel(s, bias, rank + 1)), x.shape)
+    out = s.op_("mul", s.reshape(out, x.shape), per_channel(s, scale, rank))
+    return s.op_("add", out, per_channel(s, bias, rank))
+
+
+@lowers("LayerNormalization")
+def layer_normalization(s: Site) -> list[Value]:
+    x, scale, bias = s.input(0), s.input(1), s.optional(2)
+    axis = s.axis(s.int("axis", -1), x.type.rank)
+    epsilon = s.float("epsilon", 1e-5)
+    operands = [x, scale] if bias is None else [x, scale, bias]
+    results = [s.emit("layer_norm", operands, axis=axis, epsilon=epsilon)]
+    if s.wants(1) or s.wants(2):
+        wide = s.cast(x, DType.F32) if s.int("stash_type", 1) == 1 else x
+        _, mean, inverse = standardised(s, wide, range(axis, x.type.rank), epsilon)
+        results += [mean, inverse]
+    return results
+
+
+@lowers("LayerNormalization", domain=MICROSOFT)
+def contrib_layer_normalization(s: Site) -> list[Value]:
+    return layer_normalization(s)
+
+
+def rms_norm(s: Site, x: Value, scale: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """x / sqrt(mean(x^2) + epsilon) times a scale; statistics in f32 or wider."""
+    wide = x if x.dtype is DType.F64 else s.cast(x, DType.F32)
+    power = s.reduce("mean", s.op_("mul", wide, wide), axes)
+    inverse = s.op_("div", 1.0, s.op_("sqrt", s.op_("add", power, epsilon)))
+    out = s.cast(s.op_("mul", wide, inverse), x.dtype)
+    return s.op_("mul", out, s.cast(scale, x.dtype))
+
+
+@lowers("RMSNormalization")
+def rms_normalization(s: Site) -> Value:
+    x = s.input(0)
+    axis = s.axis(s.int("axis", -1), x.type.rank)
+    return rms_norm(s, x, s.input(1), range(axis, x.type.rank), s.float("epsilon", 1e-5))
+
+
+@lowers("SimplifiedLayerNormalization")
+def simplified_layer_normalization(s: Site) -> Value:
+    return rms_normalization(s)
+
+
+@lowers("SimplifiedLayerNormalization", domain=MICROSOFT)
+def contrib_simplified_layer_normalization(s: Site) -> Value:
+    return rms_normalization(s)
+
+
+@lowers("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
+def skip_layer_normalization(s: Site) -> list[Value | None]:
+    """The norm of x + skip (+ bias); output 3 is that sum."""
+    total = s.op_("add", s.input(0), s.input(1))
+    simplified = s.op.startswith("SkipSimplified")
+    extra = s.optional(3 if simplified else 4)
+    if extra is not None:
+        total = s.op_("add", total, extra)
+    epsilon = s.float("epsilon", 1e-12)
+    last = total.type.rank - 1
+    if s.wants(1) or s.wants(2):
+        raise NotSupported("its mean and deviation outputs are not supported")
+    if simplified:
+        out = rms_norm(s, total, s.input(2), [last], epsilon)
+    else:
+        beta = s.optional(3)
+        operands = [total, s.input(2)] if beta is None else [total, s.input(2), beta]
+        out = s.emit("layer_norm", operands, axis=last, epsilon=epsilon)
+    return [out, None, None, total]
+
+
+@lowers("LpNormalization")
+def lp_normalization(s: Site) -> Value:
+    x, p = s.input(0), s.int("p", 2)
+    axis = s.axis(s.int("axis", -1), x.type.rank)
+    if p == 1:
+        norm = s.reduce("sum", s.op_("abs", x), [axis])
+    elif p == 2:
+        norm = s.op_("sqrt", s.reduce("sum", s.op_("mul", x, x), [axis]))
+    else:
+        raise ValueError(f"p is {p}, neither 1 nor 2")
+    # a vector of zeros stays one
+    return s.op_("div", x, s.op_("where", s.op_("eq", norm, 0.0), 1.0, norm))
+
+
+@lowers("MeanVarianceNormalization")
+def mean_variance_normalization(s: Site) -> Value:
+    x = s.input(0)
+    axes = s.axes(s.ints("axes", [0, 2, 3]), x.type.rank)
+    centred = s.op_("sub", x, s.reduce("mean", x, axes))
+    variance = s.reduce("mean", s.op_("mul", centred, centred), axes)
+    return s.op_("div", centred, s.op_("add", s.op_("sqrt", variance), 1e-9))
+
+
+@lowers("LRN")
+def local_response_normalization(s: Site) -> Value:
+    """x / (bias + alpha / size * sum of squares over neighbouring channels) ^ beta."""
+    x, size = s.input(0), s.int("size")
+    rank = x.type.rank
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    pads = [0] * (2 * rank)
+    pads[1], pads[rank + 1] = before, after
+    square = s.emit(
+        "pad", [s.op_("mul", x, x), s.scalar(0, x.dtype)], pads=tuple(pads), mode="constant"
+    )
+    total = s.slice(square, 1, 0, x.shape[1])
+    for offset in range(1, size):
+        total = s.op_("add", total, s.slice(square, 1, offset, offset + x.shape[1]))
+    scaled = s.op_("mul", total, s.float("alpha", 1e-4) / size)
+    base = s.op_("add", scaled, s.float("bias", 1.0))
+    return s.op_("div", x, s.op_("pow", base, s.float("beta", 0.75)))

@@ -1,0 +1,189 @@
+"""Quantisation: linear, per tensor, per axis or per block, and the integer operators."""
+
+from __future__ import annotations
+
+from ....compiler.ir import DType, Value, ceildiv
+from ..site import NotSupported, Site
+from ..table import MICROSOFT, lowers
+from .matmul import matmul
+from .nn import convolve
+
+_RANGE = {
+    DType.U8: (0, 255),
+    DType.I8: (-128, 127),
+    DType.U16: (0, 65535),
+    DType.I16: (-32768, 32767),
+}
+
+
+def aligned(s: Site, parameter: Value, x: Value) -> Value:
+    """A scale or zero point shaped to broadcast to x: per tensor, per axis or per block."""
+    rank = x.type.rank
+    if parameter.type.rank == 0 or parameter.type.elements == 1:
+        return s.reshape(parameter, ())
+    axis = s.axis(s.int("axis", 1), rank)
+    if parameter.type.rank == 1:
+        return s.reshape(parameter, [parameter.shape[0] if a == axis else 1 for a in range(rank)])
+    block = s.int("block_size", 0)
+    if parameter.type.rank != rank or block < 1:
+        raise ValueError(f"a scale {parameter.type} does not fit {x.type}")
+    blocks = parameter.shape[axis]
+    spread = s.reshape(parameter, (*parameter.shape[: axis + 1], 1, *parameter.shape[axis + 1 :]))
+    wide = s.expand(spread, (*parameter.shape[: axis + 1], block, *parameter.shape[axis + 1 :]))
+    flat = s.reshape(wide, (*parameter.shape[:axis], blocks * block, *parameter.shape[axis + 1 :]))
+    if ceildiv(x.shape[axis], block) != blocks:
+        raise ValueError(f"{blocks} blocks of {block} for an axis of {x.shape[axis]}")
+    return s.slice(flat, axis, 0, x.shape[axis])
+
+
+def dequantize(s: Site, x: Value, scale: Value, zero: Value | None) -> Value:
+    """(x - zero) * scale, in the type of the scale."""
+    small = x.dtype in _RANGE and scale.dtype in (DType.F32, DType.F64)
+    if zero is not None and not (zero.data is not None and not zero.data.any()):
+        # the difference of small integers is exact in f32; others are subtracted as integers
+        if small:
+            wide = s.op_("sub", s.cast(x, scale.dtype), s.cast(zero, scale.dtype))
+        else:
+            wide = s.cast(s.op_("sub", s.cast(x, DType.I32), s.cast(zero, DType.I32)), scale.dtype)
+    else:
+        wide = s.cast(x, scale.dtype)
+    return s.op_("mul", wide, scale)
+
+
+def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
+    """round(x / scale) + zero, saturated."""
+    if dtype not in _RANGE:
+        raise NotSupported(f"quantising to {dtype} is not supported")
+    wide = s.cast(x, DType.F32) if x.dtype is not DType.F64 else x
+    steps = s.op_("round", s.op_("div", wide, s.cast(scale, wide.dtype)))
+    if zero is not None and not (zero.data is not None and not zero.data.any()):
+        steps = s.op_("add", steps, s.cast(zero, wide.dtype))
+    low, high = _RANGE[dtype]
+    return s.cast(s.op_("min", s.op_("max", steps, float(low)), float(high)), dtype)
+
+
+@lowers("DequantizeLinear")
+def dequantize_linear(s: Site) -> Value:
+    x, scale, zero = s.input(0), s.input(1), s.optional(2)
+    out = dequantize(s, x, aligned(s, scale, x), None if zero is None else aligned(s, zero, x))
+    return s.cast(out, s.dtype("output_dtype")) if s.int("output_dtype", 0) else out
+
+
+@lowers("QuantizeLinear")
+def quantize_linear(s: Site) -> Value:
+    x, scale, zero = s.input(0), s.input(1), s.optional(2)
+    dtype = DType.U8
+    if zero is not None:
+        dtype = zero.dtype
+        if zero in s.importer.narrow:
+            raise NotSupported("quantising to 4 bits is not supported")
+    elif s.int("output_dtype", 0):
+        if s.int("output_dtype") in (21, 22):
+            raise NotSupported("quantising to 4 bits is not supported")
+        dtype = s.dtype("output_dtype")
+    aligned_zero = None if zero is None else aligned(s, zero, x)
+    return quantize(s, x, aligned(s, scale, x), aligned_zero, dtype)
+
+
+@lowers("DynamicQuantizeLinear")
+def dynamic_quantize_linear(s: Site) -> list[Value]:
+    """To u8 by the range of the data, which is widened to hold 0 (the standard's function)."""
+    return list(dynamic_u8(s, s.input(0)))
+
+
+def dynamic_u8(s: Site, x: Value) -> tuple[Value, Value, Value]:
+    """x as u8, its scale and zero point."""
+    axes = range(x.type.rank)
+    low = s.op_("min", s.reduce("min", x, axes, False), 0.0)
+    high = s.op_("max", s.reduce("max", x, axes, False), 0.0)
+    scale = s.op_("div", s.op_("sub", high, low), 255.0)
+    safe = s.op_("where", s.op_("eq", scale, 0.0), 1.0, scale)
+    point = s.op_("round", s.op_("div", s.op_("neg", low), safe))
+    zero = s.cast(s.op_("min", s.op_("max", point, 0.0), 255.0), DType.U8)
+    return quantize(s, x, safe, zero, DType.U8), scale, zero
+
+
+def _wide(s: Site, x: Value, zero: Value, axis: int) -> Value:
+    """x - zero as i32: products of small integers add up exactly."""
+    wide, offset = s.cast(x, DType.I32), s.cast(zero, DType.I32)
+    if offset.type.elements == 1:
+        offset = s.reshape(offset, ())
+    elif offset.type.rank == 1:
+        shape = [offset.shape[0] if a == axis else 1 for a in range(x.type.rank)]
+        offset = s.reshape(offset, shape)
+    return s.op_("sub", wide, offset)
+
+
+def _requantize(s: Site, total: Value, scale: Value, y_scale: Value, zero: Value) -> Value:
+    factor = s.op_("div", scale, s.reshape(y_scale, ()))
+    real = s.op_("mul", s.cast(total, DType.F32), factor)
+    one = s.scalar(1.0, DType.F32)
+    return quantize(s, real, one, s.reshape(zero, ()), zero.dtype)
+
+
+@lowers("QLinearConv")
+def qlinear_conv(s: Site) -> Value:
+    x, w = s.input(0), s.input(3)
+    left, right = _wide(s, x, s.input(2), 1), _wide(s, w, s.input(5), 0)
+    total = convolve(s, left, right, s.optional(8))
+    w_scale = s.input(4)
+    if w_scale.type.elements != 1:
+        rank = x.type.rank
+        w_scale = s.reshape(w_scale, [w_scale.type.elements if a == 1 else 1 for a in range(rank)])
+    else:
+        w_scale = s.reshape(w_scale, ())
+    scale = s.op_("mul", w_scale, s.reshape(s.input(1), ()))
+    return _requantize(s, total, scale, s.input(6), s.input(7))
+
+
+@lowers("QLinearMatMul")
+def qlinear_matmul(s: Site) -> Value:
+    a, b = s.input(0), s.input(3)
+    left = _wide(s, a, s.input(2), a.type.rank - 2)
+    right = _wide(s, b, s.input(5), b.type.rank - 1)
+    total = matmul(s, left, right)
+    a_scale, b_scale = s.input(1), s.input(4)
+    a_scale = s.reshape(a_scale, () if a_scale.type.elements == 1 else (*a_scale.shape, 1))
+    b_scale = s.reshape(b_scale, () if b_scale.type.elements == 1 else b_scale.shape)
+    scale = s.op_("mul", s.cast(a_scale, DType.F32), s.cast(b_scale, DType.F32))
+    return _requantize(s, total, scale, s.cast(s.input(6), DType.F32), s.input(7))
+
+
+@lowers("QuantizeLinear", domain=MICROSOFT)
+def contrib_quantize_linear(s: Site) -> Value:
+    return quantize_linear(s)
+
+
+@lowers("DequantizeLinear", domain=MICROSOFT)
+def contrib_dequantize_linear(s: Site) -> Value:
+    return dequantize_linear(s)
+
+
+@lowers("QLinearAdd", "QLinearMul", domain=MICROSOFT)
+def qlinear_binary(s: Site) -> Value:
+    a = dequantize(s, s.input(0), s.input(1), s.optional(2))
+    b = dequantize(s, s.input(3), s.input(4), s.optional(5))
+    real = s.op_("add" if s.op == "QLinearAdd" else "mul", a, b)
+    return quantize(s, real, s.input(6), s.optional(7), s.input(0).dtype)
+
+
+@lowers("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul(s: Site) -> Value:
+    quantized, scale, zero = dynamic_u8(s, s.input(0))
+    b, b_zero = s.input(1), s.optional(3)
+    left = _wide(s, quantized, zero, 0)
+    offset = s.scalar(0, b.dtype) if b_zero is None else b_zero
+    total = matmul(s, left, _wide(s, b, offset, b.type.rank - 1))
+    real = s.op_("mul", s.cast(total, DType.F32), s.op_("mul", scale, s.input(2)))
+    return real if s.optional(4) is None else s.op_("add", real, s.input(4))
+
+
+@lowers("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_integer_to_float(s: Site) -> Value:
+    a, b = s.input(0), s.input(1)
+    a_zero, b_zero = s.optional(4), s.optional(5)
+    left = _wide(s, a, a_zero or s.scalar(0, a.dtype), a.type.rank - 2)
+    right = _wide(s, b, b_zero or s.scalar(0, b.dtype), b.type.rank - 1)
+    total = s.cast(matmul(s, left, right), DType.F32)
+    real = s.op_("mul", total, s.op_("mul", s.input(2), s.input(3)))
+    return real if s.optional(6) is None else s.op_("add", real, s.input(6))

@@ -1,0 +1,234 @@
+"""LSTM, GRU and RNN: one matmul for the inputs of all steps, then a scan over the steps.
+
+Gate orders and equations are those of the ONNX standard: LSTM i o f c, GRU z r h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ....compiler.ir import Dim, DType, Graph, TensorType, Value
+from ..site import Site
+from ..table import lowers
+from .activations import by_name, parameters
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+Activation = Callable[[Value], Value]
+Step = Callable[["Cell", Value, list[Value]], list[Value]]
+
+
+@dataclass
+class Cell:
+    """The weights of one direction: recurrent [hidden, gates * hidden] and what steps need."""
+
+    site: Site
+    hidden: int
+    recurrent: Value
+    activations: list[Activation]
+    peepholes: list[Value]  # LSTM: of the gates i, o, f; [hidden] each
+    recurrent_bias: Value | None  # GRU with linear_before_reset: of gate h
+
+    def gate(self, gates: Value, index: int) -> Value:
+        """Columns of one gate."""
+        start = index * self.hidden
+        return self.site.slice(gates, 1, start, start + self.hidden)
+
+
+@lowers("LSTM", "GRU", "RNN")
+def recurrent(s: Site) -> list[Value]:
+    x, w, r = s.input(0), s.input(1), s.input(2)
+    hidden, gates = s.int("hidden_size"), _GATES[s.op]
+    direction = s.text("direction", "forward")
+    if direction not in ("forward", "reverse", "bidirectional"):
+        raise ValueError(f"direction '{direction}' does not exist")
+    count = 2 if direction == "bidirectional" else 1
+    if x.type.rank != 3:
+        raise ValueError(f"the input {x.type} does not have 3 dimensions")
+    if w.shape[:2] != (count, gates * hidden) or r.shape != (count, gates * hidden, hidden):
+        raise ValueError(f"W {w.type} or R {r.type} do not fit hidden_size {hidden}")
+    batch_first = bool(s.int("layout", 0))
+    x = s.transpose(x, (1, 0, 2)) if batch_first else x
+    sequences, finals = [], []
+    for index in range(count):
+        backward = direction == "reverse" or index == 1
+        states = _initial(s, x.shape[1], index, hidden, batch_first)
+        stacked, last = _direction(s, x, index, states, backward)
+        sequences.append(s.reshape(stacked, (x.shape[0], 1, x.shape[1], hidden)))
+        finals.append([s.reshape(v, (1, x.shape[1], hidden)) for v in last])
+    y = s.emit("concat", sequences, axis=1)
+    ends = [s.emit("concat", list(parts), axis=0) for parts in zip(*finals, strict=True)]
+    if batch_first:
+        y = s.transpose(y, (2, 0, 1, 3))
+        ends = [s.transpose(value, (1, 0, 2)) for value in ends]
+    return [y, *ends]
+
+
+def _initial(s: Site, batch: Dim, index: int, hidden: int, batch_first: bool) -> list[Value]:
+    """The states before the first step, [batch, hidden] each."""
+    states = []
+    for place in (5, 6) if s.op == "LSTM" else (5,):
+        given = s.optional(place)
+        if given is None:
+            zero = s.scalar(0, s.input(0).dtype)
+            states.append(s.expand(zero, (batch, hidden)))
+        else:
+            given = s.transpose(given, (1, 0, 2)) if batch_first else given
+            states.append(s.reshape(s.take(given, 0, index), (batch, hidden)))
+    return states
+
+
+def _direction(
+    s: Site, x: Value, index: int, states: list[Value], backward: bool
+) -> tuple[Value, list[Value]]:
+    """All outputs [steps, batch, hidden] and the last states of one direction."""
+    hidden, gates = s.int("hidden_size"), _GATES[s.op]
+    weights = s.transpose(s.take(s.input(1), 0, index), (1, 0))
+    bias = s.optional(3)
+    inputs = s.emit("matmul", [x, weights])
+    recurrent_bias = None
+    if bias is not None:
+        row = s.take(bias, 0, index)
+        mine = s.slice(row, 0, 0, gates * hidden)
+        theirs = s.slice(row, 0, gates * hidden, 2 * gates * hidden)
+        if s.op == "GRU" and s.int("linear_before_reset", 0):
+            recurrent_bias = s.slice(theirs, 0, 2 * hidden, 3 * hidden)
+            zero = s.expand(s.scalar(0, row.dtype), (hidden,))
+            theirs = s.emit("concat", [s.slice(theirs, 0, 0, 2 * hidden), zero], axis=0)
+        inputs = s.op_("add", inputs, s.op_("add", mine, theirs))
+    peepholes = []
+    if s.op == "LSTM" and s.optional(7) is not None:
+        row = s.take(s.input(7), 0, index)
+        peepholes = [s.slice(row, 0, i * hidden, (i + 1) * hidden) for i in range(3)]
+    cell = Cell(
+        s,
+        hidden,
+        s.transpose(s.take(s.input(2), 0, index), (1, 0)),
+        _activations(s, index),
+        peepholes,
+        recurrent_bias,
+    )
+    step = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}[s.op]
+    return _run(s, cell, step, inputs, states, backward)
+
+
+def _activations(s: Site, index: int) -> list[Activation]:
+    """The direction's activation functions, with the clipping of their inputs."""
+    defaults = _DEFAULTS[s.op]
+    names = s.texts("activations", defaults * (index + 1))
+    alphas, betas = iter(s.floats("activation_alpha", [])), iter(s.floats("activation_beta", []))
+    if len(names) < len(defaults) * (index + 1):
+        raise ValueError(f"{len(names)} activations are too few")
+    limit = s.float("clip", 0.0)
+    chosen: list[Activation] = []
+    for name in names[: len(defaults) * (index + 1)]:
+        wanted = parameters(name)
+        values = [
+            next(source, default) for source, default in zip((alphas, betas), wanted, strict=False)
+        ]
+
+        def activation(x: Value, name: str = name, values: Sequence[float] = values) -> Value:
+            if limit > 0:
+                x = s.op_("min", s.op_("max", x, -limit), limit)
+            return by_name(s, name, x, values)
+
+        chosen.append(activation)
+    return chosen[-len(defaults) :]
+
+
+def _run(
+    s: Site, cell: Cell, step: Step, inputs: Value, states: list[Value], backward: bool
+) -> tuple[Value, list[Value]]:
+    trip = inputs.shape[0]
+    lengths = s.optional(4)
+    if trip == 1 and lengths is None:
+        after = step(cell, s.take(inputs, 0, 0), states)
+        return s.reshape(after[0], (1, *after[0].shape)), after
+    scanned = [inputs] if lengths is None else [inputs, s.iota((trip,), 0, DType.I64)]
+    inner = [Value(value.type) for value in states]
+    inner += [Value(TensorType(v.dtype, v.shape[1:])) for v in scanned]
+    s.emitter.enter()
+    after = step(cell, inner[len(states)], inner[: len(states)])
+    output = after[0]
+    if lengths is not None:
+        column = s.reshape(s.cast(lengths, DType.I64), (inputs.shape[1], 1))
+        alive = s.op_("lt", inner[-1], column)
+        output = s.op_("where", alive, after[0], 0)
+        after = [
+            s.op_("where", alive, new, old)
+            for new, old in zip(after, inner[: len(states)], strict=True)
+        ]
+    nodes, _ = s.emitter.leave()
+    region = Graph(inner, [*after, output], nodes, f"{s.op.lower()}_step")
+    results = s.emitter.emit_node(
+        "scan",
+        [*states, *scanned],
+        {
+            "num_state": len(states),
+            "reverse_in": (backward,) * len(scanned),
+            "reverse_out": (backward,),
+            "trip": trip,
+        },
+        regions=[region],
+    )
+    return results[-1], results[:-1]
+
+
+def _lstm(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
+    s, (h, c) = cell.site, states
+    f, g, out = cell.activations
+    gates = s.op_("add", inputs, s.emit("matmul", [h, cell.recurrent]))
+    i_in, o_in, f_in, c_in = (cell.gate(gates, index) for index in range(4))
+    if cell.peepholes:
+        i_in = s.op_("add", i_in, s.op_("mul", cell.peepholes[0], c))
+        f_in = s.op_("add", f_in, s.op_("mul", cell.peepholes[2], c))
+    i = f(i_in)
+    forget = s.op_("sub", 1.0, i) if s.int("input_forget", 0) else f(f_in)
+    after = s.op_("add", s.op_("mul", forget, c), s.op_("mul", i, g(c_in)))
+    if cell.peepholes:
+        o_in = s.op_("add", o_in, s.op_("mul", cell.peepholes[1], after))
+    return [s.op_("mul", f(o_in), out(after)), after]
+
+
+def _gru(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
+    s, h, hidden = cell.site, states[0], cell.hidden
+    f, g = cell.activations
+    both = s.slice(cell.recurrent, 1, 0, 2 * hidden)
+    last = s.slice(cell.recurrent, 1, 2 * hidden, 3 * hidden)
+    gates = s.op_("add", s.slice(inputs, 1, 0, 2 * hidden), s.emit("matmul", [h, both]))
+    z, r = f(cell.gate(gates, 0)), f(cell.gate(gates, 1))
+    if s.int("linear_before_reset", 0):
+        linear = s.emit("matmul", [h, last])
+        if cell.recurrent_bias is not None:
+            linear = s.op_("add", linear, cell.recurrent_bias)
+        linear = s.op_("mul", r, linear)
+    else:
+        linear = s.emit("matmul", [s.op_("mul", r, h), last])
+    new = g(s.op_("add", cell.gate(inputs, 2), linear))
+    kept = s.op_("mul", z, h)
+    return [s.op_("add", s.op_("mul", s.op_("sub", 1.0, z), new), kept)]
+
+
+def _rnn(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
+    s = cell.site
+    total = s.op_("add", inputs, s.emit("matmul", [states[0], cell.recurrent]))
+    return [cell.activations[0](total)]
+
+
+@lowers("ReverseSequence")
+def reverse_sequence(s: Site) -> Value:
+    """Element t of a sequence of length n goes to n - 1 - t; what is behind n stays."""
+    x, lengths = s.input(0), s.input(1)
+    time, batch = s.int("time_axis", 0), s.int("batch_axis", 1)
+    if {time, batch} != {0, 1} or x.type.rank < 2:
+        raise ValueError(f"time axis {time} and batch axis {batch} must be 0 and 1")
+    rank = x.type.rank
+    row = (x.shape[0], 1) if time == 0 else (1, x.shape[1])
+    steps = s.iota(row, time, DType.I64)
+    line = (1, x.shape[1]) if time == 0 else (x.shape[0], 1)
+    ends = s.reshape(s.cast(lengths, DType.I64), line)
+    mirrored = s.op_("sub", s.op_("sub", ends, 1), steps)
+    places = s.op_("where", s.op_("lt", steps, ends), mirrored, steps)
+    wide = s.reshape(places, (*x.shape[:2], *(1,) * (rank - 2)))
+    return s.emit("gather_elements", [x, s.expand(wide, x.shape)], axis=time)

@@ -1,0 +1,344 @@
+"""Resize and Upsample, one axis at a time: gathers, or a matrix where antialiasing needs one.
+
+Coordinates are computed in f32 in the order of ONNX Runtime's implementation, so that a sample
+which falls between two elements falls to the same side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ....compiler.ir import Dim, DType, Value, ceildiv, constant
+from ....compiler.ir.dims import floordiv, product
+from ..site import NotSupported, Site
+from ..table import lowers
+
+_F = DType.F32
+_MODES = ("nearest", "linear", "cubic")
+
+
+@dataclass
+class Line:
+    """One axis to resize: sizes, scale (f32 scalar), and the crop of tf_crop_and_resize."""
+
+    axis: int
+    size: Dim
+    out: Dim
+    scale: Value
+    crop: tuple[Value, Value] | None = None
+
+
+@lowers("Upsample")
+def upsample(s: Site) -> Value:
+    x = s.input(0)
+    scales = constant(np.array(s.floats("scales"), np.float32)) if s.opset < 9 else s.input(1)
+    return _resize(s, x, _scaled(s, x, scales, list(range(x.type.rank))), "asymmetric", "floor")
+
+
+@lowers("Resize")
+def resize(s: Site) -> Value:
+    x = s.input(0)
+    if s.opset < 11:
+        lines = _scaled(s, x, s.input(1), list(range(x.type.rank)))
+        return _resize(s, x, lines, "asymmetric", "floor")
+    axes = list(range(x.type.rank))
+    if s.has("axes"):
+        axes = s.axes(s.ints("axes"), x.type.rank)
+    scales, sizes = s.optional(2), s.optional(3)
+    if scales is not None and scales.type.elements != 0:
+        lines = _scaled(s, x, scales, axes)
+    elif sizes is not None:
+        lines = _sized(s, x, sizes, axes)
+    else:
+        raise ValueError("neither scales nor sizes are given")
+    mode = s.text("coordinate_transformation_mode", "half_pixel")
+    if mode == "tf_crop_and_resize":
+        roi = s.cast(s.input(1), _F)
+        count = len(axes)
+        for line in lines:
+            place = axes.index(line.axis)
+            line.crop = (s.take(roi, 0, place), s.take(roi, 0, count + place))
+    return _resize(s, x, lines, mode, s.text("nearest_mode", "round_prefer_floor"))
+
+
+def elements_of(s: Site, vector: Value) -> list[Value]:
+    """The elements of a vector as scalars; those that a concat put there as constants stay so."""
+    node = vector.producer
+    if node is not None and node.op == "concat":
+        return [item for part in node.inputs for item in elements_of(s, part)]
+    size = vector.shape[0]
+    if not isinstance(size, int):
+        raise ValueError(f"{vector.type} is not a vector of known length")
+    return [s.take(vector, 0, index) for index in range(size)]
+
+
+def _scaled(s: Site, x: Value, scales: Value, axes: list[int]) -> list[Line]:
+    parts = elements_of(s, s.cast(scales, _F))
+    if len(parts) != len(axes):
+        raise ValueError(f"{len(parts)} scales for {len(axes)} axes")
+    return [
+        Line(axis, x.shape[axis], _scaled_size(s, x.shape[axis], scale), scale)
+        for axis, scale in zip(axes, parts, strict=True)
+    ]
+
+
+def _scaled_size(s: Site, size: Dim, scale: Value) -> Dim:
+    """floor(size * scale) in f32."""
+    if scale.data is not None:
+        factor = float(scale.data)
+        if not 0 < factor < 1e9:
+            raise ValueError(f"a scale is {factor}")
+        if isinstance(size, int):
+            return int(np.float32(size) * np.float32(factor))
+        if factor.is_integer():
+            return size * int(factor)
+        if (1 / factor).is_integer():
+            return floordiv(size, int(1 / factor))
+    real = s.op_("mul", s.cast(_dim(s, size), _F), scale)
+    whole = s.cast(s.op_("floor", real), DType.I64)
+    return s.dims(s.reshape(whole, (1,)))[0]
+
+
+def _dim(s: Site, dim: Dim) -> Value:
+    return s.reshape(s.emitter.virtual([dim]), ())
+
+
+def _sized(s: Site, x: Value, sizes: Value, axes: list[int]) -> list[Line]:
+    wanted = s.dims(sizes)
+    if len(wanted) != len(axes):
+        raise ValueError(f"{len(wanted)} sizes for {len(axes)} axes")
+    if any(isinstance(size, int) and size < 1 for size in wanted):
+        raise ValueError(f"the sizes {list(map(str, wanted))} are not positive")
+    policy = s.text("keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch":
+        return _same_ratio(s, x, wanted, axes, policy)
+    lines = []
+    for axis, out in zip(axes, wanted, strict=True):
+        size = x.shape[axis]
+        ratio = s.op_("div", s.cast(_dim(s, out), _F), s.cast(_dim(s, size), _F))
+        lines.append(Line(axis, size, out, ratio))
+    return lines
+
+
+def _same_ratio(
+    s: Site, x: Value, wanted: tuple[Dim, ...], axes: list[int], policy: str
+) -> list[Line]:
+    sizes = [x.shape[axis] for axis in axes]
+    if any(not isinstance(dim, int) for dim in (*sizes, *wanted)):
+        raise NotSupported(f"{policy} needs sizes that are known", "pin the input shapes")
+    ratios = [np.float32(out) / np.float32(n) for out, n in zip(wanted, sizes, strict=True)]  # type: ignore[arg-type]
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    return [
+        Line(axis, n, int(np.floor(ratio * n + np.float32(0.5))), s.scalar(ratio, _F))
+        for axis, n in zip(axes, sizes, strict=True)
+    ]
+
+
+def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> Value:
+    kind = s.text("mode", "nearest")
+    kind = {"bilinear": "linear"}.get(kind, kind)
+    if kind not in _MODES:
+        raise ValueError(f"mode '{kind}' does not exist")
+    lines = [line for line in lines if not _unchanged(line)]
+    if not lines:
+        return x
+    antialias = bool(s.int("antialias", 0)) and kind != "nearest"
+    if kind == "nearest":
+        for line in lines:
+            x = _nearest(s, x, line, mode, rounding)
+        return x
+    dtype = x.dtype
+    wide = x if dtype is DType.F64 else s.cast(x, _F)
+    # the last axis first, as ONNX Runtime does: it rounds between the axes of integer pictures
+    for line in reversed(lines):
+        if antialias:
+            wide = _antialiased(s, wide, line, mode, kind)
+            wide = wide if dtype.is_float else _integer(s, wide, dtype)
+        elif kind == "linear":
+            wide = _linear(s, wide, line, mode)
+        else:
+            wide = _cubic(s, wide, line, mode)
+    return s.cast(wide, dtype)
+
+
+def _unchanged(line: Line) -> bool:
+    one = line.scale.data is not None and float(line.scale.data) == 1.0
+    return line.crop is None and line.size == line.out and (one or line.scale.data is None)
+
+
+def _integer(s: Site, x: Value, dtype: DType) -> Value:
+    """Rounded half up and saturated, still in floating point."""
+    info = np.iinfo(dtype.numpy)
+    whole = s.op_("floor", s.op_("add", x, 0.5))
+    return s.op_("min", s.op_("max", whole, float(info.min)), float(info.max))
+
+
+def coordinates(s: Site, line: Line, mode: str) -> Value:
+    """Where the output elements lie on the input axis: f32[out]."""
+    at = s.iota((line.out,), 0, _F)
+    half = s.op_("sub", s.op_("div", s.op_("add", at, 0.5), line.scale), 0.5)
+    size, out = (s.cast(_dim(s, dim), _F) for dim in (line.size, line.out))
+    several = s.op_("gt", out, 1.0)
+    if mode == "half_pixel":
+        return half
+    if mode == "pytorch_half_pixel":
+        return s.op_("where", several, half, 0.0)
+    if mode == "asymmetric":
+        return s.op_("div", at, line.scale)
+    if mode == "tf_half_pixel_for_nn":
+        return s.op_("div", s.op_("add", at, 0.5), line.scale)
+    steps = s.op_("max", s.op_("sub", out, 1.0), 1.0)
+    last = s.op_("sub", size, 1.0)
+    if mode == "align_corners":
+        return s.op_("where", several, s.op_("div", s.op_("mul", at, last), steps), 0.0)
+    if mode == "half_pixel_symmetric":
+        adjusted = s.op_("div", out, s.op_("mul", line.scale, size))
+        offset = s.op_("mul", s.op_("div", size, 2.0), s.op_("sub", 1.0, adjusted))
+        return s.op_("add", offset, half)
+    if mode == "tf_crop_and_resize" and line.crop is not None:
+        start, end = line.crop
+        span = s.op_("mul", s.op_("sub", end, start), last)
+        many = s.op_("add", s.op_("mul", start, last), s.op_("div", s.op_("mul", at, span), steps))
+        one = s.op_("mul", s.op_("mul", s.op_("add", start, end), 0.5), last)
+        return s.op_("where", several, many, one)
+    raise ValueError(f"coordinate_transformation_mode '{mode}' does not exist")
+
+
+def _outside(s: Site, x: Value, line: Line, where: Value, mode: str) -> Value:
+    """tf_crop_and_resize: the extrapolation value for samples that are outside of the input."""
+    if mode != "tf_crop_and_resize":
+        return x
+    last = s.cast(_dim(s, line.size - 1), _F)
+    out = s.op_("or", s.op_("lt", where, 0.0), s.op_("gt", where, last))
+    fill = s.scalar(s.float("extrapolation_value", 0.0), x.dtype)
+    return s.op_("where", _along(s, out, line.axis, x.type.rank), fill, x)
+
+
+def _along(s: Site, vector: Value, axis: int, rank: int) -> Value:
+    shape: list[Dim] = [1] * rank
+    shape[axis] = vector.shape[0]
+    return s.reshape(vector, shape)
+
+
+def _position(s: Site, real: Value, line: Line) -> Value:
+    """Whole coordinates as indices that are inside of the axis."""
+    last = s.cast(_dim(s, line.size - 1), _F)
+    return s.cast(s.op_("min", s.op_("max", real, 0.0), last), DType.I64)
+
+
+def _nearest(s: Site, x: Value, line: Line, mode: str, rounding: str) -> Value:
+    where = coordinates(s, line, mode)
+    if rounding == "round_prefer_floor":
+        whole = s.op_("ceil", s.op_("sub", where, 0.5))
+    elif rounding == "round_prefer_ceil":
+        whole = s.op_("floor", s.op_("add", where, 0.5))
+    elif rounding in ("floor", "ceil"):
+        whole = s.op_(rounding, where)
+    else:
+        raise ValueError(f"nearest_mode '{rounding}' does not exist")
+    out = s.emit("gather", [x, _position(s, whole, line)], axis=line.axis)
+    return _outside(s, out, line, where, mode)
+
+
+def _linear(s: Site, x: Value, line: Line, mode: str) -> Value:
+    where = coordinates(s, line, mode)
+    last = s.cast(_dim(s, line.size - 1), _F)
+    inside = s.op_("min", s.op_("max", where, 0.0), last)
+    low = s.op_("floor", inside)
+    weight = s.cast(_along(s, s.op_("sub", inside, low), line.axis, x.type.rank), x.dtype)
+    first = s.emit("gather", [x, _position(s, low, line)], axis=line.axis)
+    second = s.emit("gather", [x, _position(s, s.op_("add", low, 1.0), line)], axis=line.axis)
+    kept = s.op_("mul", first, s.op_("sub", 1.0, weight))
+    out = s.op_("add", kept, s.op_("mul", second, weight))
+    return _outside(s, out, line, where, mode)
+
+
+def _cubic_filter(s: Site, distance: Value, a: float) -> Value:
+    """Keys' cubic convolution kernel of |distance| with parameter a; 0 from 2 on."""
+    d = s.op_("abs", distance)
+    near = s.op_(
+        "sub", s.op_("mul", s.op_("mul", d, d), s.op_("sub", s.op_("mul", d, a + 2), a + 3)), -1.0
+    )
+    far = s.op_(
+        "sub", s.op_("mul", s.op_("sub", d, 5.0), s.op_("mul", d, d)), s.op_("mul", d, -8.0)
+    )
+    far = s.op_("mul", s.op_("sub", far, 4.0), a)
+    outer = s.op_("where", s.op_("lt", d, 2.0), far, 0.0)
+    return s.op_("where", s.op_("le", d, 1.0), near, outer)
+
+
+def _cubic(s: Site, x: Value, line: Line, mode: str) -> Value:
+    where = coordinates(s, line, mode)
+    low = s.op_("floor", where)
+    a = s.float("cubic_coeff_a", -0.75)
+    last = s.cast(_dim(s, line.size - 1), _F)
+    places = [s.op_("add", low, float(offset)) for offset in (-1, 0, 1, 2)]
+    weights = [_cubic_filter(s, s.op_("sub", where, place), a) for place in places]
+    if s.int("exclude_outside", 0):
+        for i, place in enumerate(places):
+            inside = s.op_("and", s.op_("ge", place, 0.0), s.op_("le", place, last))
+            weights[i] = s.op_("where", inside, weights[i], 0.0)
+        total = weights[0]
+        for weight in weights[1:]:
+            total = s.op_("add", total, weight)
+        weights = [s.op_("div", weight, total) for weight in weights]
+    out: Value | None = None
+    for place, weight in zip(places, weights, strict=True):
+        tap = s.emit("gather", [x, _position(s, place, line)], axis=line.axis)
+        factor = s.cast(_along(s, weight, line.axis, x.type.rank), x.dtype)
+        term = s.op_("mul", tap, factor)
+        out = term if out is None else s.op_("add", out, term)
+    assert out is not None
+    return _outside(s, out, line, where, mode)
+
+
+def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
+    matrix = s.cast(_filter_matrix(s, line, mode, kind), x.dtype)
+    before, after = x.shape[: line.axis], x.shape[line.axis + 1 :]
+    if line.axis == x.type.rank - 1:
+        flat = s.reshape(x, (product(before), line.size))
+        out = s.emit("matmul", [flat, s.transpose(matrix, (1, 0))])
+    else:
+        flat = s.reshape(x, (product(before), line.size, product(after)))
+        out = s.emit("matmul", [matrix, flat])
+    return s.reshape(out, (*before, line.out, *after))
+
+
+def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
+    """Interpolation weights f32[out, size].
+
+    The filter is widened by the shrinking factor. What it weighs outside of the axis counts for
+    the border elements, unless exclude_outside.
+    """
+    reach = 1.0 if kind == "linear" else 2.0
+    shrink = s.op_("max", s.op_("div", 1.0, line.scale), 1.0)
+    centre = s.reshape(coordinates(s, line, mode), (line.out, 1))
+    if s.int("exclude_outside", 0):
+        margin: Dim = 0
+    elif line.scale.data is not None:
+        margin = int(np.ceil(reach * max(1.0, 1.0 / float(line.scale.data)))) + 1
+    elif isinstance(line.size, int) and isinstance(line.out, int):
+        margin = int(reach) * ceildiv(line.size, line.out) + 1  # type: ignore[operator]
+    else:
+        whole = s.op_("add", s.op_("ceil", s.op_("mul", shrink, reach)), 1.0)
+        margin = s.dims(s.reshape(s.cast(whole, DType.I64), (1,)))[0]
+    columns = line.size + 2 * margin
+    first = s.cast(_dim(s, margin), _F)
+    place = s.op_("sub", s.iota((1, columns), 1, _F), first)
+    distance = s.op_("div", s.op_("sub", place, centre), shrink)
+    if kind == "linear":
+        weights = s.op_("max", s.op_("sub", 1.0, s.op_("abs", distance)), 0.0)
+    else:
+        weights = _cubic_filter(s, distance, s.float("cubic_coeff_a", -0.75))
+    weights = s.op_("div", weights, s.reduce("sum", weights, [1]))
+    if margin == 0:
+        return weights
+    inner = s.slice(weights, 1, margin, margin + line.size)
+    below = s.reduce("sum", s.slice(weights, 1, 0, margin), [1])
+    above = s.reduce("sum", s.slice(weights, 1, margin + line.size, columns), [1])
+    column = s.iota((1, line.size), 1, DType.I64)
+    inner = s.op_("add", inner, s.op_("where", s.op_("eq", column, 0), below, 0.0))
+    end = s.op_("eq", column, _dim(s, line.size - 1))
+    return s.op_("add", inner, s.op_("where", end, above, 0.0))
