@@ -3,8 +3,9 @@
     python examples/digits/run.py        # `run.sh` sets everything up first
 
 Prints accuracy and median times, on one thread, of the program, of the same code called from
-Python, and of ONNX Runtime called from Python. Engines take turns, so that all see the same machine.
-Ends with exit code 4 where the scores differ from ONNX Runtime's by more than 1e-4 of the largest.
+Python, and of ONNX Runtime called from Python. Engines take turns, so that all see the same
+machine. Ends with exit code 4 where the scores differ from ONNX Runtime's by more than 1e-4 of the
+largest.
 """
 
 from __future__ import annotations
