@@ -4,11 +4,11 @@
     python -m benchmarks.zoo resnet18 gpt2      # some
     python -m benchmarks.zoo --list
 
-Every model gets a folder in `benchmarks/zoo/`: `model.onnx` (weights inside, opset 18), `inputs.npz`
-(arrays by input name), for models with symbolic dimensions `inputs_1.npz`, ... (other shapes), and
-`meta.json`. Nothing is downloaded. Engines are compared on their outputs, so the weights keep
-activations near unit variance through the depth: projections are drawn with variance 1/fan_in, and
-BatchNorm statistics are those of a forward pass over seeded pictures.
+Every model gets a folder in `benchmarks/zoo/`: `model.onnx` (weights inside, opset 18),
+`inputs.npz` (arrays by input name), for models with symbolic dimensions `inputs_1.npz`, ...
+(other shapes), and `meta.json`. Nothing is downloaded. Engines are compared on their outputs, so
+the weights keep activations near unit variance through the depth: projections are drawn with
+variance 1/fan_in, and BatchNorm statistics are those of a forward pass over seeded pictures.
 
 The graphs come from torch's `dynamo` exporter: it folds BatchNorm into convolutions and padding
 into `Conv`, and its shapes are exact. The TorchScript exporter writes ten times the nodes for the
@@ -25,7 +25,6 @@ import os
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +305,8 @@ def write_model(spec: Spec, path: Path) -> None:
             dynamic_shapes=spec.dynamic,
             verbose=False,
         )
+    for node in program.model.graph.all_nodes():  # source lines and paths of this machine
+        node.metadata_props.clear()
     program.save(path, external_data=False)
 
 
@@ -337,20 +338,17 @@ def check(spec: Spec, folder: Path) -> float:
     return worst
 
 
-def operators(path: Path) -> dict[str, int]:
-    """How often each operator occurs in the main graph, most frequent first."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    return dict(Counter(node.op_type for node in graph.node).most_common())
+def build(name: str) -> Spec:
+    """The network `name` of `MODELS` with its weights and inputs: the same in every process."""
+    torch.manual_seed(SEED)
+    with torch.no_grad():
+        return MODELS[name]()
 
 
 def export(name: str, root: Path = ZOO) -> Path:
     """Export one model of `MODELS` into `root/name`, check it, return its folder."""
     started = time.perf_counter()
-    torch.manual_seed(SEED)
-    with torch.no_grad():
-        spec = MODELS[name]()
+    spec = build(name)
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "partial.onnx"
@@ -368,7 +366,6 @@ def export(name: str, root: Path = ZOO) -> Path:
         "torch": torch.__version__,
         "transformers": tf.__version__,
         "onnxruntime_vs_torch": difference,
-        "operators": operators(folder / "model.onnx"),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     size = (folder / "model.onnx").stat().st_size
