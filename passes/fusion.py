@@ -1,0 +1,375 @@
+"""Fusion: group the nodes of a graph into `fused` nodes, each of which becomes one kernel.
+
+A group grows forward from its anchor in execution order. A reduction (convolution, matmul, pooling,
+row reduction) takes the pointwise nodes that follow it element by element; reductions over the
+same rows join (softmax, norms); what is left of pointwise nodes joins by shape. A node that depends
+on a group by way of a node outside it never joins, so that groups stay acyclic. Operators that only
+move elements are copied into every group that reads them, as index maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..compiler.ir.graph import Graph, Node, Value
+from ..compiler.ir.ops.registry import Trait, has_trait
+from ..compiler.ir.types import Layout
+from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
+from ..compiler.kernel.lower.reductions import overhangs
+
+ROW_REDUCTIONS = Trait.REDUCTION
+MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
+
+
+@dataclass(eq=False)
+class _Group:
+    """Nodes that become one kernel, in execution order."""
+
+    members: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The pass. epilogues: whether groups grow at all (off: one node, one kernel)."""
+
+    epilogues: bool = True
+    name: str = "fusion"
+
+    def run(self, graph: Graph) -> bool:
+        """Fuse the graph and the regions of its control flow."""
+        for node in graph.nodes:
+            for region in node.regions:
+                self.run(region)
+        _Fuser(graph, self.epilogues).run()
+        return True
+
+
+def _is_map(node: Node) -> bool:
+    return node.op in INLINE and not has_trait(node, Trait.POINTWISE) and node.op != "concat"
+
+
+def _is_pointwise(node: Node) -> bool:
+    return has_trait(node, Trait.POINTWISE)
+
+
+class _Fuser:
+    def __init__(self, graph: Graph, epilogues: bool) -> None:
+        self.graph = graph
+        self.epilogues = epilogues
+        self.group_of: dict[Node, _Group] = {}
+        self.position = {node: i for i, node in enumerate(graph.nodes)}
+        self.users: dict[Value, list[Node]] = {}
+        self.escapes: set[Value] = set(graph.outputs)
+        for node in graph.nodes:
+            for value in node.inputs:
+                self.users.setdefault(value, []).append(node)
+            for region in node.regions:
+                for inner in region.graphs():
+                    for user in inner.nodes:
+                        self.escapes.update(user.inputs)
+                    self.escapes.update(inner.outputs)
+
+    # growing groups ------------------------------------------------------------------------
+
+    def run(self) -> None:
+        nodes = self.graph.nodes
+        for node in nodes:
+            if node.op in REDUCE and node not in self.group_of:
+                self._start(node)
+        for node in nodes:
+            if node in self.group_of or node.op in REDUCE:
+                continue
+            if _is_pointwise(node):
+                self._start(node)
+            elif node.op in SCATTER or node.op == "concat":
+                self.group_of[node] = _Group([node])
+        self._materialise_maps()
+        self._rebuild()
+
+    def _start(self, anchor: Node) -> None:
+        group = _Group([anchor])
+        self.group_of[anchor] = group
+        if self.epilogues and not anchor.op.startswith("arg") and anchor.op != "cumsum":
+            self._grow(group, anchor)
+            if anchor.op in REDUCE and has_trait(anchor, Trait.REDUCTION):
+                self._absorb_producers(group, anchor)
+        group.members.sort(key=lambda node: self.position[node])
+
+    def _grow(self, group: _Group, anchor: Node) -> None:
+        """Add the nodes behind the anchor that fit, in execution order."""
+        rows = _row_axes(anchor)
+        inside: set[Value] = set(anchor.outputs)
+        tainted: set[Value] = set()
+        moved = False
+        for node in self.graph.nodes[self.position[anchor] + 1 :]:
+            if any(value in tainted for value in node.inputs) or (
+                node.regions and self._captures(node, inside | tainted)
+            ):
+                tainted.update(node.outputs)
+                continue
+            if not any(value in inside for value in node.inputs):
+                continue
+            transposes = self._last_transpose(node, anchor, inside)
+            joins = node not in self.group_of and not moved and (
+                self._joins(node, anchor, rows) or transposes
+            )  # fmt: skip
+            if joins:
+                group.members.append(node)
+                self.group_of[node] = group
+                inside.update(node.outputs)
+                moved = moved or transposes
+            else:
+                tainted.update(node.outputs)
+
+    def _captures(self, node: Node, values: set[Value]) -> bool:
+        return any(
+            value in values
+            for region in node.regions
+            for inner in region.graphs()
+            for user in inner.nodes
+            for value in user.inputs
+        )
+
+    def _last_transpose(self, node: Node, anchor: Node, inside: set[Value]) -> bool:
+        """A transpose of a group's only result is done by its stores."""
+        source = node.inputs[0] if node.inputs else None
+        return (
+            node.op == "transpose"
+            and (anchor.op == "matmul" or has_trait(anchor, Trait.CONTRACTION))
+            and source is not None
+            and source in inside
+            and source not in self.escapes
+            and len(self.users.get(source, ())) == 1
+        )
+
+    def _joins(self, node: Node, anchor: Node, rows: tuple[int, ...] | None) -> bool:
+        shape = anchor.output.shape
+        if rows is None:
+            return _is_pointwise(node) and node.output.shape == shape
+        full = anchor.inputs[0].shape
+        if _is_pointwise(node):
+            return node.output.shape in (full, shape)
+        return _row_axes(node) == rows and node.inputs[0].shape == full and node.op != "cumsum"
+
+    def _absorb_producers(self, group: _Group, anchor: Node) -> None:
+        """Pull pointwise producers that only this group reads in front of its reductions."""
+        full = anchor.inputs[0].shape
+        members = set(group.members)
+        last = max(self.position[node] for node in members)
+        for node in reversed(self.graph.nodes[:last]):
+            if node in self.group_of or not _is_pointwise(node) or node.output.shape != full:
+                continue
+            users = self.users.get(node.output, [])
+            if node.output in self.escapes or not users or not members.issuperset(users):
+                continue
+            members.add(node)
+            group.members.append(node)
+            self.group_of[node] = group
+
+    # maps ----------------------------------------------------------------------------------
+
+    def _materialise_maps(self) -> None:
+        """Give an own kernel to maps whose result must lie in memory."""
+        for node in self.graph.nodes:
+            if not _is_map(node) or node in self.group_of:
+                continue
+            if node.op == "reshape" and not self._needs_copy(node):
+                continue  # an alias, if it is needed in memory at all
+            users = self.users.get(node.output, [])
+            outside = [user for user in users if user.regions or user.op == "read_dims"]
+            if node.output in self.escapes or outside or self._needs_memory(node, users):
+                self.group_of[node] = _Group([node])
+
+    def _needs_copy(self, node: Node) -> bool:
+        """A graph's result must be memory of its own: not an input, a constant, another result."""
+        if node.output not in self.escapes:
+            return False
+        source = node.inputs[0]
+        while source.producer is not None and source.producer.op == "reshape" and (
+            source.producer in self.position and source.producer not in self.group_of
+        ):  # fmt: skip
+            source = source.producer.inputs[0]
+        owner = source.producer
+        return owner is None or owner not in self.position or node.output in self.graph.outputs
+
+    def _needs_memory(self, node: Node, users: list[Node]) -> bool:
+        for user in users:
+            if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, user):
+                return True
+            if has_trait(user, Trait.POOLING) and node.op != "reshape":
+                return True
+            if user.op in ("gather", "gather_nd", "gather_elements") and (
+                user.inputs[0] is node.output and node.op in ("pad", "iota", "dims")
+            ):
+                return True
+            if _is_map(user) and user not in self.group_of and self._needs_memory(
+                node, self.users.get(user.output, [])
+            ):  # fmt: skip
+                return True
+        return False
+
+    def _slow_operand(self, node: Node, user: Node) -> bool:
+        """Whether a contraction would read the map's result with a stride or through data."""
+        if node.op == "transpose":
+            return bool(node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1)
+        if node.op == "slice":
+            return bool(node.attrs["steps"][-1] != 1)
+        return node.op in ("pad", "gather", "gather_nd", "gather_elements") or user.op == "conv"
+
+    # building ------------------------------------------------------------------------------
+
+    def _rebuild(self) -> None:
+        """Replace every group by one fused node, where its last member stood."""
+        result: list[Node] = []
+        for node in self.graph.nodes:
+            group = self.group_of.get(node)
+            if group is None:
+                if not _is_map(node) or self._is_alias(node):
+                    result.append(node)
+            elif group.members[-1] is node:
+                result.append(self._fuse(group))
+        self.graph.nodes = result
+        _sort(self.graph)
+        _set_borders(self.graph)
+
+    def _is_alias(self, node: Node) -> bool:
+        """Whether an unfused reshape is needed as a value in memory."""
+        if node.op != "reshape":
+            return False
+        users = self.users.get(node.output, [])
+        return node.output in self.escapes or any(
+            user.regions or user.op == "read_dims" or (
+                user not in self.group_of and user.op == "reshape" and self._is_alias(user)
+            )
+            for user in users
+        )  # fmt: skip
+
+    def _fuse(self, group: _Group) -> Node:
+        members = set(group.members)
+        region = Graph(name="fused")
+        mapping: dict[Value, Value] = {}
+        operands: list[Value] = []
+
+        def inner(value: Value) -> Value:
+            if value in mapping:
+                return mapping[value]
+            if value.data is not None and value.data.size == 1:
+                return value
+            node = value.producer
+            if node is not None and node in self.position and (
+                node not in self.group_of and _is_map(node)
+            ):  # fmt: skip
+                clone(node)
+                return mapping[value]
+            copy = Value(value.type, value.name)
+            mapping[value] = copy
+            operands.append(value)
+            region.inputs.append(copy)
+            return copy
+
+        def clone(node: Node) -> None:
+            inputs = [inner(value) for value in node.inputs]
+            outputs = [Value(value.type, value.name) for value in node.outputs]
+            mapping.update(zip(node.outputs, outputs, strict=True))
+            region.nodes.append(Node(node.op, inputs, outputs, node.attrs, (), node.name))
+
+        for member in group.members:
+            clone(member)
+        results = [
+            value
+            for member in group.members
+            for value in member.outputs
+            if value in self.escapes
+            or any(user not in members for user in self.users.get(value, ()))
+        ]
+        region.outputs = [mapping[value] for value in results]
+        name = next((m.name for m in group.members if m.name), "")
+        return Node("fused", operands, results, {}, [region], name)
+
+
+def _row_axes(node: Node) -> tuple[int, ...] | None:
+    """The trailing axes that a reduction keeps as ones; None for what is not such a reduction."""
+    if not has_trait(node, Trait.REDUCTION) or "axes" not in node.attrs:
+        return None
+    if not node.attrs.get("keepdims", False):
+        return None
+    rank = node.inputs[0].type.rank
+    axes = tuple(sorted(axis % rank for axis in node.attrs["axes"]))
+    return axes if axes and axes == tuple(range(rank - len(axes), rank)) else None
+
+
+def _sort(graph: Graph) -> None:
+    """Order nodes so that values are made before they are used, keeping the order otherwise."""
+    producers = {value: node for node in graph.nodes for value in node.outputs}
+    done: set[Node] = set()
+    ordered: list[Node] = []
+
+    def operands(node: Node) -> list[Value]:
+        found = list(node.inputs)
+        if node.op != "fused":
+            for region in node.regions:
+                for inner in region.graphs():
+                    for user in inner.nodes:
+                        found += user.inputs
+                    found += inner.outputs
+        return found
+
+    for root in graph.nodes:
+        stack = [(root, iter(operands(root)))] if root not in done else []
+        active = {root}
+        while stack:
+            node, rest = stack[-1]
+            for value in rest:
+                needed = producers.get(value)
+                if needed is not None and needed not in done and needed not in active:
+                    active.add(needed)
+                    stack.append((needed, iter(operands(needed))))
+                    break
+            else:
+                stack.pop()
+                if node not in done:
+                    done.add(node)
+                    ordered.append(node)
+    graph.nodes = ordered
+
+
+def _set_borders(graph: Graph) -> None:
+    """Surround the inputs of padded convolutions with zeros in memory."""
+    made_here = {v: n for n in graph.nodes if n.op == "fused" for v in n.outputs}
+    wanted: dict[Value, list[tuple[int, int]]] = {}
+    refused: set[Value] = set(graph.outputs)
+    for node in graph.nodes:
+        if node.op != "fused":
+            refused.update(node.inputs)
+            continue
+        region = node.regions[0]
+        for outer, inner in zip(node.inputs, region.inputs, strict=True):
+            for conv in region.nodes:
+                if conv.op == "conv" and conv.inputs[0] is inner:
+                    _want(outer, conv, wanted, refused)
+    for value, border in wanted.items():
+        producer = made_here.get(value)
+        if producer is None or value in refused or not any(a or b for a, b in border):
+            continue
+        inner = producer.regions[0].outputs[producer.outputs.index(value)]
+        if inner.producer is not None and inner.producer.op == "reshape":
+            continue
+        layout = Layout(tuple(border))
+        value.type = value.type.with_layout(layout)
+        inner.type = inner.type.with_layout(layout)
+        for node in graph.nodes:
+            if node.op == "fused":
+                for outer, copy in zip(node.inputs, node.regions[0].inputs, strict=True):
+                    if outer is value:
+                        copy.type = copy.type.with_layout(layout)
+
+
+def _want(
+    value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]], refused: set[Value]
+) -> None:
+    border = wanted.setdefault(value, [(0, 0)] * value.type.rank)
+    for axis, (low, high) in enumerate(overhangs(conv), start=1):
+        if not isinstance(high, int) or max(low, high) > MAX_BORDER:
+            continue
+        before, after = border[axis]
+        border[axis] = (max(before, low), max(after, high, 0))
