@@ -6,7 +6,9 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import typer
 
 from ..compiler.errors import TensmithError, UnsupportedError
 
@@ -36,6 +38,11 @@ class Console:
         """The result as JSON, if that was asked for."""
         if self.json:
             print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+    def exit(self, error: TensmithError) -> NoReturn:
+        """End the command with the error's code, after its result has been shown."""
+        self.log(f"error: {error}")
+        raise typer.Exit(error.exit_code)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1

@@ -75,5 +75,5 @@ def _unknown_shapes(graph: Graph, known: set[str]) -> list[str]:
         f"'{value.name}' {value.type} of {node.op} '{node.name}'"
         for node in graph.nodes
         for value in node.outputs
-        if not known.issuperset(*(symbols_of(dim) for dim in value.shape), ())
+        if not all(symbols_of(dim) <= known for dim in value.shape)
     ]

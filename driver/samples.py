@@ -113,9 +113,16 @@ class Sampler:
         A model may refuse most sizes (a U-Net takes multiples of 32, two inputs must agree),
         which only a run tells; hence several families. Without symbols: endlessly {}.
         """
-        names, batch = self.symbols, self.batch_symbols
-        if not names:
+        if not self.symbols:
             yield from repeat({})
+        tried: list[dict[str, int]] = []
+        for sizes in self._size_families():
+            if sizes not in tried:
+                tried.append(sizes)
+                yield sizes
+
+    def _size_families(self) -> Iterator[dict[str, int]]:
+        names, batch = self.symbols, self.batch_symbols
         rest = [name for name in names if name not in batch]
 
         def sizes(lead: int, others: Sequence[int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.errors import RunError, VerificationError
+from ..compiler.errors import BudgetError, RunError, TensmithError, VerificationError
 from .compare import Difference, Tolerance, compare_outputs
 from .engines import EngineSpec
 from .processes import CrashError, DeadlineError, EngineProcess
@@ -99,14 +99,21 @@ class VerifyReport:
             "trials": [[asdict(difference) for difference in trial] for trial in self.trials],
         }
 
+    def error(self) -> TensmithError | None:
+        """VerificationError when it failed, BudgetError when it was not completed."""
+        if self.status == FAILED:
+            return VerificationError(
+                f"the compiled model disagrees with {self.against}", why=self.reason
+            )
+        if self.status == INCOMPLETE:
+            return BudgetError("the verification was not completed", why=self.reason)
+        return None
+
     def raise_if_failed(self) -> None:
         """Raise VerificationError for a report of status "failed"."""
-        if self.status == FAILED:
-            raise VerificationError(
-                f"the compiled model disagrees with {self.against}",
-                why=self.reason,
-                remedy="please report this with the model; --no-verify skips the check",
-            )
+        error = self.error()
+        if isinstance(error, VerificationError):
+            raise error
 
 
 class _Outcome(Exception):

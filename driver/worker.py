@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..compiler.errors import TensmithError
+from ..runtime.loader import ModuleError
 from .engines import EngineSpec, Run, engine_version, open_engine
 from .tensors import Arrays, read_file, write_npz
 
@@ -80,6 +81,8 @@ def serve(source: TextIO, sink: TextIO) -> None:
             answer = session.handle(json.loads(line))
         except TensmithError as error:
             answer = {"error": error.what, "why": error.why, "remedy": error.remedy}
+        except ModuleError as error:
+            answer = {"error": str(error), "why": "", "remedy": ""}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}", "why": "", "remedy": ""}
         sink.write(json.dumps(answer) + "\n")

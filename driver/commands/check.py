@@ -18,16 +18,17 @@ def command(
     console = Console(json=json)
     found = preflight(check_file(model, "model"), target, parse_shapes(shape or []))
     console.result(found.to_json())
-    console.table(
-        "Nodes that are not supported",
-        ("operator", "node", "reason", "remedy"),
-        [(item.op, item.node, item.reason, item.remedy) for item in found.unsupported],
-        left=4,
-    ) if found.unsupported else None
+    if found.unsupported:
+        console.table(
+            "Nodes that are not supported",
+            ("operator", "node", "reason", "remedy"),
+            [(item.op, item.node, item.reason, item.remedy) for item in found.unsupported],
+            left=4,
+        )
     for name, places in found.symbols.items():
         console.print(f"symbolic dimension {name}: {', '.join(places)}")
     for line in found.unknown:
         console.print(f"known at run time only: {line}")
     if found.unsupported:
-        raise UnsupportedError(found.unsupported, where=f"target '{found.target}'")
+        console.exit(UnsupportedError(found.unsupported, where=f"target '{found.target}'"))
     console.print(f"{found.nodes} operators, all supported on '{found.target}'")

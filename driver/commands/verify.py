@@ -19,7 +19,6 @@ from ..options import (
     Verbose,
     VerifyTime,
 )
-from .compile import require_complete
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -90,8 +89,9 @@ def command(
         )
         report = _verify(job, inputs, outputs)
     _show(console, report)
-    report.raise_if_failed()
-    require_complete(report)
+    error = report.error()
+    if error is not None:
+        console.exit(error)
 
 
 def _library(

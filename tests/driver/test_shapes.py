@@ -1,0 +1,39 @@
+"""Shapes as users write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tensmith.compiler.errors import UsageError
+from tensmith.driver.shapes import parse_shape, parse_shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("x:1x3x224x224", ("x", (1, 3, 224, 224))),
+        ("x:[1,3,224,224]", ("x", (1, 3, 224, 224))),
+        ("x: [1, 3]", ("x", (1, 3))),
+        ("input:0:1x2", ("input:0", (1, 2))),
+        ("x:7", ("x", (7,))),
+        ("x:[]", ("x", ())),
+        ("x:[batch,3]", ("x", ("batch", 3))),
+        ("x:Nx3", ("x", ("N", 3))),
+    ],
+)
+def test_forms(text: str, parsed: tuple[str, tuple[int | str, ...]]) -> None:
+    assert parse_shape(text) == parsed
+
+
+@pytest.mark.parametrize(
+    "text", ["1x3x224", "x:", ":1x3", "x:1x", "x:1x-3", "x:[1,,3]", "x:1.5", "x:1x?", "x:1..8x3"]
+)
+def test_wrong_forms(text: str) -> None:
+    with pytest.raises(UsageError, match="--shape"):
+        parse_shape(text)
+
+
+def test_several() -> None:
+    assert parse_shapes(["a:1", "b:[2]"]) == {"a": (1,), "b": (2,)}
+    with pytest.raises(UsageError, match="twice"):
+        parse_shapes(["a:1", "a:2"])

@@ -1,0 +1,92 @@
+"""Tensor files and the check of inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tensmith.compiler.artifact import TensorSpec
+from tensmith.compiler.errors import UsageError
+from tensmith.driver.tensors import check_inputs, read_file, read_inputs, write_npz
+
+A, B = np.arange(3.0), np.arange(4)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    np.save(tmp_path / "a.npy", A)
+    write_npz(tmp_path / "both.npz", {"a": A, "b": B})
+    return tmp_path
+
+
+def test_named_file(files: Path) -> None:
+    assert list(read_inputs([f"a={files}/a.npy"], ["a", "b"])) == ["a"]
+    np.testing.assert_array_equal(read_inputs([f"b={files}/both.npz"], ["a", "b"])["b"], B)
+
+
+def test_npz_of_all(files: Path) -> None:
+    assert set(read_inputs([f"{files}/both.npz"], ["a", "b"])) == {"a", "b"}
+
+
+def test_nameless_npy_for_the_only_input(files: Path) -> None:
+    assert list(read_inputs([f"{files}/a.npy"], ["x"])) == ["x"]
+    with pytest.raises(UsageError, match="which input"):
+        read_inputs([f"{files}/a.npy"], ["x", "y"])
+
+
+def test_wrong_names(files: Path) -> None:
+    with pytest.raises(UsageError, match="not an input"):
+        read_inputs([f"z={files}/a.npy"], ["a"])
+    with pytest.raises(UsageError, match="twice"):
+        read_inputs([f"a={files}/a.npy", f"{files}/both.npz"], ["a", "b"])
+    with pytest.raises(UsageError, match="no array 'c'"):
+        read_inputs([f"c={files}/both.npz"], ["c"])
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.npy").write_bytes(b"no")
+    np.save(tmp_path / "pickle.npy", np.array([object()]), allow_pickle=True)
+    for name in ("bad.npy", "pickle.npy", "none.npy"):
+        with pytest.raises(UsageError):
+            read_file(tmp_path / name)
+
+
+def test_bfloat16_survives(tmp_path: Path) -> None:
+    array = np.array([1.5, 2], ml_dtypes.bfloat16)
+    write_npz(tmp_path / "x.npz", {"x": array})
+    np.testing.assert_array_equal(read_file(tmp_path / "x.npz")["x"], array)
+
+
+def test_unwritable(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot write"):
+        write_npz(tmp_path / "none/x.npz", {})
+
+
+SPECS = (TensorSpec("x", "f32", ("n", 4)), TensorSpec("y", "i64", ("n",)))
+
+
+def test_symbols_are_bound() -> None:
+    inputs = {"x": np.zeros((3, 4), np.float32), "y": np.zeros(3, np.int64)}
+    assert check_inputs(SPECS, inputs) == {"n": 3}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((3, 4)), np.zeros(3, np.int64), "float64"),
+        (np.zeros((3, 5), np.float32), np.zeros(3, np.int64), "4 is 4, not 5"),
+        (np.zeros((3, 4), np.float32), np.zeros(2, np.int64), "n is 3, not 2"),
+        (np.zeros((3,), np.float32), np.zeros(3, np.int64), "not float32"),
+    ],
+)
+def test_misfits(x, y, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_inputs(SPECS, {"x": x, "y": y})
+
+
+def test_missing_inputs_are_named() -> None:
+    with pytest.raises(UsageError, match="x, y"):
+        check_inputs(SPECS, {})
