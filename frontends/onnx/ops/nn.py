@@ -110,6 +110,24 @@ def conv_transpose(s: Site) -> Value:
     )
 
 
+def clipped_kernel(
+    x: Value, kernel: Sequence[int], window: dict[str, tuple[Dim, ...]]
+) -> list[int]:
+    """The kernel of a pooling with ceil_mode, cut where it is larger than the padded input.
+
+    Rounding up, one window fits even then; what is outside of the padding does not count.
+    """
+    pads, strides = window["pads"], window["strides"]
+    clipped = list(kernel)
+    for i, size in enumerate(x.shape[2:]):
+        whole = size + pads[i] + pads[len(kernel) + i]
+        if isinstance(whole, int) and window["dilations"][i] == 1:
+            missing = kernel[i] - whole
+            if 0 < missing < strides[i]:  # type: ignore[operator]
+                clipped[i] = whole
+    return clipped
+
+
 @lowers("MaxPool")
 def max_pool(s: Site) -> list[Value]:
     x = s.input(0)
@@ -118,6 +136,7 @@ def max_pool(s: Site) -> list[Value]:
     kernel = s.ints("kernel_shape")
     window = window_attributes(s, x, kernel)
     ceil_mode = bool(s.int("ceil_mode", 0))
+    kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
     return [s.emit("max_pool", [x], kernel=tuple(kernel), ceil_mode=ceil_mode, **window)]
 
 
@@ -125,13 +144,16 @@ def max_pool(s: Site) -> list[Value]:
 def average_pool(s: Site) -> Value:
     x = s.input(0)
     kernel = s.ints("kernel_shape")
+    window = window_attributes(s, x, kernel)
+    ceil_mode = bool(s.int("ceil_mode", 0))
+    kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
     return s.emit(
         "avg_pool",
         [x],
         kernel=tuple(kernel),
-        ceil_mode=bool(s.int("ceil_mode", 0)),
+        ceil_mode=ceil_mode,
         count_include_pad=bool(s.int("count_include_pad", 0)),
-        **window_attributes(s, x, kernel),
+        **window,
     )
 
 

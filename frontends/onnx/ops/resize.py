@@ -144,35 +144,25 @@ def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> V
     lines = [line for line in lines if not _unchanged(line)]
     if not lines:
         return x
-    antialias = bool(s.int("antialias", 0)) and kind != "nearest"
     if kind == "nearest":
         for line in lines:
             x = _nearest(s, x, line, mode, rounding)
         return x
-    dtype = x.dtype
-    wide = x if dtype is DType.F64 else s.cast(x, _F)
     # the last axis first, as ONNX Runtime does: it rounds between the axes of integer pictures
-    for line in reversed(lines):
-        if antialias:
-            wide = _antialiased(s, wide, line, mode, kind)
-            wide = wide if dtype.is_float else _integer(s, wide, dtype)
-        elif kind == "linear":
-            wide = _linear(s, wide, line, mode)
-        else:
-            wide = _cubic(s, wide, line, mode)
-    return s.cast(wide, dtype)
+    lines.reverse()
+    if s.int("antialias", 0):
+        for line in lines:
+            x = _antialiased(s, x, line, mode, kind)
+        return x
+    wide = x if x.dtype is DType.F64 else s.cast(x, _F)
+    for line in lines:
+        wide = (_linear if kind == "linear" else _cubic)(s, wide, line, mode)
+    return s.cast(wide, x.dtype)
 
 
 def _unchanged(line: Line) -> bool:
     one = line.scale.data is not None and float(line.scale.data) == 1.0
     return line.crop is None and line.size == line.out and (one or line.scale.data is None)
-
-
-def _integer(s: Site, x: Value, dtype: DType) -> Value:
-    """Rounded half up and saturated, still in floating point."""
-    info = np.iinfo(dtype.numpy)
-    whole = s.op_("floor", s.op_("add", x, 0.5))
-    return s.op_("min", s.op_("max", whole, float(info.min)), float(info.max))
 
 
 def coordinates(s: Site, line: Line, mode: str) -> Value:
@@ -295,7 +285,29 @@ def _cubic(s: Site, x: Value, line: Line, mode: str) -> Value:
 
 
 def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
-    matrix = s.cast(_filter_matrix(s, line, mode, kind), x.dtype)
+    if x.dtype not in (DType.U8, DType.I8):
+        wide = x if x.dtype is DType.F64 else s.cast(x, _F)
+        matrix = s.cast(_filter_matrix(s, line, mode, kind), wide.dtype)
+        out = _apply_matrix(s, matrix, wide, line)
+        return out if x.dtype.is_float else s.cast(_saturated(s, out, x.dtype), x.dtype)
+    # 22 fractional bits, rounded half up after each axis: ONNX Runtime's (and Pillow's) integers
+    matrix = s.op_("mul", _filter_matrix(s, line, mode, kind), float(1 << 22))
+    matrix = s.cast(s.op_("floor", s.op_("add", matrix, 0.5)), DType.I32)
+    total = _apply_matrix(s, matrix, s.cast(x, DType.I32), line)
+    whole = s.op_("shr", s.op_("add", total, 1 << 21), 22)
+    info = np.iinfo(x.dtype.numpy)
+    return s.cast(s.op_("min", s.op_("max", whole, int(info.min)), int(info.max)), x.dtype)
+
+
+def _saturated(s: Site, x: Value, dtype: DType) -> Value:
+    """Rounded, and kept within the range of an integer type."""
+    info = np.iinfo(dtype.numpy)
+    whole = s.op_("round", x)
+    return s.op_("min", s.op_("max", whole, float(info.min)), float(info.max))
+
+
+def _apply_matrix(s: Site, matrix: Value, x: Value, line: Line) -> Value:
+    """The product of an interpolation matrix [out, size] with one axis of x."""
     before, after = x.shape[: line.axis], x.shape[line.axis + 1 :]
     if line.axis == x.type.rank - 1:
         flat = s.reshape(x, (product(before), line.size))
@@ -314,7 +326,8 @@ def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
     """
     reach = 1.0 if kind == "linear" else 2.0
     shrink = s.op_("max", s.op_("div", 1.0, line.scale), 1.0)
-    centre = s.reshape(coordinates(s, line, mode), (line.out, 1))
+    where = s.reshape(coordinates(s, line, mode), (line.out, 1))
+    centre = s.op_("add", where, 0.5)
     if s.int("exclude_outside", 0):
         margin: Dim = 0
     elif line.scale.data is not None:
@@ -327,18 +340,20 @@ def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
     columns = line.size + 2 * margin
     first = s.cast(_dim(s, margin), _F)
     place = s.op_("sub", s.iota((1, columns), 1, _F), first)
-    distance = s.op_("div", s.op_("sub", place, centre), shrink)
+    distance = s.op_("add", s.op_("sub", place, centre), 0.5)
+    distance = s.op_("mul", distance, s.op_("div", 1.0, shrink))
     if kind == "linear":
         weights = s.op_("max", s.op_("sub", 1.0, s.op_("abs", distance)), 0.0)
     else:
         weights = _cubic_filter(s, distance, s.float("cubic_coeff_a", -0.75))
-    weights = s.op_("div", weights, s.reduce("sum", weights, [1]))
+    total = s.op_("div", 1.0, s.reduce("sum", weights, [1]))
     if margin == 0:
-        return weights
+        return s.op_("mul", weights, total)
     inner = s.slice(weights, 1, margin, margin + line.size)
     below = s.reduce("sum", s.slice(weights, 1, 0, margin), [1])
     above = s.reduce("sum", s.slice(weights, 1, margin + line.size, columns), [1])
     column = s.iota((1, line.size), 1, DType.I64)
     inner = s.op_("add", inner, s.op_("where", s.op_("eq", column, 0), below, 0.0))
     end = s.op_("eq", column, _dim(s, line.size - 1))
-    return s.op_("add", inner, s.op_("where", end, above, 0.0))
+    inner = s.op_("add", inner, s.op_("where", end, above, 0.0))
+    return s.op_("mul", inner, total)
