@@ -37,6 +37,9 @@ class ScaleFolding:
         return rewrite(graph, RULES)
 
 
+MAX_WEIGHTS = 1 << 22  # elements: scaling the result costs little beside larger products
+
+
 @RULES.on("mul", "add")
 def after(node: Node, rw: Rewriter) -> Replacement:
     """contraction(x, w) op c, also through reshapes and transposes that keep the channels apart"""
@@ -98,7 +101,7 @@ def _channel_axis(node: Node) -> int:
 def _foldable(node: Node) -> bool:
     """Whether the weights are constant and in a layout that this file knows."""
     weights = node.inputs[1]
-    if weights.data is None or not weights.dtype.is_float:
+    if weights.data is None or not weights.dtype.is_float or weights.data.size > MAX_WEIGHTS:
         return False
     if node.op == "matmul":
         return weights.type.rank == 2
