@@ -52,10 +52,11 @@ def _min(x: Array, **where: Any) -> Array:
 
 
 def _mean(x: Array, **where: Any) -> Array:
-    if DType.of(x.dtype).is_float:
-        return np.asarray(np.mean(x, **where))
-    total = np.sum(x, dtype=np.int64, **where)
+    real = DType.of(x.dtype).is_float
+    total = np.asarray(np.sum(x, dtype=x.dtype if real else np.int64, **where))
     count = x.size // max(1, total.size)
+    if real:
+        return np.asarray(total / count if count else np.full_like(total, np.nan))
     return np.asarray(np.sign(total) * (np.abs(total) // max(1, count)))
 
 

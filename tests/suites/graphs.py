@@ -1,4 +1,4 @@
-"""Small graphs for the tests of this folder."""
+"""Small graphs for tests."""
 
 from __future__ import annotations
 
