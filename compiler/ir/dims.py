@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Union
 
 from ..errors import InternalError
 
@@ -100,7 +99,7 @@ class Sym:
         return f"Sym({self})"
 
 
-Dim = Union[int, Sym]
+Dim = int | Sym
 
 
 def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -262,7 +261,7 @@ def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The product of dims; 1 for none."""
-    return math.prod(dims, start=1)  # type: ignore[arg-type, return-value]
+    return math.prod(dims, start=1)
 
 
 def coefficient(dim: Dim, name: str) -> Dim | None:

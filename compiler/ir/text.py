@@ -111,7 +111,8 @@ def _element(x: Any, dtype: DType) -> str:
 def print_data(data: Array, *, full: bool) -> str:
     """The data of a constant: a list, `hex<...>` or `dense<hash>`."""
     dtype = DType.of(data.dtype)
-    has_nan = dtype.is_float and bool(np.isnan(data).any())
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        has_nan = dtype.is_float and bool(np.isnan(data).any())
     if data.size <= INLINE_ELEMENTS and not has_nan:
         return "[" + ", ".join(_element(x, dtype) for x in data.reshape(-1)) + "]"
     raw = _little_endian(data)

@@ -123,6 +123,27 @@ def _cast(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         return [source.astype(dtype.numpy)]
 
 
+_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "log": np.log,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "erf": erf,
+    "sigmoid": _sigmoid,
+}
+
+
 def _register_all() -> None:
     idem, comm = Trait.IDEMPOTENT, Trait.COMMUTATIVE
     _unary("neg", np.negative, NUMBERS)
@@ -131,26 +152,7 @@ def _register_all() -> None:
     _unary("ceil", np.ceil, FLOATS, idem)
     _unary("floor", np.floor, FLOATS, idem)
     _unary("round", np.rint, FLOATS, idem)
-    functions: dict[str, Callable[[Array], Array]] = {
-        "sqrt": np.sqrt,
-        "exp": np.exp,
-        "log": np.log,
-        "sin": np.sin,
-        "cos": np.cos,
-        "tan": np.tan,
-        "asin": np.arcsin,
-        "acos": np.arccos,
-        "atan": np.arctan,
-        "sinh": np.sinh,
-        "cosh": np.cosh,
-        "tanh": np.tanh,
-        "asinh": np.arcsinh,
-        "acosh": np.arccosh,
-        "atanh": np.arctanh,
-        "erf": erf,
-        "sigmoid": _sigmoid,
-    }
-    for name, fn in functions.items():
+    for name, fn in _FUNCTIONS.items():
         _unary(name, fn, FLOATS)
     _unary("not", np.logical_not, BOOLS)
     _unary("bitnot", np.invert, INTEGERS)
