@@ -76,8 +76,7 @@ class Importer:
         if self.problems:
             raise UnsupportedError(list(self.problems.values()))
         outputs = self._outputs(proto, scope, inputs)
-        graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
-        return graph
+        return Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
 
     # ------------------------------------------------------------------ inputs and outputs
 

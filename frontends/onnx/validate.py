@@ -1,7 +1,192 @@
-"""stub"""
+"""Checks a parsed model before anything is built from it, in time linear in its size.
 
+What onnx's own checker does is not enough for untrusted files: it follows recursive functions,
+divides by strides of zero and expands functions without a limit in some versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+import onnx.defs
+
+from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
+from .emitter import SIZE_LIMIT
+from .functions import check_functions
+from .node_rules import check_node
+from .schemas import domain_of
+from .tensors import MAX_RANK
+from .topology import ordered
 from .wire import Source
+
+OLDEST_OPSET = 7
+MAX_DEPTH = 64
+MAX_NODES = 1_000_000
+_REMEDY = "export the model again"
 
 
 def validate(source: Source) -> None:
-    pass
+    """Check versions, names, graph form, nodes and functions.
+
+    Raises InvalidModelError for a malformed model and UnsupportedError for one that is too old or
+    too new.
+    """
+    model = source.model
+    if not 1 <= model.ir_version <= onnx.IR_VERSION:
+        raise InvalidModelError(
+            f"IR version {model.ir_version} does not exist",
+            why=f"versions 1 to {onnx.IR_VERSION} are known",
+            remedy="a newer onnx package may know it",
+        )
+    if not model.HasField("graph"):
+        raise InvalidModelError("the model has no graph", remedy=_REMEDY)
+    opsets = _opsets(model)
+    functions = check_functions(model.functions, model.graph, MAX_NODES)
+    checker = _Checker(opsets, functions)
+    checker.graph(model.graph, [])
+    if not model.graph.output:
+        raise InvalidModelError("the model has no outputs", remedy=_REMEDY)
+    for function in model.functions:
+        checker.function(function)
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    newest = onnx.defs.onnx_opset_version()
+    found: dict[str, int] = {}
+    for item in model.opset_import:
+        domain, version = domain_of(item.domain), item.version
+        if version < 1 or found.get(domain, version) != version:
+            raise InvalidModelError(
+                f"the model imports opset {version} of '{domain or 'ai.onnx'}'",
+                why="versions start at 1, one for each domain",
+                remedy=_REMEDY,
+            )
+        found[domain] = version
+    if "" not in found and any(not domain_of(n.domain) for n in model.graph.node):
+        raise InvalidModelError("the model imports no opset of ai.onnx", remedy=_REMEDY)
+    version = found.get("", newest)
+    if not OLDEST_OPSET <= version <= newest:
+        reason = f"opset {version}; {OLDEST_OPSET} to {newest} are supported"
+        remedy = "convert it with onnx.version_converter"
+        raise UnsupportedError([Unsupported(model.graph.name, "model", reason, remedy)])
+    return found
+
+
+class _Checker:
+    def __init__(
+        self,
+        opsets: Mapping[str, int],
+        functions: Mapping[tuple[str, str], onnx.FunctionProto],
+    ) -> None:
+        self.opsets = opsets
+        self.functions = functions
+
+    def graph(self, graph: onnx.GraphProto, outer: Sequence[set[str]]) -> None:
+        """Check a graph whose nodes may use the names of the graphs around it."""
+        if len(outer) > MAX_DEPTH:
+            raise InvalidModelError(f"subgraphs are nested more than {MAX_DEPTH} deep")
+        names: set[str] = set()
+        for info in graph.input:
+            _define(info.name, names, outer, f"graph '{graph.name}'")
+            _check_type(info)
+        inputs = set(names)
+        for tensor in graph.initializer:
+            # before IR version 4 an initialiser is an input too
+            if tensor.name in inputs:
+                inputs.remove(tensor.name)
+            else:
+                _define(tensor.name, names, outer, "initialisers")
+        if graph.sparse_initializer:
+            name = graph.sparse_initializer[0].values.name
+            reason = "sparse initialisers are not supported"
+            raise UnsupportedError([Unsupported(name, "initializer", reason, "make it dense")])
+        for info in graph.output:
+            _check_type(info)
+        self.body(graph.node, [info.name for info in graph.output], names, outer, self.opsets)
+
+    def function(self, function: onnx.FunctionProto) -> None:
+        """Check the body of a local function."""
+        names: set[str] = set()
+        for name in function.input:
+            _define(name, names, [], f"function '{function.name}'")
+        found = {domain_of(item.domain): item.version for item in function.opset_import}
+        opsets = {**self.opsets, **found}
+        self.body(function.node, function.output, names, [], opsets, in_function=True)
+
+    def body(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        outputs: Sequence[str],
+        names: set[str],
+        outer: Sequence[set[str]],
+        opsets: Mapping[str, int],
+        in_function: bool = False,
+    ) -> None:
+        """Check nodes that start from the given names: SSA, known names, order, each node."""
+        for node in nodes:
+            for name in node.output:
+                if name:
+                    _define(name, names, outer, f"node '{node.name[:60]}' ({node.op_type})")
+        scopes = [*outer, names]
+        for node in nodes:
+            for name in node.input:
+                if name and not any(name in scope for scope in scopes):
+                    raise InvalidModelError(
+                        f"node '{_title(node)}' uses '{name[:80]}', which nothing makes",
+                        remedy=_REMEDY,
+                    )
+            key = (node.domain, node.op_type)
+            check_node(node, opsets, self.functions.get(key), in_function)
+            for subgraph in subgraphs(node):
+                self.graph(subgraph, scopes)
+        for name in outputs:
+            if not any(name in scope for scope in scopes):
+                raise InvalidModelError(f"output '{name[:80]}' is made by no node", remedy=_REMEDY)
+        ordered(nodes)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _title(node: onnx.NodeProto) -> str:
+    return (node.name or f"{node.op_type}:{next(iter(node.output), '')}")[:120]
+
+
+def _define(name: str, names: set[str], outer: Sequence[set[str]], where: str) -> None:
+    if not name or "\0" in name:
+        raise InvalidModelError(f"the name {name[:60]!r} is not valid", where=where, remedy=_REMEDY)
+    if name in names or any(name in scope for scope in outer):
+        raise InvalidModelError(
+            f"'{name[:80]}' is defined twice",
+            where=where,
+            why="every name must have one definition",
+            remedy=_REMEDY,
+        )
+    names.add(name)
+
+
+def _check_type(info: onnx.ValueInfoProto) -> None:
+    tensor = info.type.tensor_type
+    if info.type.WhichOneof("value") != "tensor_type":
+        return
+    dims = tensor.shape.dim
+    if len(dims) > MAX_RANK:
+        raise InvalidModelError(f"'{info.name}' has {len(dims)} dimensions")
+    elements = 1
+    for dim in dims:
+        if dim.HasField("dim_value"):
+            if dim.dim_value < 0:
+                raise InvalidModelError(
+                    f"'{info.name}' has a dimension of {dim.dim_value}", remedy=_REMEDY
+                )
+            elements *= max(dim.dim_value, 1)
+    if elements > SIZE_LIMIT:
+        raise InvalidModelError(
+            f"'{info.name}' has {elements:.3g} elements", why="no real tensor is that large"
+        )

@@ -163,8 +163,7 @@ def loop(s: Site) -> list[Value]:
     graph, bound = _settled_body(s, body, carried)
     operands = [count, start, *carried]
     names = _bound_names(s, operands, graph, bound)
-    outputs = s.emitter.emit_node("loop", operands, {"bound": names}, regions=[graph])
-    return outputs
+    return s.emitter.emit_node("loop", operands, {"bound": names}, regions=[graph])
 
 
 def _settled_body(
