@@ -183,11 +183,12 @@ def parse_dim(text: str, names: Mapping[str, int] | Sequence[str]) -> Dim:
     Raises UsageError for anything else (a symbol that only the run binds).
     """
     aliases = {name: f"s{index}_" for index, name in enumerate(names)}
-    for name in sorted(aliases, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", aliases[name], text)
     symbols = {alias: symbol(name) for name, alias in aliases.items()}
+    longest_first = sorted(map(re.escape, aliases), key=len, reverse=True)
+    pattern = rf"(?<!\w)({'|'.join(longest_first)})(?!\w)"
+    plain = re.sub(pattern, lambda match: aliases[match[0]], text) if aliases else text
     try:
-        return _dim(ast.parse(text, mode="eval").body, symbols)
+        return _dim(ast.parse(plain, mode="eval").body, symbols)
     except (SyntaxError, KeyError):
         raise UsageError(f"'{text}' is not an expression of {list(names)}") from None
 
@@ -200,11 +201,12 @@ def _dim(node: ast.expr, symbols: Mapping[str, Dim]) -> Dim:
             return symbols[name]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_dim(operand, symbols)
-        case ast.BinOp(left=left, op=op, right=right):
-            a, b = _dim(left, symbols), _dim(right, symbols)
-            if isinstance(op, ast.Mult):
-                return a * b
-            return a - b if isinstance(op, ast.Sub) else a + b
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _dim(left, symbols) * _dim(right, symbols)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _dim(left, symbols) + _dim(right, symbols)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _dim(left, symbols) - _dim(right, symbols)
         case ast.Call(func=ast.Name(id=name), args=[first, second]):
             return FUNCTIONS[name](_dim(first, symbols), _dim(second, symbols))
     raise KeyError(ast.dump(node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 import typer
 
 from ..compiler.errors import TensmithError, UnsupportedError
+
+MIN_WIDTH = 100  # columns of a table: narrower terminals break the lines themselves
+WIDE = 240  # columns of a table that goes to a file
 
 
 class Console:
@@ -62,7 +66,8 @@ class Console:
             )
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
-        RichConsole(highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+        RichConsole(highlight=False, width=max(width, MIN_WIDTH)).print(table)
         print()
 
     @contextmanager

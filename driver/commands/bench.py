@@ -103,7 +103,7 @@ def _show(
     ours = timings[0].median
     columns = ["engine", "median", "p90", "p99", "runs/s", "GFLOP/s", "of peak", "calls"]
     if len(timings) > 1:
-        columns += ["ours is", "max |a-b|"]
+        columns += ["speedup", "max |a-b|"]
     rows = [_row(timing, ours, len(timings) > 1) for timing in timings if not timing.error]
     console.table("Time per call", columns, rows)
     for timing in timings:
@@ -128,6 +128,6 @@ def _row(timing: Timing, ours: float, compared: bool) -> list[Any]:
     ]
     if compared:
         is_peer = timing.max_abs is not None
-        cells.append(f"{timing.median / ours:.2f}x as fast" if is_peer else "")
+        cells.append(f"{timing.median / ours:.2f}x" if is_peer else "")
         cells.append(f"{timing.max_abs:.2g}" if is_peer else "")
     return cells

@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx
 
-from ...compiler.errors import InvalidModelError, TensmithError, Unsupported, UnsupportedError
+from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError, UsageError
 from ...compiler.ir import Dim, Graph, TensorType, Value, constant
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from .emitter import Emitter
-from .schemas import body_of, domain_of
+from .schemas import body_of, domain_of, schema_of
 from .site import NotSupported, Site
 from .table import find
 from .tensors import NARROW, UnsupportedType, dtype_of, to_array
@@ -27,6 +27,7 @@ class _Missing:
 
 
 MISSING = _Missing()
+_NO_LOWERING = "there is no lowering for this operator"
 Entry = Value | _Missing
 
 
@@ -110,7 +111,7 @@ class Importer:
             made.append(value)
         unknown = sorted(set(self.shapes) - {value.name for value in made})
         if unknown and not self.problems:
-            raise TensmithError(
+            raise UsageError(
                 f"the model has no input {unknown}",
                 why=f"its inputs are {[value.name for value in made]}",
             )
@@ -176,6 +177,7 @@ class Importer:
         for node in ordered(nodes):
             found = [scope.find(name) if name else None for name in node.input]
             if any(isinstance(entry, _Missing) for entry in found) or self._blocked(node, scope):
+                self._note_unknown(node, scope)
                 results: list[Entry | None] = [MISSING] * len(node.output)
             else:
                 inputs = [entry if isinstance(entry, Value) else None for entry in found]
@@ -195,10 +197,19 @@ class Importer:
         )
         return any(isinstance(scope.find(name), _Missing) for name in used)
 
+    def _note_unknown(self, node: onnx.NodeProto, scope: Scope) -> None:
+        """Report an operator that could not be lowered whatever its inputs were."""
+        domain = domain_of(node.domain)
+        if (node.domain, node.op_type) in self.functions or find(domain, node.op_type):
+            return
+        schema = schema_of(domain, node.op_type, scope.opsets.get(domain, 1))
+        if schema is None or not (schema.has_function or schema.has_context_dependent_function):
+            self._problem(_name(node), node.op_type, _NO_LOWERING)
+
     def _node(
         self, node: onnx.NodeProto, inputs: list[Value | None], scope: Scope
     ) -> list[Entry | None]:
-        name = node.name or f"{node.op_type}:{next(iter(node.output), '')}"
+        name = _name(node)
         outer, self.emitter.name = self.emitter.name, name
         try:
             results = list(self._lower(node, inputs, scope))
@@ -233,7 +244,7 @@ class Importer:
         if lowering is None:
             body = body_of(node, domain, opset, [v.type if v else None for v in inputs])
             if body is None:
-                raise NotSupported("there is no lowering for this operator")
+                raise NotSupported(_NO_LOWERING)
             return self._inline(body, inputs, attributes, {"": opset})
         result = lowering(Site(node, inputs, opset, self, attributes, scope))
         return [result] if isinstance(result, Value) else result
@@ -274,6 +285,10 @@ class Importer:
 
     def _problem(self, name: str, op: str, reason: str, remedy: str = "") -> None:
         self.problems[name, op, reason] = Unsupported(name[:120], op, reason, remedy)
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.name or f"{node.op_type}:{next(iter(node.output), '')}"
 
 
 def _attributes(node: onnx.NodeProto, scope: Scope) -> dict[str, onnx.AttributeProto]:
