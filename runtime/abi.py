@@ -123,7 +123,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError:
             return np.dtype(np.uint16)
-        return np.dtype(ml_dtypes.bfloat16)
+        bf16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bf16
     if name == "bool":
         return np.dtype(np.bool_)
     return np.dtype(f"{name[0]}{int(name[1:]) // 8}")

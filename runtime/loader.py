@@ -5,7 +5,9 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import json
+import math
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from . import abi
 
 Array = NDArray[Any]
 _PREDICTED_SHAPES = 64  # input shapes whose output shapes are remembered
+_COPIED_BYTES = 16384
 
 
 class ModuleError(RuntimeError):
@@ -46,21 +49,59 @@ class Spec:
 
 
 class _Slot:
-    """The DLTensor of one input or output, and the last shape that was written into it."""
+    """The DLTensor of one input or output, bound to the shape of the last call.
 
-    def __init__(self, spec: Spec, tensor: abi.DLTensor) -> None:
-        self.spec, self.tensor = spec, tensor
-        self.dtype = spec.numpy_dtype
+    Small arrays go through a buffer whose address is known: numpy takes longer to tell an
+    array's address than to copy a few KiB.
+    """
+
+    def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
+        self.spec, self.tensor, self.dtype = spec, tensor, spec.numpy_dtype
         self.shape: tuple[int, ...] | None = None
-        self.sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
+        self.buffer: Array | None = None
+        self._sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
+        tensor.dtype = dtype
+        tensor.device_type = abi.CPU_DEVICE
 
-    def set_shape(self, shape: tuple[int, ...]) -> None:
-        if len(shape) > len(self.sizes):
-            self.sizes = (ctypes.c_int64 * len(shape))()
-        self.sizes[: len(shape)] = shape
-        self.tensor.shape = ctypes.cast(self.sizes, ctypes.POINTER(ctypes.c_int64))
+    def bind(self, shape: tuple[int, ...]) -> None:
+        """Describe an array of this shape."""
+        self._sizes = (ctypes.c_int64 * max(len(shape), 1))(*shape)
+        self.tensor.shape = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
+        self.tensor.strides = None
         self.tensor.ndim = len(shape)
         self.shape = shape
+        self.buffer = None
+        if math.prod(shape) * self.dtype.itemsize <= _COPIED_BYTES:
+            self.buffer = np.zeros(shape, self.dtype)
+            self.tensor.data = self.buffer.ctypes.data
+
+    def unbind(self) -> None:
+        """Leave an output to the instance."""
+        self.tensor.data = None
+        self.shape = self.buffer = None
+
+    def give(self, array: Array) -> None:
+        """Point an input at an array of the bound shape."""
+        if self.buffer is not None:
+            self.buffer[...] = array
+        else:
+            self.tensor.data = array.__array_interface__["data"][0]
+
+    def receive(self) -> Array:
+        """Where an output of the bound shape will be."""
+        if self.buffer is not None:
+            return self.buffer
+        array = np.empty(self.shape or (), self.dtype)
+        self.tensor.data = array.__array_interface__["data"][0]
+        return array
+
+    def copy(self) -> Array:
+        """A copy of an output that the instance owns."""
+        shape = tuple(self.tensor.shape[d] for d in range(self.tensor.ndim))
+        array = np.empty(shape, self.dtype)
+        if array.nbytes:
+            ctypes.memmove(array.ctypes.data, self.tensor.data, array.nbytes)
+        return array
 
 
 def _read_spec(info: abi.TensorInfo) -> Spec:
@@ -69,6 +110,22 @@ def _read_spec(info: abi.TensorInfo) -> Spec:
         info.dims[d] if info.dims[d] >= 0 else info.dim_names[d].decode() for d in range(info.ndim)
     )
     return Spec(info.name.decode(), name, dims, abi.numpy_dtype(name))
+
+
+def _convert(value: Any, slot: _Slot) -> Array:
+    """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
+    plain = not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
+    try:
+        array = np.asarray(value, dtype=slot.dtype if plain else None)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModuleError(f"input '{slot.spec.name}': {error}", abi.ERROR_INPUT) from None
+    if array.dtype != slot.dtype:
+        raise ModuleError(
+            f"input '{slot.spec.name}': expected element type {slot.dtype.name}, "
+            f"got {array.dtype.name}",
+            abi.ERROR_INPUT,
+        )
+    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _open_library(path: Path) -> ctypes.CDLL:
@@ -87,17 +144,16 @@ class Module:
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
         self._handle = ctypes.c_void_p()
+        self._lock = threading.Lock()
         self.path = Path(path).resolve()
         if not self.path.is_file():
             raise ModuleError(f"cannot load '{path}': no such file")
-        self._library = _open_library(self.path)
+        self._library: Any = _open_library(self.path)
         try:
             self._create(threads)
         except BaseException:
             self.close()
             raise
-        self._lock = threading.Lock()
-        self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
 
     def _create(self, threads: int) -> None:
         library = self._library
@@ -126,7 +182,7 @@ class Module:
         options = abi.Options(
             ctypes.sizeof(abi.Options),
             threads,
-            os.fsencode(side_file) if side_file.is_file() else None,
+            os.fsencode(side_file if side_file.is_file() else self.path.parent),
         )
         status = library.ts_create(model, ctypes.byref(options), ctypes.byref(self._handle))
         if status:
@@ -136,19 +192,20 @@ class Module:
 
     def _bind(self) -> None:
         """Descriptors that every call reuses."""
-        self._in = (abi.DLTensor * max(len(self.inputs), 1))()
-        self._out = (abi.DLTensor * max(len(self.outputs), 1))()
         library = self._library
         model = library.ts_model_get()
-        self._in_slots = [_Slot(s, self._in[i]) for i, s in enumerate(self.inputs)]
-        self._out_slots = [_Slot(s, self._out[i]) for i, s in enumerate(self.outputs)]
-        for i, slot in enumerate(self._in_slots):
-            slot.tensor.dtype = library.ts_input_info(model, i)[0].dtype
-        for i, slot in enumerate(self._out_slots):
-            slot.tensor.dtype = library.ts_output_info(model, i)[0].dtype
-        for slot in (*self._in_slots, *self._out_slots):
-            slot.tensor.device_type = abi.CPU_DEVICE
-        self._names = {spec.name: i for i, spec in enumerate(self.inputs)}
+        self._in = (abi.DLTensor * max(len(self.inputs), 1))()
+        self._out = (abi.DLTensor * max(len(self.outputs), 1))()
+        self._in_slots = [
+            _Slot(spec, self._in[i], library.ts_input_info(model, i)[0].dtype)
+            for i, spec in enumerate(self.inputs)
+        ]
+        self._out_slots = [
+            _Slot(spec, self._out[i], library.ts_output_info(model, i)[0].dtype)
+            for i, spec in enumerate(self.outputs)
+        ]
+        self._names = [spec.name for spec in self.inputs]
+        self._output_names = [spec.name for spec in self.outputs]
         self._arguments = (
             self._handle,
             ctypes.addressof(self._in),
@@ -156,35 +213,30 @@ class Module:
             ctypes.addressof(self._out),
             len(self.outputs),
         )
+        # A "?" depends on the values of the inputs, other dimensions on their shapes alone.
         self._predictable = not any("?" in spec.dims for spec in self.outputs)
+        self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
+        self._owned = True  # whether the instance owns the outputs of the next run
+        self._run = library.ts_run
 
     def _message(self) -> str:
         text: bytes = self._library.ts_last_error(self._handle)
         return text.decode(errors="replace")
 
-    def _arrays(self, values: Sequence[Any]) -> list[Array]:
+    def _arrays(self, values: Sequence[Any]) -> Sequence[Array]:
         """Inputs in model order, as arrays of the model's types."""
         if len(values) == 1 and isinstance(values[0], Mapping):
             values = self._ordered(values[0])
         if len(values) != len(self._in_slots):
             raise ModuleError(f"expected {len(self._in_slots)} inputs, got {len(values)}")
-        arrays = []
         for value, slot in zip(values, self._in_slots, strict=True):
-            if type(value) is np.ndarray:
-                array = value
-            else:
-                plain = not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
-                array = np.asarray(value, dtype=slot.dtype if plain else None)
-            if array.dtype != slot.dtype:
-                raise ModuleError(
-                    f"input '{slot.spec.name}': expected element type {slot.dtype.name}, "
-                    f"got {array.dtype.name}",
-                    abi.ERROR_INPUT,
-                )
-            if not array.flags.c_contiguous:
-                array = np.ascontiguousarray(array)
-            arrays.append(array)
-        return arrays
+            if (
+                type(value) is not np.ndarray
+                or value.dtype is not slot.dtype
+                or not value.flags.c_contiguous
+            ):
+                return [_convert(v, s) for v, s in zip(values, self._in_slots, strict=True)]
+        return values
 
     def _ordered(self, values: Mapping[str, Any]) -> list[Any]:
         try:
@@ -194,53 +246,47 @@ class Module:
             pass
         missing = [name for name in self._names if name not in values]
         unknown = [name for name in values if name not in self._names]
-        raise ModuleError(
-            f"inputs: missing {missing}, unknown {unknown}; expected {list(self._names)}"
-        )
+        raise ModuleError(f"inputs: missing {missing}, unknown {unknown}; expected {self._names}")
 
-    def _bind_inputs(self, arrays: list[Array]) -> tuple[tuple[int, ...], ...]:
-        shapes = []
+    def _bind_call(self, arrays: Sequence[Array]) -> None:
+        """Point the inputs at the arrays; where shapes changed, prepare the outputs for them."""
+        changed = self._owned
         for array, slot in zip(arrays, self._in_slots, strict=True):
-            shape = array.shape
-            if shape != slot.shape:
-                slot.set_shape(shape)
-            slot.tensor.data = array.__array_interface__["data"][0]
-            shapes.append(shape)
-        return tuple(shapes)
-
-    def _bind_outputs(self, shapes: tuple[tuple[int, ...], ...]) -> list[Array] | None:
-        """Fresh arrays for outputs whose shapes are known from an earlier run, else None."""
-        known = self._output_shapes.get(shapes)
+            if array.shape != slot.shape:
+                slot.bind(array.shape)
+                changed = True
+            slot.give(array)
+        if not changed:
+            return
+        known = self._output_shapes.get(tuple(array.shape for array in arrays))
+        self._owned = known is None
         if known is None:
             for slot in self._out_slots:
-                slot.tensor.data = None
-                slot.shape = None
-            return None
-        results = []
-        for shape, slot in zip(known, self._out_slots, strict=True):
-            result = np.empty(shape, slot.dtype)
-            if shape != slot.shape:
-                slot.set_shape(shape)
-                slot.tensor.strides = None
-            slot.tensor.data = result.__array_interface__["data"][0]
-            results.append(result)
-        return results
+                slot.unbind()
+        else:
+            for shape, slot in zip(known, self._out_slots, strict=True):
+                slot.bind(shape)
 
-    def _copy_outputs(self, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
-        """Copies of the outputs that the instance owns."""
-        results = []
-        for slot in self._out_slots:
-            tensor = slot.tensor
-            result = np.empty(tuple(tensor.shape[: tensor.ndim]), slot.dtype)
-            if result.nbytes:
-                ctypes.memmove(result.ctypes.data, tensor.data, result.nbytes)
-            results.append(result)
-        if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
-            self._output_shapes[shapes] = [result.shape for result in results]
-        return results
+    def _execute(self, arrays: Sequence[Array]) -> list[Array]:
+        self._bind_call(arrays)
+        if self._owned:
+            self._check(self._run(*self._arguments))
+            results = [slot.copy() for slot in self._out_slots]
+            if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
+                shapes = tuple(array.shape for array in arrays)
+                self._output_shapes[shapes] = [result.shape for result in results]
+            return results
+        results = [slot.receive() for slot in self._out_slots]
+        self._check(self._run(*self._arguments))
+        return [
+            result.copy() if result is slot.buffer else result
+            for result, slot in zip(results, self._out_slots, strict=True)
+        ]
 
-    def _raise(self, status: int) -> None:
-        raise ModuleError(self._message(), status)
+    def _check(self, status: int) -> None:
+        if status:
+            self._owned = True  # a failed run leaves the outputs undefined
+            raise ModuleError(self._message(), status)
 
     def _require_open(self) -> None:
         if not self._handle:
@@ -254,14 +300,8 @@ class Module:
         arrays = self._arrays(inputs)
         with self._lock:
             self._require_open()
-            shapes = self._bind_inputs(arrays)
-            results = self._bind_outputs(shapes)
-            status = self._library.ts_run(*self._arguments)
-            if status:
-                self._raise(status)
-            if results is None:
-                results = self._copy_outputs(shapes)
-        return dict(zip((spec.name for spec in self.outputs), results, strict=True))
+            results = self._execute(arrays)
+        return dict(zip(self._output_names, results, strict=True))
 
     def bench(
         self,
@@ -274,22 +314,22 @@ class Module:
         durations = np.zeros(max(warmup, iterations, 1), np.int64)
         with self._lock:
             self._require_open()
-            self._bind_outputs(self._bind_inputs(arrays))
-            for slot in self._out_slots:
-                slot.tensor.data = None
-                slot.shape = None
+            self._bind_call(arrays)
+            kept = [] if self._owned else [slot.receive() for slot in self._out_slots]
             for count in (warmup, iterations):
-                status = self._library.ts_bench(*self._arguments, count, durations.ctypes.data)
-                if status:
-                    self._raise(status)
-        return durations[:iterations] * 1e-9
+                self._check(self._library.ts_bench(*self._arguments, count, durations.ctypes.data))
+            del kept
+            self._owned = True
+        return np.asarray(durations[:iterations] * 1e-9, np.float64)
 
     def close(self) -> None:
         """Free the instance and unload the library. Closing twice does nothing."""
-        if self._library is not None:
+        with self._lock:
+            if self._library is None:
+                return
             if self._handle:
                 self._library.ts_destroy(self._handle)
-            handle, self._library = self._library._handle, None  # type: ignore[assignment]
+            handle, self._library = self._library._handle, None
             self._handle = ctypes.c_void_p()
             _ctypes.dlclose(handle)
 
@@ -305,7 +345,7 @@ class Module:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_library", None) is not None:
+        if getattr(self, "_library", None) is not None and not sys.is_finalizing():
             self.close()
 
     def __repr__(self) -> str:

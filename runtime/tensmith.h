@@ -172,7 +172,7 @@ typedef struct ts_instance ts_instance;
 typedef struct {
   uint32_t size;            /* sizeof(ts_options) */
   int32_t threads;          /* 1: the calling thread alone; 0: one per available CPU */
-  const char *weights_path; /* side file of weights; NULL: beside the binary */
+  const char *weights_path; /* side file of weights or its folder; NULL: beside the binary */
 } ts_options;
 
 #define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL}

@@ -70,28 +70,36 @@ static ts_status map_file(ts_instance *instance, const char *path) {
   return result;
 }
 
+static int is_folder(const char *path) {
+  struct stat status;
+  return !stat(path, &status) && S_ISDIR(status.st_mode);
+}
+
 ts_status ts_weights_open(ts_instance *instance, const char *path) {
   const ts_model *model = instance->model;
   instance->weights = model->weights;
   if (!model->weights_file) return TS_OK;
-  if (path) return map_file(instance, path);
   char found[PATH_BYTES];
-  if (!binary_path(model, found, sizeof found))
-    return ts_error(instance, TS_ERROR_WEIGHTS,
-                    "cannot tell where weights file '%s' is; give ts_options.weights_path",
-                    model->weights_file);
-  /* Beside the binary: under the binary's present name, or under the name it was linked with. */
-  const size_t length = strlen(found);
-  if (length + sizeof ".weights" <= sizeof found) {
-    strcpy(found + length, ".weights");
-    if (!access(found, R_OK)) return map_file(instance, found);
-    found[length] = '\0';
+  const char *name = model->weights_file;
+  int length;
+  if (path && !is_folder(path)) return map_file(instance, path);
+  if (path) {
+    length = snprintf(found, sizeof found, "%s/%s", path, name);
+  } else {
+    char binary[PATH_BYTES];
+    if (!binary_path(model, binary, sizeof binary))
+      return ts_error(instance, TS_ERROR_WEIGHTS,
+                      "cannot tell where weights file '%s' is; give ts_options.weights_path", name);
+    /* Under the binary's present name, or under the name it was linked with. */
+    length = snprintf(found, sizeof found, "%s.weights", binary);
+    if (length < PATH_BYTES && access(found, R_OK)) {
+      const char *slash = strrchr(binary, '/');
+      const int folder = slash ? (int)(slash - binary) + 1 : 0;
+      length = snprintf(found, sizeof found, "%.*s%s", folder, binary, name);
+    }
   }
-  const char *slash = strrchr(found, '/');
-  const size_t folder = slash ? (size_t)(slash - found) + 1 : 0;
-  if (folder + strlen(model->weights_file) >= sizeof found)
-    return ts_error(instance, TS_ERROR_WEIGHTS, "the path of the weights file is too long");
-  strcpy(found + folder, model->weights_file);
+  if (length >= PATH_BYTES)
+    return ts_error(instance, TS_ERROR_WEIGHTS, "the path of weights file '%s' is too long", name);
   return map_file(instance, found);
 }
 

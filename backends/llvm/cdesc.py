@@ -42,9 +42,8 @@ def _tensor_tables(role: str, specs: Sequence[TensorSpec]) -> list[str]:
             dims, names = f"{role}_dims_{i}", f"{role}_names_{i}"
             lines.append(f"static const int64_t {dims}[] = {{{sizes}}};")
             lines.append(f"static const char *const {names}[] = {{{texts}}};")
-        rows.append(
-            f"  {{{c_string(spec.name)}, {{{code}, {bits}, 1}}, {len(spec.dims)}, {dims}, {names}}},"
-        )
+        dtype = f"{{{code}, {bits}, 1}}"
+        rows.append(f"  {{{c_string(spec.name)}, {dtype}, {len(spec.dims)}, {dims}, {names}}},")
     lines.append(f"static const ts_tensor_info {role}s[] = {{")
     lines += rows or ["  {0}"]
     return [*lines, "};"]

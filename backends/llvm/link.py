@@ -135,7 +135,7 @@ class _Linker:
         return objects
 
     def _headers(self) -> list[Path]:
-        own = self.work / f"{self.name.split('.')[0]}.h"
+        own = self.work / f"{self.name.split('.')[0].removeprefix('lib')}.h"
         own.write_text(header(self.model))
         public = self.work / "tensmith.h"
         shutil.copyfile(RUNTIME / public.name, public)
