@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ import typer
 from ..compiler.errors import TensmithError, UnsupportedError
 
 MIN_WIDTH = 100  # columns of a table: narrower terminals break the lines themselves
+LONGEST_DIM = 32  # characters of a dimension expression
 WIDE = 240  # columns of a table that goes to a file
 
 
@@ -58,7 +60,7 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for index, column in enumerate(columns):
             is_left = index < left
             table.add_column(
@@ -67,8 +69,11 @@ class Console:
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
-        RichConsole(highlight=False, width=max(width, MIN_WIDTH)).print(table)
-        print()
+        console = RichConsole(highlight=False, width=max(width, MIN_WIDTH))
+        with console.capture() as capture:
+            console.print(table)
+        lines = (line.rstrip() for line in capture.get().splitlines())
+        print(title, *lines, "", sep="\n")
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
@@ -113,10 +118,19 @@ def human_bytes(count: int | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f} {unit}"
 
 
+def short_dim(dim: int | str) -> str:
+    """A dimension for people; a long expression becomes "f(the symbols in it)"."""
+    text = str(dim)
+    if len(text) <= LONGEST_DIM:
+        return text
+    names = dict.fromkeys(re.findall(r"[A-Za-z_][\w.]*(?!\w*\()", text))
+    return f"f({', '.join(names)})"
+
+
 def human_count(count: int | str | None) -> str:
-    """A large number for people; text (an expression of symbols) as it is; "?" for None."""
+    """A large number for people; an expression as `short_dim`; "?" for None."""
     if count is None or isinstance(count, str):
-        return count or "?"
+        return short_dim(count or "?")
     value = float(count)
     for unit in ("", "k", "M", "G"):
         if value < 1000:

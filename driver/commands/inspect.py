@@ -101,8 +101,10 @@ def _interface(values: Sequence[Value]) -> list[dict[str, Any]]:
 
 
 def _interface_rows(value: dict[str, Any]) -> list[tuple[str, ...]]:
+    from ..console import short_dim
+
     return [
-        (role, tensor["name"], tensor["dtype"], f"[{', '.join(map(str, tensor['dims']))}]")
+        (role, tensor["name"], tensor["dtype"], f"[{', '.join(map(short_dim, tensor['dims']))}]")
         for role in ("input", "output")
         for tensor in value[f"{role}s"]
     ]
@@ -125,7 +127,12 @@ def _show_graph(console: Console, value: dict[str, Any], nodes: bool) -> None:
             "Nodes",
             ("operator", "name", "results", "FLOPs"),
             [
-                (row["op"], row["name"], ", ".join(row["outputs"]), row["flops"] or "")
+                (
+                    row["op"],
+                    row["name"],
+                    ", ".join(row["outputs"]),
+                    human_count(row["flops"]) if row["flops"] else "",
+                )
                 for row in value["nodes"]
             ],
             left=3,
