@@ -46,16 +46,17 @@ class _Parser:
         self.tokens: list[tuple[str, str, int]] = []
         self.position = 0
         self.values: dict[str, Value] = {}
-        at = 0
+        at, line = 0, 1
         while at < len(text):
             match = _TOKEN.match(text, at)
-            line = text.count("\n", 0, at) + 1
             if match is None:
                 raise UsageError(f"line {line}: unexpected character '{text[at]}'")
             if match.lastgroup != "space":
                 self.tokens.append((match.lastgroup or "", match.group(), line))
+            else:
+                line += match.group().count("\n")
             at = match.end()
-        self.tokens.append(("end", "", text.count("\n") + 1))
+        self.tokens.append(("end", "", line))
 
     def fail(self, wanted: str) -> NoReturn:
         _, found, line = self.tokens[self.position]
