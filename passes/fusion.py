@@ -137,6 +137,7 @@ class _Fuser:
             node.op == "transpose"
             and (anchor.op == "matmul" or has_trait(anchor, Trait.CONTRACTION))
             and source is not None
+            and node.attrs["perm"][-1] == len(node.attrs["perm"]) - 1
             and source in inside
             and source not in self.escapes
             and len(self.users.get(source, ())) == 1

@@ -1,0 +1,16 @@
+"""The Arm backend: AArch64 with NEON, cross-compiled."""
+
+from __future__ import annotations
+
+from ...compiler.backend import Backend
+from ..llvm.pipeline import compile_cpu, supports
+from .targets import TARGETS, parse_target
+
+BACKEND = Backend(
+    name="arm",
+    targets=tuple(TARGETS),
+    parse_target=parse_target,
+    supports=supports,
+    compile=compile_cpu,
+    available=lambda: None,
+)

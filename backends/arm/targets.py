@@ -1,0 +1,29 @@
+"""AArch64 targets as data."""
+
+from __future__ import annotations
+
+from ...compiler.target import Target
+
+TRIPLE = "aarch64-unknown-linux-gnu"
+
+
+def _neon(name: str, cpu: str, features: tuple[str, ...], *, l2_bytes: int = 512 << 10) -> Target:
+    return Target(
+        name=name, backend="arm", triple=TRIPLE, cpu=cpu, features=features, vector_bits=128,
+        vector_registers=32, masked=False, broadcast_operands=True, fma_ports=2,
+        l1_bytes=32 << 10, l2_bytes=l2_bytes,
+    )  # fmt: skip
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        _neon("aarch64", "generic", ("neon",)),
+        _neon("aarch64:cortex-a76", "cortex-a76", ("neon", "dotprod", "fullfp16")),
+    )
+}
+
+
+def parse_target(text: str) -> Target | None:
+    """The target for a name in `TARGETS`; None for another backend's."""
+    return TARGETS.get(text)

@@ -1,0 +1,316 @@
+"""A thin layer over llvmlite's IR builder: integers that fold, loops, vectors, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+from ...compiler.errors import InternalError
+from ...compiler.ir.types import DType
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32, F64, VOID = ir.FloatType(), ir.DoubleType(), ir.VoidType()
+POINTER = ir.PointerType()
+
+Int = int | ir.Value  # an i64 that is known now, or at run time
+CONTRACT = ("contract",)
+
+
+class BFloatType(ir.types._BaseFloatType):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    null = "0.0"
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def format_constant(self, value: float) -> str:
+        """Bit pattern of a constant, as LLVM writes bfloat constants."""
+        import ml_dtypes
+        import numpy as np
+
+        return f"0xR{np.array(value, ml_dtypes.bfloat16).view(np.uint16):04X}"
+
+
+BFloatType._create_instance()
+BF16 = BFloatType()
+_TYPES: dict[DType, ir.Type] = {
+    DType.F64: F64,
+    DType.F32: F32,
+    DType.F16: ir.HalfType(),
+    DType.BF16: BF16,
+    DType.BOOL: I1,
+}
+
+
+def scalar_type(dtype: DType) -> ir.Type:
+    """LLVM type of an element in a register (a bool is an i1)."""
+    return _TYPES.get(dtype) or ir.IntType(dtype.bits)
+
+
+def memory_type(dtype: DType) -> ir.Type:
+    """LLVM type of an element in memory (a bool is a byte)."""
+    return I8 if dtype is DType.BOOL else scalar_type(dtype)
+
+
+def is_vector(value: ir.Value) -> bool:
+    """Whether the value is a vector."""
+    return isinstance(value.type, ir.VectorType)
+
+
+def shaped(type_: ir.Type, like: ir.Value) -> ir.Type:
+    """`type_` with the vector length of `like`."""
+    return ir.VectorType(type_, like.type.count) if is_vector(like) else type_
+
+
+def intrinsic_suffix(type_: ir.Type) -> str:
+    """How LLVM mangles a type in an intrinsic's name."""
+    if isinstance(type_, ir.VectorType):
+        return f"v{type_.count}{intrinsic_suffix(type_.element)}"
+    if isinstance(type_, ir.PointerType):
+        return "p0"
+    if isinstance(type_, ir.IntType):
+        return f"i{type_.width}"
+    return {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16"}[str(type_)]
+
+
+class Emitter:
+    """Appends instructions to one function."""
+
+    def __init__(self, module: ir.Module, function: ir.Function) -> None:
+        self.module = module
+        self.function = function
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.entry = self.b.block
+
+    # integers ------------------------------------------------------------------------------
+
+    def i64(self, value: Int) -> ir.Value:
+        """The integer as an LLVM value."""
+        return ir.Constant(I64, value) if isinstance(value, int) else value
+
+    def add(self, a: Int, b: Int) -> Int:
+        """a + b, folded when known."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if a == 0 and isinstance(a, int):
+            return b
+        if b == 0 and isinstance(b, int):
+            return a
+        return self.b.add(self.i64(a), self.i64(b), flags=("nsw",))
+
+    def sub(self, a: Int, b: Int) -> Int:
+        """a - b, folded when known."""
+        if isinstance(b, int):
+            return self.add(a, -b)
+        return self.b.sub(self.i64(a), b, flags=("nsw",))
+
+    def mul(self, a: Int, b: Int) -> Int:
+        """a * b, folded when known."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if isinstance(a, int):
+            a, b = b, a
+        if isinstance(b, int) and b in (0, 1):
+            return a if b else 0
+        return self.b.mul(self.i64(a), self.i64(b), flags=("nsw",))
+
+    def floordiv(self, a: Int, b: Int) -> Int:
+        """a // b rounding down, for b > 0."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a // b
+        a, b = self.i64(a), self.i64(b)
+        quotient = self.b.sdiv(a, b)
+        rest = self.b.srem(a, b)
+        negative = self.b.icmp_signed("<", rest, self.i64(0))
+        return self.b.sub(quotient, self.b.zext(negative, I64))
+
+    def mod(self, a: Int, b: Int) -> Int:
+        """a mod b in [0, b), for b > 0."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a % b
+        a, b = self.i64(a), self.i64(b)
+        rest = self.b.srem(a, b)
+        negative = self.b.icmp_signed("<", rest, self.i64(0))
+        return self.b.select(negative, self.b.add(rest, b), rest)
+
+    def minmax(self, kind: str, a: Int, b: Int) -> Int:
+        """The smaller ("min") or larger ("max") of two integers."""
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b) if kind == "min" else max(a, b)
+        a, b = self.i64(a), self.i64(b)
+        return self.b.select(self.b.icmp_signed("<" if kind == "min" else ">", a, b), a, b)
+
+    # vectors -------------------------------------------------------------------------------
+
+    def splat(self, value: ir.Value, lanes: int) -> ir.Value:
+        """A scalar repeated in every lane; a vector is returned as it is."""
+        if is_vector(value) or lanes == 1:
+            return value
+        vector = ir.VectorType(value.type, lanes)
+        if isinstance(value, ir.Constant) and not isinstance(value.type, ir.PointerType):
+            return ir.Constant(vector, [value.constant] * lanes)
+        first = self.b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        return self.b.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+    def lane_numbers(self, lanes: int) -> ir.Value:
+        """<0, 1, 2, ...> as i64."""
+        return ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+
+    def constant(self, value: Any, type_: ir.Type) -> ir.Constant:
+        """A constant; a vector type gets it in every lane."""
+        if isinstance(type_, ir.VectorType):
+            return ir.Constant(type_, [value] * type_.count)
+        return ir.Constant(type_, value)
+
+    def call(self, name: str, result: ir.Type, args: Sequence[ir.Value], **more: Any) -> ir.Value:
+        """Call an intrinsic or an external function, declaring it when new."""
+        function = self.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [arg.type for arg in args])
+            function = ir.Function(self.module, kind, name)
+        return self.b.call(function, args, **more)
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a * b + c with one rounding."""
+        return self.call(f"llvm.fma.{intrinsic_suffix(c.type)}", c.type, [a, b, c])
+
+    # memory --------------------------------------------------------------------------------
+
+    def pointer(self, base: ir.Value, offset: Int, dtype: DType) -> ir.Value:
+        """Address of element `offset`."""
+        if isinstance(offset, int) and offset == 0:
+            return base
+        return self.b.gep(base, [self.i64(offset)], inbounds=True, source_etype=memory_type(dtype))
+
+    def load(
+        self, pointer: ir.Value, dtype: DType, lanes: int = 1, mask: ir.Value | None = None
+    ) -> ir.Value:
+        """Load one element or `lanes` contiguous ones; masked-off lanes are zero."""
+        element = memory_type(dtype)
+        type_ = element if lanes == 1 else ir.VectorType(element, lanes)
+        if mask is None:
+            value = self.b.load(pointer, align=dtype.bytes, typ=type_)
+        else:
+            name = f"llvm.masked.load.{intrinsic_suffix(type_)}.p0"
+            value = self.call(name, type_, [pointer, mask, ir.Constant(type_, None)])
+        return self._from_memory(value, dtype)
+
+    def gather(self, pointers: ir.Value, dtype: DType, mask: ir.Value | None) -> ir.Value:
+        """Load one element per lane from a vector of addresses."""
+        lanes = pointers.type.count
+        type_ = ir.VectorType(memory_type(dtype), lanes)
+        name = f"llvm.masked.gather.{intrinsic_suffix(type_)}.v{lanes}p0"
+        live = mask if mask is not None else self.constant(1, ir.VectorType(I1, lanes))
+        value = self.call(name, type_, [pointers, live, ir.Constant(type_, None)])
+        return self._from_memory(value, dtype)
+
+    def store(
+        self, value: ir.Value, pointer: ir.Value, dtype: DType, mask: ir.Value | None = None
+    ) -> None:
+        """Store an element or a vector of contiguous elements."""
+        stored = self._to_memory(value, dtype)
+        if mask is None:
+            self.b.store(stored, pointer, align=dtype.bytes)
+        else:
+            name = f"llvm.masked.store.{intrinsic_suffix(stored.type)}.p0"
+            self.call(name, VOID, [stored, pointer, mask])
+
+    def scatter(
+        self, value: ir.Value, pointers: ir.Value, dtype: DType, mask: ir.Value | None
+    ) -> None:
+        """Store one element per lane to a vector of addresses."""
+        stored = self._to_memory(value, dtype)
+        lanes = pointers.type.count
+        live = mask if mask is not None else self.constant(1, ir.VectorType(I1, lanes))
+        name = f"llvm.masked.scatter.{intrinsic_suffix(stored.type)}.v{lanes}p0"
+        self.call(name, VOID, [stored, pointers, live])
+
+    def _from_memory(self, value: ir.Value, dtype: DType) -> ir.Value:
+        if dtype is not DType.BOOL:
+            return value
+        return self.b.icmp_unsigned("!=", value, self.constant(0, value.type))
+
+    def _to_memory(self, value: ir.Value, dtype: DType) -> ir.Value:
+        return self.b.zext(value, shaped(I8, value)) if dtype is DType.BOOL else value
+
+    def local(self, type_: ir.Type, count: int = 1, align: int = 64) -> ir.Value:
+        """Stack memory, reserved once in the function's entry block."""
+        with self.b.goto_block(self.entry):
+            if self.entry.is_terminated:
+                self.b.position_before(self.entry.terminator)
+            slot = self.b.alloca(type_, size=ir.Constant(I64, count))
+            slot.align = align
+            slot.type = POINTER  # llvmlite gives it a typed pointer
+        return slot
+
+    # control flow --------------------------------------------------------------------------
+
+    def loop(
+        self,
+        start: Int,
+        end: Int,
+        step: int,
+        carried: Sequence[ir.Value],
+        body: Callable[[Int, list[ir.Value]], Sequence[ir.Value]],
+        *,
+        nonempty: bool = False,
+    ) -> list[ir.Value]:
+        """for i in range(start, end, step), carrying values; returns the last ones.
+
+        A loop of no or one known step is not emitted as a loop. `nonempty` promises a step.
+        """
+        if isinstance(start, int) and isinstance(end, int):
+            if end <= start:
+                return list(carried)
+            if end - start <= step:
+                return list(body(start, list(carried)))
+            nonempty = True
+        header = self.b.block
+        block = self.function.append_basic_block("loop")
+        after = self.function.append_basic_block("after")
+        if nonempty:
+            self.b.branch(block)
+        else:
+            enter = self.b.icmp_signed("<", self.i64(start), self.i64(end))
+            self.b.cbranch(enter, block, after)
+        self.b.position_at_end(block)
+        index = self.b.phi(I64)
+        index.add_incoming(self.i64(start), header)
+        phis = [self.b.phi(value.type) for value in carried]
+        for phi, value in zip(phis, carried, strict=True):
+            phi.add_incoming(value, header)
+        results = list(body(index, list(phis)))
+        following = self.b.add(index, self.i64(step), flags=("nsw",))
+        latch = self.b.block
+        again = self.b.icmp_signed("<", following, self.i64(end))
+        self.b.cbranch(again, block, after)
+        index.add_incoming(following, latch)
+        for phi, value in zip(phis, results, strict=True):
+            phi.add_incoming(value, latch)
+        self.b.position_at_end(after)
+        if nonempty:
+            return results
+        finals = []
+        for first, last in zip(carried, results, strict=True):
+            final = self.b.phi(first.type)
+            final.add_incoming(first, header)
+            final.add_incoming(last, latch)
+            finals.append(final)
+        return finals
+
+    @contextmanager
+    def when(self, condition: ir.Value) -> Any:
+        """Emit the body so that it only runs where the scalar condition holds."""
+        with self.b.if_then(condition):
+            yield
+
+    def fail_unless(self, condition: bool, message: str) -> None:
+        """An emission-time assertion. Raises InternalError."""
+        if not condition:
+            raise InternalError(message)

@@ -1,0 +1,86 @@
+"""From an LLVM module to optimised machine code."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import llvmlite
+from llvmlite import binding, ir
+
+from ...compiler.errors import InternalError
+from ...compiler.target import Target
+
+# LLVM's features by the names that targets and the run-time check use
+_LLVM_FEATURES = {"avx512_vnni": "avx512vnni", "avx512_bf16": "avx512bf16"}
+
+
+@cache
+def _initialise() -> None:
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+
+
+def target_machine(target: Target, opt_level: int) -> binding.TargetMachine:
+    """LLVM's code generator for a target: position independent, small code model."""
+    _initialise()
+    features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
+    machine = binding.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu,
+        features=features,
+        opt=min(opt_level, 3),
+        reloc="pic",
+        codemodel="small",
+    )
+    machine.set_asm_verbosity(False)
+    return machine
+
+
+def new_module(name: str, target: Target) -> ir.Module:
+    """An empty module for the target."""
+    module = ir.Module(name=name)
+    module.triple = target.triple
+    return module
+
+
+def set_attributes(module: ir.Module, target: Target) -> None:
+    """Give every defined function the attributes that keep full-width vectors."""
+    features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
+    quoted = [
+        f'"target-cpu"="{target.cpu}"',
+        f'"target-features"="{features}"',
+    ]
+    if target.vector_bits == 512:
+        quoted += ['"prefer-vector-width"="512"', '"min-legal-vector-width"="512"']
+    for function in module.functions:
+        if function.blocks:
+            function.attributes.add("nounwind")
+            for text in quoted:
+                set.add(function.attributes, text)
+
+
+def parse(module: ir.Module) -> binding.ModuleRef:
+    """LLVM's form of the module. Raises InternalError with LLVM's message when it is invalid."""
+    text = str(module)
+    try:
+        parsed = binding.parse_assembly(text)
+        parsed.verify()
+    except RuntimeError as error:
+        raise InternalError("the generated LLVM module is invalid", why=str(error)) from error
+    return parsed
+
+
+def optimise(parsed: binding.ModuleRef, machine: binding.TargetMachine, opt_level: int) -> None:
+    """Run LLVM's passes. Loops and tiles are ours already: no vectoriser, no unroller."""
+    options = binding.create_pipeline_tuning_options(speed_level=min(opt_level, 2))
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_unrolling = False
+    options.loop_interleaving = False
+    builder = binding.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(parsed, builder)
+
+
+def llvm_version() -> str:
+    """Version of LLVM and llvmlite, for the manifest."""
+    numbers = ".".join(map(str, binding.llvm_version_info))
+    return f"LLVM {numbers}, llvmlite {llvmlite.__version__}"

@@ -1,0 +1,121 @@
+"""Emission of a kernel as one function.
+
+Signature: (pointer of every buffer..., i64 of every symbolic dim..., i64 begin, i64 end); the last
+two select a range of the parallel loops' iterations, so that threads can share a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from ...compiler.ir.dims import substitute, symbol
+from ...compiler.kernel.kernel import Axis, Kernel
+from ...compiler.kernel.schedule import Schedule
+from .access import index_value
+from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
+from .stage import StageEmitter
+
+DUMMY_BYTES = 512  # covers the widest vector load
+
+
+def declare_kernel(module: ir.Module, name: str, kernel: Kernel) -> ir.Function:
+    """The function's declaration."""
+    arguments = [POINTER] * len(kernel.params) + [I64] * (len(kernel.symbols) + 2)
+    function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
+    for argument, buffer in zip(function.args, kernel.params, strict=False):
+        argument.name = buffer.name
+        if buffer in kernel.params[len(kernel.params) - kernel.outputs :]:
+            argument.add_attribute("noalias")
+    return function
+
+
+def parallel_count(e: Emitter, kernel: Kernel, schedule: Schedule, env: dict[str, Int]) -> Int:
+    """How many iterations `begin..end` ranges over, for given symbolic dims."""
+    count: Int = 1
+    for name, tile in _outer(kernel, schedule):
+        extent = index_value(e, _axis(kernel, name).extent, env)
+        count = e.mul(count, e.floordiv(e.add(extent, tile - 1), tile))
+    return count
+
+
+def _axis(kernel: Kernel, name: str) -> Axis:
+    return next(axis for axis in kernel.stages[0].axes if axis.name == name)
+
+
+def _outer(kernel: Kernel, schedule: Schedule) -> list[tuple[str, int]]:
+    """(axis, tile size) of the loops that threads share, outermost first."""
+    if kernel.shared:
+        return [(axis.name, 1) for axis in kernel.stages[0].axes[: kernel.shared]]
+    if not schedule.parallel:
+        return []
+    own = schedule.stages[0]
+    tile = {own.vector: own.lanes * own.vectors, own.row: own.rows}
+    return [(name, tile.get(name, 1)) for name in own.order[: schedule.parallel]]
+
+
+def emit_kernel(module: ir.Module, name: str, kernel: Kernel, schedule: Schedule) -> ir.Function:
+    """Define the kernel's function in the module."""
+    function = declare_kernel(module, name, kernel)
+    e = Emitter(module, function)
+    count = len(kernel.params)
+    buffers = {b.name: a for b, a in zip(kernel.params, function.args, strict=False)}
+    env: dict[str, Int] = dict(zip(kernel.symbols, function.args[count:], strict=False))
+    begin, end = function.args[-2:]
+    dummy = e.local(I8, DUMMY_BYTES)
+    for stage in kernel.stages:
+        for store in stage.stores:
+            local = store.buffer.local
+            if local is not None and store.buffer.name not in buffers:
+                slot = e.local(memory_type(store.buffer.dtype), local)
+                buffers[store.buffer.name] = slot
+    body = e.function.append_basic_block("body")
+    e.b.branch(body)
+    e.b.position_at_end(body)
+    outer = _outer(kernel, schedule)
+
+    def iteration(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
+        _emit_stages(e, kernel, schedule, buffers, dummy, _decode(e, kernel, outer, env, index))
+        return ()
+
+    e.loop(begin, end, 1, [], iteration)
+    e.b.ret_void()
+    return function
+
+
+def _decode(
+    e: Emitter, kernel: Kernel, outer: list[tuple[str, int]], env: dict[str, Int], index: Int
+) -> dict[str, Int]:
+    """The environment with the shared loops' axes at iteration `index`."""
+    bound = dict(env)
+    rest: Int = index
+    for position, (name, tile) in reversed(list(enumerate(outer))):
+        extent = index_value(e, _axis(kernel, name).extent, env)
+        tiles = e.floordiv(e.add(extent, tile - 1), tile)
+        if position == 0:
+            bound[name] = e.mul(rest, tile)
+            break
+        last = e.b.urem(e.i64(rest), e.i64(tiles))
+        bound[name] = e.mul(last, tile)
+        rest = e.b.udiv(e.i64(rest), e.i64(tiles))
+    return bound
+
+
+def _emit_stages(
+    e: Emitter,
+    kernel: Kernel,
+    schedule: Schedule,
+    buffers: dict[str, ir.Value],
+    dummy: ir.Value,
+    env: dict[str, Int],
+) -> None:
+    shared = [axis.name for axis in kernel.stages[0].axes[: kernel.shared]]
+    for stage, own in zip(kernel.stages, schedule.stages, strict=True):
+        # the shared axes go by each stage's own names
+        names = {axis.name: env[name] for axis, name in zip(stage.axes, shared, strict=False)}
+        done = 0 if kernel.shared else schedule.parallel
+        StageEmitter(e, stage, own, buffers, dummy).loops(own.order[done:], {**env, **names})
+
+
+__all__ = ["declare_kernel", "emit_kernel", "parallel_count", "substitute", "symbol"]

@@ -1,0 +1,176 @@
+"""Vector approximations of transcendental functions on f32; other types call libm per lane.
+
+Each holds to a few units in the last place over the whole range (see tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
+
+LIBM = {
+    "exp": "exp", "log": "log", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin",
+    "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
+    "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf", "pow": "pow",
+    "fmod": "fmod",
+}  # fmt: skip
+
+
+def _element(value: ir.Value) -> ir.Type:
+    return value.type.element if is_vector(value) else value.type
+
+
+def _horner(e: Emitter, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+    """Polynomial in x, highest power first."""
+    result: ir.Value = e.constant(coefficients[0], x.type)
+    for coefficient in coefficients[1:]:
+        result = e.fma(result, x, e.constant(coefficient, x.type))
+    return result
+
+
+def per_lane(e: Emitter, name: str, args: Sequence[ir.Value]) -> ir.Value:
+    """Call libm's function on every lane (the f32 variant for f32)."""
+    element = _element(args[0])
+    if str(element) in ("half", "bfloat"):
+        wide = [e.b.fpext(arg, shaped(F32, arg)) for arg in args]
+        return e.b.fptrunc(per_lane(e, name, wide), args[0].type)
+    symbol = LIBM[name] + ("f" if element == F32 else "")
+    if not is_vector(args[0]):
+        return e.call(symbol, element, list(args))
+    result: ir.Value = ir.Constant(args[0].type, ir.Undefined)
+    for lane in range(args[0].type.count):
+        index = ir.Constant(I32, lane)
+        scalars = [e.b.extract_element(arg, index) for arg in args]
+        result = e.b.insert_element(result, e.call(symbol, element, scalars), index)
+    return result
+
+
+def exp(e: Emitter, x: ir.Value) -> ir.Value:
+    """exp: Cody-Waite reduction by ln 2 in two parts and a degree-5 polynomial.
+
+    Coefficients: minimax on [-ln2/2, ln2/2] as published in XNNPACK's rr2-p5 kernels.
+    """
+    kind = x.type
+
+    def const(value: float) -> ir.Constant:
+        return e.constant(value, kind)
+
+    magic = const(float.fromhex("0x1.8000FEp23"))
+    n_biased = e.fma(x, const(float.fromhex("0x1.715476p0")), magic)
+    n = e.b.fsub(n_biased, magic)
+    t = e.fma(n, const(float.fromhex("-0x1.62E430p-1")), x)
+    t = e.fma(n, const(float.fromhex("0x1.05C610p-29")), t)
+    hexes = ("0x1.0F9F9Cp-7", "0x1.573A1Ap-5", "0x1.555A80p-3", "0x1.FFFDC6p-2", "0x1.FFFFF6p-1")
+    poly = _horner(e, t, [float.fromhex(h) for h in hexes])
+    integers = shaped(I32, x)
+    scale = e.b.bitcast(e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers)), kind)
+    result = e.fma(e.b.fmul(t, scale), poly, scale)
+    low = e.b.fcmp_ordered("<", x, const(-87.336544))
+    high = e.b.fcmp_ordered(">", x, const(88.722835))
+    result = e.b.select(low, const(0.0), result)
+    result = e.b.select(high, const(float("inf")), result)
+    return e.b.select(e.b.fcmp_unordered("uno", x, x), x, result)
+
+
+def log(e: Emitter, x: ir.Value) -> ir.Value:
+    """Natural logarithm: mantissa in [sqrt(1/2), sqrt(2)) and the polynomial of Cephes' logf."""
+    kind, integers = x.type, shaped(I32, x)
+
+    def const(value: float) -> ir.Constant:
+        return e.constant(value, kind)
+
+    tiny = e.b.fcmp_ordered("<", x, const(1.17549435e-38))
+    scaled = e.b.select(tiny, e.b.fmul(x, const(8388608.0)), x)
+    bits = e.b.bitcast(scaled, integers)
+    shifted = e.b.sub(bits, e.constant(0x3F3504F3, integers))  # sqrt(1/2)
+    exponent = e.b.ashr(shifted, e.constant(23, integers))
+    mantissa_bits = e.b.sub(bits, e.b.shl(exponent, e.constant(23, integers)))
+    n = e.b.sitofp(exponent, kind)
+    n = e.b.select(tiny, e.b.fsub(n, const(23.0)), n)
+    m = e.b.fsub(e.b.bitcast(mantissa_bits, kind), const(1.0))
+    square = e.b.fmul(m, m)
+    poly = _horner(
+        e, m,
+        [7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+         -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1],
+    )  # fmt: skip
+    y = e.b.fmul(e.b.fmul(poly, m), square)
+    y = e.fma(n, const(-2.12194440e-4), y)
+    y = e.fma(square, const(-0.5), y)
+    result = e.fma(n, const(0.693359375), e.b.fadd(m, y))
+    result = e.b.select(e.b.fcmp_ordered("==", x, const(0.0)), const(float("-inf")), result)
+    infinite = e.b.fcmp_ordered("==", x, const(float("inf")))
+    result = e.b.select(infinite, x, result)
+    invalid = e.b.fcmp_unordered("<", x, const(0.0))
+    return e.b.select(invalid, const(float("nan")), result)
+
+
+def _rational(
+    e: Emitter, x: ir.Value, limit: float, odd: Sequence[float], even: Sequence[float]
+) -> ir.Value:
+    """x * P(x^2) / Q(x^2) with x clamped to +-limit, coefficients highest power first."""
+    kind = x.type
+    upper, lower = e.constant(limit, kind), e.constant(-limit, kind)
+    c = e.b.select(e.b.fcmp_ordered(">", x, upper), upper, x)
+    c = e.b.select(e.b.fcmp_ordered("<", c, lower), lower, c)
+    square = e.b.fmul(c, c)
+    top = e.b.fmul(c, _horner(e, square, odd))
+    return e.b.fdiv(top, _horner(e, square, even))
+
+
+def tanh(e: Emitter, x: ir.Value) -> ir.Value:
+    """tanh by the 13/6 rational approximation that Eigen uses (clamped at +-7.905)."""
+    return _rational(
+        e, x, 7.90531110763549805,
+        [-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+         1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03],
+        [1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03],
+    )  # fmt: skip
+
+
+def erf(e: Emitter, x: ir.Value) -> ir.Value:
+    """erf by the 13/8 rational approximation that Eigen uses (clamped at +-4)."""
+    return _rational(
+        e, x, 4.0,
+        [-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06,
+         -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
+         -1.60960333262415e-02],
+        [-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03,
+         -7.37332916720468e-03, -1.42647390514189e-02],
+    )  # fmt: skip
+
+
+def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
+    """1 / (1 + exp(-x))."""
+    one = e.constant(1.0, x.type)
+    negative = e.b.fsub(e.constant(-0.0, x.type), x)
+    raised = exp(e, negative) if _element(x) == F32 else per_lane(e, "exp", [negative])
+    return e.b.fdiv(one, e.b.fadd(one, raised, flags=CONTRACT))
+
+
+def unary(e: Emitter, name: str, x: ir.Value) -> ir.Value:
+    """A transcendental function of one argument."""
+    if name == "sigmoid":
+        return sigmoid(e, x)
+    vectorised = {"exp": exp, "log": log, "tanh": tanh, "erf": erf}.get(name)
+    if vectorised is not None and _element(x) == F32:
+        return vectorised(e, x)
+    return per_lane(e, name, [x])
+
+
+def intrinsic(e: Emitter, name: str, x: ir.Value) -> ir.Value:
+    """An LLVM floating-point intrinsic of one argument ("sqrt", "floor", "roundeven", ...)."""
+    return e.call(f"llvm.{name}.{intrinsic_suffix(x.type)}", x.type, [x])
+
+
+def is_class(e: Emitter, x: ir.Value, kind: str) -> ir.Value:
+    """Lane-wise isnan or isinf, as i1."""
+    if kind == "isnan":
+        return e.b.fcmp_unordered("uno", x, x)
+    return e.b.fcmp_ordered("==", intrinsic(e, "fabs", x), e.constant(float("inf"), x.type))
+
+
+__all__ = ["I1", "intrinsic", "is_class", "per_lane", "unary"]

@@ -1,0 +1,134 @@
+"""The pipeline of every CPU target, from an imported graph to machine code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...compiler.artifact import Code, CompiledModel, TensorSpec
+from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
+from ...compiler.ir.dims import Dim, symbols_of
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.kernel import Kernel
+from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
+from ...compiler.kernel.plan import Plan
+from ...compiler.kernel.planner import Planner
+from ...compiler.kernel.schedule import Schedule, default_schedule, naive_schedule
+from ...compiler.pass_manager import run_passes
+from ...compiler.target import Target
+from ...passes.dce import DeadCodeElimination
+from ...passes.decompose import RULES, Decompose
+from ...passes.fusion import Fusion
+from ...passes.pipeline import SIMPLIFY, optimization_passes
+from . import codegen
+from .plan import emit_plan
+
+_STRUCTURAL = frozenset({"read_dims", "fused", *RULES})
+
+
+def compile_cpu(
+    graph: Graph, target: Target, options: CompileOptions, stages: Stages
+) -> Compilation:
+    """Compile a graph for a CPU; the graph is rewritten in place.
+
+    Raises InternalError when a stage breaks an invariant.
+    """
+    level = options.opt_level
+    with stages.stage("passes"):
+        run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
+        final = (Decompose(), *SIMPLIFY, Fusion(epilogues=level > 0), DeadCodeElimination())
+        run_passes(graph, final, dump_after=options.dump_after)
+    with stages.stage("kernels"):
+        plan = Planner(graph, lambda kernel: schedule(kernel, target, level)).build()
+    with stages.stage("weights"):
+        weights = write_weights(plan, options.work_dir / "weights.bin")
+    code = generate_code(plan, target, options, stages)
+    model = CompiledModel(
+        name=options.name,
+        inputs=tuple(_spec(value, set(plan.symbols)) for value in plan.inputs),
+        outputs=tuple(_spec(value, set(plan.symbols)) for value in plan.outputs),
+        symbols=plan.symbols,
+        code=code,
+        weights=weights,
+        manifest={},
+    )
+    arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
+    return Compilation(model, graph, _kernel_infos(plan), arena, plan.weight_bytes)
+
+
+def schedule(kernel: Kernel, target: Target, level: int) -> Schedule:
+    """The schedule of a kernel at an optimisation level."""
+    return naive_schedule(kernel) if level <= 0 else default_schedule(kernel, target)
+
+
+def generate_code(plan: Plan, target: Target, options: CompileOptions, stages: Stages) -> Code:
+    """Machine code of a plan and its kernels."""
+    symbol = f"ts_plan_{options.name}"
+    with stages.stage("emit"):
+        module = codegen.new_module(options.name, target)
+        emit_plan(module, plan, symbol)
+        codegen.set_attributes(module, target)
+        parsed = codegen.parse(module)
+    level = 2 if options.opt_level else 0
+    machine = codegen.target_machine(target, 3 if level else 0)
+    with stages.stage("optimise"):
+        codegen.optimise(parsed, machine, level)
+    texts: dict[str, str] = {}
+    if "llvm" in options.texts:
+        texts["llvm"] = str(parsed)
+    with stages.stage("code"):
+        machine_code = machine.emit_object(parsed)
+        if "asm" in options.texts:
+            texts["asm"] = machine.emit_assembly(parsed)
+    return Code(
+        objects=((options.name, machine_code),),
+        plan_symbol=symbol,
+        triple=target.triple,
+        features=target.features,
+        texts=texts,
+    )
+
+
+def write_weights(plan: Plan, path: Path) -> Path:
+    """Write the constants, packed as their kernels read them, at their offsets."""
+    with path.open("wb") as file:
+        for weight in plan.weights:
+            file.write(b"\0" * (weight.offset - file.tell()))
+            data = weight.value.data
+            assert data is not None
+            packed = weight.packing.apply(data) if weight.packing else data
+            file.write(memoryview(packed.reshape(-1).view("u1")) if packed.size else b"")
+    return path
+
+
+def supports(node: Node, target: Target) -> str | None:
+    """Why a node cannot be compiled for a CPU, or None when it can."""
+    known = node.op in INLINE or node.op in REDUCE or node.op in SCATTER
+    if known or node.op in _STRUCTURAL or has_trait(node, Trait.CONTROL):
+        return None
+    return f"the operator '{node.op}' has no kernel for {target.name}"
+
+
+def _spec(value: Value, symbols: set[str]) -> TensorSpec:
+    def dim_text(dim: Dim) -> int | str:
+        if isinstance(dim, int):
+            return dim
+        return str(dim) if symbols_of(dim) <= symbols else "?"
+
+    return TensorSpec(value.name, str(value.dtype), tuple(dim_text(dim) for dim in value.shape))
+
+
+def _kernel_infos(plan: Plan) -> tuple[KernelInfo, ...]:
+    found = []
+    for number, planned in enumerate(plan.kernels):
+        flops = planned.kernel.flops()
+        found.append(
+            KernelInfo(
+                name=planned.symbol,
+                operators=planned.kernel.operators,
+                flops=flops if isinstance(flops, int) else -1,
+                schedule="; ".join(str(stage) for stage in planned.schedule.stages),
+                calls=plan.calls.get(number, 0),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,262 @@
+"""Emission of a plan as the function `int32_t plan(ts_frame *)` of runtime/plan_abi.h."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from ...compiler.errors import InternalError
+from ...compiler.ir.dims import Dim, evaluate, symbols_of
+from ...compiler.kernel.plan import (
+    Allocate,
+    Bind,
+    Branch,
+    Call,
+    OpenOutput,
+    Place,
+    Plan,
+    PlannedKernel,
+    Repeat,
+    Step,
+)
+from .access import index_value
+from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
+from .kernel import emit_kernel, parallel_count
+
+FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER])
+INPUTS, SYMBOLS, WEIGHTS, THREADS = range(4)
+MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
+
+
+class PlanEmitter:
+    """Emits one plan and its kernels into a module."""
+
+    def __init__(self, module: ir.Module, plan: Plan, symbol: str) -> None:
+        self.module = module
+        self.plan = plan
+        self.kernels = [emit_kernel(module, k.symbol, k.kernel, k.schedule) for k in plan.kernels]
+        for function in self.kernels:
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+        kind = ir.FunctionType(I32, [POINTER])
+        self.function = ir.Function(module, kind, symbol)
+        self.e = Emitter(module, self.function)
+        self.slots: dict[str, ir.Value] = {}
+        self.heap: dict[int, ir.Value] = {}
+        self.outputs: dict[int, ir.Value] = {}
+        self.wrappers: dict[int, ir.Function] = {}
+        self.inputs: list[ir.Value] = []
+
+    def emit(self) -> None:
+        """Emit the whole plan."""
+        e, frame = self.e, self.function.args[0]
+        self.failed = self.function.append_basic_block("failed")
+        body = self.function.append_basic_block("body")
+        e.b.branch(body)
+        e.b.position_at_end(body)
+        table = self._field(INPUTS, POINTER)
+        for number in range(len(self.plan.inputs)):
+            address = e.b.gep(table, [e.i64(number)], source_etype=POINTER)
+            self.inputs.append(e.b.load(address, typ=POINTER))
+        symbols = self._field(SYMBOLS, POINTER)
+        for number, name in enumerate(self.plan.symbols):
+            address = e.b.gep(symbols, [e.i64(number)], source_etype=I64)
+            self._set(name, e.b.load(address, typ=I64))
+        self.weights = self._field(WEIGHTS, POINTER)
+        self.threads = self._field(THREADS, I64)
+        self.arena: ir.Value | None = None
+        if self.plan.arena:
+            size = e.i64(self._dim(self.plan.arena_bytes))
+            self.arena = self._checked(e.call("ts_rt_arena", POINTER, [frame, size]))
+        self._steps(self.plan.steps)
+        e.b.ret(ir.Constant(I32, 0))
+        e.b.position_at_end(self.failed)
+        e.b.ret(ir.Constant(I32, 1))
+
+    # values --------------------------------------------------------------------------------
+
+    def _field(self, number: int, type_: ir.Type) -> ir.Value:
+        where = [ir.Constant(I32, 0), ir.Constant(I32, number)]
+        address = self.e.b.gep(self.function.args[0], where, source_etype=FRAME)
+        return self.e.b.load(address, typ=type_)
+
+    def _checked(self, pointer: ir.Value) -> ir.Value:
+        """Leave the plan when the runtime returned NULL."""
+        following = self.function.append_basic_block("next")
+        missing = self.e.b.icmp_unsigned("==", pointer, ir.Constant(POINTER, None))
+        self.e.b.cbranch(missing, self.failed, following)
+        self.e.b.position_at_end(following)
+        return pointer
+
+    def _set(self, name: str, value: Int) -> None:
+        if name not in self.slots:
+            self.slots[name] = self.e.local(I64, align=8)
+        self.e.b.store(self.e.i64(value), self.slots[name])
+
+    def _env(self, names: frozenset[str] | set[str]) -> dict[str, Int]:
+        missing = [name for name in names if name not in self.slots]
+        if missing:
+            raise InternalError(f"the symbolic dimension(s) {missing} are used before they are set")
+        return {name: self.e.b.load(self.slots[name], typ=I64) for name in sorted(names)}
+
+    def _dim(self, dim: Dim) -> Int:
+        return index_value(self.e, dim, self._env(symbols_of(dim)))
+
+    def _pointer(self, place: Place) -> ir.Value:
+        base, offset = self._base(place)
+        total = self.e.add(offset, self._dim(place.offset))
+        if isinstance(total, int) and total == 0:
+            return base
+        return self.e.b.gep(base, [self.e.i64(total)], source_etype=I8)
+
+    def _base(self, place: Place) -> tuple[ir.Value, Int]:
+        if place.kind == "input":
+            return self.inputs[place.number], 0
+        if place.kind == "output":
+            return self.e.b.load(self.outputs[place.number], typ=POINTER), 0
+        if place.kind == "weights":
+            return self.weights, self.plan.weights[place.number].offset
+        if place.kind == "heap":
+            return self.e.b.load(self.heap[place.number], typ=POINTER), 0
+        return self.arena, self._dim(self.plan.arena[place.number].offset)
+
+    # steps ---------------------------------------------------------------------------------
+
+    def _steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case Call():
+                    self._call(step)
+                case Bind(symbols=names, place=place):
+                    pointer = self._pointer(place)
+                    for number, name in enumerate(names):
+                        address = self.e.b.gep(pointer, [self.e.i64(number)], source_etype=I64)
+                        self._set(name, self.e.b.load(address, typ=I64))
+                case OpenOutput(number=number):
+                    self._open(number)
+                case Allocate(number=number, size=size):
+                    size_value = self.e.i64(self._dim(size))
+                    frame = self.function.args[0]
+                    memory = self.e.call("ts_rt_alloc", POINTER, [frame, size_value])
+                    if number not in self.heap:
+                        self.heap[number] = self.e.local(POINTER, align=8)
+                    self.e.b.store(self._checked(memory), self.heap[number])
+                case Branch():
+                    self._branch(step)
+                case Repeat():
+                    self._repeat(step)
+
+    def _open(self, number: int) -> None:
+        e, shape = self.e, self.plan.outputs[number].shape
+        dims = e.local(I64, max(1, len(shape)), align=8)
+        for axis, dim in enumerate(shape):
+            address = e.b.gep(dims, [e.i64(axis)], source_etype=I64)
+            e.b.store(e.i64(self._dim(dim)), address)
+        args = [self.function.args[0], e.i64(number), dims]
+        self.outputs[number] = e.local(POINTER, align=8)
+        e.b.store(self._checked(e.call("ts_rt_output", POINTER, args)), self.outputs[number])
+
+    def _call(self, step: Call) -> None:
+        e, planned = self.e, self.plan.kernels[step.kernel]
+        kernel, function = planned.kernel, self.kernels[step.kernel]
+        pointers = [self._pointer(place) for place in step.places]
+        env = self._env(set(kernel.symbols))
+        symbols = [e.i64(env[name]) for name in kernel.symbols]
+        count = e.i64(parallel_count(e, kernel, planned.schedule, env))
+        direct = [*pointers, *symbols, e.i64(0), count]
+        if not self._worth_threads(planned):
+            e.b.call(function, direct)
+            return
+        alone = e.b.icmp_signed("==", self.threads, e.i64(1))
+        with e.b.if_else(alone) as (then, otherwise):
+            with then:
+                e.b.call(function, direct)
+            with otherwise:
+                self._fork(step.kernel, pointers, symbols, count)
+
+    def _worth_threads(self, planned: PlannedKernel) -> bool:
+        kernel, schedule = planned.kernel, planned.schedule
+        if not (kernel.shared or schedule.parallel):
+            return False
+        work = kernel.flops() + kernel.stages[0].points()
+        if not isinstance(work, int):
+            work = evaluate(work, dict.fromkeys(symbols_of(work), 64))
+        return work >= MIN_PARALLEL_FLOPS
+
+    def _fork(
+        self, number: int, pointers: list[ir.Value], symbols: list[ir.Value], count: ir.Value
+    ) -> None:
+        """Share the kernel's parallel iterations among the threads."""
+        e = self.e
+        values = pointers + symbols
+        args = e.local(I64, len(values), align=8)
+        for position, value in enumerate(values):
+            e.b.store(value, e.b.gep(args, [e.i64(position)], source_etype=I64))
+        wrapper = self._wrapper(number, len(pointers), len(symbols))
+        e.call("ts_rt_parallel", VOID, [self.function.args[0], wrapper, args, count])
+
+    def _wrapper(self, number: int, pointers: int, symbols: int) -> ir.Function:
+        """`void (void *args, int64_t begin, int64_t end)` around a kernel."""
+        if number in self.wrappers:
+            return self.wrappers[number]
+        name = f"{self.plan.kernels[number].symbol}_part"
+        function = ir.Function(self.module, ir.FunctionType(VOID, [POINTER, I64, I64]), name)
+        function.linkage = "internal"
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        args, begin, end = function.args
+        values = []
+        for position in range(pointers + symbols):
+            address = b.gep(args, [ir.Constant(I64, position)], source_etype=I64)
+            values.append(b.load(address, typ=POINTER if position < pointers else I64))
+        b.call(self.kernels[number], [*values, begin, end])
+        b.ret_void()
+        self.wrappers[number] = function
+        return function
+
+    def _branch(self, step: Branch) -> None:
+        e = self.e
+        condition = e.b.load(self._pointer(step.condition), typ=I8)
+        chosen = e.b.icmp_unsigned("!=", condition, ir.Constant(I8, 0))
+        with e.b.if_else(chosen) as (then, otherwise):
+            with then:
+                self._steps(step.then)
+                for name, dim, _ in step.bound:
+                    self._set(name, self._dim(dim))
+            with otherwise:
+                self._steps(step.otherwise)
+                for name, _, dim in step.bound:
+                    self._set(name, self._dim(dim))
+
+    def _repeat(self, step: Repeat) -> None:
+        e = self.e
+        if isinstance(step.count, Place):
+            count: Int = e.b.load(self._pointer(step.count), typ=I64)
+        else:
+            count = self._dim(step.count)
+        count = e.i64(count)
+        self._set(step.counter, 0)
+        header, body, after = (
+            self.function.append_basic_block(name) for name in ("rounds", "round", "done")
+        )
+        e.b.branch(header)
+        e.b.position_at_end(header)
+        index = self._env({step.counter})[step.counter]
+        going = e.b.icmp_signed("<", e.i64(index), count)
+        if step.condition is not None:
+            flag = e.b.load(self._pointer(step.condition), typ=I8)
+            going = e.b.and_(going, e.b.icmp_unsigned("!=", flag, ir.Constant(I8, 0)))
+        e.b.cbranch(going, body, after)
+        e.b.position_at_end(body)
+        self._steps(step.body)
+        now = self._env({step.counter})[step.counter]
+        self._set(step.counter, e.add(now, 1))
+        e.b.branch(header)
+        e.b.position_at_end(after)
+        if step.done:
+            self._set(step.done, self._env({step.counter})[step.counter])
+
+
+def emit_plan(module: ir.Module, plan: Plan, symbol: str) -> None:
+    """Define the plan's function, and every kernel it calls, in the module."""
+    PlanEmitter(module, plan, symbol).emit()

@@ -1,0 +1,214 @@
+"""Emission of the pointwise core operators, alike for scalars and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+
+from ...compiler.errors import InternalError
+from ...compiler.ir.types import DType
+from . import math
+from .builder import CONTRACT, F32, I1, Emitter, scalar_type, shaped
+
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INTEGER = {"add": "add", "sub": "sub", "mul": "mul"}
+_BITS = {"and": "and_", "or": "or_", "xor": "xor", "bitand": "and_", "bitor": "or_",
+         "bitxor": "xor", "shl": "shl"}  # fmt: skip
+_ROUNDING = {"floor": "floor", "ceil": "ceil", "round": "roundeven", "sqrt": "sqrt"}
+_TRANSCENDENTAL = frozenset(math.LIBM) - {"pow", "fmod"} | {"sigmoid"}
+
+
+def apply(
+    e: Emitter, op: str, args: Sequence[ir.Value], kinds: Sequence[DType], dtype: DType
+) -> ir.Value:
+    """The value of a pointwise operator.
+
+    kinds: element types of the arguments. dtype: element type of the result.
+    Raises InternalError for an operator without an emission.
+    """
+    if op == "cast":
+        return cast(e, args[0], kinds[0], dtype)
+    if op == "where":
+        return e.b.select(args[0], args[1], args[2])
+    kind = kinds[0]
+    if op in COMPARISONS:
+        return _compare(e, op, args[0], args[1], kind)
+    if op in _BITS:
+        result: ir.Value = getattr(e.b, _BITS[op])(args[0], args[1])
+        return result
+    if kind.is_float:
+        return _float(e, op, args)
+    return _int(e, op, args, kind)
+
+
+def _compare(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Value:
+    sign = COMPARISONS[op]
+    if kind.is_float:
+        return e.b.fcmp_unordered(sign, a, b) if op == "ne" else e.b.fcmp_ordered(sign, a, b)
+    return (e.b.icmp_signed if kind.is_signed else e.b.icmp_unsigned)(sign, a, b)
+
+
+def _float(e: Emitter, op: str, args: Sequence[ir.Value]) -> ir.Value:
+    x = args[0]
+    if op in _FLOAT:
+        result: ir.Value = getattr(e.b, _FLOAT[op])(x, args[1], flags=CONTRACT)
+        return result
+    if op in _ROUNDING:
+        return math.intrinsic(e, _ROUNDING[op], x)
+    if op in _TRANSCENDENTAL:
+        return math.unary(e, op, x)
+    if op in ("pow", "fmod"):
+        return math.per_lane(e, op, args)
+    if op in ("isnan", "isinf"):
+        return math.is_class(e, x, op)
+    if op in ("max", "min"):
+        return _extreme(e, op, x, args[1])
+    zero = e.constant(0.0, x.type)
+    if op == "neg":
+        return e.b.fsub(e.constant(-0.0, x.type), x)
+    if op == "abs":
+        return math.intrinsic(e, "fabs", x)
+    if op == "sign":
+        positive = e.b.uitofp(e.b.fcmp_ordered(">", x, zero), x.type)
+        negative = e.b.uitofp(e.b.fcmp_ordered("<", x, zero), x.type)
+        result = e.b.fsub(positive, negative)
+        return e.b.select(e.b.fcmp_unordered("uno", x, x), x, result)
+    if op == "mod":
+        rest = math.per_lane(e, "fmod", args)
+        differs = e.b.fcmp_ordered("<", e.b.fmul(rest, args[1]), zero)
+        return e.b.select(differs, e.b.fadd(rest, args[1]), rest)
+    raise InternalError(f"no float code for the operator '{op}'")
+
+
+def _extreme(e: Emitter, op: str, a: ir.Value, b: ir.Value) -> ir.Value:
+    """max or min where a NaN on either side wins, as in numpy.
+
+    The unordered comparison keeps a NaN on the left, as one vmaxps or vminps does; a constant on
+    the right is no NaN.
+    """
+    result = e.b.select(e.b.fcmp_unordered(">" if op == "max" else "<", a, b), a, b)
+    if isinstance(b, ir.Constant):
+        return result
+    return e.b.select(e.b.fcmp_unordered("uno", b, b), b, result)
+
+
+def _int(e: Emitter, op: str, args: Sequence[ir.Value], kind: DType) -> ir.Value:
+    x = args[0]
+    if op in _INTEGER:
+        result: ir.Value = getattr(e.b, _INTEGER[op])(x, args[1])
+        return result
+    zero = e.constant(0, x.type)
+    compare = e.b.icmp_signed if kind.is_signed else e.b.icmp_unsigned
+    if op in ("max", "min"):
+        return e.b.select(compare(">" if op == "max" else "<", x, args[1]), x, args[1])
+    if op == "neg":
+        return e.b.sub(zero, x)
+    if op == "abs":
+        return e.b.select(compare("<", x, zero), e.b.sub(zero, x), x) if kind.is_signed else x
+    if op == "sign":
+        one = e.constant(1, x.type)
+        positive = e.b.select(compare(">", x, zero), one, zero)
+        return e.b.select(compare("<", x, zero), e.constant(-1, x.type), positive)
+    if op in ("not", "bitnot"):
+        return e.b.not_(x)
+    if op == "shr":
+        return e.b.ashr(x, args[1]) if kind.is_signed else e.b.lshr(x, args[1])
+    if op in ("floor", "ceil", "round"):
+        return x
+    if op in ("div", "mod", "fmod"):
+        return _divide(e, op, x, args[1], kind)
+    if op == "pow":
+        wide = [cast(e, arg, kind, DType.F64) for arg in args]
+        return cast(e, math.per_lane(e, "pow", wide), DType.F64, kind)
+    raise InternalError(f"no integer code for the operator '{op}'")
+
+
+def _divide(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Value:
+    """Integer division that never traps: x / 0 is 0 and the quotient wraps for INT_MIN / -1."""
+    zero, one = e.constant(0, a.type), e.constant(1, a.type)
+    bad = e.b.icmp_unsigned("==", b, zero)
+    if not kind.is_signed:
+        safe = e.b.select(bad, one, b)
+        value = e.b.udiv(a, safe) if op == "div" else e.b.urem(a, safe)
+        return e.b.select(bad, zero, value)
+    minus = e.b.icmp_signed("==", b, e.constant(-1, b.type))
+    safe = e.b.select(e.b.or_(bad, minus), one, b)
+    if op == "div":
+        value = e.b.select(minus, e.b.sub(zero, a), e.b.sdiv(a, safe))
+        return e.b.select(bad, zero, value)
+    rest = e.b.srem(a, safe)
+    if op == "mod":
+        opposite = e.b.icmp_signed("<", e.b.xor(rest, safe), zero)
+        nonzero = e.b.icmp_signed("!=", rest, zero)
+        rest = e.b.select(e.b.and_(opposite, nonzero), e.b.add(rest, safe), rest)
+    return e.b.select(e.b.or_(bad, minus), zero, rest)
+
+
+def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
+    """Convert elements: to bool is `!= 0`; float to integer truncates and saturates."""
+    if source is target:
+        return x
+    type_ = shaped(scalar_type(target), x)
+    if target is DType.BOOL:
+        zero = e.constant(0.0 if source.is_float else 0, x.type)
+        if source.is_float:
+            return e.b.fcmp_unordered("!=", x, zero)
+        return e.b.icmp_unsigned("!=", x, zero)
+    if source.is_float and target.is_float:
+        return _resize_float(e, x, source, target, type_)
+    if source.is_float:
+        name = "llvm.fptosi.sat" if target.is_signed else "llvm.fptoui.sat"
+        from .builder import intrinsic_suffix
+
+        full = f"{name}.{intrinsic_suffix(type_)}.{intrinsic_suffix(x.type)}"
+        return e.call(full, type_, [x])
+    if target.is_float:
+        signed = source.is_signed
+        return e.b.sitofp(x, type_) if signed else e.b.uitofp(x, type_)
+    if target.bits < (1 if source is DType.BOOL else source.bits):
+        return e.b.trunc(x, type_)
+    if source is DType.BOOL or target.bits > source.bits:
+        return e.b.sext(x, type_) if source.is_signed else e.b.zext(x, type_)
+    return x
+
+
+def _resize_float(
+    e: Emitter, x: ir.Value, source: DType, target: DType, type_: ir.Type
+) -> ir.Value:
+    if target.bits > source.bits:
+        return e.b.fpext(x, type_)
+    if target.bits < source.bits:
+        return e.b.fptrunc(x, type_)
+    wide = e.b.fpext(x, shaped(F32, x))  # between f16 and bf16
+    return e.b.fptrunc(wide, type_)
+
+
+Combine = Callable[[ir.Value, ir.Value], ir.Value]
+
+
+def identity(kind: str, dtype: DType) -> float | int | bool:
+    """The neutral element of a reduction."""
+    if kind in ("sum", "prod"):
+        value = 0 if kind == "sum" else 1
+        return float(value) if dtype.is_float else value
+    low = kind in ("max", "argmax")
+    if dtype.is_float:
+        return float("-inf") if low else float("inf")
+    if dtype is DType.BOOL:
+        return 0 if low else 1
+    if dtype.is_signed:
+        return -(1 << (dtype.bits - 1)) if low else (1 << (dtype.bits - 1)) - 1
+    return 0 if low else (1 << dtype.bits) - 1
+
+
+def combine(e: Emitter, kind: str, a: ir.Value, b: ir.Value, dtype: DType) -> ir.Value:
+    """One step of a reduction: accumulator a with element b."""
+    op = {"sum": "add", "prod": "mul"}.get(kind, kind)
+    if dtype is DType.BOOL:
+        return apply(e, "or" if kind == "max" else "and", [a, b], [dtype, dtype], dtype)
+    return apply(e, op, [b, a] if op in ("max", "min") else [a, b], [dtype, dtype], dtype)
+
+
+__all__ = ["I1", "Combine", "apply", "cast", "combine", "identity"]

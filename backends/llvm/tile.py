@@ -1,0 +1,321 @@
+"""Evaluation of scalar expressions over a register tile of rows x vectors.
+
+A value is computed once per row, per vector, per both or once for the tile, as its indices
+require: what all rows share is loaded once. Addresses that are affine in the reduction axes are
+split into a base pointer, computed before the reduction loops, and a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from llvmlite import ir
+
+from ...compiler.errors import InternalError
+from ...compiler.ir.dims import Dim, coefficient, substitute
+from ...compiler.ir.types import DType
+from ...compiler.kernel import expr as ex
+from ...compiler.kernel.expr import Expr, Load
+from . import scalar
+from .access import Lanes, index_value, lane_indices
+from .builder import I1, POINTER, Emitter, Int, is_vector, scalar_type
+
+Slot = tuple[int, int]  # (row, vector) within the tile
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the tile covers. mask: live lanes of its last vector, None when all are."""
+
+    row: str
+    rows: int
+    vector: str
+    lanes: int
+    vectors: int
+    mask: ir.Value | None = None
+
+    def mask_of(self, v: int) -> ir.Value | None:
+        """The mask of vector v."""
+        return self.mask if v == self.vectors - 1 else None
+
+
+@dataclass
+class Guard:
+    """Conditions under which memory may be touched now."""
+
+    scalar: ir.Value | None = None
+    lanes: ir.Value | None = None
+    key: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Address:
+    """An offset split as base + row*r + vector*v + sum(step_k * k)."""
+
+    base: ir.Value
+    row: Dim
+    vector: Dim
+    steps: tuple[tuple[str, Dim], ...]
+
+
+@dataclass
+class Tile:
+    """Emits expressions for one tile. env: values of axes (tile bases) and symbolic dims."""
+
+    e: Emitter
+    shape: Shape
+    buffers: Mapping[str, ir.Value]
+    env: dict[str, Int]
+    inner: tuple[str, ...]  # reduction axes: they change inside the tile
+    dummy: ir.Value  # memory that may always be read
+    accumulators: dict[tuple[int, int, int], ir.Value] = field(default_factory=dict)
+    addresses: dict[int, Address | None] = field(default_factory=dict)
+    keep: list[Expr] = field(default_factory=list)  # ids stay valid while these live
+    memo: dict[object, ir.Value] = field(default_factory=dict)
+    uses: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+    guard: Guard = field(default_factory=Guard)
+
+    # addresses -----------------------------------------------------------------------------
+
+    def prepare(self, expressions: Iterable[Expr]) -> None:
+        """Compute base addresses of all affine loads here, before the loops that follow."""
+        for expression in expressions:
+            for part in ex.walk(expression):
+                if isinstance(part, Load) and id(part) not in self.addresses:
+                    self.keep.append(part)
+                    self.addresses[id(part)] = self.split(part.buffer, part.offset)
+
+    def split(self, buffer: ex.Buffer, offset: Dim) -> Address | None:
+        """The address of an offset that is affine in the tile's and the inner axes, else None."""
+        moving = [name for name in (self.shape.row, self.shape.vector) if name]
+        names = list(dict.fromkeys([*moving, *self.inner]))
+        factors = {name: coefficient(offset, name) for name in names}
+        if any(factor is None for factor in factors.values()):
+            return None
+        rest = substitute(offset, dict.fromkeys(self.inner, 0))
+        start = index_value(self.e, rest, self.env)
+        base = self.e.pointer(self.buffers[buffer.name], start, buffer.dtype)
+        steps = tuple((name, factors[name] or 0) for name in self.inner if factors[name])
+        row = factors.get(self.shape.row) or 0
+        vector = factors.get(self.shape.vector) or 0
+        return Address(base, row, vector, steps)
+
+    def point(self, address: Address, dtype: DType, slot: Slot) -> ir.Value:
+        """Pointer to the element of a slot at the present inner axes."""
+        e, (r, v) = self.e, slot
+        offset: Int = 0
+        for name, factor in address.steps:
+            offset = e.add(offset, e.mul(self.env[name], index_value(e, factor, self.env)))
+        if r:
+            offset = e.add(offset, e.mul(index_value(e, address.row, self.env), r))
+        if v:
+            along = e.mul(index_value(e, address.vector, self.env), v * self.shape.lanes)
+            offset = e.add(offset, along)
+        return e.pointer(address.base, offset, dtype)
+
+    def slot_env(self, slot: Slot) -> dict[str, Int]:
+        """The environment with the axes at a slot (of a vector: at its lane 0)."""
+        env = dict(self.env)
+        if self.shape.row and slot[0]:
+            env[self.shape.row] = self.e.add(env[self.shape.row], slot[0])
+        if self.shape.vector and slot[1]:
+            step = slot[1] * self.shape.lanes
+            env[self.shape.vector] = self.e.add(env[self.shape.vector], step)
+        return env
+
+    # expressions ---------------------------------------------------------------------------
+
+    def depends(self, expression: Expr) -> tuple[bool, bool]:
+        """Whether the expression differs between rows, and between vectors."""
+        found = self.uses.get(id(expression))
+        if found is None:
+            self.keep.append(expression)
+            row, vector = self.shape.row, self.shape.vector
+            accumulates = any(isinstance(p, ex.Acc) for p in ex.walk(expression))
+            found = (
+                accumulates or (bool(row) and ex.depends_on(expression, row)),
+                accumulates or (bool(vector) and ex.depends_on(expression, vector)),
+            )
+            self.uses[id(expression)] = found
+        return found
+
+    def value(self, expression: Expr, slot: Slot) -> ir.Value:
+        """The expression at a slot; scalar when it is the same in all lanes."""
+        by_row, by_vector = self.depends(expression)
+        key = (
+            id(expression), slot[0] if by_row else -1, slot[1] if by_vector else -1, self.guard.key
+        )  # fmt: skip
+        found = self.memo.get(key)
+        if found is None:
+            found = self._emit(expression, slot)
+            self.memo[key] = found
+        return found
+
+    def vector_value(self, expression: Expr, slot: Slot) -> ir.Value:
+        """The expression with all lanes filled."""
+        value = self.value(expression, slot)
+        return self.e.splat(value, self.shape.lanes) if self.shape.vector else value
+
+    def _emit(self, expression: Expr, slot: Slot) -> ir.Value:
+        e = self.e
+        match expression:
+            case ex.Const(value=value, dtype=dtype):
+                return e.constant(int(value) if dtype is DType.BOOL else value, scalar_type(dtype))
+            case ex.IndexValue(index=index, dtype=dtype):
+                return scalar.cast(e, self._index(index, slot), DType.I64, dtype)
+            case ex.Load():
+                return self._load(expression, slot)
+            case ex.Apply(op=op, args=args, dtype=dtype):
+                values = self._alike([self.value(arg, slot) for arg in args])
+                return scalar.apply(e, op, values, [arg.dtype for arg in args], dtype)
+            case ex.Guarded():
+                return self._guarded(expression, slot)
+            case ex.Acc(position=position):
+                return self.accumulators[(position, *slot)]
+        raise InternalError(f"no code for {expression}")
+
+    def _alike(self, values: list[ir.Value]) -> list[ir.Value]:
+        """All values as vectors when one is."""
+        lanes = next((value.type.count for value in values if is_vector(value)), 1)
+        return [self.e.splat(value, lanes) for value in values]
+
+    def _index(self, index: Dim, slot: Slot) -> ir.Value:
+        env, vector = self.slot_env(slot), self.shape.vector
+        if vector and self.shape.lanes > 1 and ex.depends_on(ex.IndexValue(index, DType.I64),
+                                                             vector):  # fmt: skip
+            return lane_indices(self.e, index, env, Lanes(vector, self.shape.lanes))
+        return self.e.i64(index_value(self.e, index, env))
+
+    def _load(self, load: Load, slot: Slot) -> ir.Value:
+        e, dtype, lanes = self.e, load.dtype, self.shape.lanes
+        if id(load) not in self.addresses:
+            self.keep.append(load)
+            self.addresses[id(load)] = None
+        address = self.addresses[id(load)]
+        _, by_vector = self.depends(load)
+        if address is not None and not load.dynamic:
+            if not by_vector or lanes == 1:
+                return e.load(self._safe(self.point(address, dtype, slot)), dtype)
+            if address.vector == 1:
+                pointer = self._safe(self.point(address, dtype, slot))
+                return e.load(pointer, dtype, lanes, self._live(slot))
+        if not by_vector or lanes == 1:
+            return e.load(self._safe(self._dynamic_pointer(load, slot)), dtype)
+        return e.gather(self._lane_pointers(load, slot), dtype, self._live(slot, gather=True))
+
+    def _dynamic_pointer(self, load: Load, slot: Slot) -> ir.Value:
+        e, env = self.e, self.slot_env(slot)
+        offset = index_value(e, load.offset, env)
+        for index, stride in load.dynamic:
+            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
+            offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
+        return e.pointer(self.buffers[load.buffer.name], offset, load.dtype)
+
+    def _lane_pointers(self, load: Load | ex.Load, slot: Slot) -> ir.Value:
+        return self.lane_pointers(load.buffer, load.offset, load.dynamic, slot)
+
+    def lane_pointers(
+        self,
+        buffer: ex.Buffer,
+        offset: Dim,
+        dynamic: tuple[tuple[Expr, Dim], ...],
+        slot: Slot,
+    ) -> ir.Value:
+        """One address per lane, for gathers and scatters."""
+        e, env, lanes = self.e, self.slot_env(slot), self.shape.lanes
+        offsets = lane_indices(e, offset, env, Lanes(self.shape.vector, lanes))
+        for index, stride in dynamic:
+            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
+            factor = e.splat(e.i64(index_value(e, stride, env)), lanes)
+            offsets = e.b.add(offsets, e.b.mul(e.splat(moved, lanes), factor))
+        base = self.buffers[buffer.name]
+        pointers = e.b.gep(e.splat(base, lanes), [offsets], source_etype=_gep_element(buffer.dtype))
+        pointers.type = ir.VectorType(POINTER, lanes)
+        return pointers
+
+    # guards --------------------------------------------------------------------------------
+
+    def _safe(self, pointer: ir.Value) -> ir.Value:
+        if self.guard.scalar is None:
+            return pointer
+        return self.e.b.select(self.guard.scalar, pointer, self.dummy)
+
+    def _live(self, slot: Slot, *, gather: bool = False) -> ir.Value | None:
+        masks = [m for m in (self.shape.mask_of(slot[1]), self.guard.lanes) if m is not None]
+        if gather and self.guard.scalar is not None:
+            masks.append(self.e.splat(self.guard.scalar, self.shape.lanes))
+        if not masks:
+            return None
+        return masks[0] if len(masks) == 1 else self.e.b.and_(masks[0], masks[1])
+
+    def _guarded(self, expression: ex.Guarded, slot: Slot) -> ir.Value:
+        e, outer = self.e, self.guard
+        scalar_test, lane_test = self._tests(expression.bounds, slot)
+        if scalar_test is False:
+            return self.value(expression.other, slot)
+        tests = [t for t in (scalar_test, lane_test) if isinstance(t, ir.Value)]
+        if not tests:
+            return self.value(expression.value, slot)
+        self.guard = Guard(
+            self._both(outer.scalar, scalar_test if isinstance(scalar_test, ir.Value) else None),
+            self._both(outer.lanes, lane_test),
+            (*outer.key, id(expression), *slot),
+        )
+        inside = self.value(expression.value, slot)
+        self.guard = outer
+        other = self.value(expression.other, slot)
+        for test in tests:
+            if is_vector(test) or is_vector(inside) or is_vector(other):
+                inside, other = self._alike([inside, other, *([test] if is_vector(test) else [])])[
+                    :2
+                ]
+                if is_vector(inside) and not is_vector(test):
+                    inside = e.b.select(test, inside, other)
+                    continue
+            inside = e.b.select(test, inside, other)
+        return inside
+
+    def _both(self, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
+        if a is None or b is None:
+            return a if b is None else b
+        return self.e.b.and_(a, b)
+
+    def _tests(
+        self, bounds: tuple[ex.Bound, ...], slot: Slot
+    ) -> tuple[ir.Value | bool, ir.Value | None]:
+        """The conjunction of bounds: its scalar part (False when known false) and lane part."""
+        e, env = self.e, self.slot_env(slot)
+        scalar_test: ir.Value | bool = True
+        lane_test: ir.Value | None = None
+        for bound in bounds:
+            probe = ex.Guarded((bound,), ex.Const(0, DType.I64), ex.Const(0, DType.I64))
+            if self.shape.vector and self.shape.lanes > 1 and ex.depends_on(
+                probe, self.shape.vector
+            ):  # fmt: skip
+                lanes = Lanes(self.shape.vector, self.shape.lanes)
+                index, low, high = (
+                    lane_indices(e, d, env, lanes) for d in (bound.index, bound.low, bound.high)
+                )
+                test = e.b.and_(
+                    e.b.icmp_signed(">=", index, low), e.b.icmp_signed("<", index, high)
+                )
+                lane_test = self._both(lane_test, test)
+                continue
+            i, lo, hi = (index_value(e, d, env) for d in (bound.index, bound.low, bound.high))
+            if isinstance(i, int) and isinstance(lo, int) and isinstance(hi, int):
+                if not lo <= i < hi:
+                    return False, None
+                continue
+            inside = e.b.icmp_unsigned("<", e.i64(e.sub(i, lo)), e.i64(e.sub(hi, lo)))
+            scalar_test = inside if scalar_test is True else e.b.and_(scalar_test, inside)
+        return scalar_test, lane_test
+
+
+def _gep_element(dtype: DType) -> ir.Type:
+    from .builder import memory_type
+
+    return memory_type(dtype)
+
+
+__all__ = ["I1", "Address", "Shape", "Slot", "Tile"]

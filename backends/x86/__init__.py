@@ -1,0 +1,16 @@
+"""The x86-64 backend: AVX2 and AVX-512 machines."""
+
+from __future__ import annotations
+
+from ...compiler.backend import Backend
+from ..llvm.pipeline import compile_cpu, supports
+from .targets import TARGETS, parse_target
+
+BACKEND = Backend(
+    name="x86",
+    targets=("native", *TARGETS),
+    parse_target=parse_target,
+    supports=supports,
+    compile=compile_cpu,
+    available=lambda: None,
+)

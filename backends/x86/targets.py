@@ -1,0 +1,69 @@
+"""x86-64 targets as data, and the host's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...compiler.target import Target
+
+TRIPLE = "x86_64-unknown-linux-gnu"
+_V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+
+def _avx2(name: str, cpu: str, *, l2_bytes: int = 256 << 10) -> Target:
+    return Target(
+        name=name, backend="x86", triple=TRIPLE, cpu=cpu, features=_V3, vector_bits=256,
+        vector_registers=16, masked=True, broadcast_operands=True, fma_ports=2,
+        l1_bytes=32 << 10, l2_bytes=l2_bytes,
+    )  # fmt: skip
+
+
+def _avx512(name: str, cpu: str, *, l1_bytes: int = 32 << 10, l2_bytes: int = 1 << 20) -> Target:
+    return Target(
+        name=name, backend="x86", triple=TRIPLE, cpu=cpu, features=_V4, vector_bits=512,
+        vector_registers=32, masked=True, broadcast_operands=True, fma_ports=2,
+        l1_bytes=l1_bytes, l2_bytes=l2_bytes,
+    )  # fmt: skip
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        _avx2("x86-64-v3", "x86-64-v3"),
+        _avx512("x86-64-v4", "x86-64-v4"),
+        _avx512("znver4", "znver4"),
+        _avx512("znver5", "znver5", l1_bytes=48 << 10),
+        _avx512("sapphirerapids", "sapphirerapids", l1_bytes=48 << 10, l2_bytes=2 << 20),
+    )
+}
+
+
+def host_features() -> frozenset[str]:
+    """CPU feature flags that Linux reports for this machine; empty where it reports none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.startswith("flags"):
+            flags = set(line.split(":", 1)[1].split())
+            names = {"abm": "lzcnt", "bmi1": "bmi"}
+            return frozenset(names.get(flag, flag) for flag in flags)
+    return frozenset()
+
+
+def native_target() -> Target | None:
+    """The widest target that this machine runs; None when it lacks AVX2 and FMA."""
+    found = host_features()
+    if found.issuperset(_V4):
+        tuned = "sapphirerapids" if "amx_tile" in found else "x86-64-v4"
+        return TARGETS[tuned]
+    return TARGETS["x86-64-v3"] if found.issuperset(_V3) else None
+
+
+def parse_target(text: str) -> Target | None:
+    """The target for "native", "x86" or a name in `TARGETS`; None for another backend's."""
+    if text in ("native", "x86"):
+        return native_target()
+    return TARGETS.get(text)

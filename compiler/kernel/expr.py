@@ -1,0 +1,200 @@
+"""Scalar expressions of kernels: what one element of a stage is.
+
+Indices are `Dim` expressions over axis symbols (names that begin with "$") and symbolic dims.
+Memory is addressed by a flat element offset, so that axes can be merged and split freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..ir.dims import Dim, substitute, symbols_of
+from ..ir.types import DType
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that a kernel reads or writes: an argument, or local memory of one iteration.
+
+    local: element count of local memory, None for an argument.
+    """
+
+    name: str
+    dtype: DType
+    local: int | None = None
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant; `value` is a Python float, int or bool."""
+
+    value: float | int | bool
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class IndexValue:
+    """The value of an index expression as an element."""
+
+    index: Dim
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Load:
+    """buffer[offset + sum(expr * stride)]; `dynamic` indices are computed from data."""
+
+    buffer: Buffer
+    offset: Dim
+    dynamic: tuple[tuple[Expr, Dim], ...] = ()
+
+    @property
+    def dtype(self) -> DType:
+        """The element type loaded."""
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A pointwise core operator applied to scalars; "cast" converts to `dtype`."""
+
+    op: str
+    args: tuple[Expr, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Bound:
+    """low <= index < high."""
+
+    index: Dim
+    low: Dim
+    high: Dim
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """`value` where every bound holds, else `other`; memory outside the bounds is not touched."""
+
+    bounds: tuple[Bound, ...]
+    value: Expr
+    other: Expr
+
+    @property
+    def dtype(self) -> DType:
+        """The element type of both branches."""
+        return self.value.dtype
+
+
+@dataclass(frozen=True)
+class Acc:
+    """The result of the stage's reduction number `position`, for use in its stores."""
+
+    position: int
+    dtype: DType
+
+
+Expr = Const | IndexValue | Load | Apply | Guarded | Acc
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """Direct operands."""
+    match expr:
+        case Apply(args=args):
+            return args
+        case Guarded(value=value, other=other):
+            return (value, other)
+        case Load(dynamic=dynamic):
+            return tuple(index for index, _ in dynamic)
+        case _:
+            return ()
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The expression and all its operands."""
+    yield expr
+    for child in children(expr):
+        yield from walk(child)
+
+
+def indices(expr: Expr) -> Iterator[Dim]:
+    """Every index expression in this node itself (not in its operands)."""
+    match expr:
+        case Load(offset=offset, dynamic=dynamic):
+            yield offset
+            for _, stride in dynamic:
+                yield stride
+        case IndexValue(index=index):
+            yield index
+        case Guarded(bounds=bounds):
+            for bound in bounds:
+                yield bound.index
+                yield bound.low
+                yield bound.high
+
+
+def all_indices(expr: Expr) -> Iterator[Dim]:
+    """Every index expression in the expression and its operands."""
+    for part in walk(expr):
+        yield from indices(part)
+
+
+def depends_on(expr: Expr, name: str) -> bool:
+    """Whether the expression's value may change with the symbol."""
+    return any(name in symbols_of(index) for index in all_indices(expr))
+
+
+def map_indices(expr: Expr, change: Callable[[Dim], Dim]) -> Expr:
+    """The expression with `change` applied to every index expression."""
+    match expr:
+        case Load(offset=offset, dynamic=dynamic):
+            parts = tuple((map_indices(i, change), change(s)) for i, s in dynamic)
+            return replace(expr, offset=change(offset), dynamic=parts)
+        case IndexValue(index=index):
+            return replace(expr, index=change(index))
+        case Apply(args=args):
+            return replace(expr, args=tuple(map_indices(arg, change) for arg in args))
+        case Guarded(bounds=bounds, value=value, other=other):
+            moved = tuple(Bound(change(b.index), change(b.low), change(b.high)) for b in bounds)
+            return Guarded(moved, map_indices(value, change), map_indices(other, change))
+        case _:
+            return expr
+
+
+def substitute_indices(expr: Expr, values: Mapping[str, Dim]) -> Expr:
+    """The expression with symbols replaced in every index."""
+    return map_indices(expr, lambda dim: substitute(dim, values))
+
+
+def cost(expr: Expr) -> int:
+    """A rough count of instructions per element (transcendental functions weigh 15)."""
+    own = {"Apply": 1, "Guarded": 2, "Load": 1}.get(type(expr).__name__, 0)
+    if isinstance(expr, Apply) and expr.op in EXPENSIVE:
+        own = 15
+    return own + sum(cost(child) for child in children(expr))
+
+
+EXPENSIVE = frozenset(
+    {"exp", "log", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh"}
+    | {"acosh", "atanh", "erf", "sigmoid", "pow", "div", "mod", "fmod", "sqrt"}
+)
+
+
+def text(expr: Expr) -> str:
+    """The expression in readable form; equal texts mean equal computations."""
+    match expr:
+        case Const(value=value, dtype=dtype):
+            return f"{value!r}:{dtype}"
+        case IndexValue(index=index, dtype=dtype):
+            return f"index({index}):{dtype}"
+        case Load(buffer=buffer, offset=offset, dynamic=dynamic):
+            more = "".join(f" + {text(index)}*({stride})" for index, stride in dynamic)
+            return f"{buffer.name}[{offset}{more}]"
+        case Apply(op=op, args=args, dtype=dtype):
+            return f"{op}:{dtype}({', '.join(text(arg) for arg in args)})"
+        case Guarded(bounds=bounds, value=value, other=other):
+            tests = " and ".join(f"{b.low} <= {b.index} < {b.high}" for b in bounds)
+            return f"({text(value)} if {tests} else {text(other)})"
+        case Acc(position=position):
+            return f"acc{position}"

@@ -1,0 +1,161 @@
+"""Kernels: fused groups in tensor-expression form, as loop nests over named axes.
+
+A stage computes, for every point of its parallel axes, its reductions over its reduction axes and
+then its stores. The first `shared` axes are common to all stages of a kernel: the stages run one
+after another inside those loops, and local buffers live for one iteration of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..ir.dims import Dim, product, symbols_of
+from . import expr as ex
+from .expr import Buffer, Expr
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A loop from 0 to extent; the name begins with "$"."""
+
+    name: str
+    extent: Dim
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """kind: "sum", "max", "min", "prod", or "argmax"/"argmin" (body: the compared value).
+
+    The last two give the i64 position along the one reduction axis; `last` prefers later ties.
+    """
+
+    kind: str
+    body: Expr
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Store:
+    """buffer[offset + sum(expr * stride)] = value."""
+
+    buffer: Buffer
+    offset: Dim
+    value: Expr
+    dynamic: tuple[tuple[Expr, Dim], ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One loop nest. With `sequential` set the points must run in order (scatter)."""
+
+    axes: tuple[Axis, ...]
+    reduce_axes: tuple[Axis, ...]
+    reductions: tuple[Reduction, ...]
+    stores: tuple[Store, ...]
+    sequential: bool = False
+
+    def expressions(self) -> Iterator[Expr]:
+        """All scalar expressions: reduction bodies, then stored values and dynamic indices."""
+        for reduction in self.reductions:
+            yield reduction.body
+        for store in self.stores:
+            yield store.value
+            for index, _ in store.dynamic:
+                yield index
+
+    def map_indices(self, change: Callable[[Dim], Dim]) -> Stage:
+        """The stage with `change` applied to every index expression."""
+        reductions = tuple(replace(r, body=ex.map_indices(r.body, change)) for r in self.reductions)
+        stores = tuple(
+            Store(
+                s.buffer,
+                change(s.offset),
+                ex.map_indices(s.value, change),
+                tuple((ex.map_indices(i, change), change(stride)) for i, stride in s.dynamic),
+            )
+            for s in self.stores
+        )
+        return replace(self, reductions=reductions, stores=stores)
+
+    def all_indices(self) -> Iterator[Dim]:
+        """Every index expression of the stage."""
+        for expression in self.expressions():
+            yield from ex.all_indices(expression)
+        for store in self.stores:
+            yield store.offset
+            for _, stride in store.dynamic:
+                yield stride
+
+    def points(self) -> Dim:
+        """Evaluations of the reduction bodies (or of the stores where there are none)."""
+        return product(axis.extent for axis in self.axes + self.reduce_axes)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function over buffers: `params` in call order, inputs before outputs.
+
+    outputs: how many of the params, counted from the end, are written.
+    operators: the core operators that it fuses, for reports.
+    """
+
+    name: str
+    params: tuple[Buffer, ...]
+    outputs: int
+    stages: tuple[Stage, ...]
+    shared: int = 0
+    operators: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbolic dims that are run-time arguments, sorted."""
+        names: set[str] = set()
+        for stage in self.stages:
+            for axis in stage.axes + stage.reduce_axes:
+                names |= symbols_of(axis.extent)
+            for index in stage.all_indices():
+                names |= symbols_of(index)
+        return tuple(sorted(name for name in names if not name.startswith("$")))
+
+    def flops(self) -> Dim:
+        """Floating-point operations of one call, a multiply-add counted as two."""
+        total: Dim = 0
+        for stage in self.stages:
+            body = sum(max(1, _operations(r.body)) + 1 for r in stage.reductions)
+            outer = product(axis.extent for axis in stage.axes)
+            total = total + stage.points() * body
+            total = total + outer * sum(_operations(s.value) for s in stage.stores)
+        return total
+
+
+def _operations(expression: Expr) -> int:
+    return sum(
+        isinstance(part, ex.Apply) and part.dtype.is_float and part.op != "cast"
+        for part in ex.walk(expression)
+    )
+
+
+def kernel_text(kernel: Kernel) -> str:
+    """The kernel in readable form. Equal texts mean equal code, whatever the kernel's name."""
+    lines = [
+        "kernel(" + ", ".join(f"{b.name}: {b.dtype}" for b in kernel.params) + ")"
+        f" outputs {kernel.outputs} shared {kernel.shared}"
+    ]
+    for stage in kernel.stages:
+        loops = " ".join(f"{axis.name}<{axis.extent}" for axis in stage.axes)
+        lines.append(f"  for {loops}" + (" in order" if stage.sequential else ""))
+        over = " ".join(f"{axis.name}<{axis.extent}" for axis in stage.reduce_axes)
+        for number, reduction in enumerate(stage.reductions):
+            last = " last" if reduction.last else ""
+            lines.append(
+                f"    acc{number} = {reduction.kind}{last} over {over}: {ex.text(reduction.body)}"
+            )
+        for store in stage.stores:
+            more = "".join(f" + {ex.text(index)}*({stride})" for index, stride in store.dynamic)
+            local = "" if store.buffer.local is None else f"local {store.buffer.local} "
+            target = f"{local}{store.buffer.name}[{store.offset}{more}]"
+            lines.append(f"    {target} = {ex.text(store.value)}")
+    return "\n".join(lines)

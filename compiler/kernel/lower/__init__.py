@@ -1,0 +1,10 @@
+"""From fused graph regions to kernels: the loop-level meaning of the core operators."""
+
+from __future__ import annotations
+
+from .group import Lowered, lower_region
+from .maps import INLINE
+from .reductions import REDUCE
+from .scatter import SCATTER
+
+__all__ = ["INLINE", "REDUCE", "SCATTER", "Lowered", "lower_region"]

@@ -1,0 +1,139 @@
+"""The plan: what a compiled model does, step by step, and where its tensors lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..ir.dims import Dim
+from ..ir.graph import Value
+from ..ir.types import DType
+from .kernel import Kernel
+from .packing import Packing
+from .schedule import Schedule
+
+ALIGNMENT = 64  # bytes, of every tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies.
+
+    kind: "input", "output", "weights" (number: entry), "arena" or "heap" (number: buffer).
+    offset: in bytes from there; it may use loop counters.
+    """
+
+    kind: str
+    number: int
+    offset: Dim = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """Run a kernel on tensors, given in the order of its parameters."""
+
+    kernel: int
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Give symbols the values of an i64 vector in memory."""
+
+    symbols: tuple[str, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class OpenOutput:
+    """Obtain the memory of an output whose dims are known now."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Allocate:
+    """Obtain heap memory, once its size is known."""
+
+    number: int
+    size: Dim  # bytes
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Run one of two step lists; each then sets the bound symbols to its own dims."""
+
+    condition: Place
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+    bound: tuple[tuple[str, Dim, Dim], ...] = ()
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Run steps with `counter` = 0, 1, ..., at most `count` times and while `condition` holds.
+
+    count: a dim, or the place of an i64. done: symbol that is bound to the number of rounds.
+    """
+
+    counter: str
+    count: Dim | Place
+    body: tuple[Step, ...]
+    condition: Place | None = None
+    done: str = ""
+
+
+Step = Call | Bind | OpenOutput | Allocate | Branch | Repeat
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant in the weights file. offset: in bytes."""
+
+    value: Value
+    packing: Packing | None
+    offset: int
+    size: int
+
+
+@dataclass
+class ArenaBuffer:
+    """Memory that one tensor needs from step `first` to step `last`. size, offset: in bytes."""
+
+    size: Dim
+    first: int
+    last: int
+    offset: Dim = 0
+
+
+@dataclass(frozen=True)
+class PlannedKernel:
+    """A kernel with its schedule. calls: how many steps call it."""
+
+    symbol: str
+    kernel: Kernel
+    schedule: Schedule
+
+
+@dataclass
+class Plan:
+    """A whole model. symbols: those that the inputs bind, in order."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    symbols: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    kernels: list[PlannedKernel] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
+    arena: list[ArenaBuffer] = field(default_factory=list)
+    arena_bytes: Dim = 0
+    calls: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weights file."""
+        return max((w.offset + w.size for w in self.weights), default=0)
+
+
+def bytes_of(dtype: DType, elements: Dim) -> Dim:
+    """Bytes of so many elements."""
+    return elements * dtype.bytes

@@ -1,0 +1,289 @@
+"""From a fused graph to a plan: kernels lowered and scheduled, tensors placed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import InternalError
+from ..ir.dims import Dim, product, symbol, symbols_of
+from ..ir.graph import Graph, Node, Value
+from ..ir.ops.registry import make_node
+from ..ir.types import TensorType
+from .expr import Buffer, Const
+from .kernel import Axis, Kernel, Stage, Store, kernel_text
+from .lower import Lowered, lower_region
+from .lower.scope import storage_elements, strides_of
+from .memory import assign_offsets
+from .packing import Packing, pack
+from .plan import (
+    ALIGNMENT,
+    Allocate,
+    ArenaBuffer,
+    Bind,
+    Call,
+    OpenOutput,
+    Place,
+    Plan,
+    PlannedKernel,
+    Step,
+    Weight,
+)
+from .schedule import Schedule
+from .simplify import simplify
+
+Scheduler = Callable[[Kernel], Schedule]
+
+
+class Planner:
+    """Builds the plan of one graph. schedule: chooses the schedule of each kernel."""
+
+    def __init__(self, graph: Graph, schedule: Scheduler) -> None:
+        self.graph = graph
+        self.schedule = schedule
+        self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), _input_symbols(graph))
+        self.places: dict[Value, Place] = {}
+        self.clock = 0
+        self.numbers = 0
+        self.heap = 0
+        self.known = set(self.plan.symbols)
+        self.opened: set[int] = set()
+        self.final: dict[Value, int] = {}
+        self._kernels: dict[tuple[str, Schedule], int] = {}
+        self._weights: dict[tuple[int, Packing | None], int] = {}
+        self._keep: list[object] = []
+
+    def build(self) -> Plan:
+        """The plan of the whole graph."""
+        for number, value in enumerate(self.graph.inputs):
+            self.places[value] = Place("input", number)
+        for number, value in enumerate(self.graph.outputs):
+            if value.producer is not None and value not in self.places:
+                self.final.setdefault(value, number)
+        steps: list[Step] = []
+        for number, value in enumerate(self.graph.outputs):
+            self._open(number, value, steps)
+        self.block(self.graph, steps)
+        for number, value in enumerate(self.graph.outputs):
+            self._open(number, value, steps)
+            if self.places.get(value) != Place("output", number):
+                self.copy(value, Place("output", number), steps)
+        self.plan.steps = tuple(steps)
+        self.plan.arena_bytes = assign_offsets(self.plan.arena)
+        return self.plan
+
+    def block(self, graph: Graph, steps: list[Step]) -> None:
+        """Append the steps of a graph's nodes."""
+        from .control import CONTROL
+
+        for node in graph.nodes:
+            self.clock += 1
+            if node.op == "fused":
+                self._fused(node, steps)
+            elif node.op == "reshape":
+                self.places[node.output] = self.place(node.inputs[0])
+            elif node.op == "read_dims":
+                names = tuple(node.attrs["symbols"])
+                steps.append(Bind(names, self.use(node.inputs[0])))
+                self.known.update(names)
+            elif node.op in CONTROL:
+                CONTROL[node.op](self, node, steps)
+            else:
+                raise InternalError(f"'{node.op}' was not fused into a kernel")
+
+    # places --------------------------------------------------------------------------------
+
+    def place(self, value: Value) -> Place:
+        """Where a value lies; a constant joins the weights. Raises InternalError if unknown."""
+        if value in self.places:
+            return self.places[value]
+        if value.is_constant:
+            return Place("weights", self._weight(value, None))
+        raise InternalError(f"{value} is used before it is made")
+
+    def use(self, value: Value) -> Place:
+        """Where a value lies, noting that it is needed until now."""
+        place = self.place(value)
+        self.touch(place)
+        return place
+
+    def touch(self, place: Place) -> None:
+        """Note that the memory at a place is needed until now."""
+        if place.kind == "arena":
+            buffer = self.plan.arena[place.number]
+            buffer.last = max(buffer.last, self.clock)
+
+    def reserve(self, value: Value, steps: list[Step]) -> Place:
+        """A place for a value that is made now: its output, the arena, or the heap."""
+        if value in self.places:
+            return self.places[value]
+        number = self.final.get(value)
+        if number is not None:
+            self._open(number, value, steps)
+            if number in self.opened:
+                self.places[value] = Place("output", number)
+                return self.places[value]
+        self.places[value] = self.memory(value.type, steps)
+        return self.places[value]
+
+    def memory(self, type_: TensorType, steps: list[Step]) -> Place:
+        """New memory for a tensor."""
+        size = storage_elements(type_) * type_.dtype.bytes
+        if symbols_of(size) <= set(self.plan.symbols):
+            self.plan.arena.append(ArenaBuffer(size, self.clock, self.clock))
+            return Place("arena", len(self.plan.arena) - 1)
+        self.heap += 1
+        steps.append(Allocate(self.heap, size))
+        return Place("heap", self.heap)
+
+    def _open(self, number: int, value: Value, steps: list[Step]) -> None:
+        if number in self.opened:
+            return
+        if all(symbols_of(dim) <= self.known for dim in value.shape):
+            steps.append(OpenOutput(number))
+            self.opened.add(number)
+
+    def _weight(self, value: Value, packing: Packing | None) -> int:
+        key = (id(value.data), packing)
+        if key not in self._weights:
+            self._keep.append(value.data)
+            elements = packing.elements if packing else int(value.type.elements)  # type: ignore[arg-type]
+            size = elements * value.dtype.bytes
+            offset = -(-self.plan.weight_bytes // ALIGNMENT) * ALIGNMENT
+            self.plan.weights.append(Weight(value, packing, offset, size))
+            self._weights[key] = len(self.plan.weights) - 1
+        return self._weights[key]
+
+    # kernels -------------------------------------------------------------------------------
+
+    def _fused(self, node: Node, steps: list[Step]) -> None:
+        region = node.regions[0]
+        try:
+            lowered = lower_region(region)
+        except InternalError as error:
+            operators = " ".join(inner.op for inner in region.nodes)
+            raise InternalError(
+                f"no kernel for the group '{operators}'", where=node.name, why=str(error)
+            ) from error
+        outer = dict(zip(region.inputs, node.inputs, strict=True))
+        outer.update(zip(region.outputs, node.outputs, strict=True))
+        for value in node.outputs:
+            place = self.reserve(value, steps)
+            if value.type.layout.border:
+                self._zero_border(value.type, place, steps)
+        self.call(
+            lowered, [outer[v] for v in lowered.inputs], [outer[v] for v in lowered.outputs], steps
+        )
+
+    def call(
+        self, lowered: Lowered, inputs: list[Value], outputs: list[Value], steps: list[Step]
+    ) -> None:
+        """Append the call of a kernel; constant operands are packed as its schedule asks."""
+        kernel, schedule, packings = self._schedule(lowered.kernel, inputs)
+        places: list[Place] = []
+        for buffer, value in zip(kernel.params, inputs, strict=False):
+            packing = packings.get(buffer.name)
+            if packing is not None:
+                places.append(Place("weights", self._weight(value, packing)))
+            else:
+                places.append(self.use(value))
+        places += [self.use(value) for value in outputs]
+        self._append_call(kernel, schedule, tuple(places), steps)
+
+    def _schedule(
+        self, kernel: Kernel, inputs: list[Value]
+    ) -> tuple[Kernel, Schedule, dict[str, Packing]]:
+        schedule = self.schedule(kernel)
+        sizes = {
+            buffer.name: int(value.type.elements)  # type: ignore[arg-type]
+            for buffer, value in zip(kernel.params, inputs, strict=False)
+            if value.is_constant and value not in self.places
+        }
+        packed, packings = pack(kernel, schedule, sizes)
+        return packed, schedule, packings
+
+    def _append_call(
+        self, kernel: Kernel, schedule: Schedule, places: tuple[Place, ...], steps: list[Step]
+    ) -> None:
+        key = (kernel_text(kernel), schedule)
+        number = self._kernels.get(key)
+        if number is None:
+            number = self._kernels[key] = len(self.plan.kernels)
+            name = f"k{number}_{_label(kernel)}"
+            self.plan.kernels.append(PlannedKernel(name, replace(kernel, name=name), schedule))
+        self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
+        steps.append(Call(number, places))
+
+    def copy(self, value: Value, target: Place, steps: list[Step]) -> None:
+        """Append a copy of a value (densely stored) to another place."""
+        self.clock += 1
+        source = Value(value.type)
+        node = make_node("reshape", [source], {"shape": value.shape})
+        lowered = lower_region(Graph([source], [node.output], [node]))
+        kernel = lowered.kernel
+        places = (self.use(value), target)
+        self.touch(target)
+        self._append_call(kernel, self.schedule(kernel), places, steps)
+
+    def write_dims(self, dims: tuple[Dim, ...], target: Place, steps: list[Step]) -> None:
+        """Append a kernel that writes dims into an i64 vector."""
+        node = make_node("dims", [], {"values": dims})
+        kernel = lower_region(Graph([], [node.output], [node])).kernel
+        self.touch(target)
+        self._append_call(kernel, self.schedule(kernel), (target,), steps)
+
+    def _zero_border(self, type_: TensorType, place: Place, steps: list[Step]) -> None:
+        kernel = border_kernel(type_)
+        self._append_call(kernel, self.schedule(kernel), (place,), steps)
+
+    def fresh(self, prefix: str) -> str:
+        """A new symbol name."""
+        self.numbers += 1
+        return f"{prefix}{self.numbers}"
+
+
+def _label(kernel: Kernel) -> str:
+    names = [op for op in kernel.operators if op not in ("reshape", "broadcast_to")]
+    label = "_".join(dict.fromkeys(names)) or "copy"
+    return re.sub(r"[^a-z0-9_]", "", label)[:40]
+
+
+def _input_symbols(graph: Graph) -> tuple[str, ...]:
+    """Symbols that stand alone as a dim of an input, in order of appearance."""
+    found: dict[str, None] = {}
+    for value in graph.inputs:
+        for dim in value.shape:
+            names = symbols_of(dim)
+            if len(names) == 1 and dim == symbol(next(iter(names))):
+                found.update(dict.fromkeys(names))
+    return tuple(found)
+
+
+def border_kernel(type_: TensorType) -> Kernel:
+    """A kernel that writes zeros around a tensor: axis by axis, before and behind it."""
+    buffer = Buffer("o0", type_.dtype)
+    strides, origin = strides_of(type_)
+    zero = Const(0.0 if type_.dtype.is_float else 0, type_.dtype)
+    stages: list[Stage] = []
+    for axis, (low, high) in enumerate(type_.layout.border):
+        for start, count in ((-low, low), (type_.shape[axis], high)):
+            if not count:
+                continue
+            axes: list[Axis] = []
+            offset = origin + strides[axis] * start
+            for other, dim in enumerate(type_.shape):
+                before, after = type_.layout.border[other]
+                whole = other > axis  # later axes with their borders, earlier ones without
+                extent = count if other == axis else dim + (before + after if whole else 0)
+                name = f"$b{other}"
+                axes.append(Axis(name, extent))
+                offset = offset + strides[other] * symbol(name)
+                if whole:
+                    offset = offset - strides[other] * before
+            stages.append(Stage(tuple(axes), (), (), (Store(buffer, offset, zero),)))
+    kernel = Kernel("", (buffer,), 1, tuple(stages), 0, ("zero_border",))
+    return simplify(kernel)
+
+
+__all__ = ["Planner", "border_kernel", "product"]

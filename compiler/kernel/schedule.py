@@ -1,0 +1,249 @@
+"""Schedules: how the loops of a kernel are tiled, vectorised, ordered and shared by threads.
+
+A schedule changes speed, never results (beyond the order of floating-point sums). The heuristic
+here reads the target's registers and caches; it measures nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product as cartesian
+
+from ..ir.dims import Dim, coefficient, symbols_of
+from ..target import Target
+from . import expr as ex
+from .kernel import Axis, Kernel, Stage
+
+DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
+MAX_UNROLLED = 32  # longest run of reduction steps that is written out
+FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
+
+
+@dataclass(frozen=True)
+class StageSchedule:
+    """How one stage is emitted.
+
+    vector: axis along which SIMD lanes run ("" for scalar code); it may be a reduction axis.
+    lanes: elements per SIMD register. vectors: registers per tile along it.
+    row: axis that is tiled by `rows` steps sharing loads ("" for none).
+    order: the stage's own parallel axes, outermost loop first. unroll: of the innermost
+    reduction loop.
+    """
+
+    vector: str = ""
+    lanes: int = 1
+    vectors: int = 1
+    row: str = ""
+    rows: int = 1
+    order: tuple[str, ...] = ()
+    unroll: int = 1
+
+    def __str__(self) -> str:
+        tile = f"{self.rows}x{self.vectors * self.lanes}"
+        return f"{tile} {self.row or '-'}x{self.vector or '-'} unroll {self.unroll}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Schedules of all stages; the outermost `parallel` loops are divided among threads."""
+
+    stages: tuple[StageSchedule, ...]
+    parallel: int
+
+
+def extent_of(axis: Axis) -> int:
+    """The axis' extent, or the assumed one when it is symbolic."""
+    return max(1, axis.extent) if isinstance(axis.extent, int) else DYNAMIC_EXTENT
+
+
+def naive_schedule(kernel: Kernel) -> Schedule:
+    """Scalar loops in the written order: what `-O0` uses."""
+    stages = tuple(
+        StageSchedule(order=tuple(axis.name for axis in stage.axes[kernel.shared :]))
+        for stage in kernel.stages
+    )
+    return Schedule(stages, _parallel_loops(kernel, stages))
+
+
+def default_schedule(kernel: Kernel, target: Target) -> Schedule:
+    """The heuristic schedule for a target."""
+    stages = tuple(_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
+    return Schedule(stages, _parallel_loops(kernel, stages))
+
+
+def _parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
+    """Enough outer loops to keep several threads evenly busy; none where stages only follow."""
+    if kernel.shared:
+        return kernel.shared
+    if len(stages) != 1 or kernel.stages[0].sequential:
+        return 0
+    extents = {axis.name: extent_of(axis) for axis in kernel.stages[0].axes}
+    schedule, count = stages[0], 1
+    for position, name in enumerate(schedule.order):
+        if count >= 64:
+            return position
+        tile = {schedule.vector: schedule.vectors * schedule.lanes, schedule.row: schedule.rows}
+        count *= -(-extents[name] // tile.get(name, 1))
+    return len(schedule.order)
+
+
+def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
+    own = stage.axes[shared:]
+    names = tuple(axis.name for axis in own)
+    unroll = _unroll(stage)
+    if stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions):
+        return StageSchedule(order=names)
+    lanes = target.lanes(_widest(stage))
+    vector = _vector_axis(stage, own, lanes)
+    if not vector:
+        return StageSchedule(order=names, unroll=unroll)
+    if vector not in names:  # along the reduction: independent partial sums hide the latency
+        extent = next(extent_of(a) for a in stage.reduce_axes if a.name == vector)
+        lanes = min(lanes, _power_of_two(extent))
+        vectors = max(1, min(4, extent // lanes))
+        return StageSchedule(vector, lanes, vectors, order=names)
+    axis = next(a for a in own if a.name == vector)
+    if not target.masked and isinstance(axis.extent, int):
+        lanes = min(lanes, _power_of_two(axis.extent))
+    row = _row_axis(stage, own, vector) if stage.reductions else ""
+    if not row:
+        vectors = max(1, min(8 if stage.reductions else 4, -(-extent_of(axis) // lanes)))
+        order = (*(n for n in names if n != vector), vector)
+        return StageSchedule(vector, lanes, vectors, order=order, unroll=unroll)
+    row_axis = next(a for a in own if a.name == row)
+    shared_loads = _has_shared_loads(stage, vector, row)
+    rows, vectors = _register_tile(stage, row_axis, axis, lanes, target, shared_loads)
+    if shared_loads:  # the weights' panel stays in cache while the rows stream past it
+        order = (vector, *(n for n in names if n not in (vector, row)), row)
+    else:
+        order = (*(n for n in names if n not in (vector, row)), row, vector)
+    return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+
+
+def _power_of_two(extent: int) -> int:
+    return 1 << max(0, extent.bit_length() - 1)
+
+
+def _unroll(stage: Stage) -> int:
+    if not stage.reduce_axes:
+        return 1
+    inner = stage.reduce_axes[-1].extent
+    return inner if isinstance(inner, int) and inner <= 8 else 4
+
+
+def _widest(stage: Stage) -> int:
+    """Bits of the widest element computed on; 64-bit indices do not count."""
+    bits = [s.buffer.dtype.bits for s in stage.stores]
+    for expression in stage.expressions():
+        for part in ex.walk(expression):
+            if part.dtype.is_float or part.dtype.bits < 64:
+                bits.append(part.dtype.bits)
+    return max(min(bits), max((b for b in bits if b <= 32), default=64)) if bits else 32
+
+
+def _access_cost(index: Dim, dynamic: bool, name: str, lanes: int) -> float:
+    """Cost of one vector access along the axis, in contiguous accesses."""
+    factor = coefficient(index, name)
+    if factor is None or dynamic:
+        return 2.0 * lanes
+    if factor == 0:
+        return 0.5
+    return 1.0 if factor == 1 else 1.5 * lanes
+
+
+def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
+    """The axis along which vector code is cheapest per element; "" when scalar code is."""
+    best, best_cost = "", float("inf")
+    loads = [
+        part
+        for expression in stage.expressions()
+        for part in ex.walk(expression)
+        if isinstance(part, ex.Load)
+    ]
+    operations = sum(ex.cost(expression) for expression in stage.expressions())
+    candidates = [*reversed(own), *(reversed(stage.reduce_axes) if stage.reductions else ())]
+    for axis in candidates:
+        extent = extent_of(axis)
+        along_reduction = axis in stage.reduce_axes
+        if along_reduction and any(
+            s.buffer.local is None and symbols_of(s.offset) & {axis.name} for s in stage.stores
+        ):
+            continue
+        cost = float(operations)
+        for load in loads:
+            moving = any(ex.depends_on(index, axis.name) for index, _ in load.dynamic)
+            cost += _access_cost(load.offset, moving, axis.name, lanes)
+        if along_reduction:
+            cost += 4.0 * lanes / max(1, extent) * len(stage.reductions)
+        else:
+            for store in stage.stores:
+                cost += _access_cost(store.offset, bool(store.dynamic), axis.name, lanes)
+        per_element = cost * -(-extent // lanes) / extent
+        if per_element < best_cost * 0.999:
+            best, best_cost = axis.name, per_element
+    scalar = operations + len(loads) + len(stage.stores)
+    return best if best_cost < scalar else ""
+
+
+def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
+    """The innermost other axis along which some vector load of the reductions is constant."""
+    loads = [
+        part
+        for reduction in stage.reductions
+        for part in ex.walk(reduction.body)
+        if isinstance(part, ex.Load) and ex.depends_on(part, vector)
+    ]
+    for axis in reversed(own):
+        if axis.name != vector and any(not ex.depends_on(load, axis.name) for load in loads):
+            return axis.name
+    others = [axis.name for axis in own if axis.name != vector]
+    return others[-1] if others and stage.reduce_axes else ""
+
+
+def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
+    """Whether the reductions read something that all rows share and something all lanes share."""
+    loads = [
+        part
+        for reduction in stage.reductions
+        for part in ex.walk(reduction.body)
+        if isinstance(part, ex.Load)
+    ]
+    by_lane = any(ex.depends_on(p, vector) and not ex.depends_on(p, row) for p in loads)
+    by_row = any(ex.depends_on(p, row) and not ex.depends_on(p, vector) for p in loads)
+    return by_lane and by_row
+
+
+def _register_tile(
+    stage: Stage, row: Axis, vector: Axis, lanes: int, target: Target, shared_loads: bool
+) -> tuple[int, int]:
+    """(rows, vectors): the tile with the least estimated time that fits the register file.
+
+    Model: per reduction step a tile costs max(FMAs / ports, loads / 2, latency bound) and a
+    little for every load; edge tiles cost what their smaller size costs.
+    """
+    columns = -(-extent_of(vector) // lanes)
+    spare = 1 if target.broadcast_operands else 2
+    best, best_time = (1, 1), float("inf")
+    max_vectors = 8 if extent_of(row) == 1 else 4
+    for rows, vectors in cartesian(range(1, 15), range(1, max_vectors + 1)):
+        in_use = rows * vectors + (vectors if shared_loads else 2) + spare
+        if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
+            continue
+
+        def step(r: int, v: int) -> float:
+            loads = (r + v) if shared_loads else r * v + v
+            return max(r * v / target.fma_ports, loads / 2, FMA_LATENCY + 1) + 0.1 * loads
+
+        time = 0.0
+        for count_r, r in _pieces(extent_of(row), rows):
+            for count_v, v in _pieces(columns, vectors):
+                time += count_r * count_v * step(r, v)
+        if time < best_time:
+            best, best_time = (rows, vectors), time
+    return best
+
+
+def _pieces(extent: int, tile: int) -> list[tuple[int, int]]:
+    """[(how many, size)] of full tiles and the edge tile."""
+    full, rest = divmod(extent, tile)
+    return [(full, tile)] * bool(full) + [(1, rest)] * bool(rest)

@@ -1,0 +1,188 @@
+"""Rewrites of stages that change no value: split, drop and merge axes.
+
+Fewer and longer axes give the code generator longer vector loops and cheaper index arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from ..ir.dims import (
+    FUNCTIONS,
+    Call,
+    Dim,
+    Sym,
+    Symbol,
+    coefficient,
+    floordiv,
+    substitute,
+    symbol,
+    symbols_of,
+)
+from .kernel import Axis, Kernel, Stage
+
+
+def simplify(kernel: Kernel) -> Kernel:
+    """The kernel with axes split where indices divide them, unit axes dropped, runs merged."""
+    stages = [_split_axes(stage, kernel.shared) for stage in kernel.stages]
+    stages = [_drop_unit_axes(stage) for stage in stages]
+    shared = kernel.shared
+    if shared:
+        shared = sum(axis.extent != 1 for axis in kernel.stages[0].axes[: kernel.shared])
+    stages, shared = _merge_shared(stages, shared)
+    stages = [_merge_axes(stage, shared) for stage in stages]
+    return replace(kernel, stages=tuple(stages), shared=shared)
+
+
+def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[int]]) -> None:
+    """Collect, per axis, constants by which floordiv or mod divides the bare axis."""
+    if isinstance(dim, int):
+        return
+    for mono, _ in dim.terms:
+        for atom in mono:
+            if not isinstance(atom, Call):
+                continue
+            top, bottom = atom.args
+            for arg in atom.args:
+                _divisors(arg, names, found)
+            if atom.fn in ("floordiv", "mod") and isinstance(bottom, int):
+                name = _bare_axis(top)
+                if name in names:
+                    found.setdefault(name, set()).add(bottom)
+
+
+def _bare_axis(dim: Dim) -> str:
+    if isinstance(dim, Sym) and len(dim.terms) == 1:
+        mono, coef = dim.terms[0]
+        if coef == 1 and len(mono) == 1 and isinstance(mono[0], Symbol):
+            return mono[0].name
+    return ""
+
+
+def _split_axes(stage: Stage, shared: int) -> Stage:
+    """Split an axis of static extent that is only divided by one constant that divides it."""
+    while True:
+        splittable = {
+            a.name: a for a in stage.axes[shared:] + stage.reduce_axes if isinstance(a.extent, int)
+        }
+        found: dict[str, set[int]] = {}
+        for index in stage.all_indices():
+            _divisors(index, frozenset(splittable), found)
+        for name, constants in found.items():
+            by = min(constants)
+            extent = splittable[name].extent
+            if isinstance(extent, int) and extent > by > 1 and extent % by == 0:
+                stage = _split(stage, splittable[name], by)
+                break
+        else:
+            return stage
+
+
+def _split(stage: Stage, axis: Axis, by: int) -> Stage:
+    outer = Axis(axis.name + "o", floordiv(axis.extent, by))
+    inner = Axis(axis.name + "i", by)
+    o, i = symbol(outer.name), symbol(inner.name)
+
+    def change(dim: Dim) -> Dim:
+        return _replace_divided(dim, axis.name, o, i, by)
+
+    def expand(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(
+            part for a in axes for part in ((outer, inner) if a.name == axis.name else (a,))
+        )
+
+    changed = stage.map_indices(change)
+    return replace(changed, axes=expand(stage.axes), reduce_axes=expand(stage.reduce_axes))
+
+
+def _replace_divided(dim: Dim, name: str, o: Dim, i: Dim, by: int) -> Dim:
+    """Substitute name = o*by + i, knowing that 0 <= i < by."""
+    if isinstance(dim, int) or name not in symbols_of(dim):
+        return dim
+    total: Dim = 0
+    for mono, coef in dim.terms:
+        term: Dim = coef
+        for atom in mono:
+            if isinstance(atom, Symbol):
+                term = term * (o * by + i if atom.name == name else symbol(atom.name))
+                continue
+            top, bottom = atom.args
+            if _bare_axis(top) == name and isinstance(bottom, int) and bottom % by == 0:
+                outer_divisor = bottom // by
+                if atom.fn == "floordiv":
+                    term = term * floordiv(o, outer_divisor)
+                elif atom.fn == "mod":
+                    term = term * (FUNCTIONS["mod"](o, outer_divisor) * by + i)
+                else:
+                    term = term * FUNCTIONS[atom.fn](o * by + i, bottom)
+                continue
+            args = [_replace_divided(arg, name, o, i, by) for arg in atom.args]
+            term = term * FUNCTIONS[atom.fn](args[0], args[1])
+        total = total + term
+    return total
+
+
+def _drop_unit_axes(stage: Stage) -> Stage:
+    gone = {a.name: 0 for a in stage.axes + stage.reduce_axes if a.extent == 1}
+    if not gone:
+        return stage
+    changed = stage.map_indices(lambda dim: substitute(dim, gone))
+    return replace(
+        changed,
+        axes=tuple(a for a in stage.axes if a.extent != 1),
+        reduce_axes=tuple(a for a in stage.reduce_axes if a.extent != 1),
+    )
+
+
+def _mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
+    """Whether every index sees the two axes only as outer*extent(inner) + inner."""
+    for index in stage.all_indices():
+        names = symbols_of(index)
+        if outer.name not in names and inner.name not in names:
+            continue
+        a, b = coefficient(index, outer.name), coefficient(index, inner.name)
+        if a is None or b is None or a != b * inner.extent:
+            return False
+    return not any(r.kind.startswith("arg") for r in stage.reductions) or (
+        outer not in stage.reduce_axes
+    )
+
+
+def _merge(stage: Stage, outer: Axis, inner: Axis) -> Stage:
+    merged = Axis(inner.name, outer.extent * inner.extent)
+    changed = stage.map_indices(lambda dim: substitute(dim, {outer.name: 0}))
+
+    def shorten(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(merged if a == inner else a for a in axes if a != outer)
+
+    return replace(changed, axes=shorten(stage.axes), reduce_axes=shorten(stage.reduce_axes))
+
+
+def _merge_axes(stage: Stage, shared: int) -> Stage:
+    """Merge neighbouring axes after the shared ones, and neighbouring reduction axes."""
+    changed = True
+    while changed:
+        changed = False
+        for axes in (stage.axes[shared:], stage.reduce_axes):
+            for outer, inner in pairwise(axes):
+                if _mergeable(stage, outer, inner):
+                    stage = _merge(stage, outer, inner)
+                    changed = True
+                    break
+            if changed:
+                break
+    return stage
+
+
+def _merge_shared(stages: list[Stage], shared: int) -> tuple[list[Stage], int]:
+    """Merge neighbouring shared axes where every stage allows it."""
+    position = 0
+    while position + 1 < shared:
+        pairs = [(s.axes[position], s.axes[position + 1]) for s in stages]
+        if all(_mergeable(s, *pair) for s, pair in zip(stages, pairs, strict=True)):
+            stages = [_merge(s, *pair) for s, pair in zip(stages, pairs, strict=True)]
+            shared -= 1
+        else:
+            position += 1
+    return stages, shared

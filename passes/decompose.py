@@ -1,0 +1,88 @@
+"""Decomposition of composite operators into those that fusion and code generation know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..compiler.ir.graph import Graph, Node, Value, constant
+from ..compiler.ir.ops.registry import Builder
+
+Rule = Callable[[Builder, Node], Value]
+
+
+def _scalar(value: float, like: Value) -> Value:
+    return constant(np.asarray(value, like.dtype.numpy))
+
+
+def _softmax(b: Builder, node: Node) -> Value:
+    x = node.inputs[0]
+    axes = {"axes": (node.attrs["axis"] % x.type.rank,), "keepdims": True}
+    shifted = b.emit("sub", [x, b.emit("reduce_max", [x], axes)])
+    raised = b.emit("exp", [shifted])
+    total = b.emit("reduce_sum", [raised], axes)
+    one = _scalar(1.0, x)
+    return b.emit("mul", [raised, b.emit("div", [one, total])])
+
+
+def _layer_norm(b: Builder, node: Node) -> Value:
+    x, scale = node.inputs[:2]
+    axis = node.attrs["axis"] % x.type.rank
+    axes = {"axes": tuple(range(axis, x.type.rank)), "keepdims": True}
+    centred = b.emit("sub", [x, b.emit("reduce_mean", [x], axes)])
+    variance = b.emit("reduce_mean", [b.emit("mul", [centred, centred])], axes)
+    spread = b.emit("sqrt", [b.emit("add", [variance, _scalar(node.attrs["epsilon"], x)])])
+    inverse = b.emit("div", [_scalar(1.0, x), spread])
+    result = b.emit("mul", [b.emit("mul", [centred, inverse]), scale])
+    return b.emit("add", [result, node.inputs[2]]) if len(node.inputs) > 2 else result
+
+
+def _attention(b: Builder, node: Node) -> Value:
+    q, k, v = node.inputs[:3]
+    rank = k.type.rank
+    perm = (*range(rank - 2), rank - 1, rank - 2)
+    scores = b.emit("matmul", [q, b.emit("transpose", [k], {"perm": perm})])
+    scores = b.emit("mul", [scores, _scalar(node.attrs["scale"], q)])
+    if len(node.inputs) > 3:
+        scores = b.emit("add", [scores, node.inputs[3]])
+    weights = b.emit("softmax", [scores], {"axis": rank - 1})
+    return b.emit("matmul", [weights, v])
+
+
+RULES: dict[str, Rule] = {
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
+    "attention": _attention,
+}
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """The pass: replaces softmax, layer_norm and attention, also in regions."""
+
+    name: str = "decompose"
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrite until no composite operator is left; whether there was one."""
+        changed = False
+        while any(node.op in RULES for node in graph.walk()):
+            changed = True
+            for part in list(graph.graphs()):
+                self._rewrite(part)
+        return changed
+
+    def _rewrite(self, graph: Graph) -> None:
+        nodes: list[Node] = []
+        replaced: dict[Value, Value] = {}
+        for node in graph.nodes:
+            rule = RULES.get(node.op)
+            if rule is None:
+                nodes.append(node)
+            else:
+                result = rule(Builder(nodes, node.name), node)
+                result.name = node.output.name
+                replaced[node.output] = result
+        graph.nodes = nodes
+        graph.replace_uses(replaced)
