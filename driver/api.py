@@ -19,7 +19,7 @@ from ..compiler.backend import (
     Stages,
     resolve_target,
 )
-from ..compiler.errors import InvalidModelError, RunError, UsageError
+from ..compiler.errors import InvalidModelError, RunError, UnsupportedError, UsageError
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
 from ..compiler.knobs import KEEP_WORK, VERIFY_TIME
@@ -32,6 +32,7 @@ from .checks import (
     check_writable,
     make_work_dir,
     require_available,
+    unsupported_nodes,
 )
 from .compare import Tolerance
 from .manifest import build_manifest, sha256_of
@@ -260,6 +261,9 @@ def _compile(
         digest = sha256_of(path)
     if options.dump_after:
         options.dump_after("import", graph)
+    unsupported = unsupported_nodes(graph, backend, target)
+    if unsupported:
+        raise UnsupportedError(unsupported, where=f"target '{target.name}'")
     sampler = Sampler(graph)
     flops = graph_flops(graph)
     compilation = backend.compile(graph, target, options, stages)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.backend import Backend
-from ..compiler.errors import UsageError
+from ..compiler.errors import Unsupported, UsageError
+from ..compiler.ir import Graph
 from ..compiler.knobs import WORK_DIR
+from ..compiler.target import Target
 
 
 def c_identifier(text: str) -> str:
@@ -65,6 +67,12 @@ def require_available(backend: Backend) -> None:
     reason = backend.available()
     if reason:
         raise UsageError(f"the backend '{backend.name}' cannot be used here", why=reason)
+
+
+def unsupported_nodes(graph: Graph, backend: Backend, target: Target) -> list[Unsupported]:
+    """Every node, regions included, that the backend refuses for the target, with its reason."""
+    refused = ((node, backend.supports(node, target)) for node in graph.walk())
+    return [Unsupported(node.name, node.op, reason) for node, reason in refused if reason]
 
 
 def check_choice(what: str, value: Any, choices: Sequence[Any]) -> None:

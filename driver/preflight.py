@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import Backend, resolve_target
+from ..compiler.backend import resolve_target
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
-from ..compiler.target import Target
 from .api import import_model
+from .checks import unsupported_nodes
 from .shapes import ShapeSpecs
 
 
@@ -52,12 +52,6 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     found.symbols = _input_symbols(graph)
     found.unknown = _unknown_shapes(graph, set(found.symbols))
     return found
-
-
-def unsupported_nodes(graph: Graph, backend: Backend, target: Target) -> list[Unsupported]:
-    """Every node that the backend refuses for the target, with its reason."""
-    refused = ((node, backend.supports(node, target)) for node in graph.walk())
-    return [Unsupported(node.name, node.op, reason) for node, reason in refused if reason]
 
 
 def _input_symbols(graph: Graph) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from tensmith.compiler.errors import (
     InvalidModelError,
     RunError,
     TensmithError,
+    UnsupportedError,
     UsageError,
     VerificationError,
 )
@@ -172,6 +173,13 @@ def test_dump_after_sees_the_imported_graph(fake, model_path: Path) -> None:
     seen = []
     api.compile(model_path, dump_after=lambda name, graph: seen.append((name, len(graph.nodes))))
     assert seen == [("import", 1), ("double", 1)]
+
+
+def test_unsupported_nodes_are_named(fake, model_path: Path) -> None:
+    fake.unsupported = {"add": "no adder"}
+    with pytest.raises(UnsupportedError) as caught:
+        api.compile(model_path)
+    assert [(item.node, item.reason) for item in caught.value.items] == [("double", "no adder")]
 
 
 def test_shapes_replace_dims(fake, model_path: Path) -> None:
