@@ -13,6 +13,10 @@
  * plan is shorter, and waking a sleeper costs about as much. */
 enum { SPIN_NANOSECONDS = 40000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
 
+/* When other programs hold the CPUs, spinning keeps the system from running the thread that is waited
+ * for: after a wait longer than the work itself, this many jobs are done without spinning. */
+enum { CROWDED_JOBS = 256 };
+
 typedef struct {
   ts_pool *pool;
   int32_t index; /* slice of this thread; 0 is the caller's */
@@ -21,13 +25,14 @@ typedef struct {
 
 struct ts_pool {
   int32_t threads;
-  int spin; /* no spinning when there are more threads than CPUs */
+  int enough_cpus;
+  int crowded; /* jobs left to do without spinning */
   pid_t process;
   int started;
   void (*fn)(void *, int64_t, int64_t);
   void *args;
   int64_t count;
-  atomic_int stop, running;
+  atomic_int stop, running, may_spin;
   _Alignas(CACHE_LINE) atomic_uint generation; /* counts jobs; workers sleep on it */
   _Alignas(CACHE_LINE) atomic_uint pending;    /* workers still at it; the caller sleeps on it */
   _Alignas(CACHE_LINE) atomic_int sleepers, caller_sleeps;
@@ -63,7 +68,7 @@ static int spin(const ts_pool *pool, const atomic_uint *word, unsigned value, in
     for (int i = 0; i < PAUSES_PER_CLOCK; ++i) {
       const unsigned current = atomic_load_explicit(word, memory_order_acquire);
       if ((current == value) == want_equal) return 1;
-      if (!pool->spin) return 0;
+      if (!atomic_load_explicit(&pool->may_spin, memory_order_relaxed)) return 0;
       pause_cpu();
     }
     if (!deadline) deadline = now() + SPIN_NANOSECONDS;
@@ -102,6 +107,32 @@ static void publish(ts_pool *pool) {
   if (atomic_load(&pool->sleepers)) futex_wake(&pool->generation, INT_MAX);
 }
 
+static void wait_for_workers(ts_pool *pool) {
+  atomic_store(&pool->caller_sleeps, 1);
+  unsigned left;
+  while ((left = atomic_load(&pool->pending)) != 0) futex_wait(&pool->pending, left);
+  atomic_store(&pool->caller_sleeps, 0);
+}
+
+static void run_job(ts_pool *pool) {
+  const int64_t begin = now();
+  atomic_store(&pool->pending, (unsigned)pool->threads - 1);
+  publish(pool);
+  run_slice(pool, 0);
+  if (pool->crowded) {
+    if (!spin(pool, &pool->pending, 0, 1)) wait_for_workers(pool);
+    if (--pool->crowded == 0) atomic_store(&pool->may_spin, pool->enough_cpus);
+    return;
+  }
+  const int64_t middle = now();
+  if (spin(pool, &pool->pending, 0, 1)) return;
+  wait_for_workers(pool);
+  if (now() - middle > middle - begin) {
+    pool->crowded = CROWDED_JOBS;
+    atomic_store(&pool->may_spin, 0);
+  }
+}
+
 void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t), void *args, int64_t count) {
   if (atomic_exchange(&pool->running, 1)) { /* called from inside fn */
     fn(args, 0, count);
@@ -110,15 +141,7 @@ void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t), void *args
   pool->fn = fn;
   pool->args = args;
   pool->count = count;
-  atomic_store(&pool->pending, (unsigned)pool->threads - 1);
-  publish(pool);
-  run_slice(pool, 0);
-  if (!spin(pool, &pool->pending, 0, 1)) {
-    atomic_store(&pool->caller_sleeps, 1);
-    unsigned left;
-    while ((left = atomic_load(&pool->pending)) != 0) futex_wait(&pool->pending, left);
-    atomic_store(&pool->caller_sleeps, 0);
-  }
+  run_job(pool);
   atomic_store(&pool->running, 0);
 }
 
@@ -127,7 +150,9 @@ int ts_pool_orphaned(const ts_pool *pool) { return pool->process != getpid(); }
 ts_pool *ts_pool_create(int32_t threads) {
   ts_pool *pool;
   if (posix_memalign((void **)&pool, CACHE_LINE, sizeof *pool)) return NULL;
-  *pool = (ts_pool){.threads = threads, .spin = threads <= ts_cpu_count(), .process = getpid()};
+  const int enough = threads <= ts_cpu_count();
+  *pool = (ts_pool){
+      .threads = threads, .enough_cpus = enough, .may_spin = enough, .process = getpid()};
   pool->workers = calloc((size_t)threads, sizeof *pool->workers);
   if (!pool->workers) {
     ts_pool_destroy(pool);
