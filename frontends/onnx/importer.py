@@ -242,10 +242,11 @@ class Importer:
         opset = scope.opsets.get(domain, 1)
         lowering = find(domain, node.op_type)
         if lowering is None:
-            body = body_of(node, domain, opset, [v.type if v else None for v in inputs])
+            types = [value.type if value else None for value in inputs]
+            body = body_of(_resolved(node, attributes), domain, opset, types)
             if body is None:
                 raise NotSupported(_NO_LOWERING)
-            return self._inline(body, inputs, attributes, {"": opset})
+            return self._inline(body, inputs, attributes, scope.opsets)
         result = lowering(Site(node, inputs, opset, self, attributes, scope))
         return [result] if isinstance(result, Value) else result
 
@@ -301,6 +302,19 @@ def _attributes(node: onnx.NodeProto, scope: Scope) -> dict[str, onnx.AttributeP
         else:
             found[attribute.name] = attribute
     return found
+
+
+def _resolved(
+    node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]
+) -> onnx.NodeProto:
+    """The node with its own values in place of references to a function's attributes."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.attribute[:]
+    for name, attribute in attributes.items():
+        copy.attribute.add().CopyFrom(attribute)
+        copy.attribute[-1].name = name
+    return copy
 
 
 def _at(

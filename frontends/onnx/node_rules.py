@@ -24,6 +24,10 @@ def check_node(
 
     Raises InvalidModelError with the node's name.
     """
+    texts = [node.op_type, node.name, node.domain, *node.input, *node.output]
+    texts += [attribute.name for attribute in node.attribute]
+    if not all(isinstance(text, str) for text in texts):  # bytes: not UTF-8
+        raise InvalidModelError("a node has a name that is not UTF-8 text")
     if not node.op_type or "\0" in node.op_type:
         raise _wrong(node, "it has no operator")
     _check_attributes(node, in_function)

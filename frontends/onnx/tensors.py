@@ -51,14 +51,12 @@ class UnsupportedType(Exception):
 
 
 def dtype_of(code: int) -> DType:
-    """The DType of an ONNX element type; 4-bit integers become 8-bit ones.
+    """The DType of an ONNX element type.
 
     Raises UnsupportedType for a type that the IR lacks and InvalidModelError for an unknown code.
     """
     if code in DTYPES:
         return DTYPES[code]
-    if code in _PACKED:
-        return DType.of(_PACKED[code][1])
     if code not in _T.DataType.values() or code == _T.UNDEFINED:
         raise InvalidModelError(f"element type {code} does not exist in ONNX")
     raise UnsupportedType(f"element type {_T.DataType.Name(code)}")
@@ -79,7 +77,8 @@ def to_array(
     count = math.prod(shape)
     if tensor.HasField("segment"):
         raise _invalid(name, "it is a segment of a larger tensor")
-    dtype = dtype_of(tensor.data_type)
+    packed = _PACKED.get(tensor.data_type)
+    dtype = DType.of(packed[1]) if packed else dtype_of(tensor.data_type)
     if tensor.data_location == _T.EXTERNAL:
         return _external(tensor, count, dtype, folder).reshape(shape)
     if raw is None and tensor.raw_data:

@@ -140,6 +140,8 @@ class _Checker:
             check_node(node, opsets, self.functions.get(key), in_function)
             for subgraph in subgraphs(node):
                 self.graph(subgraph, scopes)
+        if len(set(outputs)) != len(outputs):
+            raise InvalidModelError("two outputs have the same name", remedy=_REMEDY)
         for name in outputs:
             if not any(name in scope for scope in scopes):
                 raise InvalidModelError(f"output '{name[:80]}' is made by no node", remedy=_REMEDY)
@@ -159,7 +161,7 @@ def _title(node: onnx.NodeProto) -> str:
 
 
 def _define(name: str, names: set[str], outer: Sequence[set[str]], where: str) -> None:
-    if not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name:  # bytes: not UTF-8
         raise InvalidModelError(f"the name {name[:60]!r} is not valid", where=where, remedy=_REMEDY)
     if name in names or any(name in scope for scope in outer):
         raise InvalidModelError(

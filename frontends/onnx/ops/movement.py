@@ -304,7 +304,9 @@ def space_to_depth(s: Site) -> Value:
     x, block = s.input(0), s.int("blocksize")
     n, c, h, w = _picture(x, block)
     apart = s.reshape(x, (n, c, floordiv(h, block), block, floordiv(w, block), block))
-    moved = s.transpose(apart, (0, 3, 5, 1, 2, 4))
+    # DCR: the block's position varies slowest in the channels; CRD: the channel does
+    blocks_first = s.text("mode", "DCR") == "DCR"
+    moved = s.transpose(apart, (0, 3, 5, 1, 2, 4) if blocks_first else (0, 1, 3, 5, 2, 4))
     return s.reshape(moved, (n, c * block * block, floordiv(h, block), floordiv(w, block)))
 
 
