@@ -168,7 +168,7 @@ def regroup(old: Shape, new: Shape, perm: Perm) -> Perm | None:
     It exists when the axes that the reshape merges are neighbours under `perm`, in their order.
     None where it does not, or where symbolic dims hide which axes belong together.
     """
-    groups = _groups(old, new)
+    groups = match_axes(old, new)
     if groups is None:
         return None
     start_of = {inputs[0]: (inputs, outputs) for inputs, outputs in groups}
@@ -200,8 +200,9 @@ def _place_ones(shape: Shape, order: list[int]) -> Perm:
 Group = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def _groups(old: Shape, new: Shape) -> list[Group] | None:
-    """Runs of axes (those of size 1 left out) with equal products on both sides."""
+def match_axes(old: Shape, new: Shape) -> list[Group] | None:
+    """Which axes a reshape merges or splits: runs of axes (those of size 1 left out) with equal
+    products on both sides; None where symbolic dims hide it."""
     left = tuple(axis for axis, dim in enumerate(old) if dim != 1)
     right = tuple(axis for axis, dim in enumerate(new) if dim != 1)
     return _match(old, new, left, right)

@@ -13,6 +13,7 @@ from .layout import Layout
 from .matmul_form import MatmulForm
 from .reciprocal import Reciprocal
 from .scale_folding import ScaleFolding
+from .sink_reshapes import SinkReshapes
 
 SIMPLIFY = (Canonicalize(), ConstantFolding(), CommonSubexpressions(), DeadCodeElimination())
 
@@ -31,5 +32,5 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
         Fixpoint((AttentionPattern(), *SIMPLIFY)),
         Fixpoint((ScaleFolding(), *SIMPLIFY)),
         Layout(),
-        Fixpoint((MatmulForm(), *SIMPLIFY)),
+        Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
     )

@@ -62,6 +62,27 @@ def combine(
     return None if bool(np.any(tiny | lost)) else constant(rounded)
 
 
+@RULES.on(Trait.POINTWISE)
+def plain_constants(node: Node, rw: Rewriter) -> Replacement:
+    """A constant that is one number has rank 0, others no leading axes of size 1."""
+    plain = [_plain(value) for value in node.inputs]
+    if all(new is old for new, old in zip(plain, node.inputs, strict=True)):
+        return None
+    if lookup(node.op).infer(plain, node.attrs)[0].shape != node.output.shape:
+        return None
+    return rw.emit(node.op, plain, node.attrs)
+
+
+def _plain(value: Value) -> Value:
+    if value.data is None or not value.type.rank:
+        return value
+    number = scalar(value)
+    if number is not None and number == number:
+        return constant(value.data.reshape(-1)[0].reshape(()), value.name)
+    ones = next((i for i, dim in enumerate(value.data.shape) if dim != 1), 0)
+    return constant(value.data.reshape(value.data.shape[ones:]), value.name) if ones else value
+
+
 @RULES.on(Trait.COMMUTATIVE)
 def constant_on_the_right(node: Node, rw: Rewriter) -> Replacement:
     """c + x -> x + c"""

@@ -32,6 +32,22 @@ def _dims_bound(node: Node, results: list[Value]) -> dict[str, Dim]:
     return bound
 
 
+@RULES.on("read_dims")
+def known_dims(node: Node, rw: Rewriter) -> Replacement:
+    """Symbols read from constants, or from dims, are those."""
+    x = node.inputs[0]
+    source = rw.producer(x, "dims")
+    values: list[Dim]
+    if x.data is not None:
+        values = [int(item) for item in x.data]
+    elif source is not None:
+        values = list(source.attrs["values"])
+    else:
+        return None
+    rw.bind(dict(zip(node.attrs["symbols"], values, strict=True)))
+    return []
+
+
 @RULES.on("scan")
 def single_step(node: Node, rw: Rewriter) -> Replacement:
     """A scan of one step is its region."""

@@ -1,0 +1,142 @@
+"""Moves reshapes behind what can be computed on the tensor before them, where they meet others.
+
+A reshape moves no data, but an operator between two reshapes hides from its neighbours that all of
+them could be one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..compiler.ir.dims import Dim
+from ..compiler.ir.graph import Graph, Node, Value, constant
+from ..compiler.ir.ops.registry import Trait
+from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from .axis_permutation import match_axes
+
+RULES = Rules()
+
+
+@dataclass(frozen=True)
+class SinkReshapes:
+    """f(reshape(x)) -> reshape(f(x)) for pointwise operators, softmax, layer_norm and reductions.
+
+    With several operands all must come from reshapes of tensors of one shape; rows [R, N] that are
+    spread to [.., N] make all operands rows.
+    """
+
+    name: str = "sink_reshapes"
+
+    def run(self, graph: Graph) -> bool:
+        """Move reshapes; whether any moved."""
+        return rewrite(graph, RULES)
+
+
+def _source(value: Value, rw: Rewriter) -> Value | None:
+    view = rw.producer(value, "reshape")
+    return view.inputs[0] if view is not None else None
+
+
+def _are_rows(source: Value, value: Value) -> bool:
+    """Whether the value spreads the rows of a matrix over several axes."""
+    return source.type.rank == 2 and value.type.rank > 2 and source.shape[1] == value.shape[-1]
+
+
+@RULES.on(Trait.POINTWISE)
+def pointwise(node: Node, rw: Rewriter) -> Replacement:
+    """f(reshape(x), reshape(y), c) -> reshape(f(x, y, c))"""
+    shape = node.output.shape
+    full = [value for value in node.inputs if value.shape == shape and not value.is_constant]
+    sources = [_source(value, rw) for value in full]
+    rows = next((s for s in sources if s is not None and _are_rows(s, node.output)), None)
+    first = rows if rows is not None else (sources[0] if sources else None)
+    if first is None:
+        return None
+    if rows is None and any(s is None or s.shape != first.shape for s in sources):
+        return None
+    shapes = [_operand_shape(value.shape, shape, first.shape) for value in node.inputs]
+    operands: list[Value] = []
+    for value, wanted in zip(node.inputs, shapes, strict=True):
+        if wanted is None:
+            return None
+        operands.append(_shaped(value, wanted, rw))
+    result = rw.emit(node.op, operands, node.attrs)
+    return rw.emit("reshape", [result], {"shape": shape}) if result.shape == first.shape else None
+
+
+def _shaped(value: Value, shape: tuple[Dim, ...], rw: Rewriter) -> Value:
+    """The value in another shape, without a chain of reshapes."""
+    if value.shape == shape:
+        return value
+    source = _source(value, rw)
+    if source is not None:
+        return _shaped(source, shape, rw)
+    if value.data is not None:
+        return constant(value.data.reshape(shape), value.name)
+    return rw.emit("reshape", [value], {"shape": shape})
+
+
+def _operand_shape(
+    operand: Sequence[Dim], full: Sequence[Dim], target: Sequence[Dim]
+) -> tuple[Dim, ...] | None:
+    """The shape of an operand that broadcasts to `target` as it did to `full`, if there is one."""
+    if tuple(operand) == tuple(full):
+        return tuple(target)
+    if all(dim == 1 for dim in operand):
+        return ()
+    axes = match_axes(target, full)
+    if axes is None:
+        return None
+    wide = (1,) * (len(full) - len(operand)) + tuple(operand)
+    out: list[Dim] = [1] * len(target)
+    for inner, outer in axes:
+        if all(wide[axis] == full[axis] for axis in outer):
+            for axis in inner:
+                out[axis] = target[axis]
+        elif any(wide[axis] != 1 for axis in outer):
+            return None
+    while out and out[0] == 1:
+        out.pop(0)
+    return tuple(out)
+
+
+def _same_axes(axes: Sequence[int], value: Value, source: Value) -> tuple[int, ...] | None:
+    """The axes of the source that are these axes of its reshape, each a whole one."""
+    groups = match_axes(source.shape, value.shape)
+    if groups is None:
+        return None
+    single = {outer[0]: inner[0] for inner, outer in groups if len(inner) == len(outer) == 1}
+    if any(axis not in single for axis in axes):
+        return None
+    return tuple(single[axis] for axis in axes)
+
+
+@RULES.on("softmax", "layer_norm")
+def normalisation(node: Node, rw: Rewriter) -> Replacement:
+    """Over one axis (for layer_norm: the last), which the reshape leaves alone."""
+    x = node.inputs[0]
+    source = _source(x, rw)
+    axis = node.attrs["axis"]
+    moved = _same_axes((axis,), x, source) if source is not None else None
+    if source is None or moved is None:
+        return None
+    last = axis == x.type.rank - 1 and moved[0] == source.type.rank - 1
+    if node.op == "layer_norm" and not last:
+        return None
+    result = rw.emit(node.op, [source, *node.inputs[1:]], {**node.attrs, "axis": moved[0]})
+    return rw.emit("reshape", [result], {"shape": node.output.shape})
+
+
+@RULES.on(Trait.REDUCTION)
+def reduction(node: Node, rw: Rewriter) -> Replacement:
+    """Over axes that the reshape leaves alone."""
+    x = node.inputs[0]
+    source = _source(x, rw)
+    axes = node.attrs.get("axes")
+    moved = _same_axes(axes, x, source) if source is not None and axes else None
+    if source is None or moved is None:
+        return None
+    attrs = {"axes": tuple(sorted(moved)), "keepdims": True}
+    result = rw.emit(node.op, [source], attrs)
+    return rw.emit("reshape", [result], {"shape": node.output.shape})
