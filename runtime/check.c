@@ -21,8 +21,9 @@ static ts_status check_tensor(ts_instance *instance, ts_status status, const cha
     return ts_error(instance, status, "%s '%s': expected a CPU tensor, got DLPack device type %d",
                     role, info->name, (int)tensor->device.device_type);
   if (!same_dtype(tensor->dtype, info->dtype))
-    return ts_error(instance, status, "%s '%s': expected element type %s, got %s (code %d, %d bits)",
-                    role, info->name, ts_dtype_name(info->dtype), ts_dtype_name(tensor->dtype),
+    return ts_error(instance, status,
+                    "%s '%s': expected element type %s, got %s (code %d, %d bits)", role,
+                    info->name, ts_dtype_name(info->dtype), ts_dtype_name(tensor->dtype),
                     tensor->dtype.code, tensor->dtype.bits);
   if (tensor->ndim != info->ndim || (info->ndim && !tensor->shape)) {
     char expected[SHAPE_TEXT], given[SHAPE_TEXT] = "no shape";
@@ -37,8 +38,8 @@ static ts_status check_tensor(ts_instance *instance, ts_status status, const cha
     char given[SHAPE_TEXT];
     ts_shape_text(given, sizeof given, tensor->ndim, tensor->shape, NULL);
     if (info->dims[d] < 0)
-      return ts_error(instance, status, "%s '%s': dimension %d is negative: %s", role, info->name, d,
-                      given);
+      return ts_error(instance, status, "%s '%s': dimension %d is negative: %s", role,
+                      info->name, d, given);
     return ts_error(instance, status,
                     "%s '%s': dimension %d: expected %" PRId64 ", got %" PRId64 " (shape %s)", role,
                     info->name, d, info->dims[d], tensor->shape[d], given);

@@ -59,8 +59,9 @@ static int decode(stream *s, const huffman *code) {
 }
 
 static void copy_match(stream *s, int symbol, const huffman *distances) {
-  static const uint16_t length_base[] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19, 23, 27,
-                                         31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
+  static const uint16_t length_base[] = {3,  4,  5,  6,  7,  8,  9,  10,  11,  13,
+                                         15, 17, 19, 23, 27, 31, 35, 43,  51,  59,
+                                         67, 83, 99, 115, 131, 163, 195, 227, 258};
   static const uint8_t length_extra[] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
                                          2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
   static const uint16_t distance_base[] = {1,   2,   3,   4,   5,   7,    9,    13,   17,   25,
@@ -82,7 +83,8 @@ static void copy_match(stream *s, int symbol, const huffman *distances) {
     s->failed = 1;
     return;
   }
-  for (size_t i = 0; i < length; ++i, ++s->written) s->to[s->written] = s->to[s->written - distance];
+  for (size_t i = 0; i < length; ++i, ++s->written)
+    s->to[s->written] = s->to[s->written - distance];
 }
 
 static void compressed_block(stream *s, const huffman *literals, const huffman *distances) {

@@ -139,7 +139,7 @@ static DLTensor slice_of(const DLTensor *whole, cut c, int64_t run, int64_t *sha
   return part;
 }
 
-/* Appends an output of one run along axis 0 (a new axis if samples were dropped or it is a scalar). */
+/* Appends an output of one run along axis 0 (a new axis if one was dropped or it is a scalar). */
 static void gather_output(job *j, int32_t index, int drop) {
   const DLTensor *part = &j->outputs[index];
   array *whole = &j->gathered[index];

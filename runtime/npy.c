@@ -160,10 +160,11 @@ static DLDataType parse_type(const char *path, const char *text) {
   static const struct {
     char name[3];
     uint8_t code, bits;
-  } types[] = {{"f8", kDLFloat, 64}, {"f4", kDLFloat, 32}, {"f2", kDLFloat, 16}, {"V2", kDLBfloat, 16},
-               {"i8", kDLInt, 64},   {"i4", kDLInt, 32},   {"i2", kDLInt, 16},   {"i1", kDLInt, 8},
-               {"u8", kDLUInt, 64},  {"u4", kDLUInt, 32},  {"u2", kDLUInt, 16},  {"u1", kDLUInt, 8},
-               {"b1", kDLBool, 8}};
+  } types[] = {{"f8", kDLFloat, 64}, {"f4", kDLFloat, 32},  {"f2", kDLFloat, 16},
+               {"i8", kDLInt, 64},   {"i4", kDLInt, 32},    {"i2", kDLInt, 16},
+               {"i1", kDLInt, 8},    {"u8", kDLUInt, 64},   {"u4", kDLUInt, 32},
+               {"u2", kDLUInt, 16},  {"u1", kDLUInt, 8},    {"b1", kDLBool, 8},
+               {"V2", kDLBfloat, 16}};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; ++i)
     if (*text != '>' && !strncmp(text + 1, types[i].name, 2) && text[3] == '\'')
       return (DLDataType){types[i].code, types[i].bits, 1};
@@ -196,7 +197,8 @@ static void parse_shape(const char *path, const char *text, array *out) {
 
 static void parse_npy(const char *path, array *out, file_bytes file) {
   const uint8_t *p = file.data;
-  if (file.bytes < 12 || memcmp(p, "\x93NUMPY", 6)) die(EXIT_USAGE, "'%s' is not a .npy file", path);
+  if (file.bytes < 12 || memcmp(p, "\x93NUMPY", 6))
+    die(EXIT_USAGE, "'%s' is not a .npy file", path);
   const size_t prefix = p[6] == 1 ? 10 : 12, length = little(p + 8, p[6] == 1 ? 2 : 4);
   if (length > file.bytes - prefix) die(EXIT_USAGE, "'%s' is truncated", path);
   char *header = allocate(length + 1);

@@ -11,17 +11,17 @@ static const char HELP[] =
     "Runs the compiled model '%s' on arrays from files.\n"
     "\n"
     "inputs and outputs\n"
-    "  --input [NAME=]FILE[:ARRAY]  .npy, .npz (the array of the input's name, or ARRAY) or raw bytes;\n"
-    "                               a .npz without NAME= gives every input that it holds\n"
+    "  --input [NAME=]FILE[:ARRAY]  .npy, .npz (the array of the input's name, or ARRAY), or raw\n"
+    "                               bytes; a .npz without NAME= gives every input that it holds\n"
     "  --shape NAME:1x3x224x224     shape of a raw or random input with sizes that are not fixed\n"
-    "  --random SEED                inputs that are not given are random: floats in [0, 1), integers\n"
-    "                               and booleans 0 or 1\n"
+    "  --random SEED                inputs that are not given are random: floats in [0, 1),\n"
+    "                               integers and booleans 0 or 1\n"
     "  --output [NAME=]FILE         write an output: .npy, or raw bytes under any other name\n"
-    "  --batch N                    the files hold many samples along their first axis: run the model\n"
-    "                               on N of them at a time (a model of fixed size: on as many as it\n"
-    "                               takes) and concatenate the outputs\n"
-    "  --labels FILE[:ARRAY]        print how often the largest element of the first output is at the\n"
-    "                               given index\n"
+    "  --batch N                    the files hold many samples along their first axis: run the\n"
+    "                               model on N of them at a time (a model of fixed size: on as\n"
+    "                               many as it takes) and concatenate the outputs\n"
+    "  --labels FILE[:ARRAY]        print how often the largest element of the first output is\n"
+    "                               at the given index\n"
     "running\n"
     "  --threads N                  threads (default 1; 0: one per CPU)\n"
     "  --warmup N                   runs before the measurement (default 0)\n"
@@ -34,7 +34,7 @@ static const char HELP[] =
     "  --info                       describe the model and stop\n"
     "  --help                       this text\n"
     "\n"
-    "exit codes: 0 done, 1 the run failed, 2 wrong usage or files, 3 this CPU cannot run the model\n";
+    "exit codes: 0 done, 1 the run failed, 2 wrong usage or files, 3 the CPU cannot run it\n";
 
 static int64_t number(const char *option, const char *text, int64_t least, int64_t most) {
   char *end;

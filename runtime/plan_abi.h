@@ -24,11 +24,12 @@ TS_LOCAL void *ts_rt_arena(ts_frame *frame, int64_t bytes);
 /* More memory, valid until the end of the run; alignment and errors as ts_rt_arena. */
 TS_LOCAL void *ts_rt_alloc(ts_frame *frame, int64_t bytes);
 
-/* Where output `index` goes, given its final dims: the caller's buffer (aligned to the element size)
- * or one of the instance (64-byte aligned). NULL: the caller's buffer does not fit, or no memory. */
+/* Where output `index` goes, given its final dims: the caller's buffer (aligned to the element
+ * size) or one of the instance (64-byte aligned). NULL: it does not fit, or there is no memory. */
 TS_LOCAL void *ts_rt_output(ts_frame *frame, int64_t index, const int64_t *dims);
 
-/* Records an error (the first one of a run is kept; callable from any thread) and returns `code`. */
+/* Records an error (of a run, the first; callable from any thread) and returns `code`, a ts_status:
+ * TS_ERROR_MODEL (7) unless another says more. */
 TS_LOCAL int32_t ts_rt_fail(ts_frame *frame, int32_t code, const char *message);
 
 /* Splits [0, count) into contiguous slices, the same slice for the same thread in every call, and

@@ -13,8 +13,8 @@
  * plan is shorter, and waking a sleeper costs about as much. */
 enum { SPIN_NANOSECONDS = 40000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
 
-/* When other programs hold the CPUs, spinning keeps the system from running the thread that is waited
- * for: after a wait longer than the work itself, this many jobs are done without spinning. */
+/* When other programs hold the CPUs, spinning keeps the system from running the thread that is
+ * waited for: after a wait longer than the work itself, so many jobs are done without spinning. */
 enum { CROWDED_JOBS = 256 };
 
 typedef struct {

@@ -1,10 +1,10 @@
 /* Tensmith: the C interface of a compiled model (plain C99, usable from C++).
  *
- *   const ts_model *model = ts_model_mnist();          // or ts_model_get() of a loaded .so
+ *   const ts_model *model = ts_model_mnist(); // or ts_model_get() of a loaded .so
  *   ts_instance *instance;
  *   if (ts_create(model, NULL, &instance) != TS_OK)
  *     fprintf(stderr, "%s\n", ts_last_error(instance));
- *   DLTensor output = {0};                              // data == NULL: the instance owns the result
+ *   DLTensor output = {0};                    // data == NULL: the instance owns the result
  *   if (ts_run(instance, &input, 1, &output, 1) != TS_OK) ...
  *   ts_destroy(instance);
  *
@@ -185,8 +185,8 @@ TS_API ts_status ts_create(const ts_model *model, const ts_options *options, ts_
  * Inputs, in model order: any strides (those that are not compact are copied first).
  * Outputs, in model order: with data == NULL (or as the last run of the instance left it) the
  * instance owns the buffer, which stays valid until its next run, and fills in the whole DLTensor;
- * otherwise the tensor describes the caller's compact buffer, which must have the type and the shape
- * of the result. An output buffer must not overlap an input or another output.
+ * otherwise the tensor describes the caller's compact buffer, which must have the type and the
+ * shape of the result. An output buffer must not overlap an input or another output.
  * Subnormal numbers count as zero during the call. */
 TS_API ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t input_count,
                         DLTensor *outputs, int32_t output_count);
