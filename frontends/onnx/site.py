@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from .tensors import Array, UnsupportedType, dtype_of, to_array
 if TYPE_CHECKING:
     from .importer import Importer, Scope
 
+T = TypeVar("T")
 Operand = Value | int | float | bool
 
 
@@ -69,13 +70,13 @@ class Site:
         """Whether the attribute is given."""
         return name in self.attributes
 
-    def int(self, name: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None) -> int:
         """An integer attribute. Raises ValueError when it is absent and has no default."""
         if name not in self.attributes:
             return self._default(name, default)
         return int(self._typed(name, onnx.AttributeProto.INT).i)
 
-    def float(self, name: str, default: float | None = None) -> float:
+    def real(self, name: str, default: float | None = None) -> float:
         """A float attribute. Raises ValueError when it is absent and has no default."""
         if name not in self.attributes:
             return self._default(name, default)
@@ -119,13 +120,13 @@ class Site:
 
     def dtype(self, name: str, default: int | None = None) -> DType:
         """An element-type attribute. Raises NotSupported for a type that the IR lacks."""
-        code = self.int(name, default)
+        code = self.integer(name, default)
         try:
             return dtype_of(code)
         except UnsupportedType as error:
             raise NotSupported(f"{error} is not supported") from None
 
-    def _default(self, name: str, default: Any) -> Any:
+    def _default(self, name: str, default: T | None) -> T:
         if default is None:
             raise ValueError(f"attribute '{name}' is missing")
         return default

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ...compiler.ir import Value
 
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from .site import Site
 
 Lowering = Callable[["Site"], "Value | Sequence[Value | None]"]
+F = TypeVar("F", bound=Lowering)
 _TABLE: dict[tuple[str, str], Lowering] = {}
 
 MICROSOFT = "com.microsoft"
 
 
-def lowers(*names: str, domain: str = "") -> Callable[[Lowering], Lowering]:
+def lowers(*names: str, domain: str = "") -> Callable[[F], F]:
     """Register a function for the named operators of a domain, in every opset version."""
 
-    def add(function: Lowering) -> Lowering:
+    def add(function: F) -> F:
         for name in names:
             if (domain, name) in _TABLE:
                 raise ValueError(f"'{domain}:{name}' has two lowerings")

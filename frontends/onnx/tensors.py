@@ -105,7 +105,7 @@ def _unpack(packed: Array, code: int, count: int) -> Array:
     """Two 4-bit integers per byte, the low half first."""
     small, wide = _PACKED[code]
     halves = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[:count]
-    return halves.view(small).astype(wide)
+    return np.asarray(halves.view(small).astype(wide))
 
 
 def _from_fields(tensor: onnx.TensorProto, count: int, dtype: DType) -> Array:
@@ -119,8 +119,12 @@ def _from_fields(tensor: onnx.TensorProto, count: int, dtype: DType) -> Array:
         return _unpack(np.array(data, np.int32).astype(np.uint8), tensor.data_type, count)
     if dtype in (DType.F16, DType.BF16):
         return np.array(data, np.int32).astype(np.uint16).view(dtype.numpy)
-    natural = {"float_data": np.float32, "double_data": np.float64, "int64_data": np.int64}
-    natural |= {"uint64_data": np.uint64, "int32_data": np.int32}  # type: ignore[dict-item]
+    natural: dict[str, Any] = {
+        "float_data": np.float32,
+        "double_data": np.float64,
+        "int64_data": np.int64,
+    }
+    natural |= {"uint64_data": np.uint64, "int32_data": np.int32}
     return np.array(data, natural[field]).astype(dtype.numpy)
 
 

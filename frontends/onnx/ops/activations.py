@@ -113,7 +113,7 @@ def lower_relu(s: Site) -> Value:
 
 @lowers("LeakyRelu")
 def lower_leaky_relu(s: Site) -> Value:
-    return leaky_relu(s, s.input(0), s.float("alpha", 0.01))
+    return leaky_relu(s, s.input(0), s.real("alpha", 0.01))
 
 
 @lowers("PRelu")
@@ -124,12 +124,12 @@ def lower_prelu(s: Site) -> Value:
 
 @lowers("Elu")
 def lower_elu(s: Site) -> Value:
-    return elu(s, s.input(0), s.float("alpha", 1.0))
+    return elu(s, s.input(0), s.real("alpha", 1.0))
 
 
 @lowers("Celu")
 def lower_celu(s: Site) -> Value:
-    x, alpha = s.input(0), s.float("alpha", 1.0)
+    x, alpha = s.input(0), s.real("alpha", 1.0)
     grown = s.op_("exp", s.op_("div", s.op_("min", x, 0.0), alpha))
     below = s.op_("mul", s.op_("sub", grown, 1.0), alpha)
     return s.op_("add", s.op_("max", x, 0.0), below)
@@ -137,13 +137,13 @@ def lower_celu(s: Site) -> Value:
 
 @lowers("Selu")
 def lower_selu(s: Site) -> Value:
-    inner = elu(s, s.input(0), s.float("alpha", SELU_ALPHA))
-    return s.op_("mul", inner, s.float("gamma", SELU_GAMMA))
+    inner = elu(s, s.input(0), s.real("alpha", SELU_ALPHA))
+    return s.op_("mul", inner, s.real("gamma", SELU_GAMMA))
 
 
 @lowers("HardSigmoid")
 def lower_hard_sigmoid(s: Site) -> Value:
-    return hard_sigmoid(s, s.input(0), s.float("alpha", 0.2), s.float("beta", 0.5))
+    return hard_sigmoid(s, s.input(0), s.real("alpha", 0.2), s.real("beta", 0.5))
 
 
 @lowers("HardSwish")
@@ -170,7 +170,7 @@ def lower_mish(s: Site) -> Value:
 
 @lowers("ThresholdedRelu")
 def lower_thresholded_relu(s: Site) -> Value:
-    return thresholded_relu(s, s.input(0), s.float("alpha", 1.0))
+    return thresholded_relu(s, s.input(0), s.real("alpha", 1.0))
 
 
 @lowers("Gelu")
@@ -180,12 +180,12 @@ def lower_gelu(s: Site) -> Value:
 
 @lowers("Swish")
 def lower_swish(s: Site) -> Value:
-    return swish(s, s.input(0), s.float("alpha", 1.0))
+    return swish(s, s.input(0), s.real("alpha", 1.0))
 
 
 @lowers("Shrink")
 def lower_shrink(s: Site) -> Value:
-    x, bias, lambd = s.input(0), s.float("bias", 0.0), s.float("lambd", 0.5)
+    x, bias, lambd = s.input(0), s.real("bias", 0.0), s.real("lambd", 0.5)
     up, down = s.op_("add", x, bias), s.op_("sub", x, bias)
     inner = s.op_("where", s.op_("gt", x, lambd), down, 0)
     return s.op_("where", s.op_("lt", x, -lambd), up, inner)
@@ -194,7 +194,7 @@ def lower_shrink(s: Site) -> Value:
 @lowers("Softmax", "LogSoftmax", "Hardmax")
 def lower_softmax(s: Site) -> Value:
     x = s.input(0)
-    axis = s.axis(s.int("axis", -1 if s.opset >= 13 else 1), max(x.type.rank, 1))
+    axis = s.axis(s.integer("axis", -1 if s.opset >= 13 else 1), max(x.type.rank, 1))
     shape = x.shape
     if s.opset < 13 and axis != x.type.rank - 1:
         # all axes from `axis` on are one

@@ -81,7 +81,7 @@ def _squeeze_branch(
 def scan(s: Site) -> list[Value]:
     if s.opset < 9:
         raise NotSupported("Scan of opset 8 is not supported", "convert the model to opset 11")
-    body, count = s.graph("body"), s.int("num_scan_inputs")
+    body, count = s.graph("body"), s.integer("num_scan_inputs")
     values = [s.input(i) for i in range(len(s.inputs))]
     states = len(values) - count
     if not 1 <= count <= len(values) or len(body.input) != len(values):

@@ -19,9 +19,9 @@ def constant_(s: Site) -> Value:
             s.importer.narrow.add(value)
         return value
     if s.has("value_float"):
-        return constant(np.float32(s.float("value_float")))
+        return constant(np.float32(s.real("value_float")))
     if s.has("value_int"):
-        return constant(np.int64(s.int("value_int")))
+        return constant(np.int64(s.integer("value_int")))
     if s.has("value_floats"):
         return constant(np.array(s.floats("value_floats"), np.float32))
     if s.has("value_ints"):
@@ -44,7 +44,8 @@ def range_(s: Site) -> Value:
     dtype = start.dtype
     known = [s.known(value) for value in (start, limit, delta)]
     if dtype.is_integer and all(item is not None for item in known):
-        count = _count(*(item[()] for item in known if item is not None))
+        first, last, step = (item.item() for item in known if item is not None)
+        count = _count(first, last, step)
     else:
         count = _computed_count(s, start, limit, delta)
     if count is None:
@@ -81,7 +82,7 @@ def eye_like(s: Site) -> Value:
     if x.type.rank != 2:
         raise ValueError(f"{x.type} is no matrix")
     dtype = s.dtype("dtype") if s.has("dtype") else x.dtype
-    rows = s.op_("add", s.iota((x.shape[0], 1), 0, DType.I64), s.int("k", 0))
+    rows = s.op_("add", s.iota((x.shape[0], 1), 0, DType.I64), s.integer("k", 0))
     hit = s.op_("eq", rows, s.iota((1, x.shape[1]), 1, DType.I64))
     return s.cast(hit, dtype)
 
@@ -90,7 +91,7 @@ def eye_like(s: Site) -> Value:
 def one_hot(s: Site) -> Value:
     indices, depth, values = s.input(0), s.input(1), s.input(2)
     rank = indices.type.rank
-    axis = s.axis(s.int("axis", -1), rank + 1)
+    axis = s.axis(s.integer("axis", -1), rank + 1)
     whole = s.cast(depth, DType.I64)
     (size,) = s.dims(s.reshape(whole, (1,)))
     if isinstance(size, int) and size < 0:
@@ -116,7 +117,7 @@ def window(s: Site) -> Value:
     }[s.op]
     (count,) = s.numbers(s.reshape(s.input(0), (1,)), "size")
     dtype = s.dtype("output_datatype", 1)
-    period = count if s.int("periodic", 1) else max(count - 1, 1)
+    period = count if s.integer("periodic", 1) else max(count - 1, 1)
     angle = 2 * np.pi * np.arange(count) / max(period, 1)
     data = terms[0] - terms[1] * np.cos(angle) + terms[2] * np.cos(2 * angle)
     return constant(data.astype(dtype.numpy))

@@ -19,7 +19,7 @@ def indices_of(s: Site, value: Value) -> Value:
 @lowers("Gather")
 def gather(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
-    axis = s.axis(s.int("axis", 0), x.type.rank)
+    axis = s.axis(s.integer("axis", 0), x.type.rank)
     _check_range(indices, x.shape[axis])
     return s.emit("gather", [x, indices], axis=axis)
 
@@ -35,7 +35,7 @@ def _check_range(indices: Value, size: object) -> None:
 @lowers("GatherElements")
 def gather_elements(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
-    axis = s.axis(s.int("axis", 0), x.type.rank)
+    axis = s.axis(s.integer("axis", 0), x.type.rank)
     _check_range(indices, x.shape[axis])
     return s.emit("gather_elements", [x, indices], axis=axis)
 
@@ -43,7 +43,7 @@ def gather_elements(s: Site) -> Value:
 @lowers("GatherND")
 def gather_nd(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
-    return s.emit("gather_nd", [x, indices], batch_dims=s.int("batch_dims", 0))
+    return s.emit("gather_nd", [x, indices], batch_dims=s.integer("batch_dims", 0))
 
 
 def _reduction(s: Site) -> str:
@@ -56,7 +56,7 @@ def _reduction(s: Site) -> str:
 @lowers("ScatterElements", "Scatter")
 def scatter_elements(s: Site) -> Value:
     x, indices, updates = s.input(0), indices_of(s, s.input(1)), s.input(2)
-    axis = s.axis(s.int("axis", 0), x.type.rank)
+    axis = s.axis(s.integer("axis", 0), x.type.rank)
     _check_range(indices, x.shape[axis])
     return s.emit("scatter_elements", [x, indices, updates], axis=axis, reduction=_reduction(s))
 
@@ -72,7 +72,7 @@ def tensor_scatter(s: Site) -> Value:
     """Write `update` into a cache at per-batch positions along an axis (opset 24)."""
     past, update, start = s.input(0), s.input(1), s.optional(2)
     rank = past.type.rank
-    axis = s.axis(s.int("axis", -2), rank)
+    axis = s.axis(s.integer("axis", -2), rank)
     if axis == 0:
         raise ValueError("axis 0 is the batch")
     shape = update.shape

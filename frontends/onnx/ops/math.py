@@ -97,7 +97,7 @@ def power(s: Site) -> Value:
 @lowers("Mod")
 def modulo(s: Site) -> Value:
     a, b = s.input(0), s.input(1)
-    if s.int("fmod", 0):
+    if s.integer("fmod", 0):
         return s.op_("fmod", a, b)
     if a.dtype.is_float:
         raise ValueError("fmod must be 1 for floating-point numbers")
@@ -121,7 +121,7 @@ def bit_shift(s: Site) -> Value:
 def is_infinite(s: Site) -> Value:
     x = s.input(0)
     both = s.emit("isinf", [x])
-    positive, negative = s.int("detect_positive", 1), s.int("detect_negative", 1)
+    positive, negative = s.integer("detect_positive", 1), s.integer("detect_negative", 1)
     if positive and negative:
         return both
     if not positive and not negative:
@@ -166,8 +166,8 @@ def clip(s: Site) -> Value:
     x = s.input(0)
     low, high = s.optional(1), s.optional(2)
     if s.opset < 11:
-        low = s.scalar(s.float("min"), x.dtype) if s.has("min") else None
-        high = s.scalar(s.float("max"), x.dtype) if s.has("max") else None
+        low = s.scalar(s.real("min"), x.dtype) if s.has("min") else None
+        high = s.scalar(s.real("max"), x.dtype) if s.has("max") else None
     if low is not None:
         x = s.op_("max", x, _as_scalar(s, low))
     return x if high is None else s.op_("min", x, _as_scalar(s, high))

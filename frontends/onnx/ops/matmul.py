@@ -40,9 +40,9 @@ def gemm(s: Site) -> Value:
     a, b, c = s.input(0), s.input(1), s.optional(2)
     if a.type.rank != 2 or b.type.rank != 2:
         raise ValueError(f"operands have ranks {a.type.rank} and {b.type.rank}, not 2")
-    a = swap_last(s, a) if s.int("transA", 0) else a
-    b = swap_last(s, b) if s.int("transB", 0) else b
-    alpha, beta = s.float("alpha", 1.0), s.float("beta", 1.0)
+    a = swap_last(s, a) if s.integer("transA", 0) else a
+    b = swap_last(s, b) if s.integer("transB", 0) else b
+    alpha, beta = s.real("alpha", 1.0), s.real("beta", 1.0)
     out = s.emit("matmul", [a, b])
     if alpha != 1.0:
         out = s.op_("mul", out, alpha)
@@ -62,12 +62,12 @@ def matmul_integer(s: Site) -> Value:
 @lowers("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(s: Site) -> Value:
     a, b = s.input(0), s.input(1)
-    if s.int("transBatchA", 0) or s.int("transBatchB", 0):
+    if s.integer("transBatchA", 0) or s.integer("transBatchB", 0):
         raise NotSupported("transposed batch axes are not supported")
-    a = swap_last(s, a) if s.int("transA", 0) else a
-    b = swap_last(s, b) if s.int("transB", 0) else b
+    a = swap_last(s, a) if s.integer("transA", 0) else a
+    b = swap_last(s, b) if s.integer("transB", 0) else b
     out = matmul(s, a, b)
-    alpha = s.float("alpha", 1.0)
+    alpha = s.real("alpha", 1.0)
     return out if alpha == 1.0 else s.op_("mul", out, alpha)
 
 

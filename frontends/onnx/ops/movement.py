@@ -17,7 +17,7 @@ _FAR = 10**9  # slice bounds from here on mean "to the end"; exporters write 2**
 @lowers("Shape")
 def shape(s: Site) -> Value:
     dims = s.input(0).shape
-    start, stop = s.int("start", 0), s.int("end", len(dims))
+    start, stop = s.integer("start", 0), s.integer("end", len(dims))
     return s.emitter.virtual(list(dims[slice(start, stop)]))
 
 
@@ -30,7 +30,7 @@ def size(s: Site) -> Value:
 def reshape(s: Site) -> Value:
     x = s.input(0)
     wanted = s.dims(s.input(1))
-    return s.reshape(x, resolve_shape(x.shape, wanted, bool(s.int("allowzero", 0))))
+    return s.reshape(x, resolve_shape(x.shape, wanted, bool(s.integer("allowzero", 0))))
 
 
 def resolve_shape(shape: Sequence[Dim], wanted: Sequence[Dim], keep_zero: bool) -> tuple[Dim, ...]:
@@ -74,7 +74,7 @@ def _divided(numerator: Sequence[Dim], denominator: Sequence[Dim]) -> Dim:
 @lowers("Flatten")
 def flatten(s: Site) -> Value:
     x = s.input(0)
-    axis = s.int("axis", 1)
+    axis = s.integer("axis", 1)
     if not -x.type.rank <= axis <= x.type.rank:
         raise ValueError(f"axis {axis} is out of range for {x.type.rank} dimensions")
     axis = axis + x.type.rank if axis < 0 else axis
@@ -122,7 +122,7 @@ def transpose(s: Site) -> Value:
 @lowers("Concat")
 def concat(s: Site) -> Value:
     values = [s.input(i) for i in range(len(s.inputs))]
-    axis = s.axis(s.int("axis"), values[0].type.rank)
+    axis = s.axis(s.integer("axis"), values[0].type.rank)
     return s.emit("concat", values, axis=axis)
 
 
@@ -155,7 +155,7 @@ def tile(s: Site) -> Value:
 @lowers("Split")
 def split(s: Site) -> list[Value]:
     x = s.input(0)
-    axis = s.axis(s.int("axis", 0), x.type.rank)
+    axis = s.axis(s.integer("axis", 0), x.type.rank)
     total, count = x.shape[axis], len(s.node.output)
     given = s.optional(1)
     sizes: Sequence[Dim]
@@ -164,14 +164,14 @@ def split(s: Site) -> list[Value]:
     elif s.opset < 13 and s.has("split"):
         sizes = s.ints("split")
     else:
-        if s.int("num_outputs", count) != count:
+        if s.integer("num_outputs", count) != count:
             raise ValueError(f"num_outputs is not {count}")
         part = -floordiv(-total, count) if s.opset >= 18 else floordiv(total, count)
         last = total - part * (count - 1)
         if isinstance(last, int) and (last < 0 or (s.opset < 18 and last != part)):
             raise ValueError(f"{total} elements do not split into {count} parts")
         sizes = [part] * (count - 1) + [last]
-    whole = sum(sizes) - total  # type: ignore[arg-type]
+    whole = sum(sizes) - total
     if len(sizes) != count or any(isinstance(n, int) and n < 0 for n in sizes):
         raise ValueError(f"the sizes {list(map(str, sizes))} do not make {count} outputs")
     if isinstance(whole, int) and whole != 0:
@@ -247,7 +247,7 @@ def pad(s: Site) -> Value:
     axes = list(range(rank))
     if s.opset < 11:
         pads: Sequence[Dim] = s.ints("pads")
-        value = s.scalar(s.float("value", 0.0), x.dtype)
+        value = s.scalar(s.real("value", 0.0), x.dtype)
     else:
         pads, value = s.dims(s.input(1)), s.optional(2)
         given = s.optional(3)
@@ -285,7 +285,7 @@ def pad_value(
 
 @lowers("DepthToSpace")
 def depth_to_space(s: Site) -> Value:
-    x, block = s.input(0), s.int("blocksize")
+    x, block = s.input(0), s.integer("blocksize")
     n, c, h, w = _picture(x, block)
     if isinstance(c, int) and c % (block * block):
         raise ValueError(f"{c} channels do not divide into blocks of {block} x {block}")
@@ -301,7 +301,7 @@ def depth_to_space(s: Site) -> Value:
 
 @lowers("SpaceToDepth")
 def space_to_depth(s: Site) -> Value:
-    x, block = s.input(0), s.int("blocksize")
+    x, block = s.input(0), s.integer("blocksize")
     n, c, h, w = _picture(x, block)
     apart = s.reshape(x, (n, c, floordiv(h, block), block, floordiv(w, block), block))
     # DCR: the block's position varies slowest in the channels; CRD: the channel does
@@ -326,5 +326,5 @@ def triangle(s: Site) -> Value:
     grid = x.shape[-2:]
     edge = s.op_("add", s.iota((grid[0], 1), 0, DType.I64), k)
     column = s.iota((1, grid[1]), 1, DType.I64)
-    keep = s.op_("ge" if s.int("upper", 1) else "le", column, edge)
+    keep = s.op_("ge" if s.integer("upper", 1) else "le", column, edge)
     return s.op_("where", keep, x, False if x.dtype is DType.BOOL else 0)

@@ -53,7 +53,7 @@ def convolve(s: Site, x: Value, w: Value, bias: Value | None) -> Value:
         raise ValueError(f"input and filter have ranks {x.type.rank} and {w.type.rank}")
     window = window_attributes(s, x, w.shape[2:])
     operands = [x, w] if bias is None else [x, w, bias]
-    return s.emit("conv", operands, groups=s.int("group", 1), **window)
+    return s.emit("conv", operands, groups=s.integer("group", 1), **window)
 
 
 @lowers("Conv")
@@ -87,7 +87,7 @@ def conv_transpose(s: Site) -> Value:
         raise ValueError(f"strides, dilations and output_padding must have {spatial} entries")
     if len(pads) != 2 * spatial or auto == "VALID":
         pads = [0] * (2 * spatial)
-    sizes: list[Dim] = list(s.ints("output_shape", []))[-spatial:] if s.has("output_shape") else []
+    sizes: list[Dim] = [*s.ints("output_shape", [])][-spatial:]
     if auto in ("SAME_UPPER", "SAME_LOWER") and not sizes:
         sizes = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     for i, size in enumerate(sizes):
@@ -106,7 +106,7 @@ def conv_transpose(s: Site) -> Value:
         dilations=tuple(dilations),
         pads=tuple(pads),
         output_padding=tuple(extra),
-        groups=s.int("group", 1),
+        groups=s.integer("group", 1),
     )
 
 
@@ -135,7 +135,7 @@ def max_pool(s: Site) -> list[Value]:
         raise NotSupported("the indices of the largest elements are not supported")
     kernel = s.ints("kernel_shape")
     window = window_attributes(s, x, kernel)
-    ceil_mode = bool(s.int("ceil_mode", 0))
+    ceil_mode = bool(s.integer("ceil_mode", 0))
     kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
     return [s.emit("max_pool", [x], kernel=tuple(kernel), ceil_mode=ceil_mode, **window)]
 
@@ -145,14 +145,14 @@ def average_pool(s: Site) -> Value:
     x = s.input(0)
     kernel = s.ints("kernel_shape")
     window = window_attributes(s, x, kernel)
-    ceil_mode = bool(s.int("ceil_mode", 0))
+    ceil_mode = bool(s.integer("ceil_mode", 0))
     kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
     return s.emit(
         "avg_pool",
         [x],
         kernel=tuple(kernel),
         ceil_mode=ceil_mode,
-        count_include_pad=bool(s.int("count_include_pad", 0)),
+        count_include_pad=bool(s.integer("count_include_pad", 0)),
         **window,
     )
 
@@ -160,13 +160,13 @@ def average_pool(s: Site) -> Value:
 @lowers("LpPool")
 def lp_pool(s: Site) -> Value:
     """p-th root of the sum of p-th powers: the average over all of the window times its size."""
-    x, kernel, p = s.input(0), s.ints("kernel_shape"), float(s.int("p", 2))
+    x, kernel, p = s.input(0), s.ints("kernel_shape"), float(s.integer("p", 2))
     powers = s.op_("pow", s.op_("abs", x), p)
     mean = s.emit(
         "avg_pool",
         [powers],
         kernel=tuple(kernel),
-        ceil_mode=bool(s.int("ceil_mode", 0)),
+        ceil_mode=bool(s.integer("ceil_mode", 0)),
         count_include_pad=True,
         **window_attributes(s, x, kernel),
     )
@@ -182,7 +182,7 @@ def global_pool(s: Site) -> Value:
 
 @lowers("GlobalLpPool")
 def global_lp_pool(s: Site) -> Value:
-    x, p = s.input(0), float(s.int("p", 2))
+    x, p = s.input(0), float(s.integer("p", 2))
     powers = s.op_("pow", s.op_("abs", x), p)
     return s.op_("pow", s.reduce("sum", powers, range(2, x.type.rank)), 1.0 / p)
 

@@ -21,12 +21,12 @@ def per_channel(s: Site, value: Value, rank: int, axis: int = 1) -> Value:
 def batch_normalization(s: Site) -> list[Value]:
     """x times one constant per channel plus another: scale / sqrt(var + eps) and its shift."""
     x, scale, bias, mean, variance = (s.input(i) for i in range(5))
-    if s.opset >= 14 and s.int("training_mode", 0):
+    if s.opset >= 14 and s.integer("training_mode", 0):
         raise NotSupported("training mode is not supported", "export the model for inference")
-    if s.opset < 9 and not s.int("spatial", 1):
+    if s.opset < 9 and not s.integer("spatial", 1):
         raise NotSupported("statistics per element (spatial=0) are not supported")
     dtype = variance.dtype
-    spread = s.op_("sqrt", s.op_("add", variance, s.float("epsilon", 1e-5)))
+    spread = s.op_("sqrt", s.op_("add", variance, s.real("epsilon", 1e-5)))
     factor = s.op_("div", s.cast(scale, dtype), spread)
     shift = s.op_("sub", s.cast(bias, dtype), s.op_("mul", mean, factor))
     rank = x.type.rank
@@ -51,7 +51,7 @@ def standardised(
 def instance_normalization(s: Site) -> Value:
     x, scale, bias = s.input(0), s.input(1), s.input(2)
     rank = x.type.rank
-    out, _, _ = standardised(s, x, range(2, rank), s.float("epsilon", 1e-5))
+    out, _, _ = standardised(s, x, range(2, rank), s.real("epsilon", 1e-5))
     out = s.op_("mul", out, per_channel(s, scale, rank))
     return s.op_("add", out, per_channel(s, bias, rank))
 
@@ -59,14 +59,14 @@ def instance_normalization(s: Site) -> Value:
 @lowers("GroupNormalization")
 def group_normalization(s: Site) -> Value:
     x, scale, bias = s.input(0), s.input(1), s.input(2)
-    groups, rank = s.int("num_groups"), x.type.rank
+    groups, rank = s.integer("num_groups"), x.type.rank
     channels = x.shape[1]
     if groups < 1 or (isinstance(channels, int) and channels % groups):
         raise ValueError(f"{channels} channels do not divide into {groups} groups")
     size = floordiv(channels, groups)
-    wide = s.cast(x, DType.F32) if s.int("stash_type", 1) == 1 else x
+    wide = s.cast(x, DType.F32) if s.integer("stash_type", 1) == 1 else x
     apart = s.reshape(wide, (x.shape[0], groups, size, *x.shape[2:]))
-    out, _, _ = standardised(s, apart, range(2, rank + 1), s.float("epsilon", 1e-5))
+    out, _, _ = standardised(s, apart, range(2, rank + 1), s.real("epsilon", 1e-5))
     out = s.cast(out, x.dtype)
     if s.opset < 21:  # one scale and bias per group
         out = s.op_("mul", out, per_channel(s, scale, rank + 1))
@@ -76,22 +76,18 @@ def group_normalization(s: Site) -> Value:
 
 
 @lowers("LayerNormalization")
+@lowers("LayerNormalization", domain=MICROSOFT)
 def layer_normalization(s: Site) -> list[Value]:
     x, scale, bias = s.input(0), s.input(1), s.optional(2)
-    axis = s.axis(s.int("axis", -1), x.type.rank)
-    epsilon = s.float("epsilon", 1e-5)
+    axis = s.axis(s.integer("axis", -1), x.type.rank)
+    epsilon = s.real("epsilon", 1e-5)
     operands = [x, scale] if bias is None else [x, scale, bias]
     results = [s.emit("layer_norm", operands, axis=axis, epsilon=epsilon)]
     if s.wants(1) or s.wants(2):
-        wide = s.cast(x, DType.F32) if s.int("stash_type", 1) == 1 else x
+        wide = s.cast(x, DType.F32) if s.integer("stash_type", 1) == 1 else x
         _, mean, inverse = standardised(s, wide, range(axis, x.type.rank), epsilon)
         results += [mean, inverse]
     return results
-
-
-@lowers("LayerNormalization", domain=MICROSOFT)
-def contrib_layer_normalization(s: Site) -> list[Value]:
-    return layer_normalization(s)
 
 
 def rms_norm(s: Site, x: Value, scale: Value, axes: Sequence[int], epsilon: float) -> Value:
@@ -103,21 +99,12 @@ def rms_norm(s: Site, x: Value, scale: Value, axes: Sequence[int], epsilon: floa
     return s.op_("mul", out, s.cast(scale, x.dtype))
 
 
-@lowers("RMSNormalization")
+@lowers("RMSNormalization", "SimplifiedLayerNormalization")
+@lowers("SimplifiedLayerNormalization", domain=MICROSOFT)
 def rms_normalization(s: Site) -> Value:
     x = s.input(0)
-    axis = s.axis(s.int("axis", -1), x.type.rank)
-    return rms_norm(s, x, s.input(1), range(axis, x.type.rank), s.float("epsilon", 1e-5))
-
-
-@lowers("SimplifiedLayerNormalization")
-def simplified_layer_normalization(s: Site) -> Value:
-    return rms_normalization(s)
-
-
-@lowers("SimplifiedLayerNormalization", domain=MICROSOFT)
-def contrib_simplified_layer_normalization(s: Site) -> Value:
-    return rms_normalization(s)
+    axis = s.axis(s.integer("axis", -1), x.type.rank)
+    return rms_norm(s, x, s.input(1), range(axis, x.type.rank), s.real("epsilon", 1e-5))
 
 
 @lowers("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
@@ -128,7 +115,7 @@ def skip_layer_normalization(s: Site) -> list[Value | None]:
     extra = s.optional(3 if simplified else 4)
     if extra is not None:
         total = s.op_("add", total, extra)
-    epsilon = s.float("epsilon", 1e-12)
+    epsilon = s.real("epsilon", 1e-12)
     last = total.type.rank - 1
     if s.wants(1) or s.wants(2):
         raise NotSupported("its mean and deviation outputs are not supported")
@@ -143,8 +130,8 @@ def skip_layer_normalization(s: Site) -> list[Value | None]:
 
 @lowers("LpNormalization")
 def lp_normalization(s: Site) -> Value:
-    x, p = s.input(0), s.int("p", 2)
-    axis = s.axis(s.int("axis", -1), x.type.rank)
+    x, p = s.input(0), s.integer("p", 2)
+    axis = s.axis(s.integer("axis", -1), x.type.rank)
     if p == 1:
         norm = s.reduce("sum", s.op_("abs", x), [axis])
     elif p == 2:
@@ -167,7 +154,7 @@ def mean_variance_normalization(s: Site) -> Value:
 @lowers("LRN")
 def local_response_normalization(s: Site) -> Value:
     """x / (bias + alpha / size * sum of squares over neighbouring channels) ^ beta."""
-    x, size = s.input(0), s.int("size")
+    x, size = s.input(0), s.integer("size")
     rank = x.type.rank
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     pads = [0] * (2 * rank)
@@ -178,6 +165,6 @@ def local_response_normalization(s: Site) -> Value:
     total = s.slice(square, 1, 0, x.shape[1])
     for offset in range(1, size):
         total = s.op_("add", total, s.slice(square, 1, offset, offset + x.shape[1]))
-    scaled = s.op_("mul", total, s.float("alpha", 1e-4) / size)
-    base = s.op_("add", scaled, s.float("bias", 1.0))
-    return s.op_("div", x, s.op_("pow", base, s.float("beta", 0.75)))
+    scaled = s.op_("mul", total, s.real("alpha", 1e-4) / size)
+    base = s.op_("add", scaled, s.real("bias", 1.0))
+    return s.op_("div", x, s.op_("pow", base, s.real("beta", 0.75)))

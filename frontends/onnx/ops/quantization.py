@@ -21,10 +21,10 @@ def aligned(s: Site, parameter: Value, x: Value) -> Value:
     rank = x.type.rank
     if parameter.type.rank == 0 or parameter.type.elements == 1:
         return s.reshape(parameter, ())
-    axis = s.axis(s.int("axis", 1), rank)
+    axis = s.axis(s.integer("axis", 1), rank)
     if parameter.type.rank == 1:
         return s.reshape(parameter, [parameter.shape[0] if a == axis else 1 for a in range(rank)])
-    block = s.int("block_size", 0)
+    block = s.integer("block_size", 0)
     if parameter.type.rank != rank or block < 1:
         raise ValueError(f"a scale {parameter.type} does not fit {x.type}")
     blocks = parameter.shape[axis]
@@ -63,13 +63,15 @@ def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) 
 
 
 @lowers("DequantizeLinear")
+@lowers("DequantizeLinear", domain=MICROSOFT)
 def dequantize_linear(s: Site) -> Value:
     x, scale, zero = s.input(0), s.input(1), s.optional(2)
     out = dequantize(s, x, aligned(s, scale, x), None if zero is None else aligned(s, zero, x))
-    return s.cast(out, s.dtype("output_dtype")) if s.int("output_dtype", 0) else out
+    return s.cast(out, s.dtype("output_dtype")) if s.integer("output_dtype", 0) else out
 
 
 @lowers("QuantizeLinear")
+@lowers("QuantizeLinear", domain=MICROSOFT)
 def quantize_linear(s: Site) -> Value:
     x, scale, zero = s.input(0), s.input(1), s.optional(2)
     dtype = DType.U8
@@ -77,8 +79,8 @@ def quantize_linear(s: Site) -> Value:
         dtype = zero.dtype
         if zero in s.importer.narrow:
             raise NotSupported("quantising to 4 bits is not supported")
-    elif s.int("output_dtype", 0):
-        if s.int("output_dtype") in (21, 22):
+    elif s.integer("output_dtype", 0):
+        if s.integer("output_dtype") in (21, 22):
             raise NotSupported("quantising to 4 bits is not supported")
         dtype = s.dtype("output_dtype")
     aligned_zero = None if zero is None else aligned(s, zero, x)
@@ -147,16 +149,6 @@ def qlinear_matmul(s: Site) -> Value:
     b_scale = s.reshape(b_scale, () if b_scale.type.elements == 1 else b_scale.shape)
     scale = s.op_("mul", s.cast(a_scale, DType.F32), s.cast(b_scale, DType.F32))
     return _requantize(s, total, scale, s.cast(s.input(6), DType.F32), s.input(7))
-
-
-@lowers("QuantizeLinear", domain=MICROSOFT)
-def contrib_quantize_linear(s: Site) -> Value:
-    return quantize_linear(s)
-
-
-@lowers("DequantizeLinear", domain=MICROSOFT)
-def contrib_dequantize_linear(s: Site) -> Value:
-    return dequantize_linear(s)
 
 
 @lowers("QLinearAdd", "QLinearMul", domain=MICROSOFT)

@@ -39,7 +39,7 @@ class Cell:
 @lowers("LSTM", "GRU", "RNN")
 def recurrent(s: Site) -> list[Value]:
     x, w, r = s.input(0), s.input(1), s.input(2)
-    hidden, gates = s.int("hidden_size"), _GATES[s.op]
+    hidden, gates = s.integer("hidden_size"), _GATES[s.op]
     direction = s.text("direction", "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"direction '{direction}' does not exist")
@@ -48,7 +48,7 @@ def recurrent(s: Site) -> list[Value]:
         raise ValueError(f"the input {x.type} does not have 3 dimensions")
     if w.shape[:2] != (count, gates * hidden) or r.shape != (count, gates * hidden, hidden):
         raise ValueError(f"W {w.type} or R {r.type} do not fit hidden_size {hidden}")
-    batch_first = bool(s.int("layout", 0))
+    batch_first = bool(s.integer("layout", 0))
     x = s.transpose(x, (1, 0, 2)) if batch_first else x
     sequences, finals = [], []
     for index in range(count):
@@ -83,7 +83,7 @@ def _direction(
     s: Site, x: Value, index: int, states: list[Value], backward: bool
 ) -> tuple[Value, list[Value]]:
     """All outputs [steps, batch, hidden] and the last states of one direction."""
-    hidden, gates = s.int("hidden_size"), _GATES[s.op]
+    hidden, gates = s.integer("hidden_size"), _GATES[s.op]
     weights = s.transpose(s.take(s.input(1), 0, index), (1, 0))
     bias = s.optional(3)
     inputs = s.emit("matmul", [x, weights])
@@ -92,7 +92,7 @@ def _direction(
         row = s.take(bias, 0, index)
         mine = s.slice(row, 0, 0, gates * hidden)
         theirs = s.slice(row, 0, gates * hidden, 2 * gates * hidden)
-        if s.op == "GRU" and s.int("linear_before_reset", 0):
+        if s.op == "GRU" and s.integer("linear_before_reset", 0):
             recurrent_bias = s.slice(theirs, 0, 2 * hidden, 3 * hidden)
             zero = s.expand(s.scalar(0, row.dtype), (hidden,))
             theirs = s.emit("concat", [s.slice(theirs, 0, 0, 2 * hidden), zero], axis=0)
@@ -120,7 +120,7 @@ def _activations(s: Site, index: int) -> list[Activation]:
     alphas, betas = iter(s.floats("activation_alpha", [])), iter(s.floats("activation_beta", []))
     if len(names) < len(defaults) * (index + 1):
         raise ValueError(f"{len(names)} activations are too few")
-    limit = s.float("clip", 0.0)
+    limit = s.real("clip", 0.0)
     chosen: list[Activation] = []
     for name in names[: len(defaults) * (index + 1)]:
         wanted = parameters(name)
@@ -184,7 +184,7 @@ def _lstm(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
         i_in = s.op_("add", i_in, s.op_("mul", cell.peepholes[0], c))
         f_in = s.op_("add", f_in, s.op_("mul", cell.peepholes[2], c))
     i = f(i_in)
-    forget = s.op_("sub", 1.0, i) if s.int("input_forget", 0) else f(f_in)
+    forget = s.op_("sub", 1.0, i) if s.integer("input_forget", 0) else f(f_in)
     after = s.op_("add", s.op_("mul", forget, c), s.op_("mul", i, g(c_in)))
     if cell.peepholes:
         o_in = s.op_("add", o_in, s.op_("mul", cell.peepholes[1], after))
@@ -198,7 +198,7 @@ def _gru(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
     last = s.slice(cell.recurrent, 1, 2 * hidden, 3 * hidden)
     gates = s.op_("add", s.slice(inputs, 1, 0, 2 * hidden), s.emit("matmul", [h, both]))
     z, r = f(cell.gate(gates, 0)), f(cell.gate(gates, 1))
-    if s.int("linear_before_reset", 0):
+    if s.integer("linear_before_reset", 0):
         linear = s.emit("matmul", [h, last])
         if cell.recurrent_bias is not None:
             linear = s.op_("add", linear, cell.recurrent_bias)
@@ -220,7 +220,7 @@ def _rnn(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
 def reverse_sequence(s: Site) -> Value:
     """Element t of a sequence of length n goes to n - 1 - t; what is behind n stays."""
     x, lengths = s.input(0), s.input(1)
-    time, batch = s.int("time_axis", 0), s.int("batch_axis", 1)
+    time, batch = s.integer("time_axis", 0), s.integer("batch_axis", 1)
     if {time, batch} != {0, 1} or x.type.rank < 2:
         raise ValueError(f"time axis {time} and batch axis {batch} must be 0 and 1")
     rank = x.type.rank

@@ -19,7 +19,7 @@ def reduction_axes(s: Site, x: Value, since: int) -> list[int] | None:
     else:
         given = s.optional(1)
         axes = [] if given is None else s.numbers(given, "axes")
-        if not axes and s.int("noop_with_empty_axes", 0):
+        if not axes and s.integer("noop_with_empty_axes", 0):
             return None
     return s.axes(axes or range(rank), rank)
 
@@ -39,14 +39,14 @@ def reduce_(s: Site) -> Value:
     axes = reduction_axes(s, x, _AXES_INPUT.get(s.op, 18))
     if axes is None:
         return x
-    return s.reduce(_SIMPLE[s.op], x, axes, bool(s.int("keepdims", 1)))
+    return s.reduce(_SIMPLE[s.op], x, axes, bool(s.integer("keepdims", 1)))
 
 
 @lowers("ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
 def reduce_of_function(s: Site) -> Value:
     x = s.input(0)
     axes = reduction_axes(s, x, 18)
-    keep = bool(s.int("keepdims", 1))
+    keep = bool(s.integer("keepdims", 1))
     kind = s.op.removeprefix("Reduce")
     if kind == "LogSumExp" and x.dtype.is_float and axes:
         return _log_sum_exp(s, x, axes, keep)
@@ -87,9 +87,9 @@ def arg(s: Site) -> Value:
     return s.emit(
         s.op.lower(),
         [x],
-        axis=s.axis(s.int("axis", 0), x.type.rank),
-        keepdims=bool(s.int("keepdims", 1)),
-        select_last=bool(s.int("select_last_index", 0)),
+        axis=s.axis(s.integer("axis", 0), x.type.rank),
+        keepdims=bool(s.integer("keepdims", 1)),
+        select_last=bool(s.integer("select_last_index", 0)),
     )
 
 
@@ -101,8 +101,8 @@ def cumulative_sum(s: Site) -> Value:
         "cumsum",
         [x],
         axis=s.axis(axis, x.type.rank),
-        exclusive=bool(s.int("exclusive", 0)),
-        reverse=bool(s.int("reverse", 0)),
+        exclusive=bool(s.integer("exclusive", 0)),
+        reverse=bool(s.integer("reverse", 0)),
     )
 
 
@@ -114,10 +114,10 @@ def top_k(s: Site) -> list[Value]:
     """
     x = s.input(0)
     if s.opset < 10:
-        k = s.int("k")
+        k = s.integer("k")
     else:
         (k,) = s.numbers(s.input(1), "k")
-    axis = s.axis(s.int("axis", -1), x.type.rank)
+    axis = s.axis(s.integer("axis", -1), x.type.rank)
     size = x.shape[axis]
     if not isinstance(size, int) or size > 4096:
         raise NotSupported(f"an axis of length {size} is too long for it", "reduce it to 4096")
@@ -128,7 +128,7 @@ def top_k(s: Site) -> list[Value]:
     rank = x.type.rank
     perm = [*(a for a in range(rank) if a != axis), axis]
     rows = s.transpose(x, perm)
-    values, indices = _ranked(s, rows, k, bool(s.int("largest", 1)))
+    values, indices = _ranked(s, rows, k, bool(s.integer("largest", 1)))
     back = [int(a) for a in np.argsort(perm)]
     return [s.transpose(values, back), s.transpose(indices, back)]
 

@@ -150,7 +150,7 @@ def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> V
         return x
     # the last axis first, as ONNX Runtime does: it rounds between the axes of integer pictures
     lines.reverse()
-    if s.int("antialias", 0):
+    if s.integer("antialias", 0):
         for line in lines:
             x = _antialiased(s, x, line, mode, kind)
         return x
@@ -202,7 +202,7 @@ def _outside(s: Site, x: Value, line: Line, where: Value, mode: str) -> Value:
         return x
     last = s.cast(_dim(s, line.size - 1), _F)
     out = s.op_("or", s.op_("lt", where, 0.0), s.op_("gt", where, last))
-    fill = s.scalar(s.float("extrapolation_value", 0.0), x.dtype)
+    fill = s.scalar(s.real("extrapolation_value", 0.0), x.dtype)
     return s.op_("where", _along(s, out, line.axis, x.type.rank), fill, x)
 
 
@@ -262,11 +262,11 @@ def _cubic_filter(s: Site, distance: Value, a: float) -> Value:
 def _cubic(s: Site, x: Value, line: Line, mode: str) -> Value:
     where = coordinates(s, line, mode)
     low = s.op_("floor", where)
-    a = s.float("cubic_coeff_a", -0.75)
+    a = s.real("cubic_coeff_a", -0.75)
     last = s.cast(_dim(s, line.size - 1), _F)
     places = [s.op_("add", low, float(offset)) for offset in (-1, 0, 1, 2)]
     weights = [_cubic_filter(s, s.op_("sub", where, place), a) for place in places]
-    if s.int("exclude_outside", 0):
+    if s.integer("exclude_outside", 0):
         for i, place in enumerate(places):
             inside = s.op_("and", s.op_("ge", place, 0.0), s.op_("le", place, last))
             weights[i] = s.op_("where", inside, weights[i], 0.0)
@@ -328,12 +328,12 @@ def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
     shrink = s.op_("max", s.op_("div", 1.0, line.scale), 1.0)
     where = s.reshape(coordinates(s, line, mode), (line.out, 1))
     centre = s.op_("add", where, 0.5)
-    if s.int("exclude_outside", 0):
+    if s.integer("exclude_outside", 0):
         margin: Dim = 0
     elif line.scale.data is not None:
         margin = int(np.ceil(reach * max(1.0, 1.0 / float(line.scale.data)))) + 1
     elif isinstance(line.size, int) and isinstance(line.out, int):
-        margin = int(reach) * ceildiv(line.size, line.out) + 1  # type: ignore[operator]
+        margin = int(reach) * ceildiv(line.size, line.out) + 1
     else:
         whole = s.op_("add", s.op_("ceil", s.op_("mul", shrink, reach)), 1.0)
         margin = s.dims(s.reshape(s.cast(whole, DType.I64), (1,)))[0]
@@ -345,7 +345,7 @@ def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
     if kind == "linear":
         weights = s.op_("max", s.op_("sub", 1.0, s.op_("abs", distance)), 0.0)
     else:
-        weights = _cubic_filter(s, distance, s.float("cubic_coeff_a", -0.75))
+        weights = _cubic_filter(s, distance, s.real("cubic_coeff_a", -0.75))
     total = s.op_("div", 1.0, s.reduce("sum", weights, [1]))
     if margin == 0:
         return s.op_("mul", weights, total)
