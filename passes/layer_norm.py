@@ -78,8 +78,9 @@ def _over_normal_axes(c: Value, norm: Node) -> bool:
 
 
 def _flat(c: Value, norm: Node) -> Value:
-    normal = norm.output.type.static_shape[norm.attrs["axis"] :]
-    return constant(np.asarray(c.data).reshape(normal), c.name)
+    normal = norm.output.type.rank - norm.attrs["axis"]
+    data = np.asarray(c.data)
+    return constant(data.reshape(data.shape[data.ndim - normal :]), c.name)
 
 
 @RULES.on("mul")

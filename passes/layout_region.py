@@ -135,8 +135,8 @@ class Region:
             return output or next(fitting, None)
         operands = node.inputs if node.op == "concat" else node.inputs[:1]
         of_inputs = (self.perms.get(value) for value in operands)
-        perm = next((perm for perm in of_inputs if perm is not None), None)
-        return perm if perm is not None or output is None else source(node, output)
+        main = next((perm for perm in of_inputs if perm is not None), None)
+        return main if main is not None or output is None else source(node, output)
 
     def transposes(self) -> list[Node]:
         """The transposes that touch the region."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from ..compiler.ir.dims import product
 from ..compiler.ir.graph import Graph, Node, Value, constant
 from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
-RULES = Rules()
 Array = np.ndarray[Any, Any]
 _CONTRACTIONS = ("conv", "conv_transpose", "matmul")
 _VIEWS = ("reshape", "transpose")
@@ -28,20 +28,23 @@ class ScaleFolding:
 
     y = conv(x, w) * s + t: both into w and the bias. y = matmul(x, w) * s: s into w.
     conv(x * s), matmul(x * s): s into w; conv(x + t) without padding: t into the bias.
+    max_elements: weights larger than that are not copied; beside such a product, scaling its
+    result costs little.
     """
 
+    max_elements: int = 1 << 22
     name: str = "scale_folding"
 
     def run(self, graph: Graph) -> bool:
         """Fold; whether anything was folded."""
-        return rewrite(graph, RULES)
+        rules = Rules()
+        rules.on("mul", "add")(partial(_after, limit=self.max_elements))
+        rules.on("mul")(partial(_scale_of_shifted_product, limit=self.max_elements))
+        rules.on("conv", "matmul")(partial(_before, limit=self.max_elements))
+        return rewrite(graph, rules)
 
 
-MAX_WEIGHTS = 1 << 22  # elements: scaling the result costs little beside larger products
-
-
-@RULES.on("mul", "add")
-def after(node: Node, rw: Rewriter) -> Replacement:
+def _after(node: Node, rw: Rewriter, limit: int) -> Replacement:
     """contraction(x, w) op c, also through reshapes and transposes that keep the channels apart"""
     value, c = node.inputs
     if c.data is None or not c.dtype.is_float or node.output.shape != value.shape:
@@ -63,7 +66,7 @@ def after(node: Node, rw: Rewriter) -> Replacement:
     if not isinstance(size, int):
         return None
     vector = np.broadcast_to(c.data.astype(np.float64).ravel(), (size,))
-    scaled = _scaled(origin, vector) if node.op == "mul" else _shifted(origin, vector)
+    scaled = _scaled(origin, vector, limit) if node.op == "mul" else _shifted(origin, vector)
     if scaled is None:
         return None
     result = rw.emit(origin.op, scaled, origin.attrs, name=origin.name)
@@ -98,10 +101,10 @@ def _channel_axis(node: Node) -> int:
     return 1 if node.attrs.get("layout") == "NCHW" else rank - 1
 
 
-def _foldable(node: Node) -> bool:
+def _foldable(node: Node, limit: int) -> bool:
     """Whether the weights are constant and in a layout that this file knows."""
     weights = node.inputs[1]
-    if weights.data is None or not weights.dtype.is_float or weights.data.size > MAX_WEIGHTS:
+    if weights.data is None or not weights.dtype.is_float or weights.data.size > limit:
         return False
     if node.op == "matmul":
         return weights.type.rank == 2
@@ -113,9 +116,9 @@ def _rounded(exact: Array, like: Value) -> Value:
     return constant(exact.astype(like.dtype.numpy), like.name)
 
 
-def _scaled(node: Node, vector: Array) -> list[Value] | None:
+def _scaled(node: Node, vector: Array, limit: int) -> list[Value] | None:
     """The operands that make the result `vector` times as large, per output channel."""
-    if not _foldable(node):
+    if not _foldable(node, limit):
         return None
     weights = node.inputs[1]
     exact = np.asarray(weights.data, dtype=np.float64)
@@ -147,8 +150,7 @@ def _shifted(node: Node, vector: Array) -> list[Value] | None:
     return [*node.inputs[:2], _rounded(_bias(node) + vector, node.inputs[1])]
 
 
-@RULES.on("mul")
-def scale_of_shifted_product(node: Node, rw: Rewriter) -> Replacement:
+def _scale_of_shifted_product(node: Node, rw: Rewriter, limit: int) -> Replacement:
     """(matmul(x, w) + b) * s -> matmul(x, w * s) + b * s"""
     inner = rw.sole(node.inputs[0], "add")
     s = node.inputs[1]
@@ -156,7 +158,12 @@ def scale_of_shifted_product(node: Node, rw: Rewriter) -> Replacement:
         return None
     y, b = inner.inputs
     origin = rw.sole(y, "matmul")
-    if origin is None or b.data is None or not _foldable(origin) or s.data.size > b.data.size:
+    if (
+        origin is None
+        or b.data is None
+        or not _foldable(origin, limit)
+        or s.data.size > b.data.size
+    ):
         return None
     if node.output.shape != y.shape or _varying_axis(s, y) not in (-1, y.type.rank - 1):
         return None
@@ -164,11 +171,10 @@ def scale_of_shifted_product(node: Node, rw: Rewriter) -> Replacement:
     return rw.emit("add", [rw.emit("mul", [y, s]), _rounded(exact, b)])
 
 
-@RULES.on("conv", "matmul")
-def before(node: Node, rw: Rewriter) -> Replacement:
+def _before(node: Node, rw: Rewriter, limit: int) -> Replacement:
     """contraction(x * s, w) -> contraction(x, s * w);  conv(x + t, w) -> conv(x, w) + w t"""
     inner = rw.sole(node.inputs[0], "mul", "add")
-    if inner is None or inner.inputs[1].data is None or not _foldable(node):
+    if inner is None or inner.inputs[1].data is None or not _foldable(node, limit):
         return None
     x, c = inner.inputs
     axis = 1 if node.op == "conv" else x.type.rank - 1
