@@ -36,8 +36,11 @@ def test_conv_of_other_ranks(rank: int) -> None:
 def test_conv_with_symbolic_size_and_same_padding() -> None:
     x, w = floats(2, 3, 7, 10), floats(4, 3, 3, 3, seed=1)
     proto = model(
-        [node("Conv", "x w", auto_pad="SAME_UPPER", strides=[2, 2])], {"x": x}, ["y"],
-        constants={"w": w}, dims={"x": ["n", 3, "h", "w"]},
+        [node("Conv", "x w", auto_pad="SAME_UPPER", strides=[2, 2])],
+        {"x": x},
+        ["y"],
+        constants={"w": w},
+        dims={"x": ["n", 3, "h", "w"]},
     )
     check(proto, {"x": x})
 
@@ -54,8 +57,7 @@ def test_conv_with_symbolic_size_and_same_padding() -> None:
 )
 def test_conv_transpose(attributes: dict[str, object]) -> None:
     x, w = floats(1, 4, 4, 4), floats(4, 3, 3, 3, seed=1)
-    proto = model([node("ConvTranspose", "x w", **attributes)], {"x": x}, ["y"],
-                  constants={"w": w})
+    proto = model([node("ConvTranspose", "x w", **attributes)], {"x": x}, ["y"], constants={"w": w})
     check(proto, {"x": x})
 
 
@@ -87,16 +89,25 @@ def test_global_pool(op: str) -> None:
 def test_batch_normalization(opset: int) -> None:
     x = floats(2, 3, 4, 4)
     constants = {k: np.abs(floats(3, seed=i)) + 0.5 for i, k in enumerate("sbmv")}
-    proto = model([node("BatchNormalization", "x s b m v", epsilon=1e-3)], {"x": x}, ["y"],
-                  constants=constants, opset=opset)
+    proto = model(
+        [node("BatchNormalization", "x s b m v", epsilon=1e-3)],
+        {"x": x},
+        ["y"],
+        constants=constants,
+        opset=opset,
+    )
     check(proto, {"x": x})
 
 
 def test_layer_normalization_with_all_outputs() -> None:
     x = floats(2, 3, 8)
     constants = {"g": floats(3, 8, seed=1), "b": floats(3, 8, seed=2)}
-    proto = model([node("LayerNormalization", "x g b", "y m i", axis=1)], {"x": x},
-                  ["y", "m", "i"], constants=constants)
+    proto = model(
+        [node("LayerNormalization", "x g b", "y m i", axis=1)],
+        {"x": x},
+        ["y", "m", "i"],
+        constants=constants,
+    )
     check(proto, {"x": x})
 
 
@@ -115,8 +126,13 @@ def test_instance_lp_mean_variance_and_local_response_normalization() -> None:
 def test_group_normalization() -> None:
     x = floats(2, 6, 4)
     constants = {"g": floats(6, seed=1), "b": floats(6, seed=2)}
-    proto = model([node("GroupNormalization", "x g b", num_groups=3)], {"x": x}, ["y"],
-                  constants=constants, opset=21)
+    proto = model(
+        [node("GroupNormalization", "x g b", num_groups=3)],
+        {"x": x},
+        ["y"],
+        constants=constants,
+        opset=21,
+    )
     grouped = x.reshape(2, 3, 2, 4).astype(np.float64)
     mean, var = grouped.mean((2, 3), keepdims=True), grouped.var((2, 3), keepdims=True)
     want = ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
@@ -124,8 +140,16 @@ def test_group_normalization() -> None:
     check(proto, {"x": x}, expected={"y": want.astype(np.float32)})
 
 
-@pytest.mark.parametrize("shapes", [((2, 3), (3, 4)), ((5, 2, 3), (3,)), ((3,), (2, 3, 4)),
-                                    ((3,), (3,)), ((2, 1, 4, 3), (5, 3, 2))])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 3), (3, 4)),
+        ((5, 2, 3), (3,)),
+        ((3,), (2, 3, 4)),
+        ((3,), (3,)),
+        ((2, 1, 4, 3), (5, 3, 2)),
+    ],
+)
 def test_matmul(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     a, b = floats(*shapes[0]), floats(*shapes[1], seed=1)
     check(model([node("MatMul", "a b")], {"a": a, "b": b}, ["y"]), {"a": a, "b": b})
@@ -135,8 +159,12 @@ def test_matmul(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
 def test_gemm(flags: tuple[int, int]) -> None:
     a = floats(4, 3) if flags[0] else floats(3, 4)
     b = floats(5, 4, seed=1) if flags[1] else floats(4, 5, seed=1)
-    proto = model([node("Gemm", "a b c", transA=flags[0], transB=flags[1], alpha=0.5, beta=2.0)],
-                  {"a": a}, ["y"], constants={"b": b, "c": floats(5, seed=2)})
+    proto = model(
+        [node("Gemm", "a b c", transA=flags[0], transB=flags[1], alpha=0.5, beta=2.0)],
+        {"a": a},
+        ["y"],
+        constants={"b": b, "c": floats(5, seed=2)},
+    )
     check(proto, {"a": a})
 
 
@@ -197,6 +225,11 @@ def test_arg_and_cumsum(last: int) -> None:
 @pytest.mark.parametrize("largest", [0, 1])
 def test_top_k(largest: int) -> None:
     x = np.float32(np.random.default_rng(0).integers(0, 5, (3, 7, 2)))
-    proto = model([node("TopK", "x k", "v i", axis=1, largest=largest)], {"x": x}, ["v", "i"],
-                  constants={"k": np.int64([4])}, types=[TensorProto.FLOAT, TensorProto.INT64])
+    proto = model(
+        [node("TopK", "x k", "v i", axis=1, largest=largest)],
+        {"x": x},
+        ["v", "i"],
+        constants={"k": np.int64([4])},
+        types=[TensorProto.FLOAT, TensorProto.INT64],
+    )
     check(proto, {"x": x})

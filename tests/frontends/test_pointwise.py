@@ -8,11 +8,40 @@ from onnx import TensorProto
 
 from .oracle import check, floats, model, node
 
-UNARY = (
-    "Neg Abs Sign Ceil Floor Round Sqrt Exp Log Sin Cos Tan Atan Sinh Cosh Tanh Asinh Erf "
-    "Sigmoid Reciprocal Relu LeakyRelu Elu Celu Selu HardSigmoid HardSwish Softplus Softsign "
-    "Mish ThresholdedRelu Shrink"
-).split()
+UNARY = [
+    "Neg",
+    "Abs",
+    "Sign",
+    "Ceil",
+    "Floor",
+    "Round",
+    "Sqrt",
+    "Exp",
+    "Log",
+    "Sin",
+    "Cos",
+    "Tan",
+    "Atan",
+    "Sinh",
+    "Cosh",
+    "Tanh",
+    "Asinh",
+    "Erf",
+    "Sigmoid",
+    "Reciprocal",
+    "Relu",
+    "LeakyRelu",
+    "Elu",
+    "Celu",
+    "Selu",
+    "HardSigmoid",
+    "HardSwish",
+    "Softplus",
+    "Softsign",
+    "Mish",
+    "ThresholdedRelu",
+    "Shrink",
+]
 
 
 @pytest.mark.parametrize("op", UNARY)
@@ -102,7 +131,10 @@ def test_dropout_is_identity() -> None:
 def test_pow_of_integers_with_a_float_exponent() -> None:
     x = np.array([1, 2, 3], np.int32)
     proto = model(
-        [node("Pow", "x e")], {"x": x}, ["y"],
-        constants={"e": np.float32([2, 0.5, 3])}, types=[TensorProto.INT32],
+        [node("Pow", "x e")],
+        {"x": x},
+        ["y"],
+        constants={"e": np.float32([2, 0.5, 3])},
+        types=[TensorProto.INT32],
     )
     check(proto, {"x": x})

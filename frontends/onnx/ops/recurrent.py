@@ -128,8 +128,13 @@ def _activations(s: Site, index: int) -> list[Activation]:
             next(source, default) for source, default in zip((alphas, betas), wanted, strict=False)
         ]
 
-        def activation(x: Value, name: str = name, values: Sequence[float] = values) -> Value:
-            if limit > 0:
+        # as in ONNX Runtime, what LSTM's last function gets (the cell) is not clipped
+        gate = limit > 0 and not (s.op == "LSTM" and len(chosen) % 3 == 2)
+
+        def activation(
+            x: Value, name: str = name, values: Sequence[float] = values, clips: bool = gate
+        ) -> Value:
+            if clips:
                 x = s.op_("min", s.op_("max", x, -limit), limit)
             return by_name(s, name, x, values)
 

@@ -1,0 +1,164 @@
+"""If, Loop, Scan and local functions against ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from .oracle import check, floats, model, node
+
+F, I64, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def info(
+    name: str, kind: int = F, shape: Sequence[int | None] | None = None
+) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def branch(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), "branch", [], [info(name) for name in outputs])
+
+
+def test_if_on_data_runs_the_branch_taken() -> None:
+    then = branch([node("Mul", "x two", "t")], ["t"])
+    other = branch([node("Neg", "x", "e")], ["e"])
+    proto = model(
+        [
+            node("ReduceSum", "x", "s", keepdims=0),
+            node("Greater", "s zero", "c"),
+            helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+        ],
+        {"x": floats(3)},
+        ["y"],
+        constants={"zero": np.float32(0), "two": np.float32(2)},
+    )
+    for x in (np.float32([1, 2, 3]), np.float32([-1, -2, -3])):
+        graph = check(proto, {"x": x})
+    assert [n.op for n in graph.nodes].count("if") == 1
+
+
+def test_if_whose_branches_differ_in_shape() -> None:
+    then = branch([node("Slice", "x one three", "t")], ["t"])
+    other = branch([node("Identity", "x", "e")], ["e"])
+    proto = model(
+        [
+            helper.make_node("If", ["c"], ["i"], then_branch=then, else_branch=other),
+            node("Add", "i i", "y"),
+        ],
+        {"x": floats(5), "c": np.array(True)},
+        ["y"],
+        constants={"one": np.int64([1]), "three": np.int64([3])},
+    )
+    for flag in (True, False):
+        check(proto, {"x": floats(5), "c": np.array(flag)})
+
+
+def test_if_decided_by_shapes_leaves_one_branch() -> None:
+    then = branch([node("Squeeze", "x axes", "t")], ["t"])
+    other = branch([node("Identity", "x", "e")], ["e"])
+    proto = model(
+        [
+            node("Shape", "x", "s"),
+            node("Size", "s", "r"),
+            node("Equal", "r three", "c"),
+            helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+        ],
+        {"x": floats(1, 2, 3)},
+        ["y"],
+        constants={"three": np.int64(3), "axes": np.int64([0])},
+        dims={"x": [1, "n", "m"]},
+    )
+    graph = check(proto, {"x": floats(1, 2, 3)})
+    assert not any(n.op == "if" for n in graph.nodes)
+
+
+def loop_body(grows: bool) -> onnx.GraphProto:
+    step = node("Concat", "acc x", "acc2", axis=0) if grows else node("Add", "acc x", "acc2")
+    nodes = [step, node("ReduceSum", "acc2", "scan", keepdims=0), node("Less", "scan limit", "go2")]
+    inputs = [info("i", I64, []), info("go", B, []), info("acc", F, [None])]
+    return helper.make_graph(nodes, "body", inputs, [info("go2", B), info("acc2"), info("scan")])
+
+
+def test_loop_with_condition_and_stacked_output() -> None:
+    proto = model(
+        [helper.make_node("Loop", ["m", "t", "x"], ["y", "ys"], body=loop_body(False))],
+        {"x": floats(3)},
+        ["y", "ys"],
+        constants={"m": np.int64(6), "t": np.bool_(True), "limit": np.float32(9)},
+    )
+    check(proto, {"x": np.float32([1, 0.5, 0.25])})
+    check(proto, {"x": np.float32([-1, 0.5, 0.25])})
+
+
+def test_loop_whose_carried_value_grows() -> None:
+    proto = model(
+        [helper.make_node("Loop", ["m", "", "x"], ["y", "ys"], body=loop_body(True))],
+        {"x": floats(3)},
+        ["y", "ys"],
+        constants={"m": np.int64(4), "limit": np.float32(1e9)},
+    )
+    check(proto, {"x": floats(3)})
+
+
+def test_scan_axes_and_directions() -> None:
+    nodes = [node("Add", "s e", "s2"), node("Mul", "s2 f", "o")]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [info("s", F, [2]), info("e", F, [2]), info("f", F, [2])],
+        [info("s2", F, [2]), info("o", F, [2])],
+    )
+    scan = helper.make_node(
+        "Scan",
+        ["z", "a", "b"],
+        ["y", "ys"],
+        body=body,
+        num_scan_inputs=2,
+        scan_input_axes=[1, 0],
+        scan_input_directions=[1, 0],
+        scan_output_axes=[1],
+        scan_output_directions=[1],
+    )
+    inputs = {"a": floats(2, 5), "b": floats(5, 2, seed=1)}
+    check(model([scan], inputs, ["y", "ys"], constants={"z": np.zeros(2, np.float32)}), inputs)
+
+
+def test_local_functions_are_inlined_with_their_attributes() -> None:
+    inner = helper.make_node("LeakyRelu", ["a"], ["t"])
+    inner.attribute.append(
+        onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    )
+    function = helper.make_function(
+        "local",
+        "Twice",
+        ["a"],
+        ["b"],
+        [inner, helper.make_node("Add", ["t", "t"], ["b"])],
+        [helper.make_opsetid("", 17)],
+        ["slope"],
+    )
+    nodes = [
+        node("Twice", "x", "m", domain="local", slope=0.5),
+        node("Twice", "m", "y", domain="local", slope=0.1),
+    ]
+    x = floats(7)
+    check(model(nodes, {"x": x}, ["y"], functions=[function], domains=["local"]), {"x": x})
+
+
+def test_operators_that_the_standard_defines_by_functions() -> None:
+    x, labels = floats(4, 6), np.int64([0, 5, 2, 2])
+    proto = model(
+        [node("SoftmaxCrossEntropyLoss", "x k", "y", reduction="sum")], {"x": x, "k": labels}, ["y"]
+    )
+    check(proto, {"x": x, "k": labels})
+
+
+def test_attention_of_the_standard() -> None:
+    q, k, v = floats(1, 4, 5, 8), floats(1, 2, 6, 8, seed=1), floats(1, 2, 6, 8, seed=2)
+    inputs = {"q": q, "k": k, "v": v}
+    proto = model([node("Attention", "q k v", "y", is_causal=1)], inputs, ["y"], opset=23)
+    check(proto, inputs)

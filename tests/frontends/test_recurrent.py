@@ -1,0 +1,137 @@
+"""LSTM, GRU and RNN against ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .oracle import check, floats, model, node
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+STEPS, BATCH, SIZE, HIDDEN = 5, 2, 3, 4
+
+
+def _check(
+    op: str,
+    *,
+    direction: str = "forward",
+    steps: int = STEPS,
+    lengths: bool = False,
+    states: bool = False,
+    peepholes: bool = False,
+    dynamic: bool = False,
+    **attributes: object,
+) -> None:
+    count = 2 if direction == "bidirectional" else 1
+    gates = GATES[op]
+    x = floats(steps, BATCH, SIZE)
+    constants = {
+        "w": floats(count, gates * HIDDEN, SIZE, seed=1),
+        "r": floats(count, gates * HIDDEN, HIDDEN, seed=2),
+        "b": floats(count, 2 * gates * HIDDEN, seed=3),
+    }
+    names = ["x", "w", "r", "b", "-", "-"]
+    outputs = ["y", "h"]
+    if lengths:
+        constants["n"], names[4] = np.array([steps, 2], np.int32), "n"
+    if states:
+        constants["h0"], names[5] = floats(count, BATCH, HIDDEN, seed=4), "h0"
+    if op == "LSTM":
+        names += ["-", "-"]
+        outputs.append("c")
+        if states:
+            constants["c0"], names[6] = floats(count, BATCH, HIDDEN, seed=5), "c0"
+        if peepholes:
+            constants["p"], names[7] = floats(count, 3 * HIDDEN, seed=6), "p"
+    proto = model(
+        [
+            node(
+                op,
+                " ".join(names),
+                " ".join(outputs),
+                hidden_size=HIDDEN,
+                direction=direction,
+                **attributes,
+            )
+        ],
+        {"x": x},
+        outputs,
+        constants=constants,
+        opset=14,
+        dims={"x": ["t", "n", SIZE]} if dynamic else None,
+    )
+    check(proto, {"x": x})
+
+
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_directions_and_lengths(op: str, direction: str, lengths: bool) -> None:
+    _check(op, direction=direction, lengths=lengths, states=True)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_dynamic_shapes_without_states(op: str) -> None:
+    _check(op, dynamic=True)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_one_step_needs_no_scan(op: str) -> None:
+    _check(op, steps=1, states=True)
+
+
+def test_peepholes_clip_and_coupled_gates() -> None:
+    _check("LSTM", peepholes=True, states=True, clip=0.5)
+    _check("LSTM", input_forget=1)
+
+
+def test_linear_before_reset() -> None:
+    _check("GRU", linear_before_reset=1, direction="bidirectional")
+
+
+def test_other_activations() -> None:
+    _check(
+        "LSTM",
+        activations=["HardSigmoid", "Softsign", "Relu"],
+        activation_alpha=[0.3],
+        activation_beta=[0.4],
+    )
+    _check("RNN", activations=["LeakyRelu"], activation_alpha=[0.2])
+
+
+def test_batch_first_layout() -> None:
+    """The same numbers as with the step axis first."""
+    x = floats(BATCH, STEPS, SIZE)
+    constants = {
+        "w": floats(1, 4 * HIDDEN, SIZE, seed=1),
+        "r": floats(1, 4 * HIDDEN, HIDDEN, seed=2),
+    }
+    names = "y h c"
+
+    def build(layout: int, data: np.ndarray) -> dict[str, np.ndarray]:
+        from tensmith.backends.reference import run_graph
+        from tensmith.frontends.onnx import load_model
+
+        proto = model(
+            [node("LSTM", "x w r", names, hidden_size=HIDDEN, layout=layout)],
+            {"x": data},
+            names.split(),
+            constants=constants,
+            opset=14,
+        )
+        return run_graph(load_model(proto), {"x": data})
+
+    first, other = build(0, x.transpose(1, 0, 2)), build(1, x)
+    np.testing.assert_allclose(other["y"], first["y"].transpose(2, 0, 1, 3), rtol=1e-6)
+    np.testing.assert_allclose(other["c"], first["c"].transpose(1, 0, 2), rtol=1e-6)
+
+
+def test_reverse_sequence() -> None:
+    x = floats(4, 3, 2)
+    proto = model(
+        [node("ReverseSequence", "x n", time_axis=0, batch_axis=1)],
+        {"x": x},
+        ["y"],
+        constants={"n": np.int64([4, 1, 3])},
+    )
+    check(proto, {"x": x})

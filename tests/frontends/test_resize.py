@@ -1,0 +1,138 @@
+"""Resize and Upsample against ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from .oracle import check, floats, model, node
+
+MODES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
+
+
+def _run(
+    scales: list[float] | None,
+    sizes: list[int] | None,
+    x: np.ndarray | None = None,
+    dims: list[object] | None = None,
+    **attributes: object,
+) -> None:
+    x = floats(1, 2, 6, 7) if x is None else x
+    names, constants = "x - s", {}
+    if scales is not None:
+        constants["s"] = np.float32(scales)
+    else:
+        names, constants["s"] = "x - - s", np.int64(sizes)
+    kind = TensorProto.UINT8 if x.dtype == np.uint8 else TensorProto.FLOAT
+    proto = model(
+        [node("Resize", names, **attributes)],
+        {"x": x},
+        ["y"],
+        constants=constants,
+        opset=19,
+        types=[kind],
+        dims={"x": dims} if dims else None,
+    )
+    check(proto, {"x": x})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("sizes", [[1, 2, 9, 15], [1, 2, 3, 4]])
+def test_sizes(mode: str, kind: str, sizes: list[int]) -> None:
+    _run(None, sizes, mode=kind, coordinate_transformation_mode=mode)
+
+
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+def test_nearest_rounding(rounding: str) -> None:
+    _run([1, 1, 1.7, 0.6], None, mode="nearest", nearest_mode=rounding)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cubic"])
+@pytest.mark.parametrize("outside", [0, 1])
+@pytest.mark.parametrize("scales", [[1, 1, 0.5, 0.37], [1, 1, 2, 1.5]])
+def test_antialias(kind: str, outside: int, scales: list[float]) -> None:
+    _run(scales, None, mode=kind, antialias=1, exclude_outside=outside, x=floats(1, 2, 12, 13))
+
+
+def test_antialias_of_bytes_is_exact() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (1, 40, 51, 3)).astype(np.uint8)
+    _run([1, 0.4375, 0.7466667, 1], None, x=x, mode="linear", antialias=1)
+
+
+def test_symbolic_sizes() -> None:
+    _run([1, 1, 2, 0.5], None, x=floats(1, 2, 6, 8), dims=["n", 2, "h", "w"], mode="nearest")
+    _run([1, 1, 1.3, 0.7], None, x=floats(1, 2, 6, 8), dims=["n", 2, "h", "w"], mode="linear")
+
+
+def test_cubic_without_outside() -> None:
+    _run([1, 1, 1.5, 0.8], None, mode="cubic", exclude_outside=1, cubic_coeff_a=-0.5)
+
+
+@pytest.mark.parametrize("opset", [7, 9])
+@pytest.mark.parametrize("kind", ["nearest", "linear"])
+def test_upsample(opset: int, kind: str) -> None:
+    x = floats(1, 2, 4, 5)
+    if opset < 9:
+        proto = model(
+            [node("Upsample", "x", mode=kind, scales=[1.0, 1.0, 2.0, 3.0])],
+            {"x": x},
+            ["y"],
+            opset=opset,
+        )
+    else:
+        proto = model(
+            [node("Upsample", "x s", mode=kind)],
+            {"x": x},
+            ["y"],
+            opset=opset,
+            constants={"s": np.float32([1, 1, 2, 3])},
+        )
+    check(proto, {"x": x})
+
+
+def test_scales_computed_at_run_time() -> None:
+    """The scale is a ratio of the input's own size, as preprocessing graphs compute it."""
+    x = floats(1, 1, 6, 9)
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Slice", "s two four", "hw"),
+        node("Cast", "hw", "f", to=TensorProto.FLOAT),
+        node("Div", "t f", "r"),
+        node("Concat", "ones r", "scales", axis=0),
+        node("Resize", "x - scales", "y", mode="linear", antialias=1),
+    ]
+    constants = {
+        "two": np.int64([2]),
+        "four": np.int64([4]),
+        "t": np.float32([4, 12]),
+        "ones": np.float32([1, 1]),
+    }
+    proto = model(
+        nodes, {"x": x}, ["y"], constants=constants, opset=18, dims={"x": [1, 1, "h", "w"]}
+    )
+    check(proto, {"x": x})
+
+
+def test_crop_and_resize() -> None:
+    x = floats(1, 1, 6, 7)
+    proto = model(
+        [
+            node(
+                "Resize",
+                "x roi - s",
+                mode="linear",
+                extrapolation_value=9.0,
+                coordinate_transformation_mode="tf_crop_and_resize",
+            )
+        ],
+        {"x": x},
+        ["y"],
+        opset=13,
+        constants={
+            "roi": np.float32([0, 0, 0.2, -0.1, 1, 1, 0.8, 1.2]),
+            "s": np.int64([1, 1, 4, 5]),
+        },
+    )
+    check(proto, {"x": x})
