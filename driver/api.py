@@ -28,17 +28,20 @@ from .checks import (
     c_identifier,
     check_choice,
     check_file,
+    check_native,
     check_threads,
     check_writable,
+    emulator_for,
     make_work_dir,
     require_available,
     unsupported_nodes,
 )
 from .compare import Tolerance
+from .engines import EngineSpec
 from .manifest import build_manifest, sha256_of
 from .samples import Sampler
 from .shapes import DimSpec, ShapeSpecs
-from .verify import Verification, VerifyReport, verify_random
+from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
 
 if TYPE_CHECKING:
     from ..runtime.loader import Module
@@ -142,11 +145,25 @@ class Artifact:
             self._library = self.save(self._work_dir / f"{self.name}.so", "so")[0]
         return self._library
 
+    def subject(self) -> EngineSpec:
+        """How to run it here in another process: as a library or, when it was compiled for another
+        architecture, as a program in the emulator of that one.
+
+        Raises UsageError when this machine has no such emulator.
+        """
+        emulator = emulator_for(self._model.code.triple)
+        if not emulator:
+            return EngineSpec("tensmith", self.library(), self._threads)
+        program = self.save(self._work_dir / f"{self.name}.program", "exe")[0]
+        return EngineSpec("program", program, self._threads, emulator=emulator)
+
     def load(self, threads: int | None = None) -> Module:
         """The model, ready to run here; `threads` defaults to those it was compiled for.
 
-        Raises RunError when this machine cannot run it.
+        Raises UsageError when it was compiled for another architecture, RunError when this machine
+        lacks instructions that it needs.
         """
+        check_native(self._model.code.triple)
         module = load(self.library(), threads or self._threads)
         weakref.finalize(module, _keep_alive, self)
         return module
@@ -166,12 +183,16 @@ class Artifact:
 
         Does not raise on a difference: see `VerifyReport.raise_if_failed`.
         """
+        try:
+            subject = self.subject()
+        except UsageError as error:
+            self.report = VerifyReport(INCOMPLETE, "reference", f"{error.what}: {error.why}")
+            return self.report
         with self._stages.stage("verify"):
             job = Verification(
-                library=self.library(),
+                subject=subject,
                 model=self._source.path,
                 shapes=self._source.shapes,
-                threads=self._threads,
                 tolerance=tolerance or self.tolerance(),
                 time_limit=float(VERIFY_TIME.value) if time_limit is None else time_limit,
                 progress=progress,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +56,38 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"cannot write '{path}'", why=error.strerror or str(error)) from None
+
+
+def is_native(triple: str) -> bool:
+    """Whether this machine has the architecture of an LLVM triple."""
+    return triple.partition("-")[0] == platform.machine()
+
+
+def check_native(triple: str) -> None:
+    """Raise UsageError for code of another architecture than this machine's."""
+    if not is_native(triple):
+        raise UsageError(
+            "the model was compiled for another machine",
+            why=f"it is for {triple}, this is {platform.machine()}",
+        )
+
+
+def emulator_for(triple: str) -> str:
+    """Path of QEMU's user-mode emulator for a triple; "" for this machine's own architecture.
+
+    Raises UsageError when it is needed and not installed.
+    """
+    if is_native(triple):
+        return ""
+    name = f"qemu-{triple.partition('-')[0]}"
+    found = shutil.which(name)
+    if found is None:
+        raise UsageError(
+            f"this machine cannot run code for {triple}",
+            why=f"there is no {name} on the path",
+            remedy="install QEMU's user-mode emulation",
+        )
+    return found
 
 
 def check_threads(threads: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..compiler.ir.types import DType
@@ -21,6 +22,8 @@ FLOAT_TOLERANCE = {
     DType.F16: (1e-2, 2e-3),
     DType.BF16: (5e-2, 2e-2),
 }
+# What was near one before a subtraction, as 1 - x, carries units of this size, however small it is.
+FLOOR_IN_EPSILONS = 4.0
 # Quantised networks round activations: a difference in the last bit before a rounding becomes one
 # step of 1/256 of a range after it, and some such steps meet in one output.
 QUANTISED_ATOL = 2e-2
@@ -46,9 +49,10 @@ class Tolerance:
             share = max(share, QUANTISED_ATOL)
         finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
         peak = float(finite.max()) if finite.size else 0.0
+        floor = FLOOR_IN_EPSILONS * float(ml_dtypes.finfo(expected.dtype).eps)
         return (
             rtol if self.rtol is None else self.rtol,
-            share * peak if self.atol is None else self.atol,
+            max(share * peak, floor) if self.atol is None else self.atol,
         )
 
 
@@ -56,7 +60,8 @@ class Tolerance:
 class Difference:
     """How one output compares. `message` says what is wrong, "" when nothing is.
 
-    max_abs: the largest |a - b|. informative: whether any element was finite.
+    max_abs: the largest |a - b|. informative: whether that it agrees says anything: some element
+    is finite, and larger than atol unless all are equal.
     """
 
     name: str
@@ -107,14 +112,15 @@ def _compare(name: str, actual: Array, expected: Array, tolerance: Tolerance) ->
     if actual.dtype.kind in "iu" and actual.dtype.itemsize == 8:
         wrong = gap > atol
     usable = gap[finite & np.isfinite(a)]
+    max_abs = float(usable.max()) if usable.size else 0.0
     return Difference(
         name=name,
         shape=expected.shape,
-        max_abs=float(usable.max()) if usable.size else 0.0,
+        max_abs=max_abs,
         rtol=rtol,
         atol=atol,
         message=_describe(wrong, gap, actual, expected),
-        informative=bool(finite.any()),
+        informative=bool(finite.any()) and (max_abs == 0 or bool((np.abs(b) > atol).any())),
     )
 
 

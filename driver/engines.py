@@ -6,6 +6,9 @@ Every engine is opened in a process of its own (`worker.py`), so that none distu
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.errors import UsageError
+from ..compiler.errors import RunError, UsageError
 from .shapes import DimSpec
+from .tensors import read_file, write_npz
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -25,14 +29,23 @@ Run = Callable[[Arrays], dict[str, Array]]
 class EngineSpec:
     """Which engine, for which file.
 
-    kind: "tensmith" (path is a shared library), "reference", "onnxruntime" or "openvino" (path is
-    an ONNX model). shapes: as for `frontends.onnx.load`.
+    kind: "tensmith" (path is a shared library), "program" (an executable of ours, run by
+    `emulator` unless that is ""), "reference", "onnxruntime" or "openvino" (path is an ONNX model).
+    shapes: as for `frontends.onnx.load`.
     """
 
     kind: str
     path: Path
     threads: int = 1
     shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
+    emulator: str = ""
+
+
+class CrashError(RunError):
+    """The engine died instead of answering."""
+
+
+_PROGRAM_ERRORS = (1, 2, 3)  # exit codes of runtime/main.c: the run, the arguments, the CPU
 
 
 def open_engine(spec: EngineSpec) -> Run:
@@ -47,7 +60,7 @@ def engine_version(kind: str) -> str:
     """Version of the library behind an engine."""
     from .._version import __version__
 
-    return str(_peer(kind).__version__) if kind in PEERS else __version__
+    return str(_peer(kind).__version__).partition("-")[0] if kind in PEERS else __version__
 
 
 def _peer(name: str) -> Any:
@@ -63,6 +76,34 @@ def _tensmith(spec: EngineSpec) -> Run:
     from ..runtime.loader import load
 
     return load(spec.path, threads=spec.threads)
+
+
+def _program(spec: EngineSpec) -> Run:
+    """A program that `--emit exe` made; tensors travel in files."""
+    command = [*([spec.emulator] if spec.emulator else []), str(spec.path)]
+
+    def call(*arguments: str) -> str:
+        result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        if result.returncode in _PROGRAM_ERRORS:
+            raise RunError(result.stderr.strip().removeprefix("error: "))
+        if result.returncode:
+            raise CrashError(f"exit status {result.returncode}: {result.stderr[-500:]}")
+        return result.stdout
+
+    outputs = [output["name"] for output in json.loads(call("--info", "--json"))["outputs"]]
+
+    def run(inputs: Arrays) -> dict[str, Array]:
+        with tempfile.TemporaryDirectory(prefix="tensmith-program-") as folder:
+            source = Path(folder, "inputs.npz")
+            write_npz(source, inputs)
+            files = {name: Path(folder, f"{index}.npy") for index, name in enumerate(outputs)}
+            wanted = [
+                word for name, file in files.items() for word in ("--output", f"{name}={file}")
+            ]
+            call("--quiet", "--threads", str(spec.threads), "--input", str(source), *wanted)
+            return {name: read_file(file)[""] for name, file in files.items()}
+
+    return run
 
 
 def _reference(spec: EngineSpec) -> Run:
@@ -118,6 +159,7 @@ def _name(port: Any, index: int) -> str:
 
 _OPENERS: dict[str, Callable[[EngineSpec], Run]] = {
     "tensmith": _tensmith,
+    "program": _program,
     "reference": _reference,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..compiler.errors import RunError
 from ..compiler.knobs import child_environment
-from .engines import EngineSpec
+from .engines import CrashError, EngineSpec
 from .tensors import Arrays, read_file, write_npz
 
 _MESSAGE_BYTES = 1 << 16
@@ -24,10 +24,6 @@ _MESSAGE_BYTES = 1 << 16
 
 class DeadlineError(Exception):
     """The engine did not answer in time; its process has been ended."""
-
-
-class CrashError(RunError):
-    """The engine's process died instead of answering."""
 
 
 class EngineProcess:
@@ -50,6 +46,7 @@ class EngineProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=_environment(spec.threads),
+                start_new_session=True,
             )
         self._pending = b""
 
@@ -66,10 +63,14 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process and remove its files."""
-        if self._process.poll() is None:
-            self._process.kill()
+        self._kill()
         self._process.communicate()
         self._folder.cleanup()
+
+    def _kill(self) -> None:
+        """End the process and those that it has started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def open(self) -> float:
         """Load the model; returns the seconds it took."""
@@ -79,6 +80,7 @@ class EngineProcess:
             kind=spec.kind,
             path=str(spec.path),
             threads=spec.threads,
+            emulator=spec.emulator,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])
@@ -106,6 +108,8 @@ class EngineProcess:
         except BrokenPipeError:
             raise self._crash() from None
         answer: dict[str, Any] = json.loads(self._read_line())
+        if answer.get("crash"):
+            raise CrashError(answer["error"], where=self.spec.kind)
         if "error" in answer:
             raise RunError(answer["error"], where=self.spec.kind, remedy=answer["remedy"])
         return answer
@@ -118,7 +122,7 @@ class EngineProcess:
             while b"\n" not in self._pending:
                 left = None if self.deadline is None else max(0, self.deadline - time.monotonic())
                 if not selector.select(left):
-                    self._process.kill()
+                    self._kill()
                     raise DeadlineError
                 chunk = os.read(stream.fileno(), _MESSAGE_BYTES)
                 if not chunk:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 
 from ..compiler.errors import BudgetError, RunError, TensmithError, VerificationError
 from .compare import Difference, Tolerance, compare_outputs
-from .engines import EngineSpec
-from .processes import CrashError, DeadlineError, EngineProcess
+from .engines import CrashError, EngineSpec
+from .processes import DeadlineError, EngineProcess
 from .samples import Sampler
 from .shapes import DimSpec
 
@@ -33,16 +33,15 @@ PASSED, FAILED, INCOMPLETE = "passed", "failed", "incomplete"
 class Verification:
     """What to verify and how.
 
-    library: the compiled model (.so). model: the ONNX file. shapes: as it was imported with.
+    subject: the compiled model. model: the ONNX file. shapes: as it was imported with.
     against: "reference" (numpy evaluation of the imported, unoptimised graph) or a peer.
     time_limit: seconds, everything included; None for no limit.
     """
 
-    library: Path
+    subject: EngineSpec
     model: Path
     shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
     against: str = "reference"
-    threads: int = 1
     tolerance: Tolerance = field(default_factory=Tolerance)
     time_limit: float | None = None
     seed: int = 0
@@ -125,11 +124,16 @@ class _Outcome(Exception):
 
 
 def verify_random(job: Verification, sampler: Sampler) -> VerifyReport:
-    """Compare on `TRIALS` sets of random inputs drawn by the sampler of the imported graph."""
+    """Compare on `TRIALS` sets of random inputs drawn by the sampler of the imported graph.
+
+    Sizes of symbolic dims are such that the reference takes them; a peer may compute something
+    where the ONNX standard gives no result (a pooling window that does not fit).
+    """
 
     def steps(report: VerifyReport, deadline: float | None) -> None:
-        with _both(job, deadline) as (truth, ours):
-            _trials(job, sampler, report, truth, ours)
+        screened = job.against != "reference" and bool(sampler.symbols)
+        with _sides(job, report, deadline, screened=screened) as sides:
+            sides.trials(sampler)
 
     return _run(job, steps)
 
@@ -138,8 +142,8 @@ def verify_given(job: Verification, inputs: Mapping[str, Array]) -> VerifyReport
     """Compare on inputs that the caller gives."""
 
     def steps(report: VerifyReport, deadline: float | None) -> None:
-        with _both(job, deadline) as (truth, ours):
-            if not _trial(job, inputs, {}, report, truth, ours):
+        with _sides(job, report, deadline) as sides:
+            if not sides.trial(inputs, {}):
                 status = FAILED if report.refusals else INCOMPLETE
                 raise _Outcome(status, (report.refusals + report.unusable)[-1])
 
@@ -152,14 +156,14 @@ def verify_stored(
     """Compare with outputs that the caller knows to be right."""
 
     def steps(report: VerifyReport, deadline: float | None) -> None:
-        with EngineProcess(EngineSpec("tensmith", job.library, job.threads), deadline) as ours:
-            _open(job, None, ours)
+        with EngineProcess(job.subject, deadline) as ours:
+            _open_ours(job, ours)
             job.note("running the compiled model")
             try:
                 actual = ours.run(dict(inputs))
             except RunError as error:
                 raise _Outcome(FAILED, f"the compiled model does not run: {error.what}") from None
-            _compare(job, report, actual, outputs)
+            _compare(job, report, actual, outputs, "")
 
     return _run(job, steps)
 
@@ -182,26 +186,33 @@ def _run(job: Verification, steps: Callable[[VerifyReport, float | None], None])
 
 
 @contextmanager
-def _both(
-    job: Verification, deadline: float | None
-) -> Iterator[tuple[EngineProcess, EngineProcess]]:
-    """The two sides, loaded."""
-    truth_spec = EngineSpec(job.against, job.model, job.threads, job.shapes)
-    with (
-        EngineProcess(truth_spec, deadline) as truth,
-        EngineProcess(EngineSpec("tensmith", job.library, job.threads), deadline) as ours,
-    ):
-        _open(job, truth, ours)
-        yield truth, ours
+def _sides(
+    job: Verification, report: VerifyReport, deadline: float | None, *, screened: bool = False
+) -> Iterator[_Sides]:
+    """Both sides, loaded, and the reference too when it is to screen the inputs."""
+    threads = job.subject.threads
+    with ExitStack() as stack:
+
+        def start(spec: EngineSpec) -> EngineProcess:
+            return stack.enter_context(EngineProcess(spec, deadline))
+
+        truth = start(EngineSpec(job.against, job.model, threads, job.shapes))
+        ours = start(job.subject)
+        screen = (
+            start(EngineSpec("reference", job.model, threads, job.shapes)) if screened else None
+        )
+        for engine in filter(None, (truth, screen)):
+            kind = engine.spec.kind
+            job.note(f"loading {kind}")
+            try:
+                engine.open()
+            except RunError as error:
+                raise _Outcome(INCOMPLETE, f"{kind} cannot load the model: {error}") from None
+        _open_ours(job, ours)
+        yield _Sides(job, report, truth, ours, screen)
 
 
-def _open(job: Verification, truth: EngineProcess | None, ours: EngineProcess) -> None:
-    if truth is not None:
-        job.note(f"loading {job.against}")
-        try:
-            truth.open()
-        except RunError as error:
-            raise _Outcome(INCOMPLETE, f"{job.against} cannot load the model: {error}") from None
+def _open_ours(job: Verification, ours: EngineProcess) -> None:
     job.note("loading the compiled model")
     try:
         ours.open()
@@ -211,69 +222,69 @@ def _open(job: Verification, truth: EngineProcess | None, ours: EngineProcess) -
         raise _Outcome(INCOMPLETE, f"the compiled model does not load here: {error}") from None
 
 
-def _trials(
-    job: Verification,
-    sampler: Sampler,
-    report: VerifyReport,
-    truth: EngineProcess,
-    ours: EngineProcess,
-) -> None:
-    """Look for sizes that both sides accept, compare there, then once more: at the next sizes, or
-    at the same ones where those are refused."""
-    accepted: dict[str, int] | None = None
-    candidates = sampler.candidate_sizes()
-    for sizes in candidates:
-        if _trial(job, sampler.draw(sizes, job.seed), sizes, report, truth, ours):
-            accepted = sizes
-            break
-        if not sizes:
-            break
-    if accepted is None:
-        _refused(job, sampler, report)
-        return
-    for seed in range(job.seed + 1, job.seed + TRIALS):
-        sizes = next(candidates, accepted)
-        if not _trial(job, sampler.draw(sizes, seed), sizes, report, truth, ours):
-            _trial(job, sampler.draw(accepted, seed), accepted, report, truth, ours)
+@dataclass(frozen=True)
+class _Sides:
+    """Loaded engines. screen: runs first, and only inputs that it takes count."""
 
+    job: Verification
+    report: VerifyReport
+    truth: EngineProcess
+    ours: EngineProcess
+    screen: EngineProcess | None
 
-def _refused(job: Verification, sampler: Sampler, report: VerifyReport) -> None:
-    """No inputs were accepted by both. Where the reference ran, the fault is the model's."""
-    if report.refusals:
-        raise _Outcome(FAILED, f"the compiled model does not run: {report.refusals[-1]}")
-    remedy = "; give --inputs, or sizes with --shape" if sampler.symbols else ""
-    why = f"{job.against} refused all random inputs: {report.unusable[-1]}"
-    raise _Outcome(INCOMPLETE, why + remedy)
+    def trials(self, sampler: Sampler) -> None:
+        """Look for sizes that both sides accept, compare there, then once more: at the next
+        sizes, or at the same ones where those are refused."""
+        accepted: dict[str, int] | None = None
+        first = self.job.seed
+        candidates = sampler.candidate_sizes()
+        for sizes in candidates:
+            if self.trial(sampler.draw(sizes, first), sizes):
+                accepted = sizes
+                break
+            if not sizes:
+                break
+        if accepted is None:
+            self._refused(sampler)
+            return
+        for seed in range(first + 1, first + TRIALS):
+            sizes = next(candidates, accepted)
+            if not self.trial(sampler.draw(sizes, seed), sizes):
+                self.trial(sampler.draw(accepted, seed), accepted)
 
+    def _refused(self, sampler: Sampler) -> None:
+        """No inputs were accepted by both. Where the truth ran, the fault is the model's."""
+        if self.report.refusals:
+            reason = f"the compiled model does not run: {self.report.refusals[-1]}"
+            raise _Outcome(FAILED, reason)
+        remedy = "; give --inputs, or sizes with --shape" if sampler.symbols else ""
+        reason = f"{self.job.against} refused all random inputs: {self.report.unusable[-1]}"
+        raise _Outcome(INCOMPLETE, reason + remedy)
 
-def _trial(
-    job: Verification,
-    inputs: Mapping[str, Array],
-    sizes: Mapping[str, int],
-    report: VerifyReport,
-    truth: EngineProcess,
-    ours: EngineProcess,
-) -> bool:
-    """Compare on one set of inputs; False when either side refuses them."""
-    at = " at " + ", ".join(f"{name}={size}" for name, size in sizes.items()) if sizes else ""
-    job.note(f"running {job.against}")
-    try:
-        expected = truth.run(dict(inputs))
-    except CrashError as error:
-        raise _Outcome(INCOMPLETE, f"{job.against} crashed{at}: {error.what}") from None
-    except RunError as error:
-        report.unusable.append(f"{error.what}{at}")
-        return False
-    job.note("running the compiled model")
-    try:
-        actual = ours.run(dict(inputs))
-    except CrashError as error:
-        raise _Outcome(FAILED, f"the compiled model crashes{at}: {error.what}") from None
-    except RunError as error:
-        report.refusals.append(f"{error.what}{at}")
-        return False
-    _compare(job, report, actual, expected)
-    return True
+    def trial(self, inputs: Mapping[str, Array], sizes: Mapping[str, int]) -> bool:
+        """Compare on one set of inputs; False when either side refuses them."""
+        at = " at " + ", ".join(f"{name}={size}" for name, size in sizes.items()) if sizes else ""
+        expected: Mapping[str, Array] = {}
+        for engine in filter(None, (self.screen, self.truth)):
+            kind = engine.spec.kind
+            self.job.note(f"running {kind}")
+            try:
+                expected = engine.run(dict(inputs))
+            except CrashError as error:
+                raise _Outcome(INCOMPLETE, f"{kind} crashed{at}: {error.what}") from None
+            except RunError as error:
+                self.report.unusable.append(f"{error.what}{at}")
+                return False
+        self.job.note("running the compiled model")
+        try:
+            actual = self.ours.run(dict(inputs))
+        except CrashError as error:
+            raise _Outcome(FAILED, f"the compiled model crashes{at}: {error.what}") from None
+        except RunError as error:
+            self.report.refusals.append(f"{error.what}{at}")
+            return False
+        _compare(self.job, self.report, actual, expected, at)
+        return True
 
 
 def _compare(
@@ -281,9 +292,10 @@ def _compare(
     report: VerifyReport,
     actual: Mapping[str, Array],
     expected: Mapping[str, Array],
+    at: str,
 ) -> None:
     differences = compare_outputs(actual, expected, job.tolerance)
     report.trials.append(differences)
-    wrong = [f"output '{d.name}': {d.message}" for d in differences if not d.agrees]
+    wrong = [f"output '{d.name}': {d.message}{at}" for d in differences if not d.agrees]
     if wrong:
         raise _Outcome(FAILED, "; ".join(wrong))

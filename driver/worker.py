@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from ..compiler.errors import TensmithError
 from ..runtime.loader import ModuleError
-from .engines import EngineSpec, Run, engine_version, open_engine
+from .engines import CrashError, EngineSpec, Run, engine_version, open_engine
 from .tensors import Arrays, read_file, write_npz
 
 
@@ -37,10 +37,14 @@ class Session:
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        shapes = {name: tuple(dims) for name, dims in request["shapes"].items()}
-        self.run = open_engine(
-            EngineSpec(request["kind"], Path(request["path"]), request["threads"], shapes)
+        spec = EngineSpec(
+            kind=request["kind"],
+            path=Path(request["path"]),
+            threads=request["threads"],
+            shapes={name: tuple(dims) for name, dims in request["shapes"].items()},
+            emulator=request["emulator"],
         )
+        self.run = open_engine(spec)
         return {
             "seconds": time.perf_counter() - start,
             "version": engine_version(request["kind"]),
@@ -79,6 +83,8 @@ def serve(source: TextIO, sink: TextIO) -> None:
     for line in source:
         try:
             answer = session.handle(json.loads(line))
+        except CrashError as error:
+            answer = {"error": error.what, "crash": True}
         except TensmithError as error:
             answer = {"error": error.what, "why": error.why, "remedy": error.remedy}
         except ModuleError as error:

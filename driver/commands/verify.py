@@ -59,6 +59,7 @@ def command(
     from .. import api
     from ..compare import Tolerance
     from ..console import Console
+    from ..engines import EngineSpec
     from ..shapes import parse_shapes
     from ..verify import Verification
 
@@ -66,8 +67,10 @@ def command(
     given = _library(model, library, inputs, outputs, against)
     shapes = parse_shapes(shape or [])
     with console.progress("compiling") as progress:
-        artifact = None
-        if given is None:
+        artifact = None  # named, so that it and its files live until the end
+        if given is not None:
+            subject = EngineSpec("tensmith", given, threads)
+        else:
             artifact = api.compile(
                 model,
                 target=target,
@@ -76,13 +79,12 @@ def command(
                 shapes=shapes,
                 progress=progress,
             )
-            given = artifact.library()
+            subject = artifact.subject()
         job = Verification(
-            library=given,
+            subject=subject,
             model=model,
             shapes=shapes,
             against="stored outputs" if outputs else against,
-            threads=threads,
             tolerance=Tolerance(rtol, atol),
             time_limit=float(VERIFY_TIME.value) if verify_time is None else verify_time,
             progress=progress,

@@ -26,6 +26,13 @@ def test_default_limit_is_relative_to_the_peak() -> None:
     assert not _one(np.array([1000.0, 0.11], np.float32), expected).agrees
 
 
+def test_floor_of_the_default_limit() -> None:
+    expected = np.array([6e-8, 0], np.float32)
+    assert _one(np.array([1.4e-7, 0], np.float32), expected).agrees
+    assert not _one(np.array([1.4e-7, 0], np.float32), expected).informative
+    assert not _one(np.array([1e-6, 0], np.float32), expected).agrees
+
+
 def test_message_names_the_worst_element() -> None:
     expected = np.zeros((2, 3), np.float32)
     actual = expected.copy()

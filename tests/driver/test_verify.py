@@ -11,6 +11,7 @@ from onnx import helper
 
 from tensmith.compiler.errors import BudgetError, VerificationError
 from tensmith.driver import api
+from tensmith.driver.engines import EngineSpec
 from tensmith.driver.verify import Verification, verify_given, verify_stored
 
 
@@ -97,7 +98,7 @@ def test_nothing_finite_proves_nothing(fake, save_model) -> None:
 def job(fake, model_path: Path) -> Verification:
     artifact = api.compile(model_path)
     library = artifact.save(model_path.with_suffix(".so"))[0]
-    return Verification(library=library, model=model_path, time_limit=60)
+    return Verification(EngineSpec("tensmith", library), model_path, time_limit=60)
 
 
 def test_stored_outputs(job: Verification, batch) -> None:
@@ -121,6 +122,8 @@ def test_against_onnxruntime(job: Verification, batch) -> None:
 def test_library_that_does_not_load(job: Verification, batch, tmp_path: Path) -> None:
     library = tmp_path / "broken.so"
     library.write_bytes(b"\x7fELF")
-    report = verify_given(replace(job, library=library), {"x": np.zeros((1, 4), np.float32)})
+    report = verify_given(
+        replace(job, subject=EngineSpec("tensmith", library)), {"x": np.zeros((1, 4), np.float32)}
+    )
     assert report.status == "incomplete"
     assert "does not load here" in report.reason
