@@ -87,7 +87,8 @@ def conv_transpose(s: Site) -> Value:
         raise ValueError(f"strides, dilations and output_padding must have {spatial} entries")
     if len(pads) != 2 * spatial or auto == "VALID":
         pads = [0] * (2 * spatial)
-    sizes: list[Dim] = [*s.ints("output_shape", [])][-spatial:]
+    sizes: list[Dim] = []
+    sizes += s.ints("output_shape", [])[-spatial:]
     if auto in ("SAME_UPPER", "SAME_LOWER") and not sizes:
         sizes = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     for i, size in enumerate(sizes):
