@@ -40,6 +40,8 @@ def read_model(path: str | Path) -> Source:
     Raises UsageError when it cannot be read and InvalidModelError when it is not an ONNX model.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot read {path}", why="it is not a regular file")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     activations,
+    contrib,
     control,
     generators,
     indexing,
@@ -20,6 +21,7 @@ from . import (
 
 __all__ = [
     "activations",
+    "contrib",
     "control",
     "generators",
     "indexing",
