@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from llvmlite import ir
 
 from ...compiler.ir.types import DType
-from ...compiler.kernel import expr as ex
-from ...compiler.kernel.kernel import Axis, Reduction, Stage, Store
-from ...compiler.kernel.schedule import MAX_UNROLLED, StageSchedule
+from ...compiler.kernel.kernel import Stage, Store
+from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
-from .builder import CONTRACT, I1, Emitter, Int, intrinsic_suffix, scalar_type
-from .tile import Shape, Slot, Tile
-
-MAX_TILE_STEPS = 256  # fused multiply-adds that a fully unrolled reduction may write out
+from .builder import Emitter, Int
+from .reduction import TileReduction, lane_mask
+from .tile import Shape, Tile
 
 
 class StageEmitter:
@@ -84,12 +80,10 @@ class StageEmitter:
         self._full_or_rest(name, env, rows, lambda: self._dispatch_vectors(env, rows), rest)
 
     def _rows_left(self, env: dict[str, Int], name: str, remaining: Int, rows: int) -> None:
-        """Fewer rows than a tile, their number known at run time: halves, then ones."""
+        """Fewer rows than a tile, their number known at run time: half a tile, then ones."""
         start = env[name]
         end = self.e.add(start, remaining)
-        while rows > 1:
-            rows //= 2
-            size = rows
+        for size in (rows // 2, 1) if rows > 3 else (1,):
 
             def body(index: Int, _: list[ir.Value], size: int = size) -> Sequence[ir.Value]:
                 self._dispatch_vectors({**env, name: index}, size)
@@ -111,13 +105,15 @@ class StageEmitter:
         def rest(remaining: Int) -> None:
             if isinstance(remaining, int):
                 vectors = -(-remaining // schedule.lanes)
-                mask = self._mask(remaining - (vectors - 1) * schedule.lanes)
+                mask = lane_mask(
+                    self.e, self.schedule.lanes, remaining - (vectors - 1) * schedule.lanes
+                )
                 self._tile(env, replace(full, vectors=vectors, mask=mask))
                 return
             end = self.e.add(env[name], remaining)
 
             def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
-                mask = self._mask(self.e.sub(end, index))
+                mask = lane_mask(self.e, self.schedule.lanes, self.e.sub(end, index))
                 self._tile({**env, name: index}, replace(full, vectors=1, mask=mask))
                 return ()
 
@@ -158,31 +154,15 @@ class StageEmitter:
             with otherwise:
                 rest()
 
-    def _mask(self, live: Int) -> ir.Value | None:
-        """Lanes [0, live) of a vector; None when that is all of them."""
-        lanes = self.schedule.lanes
-        if lanes == 1:
-            return None
-        if isinstance(live, int):
-            if live >= lanes:
-                return None
-            return ir.Constant(ir.VectorType(I1, lanes), [int(i < live) for i in range(lanes)])
-        limit = self.e.splat(live, lanes)
-        return self.e.b.icmp_signed("<", self.e.lane_numbers(lanes), limit)
-
     # one tile ------------------------------------------------------------------------------
 
     def _tile(self, env: dict[str, Int], shape: Shape) -> None:
         stage = self.stage
         inner = tuple(axis.name for axis in stage.reduce_axes)
         tile = Tile(self.e, shape, self.buffers, dict(env), inner, self.dummy)
-        tile.prepare(reduction.body for reduction in stage.reductions)
         if stage.reductions:
-            if self.schedule.vector in inner:
-                self._reduce_along_lanes(tile)
-            else:
-                self._reduce(tile)
-        tile.memo.clear()
+            TileReduction(self.e, stage, self.schedule, tile).emit()
+        tile.begin_step()
         tile.inner = ()
         tile.prepare(
             part
@@ -192,230 +172,13 @@ class StageEmitter:
         for store in stage.stores:
             self._store(tile, store)
 
-    def _slots(self, shape: Shape) -> list[Slot]:
-        return [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
-
-    def _initial(self, shape: Shape) -> list[ir.Value]:
-        """Neutral accumulators, in the order of `_accumulate`."""
-        values: list[ir.Value] = []
-        for reduction in self.stage.reductions:
-            dtype = reduction.body.dtype
-            type_ = scalar_type(dtype)
-            if shape.vector and shape.lanes > 1:
-                type_ = ir.VectorType(type_, shape.lanes)
-            neutral = self.e.constant(scalar.identity(reduction.kind, dtype), type_)
-            for _ in self._slots(shape):
-                values.append(neutral)
-                if reduction.kind.startswith("arg"):
-                    values.append(self.e.i64(0))
-        return values
-
-    def _accumulate(self, tile: Tile, accumulators: list[ir.Value]) -> list[ir.Value]:
-        """One step of all reductions at the present reduction axes."""
-        tile.memo = {}
-        result: list[ir.Value] = []
-        position = 0
-        for reduction in self.stage.reductions:
-            for slot in self._slots(tile.shape):
-                if reduction.kind.startswith("arg"):
-                    pair = accumulators[position : position + 2]
-                    result += self._arg_step(tile, reduction, slot, pair)
-                    position += 2
-                    continue
-                result.append(self._step(tile, reduction, slot, accumulators[position]))
-                position += 1
-        return result
-
-    def _step(
-        self, tile: Tile, reduction: Reduction, slot: Slot, accumulator: ir.Value
-    ) -> ir.Value:
-        body = reduction.body
-        fused = isinstance(body, ex.Apply) and body.op == "mul" and body.dtype.is_float
-        mask = tile.shape.mask_of(slot[1]) if tile.shape.vector in tile.inner else None
-        if fused and isinstance(body, ex.Apply) and reduction.kind == "sum" and mask is None:
-            a, b = (tile.vector_value(arg, slot) for arg in body.args)
-            return self.e.fma(a, b, accumulator)
-        value = tile.vector_value(body, slot)
-        if mask is not None:
-            neutral = self.e.constant(scalar.identity(reduction.kind, body.dtype), value.type)
-            value = self.e.b.select(mask, value, neutral)
-        return scalar.combine(self.e, reduction.kind, accumulator, value, body.dtype)
-
-    def _arg_step(
-        self, tile: Tile, reduction: Reduction, slot: Slot, pair: list[ir.Value]
-    ) -> list[ir.Value]:
-        value = tile.value(reduction.body, slot)
-        sign = {"argmax": "gt", "argmin": "lt"}[reduction.kind]
-        op = sign.replace("t", "e") if reduction.last else sign
-        dtype = reduction.body.dtype
-        better = scalar.apply(self.e, op, [value, pair[0]], [dtype, dtype], DType.BOOL)
-        index = self.e.i64(tile.env[self.stage.reduce_axes[-1].name])
-        return [self.e.b.select(better, value, pair[0]), self.e.b.select(better, index, pair[1])]
-
-    def _finish(self, tile: Tile, accumulators: list[ir.Value]) -> None:
-        position = 0
-        for number, reduction in enumerate(self.stage.reductions):
-            for slot in self._slots(tile.shape):
-                arg = reduction.kind.startswith("arg")
-                tile.accumulators[(number, *slot)] = accumulators[position + arg]
-                position += 1 + arg
-
-    def _reduce(self, tile: Tile) -> None:
-        """Reduction loops around the tile; short ones are written out."""
-        axes = self.stage.reduce_axes
-        slots = len(self._slots(tile.shape)) * len(self.stage.reductions)
-        trip = math.prod(a.extent for a in axes if isinstance(a.extent, int))
-        static = all(isinstance(axis.extent, int) for axis in axes)
-        written_out = static and trip <= MAX_UNROLLED and trip * slots <= MAX_TILE_STEPS
-
-        def nest(position: int, accumulators: list[ir.Value]) -> list[ir.Value]:
-            if position == len(axes):
-                return self._accumulate(tile, accumulators)
-            axis = axes[position]
-
-            def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-                tile.env[axis.name] = index
-                return nest(position + 1, carried)
-
-            extent = index_value(self.e, axis.extent, tile.env)
-            if written_out and isinstance(extent, int):
-                for step in range(extent):
-                    accumulators = body(step, accumulators)
-                return accumulators
-            unroll = self.schedule.unroll if position == len(axes) - 1 else 1
-            return self._unrolled(extent, unroll, accumulators, body)
-
-        self._finish(tile, nest(0, self._initial(tile.shape)))
-
-    def _unrolled(
-        self,
-        extent: Int,
-        unroll: int,
-        accumulators: list[ir.Value],
-        body: Callable[[Int, list[ir.Value]], list[ir.Value]],
-    ) -> list[ir.Value]:
-        e = self.e
-        whole = e.sub(extent, e.mod(extent, unroll))
-
-        def steps(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-            for step in range(unroll):
-                carried = body(e.add(index, step), carried)
-            return carried
-
-        accumulators = e.loop(0, whole, unroll, accumulators, steps)
-        if isinstance(extent, int) and isinstance(whole, int):
-            for index in range(whole, extent):
-                accumulators = body(index, accumulators)
-            return accumulators
-        if unroll == 1:
-            return accumulators
-        return e.loop(whole, extent, 1, accumulators, body)
-
-    def _reduce_along_lanes(self, tile: Tile) -> None:
-        """Lanes run along a reduction axis: partial results per lane, combined at the end."""
-        name, lanes = self.schedule.vector, self.schedule.lanes
-        outer = [axis for axis in self.stage.reduce_axes if axis.name != name]
-        wide = replace(tile.shape, vector=name, lanes=lanes, vectors=self.schedule.vectors)
-        one = replace(wide, vectors=1)
-        tile.addresses.clear()
-        tile.uses.clear()
-        tile.shape = wide
-        tile.env[name] = 0
-        tile.prepare(reduction.body for reduction in self.stage.reductions)
-
-        def along(accumulators: list[ir.Value]) -> list[ir.Value]:
-            extent = index_value(self.e, self.axes[name].extent, tile.env)
-            span = lanes * wide.vectors
-
-            def step(shape: Shape) -> Callable[[Int, list[ir.Value]], list[ir.Value]]:
-                def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-                    tile.shape, tile.env[name] = shape, index
-                    return self._accumulate(tile, carried)
-
-                return body
-
-            whole = self.e.sub(extent, self.e.mod(extent, span))
-            accumulators = self.e.loop(0, whole, span, accumulators, step(wide))
-            first = self._first_vector(accumulators, wide)
-            vectors_end = self.e.sub(extent, self.e.mod(extent, lanes))
-            last = self.e.loop(whole, vectors_end, lanes, first, step(one))
-            left = self.e.sub(extent, vectors_end)
-            if left != 0:
-                masked = replace(one, mask=self._mask(left))
-                last = self.e.loop(vectors_end, extent, lanes, last, step(masked))
-            return self._with_first_vector(accumulators, last, wide)
-
-        def nest(position: int, accumulators: list[ir.Value]) -> list[ir.Value]:
-            if position == len(outer):
-                return along(accumulators)
-
-            def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-                tile.env[outer[position].name] = index
-                return nest(position + 1, carried)
-
-            extent = index_value(self.e, outer[position].extent, tile.env)
-            return self.e.loop(0, extent, 1, accumulators, body)
-
-        accumulators = nest(0, self._initial(wide))
-        self._combine_lanes(tile, wide, accumulators)
-
-    def _first_vector(self, accumulators: list[ir.Value], shape: Shape) -> list[ir.Value]:
-        return accumulators[:: shape.vectors]
-
-    def _with_first_vector(
-        self, accumulators: list[ir.Value], first: list[ir.Value], shape: Shape
-    ) -> list[ir.Value]:
-        result = list(accumulators)
-        result[:: shape.vectors] = first
-        return result
-
-    def _combine_lanes(self, tile: Tile, wide: Shape, accumulators: list[ir.Value]) -> None:
-        tile.shape = replace(wide, vector="", lanes=1, vectors=1, mask=None)
-        tile.addresses.clear()
-        tile.uses.clear()
-        for number, reduction in enumerate(self.stage.reductions):
-            dtype = reduction.body.dtype
-            for r in range(wide.rows):
-                start = (number * wide.rows + r) * wide.vectors
-                total = accumulators[start]
-                for v in range(1, wide.vectors):
-                    part = accumulators[start + v]
-                    total = scalar.combine(self.e, reduction.kind, total, part, dtype)
-                tile.accumulators[(number, r, 0)] = self._across(total, reduction.kind, dtype)
-
-    def _across(self, vector: ir.Value, kind: str, dtype: DType) -> ir.Value:
-        """Combine the lanes of a vector by halving it."""
-        if self.schedule.lanes == 1:
-            return vector
-        if dtype.is_float and kind == "sum":
-            name = f"llvm.vector.reduce.fadd.{intrinsic_suffix(vector.type)}"
-            zero = ir.Constant(scalar_type(dtype), -0.0)
-            flags: Any = ("reassoc", *CONTRACT)
-            return self.e.call(name, scalar_type(dtype), [zero, vector], fastmath=flags)
-        count = vector.type.count
-        while count > 1:
-            count //= 2
-            undefined = ir.Constant(vector.type, ir.Undefined)
-            halves = [
-                self.e.b.shuffle_vector(
-                    vector,
-                    undefined,
-                    ir.Constant(
-                        ir.VectorType(ir.IntType(32), count), list(range(start, start + count))
-                    ),
-                )
-                for start in (0, count)
-            ]
-            vector = scalar.combine(self.e, kind, halves[0], halves[1], dtype)
-        return self.e.b.extract_element(vector, ir.Constant(ir.IntType(32), 0))
-
     # stores --------------------------------------------------------------------------------
 
     def _store(self, tile: Tile, store: Store) -> None:
         e, shape = self.e, tile.shape
         address = None if store.dynamic else tile.split(store.buffer, store.offset)
         dtype = store.buffer.dtype
-        for slot in self._slots(shape):
+        for slot in shape.slots():
             wide = bool(shape.vector) and shape.lanes > 1
             value = tile.vector_value(store.value, slot) if wide else tile.value(store.value, slot)
             mask = shape.mask_of(slot[1])
@@ -431,6 +194,3 @@ class StageEmitter:
                     moved = scalar.cast(e, tile.value(index, slot), index.dtype, DType.I64)
                     offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
                 e.store(value, e.pointer(self.buffers[store.buffer.name], offset, dtype), dtype)
-
-
-__all__ = ["Axis", "StageEmitter"]

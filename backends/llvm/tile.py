@@ -19,7 +19,7 @@ from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
 from . import scalar
 from .access import Lanes, index_value, lane_indices
-from .builder import I1, POINTER, Emitter, Int, is_vector, scalar_type
+from .builder import POINTER, Emitter, Int, is_vector, memory_type, scalar_type
 
 Slot = tuple[int, int]  # (row, vector) within the tile
 
@@ -34,6 +34,10 @@ class Shape:
     lanes: int
     vectors: int
     mask: ir.Value | None = None
+
+    def slots(self) -> list[Slot]:
+        """Every (row, vector)."""
+        return [(r, v) for r in range(self.rows) for v in range(self.vectors)]
 
     def mask_of(self, v: int) -> ir.Value | None:
         """The mask of vector v."""
@@ -51,12 +55,12 @@ class Guard:
 
 @dataclass(frozen=True)
 class Address:
-    """An offset split as base + row*r + vector*v + sum(step_k * k)."""
+    """An offset split as base + row*r + vector*v + sum(step_k * k), all known before the loops."""
 
     base: ir.Value
-    row: Dim
-    vector: Dim
-    steps: tuple[tuple[str, Dim], ...]
+    row: Int
+    vector: Int
+    steps: tuple[tuple[str, Int], ...]
 
 
 @dataclass
@@ -73,6 +77,7 @@ class Tile:
     addresses: dict[int, Address | None] = field(default_factory=dict)
     keep: list[Expr] = field(default_factory=list)  # ids stay valid while these live
     memo: dict[object, ir.Value] = field(default_factory=dict)
+    offsets: dict[object, Int] = field(default_factory=dict)
     uses: dict[int, tuple[bool, bool]] = field(default_factory=dict)
     guard: Guard = field(default_factory=Guard)
 
@@ -96,23 +101,45 @@ class Tile:
         rest = substitute(offset, dict.fromkeys(self.inner, 0))
         start = index_value(self.e, rest, self.env)
         base = self.e.pointer(self.buffers[buffer.name], start, buffer.dtype)
-        steps = tuple((name, factors[name] or 0) for name in self.inner if factors[name])
-        row = factors.get(self.shape.row) or 0
-        vector = factors.get(self.shape.vector) or 0
+        values = {
+            name: index_value(self.e, factor, self.env)
+            for name, factor in factors.items()
+            if factor is not None and factor != 0
+        }
+        steps = tuple((name, values[name]) for name in self.inner if name in values)
+        row, vector = values.get(self.shape.row, 0), values.get(self.shape.vector, 0)
         return Address(base, row, vector, steps)
 
     def point(self, address: Address, dtype: DType, slot: Slot) -> ir.Value:
         """Pointer to the element of a slot at the present inner axes."""
         e, (r, v) = self.e, slot
-        offset: Int = 0
-        for name, factor in address.steps:
-            offset = e.add(offset, e.mul(self.env[name], index_value(e, factor, self.env)))
-        if r:
-            offset = e.add(offset, e.mul(index_value(e, address.row, self.env), r))
-        if v:
-            along = e.mul(index_value(e, address.vector, self.env), v * self.shape.lanes)
-            offset = e.add(offset, along)
+        offset = self._along_inner(address)
+        offset = e.add(offset, self._along_rows(address, r))
+        offset = e.add(offset, e.mul(address.vector, v * self.shape.lanes))
         return e.pointer(address.base, offset, dtype)
+
+    def _along_inner(self, address: Address) -> Int:
+        """How far the inner axes have moved, the same for all slots of a step."""
+        key = ("inner", id(address))
+        if key not in self.offsets:
+            offset: Int = 0
+            for name, factor in address.steps:
+                offset = self.e.add(offset, self.e.mul(self.env[name], factor))
+            self.offsets[key] = offset
+        return self.offsets[key]
+
+    def _along_rows(self, address: Address, r: int) -> Int:
+        if isinstance(address.row, int) or not r:
+            return self.e.mul(address.row, r)
+        key = ("row", id(address), r)
+        if key not in self.offsets:
+            self.offsets[key] = self.e.mul(address.row, r)
+        return self.offsets[key]
+
+    def begin_step(self) -> None:
+        """Forget values of the last reduction step."""
+        self.memo = {}
+        self.offsets = {}
 
     def slot_env(self, slot: Slot) -> dict[str, Int]:
         """The environment with the axes at a slot (of a vector: at its lane 0)."""
@@ -230,7 +257,7 @@ class Tile:
             factor = e.splat(e.i64(index_value(e, stride, env)), lanes)
             offsets = e.b.add(offsets, e.b.mul(e.splat(moved, lanes), factor))
         base = self.buffers[buffer.name]
-        pointers = e.b.gep(e.splat(base, lanes), [offsets], source_etype=_gep_element(buffer.dtype))
+        pointers = e.b.gep(e.splat(base, lanes), [offsets], source_etype=memory_type(buffer.dtype))
         pointers.type = ir.VectorType(POINTER, lanes)
         return pointers
 
@@ -310,12 +337,3 @@ class Tile:
             inside = e.b.icmp_unsigned("<", e.i64(e.sub(i, lo)), e.i64(e.sub(hi, lo)))
             scalar_test = inside if scalar_test is True else e.b.and_(scalar_test, inside)
         return scalar_test, lane_test
-
-
-def _gep_element(dtype: DType) -> ir.Type:
-    from .builder import memory_type
-
-    return memory_type(dtype)
-
-
-__all__ = ["I1", "Address", "Shape", "Slot", "Tile"]

@@ -224,8 +224,10 @@ def _register_tile(
     columns = -(-extent_of(vector) // lanes)
     spare = 1 if target.broadcast_operands else 2
     best, best_time = (1, 1), float("inf")
-    max_vectors = 8 if extent_of(row) == 1 else 4
-    for rows, vectors in cartesian(range(1, 15), range(1, max_vectors + 1)):
+    max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, 12)
+    for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
+        if rows * vectors > max_tile:
+            continue
         in_use = rows * vectors + (vectors if shared_loads else 2) + spare
         if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
             continue
