@@ -16,5 +16,5 @@ setup(
             for root in FOLDERS
             for name in find_packages(include=[root, f"{root}.*"])
         ),
-    ]
+    ],
 )
