@@ -34,9 +34,6 @@ def _horner(e: Emitter, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
 def per_lane(e: Emitter, name: str, args: Sequence[ir.Value]) -> ir.Value:
     """Call libm's function on every lane (the f32 variant for f32)."""
     element = _element(args[0])
-    if str(element) in ("half", "bfloat"):
-        wide = [e.b.fpext(arg, shaped(F32, arg)) for arg in args]
-        return e.b.fptrunc(per_lane(e, name, wide), args[0].type)
     symbol = LIBM[name] + ("f" if element == F32 else "")
     if not is_vector(args[0]):
         return e.call(symbol, element, list(args))
@@ -58,7 +55,7 @@ def exp(e: Emitter, x: ir.Value) -> ir.Value:
     def const(value: float) -> ir.Constant:
         return e.constant(value, kind)
 
-    magic = const(float.fromhex("0x1.8000FEp23"))
+    magic = const(float.fromhex("0x1.8000FCp23"))
     n_biased = e.fma(x, const(float.fromhex("0x1.715476p0")), magic)
     n = e.b.fsub(n_biased, magic)
     t = e.fma(n, const(float.fromhex("-0x1.62E430p-1")), x)
@@ -67,8 +64,9 @@ def exp(e: Emitter, x: ir.Value) -> ir.Value:
     poly = _horner(e, t, [float.fromhex(h) for h in hexes])
     integers = shaped(I32, x)
     scale = e.b.bitcast(e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers)), kind)
-    result = e.fma(e.b.fmul(t, scale), poly, scale)
-    low = e.b.fcmp_ordered("<", x, const(-87.336544))
+    half = e.fma(e.b.fmul(t, scale), poly, scale)  # scale is 2^(n - 1): 2^128 would overflow
+    result = e.b.fadd(half, half)
+    low = e.b.fcmp_ordered("<", x, const(-86.64339))
     high = e.b.fcmp_ordered(">", x, const(88.722835))
     result = e.b.select(low, const(0.0), result)
     result = e.b.select(high, const(float("inf")), result)
@@ -146,7 +144,7 @@ def erf(e: Emitter, x: ir.Value) -> ir.Value:
 def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
     """1 / (1 + exp(-x))."""
     one = e.constant(1.0, x.type)
-    negative = e.b.fsub(e.constant(-0.0, x.type), x)
+    negative = e.b.fneg(x)
     raised = exp(e, negative) if _element(x) == F32 else per_lane(e, "exp", [negative])
     return e.b.fdiv(one, e.b.fadd(one, raised, flags=CONTRACT))
 

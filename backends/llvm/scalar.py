@@ -9,13 +9,15 @@ from llvmlite import ir
 from ...compiler.errors import InternalError
 from ...compiler.ir.types import DType
 from . import math
-from .builder import CONTRACT, F32, I1, Emitter, scalar_type, shaped
+from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
 
+I16 = ir.IntType(16)
+HALVES = (DType.F16, DType.BF16)
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul"}
 _BITS = {"and": "and_", "or": "or_", "xor": "xor", "bitand": "and_", "bitor": "or_",
-         "bitxor": "xor", "shl": "shl"}  # fmt: skip
+         "bitxor": "xor"}  # fmt: skip
 _ROUNDING = {"floor": "floor", "ceil": "ceil", "round": "roundeven", "sqrt": "sqrt"}
 _TRANSCENDENTAL = frozenset(math.LIBM) - {"pow", "fmod"} | {"sigmoid"}
 
@@ -25,19 +27,24 @@ def apply(
 ) -> ir.Value:
     """The value of a pointwise operator.
 
-    kinds: element types of the arguments. dtype: element type of the result.
-    Raises InternalError for an operator without an emission.
+    kinds: element types of the arguments. dtype: element type of the result. Half-precision
+    floats are computed in f32 and rounded. Raises InternalError for an operator without an
+    emission.
     """
     if op == "cast":
         return cast(e, args[0], kinds[0], dtype)
     if op == "where":
         return e.b.select(args[0], args[1], args[2])
     kind = kinds[0]
+    if kind in HALVES:
+        wide = [cast(e, arg, kind, DType.F32) for arg in args]
+        result_type = DType.F32 if dtype is kind else dtype
+        result = apply(e, op, wide, [DType.F32] * len(args), result_type)
+        return cast(e, result, result_type, dtype)
     if op in COMPARISONS:
         return _compare(e, op, args[0], args[1], kind)
     if op in _BITS:
-        result: ir.Value = getattr(e.b, _BITS[op])(args[0], args[1])
-        return result
+        return getattr(e.b, _BITS[op])(args[0], args[1])
     if kind.is_float:
         return _float(e, op, args)
     return _int(e, op, args, kind)
@@ -67,7 +74,7 @@ def _float(e: Emitter, op: str, args: Sequence[ir.Value]) -> ir.Value:
         return _extreme(e, op, x, args[1])
     zero = e.constant(0.0, x.type)
     if op == "neg":
-        return e.b.fsub(e.constant(-0.0, x.type), x)
+        return e.b.fneg(x)
     if op == "abs":
         return math.intrinsic(e, "fabs", x)
     if op == "sign":
@@ -76,10 +83,19 @@ def _float(e: Emitter, op: str, args: Sequence[ir.Value]) -> ir.Value:
         result = e.b.fsub(positive, negative)
         return e.b.select(e.b.fcmp_unordered("uno", x, x), x, result)
     if op == "mod":
-        rest = math.per_lane(e, "fmod", args)
-        differs = e.b.fcmp_ordered("<", e.b.fmul(rest, args[1]), zero)
-        return e.b.select(differs, e.b.fadd(rest, args[1]), rest)
+        return _float_mod(e, x, args[1])
     raise InternalError(f"no float code for the operator '{op}'")
+
+
+def _float_mod(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The remainder with the divisor's sign, also of a zero."""
+    zero = e.constant(0.0, a.type)
+    rest = math.per_lane(e, "fmod", [a, b])
+    nonzero = e.b.fcmp_unordered("!=", rest, zero)
+    opposite = e.b.xor(e.b.fcmp_ordered("<", rest, zero), e.b.fcmp_ordered("<", b, zero))
+    moved = e.b.select(opposite, e.b.fadd(rest, b), rest)
+    name = f"llvm.copysign.{intrinsic_suffix(a.type)}"
+    return e.b.select(nonzero, moved, e.call(name, a.type, [zero, b]))
 
 
 def _extreme(e: Emitter, op: str, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -113,16 +129,45 @@ def _int(e: Emitter, op: str, args: Sequence[ir.Value], kind: DType) -> ir.Value
         return e.b.select(compare("<", x, zero), e.constant(-1, x.type), positive)
     if op in ("not", "bitnot"):
         return e.b.not_(x)
-    if op == "shr":
-        return e.b.ashr(x, args[1]) if kind.is_signed else e.b.lshr(x, args[1])
-    if op in ("floor", "ceil", "round"):
-        return x
+    if op in ("shl", "shr"):
+        return _shift(e, op, x, args[1], kind)
     if op in ("div", "mod", "fmod"):
         return _divide(e, op, x, args[1], kind)
     if op == "pow":
-        wide = [cast(e, arg, kind, DType.F64) for arg in args]
-        return cast(e, math.per_lane(e, "pow", wide), DType.F64, kind)
+        return _integer_power(e, x, args[1], kind)
     raise InternalError(f"no integer code for the operator '{op}'")
+
+
+def _shift(e: Emitter, op: str, x: ir.Value, by: ir.Value, kind: DType) -> ir.Value:
+    """A shift that leaves only sign bits when it is by the width (as unsigned) or more."""
+    last = e.constant(kind.bits - 1, x.type)
+    fits = e.b.icmp_unsigned("<=", by, last)
+    safe = e.b.select(fits, by, last)
+    if op == "shr" and kind.is_signed:
+        return e.b.ashr(x, safe)
+    shifted = e.b.shl(x, safe) if op == "shl" else e.b.lshr(x, safe)
+    return e.b.select(fits, shifted, e.constant(0, x.type))
+
+
+def _integer_power(e: Emitter, base: ir.Value, power: ir.Value, kind: DType) -> ir.Value:
+    """base ** power, wrapping, by repeated squaring; a negative power truncates 1 / base**-power."""
+    one, zero = e.constant(1, base.type), e.constant(0, base.type)
+
+    def step(_: object, carried: list[ir.Value]) -> list[ir.Value]:
+        result, square, left = carried
+        odd = e.b.icmp_unsigned("!=", e.b.and_(left, one), zero)
+        result = e.b.select(odd, e.b.mul(result, square), result)
+        return [result, e.b.mul(square, square), e.b.lshr(left, one)]
+
+    result = e.loop(0, kind.bits, 1, [one, base, power], step)[0]
+    if not kind.is_signed:
+        return result
+    minus = e.constant(-1, base.type)
+    odd = e.b.icmp_unsigned("!=", e.b.and_(power, one), zero)
+    inverse = e.b.select(e.b.icmp_signed("==", base, one), one, zero)
+    of_minus = e.b.select(odd, minus, one)
+    inverse = e.b.select(e.b.icmp_signed("==", base, minus), of_minus, inverse)
+    return e.b.select(e.b.icmp_signed("<", power, zero), inverse, result)
 
 
 def _divide(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Value:
@@ -156,33 +201,41 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
         if source.is_float:
             return e.b.fcmp_unordered("!=", x, zero)
         return e.b.icmp_unsigned("!=", x, zero)
+    if source in HALVES:
+        return cast(e, e.b.fpext(x, shaped(F32, x)), DType.F32, target)
+    if target in HALVES and source is not DType.F32:
+        return cast(e, cast(e, x, source, DType.F32), DType.F32, target)
+    if target is DType.BF16:
+        return _to_bfloat(e, x, type_)
     if source.is_float and target.is_float:
-        return _resize_float(e, x, source, target, type_)
+        return e.b.fpext(x, type_) if target.bits > source.bits else e.b.fptrunc(x, type_)
     if source.is_float:
         name = "llvm.fptosi.sat" if target.is_signed else "llvm.fptoui.sat"
-        from .builder import intrinsic_suffix
-
         full = f"{name}.{intrinsic_suffix(type_)}.{intrinsic_suffix(x.type)}"
         return e.call(full, type_, [x])
     if target.is_float:
-        signed = source.is_signed
-        return e.b.sitofp(x, type_) if signed else e.b.uitofp(x, type_)
-    if target.bits < (1 if source is DType.BOOL else source.bits):
-        return e.b.trunc(x, type_)
+        return e.b.sitofp(x, type_) if source.is_signed else e.b.uitofp(x, type_)
     if source is DType.BOOL or target.bits > source.bits:
         return e.b.sext(x, type_) if source.is_signed else e.b.zext(x, type_)
-    return x
+    return e.b.trunc(x, type_) if target.bits < source.bits else x
 
 
-def _resize_float(
-    e: Emitter, x: ir.Value, source: DType, target: DType, type_: ir.Type
-) -> ir.Value:
-    if target.bits > source.bits:
-        return e.b.fpext(x, type_)
-    if target.bits < source.bits:
-        return e.b.fptrunc(x, type_)
-    wide = e.b.fpext(x, shaped(F32, x))  # between f16 and bf16
-    return e.b.fptrunc(wide, type_)
+def _to_bfloat(e: Emitter, x: ir.Value, type_: ir.Type) -> ir.Value:
+    """f32 to bf16 in integers: to nearest, ties to even, NaNs stay quiet NaNs.
+
+    LLVM would call a function of its C library where there is no instruction for it.
+    """
+    wide, narrow = shaped(I32, x), shaped(I16, x)
+
+    def const(value: int) -> ir.Constant:
+        return e.constant(value, wide)
+
+    bits = e.b.bitcast(x, wide)
+    even = e.b.and_(e.b.lshr(bits, const(16)), const(1))
+    rounded = e.b.add(bits, e.b.add(even, const(0x7FFF)))
+    quiet = e.b.or_(bits, const(0x400000))
+    chosen = e.b.select(e.b.fcmp_unordered("uno", x, x), quiet, rounded)
+    return e.b.bitcast(e.b.trunc(e.b.lshr(chosen, const(16)), narrow), type_)
 
 
 Combine = Callable[[ir.Value, ir.Value], ir.Value]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.dims import Dim, ceildiv, dmax, dmin, floordiv, mod, product, symbol
 from ...ir.graph import Node, Value
@@ -29,14 +30,39 @@ REDUCE: dict[str, Rule] = {}
 
 
 def reduces(*ops: str) -> Callable[[Rule], Rule]:
-    """Register the loop form of a reducing operator."""
+    """Register the loop form of a reducing operator. Half-precision floats accumulate in f32."""
 
     def register(rule: Rule) -> Rule:
+        def wide(scope: Scope, node: Node, index: Index) -> Reduced:
+            found = rule(scope, node, index)
+            reduction = found.reduction
+            body = _as_type(reduction.body, accumulator_type(reduction.body.dtype))
+
+            def finish(total: Expr) -> Expr:
+                return _as_type(found.finish(total), node.output.dtype)
+
+            return Reduced(found.axes, replace(reduction, body=body), finish)
+
         for op in ops:
-            REDUCE[op] = rule
+            REDUCE[op] = wide
         return rule
 
     return register
+
+
+def accumulator_type(dtype: DType) -> DType:
+    """The element type in which elements of `dtype` are summed and compared."""
+    return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
+
+
+def _as_type(value: Expr, dtype: DType) -> Expr:
+    return value if value.dtype is dtype else Apply("cast", (value,), dtype)
+
+
+def _product(a: Expr, b: Expr, dtype: DType) -> Expr:
+    """a * b for a sum of products, not rounded to half precision."""
+    wide = accumulator_type(dtype)
+    return Apply("mul", (_as_type(a, wide), _as_type(b, wide)), wide)
 
 
 def _same(value: Expr) -> Expr:
@@ -79,7 +105,7 @@ def _divided(total: Expr, count: Dim) -> Expr:
     if not dtype.is_float:
         return Apply("div", (total, IndexValue(count, dtype)), dtype)
     if isinstance(count, int):
-        return Apply("mul", (total, Const(1.0 / max(count, 1), dtype)), dtype)
+        return Apply("mul", (total, Const(1.0 / count if count else math.nan, dtype)), dtype)
     return Apply("div", (total, IndexValue(count, dtype)), dtype)
 
 
@@ -116,7 +142,7 @@ def _matmul(scope: Scope, node: Node, index: Index) -> Reduced:
     *batch, m, n = index
     left = scope.element(a, (*broadcast_index_of(a, batch), m, k))
     right = scope.element(b, (*broadcast_index_of(b, batch), k, n))
-    return Reduced((loop,), Reduction("sum", Apply("mul", (left, right), node.output.dtype)), _same)
+    return Reduced((loop,), Reduction("sum", _product(left, right, node.output.dtype)), _same)
 
 
 def broadcast_index_of(value: Value, batch: list[Dim | Expr]) -> Index:
@@ -195,9 +221,10 @@ def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     def finish(total: Expr) -> Expr:
         if len(node.inputs) < 3:
             return total
-        return Apply("add", (total, scope.element(node.inputs[2], (oc,))), dtype)
+        bias = _as_type(scope.element(node.inputs[2], (oc,)), total.dtype)
+        return Apply("add", (total, bias), total.dtype)
 
-    body = Apply("mul", (left, right), dtype)
+    body = _product(left, right, dtype)
     return Reduced((*loops, channel_loop), Reduction("sum", body), finish)
 
 
@@ -227,12 +254,13 @@ def _conv_transpose(scope: Scope, node: Node, index: Index) -> Reduced:
     filter_at = (c, o, *taps) if first else (*taps, c, o)
     zero = Const(0.0 if dtype.is_float else 0, dtype)
     value = Guarded(tuple(bounds), scope.element(x, source), zero)
-    body = Apply("mul", (value, scope.element(w, filter_at)), dtype)
+    body = _product(value, scope.element(w, filter_at), dtype)
 
     def finish(total: Expr) -> Expr:
         if len(node.inputs) < 3:
             return total
-        return Apply("add", (total, scope.element(node.inputs[2], (oc,))), dtype)
+        bias = _as_type(scope.element(node.inputs[2], (oc,)), total.dtype)
+        return Apply("add", (total, bias), total.dtype)
 
     return Reduced((*loops, channel_loop), Reduction("sum", body), finish)
 

@@ -1,0 +1,67 @@
+"""Every operator case compiled for the CPU targets, against the reference interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compiled import Arrays, Job, Setting, run_all
+from suites.cases import ALL_CASES, Case, compare
+
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir import DType
+
+SETTINGS = (
+    Setting("native", 2),
+    Setting("native", 0),
+    Setting("x86-64-v3", 2),
+    Setting("aarch64", 2, emulated=True),
+)
+CHUNK = 32  # cases that are linked into one file
+CHUNKS = [ALL_CASES[start : start + CHUNK] for start in range(0, len(ALL_CASES), CHUNK)]
+
+# (which cases, why they are not for a compiler)
+SKIPPED: tuple[tuple[Callable[[Case], bool], str], ...] = (
+    (
+        lambda case: any(node.op == "fused" for node in case.graph().nodes),
+        "fused nodes are made by the compiler, they are no input of it",
+    ),
+)
+CHOSEN = [case for case in ALL_CASES if not any(skips(case) for skips, _ in SKIPPED)]
+
+
+def without_denormals(inputs: Arrays) -> dict[str, np.ndarray]:
+    """Compiled models flush denormal numbers to zero: the reference gets zeros from the start."""
+
+    def flushed(array: np.ndarray) -> np.ndarray:
+        if DType.of(array.dtype) not in (DType.F32, DType.F64):
+            return array
+        small = np.abs(array) < np.finfo(array.dtype).tiny
+        return np.where(small, np.copysign(array.dtype.type(0), array), array)
+
+    return {name: flushed(array) for name, array in inputs.items()}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@pytest.mark.parametrize("cases", CHUNKS, ids=lambda cases: f"{cases[0].name}..{cases[-1].name}")
+def test_operator_cases(tmp_path: Path, cases: list[Case], setting: Setting) -> None:
+    if missing := setting.missing():
+        pytest.skip(missing)
+    chosen = [case for case in cases if case in CHOSEN]
+    inputs = {case.name: without_denormals(case.inputs()) for case in chosen}
+    jobs = {case.name: Job(case.graph(), inputs[case.name]) for case in chosen}
+    results = run_all(jobs, setting, tmp_path)
+    wrong = []
+    for case in chosen:
+        got, want = results[case.name], run_graph(case.graph(), inputs[case.name])
+        try:
+            if isinstance(got, Exception):
+                raise got
+            assert sorted(got) == sorted(want)
+            for name, array in want.items():
+                compare(name, got[name], array, case.tolerance)
+        except Exception as error:
+            wrong.append(f"{case.name}: {type(error).__name__}: {error}")
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,172 @@
+"""Graphs compiled for a target and run: many models in one library or program, linked once."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensmith.backends.llvm.cdesc import WEIGHTS_SYMBOL, describe
+from tensmith.backends.llvm.elf import write_data_object
+from tensmith.backends.llvm.toolchain import (
+    PROGRAM_SOURCES,
+    RUNTIME,
+    SHARED_SOURCES,
+    CTarget,
+    arch_of,
+    run_zig,
+    runtime_objects,
+)
+from tensmith.backends.x86.targets import host_features
+from tensmith.compiler.artifact import WEIGHT_ALIGNMENT, CompiledModel
+from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.errors import UsageError
+from tensmith.compiler.ir import DType, Graph
+from tensmith.runtime.loader import load
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
+EMULATOR = "qemu-aarch64"
+_CHOOSER = """#include <stdlib.h>
+#include "internal.h"
+{declarations}
+TS_API const ts_model *ts_model_get(void);
+TS_API const ts_model *ts_model_get(void) {{
+  static const ts_model *(*const models[])(void) = {{{names}}};
+  const char *number = getenv("CHOSEN_MODEL");
+  return models[number ? atoi(number) : 0]();
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A graph to compile (it is rewritten) and the inputs to run it on."""
+
+    graph: Graph
+    inputs: Arrays
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to compile for; `emulated`: run by the emulator of another architecture."""
+
+    target: str
+    level: int
+    emulated: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.target}-O{self.level}"
+
+    def missing(self) -> str:
+        """Why code for the target cannot run here; "" when it can."""
+        if self.emulated:
+            return "" if shutil.which(EMULATOR) else f"{EMULATOR} is not installed"
+        if platform.machine() != "x86_64":
+            return "the host is not an x86-64 machine"
+        try:
+            lacking = set(resolve_target(self.target)[1].features) - host_features()
+        except UsageError:
+            return f"the host cannot run code for '{self.target}'"
+        return f"the host lacks {', '.join(sorted(lacking))}" if lacking else ""
+
+
+def compile_graph(
+    graph: Graph, setting: Setting, folder: Path, name: str = "model", **options: Any
+) -> CompiledModel:
+    """The compiled model of a graph; its weights go to a file in `folder`."""
+    backend, target = resolve_target(setting.target)
+    own = folder / f"{name}.parts"
+    own.mkdir()
+    chosen = CompileOptions(name, own, opt_level=setting.level, **options)
+    return backend.compile(graph, target, chosen, Stages()).model
+
+
+def run_all(
+    jobs: Mapping[str, Job], setting: Setting, folder: Path
+) -> dict[str, dict[str, Array] | Exception]:
+    """The outputs of every job by name, or the error that it ended with."""
+    results: dict[str, dict[str, Array] | Exception] = {}
+    models: dict[str, CompiledModel] = {}
+    for number, (name, job) in enumerate(jobs.items()):
+        try:
+            models[name] = compile_graph(job.graph, setting, folder, f"m{number}")
+        except Exception as error:
+            results[name] = error
+    binary = folder / ("program" if setting.emulated else "library.so")
+    _link(list(models.values()), setting.emulated, binary)
+    for number, name in enumerate(models):
+        os.environ["CHOSEN_MODEL"] = str(number)
+        run = _emulate if setting.emulated else _load
+        try:
+            results[name] = run(binary, jobs[name].inputs, models[name])
+        except Exception as error:
+            results[name] = error
+    return {name: results[name] for name in jobs}
+
+
+def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
+    """All models into one shared library, or one static program, that runs $CHOSEN_MODEL."""
+    parts = output.parent / "link"
+    parts.mkdir()
+    target = CTarget(arch_of(models[0].code.triple), static=program)
+    files: list[Path] = []
+    for model in models:
+        source = parts / f"{model.name}.c"
+        weights = f"{WEIGHTS_SYMBOL}_{model.name}"
+        text = describe(model, exports_get=False, side_file="", tag=b"")
+        source.write_text(f"#define {WEIGHTS_SYMBOL} {weights}\n{text}")
+        files.append(source)
+        for stem, data in model.code.objects:
+            files.append(parts / f"{stem}.o")
+            files[-1].write_bytes(data)
+        if model.weights.stat().st_size:
+            files.append(parts / f"{model.name}_weights.o")
+            write_data_object(files[-1], target.arch, weights, model.weights, WEIGHT_ALIGNMENT)
+    names = [f"ts_model_{model.name}" for model in models]
+    chooser = parts / "chooser.c"
+    chooser.write_text(
+        _CHOOSER.format(
+            declarations="\n".join(f"const ts_model *{name}(void);" for name in names),
+            names=", ".join(names),
+        )
+    )
+    runtime = runtime_objects(PROGRAM_SOURCES if program else SHARED_SOURCES, target)
+    kind = ["-static"] if program else ["-shared", "-fPIC", "-lm", "-lpthread", "-ldl"]
+    flags = ["-target", target.zig_name, "-D_GNU_SOURCE", "-O0", "-s", f"-I{RUNTIME}"]
+    run_zig(["cc", *flags, *kind, "-o", output, chooser, *files, *runtime], parts)
+
+
+def _load(library: Path, inputs: Arrays, model: CompiledModel) -> dict[str, Array]:
+    return dict(load(library)(dict(inputs)))
+
+
+def _emulate(program: Path, inputs: Arrays, model: CompiledModel) -> dict[str, Array]:
+    folder = program.parent / model.name
+    folder.mkdir()
+    np.savez(folder / "in.npz", **{name: _plain(array) for name, array in inputs.items()})
+    command = [EMULATOR, str(program), "--quiet"]
+    if inputs:
+        command += ["--input", str(folder / "in.npz")]
+    for number, spec in enumerate(model.outputs):
+        command += ["--output", f"{spec.name}={folder}/{number}.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()}")
+    outputs = {}
+    for number, spec in enumerate(model.outputs):
+        array = np.load(folder / f"{number}.npy")
+        bf16 = DType(spec.dtype) is DType.BF16
+        outputs[spec.name] = array.view(DType.BF16.numpy) if bf16 else array
+    return outputs
+
+
+def _plain(array: Array) -> Array:
+    return array.view("V2") if DType.of(array.dtype) is DType.BF16 else array
