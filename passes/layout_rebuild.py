@@ -8,6 +8,7 @@ import numpy as np
 
 from ..compiler.ir.graph import Graph, Node, Value, captures, constant
 from ..compiler.ir.ops.registry import make_node
+from ..compiler.ir.ops.windows import to_channels_last
 from .axis_permutation import Perm, compose, inverse, is_identity
 from .layout_region import Region
 
@@ -61,7 +62,7 @@ class _Rebuild:
         self.forms[node.output] = (perm, new.output)
 
     def _place_window(self, node: Node) -> None:
-        perm = self.region.perms[node.output]
+        perm = to_channels_last(node.output.type.rank)
         inputs = [self.under(node.inputs[0], perm), *map(self.plain, node.inputs[1:])]
         if len(inputs) > 1:
             inputs[1] = self.under(inputs[1], _filter_perm(node))

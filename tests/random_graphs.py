@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N
 
 from tensmith.compiler.ir import Graph, Value
 
 Step = Callable[[CaseBuilder, Value, np.random.Generator, list[Value]], Value]
 
 
+def _known(x: Value) -> list[int]:
+    """The axes whose dims are numbers."""
+    return [axis for axis, dim in enumerate(x.shape) if isinstance(dim, int)]
+
+
 def _channels(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
-    axis = int(rng.integers(x.type.rank))
+    if not _known(x):
+        return x
+    axis = int(rng.choice(_known(x)))
     shape = [1] * x.type.rank
     shape[axis] = x.shape[axis]
     op = str(rng.choice(["add", "mul", "sub", "max"]))
@@ -43,7 +50,7 @@ def _merge(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]
 
 
 def _split(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
-    even = [axis for axis, dim in enumerate(x.shape) if dim % 2 == 0]
+    even = [axis for axis in _known(x) if x.shape[axis] % 2 == 0]
     if not even or x.type.rank > 4:
         return x
     axis = int(rng.choice(even))
@@ -53,7 +60,7 @@ def _split(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]
 
 def _slice(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
     axis = int(rng.integers(x.type.rank))
-    if x.shape[axis] < 2:
+    if axis not in _known(x) or x.shape[axis] < 2:
         return x
     starts = tuple(int(i == axis) for i in range(x.type.rank))
     return c.op("slice", x, starts=starts, stops=x.shape, steps=(1,) * x.type.rank)
@@ -75,7 +82,7 @@ def _pad(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) 
 
 
 def _conv(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
-    if x.type.rank != 4:
+    if x.type.rank != 4 or 1 not in _known(x):
         return x
     size = int(rng.choice([1, 3]))
     filters = c.weight(4, x.shape[1], size, size)
@@ -92,7 +99,9 @@ def _pool(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value])
 
 
 def _matmul(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
-    return c.op("matmul", x, c.weight(x.shape[-1], 6)) if x.type.rank > 1 else x
+    if x.type.rank < 2 or x.type.rank - 1 not in _known(x):
+        return x
+    return c.op("matmul", x, c.weight(x.shape[-1], 6))
 
 
 def _join(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
@@ -109,13 +118,37 @@ STEPS: tuple[Step, ...] = (
 )  # fmt: skip
 
 
-def build(numbers: Sequence[int]) -> Graph:
-    """One step per number; the last value and one from the middle are the outputs."""
-    c = CaseBuilder("random")
-    made = [c.input(2, 3, 4, 6)]
+def _chain(c: CaseBuilder, x: Value, numbers: Sequence[int]) -> list[Value]:
+    made = [x]
     for number in numbers:
         rng = np.random.default_rng(number)
         made.append(STEPS[number % len(STEPS)](c, made[-1], rng, made))
+    return made
+
+
+def build(numbers: Sequence[int], *, symbolic: bool = False, branches: bool = False) -> Graph:
+    """One step per number; the last value and one from the middle are the outputs.
+
+    symbolic: the first axis of the input is a symbol. branches: the second half of the steps is in
+    both branches of an `if`.
+    """
+    c = CaseBuilder("random")
+    x = c.input(N if symbolic else 2, 3, 4, 6)
+    half = len(numbers) // 2 if branches else len(numbers)
+    made = _chain(c, x, numbers[:half])
+    if branches:
+        made.append(_branch(c, made[-1], numbers[half:]))
     results = dict.fromkeys((made[-1], made[len(made) // 2]))
     c.output(*(value for value in results if value.producer is not None))
     return c.graph()
+
+
+def _branch(c: CaseBuilder, x: Value, numbers: Sequence[int]) -> Value:
+    total = c.op("reduce_sum", x, axes=tuple(range(x.type.rank)), keepdims=False)
+    regions = []
+    for op in ("neg", "abs"):
+        inner = CaseBuilder(f"branch.{op}")
+        last = inner.op(op, _chain(inner, x, numbers)[-1])
+        inner.output(last)
+        regions.append(inner.graph())
+    return c.node("if", [c.op("gt", total, c.scalar(0))], {}, regions).output

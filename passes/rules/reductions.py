@@ -35,7 +35,10 @@ def reduce_reduction(node: Node, rw: Rewriter) -> Replacement:
     repeated = set(inner.attrs["axes"]) & set(node.attrs["axes"])
     if repeated or not inner.output.dtype.is_float:
         return None
-    return rw.emit(node.op, inner.inputs, {"axes": axes, "keepdims": node.attrs["keepdims"]})
+    merged = rw.emit(node.op, inner.inputs, {"axes": axes, "keepdims": True})
+    if node.attrs["keepdims"]:
+        return merged
+    return rw.emit("reshape", [merged], {"shape": node.output.shape})
 
 
 @RULES.on(*_POOL_AS_REDUCTION)
