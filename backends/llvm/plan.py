@@ -10,6 +10,7 @@ from ...compiler.errors import InternalError
 from ...compiler.ir.dims import Dim, evaluate, symbols_of
 from ...compiler.kernel.plan import (
     Allocate,
+    Assign,
     Bind,
     Branch,
     Call,
@@ -44,6 +45,7 @@ class PlanEmitter:
         self.e = Emitter(module, self.function)
         self.slots: dict[str, ir.Value] = {}
         self.heap: dict[int, ir.Value] = {}
+        self.heap_bytes: dict[int, ir.Value] = {}
         self.outputs: dict[int, ir.Value] = {}
         self.wrappers: dict[int, ir.Function] = {}
         self.inputs: list[ir.Value] = []
@@ -135,17 +137,38 @@ class PlanEmitter:
                         self._set(name, self.e.b.load(address, typ=I64))
                 case OpenOutput(number=number):
                     self._open(number)
-                case Allocate(number=number, size=size):
-                    size_value = self.e.i64(self._dim(size))
-                    frame = self.function.args[0]
-                    memory = self.e.call("ts_rt_alloc", POINTER, [frame, size_value])
-                    if number not in self.heap:
-                        self.heap[number] = self.e.local(POINTER, align=8)
-                    self.e.b.store(self._checked(memory), self.heap[number])
+                case Allocate():
+                    self._allocate(step)
+                case Assign(symbols=names, dims=dims):
+                    values = [self._dim(dim) for dim in dims]
+                    for name, value in zip(names, values, strict=True):
+                        self._set(name, value)
                 case Branch():
                     self._branch(step)
                 case Repeat():
                     self._repeat(step)
+
+    def _allocate(self, step: Allocate) -> None:
+        e = self.e
+        if step.number not in self.heap:
+            self.heap[step.number] = e.local(POINTER, align=8)
+            self.heap_bytes[step.number] = e.local(I64, align=8)
+            with e.b.goto_block(e.entry):
+                e.b.position_before(e.entry.terminator)
+                e.b.store(ir.Constant(POINTER, None), self.heap[step.number])
+                e.b.store(e.i64(-1), self.heap_bytes[step.number])
+        slot, held_slot = self.heap[step.number], self.heap_bytes[step.number]
+        wanted, keep = e.i64(self._dim(step.size)), self._dim(step.keep)
+        held = e.b.load(held_slot, typ=I64)
+        with e.when(e.b.icmp_signed(">", wanted, held)):
+            size = e.i64(e.minmax("max", wanted, e.mul(held, 2)))
+            memory = self._checked(e.call("ts_rt_alloc", POINTER, [self.function.args[0], size]))
+            if keep != 0:
+                volatile = ir.Constant(ir.IntType(1), 0)
+                old = e.b.load(slot, typ=POINTER)
+                e.call("llvm.memcpy.p0.p0.i64", VOID, [memory, old, e.i64(keep), volatile])
+            e.b.store(memory, slot)
+            e.b.store(size, held_slot)
 
     def _open(self, number: int) -> None:
         e, shape = self.e, self.plan.outputs[number].shape
@@ -253,8 +276,6 @@ class PlanEmitter:
         self._set(step.counter, e.add(now, 1))
         e.b.branch(header)
         e.b.position_at_end(after)
-        if step.done:
-            self._set(step.done, self._env({step.counter})[step.counter])
 
 
 def emit_plan(module: ir.Module, plan: Plan, symbol: str) -> None:

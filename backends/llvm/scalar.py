@@ -150,7 +150,7 @@ def _shift(e: Emitter, op: str, x: ir.Value, by: ir.Value, kind: DType) -> ir.Va
 
 
 def _integer_power(e: Emitter, base: ir.Value, power: ir.Value, kind: DType) -> ir.Value:
-    """base ** power, wrapping, by repeated squaring; a negative power truncates 1 / base**-power."""
+    """base ** power, wrapping, by repeated squaring; 1 / base ** -power truncated."""
     one, zero = e.constant(1, base.type), e.constant(0, base.type)
 
     def step(_: object, carried: list[ir.Value]) -> list[ir.Value]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..errors import InternalError
-from ..ir.dims import Dim, symbol
+from ..ir.dims import Dim, symbol, symbols_of
 from ..ir.graph import Graph, Node, Value
-from .plan import Allocate, Branch, Place, Repeat, Step
+from ..ir.ops.control import loop_varying
+from .plan import Allocate, Assign, Branch, Place, Repeat, Step, bytes_of
 
 if TYPE_CHECKING:
     from .planner import Planner
 
 Rule = Callable[["Planner", Node, list[Step]], None]
-UNBOUNDED = (1 << 63) - 1
 
 
 def _made_inside(region: Graph, value: Value) -> bool:
@@ -27,7 +26,7 @@ def _made_inside(region: Graph, value: Value) -> bool:
 def _branch(planner: Planner, node: Node, steps: list[Step]) -> None:
     condition = planner.use(node.inputs[0])
     bound = set(node.attrs.get("bound", ()))
-    grown = [any(bound & _names(dim) for dim in value.shape) for value in node.outputs]
+    grown = [any(bound & symbols_of(dim) for dim in value.shape) for value in node.outputs]
     targets: list[Place] = []
     for value, late in zip(node.outputs, grown, strict=True):
         if late:
@@ -61,12 +60,6 @@ def _branch(planner: Planner, node: Node, steps: list[Step]) -> None:
     steps.append(Branch(condition, bodies[0], bodies[1], pairs))
 
 
-def _names(dim: Dim) -> frozenset[str]:
-    from ..ir.dims import symbols_of
-
-    return symbols_of(dim)
-
-
 def _bound_dims(node: Node) -> tuple[tuple[str, Dim, Dim], ...]:
     """(symbol, dim in the first region, dim in the second) of every symbol that `if` binds."""
     found: list[tuple[str, Dim, Dim]] = []
@@ -74,7 +67,7 @@ def _bound_dims(node: Node) -> tuple[tuple[str, Dim, Dim], ...]:
     for position, value in enumerate(node.outputs):
         first, second = (region.outputs[position] for region in node.regions)
         for dim, a, b in zip(value.shape, first.shape, second.shape, strict=True):
-            used = names & _names(dim)
+            used = names & symbols_of(dim)
             if used and dim == symbol(next(iter(used))):
                 found.append((next(iter(used)), a, b))
     return tuple(found)
@@ -125,7 +118,7 @@ def _scan(planner: Planner, node: Node, steps: list[Step]) -> None:
     for result, place in zip(region.outputs[states:], stacked, strict=True):
         if planner.place(result) != place:
             planner.copy(result, place, body)
-    _update_state(planner, region, region.outputs[:states], held, body)
+    _update_state(planner, region.outputs[:states], held, [False] * states, body)
     _keep_alive(planner, begin, [*held, *stacked, *map(planner.place, node.inputs)])
     steps.append(Repeat(counter, trip, tuple(body)))
 
@@ -138,21 +131,29 @@ def _slice(whole: Place, part: Value, counter: str, trip: Dim, backwards: bool) 
 
 
 def _update_state(
-    planner: Planner, region: Graph, results: list[Value], held: list[Place], body: list[Step]
+    planner: Planner,
+    results: list[Value],
+    held: list[Place],
+    resized: list[bool],
+    body: list[Step],
 ) -> None:
-    """Copy the new state over the old one, all at once even where states trade places."""
-    parameters = set(region.inputs)
-    pending: list[tuple[Value, Place]] = []
-    for result, place in zip(results, held, strict=True):
+    """Copy the new state over the old one, all at once even where states trade places.
+
+    resized: which states may need more memory than they have.
+    """
+    pending: list[tuple[Value, Place, bool]] = []
+    for result, place, grows in zip(results, held, resized, strict=True):
         if planner.place(result) == place:
             continue
-        if result in parameters:
+        if planner.place(result) in held:
             saved = Value(result.type)
             planner.places[saved] = planner.memory(result.type, body)
             planner.copy(result, planner.places[saved], body)
             result = saved
-        pending.append((result, place))
-    for result, place in pending:
+        pending.append((result, place, grows))
+    for result, place, grows in pending:
+        if grows:
+            body.append(Allocate(place.number, bytes_of(result.dtype, result.type.elements)))
         planner.copy(result, place, body)
 
 
@@ -166,57 +167,127 @@ def _keep_alive(planner: Planner, begin: int, places: list[Place]) -> None:
             buffer.last = max(buffer.last, planner.clock)
 
 
+@dataclass
+class _Loop:
+    """A `loop` node while its steps are made. varying: per carried value the axes that change."""
+
+    node: Node
+    region: Graph
+    carried: int
+    varying: list[list[int]]
+    counter: str
+    held: list[Place] = field(default_factory=list)
+    stacked: list[Place] = field(default_factory=list)
+
+    @property
+    def results(self) -> list[Value]:
+        """The region's step results, which the node stacks."""
+        return self.region.outputs[1 + self.carried :]
+
+    def own_symbols(self) -> tuple[str, ...]:
+        """The symbols that the carried values' dims are in each round."""
+        pairs = zip(self.region.inputs[2:], self.varying, strict=True)
+        return tuple(
+            name for value, axes in pairs for axis in axes for name in symbols_of(value.shape[axis])
+        )
+
+    def dims(self, values: Sequence[Value]) -> tuple[Dim, ...]:
+        """Of values that stand for the carried ones, the dims that `own_symbols` name."""
+        pairs = zip(values, self.varying, strict=True)
+        return tuple(value.shape[axis] for value, axes in pairs for axis in axes)
+
+    def result_dims(self) -> tuple[list[str], list[Dim]]:
+        """Symbols of stacked results that only the region knows, and what they are there."""
+        names, dims = [], []
+        outputs = self.node.outputs[self.carried :]
+        for outer, inner in zip(outputs, self.results, strict=True):
+            for bound, dim in zip(outer.shape[1:], inner.shape, strict=True):
+                if bound != dim:
+                    names += symbols_of(bound)
+                    dims.append(dim)
+        return names, dims
+
+
 def _loop(planner: Planner, node: Node, steps: list[Step]) -> None:
-    region, carried = node.regions[0], len(node.inputs) - 2
+    region = node.regions[0]
+    varying = loop_varying(node.inputs, region)
+    loop = _Loop(node, region, len(node.inputs) - 2, varying, planner.fresh("round"))
     trip, condition = node.inputs[:2]
     begin = planner.clock
-    counter = planner.fresh("round")
     going = planner.memory(condition.type, steps)
     planner.copy(condition, going, steps)
     index = planner.memory(region.inputs[0].type, steps)
-    planner.places[region.inputs[0]] = index
-    planner.places[region.inputs[1]] = going
-    held: list[Place] = []
-    for value, initial in zip(node.outputs[:carried], node.inputs[2:], strict=True):
-        if value.shape != initial.shape:
-            raise InternalError("a loop changes the shape of what it carries", where=node.name)
-        place = planner.reserve(value, steps)
-        planner.copy(initial, place, steps)
-        held.append(place)
-    for parameter, place in zip(region.inputs[2:], held, strict=True):
-        planner.places[parameter] = place
-    stacked = _loop_results(planner, node, counter, steps)
+    planner.places.update(zip(region.inputs[:2], (index, going), strict=True))
+    _hold(planner, loop, steps)
+    names, dims = loop.result_dims()
+    if names:
+        steps.append(Assign(tuple(names), (0,) * len(names)))
     body: list[Step] = []
-    planner.known.add(counter)
-    planner.write_dims((symbol(counter),), index, body)
+    planner.known.add(loop.counter)
+    planner.write_dims((symbol(loop.counter),), index, body)
     planner.block(region, body)
-    for result, place in zip(region.outputs[1 + carried :], stacked, strict=True):
-        planner.copy(result, place, body)
-    results = region.outputs[: 1 + carried]
-    _update_state(planner, region, results, [going, *held], body)
-    _keep_alive(planner, begin, [going, index, *held, *stacked])
-    done = next(iter(node.attrs.get("bound", ())), "")
-    planner.known.update(node.attrs.get("bound", ()))
-    steps.append(Repeat(counter, planner.use(trip), tuple(body), going, done))
+    _stack(planner, loop, body)
+    if names:
+        body.append(Assign(tuple(names), tuple(dims)))
+    _update_loop(planner, loop, [going, *loop.held], body)
+    _keep_alive(planner, begin, [going, index, *loop.held])
+    steps.append(Repeat(loop.counter, planner.use(trip), tuple(body), going))
+    _bind_loop(planner, loop, steps)
 
 
-def _loop_results(planner: Planner, node: Node, counter: str, steps: list[Step]) -> list[Place]:
-    """Memory for stacked results: as many rounds as the trip count, which must be a constant."""
-    region, carried = node.regions[0], len(node.inputs) - 2
-    found: list[Place] = []
-    for value, result in zip(node.outputs[carried:], region.outputs[1 + carried :], strict=True):
-        trip = node.inputs[0].data
-        if trip is None or int(trip) == UNBOUNDED:
-            raise InternalError(
-                "a loop stacks results and its largest number of rounds is not a constant",
-                where=node.name,
-            )
-        size = result.type.elements * result.dtype.bytes
+def _hold(planner: Planner, loop: _Loop, steps: list[Step]) -> None:
+    """Memory for the carried values, initialised; on the heap for those that change shape."""
+    initial = loop.node.inputs[2:]
+    outputs = loop.node.outputs[: loop.carried]
+    for value, first, axes in zip(outputs, initial, loop.varying, strict=True):
+        if axes:
+            planner.heap += 1
+            planner.places[value] = Place("heap", planner.heap)
+            steps.append(Allocate(planner.heap, bytes_of(first.dtype, first.type.elements)))
+        place = planner.reserve(value, steps)
+        planner.copy(first, place, steps)
+        loop.held.append(place)
+    planner.places.update(zip(loop.region.inputs[2:], loop.held, strict=True))
+    if names := loop.own_symbols():
+        steps.append(Assign(names, loop.dims(initial)))
+    for value in loop.node.outputs[loop.carried :]:
         planner.heap += 1
-        steps.append(Allocate(planner.heap, size * int(trip)))
         planner.places[value] = Place("heap", planner.heap)
-        found.append(_slice(planner.places[value], result, counter, 0, False))
-    return found
+        steps.append(Allocate(planner.heap, 0))
+        loop.stacked.append(planner.places[value])
+
+
+def _stack(planner: Planner, loop: _Loop, body: list[Step]) -> None:
+    """Append the round's results to the stacked ones, which grow."""
+    done = symbol(loop.counter)
+    for result, whole in zip(loop.results, loop.stacked, strict=True):
+        size = bytes_of(result.dtype, result.type.elements)
+        body.append(Allocate(whole.number, (done + 1) * size, keep=done * size))
+        planner.copy(result, replace(whole, offset=done * size), body)
+
+
+def _update_loop(planner: Planner, loop: _Loop, held: list[Place], body: list[Step]) -> None:
+    """The new carried values and their dims, for the next round."""
+    results = loop.region.outputs[: 1 + loop.carried]
+    resized = [False, *(bool(axes) for axes in loop.varying)]
+    _update_state(planner, results, held, resized, body)
+    if names := loop.own_symbols():
+        body.append(Assign(names, loop.dims(results[1:])))
+
+
+def _bind_loop(planner: Planner, loop: _Loop, steps: list[Step]) -> None:
+    """The symbols of the node's outputs, once the rounds are over."""
+    outputs = loop.node.outputs
+    names: list[str] = []
+    for dim in loop.dims(outputs[: loop.carried]):
+        names += symbols_of(dim)
+    dims: list[Dim] = [symbol(name) for name in loop.own_symbols()]
+    for value in outputs[loop.carried :]:
+        names += symbols_of(value.shape[0])
+        dims.append(symbol(loop.counter))
+    if names:
+        steps.append(Assign(tuple(names), tuple(dims)))
+    planner.known.update(loop.node.attrs.get("bound", ()))
 
 
 CONTROL: dict[str, Rule] = {"if": _branch, "scan": _scan, "loop": _loop}

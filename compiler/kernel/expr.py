@@ -145,19 +145,32 @@ def depends_on(expr: Expr, name: str) -> bool:
     return any(name in symbols_of(index) for index in all_indices(expr))
 
 
-def map_indices(expr: Expr, change: Callable[[Dim], Dim]) -> Expr:
-    """The expression with `change` applied to every index expression."""
+def map_indices(
+    expr: Expr, change: Callable[[Dim], Dim], done: dict[int, Expr] | None = None
+) -> Expr:
+    """The expression with `change` applied to every index expression.
+
+    Parts that are one object stay one object, also between calls that share `done`.
+    """
+    done = {} if done is None else done
+    if id(expr) not in done:
+        done[id(expr)] = _map_indices(expr, change, done)
+    return done[id(expr)]
+
+
+def _map_indices(expr: Expr, change: Callable[[Dim], Dim], done: dict[int, Expr]) -> Expr:
     match expr:
         case Load(offset=offset, dynamic=dynamic):
-            parts = tuple((map_indices(i, change), change(s)) for i, s in dynamic)
+            parts = tuple((map_indices(i, change, done), change(s)) for i, s in dynamic)
             return replace(expr, offset=change(offset), dynamic=parts)
         case IndexValue(index=index):
             return replace(expr, index=change(index))
         case Apply(args=args):
-            return replace(expr, args=tuple(map_indices(arg, change) for arg in args))
+            return replace(expr, args=tuple(map_indices(arg, change, done) for arg in args))
         case Guarded(bounds=bounds, value=value, other=other):
             moved = tuple(Bound(change(b.index), change(b.low), change(b.high)) for b in bounds)
-            return Guarded(moved, map_indices(value, change), map_indices(other, change))
+            inside = map_indices(value, change, done)
+            return Guarded(moved, inside, map_indices(other, change, done))
         case _:
             return expr
 

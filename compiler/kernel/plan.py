@@ -52,10 +52,23 @@ class OpenOutput:
 
 @dataclass(frozen=True)
 class Allocate:
-    """Obtain heap memory, once its size is known."""
+    """Obtain heap memory of at least `size` bytes, once that is known.
+
+    Memory that the number stands for already stays where it suffices; otherwise its first `keep`
+    bytes move to the new memory.
+    """
 
     number: int
-    size: Dim  # bytes
+    size: Dim
+    keep: Dim = 0
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Give symbols the values of dims, all at once."""
+
+    symbols: tuple[str, ...]
+    dims: tuple[Dim, ...]
 
 
 @dataclass(frozen=True)
@@ -72,17 +85,16 @@ class Branch:
 class Repeat:
     """Run steps with `counter` = 0, 1, ..., at most `count` times and while `condition` holds.
 
-    count: a dim, or the place of an i64. done: symbol that is bound to the number of rounds.
+    count: a dim, or the place of an i64. Afterwards `counter` is the number of rounds.
     """
 
     counter: str
     count: Dim | Place
     body: tuple[Step, ...]
     condition: Place | None = None
-    done: str = ""
 
 
-Step = Call | Bind | OpenOutput | Allocate | Branch | Repeat
+Step = Call | Bind | OpenOutput | Allocate | Assign | Branch | Repeat
 
 
 @dataclass(frozen=True)

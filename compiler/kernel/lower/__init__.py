@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .group import Lowered, lower_region
-from .maps import INLINE
 from .reductions import REDUCE
 from .scatter import SCATTER
+from .scope import INLINE
 
 __all__ = ["INLINE", "REDUCE", "SCATTER", "Lowered", "lower_region"]

@@ -100,7 +100,7 @@ def _pieces(scope: Scope, node: Node, buffer: Buffer) -> list[Stage]:
     stages = []
     for value in node.inputs:
         axes, index = scope.axes(value.shape)
-        target = (*index[:axis], index[axis] + start, *index[axis + 1 :])  # type: ignore[operator]
+        target = (*index[:axis], index[axis] + start, *index[axis + 1 :])
         store = _store(scope, node.output, buffer, target, scope.element(value, index))
         stages.append(Stage(axes, (), (), (store,)))
         start = start + value.shape[axis]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...ir.dims import Dim, floordiv, product
+from ...errors import InternalError
+from ...ir.dims import Dim, Sym, floordiv, product
 from ...ir.graph import Node
 from ...ir.ops.registry import Trait, all_ops
 from ...ir.types import DType
@@ -11,7 +12,6 @@ from .scope import (
     INLINE,
     Index,
     Scope,
-    _is_dim,
     as_expr,
     broadcast_index,
     delinearise,
@@ -43,7 +43,11 @@ def _transpose(scope: Scope, node: Node, index: Index) -> Expr:
 def _reshape(scope: Scope, node: Node, index: Index) -> Expr:
     source = node.inputs[0]
     position = linear(index, node.output.shape)
-    if source in scope.buffers and not source.type.layout.border and _is_dim(position):
+    if (
+        source in scope.buffers
+        and not source.type.layout.border
+        and isinstance(position, int | Sym)
+    ):
         buffer = scope.buffers[source]
         return scope.load(buffer, source.type.with_shape((product(source.shape),)), (position,))
     mapped = _match_axes(index, node.output.shape, source.shape)
@@ -121,11 +125,9 @@ def _pad(scope: Scope, node: Node, index: Index) -> Expr:
 
 
 def _need_dim(index: Dim | Expr) -> Dim:
-    if not _is_dim(index):
-        from ...errors import InternalError
-
+    if not isinstance(index, int | Sym):
         raise InternalError("a padded tensor is indexed by data; it must lie in memory")
-    return index  # type: ignore[return-value]
+    return index
 
 
 def _int(op: str, *args: Expr) -> Expr:
@@ -214,6 +216,6 @@ def _concat(scope: Scope, node: Node, index: Index) -> Expr:
         pieces.append((Bound(at, start, end), scope.element(value, inner)))
         start = end
     result: Expr = Const(0.0 if node.output.dtype.is_float else 0, node.output.dtype)
-    for bound, value in reversed(pieces):
-        result = Guarded((bound,), value, result)
+    for bound, element in reversed(pieces):
+        result = Guarded((bound,), element, result)
     return result

@@ -127,9 +127,9 @@ def _cumsum(scope: Scope, node: Node, index: Index) -> Reduced:
     body = scope.element(x, (*index[:axis], k, *index[axis + 1 :]))
     exclusive = int(node.attrs["exclusive"])
     if node.attrs["reverse"]:
-        bound = Bound(k, at + exclusive, x.shape[axis])  # type: ignore[operator]
+        bound = Bound(k, at + exclusive, x.shape[axis])
     else:
-        bound = Bound(k, 0, at + 1 - exclusive)  # type: ignore[operator]
+        bound = Bound(k, 0, at + 1 - exclusive)
     zero = Const(0.0 if x.dtype.is_float else 0, x.dtype)
     return Reduced((loop,), Reduction("sum", Guarded((bound,), body, zero)), _same)
 
@@ -162,7 +162,7 @@ def _window(
     for axis, loop in enumerate(loops):
         at = index[1 + axis]
         offset = symbol(loop.name) * attrs["dilations"][axis] - attrs["pads"][axis]
-        spatial.append(at * attrs["strides"][axis] + offset)  # type: ignore[operator]
+        spatial.append(at * attrs["strides"][axis] + offset)
     return loops, spatial
 
 
@@ -182,7 +182,7 @@ def _padded_element(
         padded = low != 0 or not (isinstance(high, int) and high <= 0)
         zero = isinstance(other, Const) and other.value == 0
         if padded and not (covered and zero):
-            bounds.append(Bound(at, 0, size))  # type: ignore[arg-type]
+            bounds.append(Bound(at, 0, size))
     value = scope.element(x, source)
     return Guarded(tuple(bounds), value, other) if bounds else value
 
@@ -211,7 +211,7 @@ def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     c, oc = symbol(channel_loop.name), index[-1]
     channel: Dim = c
     if groups > 1:
-        channel = floordiv(oc, floordiv(w.shape[-1], groups)) * per_group + c  # type: ignore[arg-type]
+        channel = floordiv(oc, floordiv(w.shape[-1], groups)) * per_group + c
     zero = Const(0.0 if dtype.is_float else 0, dtype)
     source = (index[0], *spatial, channel)
     left = _padded_element(scope, node, source, zero, kernel)
@@ -239,17 +239,17 @@ def _conv_transpose(scope: Scope, node: Node, index: Index) -> Reduced:
     out_per_group, channels = (w.shape[1], w.shape[0]) if first else (w.shape[-1], w.shape[-2])
     loops = tuple(scope.axis(size) for size in kernel)
     channel_loop = scope.axis(floordiv(channels, attrs["groups"]))
-    group = floordiv(oc, out_per_group)  # type: ignore[arg-type]
+    group = floordiv(oc, out_per_group)
     c = group * channel_loop.extent + symbol(channel_loop.name)
     taps, spatial, bounds = [], [], []
     for axis, loop in enumerate(loops):
         tap, stride = symbol(loop.name), attrs["strides"][axis]
-        landed = spatial_at[axis] + attrs["pads"][axis] - tap * attrs["dilations"][axis]  # type: ignore[operator]
+        landed = spatial_at[axis] + attrs["pads"][axis] - tap * attrs["dilations"][axis]
         size = x.shape[(2 if first else 1) + axis]
         taps.append(tap)
         spatial.append(floordiv(landed, stride))
         bounds += [Bound(landed, 0, size * stride), Bound(mod(landed, stride), 0, 1)]
-    o = oc - group * out_per_group  # type: ignore[operator]
+    o = oc - group * out_per_group
     source = (index[0], c, *spatial) if first else (index[0], *spatial, c)
     filter_at = (c, o, *taps) if first else (*taps, c, o)
     zero = Const(0.0 if dtype.is_float else 0, dtype)
@@ -296,7 +296,7 @@ def _avg_pool(scope: Scope, node: Node, index: Index) -> Reduced:
             counts.append(size)
             continue
         dilation = attrs["dilations"][axis]
-        start = index[1 + axis] * attrs["strides"][axis] - before  # type: ignore[operator]
+        start = index[1 + axis] * attrs["strides"][axis] - before
         counts.append(_live_taps(start, size, dilation, low, high))
     total = product(counts)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from ...errors import InternalError
-from ...ir.dims import Dim, floordiv, mod, product, symbol
+from ...ir.dims import Dim, Sym, floordiv, mod, product, symbol
 from ...ir.graph import Node, Value
 from ...ir.types import DType, TensorType
 from ..expr import Apply, Buffer, Const, Expr, IndexValue, Load
@@ -59,17 +59,13 @@ def as_expr(index: Dim | Expr) -> Expr:
     """An index as an i64 expression."""
     if isinstance(index, int):
         return Const(index, DType.I64)
-    return index if not _is_dim(index) else IndexValue(index, DType.I64)  # type: ignore[arg-type]
-
-
-def _is_dim(index: Dim | Expr) -> bool:
-    return isinstance(index, int) or hasattr(index, "terms")
+    return IndexValue(index, DType.I64) if isinstance(index, Sym) else index
 
 
 def shift(index: Dim | Expr, factor: Dim, offset: Dim) -> Dim | Expr:
     """index * factor + offset, for an index that may be computed from data."""
-    if _is_dim(index):
-        return index * factor + offset  # type: ignore[operator]
+    if isinstance(index, int | Sym):
+        return index * factor + offset
     result = as_expr(index)
     if factor != 1:
         result = Apply("mul", (result, as_expr(factor)), DType.I64)
@@ -83,8 +79,8 @@ def linear(index: Index, shape: Sequence[Dim]) -> Dim | Expr:
     position: Dim | Expr = 0
     for at, dim in zip(index, shape, strict=True):
         scaled = shift(position, dim, 0)
-        if _is_dim(scaled) and _is_dim(at):
-            position = scaled + at  # type: ignore[operator]
+        if isinstance(scaled, int | Sym) and isinstance(at, int | Sym):
+            position = scaled + at
         else:
             position = Apply("add", (as_expr(scaled), as_expr(at)), DType.I64)
     return position
@@ -95,10 +91,10 @@ def delinearise(position: Dim | Expr, shape: Sequence[Dim]) -> Index:
     out: list[Dim | Expr] = []
     for axis, dim in enumerate(shape):
         inner = product(shape[axis + 1 :])
-        if _is_dim(position):
-            at: Dim | Expr = floordiv(position, inner)  # type: ignore[arg-type]
-            if axis:
-                at = mod(at, dim)  # type: ignore[arg-type]
+        at: Dim | Expr
+        if isinstance(position, int | Sym):
+            quotient = floordiv(position, inner)
+            at = mod(quotient, dim) if axis else quotient
         else:
             at = Apply("div", (as_expr(position), as_expr(inner)), DType.I64)
             if axis:
@@ -157,8 +153,8 @@ class Scope:
         strides, offset = strides_of(type_)
         dynamic: list[tuple[Expr, Dim]] = []
         for at, stride in zip(index, strides, strict=True):
-            if _is_dim(at):
-                offset = offset + at * stride  # type: ignore[operator]
+            if isinstance(at, int | Sym):
+                offset = offset + at * stride
             else:
                 dynamic.append((as_expr(at), stride))
         return offset, tuple(dynamic)
