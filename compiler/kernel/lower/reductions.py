@@ -118,8 +118,11 @@ def _arg(scope: Scope, node: Node, index: Index) -> Reduced:
     return Reduced(loops, Reduction(node.op, scope.element(x, source), last), _same)
 
 
-@reduces("cumsum")
-def _cumsum(scope: Scope, node: Node, index: Index) -> Reduced:
+CUMULATIVE = {"cumsum": ("sum", 0), "cumprod": ("prod", 1)}
+
+
+@reduces(*CUMULATIVE)
+def _cumulative(scope: Scope, node: Node, index: Index) -> Reduced:
     x = node.inputs[0]
     axis = node.attrs["axis"] % x.type.rank
     loop = scope.axis(x.shape[axis])
@@ -130,8 +133,9 @@ def _cumsum(scope: Scope, node: Node, index: Index) -> Reduced:
         bound = Bound(k, at + exclusive, x.shape[axis])
     else:
         bound = Bound(k, 0, at + 1 - exclusive)
-    zero = Const(0.0 if x.dtype.is_float else 0, x.dtype)
-    return Reduced((loop,), Reduction("sum", Guarded((bound,), body, zero)), _same)
+    kind, start = CUMULATIVE[node.op]
+    neutral = Const(float(start) if x.dtype.is_float else start, x.dtype)
+    return Reduced((loop,), Reduction(kind, Guarded((bound,), body, neutral)), _same)
 
 
 @reduces("matmul")
