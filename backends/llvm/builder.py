@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -15,11 +15,11 @@ I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32, F64, VOID = ir.FloatType(), ir.DoubleType(), ir.VoidType()
 POINTER = ir.PointerType()
 
-Int = int | ir.Value  # an i64 that is known now, or at run time
+Int: TypeAlias = int | ir.Value  # an i64 that is known now, or at run time
 CONTRACT = ("contract",)
 
 
-class BFloatType(ir.types._BaseFloatType):
+class BFloatType(ir.types._BaseFloatType):  # type: ignore[misc]
     """LLVM's bfloat, which llvmlite does not name."""
 
     null = "0.0"
