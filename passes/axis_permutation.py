@@ -228,11 +228,14 @@ def _equal_prefixes(old: Shape, new: Shape, left: Perm, right: Perm) -> Iterator
                 yield a, b
 
 
-_SAME_RANK = frozenset({"concat", "slice", "pad", "softmax", "cumsum", "matmul", "layer_norm"})
+_SAME_RANK = frozenset(
+    {"concat", "slice", "pad", "softmax", "cumsum", "cumprod", "matmul", "layer_norm"}
+)
 _CARRY: dict[str, Callable[[Node, Perm], Carried | None]] = {
     "concat": _axis,
     "softmax": _axis,
     "cumsum": _axis,
+    "cumprod": _axis,
     "slice": _slice,
     "pad": _pad,
     "gather": _gather,

@@ -85,15 +85,18 @@ class Region:
             for node in self._neighbours(value):
                 if node in self.carried or node in self._rejected:
                     continue
-                carried = self._fit(node)
+                perm = self._main_perm(node)
+                if perm is None:
+                    continue
+                carried = self._fit(node, perm)
                 if carried is None:
                     self._rejected.add(node)
                     continue
                 self.carried[node] = carried
                 self._put(node.output, carried.output, waiting)
-                for operand, perm in zip(node.inputs, carried.inputs, strict=True):
-                    if perm is not None and operand.type.rank == len(perm):
-                        self._put(operand, perm, waiting)
+                for operand, taken in zip(node.inputs, carried.inputs, strict=True):
+                    if taken is not None and operand.type.rank == len(taken):
+                        self._put(operand, taken, waiting)
 
     def _put(self, value: Value, perm: Perm, waiting: deque[Value]) -> None:
         known = value in self.perms or value not in self.around.local
@@ -109,10 +112,9 @@ class Region:
             if len(node.outputs) == 1 and node not in self.windows and node.op != "transpose"
         ]
 
-    def _fit(self, node: Node) -> Carried | None:
+    def _fit(self, node: Node, perm: Perm) -> Carried | None:
         """How the node goes with the permutations that its values have, if it does."""
-        perm = self._main_perm(node)
-        carried = carry(node, perm) if perm is not None else None
+        carried = carry(node, perm)
         if carried is None:
             return None
         pairs = [*zip(node.inputs, carried.inputs, strict=True), (node.output, carried.output)]
@@ -127,6 +129,7 @@ class Region:
         return carried
 
     def _main_perm(self, node: Node) -> Perm | None:
+        """The permutation for `carry`, None while the region says nothing of it."""
         output = self.perms.get(node.output)
         if has_trait(node, Trait.POINTWISE):
             rank = node.output.type.rank

@@ -63,8 +63,7 @@ def check(before: str, after: str, *passes: Pass | Fixpoint) -> None:
     graph = rewritten(before, *passes)
     expected = parse_graph(after)
     if not structurally_equal(graph, expected):
-        assert print_graph(graph) == print_graph(expected)
-        raise AssertionError("the graphs differ in constant data")
+        raise AssertionError(f"{print_graph(graph)}\nis not\n\n{print_graph(expected)}")
     assert not run_passes(graph, passes)
 
 
