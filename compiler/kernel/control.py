@@ -198,7 +198,8 @@ class _Loop:
 
     def result_dims(self) -> tuple[list[str], list[Dim]]:
         """Symbols of stacked results that only the region knows, and what they are there."""
-        names, dims = [], []
+        names: list[str] = []
+        dims: list[Dim] = []
         outputs = self.node.outputs[self.carried :]
         for outer, inner in zip(outputs, self.results, strict=True):
             for bound, dim in zip(outer.shape[1:], inner.shape, strict=True):

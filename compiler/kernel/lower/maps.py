@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...errors import InternalError
 from ...ir.dims import Dim, Sym, floordiv, product
 from ...ir.graph import Node
 from ...ir.ops.registry import Trait, all_ops
@@ -12,6 +11,7 @@ from .scope import (
     INLINE,
     Index,
     Scope,
+    as_dim,
     as_expr,
     broadcast_index,
     delinearise,
@@ -114,7 +114,7 @@ def _pad(scope: Scope, node: Node, index: Index) -> Expr:
         if before != after or pads[axis] != 0
     ]
     if mode == "constant":
-        bounds = tuple(Bound(_need_dim(moved[axis]), 0, source.shape[axis]) for axis in grown)
+        bounds = tuple(Bound(as_dim(moved[axis]), 0, source.shape[axis]) for axis in grown)
         fill: Expr = Const(0.0 if source.dtype.is_float else 0, source.dtype)
         if len(node.inputs) > 1:
             fill = scope.element(node.inputs[1], ())
@@ -122,12 +122,6 @@ def _pad(scope: Scope, node: Node, index: Index) -> Expr:
     for axis in grown:
         moved[axis] = _outside(mode, as_expr(moved[axis]), source.shape[axis])
     return scope.element(source, tuple(moved))
-
-
-def _need_dim(index: Dim | Expr) -> Dim:
-    if not isinstance(index, int | Sym):
-        raise InternalError("a padded tensor is indexed by data; it must lie in memory")
-    return index
 
 
 def _int(op: str, *args: Expr) -> Expr:
@@ -207,7 +201,7 @@ def _dims(scope: Scope, node: Node, index: Index) -> Expr:
 @inline("concat")
 def _concat(scope: Scope, node: Node, index: Index) -> Expr:
     axis = node.attrs["axis"] % len(index)
-    at = _need_dim(index[axis])
+    at = as_dim(index[axis])
     start: Dim = 0
     pieces: list[tuple[Bound, Expr]] = []
     for value in node.inputs:

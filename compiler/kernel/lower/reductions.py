@@ -11,7 +11,7 @@ from ...ir.graph import Node, Value
 from ...ir.types import DType
 from ..expr import Acc, Apply, Bound, Const, Expr, Guarded, IndexValue
 from ..kernel import Axis, Reduction
-from .scope import Index, Scope, broadcast_index
+from .scope import Index, Scope, as_dim, broadcast_index
 
 Finish = Callable[[Expr], Expr]
 
@@ -186,7 +186,7 @@ def _padded_element(
         padded = low != 0 or not (isinstance(high, int) and high <= 0)
         zero = isinstance(other, Const) and other.value == 0
         if padded and not (covered and zero):
-            bounds.append(Bound(at, 0, size))
+            bounds.append(Bound(as_dim(at), 0, size))
     value = scope.element(x, source)
     return Guarded(tuple(bounds), value, other) if bounds else value
 
@@ -215,7 +215,7 @@ def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     c, oc = symbol(channel_loop.name), index[-1]
     channel: Dim = c
     if groups > 1:
-        channel = floordiv(oc, floordiv(w.shape[-1], groups)) * per_group + c
+        channel = floordiv(as_dim(oc), floordiv(w.shape[-1], groups)) * per_group + c
     zero = Const(0.0 if dtype.is_float else 0, dtype)
     source = (index[0], *spatial, channel)
     left = _padded_element(scope, node, source, zero, kernel)
@@ -243,7 +243,7 @@ def _conv_transpose(scope: Scope, node: Node, index: Index) -> Reduced:
     out_per_group, channels = (w.shape[1], w.shape[0]) if first else (w.shape[-1], w.shape[-2])
     loops = tuple(scope.axis(size) for size in kernel)
     channel_loop = scope.axis(floordiv(channels, attrs["groups"]))
-    group = floordiv(oc, out_per_group)
+    group = floordiv(as_dim(oc), out_per_group)
     c = group * channel_loop.extent + symbol(channel_loop.name)
     taps, spatial, bounds = [], [], []
     for axis, loop in enumerate(loops):

@@ -62,6 +62,13 @@ def as_expr(index: Dim | Expr) -> Expr:
     return IndexValue(index, DType.I64) if isinstance(index, Sym) else index
 
 
+def as_dim(index: Dim | Expr) -> Dim:
+    """An index that has to be known from axes and dims alone. Raises InternalError otherwise."""
+    if not isinstance(index, int | Sym):
+        raise InternalError("a tensor of which only parts are stored is indexed by data")
+    return index
+
+
 def shift(index: Dim | Expr, factor: Dim, offset: Dim) -> Dim | Expr:
     """index * factor + offset, for an index that may be computed from data."""
     if isinstance(index, int | Sym):
