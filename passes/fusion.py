@@ -9,13 +9,16 @@ move elements are copied into every group that reads them, as index maps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.ir.types import Layout
-from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
-from ..compiler.kernel.lower.reductions import overhangs
+from ..compiler.kernel.external import reads_memory
+from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER, winograd_choice
+from ..compiler.kernel.lower.reductions import CUMULATIVE, overhangs
+from ..compiler.kernel.lower.winograd import reach
 
 ROW_REDUCTIONS = Trait.REDUCTION
 MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
@@ -89,7 +92,7 @@ class _Fuser:
     def _start(self, anchor: Node) -> None:
         group = _Group([anchor])
         self.group_of[anchor] = group
-        if self.epilogues and not anchor.op.startswith("arg") and anchor.op != "cumsum":
+        if self.epilogues and not anchor.op.startswith("arg") and anchor.op not in CUMULATIVE:
             self._grow(group, anchor)
             if anchor.op in REDUCE and has_trait(anchor, Trait.REDUCTION):
                 self._absorb_producers(group, anchor)
@@ -150,7 +153,9 @@ class _Fuser:
         full = anchor.inputs[0].shape
         if _is_pointwise(node):
             return node.output.shape in (full, shape)
-        return _row_axes(node) == rows and node.inputs[0].shape == full and node.op != "cumsum"
+        return (
+            _row_axes(node) == rows and node.inputs[0].shape == full and node.op not in CUMULATIVE
+        )
 
     def _absorb_producers(self, group: _Group, anchor: Node) -> None:
         """Pull pointwise producers that only this group reads in front of its reductions."""
@@ -177,7 +182,7 @@ class _Fuser:
             if node.op == "reshape" and not self._needs_copy(node):
                 continue  # an alias, if it is needed in memory at all
             users = self.users.get(node.output, [])
-            outside = [user for user in users if user.regions or user.op == "read_dims"]
+            outside = [user for user in users if user.regions or reads_memory(user)]
             if node.output in self.escapes or outside or self._needs_memory(node, users):
                 self.group_of[node] = _Group([node])
 
@@ -195,6 +200,8 @@ class _Fuser:
 
     def _needs_memory(self, node: Node, users: list[Node]) -> bool:
         for user in users:
+            if reads_memory(user):
+                return True
             if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, user):
                 return True
             if has_trait(user, Trait.POOLING) and node.op != "reshape":
@@ -239,7 +246,7 @@ class _Fuser:
             return False
         users = self.users.get(node.output, [])
         return node.output in self.escapes or any(
-            user.regions or user.op == "read_dims" or (
+            user.regions or reads_memory(user) or (
                 user not in self.group_of and user.op == "reshape" and self._is_alias(user)
             )
             for user in users
@@ -347,7 +354,12 @@ def _set_borders(graph: Graph) -> None:
         for outer, inner in zip(node.inputs, region.inputs, strict=True):
             for conv in region.nodes:
                 if conv.op == "conv" and conv.inputs[0] is inner:
-                    _want(outer, conv, wanted, refused)
+                    _want(outer, conv, wanted)
+        chosen = winograd_choice(node)
+        if chosen is not None:
+            conv, tile = chosen
+            source = node.inputs[region.inputs.index(conv.inputs[0])]
+            _widen(wanted[source], reach(conv, tile))
     for value, border in wanted.items():
         producer = made_here.get(value)
         if producer is None or value in refused or not any(a or b for a, b in border):
@@ -365,12 +377,15 @@ def _set_borders(graph: Graph) -> None:
                         copy.type = copy.type.with_layout(layout)
 
 
-def _want(
-    value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]], refused: set[Value]
-) -> None:
+def _want(value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]]) -> None:
     border = wanted.setdefault(value, [(0, 0)] * value.type.rank)
-    for axis, (low, high) in enumerate(overhangs(conv), start=1):
-        if not isinstance(high, int) or max(low, high) > MAX_BORDER:
-            continue
-        before, after = border[axis]
-        border[axis] = (max(before, low), max(after, high, 0))
+    known = [(low, high if isinstance(high, int) else -1) for low, high in overhangs(conv)]
+    _widen(border, [side if side[1] >= 0 else (0, 0) for side in known])
+
+
+def _widen(border: list[tuple[int, int]], needed: Sequence[tuple[int, int]]) -> None:
+    """Grow a border, spatial axis by spatial axis, unless it would become too wide."""
+    for axis, (low, high) in enumerate(needed, start=1):
+        if max(low, high) <= MAX_BORDER:
+            before, after = border[axis]
+            border[axis] = (max(before, low), max(after, high))

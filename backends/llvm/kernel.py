@@ -1,7 +1,8 @@
 """Emission of a kernel as one function.
 
-Signature: (pointer of every buffer..., i64 of every symbolic dim..., i64 begin, i64 end); the last
-two select a range of the parallel loops' iterations, so that threads can share a call.
+Signature: (pointer of every buffer..., i64 of every symbolic dim..., pointer to scratch memory
+where the kernel needs it, i64 begin, i64 end); the last two select a range of the parallel loops'
+iterations, so that threads can share a call.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from .stage import StageEmitter
 DUMMY_BYTES = 512  # covers the widest vector load
 
 
-def declare_kernel(module: ir.Module, name: str, kernel: Kernel) -> ir.Function:
-    """The function's declaration."""
-    arguments = [POINTER] * len(kernel.params) + [I64] * (len(kernel.symbols) + 2)
+def declare_kernel(
+    module: ir.Module, name: str, kernel: Kernel, aliased: frozenset[str] = frozenset()
+) -> ir.Function:
+    """The function's declaration. aliased: parameters that some call gives the same memory."""
+    scratch = [POINTER] if kernel.scratch_bytes else []
+    symbols = [I64] * len(kernel.symbols)
+    arguments = [POINTER] * len(kernel.params) + symbols + scratch + [I64, I64]
     function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
     for argument, buffer in zip(function.args, kernel.params, strict=False):
         argument.name = buffer.name
-        if buffer in kernel.params[len(kernel.params) - kernel.outputs :]:
+        written = buffer in kernel.params[len(kernel.params) - kernel.outputs :]
+        if (written or aliased) and buffer.name not in aliased:
             argument.add_attribute("noalias")
     return function
 
@@ -55,9 +61,15 @@ def _outer(kernel: Kernel, schedule: Schedule) -> list[tuple[str, int]]:
     return [(name, tile.get(name, 1)) for name in own.order[: schedule.parallel]]
 
 
-def emit_kernel(module: ir.Module, name: str, kernel: Kernel, schedule: Schedule) -> ir.Function:
+def emit_kernel(
+    module: ir.Module,
+    name: str,
+    kernel: Kernel,
+    schedule: Schedule,
+    aliased: frozenset[str] = frozenset(),
+) -> ir.Function:
     """Define the kernel's function in the module."""
-    function = declare_kernel(module, name, kernel)
+    function = declare_kernel(module, name, kernel, aliased)
     e = Emitter(module, function)
     count = len(kernel.params)
     buffers = {b.name: a for b, a in zip(kernel.params, function.args, strict=False)}
@@ -67,7 +79,11 @@ def emit_kernel(module: ir.Module, name: str, kernel: Kernel, schedule: Schedule
     for stage in kernel.stages:
         for store in stage.stores:
             local = store.buffer.local
-            if local is not None and store.buffer.name not in buffers:
+            if local is not None and store.buffer.name in kernel.scratch:
+                at = e.i64(kernel.scratch[store.buffer.name])
+                where = e.b.gep(function.args[-3], [at], source_etype=I8)
+                buffers[store.buffer.name] = where
+            elif local is not None and store.buffer.name not in buffers:
                 slot = e.local(memory_type(store.buffer.dtype), local)
                 buffers[store.buffer.name] = slot
     body = e.function.append_basic_block("body")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
@@ -9,6 +10,7 @@ from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
 from ...compiler.ir.dims import Dim, symbols_of
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.external import EXTERNAL
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan import Plan
@@ -39,7 +41,8 @@ def compile_cpu(
         final = (Decompose(), *SIMPLIFY, Fusion(epilogues=level > 0), DeadCodeElimination())
         run_passes(graph, final, dump_after=options.dump_after)
     with stages.stage("kernels"):
-        plan = Planner(graph, lambda kernel: schedule(kernel, target, level)).build()
+        choose = partial(schedule, target=target, level=level)
+        plan = Planner(graph, choose, winograd=level >= 2).build()
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
     code = generate_code(plan, target, options, stages)
@@ -97,13 +100,13 @@ def write_weights(plan: Plan, path: Path) -> Path:
             data = weight.value.data
             assert data is not None
             packed = weight.packing.apply(data) if weight.packing else data
-            file.write(memoryview(packed.reshape(-1).view("u1")) if packed.size else b"")
+            file.write(packed.reshape(-1).view("u1").data if packed.size else b"")
     return path
 
 
 def supports(node: Node, target: Target) -> str | None:
     """Why a node cannot be compiled for a CPU, or None when it can."""
-    known = node.op in INLINE or node.op in REDUCE or node.op in SCATTER
+    known = node.op in INLINE or node.op in REDUCE or node.op in SCATTER or node.op in EXTERNAL
     if known or node.op in _STRUCTURAL or has_trait(node, Trait.CONTROL):
         return None
     return f"the operator '{node.op}' has no kernel for {target.name}"

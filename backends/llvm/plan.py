@@ -14,6 +14,7 @@ from ...compiler.kernel.plan import (
     Bind,
     Branch,
     Call,
+    External,
     OpenOutput,
     Place,
     Plan,
@@ -36,7 +37,9 @@ class PlanEmitter:
     def __init__(self, module: ir.Module, plan: Plan, symbol: str) -> None:
         self.module = module
         self.plan = plan
-        self.kernels = [emit_kernel(module, k.symbol, k.kernel, k.schedule) for k in plan.kernels]
+        self.kernels = [
+            emit_kernel(module, k.symbol, k.kernel, k.schedule, k.aliased) for k in plan.kernels
+        ]
         for function in self.kernels:
             function.linkage = "internal"
             function.attributes.add("noinline")
@@ -68,9 +71,12 @@ class PlanEmitter:
         self.weights = self._field(WEIGHTS, POINTER)
         self.threads = self._field(THREADS, I64)
         self.arena: ir.Value | None = None
-        if self.plan.arena:
-            size = e.i64(self._dim(self.plan.arena_bytes))
+        scratch = max((k.kernel.scratch_bytes for k in self.plan.kernels), default=0)
+        if self.plan.arena or scratch:
+            tensors = self._dim(self.plan.arena_bytes)
+            size = e.i64(e.add(tensors, e.mul(self.threads, scratch)))
             self.arena = self._checked(e.call("ts_rt_arena", POINTER, [frame, size]))
+            self.scratch = e.b.gep(self.arena, [e.i64(tensors)], source_etype=I8)
         self._steps(self.plan.steps)
         e.b.ret(ir.Constant(I32, 0))
         e.b.position_at_end(self.failed)
@@ -135,6 +141,8 @@ class PlanEmitter:
                     for number, name in enumerate(names):
                         address = self.e.b.gep(pointer, [self.e.i64(number)], source_etype=I64)
                         self._set(name, self.e.b.load(address, typ=I64))
+                case External():
+                    self._external(step)
                 case OpenOutput(number=number):
                     self._open(number)
                 case Allocate():
@@ -170,6 +178,21 @@ class PlanEmitter:
             e.b.store(memory, slot)
             e.b.store(size, held_slot)
 
+    def _external(self, step: External) -> None:
+        e = self.e
+        pointers = e.local(POINTER, len(step.places), align=8)
+        numbers = e.local(I64, max(1, len(step.arguments)), align=8)
+        for position, place in enumerate(step.places):
+            slot = e.b.gep(pointers, [e.i64(position)], source_etype=POINTER)
+            e.b.store(self._pointer(place), slot)
+        for position, dim in enumerate(step.arguments):
+            slot = e.b.gep(numbers, [e.i64(position)], source_etype=I64)
+            e.b.store(e.i64(self._dim(dim)), slot)
+        status = e.call(step.function, I32, [self.function.args[0], pointers, numbers])
+        following = self.function.append_basic_block("next")
+        e.b.cbranch(e.b.icmp_signed("==", status, ir.Constant(I32, 0)), following, self.failed)
+        e.b.position_at_end(following)
+
     def _open(self, number: int) -> None:
         e, shape = self.e, self.plan.outputs[number].shape
         dims = e.local(I64, max(1, len(shape)), align=8)
@@ -187,7 +210,8 @@ class PlanEmitter:
         env = self._env(set(kernel.symbols))
         symbols = [e.i64(env[name]) for name in kernel.symbols]
         count = e.i64(parallel_count(e, kernel, planned.schedule, env))
-        direct = [*pointers, *symbols, e.i64(0), count]
+        scratch = [self.scratch] if kernel.scratch_bytes else []
+        direct = [*pointers, *symbols, *scratch, e.i64(0), count]
         if not self._worth_threads(planned):
             e.b.call(function, direct)
             return
@@ -213,6 +237,8 @@ class PlanEmitter:
         """Share the kernel's parallel iterations among the threads."""
         e = self.e
         values = pointers + symbols
+        if self.plan.kernels[number].kernel.scratch_bytes:
+            values = [*values, self.scratch, self.threads, count]
         args = e.local(I64, len(values), align=8)
         for position, value in enumerate(values):
             e.b.store(value, e.b.gep(args, [e.i64(position)], source_etype=I64))
@@ -232,6 +258,9 @@ class PlanEmitter:
         for position in range(pointers + symbols):
             address = b.gep(args, [ir.Constant(I64, position)], source_etype=I64)
             values.append(b.load(address, typ=POINTER if position < pointers else I64))
+        size = self.plan.kernels[number].kernel.scratch_bytes
+        if size:
+            values.append(_scratch_slice(b, args, pointers + symbols, begin, size))
         b.call(self.kernels[number], [*values, begin, end])
         b.ret_void()
         self.wrappers[number] = function
@@ -276,6 +305,28 @@ class PlanEmitter:
         self._set(step.counter, e.add(now, 1))
         e.b.branch(header)
         e.b.position_at_end(after)
+
+
+def _scratch_slice(
+    b: ir.IRBuilder, args: ir.Value, position: int, begin: ir.Value, size: int
+) -> ir.Value:
+    """The scratch memory of the thread whose slice of the iterations starts at `begin`.
+
+    args[position:] are the scratch memory, the number of threads and that of iterations; the
+    first `count % threads` slices are longer by one, as runtime/pool.c cuts them.
+    """
+    base, threads, count = (
+        b.load(b.gep(args, [ir.Constant(I64, position + i)], source_etype=I64), typ=type_)
+        for i, type_ in enumerate((POINTER, I64, I64))
+    )
+    share, extra = b.udiv(count, threads), b.urem(count, threads)
+    longer = b.add(share, ir.Constant(I64, 1))
+    in_long = b.mul(extra, longer)
+    nonzero = b.select(b.icmp_unsigned("==", share, ir.Constant(I64, 0)), longer, share)
+    late = b.add(extra, b.udiv(b.sub(begin, in_long), nonzero))
+    early = b.udiv(begin, longer)
+    thread = b.select(b.icmp_unsigned("<", begin, in_long), early, late)
+    return b.gep(base, [b.mul(thread, ir.Constant(I64, size))], source_etype=I8)
 
 
 def emit_plan(module: ir.Module, plan: Plan, symbol: str) -> None:

@@ -178,13 +178,19 @@ class StageEmitter:
         e, shape = self.e, tile.shape
         address = None if store.dynamic else tile.split(store.buffer, store.offset)
         dtype = store.buffer.dtype
+        wide = bool(shape.vector) and shape.lanes > 1
         for slot in shape.slots():
-            wide = bool(shape.vector) and shape.lanes > 1
             value = tile.vector_value(store.value, slot) if wide else tile.value(store.value, slot)
-            mask = shape.mask_of(slot[1])
+            allowed, lanes = tile.tests(store.bounds, slot)
+            if allowed is False:
+                continue
+            mask = tile.both(shape.mask_of(slot[1]), lanes)
             if address is not None and (not wide or address.vector == 1):
-                e.store(value, tile.point(address, dtype, slot), dtype, mask)
+                pointer = tile.point(address, dtype, slot)
+                e.store(value, self._allowed(pointer, allowed), dtype, mask)
             elif wide:
+                if allowed is not True:
+                    mask = tile.both(mask, e.splat(allowed, shape.lanes))
                 pointers = tile.lane_pointers(store.buffer, store.offset, store.dynamic, slot)
                 e.scatter(value, pointers, dtype, mask)
             else:
@@ -193,4 +199,11 @@ class StageEmitter:
                 for index, stride in store.dynamic:
                     moved = scalar.cast(e, tile.value(index, slot), index.dtype, DType.I64)
                     offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
-                e.store(value, e.pointer(self.buffers[store.buffer.name], offset, dtype), dtype)
+                pointer = e.pointer(self.buffers[store.buffer.name], offset, dtype)
+                e.store(value, self._allowed(pointer, allowed), dtype)
+
+    def _allowed(self, pointer: ir.Value, allowed: ir.Value | bool) -> ir.Value:
+        """The pointer, or memory that nobody reads where the store's bounds do not hold."""
+        if isinstance(allowed, bool):
+            return pointer
+        return self.e.b.select(allowed, pointer, self.dummy)

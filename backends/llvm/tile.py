@@ -278,15 +278,15 @@ class Tile:
 
     def _guarded(self, expression: ex.Guarded, slot: Slot) -> ir.Value:
         e, outer = self.e, self.guard
-        scalar_test, lane_test = self._tests(expression.bounds, slot)
+        scalar_test, lane_test = self.tests(expression.bounds, slot)
         if scalar_test is False:
             return self.value(expression.other, slot)
         tests = [t for t in (scalar_test, lane_test) if isinstance(t, ir.Value)]
         if not tests:
             return self.value(expression.value, slot)
         self.guard = Guard(
-            self._both(outer.scalar, scalar_test if isinstance(scalar_test, ir.Value) else None),
-            self._both(outer.lanes, lane_test),
+            self.both(outer.scalar, scalar_test if isinstance(scalar_test, ir.Value) else None),
+            self.both(outer.lanes, lane_test),
             (*outer.key, id(expression), *slot),
         )
         inside = self.value(expression.value, slot)
@@ -303,12 +303,13 @@ class Tile:
             inside = e.b.select(test, inside, other)
         return inside
 
-    def _both(self, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
+    def both(self, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
+        """The conjunction of two conditions; None holds always."""
         if a is None or b is None:
             return a if b is None else b
         return self.e.b.and_(a, b)
 
-    def _tests(
+    def tests(
         self, bounds: tuple[ex.Bound, ...], slot: Slot
     ) -> tuple[ir.Value | bool, ir.Value | None]:
         """The conjunction of bounds: its scalar part (False when known false) and lane part."""
@@ -327,7 +328,7 @@ class Tile:
                 test = e.b.and_(
                     e.b.icmp_signed(">=", index, low), e.b.icmp_signed("<", index, high)
                 )
-                lane_test = self._both(lane_test, test)
+                lane_test = self.both(lane_test, test)
                 continue
             i, lo, hi = (index_value(e, d, env) for d in (bound.index, bound.low, bound.high))
             if isinstance(i, int) and isinstance(lo, int) and isinstance(hi, int):

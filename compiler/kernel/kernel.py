@@ -13,7 +13,9 @@ from typing import Any
 
 from ..ir.dims import Dim, product, symbols_of
 from . import expr as ex
-from .expr import Buffer, Expr
+from .expr import Bound, Buffer, Expr
+
+MAX_STACK_BYTES = 64 << 10  # a larger local buffer lies in scratch memory
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Store:
-    """buffer[offset + sum(expr * stride)] = value."""
+    """buffer[offset + sum(expr * stride)] = value, where all bounds hold."""
 
     buffer: Buffer
     offset: Dim
     value: Expr
     dynamic: tuple[tuple[Expr, Dim], ...] = ()
+    bounds: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,19 @@ class Stage:
 
     def map_indices(self, change: Callable[[Dim], Dim]) -> Stage:
         """The stage with `change` applied to every index expression."""
-        reductions = tuple(replace(r, body=ex.map_indices(r.body, change)) for r in self.reductions)
+        done: dict[int, Expr] = {}
+
+        def moved(expression: Expr) -> Expr:
+            return ex.map_indices(expression, change, done)
+
+        reductions = tuple(replace(r, body=moved(r.body)) for r in self.reductions)
         stores = tuple(
             Store(
                 s.buffer,
                 change(s.offset),
-                ex.map_indices(s.value, change),
-                tuple((ex.map_indices(i, change), change(stride)) for i, stride in s.dynamic),
+                moved(s.value),
+                tuple((moved(i), change(stride)) for i, stride in s.dynamic),
+                tuple(Bound(change(b.index), change(b.low), change(b.high)) for b in s.bounds),
             )
             for s in self.stores
         )
@@ -87,6 +96,8 @@ class Stage:
             yield store.offset
             for _, stride in store.dynamic:
                 yield stride
+            for bound in store.bounds:
+                yield from (bound.index, bound.low, bound.high)
 
     def points(self) -> Dim:
         """Evaluations of the reduction bodies (or of the stores where there are none)."""
@@ -119,6 +130,31 @@ class Kernel:
             for index in stage.all_indices():
                 names |= symbols_of(index)
         return tuple(sorted(name for name in names if not name.startswith("$")))
+
+    @property
+    def scratch(self) -> dict[str, int]:
+        """Offsets, in bytes, of the local buffers that are too large for the stack."""
+        offsets: dict[str, int] = {}
+        end = 0
+        for name, size in self._large_locals().items():
+            offsets[name] = end
+            end += size
+        return offsets
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that each thread running the kernel needs for its large local buffers."""
+        return sum(self._large_locals().values())
+
+    def _large_locals(self) -> dict[str, int]:
+        """Bytes of every large local buffer, rounded up to cache lines."""
+        found: dict[str, int] = {}
+        for stage in self.stages:
+            for store in stage.stores:
+                size = (store.buffer.local or 0) * store.buffer.dtype.bytes
+                if size > MAX_STACK_BYTES:
+                    found[store.buffer.name] = -(-size // 64) * 64
+        return found
 
     def flops(self) -> Dim:
         """Floating-point operations of one call, a multiply-add counted as two."""
@@ -155,7 +191,8 @@ def kernel_text(kernel: Kernel) -> str:
             )
         for store in stage.stores:
             more = "".join(f" + {ex.text(index)}*({stride})" for index, stride in store.dynamic)
+            more += "]" + "".join(f" if {b.low} <= {b.index} < {b.high}" for b in store.bounds)
             local = "" if store.buffer.local is None else f"local {store.buffer.local} "
-            target = f"{local}{store.buffer.name}[{store.offset}{more}]"
+            target = f"{local}{store.buffer.name}[{store.offset}{more}"
             lines.append(f"    {target} = {ex.text(store.value)}")
     return "\n".join(lines)

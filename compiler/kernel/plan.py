@@ -94,7 +94,16 @@ class Repeat:
     condition: Place | None = None
 
 
-Step = Call | Bind | OpenOutput | Allocate | Assign | Branch | Repeat
+@dataclass(frozen=True)
+class External:
+    """Call a function of the runtime with memory and numbers (see external.py)."""
+
+    function: str
+    places: tuple[Place, ...]
+    arguments: tuple[Dim, ...]
+
+
+Step = Call | External | Bind | OpenOutput | Allocate | Assign | Branch | Repeat
 
 
 @dataclass(frozen=True)
@@ -119,11 +128,15 @@ class ArenaBuffer:
 
 @dataclass(frozen=True)
 class PlannedKernel:
-    """A kernel with its schedule. calls: how many steps call it."""
+    """A kernel with its schedule.
+
+    aliased: parameters that may lie in the same memory in some call, outputs among them.
+    """
 
     symbol: str
     kernel: Kernel
     schedule: Schedule
+    aliased: frozenset[str] = frozenset()
 
 
 @dataclass

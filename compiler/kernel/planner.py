@@ -12,8 +12,10 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.ops.registry import make_node
 from ..ir.types import TensorType
 from .expr import Buffer, Const
+from .external import EXTERNAL
+from .in_place import aliased, last_uses, may_share, origin
 from .kernel import Axis, Kernel, Stage, Store, kernel_text
-from .lower import Lowered, lower_region
+from .lower import Lowered, lower_region, winograd_choice
 from .lower.scope import storage_elements, strides_of
 from .memory import assign_offsets
 from .packing import Packing, pack
@@ -23,6 +25,7 @@ from .plan import (
     ArenaBuffer,
     Bind,
     Call,
+    External,
     OpenOutput,
     Place,
     Plan,
@@ -39,8 +42,9 @@ Scheduler = Callable[[Kernel], Schedule]
 class Planner:
     """Builds the plan of one graph. schedule: chooses the schedule of each kernel."""
 
-    def __init__(self, graph: Graph, schedule: Scheduler) -> None:
+    def __init__(self, graph: Graph, schedule: Scheduler, *, winograd: bool = True) -> None:
         self.graph = graph
+        self.winograd = winograd
         self.schedule = schedule
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), _input_symbols(graph))
         self.places: dict[Value, Place] = {}
@@ -77,20 +81,32 @@ class Planner:
         """Append the steps of a graph's nodes."""
         from .control import CONTROL
 
-        for node in graph.nodes:
+        ends = last_uses(graph)
+        made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
+        for position, node in enumerate(graph.nodes):
             self.clock += 1
             if node.op == "fused":
-                self._fused(node, steps)
+                last = {v for v in node.inputs if ends[origin(v)] == position}
+                self._fused(node, {v for v in last if origin(v) in made}, steps)
             elif node.op == "reshape":
                 self.places[node.output] = self.place(node.inputs[0])
             elif node.op == "read_dims":
                 names = tuple(node.attrs["symbols"])
                 steps.append(Bind(names, self.use(node.inputs[0])))
                 self.known.update(names)
+            elif node.op in EXTERNAL:
+                self._external(node, steps)
             elif node.op in CONTROL:
                 CONTROL[node.op](self, node, steps)
             else:
                 raise InternalError(f"'{node.op}' was not fused into a kernel")
+
+    def _external(self, node: Node, steps: list[Step]) -> None:
+        function, arguments = EXTERNAL[node.op]
+        for value in node.outputs:
+            self.reserve(value, steps)
+        places = tuple(self.use(value) for value in (*node.inputs, *node.outputs))
+        steps.append(External(function, places, arguments(node)))
 
     # places --------------------------------------------------------------------------------
 
@@ -129,7 +145,7 @@ class Planner:
 
     def memory(self, type_: TensorType, steps: list[Step]) -> Place:
         """New memory for a tensor."""
-        size = storage_elements(type_) * type_.dtype.bytes
+        size = _bytes(type_)
         if symbols_of(size) <= set(self.plan.symbols):
             self.plan.arena.append(ArenaBuffer(size, self.clock, self.clock))
             return Place("arena", len(self.plan.arena) - 1)
@@ -157,10 +173,12 @@ class Planner:
 
     # kernels -------------------------------------------------------------------------------
 
-    def _fused(self, node: Node, steps: list[Step]) -> None:
+    def _fused(self, node: Node, dying: set[Value], steps: list[Step]) -> None:
+        """Append the call of a fused node; `dying`: operands whose memory it may overwrite."""
         region = node.regions[0]
         try:
-            lowered = lower_region(region)
+            algorithm = winograd_choice(node) if self.winograd else None
+            lowered = lower_region(region, winograd=algorithm)
         except InternalError as error:
             operators = " ".join(inner.op for inner in region.nodes)
             raise InternalError(
@@ -168,19 +186,56 @@ class Planner:
             ) from error
         outer = dict(zip(region.inputs, node.inputs, strict=True))
         outer.update(zip(region.outputs, node.outputs, strict=True))
-        for value in node.outputs:
+        inputs, outputs = ([outer[v] for v in part] for part in (lowered.inputs, lowered.outputs))
+        for value in outputs:
+            place = self._overwritten(lowered.kernel, inputs, outputs, value, dying)
+            if place is not None:
+                self.places[value] = place
+                continue
             place = self.reserve(value, steps)
             if value.type.layout.border:
                 self._zero_border(value.type, place, steps)
-        self.call(
-            lowered, [outer[v] for v in lowered.inputs], [outer[v] for v in lowered.outputs], steps
+        self.call(lowered, inputs, outputs, steps)
+
+    def _overwritten(
+        self,
+        kernel: Kernel,
+        inputs: list[Value],
+        outputs: list[Value],
+        value: Value,
+        dying: set[Value],
+    ) -> Place | None:
+        """The memory of an operand over which the kernel can write an output, if there is any."""
+        if value in self.places or value in self.final:
+            return None
+        taken = {self.places.get(other) for other in outputs}
+        output = kernel.params[len(inputs) + outputs.index(value)].name
+        places = [self.place(operand) for operand in inputs]
+        for operand, place in zip(inputs, places, strict=True):
+            if operand not in dying or place in taken or not self._fits(operand, value, place):
+                continue
+            same = frozenset(
+                buffer.name
+                for buffer, other in zip(kernel.params, places, strict=False)
+                if (other.kind, other.number) == (place.kind, place.number)
+            )
+            if may_share(kernel, same, output):
+                return place
+        return None
+
+    def _fits(self, old: Value, new: Value, place: Place) -> bool:
+        """Whether a value takes up exactly the memory that another has for itself."""
+        size = _bytes(new.type)
+        whole = place.offset == 0 and (
+            place.kind == "arena" and self.plan.arena[place.number].size == size
         )
+        return whole and old.type.layout == new.type.layout and _bytes(old.type) == size
 
     def call(
         self, lowered: Lowered, inputs: list[Value], outputs: list[Value], steps: list[Step]
     ) -> None:
         """Append the call of a kernel; constant operands are packed as its schedule asks."""
-        kernel, schedule, packings = self._schedule(lowered.kernel, inputs)
+        kernel, schedule, packings = self._schedule(lowered, inputs)
         places: list[Place] = []
         for buffer, value in zip(kernel.params, inputs, strict=False):
             packing = packings.get(buffer.name)
@@ -192,15 +247,26 @@ class Planner:
         self._append_call(kernel, schedule, tuple(places), steps)
 
     def _schedule(
-        self, kernel: Kernel, inputs: list[Value]
+        self, lowered: Lowered, inputs: list[Value]
     ) -> tuple[Kernel, Schedule, dict[str, Packing]]:
+        kernel, transforms = lowered.kernel, lowered.transforms
         schedule = self.schedule(kernel)
-        sizes = {
-            buffer.name: int(value.type.elements)  # type: ignore[arg-type]
-            for buffer, value in zip(kernel.params, inputs, strict=False)
-            if value.is_constant and value not in self.places
-        }
+        sizes: dict[str, int] = {}
+        whole: dict[str, Packing] = {}
+        for buffer, value in zip(kernel.params, inputs, strict=False):
+            if not value.is_constant or value in self.places:
+                continue
+            transform = transforms.get(buffer.name)
+            if transform is None:
+                sizes[buffer.name] = int(value.type.elements)  # type: ignore[arg-type]
+                continue
+            columns = value.type.static_shape[-1]
+            whole[buffer.name] = Packing(transform.rows, columns, columns, transform)
+            sizes[buffer.name] = transform.rows * columns
         packed, packings = pack(kernel, schedule, sizes)
+        for name, packing in whole.items():
+            changed = packings.get(name, packing)
+            packings[name] = replace(changed, before=packing.before)
         return packed, schedule, packings
 
     def _append_call(
@@ -213,6 +279,9 @@ class Planner:
             name = f"k{number}_{_label(kernel)}"
             self.plan.kernels.append(PlannedKernel(name, replace(kernel, name=name), schedule))
         self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
+        planned = self.plan.kernels[number]
+        shared = planned.aliased | aliased(kernel, places)
+        self.plan.kernels[number] = replace(planned, aliased=shared)
         steps.append(Call(number, places))
 
     def copy(self, value: Value, target: Place, steps: list[Step]) -> None:
@@ -241,6 +310,10 @@ class Planner:
         """A new symbol name."""
         self.numbers += 1
         return f"{prefix}{self.numbers}"
+
+
+def _bytes(type_: TensorType) -> Dim:
+    return storage_elements(type_) * type_.dtype.bytes
 
 
 def _label(kernel: Kernel) -> str:

@@ -107,7 +107,8 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
         lanes = min(lanes, _power_of_two(axis.extent))
     row = _row_axis(stage, own, vector) if stage.reductions else ""
     if not row:
-        vectors = max(1, min(8 if stage.reductions else 4, -(-extent_of(axis) // lanes)))
+        most = 8 if stage.reductions else max(1, 4 // len(stage.stores))
+        vectors = max(1, min(most, -(-extent_of(axis) // lanes)))
         order = (*(n for n in names if n != vector), vector)
         return StageSchedule(vector, lanes, vectors, order=order, unroll=unroll)
     row_axis = next(a for a in own if a.name == row)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .group import Lowered, lower_region
+from .group import Lowered, lower_region, winograd_choice
 from .reductions import REDUCE
 from .scatter import SCATTER
 from .scope import INLINE
 
-__all__ = ["INLINE", "REDUCE", "SCATTER", "Lowered", "lower_region"]
+__all__ = ["INLINE", "REDUCE", "SCATTER", "Lowered", "lower_region", "winograd_choice"]

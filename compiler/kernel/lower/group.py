@@ -21,6 +21,7 @@ from . import maps as _maps  # noqa: F401  (registers the rules)
 from .reductions import REDUCE, accumulated
 from .scatter import SCATTER
 from .scope import Index, Scope, linear
+from .winograd import FilterTransform, tile_size, winograd_stages
 
 MAX_LOCAL_BYTES = 64 << 10  # a row that is kept on the stack between stages
 RECOMPUTE_COST = 6  # values cheaper than this are computed again instead of kept
@@ -28,15 +29,39 @@ RECOMPUTE_COST = 6  # values cheaper than this are computed again instead of kep
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel and the region values behind its parameters, inputs before outputs."""
+    """A kernel and the region values behind its parameters, inputs before outputs.
+
+    transforms: by parameter name, how a constant is changed before the kernel reads it.
+    """
 
     kernel: Kernel
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    transforms: dict[str, FilterTransform]
 
 
-def lower_region(region: Graph, name: str = "") -> Lowered:
-    """The kernel of a fused region. Raises InternalError for a region that has no loop form."""
+def winograd_choice(node: Node) -> tuple[Node, int] | None:
+    """(convolution of a fused node, output tile) where Winograd is the faster algorithm."""
+    region = node.regions[0]
+    reducers = [inner for inner in region.nodes if inner.op in REDUCE]
+    if len(reducers) != 1 or reducers[0].op != "conv" or not _follows(reducers[0], region):
+        return None
+    conv = reducers[0]
+    operands = dict(zip(region.inputs, node.inputs, strict=True))
+    plain = all(inner.op not in ("reshape", "transpose") for inner in region.nodes)
+    if not plain or conv.inputs[0] not in operands or conv.inputs[1] not in operands:
+        return None
+    m = tile_size(conv) if operands[conv.inputs[1]].is_constant else None
+    return (conv, m) if m else None
+
+
+def lower_region(
+    region: Graph, name: str = "", winograd: tuple[Node, int] | None = None
+) -> Lowered:
+    """The kernel of a fused region. winograd: convolution to compute so, with its output tile.
+
+    Raises InternalError for a region that has no loop form.
+    """
     scope = Scope()
     for position, value in enumerate(region.inputs):
         scope.buffers[value] = Buffer(f"i{position}", value.dtype)
@@ -45,7 +70,13 @@ def lower_region(region: Graph, name: str = "") -> Lowered:
     shared = 0
     special = [node for node in region.nodes if node.op in SCATTER]
     concats = [n for n in region.nodes if n.op == "concat" and n.output in outputs]
-    if special:
+    transforms: dict[str, FilterTransform] = {}
+    if winograd:
+        conv, m = winograd
+        stages, shared = winograd_stages(scope, conv, m, outputs)
+        transform = FilterTransform(m, int(conv.inputs[0].shape[3]))
+        transforms[scope.buffers[conv.inputs[1]].name] = transform
+    elif special:
         stages = SCATTER[special[0].op](scope, special[0], outputs[special[0].output])
     elif not reducers and len(concats) == 1 and len(outputs) == 1:
         stages = _pieces(scope, concats[0], outputs[concats[0].output])
@@ -60,7 +91,7 @@ def lower_region(region: Graph, name: str = "") -> Lowered:
     params = tuple(scope.buffers[v] for v in inputs) + tuple(outputs.values())
     operators = tuple(node.op for node in region.nodes)
     kernel = Kernel(name, params, len(outputs), tuple(stages), shared, operators)
-    return Lowered(simplify(kernel), inputs, tuple(outputs))
+    return Lowered(simplify(kernel), inputs, tuple(outputs), transforms)
 
 
 def _used_buffers(stages: list[Stage]) -> set[str]:

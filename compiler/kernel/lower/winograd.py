@@ -1,0 +1,307 @@
+"""Winograd convolution F(m x m, 3 x 3): fewer multiplications by transforming tiles.
+
+An m x m tile of the output needs an a x a tile of the input, a = m + 2. Both are transformed so
+that the convolution becomes a*a matrix products over the channels (Lavin and Gray 2015,
+arXiv:1509.09308; the matrices are theirs). A kernel works on blocks of tiles whose transformed
+data stay in the second-level cache: transform the inputs, multiply, transform back and store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ir.dims import Dim, floordiv, mod, symbol
+from ...ir.graph import Node, Value
+from ...ir.types import DType
+from ..expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, Load
+from ..kernel import Axis, Reduction, Stage, Store
+from .reductions import REDUCE
+from .scope import Index, Scope
+
+Line = Sequence[Expr]
+Combine = Callable[[Line], list[Expr]]
+
+BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block
+STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
+FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
+
+# G of F(2,3) and F(4,3): weights are transformed as G w G^T
+FILTER_TRANSFORM = {
+    2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+    4: np.array(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    ),
+}
+
+
+@dataclass(frozen=True)
+class FilterTransform:
+    """Weights [3, 3, C, O] become [a*a, C, O], computed in float64 and rounded once.
+
+    channels: C.
+    """
+
+    m: int
+    channels: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix [a*a * C, O]."""
+        return (self.m + 2) ** 2 * self.channels
+
+    def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The transformed weights, [a*a * C, O]."""
+        g = FILTER_TRANSFORM[self.m]
+        outer = np.kron(g, g)  # rows: points (a, b); columns: taps (i, j)
+        wide = outer @ data.reshape(9, -1).astype(np.float64)
+        return wide.astype(data.dtype).reshape(-1, data.shape[-1])
+
+
+def _add(a: Expr, b: Expr) -> Expr:
+    return Apply("add", (a, b), DType.F32)
+
+
+def _sub(a: Expr, b: Expr) -> Expr:
+    return Apply("sub", (a, b), DType.F32)
+
+
+def _times(factor: float, a: Expr) -> Expr:
+    return Apply("mul", (a, Const(factor, DType.F32)), DType.F32)
+
+
+def _input_2(d: Line) -> list[Expr]:
+    return [_sub(d[0], d[2]), _add(d[1], d[2]), _sub(d[2], d[1]), _sub(d[1], d[3])]
+
+
+def _output_2(m: Line) -> list[Expr]:
+    return [_add(_add(m[0], m[1]), m[2]), _sub(_sub(m[1], m[2]), m[3])]
+
+
+def _input_4(d: Line) -> list[Expr]:
+    even_1, odd_1 = _sub(d[4], _times(4, d[2])), _sub(d[3], _times(4, d[1]))
+    even_2, odd_2 = _sub(d[4], d[2]), _times(2, _sub(d[3], d[1]))
+    return [
+        _add(_sub(_times(4, d[0]), _times(5, d[2])), d[4]),
+        _add(even_1, odd_1),
+        _sub(even_1, odd_1),
+        _add(even_2, odd_2),
+        _sub(even_2, odd_2),
+        _add(_sub(_times(4, d[1]), _times(5, d[3])), d[5]),
+    ]
+
+
+def _output_4(m: Line) -> list[Expr]:
+    sum_1, difference_1 = _add(m[1], m[2]), _sub(m[1], m[2])
+    sum_2, difference_2 = _add(m[3], m[4]), _sub(m[3], m[4])
+    return [
+        _add(_add(m[0], sum_1), sum_2),
+        _add(difference_1, _times(2, difference_2)),
+        _add(sum_1, _times(4, sum_2)),
+        _add(_add(difference_1, _times(8, difference_2)), m[5]),
+    ]
+
+
+INPUT_TRANSFORM: dict[int, Combine] = {2: _input_2, 4: _input_4}
+OUTPUT_TRANSFORM: dict[int, Combine] = {2: _output_2, 4: _output_4}
+
+
+def transform(combine: Combine, grid: Sequence[Line]) -> list[list[Expr]]:
+    """A 1-d transform applied to the columns and then to the rows of a grid."""
+    columns = [combine([row[j] for row in grid]) for j in range(len(grid[0]))]
+    size = len(columns[0])
+    return [combine([column[i] for column in columns]) for i in range(size)]
+
+
+def tile_size(conv: Node) -> int | None:
+    """The output tile (2 or 4) with which Winograd is estimated to be fastest; None: direct is."""
+    if conv.op != "conv" or len(conv.inputs[1].shape) != 4:
+        return None
+    x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
+    plain = attrs["strides"] == (1, 1) and attrs["dilations"] == (1, 1) and attrs["groups"] == 1
+    if not plain or w.shape[:2] != (3, 3) or x.dtype is not DType.F32:
+        return None
+    static = x.type.is_static and conv.output.type.is_static and w.type.is_static
+    if not static or attrs["layout"] != "NHWC":
+        return None
+    batch, height, width, outputs = conv.output.type.static_shape
+    channels = x.type.static_shape[3]
+    if min(channels, outputs) < 16 or min(height, width) < 4:
+        return None
+    work = channels * outputs
+    best, best_cycles = None, 0.9 * _overlapped(batch * height * width * 9 * work, 9 * work)
+    for m in (2, 4):
+        points, tiles = (m + 2) ** 2, batch * -(-height // m) * -(-width // m)
+        if tiles < 4:
+            continue
+        cycles = _overlapped(points * max(tiles, 6) * work, points * work)
+        cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
+        if cycles < best_cycles:
+            best, best_cycles = m, cycles
+    return best
+
+
+def _overlapped(multiply_adds: int, weights: int) -> float:
+    """Estimated cycles of a product whose weights are streamed from memory meanwhile."""
+    compute, stream = multiply_adds / FMA_PER_CYCLE, weights * 4 / STREAM_BYTES_PER_CYCLE
+    return max(compute, stream) + 0.3 * min(compute, stream)
+
+
+def reach(conv: Node, m: int) -> list[tuple[int, int]]:
+    """How far the input tiles reach over the input's edges: (before, after) per spatial axis."""
+    pads = conv.attrs["pads"]
+    found = []
+    for axis in (0, 1):
+        tiles = -(-int(conv.output.shape[1 + axis]) // m)
+        after = tiles * m + 2 - pads[axis] - int(conv.inputs[0].shape[1 + axis])
+        found.append((pads[axis], max(after, 0)))
+    return found
+
+
+def block_size(tiles: int, bytes_per_tile: int) -> int:
+    """Tiles per block: the most that the cache holds, evened out over the blocks."""
+    most = max(6, BLOCK_BYTES // bytes_per_tile)
+    blocks = -(-tiles // most)
+    return -(-tiles // blocks)
+
+
+@dataclass
+class _Builder:
+    scope: Scope
+    conv: Node
+    m: int
+
+    def __post_init__(self) -> None:
+        x = self.conv.inputs[0]
+        batch, height, width, self.outputs = self.conv.output.type.static_shape
+        self.channels = x.type.static_shape[3]
+        self.rows, self.columns = -(-height // self.m), -(-width // self.m)
+        self.tiles = batch * self.rows * self.columns
+        self.points = (self.m + 2) ** 2
+        self.block = block_size(self.tiles, self.points * (self.channels + self.outputs) * 4)
+        self.outer = self.scope.axis(-(-self.tiles // self.block))
+        numbers = self.scope.numbers
+        self.inputs_at = Buffer(
+            f"l{next(numbers)}", DType.F32, self.points * self.block * self.channels
+        )
+        self.products_at = Buffer(
+            f"l{next(numbers)}", DType.F32, self.points * self.block * self.outputs
+        )
+
+    def tile(self, at: Axis) -> tuple[Dim, Dim, Dim, Dim]:
+        """(tile number, image, first output row, first output column)."""
+        number = symbol(self.outer.name) * self.block + symbol(at.name)
+        image = floordiv(number, self.rows * self.columns)
+        row = mod(floordiv(number, self.columns), self.rows) * self.m
+        return number, image, row, mod(number, self.columns) * self.m
+
+    def ragged(self, number: Dim) -> tuple[Bound, ...]:
+        """The test that a tile exists, where the last block is not full."""
+        return (Bound(number, 0, self.tiles),) if self.tiles % self.block else ()
+
+    def input_stage(self) -> Stage:
+        """Transform the input tiles of a block: V[point][tile][channel]."""
+        at, channel = self.scope.axis(self.block), self.scope.axis(self.channels)
+        number, image, row, column = self.tile(at)
+        x, pads = self.conv.inputs[0], self.conv.attrs["pads"]
+        c, size = symbol(channel.name), self.m + 2
+        grid: list[list[Expr]] = []
+        for i in range(size):
+            line: list[Expr] = []
+            for j in range(size):
+                index = (image, row + i - pads[0], column + j - pads[1], c)
+                line.append(self._element(x, index, number))
+            grid.append(line)
+        stores = []
+        for i, line in enumerate(transform(INPUT_TRANSFORM[self.m], grid)):
+            for j, value in enumerate(line):
+                point = (i * size + j) * self.block
+                offset = (symbol(at.name) + point) * self.channels + c
+                stores.append(Store(self.inputs_at, offset, value))
+        return Stage((self.outer, at, channel), (), (), tuple(stores))
+
+    def _element(self, x: Value, index: Index, number: Dim) -> Expr:
+        value = self.scope.element(x, index)
+        bounds = list(self.ragged(number))
+        border = x.type.layout.border
+        for axis, (low, high) in enumerate(reach(self.conv, self.m), start=1):
+            covered = border and border[axis][0] >= low and border[axis][1] >= high
+            if not covered and (low or high):
+                bounds.append(Bound(index[axis], 0, x.shape[axis]))  # type: ignore[arg-type]
+        return Guarded(tuple(bounds), value, Const(0.0, DType.F32)) if bounds else value
+
+    def product_stage(self, weights: Buffer) -> Stage:
+        """Multiply by the transformed weights: M[point][tile][output]."""
+        point, at = self.scope.axis(self.points), self.scope.axis(self.block)
+        output, channel = self.scope.axis(self.outputs), self.scope.axis(self.channels)
+        p, t, o, c = (symbol(axis.name) for axis in (point, at, output, channel))
+        left = Load(self.inputs_at, (p * self.block + t) * self.channels + c)
+        right = Load(weights, (p * self.channels + c) * self.outputs + o)
+        body = Apply("mul", (left, right), DType.F32)
+        offset = (p * self.block + t) * self.outputs + o
+        store = Store(self.products_at, offset, Acc(0, DType.F32))
+        return Stage(
+            (self.outer, point, at, output), (channel,), (Reduction("sum", body),), (store,)
+        )
+
+    def output_stage(self, outputs: dict[Value, Buffer]) -> Stage:
+        """Transform back, apply what follows the convolution, and store."""
+        at, output = self.scope.axis(self.block), self.scope.axis(self.outputs)
+        number, image, row, column = self.tile(at)
+        t, o, size = symbol(at.name), symbol(output.name), self.m + 2
+        grid = [
+            [
+                Load(self.products_at, ((i * size + j) * self.block + t) * self.outputs + o)
+                for j in range(size)
+            ]
+            for i in range(size)
+        ]
+        results = transform(OUTPUT_TRANSFORM[self.m], grid)
+        _, height, width, _ = self.conv.output.type.static_shape
+        stores = []
+        for i, line in enumerate(results):
+            for j, value in enumerate(line):
+                index = (image, row + i, column + j, o)
+                bounds = self.ragged(number)
+                if self.rows * self.m > height:
+                    bounds += (Bound(row + i, 0, height),)
+                if self.columns * self.m > width:
+                    bounds += (Bound(column + j, 0, width),)
+                stores += self._stores(outputs, index, value, bounds)
+        return Stage((self.outer, at, output), (), (), tuple(stores))
+
+    def _stores(
+        self, outputs: dict[Value, Buffer], index: Index, value: Expr, bounds: tuple[Bound, ...]
+    ) -> list[Store]:
+        """What follows the convolution, at one output element."""
+        probe = REDUCE["conv"](Scope(dict(self.scope.buffers)), self.conv, index)
+        result = probe.finish(value)
+        self.scope.results[self.conv.output] = lambda _: result
+        stores = []
+        for target, buffer in outputs.items():
+            element = self.scope.element(target, index)
+            if bounds:
+                element = Guarded(bounds, element, Const(0.0, DType.F32))
+            offset, dynamic = self.scope.address(target.type, index)
+            stores.append(Store(buffer, offset, element, dynamic, bounds))
+        return stores
+
+
+def winograd_stages(
+    scope: Scope, conv: Node, m: int, outputs: dict[Value, Buffer]
+) -> tuple[list[Stage], int]:
+    """The three stages of a convolution and what follows it; one axis (the block) is shared."""
+    builder = _Builder(scope, conv, m)
+    weights = scope.buffers[conv.inputs[1]]
+    stages = [builder.input_stage(), builder.product_stage(weights), builder.output_stage(outputs)]
+    return stages, 1
