@@ -65,7 +65,7 @@ def _note_use(node: Node, reached: set[Value], found: IntegerRange) -> None:
             found.narrow(size)
     elif node.op == "read_dims":
         found.is_shape = True
-    elif node.op == "cumsum":
+    elif node.op in ("cumsum", "cumprod"):
         found.is_summed = True
     elif node.op == "eq":
         for value in node.inputs:

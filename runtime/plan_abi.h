@@ -37,4 +37,31 @@ TS_LOCAL int32_t ts_rt_fail(ts_frame *frame, int32_t code, const char *message);
 TS_LOCAL void ts_rt_parallel(ts_frame *frame, void (*fn)(void *args, int64_t begin, int64_t end),
                              void *args, int64_t count);
 
+/* Operators that are no loop nests. `places`: memory of the operands, then of the results, dense and
+ * row-major; `arguments`: numbers as listed; the result is that of a ts_plan. */
+enum ts_element {
+  TS_F64, TS_F32, TS_F16, TS_BF16, TS_I64, TS_I32, TS_I16, TS_I8, TS_U64, TS_U32, TS_U16, TS_U8
+};
+
+/* x[rows, length] -> i64[rows, count], the order of each row; equal elements keep theirs and NaN is
+ * the largest. Arguments: element, rows, length, count, descending. */
+TS_LOCAL int32_t ts_op_argsort(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* bool[length] -> i64[length], the places of true elements, and i64[1], how many they are.
+ * Argument: length. */
+TS_LOCAL int32_t ts_op_nonzero(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* x[rows, width] -> of the different rows, i64[rows]: where each is first; for every row, i64[rows]:
+ * which one it equals; i64[rows]: how often each is there; i64[1]: how many differ.
+ * Arguments: element, rows, width, sorted (else in order of appearance). */
+TS_LOCAL int32_t ts_op_unique(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* Non-maximum suppression: boxes f32[batches, count, 4], scores f32[batches, classes, count], limit
+ * i64, overlap f32, least score f32 -> i64[batches * classes * count, 3] and i64[1], the rows used.
+ * Arguments: batches, classes, count, whether boxes are (x, y, width, height) around a centre. */
+TS_LOCAL int32_t ts_op_nms(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* Determinants: x[count, size, size] -> x[count]. Arguments: element (a float), count, size. */
+TS_LOCAL int32_t ts_op_det(ts_frame *frame, void *const *places, const int64_t *arguments);
+
 #endif /* TENSMITH_PLAN_ABI_H_ */

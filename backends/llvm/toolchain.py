@@ -22,9 +22,12 @@ CORE_SOURCES = (
     "callbacks.c",
     "check.c",
     "cpu.c",
+    "detect.c",
+    "elements.c",
     "instance.c",
     "memory.c",
     "pool.c",
+    "sort.c",
     "tensor.c",
     "weights.c",
 )

@@ -20,7 +20,7 @@ from .tensors import MAX_RANK
 from .topology import ordered
 from .wire import Source
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 MAX_DEPTH = 64
 MAX_NODES = 1_000_000
 _REMEDY = "export the model again"

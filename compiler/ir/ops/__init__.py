@@ -12,6 +12,7 @@ from . import (
     pooling,
     reduction,
     shapes,
+    sorting,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "pooling",
     "reduction",
     "shapes",
+    "sorting",
 ]

@@ -104,24 +104,28 @@ def _arg(name: str, fn: Callable[..., Any]) -> None:
     register(OpDef(name, _infer_arg, evaluate, Trait.REDUCTION, attrs, arity=(1, 1)))
 
 
-def _infer_cumsum(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+def _infer_cumulative(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
     need_dtype(inputs[0], NUMBERS, "the operand")
     need_axis(attrs["axis"], inputs[0].type.rank)
     return like(inputs[0])
 
 
-def _cumsum(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    axis = attrs["axis"]
-    x = np.moveaxis(args[0], axis, 0)
-    if attrs["reverse"]:
-        x = x[::-1]
-    wide = accurate(x)
-    total = np.cumsum(wide, axis=0, dtype=wide.dtype)
-    if attrs["exclusive"]:
-        total = np.concatenate([np.zeros_like(total[:1]), total[:-1]])
-    if attrs["reverse"]:
-        total = total[::-1]
-    return [np.ascontiguousarray(np.moveaxis(total, 0, axis).astype(args[0].dtype))]
+def _cumulative(name: str, fn: Callable[..., Array], neutral: int) -> None:
+    def evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+        axis = attrs["axis"]
+        x = np.moveaxis(args[0], axis, 0)
+        if attrs["reverse"]:
+            x = x[::-1]
+        wide = accurate(x)
+        total = fn(wide, axis=0, dtype=wide.dtype)
+        if attrs["exclusive"]:
+            total = np.concatenate([np.full_like(total[:1], neutral), total[:-1]])
+        if attrs["reverse"]:
+            total = total[::-1]
+        return [np.ascontiguousarray(np.moveaxis(total, 0, axis).astype(args[0].dtype))]
+
+    attrs = {"axis": REQUIRED, "exclusive": False, "reverse": False}
+    register(OpDef(name, _infer_cumulative, evaluate, attrs=attrs, arity=(1, 1)))
 
 
 _reduction("reduce_sum", _sum, NUMBERS)
@@ -131,12 +135,5 @@ _reduction("reduce_min", _min, ANY)
 _reduction("reduce_mean", _mean, NUMBERS)
 _arg("argmax", np.argmax)
 _arg("argmin", np.argmin)
-register(
-    OpDef(
-        "cumsum",
-        _infer_cumsum,
-        _cumsum,
-        attrs={"axis": REQUIRED, "exclusive": False, "reverse": False},
-        arity=(1, 1),
-    )
-)
+_cumulative("cumsum", np.cumsum, 0)
+_cumulative("cumprod", np.cumprod, 1)

@@ -10,6 +10,9 @@ from . import (
     indexing,
     math,
     matmul,
+    ml_common,
+    ml_forest,
+    ml_trees,
     movement,
     nn,
     normalization,
@@ -17,6 +20,7 @@ from . import (
     recurrent,
     reductions,
     resize,
+    selection,
 )
 
 __all__ = [
@@ -27,6 +31,9 @@ __all__ = [
     "indexing",
     "math",
     "matmul",
+    "ml_common",
+    "ml_forest",
+    "ml_trees",
     "movement",
     "nn",
     "normalization",
@@ -34,4 +41,5 @@ __all__ = [
     "recurrent",
     "reductions",
     "resize",
+    "selection",
 ]

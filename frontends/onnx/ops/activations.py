@@ -119,6 +119,8 @@ def lower_leaky_relu(s: Site) -> Value:
 @lowers("PRelu")
 def lower_prelu(s: Site) -> Value:
     x, slope = s.input(0), s.input(1)
+    if s.opset < 7 and slope.type.rank == 1 and x.type.rank > 1:  # one slope per channel
+        slope = s.reshape(slope, (*slope.shape, *(1,) * (x.type.rank - 2)))
     return s.op_("where", s.op_("lt", x, 0), s.op_("mul", x, slope), x)
 
 

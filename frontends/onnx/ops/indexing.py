@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....compiler.ir import DType, Value
-from ..site import NotSupported, Site
+from ..site import Site
 from ..table import lowers
 
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
@@ -85,8 +85,3 @@ def tensor_scatter(s: Site) -> Value:
     return s.emit(
         "scatter_elements", [past, s.expand(place, shape), update], axis=axis, reduction="none"
     )
-
-
-@lowers("Compress", "NonZero", "Unique", "NonMaxSuppression")
-def data_dependent(s: Site) -> Value:
-    raise NotSupported("how many elements come out depends on the data")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+from onnx import TensorProto
+
 from ....compiler.ir import DType, Value
 from ..site import NotSupported, Site
 from ..table import lowers
+from ..tensors import dtype_of
 
 _UNARY = {
     "Neg": "neg",
@@ -63,7 +66,18 @@ def unary(s: Site) -> Value:
 
 @lowers(*_BINARY)
 def binary(s: Site) -> Value:
-    return s.op_(_BINARY[s.op], s.input(0), s.input(1))
+    return s.op_(_BINARY[s.op], s.input(0), _second(s))
+
+
+def _second(s: Site) -> Value:
+    """The second operand; before opset 7 `axis` says where its first dimension belongs."""
+    a, b = s.input(0), s.input(1)
+    if s.opset < 7 and s.integer("broadcast", 0) and s.has("axis"):
+        behind = a.type.rank - s.axis(s.integer("axis"), a.type.rank) - b.type.rank
+        if behind < 0:
+            raise ValueError(f"{b.type} does not fit into {a.type} at axis {s.integer('axis')}")
+        return s.reshape(b, (*b.shape, *(1,) * behind))
+    return b
 
 
 @lowers("Min", "Max", "Sum")
@@ -85,7 +99,7 @@ def variadic_sum(s: Site) -> Value:
 
 @lowers("Pow")
 def power(s: Site) -> Value:
-    base, exponent = s.input(0), s.input(1)
+    base, exponent = s.input(0), _second(s)
     if base.dtype is exponent.dtype:
         return s.op_("pow", base, exponent)
     if exponent.dtype.is_integer or base.dtype.is_float:
@@ -136,6 +150,9 @@ def where(s: Site) -> Value:
 
 @lowers("Cast")
 def cast(s: Site) -> Value:
+    if s.opset < 6:
+        code = TensorProto.DataType.Value(s.text("to"))
+        return s.cast(s.input(0), dtype_of(code))
     return s.cast(s.input(0), s.dtype("to"))
 
 
@@ -180,30 +197,6 @@ def _as_scalar(s: Site, value: Value) -> Value:
 @lowers("BitCast")
 def bit_cast(s: Site) -> Value:
     raise NotSupported("reinterpreting bits is not an operator of the IR")
-
-
-@lowers("Det")
-def determinant(s: Site) -> Value:
-    x = s.input(0)
-    size = x.shape[-1]
-    if size not in (1, 2, 3):
-        raise NotSupported(f"determinants of {size} x {size} matrices are not supported")
-
-    def at(row: int, column: int) -> Value:
-        rank = x.type.rank
-        return s.take(s.take(x, rank - 2, row), rank - 2, column)
-
-    def minor(rows: tuple[int, int], columns: tuple[int, int]) -> Value:
-        (a, b), (c, d) = rows, columns
-        return s.op_("sub", s.op_("mul", at(a, c), at(b, d)), s.op_("mul", at(a, d), at(b, c)))
-
-    if size == 1:
-        return at(0, 0)
-    if size == 2:
-        return minor((0, 1), (0, 1))
-    columns = [(1, 2), (0, 2), (0, 1)]
-    terms = [s.op_("mul", at(0, i), minor((1, 2), columns[i])) for i in range(3)]
-    return s.op_("add", s.op_("sub", terms[0], terms[1]), terms[2])
 
 
 SQRT_HALF = math.sqrt(0.5)

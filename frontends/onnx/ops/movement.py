@@ -10,6 +10,7 @@ from ....compiler.ir.types import broadcast_shapes
 from ..elements import larger, smaller
 from ..site import NotSupported, Site
 from ..table import lowers
+from .run_time import is_known, slice_at_run_time, spread_pads, with_axes, without_axes
 
 _FAR = 10**9  # slice bounds from here on mean "to the end"; exporters write 2**31 - 1, 2**63 - 1
 
@@ -29,7 +30,7 @@ def size(s: Site) -> Value:
 @lowers("Reshape")
 def reshape(s: Site) -> Value:
     x = s.input(0)
-    wanted = s.dims(s.input(1))
+    wanted = s.ints("shape") if s.opset < 5 else s.dims(s.input(1))
     return s.reshape(x, resolve_shape(x.shape, wanted, bool(s.integer("allowzero", 0))))
 
 
@@ -87,6 +88,8 @@ def squeeze(s: Site) -> Value:
     rank = x.type.rank
     given = s.optional(1)
     if s.opset >= 13 and given is not None:
+        if not is_known(s, given):
+            return s.reshape(x, without_axes(s, x, given))
         axes = s.axes(s.numbers(given, "axes"), rank)
     elif s.opset < 13 and s.has("axes"):
         axes = s.axes(s.ints("axes"), rank)
@@ -103,6 +106,8 @@ def squeeze(s: Site) -> Value:
 @lowers("Unsqueeze")
 def unsqueeze(s: Site) -> Value:
     x = s.input(0)
+    if s.opset >= 13 and not is_known(s, s.input(1)):
+        return s.reshape(x, with_axes(s, x, s.input(1)))
     axes = s.numbers(s.input(1), "axes") if s.opset >= 13 else s.ints("axes")
     rank = x.type.rank + len(axes)
     places = s.axes(axes, rank)
@@ -122,7 +127,8 @@ def transpose(s: Site) -> Value:
 @lowers("Concat")
 def concat(s: Site) -> Value:
     values = [s.input(i) for i in range(len(s.inputs))]
-    axis = s.axis(s.integer("axis"), values[0].type.rank)
+    axis = s.integer("axis", 1) if s.opset < 4 else s.integer("axis")
+    axis = s.axis(axis, values[0].type.rank)
     return s.emit("concat", values, axis=axis)
 
 
@@ -138,6 +144,8 @@ def expand(s: Site) -> Value:
 @lowers("Tile")
 def tile(s: Site) -> Value:
     x = s.input(0)
+    if s.opset < 6:
+        raise NotSupported("Tile of opset 1 is not supported", "convert the model to opset 7")
     repeats = s.dims(s.input(1))
     if len(repeats) != x.type.rank:
         raise ValueError(f"{len(repeats)} repeats for {x.type.rank} dimensions")
@@ -191,8 +199,11 @@ def slice_(s: Site) -> Value:
         ends: Sequence[Dim] = s.ints("ends")
         axes, steps = s.ints("axes", range(len(starts))), [1] * len(starts)
     else:
-        starts, ends = s.dims(s.input(1)), s.dims(s.input(2))
         given, stride = s.optional(3), s.optional(4)
+        computed = any(s.known(s.input(i)) is None for i in (1, 2))
+        if computed or any(v is not None and not is_known(s, v) for v in (given, stride)):
+            return slice_at_run_time(s, x, s.input(1), s.input(2), given, stride)
+        starts, ends = s.dims(s.input(1)), s.dims(s.input(2))
         axes = list(range(len(starts))) if given is None else s.numbers(given, "axes")
         steps = [1] * len(starts) if stride is None else s.numbers(stride, "steps")
     if not len(starts) == len(ends) == len(axes) == len(steps):
@@ -246,12 +257,15 @@ def pad(s: Site) -> Value:
     value: Value | None = None
     axes = list(range(rank))
     if s.opset < 11:
-        pads: Sequence[Dim] = s.ints("pads")
+        pads: Sequence[Dim] = s.ints("paddings" if s.opset < 2 else "pads")
         value = s.scalar(s.real("value", 0.0), x.dtype)
     else:
-        pads, value = s.dims(s.input(1)), s.optional(2)
-        given = s.optional(3)
-        axes = axes if given is None else s.axes(s.numbers(given, "axes"), rank)
+        value, given = s.optional(2), s.optional(3)
+        if given is not None and not is_known(s, given):
+            pads = s.dims(spread_pads(s, s.input(1), given, rank))
+        else:
+            pads = s.dims(s.input(1))
+            axes = axes if given is None else s.axes(s.numbers(given, "axes"), rank)
     if len(pads) != 2 * len(axes):
         raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
     full: list[Dim] = [0] * (2 * rank)

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from ....compiler.ir import DType, Value
-from ..site import NotSupported, Site
+from ....compiler.ir import Dim, DType, Value
+from ..site import Site
 from ..table import lowers
+from .run_time import around_axis, is_known, split_axes, without_axes
 
+_RANKED = 128  # elements of an axis up to which comparing all pairs is faster than sorting
 _AXES_INPUT = {"ReduceSum": 13}  # the opset in which `axes` became an input; 18 for the others
 
 
-def reduction_axes(s: Site, x: Value, since: int) -> list[int] | None:
-    """The axes to reduce, from the attribute or the input; None: leave x as it is."""
+@dataclass(frozen=True)
+class _Reduction:
+    """What to reduce. axes None: nothing. shape: of the result, where `keep` does not say it."""
+
+    x: Value
+    axes: list[int] | None
+    keep: bool
+    shape: tuple[Dim, ...] | None = None
+
+
+def _reduction(s: Site, since: int) -> _Reduction:
+    """The axes from the attribute or the input; those that a run chooses make axes of their own."""
+    x, keep = s.input(0), bool(s.integer("keepdims", 1))
     rank = x.type.rank
     if s.opset < since:
-        axes = s.ints("axes", range(rank))
-    else:
-        given = s.optional(1)
-        axes = [] if given is None else s.numbers(given, "axes")
-        if not axes and s.integer("noop_with_empty_axes", 0):
-            return None
-    return s.axes(axes or range(rank), rank)
+        return _Reduction(x, s.axes(s.ints("axes", range(rank)), rank), keep)
+    given = s.optional(1)
+    if given is not None and not is_known(s, given):
+        grid, axes = split_axes(s, x, given)
+        kept = tuple(grid.shape[0::2]) if keep else without_axes(s, x, given)
+        return _Reduction(grid, axes, False, kept)
+    chosen = [] if given is None or given.type.elements == 0 else s.numbers(given, "axes")
+    if not chosen and s.integer("noop_with_empty_axes", 0):
+        return _Reduction(x, None, keep)
+    return _Reduction(x, s.axes(chosen or range(rank), rank), keep)
 
 
 _SIMPLE = {
@@ -35,21 +53,24 @@ _SIMPLE = {
 
 @lowers(*_SIMPLE)
 def reduce_(s: Site) -> Value:
-    x = s.input(0)
-    axes = reduction_axes(s, x, _AXES_INPUT.get(s.op, 18))
-    if axes is None:
-        return x
-    return s.reduce(_SIMPLE[s.op], x, axes, bool(s.integer("keepdims", 1)))
+    what = _reduction(s, _AXES_INPUT.get(s.op, 18))
+    return _shaped(s, what, _reduced(s, _SIMPLE[s.op], what, what.x))
+
+
+def _reduced(s: Site, kind: str, what: _Reduction, x: Value) -> Value:
+    return x if what.axes is None else s.reduce(kind, x, what.axes, what.keep)
+
+
+def _shaped(s: Site, what: _Reduction, result: Value) -> Value:
+    return result if what.shape is None else s.reshape(result, what.shape)
 
 
 @lowers("ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
 def reduce_of_function(s: Site) -> Value:
-    x = s.input(0)
-    axes = reduction_axes(s, x, 18)
-    keep = bool(s.integer("keepdims", 1))
-    kind = s.op.removeprefix("Reduce")
-    if kind == "LogSumExp" and x.dtype.is_float and axes:
-        return _log_sum_exp(s, x, axes, keep)
+    what = _reduction(s, 18)
+    x, kind = what.x, s.op.removeprefix("Reduce")
+    if kind == "LogSumExp" and x.dtype.is_float and what.axes:
+        return _shaped(s, what, _log_sum_exp(s, x, what.axes, what.keep))
     inner = x
     if kind in ("SumSquare", "L2"):
         inner = s.op_("mul", x, x)
@@ -57,7 +78,7 @@ def reduce_of_function(s: Site) -> Value:
         inner = s.op_("abs", x)
     elif kind == "LogSumExp":
         inner = _floating(s, "exp", x)
-    total = inner if axes is None else s.reduce("sum", inner, axes, keep)
+    total = _shaped(s, what, _reduced(s, "sum", what, inner))
     if kind == "L2":
         return _floating(s, "sqrt", total)
     return _floating(s, "log", total) if kind.startswith("Log") else total
@@ -93,47 +114,48 @@ def arg(s: Site) -> Value:
     )
 
 
-@lowers("CumSum")
-def cumulative_sum(s: Site) -> Value:
-    x = s.input(0)
-    (axis,) = s.numbers(s.input(1), "axis")
-    return s.emit(
-        "cumsum",
-        [x],
-        axis=s.axis(axis, x.type.rank),
-        exclusive=bool(s.integer("exclusive", 0)),
-        reverse=bool(s.integer("reverse", 0)),
-    )
+@lowers("CumSum", "CumProd")
+def cumulative(s: Site) -> Value:
+    x, given = s.input(0), s.input(1)
+    attrs = {
+        "exclusive": bool(s.integer("exclusive", 0)),
+        "reverse": bool(s.integer("reverse", 0)),
+    }
+    op = s.op.lower()
+    if not is_known(s, given):
+        rows = s.emit(op, [around_axis(s, x, given)], axis=1, **attrs)
+        return s.reshape(rows, x.shape)
+    (axis,) = s.numbers(given, "axis")
+    return s.emit(op, [x], axis=s.axis(axis, x.type.rank), **attrs)
 
 
 @lowers("TopK")
 def top_k(s: Site) -> list[Value]:
-    """By ranks: element i is the r-th where r counts what sorts before it (ties: lower index).
-
-    The comparison is quadratic in the length of the axis, so that is limited.
+    """Short axes by ranks: element i is the r-th where r counts what sorts before it (ties: lower
+    index). The comparison is quadratic in the length of the axis; longer ones are sorted.
     """
     x = s.input(0)
-    if s.opset < 10:
-        k = s.integer("k")
-    else:
-        (k,) = s.numbers(s.input(1), "k")
+    k: Dim = s.integer("k") if s.opset < 10 else s.dims(s.reshape(s.input(1), (1,)))[0]
     axis = s.axis(s.integer("axis", -1), x.type.rank)
     size = x.shape[axis]
-    if not isinstance(size, int) or size > 4096:
-        raise NotSupported(f"an axis of length {size} is too long for it", "reduce it to 4096")
-    if not 0 <= k <= size:
+    if isinstance(k, int) and isinstance(size, int) and not 0 <= k <= size:
         raise ValueError(f"k is {k}, but the axis has {size} elements")
     if x.dtype is DType.BOOL:
         raise ValueError("booleans have no order")
     rank = x.type.rank
     perm = [*(a for a in range(rank) if a != axis), axis]
     rows = s.transpose(x, perm)
-    values, indices = _ranked(s, rows, k, bool(s.integer("largest", 1)))
+    largest = bool(s.integer("largest", 1))
+    if isinstance(size, int) and size <= _RANKED and isinstance(k, int):
+        values, indices = _ranked(s, rows, k, largest)
+    else:
+        indices = s.emit("argsort", [rows], count=k, descending=largest)
+        values = s.emit("gather_elements", [rows, indices], axis=rank - 1)
     back = [int(a) for a in np.argsort(perm)]
     return [s.transpose(values, back), s.transpose(indices, back)]
 
 
-def _ranked(s: Site, rows: Value, k: int, largest: bool) -> tuple[Value, Value]:
+def _ranked(s: Site, rows: Value, k: Dim, largest: bool) -> tuple[Value, Value]:
     """The k largest or smallest of the last axis in order, and where they are."""
     lead, size = rows.shape[:-1], rows.shape[-1]
     mine = s.reshape(rows, (*lead, size, 1))

@@ -33,6 +33,8 @@ class Line:
 @lowers("Upsample")
 def upsample(s: Site) -> Value:
     x = s.input(0)
+    if s.opset < 7:
+        raise NotSupported("Upsample of opset 1 is not supported", "convert the model to opset 7")
     scales = constant(np.array(s.floats("scales"), np.float32)) if s.opset < 9 else s.input(1)
     return _resize(s, x, _scaled(s, x, scales, list(range(x.type.rank))), "asymmetric", "floor")
 

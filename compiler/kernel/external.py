@@ -1,0 +1,62 @@
+"""Operators that are no loop nests: functions of the runtime, called by the plan.
+
+A function `int32_t f(ts_frame *, void *const *places, const int64_t *arguments)` of
+runtime/plan_abi.h gets the operands' and results' memory and the numbers that `EXTERNAL` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..ir.dims import Dim, product
+from ..ir.graph import Node
+from ..ir.types import DType
+
+Arguments = Callable[[Node], tuple[Dim, ...]]
+# enum ts_element of runtime/plan_abi.h
+ELEMENTS = {
+    DType.F64: 0,
+    DType.F32: 1,
+    DType.F16: 2,
+    DType.BF16: 3,
+    DType.I64: 4,
+    DType.I32: 5,
+    DType.I16: 6,
+    DType.I8: 7,
+    DType.U64: 8,
+    DType.U32: 9,
+    DType.U16: 10,
+    DType.U8: 11,
+    DType.BOOL: 11,
+}
+
+
+def _argsort(node: Node) -> tuple[Dim, ...]:
+    x = node.inputs[0]
+    rows = product(x.shape[:-1])
+    descending = int(node.attrs["descending"])
+    return (ELEMENTS[x.dtype], rows, x.shape[-1], node.attrs["count"], descending)
+
+
+def _unique(node: Node) -> tuple[Dim, ...]:
+    x = node.inputs[0]
+    return (ELEMENTS[x.dtype], *x.shape, int(node.attrs["sorted"]))
+
+
+def _det(node: Node) -> tuple[Dim, ...]:
+    x = node.inputs[0]
+    return (ELEMENTS[x.dtype], product(x.shape[:-2]), x.shape[-1])
+
+
+EXTERNAL: dict[str, tuple[str, Arguments]] = {
+    "argsort": ("ts_op_argsort", _argsort),
+    "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
+    "unique": ("ts_op_unique", _unique),
+    "nms": ("ts_op_nms", lambda node: (*node.inputs[1].shape, int(node.attrs["center"]))),
+    "det": ("ts_op_det", _det),
+}
+
+
+def reads_memory(node: Node) -> bool:
+    """Whether a node that belongs to no kernel reads its operands where they lie."""
+    return node.op == "read_dims" or node.op in EXTERNAL
