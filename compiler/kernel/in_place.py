@@ -1,0 +1,135 @@
+"""In-place kernels: when an output may be written over an input that nothing needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..ir.dims import Dim, substitute, symbol, symbols_of
+from ..ir.graph import Graph, Value
+from . import expr as ex
+from .expr import Expr, Load
+from .kernel import Kernel, Stage, Store
+from .plan import Place
+
+
+def may_share(kernel: Kernel, inputs: frozenset[str], output: str) -> bool:
+    """Whether an output parameter may lie in the same memory as the named inputs.
+
+    It may when every element is read for the last time no later than for its own overwriting:
+    from the first stage that writes the output on, an input is read only at the very offset that
+    the store of the loaded value writes; earlier stages may read anything, or, where stages take
+    turns within shared loops, the elements that the same iteration writes.
+    """
+    first = next(
+        (n for n, s in enumerate(kernel.stages) if any(t.buffer.name == output for t in s.stores)),
+        None,
+    )
+    if first is None or any(_reads(stage, inputs) for stage in kernel.stages[first + 1 :]):
+        return False
+    writer = kernel.stages[first]
+    if not _reads_what_it_writes(writer, inputs, output):
+        return False
+    if not kernel.shared:
+        return True
+    offsets = {store.offset for store in writer.stores if store.buffer.name == output}
+    return all(
+        _offsets_seen_from(writer, stage, inputs) <= offsets for stage in kernel.stages[:first]
+    )
+
+
+def _loads(roots: Iterable[Expr], names: frozenset[str]) -> Iterator[Load]:
+    """Loads of the named buffers; shared subexpressions are visited once."""
+    seen: set[int] = set()
+    pending = list(roots)
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Load) and part.buffer.name in names:
+            yield part
+        pending += ex.children(part)
+
+
+def _parts(store: Store) -> list[Expr]:
+    return [store.value, *(index for index, _ in store.dynamic)]
+
+
+def _reads(stage: Stage, names: frozenset[str]) -> bool:
+    return any(True for _ in _loads(stage.expressions(), names))
+
+
+def _reads_what_it_writes(stage: Stage, inputs: frozenset[str], output: str) -> bool:
+    """Whether every load of the inputs is at the offset that its own store overwrites."""
+    if any(True for _ in _loads((r.body for r in stage.reductions), inputs)):
+        return False
+    axes = {axis.name for axis in stage.axes}
+    written = False
+    for store in stage.stores:
+        offsets = {None if load.dynamic else load.offset for load in _loads(_parts(store), inputs)}
+        if store.buffer.name == output:
+            if store.dynamic or not axes <= symbols_of(store.offset):
+                return False
+            if not offsets <= {store.offset}:
+                return False
+            written = True
+        elif offsets and (written or not offsets <= _only_offset(stage, output)):
+            return False
+    return True
+
+
+def _only_offset(stage: Stage, output: str) -> set[Dim | None]:
+    """The offset at which the stage writes the output, if there is just one."""
+    offsets: set[Dim | None] = {s.offset for s in stage.stores if s.buffer.name == output}
+    return offsets if len(offsets) == 1 else set()
+
+
+def _offsets_seen_from(writer: Stage, stage: Stage, inputs: frozenset[str]) -> set[Dim | None]:
+    """Offsets that a stage reads, its axes called by the writer's names; None: not comparable."""
+    own, other = stage.axes + stage.reduce_axes, writer.axes
+    loads = list(_loads(stage.expressions(), inputs))
+    if not loads:
+        return set()
+    if [axis.extent for axis in own] != [axis.extent for axis in other]:
+        return {None}
+    names = {a.name: symbol(b.name) for a, b in zip(own, other, strict=True)}
+    return {None if load.dynamic else substitute(load.offset, names) for load in loads}
+
+
+def aliased(kernel: Kernel, places: tuple[Place, ...]) -> frozenset[str]:
+    """Outputs that lie in the memory of another parameter, and those parameters."""
+    found: set[str] = set()
+    memory = [(place.kind, place.number) for place in places]
+    for position in range(len(places) - kernel.outputs, len(places)):
+        if memory.count(memory[position]) > 1:
+            found.update(
+                buffer.name
+                for buffer, other in zip(kernel.params, memory, strict=True)
+                if other == memory[position]
+            )
+    return frozenset(found)
+
+
+def last_uses(graph: Graph) -> dict[Value, int]:
+    """Position of the last node that reads each value (or a reshape of it); outputs: the end.
+
+    A value that a region captures is read by the node that owns the region.
+    """
+    found: dict[Value, int] = {}
+    for position, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            found[origin(value)] = position
+        if node.op != "fused":
+            for region in node.regions:
+                for inner in region.graphs():
+                    for value in (*inner.outputs, *(v for n in inner.nodes for v in n.inputs)):
+                        found[origin(value)] = position
+    found.update((origin(value), len(graph.nodes)) for value in graph.outputs)
+    return found
+
+
+def origin(value: Value) -> Value:
+    """The value whose memory a reshape outside of kernels gives another shape."""
+    while value.producer is not None and value.producer.op == "reshape":
+        value = value.producer.inputs[0]
+    return value
