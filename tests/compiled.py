@@ -101,7 +101,8 @@ def run_all(
         except Exception as error:
             results[name] = error
     binary = folder / ("program" if setting.emulated else "library.so")
-    _link(list(models.values()), setting.emulated, binary)
+    if models:
+        _link(list(models.values()), setting.emulated, binary)
     for number, name in enumerate(models):
         os.environ["CHOSEN_MODEL"] = str(number)
         run = _emulate if setting.emulated else _load

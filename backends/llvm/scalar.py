@@ -105,9 +105,16 @@ def _extreme(e: Emitter, op: str, a: ir.Value, b: ir.Value) -> ir.Value:
     the right is no NaN.
     """
     result = e.b.select(e.b.fcmp_unordered(">" if op == "max" else "<", a, b), a, b)
-    if isinstance(b, ir.Constant):
+    if isinstance(b, ir.Constant) and not _holds_nan(b):
         return result
     return e.b.select(e.b.fcmp_unordered("uno", b, b), b, result)
+
+
+def _holds_nan(constant: ir.Constant) -> bool:
+    value = constant.constant
+    if isinstance(value, list):
+        return any(_holds_nan(element) for element in value)
+    return bool(value != value)
 
 
 def _int(e: Emitter, op: str, args: Sequence[ir.Value], kind: DType) -> ir.Value:

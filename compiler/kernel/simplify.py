@@ -60,12 +60,16 @@ def _bare_axis(dim: Dim) -> str:
     return ""
 
 
+def _finds_position(stage: Stage) -> bool:
+    """Whether the stage's result is a position along its reduction axis, which then must stay."""
+    return any(r.kind.startswith("arg") for r in stage.reductions)
+
+
 def _split_axes(stage: Stage, shared: int) -> Stage:
     """Split an axis of static extent that is only divided by one constant that divides it."""
     while True:
-        splittable = {
-            a.name: a for a in stage.axes[shared:] + stage.reduce_axes if isinstance(a.extent, int)
-        }
+        free = stage.axes[shared:] + (() if _finds_position(stage) else stage.reduce_axes)
+        splittable = {a.name: a for a in free if isinstance(a.extent, int)}
         found: dict[str, set[int]] = {}
         for index in stage.all_indices():
             _divisors(index, frozenset(splittable), found)
@@ -124,14 +128,15 @@ def _replace_divided(dim: Dim, name: str, o: Dim, i: Dim, by: int) -> Dim:
 
 
 def _drop_unit_axes(stage: Stage) -> Stage:
-    gone = {a.name: 0 for a in stage.axes + stage.reduce_axes if a.extent == 1}
+    needed = stage.reduce_axes if _finds_position(stage) else ()
+    gone = {a.name: 0 for a in stage.axes + stage.reduce_axes if a.extent == 1 and a not in needed}
     if not gone:
         return stage
     changed = stage.map_indices(lambda dim: substitute(dim, gone))
     return replace(
         changed,
-        axes=tuple(a for a in stage.axes if a.extent != 1),
-        reduce_axes=tuple(a for a in stage.reduce_axes if a.extent != 1),
+        axes=tuple(a for a in stage.axes if a.name not in gone),
+        reduce_axes=tuple(a for a in stage.reduce_axes if a.name not in gone),
     )
 
 
@@ -144,9 +149,7 @@ def _mergeable(stage: Stage, outer: Axis, inner: Axis) -> bool:
         a, b = coefficient(index, outer.name), coefficient(index, inner.name)
         if a is None or b is None or a != b * inner.extent:
             return False
-    return not any(r.kind.startswith("arg") for r in stage.reductions) or (
-        outer not in stage.reduce_axes
-    )
+    return not (_finds_position(stage) and outer in stage.reduce_axes)
 
 
 def _merge(stage: Stage, outer: Axis, inner: Axis) -> Stage:
