@@ -12,7 +12,9 @@ class Target:
     """One processor to compile for.
 
     name: the target string. backend: name of the backend that compiles for it.
-    triple, cpu: LLVM's names. features: CPU features that code may use, also checked at load.
+    triple, cpu, tune: LLVM's names. cpu is the instruction set that code may use, tune the
+    processor whose latencies it is scheduled for.
+    features: what the code needs of a CPU, checked at load; with cpu, all it may use.
     vector_bits: width of a SIMD register. vector_registers: how many there are.
     masked: whether loads and stores can be masked per lane at full speed.
     broadcast_operands: whether an FMA can take a scalar from memory as operand.
@@ -23,6 +25,7 @@ class Target:
     backend: str
     triple: str
     cpu: str
+    tune: str
     features: tuple[str, ...]
     vector_bits: int
     vector_registers: int

@@ -87,7 +87,3 @@ def _report(error: BaseException, text: str, code: int, words: Sequence[str]) ->
 
         print(json.dumps({"error": {**error_object(error), "exit_code": code}}, indent=2))
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

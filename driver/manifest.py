@@ -48,6 +48,7 @@ def build_manifest(
             "backend": target.backend,
             "triple": model.code.triple,
             "cpu": target.cpu,
+            "tune": target.tune,
             "features": sorted(model.code.features),
         },
         "precision": options.precision,

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("compiler", "passes", "frontends", "backends", "runtime", "driver")
-ROOT_FILES = ("__init__.py", "_version.py", "py.typed")
+ROOT_FILES = ("__init__.py", "__main__.py", "_version.py", "py.typed")
 BUILD_FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 

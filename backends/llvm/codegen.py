@@ -47,6 +47,7 @@ def set_attributes(module: ir.Module, target: Target) -> None:
     features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
     quoted = [
         f'"target-cpu"="{target.cpu}"',
+        f'"tune-cpu"="{target.tune}"',
         f'"target-features"="{features}"',
     ]
     if target.vector_bits == 512:

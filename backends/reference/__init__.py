@@ -18,6 +18,7 @@ _TARGET = Target(
     backend="reference",
     triple="",
     cpu="",
+    tune="",
     features=(),
     vector_bits=128,
     vector_registers=8,

@@ -7,23 +7,30 @@ from pathlib import Path
 from ...compiler.target import Target
 
 TRIPLE = "x86_64-unknown-linux-gnu"
-_V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
+# The levels of the x86-64 psABI (section 3.1.1), whole: LLVM may use all of a level.
+_V2 = ("cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3")
+_V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
+_LINUX_NAMES = {
+    "abm": "lzcnt", "bmi1": "bmi", "lahf_lm": "sahf", "pni": "sse3", "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+}  # fmt: skip
 
-def _avx2(name: str, cpu: str, *, l2_bytes: int = 256 << 10) -> Target:
+
+def _avx2(name: str, tune: str, *, l2_bytes: int = 256 << 10) -> Target:
     return Target(
-        name=name, backend="x86", triple=TRIPLE, cpu=cpu, features=_V3, vector_bits=256,
-        vector_registers=16, masked=True, broadcast_operands=True, fma_ports=2,
-        l1_bytes=32 << 10, l2_bytes=l2_bytes,
+        name=name, backend="x86", triple=TRIPLE, cpu="x86-64-v3", tune=tune,
+        features=_V3, vector_bits=256, vector_registers=16, masked=True,
+        broadcast_operands=True, fma_ports=2, l1_bytes=32 << 10, l2_bytes=l2_bytes,
     )  # fmt: skip
 
 
-def _avx512(name: str, cpu: str, *, l1_bytes: int = 32 << 10, l2_bytes: int = 1 << 20) -> Target:
+def _avx512(name: str, tune: str, *, l1_bytes: int = 32 << 10, l2_bytes: int = 1 << 20) -> Target:
     return Target(
-        name=name, backend="x86", triple=TRIPLE, cpu=cpu, features=_V4, vector_bits=512,
-        vector_registers=32, masked=True, broadcast_operands=True, fma_ports=2,
-        l1_bytes=l1_bytes, l2_bytes=l2_bytes,
+        name=name, backend="x86", triple=TRIPLE, cpu="x86-64-v4", tune=tune,
+        features=_V4, vector_bits=512, vector_registers=32, masked=True,
+        broadcast_operands=True, fma_ports=2, l1_bytes=l1_bytes, l2_bytes=l2_bytes,
     )  # fmt: skip
 
 
@@ -48,8 +55,7 @@ def host_features() -> frozenset[str]:
     for line in text.splitlines():
         if line.startswith("flags"):
             flags = set(line.split(":", 1)[1].split())
-            names = {"abm": "lzcnt", "bmi1": "bmi"}
-            return frozenset(names.get(flag, flag) for flag in flags)
+            return frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags)
     return frozenset()
 
 

@@ -19,12 +19,13 @@ def command(json: Json = False) -> None:
         reason = backend.available()
         for name in backend.targets:
             target = backend.parse_target(name)
-            cpu = target.cpu if target else ""
             rows.append(
                 {
                     "target": name,
                     "backend": backend.name,
-                    "cpu": cpu,
+                    "cpu": target.cpu if target else "",
+                    "tune": target.tune if target else "",
+                    "features": list(target.features) if target else [],
                     "triple": target.triple if target else "",
                     "vector_bits": target.vector_bits if target else None,
                     "available": reason is None,
@@ -32,11 +33,11 @@ def command(json: Json = False) -> None:
                 }
             )
     try:
-        native: str | None = resolve_target("native")[1].cpu
+        native: str | None = resolve_target("native")[1].name
     except UsageError:
         native = None
-    console.result({"targets": rows, "native_cpu": native})
-    columns = ("target", "backend", "cpu", "triple", "vectors", "available")
+    console.result({"targets": rows, "native": native})
+    columns = ("target", "backend", "code", "tuned for", "triple", "vectors", "available")
     console.table(
         "Targets",
         columns,
@@ -45,6 +46,7 @@ def command(json: Json = False) -> None:
                 row["target"],
                 row["backend"],
                 row["cpu"],
+                row["tune"],
                 row["triple"],
                 f"{row['vector_bits']} bits" if row["triple"] else "",
                 "yes" if row["available"] else f"no: {row['reason']}",

@@ -57,6 +57,7 @@ class FakeBackend:
             backend="fake",
             triple=f"{platform.machine()}-unknown-linux-gnu",
             cpu="generic",
+            tune="generic",
             features=(),
             vector_bits=128,
             vector_registers=16,
@@ -150,7 +151,7 @@ def tensmith() -> Callable[..., subprocess.CompletedProcess[str]]:
         from tensmith.compiler.knobs import child_environment
 
         return subprocess.run(
-            [sys.executable, "-m", "tensmith.driver.cli", *arguments],
+            [sys.executable, "-m", "tensmith", *arguments],
             capture_output=True,
             text=True,
             timeout=120,
