@@ -15,7 +15,7 @@ from ...compiler.kernel.kernel import Reduction, Stage
 from ...compiler.kernel.schedule import MAX_UNROLLED, StageSchedule
 from . import scalar
 from .access import index_value
-from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
+from .builder import CONTRACT, I1, I8, I32, VOID, Emitter, Int, intrinsic_suffix, scalar_type
 from .tile import Shape, Slot, Tile
 
 MAX_TILE_STEPS = 256  # fused multiply-adds that a fully unrolled reduction may write out
@@ -48,7 +48,39 @@ class TileReduction:
             self._reduce_along_lanes(self.tile)
         else:
             self.tile.prepare(reduction.body for reduction in self.stage.reductions)
+            self._find_prefetch()
             self._reduce(self.tile)
+
+    def _find_prefetch(self) -> None:
+        """Choose the load to run ahead of, and this tile's share of every row's cache lines."""
+        self.ahead: tuple[ex.Load, Int] | None = None
+        tile, distance = self.tile, self.schedule.prefetch
+        if not distance or not tile.shape.vector:
+            return
+        for part in ex.walk(self.stage.reductions[0].body):
+            if not isinstance(part, ex.Load) or tile.depends(part) != (False, True):
+                continue
+            turn: Int = 0
+            for axis in self.stage.axes:
+                if axis.name in tile.env and axis.name != tile.shape.vector:
+                    step = self.schedule.rows if axis.name == tile.shape.row else 1
+                    turn = self.e.add(turn, self.e.floordiv(tile.env[axis.name], step))
+            lines = max(1, self.schedule.vectors * self.schedule.lanes * part.dtype.bytes // 64)
+            line = self.e.mul(self.e.mod(turn, lines), 64)
+            self.ahead = (part, self.e.add(line, distance))
+            return
+
+    def _prefetch(self) -> None:
+        if self.ahead is None:
+            return
+        load, offset = self.ahead
+        address = self.tile.addresses.get(id(load))
+        if address is None:
+            return
+        here = self.tile.point(address, load.dtype, (0, 0))
+        there = self.e.b.gep(here, [self.e.i64(offset)], source_etype=I8)
+        read, to_l2, data = (ir.Constant(I32, n) for n in (0, 2, 1))
+        self.e.call("llvm.prefetch.p0", VOID, [there, read, to_l2, data])
 
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""
@@ -68,6 +100,8 @@ class TileReduction:
     def _accumulate(self, tile: Tile, accumulators: list[ir.Value]) -> list[ir.Value]:
         """One step of all reductions at the present reduction axes."""
         tile.begin_step()
+        if self.schedule.prefetch:
+            self._prefetch()
         result: list[ir.Value] = []
         position = 0
         for reduction in self.stage.reductions:

@@ -16,6 +16,7 @@ from .kernel import Axis, Kernel, Stage
 
 DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
 MAX_UNROLLED = 32  # longest run of reduction steps that is written out
+MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
 FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
 
@@ -27,7 +28,8 @@ class StageSchedule:
     lanes: elements per SIMD register. vectors: registers per tile along it.
     row: axis that is tiled by `rows` steps sharing loads ("" for none).
     order: the stage's own parallel axes, outermost loop first. unroll: of the innermost
-    reduction loop.
+    reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched into
+    the second-level cache, a cache line per step of the reduction (0: not at all).
     """
 
     vector: str = ""
@@ -37,6 +39,7 @@ class StageSchedule:
     rows: int = 1
     order: tuple[str, ...] = ()
     unroll: int = 1
+    prefetch: int = 0
 
     def __str__(self) -> str:
         tile = f"{self.rows}x{self.vectors * self.lanes}"
@@ -114,11 +117,24 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     row_axis = next(a for a in own if a.name == row)
     shared_loads = _has_shared_loads(stage, vector, row)
     rows, vectors = _register_tile(stage, row_axis, axis, lanes, target, shared_loads)
-    if shared_loads:  # the weights' panel stays in cache while the rows stream past it
-        order = (vector, *(n for n in names if n not in (vector, row)), row)
-    else:
+    if not shared_loads:
         order = (*(n for n in names if n not in (vector, row)), row, vector)
-    return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+        return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+    # the weights' panel stays in cache while the rows stream past it
+    order = (vector, *(n for n in names if n not in (vector, row)), row)
+    ahead = _prefetch_distance(stage, vectors * lanes, target)
+    return StageSchedule(vector, lanes, vectors, row, rows, order, unroll, ahead)
+
+
+def _prefetch_distance(stage: Stage, width: int, target: Target) -> int:
+    """Bytes of one panel of the shared operand, if it and the next fit the second-level cache."""
+    depth = 1
+    for axis in stage.reduce_axes:
+        if not isinstance(axis.extent, int):
+            return 0
+        depth *= axis.extent
+    size = depth * width * stage.reductions[0].body.dtype.bytes
+    return size if MIN_PREFETCH_BYTES <= size <= 0.45 * target.l2_bytes else 0
 
 
 def _power_of_two(extent: int) -> int:
