@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
@@ -19,37 +20,24 @@ Int: TypeAlias = int | ir.Value  # an i64 that is known now, or at run time
 CONTRACT = ("contract",)
 
 
-class BFloatType(ir.types._BaseFloatType):  # type: ignore[misc]
-    """LLVM's bfloat, which llvmlite does not name."""
-
-    null = "0.0"
-    intrinsic_name = "bf16"
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-    def format_constant(self, value: float) -> str:
-        """Bit pattern of a constant, as LLVM writes bfloat constants."""
-        import ml_dtypes
-        import numpy as np
-
-        return f"0xR{np.array(value, ml_dtypes.bfloat16).view(np.uint16):04X}"
-
-
-BFloatType._create_instance()
-BF16 = BFloatType()
 _TYPES: dict[DType, ir.Type] = {
     DType.F64: F64,
     DType.F32: F32,
     DType.F16: ir.HalfType(),
-    DType.BF16: BF16,
     DType.BOOL: I1,
 }
 
 
 def scalar_type(dtype: DType) -> ir.Type:
-    """LLVM type of an element in a register (a bool is an i1)."""
+    """LLVM type of an element in a register: a bool is an i1, a bf16 the integer of its bits."""
     return _TYPES.get(dtype) or ir.IntType(dtype.bits)
+
+
+def literal(value: float | int | bool, dtype: DType) -> float | int:
+    """The value as LLVM writes it in a constant of `scalar_type(dtype)`."""
+    if dtype is DType.BF16:
+        return int(np.array(value, dtype.numpy).view(np.uint16))
+    return int(value) if dtype is DType.BOOL else value
 
 
 def memory_type(dtype: DType) -> ir.Type:
@@ -75,7 +63,7 @@ def intrinsic_suffix(type_: ir.Type) -> str:
         return "p0"
     if isinstance(type_, ir.IntType):
         return f"i{type_.width}"
-    return {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16"}[str(type_)]
+    return {"float": "f32", "double": "f64", "half": "f16"}[str(type_)]
 
 
 class Emitter:

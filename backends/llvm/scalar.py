@@ -202,18 +202,19 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
     """Convert elements: to bool is `!= 0`; float to integer truncates and saturates."""
     if source is target:
         return x
+    if source in HALVES:
+        wide = _from_bfloat(e, x) if source is DType.BF16 else e.b.fpext(x, shaped(F32, x))
+        return cast(e, wide, DType.F32, target)
     type_ = shaped(scalar_type(target), x)
     if target is DType.BOOL:
         zero = e.constant(0.0 if source.is_float else 0, x.type)
         if source.is_float:
             return e.b.fcmp_unordered("!=", x, zero)
         return e.b.icmp_unsigned("!=", x, zero)
-    if source in HALVES:
-        return cast(e, e.b.fpext(x, shaped(F32, x)), DType.F32, target)
     if target in HALVES and source is not DType.F32:
         return cast(e, cast(e, x, source, DType.F32), DType.F32, target)
     if target is DType.BF16:
-        return _to_bfloat(e, x, type_)
+        return _to_bfloat(e, x)
     if source.is_float and target.is_float:
         return e.b.fpext(x, type_) if target.bits > source.bits else e.b.fptrunc(x, type_)
     if source.is_float:
@@ -227,11 +228,14 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
     return e.b.trunc(x, type_) if target.bits < source.bits else x
 
 
-def _to_bfloat(e: Emitter, x: ir.Value, type_: ir.Type) -> ir.Value:
-    """f32 to bf16 in integers: to nearest, ties to even, NaNs stay quiet NaNs.
+def _from_bfloat(e: Emitter, x: ir.Value) -> ir.Value:
+    """The bits of a bf16 as an f32."""
+    wide = e.b.zext(x, shaped(I32, x))
+    return e.b.bitcast(e.b.shl(wide, e.constant(16, wide.type)), shaped(F32, x))
 
-    LLVM would call a function of its C library where there is no instruction for it.
-    """
+
+def _to_bfloat(e: Emitter, x: ir.Value) -> ir.Value:
+    """An f32 as the bits of a bf16: to nearest, ties to even, NaNs stay quiet NaNs."""
     wide, narrow = shaped(I32, x), shaped(I16, x)
 
     def const(value: int) -> ir.Constant:
@@ -242,7 +246,7 @@ def _to_bfloat(e: Emitter, x: ir.Value, type_: ir.Type) -> ir.Value:
     rounded = e.b.add(bits, e.b.add(even, const(0x7FFF)))
     quiet = e.b.or_(bits, const(0x400000))
     chosen = e.b.select(e.b.fcmp_unordered("uno", x, x), quiet, rounded)
-    return e.b.bitcast(e.b.trunc(e.b.lshr(chosen, const(16)), narrow), type_)
+    return e.b.trunc(e.b.lshr(chosen, const(16)), narrow)
 
 
 Combine = Callable[[ir.Value, ir.Value], ir.Value]

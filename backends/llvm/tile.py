@@ -19,7 +19,7 @@ from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
 from . import scalar
 from .access import Lanes, index_value, lane_indices
-from .builder import POINTER, Emitter, Int, is_vector, memory_type, scalar_type
+from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
 
 Slot = tuple[int, int]  # (row, vector) within the tile
 
@@ -188,7 +188,7 @@ class Tile:
         e = self.e
         match expression:
             case ex.Const(value=value, dtype=dtype):
-                return e.constant(int(value) if dtype is DType.BOOL else value, scalar_type(dtype))
+                return e.constant(literal(value, dtype), scalar_type(dtype))
             case ex.IndexValue(index=index, dtype=dtype):
                 return scalar.cast(e, self._index(index, slot), DType.I64, dtype)
             case ex.Load():
