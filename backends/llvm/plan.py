@@ -52,6 +52,7 @@ class PlanEmitter:
         self.outputs: dict[int, ir.Value] = {}
         self.wrappers: dict[int, ir.Function] = {}
         self.inputs: list[ir.Value] = []
+        self.offsets: dict[Dim, Int] = {}
 
     def emit(self) -> None:
         """Emit the whole plan."""
@@ -77,10 +78,21 @@ class PlanEmitter:
             size = e.i64(e.add(tensors, e.mul(self.threads, scratch)))
             self.arena = self._checked(e.call("ts_rt_arena", POINTER, [frame, size]))
             self.scratch = e.b.gep(self.arena, [e.i64(tensors)], source_etype=I8)
+            self._arena_offsets()
         self._steps(self.plan.steps)
         e.b.ret(ir.Constant(I32, 0))
         e.b.position_at_end(self.failed)
         e.b.ret(ir.Constant(I32, 1))
+
+    def _arena_offsets(self) -> None:
+        """Compute every offset in the arena once, each from the one before it."""
+        before: Dim = 0
+        value: Int = 0
+        for buffer in sorted(self.plan.arena, key=lambda b: len(str(b.offset))):
+            if buffer.offset not in self.offsets:
+                value = self.e.add(value, self._dim(buffer.offset - before))
+                before = buffer.offset
+                self.offsets[before] = value
 
     # values --------------------------------------------------------------------------------
 
@@ -127,7 +139,7 @@ class PlanEmitter:
             return self.weights, self.plan.weights[place.number].offset
         if place.kind == "heap":
             return self.e.b.load(self.heap[place.number], typ=POINTER), 0
-        return self.arena, self._dim(self.plan.arena[place.number].offset)
+        return self.arena, self.offsets[self.plan.arena[place.number].offset]
 
     # steps ---------------------------------------------------------------------------------
 

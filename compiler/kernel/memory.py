@@ -2,55 +2,134 @@
 
 from __future__ import annotations
 
-from ..ir.dims import Dim, ceildiv
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
+from ..ir.dims import Dim, ceildiv, dmax, evaluate, is_nonnegative, symbols_of
 from .plan import ALIGNMENT, ArenaBuffer
+
+NOMINAL = 64  # assumed value of a symbol where sizes are compared
 
 
 def assign_offsets(buffers: list[ArenaBuffer]) -> Dim:
     """Set the offset of every buffer; returns the arena's size in bytes.
 
-    Buffers of known size are placed first, largest first, each at the lowest offset that is free
-    throughout its lifetime (greedy by size, Pisarchyk and Lee 2020, arXiv:2001.03288). Buffers of
-    symbolic size follow in slots that are shared by buffers of equal size.
+    Buffers of known size are placed one by one, each at the lowest offset that is free throughout
+    its lifetime; of several orders (greedy by size, Pisarchyk and Lee 2020, arXiv:2001.03288; by
+    size times lifetime; by time) the one with the smallest arena is kept. Behind them lie slots
+    for buffers of symbolic size; buffers share a slot one after another, and it is as large as
+    the largest of them.
     """
-    static = [b for b in buffers if isinstance(b.size, int)]
-    total: Dim = _place_static(static)
-    slots: list[tuple[Dim, Dim, int]] = []  # size, offset, last step in use
-    for buffer in sorted((b for b in buffers if not isinstance(b.size, int)), key=_first):
-        for number, (size, offset, busy) in enumerate(slots):
-            if size == buffer.size and busy < buffer.first:
-                buffer.offset = offset
-                slots[number] = (size, offset, buffer.last)
-                break
-        else:
+    total: Dim = _place_static([b for b in buffers if isinstance(b.size, int)])
+    for slot in _slots([b for b in buffers if not isinstance(b.size, int)]):
+        for buffer in slot.buffers:
             buffer.offset = total
-            slots.append((buffer.size, total, buffer.last))
-            total = total + ceildiv(buffer.size, ALIGNMENT) * ALIGNMENT
+        total = total + slot.bytes
     return total
 
 
-def _first(buffer: ArenaBuffer) -> int:
-    return buffer.first
+def lower_bound(buffers: list[ArenaBuffer]) -> int:
+    """Most bytes that buffers of known size need at one step; no arena can be smaller."""
+    static = [b for b in buffers if isinstance(b.size, int)]
+    return max(
+        (sum(_rounded(b) for b in static if b.first <= step <= b.last)
+         for step in {b.first for b in static}),
+        default=0,
+    )  # fmt: skip
 
 
-def _size(buffer: ArenaBuffer) -> int:
-    return buffer.size if isinstance(buffer.size, int) else 0
+# buffers of symbolic size ------------------------------------------------------------------
+
+
+@dataclass
+class _Slot:
+    """Memory for buffers one after another. sizes: none of them is certainly covered by another."""
+
+    sizes: list[Dim]
+    buffers: list[ArenaBuffer]
+
+    def add(self, buffer: ArenaBuffer) -> None:
+        self.buffers.append(buffer)
+        if any(is_nonnegative(size - buffer.size) for size in self.sizes):
+            return
+        self.sizes = [s for s in self.sizes if not is_nonnegative(buffer.size - s)]
+        self.sizes.append(buffer.size)
+
+    @property
+    def bytes(self) -> Dim:
+        size = reduce(dmax, self.sizes)
+        return ceildiv(size, ALIGNMENT) * ALIGNMENT
+
+
+def _slots(buffers: list[ArenaBuffer]) -> list[_Slot]:
+    """Slots for all buffers, those that are probably large first."""
+    nominal = {id(b): _nominal(b.size) for b in buffers}
+    slots: list[_Slot] = []
+    for buffer in sorted(buffers, key=lambda b: (-nominal[id(b)], b.first)):
+        free = [s for s in slots if not any(_overlap(buffer, other) for other in s.buffers)]
+        if not free:
+            free = [_Slot([], [])]
+            slots += free
+        slot = next((s for s in free if buffer.size in s.sizes), free[-1])
+        slot.add(buffer)
+    return slots
+
+
+def _nominal(size: Dim) -> int:
+    return evaluate(size, dict.fromkeys(symbols_of(size), NOMINAL))
+
+
+# buffers of known size ---------------------------------------------------------------------
+
+
+def _overlap(a: ArenaBuffer, b: ArenaBuffer) -> bool:
+    return a.first <= b.last and b.first <= a.last
+
+
+def _rounded(buffer: ArenaBuffer) -> int:
+    size = buffer.size if isinstance(buffer.size, int) else 0
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+_ORDERS: tuple[Callable[[ArenaBuffer], tuple[int, ...]], ...] = (
+    lambda b: (-_rounded(b), b.first),
+    lambda b: (-_rounded(b) * (b.last - b.first + 1), b.first),
+    lambda b: (b.first, -_rounded(b)),
+)
 
 
 def _place_static(buffers: list[ArenaBuffer]) -> int:
-    placed: list[ArenaBuffer] = []
-    total = 0
-    for buffer in sorted(buffers, key=lambda b: (-_size(b), b.first)):
-        rounded = -(-_size(buffer) // ALIGNMENT) * ALIGNMENT
-        overlapping = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
-        offset = 0
-        for other in sorted(overlapping, key=lambda p: int(p.offset)):  # type: ignore[arg-type]
-            start = int(other.offset)  # type: ignore[arg-type]
-            if offset + rounded <= start:
-                break
-            end = start + -(-_size(other) // ALIGNMENT) * ALIGNMENT
-            offset = max(offset, end)
+    """Place buffers of known size; returns the end of the highest."""
+    best: list[int] = []
+    best_end = -1
+    for order in _ORDERS:
+        offsets, end = _place_in_order(
+            buffers, sorted(range(len(buffers)), key=lambda n: order(buffers[n]))
+        )
+        if best_end < 0 or end < best_end:
+            best, best_end = offsets, end
+    for buffer, offset in zip(buffers, best, strict=True):
         buffer.offset = offset
-        placed.append(buffer)
-        total = max(total, offset + rounded)
-    return total
+    return best_end
+
+
+def _place_in_order(buffers: list[ArenaBuffer], order: list[int]) -> tuple[list[int], int]:
+    """(offset of every buffer, end of the highest) when placed in the order given."""
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    total = 0
+    for number in order:
+        buffer, offset = buffers[number], 0
+        size = _rounded(buffer)
+        busy = sorted(
+            (offsets[n], _rounded(buffers[n])) for n in placed if _overlap(buffer, buffers[n])
+        )
+        for start, length in busy:
+            if offset + size <= start:
+                break
+            offset = max(offset, start + length)
+        offsets[number] = offset
+        placed.append(number)
+        total = max(total, offset + size)
+    return offsets, total

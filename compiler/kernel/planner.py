@@ -210,14 +210,16 @@ class Planner:
             return None
         taken = {self.places.get(other) for other in outputs}
         output = kernel.params[len(inputs) + outputs.index(value)].name
-        places = [self.place(operand) for operand in inputs]
+        places = [self.places.get(operand) for operand in inputs]  # constants have none yet
         for operand, place in zip(inputs, places, strict=True):
-            if operand not in dying or place in taken or not self._fits(operand, value, place):
+            if operand not in dying or place is None or place in taken:
+                continue
+            if not self._fits(operand, value, place):
                 continue
             same = frozenset(
                 buffer.name
                 for buffer, other in zip(kernel.params, places, strict=False)
-                if (other.kind, other.number) == (place.kind, place.number)
+                if other and (other.kind, other.number) == (place.kind, place.number)
             )
             if may_share(kernel, same, output):
                 return place
