@@ -6,6 +6,7 @@ here reads the target's registers and caches; it measures nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product as cartesian
 
@@ -235,10 +236,12 @@ def _register_tile(
 ) -> tuple[int, int]:
     """(rows, vectors): the tile with the least estimated time that fits the register file.
 
-    Model: per reduction step a tile costs max(FMAs / ports, loads / 2, latency bound) and a
-    little for every load; edge tiles cost what their smaller size costs.
+    Model: per reduction step a tile costs max(FMAs / ports, loads / 2, latency bound), a little
+    for every load, and a cycle for every vector of a panel that comes from the second-level
+    cache; edge tiles cost what their smaller size costs.
     """
     columns = -(-extent_of(vector) // lanes)
+    depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
     spare = 1 if target.broadcast_operands else 2
     best, best_time = (1, 1), float("inf")
     max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, 12)
@@ -249,9 +252,12 @@ def _register_tile(
         if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
             continue
 
-        def step(r: int, v: int) -> float:
+        far = shared_loads and depth * vectors * target.vector_bits // 8 > target.l1_bytes // 2
+
+        def step(r: int, v: int, far: bool = far) -> float:
             loads = (r + v) if shared_loads else r * v + v
-            return max(r * v / target.fma_ports, loads / 2, FMA_LATENCY + 1) + 0.1 * loads
+            slow = v if far else 0
+            return slow + max(r * v / target.fma_ports, loads / 2, FMA_LATENCY + 1) + 0.1 * loads
 
         time = 0.0
         for count_r, r in _pieces(extent_of(row), rows):
