@@ -108,7 +108,18 @@ _NAMES = {
     (1, 16): "u16",
     (1, 8): "u8",
     (6, 8): "bool",
+    (10, 8): "f8e4m3fn",
+    (11, 8): "f8e4m3fnuz",
+    (12, 8): "f8e5m2",
+    (13, 8): "f8e5m2fnuz",
+    (14, 8): "f8e8m0fnu",
+    (17, 4): "f4e2m1fn",
+    (0, 4): "i4",
+    (1, 4): "u4",
+    (0, 2): "i2",
+    (1, 2): "u2",
 }
+_ML_DTYPES = {"bf16": "bfloat16", "i4": "int4", "u4": "uint4", "i2": "int2", "u2": "uint2"}
 
 
 def dtype_name(dtype: DLDataType) -> str:
@@ -117,14 +128,19 @@ def dtype_name(dtype: DLDataType) -> str:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """numpy's type for a name; bf16 is that of `ml_dtypes`, or its bits as u16 without it."""
-    if name == "bf16":
+    """numpy's type for a name.
+
+    bf16 and the types of less than 8 bits or with an exponent in their name are those of
+    `ml_dtypes` (one element to a byte), or without it their bits as u16 and u8.
+    """
+    if name == "bool":
+        return np.dtype(np.bool_)
+    if name in _ML_DTYPES or "e" in name:
         try:
             import ml_dtypes
         except ImportError:
-            return np.dtype(np.uint16)
-        bf16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bf16
-    if name == "bool":
-        return np.dtype(np.bool_)
+            return np.dtype(np.uint16 if name == "bf16" else np.uint8)
+        wanted = _ML_DTYPES.get(name) or f"float{name[1]}_{name[2:]}"
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, wanted))
+        return found
     return np.dtype(f"{name[0]}{int(name[1:]) // 8}")

@@ -88,11 +88,11 @@ static void fill_random(array *out, int64_t count, uint64_t *state) {
   const DLDataType dtype = out->tensor.dtype;
   char *data = out->memory;
   for (int64_t i = 0; i < count; ++i) {
-    const uint64_t bits = next_random(state);
-    const float single = (float)(bits >> 40) * 0x1p-24f;
-    const double wide = (double)(bits >> 11) * 0x1p-53;
-    const _Float16 half = (_Float16)((float)(bits >> 53) * 0x1p-11f);
-    const uint64_t integer = bits >> 63;
+    const uint64_t random = next_random(state);
+    const float single = (float)(random >> 40) * 0x1p-24f;
+    const double wide = (double)(random >> 11) * 0x1p-53;
+    const _Float16 half = (_Float16)((float)(random >> 53) * 0x1p-11f);
+    const uint64_t integer = random >> 63;
     uint32_t pattern;
     memcpy(&pattern, &single, sizeof pattern);
     const uint16_t brain = (uint16_t)(pattern >> 16);
@@ -100,8 +100,9 @@ static void fill_random(array *out, int64_t count, uint64_t *state) {
                         : dtype.code != kDLFloat ? (const void *)&integer
                         : dtype.bits == 64 ? (const void *)&wide
                         : dtype.bits == 32 ? (const void *)&single : (const void *)&half;
-    memcpy(data, value, dtype.bits / 8);
-    data += dtype.bits / 8;
+    const size_t bytes = ts_item_bytes(dtype);
+    memcpy(data, value, bytes);
+    data += bytes;
   }
 }
 

@@ -63,12 +63,16 @@ void ts_copy_compact(void *to, const DLTensor *from) {
 const char *ts_dtype_name(DLDataType dtype) {
   static const struct {
     uint8_t code, bits;
-    char name[6];
+    char name[12];
   } names[] = {{kDLFloat, 64, "f64"}, {kDLFloat, 32, "f32"}, {kDLFloat, 16, "f16"},
                {kDLBfloat, 16, "bf16"}, {kDLInt, 64, "i64"}, {kDLInt, 32, "i32"},
                {kDLInt, 16, "i16"}, {kDLInt, 8, "i8"}, {kDLUInt, 64, "u64"},
                {kDLUInt, 32, "u32"}, {kDLUInt, 16, "u16"}, {kDLUInt, 8, "u8"},
-               {kDLBool, 8, "bool"}};
+               {kDLBool, 8, "bool"}, {kDLFloat8_e4m3fn, 8, "f8e4m3fn"},
+               {kDLFloat8_e4m3fnuz, 8, "f8e4m3fnuz"}, {kDLFloat8_e5m2, 8, "f8e5m2"},
+               {kDLFloat8_e5m2fnuz, 8, "f8e5m2fnuz"}, {kDLFloat8_e8m0fnu, 8, "f8e8m0fnu"},
+               {kDLFloat4_e2m1fn, 4, "f4e2m1fn"}, {kDLInt, 4, "i4"}, {kDLUInt, 4, "u4"},
+               {kDLInt, 2, "i2"}, {kDLUInt, 2, "u2"}};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i)
     if (names[i].code == dtype.code && names[i].bits == dtype.bits && dtype.lanes == 1)
       return names[i].name;

@@ -21,6 +21,16 @@ _DTYPES = {
     "u16": ("kDLUInt", 16),
     "u8": ("kDLUInt", 8),
     "bool": ("kDLBool", 8),
+    "f8e4m3fn": ("kDLFloat8_e4m3fn", 8),
+    "f8e4m3fnuz": ("kDLFloat8_e4m3fnuz", 8),
+    "f8e5m2": ("kDLFloat8_e5m2", 8),
+    "f8e5m2fnuz": ("kDLFloat8_e5m2fnuz", 8),
+    "f8e8m0fnu": ("kDLFloat8_e8m0fnu", 8),
+    "f4e2m1fn": ("kDLFloat4_e2m1fn", 4),
+    "i4": ("kDLInt", 4),
+    "u4": ("kDLUInt", 4),
+    "i2": ("kDLInt", 2),
+    "u2": ("kDLUInt", 2),
 }
 WEIGHTS_SYMBOL = "ts_weights"
 

@@ -10,6 +10,7 @@ from ...compiler.errors import InternalError
 from ...compiler.ir.types import DType
 from . import math
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
+from .narrow import carrier, narrowed, widened
 
 I16 = ir.IntType(16)
 HALVES = (DType.F16, DType.BF16)
@@ -33,6 +34,8 @@ def apply(
     """
     if op == "cast":
         return cast(e, args[0], kinds[0], dtype)
+    if op == "bitcast":
+        return bitcast(e, args[0], dtype)
     if op == "where":
         return e.b.select(args[0], args[1], args[2])
     kind = kinds[0]
@@ -202,6 +205,10 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
     """Convert elements: to bool is `!= 0`; float to integer truncates and saturates."""
     if source is target:
         return x
+    if source.is_narrow:
+        return cast(e, widened(e, x, source), carrier(source), target)
+    if target.is_narrow:
+        return narrowed(e, cast(e, x, source, carrier(target)), target)
     if source in HALVES:
         wide = _from_bfloat(e, x) if source is DType.BF16 else e.b.fpext(x, shaped(F32, x))
         return cast(e, wide, DType.F32, target)
@@ -232,6 +239,11 @@ def _from_bfloat(e: Emitter, x: ir.Value) -> ir.Value:
     """The bits of a bf16 as an f32."""
     wide = e.b.zext(x, shaped(I32, x))
     return e.b.bitcast(e.b.shl(wide, e.constant(16, wide.type)), shaped(F32, x))
+
+
+def bitcast(e: Emitter, x: ir.Value, target: DType) -> ir.Value:
+    """The same bits as elements of another type of that size."""
+    return e.b.bitcast(x, shaped(scalar_type(target), x))
 
 
 def _to_bfloat(e: Emitter, x: ir.Value) -> ir.Value:

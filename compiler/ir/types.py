@@ -29,11 +29,28 @@ class DType(Enum):
     U16 = "u16"
     U8 = "u8"
     BOOL = "bool"
+    F8E4M3FN = "f8e4m3fn"
+    F8E4M3FNUZ = "f8e4m3fnuz"
+    F8E5M2 = "f8e5m2"
+    F8E5M2FNUZ = "f8e5m2fnuz"
+    F8E8M0FNU = "f8e8m0fnu"
+    F4E2M1FN = "f4e2m1fn"
+    I4 = "i4"
+    U4 = "u4"
+    I2 = "i2"
+    U2 = "u2"
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether elements are stored and converted only: no operator computes with them."""
+        return self in _NARROW
 
     @property
     def bits(self) -> int:
-        """Bits of one element in memory (a bool takes a byte)."""
-        return 8 if self is DType.BOOL else int(self.value.lstrip("fbiu"))
+        """Bits of one element in memory (bools and narrow types take a byte)."""
+        if self is DType.BOOL or self.is_narrow:
+            return 8
+        return int(self.value.lstrip("fbiu"))
 
     @property
     def bytes(self) -> int:
@@ -42,18 +59,18 @@ class DType(Enum):
 
     @property
     def is_float(self) -> bool:
-        """Whether this is a floating-point type."""
+        """Whether this is a floating-point type to compute with."""
         return self in (DType.F64, DType.F32, DType.F16, DType.BF16)
 
     @property
     def is_signed(self) -> bool:
-        """Whether this is a signed integer type."""
-        return self.value.startswith("i")
+        """Whether this is a signed integer type to compute with."""
+        return self.is_integer and self.value.startswith("i")
 
     @property
     def is_integer(self) -> bool:
-        """Whether this is an integer type (bool is not)."""
-        return self.value[0] in "iu"
+        """Whether this is an integer type to compute with (bool is not)."""
+        return self.value[0] in "iu" and not self.is_narrow
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -72,6 +89,20 @@ class DType(Enum):
         return str(self.value)
 
 
+_NARROW = frozenset(
+    {
+        DType.F8E4M3FN,
+        DType.F8E4M3FNUZ,
+        DType.F8E5M2,
+        DType.F8E5M2FNUZ,
+        DType.F8E8M0FNU,
+        DType.F4E2M1FN,
+        DType.I4,
+        DType.U4,
+        DType.I2,
+        DType.U2,
+    }
+)
 _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.F64: np.dtype(np.float64),
     DType.F32: np.dtype(np.float32),
@@ -86,6 +117,16 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.U16: np.dtype(np.uint16),
     DType.U8: np.dtype(np.uint8),
     DType.BOOL: np.dtype(np.bool_),
+    DType.F8E4M3FN: np.dtype(ml_dtypes.float8_e4m3fn),
+    DType.F8E4M3FNUZ: np.dtype(ml_dtypes.float8_e4m3fnuz),
+    DType.F8E5M2: np.dtype(ml_dtypes.float8_e5m2),
+    DType.F8E5M2FNUZ: np.dtype(ml_dtypes.float8_e5m2fnuz),
+    DType.F8E8M0FNU: np.dtype(ml_dtypes.float8_e8m0fnu),
+    DType.F4E2M1FN: np.dtype(ml_dtypes.float4_e2m1fn),
+    DType.I4: np.dtype(ml_dtypes.int4),
+    DType.U4: np.dtype(ml_dtypes.uint4),
+    DType.I2: np.dtype(ml_dtypes.int2),
+    DType.U2: np.dtype(ml_dtypes.uint2),
 }
 _FROM_NUMPY = {numpy_type: dtype for dtype, numpy_type in _NUMPY.items()}
 

@@ -15,7 +15,7 @@ from .emitter import Emitter
 from .schemas import body_of, domain_of, schema_of
 from .site import NotSupported, Site
 from .table import find
-from .tensors import NARROW, UnsupportedType, dtype_of, to_array
+from .tensors import UnsupportedType, dtype_of, to_array
 from .topology import ordered
 from .wire import Source
 
@@ -59,7 +59,6 @@ class Importer:
         self.folder: Path | None = source.folder
         self.shapes = shapes
         self.emitter = Emitter()
-        self.narrow: set[Value] = set()  # 4-bit integers, held as 8-bit ones
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.functions = {(f.domain, f.name): f for f in self.model.functions}
 
@@ -87,10 +86,7 @@ class Importer:
         for index, tensor in enumerate(proto.initializer):
             try:
                 array = to_array(tensor, raw=raw.get(index), folder=self.folder)
-                value = constant(array, tensor.name)
-                scope.values[tensor.name] = value
-                if tensor.data_type in NARROW:
-                    self.narrow.add(value)
+                scope.values[tensor.name] = constant(array, tensor.name)
             except UnsupportedType as error:
                 self._problem(tensor.name, "initializer", f"{error} is not supported")
                 scope.values[tensor.name] = MISSING

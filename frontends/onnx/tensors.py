@@ -8,7 +8,6 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 
@@ -33,10 +32,19 @@ DTYPES: dict[int, DType] = {
     _T.UINT16: DType.U16,
     _T.UINT8: DType.U8,
     _T.BOOL: DType.BOOL,
+    _T.FLOAT8E4M3FN: DType.F8E4M3FN,
+    _T.FLOAT8E4M3FNUZ: DType.F8E4M3FNUZ,
+    _T.FLOAT8E5M2: DType.F8E5M2,
+    _T.FLOAT8E5M2FNUZ: DType.F8E5M2FNUZ,
+    _T.FLOAT8E8M0: DType.F8E8M0FNU,
+    _T.FLOAT4E2M1: DType.F4E2M1FN,
+    _T.INT4: DType.I4,
+    _T.UINT4: DType.U4,
+    _T.INT2: DType.I2,
+    _T.UINT2: DType.U2,
 }
-# 4-bit integers are unpacked: their values, not their storage, are what operators work on.
-NARROW = frozenset({_T.INT4, _T.UINT4})
-_PACKED = {_T.INT4: (ml_dtypes.int4, np.int8), _T.UINT4: (ml_dtypes.uint4, np.uint8)}
+# elements of which a byte of the file holds several: bits of one
+_PACKED = {DType.F4E2M1FN: 4, DType.I4: 4, DType.U4: 4, DType.I2: 2, DType.U2: 2}
 _FIELDS = {
     _T.DOUBLE: "double_data",
     _T.FLOAT: "float_data",
@@ -77,14 +85,13 @@ def to_array(
     count = math.prod(shape)
     if tensor.HasField("segment"):
         raise _invalid(name, "it is a segment of a larger tensor")
-    packed = _PACKED.get(tensor.data_type)
-    dtype = DType.of(packed[1]) if packed else dtype_of(tensor.data_type)
+    dtype = dtype_of(tensor.data_type)
     if tensor.data_location == _T.EXTERNAL:
         return _external(tensor, count, dtype, folder).reshape(shape)
     if raw is None and tensor.raw_data:
         raw = memoryview(tensor.raw_data)
     if raw is not None:
-        return _from_raw(name, raw, tensor.data_type, count, dtype).reshape(shape)
+        return _from_raw(name, raw, count, dtype).reshape(shape)
     return _from_fields(tensor, count, dtype).reshape(shape)
 
 
@@ -92,31 +99,39 @@ def _invalid(name: str, why: str) -> InvalidModelError:
     return InvalidModelError(f"tensor '{name}' is malformed", why=why, remedy="export it again")
 
 
-def _from_raw(name: str, raw: memoryview, code: int, count: int, dtype: DType) -> Array:
-    expected = (count + 1) // 2 if code in _PACKED else count * dtype.bytes
+def _from_raw(name: str, raw: memoryview, count: int, dtype: DType) -> Array:
+    expected = _stored_bytes(count, dtype)
     if raw.nbytes != expected:
         raise _invalid(name, f"{raw.nbytes} bytes of data, {expected} expected")
-    if code in _PACKED:
-        return _unpack(np.frombuffer(raw, np.uint8), code, count)
+    if dtype in _PACKED:
+        return _unpack(np.frombuffer(raw, np.uint8), count, dtype)
+    if dtype.is_narrow:
+        return np.frombuffer(raw, np.uint8).view(dtype.numpy)
     return np.frombuffer(raw, dtype.numpy.newbyteorder("<"))
 
 
-def _unpack(packed: Array, code: int, count: int) -> Array:
-    """Two 4-bit integers per byte, the low half first."""
-    small, wide = _PACKED[code]
-    halves = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[:count]
-    return np.asarray(halves.view(small).astype(wide))
+def _stored_bytes(count: int, dtype: DType) -> int:
+    return -(-count * _PACKED.get(dtype, dtype.bits) // 8)
+
+
+def _unpack(packed: Array, count: int, dtype: DType) -> Array:
+    """Several elements per byte, the first in the low bits, become one per byte."""
+    bits = _PACKED[dtype]
+    parts = [packed >> shift & ((1 << bits) - 1) for shift in range(0, 8, bits)]
+    return np.ascontiguousarray(np.stack(parts, -1).reshape(-1)[:count]).view(dtype.numpy)
 
 
 def _from_fields(tensor: onnx.TensorProto, count: int, dtype: DType) -> Array:
     field = _FIELDS.get(tensor.data_type, "int32_data")
     data = getattr(tensor, field)
-    packed = tensor.data_type in _PACKED
-    expected = (count + 1) // 2 if packed else count
+    packed = dtype in _PACKED
+    expected = _stored_bytes(count, dtype) if packed else count
     if len(data) != expected:
         raise _invalid(tensor.name, f"{len(data)} elements in {field}, {expected} expected")
     if packed:
-        return _unpack(np.array(data, np.int32).astype(np.uint8), tensor.data_type, count)
+        return _unpack(np.array(data, np.int32).astype(np.uint8), count, dtype)
+    if dtype.is_narrow:
+        return np.array(data, np.int32).astype(np.uint8).view(dtype.numpy)
     if dtype in (DType.F16, DType.BF16):
         return np.array(data, np.int32).astype(np.uint16).view(dtype.numpy)
     natural: dict[str, Any] = {
@@ -133,18 +148,20 @@ def _external(tensor: onnx.TensorProto, count: int, dtype: DType, folder: Path |
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if folder is None:
         raise _invalid(name, "external data, but the model has no folder")
-    if tensor.data_type in _PACKED:
-        raise UnsupportedType("4-bit external data")
     path = _confined(name, entries.get("location", ""), folder)
     size = path.stat().st_size
     offset = _number(name, entries, "offset", 0)
-    length = _number(name, entries, "length", count * dtype.bytes)
-    if length != count * dtype.bytes:
-        raise _invalid(name, f"{length} bytes of data, {count * dtype.bytes} expected")
+    stored = _stored_bytes(count, dtype)
+    length = _number(name, entries, "length", stored)
+    if length != stored:
+        raise _invalid(name, f"{length} bytes of data, {stored} expected")
     if offset + length > size:
         raise _invalid(name, f"bytes {offset} to {offset + length} of a file of {size} bytes")
     if count == 0:
         return np.zeros(0, dtype.numpy)
+    if dtype.is_narrow:
+        octets = np.memmap(path, np.uint8, mode="r", offset=offset, shape=(stored,))
+        return _unpack(octets, count, dtype) if dtype in _PACKED else octets.view(dtype.numpy)
     return np.memmap(path, dtype.numpy, mode="r", offset=offset, shape=(count,))
 
 

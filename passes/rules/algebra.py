@@ -241,6 +241,8 @@ def holds(wide: DType, narrow: DType) -> bool:
     """Whether every value of `narrow` is a value of `wide`."""
     if wide == narrow:
         return True
+    if narrow.is_narrow or wide.is_narrow:
+        return False
     if narrow is DType.BOOL or wide is DType.BOOL:
         return narrow is DType.BOOL
     if narrow.is_float:

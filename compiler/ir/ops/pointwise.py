@@ -116,11 +116,40 @@ def _infer_cast(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTy
 
 def _cast(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     dtype: DType = attrs["dtype"]
+    source = _computable(args[0])
     if dtype is DType.BOOL:
-        return [np.asarray(widen(args[0]) != 0)]
+        return [np.asarray(widen(source) != 0)]
     with np.errstate(all="ignore"):
-        source = args[0] if dtype.is_float else widen(args[0])
-        return [source.astype(dtype.numpy)]
+        if dtype.is_narrow:
+            return [_narrowed(source, dtype)]
+        return [(source if dtype.is_float else widen(source)).astype(dtype.numpy)]
+
+
+def _computable(array: Array) -> Array:
+    """Elements of a narrow type in one that holds all of its values."""
+    dtype = DType.of(array.dtype)
+    if not dtype.is_narrow:
+        return array
+    return array.astype({"f": np.float32, "i": np.int8, "u": np.uint8}[dtype.value[0]])
+
+
+def _narrowed(array: Array, dtype: DType) -> Array:
+    """To a narrow float by way of f32; to a narrow integer the low bits of the truncated value."""
+    if dtype.value[0] == "f":
+        return array.astype(np.float32).astype(dtype.numpy)
+    octets = (array.astype(np.int64) & ((1 << int(dtype.value[1:])) - 1)).astype(np.uint8)
+    return octets.view(dtype.numpy)
+
+
+def _infer_bitcast(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x, dtype = inputs[0], attrs["dtype"]
+    if not isinstance(dtype, DType) or x.dtype.bits != dtype.bits or x.dtype is DType.BOOL:
+        raise ValueError(f"the bits of {x.dtype} are not those of a {dtype}")
+    return [like(x)[0].with_dtype(dtype)]
+
+
+def _bitcast(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    return [np.asarray(args[0]).view(attrs["dtype"].numpy)]
 
 
 _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
@@ -186,6 +215,7 @@ def _register_all() -> None:
     register(OpDef("where", _infer_where, _where, Trait.POINTWISE, arity=(3, 3)))
     attrs = {"dtype": REQUIRED}
     register(OpDef("cast", _infer_cast, _cast, Trait.POINTWISE, attrs, arity=(1, 1)))
+    register(OpDef("bitcast", _infer_bitcast, _bitcast, Trait.POINTWISE, attrs, arity=(1, 1)))
 
 
 _register_all()

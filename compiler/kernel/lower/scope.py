@@ -144,7 +144,10 @@ class Scope:
         if value in self.buffers:
             return self.load(self.buffers[value], value.type, index)
         if value.data is not None and value.data.size <= SMALL_CONSTANT:
-            return Const(value.data.reshape(-1)[0].item(), value.dtype)
+            only = value.data.reshape(-1)
+            return Const(
+                (only.view("u1") if value.dtype.is_narrow else only)[0].item(), value.dtype
+            )
         node = value.producer
         if node is None or node.op not in INLINE:
             raise InternalError(f"{value} can be neither read nor inlined")

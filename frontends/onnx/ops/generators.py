@@ -8,16 +8,12 @@ from ....compiler.ir import Dim, DType, Value, ceildiv, constant
 from ..elements import larger
 from ..site import NotSupported, Site
 from ..table import lowers
-from ..tensors import NARROW
 
 
 @lowers("Constant")
 def constant_(s: Site) -> Value:
     if s.has("value"):
-        value = constant(s.array("value"))
-        if s.attributes["value"].t.data_type in NARROW:
-            s.importer.narrow.add(value)
-        return value
+        return constant(s.array("value"))
     if s.has("value_float"):
         return constant(np.float32(s.real("value_float")))
     if s.has("value_int"):

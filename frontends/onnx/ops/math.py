@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from functools import reduce
 
-from onnx import TensorProto
-
 from ....compiler.ir import DType, Value
 from ..site import NotSupported, Site
 from ..table import lowers
-from ..tensors import dtype_of
 
 _UNARY = {
     "Neg": "neg",
@@ -148,19 +145,6 @@ def where(s: Site) -> Value:
     return s.op_("where", s.input(0), s.input(1), s.input(2))
 
 
-@lowers("Cast")
-def cast(s: Site) -> Value:
-    if s.opset < 6:
-        code = TensorProto.DataType.Value(s.text("to"))
-        return s.cast(s.input(0), dtype_of(code))
-    return s.cast(s.input(0), s.dtype("to"))
-
-
-@lowers("CastLike")
-def cast_like(s: Site) -> Value:
-    return s.cast(s.input(0), s.input(1).dtype)
-
-
 @lowers("Identity")
 def identity(s: Site) -> Value:
     return s.input(0)
@@ -192,11 +176,6 @@ def clip(s: Site) -> Value:
 
 def _as_scalar(s: Site, value: Value) -> Value:
     return s.reshape(value, ()) if value.type.rank else value
-
-
-@lowers("BitCast")
-def bit_cast(s: Site) -> Value:
-    raise NotSupported("reinterpreting bits is not an operator of the IR")
 
 
 SQRT_HALF = math.sqrt(0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....compiler.ir import DType, Value, ceildiv
 from ..site import NotSupported, Site
 from ..table import MICROSOFT, lowers
+from .conversion import convert
 from .matmul import matmul
 from .nn import convolve
 
@@ -13,6 +14,10 @@ _RANGE = {
     DType.I8: (-128, 127),
     DType.U16: (0, 65535),
     DType.I16: (-32768, 32767),
+    DType.U4: (0, 15),
+    DType.I4: (-8, 7),
+    DType.U2: (0, 3),
+    DType.I2: (-2, 1),
 }
 
 
@@ -38,23 +43,25 @@ def aligned(s: Site, parameter: Value, x: Value) -> Value:
 
 def dequantize(s: Site, x: Value, scale: Value, zero: Value | None) -> Value:
     """(x - zero) * scale, in the type of the scale."""
-    small = x.dtype in _RANGE and scale.dtype in (DType.F32, DType.F64)
-    if zero is not None and not (zero.data is not None and not zero.data.any()):
-        # the difference of small integers is exact in f32; others are subtracted as integers
-        if small:
-            wide = s.op_("sub", s.cast(x, scale.dtype), s.cast(zero, scale.dtype))
-        else:
-            wide = s.cast(s.op_("sub", s.cast(x, DType.I32), s.cast(zero, DType.I32)), scale.dtype)
+    offset = zero is not None and not (zero.data is not None and not zero.data.any())
+    if zero is None or not offset or x.dtype not in _RANGE and x.dtype.is_narrow:
+        return s.op_("mul", s.cast(x, scale.dtype), scale)
+    # the difference of small integers is exact in f32; others are subtracted as integers
+    if x.dtype in _RANGE and scale.dtype in (DType.F32, DType.F64):
+        wide = s.op_("sub", s.cast(x, scale.dtype), s.cast(zero, scale.dtype))
     else:
-        wide = s.cast(x, scale.dtype)
+        wide = s.cast(s.op_("sub", s.cast(x, DType.I32), s.cast(zero, DType.I32)), scale.dtype)
     return s.op_("mul", wide, scale)
 
 
 def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
-    """round(x / scale) + zero, saturated."""
+    """round(x / scale) + zero, saturated; to a narrow float without rounding to integers first."""
+    wide = s.cast(x, DType.F32) if x.dtype is not DType.F64 else x
+    if dtype.is_narrow and dtype not in _RANGE:
+        saturate = bool(s.integer("saturate", 1))
+        return convert(s, s.op_("div", wide, s.cast(scale, wide.dtype)), dtype, saturate)
     if dtype not in _RANGE:
         raise NotSupported(f"quantising to {dtype} is not supported")
-    wide = s.cast(x, DType.F32) if x.dtype is not DType.F64 else x
     steps = s.op_("round", s.op_("div", wide, s.cast(scale, wide.dtype)))
     if zero is not None and not (zero.data is not None and not zero.data.any()):
         steps = s.op_("add", steps, s.cast(zero, wide.dtype))
@@ -77,11 +84,7 @@ def quantize_linear(s: Site) -> Value:
     dtype = DType.U8
     if zero is not None:
         dtype = zero.dtype
-        if zero in s.importer.narrow:
-            raise NotSupported("quantising to 4 bits is not supported")
     elif s.integer("output_dtype", 0):
-        if s.integer("output_dtype") in (21, 22):
-            raise NotSupported("quantising to 4 bits is not supported")
         dtype = s.dtype("output_dtype")
     aligned_zero = None if zero is None else aligned(s, zero, x)
     return quantize(s, x, aligned(s, scale, x), aligned_zero, dtype)
