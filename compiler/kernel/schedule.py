@@ -231,6 +231,17 @@ def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
     return by_lane and by_row
 
 
+def _row_stride_unknown(stage: Stage, row: str) -> bool:
+    """Whether the distance between rows of some operand is only known at run time."""
+    factors = [
+        coefficient(part.offset, row)
+        for reduction in stage.reductions
+        for part in ex.walk(reduction.body)
+        if isinstance(part, ex.Load)
+    ]
+    return not all(isinstance(factor, int) for factor in factors)
+
+
 def _register_tile(
     stage: Stage, row: Axis, vector: Axis, lanes: int, target: Target, shared_loads: bool
 ) -> tuple[int, int]:
@@ -245,6 +256,8 @@ def _register_tile(
     spare = 1 if target.broadcast_operands else 2
     best, best_time = (1, 1), float("inf")
     max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, 12)
+    if shared_loads and _row_stride_unknown(stage, row.name):
+        max_rows = 8  # every row needs an address register
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
         if rows * vectors > max_tile:
             continue
