@@ -124,18 +124,20 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     # the weights' panel stays in cache while the rows stream past it
     order = (vector, *(n for n in names if n not in (vector, row)), row)
     ahead = _prefetch_distance(stage, vectors * lanes, target)
+    if rows * vectors >= 20 and unroll == 4:
+        unroll = 2  # enough independent work in two steps already
     return StageSchedule(vector, lanes, vectors, row, rows, order, unroll, ahead)
 
 
 def _prefetch_distance(stage: Stage, width: int, target: Target) -> int:
-    """Bytes of one panel of the shared operand, if it and the next fit the second-level cache."""
+    """Bytes of one panel of the shared operand, if it and the next easily fit the L2 cache."""
     depth = 1
     for axis in stage.reduce_axes:
         if not isinstance(axis.extent, int):
             return 0
         depth *= axis.extent
     size = depth * width * stage.reductions[0].body.dtype.bytes
-    return size if MIN_PREFETCH_BYTES <= size <= 0.45 * target.l2_bytes else 0
+    return size if MIN_PREFETCH_BYTES <= size <= target.l2_bytes // 4 else 0
 
 
 def _power_of_two(extent: int) -> int:
@@ -248,8 +250,8 @@ def _register_tile(
     """(rows, vectors): the tile with the least estimated time that fits the register file.
 
     Model: per reduction step a tile costs max(FMAs / ports, loads / 2, latency bound), a little
-    for every load, and a cycle for every vector of a panel that comes from the second-level
-    cache; edge tiles cost what their smaller size costs.
+    for every load, and half a cycle for every vector of a panel that comes from the
+    second-level cache; edge tiles cost what their smaller size costs.
     """
     columns = -(-extent_of(vector) // lanes)
     depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
@@ -269,7 +271,7 @@ def _register_tile(
 
         def step(r: int, v: int, far: bool = far) -> float:
             loads = (r + v) if shared_loads else r * v + v
-            slow = v if far else 0
+            slow = 0.5 * v if far else 0
             return slow + max(r * v / target.fma_ports, loads / 2, FMA_LATENCY + 1) + 0.1 * loads
 
         time = 0.0
