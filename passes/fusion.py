@@ -9,19 +9,19 @@ move elements are copied into every group that reads them, as index maps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.ir.types import Layout
 from ..compiler.kernel.external import reads_memory
-from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER, winograd_choice
-from ..compiler.kernel.lower.reductions import CUMULATIVE, overhangs
-from ..compiler.kernel.lower.winograd import reach
+from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
+from ..compiler.kernel.lower.reductions import CUMULATIVE
+from .borders import set_borders
 
-ROW_REDUCTIONS = Trait.REDUCTION
-MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
+# Operators and operands in the expression of one element, where what is used twice counts twice:
+# lowering expands it, and recurses to its depth.
+MAX_EXPRESSION = 256
 
 
 @dataclass(eq=False)
@@ -63,7 +63,11 @@ class _Fuser:
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.users: dict[Value, list[Node]] = {}
         self.escapes: set[Value] = set(graph.outputs)
+        self.map_sizes: dict[Value, int] = {}
+        self.deep_maps: set[Node] = set()
         for node in graph.nodes:
+            if _is_map(node):
+                self._measure_map(node)
             for value in node.inputs:
                 self.users.setdefault(value, []).append(node)
             for region in node.regions:
@@ -71,6 +75,16 @@ class _Fuser:
                     for user in inner.nodes:
                         self.escapes.update(user.inputs)
                     self.escapes.update(inner.outputs)
+
+    def _measure_map(self, node: Node) -> None:
+        size = self._size(node, {})
+        if size > MAX_EXPRESSION:
+            self.deep_maps.add(node)
+        self.map_sizes[node.output] = size if size <= MAX_EXPRESSION else 1
+
+    def _size(self, node: Node, inside: Mapping[Value, int]) -> int:
+        """Of the node's expression; `inside` has those of the values computed in its group."""
+        return 1 + sum(inside.get(v, self.map_sizes.get(v, 1)) for v in node.inputs)
 
     # growing groups ------------------------------------------------------------------------
 
@@ -101,12 +115,13 @@ class _Fuser:
     def _grow(self, group: _Group, anchor: Node) -> None:
         """Add the nodes behind the anchor that fit, in execution order."""
         rows = _row_axes(anchor)
-        inside: set[Value] = set(anchor.outputs)
+        first = 1 if anchor.op in REDUCE else self._size(anchor, {})
+        inside: dict[Value, int] = dict.fromkeys(anchor.outputs, first)
         tainted: set[Value] = set()
         moved = False
         for node in self.graph.nodes[self.position[anchor] + 1 :]:
             if any(value in tainted for value in node.inputs) or (
-                node.regions and self._captures(node, inside | tainted)
+                node.regions and self._captures(node, inside.keys() | tainted)
             ):
                 tainted.update(node.outputs)
                 continue
@@ -116,10 +131,11 @@ class _Fuser:
             joins = node not in self.group_of and not moved and (
                 self._joins(node, anchor, rows) or transposes
             )  # fmt: skip
-            if joins:
+            size = self._size(node, inside)
+            if joins and size <= MAX_EXPRESSION:
                 group.members.append(node)
                 self.group_of[node] = group
-                inside.update(node.outputs)
+                inside.update(dict.fromkeys(node.outputs, 1 if node.op in REDUCE else size))
                 moved = moved or transposes
             else:
                 tainted.update(node.outputs)
@@ -133,7 +149,7 @@ class _Fuser:
             for value in user.inputs
         )
 
-    def _last_transpose(self, node: Node, anchor: Node, inside: set[Value]) -> bool:
+    def _last_transpose(self, node: Node, anchor: Node, inside: Container[Value]) -> bool:
         """A transpose of a group's only result is done by its stores."""
         source = node.inputs[0] if node.inputs else None
         return (
@@ -162,12 +178,16 @@ class _Fuser:
         full = anchor.inputs[0].shape
         members = set(group.members)
         last = max(self.position[node] for node in members)
+        times = dict.fromkeys(members, 1)  # how often the node is in the group's expressions
         for node in reversed(self.graph.nodes[:last]):
             if node in self.group_of or not _is_pointwise(node) or node.output.shape != full:
                 continue
             users = self.users.get(node.output, [])
             if node.output in self.escapes or not users or not members.issuperset(users):
                 continue
+            times[node] = sum(times[user] * user.inputs.count(node.output) for user in set(users))
+            if sum(times.values()) > MAX_EXPRESSION:
+                return
             members.add(node)
             group.members.append(node)
             self.group_of[node] = group
@@ -179,8 +199,10 @@ class _Fuser:
         for node in self.graph.nodes:
             if not _is_map(node) or node in self.group_of:
                 continue
-            if node.op == "reshape" and not self._needs_copy(node):
-                continue  # an alias, if it is needed in memory at all
+            if node in self.deep_maps:
+                self.group_of[node] = _Group([node])
+            if node in self.group_of or (node.op == "reshape" and not self._needs_copy(node)):
+                continue  # a reshape is an alias, if it is needed in memory at all
             users = self.users.get(node.output, [])
             outside = [user for user in users if user.regions or reads_memory(user)]
             if node.output in self.escapes or outside or self._needs_memory(node, users):
@@ -210,9 +232,8 @@ class _Fuser:
                 user.inputs[0] is node.output and node.op in ("pad", "iota", "dims")
             ):
                 return True
-            if _is_map(user) and user not in self.group_of and self._needs_memory(
-                node, self.users.get(user.output, [])
-            ):  # fmt: skip
+            inlined = _is_map(user) and user not in self.group_of and user not in self.deep_maps
+            if inlined and self._needs_memory(node, self.users.get(user.output, [])):
                 return True
         return False
 
@@ -238,7 +259,7 @@ class _Fuser:
                 result.append(self._fuse(group))
         self.graph.nodes = result
         _sort(self.graph)
-        _set_borders(self.graph)
+        set_borders(self.graph)
 
     def _is_alias(self, node: Node) -> bool:
         """Whether an unfused reshape is needed as a value in memory."""
@@ -339,53 +360,3 @@ def _sort(graph: Graph) -> None:
                     done.add(node)
                     ordered.append(node)
     graph.nodes = ordered
-
-
-def _set_borders(graph: Graph) -> None:
-    """Surround the inputs of padded convolutions with zeros in memory."""
-    made_here = {v: n for n in graph.nodes if n.op == "fused" for v in n.outputs}
-    wanted: dict[Value, list[tuple[int, int]]] = {}
-    refused: set[Value] = set(graph.outputs)
-    for node in graph.nodes:
-        if node.op != "fused":
-            refused.update(node.inputs)
-            continue
-        region = node.regions[0]
-        for outer, inner in zip(node.inputs, region.inputs, strict=True):
-            for conv in region.nodes:
-                if conv.op == "conv" and conv.inputs[0] is inner:
-                    _want(outer, conv, wanted)
-        chosen = winograd_choice(node)
-        if chosen is not None:
-            conv, tile = chosen
-            source = node.inputs[region.inputs.index(conv.inputs[0])]
-            _widen(wanted[source], reach(conv, tile))
-    for value, border in wanted.items():
-        producer = made_here.get(value)
-        if producer is None or value in refused or not any(a or b for a, b in border):
-            continue
-        inner = producer.regions[0].outputs[producer.outputs.index(value)]
-        if inner.producer is not None and inner.producer.op == "reshape":
-            continue
-        layout = Layout(tuple(border))
-        value.type = value.type.with_layout(layout)
-        inner.type = inner.type.with_layout(layout)
-        for node in graph.nodes:
-            if node.op == "fused":
-                for outer, copy in zip(node.inputs, node.regions[0].inputs, strict=True):
-                    if outer is value:
-                        copy.type = copy.type.with_layout(layout)
-
-
-def _want(value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]]) -> None:
-    border = wanted.setdefault(value, [(0, 0)] * value.type.rank)
-    known = [(low, high if isinstance(high, int) else -1) for low, high in overhangs(conv)]
-    _widen(border, [side if side[1] >= 0 else (0, 0) for side in known])
-
-
-def _widen(border: list[tuple[int, int]], needed: Sequence[tuple[int, int]]) -> None:
-    """Grow a border, spatial axis by spatial axis, unless it would become too wide."""
-    for axis, (low, high) in enumerate(needed, start=1):
-        if max(low, high) <= MAX_BORDER:
-            before, after = border[axis]
-            border[axis] = (max(before, low), max(after, high))
