@@ -55,7 +55,7 @@ def exp(e: Emitter, x: ir.Value) -> ir.Value:
     def const(value: float) -> ir.Constant:
         return e.constant(value, kind)
 
-    magic = const(float.fromhex("0x1.8000FCp23"))
+    magic = const(float.fromhex("0x1.8p23"))
     n_biased = e.fma(x, const(float.fromhex("0x1.715476p0")), magic)
     n = e.b.fsub(n_biased, magic)
     t = e.fma(n, const(float.fromhex("-0x1.62E430p-1")), x)
@@ -63,10 +63,10 @@ def exp(e: Emitter, x: ir.Value) -> ir.Value:
     hexes = ("0x1.0F9F9Cp-7", "0x1.573A1Ap-5", "0x1.555A80p-3", "0x1.FFFDC6p-2", "0x1.FFFFF6p-1")
     poly = _horner(e, t, [float.fromhex(h) for h in hexes])
     integers = shaped(I32, x)
-    scale = e.b.bitcast(e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers)), kind)
-    half = e.fma(e.b.fmul(t, scale), poly, scale)  # scale is 2^(n - 1): 2^128 would overflow
-    result = e.b.fadd(half, half)
-    low = e.b.fcmp_ordered("<", x, const(-86.64339))
+    exponent = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
+    mantissa = e.fma(t, poly, const(1.0))  # times 2^n, added to its bits: 2^128 would overflow
+    result = e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
+    low = e.b.fcmp_ordered("<", x, const(-87.336543))
     high = e.b.fcmp_ordered(">", x, const(88.722835))
     result = e.b.select(low, const(0.0), result)
     result = e.b.select(high, const(float("inf")), result)
@@ -107,22 +107,30 @@ def log(e: Emitter, x: ir.Value) -> ir.Value:
 
 
 def _rational(
-    e: Emitter, x: ir.Value, limit: float, odd: Sequence[float], even: Sequence[float]
+    e: Emitter,
+    x: ir.Value,
+    limit: float,
+    factor: float,
+    odd: Sequence[float],
+    even: Sequence[float],
 ) -> ir.Value:
-    """x * P(x^2) / Q(x^2) with x clamped to +-limit, coefficients highest power first."""
+    """x * P(x^2) / Q(x^2) with x clamped to +-limit, coefficients highest power first.
+
+    factor: a power of two for both polynomials, with which tiny products do not underflow.
+    """
     kind = x.type
     upper, lower = e.constant(limit, kind), e.constant(-limit, kind)
     c = e.b.select(e.b.fcmp_ordered(">", x, upper), upper, x)
     c = e.b.select(e.b.fcmp_ordered("<", c, lower), lower, c)
     square = e.b.fmul(c, c)
-    top = e.b.fmul(c, _horner(e, square, odd))
-    return e.b.fdiv(top, _horner(e, square, even))
+    top = e.b.fmul(c, _horner(e, square, [factor * a for a in odd]))
+    return e.b.fdiv(top, _horner(e, square, [factor * a for a in even]))
 
 
 def tanh(e: Emitter, x: ir.Value) -> ir.Value:
     """tanh by the 13/6 rational approximation that Eigen uses (clamped at +-7.905)."""
     return _rational(
-        e, x, 7.90531110763549805,
+        e, x, 7.90531110763549805, 256,
         [-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
          1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03],
         [1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03],
@@ -132,7 +140,7 @@ def tanh(e: Emitter, x: ir.Value) -> ir.Value:
 def erf(e: Emitter, x: ir.Value) -> ir.Value:
     """erf by the 13/8 rational approximation that Eigen uses (clamped at +-4)."""
     return _rational(
-        e, x, 4.0,
+        e, x, 4.0, -64,
         [-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06,
          -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
          -1.60960333262415e-02],

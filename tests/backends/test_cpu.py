@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from compiled import Arrays, Job, Setting, run_all
 from suites.cases import ALL_CASES, Case, compare
+from suites.edges import EDGE_CASES
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import DType
@@ -19,8 +21,7 @@ SETTINGS = (
     Setting("x86-64-v3", 2),
     Setting("aarch64", 2, emulated=True),
 )
-CHUNK = 32  # cases that are linked into one file
-CHUNKS = [ALL_CASES[start : start + CHUNK] for start in range(0, len(ALL_CASES), CHUNK)]
+CHUNK = 40  # cases that are linked into one file
 
 # (which cases, why they are not for a compiler)
 SKIPPED: tuple[tuple[Callable[[Case], bool], str], ...] = (
@@ -29,7 +30,6 @@ SKIPPED: tuple[tuple[Callable[[Case], bool], str], ...] = (
         "fused nodes are made by the compiler, they are no input of it",
     ),
 )
-CHOSEN = [case for case in ALL_CASES if not any(skips(case) for skips, _ in SKIPPED)]
 
 
 def without_denormals(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -44,12 +44,22 @@ def without_denormals(inputs: Arrays) -> dict[str, np.ndarray]:
     return {name: flushed(array) for name, array in inputs.items()}
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize("cases", CHUNKS, ids=lambda cases: f"{cases[0].name}..{cases[-1].name}")
+def chunks() -> Iterator[Any]:
+    """(cases, setting): the cases of the suites everywhere, those at the edges once."""
+    for setting in SETTINGS:
+        for cases in (ALL_CASES, EDGE_CASES):
+            late = cases is EDGE_CASES and setting is not SETTINGS[0]
+            for start in range(0, len(cases), CHUNK):
+                part = cases[start : start + CHUNK]
+                label = f"{setting}-{part[0].name}..{part[-1].name}"
+                yield pytest.param(part, setting, id=label, marks=[pytest.mark.slow] * late)
+
+
+@pytest.mark.parametrize(("cases", "setting"), list(chunks()))
 def test_operator_cases(tmp_path: Path, cases: list[Case], setting: Setting) -> None:
     if missing := setting.missing():
         pytest.skip(missing)
-    chosen = [case for case in cases if case in CHOSEN]
+    chosen = [case for case in cases if not any(skips(case) for skips, _ in SKIPPED)]
     inputs = {case.name: without_denormals(case.inputs()) for case in chosen}
     jobs = {case.name: Job(case.graph(), inputs[case.name]) for case in chosen}
     results = run_all(jobs, setting, tmp_path)

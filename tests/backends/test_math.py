@@ -1,0 +1,70 @@
+"""Accuracy of the vectorised f32 functions against f64, over all exponents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compiled import Job, Setting, run_all
+from suites.case import CaseBuilder, N
+
+from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir.ops.pointwise import erf
+
+TINY = float(np.finfo(np.float32).tiny)
+# the largest error in units in the last place of the f32 next to the true value
+LIMITS = {"exp": 2.0, "log": 0.8, "tanh": 4.5, "erf": 5.5, "sigmoid": 3.5}
+SETTING = Setting("native", 2)
+pytestmark = pytest.mark.skipif(bool(SETTING.missing()), reason=SETTING.missing())
+
+
+def graph() -> Graph:
+    c = CaseBuilder("functions")
+    x = c.input(N, name="x")
+    c.output(*(c.op(name, x) for name in LIMITS))
+    return c.graph()
+
+
+def points() -> np.ndarray:
+    """Both signs of 256 numbers per binade, where exp changes most 2^18 more, and the specials."""
+    rng = np.random.default_rng(0)
+    edges = np.array([0, 1, (1 << 23) - 1], np.uint32)
+    mantissas = np.concatenate([edges, rng.integers(0, 1 << 23, 253, np.uint32)])
+    normal = np.arange(1, 255, dtype=np.uint32)[:, None] << 23 | mantissas
+    positive = normal.reshape(-1).view(np.float32)
+    limits = [88.722835, 88.72284, -87.336543, -87.33655, 88.3762626, 7.9053111, 4.0, 16.0]
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, *limits], np.float32)
+    dense = rng.uniform(-90, 90, 1 << 18).astype(np.float32)
+    return np.concatenate([positive, -positive, dense, special])
+
+
+def truths(x: np.ndarray) -> dict[str, np.ndarray]:
+    with np.errstate(all="ignore"):
+        return {
+            "exp": np.exp(x),
+            "log": np.log(x),
+            "tanh": np.tanh(x),
+            "erf": erf(x),
+            "sigmoid": 1 / (1 + np.exp(-x)),
+        }
+
+
+def test_units_in_the_last_place(tmp_path: Path) -> None:
+    x = points()
+    results = run_all({"all": Job(graph(), {"x": x})}, SETTING, tmp_path)["all"]
+    if isinstance(results, Exception):
+        raise results
+    for number, (name, want) in enumerate(truths(x.astype(np.float64)).items()):
+        got = results[f"y{number}"].astype(np.float64)
+        with np.errstate(all="ignore"):
+            rounded = want.astype(np.float32)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want), err_msg=name)
+        infinite = np.isinf(rounded)
+        np.testing.assert_array_equal(got[infinite], rounded[infinite], err_msg=name)
+        finite = np.isfinite(rounded)
+        unit = np.spacing(np.maximum(np.abs(rounded[finite]), TINY)).astype(np.float64)
+        # results below the smallest normal number are flushed to zero
+        error = np.maximum(np.abs(got[finite] - want[finite]) - TINY, 0) / unit
+        worst = int(np.argmax(error))
+        assert error[worst] <= LIMITS[name], f"{name}({x[finite][worst]!r}): {error[worst]:.2f}"
