@@ -5,6 +5,8 @@ from __future__ import annotations
 from . import (
     activations,
     contrib,
+    contrib_attention,
+    contrib_gqa,
     control,
     conversion,
     generators,
@@ -19,16 +21,20 @@ from . import (
     movement,
     nn,
     normalization,
+    patches,
     quantization,
     recurrent,
     reductions,
     resize,
+    sampling,
     selection,
 )
 
 __all__ = [
     "activations",
     "contrib",
+    "contrib_attention",
+    "contrib_gqa",
     "control",
     "conversion",
     "generators",
@@ -43,9 +49,11 @@ __all__ = [
     "movement",
     "nn",
     "normalization",
+    "patches",
     "quantization",
     "recurrent",
     "reductions",
     "resize",
+    "sampling",
     "selection",
 ]

@@ -1,0 +1,182 @@
+"""Attention, MultiHeadAttention, QAttention and RotaryEmbedding of com.microsoft.
+
+Semantics: microsoft/onnxruntime, docs/ContribOperators.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....compiler.ir import Dim, DType, Value
+from ..site import NotSupported, Site
+from ..table import MICROSOFT, lowers
+from .contrib_heads import (
+    added,
+    attend,
+    causal_mask,
+    divided,
+    heads_of,
+    merged,
+    padding_mask,
+    probabilities,
+    rotated,
+    scale_of,
+    scores_of,
+    split_last,
+)
+from .quantization import dequantize
+
+
+def _mask(s: Site, padding: Value | None, bias: Value | None, q: Value, total: Dim) -> Value | None:
+    """All that is added to the scores [batch, heads, steps, total]."""
+    batch, _, steps, _ = q.shape
+    mask = None if padding is None else padding_mask(s, padding, batch, total, q.dtype)
+    mask = added(s, mask, bias)
+    if s.integer("unidirectional", 0):
+        mask = added(s, mask, causal_mask(s, steps, total, q.dtype))
+    return mask
+
+
+def _extended(s: Site, past: Value | None, new: Value) -> Value:
+    """Keys or values [batch, heads, steps, size] behind those of earlier steps."""
+    return new if past is None else s.emit("concat", [past, new], axis=2)
+
+
+@lowers("Attention", domain=MICROSOFT)
+def attention(s: Site) -> list[Value]:
+    x, weights = s.input(0), s.input(1)
+    if s.integer("past_present_share_buffer", 0) or s.optional(6) is not None:
+        raise NotSupported("a cache that is written in place is not supported", _SHARE)
+    if s.integer("do_rotary", 0):
+        raise NotSupported("rotation inside of Attention is not supported", "export it unfused")
+    packed = s.emit("matmul", [x, weights])
+    if s.optional(2) is not None:
+        packed = s.op_("add", packed, s.input(2))
+    return _packed_attention(s, packed, s.optional(3), s.optional(4), s.optional(5))
+
+
+_SHARE = "export with past and present of different length"
+
+
+def _packed_attention(
+    s: Site, packed: Value, padding: Value | None, past: Value | None, bias: Value | None
+) -> list[Value]:
+    """Attention on projected queries, keys and values side by side; its output and present."""
+    heads = s.integer("num_heads")
+    third = divided(s, packed.shape[2], 3, "a projection") if not s.has("qkv_hidden_sizes") else 0
+    sizes: Sequence[Dim] = s.ints("qkv_hidden_sizes", []) or [third] * 3
+    if len(sizes) != 3:
+        raise ValueError(f"qkv_hidden_sizes {list(map(str, sizes))} are not three")
+    q, k, v = (heads_of(s, part, heads) for part in split_last(s, packed, sizes))
+    if past is not None:
+        k, v = (_extended(s, s.take(past, 0, i), new) for i, new in enumerate((k, v)))
+    mask = _mask(s, padding, bias, q, k.shape[2])
+    out = [merged(s, attend(s, q, k, v, scale_of(s, q.shape[3]), mask))]
+    if s.wants(1):
+        both = [s.reshape(part, (1, *part.shape)) for part in (k, v)]
+        out.append(s.emit("concat", both, axis=0))
+    return out
+
+
+@lowers("QAttention", domain=MICROSOFT)
+def q_attention(s: Site) -> list[Value]:
+    """Attention whose input and weight are 8-bit integers."""
+    if s.integer("do_rotary", 0) or s.integer("past_present_share_buffer", 0):
+        raise NotSupported("rotation and caches written in place are not supported", _SHARE)
+    x = dequantize(s, s.input(0), _scalar(s, s.input(3)), _scalar(s, s.optional(6)))
+    w = dequantize(s, s.input(1), _scalar(s, s.input(4)), _scalar(s, s.optional(7)))
+    packed = s.op_("add", s.emit("matmul", [x, w]), s.input(2))
+    return _packed_attention(s, packed, s.optional(5), s.optional(8), None)
+
+
+def _scalar(s: Site, value: Value | None) -> Value:
+    if value is None:
+        return s.scalar(0, DType.U8)
+    return s.reshape(value, ()) if value.type.elements == 1 else value
+
+
+@lowers("MultiHeadAttention", domain=MICROSOFT)
+def multi_head_attention(s: Site) -> list[Value | None]:
+    if s.optional(8) is not None or s.optional(9) is not None:
+        raise NotSupported("a cache that is written in place is not supported", _SHARE)
+    q, k, v = _separate(s)
+    past_key, past_value = s.optional(6), s.optional(7)
+    k, v = _extended(s, past_key, k), _extended(s, past_value, v)
+    mask = _mask(s, s.optional(4), s.optional(5), q, k.shape[2])
+    scale = scale_of(s, q.shape[3])
+    if s.wants(3):
+        weights = probabilities(s, scores_of(s, q, k, scale, mask), None)
+        out = s.emit("matmul", [weights, v])
+        return [merged(s, out), k, v, weights]
+    return [merged(s, attend(s, q, k, v, scale, mask)), k, v]
+
+
+def _separate(s: Site) -> tuple[Value, Value, Value]:
+    """Queries, keys and values [batch, heads, steps, size] of the input forms, bias added."""
+    query, key, value = s.input(0), s.optional(1), s.optional(2)
+    heads = s.integer("num_heads")
+    if key is None:
+        if query.type.rank != 5:
+            raise ValueError(f"a packed query {query.type} does not have 5 dimensions")
+        parts = [s.take(query, 3, i) for i in range(3)]
+    elif value is None:
+        if key.type.rank != 5:
+            raise ValueError(f"a packed key {key.type} does not have 5 dimensions")
+        parts = [query, s.take(key, 3, 0), s.take(key, 3, 1)]
+    else:
+        parts = [query, key, value]
+    bias = s.optional(3)
+    if bias is not None:
+        parts = _biased(s, parts, bias, heads)
+    packed = (key is None, value is None, value is None)
+    q, k, v = (
+        s.transpose(part, (0, 2, 1, 3))
+        if apart and part.type.rank == 4
+        else heads_of(s, part, heads)
+        for part, apart in zip(parts, packed, strict=True)
+    )
+    return q, k, v
+
+
+def _biased(s: Site, parts: Sequence[Value], bias: Value, heads: int) -> list[Value]:
+    """The projections with their bias; keys and values that come from a cache have none."""
+    out, start = [], 0
+    given = s.optional(1)
+    cached = given is not None and given.type.rank == 4
+    hidden = s.input(0).shape[2] if s.input(0).type.rank == 3 else None
+    for index, part in enumerate(parts):
+        if cached and index:
+            out.append(part)
+            continue
+        flat = part.shape[2] if part.type.rank == 3 else part.shape[2] * part.shape[3]
+        if index and part.type.rank == 4 and hidden is None and not isinstance(flat, int):
+            raise NotSupported("the size of its heads is not known", "pin the input shapes")
+        mine = s.slice(bias, 0, start, start + flat)
+        start = start + flat
+        if part.type.rank == 4:
+            mine = s.reshape(mine, part.shape[2:])
+        out.append(s.op_("add", part, mine))
+    return out
+
+
+@lowers("RotaryEmbedding", domain=MICROSOFT)
+def rotary_embedding(s: Site) -> Value:
+    x, position, cos, sin = (s.input(i) for i in range(4))
+    if s.integer("is_packed_batching", 0) or s.real("scale", 1.0) != 1.0:
+        raise NotSupported("packed batches and scaled positions are not supported")
+    if x.type.rank == 4:
+        wide = x
+    else:
+        heads = s.integer("num_heads", 0)
+        if not heads:
+            size = s.integer("rotary_embedding_dim", 0) or cos.shape[1] * 2
+            hidden = x.shape[2]
+            if not isinstance(size, int) or not isinstance(hidden, int):
+                raise NotSupported("the number of heads is not known", "set num_heads")
+            heads = hidden // size
+        wide = heads_of(s, x, heads)
+    steps = wide.shape[2]
+    if position.type.rank == 1:  # the first position of all rows
+        position = s.op_("add", s.iota((1, steps), 1, position.dtype), s.reshape(position, (1, 1)))
+    out = rotated(s, wide, cos, sin, position, bool(s.integer("interleaved", 0)))
+    return out if x.type.rank == 4 else merged(s, out)

@@ -1,0 +1,152 @@
+"""GroupQueryAttention of com.microsoft: what decoders of onnxruntime-genai are made of.
+
+Semantics: microsoft/onnxruntime, docs/ContribOperators.md. Rows of a batch may have caches of
+different fill: `seqlens_k` says, for each, the number of its keys less one.
+"""
+
+from __future__ import annotations
+
+from ....compiler.ir import Dim, DType, Value
+from ....compiler.ir.dims import dmax
+from ..site import NotSupported, Site
+from ..table import MICROSOFT, lowers
+from .contrib_heads import (
+    attend,
+    divided,
+    heads_of,
+    lowest,
+    merged,
+    rotated,
+    scale_of,
+    split_last,
+)
+from .normalization import rms_norm
+
+
+@lowers("GroupQueryAttention", domain=MICROSOFT)
+def group_query_attention(s: Site) -> list[Value]:
+    _refuse(s)
+    heads, groups = s.integer("num_heads"), s.integer("kv_num_heads")
+    share = int(divided(s, heads, groups, "a number of heads"))  # type: ignore[arg-type]
+    q, k, v = _projections(s, heads, groups)
+    batch, steps = q.shape[0], q.shape[2]
+    total = s.dims(s.reshape(s.input(6), (1,)))[0]
+    filled = _filled(s, batch, steps, total)
+    if s.optional(14) is not None:
+        epsilon = s.real("qk_norm_epsilon", 1e-6)
+        q = rms_norm(s, q, s.input(14), [3], epsilon)
+        k = rms_norm(s, k, s.input(15), [3], epsilon)
+    if s.integer("do_rotary", 0):
+        positions = s.optional(9) or s.op_("add", filled, s.iota((1, steps), 1, DType.I64))
+        turned = bool(s.integer("rotary_interleaved", 0))
+        q, k = (rotated(s, x, s.input(7), s.input(8), positions, turned) for x in (q, k))
+    keys, values = (
+        _extended(s, s.optional(place), new, filled, total) for place, new in ((3, k), (4, v))
+    )
+    length = keys.shape[2]
+    mask = _mask(s, filled, steps, length, q.dtype)
+    bias = s.optional(10)
+    if bias is not None:
+        wide = _widened(s, bias, length)
+        apart = _grouped(s, wide, groups) if wide.shape[1] != 1 else _spread(s, wide)
+        mask = s.op_("add", mask, s.cast(apart, mask.dtype))
+    sink = s.optional(11)
+    if sink is not None:
+        sink = s.reshape(sink, (1, groups, share, 1, 1))
+    elif s.integer("smooth_softmax", -1) == 1:
+        sink = s.reshape(s.scalar(0.0, q.dtype), (1, 1, 1, 1, 1))
+    queries = s.reshape(q, (batch, groups, share, *q.shape[2:]))
+    common = [s.reshape(x, (batch, groups, 1, *x.shape[2:])) for x in (keys, values)]
+    scale = scale_of(s, q.shape[3])
+    out = attend(s, queries, common[0], common[1], scale, mask, s.real("softcap", 0.0), sink)
+    joined = s.reshape(out, (batch, heads, steps, out.shape[4]))
+    return [merged(s, joined), keys, values]
+
+
+def _refuse(s: Site) -> None:
+    if any(s.text(name, "NONE") != "NONE" for name in ("k_quant_type", "v_quant_type")):
+        raise NotSupported("a quantised cache is not supported", "export with a float cache")
+    if s.integer("sliding_window_cache", 0):
+        raise NotSupported("a cache of window size is not supported", "export with a whole cache")
+    if s.wants(3):
+        raise NotSupported("the output of scores is not supported", "set qk_output to 0")
+
+
+def _projections(s: Site, heads: int, groups: int) -> tuple[Value, Value, Value]:
+    query, key, value = s.input(0), s.optional(1), s.optional(2)
+    if key is not None and value is not None:
+        return heads_of(s, query, heads), heads_of(s, key, groups), heads_of(s, value, groups)
+    size = divided(s, query.shape[2], heads + 2 * groups, "a packed projection")
+    sizes = [size * heads, size * groups, size * groups]
+    q, k, v = split_last(s, query, sizes)
+    return heads_of(s, q, heads), heads_of(s, k, groups), heads_of(s, v, groups)
+
+
+def _filled(s: Site, batch: Dim, steps: Dim, total: Dim) -> Value:
+    """How many keys of the cache count for each row: [batch, 1]. None do in a first prompt."""
+    lengths = s.reshape(s.cast(s.input(5), DType.I64), (batch, 1))
+    shift = s.reshape(s.emitter.virtual([1 - steps]), ())
+    filled = s.op_("max", s.op_("add", lengths, shift), 0)
+    if s.optional(3) is None:
+        return s.op_("mul", filled, 0)
+    new = s.reshape(s.emitter.virtual([total - steps]), ())
+    return s.op_("where", s.op_("eq", new, 0), 0, filled)
+
+
+def _extended(s: Site, past: Value | None, new: Value, filled: Value, total: Dim) -> Value:
+    """The cache [batch, groups, length, size] with the new steps behind those that count.
+
+    What is behind both is 0.
+    """
+    if past is None:
+        return new
+    batch, _, room, _ = past.shape
+    steps = new.shape[2]
+    length = total if total == room + steps else dmax(room, total)
+    place = s.iota((1, length), 1, DType.I64)
+    after = s.op_("sub", place, filled)  # [batch, length]
+    size, count = (s.reshape(s.emitter.virtual([dim]), ()) for dim in (room, steps))
+    used = s.op_("lt", after, count)
+    fresh = s.op_("and", s.op_("ge", after, 0), used)
+    last = s.op_("max", s.op_("sub", size, 1), 0)
+    index = s.op_("where", fresh, s.op_("add", after, size), s.op_("min", place, last))
+    index = s.expand(index, (batch, length))
+    both = s.transpose(s.emit("concat", [past, new], axis=2), (0, 2, 1, 3))
+    picked = s.emit("gather_nd", [both, s.reshape(index, (batch, length, 1))], batch_dims=1)
+    picked = s.op_("where", s.reshape(used, (batch, length, 1, 1)), picked, 0.0)
+    return s.transpose(picked, (0, 2, 1, 3))
+
+
+def _mask(s: Site, filled: Value, steps: Dim, length: Dim, dtype: DType) -> Value:
+    """What is added to scores: [batch, 1, 1, steps, length]."""
+    key = s.iota((1, 1, length), 2, DType.I64)
+    column = s.reshape(filled, (filled.shape[0], 1, 1))
+    step = s.op_("add", s.iota((1, steps, 1), 1, DType.I64), column)
+    if s.integer("causal", 1):
+        seen = s.op_("le", key, step)
+        window = s.integer("local_window_size", -1)
+        if window > 0:
+            seen = s.op_("and", seen, s.op_("gt", key, s.op_("sub", step, window)))
+    else:
+        lengths = s.reshape(s.cast(s.input(5), DType.I64), (filled.shape[0], 1, 1))
+        seen = s.expand(s.op_("le", key, lengths), (filled.shape[0], steps, length))
+    mask = s.op_("where", seen, s.scalar(0.0, dtype), s.scalar(lowest(dtype), dtype))
+    return s.reshape(mask, (mask.shape[0], 1, 1, *mask.shape[1:]))
+
+
+def _widened(s: Site, bias: Value, length: Dim) -> Value:
+    """A bias over the keys that count, filled with zeros to the length of the cache."""
+    missing = length - bias.shape[3]
+    if missing == 0:
+        return bias
+    pads = (0, 0, 0, 0, 0, 0, 0, missing)
+    return s.emit("pad", [bias, s.scalar(0, bias.dtype)], pads=pads, mode="constant")
+
+
+def _grouped(s: Site, bias: Value, groups: int) -> Value:
+    batch, heads, steps, total = bias.shape
+    return s.reshape(bias, (batch, groups, divided(s, heads, groups, "a bias"), steps, total))
+
+
+def _spread(s: Site, bias: Value) -> Value:
+    return s.reshape(bias, (bias.shape[0], 1, *bias.shape[1:]))
