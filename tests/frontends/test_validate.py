@@ -93,6 +93,15 @@ INVALID: dict[str, Build] = {
     "permutation": lambda: simple(node("Transpose", "x", perm=[0, 0])),
     "broadcast": lambda: simple(node("Add", "x w"), constants={"w": floats(5)}),
     "index": lambda: simple(node("Gather", "x i"), constants={"i": np.int64([10**9])}),
+    "tuple of indices": lambda: simple(
+        node("GatherND", "x i"), constants={"i": np.int64([[0, 10**9]])}
+    ),
+    "tuple to scatter to": lambda: simple(
+        node("ScatterND", "x i u"), constants={"i": np.int64([[-9, 0]]), "u": floats(1)}
+    ),
+    "sequence length": lambda: simple(
+        node("ReverseSequence", "x n"), constants={"n": np.int64([99, 1, 1])}
+    ),
     "reshape": lambda: simple(node("Reshape", "x s"), constants={"s": np.int64([7])}),
     "recursive functions": _recursive,
     "function bomb": _bomb,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from ....compiler.ir import DType, Value
+from ....compiler.ir.dims import Dim
 from ..site import Site
 from ..table import lowers
 
+Array = np.ndarray[Any, Any]
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
 
 
@@ -20,30 +26,40 @@ def indices_of(s: Site, value: Value) -> Value:
 def gather(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
     axis = s.axis(s.integer("axis", 0), x.type.rank)
-    _check_range(indices, x.shape[axis])
+    _check_range(indices.data, x.shape[axis])
     return s.emit("gather", [x, indices], axis=axis)
 
 
-def _check_range(indices: Value, size: object) -> None:
-    data = indices.data
+def _check_range(data: Array | None, size: Dim) -> None:
     if data is None or not data.size or not isinstance(size, int):
         return
     if data.min() < -size or data.max() >= size:
         raise ValueError(f"indices {data.min()} to {data.max()} for an axis of length {size}")
 
 
+def _check_tuples(indices: Value, shape: tuple[Dim, ...], batch_dims: int = 0) -> None:
+    """The last axis of constant indices holds one index for each of the axes behind the batch's."""
+    data = indices.data
+    if data is None or not data.ndim:
+        return
+    for column, size in zip(np.moveaxis(data, -1, 0), shape[max(batch_dims, 0) :], strict=False):
+        _check_range(column, size)
+
+
 @lowers("GatherElements")
 def gather_elements(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
     axis = s.axis(s.integer("axis", 0), x.type.rank)
-    _check_range(indices, x.shape[axis])
+    _check_range(indices.data, x.shape[axis])
     return s.emit("gather_elements", [x, indices], axis=axis)
 
 
 @lowers("GatherND")
 def gather_nd(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
-    return s.emit("gather_nd", [x, indices], batch_dims=s.integer("batch_dims", 0))
+    batch_dims = s.integer("batch_dims", 0)
+    _check_tuples(indices, x.shape, batch_dims)
+    return s.emit("gather_nd", [x, indices], batch_dims=batch_dims)
 
 
 def _reduction(s: Site) -> str:
@@ -57,13 +73,14 @@ def _reduction(s: Site) -> str:
 def scatter_elements(s: Site) -> Value:
     x, indices, updates = s.input(0), indices_of(s, s.input(1)), s.input(2)
     axis = s.axis(s.integer("axis", 0), x.type.rank)
-    _check_range(indices, x.shape[axis])
+    _check_range(indices.data, x.shape[axis])
     return s.emit("scatter_elements", [x, indices, updates], axis=axis, reduction=_reduction(s))
 
 
 @lowers("ScatterND")
 def scatter_nd(s: Site) -> Value:
     x, indices, updates = s.input(0), indices_of(s, s.input(1)), s.input(2)
+    _check_tuples(indices, x.shape)
     return s.emit("scatter_nd", [x, indices, updates], reduction=_reduction(s))
 
 

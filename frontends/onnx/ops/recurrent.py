@@ -228,6 +228,11 @@ def reverse_sequence(s: Site) -> Value:
     time, batch = s.integer("time_axis", 0), s.integer("batch_axis", 1)
     if {time, batch} != {0, 1} or x.type.rank < 2:
         raise ValueError(f"time axis {time} and batch axis {batch} must be 0 and 1")
+    limit = x.shape[time]
+    if lengths.data is not None and isinstance(limit, int) and not all(
+        0 <= length <= limit for length in lengths.data.reshape(-1).tolist()
+    ):  # fmt: skip
+        raise ValueError(f"lengths {lengths.data.tolist()} of sequences of at most {limit}")
     rank = x.type.rank
     row = (x.shape[0], 1) if time == 0 else (1, x.shape[1])
     steps = s.iota(row, time, DType.I64)
