@@ -18,6 +18,7 @@ from ..compiler.kernel.external import reads_memory
 from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ..compiler.kernel.lower.reductions import CUMULATIVE
 from .borders import set_borders
+from .symbol_use import binders, bound_by, used_by
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
 # lowering expands it, and recurses to its depth.
@@ -118,12 +119,16 @@ class _Fuser:
         first = 1 if anchor.op in REDUCE else self._size(anchor, {})
         inside: dict[Value, int] = dict.fromkeys(anchor.outputs, first)
         tainted: set[Value] = set()
+        late: set[str] = set()  # symbols that depend on the group
         moved = False
         for node in self.graph.nodes[self.position[anchor] + 1 :]:
-            if any(value in tainted for value in node.inputs) or (
-                node.regions and self._captures(node, inside.keys() | tainted)
+            if (
+                any(value in tainted for value in node.inputs)
+                or (node.regions and self._captures(node, inside.keys() | tainted))
+                or (late and late & used_by(node))
             ):
                 tainted.update(node.outputs)
+                late.update(bound_by(node))
                 continue
             if not any(value in inside for value in node.inputs):
                 continue
@@ -139,6 +144,7 @@ class _Fuser:
                 moved = moved or transposes
             else:
                 tainted.update(node.outputs)
+                late.update(bound_by(node))
 
     def _captures(self, node: Node, values: set[Value]) -> bool:
         return any(
@@ -330,8 +336,15 @@ def _row_axes(node: Node) -> tuple[int, ...] | None:
 def _sort(graph: Graph) -> None:
     """Order nodes so that values are made before they are used, keeping the order otherwise."""
     producers = {value: node for node in graph.nodes for value in node.outputs}
+    bound = binders(graph.nodes)
     done: set[Node] = set()
     ordered: list[Node] = []
+
+    def needs(node: Node) -> list[Node]:
+        before = [producers[value] for value in operands(node) if value in producers]
+        if bound:
+            before += [bound[name] for name in sorted(used_by(node)) if name in bound]
+        return [other for other in before if other is not node]
 
     def operands(node: Node) -> list[Value]:
         found = list(node.inputs)
@@ -344,15 +357,14 @@ def _sort(graph: Graph) -> None:
         return found
 
     for root in graph.nodes:
-        stack = [(root, iter(operands(root)))] if root not in done else []
+        stack = [(root, iter(needs(root)))] if root not in done else []
         active = {root}
         while stack:
             node, rest = stack[-1]
-            for value in rest:
-                needed = producers.get(value)
-                if needed is not None and needed not in done and needed not in active:
+            for needed in rest:
+                if needed not in done and needed not in active:
                     active.add(needed)
-                    stack.append((needed, iter(operands(needed))))
+                    stack.append((needed, iter(needs(needed))))
                     break
             else:
                 stack.pop()
