@@ -101,31 +101,3 @@ def one_hot(s: Site) -> Value:
     hit = s.op_("eq", s.iota(line, axis, DType.I64), spread)
     off, on = s.take(values, 0, 0), s.take(values, 0, 1)
     return s.op_("where", hit, on, off)
-
-
-@lowers("HannWindow", "HammingWindow", "BlackmanWindow")
-def window(s: Site) -> Value:
-    """Cosine sums with the coefficients of the ONNX standard."""
-    terms = {
-        "HannWindow": (0.5, 0.5, 0.0),
-        "HammingWindow": (25 / 46, 21 / 46, 0.0),
-        "BlackmanWindow": (0.42, 0.5, 0.08),
-    }[s.op]
-    (count,) = s.numbers(s.reshape(s.input(0), (1,)), "size")
-    dtype = s.dtype("output_datatype", 1)
-    period = count if s.integer("periodic", 1) else max(count - 1, 1)
-    angle = 2 * np.pi * np.arange(count) / max(period, 1)
-    data = terms[0] - terms[1] * np.cos(angle) + terms[2] * np.cos(2 * angle)
-    return constant(data.astype(dtype.numpy))
-
-
-@lowers(
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Bernoulli",
-    "Multinomial",
-)
-def random(s: Site) -> Value:
-    raise NotSupported("random numbers are not supported", "make them inputs of the model")

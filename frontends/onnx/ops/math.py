@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from functools import reduce
 
-from ....compiler.ir import DType, Value
-from ..site import NotSupported, Site
+from ....compiler.ir import Value
+from ..site import Site
 from ..table import lowers
 
 _UNARY = {
@@ -148,18 +148,6 @@ def where(s: Site) -> Value:
 @lowers("Identity")
 def identity(s: Site) -> Value:
     return s.input(0)
-
-
-@lowers("Dropout")
-def dropout(s: Site) -> list[Value]:
-    x = s.input(0)
-    training = s.optional(2)
-    if training is not None and (training.data is None or bool(training.data)):
-        raise NotSupported("training mode is not supported", "export the model for inference")
-    ones = s.expand(s.scalar(True, DType.BOOL), x.shape) if s.wants(1) else None
-    if ones is not None and s.opset < 10:
-        ones = s.cast(ones, x.dtype)
-    return [x] if ones is None else [x, ones]
 
 
 @lowers("Clip")

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from ....compiler.ir import Dim, DType, Value
 from ....compiler.ir.dims import ceildiv, floordiv, product
 from ..elements import larger
-from ..site import NotSupported, Site
+from ..site import Site
 from ..table import MICROSOFT, lowers
 from .activations import by_name
+from .patches import places_of_maxima
 
 
 def window_attributes(s: Site, x: Value, kernel: Sequence[Dim]) -> dict[str, tuple[Dim, ...]]:
     """strides, dilations and pads of a node over `x` (channels first).
 
-    Raises ValueError for lengths that do not fit, NotSupported for an unknown auto_pad.
+    Raises ValueError for lengths that do not fit and for an unknown auto_pad.
     """
     spatial = x.type.rank - 2
     if spatial < 1:
@@ -132,13 +133,12 @@ def clipped_kernel(
 @lowers("MaxPool")
 def max_pool(s: Site) -> list[Value]:
     x = s.input(0)
-    if s.wants(1):
-        raise NotSupported("the indices of the largest elements are not supported")
     kernel = s.ints("kernel_shape")
     window = window_attributes(s, x, kernel)
     ceil_mode = bool(s.integer("ceil_mode", 0))
     kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
-    return [s.emit("max_pool", [x], kernel=tuple(kernel), ceil_mode=ceil_mode, **window)]
+    out = s.emit("max_pool", [x], kernel=tuple(kernel), ceil_mode=ceil_mode, **window)
+    return [out, places_of_maxima(s, x, kernel, window, out)] if s.wants(1) else [out]
 
 
 @lowers("AveragePool")

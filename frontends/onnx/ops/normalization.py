@@ -22,7 +22,7 @@ def batch_normalization(s: Site) -> list[Value]:
     """x times one constant per channel plus another: scale / sqrt(var + eps) and its shift."""
     x, scale, bias, mean, variance = (s.input(i) for i in range(5))
     if s.opset >= 14 and s.integer("training_mode", 0):
-        raise NotSupported("training mode is not supported", "export the model for inference")
+        return _training_batch_normalization(s, x, scale, bias, mean, variance)
     if s.opset < 9 and not s.integer("spatial", 1):
         raise NotSupported("statistics per element (spatial=0) are not supported")
     dtype = variance.dtype
@@ -34,6 +34,27 @@ def batch_normalization(s: Site) -> list[Value]:
     out = s.op_("mul", wide, per_channel(s, factor, rank))
     out = s.op_("add", out, per_channel(s, shift, rank))
     return [s.cast(out, x.dtype)]
+
+
+def _training_batch_normalization(
+    s: Site, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
+) -> list[Value]:
+    """With the batch's own statistics; the running ones move towards them."""
+    rank, momentum = x.type.rank, s.real("momentum", 0.9)
+    axes = [axis for axis in range(rank) if axis != 1]
+    wide = s.cast(x, mean.dtype)
+    own_mean = s.reduce("mean", wide, axes)
+    centred = s.op_("sub", wide, own_mean)
+    own_variance = s.reduce("mean", s.op_("mul", centred, centred), axes)
+    spread = s.op_("sqrt", s.op_("add", own_variance, s.real("epsilon", 1e-5)))
+    out = s.op_("div", centred, spread)
+    out = s.op_("mul", out, per_channel(s, s.cast(scale, mean.dtype), rank))
+    out = s.op_("add", out, per_channel(s, s.cast(bias, mean.dtype), rank))
+    results = [s.cast(out, x.dtype)]
+    for running, own in ((mean, own_mean), (variance, own_variance)):
+        moved = s.op_("mul", s.reshape(own, running.shape), 1.0 - momentum)
+        results.append(s.op_("add", s.op_("mul", running, momentum), moved))
+    return results
 
 
 def standardised(

@@ -44,7 +44,7 @@ def aligned(s: Site, parameter: Value, x: Value) -> Value:
 def dequantize(s: Site, x: Value, scale: Value, zero: Value | None) -> Value:
     """(x - zero) * scale, in the type of the scale."""
     offset = zero is not None and not (zero.data is not None and not zero.data.any())
-    if zero is None or not offset or x.dtype not in _RANGE and x.dtype.is_narrow:
+    if zero is None or not offset or (x.dtype not in _RANGE and x.dtype.is_narrow):
         return s.op_("mul", s.cast(x, scale.dtype), scale)
     # the difference of small integers is exact in f32; others are subtracted as integers
     if x.dtype in _RANGE and scale.dtype in (DType.F32, DType.F64):

@@ -54,7 +54,7 @@ def shape_vector(s: Site, shape: Sequence[Dim]) -> Value:
 
 def compacted(s: Site, values: Value, keep: Value, count: int) -> Value:
     """The `count` elements of a vector whose `keep` is 1, in order."""
-    rank = int(values.shape[0])  # type: ignore[call-overload]
+    rank = int(values.shape[0])
     before = s.emit("cumsum", [keep], axis=0, exclusive=True)
     slots = s.op_("eq", s.iota((count, 1), 0, DType.I64), s.reshape(before, (1, rank)))
     wanted = s.op_("mul", s.cast(slots, DType.I64), s.reshape(keep, (1, rank)))
@@ -170,7 +170,7 @@ def _span(s: Site, start: Value, end: Value, step: Value, dims: Value) -> tuple[
 def spread_pads(s: Site, pads: Value, axes: Value, rank: int) -> Value:
     """Pads (begins, then ends) of the listed axes as those of every axis."""
     hits = _matches(s, axes, rank)
-    count = int(hits.shape[1])  # type: ignore[call-overload]
+    count = int(hits.shape[1])
     halves = []
     for start in (0, count):
         half = s.slice(vector(s, pads), 0, start, start + count)

@@ -1,0 +1,180 @@
+"""Windows taken apart and put together: Col2Im, the places of maxima, MaxUnpool, MaxRoiPool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....compiler.ir import Dim, DType, Value
+from ....compiler.ir.dims import floordiv, product
+from ..site import Site
+from ..table import lowers
+from .movement import pad_value
+from .sampling import number
+
+
+def _line(s: Site, size: Dim, axis: int, rank: int) -> Value:
+    """0, 1, 2, ... as i64 along one of `rank` axes."""
+    return s.iota([size if a == axis else 1 for a in range(rank)], axis, DType.I64)
+
+
+def _flat_places(
+    s: Site, sizes: Sequence[Dim], places: Sequence[Value], column_major: bool = False
+) -> Value:
+    """The place in an image of the given sizes of one coordinate per axis."""
+    order = range(len(sizes))
+    flat: Value | None = None
+    for axis in reversed(order) if column_major else order:
+        if flat is None:
+            flat = places[axis]
+        else:
+            scaled = s.op_("mul", flat, number(s, sizes[axis], DType.I64))
+            flat = s.op_("add", scaled, places[axis])
+    assert flat is not None
+    return flat
+
+
+def _within(s: Site, places: Sequence[Value], sizes: Sequence[Dim]) -> Value:
+    inside: Value | None = None
+    for place, size in zip(places, sizes, strict=True):
+        edge = number(s, size, DType.I64)
+        here = s.op_("and", s.op_("ge", place, 0), s.op_("lt", place, edge))
+        inside = here if inside is None else s.op_("and", inside, here)
+    assert inside is not None
+    return inside
+
+
+def _clamped(s: Site, places: Sequence[Value], sizes: Sequence[Dim]) -> list[Value]:
+    return [
+        s.op_("max", s.op_("min", place, number(s, size - 1, DType.I64)), 0)
+        for place, size in zip(places, sizes, strict=True)
+    ]
+
+
+@lowers("Col2Im")
+def columns_to_image(s: Site) -> Value:
+    """Add the elements of every block where they came from."""
+    x, sizes, block = s.input(0), s.dims(s.input(1)), s.dims(s.input(2))
+    rank = len(sizes)
+    strides, dilations = s.ints("strides", [1] * rank), s.ints("dilations", [1] * rank)
+    pads = s.ints("pads", [0] * (2 * rank))
+    counts, places = [], []
+    for axis in range(rank):
+        reach = sizes[axis] + pads[axis] + pads[rank + axis] - dilations[axis] * (block[axis] - 1)
+        counts.append(floordiv(reach - 1, strides[axis]) + 1)
+        tap = s.op_("mul", _line(s, block[axis], axis, 2 * rank), dilations[axis])
+        window = s.op_("mul", _line(s, counts[axis], rank + axis, 2 * rank), strides[axis])
+        places.append(s.op_("sub", s.op_("add", tap, window), pads[axis]))
+    inside = _within(s, places, sizes)
+    flat = _flat_places(s, sizes, _clamped(s, places, sizes))
+    n, channels = x.shape[0], floordiv(x.shape[1], product(block))
+    shape = (n, channels, *block, *counts)
+    values = s.op_("where", inside, s.reshape(x, shape), 0)
+    line = (n, channels, product(block) * product(counts))
+    image = s.expand(s.scalar(0, x.dtype), (n, channels, product(sizes)))
+    total = s.emit(
+        "scatter_elements",
+        [image, s.reshape(s.expand(flat, shape), line), s.reshape(values, line)],
+        axis=2,
+        reduction="add",
+    )
+    return s.reshape(total, (n, channels, *sizes))
+
+
+def places_of_maxima(
+    s: Site, x: Value, kernel: Sequence[int], window: dict[str, tuple[Dim, ...]], out: Value
+) -> Value:
+    """For every element of a max pooling's result, where in x (as a flat place) it comes from."""
+    sizes, counts, rank = x.shape[2:], out.shape[2:], len(kernel)
+    places = []
+    for axis in range(rank):
+        start = s.op_("mul", _line(s, counts[axis], axis, 2 * rank), window["strides"][axis])
+        tap = s.op_("mul", _line(s, kernel[axis], rank + axis, 2 * rank), window["dilations"][axis])
+        places.append(s.op_("sub", s.op_("add", start, tap), window["pads"][axis]))
+    inside = _within(s, places, sizes)
+    kept = _clamped(s, places, sizes)
+    lead, taps = x.shape[:2], product(kernel)
+    spots = (product(counts), taps)
+    grid = (*counts, *kernel)
+    flat = s.reshape(s.expand(_flat_places(s, sizes, kept), grid), (1, 1, product(spots)))
+    rows = s.reshape(x, (*lead, product(sizes)))
+    found = s.emit("gather_elements", [rows, s.expand(flat, (*lead, product(spots)))], axis=2)
+    inside = s.reshape(s.expand(inside, grid), (1, 1, *spots))
+    low = _smallest(s, x.dtype)
+    values = s.op_("where", inside, s.reshape(found, (*lead, *spots)), low)
+    best = s.emit("argmax", [values], axis=3, keepdims=False)
+    column_major = bool(s.integer("storage_order", 0))
+    stored = _flat_places(s, sizes, kept, column_major)
+    chosen = s.reshape(s.expand(stored, grid), (product(spots),))
+    spot = s.op_("mul", _line(s, spots[0], 2, 3), number(s, taps, DType.I64))
+    place = s.emit("gather", [chosen, s.op_("add", best, spot)], axis=0)
+    image = s.op_("add", s.op_("mul", _line(s, lead[0], 0, 3), number(
+        s, lead[1], DType.I64)), _line(s, lead[1], 1, 3))  # fmt: skip
+    offset = s.op_("mul", image, number(s, product(sizes), DType.I64))
+    return s.reshape(s.op_("add", place, offset), out.shape)
+
+
+def _smallest(s: Site, dtype: DType) -> Value:
+    if dtype.is_float:
+        return s.scalar(float("-inf"), dtype)
+    return s.scalar(-(1 << (dtype.bits - 1)) if dtype.is_signed else 0, dtype)
+
+
+@lowers("MaxUnpool")
+def max_unpool(s: Site) -> Value:
+    """Maxima back where they came from; a larger output shape adds zeros behind."""
+    x, places = s.input(0), s.input(1)
+    kernel, rank = s.ints("kernel_shape"), x.type.rank - 2
+    strides, pads = s.ints("strides", [1] * rank), s.ints("pads", [0] * (2 * rank))
+    sizes = tuple(
+        (x.shape[2 + i] - 1) * strides[i] - pads[i] - pads[rank + i] + kernel[i]
+        for i in range(rank)
+    )
+    shape = (*x.shape[:2], *sizes)
+    empty = s.expand(s.scalar(0, x.dtype), (product(shape),))
+    flat = [s.reshape(value, (product(x.shape),)) for value in (places, x)]
+    filled = s.emit("scatter_elements", [empty, *flat], axis=0, reduction="none")
+    image = s.reshape(filled, shape)
+    if s.optional(2) is None:
+        return image
+    wanted = s.dims(s.input(2))
+    behind = [w - d for w, d in zip(wanted, shape, strict=True)]
+    return s.reshape(pad_value(s, image, [0] * len(shape) + behind, "constant"), wanted)
+
+
+@lowers("MaxRoiPool")
+def max_roi_pool(s: Site) -> Value:
+    """The largest element of every bin of regions (batch, x1, y1, x2, y2), ends included."""
+    x, rois = s.input(0), s.input(1)
+    bins, scale = s.ints("pooled_shape"), s.real("spatial_scale", 1.0)
+    count = rois.shape[0]
+    batch = s.cast(s.take(rois, 1, 0), DType.I64)
+    hits = []
+    for axis, first in enumerate((2, 1)):
+        ends = [
+            s.op_("round", s.op_("mul", s.take(rois, 1, column), scale))
+            for column in (first, first + 2)
+        ]
+        size = number(s, x.shape[2 + axis], rois.dtype)
+        extent = s.op_("max", s.op_("add", s.op_("sub", ends[1], ends[0]), 1.0), 1.0)
+        step = s.reshape(s.op_("div", extent, float(bins[axis])), (count, 1))
+        line = s.iota((1, bins[axis]), 1, rois.dtype)
+        origin = s.reshape(ends[0], (count, 1))
+        low = s.op_("add", s.op_("floor", s.op_("mul", line, step)), origin)
+        high = s.op_("mul", s.op_("add", line, 1.0), step)
+        high = s.op_("add", s.op_("ceil", high), origin)
+        low, high = (s.op_("min", s.op_("max", v, 0.0), size) for v in (low, high))
+        at = s.iota((1, 1, x.shape[2 + axis]), 2, rois.dtype)
+        low, high = (s.reshape(v, (count, bins[axis], 1)) for v in (low, high))
+        hits.append(s.op_("and", s.op_("ge", at, low), s.op_("lt", at, high)))
+    images = s.emit("gather", [x, batch], axis=0)
+    n, c, h, w = images.shape
+    inside = s.op_(
+        "and",
+        s.reshape(hits[0], (n, 1, bins[0], 1, h, 1)),
+        s.reshape(hits[1], (n, 1, 1, bins[1], 1, w)),
+    )
+    spread = s.reshape(images, (n, c, 1, 1, h, w))
+    values = s.op_("where", inside, spread, _smallest(s, x.dtype))
+    best = s.reduce("max", values, [4, 5], keepdims=False)
+    some = s.reduce("max", inside, [4, 5], keepdims=False)
+    return s.op_("where", some, best, 0)
