@@ -69,10 +69,16 @@ def _print_atom(atom: Atom) -> str:
 
 
 def print_type(type_: TensorType) -> str:
-    """A tensor type as text: `f32[n, 4]`, with ` border 1:1+0:0` when stored inside a border."""
+    """A tensor type as text: `f32[n, 4]`.
+
+    ` border 1:1+0:0` follows when it is stored inside a border of zeros, ` within [n, 8]` when it
+    is part of a larger tensor's storage.
+    """
     dims = ", ".join(map(print_dim, type_.shape))
-    border = f" border {type_.layout}" if type_.layout.border else ""
-    return f"{type_.dtype}[{dims}]{border}"
+    layout = str(type_.layout)
+    if type_.layout.parent:
+        layout = f" within [{', '.join(map(print_dim, type_.layout.parent))}]"
+    return f"{type_.dtype}[{dims}]{layout}"
 
 
 def print_attribute(value: Any) -> str:

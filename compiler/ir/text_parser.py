@@ -164,13 +164,19 @@ class _Parser:
 
     def type(self) -> TensorType:
         dtype = self.dtype(self.take("name"))
+        shape = self.shape()
+        if self.accept("within"):
+            return TensorType(dtype, shape, Layout(parent=self.shape()))
+        return TensorType(dtype, shape, self.border() if self.accept("border") else DENSE)
+
+    def shape(self) -> tuple[Dim, ...]:
         self.expect("[")
         shape: list[Dim] = []
         while not self.accept("]"):
             shape.append(self.dim())
             if self.text != "]":
                 self.expect(",")
-        return TensorType(dtype, tuple(shape), self.border() if self.accept("border") else DENSE)
+        return tuple(shape)
 
     def border(self) -> Layout:
         sides = []

@@ -133,15 +133,20 @@ _FROM_NUMPY = {numpy_type: dtype for dtype, numpy_type in _NUMPY.items()}
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor lies in memory: row-major, inside a border of zeros.
+    """How a tensor lies in memory: row-major, inside a border of zeros or a larger tensor.
 
     border: per axis the number of zero elements (before, after); () means none (dense).
+    parent: the dims of the storage that the tensor is a part of; () means that it has its own.
     """
 
     border: tuple[tuple[int, int], ...] = ()
+    parent: tuple[Dim, ...] = ()
 
     def __str__(self) -> str:
-        return "+".join(f"{lo}:{hi}" for lo, hi in self.border)
+        if self.parent:
+            return f" within [{', '.join(map(str, self.parent))}]"
+        sides = "+".join(f"{lo}:{hi}" for lo, hi in self.border)
+        return f" border {sides}" if sides else ""
 
 
 DENSE = Layout()
@@ -191,8 +196,7 @@ class TensorType:
 
     def __str__(self) -> str:
         dims = ", ".join(str(dim) for dim in self.shape)
-        border = f" border {self.layout}" if self.layout.border else ""
-        return f"{self.dtype}[{dims}]{border}"
+        return f"{self.dtype}[{dims}]{self.layout}"
 
 
 def broadcast_dims(a: Dim, b: Dim) -> Dim:

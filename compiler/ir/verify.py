@@ -133,6 +133,9 @@ class _Checker:
             border = value.type.layout.border
             if border and len(border) != value.type.rank:
                 self.fail(f"{value} has {len(border)} borders")
+            parent = value.type.layout.parent
+            if parent and (border or len(parent) != value.type.rank):
+                self.fail(f"{value} cannot lie within {parent}")
 
     def check_regions(self, node: Node, visible: set[Value], symbols: set[str]) -> None:
         where = self.where

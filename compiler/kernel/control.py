@@ -18,9 +18,9 @@ Rule = Callable[["Planner", Node, list[Step]], None]
 
 
 def _made_inside(region: Graph, value: Value) -> bool:
-    """Whether a kernel of the region itself makes the value."""
+    """Whether kernels of the region itself make the value."""
     node = value.producer
-    return node is not None and node.op == "fused" and node in region.nodes
+    return node is not None and node.op in ("fused", "concat") and node in region.nodes
 
 
 def _branch(planner: Planner, node: Node, steps: list[Step]) -> None:

@@ -19,6 +19,7 @@ from .lower import Lowered, lower_region, winograd_choice
 from .lower.scope import storage_elements, strides_of
 from .memory import assign_offsets
 from .packing import Packing, pack
+from .parts import Part, parts_of, piece_offsets
 from .plan import (
     ALIGNMENT,
     Allocate,
@@ -46,8 +47,9 @@ class Planner:
         self.graph = graph
         self.winograd = winograd
         self.schedule = schedule
-        self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), _input_symbols(graph))
+        self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
+        self.parts: dict[Value, Part] = {}
         self.clock = 0
         self.numbers = 0
         self.heap = 0
@@ -82,6 +84,7 @@ class Planner:
         from .control import CONTROL
 
         ends = last_uses(graph)
+        self.parts.update(parts_of(graph))
         made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
         for position, node in enumerate(graph.nodes):
             self.clock += 1
@@ -90,6 +93,8 @@ class Planner:
                 self._fused(node, {v for v in last if origin(v) in made}, steps)
             elif node.op == "reshape":
                 self.places[node.output] = self.place(node.inputs[0])
+            elif node.op == "concat":
+                self._check_parts(node)
             elif node.op == "read_dims":
                 names = tuple(node.attrs["symbols"])
                 steps.append(Bind(names, self.use(node.inputs[0])))
@@ -134,14 +139,30 @@ class Planner:
         """A place for a value that is made now: its output, the arena, or the heap."""
         if value in self.places:
             return self.places[value]
+        if value in self.parts:
+            part = self.parts[value]
+            whole = self.reserve(part.whole, steps)
+            self.places[value] = replace(whole, offset=whole.offset + part.offset)
+            return self.places[value]
+        self.places[value] = self._new_place(value, steps)
+        if value.type.layout.border:
+            self._zero_border(value.type, self.places[value], steps)
+        return self.places[value]
+
+    def _new_place(self, value: Value, steps: list[Step]) -> Place:
         number = self.final.get(value)
         if number is not None:
             self._open(number, value, steps)
             if number in self.opened:
-                self.places[value] = Place("output", number)
-                return self.places[value]
-        self.places[value] = self.memory(value.type, steps)
-        return self.places[value]
+                return Place("output", number)
+        return self.memory(value.type, steps)
+
+    def _check_parts(self, node: Node) -> None:
+        """Raise InternalError unless all operands of a concat lie in their part of its result."""
+        whole = self.use(node.output)
+        for value, offset in zip(node.inputs, piece_offsets(node), strict=True):
+            if self.place(value) != replace(whole, offset=whole.offset + offset):
+                raise InternalError(f"{value} is not made where the concat wants it")
 
     def memory(self, type_: TensorType, steps: list[Step]) -> Place:
         """New memory for a tensor."""
@@ -192,9 +213,7 @@ class Planner:
             if place is not None:
                 self.places[value] = place
                 continue
-            place = self.reserve(value, steps)
-            if value.type.layout.border:
-                self._zero_border(value.type, place, steps)
+            self.reserve(value, steps)
         self.call(lowered, inputs, outputs, steps)
 
     def _overwritten(
@@ -206,7 +225,7 @@ class Planner:
         dying: set[Value],
     ) -> Place | None:
         """The memory of an operand over which the kernel can write an output, if there is any."""
-        if value in self.places or value in self.final:
+        if value in self.places or value in self.final or value in self.parts:
             return None
         taken = {self.places.get(other) for other in outputs}
         output = kernel.params[len(inputs) + outputs.index(value)].name
@@ -324,7 +343,7 @@ def _label(kernel: Kernel) -> str:
     return re.sub(r"[^a-z0-9_]", "", label)[:40]
 
 
-def _input_symbols(graph: Graph) -> tuple[str, ...]:
+def input_symbols(graph: Graph) -> tuple[str, ...]:
     """Symbols that stand alone as a dim of an input, in order of appearance."""
     found: dict[str, None] = {}
     for value in graph.inputs:
@@ -361,4 +380,4 @@ def border_kernel(type_: TensorType) -> Kernel:
     return simplify(kernel)
 
 
-__all__ = ["Planner", "border_kernel", "product"]
+__all__ = ["Planner", "border_kernel", "input_symbols", "product"]

@@ -199,6 +199,74 @@ def _passed_through(c: CaseBuilder) -> None:
     c.output(c.op("reshape", x, shape=(3, 4)), c.weight(3))
 
 
+def _linear(c: CaseBuilder, x: Value, i: int, o: int) -> Value:
+    return c.op("add", c.op("matmul", x, c.weight(i, o)), c.weight(o))
+
+
+def _overwritten(c: CaseBuilder) -> None:
+    """Operands that are read for the last time, at the places that are written."""
+    x = _linear(c, c.input(N, 24), 24, 24)
+    y = c.op("add", x, _linear(c, x, 24, 24))
+    z = c.op("softmax", y, axis=1)
+    both = c.op("add", c.op("exp", z), c.op("reshape", c.op("reshape", z, shape=(N, 4, 6)),
+                                            shape=(N, 24)))  # fmt: skip
+    c.output(_linear(c, both, 24, 5))
+
+
+def _not_overwritten(c: CaseBuilder) -> None:
+    """Operands that are read at other places than are written, or again afterwards."""
+    x = _linear(c, c.input(9, 9), 9, 9)
+    turned = c.op("add", x, c.op("transpose", x, perm=(1, 0)))
+    y = _linear(c, turned, 9, 9)
+    top = c.op("slice", y, starts=(0, 0), stops=(1, 9), steps=(1, 1))
+    z = _linear(c, c.op("sub", y, top), 9, 9)
+    late = c.op("reshape", z, shape=(81,))
+    w = _linear(c, c.op("tanh", z), 9, 9)
+    c.output(c.op("add", w, c.op("reshape", late, shape=(9, 9))))
+
+
+def _joined_channels(c: CaseBuilder) -> None:
+    """Branches joined by channels, read by a padded convolution, a pool and a plain one."""
+    x = c.input(1, 3, 9, 8)
+    parts = [_relu(c, _conv3x3(c, x, 3, o)) for o in (8, 16, 3)]
+    whole = c.op("concat", *parts, axis=1)
+    pooled = c.op("max_pool", parts[1], kernel=(2, 2), **window(2, strides=(2, 2)))
+    c.output(_conv3x3(c, whole, 27, 5), pooled, c.op("mul", parts[0], c.scalar(2)))
+
+
+def _dense_block(c: CaseBuilder) -> None:
+    x = _relu(c, _conv3x3(c, c.input(N, 3, 6, 6), 3, 8))
+    first = _relu(c, _conv3x3(c, x, 8, 8))
+    both = c.op("concat", x, first, axis=1)
+    second = _relu(c, _conv3x3(c, both, 16, 8))
+    c.output(c.op("concat", both, second, c.op("neg", x), axis=1))
+
+
+def _joined_heads(c: CaseBuilder) -> None:
+    """Rows of several linear layers one after another, as detectors join their scales."""
+    x = c.input(1, 12, 10)
+    scores = [_linear(c, x, 10, o) for o in (4, 6, 2)]
+    rows = [c.op("reshape", s, shape=(1, 6 * o, 2)) for s, o in zip(scores, (4, 6, 2), strict=True)]
+    rows.append(c.weight(1, 3, 2))
+    c.output(c.op("sigmoid", c.op("concat", *rows, rows[0], axis=1)), scores[2])
+
+
+def _cache(c: CaseBuilder) -> None:
+    past, x = c.input(N, 2, S, 8), c.input(N, 1, 16)
+    fresh = c.op("reshape", _linear(c, x, 16, 16), shape=(N, 1, 2, 8))
+    key = c.op("concat", past, c.op("transpose", fresh, perm=(0, 2, 1, 3)), axis=2)
+    scores = c.op("matmul", key, c.op("transpose", key, perm=(0, 1, 3, 2)))
+    c.output(key, c.op("softmax", scores, axis=3))
+
+
+def _joined_features(c: CaseBuilder) -> None:
+    """Features of symbolic rows joined side by side, twice, in both orders."""
+    x = c.input(N, S, 12)
+    a, b = c.op("tanh", _linear(c, x, 12, 16)), _linear(c, x, 12, 9)
+    mixed = c.op("concat", a, b, a, axis=2)
+    c.output(_linear(c, mixed, 41, 7), c.op("concat", b, a, axis=2))
+
+
 CASES: list[Case] = [
     Case("conv_residual", _residual, SUM),
     Case("conv_batch_norm", _batch_norm, SUM, {"n": 2}),
@@ -226,4 +294,13 @@ CASES: list[Case] = [
     Case("pad_then_conv", _pad_then_conv, SUM),
     Case("half_linear", _half, HALF),
     Case("passed_through", _passed_through, EXACT),
+    Case("overwritten", _overwritten, SUM, {"n": 5}),
+    Case("not_overwritten", _not_overwritten, SUM),
+    Case("joined_channels", _joined_channels, SUM),
+    Case("dense_block", _dense_block, SUM, {"n": 2}),
+    Case("dense_block_one", _dense_block, SUM, {"n": 1}),
+    Case("joined_heads", _joined_heads, SUM),
+    Case("cache", _cache, SUM, {"n": 2, "s": 5}),
+    Case("cache_empty", _cache, SUM, {"n": 1, "s": 0}),
+    Case("joined_features", _joined_features, SUM, {"n": 2, "s": 3}),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...ir.dims import Dim, Sym, floordiv, product
 from ...ir.graph import Node
 from ...ir.ops.registry import Trait, all_ops
-from ...ir.types import DType
+from ...ir.types import DENSE, DType
 from ..expr import Apply, Bound, Const, Expr, Guarded, IndexValue
 from .scope import (
     INLINE,
@@ -43,11 +43,7 @@ def _transpose(scope: Scope, node: Node, index: Index) -> Expr:
 def _reshape(scope: Scope, node: Node, index: Index) -> Expr:
     source = node.inputs[0]
     position = linear(index, node.output.shape)
-    if (
-        source in scope.buffers
-        and not source.type.layout.border
-        and isinstance(position, int | Sym)
-    ):
+    if source in scope.buffers and source.type.layout == DENSE and isinstance(position, int | Sym):
         buffer = scope.buffers[source]
         return scope.load(buffer, source.type.with_shape((product(source.shape),)), (position,))
     mapped = _match_axes(index, node.output.shape, source.shape)

@@ -36,13 +36,16 @@ def inline(*ops: str) -> Callable[[Inline], Inline]:
 
 
 def strides_of(type_: TensorType) -> tuple[tuple[Dim, ...], Dim]:
-    """(strides in elements, offset of element 0) of a tensor in its storage layout."""
+    """(strides in elements, offset of element 0) of a tensor in its storage layout.
+
+    The strides of a part are those of the enclosing tensor; it begins at its own element 0.
+    """
     border = type_.layout.border or ((0, 0),) * type_.rank
     strides: list[Dim] = []
     step: Dim = 1
-    for dim, (low, high) in zip(reversed(type_.shape), reversed(border), strict=True):
+    for dim in reversed(type_.layout.parent or storage_shape(type_)):
         strides.insert(0, step)
-        step = step * (dim + low + high)
+        step = step * dim
     offset: Dim = 0
     for stride, (low, _) in zip(strides, border, strict=True):
         offset = offset + stride * low
@@ -51,8 +54,15 @@ def strides_of(type_: TensorType) -> tuple[tuple[Dim, ...], Dim]:
 
 def storage_elements(type_: TensorType) -> Dim:
     """Elements of the storage, borders included."""
+    return product(storage_shape(type_))
+
+
+def storage_shape(type_: TensorType) -> tuple[Dim, ...]:
+    """The dims of the storage, borders included; of a part, those of the enclosing tensor."""
+    if type_.layout.parent:
+        return type_.layout.parent
     border = type_.layout.border or ((0, 0),) * type_.rank
-    return product(dim + low + high for dim, (low, high) in zip(type_.shape, border, strict=True))
+    return tuple(dim + low + high for dim, (low, high) in zip(type_.shape, border, strict=True))
 
 
 def as_expr(index: Dim | Expr) -> Expr:
