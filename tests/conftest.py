@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # numpy and other libraries read these once, when they are first imported.
@@ -12,3 +13,15 @@ for _library in ("OPENBLAS", "MKL", "OMP"):
 
 settings.register_profile("tensmith", derandomize=True, deadline=None, database=None)
 settings.load_profile("tensmith")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write the expected texts anew, then compare"
+    )
+
+
+@pytest.fixture
+def update_goldens(request: pytest.FixtureRequest) -> bool:
+    """Whether expected texts are to be written anew."""
+    return bool(request.config.getoption("--update-goldens"))

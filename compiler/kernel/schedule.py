@@ -148,7 +148,7 @@ def _unroll(stage: Stage) -> int:
     if not stage.reduce_axes:
         return 1
     inner = stage.reduce_axes[-1].extent
-    return inner if isinstance(inner, int) and inner <= 8 else 4
+    return max(1, inner) if isinstance(inner, int) and inner <= 8 else 4
 
 
 def _widest(stage: Stage) -> int:

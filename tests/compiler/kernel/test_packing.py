@@ -1,0 +1,94 @@
+"""Packed constants: every element is where the re-indexed kernel reads it."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import fused_nodes, positions, reference, region_inputs, store
+from suites.case import CaseBuilder, N
+
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.ir import Graph
+from tensmith.compiler.kernel.interpret import interpret
+from tensmith.compiler.kernel.lower import lower_region
+from tensmith.compiler.kernel.packing import Packing, pack
+from tensmith.compiler.kernel.schedule import default_schedule
+
+TARGET = resolve_target("x86-64-v3")[1]
+
+
+@given(st.integers(1, 9), st.integers(1, 70), st.sampled_from([1, 4, 8, 16, 48]))
+def test_panels(rows: int, columns: int, width: int) -> None:
+    packing = Packing(rows, columns, width)
+    data = np.arange(1, rows * columns + 1, dtype=np.float32).reshape(rows, columns)
+    packed = packing.apply(data)
+    assert packed.size == packing.elements
+    row, column = np.indices((rows, columns))
+    start = column // width * width
+    np.testing.assert_array_equal(packed[row * width + column + start * (rows - 1)], data)
+    assert np.count_nonzero(packed) == rows * columns, "what is behind the last column is zero"
+
+
+def linear(rows: int, depth: int, columns: int) -> Graph:
+    c = CaseBuilder("linear")
+    x = c.input(rows or N, depth)
+    product = c.op("matmul", x, c.weight(depth, columns))
+    c.output(c.op("max", c.op("add", product, c.weight(columns)), c.scalar(0)))
+    return c.graph()
+
+
+def conv(channels: int, filters: int, size: int) -> Graph:
+    c = CaseBuilder("conv")
+    window = {"strides": (1, 2), "dilations": (1, 1), "pads": (0, 1, 1, 0), "groups": 1}
+    x, w = c.input(2, channels, 7, 6), c.weight(filters, channels, size, size)
+    c.output(c.op("conv", x, w, c.weight(filters), **window))
+    return c.graph()
+
+
+def check(graph: Graph, sizes: dict[str, int]) -> int:
+    """Interpret every kernel that reads packed operands; how many operands are packed."""
+    count = 0
+    for node in fused_nodes(graph):
+        region = node.regions[0]
+        lowered = lower_region(region)
+        constants = dict(zip(region.inputs, node.inputs, strict=True))
+        params = dict(zip(lowered.inputs, lowered.kernel.params, strict=False))
+        held = {
+            params[inner].name: outer.data
+            for inner, outer in constants.items()
+            if outer.data is not None and inner in params
+        }
+        schedule = default_schedule(lowered.kernel, TARGET)
+        kernel, packings = pack(lowered.kernel, schedule, {n: d.size for n, d in held.items()})
+        count += len(packings)
+        inputs = region_inputs(region, sizes, 0)
+        inputs |= {i.name: o.data for i, o in constants.items() if o.data is not None}
+        arrays = {params[v].name: store(v.type, sizes, inputs[v.name]) for v in lowered.inputs}
+        arrays |= {name: packing.apply(held[name]) for name, packing in packings.items()}
+        outputs = kernel.params[len(lowered.inputs) :]
+        for buffer, value in zip(outputs, lowered.outputs, strict=True):
+            arrays[buffer.name] = store(value.type, sizes)
+        panels = {own.vector: own.lanes * own.vectors for own in schedule.stages}
+        interpret(kernel, arrays, sizes, panels)
+        for buffer, value, want in zip(
+            outputs, lowered.outputs, reference(region, inputs, sizes), strict=True
+        ):
+            got = arrays[buffer.name][positions(value.type, sizes)]
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    return count
+
+
+@given(st.sampled_from([0, 1, 5]), st.integers(1, 12), st.integers(2, 60))
+def test_matmul_reads_packed_weights(rows: int, depth: int, columns: int) -> None:
+    check(linear(rows, depth, columns), {"n": 3})
+
+
+@given(st.integers(1, 5), st.integers(2, 40), st.sampled_from([1, 3]))
+def test_conv_reads_packed_filters(channels: int, filters: int, size: int) -> None:
+    check(conv(channels, filters, size), {})
+
+
+def test_weights_are_packed() -> None:
+    assert check(linear(5, 8, 60), {}) == 1
+    assert check(conv(3, 40, 3), {}) == 1

@@ -1,0 +1,103 @@
+"""Schedules are legal: they cover the loops, fit the registers, and divide only what may be."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import fused_nodes
+from random_graphs import build
+from suites.cases import ALL_CASES
+
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir.dims import coefficient
+from tensmith.compiler.kernel.kernel import Kernel, Stage
+from tensmith.compiler.kernel.lower import lower_region
+from tensmith.compiler.kernel.schedule import (
+    Schedule,
+    StageSchedule,
+    default_schedule,
+    naive_schedule,
+)
+from tensmith.compiler.target import Target
+
+TARGETS = ["x86-64-v3", "x86-64-v4", "aarch64"]
+
+
+def kernels(graph: Graph) -> list[Kernel]:
+    return [lower_region(node.regions[0]).kernel for node in fused_nodes(graph)]
+
+
+def check(kernel: Kernel, schedule: Schedule, target: Target) -> None:
+    assert len(schedule.stages) == len(kernel.stages)
+    for stage, own in zip(kernel.stages, schedule.stages, strict=True):
+        check_stage(stage, own, kernel.shared, target)
+    if kernel.shared:
+        assert schedule.parallel == kernel.shared
+        return
+    assert schedule.parallel <= len(schedule.stages[0].order)
+    if len(kernel.stages) > 1 or kernel.stages[0].sequential:
+        assert schedule.parallel == 0, "stages that follow each other must not be divided"
+
+
+def check_stage(stage: Stage, own: StageSchedule, shared: int, target: Target) -> None:
+    axes = [axis.name for axis in stage.axes[shared:]]
+    assert sorted(own.order) == sorted(axes), "every loop once"
+    names = {*axes, *(axis.name for axis in stage.reduce_axes)}
+    assert own.vector in {"", *names}
+    assert own.row in {"", *axes}
+    assert not own.row or own.row != own.vector
+    assert min(own.lanes, own.vectors, own.rows, own.unroll) >= 1
+    assert own.lanes & (own.lanes - 1) == 0
+    assert own.rows == 1 or own.row
+    assert own.lanes * own.vectors == 1 or own.vector
+    accumulators = own.rows * own.vectors * len(stage.reductions)
+    bits = own.lanes * max((r.body.dtype.bits for r in stage.reductions), default=8)
+    registers = accumulators * -(-bits // target.vector_bits)
+    assert registers <= target.vector_registers, "accumulators stay in registers"
+    positions = any(r.kind.startswith("arg") for r in stage.reductions)
+    if stage.sequential or positions:
+        assert own.lanes == own.vectors == own.rows == 1
+    if stage.sequential:
+        assert list(own.order) == axes, "ordered points keep their order"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_schedules_of_the_suites(name: str) -> None:
+    target = resolve_target(name)[1]
+    for case in ALL_CASES:
+        if any(node.op == "fused" for node in case.graph().nodes):
+            continue
+        for kernel in kernels(case.graph()):
+            check(kernel, default_schedule(kernel, target), target)
+            check(kernel, naive_schedule(kernel), target)
+
+
+@given(
+    st.lists(st.integers(0, 9999), min_size=1, max_size=8),
+    st.booleans(),
+    st.sampled_from(TARGETS),
+)
+def test_schedules_of_random_graphs(numbers: list[int], symbolic: bool, name: str) -> None:
+    target = resolve_target(name)[1]
+    for kernel in kernels(build(numbers, symbolic=symbolic)):
+        check(kernel, default_schedule(kernel, target), target)
+
+
+def test_equal_axes_and_names() -> None:
+    """Simplified stages have no unit axes, and no neighbours that could be one."""
+    for case in ALL_CASES[:100]:
+        for kernel in kernels(case.graph()):
+            for stage in kernel.stages:
+                assert all(axis.extent != 1 for axis in stage.axes)
+                names = [axis.name for axis in stage.axes + stage.reduce_axes]
+                assert len(set(names)) == len(names)
+                for outer, inner in pairwise(stage.axes[kernel.shared :]):
+                    assert any(
+                        coefficient(index, outer.name)
+                        != (coefficient(index, inner.name) or 0) * inner.extent
+                        for index in stage.all_indices()
+                    ), f"{case.name}: {outer} and {inner} could be one axis"
