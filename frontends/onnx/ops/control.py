@@ -9,6 +9,7 @@ import onnx
 from ....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
 from ....compiler.ir.dims import symbols_of
 from ....compiler.ir.ops.control import loop_varying
+from ....compiler.ir.ops.registry import make_node
 from ..site import NotSupported, Site
 from ..table import lowers
 
@@ -40,6 +41,7 @@ def if_(s: Site) -> list[Value]:
         return s.importer.region(squeezed, s.scope, {})
     regions = [_region(s, branch) for branch in (then, other)]
     local = regions[0][1] | regions[1][1]
+    _same_ranks(regions[0][0], regions[1][0])
     shapes = []
     for a, b in zip(regions[0][0].outputs, regions[1][0].outputs, strict=True):
         if a.dtype is not b.dtype or a.type.rank != b.type.rank:
@@ -50,6 +52,18 @@ def if_(s: Site) -> list[Value]:
     bound = [s.emitter.fresh("branch") for a, b in shapes if a != b or symbols_of(a) & local]
     graphs = [graph for graph, _ in regions]
     return s.emitter.emit_node("if", [condition], {"bound": tuple(bound)}, regions=graphs)
+
+
+def _same_ranks(then: Graph, other: Graph) -> None:
+    """Give results of one element each the greater of the two branches' ranks."""
+    for place, pair in enumerate(zip(then.outputs, other.outputs, strict=True)):
+        ranks = [value.type.rank for value in pair]
+        if ranks[0] == ranks[1] or any(value.type.elements != 1 for value in pair):
+            continue
+        graph, value = (then, pair[0]) if ranks[0] < ranks[1] else (other, pair[1])
+        node = make_node("reshape", [value], {"shape": (1,) * max(ranks)})
+        graph.nodes.append(node)
+        graph.outputs[place] = node.output
 
 
 def _region(s: Site, proto: onnx.GraphProto) -> tuple[Graph, set[str]]:

@@ -110,8 +110,6 @@ def modulo(s: Site) -> Value:
     a, b = s.input(0), s.input(1)
     if s.integer("fmod", 0):
         return s.op_("fmod", a, b)
-    if a.dtype.is_float:
-        raise ValueError("fmod must be 1 for floating-point numbers")
     return s.op_("mod", a, b)
 
 

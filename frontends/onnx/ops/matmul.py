@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....compiler.ir import DType, Value
 from ....compiler.ir.dims import product
-from ..site import NotSupported, Site
+from ..site import Site
 from ..table import MICROSOFT, lowers
 from .nn import centred
 
@@ -59,11 +59,17 @@ def matmul_integer(s: Site) -> Value:
     return matmul(s, left, right)
 
 
+def _batch_first(s: Site, x: Value) -> Value:
+    """[rows, batch..., columns] as [batch..., rows, columns]."""
+    rank = x.type.rank
+    return s.transpose(x, [*range(1, rank - 1), 0, rank - 1]) if rank > 2 else x
+
+
 @lowers("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(s: Site) -> Value:
     a, b = s.input(0), s.input(1)
-    if s.integer("transBatchA", 0) or s.integer("transBatchB", 0):
-        raise NotSupported("transposed batch axes are not supported")
+    a = _batch_first(s, a) if s.integer("transBatchA", 0) else a
+    b = _batch_first(s, b) if s.integer("transBatchB", 0) else b
     a = swap_last(s, a) if s.integer("transA", 0) else a
     b = swap_last(s, b) if s.integer("transB", 0) else b
     out = matmul(s, a, b)
@@ -75,7 +81,10 @@ def fused_matmul(s: Site) -> Value:
 def einsum(s: Site) -> Value:
     """Two operands at a time: sum what no one else needs, then one batched matmul."""
     terms, result = _equation(s.text("equation"), [s.input(i) for i in range(len(s.inputs))])
-    operands = [(term, _diagonal(s, term, s.input(i))) for i, term in enumerate(terms)]
+    operands = []
+    for i, term in enumerate(terms):
+        diagonal, letters = _diagonal(s, term, s.input(i))
+        operands.append((letters, diagonal))
     (text, value), rest = operands[0], operands[1:]
     value, text = _summed(s, value, text, "".join(t for t, _ in rest) + result)
     for index, (other, right) in enumerate(rest):
@@ -115,10 +124,21 @@ def _equation(equation: str, values: list[Value]) -> tuple[list[str], str]:
     return full, "".join(spare) + "".join(once)
 
 
-def _diagonal(s: Site, term: str, value: Value) -> Value:
-    if len(set(term)) != len(term):
-        raise NotSupported("repeated subscripts of one operand are not supported")
-    return value
+def _diagonal(s: Site, term: str, value: Value) -> tuple[Value, str]:
+    """The operand with the diagonal taken of axes that have the same subscript."""
+    for letter in sorted(set(term)):
+        while term.count(letter) > 1:
+            first = term.index(letter)
+            second = term.index(letter, first + 1)
+            rest = [axis for axis in range(len(term)) if axis not in (first, second)]
+            moved = s.transpose(value, [*rest, first, second])
+            size = moved.shape[-1]
+            flat = s.reshape(moved, (*moved.shape[:-2], size * size))
+            step = s.reshape(s.emitter.virtual([size + 1]), ())
+            places = s.op_("mul", s.iota((size,), 0, DType.I64), step)
+            value = s.emit("gather", [flat, places], axis=len(rest))
+            term = "".join(term[axis] for axis in rest) + letter
+    return value, term
 
 
 def _summed(s: Site, value: Value, text: str, needed: str) -> tuple[Value, str]:

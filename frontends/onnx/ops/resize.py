@@ -7,6 +7,7 @@ which falls between two elements falls to the same side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -128,14 +129,18 @@ def _same_ratio(
     s: Site, x: Value, wanted: tuple[Dim, ...], axes: list[int], policy: str
 ) -> list[Line]:
     sizes = [x.shape[axis] for axis in axes]
-    if any(not isinstance(dim, int) for dim in (*sizes, *wanted)):
-        raise NotSupported(f"{policy} needs sizes that are known", "pin the input shapes")
-    ratios = [np.float32(out) / np.float32(n) for out, n in zip(wanted, sizes, strict=True)]  # type: ignore[arg-type]
-    ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    return [
-        Line(axis, n, int(np.floor(ratio * n + np.float32(0.5))), s.scalar(ratio, _F))
-        for axis, n in zip(axes, sizes, strict=True)
+    ratios = [
+        s.op_("div", s.cast(_dim(s, out), _F), s.cast(_dim(s, n), _F))
+        for out, n in zip(wanted, sizes, strict=True)
     ]
+    op = "min" if policy == "not_larger" else "max"
+    ratio = reduce(lambda a, b: s.op_(op, a, b), ratios)
+    lines = []
+    for axis, n in zip(axes, sizes, strict=True):
+        scaled = s.op_("add", s.op_("mul", ratio, s.cast(_dim(s, n), _F)), 0.5)
+        whole = s.cast(s.op_("floor", scaled), DType.I64)
+        lines.append(Line(axis, n, s.dims(s.reshape(whole, (1,)))[0], ratio))
+    return lines
 
 
 def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> Value:
