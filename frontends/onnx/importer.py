@@ -234,7 +234,7 @@ class Importer:
         attributes = _attributes(node, scope)
         function = self.functions.get((node.domain, node.op_type))
         if function is not None:
-            return self._inline(function, inputs, attributes)
+            return self.inline(function, inputs, attributes)
         opset = scope.opsets.get(domain, 1)
         lowering = find(domain, node.op_type)
         if lowering is None:
@@ -242,17 +242,18 @@ class Importer:
             body = body_of(_resolved(node, attributes), domain, opset, types)
             if body is None:
                 raise NotSupported(_NO_LOWERING)
-            return self._inline(body, inputs, attributes, scope.opsets)
+            return self.inline(body, inputs, attributes, scope.opsets)
         result = lowering(Site(node, inputs, opset, self, attributes, scope))
         return [result] if isinstance(result, Value) else result
 
-    def _inline(
+    def inline(
         self,
         function: onnx.FunctionProto,
         inputs: Sequence[Value | None],
         attributes: dict[str, onnx.AttributeProto],
         opsets: Mapping[str, int] | None = None,
     ) -> list[Value | None]:
+        """Lower the body of a function on the given inputs; its outputs, None where unsupported."""
         found = {domain_of(item.domain): item.version for item in function.opset_import}
         scope = Scope(None, {**(opsets or {}), **found})
         scope.attributes = {item.name: item for item in function.attribute_proto} | attributes

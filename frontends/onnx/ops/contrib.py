@@ -5,13 +5,19 @@ Semantics: microsoft/onnxruntime, docs/ContribOperators.md.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from ....compiler.ir import Value, ceildiv, constant
+import onnx
+
+from ....compiler.ir import DType, Value
+from ..schemas import body_of
 from ..site import NotSupported, Site
 from ..table import MICROSOFT, lowers
 from .activations import by_name, gelu, swish
-from .matmul import gemm, matmul
+from .matmul import gemm
+from .quantization import dequantize
+
+_RECURRENT_OPSET = 27  # of ai.onnx, the first with these layers
 
 
 @lowers("Gelu", "BiasGelu", "FastGelu", domain=MICROSOFT)
@@ -40,43 +46,92 @@ def fused_gemm(s: Site) -> Value:
     return by_name(s, s.text("activation"), out, values)
 
 
-@lowers("MatMulNBits", domain=MICROSOFT)
-def matmul_n_bits(s: Site) -> Value:
-    """x times the transpose of a weight [N, K] that is stored in blocks of 4 or 8 bit numbers."""
-    rows, depth, block = s.integer("N"), s.integer("K"), s.integer("block_size")
-    bits = s.integer("bits", 4)
-    if bits not in (4, 8) or s.optional(4) is not None:
-        raise NotSupported(f"{bits}-bit weights, or a group index, are not supported")
-    blocks = int(ceildiv(depth, block))  # type: ignore[arg-type]
-    packed = s.constant(s.input(1), "the weight")
-    scales = s.constant(s.input(2), "the scales").reshape(rows, blocks, 1)
-    values = _unpacked(packed.reshape(rows, blocks, -1), bits)
-    zero = s.optional(3)
-    offsets: np.ndarray = np.full((rows, blocks, 1), 1 << (bits - 1), np.float32)
-    if zero is not None:
-        data = s.constant(zero, "the zero points")
-        if data.dtype == np.uint8:
-            data = _unpacked(data.reshape(rows, -1), bits)[:, :blocks]
-        offsets = data.reshape(rows, blocks, 1)
-    if values.shape[2] != block:
-        raise ValueError(f"blocks hold {values.shape[2]} numbers, not {block}")
-    real = (values.astype(np.float32) - offsets.astype(np.float32)) * scales.astype(np.float32)
-    weight = real.reshape(rows, blocks * block)[:, :depth].T.astype(scales.dtype)
-    out = matmul(s, s.input(0), constant(np.ascontiguousarray(weight)))
-    bias = s.optional(5)
-    return out if bias is None else s.op_("add", out, s.cast(bias, out.dtype))
+@lowers("EmbedLayerNormalization", domain=MICROSOFT)
+def embed_layer_normalization(s: Site) -> list[Value | None]:
+    """Layer norm of the sum of word, position and segment embeddings."""
+    ids, segments, words, positions = s.input(0), s.optional(1), s.input(2), s.input(3)
+    tables = (words, positions, s.optional(4))
+    return _embedded(s, ids, segments, tables, (s.input(5), s.input(6)), s.optional(7))
 
 
-def _unpacked(data: np.ndarray, bits: int) -> np.ndarray:
-    """Numbers of the last axis, the low half of a byte first."""
-    if bits == 8:
-        return data
-    halves = np.stack([data & 15, data >> 4], -1)
-    return np.asarray(halves.reshape(*data.shape[:-1], -1))
+@lowers("QEmbedLayerNormalization", domain=MICROSOFT)
+def q_embed_layer_normalization(s: Site) -> list[Value | None]:
+    """The same with 8-bit tables, scale and shift; their scales and zeros follow at 8 and 13."""
+
+    def table(place: int, number: int) -> Value | None:
+        if s.optional(place) is None:
+            return None
+        scale, zero = s.input(8 + number), s.input(13 + number)
+        return dequantize(s, s.input(place), s.reshape(scale, ()), s.reshape(zero, ()))
+
+    words, positions, segments, gamma, beta = (table(2 + i, i) for i in range(5))
+    if words is None or positions is None or gamma is None or beta is None:
+        raise ValueError("an embedding table is missing")
+    tables = (words, positions, segments)
+    return _embedded(s, s.input(0), s.optional(1), tables, (gamma, beta), s.optional(7))
 
 
-@lowers("NhwcMaxPool", "Conv", "MaxPool", domain="com.microsoft.nchwc")
+def _embedded(
+    s: Site,
+    ids: Value,
+    segments: Value | None,
+    tables: tuple[Value, Value, Value | None],
+    affine: tuple[Value, Value],
+    mask: Value | None,
+) -> list[Value | None]:
+    words, positions, parts = tables
+    batch, steps = ids.shape
+    place = s.optional(8) if s.op == "EmbedLayerNormalization" else None
+    if place is None:
+        place = s.iota((1, steps), 1, DType.I64)
+    total = s.op_(
+        "add",
+        s.emit("gather", [words, ids], axis=0),
+        s.emit("gather", [positions, place], axis=0),
+    )
+    if segments is not None and parts is not None:
+        total = s.op_("add", total, s.emit("gather", [parts, segments], axis=0))
+    epsilon = s.real("epsilon", 1e-12)
+    out = s.emit("layer_norm", [total, *affine], axis=2, epsilon=epsilon)
+    count: Value | None = None
+    if s.wants(1):
+        if mask is None:
+            count = s.expand(s.scalar(0, DType.I32), (batch,))
+        else:
+            count = s.reduce("sum", s.cast(mask, DType.I32), [1], False)
+    return [out, count, total]
+
+
+@lowers("LinearAttention", "CausalConvWithState", domain=MICROSOFT)
+def recurrent_layers(s: Site) -> Sequence[Value | None]:
+    """By the function that ai.onnx defines the operator of the same name by."""
+    if s.integer("state_window", 0) or s.integer("channels_last", 0):
+        raise NotSupported("windows of states and channels that come last are not supported")
+    kept = {k: v for k, v in s.attributes.items() if k not in ("state_window", "channels_last")}
+    node = onnx.NodeProto(op_type=s.op, input=s.node.input, output=s.node.output, name=s.node.name)
+    for attribute in kept.values():
+        node.attribute.add().CopyFrom(attribute)
+    types = [None if value is None else value.type for value in s.inputs]
+    body = body_of(node, "", _RECURRENT_OPSET, types)
+    if body is None:
+        raise NotSupported("the onnx package does not define it", "install onnx 1.23 or newer")
+    return s.importer.inline(body, s.inputs, kept, {"": _RECURRENT_OPSET})
+
+
+_SEARCHES = ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
+
+
+@lowers(*_SEARCHES, domain=MICROSOFT)
+def whole_searches(s: Site) -> Value:
+    raise NotSupported(
+        "it holds the whole search over a decoder", "export the decoder alone and search outside"
+    )
+
+
+@lowers("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Upsample",
+        "ReorderInput", "ReorderOutput", domain="com.microsoft.nchwc")  # fmt: skip
 def machine_bound(s: Site) -> Value:
     raise NotSupported(
-        "this file was laid out for one machine by ONNX Runtime", "use the model before that"
+        "this file was laid out for one machine by ONNX Runtime",
+        "use the model before that, or optimise it no further than ORT_ENABLE_EXTENDED",
     )

@@ -1,0 +1,163 @@
+"""Mixtures of experts of com.microsoft: MoE and QMoE.
+
+Every expert is computed for every token, and what a token is not routed to has weight 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ....compiler.ir import DType, Value, constant
+from ..site import NotSupported, Site
+from ..table import MICROSOFT, lowers
+from .activations import gelu, relu, swish
+from .contrib_bits import real_blocks, unpacked
+from .matmul import swap_last
+
+Array = np.ndarray[Any, Any]
+
+
+def routing(s: Site, logits: Value, weights: Value | None) -> Value:
+    """The share of each expert in each token [tokens, experts]; 0 for all but the best k."""
+    if s.integer("use_sparse_mixer", 0):
+        raise NotSupported("the sparse mixer is not supported")
+    count = logits.shape[1]
+    if not isinstance(count, int):
+        raise NotSupported("the number of experts is not known", "pin the shapes of the model")
+    tokens = logits.shape[0]
+    one, other = s.reshape(logits, (tokens, count, 1)), s.reshape(logits, (tokens, 1, count))
+    earlier = constant(np.tril(np.ones((count, count), bool), -1))
+    tie = s.op_("and", s.op_("eq", other, one), earlier)
+    better = s.op_("or", s.op_("gt", other, one), tie)
+    rank = s.reduce("sum", s.cast(better, DType.I32), [2], False)
+    chosen = s.op_("lt", rank, s.integer("k", 1))
+    if weights is not None:
+        share = s.op_("where", chosen, weights, 0.0)
+    elif s.integer("normalize_routing_weights", 0):
+        return s.emit("softmax", [s.op_("where", chosen, logits, -1e30)], axis=1)
+    else:
+        share = s.op_("where", chosen, s.emit("softmax", [logits], axis=1), 0.0)
+    if weights is not None and s.integer("normalize_routing_weights", 0):
+        total = s.op_("max", s.reduce("sum", share, [1]), 1e-6)
+        share = s.op_("div", share, total)
+    return share
+
+
+def mixture(
+    s: Site,
+    x: Value,
+    share: Value,
+    up: tuple[Value, Value | None],
+    down: tuple[Value, Value | None],
+    third: tuple[Value, Value | None] | None,
+) -> Value:
+    """The experts' answers to x, weighted by their shares.
+
+    up: weights [experts, inner (twice that for a fused gate), hidden] and a bias; down: [experts,
+    hidden, inner]; third: the second factor of a gate, formed like up.
+    """
+    flat = s.reshape(x, (share.shape[0], x.shape[-1]))
+    inner = _linear(s, flat, *up)
+    inner = _activated(s, inner, None if third is None else _linear(s, flat, *third))
+    out = _linear(s, inner, *down)  # [experts, tokens, hidden]
+    part = s.reshape(s.transpose(share, (1, 0)), (share.shape[1], share.shape[0], 1))
+    return s.reshape(s.reduce("sum", s.op_("mul", out, part), [0], False), x.shape)
+
+
+def _linear(s: Site, x: Value, weight: Value, bias: Value | None) -> Value:
+    out = s.emit("matmul", [x, swap_last(s, weight)])
+    if bias is None:
+        return out
+    return s.op_("add", out, s.reshape(bias, (bias.shape[0], 1, bias.shape[1])))
+
+
+def _activated(s: Site, x: Value, other: Value | None) -> Value:
+    name = s.text("activation_type", "relu")
+    if name == "swiglu":
+        return _swiglu(s, x, other)
+    if name == "relu":
+        out = relu(s, x)
+    elif name == "gelu":
+        out = gelu(s, x, "tanh")
+    elif name == "silu":
+        out = swish(s, x)
+    elif name == "identity":
+        out = x
+    else:
+        raise ValueError(f"activation_type '{name}' does not exist")
+    return out if other is None else s.op_("mul", out, other)
+
+
+def _swiglu(s: Site, x: Value, other: Value | None) -> Value:
+    """gate sigmoid(alpha gate) (linear + beta), with both clamped to a limit."""
+    fusion = s.integer("swiglu_fusion", 0)
+    size = x.shape[2]
+    if fusion == 0:
+        if other is None:
+            raise ValueError("swiglu needs a third weight, or a fused one")
+        gate, linear = x, other
+    elif not isinstance(size, int) or size % 2:
+        raise ValueError(f"a fused gate of width {size} is not even")
+    elif fusion == 1:
+        gate, linear = s.slice(x, 2, 0, size, 2), s.slice(x, 2, 1, size, 2)
+    else:
+        gate, linear = s.slice(x, 2, 0, size // 2), s.slice(x, 2, size // 2, size)
+    if s.has("swiglu_limit"):
+        limit = s.real("swiglu_limit")
+        gate = s.op_("min", gate, limit)
+        linear = s.op_("min", s.op_("max", linear, -limit), limit)
+    shifted = s.op_("add", linear, s.real("activation_beta", 0.0))
+    return s.op_("mul", swish(s, gate, s.real("activation_alpha", 1.0)), shifted)
+
+
+@lowers("MoE", domain=MICROSOFT)
+def mixture_of_experts(s: Site) -> Value:
+    third = s.optional(6)
+    return mixture(
+        s,
+        s.input(0),
+        routing(s, s.input(1), None),
+        (s.input(2), s.optional(3)),
+        (s.input(4), s.optional(5)),
+        None if third is None else (third, s.optional(7)),
+    )
+
+
+@lowers("QMoE", domain=MICROSOFT)
+def quantised_mixture(s: Site) -> Value:
+    if s.text("quant_type", "int") != "int":
+        raise NotSupported("experts of few-bit floats are not supported", "quantise to integers")
+    if s.integer("weights_prepacked", -1) == 1:
+        raise NotSupported("the weights are laid out for another device", "export them unpacked")
+    x = s.input(0)
+    experts = [_expert_weight(s, number, x.dtype) for number in range(3)]
+    up, down, third = experts
+    if up is None or down is None:
+        raise ValueError("the weights of the experts are missing")
+    gate = None if third is None else (third, s.optional(10))
+    share = routing(s, s.input(1), s.optional(14))
+    return mixture(s, x, share, (up, s.optional(4)), (down, s.optional(7)), gate)
+
+
+def _expert_weight(s: Site, number: int, dtype: DType) -> Value | None:
+    """Weight `number` (0 to 2) of all experts as floats [experts, rows, columns]."""
+    place = 2 + 3 * number
+    if s.optional(place) is None:
+        return None
+    bits = s.integer(f"fc{number + 1}_expert_weight_bits", s.integer("expert_weight_bits", 4))
+    values = unpacked(s.constant(s.input(place), "a weight").view(np.uint8), bits)
+    scales = s.constant(s.input(place + 1), "the scales").astype(np.float32)
+    block = s.integer("block_size", 0) or values.shape[2]
+    blocks = -(-values.shape[2] // block)
+    scales = scales.reshape(*values.shape[:2], blocks)
+    zeros = np.full(scales.shape, 1 << (bits - 1), np.float32)
+    given = s.optional(11 + number)
+    if given is not None:
+        data = unpacked(s.constant(given, "the zero points").view(np.uint8), bits)
+        if blocks == 1:
+            zeros = data.reshape(values.shape[0], -1)[:, : values.shape[1], None].astype(np.float32)
+        else:
+            zeros = data[..., :blocks].astype(np.float32)
+    return constant(real_blocks(values, scales, zeros, block).astype(dtype.numpy))
