@@ -85,10 +85,10 @@ class Region:
             for node in self._neighbours(value):
                 if node in self.carried or node in self._rejected:
                     continue
-                perm = self._main_perm(node)
-                if perm is None:
+                main = self._main_perm(node)
+                if main is None:
                     continue
-                carried = self._fit(node, perm)
+                carried = self._fit(node, main)
                 if carried is None:
                     self._rejected.add(node)
                     continue
