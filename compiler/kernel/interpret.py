@@ -134,10 +134,9 @@ class _Run:
         if dtype is DType.BOOL:
             fold = np.logical_or if reduction.kind in ("max", "sum") else np.logical_and
             return np.asarray(fold.reduce(wide, axis=1, keepdims=True))
-        options = {"dtype": wide.dtype}
         if shape[1] == 0 and reduction.kind in ("max", "min"):
             return np.full((shape[0], 1), -np.inf if reduction.kind == "max" else np.inf)
-        result = _FOLDS[reduction.kind].reduce(wide, axis=1, keepdims=True, **options)
+        result = _FOLDS[reduction.kind].reduce(wide, axis=1, dtype=wide.dtype, keepdims=True)
         return np.asarray(result).astype(dtype.numpy)
 
     def _store(self, store: Store, results: list[Array], points: int) -> None:
