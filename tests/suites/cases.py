@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import contractions, control, movement, patterns, pointwise, reductions
+from . import contractions, control, movement, patterns, pointwise, reductions, selection
 from .case import Case, compare
 
 __all__ = ["ALL_CASES", "Case", "compare"]
@@ -14,4 +14,5 @@ ALL_CASES: list[Case] = [
     *movement.CASES,
     *control.CASES,
     *patterns.CASES,
+    *selection.CASES,
 ]

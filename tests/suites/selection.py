@@ -1,0 +1,133 @@
+"""Cases of sorting, selection, determinants and narrow element types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tensmith.compiler.ir import Dim, DType
+
+from .case import (
+    BF16,
+    BOOL,
+    EXACT,
+    F16,
+    F64,
+    I8,
+    I32,
+    I64,
+    SUM,
+    U8,
+    Case,
+    CaseBuilder,
+    N,
+    unary,
+)
+
+_FLOATS = (DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2, DType.F8E5M2FNUZ)
+_NARROW = (*_FLOATS, DType.F8E8M0FNU, DType.F4E2M1FN, DType.I4, DType.U4, DType.I2, DType.U2)
+
+
+def _numbers() -> np.ndarray:
+    """What a conversion to an 8-bit float may get wrong: halves between its numbers, and limits."""
+    codes = np.arange(256, dtype=np.uint8)
+    found = [np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e9, -1e9, 464, 480, 61440], np.float32)]
+    for dtype in _FLOATS:
+        numbers = codes.view(dtype.numpy).astype(np.float32)
+        numbers = np.sort(numbers[np.isfinite(numbers)])
+        middles = (numbers[1:] + numbers[:-1]) / 2
+        found += [numbers, middles, np.nextafter(middles, np.float32(np.inf))]
+    return np.concatenate(found)
+
+
+def _several(name: str, op: str, inputs: dict[str, object], dtype: DType, **attrs: object) -> Case:
+    """A case of an operator with several results on one given input."""
+    array = np.array(inputs["x0"])
+
+    def build(c: CaseBuilder) -> None:
+        c.output(*c.node(op, [c.input(*array.shape, dtype=dtype)], attrs).outputs)
+
+    return Case(name, build, EXACT, given=inputs)
+
+
+def _sorting() -> Iterator[Case]:
+    for dtype in (F64, F16, BF16, I64, I32, I8, U8, DType.U64):
+        yield unary("argsort", 4, 37, count=9, dtype=dtype, low=0, high=20, label="some")
+    yield unary("argsort", 3, 200, count=200, descending=True, label="all")
+    yield unary("argsort", N, 50, count=5, sizes={"n": 3}, descending=True, label="rows")
+    for length in (67, N):
+        yield Case(f"nonzero_{length}", lambda c, n=length: _nonzero(c, n), EXACT, {"n": 9})
+    values = [[0.5, -0.0], [0.0, 3.0], [0.5, 0.0], [-1.0, 2.0], [0.0, 3.0]]
+    for kept in (True, False):
+        yield _several(f"unique_rows_{kept}", "unique", {"x0": values}, DType.F32, sorted=kept)
+        ones = [[3], [1], [3], [2], [1], [3]]
+        yield _several(f"unique_numbers_{kept}", "unique", {"x0": ones}, I64, sorted=kept)
+    for center in (False, True):
+        yield Case(f"nms_{center}", lambda c, center=center: _nms(c, center), EXACT)
+    yield unary("det", 5, 4, 4, tolerance=SUM)
+    yield unary("det", 3, 3, dtype=F64, tolerance=SUM)
+
+
+def _nonzero(c: CaseBuilder, length: Dim) -> None:
+    c.output(*c.node("nonzero", [c.input(length, dtype=BOOL)], {}).outputs)
+
+
+def _nms(c: CaseBuilder, center: bool) -> None:
+    boxes, scores = c.input(2, 20, 4, low=0, high=9), c.input(2, 3, 20, low=0, high=1)
+    bounds = [c.scalar(6, I64), c.scalar(0.3), c.scalar(0.2)]
+    c.output(*c.node("nms", [boxes, scores, *bounds], {"center": center}).outputs)
+
+
+def _cumulative() -> Iterator[Case]:
+    for reverse in (False, True):
+        for exclusive in (False, True):
+            label = f"{'back' if reverse else 'on'}_{'before' if exclusive else 'with'}"
+            attrs = {"axis": 1, "reverse": reverse, "exclusive": exclusive, "label": label}
+            yield unary("cumprod", 3, 7, tolerance=SUM, **attrs)
+            yield unary("cumprod", 3, 7, dtype=I32, low=-3, high=4, tolerance=EXACT, **attrs)
+
+
+def _conversions() -> Iterator[Case]:
+    numbers, codes = _numbers(), np.arange(256)
+
+    def read(dtype: DType) -> Case:
+        bits = 4 if dtype is DType.F4E2M1FN else 8 if dtype.value[0] == "f" else int(dtype.value[1])
+        given = codes[: 1 << bits]
+
+        def build(c: CaseBuilder) -> None:
+            x = c.op("bitcast", c.input(len(given), dtype=U8), dtype=dtype)
+            c.output(c.op("cast", x, dtype=DType.F32))
+
+        return Case(f"cast_from_{dtype}", build, EXACT, given={"x0": given})
+
+    def write(dtype: DType) -> Case:
+        def build(c: CaseBuilder) -> None:
+            x = c.op("cast", c.input(len(numbers)), dtype=dtype)
+            c.output(c.op("cast", x, dtype=DType.F32))
+
+        return Case(f"cast_to_{dtype}", build, EXACT, given={"x0": numbers})
+
+    def whole(dtype: DType) -> Case:
+        def build(c: CaseBuilder) -> None:
+            x = c.op("cast", c.input(32, dtype=I32), dtype=dtype)
+            c.output(c.op("cast", x, dtype=I32))
+
+        return Case(f"cast_to_{dtype}", build, EXACT, given={"x0": np.arange(-16, 16)})
+
+    for dtype in _NARROW:
+        yield read(dtype)
+        if dtype in _FLOATS:
+            yield write(dtype)
+        elif dtype.value[0] in "iu":
+            yield whole(dtype)
+
+
+def _bits() -> Iterator[Case]:
+    def build(c: CaseBuilder) -> None:
+        c.output(c.op("bitcast", c.input(40), dtype=DType.U32))
+
+    yield Case("bitcast_f32_u32", build, EXACT)
+
+
+CASES = [*_sorting(), *_cumulative(), *_conversions(), *_bits()]
