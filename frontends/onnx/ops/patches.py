@@ -80,6 +80,10 @@ def columns_to_image(s: Site) -> Value:
     return s.reshape(total, (n, channels, *sizes))
 
 
+def _number(s: Site, dim: Dim) -> Value:
+    return s.reshape(s.emitter.virtual([dim]), ())
+
+
 def places_of_maxima(
     s: Site, x: Value, kernel: Sequence[int], window: dict[str, tuple[Dim, ...]], out: Value
 ) -> Value:
@@ -87,9 +91,12 @@ def places_of_maxima(
     sizes, counts, rank = x.shape[2:], out.shape[2:], len(kernel)
     places = []
     for axis in range(rank):
-        start = s.op_("mul", _line(s, counts[axis], axis, 2 * rank), window["strides"][axis])
-        tap = s.op_("mul", _line(s, kernel[axis], rank + axis, 2 * rank), window["dilations"][axis])
-        places.append(s.op_("sub", s.op_("add", start, tap), window["pads"][axis]))
+        stride, dilation, pad = (
+            _number(s, window[name][axis]) for name in ("strides", "dilations", "pads")
+        )
+        start = s.op_("mul", _line(s, counts[axis], axis, 2 * rank), stride)
+        tap = s.op_("mul", _line(s, kernel[axis], rank + axis, 2 * rank), dilation)
+        places.append(s.op_("sub", s.op_("add", start, tap), pad))
     inside = _within(s, places, sizes)
     kept = _clamped(s, places, sizes)
     lead, taps = x.shape[:2], product(kernel)
