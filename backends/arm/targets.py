@@ -10,7 +10,7 @@ TRIPLE = "aarch64-unknown-linux-gnu"
 def _neon(name: str, tune: str, features: tuple[str, ...], *, l2_bytes: int = 512 << 10) -> Target:
     return Target(
         name=name, backend="arm", triple=TRIPLE, cpu="generic", tune=tune, features=features,
-        vector_bits=128, vector_registers=32, masked=False, broadcast_operands=True, fma_ports=2,
+        vector_bits=128, vector_registers=32, masked=False, broadcast_operands=False, fma_ports=2,
         l1_bytes=32 << 10, l2_bytes=l2_bytes,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ def _avx2(name: str, tune: str, *, l2_bytes: int = 256 << 10) -> Target:
     return Target(
         name=name, backend="x86", triple=TRIPLE, cpu="x86-64-v3", tune=tune,
         features=_V3, vector_bits=256, vector_registers=16, masked=True,
-        broadcast_operands=True, fma_ports=2, l1_bytes=32 << 10, l2_bytes=l2_bytes,
+        broadcast_operands=False, fma_ports=2, l1_bytes=32 << 10, l2_bytes=l2_bytes,
     )  # fmt: skip
 
 

@@ -244,18 +244,27 @@ def _row_stride_unknown(stage: Stage, row: str) -> bool:
     return not all(isinstance(factor, int) for factor in factors)
 
 
+def step_cycles(operations: float, loads: float, far: float, target: Target) -> float:
+    """Estimated cycles of one reduction step of a tile.
+
+    The most of FMAs / ports, loads / 2 and the latency of an accumulation, a little for every
+    load, and half a cycle for every vector (`far` of them) that comes from the second-level cache.
+    """
+    bound = max(operations / target.fma_ports, loads / 2, FMA_LATENCY + 1)
+    return 0.5 * far + bound + 0.1 * loads
+
+
 def _register_tile(
     stage: Stage, row: Axis, vector: Axis, lanes: int, target: Target, shared_loads: bool
 ) -> tuple[int, int]:
     """(rows, vectors): the tile with the least estimated time that fits the register file.
 
-    Model: per reduction step a tile costs max(FMAs / ports, loads / 2, latency bound), a little
-    for every load, and half a cycle for every vector of a panel that comes from the
-    second-level cache; edge tiles cost what their smaller size costs.
+    Model: `step_cycles` per reduction step; edge tiles cost what their smaller size costs.
     """
     columns = -(-extent_of(vector) // lanes)
     depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
-    spare = 1 if target.broadcast_operands else 2
+    # broadcast values that no instruction takes from memory, several in flight, need registers
+    spare = 1 if target.broadcast_operands else max(2, target.vector_registers // 10)
     best, best_time = (1, 1), float("inf")
     max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, 12)
     if shared_loads and _row_stride_unknown(stage, row.name):
@@ -271,8 +280,7 @@ def _register_tile(
 
         def step(r: int, v: int, far: bool = far) -> float:
             loads = (r + v) if shared_loads else r * v + v
-            slow = 0.5 * v if far else 0
-            return slow + max(r * v / target.fma_ports, loads / 2, FMA_LATENCY + 1) + 0.1 * loads
+            return step_cycles(r * v, loads, v if far else 0, target)
 
         time = 0.0
         for count_r, r in _pieces(extent_of(row), rows):

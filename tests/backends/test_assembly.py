@@ -1,0 +1,102 @@
+"""The innermost loops of matrix products and convolutions, in the assembly that is emitted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from suites.case import CaseBuilder
+
+from tensmith.compiler.backend import (
+    Compilation,
+    CompileOptions,
+    KernelInfo,
+    Stages,
+    resolve_target,
+)
+
+FMA = re.compile(r"\s(vfn?madd\d+ps|fmla)\s")
+LABEL = re.compile(r"(\.L\w+):")
+JUMP = re.compile(r"\s(?:j\w+|b\.\w+|cb\w+\s+\w+,|tb\w+\s+\w+,\s*#\d+,)\s+(\.L\w+)")
+STACK = re.compile(r"%rsp|\[sp\b")
+
+
+def matmul(c: CaseBuilder) -> None:
+    product = c.op("matmul", c.input(64, 256), c.weight(256, 128))
+    c.output(c.op("max", c.op("add", product, c.weight(128)), c.scalar(0)))
+
+
+def matmul_odd(c: CaseBuilder) -> None:
+    c.output(c.op("matmul", c.input(61, 250), c.weight(250, 127)))
+
+
+def conv(c: CaseBuilder) -> None:
+    window = {"strides": (2, 2), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
+    c.output(c.op("conv", c.input(1, 32, 56, 56), c.weight(64, 32, 3, 3), c.weight(64), **window))
+
+
+def conv_winograd(c: CaseBuilder) -> None:
+    window = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
+    c.output(c.op("conv", c.input(1, 64, 28, 28), c.weight(64, 64, 3, 3), **window))
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop: the lines of its body."""
+
+    lines: tuple[str, ...]
+
+    @property
+    def fmas(self) -> int:
+        return sum(bool(FMA.search(line)) for line in self.lines)
+
+    @property
+    def spills(self) -> list[str]:
+        return [line.strip() for line in self.lines if STACK.search(line)]
+
+
+def innermost_loops(assembly: str, function: str) -> list[Loop]:
+    """The blocks of a function that jump back to their own label."""
+    body = assembly.split(f"\n{function}:\n", 1)[1].split("\n.Lfunc_end", 1)[0]
+    found = []
+    label, block = "", []
+    for line in body.splitlines():
+        start = LABEL.match(line)
+        if start:
+            label, block = start[1], []
+            continue
+        block.append(line)
+        jump = JUMP.search(line)
+        if jump and jump[1] == label:
+            found.append(Loop(tuple(block)))
+    return found
+
+
+def compiled(fill: Callable[[CaseBuilder], None], name: str, folder: Path) -> Compilation:
+    builder = CaseBuilder(fill.__name__)
+    fill(builder)
+    backend, target = resolve_target(name)
+    options = CompileOptions("model", folder, texts=frozenset({"asm"}))
+    return backend.compile(builder.graph(), target, options, Stages())
+
+
+def expected_fmas(kernel: KernelInfo, lanes: int) -> set[int]:
+    """Fused multiply-adds in a round of each stage's main loop: rows x vectors x unroll."""
+    stages = re.findall(r"(\d+)x(\d+) \S+ unroll (\d+)", kernel.schedule)
+    return {int(rows) * int(width) // lanes * int(unroll) for rows, width, unroll in stages}
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4", "aarch64"])
+@pytest.mark.parametrize("fill", [matmul, matmul_odd, conv, conv_winograd])
+def test_main_loop(tmp_path: Path, fill: Callable[[CaseBuilder], None], name: str) -> None:
+    result = compiled(fill, name, tmp_path)
+    lanes = resolve_target(name)[1].lanes(32)
+    [kernel] = [k for k in result.kernels if {"matmul", "conv"} & set(k.operators)]
+    loops = innermost_loops(result.model.code.texts["asm"], kernel.name)
+    main = max(loops, key=lambda loop: loop.fmas)
+    assert main.fmas in expected_fmas(kernel, lanes), kernel.schedule
+    assert main.fmas >= 2 * resolve_target(name)[1].fma_ports * 4, "the latency is not hidden"
+    assert not main.spills
