@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from ...compiler.ir.dims import substitute, symbol
 from ...compiler.kernel.kernel import Axis, Kernel
-from ...compiler.kernel.schedule import Schedule
+from ...compiler.kernel.schedule import Schedule, outer_loops
 from .access import index_value
 from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
 from .stage import StageEmitter
@@ -40,7 +39,7 @@ def declare_kernel(
 def parallel_count(e: Emitter, kernel: Kernel, schedule: Schedule, env: dict[str, Int]) -> Int:
     """How many iterations `begin..end` ranges over, for given symbolic dims."""
     count: Int = 1
-    for name, tile in _outer(kernel, schedule):
+    for name, tile in outer_loops(kernel, schedule):
         extent = index_value(e, _axis(kernel, name).extent, env)
         count = e.mul(count, e.floordiv(e.add(extent, tile - 1), tile))
     return count
@@ -48,17 +47,6 @@ def parallel_count(e: Emitter, kernel: Kernel, schedule: Schedule, env: dict[str
 
 def _axis(kernel: Kernel, name: str) -> Axis:
     return next(axis for axis in kernel.stages[0].axes if axis.name == name)
-
-
-def _outer(kernel: Kernel, schedule: Schedule) -> list[tuple[str, int]]:
-    """(axis, tile size) of the loops that threads share, outermost first."""
-    if kernel.shared:
-        return [(axis.name, 1) for axis in kernel.stages[0].axes[: kernel.shared]]
-    if not schedule.parallel:
-        return []
-    own = schedule.stages[0]
-    tile = {own.vector: own.lanes * own.vectors, own.row: own.rows}
-    return [(name, tile.get(name, 1)) for name in own.order[: schedule.parallel]]
 
 
 def emit_kernel(
@@ -89,7 +77,7 @@ def emit_kernel(
     body = e.function.append_basic_block("body")
     e.b.branch(body)
     e.b.position_at_end(body)
-    outer = _outer(kernel, schedule)
+    outer = outer_loops(kernel, schedule)
 
     def iteration(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
         _emit_stages(e, kernel, schedule, buffers, dummy, _decode(e, kernel, outer, env, index))
@@ -132,6 +120,3 @@ def _emit_stages(
         names = {axis.name: env[name] for axis, name in zip(stage.axes, shared, strict=False)}
         done = 0 if kernel.shared else schedule.parallel
         StageEmitter(e, stage, own, buffers, dummy).loops(own.order[done:], {**env, **names})
-
-
-__all__ = ["declare_kernel", "emit_kernel", "parallel_count", "substitute", "symbol"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Dim, coefficient, substitute
+from ...compiler.ir.dims import Dim, coefficient, substitute, symbols_of
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
@@ -209,8 +209,7 @@ class Tile:
 
     def _index(self, index: Dim, slot: Slot) -> ir.Value:
         env, vector = self.slot_env(slot), self.shape.vector
-        if vector and self.shape.lanes > 1 and ex.depends_on(ex.IndexValue(index, DType.I64),
-                                                             vector):  # fmt: skip
+        if vector and self.shape.lanes > 1 and vector in symbols_of(index):
             return lane_indices(self.e, index, env, Lanes(vector, self.shape.lanes))
         return self.e.i64(index_value(self.e, index, env))
 
@@ -229,7 +228,8 @@ class Tile:
                 return e.load(pointer, dtype, lanes, self._live(slot))
         if not by_vector or lanes == 1:
             return e.load(self._safe(self._dynamic_pointer(load, slot)), dtype)
-        return e.gather(self._lane_pointers(load, slot), dtype, self._live(slot, gather=True))
+        pointers = self.lane_pointers(load.buffer, load.offset, load.dynamic, slot)
+        return e.gather(pointers, dtype, self._live(slot, gather=True))
 
     def _dynamic_pointer(self, load: Load, slot: Slot) -> ir.Value:
         e, env = self.e, self.slot_env(slot)
@@ -238,9 +238,6 @@ class Tile:
             moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
             offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
         return e.pointer(self.buffers[load.buffer.name], offset, load.dtype)
-
-    def _lane_pointers(self, load: Load | ex.Load, slot: Slot) -> ir.Value:
-        return self.lane_pointers(load.buffer, load.offset, load.dynamic, slot)
 
     def lane_pointers(
         self,
@@ -292,14 +289,13 @@ class Tile:
         inside = self.value(expression.value, slot)
         self.guard = outer
         other = self.value(expression.other, slot)
+        lanes = next(
+            (t for t in (lane_test, inside, other) if t is not None and is_vector(t)), None
+        )
+        if lanes is not None:
+            inside = e.splat(inside, lanes.type.count)
+            other = e.splat(other, lanes.type.count)
         for test in tests:
-            if is_vector(test) or is_vector(inside) or is_vector(other):
-                inside, other = self._alike([inside, other, *([test] if is_vector(test) else [])])[
-                    :2
-                ]
-                if is_vector(inside) and not is_vector(test):
-                    inside = e.b.select(test, inside, other)
-                    continue
             inside = e.b.select(test, inside, other)
         return inside
 
@@ -317,10 +313,8 @@ class Tile:
         scalar_test: ir.Value | bool = True
         lane_test: ir.Value | None = None
         for bound in bounds:
-            probe = ex.Guarded((bound,), ex.Const(0, DType.I64), ex.Const(0, DType.I64))
-            if self.shape.vector and self.shape.lanes > 1 and ex.depends_on(
-                probe, self.shape.vector
-            ):  # fmt: skip
+            names = symbols_of(bound.index) | symbols_of(bound.low) | symbols_of(bound.high)
+            if self.shape.vector in names and self.shape.lanes > 1:
                 lanes = Lanes(self.shape.vector, self.shape.lanes)
                 index, low, high = (
                     lane_indices(e, d, env, lanes) for d in (bound.index, bound.low, bound.high)
