@@ -10,7 +10,14 @@ from ....compiler.ir.types import broadcast_shapes
 from ..elements import larger, smaller
 from ..site import NotSupported, Site
 from ..table import lowers
-from .run_time import is_known, slice_at_run_time, spread_pads, with_axes, without_axes
+from .run_time import (
+    is_known,
+    shape_at_run_time,
+    slice_at_run_time,
+    spread_pads,
+    with_axes,
+    without_axes,
+)
 
 _FAR = 10**9  # slice bounds from here on mean "to the end"; exporters write 2**31 - 1, 2**63 - 1
 
@@ -30,8 +37,11 @@ def size(s: Site) -> Value:
 @lowers("Reshape")
 def reshape(s: Site) -> Value:
     x = s.input(0)
+    keep_zero = bool(s.integer("allowzero", 0))
+    if s.opset >= 5 and s.known(s.input(1)) is None:
+        return s.reshape(x, shape_at_run_time(s, x, s.input(1), keep_zero))
     wanted = s.ints("shape") if s.opset < 5 else s.dims(s.input(1))
-    return s.reshape(x, resolve_shape(x.shape, wanted, bool(s.integer("allowzero", 0))))
+    return s.reshape(x, resolve_shape(x.shape, wanted, keep_zero))
 
 
 def resolve_shape(shape: Sequence[Dim], wanted: Sequence[Dim], keep_zero: bool) -> tuple[Dim, ...]:

@@ -22,12 +22,16 @@ _MODES = ("nearest", "linear", "cubic")
 
 @dataclass
 class Line:
-    """One axis to resize: sizes, scale (f32 scalar), and the crop of tf_crop_and_resize."""
+    """One axis to resize: sizes, scale (f32 scalar), and the crop of tf_crop_and_resize.
+
+    whole: `out` is the size that was asked for, not one that was rounded down from a scale.
+    """
 
     axis: int
     size: Dim
     out: Dim
     scale: Value
+    whole: bool = True
     crop: tuple[Value, Value] | None = None
 
 
@@ -82,7 +86,7 @@ def _scaled(s: Site, x: Value, scales: Value, axes: list[int]) -> list[Line]:
     if len(parts) != len(axes):
         raise ValueError(f"{len(parts)} scales for {len(axes)} axes")
     return [
-        Line(axis, x.shape[axis], _scaled_size(s, x.shape[axis], scale), scale)
+        Line(axis, x.shape[axis], _scaled_size(s, x.shape[axis], scale), scale, False)
         for axis, scale in zip(axes, parts, strict=True)
     ]
 
@@ -189,6 +193,8 @@ def coordinates(s: Site, line: Line, mode: str) -> Value:
     steps = s.op_("max", s.op_("sub", out, 1.0), 1.0)
     last = s.op_("sub", size, 1.0)
     if mode == "align_corners":
+        if not line.whole:  # the standard's own implementation does not round the length here
+            steps = s.op_("sub", s.op_("mul", line.scale, size), 1.0)
         return s.op_("where", several, s.op_("div", s.op_("mul", at, last), steps), 0.0)
     if mode == "half_pixel_symmetric":
         adjusted = s.op_("div", out, s.op_("mul", line.scale, size))

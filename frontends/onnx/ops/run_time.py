@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Sym, Value
+from ....compiler.ir.dims import product
 from ..site import NotSupported, Site
 
 
@@ -177,3 +178,19 @@ def spread_pads(s: Site, pads: Value, axes: Value, rank: int) -> Value:
         picked = s.op_("mul", hits, s.reshape(half, (1, count)))
         halves.append(s.reduce("sum", picked, [1], keepdims=False))
     return s.emit("concat", halves, axis=0)
+
+
+def shape_at_run_time(s: Site, x: Value, wanted: Value, keep_zero: bool) -> tuple[Dim, ...]:
+    """The target of a Reshape that is computed: 0 copies a dim of x, -1 is what is left."""
+    shape = vector(s, wanted)
+    rank = int(shape.shape[0])  # type: ignore[call-overload]
+    if not rank:
+        return ()
+    dims = shape_vector(s, x.shape[:rank] + (0,) * (rank - x.type.rank))
+    if not keep_zero:
+        shape = s.op_("where", s.op_("eq", shape, 0), dims, shape)
+    hole = s.op_("eq", shape, -1)
+    given = s.op_("where", hole, 1, shape)
+    total = s.reshape(shape_vector(s, [product(x.shape)]), (1,))
+    left = s.op_("div", total, s.reduce("prod", given, [0], keepdims=True))
+    return s.dims(s.op_("where", hole, left, shape))
