@@ -15,6 +15,7 @@ from ..compiler.ir.dims import product, symbols_of
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.ops.registry import make_node
 from ..compiler.ir.types import DENSE, Layout, TensorType
+from ..compiler.kernel.in_place import origin
 from ..compiler.kernel.lower.scope import storage_shape, strides_of
 from ..compiler.kernel.planner import input_symbols
 
@@ -31,16 +32,16 @@ class ConcatViews:
     def run(self, graph: Graph) -> bool:
         """Turn concat kernels of the graph and of its control flow into views."""
         known = frozenset(input_symbols(graph))
-        return any([_Views(part, known).run() for part in _control_graphs(graph)])
+        return any([_Views(part, known).run() for part in control_graphs(graph)])
 
 
-def _control_graphs(graph: Graph) -> list[Graph]:
+def control_graphs(graph: Graph) -> list[Graph]:
     """The graph and the regions of its control flow."""
     found = [graph]
     for node in graph.nodes:
         if node.op != "fused":
             for region in node.regions:
-                found += _control_graphs(region)
+                found += control_graphs(region)
     return found
 
 
@@ -51,6 +52,7 @@ class _Views:
         self.graph = graph
         self.known = known
         self.taken: set[Value] = set()
+        self.results = {origin(value) for value in graph.outputs}
         self.users: dict[Value, list[Node]] = {}
         self.elsewhere: set[Value] = set()
         self.made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
@@ -117,7 +119,7 @@ class _Views:
         if (
             value not in self.made
             or value in self.taken
-            or value in self.graph.outputs
+            or value in self.results
             or value.type.layout != DENSE
         ):
             return False

@@ -22,6 +22,7 @@ from ...passes.concat_views import ConcatViews
 from ...passes.dce import DeadCodeElimination
 from ...passes.decompose import RULES, Decompose
 from ...passes.fusion import Fusion
+from ...passes.output_views import OutputViews
 from ...passes.pipeline import SIMPLIFY, optimization_passes
 from . import codegen
 from .plan import emit_plan
@@ -40,7 +41,7 @@ def compile_cpu(
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
         final = (Decompose(), *SIMPLIFY, Fusion(epilogues=level > 0), DeadCodeElimination())
-        views = (ConcatViews(),) if level > 0 else ()
+        views = (OutputViews(), ConcatViews()) if level > 0 else ()
         run_passes(graph, (*final, *views), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)

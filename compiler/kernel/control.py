@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ..ir.dims import Dim, symbol, symbols_of
 from ..ir.graph import Graph, Node, Value
 from ..ir.ops.control import loop_varying
+from ..ir.types import DENSE
+from .in_place import origin
 from .plan import Allocate, Assign, Branch, Place, Repeat, Step, bytes_of
 
 if TYPE_CHECKING:
@@ -82,10 +84,23 @@ def _aim(
 ) -> None:
     """Let kernels of a region write its results where they are wanted."""
     for result, target, dynamic, wanted in zip(region.outputs, targets, late, outputs, strict=True):
-        if dynamic or result in planner.places or not _made_inside(region, result):
+        source = origin(result)
+        if dynamic or source in planner.places or not _made_inside(region, source):
             continue
-        if result.type == wanted.type:
-            planner.places[result] = target
+        if result.type == wanted.type and source.type.layout == DENSE:
+            planner.places[source] = target
+
+
+def _renew(
+    planner: Planner, region: Graph, old: list[Value], new: list[Value], held: list[Place]
+) -> None:
+    """Let kernels of a region make new states over the old ones, where that is safe."""
+    for before, after, place in zip(old, new, held, strict=True):
+        source = origin(after)
+        if source in planner.places or not _made_inside(region, source):
+            continue
+        if before.type == after.type and source.type.layout == DENSE:
+            planner.states.setdefault(source, (before, place))
 
 
 def _scan(planner: Planner, node: Node, steps: list[Step]) -> None:
@@ -110,8 +125,10 @@ def _scan(planner: Planner, node: Node, steps: list[Step]) -> None:
         whole = planner.reserve(value, steps)
         place = _slice(whole, result, counter, trip, backwards)
         stacked.append(place)
-        if result not in planner.places and _made_inside(region, result):
-            planner.places[result] = place
+        source = origin(result)
+        if source not in planner.places and _made_inside(region, source):
+            planner.places[source] = place
+    _renew(planner, region, region.inputs[:states], region.outputs[:states], held)
     body: list[Step] = []
     planner.known.add(counter)
     planner.block(region, body)
@@ -226,6 +243,9 @@ def _loop(planner: Planner, node: Node, steps: list[Step]) -> None:
     body: list[Step] = []
     planner.known.add(loop.counter)
     planner.write_dims((symbol(loop.counter),), index, body)
+    fixed = [n for n, axes in enumerate(loop.varying) if not axes]
+    old, new = ([values[n] for n in fixed] for values in (region.inputs[2:], region.outputs[1:]))
+    _renew(planner, region, old, new, [loop.held[n] for n in fixed])
     planner.block(region, body)
     _stack(planner, loop, body)
     if names:

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import InternalError
-from ..ir.dims import Dim, product, symbol, symbols_of
+from ..ir.dims import Dim, symbol, symbols_of
 from ..ir.graph import Graph, Node, Value
 from ..ir.ops.registry import make_node
 from ..ir.types import TensorType
-from .expr import Buffer, Const
+from .border import border_kernel
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
-from .kernel import Axis, Kernel, Stage, Store, kernel_text
+from .kernel import Kernel, kernel_text
 from .lower import Lowered, lower_region, winograd_choice
-from .lower.scope import storage_elements, strides_of
+from .lower.scope import storage_elements
 from .memory import assign_offsets
 from .packing import Packing, pack
 from .parts import Part, parts_of, piece_offsets
@@ -35,7 +35,6 @@ from .plan import (
     Weight,
 )
 from .schedule import Schedule
-from .simplify import simplify
 
 Scheduler = Callable[[Kernel], Schedule]
 
@@ -50,6 +49,7 @@ class Planner:
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
         self.parts: dict[Value, Part] = {}
+        self.states: dict[Value, tuple[Value, Place]] = {}
         self.clock = 0
         self.numbers = 0
         self.heap = 0
@@ -65,8 +65,9 @@ class Planner:
         for number, value in enumerate(self.graph.inputs):
             self.places[value] = Place("input", number)
         for number, value in enumerate(self.graph.outputs):
-            if value.producer is not None and value not in self.places:
-                self.final.setdefault(value, number)
+            source = origin(value)
+            if source.producer is not None and source not in self.places:
+                self.final.setdefault(source, number)
         steps: list[Step] = []
         for number, value in enumerate(self.graph.outputs):
             self._open(number, value, steps)
@@ -86,11 +87,14 @@ class Planner:
         ends = last_uses(graph)
         self.parts.update(parts_of(graph))
         made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
+        states = {old for old, _ in self.states.values()}
         for position, node in enumerate(graph.nodes):
             self.clock += 1
             if node.op == "fused":
                 last = {v for v in node.inputs if ends[origin(v)] == position}
-                self._fused(node, {v for v in last if origin(v) in made}, steps)
+                for value in node.outputs:
+                    self._update_in_place(value, ends, position)
+                self._fused(node, {v for v in last if origin(v) in made | states}, steps)
             elif node.op == "reshape":
                 self.places[node.output] = self.place(node.inputs[0])
             elif node.op == "concat":
@@ -152,7 +156,7 @@ class Planner:
     def _new_place(self, value: Value, steps: list[Step]) -> Place:
         number = self.final.get(value)
         if number is not None:
-            self._open(number, value, steps)
+            self._open(number, self.graph.outputs[number], steps)
             if number in self.opened:
                 return Place("output", number)
         return self.memory(value.type, steps)
@@ -244,9 +248,18 @@ class Planner:
                 return place
         return None
 
+    def _update_in_place(self, value: Value, ends: dict[Value, int], position: int) -> None:
+        """Let a loop's new state be made over the old one, if nothing reads that any more."""
+        if value in self.states:
+            old, place = self.states[value]
+            if ends.get(old, -1) < position:
+                self.places[value] = place
+
     def _fits(self, old: Value, new: Value, place: Place) -> bool:
         """Whether a value takes up exactly the memory that another has for itself."""
         size = _bytes(new.type)
+        if origin(old).producer is None:  # the state of a loop
+            return self.states.get(new) == (origin(old), place)
         whole = place.offset == 0 and (
             place.kind == "arena" and self.plan.arena[place.number].size == size
         )
@@ -354,30 +367,4 @@ def input_symbols(graph: Graph) -> tuple[str, ...]:
     return tuple(found)
 
 
-def border_kernel(type_: TensorType) -> Kernel:
-    """A kernel that writes zeros around a tensor: axis by axis, before and behind it."""
-    buffer = Buffer("o0", type_.dtype)
-    strides, origin = strides_of(type_)
-    zero = Const(0.0 if type_.dtype.is_float else 0, type_.dtype)
-    stages: list[Stage] = []
-    for axis, (low, high) in enumerate(type_.layout.border):
-        for start, count in ((-low, low), (type_.shape[axis], high)):
-            if not count:
-                continue
-            axes: list[Axis] = []
-            offset = origin + strides[axis] * start
-            for other, dim in enumerate(type_.shape):
-                before, after = type_.layout.border[other]
-                whole = other > axis  # later axes with their borders, earlier ones without
-                extent = count if other == axis else dim + (before + after if whole else 0)
-                name = f"$b{other}"
-                axes.append(Axis(name, extent))
-                offset = offset + strides[other] * symbol(name)
-                if whole:
-                    offset = offset - strides[other] * before
-            stages.append(Stage(tuple(axes), (), (), (Store(buffer, offset, zero),)))
-    kernel = Kernel("", (buffer,), 1, tuple(stages), 0, ("zero_border",))
-    return simplify(kernel)
-
-
-__all__ = ["Planner", "border_kernel", "input_symbols", "product"]
+__all__ = ["Planner", "input_symbols"]
