@@ -75,6 +75,17 @@ def default_schedule(kernel: Kernel, target: Target) -> Schedule:
     return Schedule(stages, _parallel_loops(kernel, stages))
 
 
+def outer_loops(kernel: Kernel, schedule: Schedule) -> list[tuple[str, int]]:
+    """(axis, tile size) of the loops that threads share, outermost first."""
+    if kernel.shared:
+        return [(axis.name, 1) for axis in kernel.stages[0].axes[: kernel.shared]]
+    if not schedule.parallel:
+        return []
+    own = schedule.stages[0]
+    tile = {own.vector: own.lanes * own.vectors, own.row: own.rows}
+    return [(name, tile.get(name, 1)) for name in own.order[: schedule.parallel]]
+
+
 def _parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
     """Enough outer loops to keep several threads evenly busy; none where stages only follow."""
     if kernel.shared:

@@ -1,0 +1,149 @@
+"""Cycles that the arithmetic of a stage takes on one core, from its tiles and the target's ports.
+
+The model that chooses register tiles (`schedule.step_cycles`), applied to whole loop nests and to
+bodies other than a multiply-add.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from ..ir.dims import coefficient
+from ..target import Target
+from . import expr as ex
+from .kernel import Reduction, Stage
+from .schedule import FMA_LATENCY, StageSchedule, step_cycles
+
+EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
+TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction
+LOOP_CYCLES = 2.0
+
+
+def stage_cycles(
+    stage: Stage, own: StageSchedule, shared: int, extents: Mapping[str, int], target: Target
+) -> float:
+    """Cycles of one run of a stage, all iterations of the loops it shares with others included.
+
+    extents: of every axis. Operands are near; `cost.py` accounts for those that are not.
+    """
+    along_reduction = own.vector in {axis.name for axis in stage.reduce_axes}
+    depth = math.prod(extents[axis.name] for axis in stage.reduce_axes)
+    total = 0.0
+    for count, rows, vectors in _tiles(stage, own, extents, along_reduction):
+        tile = _Tile(own, rows, vectors, target)
+        cycles = tile.finish(stage)
+        if stage.reductions:
+            steps: float = depth
+            if along_reduction:
+                steps = -(-depth // max(1, own.lanes * own.vectors))
+                cycles += 3 * FMA_LATENCY * math.log2(max(2, own.lanes))  # lanes are summed
+            cycles += steps * tile.step(stage.reductions, depth) + TILE_CYCLES
+        total += count * (cycles + LOOP_CYCLES)
+    return total
+
+
+def _tiles(
+    stage: Stage, own: StageSchedule, extents: Mapping[str, int], along_reduction: bool
+) -> Iterator[tuple[int, int, int]]:
+    """(how many, rows, vectors) of the full and the edge tiles of a stage."""
+    tiled = {own.row, own.vector} - {""}
+    others = math.prod(extents[axis.name] for axis in stage.axes if axis.name not in tiled)
+    rows = _pieces(extents[own.row], own.rows) if own.row else [(1, 1)]
+    columns = [(1, own.vectors)]
+    if own.vector and not along_reduction:
+        columns = _pieces(-(-extents[own.vector] // own.lanes), own.vectors)
+    for count_r, r in rows:
+        for count_v, v in columns:
+            yield others * count_r * count_v, r, v
+
+
+def _pieces(extent: int, tile: int) -> list[tuple[int, int]]:
+    full, rest = divmod(extent, tile)
+    return [(full, tile)] * bool(full) + [(1, rest)] * bool(rest)
+
+
+class _Tile:
+    """A register tile: how many instructions an expression takes on it."""
+
+    def __init__(self, own: StageSchedule, rows: int, vectors: int, target: Target) -> None:
+        self.own, self.rows, self.vectors, self.target = own, rows, vectors, target
+
+    def step(self, reductions: tuple[Reduction, ...], depth: int) -> float:
+        """Cycles of one step of the reductions."""
+        bodies = [reduction.body for reduction in reductions]
+        operations = self._operations(bodies) + sum(map(self._accumulation, reductions))
+        far = 0.0
+        for load in _loads(bodies):
+            panel = depth * self.vectors * self.own.lanes * load.dtype.bytes
+            shared = self._moves(load, self.own.vector) and not self._moves(load, self.own.row)
+            if self.own.row and shared and panel > self.target.l1_bytes // 2:
+                far += self.vectors
+        return step_cycles(operations, self._load_count(bodies), far, self.target)
+
+    def finish(self, stage: Stage) -> float:
+        """Cycles of what a tile does once: values are computed and stored."""
+        values = [store.value for store in stage.stores]
+        indices = [index for store in stage.stores for index, _ in store.dynamic]
+        operations = self._operations([*values, *indices])
+        loads = self._load_count([*values, *indices])
+        stores = 0.0
+        for store in stage.stores:
+            stride = coefficient(store.offset, self.own.vector) if self.own.vector else 1
+            scattered = bool(store.dynamic) or stride not in (0, 1)
+            stores += self.rows * self.vectors * (self.own.lanes if scattered else 1)
+        return max(operations / self.target.fma_ports, loads / 2, stores)
+
+    def _accumulation(self, reduction: Reduction) -> float:
+        """Instructions that add a body to its accumulator; a product's addition is part of it."""
+        body = reduction.body
+        fused = reduction.kind == "sum" and isinstance(body, ex.Apply) and body.op == "mul"
+        return 0.0 if fused else float(self.rows * self.vectors)
+
+    def _operations(self, expressions: Iterable[ex.Expr]) -> float:
+        total = 0.0
+        for part in _unique(expressions):
+            if isinstance(part, ex.Apply):
+                weight = EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
+                total += weight * self._slots(part)
+            elif isinstance(part, ex.Guarded):
+                total += 2.0 * self._slots(part)
+        return total
+
+    def _load_count(self, expressions: Iterable[ex.Expr]) -> float:
+        """Loads of a vector; one whose lanes lie apart counts once per lane."""
+        total = 0.0
+        for load in _loads(expressions):
+            stride = coefficient(load.offset, self.own.vector) if self.own.vector else 1
+            gathered = stride not in (0, 1)
+            gathered = gathered or any(self._moves(i, self.own.vector) for i, _ in load.dynamic)
+            total += self._slots(load) * (self.own.lanes if gathered else 1)
+        return total
+
+    def _moves(self, part: ex.Expr, axis: str) -> bool:
+        return bool(axis) and any(
+            isinstance(inner, ex.Acc) or ex.depends_on(inner, axis) for inner in ex.walk(part)
+        )
+
+    def _slots(self, part: ex.Expr) -> int:
+        """How many registers of the tile the values of an expression fill."""
+        rows = self.rows if self._moves(part, self.own.row) else 1
+        return rows * (self.vectors if self._moves(part, self.own.vector) else 1)
+
+
+def _unique(expressions: Iterable[ex.Expr]) -> Iterator[ex.Expr]:
+    """Every part once, whatever uses it."""
+    seen: set[int] = set()
+    pending = list(expressions)
+    while pending:
+        part = pending.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            pending += ex.children(part)
+
+
+def _loads(expressions: Iterable[ex.Expr]) -> list[ex.Load]:
+    """Different loads; equal ones are done once."""
+    found = (part for part in _unique(expressions) if isinstance(part, ex.Load))
+    return list(dict.fromkeys(found))
