@@ -11,6 +11,8 @@ import onnx
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError, UsageError
 from ...compiler.ir import Dim, Graph, TensorType, Value, constant
 from . import ops as _ops  # noqa: F401  (fills the operator table)
+from .container_inputs import container_parts
+from .containers import TAKE_CONTAINERS, Content, Maybe, ValueList
 from .emitter import Emitter
 from .schemas import body_of, domain_of, schema_of
 from .site import NotSupported, Site
@@ -28,7 +30,7 @@ class _Missing:
 
 MISSING = _Missing()
 _NO_LOWERING = "there is no lowering for this operator"
-Entry = Value | _Missing
+Entry = Content | _Missing
 
 
 class Scope:
@@ -97,14 +99,12 @@ class Importer:
             if info.name in scope.values:
                 continue
             try:
-                kind = self.declared(info, self.shapes.get(info.name))
+                made += self._input(info, scope)
             except UnsupportedType as error:
-                self._problem(info.name, "input", f"{error} is not supported")
+                remedy = f"pin the shapes of its elements, {info.name}_0 and so on"
+                remedy = remedy if "sequence" in str(error) else ""
+                self._problem(info.name, "input", f"{error} is not supported", remedy)
                 scope.values[info.name] = MISSING
-                continue
-            value = Value(kind, info.name)
-            scope.values[info.name] = value
-            made.append(value)
         unknown = sorted(set(self.shapes) - {value.name for value in made})
         if unknown and not self.problems:
             raise UsageError(
@@ -112,6 +112,13 @@ class Importer:
                 why=f"its inputs are {[value.name for value in made]}",
             )
         return made
+
+    def _input(self, info: onnx.ValueInfoProto, scope: Scope) -> list[Value]:
+        """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
+        parts = container_parts(info, self.shapes)
+        values = [Value(self.declared(p, self.shapes.get(p.name)), p.name) for p in parts.infos]
+        scope.values[info.name] = parts.assemble(values)
+        return values
 
     def declared(self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None) -> TensorType:
         """The type of a graph or body input; dims are numbers or symbols.
@@ -149,15 +156,28 @@ class Importer:
         taken = set(inputs)
         outputs = []
         for info in proto.output:
-            value = self.emitter.real(self.value(scope, info.name))
-            if value in taken or value.is_constant:
-                value = self.emitter.emit_node("reshape", [value], {"shape": value.shape})[0]
-            value.name = info.name
-            taken.add(value)
-            outputs.append(value)
-            if not self.shapes:
-                _check_declared(info, value.type)
+            for name, found in self._results(scope, info.name):
+                value = self.emitter.real(found)
+                if value in taken or value.is_constant:
+                    value = self.emitter.emit_node("reshape", [value], {"shape": value.shape})[0]
+                value.name = name
+                taken.add(value)
+                outputs.append(value)
+                if not self.shapes:
+                    _check_declared(info, value.type)
         return outputs
+
+    def _results(self, scope: Scope, name: str) -> list[tuple[str, Value]]:
+        """What becomes of an output: itself, or `name_0`, `name_1`, ... of a sequence."""
+        entry = scope.find(name)
+        if isinstance(entry, Maybe):
+            entry = entry.content
+        if isinstance(entry, ValueList) and entry.items:
+            return [(f"{name}_{i}", item) for i, item in enumerate(entry.items)]
+        if entry is None or isinstance(entry, ValueList):
+            reason = "an output that holds nothing is not supported"
+            raise UnsupportedError([Unsupported(name, "output", reason, "remove the output")])
+        return [(name, self.value(scope, name) if not isinstance(entry, Value) else entry)]
 
     # ------------------------------------------------------------------ nodes
 
@@ -176,7 +196,7 @@ class Importer:
                 self._note_unknown(node, scope)
                 results: list[Entry | None] = [MISSING] * len(node.output)
             else:
-                inputs = [entry if isinstance(entry, Value) else None for entry in found]
+                inputs = [entry if not isinstance(entry, _Missing) else None for entry in found]
                 results = self._node(node, inputs, scope)
             for name, result in zip(node.output, results, strict=False):
                 if name:
@@ -203,7 +223,7 @@ class Importer:
             self._problem(_name(node), node.op_type, _NO_LOWERING)
 
     def _node(
-        self, node: onnx.NodeProto, inputs: list[Value | None], scope: Scope
+        self, node: onnx.NodeProto, inputs: list[Content | None], scope: Scope
     ) -> list[Entry | None]:
         name = _name(node)
         outer, self.emitter.name = self.emitter.name, name
@@ -225,11 +245,11 @@ class Importer:
         for output, result in zip(node.output, results, strict=False):
             if isinstance(result, Value) and result.producer and result.name in ("", name):
                 result.name = output
-        return results  # type: ignore[return-value]
+        return list(results)
 
     def _lower(
-        self, node: onnx.NodeProto, inputs: list[Value | None], scope: Scope
-    ) -> Sequence[Value | None]:
+        self, node: onnx.NodeProto, inputs: list[Content | None], scope: Scope
+    ) -> Sequence[Content | None]:
         domain = domain_of(node.domain)
         attributes = _attributes(node, scope)
         function = self.functions.get((node.domain, node.op_type))
@@ -238,21 +258,25 @@ class Importer:
         opset = scope.opsets.get(domain, 1)
         lowering = find(domain, node.op_type)
         if lowering is None:
-            types = [value.type if value else None for value in inputs]
+            types = [value.type if isinstance(value, Value) else None for value in inputs]
             body = body_of(_resolved(node, attributes), domain, opset, types)
             if body is None:
                 raise NotSupported(_NO_LOWERING)
             return self.inline(body, inputs, attributes, scope.opsets)
+        if any(isinstance(v, (ValueList, Maybe)) for v in inputs) and (
+            domain or node.op_type not in TAKE_CONTAINERS
+        ):
+            raise NotSupported("it gets a sequence or an optional", "give it tensors")
         result = lowering(Site(node, inputs, opset, self, attributes, scope))
         return [result] if isinstance(result, Value) else result
 
     def inline(
         self,
         function: onnx.FunctionProto,
-        inputs: Sequence[Value | None],
+        inputs: Sequence[Content | None],
         attributes: dict[str, onnx.AttributeProto],
         opsets: Mapping[str, int] | None = None,
-    ) -> list[Value | None]:
+    ) -> list[Content | None]:
         """Lower the body of a function on the given inputs; its outputs, None where unsupported."""
         found = {domain_of(item.domain): item.version for item in function.opset_import}
         scope = Scope(None, {**(opsets or {}), **found})
@@ -262,24 +286,37 @@ class Importer:
                 scope.values[name] = value
         self.nodes(function.node, scope)
         results = [scope.find(name) for name in function.output]
-        return [entry if isinstance(entry, Value) else None for entry in results]
+        return [None if isinstance(entry, _Missing) else entry for entry in results]
 
     def region(
-        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Value]
+        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
     ) -> list[Value]:
         """Lower a subgraph in place (its nodes go to the innermost region); its outputs.
 
-        Raises NotSupported when a node in it is not supported.
+        Raises NotSupported when a node in it is not supported, or an output is no tensor.
         """
+        found = self.region_entries(proto, outer, inputs)
+        values = [entry for entry in found if isinstance(entry, Value)]
+        if len(values) < len(found):
+            raise NotSupported("its subgraph gives a sequence or an optional")
+        return values
+
+    def region_entries(
+        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
+    ) -> list[Content]:
+        """The same for a subgraph whose outputs may be sequences and optionals."""
         scope = Scope(outer, outer.opsets)
         scope.attributes = outer.attributes
         self._initializers(proto, scope, {})
         scope.values.update(inputs)
         self.nodes(proto.node, scope)
-        found = [scope.find(info.name) for info in proto.output]
-        if any(isinstance(entry, _Missing) for entry in found):
-            raise NotSupported("its subgraph holds nodes that are not supported")
-        return [self.value(scope, info.name) for info in proto.output]
+        found = []
+        for info in proto.output:
+            entry = scope.find(info.name)
+            if isinstance(entry, _Missing):
+                raise NotSupported("its subgraph holds nodes that are not supported")
+            found.append(entry if entry is not None else self.value(scope, info.name))
+        return found
 
     def _problem(self, name: str, op: str, reason: str, remedy: str = "") -> None:
         self.problems[name, op, reason] = Unsupported(name[:120], op, reason, remedy)
@@ -318,11 +355,11 @@ def _at(
     node: onnx.NodeProto,
     name: str,
     what: str,
-    inputs: Sequence[Value | None],
+    inputs: Sequence[Content | None],
     why: str = "",
     remedy: str = "",
 ) -> InvalidModelError:
-    types = ", ".join(str(value.type) if value else "-" for value in inputs[:6])
+    types = ", ".join(str(v.type) if isinstance(v, Value) else "-" for v in inputs[:6])
     return InvalidModelError(
         f"node '{name[:120]}' ({node.op_type}) is invalid: {what}",
         where=f"{node.op_type}({types})",

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from ...compiler.ir import Dim, DType, Sym, Value, constant
+from .containers import Content
 from .elements import Elements
 from .emitter import Emitter
 from .tensors import Array, UnsupportedType, dtype_of, to_array
@@ -34,7 +35,7 @@ class Site:
     def __init__(
         self,
         node: onnx.NodeProto,
-        inputs: Sequence[Value | None],
+        entries: Sequence[Content | None],
         opset: int,
         importer: Importer,
         attributes: dict[str, onnx.AttributeProto],
@@ -43,7 +44,8 @@ class Site:
         self.scope = scope
         self.node = node
         self.op = node.op_type
-        self.inputs = list(inputs)
+        self.entries = list(entries)  # inputs, sequences and optionals among them
+        self.inputs = [entry if isinstance(entry, Value) else None for entry in entries]
         self.opset = opset
         self.importer = importer
         self.emitter: Emitter = importer.emitter

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 from ...compiler.ir import Value
 
 if TYPE_CHECKING:
+    from .containers import Content
     from .site import Site
 
-Lowering = Callable[["Site"], "Value | Sequence[Value | None]"]
+Lowering = Callable[["Site"], "Value | Sequence[Content | None]"]
 F = TypeVar("F", bound=Lowering)
 _TABLE: dict[tuple[str, str], Lowering] = {}
+_REFUSED: set[tuple[str, str]] = set()
 
 MICROSOFT = "com.microsoft"
 
@@ -28,6 +30,17 @@ def lowers(*names: str, domain: str = "") -> Callable[[F], F]:
         return function
 
     return add
+
+
+def refuses(*names: str, domain: str = "") -> Callable[[F], F]:
+    """Register a function that raises NotSupported, with the reason, for the named operators."""
+    _REFUSED.update((domain, name) for name in names)
+    return lowers(*names, domain=domain)
+
+
+def is_refused(domain: str, name: str) -> bool:
+    """Whether the operator's lowering only says why there is none."""
+    return (domain, name) in _REFUSED
 
 
 def find(domain: str, name: str) -> Lowering | None:

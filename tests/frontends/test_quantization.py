@@ -7,7 +7,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.errors import UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
@@ -108,19 +107,12 @@ def test_quantised_conv_and_matmul() -> None:
     check(model(nodes, inputs, ["c", "m"], constants=constants, types=[U8, U8]), inputs, atol=1)
 
 
-def test_quantising_to_four_bits_is_refused_by_name() -> None:
-    x = floats(2, 3)
-    proto = model(
-        [
-            helper.make_node(
-                "QuantizeLinear", ["x", "s"], ["y"], name="narrow", output_dtype=TensorProto.INT4
-            )
-        ],
-        {"x": x},
-        ["y"],
-        constants={"s": np.float32(1)},
-        opset=21,
-        types=[TensorProto.INT4],
-    )
-    with pytest.raises(UnsupportedError, match="narrow"):
-        load_model(proto)
+def test_quantising_to_four_bits_saturates() -> None:
+    x = np.array([-9.0, -8.4, -2.5, -0.5, 0.49, 1.5, 6.6, 7.9], np.float32)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"], output_dtype=TensorProto.INT4),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
+    ]
+    proto = model(nodes, {"x": x}, ["y"], constants={"s": np.float32(0.5)}, opset=21)
+    found = run_graph(load_model(proto), {"x": x})["y"]
+    np.testing.assert_array_equal(found, np.clip(np.round(x / 0.5), -8, 7) * 0.5)

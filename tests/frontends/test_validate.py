@@ -198,7 +198,7 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
     proto = simple(
         helper.make_node("NoSuchOperator", ["x"], ["a"], name="first"),
         node("Relu", "a", "b"),
-        helper.make_node("NonZero", ["x"], ["c"], name="second"),
+        helper.make_node("ImageDecoder", ["x"], ["c"], name="second"),
         node("Add", "x x", "y"),
     )
     with pytest.raises(UnsupportedError) as caught:
@@ -207,7 +207,7 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
     assert all(item.reason for item in caught.value.items)
 
 
-@pytest.mark.parametrize("version", [6, 9999])
+@pytest.mark.parametrize("version", [9999])
 def test_opsets_out_of_range(version: int) -> None:
     with pytest.raises(UnsupportedError, match="opset"):
         load_model(_edited(lambda proto: _set_opset(proto, version)))

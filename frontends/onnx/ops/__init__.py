@@ -32,6 +32,7 @@ from . import (
     resize,
     sampling,
     selection,
+    sequence,
     signal,
 )
 
@@ -65,5 +66,6 @@ __all__ = [
     "resize",
     "sampling",
     "selection",
+    "sequence",
     "signal",
 ]

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import onnx
 
 from ....compiler.ir import DType, Value
+from ..containers import Content
 from ..schemas import body_of
 from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
+from ..table import MICROSOFT, lowers, refuses
 from .activations import by_name, gelu, swish
 from .matmul import gemm
 from .quantization import dequantize
@@ -103,7 +104,7 @@ def _embedded(
 
 
 @lowers("LinearAttention", "CausalConvWithState", domain=MICROSOFT)
-def recurrent_layers(s: Site) -> Sequence[Value | None]:
+def recurrent_layers(s: Site) -> Sequence[Content | None]:
     """By the function that ai.onnx defines the operator of the same name by."""
     if s.integer("state_window", 0) or s.integer("channels_last", 0):
         raise NotSupported("windows of states and channels that come last are not supported")
@@ -121,15 +122,15 @@ def recurrent_layers(s: Site) -> Sequence[Value | None]:
 _SEARCHES = ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
 
 
-@lowers(*_SEARCHES, domain=MICROSOFT)
+@refuses(*_SEARCHES, domain=MICROSOFT)
 def whole_searches(s: Site) -> Value:
     raise NotSupported(
         "it holds the whole search over a decoder", "export the decoder alone and search outside"
     )
 
 
-@lowers("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Upsample",
-        "ReorderInput", "ReorderOutput", domain="com.microsoft.nchwc")  # fmt: skip
+@refuses("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Upsample",
+         "ReorderInput", "ReorderOutput", domain="com.microsoft.nchwc")  # fmt: skip
 def machine_bound(s: Site) -> Value:
     raise NotSupported(
         "this file was laid out for one machine by ONNX Runtime",

@@ -10,8 +10,10 @@ from ....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
 from ....compiler.ir.dims import symbols_of
 from ....compiler.ir.ops.control import loop_varying
 from ....compiler.ir.ops.registry import make_node
+from ..containers import Content, Maybe, ValueList, flattened, refilled, shape_of
 from ..site import NotSupported, Site
 from ..table import lowers
+from .sequence import unrolled_loop
 
 _FOREVER = (1 << 63) - 1
 
@@ -23,7 +25,7 @@ def _flag(s: Site, value: Value) -> Value:
 
 
 @lowers("If")
-def if_(s: Site) -> list[Value]:
+def if_(s: Site) -> Sequence[Content]:
     condition = _flag(s, s.input(0))
     then, other = s.graph("then_branch"), s.graph("else_branch")
     for branch in (then, other):
@@ -35,11 +37,11 @@ def if_(s: Site) -> list[Value]:
         raise ValueError("the branches differ in their number of outputs")
     known = s.known(condition)
     if known is not None:
-        return s.importer.region(then if known[()] else other, s.scope, {})
+        return s.importer.region_entries(then if known[()] else other, s.scope, {})
     squeezed = _squeeze_branch(s, then, other)
     if squeezed is not None:
         return s.importer.region(squeezed, s.scope, {})
-    regions = [_region(s, branch) for branch in (then, other)]
+    regions, entries = _regions(s, (then, other))
     local = regions[0][1] | regions[1][1]
     _same_ranks(regions[0][0], regions[1][0])
     shapes = []
@@ -51,7 +53,27 @@ def if_(s: Site) -> list[Value]:
         shapes += list(zip(a.shape, b.shape, strict=True))
     bound = [s.emitter.fresh("branch") for a, b in shapes if a != b or symbols_of(a) & local]
     graphs = [graph for graph, _ in regions]
-    return s.emitter.emit_node("if", [condition], {"bound": tuple(bound)}, regions=graphs)
+    results = s.emitter.emit_node("if", [condition], {"bound": tuple(bound)}, regions=graphs)
+    return refilled(entries, iter(results))
+
+
+def _regions(
+    s: Site, branches: Sequence[onnx.GraphProto]
+) -> tuple[list[tuple[Graph, set[str]]], list[Content]]:
+    """The branches with the symbols that are bound in them, and what their outputs make up."""
+    found, forms = [], []
+    for proto in branches:
+        s.emitter.enter()
+        try:
+            entries = s.importer.region_entries(proto, s.scope, {})
+            outputs = [s.emitter.real(value) for value in flattened(entries)]
+        finally:
+            nodes, bound = s.emitter.leave()
+        found.append((Graph([], outputs, nodes, proto.name or "branch"), bound))
+        forms.append(entries)
+    if len({tuple(shape_of(entry) for entry in entries) for entries in forms}) > 1:
+        raise NotSupported("its branches give sequences or optionals that differ in structure")
+    return found, forms[0]
 
 
 def _same_ranks(then: Graph, other: Graph) -> None:
@@ -64,15 +86,6 @@ def _same_ranks(then: Graph, other: Graph) -> None:
         node = make_node("reshape", [value], {"shape": (1,) * max(ranks)})
         graph.nodes.append(node)
         graph.outputs[place] = node.output
-
-
-def _region(s: Site, proto: onnx.GraphProto) -> tuple[Graph, set[str]]:
-    s.emitter.enter()
-    try:
-        outputs = [s.emitter.real(value) for value in s.importer.region(proto, s.scope, {})]
-    finally:
-        nodes, bound = s.emitter.leave()
-    return Graph([], outputs, nodes, proto.name or "branch"), bound
 
 
 def _squeeze_branch(
@@ -163,7 +176,9 @@ def body_region(s: Site, proto: onnx.GraphProto, inputs: Sequence[Value]) -> tup
 
 
 @lowers("Loop")
-def loop(s: Site) -> list[Value]:
+def loop(s: Site) -> Sequence[Content]:
+    if any(isinstance(entry, (ValueList, Maybe)) for entry in s.entries):
+        return unrolled_loop(s)
     body = s.graph("body")
     trip, condition = s.optional(0), s.optional(1)
     carried = [s.input(i) for i in range(2, len(s.inputs))]

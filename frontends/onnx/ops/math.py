@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import reduce
 
 from ....compiler.ir import Value
+from ..containers import Content
 from ..site import Site
 from ..table import lowers
 
@@ -144,8 +146,8 @@ def where(s: Site) -> Value:
 
 
 @lowers("Identity")
-def identity(s: Site) -> Value:
-    return s.input(0)
+def identity(s: Site) -> Sequence[Content | None]:
+    return s.entries[:1]
 
 
 @lowers("Clip")

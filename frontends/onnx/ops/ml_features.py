@@ -9,7 +9,7 @@ import numpy as np
 
 from ....compiler.ir import DType, Value, constant
 from ..site import NotSupported, Site
-from ..table import lowers
+from ..table import lowers, refuses
 from .ml_common import ML, STRINGS_REMEDY, floats, pick, rows
 
 Array = np.ndarray[Any, Any]
@@ -179,6 +179,6 @@ _REFUSED = {
 }
 
 
-@lowers(*_REFUSED, domain=ML)
+@refuses(*_REFUSED, domain=ML)
 def refused(s: Site) -> Sequence[Value]:
     raise NotSupported(*_REFUSED[s.op])

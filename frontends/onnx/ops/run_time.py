@@ -183,7 +183,7 @@ def spread_pads(s: Site, pads: Value, axes: Value, rank: int) -> Value:
 def shape_at_run_time(s: Site, x: Value, wanted: Value, keep_zero: bool) -> tuple[Dim, ...]:
     """The target of a Reshape that is computed: 0 copies a dim of x, -1 is what is left."""
     shape = vector(s, wanted)
-    rank = int(shape.shape[0])  # type: ignore[call-overload]
+    rank = int(shape.shape[0])
     if not rank:
         return ()
     dims = shape_vector(s, x.shape[:rank] + (0,) * (rank - x.type.rank))

@@ -1,0 +1,68 @@
+"""Sequences and optionals: known at import, they hold values and leave no trace in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ...compiler.ir import DType, Value
+
+
+@dataclass(frozen=True)
+class ValueList:
+    """A sequence of values of one element type; the number of them is known."""
+
+    items: tuple[Value, ...]
+    dtype: DType | None = None
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """An optional, of which it is known whether it holds something."""
+
+    content: Value | ValueList | None
+
+
+Content = Value | ValueList | Maybe
+# Operators whose lowerings look at `Site.entries`, where containers are.
+TAKE_CONTAINERS = frozenset(
+    {"Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
+     "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
+     "OptionalHasElement"}
+)  # fmt: skip
+
+
+def flattened(entries: Sequence[Content]) -> Iterator[Value]:
+    """The values inside of entries, in order."""
+    for entry in entries:
+        if isinstance(entry, Value):
+            yield entry
+        elif isinstance(entry, ValueList):
+            yield from entry.items
+        elif entry.content is not None:
+            yield from flattened([entry.content])
+
+
+def shape_of(entry: Content) -> object:
+    """Something that is equal for entries of one structure."""
+    if isinstance(entry, Value):
+        return "value"
+    if isinstance(entry, ValueList):
+        return ("list", len(entry.items))
+    return ("optional", None if entry.content is None else shape_of(entry.content))
+
+
+def refilled(entries: Sequence[Content], values: Iterator[Value]) -> list[Content]:
+    """Entries of the same structure that hold other values."""
+    made: list[Content] = []
+    for entry in entries:
+        if isinstance(entry, Value):
+            made.append(next(values))
+        elif isinstance(entry, ValueList):
+            made.append(ValueList(tuple(next(values) for _ in entry.items), entry.dtype))
+        elif entry.content is None:
+            made.append(entry)
+        else:
+            inner = refilled([entry.content], values)[0]
+            made.append(Maybe(inner if not isinstance(inner, Maybe) else None))
+    return made

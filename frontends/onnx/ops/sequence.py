@@ -1,0 +1,223 @@
+"""Sequences and optionals whose structure is known at import, and loops over them, unrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ....compiler.ir import Dim, DType, Sym, Value
+from ....compiler.ir.dims import ceildiv
+from ..containers import Content, Maybe, ValueList
+from ..site import NotSupported, Site
+from ..table import lowers
+
+_MAX_STEPS = 1024  # of a loop that is unrolled
+
+
+def _list(s: Site, index: int) -> ValueList:
+    entry = s.entries[index] if index < len(s.entries) else None
+    if isinstance(entry, Maybe):
+        entry = entry.content
+    if not isinstance(entry, ValueList):
+        raise ValueError(f"input {index} is no sequence")
+    return entry
+
+
+def _position(s: Site, index: int, size: int, default: int) -> int | None:
+    """A position in a sequence, made non-negative; None when only a run knows it."""
+    value = s.optional(index)
+    if value is None:
+        return default
+    known = s.known(value)
+    if known is None or isinstance(known.reshape(-1)[0], Sym):
+        return None
+    place = int(known.reshape(-1)[0])
+    if not -size <= place < max(size, 1):
+        raise ValueError(f"position {place} is out of range for {size} elements")
+    return place % size if size else 0
+
+
+@lowers("SequenceEmpty")
+def sequence_empty(s: Site) -> Sequence[Content]:
+    return [ValueList((), s.dtype("dtype", 1))]
+
+
+@lowers("SequenceConstruct")
+def sequence_construct(s: Site) -> Sequence[Content]:
+    items = tuple(s.input(i) for i in range(len(s.inputs)))
+    return [ValueList(items, items[0].dtype)]
+
+
+@lowers("SequenceInsert")
+def sequence_insert(s: Site) -> Sequence[Content]:
+    given, item = _list(s, 0), s.input(1)
+    if given.items and given.items[0].dtype is not item.dtype:
+        raise ValueError(f"{item.type} goes into a sequence of {given.items[0].dtype}")
+    size = len(given.items)
+    place = size
+    if s.optional(2) is not None:
+        index = s.numbers(s.input(2), "the position")[0]
+        if not -size <= index <= size:
+            raise ValueError(f"position {index} is out of range for {size} elements")
+        place = index + size if index < 0 else index
+    return [ValueList((*given.items[:place], item, *given.items[place:]), item.dtype)]
+
+
+@lowers("SequenceErase")
+def sequence_erase(s: Site) -> Sequence[Content]:
+    given = _list(s, 0)
+    place = _position(s, 1, len(given.items), len(given.items) - 1)
+    if place is None or not given.items:
+        raise NotSupported("what it removes is computed at run time", "make it a constant")
+    return [ValueList(given.items[:place] + given.items[place + 1 :], given.dtype)]
+
+
+@lowers("SequenceAt")
+def sequence_at(s: Site) -> Value:
+    items = _list(s, 0).items
+    place = _position(s, 1, len(items), 0)
+    if not items:
+        raise ValueError("the sequence is empty")
+    if place is not None:
+        return items[place]
+    if any(item.shape != items[0].shape for item in items):
+        raise NotSupported(
+            "it picks one of several shapes at run time", "make the position a constant"
+        )
+    stacked = s.emit("concat", [s.reshape(v, (1, *v.shape)) for v in items], axis=0)
+    return s.emit("gather", [stacked, s.reshape(s.input(1), ())], axis=0)
+
+
+@lowers("SequenceLength")
+def sequence_length(s: Site) -> Value:
+    return s.scalar(len(_list(s, 0).items), DType.I64)
+
+
+@lowers("ConcatFromSequence")
+def concat_from_sequence(s: Site) -> Value:
+    items = _list(s, 0).items
+    if not items:
+        raise ValueError("the sequence is empty")
+    new = bool(s.integer("new_axis", 0))
+    axis = s.axis(s.integer("axis"), items[0].type.rank + new)
+    if new:
+        parts = [s.reshape(v, (*v.shape[:axis], 1, *v.shape[axis:])) for v in items]
+    else:
+        parts = list(items)
+    return s.emit("concat", parts, axis=axis)
+
+
+@lowers("SplitToSequence")
+def split_to_sequence(s: Site) -> Sequence[Content]:
+    x, split = s.input(0), s.optional(1)
+    axis = s.axis(s.integer("axis", 0), x.type.rank)
+    size = x.shape[axis]
+    if split is None:
+        sizes: list[Dim] = [1] * _fixed(size)
+    elif split.type.rank == 0:
+        each = s.numbers(split, "split")[0]
+        if each < 1:
+            raise ValueError(f"parts of {each} elements")
+        whole = _fixed(size)
+        count = int(ceildiv(whole, each))  # type: ignore[arg-type]
+        sizes = [min(each, whole - each * i) for i in range(count)]
+    else:
+        sizes = list(s.dims(split))
+    total = sum(sizes) - size
+    if isinstance(total, int) and total:
+        raise ValueError(f"parts of {list(map(str, sizes))} elements do not add up to {size}")
+    parts, start = [], 0
+    for length in sizes:
+        parts.append(s.slice(x, axis, start, start + length))
+        start = start + length  # type: ignore[assignment]
+    if split is None and not s.integer("keepdims", 1):
+        shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+        parts = [s.reshape(part, shape) for part in parts]
+    return [ValueList(tuple(parts), x.dtype)]
+
+
+def _fixed(size: Dim) -> int:
+    if not isinstance(size, int):
+        raise NotSupported(f"the number of parts, {size}, is not known", "pin the input shapes")
+    if size > _MAX_STEPS:
+        raise NotSupported(f"{size} parts are more than {_MAX_STEPS}")
+    return size
+
+
+@lowers("SequenceMap")
+def sequence_map(s: Site) -> Sequence[Content]:
+    """The body once for each element."""
+    body, first = s.graph("body"), _list(s, 0)
+    if len(body.input) != len(s.entries):
+        raise ValueError(f"the body takes {len(body.input)} inputs, not {len(s.entries)}")
+    columns: list[list[Value]] = [[] for _ in body.output]
+    for index in range(len(first.items)):
+        inputs: dict[str, Content] = {}
+        for info, entry in zip(body.input, s.entries, strict=True):
+            if isinstance(entry, ValueList):
+                if len(entry.items) != len(first.items):
+                    raise ValueError("the sequences differ in length")
+                inputs[info.name] = entry.items[index]
+            elif entry is not None:
+                inputs[info.name] = entry
+        for column, value in zip(columns, s.importer.region(body, s.scope, inputs), strict=True):
+            column.append(value)
+    return [ValueList(tuple(c), c[0].dtype if c else None) for c in columns]
+
+
+@lowers("Optional")
+def optional(s: Site) -> Sequence[Content]:
+    entry = s.entries[0] if s.entries else None
+    return [entry if isinstance(entry, Maybe) else Maybe(entry)]
+
+
+@lowers("OptionalHasElement")
+def optional_has_element(s: Site) -> Value:
+    entry = s.entries[0] if s.entries else None
+    held = entry.content is not None if isinstance(entry, Maybe) else entry is not None
+    return s.scalar(held, DType.BOOL)
+
+
+@lowers("OptionalGetElement")
+def optional_get_element(s: Site) -> Sequence[Content]:
+    entry = s.entries[0] if s.entries else None
+    content = entry.content if isinstance(entry, Maybe) else entry
+    if content is None:
+        raise ValueError("the optional is empty")
+    return [content]
+
+
+def unrolled_loop(s: Site) -> list[Content]:
+    """A loop that carries sequences: as many copies of the body as it has steps."""
+    body = s.graph("body")
+    carried: list[Content | None] = list(s.entries[2:])
+    count = len(carried)
+    if len(body.input) != 2 + count or len(body.output) < 1 + count:
+        raise ValueError(f"the body takes {len(body.input)} and gives {len(body.output)} values")
+    trip = s.optional(0)
+    steps = _MAX_STEPS + 1 if trip is None else s.numbers(trip, "the number of steps")[0]
+    going = s.optional(1)
+    alive = going is None or bool(s.numbers(going, "the condition")[0])
+    stacks: list[list[Value]] = [[] for _ in body.output[1 + count :]]
+    step = 0
+    while alive and step < steps:
+        if step == _MAX_STEPS:
+            raise NotSupported(f"a loop over sequences runs for more than {_MAX_STEPS} steps")
+        names = [info.name for info in body.input]
+        inputs: dict[str, Content] = {names[0]: s.scalar(step, DType.I64)}
+        inputs[names[1]] = s.scalar(True, DType.BOOL)
+        inputs |= {n: v for n, v in zip(names[2:], carried, strict=True) if v is not None}
+        found = s.importer.region_entries(body, s.scope, inputs)
+        flag = found[0]
+        if not isinstance(flag, Value):
+            raise ValueError("the condition is no tensor")
+        alive = bool(s.numbers(flag, "the condition of a loop over sequences")[0])
+        carried = list(found[1 : 1 + count])
+        for stack, value in zip(stacks, found[1 + count :], strict=True):
+            if not isinstance(value, Value):
+                raise NotSupported("a loop stacks sequences")
+            stack.append(s.reshape(value, (1, *value.shape)))
+        step += 1
+    if any(not stack for stack in stacks):
+        raise NotSupported("a loop over sequences has no steps to stack results of")
+    results = [entry if entry is not None else Maybe(None) for entry in carried]
+    return [*results, *(s.emit("concat", stack, axis=0) for stack in stacks)]
