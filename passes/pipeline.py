@@ -14,6 +14,7 @@ from .matmul_form import MatmulForm
 from .reciprocal import Reciprocal
 from .scale_folding import ScaleFolding
 from .sink_reshapes import SinkReshapes
+from .transposed_conv import TransposedConv
 
 SIMPLIFY = (Canonicalize(), ConstantFolding(), CommonSubexpressions(), DeadCodeElimination())
 
@@ -32,5 +33,6 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
         Fixpoint((AttentionPattern(), *SIMPLIFY)),
         Fixpoint((ScaleFolding(), *SIMPLIFY)),
         Layout(),
+        TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
     )
