@@ -12,7 +12,8 @@
 A value is `%name`, with `#k` behind it where the name is empty or taken; names beyond letters,
 digits and `_./-` are quoted. Attributes are left out where they have their default. A region is
 a graph in brackets behind its node. Larger constants are a hash (SHA-256, 16 hex digits, of the
-data in little-endian row-major order) unless the full text is asked for.
+data in little-endian row-major order) unless the full text is asked for; NaNs and narrow types
+are printed by their bits.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def print_data(data: Array, *, full: bool) -> str:
     dtype = DType.of(data.dtype)
     with np.errstate(invalid="ignore"):  # a signalling NaN
         has_nan = dtype.is_float and bool(np.isnan(data).any())
-    if data.size <= INLINE_ELEMENTS and not has_nan:
+    if data.size <= INLINE_ELEMENTS and not has_nan and not dtype.is_narrow:
         return "[" + ", ".join(_element(x, dtype) for x in data.reshape(-1)) + "]"
     raw = _little_endian(data)
     if full or data.size <= INLINE_ELEMENTS:

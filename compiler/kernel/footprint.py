@@ -42,7 +42,7 @@ def _atom_range(atom: Symbol | Call, extents: Mapping[str, int]) -> Range:
     if atom.fn == "floordiv":
         return _hull(x // y for x in a for y in b if y)
     if atom.fn == "mod":
-        inside = 0 <= a[0] and a[1] < b[0]
+        inside = a[0] >= 0 and a[1] < b[0]
         return a if inside else (0, max(0, b[1] - 1))
     pick = max if atom.fn == "max" else min
     return pick(a[0], b[0]), pick(a[1], b[1])
