@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llvmlite import ir
@@ -18,6 +18,8 @@ from .access import index_value
 from .builder import CONTRACT, I1, I8, I32, VOID, Emitter, Int, intrinsic_suffix, scalar_type
 from .tile import Shape, Slot, Tile
 
+CACHE_LINE = 64
+MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent
 MAX_TILE_STEPS = 256  # fused multiply-adds that a fully unrolled reduction may write out
 
 
@@ -32,6 +34,15 @@ def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
     return e.b.icmp_signed("<", e.lane_numbers(lanes), e.splat(live, lanes))
 
 
+@dataclass(frozen=True)
+class _Prefetch:
+    """Lines of an operand to fetch in every group of steps, from `start` bytes ahead."""
+
+    load: ex.Load
+    start: Int
+    lines: int
+
+
 class TileReduction:
     """Emits the reductions of one tile and leaves the results in its accumulators."""
 
@@ -41,6 +52,7 @@ class TileReduction:
         self.schedule = schedule
         self.tile = tile
         self.axes = {axis.name: axis for axis in stage.reduce_axes}
+        self.leads_group = False  # whether the step begins an unrolled group
 
     def emit(self) -> None:
         """Emit the loops; lanes run along a parallel axis, a reduction axis, or not at all."""
@@ -52,35 +64,47 @@ class TileReduction:
             self._reduce(self.tile)
 
     def _find_prefetch(self) -> None:
-        """Choose the load to run ahead of, and this tile's share of every row's cache lines."""
-        self.ahead: tuple[ex.Load, Int] | None = None
-        tile, distance = self.tile, self.schedule.prefetch
-        if not distance or not tile.shape.vector:
+        """Choose the load to run ahead of, and which of its cache lines this tile fetches.
+
+        Every unrolled group of steps reads a group of lines; the tiles that read the same ones
+        take turns in fetching what lies a panel further.
+        """
+        self.ahead: _Prefetch | None = None
+        tile, own = self.tile, self.schedule
+        if not own.prefetch or not tile.shape.vector:
             return
         for part in ex.walk(self.stage.reductions[0].body):
             if not isinstance(part, ex.Load) or tile.depends(part) != (False, True):
                 continue
             turn: Int = 0
+            turns = 1
             for axis in self.stage.axes:
-                if axis.name in tile.env and axis.name != tile.shape.vector:
-                    step = self.schedule.rows if axis.name == tile.shape.row else 1
-                    turn = self.e.add(turn, self.e.floordiv(tile.env[axis.name], step))
-            lines = max(1, self.schedule.vectors * self.schedule.lanes * part.dtype.bytes // 64)
-            line = self.e.mul(self.e.mod(turn, lines), 64)
-            self.ahead = (part, self.e.add(line, distance))
+                if axis.name not in tile.env or axis.name == tile.shape.vector:
+                    continue
+                if ex.depends_on(part, axis.name):
+                    continue
+                step = own.rows if axis.name == tile.shape.row else 1
+                turn = self.e.add(turn, self.e.floordiv(tile.env[axis.name], step))
+                turns *= -(-axis.extent // step) if isinstance(axis.extent, int) else MANY_TURNS
+            lines = max(1, own.vectors * own.lanes * part.dtype.bytes // CACHE_LINE) * own.unroll
+            share = -(-lines // turns)
+            line = self.e.mod(self.e.mul(turn, share), lines)
+            start = self.e.add(self.e.mul(line, CACHE_LINE), own.prefetch)
+            self.ahead = _Prefetch(part, start, share)
             return
 
     def _prefetch(self) -> None:
         if self.ahead is None:
             return
-        load, offset = self.ahead
-        address = self.tile.addresses.get(id(load))
+        address = self.tile.addresses.get(id(self.ahead.load))
         if address is None:
             return
-        here = self.tile.point(address, load.dtype, (0, 0))
-        there = self.e.b.gep(here, [self.e.i64(offset)], source_etype=I8)
+        here = self.tile.point(address, self.ahead.load.dtype, (0, 0))
         read, to_l2, data = (ir.Constant(I32, n) for n in (0, 2, 1))
-        self.e.call("llvm.prefetch.p0", VOID, [there, read, to_l2, data])
+        for line in range(self.ahead.lines):
+            offset = self.e.add(self.ahead.start, line * CACHE_LINE)
+            there = self.e.b.gep(here, [self.e.i64(offset)], source_etype=I8)
+            self.e.call("llvm.prefetch.p0", VOID, [there, read, to_l2, data])
 
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""
@@ -100,7 +124,7 @@ class TileReduction:
     def _accumulate(self, tile: Tile, accumulators: list[ir.Value]) -> list[ir.Value]:
         """One step of all reductions at the present reduction axes."""
         tile.begin_step()
-        if self.schedule.prefetch:
+        if self.leads_group:
             self._prefetch()
         result: list[ir.Value] = []
         position = 0
@@ -171,24 +195,26 @@ class TileReduction:
                 for step in range(extent):
                     accumulators = body(step, accumulators)
                 return accumulators
-            unroll = self.schedule.unroll if position == len(axes) - 1 else 1
-            return self._unrolled(extent, unroll, accumulators, body)
+            innermost = position == len(axes) - 1
+            return self._unrolled(extent, innermost, accumulators, body)
 
         self._finish(tile, nest(0, self._initial(tile.shape)))
 
     def _unrolled(
         self,
         extent: Int,
-        unroll: int,
+        innermost: bool,
         accumulators: list[ir.Value],
         body: Callable[[Int, list[ir.Value]], list[ir.Value]],
     ) -> list[ir.Value]:
-        e = self.e
+        e, unroll = self.e, self.schedule.unroll if innermost else 1
         whole = e.sub(extent, e.mod(extent, unroll))
 
         def steps(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
             for step in range(unroll):
+                self.leads_group = innermost and step == 0
                 carried = body(e.add(index, step), carried)
+            self.leads_group = False
             return carried
 
         accumulators = e.loop(0, whole, unroll, accumulators, steps)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
 from . import expr as ex
-from .kernel import Kernel, Reduction, Stage
+from .kernel import Axis, Kernel, Reduction, Stage
 from .schedule import Schedule
 
 
@@ -23,29 +23,30 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Packing:
-    """A row-major matrix [rows, columns] stored as [panels][rows][width].
+    """Row-major matrices [rows, columns], each stored as [panels][rows][width].
 
-    before: a transform of the constant that makes the matrix.
+    before: a transform of the constant that makes the matrices.
     """
 
     rows: int
     columns: int
     width: int
+    matrices: int = 1
     before: Transform | None = None
 
     def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The packed elements, flat; the transformed `data` has rows * columns elements."""
+        """The packed elements, flat, of matrices * rows * columns transformed ones."""
         data = self.before.apply(data) if self.before else data
         panels = -(-self.columns // self.width)
-        padded = np.zeros((self.rows, panels * self.width), data.dtype)
-        padded[:, : self.columns] = data.reshape(self.rows, self.columns)
-        split = padded.reshape(self.rows, panels, self.width)
-        return np.ascontiguousarray(split.transpose(1, 0, 2)).reshape(-1)
+        padded = np.zeros((self.matrices, self.rows, panels * self.width), data.dtype)
+        padded[..., : self.columns] = data.reshape(self.matrices, self.rows, self.columns)
+        split = padded.reshape(self.matrices, self.rows, panels, self.width)
+        return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(-1)
 
     @property
     def elements(self) -> int:
-        """Elements of the packed matrix."""
-        return -(-self.columns // self.width) * self.width * self.rows
+        """Elements of the packed matrices."""
+        return self.matrices * self.rows * -(-self.columns // self.width) * self.width
 
 
 def pack(
@@ -63,13 +64,14 @@ def pack(
         if axis is None or not isinstance(axis.extent, int) or not stage.reductions:
             continue
         width = own.lanes * own.vectors
+        before = own.order[: own.order.index(axis.name)]
+        outer = [a for a in stage.axes if a.name in before]
         offsets: dict[ex.Load, Dim] = {}
         for load in _constant_loads(stage, sizes):
             name = load.buffer.name
-            found = _packed_offset(load, axis.name, axis.extent, width, sizes[name])
+            found = _packed(load, axis, outer, width, sizes[name])
             if found is not None and _loads_of(kernel, name) == 1:
-                packings[name] = Packing(sizes[name] // axis.extent, axis.extent, width)
-                offsets[load] = found
+                packings[name], offsets[load] = found
         if offsets:
             reductions = tuple(
                 Reduction(r.kind, _replace(r.body, offsets), r.last) for r in stage.reductions
@@ -100,15 +102,32 @@ def _loads_of(kernel: Kernel, name: str) -> int:
     )
 
 
-def _packed_offset(load: ex.Load, axis: str, columns: int, width: int, size: int) -> Dim | None:
-    """The offset into the packed operand, or None when the operand is no such matrix."""
-    if load.dynamic or coefficient(load.offset, axis) != 1 or size % columns or columns == width:
+def _packed(
+    load: ex.Load, axis: Axis, outer: list[Axis], width: int, size: int
+) -> tuple[Packing, Dim] | None:
+    """How an operand is packed and the offset into it; None when it is no such matrix.
+
+    outer: axes of loops around those over the panels; one that selects a matrix keeps each apart.
+    """
+    columns = axis.extent
+    assert isinstance(columns, int)
+    if load.dynamic or coefficient(load.offset, axis.name) != 1 or size % columns:
         return None
-    rest = load.offset - symbol(axis)
+    rest = load.offset - symbol(axis.name)
     row = floordiv(rest, columns)
-    if row * columns != rest or axis in symbols_of(row):
+    if columns == width or row * columns != rest or axis.name in symbols_of(row):
         return None
-    return row * width + symbol(axis) + symbol(f"{axis}@base") * (size // columns - 1)
+    rows, matrices = size // columns, 1
+    skipped: Dim = 0
+    for other in outer:
+        step = coefficient(row, other.name)
+        if isinstance(step, int) and step > 0 and step * other.extent == rows:
+            matrices, rows = rows // step, step
+            skipped = symbol(other.name) * (rows * (-(-columns // width) * width - width))
+            break
+    packing = Packing(rows, columns, width, matrices)
+    base = symbol(f"{axis.name}@base") * (rows - 1)
+    return packing, row * width + skipped + symbol(axis.name) + base
 
 
 def _replace(expression: ex.Expr, offsets: dict[ex.Load, Dim]) -> ex.Expr:

@@ -295,7 +295,7 @@ class Planner:
                 sizes[buffer.name] = int(value.type.elements)  # type: ignore[arg-type]
                 continue
             columns = value.type.static_shape[-1]
-            whole[buffer.name] = Packing(transform.rows, columns, columns, transform)
+            whole[buffer.name] = Packing(transform.rows, columns, columns, before=transform)
             sizes[buffer.name] = transform.rows * columns
         packed, packings = pack(kernel, schedule, sizes)
         for name, packing in whole.items():

@@ -18,6 +18,9 @@ from .kernel import Axis, Kernel, Stage
 DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
 MAX_UNROLLED = 32  # longest run of reduction steps that is written out
 MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
+L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
+L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
+COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
 FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
 
@@ -133,7 +136,9 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
         order = (*(n for n in names if n not in (vector, row)), row, vector)
         return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
     # the weights' panel stays in cache while the rows stream past it
-    order = (vector, *(n for n in names if n not in (vector, row)), row)
+    others = [n for n in names if n not in (vector, row)]
+    matrices = [n for n in others if _moves_panel(stage, vector, row, n)]
+    order = (*matrices, vector, *(n for n in others if n not in matrices), row)
     ahead = _prefetch_distance(stage, vectors * lanes, target)
     if rows * vectors >= 20 and unroll == 4:
         unroll = 2  # enough independent work in two steps already
@@ -231,6 +236,18 @@ def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
     return others[-1] if others and stage.reduce_axes else ""
 
 
+def _moves_panel(stage: Stage, vector: str, row: str, name: str) -> bool:
+    """Whether an axis selects among several matrices of the operand that all rows share."""
+    return any(
+        isinstance(part, ex.Load)
+        and ex.depends_on(part, vector)
+        and not ex.depends_on(part, row)
+        and ex.depends_on(part, name)
+        for reduction in stage.reductions
+        for part in ex.walk(reduction.body)
+    )
+
+
 def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
     """Whether the reductions read something that all rows share and something all lanes share."""
     loads = [
@@ -253,6 +270,17 @@ def _row_stride_unknown(stage: Stage, row: str) -> bool:
         if isinstance(part, ex.Load)
     ]
     return not all(isinstance(factor, int) for factor in factors)
+
+
+def _rows_collide(stage: Stage, row: str) -> bool:
+    """Whether all rows of some operand fall into the same sets of a first-level cache."""
+    for reduction in stage.reductions:
+        for part in ex.walk(reduction.body):
+            if isinstance(part, ex.Load):
+                factor = coefficient(part.offset, row)
+                if isinstance(factor, int) and factor and factor * part.dtype.bytes % L1_PAGE == 0:
+                    return True
+    return False
 
 
 def step_cycles(operations: float, loads: float, far: float, target: Target) -> float:
@@ -280,6 +308,7 @@ def _register_tile(
     max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, 12)
     if shared_loads and _row_stride_unknown(stage, row.name):
         max_rows = 8  # every row needs an address register
+    collide = shared_loads and _rows_collide(stage, row.name)
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
         if rows * vectors > max_tile:
             continue
@@ -291,7 +320,8 @@ def _register_tile(
 
         def step(r: int, v: int, far: bool = far) -> float:
             loads = (r + v) if shared_loads else r * v + v
-            return step_cycles(r * v, loads, v if far else 0, target)
+            evicted = COLLISION_CYCLES * r if collide and r > L1_WAYS_FOR_ROWS else 0.0
+            return evicted + step_cycles(r * v, loads, v if far else 0, target)
 
         time = 0.0
         for count_r, r in _pieces(extent_of(row), rows):

@@ -106,7 +106,8 @@ def test_direct_where_weights_dominate():
     shapes = {(1, 64, 56, 56): 64, (1, 128, 28, 28): 128}
     for shape, outputs in shapes.items():
         assert _choice(shape, outputs) == 4
-    assert _choice((1, 512, 7, 7), 512) is None
+    assert _choice((1, 512, 7, 7), 512) == 2
+    assert _choice((1, 512, 4, 4), 512) is None
     assert _choice((1, 8, 56, 56), 8) is None
 
 

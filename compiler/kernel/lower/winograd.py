@@ -25,7 +25,8 @@ from .scope import Index, Scope
 Line = Sequence[Expr]
 Combine = Callable[[Line], list[Expr]]
 
-BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block
+BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
+PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
 FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
 
@@ -139,21 +140,27 @@ def tile_size(conv: Node) -> int | None:
     if min(channels, outputs) < 16 or min(height, width) < 4:
         return None
     work = channels * outputs
-    best, best_cycles = None, 0.9 * _overlapped(batch * height * width * 9 * work, 9 * work)
+    positions = batch * height * width
+    best, best_cycles = None, 0.9 * _cycles(positions * 9 * work, 9 * work, 9 * channels)
     for m in (2, 4):
         points, tiles = (m + 2) ** 2, batch * -(-height // m) * -(-width // m)
         if tiles < 4:
             continue
-        cycles = _overlapped(points * max(tiles, 6) * work, points * work)
+        cycles = _cycles(points * max(tiles, 6) * work, points * work, channels)
         cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
         if cycles < best_cycles:
             best, best_cycles = m, cycles
     return best
 
 
-def _overlapped(multiply_adds: int, weights: int) -> float:
-    """Estimated cycles of a product whose weights are streamed from memory meanwhile."""
+def _cycles(multiply_adds: int, weights: int, depth: int) -> float:
+    """Estimated cycles of a product whose weights are streamed from memory.
+
+    depth: of one sum. Weights arrive meanwhile if the next panel fits into the cache beside this.
+    """
     compute, stream = multiply_adds / FMA_PER_CYCLE, weights * 4 / STREAM_BYTES_PER_CYCLE
+    if depth * PANEL_BYTES > BLOCK_BYTES:
+        return compute + stream
     return max(compute, stream) + 0.3 * min(compute, stream)
 
 
@@ -168,11 +175,20 @@ def reach(conv: Node, m: int) -> list[tuple[int, int]]:
     return found
 
 
-def block_size(tiles: int, bytes_per_tile: int) -> int:
-    """Tiles per block: the most that the cache holds, evened out over the blocks."""
-    most = max(6, BLOCK_BYTES // bytes_per_tile)
-    blocks = -(-tiles // most)
-    return -(-tiles // blocks)
+def block_size(tiles: int, bytes_per_tile: int, weight_bytes: int) -> int:
+    """Tiles per block, with which the least moves between the caches.
+
+    Every block reads all weights anew unless they stay in cache; a block that is too large for the
+    cache writes and reads what it transforms once each.
+    """
+    best, least = tiles, float("inf")
+    for blocks in range(1, -(-tiles // 6) + 1):
+        size = -(-tiles // blocks)
+        moved = weight_bytes * (blocks if weight_bytes > BLOCK_BYTES else 1)
+        moved += 2 * tiles * bytes_per_tile if size * bytes_per_tile > BLOCK_BYTES else 0
+        if moved < least:
+            best, least = size, moved
+    return best
 
 
 @dataclass
@@ -188,7 +204,9 @@ class _Builder:
         self.rows, self.columns = -(-height // self.m), -(-width // self.m)
         self.tiles = batch * self.rows * self.columns
         self.points = (self.m + 2) ** 2
-        self.block = block_size(self.tiles, self.points * (self.channels + self.outputs) * 4)
+        per_tile = self.points * (self.channels + self.outputs) * 4
+        weights = self.points * self.channels * self.outputs * 4
+        self.block = block_size(self.tiles, per_tile, weights)
         self.outer = self.scope.axis(-(-self.tiles // self.block))
         numbers = self.scope.numbers
         self.inputs_at = Buffer(

@@ -38,6 +38,12 @@ def linear(rows: int, depth: int, columns: int) -> Graph:
     return c.graph()
 
 
+def batched(count: int, rows: int, depth: int, columns: int) -> Graph:
+    c = CaseBuilder("batched")
+    c.output(c.op("matmul", c.input(count, rows, depth), c.weight(count, depth, columns)))
+    return c.graph()
+
+
 def conv(channels: int, filters: int, size: int) -> Graph:
     c = CaseBuilder("conv")
     window = {"strides": (1, 2), "dilations": (1, 1), "pads": (0, 1, 1, 0), "groups": 1}
@@ -89,6 +95,12 @@ def test_conv_reads_packed_filters(channels: int, filters: int, size: int) -> No
     check(conv(channels, filters, size), {})
 
 
+@given(st.integers(2, 4), st.integers(2, 9), st.integers(1, 5), st.integers(2, 60))
+def test_several_matrices(count: int, rows: int, depth: int, columns: int) -> None:
+    check(batched(count, rows, depth, columns), {})
+
+
 def test_weights_are_packed() -> None:
     assert check(linear(5, 8, 60), {}) == 1
     assert check(conv(3, 40, 3), {}) == 1
+    assert check(batched(3, 8, 5, 60), {}) == 1
