@@ -29,7 +29,7 @@ def set_borders(graph: Graph) -> None:
                     _want(outer, conv, wanted)
         chosen = winograd_choice(node)
         if chosen is not None:
-            conv, tile = chosen
+            conv, tile = chosen.conv, chosen.m
             source = node.inputs[region.inputs.index(conv.inputs[0])]
             _widen(wanted[source], reach(conv, tile))
     for value, border in wanted.items():

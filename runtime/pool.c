@@ -9,9 +9,9 @@
 
 #include "internal.h"
 
-/* A worker spins this long for its next slice before it sleeps: the gap between two kernels of a
- * plan is shorter, and waking a sleeper costs about as much. */
-enum { SPIN_NANOSECONDS = 40000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
+/* A worker spins this long for its next slice before it sleeps: kernels that run on one thread alone
+ * are shorter, and waking a sleeper takes long where the system must wake the CPU too. */
+enum { SPIN_NANOSECONDS = 300000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
 
 /* When other programs hold the CPUs, spinning keeps the system from running the thread that is
  * waited for: after a wait longer than the work itself, so many jobs are done without spinning. */

@@ -45,7 +45,7 @@ def compile_cpu(
         run_passes(graph, (*final, *views), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)
-        plan = Planner(graph, choose, winograd=level >= 2).build()
+        plan = Planner(graph, choose, winograd=level >= 2, threads=max(1, options.threads)).build()
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
     code = generate_code(plan, target, options, stages)

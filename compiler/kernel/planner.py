@@ -40,11 +40,17 @@ Scheduler = Callable[[Kernel], Schedule]
 
 
 class Planner:
-    """Builds the plan of one graph. schedule: chooses the schedule of each kernel."""
+    """Builds the plan of one graph.
 
-    def __init__(self, graph: Graph, schedule: Scheduler, *, winograd: bool = True) -> None:
+    schedule: chooses the schedule of each kernel. threads: how many are expected to run it.
+    """
+
+    def __init__(
+        self, graph: Graph, schedule: Scheduler, *, winograd: bool = True, threads: int = 1
+    ) -> None:
         self.graph = graph
         self.winograd = winograd
+        self.threads = threads
         self.schedule = schedule
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
@@ -202,7 +208,7 @@ class Planner:
         """Append the call of a fused node; `dying`: operands whose memory it may overwrite."""
         region = node.regions[0]
         try:
-            algorithm = winograd_choice(node) if self.winograd else None
+            algorithm = winograd_choice(node, self.threads) if self.winograd else None
             lowered = lower_region(region, winograd=algorithm)
         except InternalError as error:
             operators = " ".join(inner.op for inner in region.nodes)

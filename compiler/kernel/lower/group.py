@@ -21,7 +21,7 @@ from . import maps as _maps  # noqa: F401  (registers the rules)
 from .reductions import REDUCE, accumulated
 from .scatter import SCATTER
 from .scope import Index, Scope, linear
-from .winograd import FilterTransform, tile_size, winograd_stages
+from .winograd import FilterTransform, Winograd, tile_size, winograd_stages
 
 MAX_LOCAL_BYTES = 64 << 10  # a row that is kept on the stack between stages
 RECOMPUTE_COST = 6  # values cheaper than this are computed again instead of kept
@@ -40,8 +40,8 @@ class Lowered:
     transforms: dict[str, FilterTransform]
 
 
-def winograd_choice(node: Node) -> tuple[Node, int] | None:
-    """(convolution of a fused node, output tile) where Winograd is the faster algorithm."""
+def winograd_choice(node: Node, threads: int = 1) -> Winograd | None:
+    """How to compute the convolution of a fused node where Winograd is the faster algorithm."""
     region = node.regions[0]
     reducers = [inner for inner in region.nodes if inner.op in REDUCE]
     if len(reducers) != 1 or reducers[0].op != "conv" or not _follows(reducers[0], region):
@@ -52,13 +52,11 @@ def winograd_choice(node: Node) -> tuple[Node, int] | None:
     if not plain or conv.inputs[0] not in operands or conv.inputs[1] not in operands:
         return None
     m = tile_size(conv) if operands[conv.inputs[1]].is_constant else None
-    return (conv, m) if m else None
+    return Winograd(conv, m, threads) if m else None
 
 
-def lower_region(
-    region: Graph, name: str = "", winograd: tuple[Node, int] | None = None
-) -> Lowered:
-    """The kernel of a fused region. winograd: convolution to compute so, with its output tile.
+def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None) -> Lowered:
+    """The kernel of a fused region. winograd: the convolution to compute so, and how.
 
     Raises InternalError for a region that has no loop form.
     """
@@ -72,9 +70,9 @@ def lower_region(
     concats = [n for n in region.nodes if n.op == "concat" and n.output in outputs]
     transforms: dict[str, FilterTransform] = {}
     if winograd:
-        conv, m = winograd
-        stages, shared = winograd_stages(scope, conv, m, outputs)
-        transform = FilterTransform(m, int(conv.inputs[0].shape[3]))
+        conv = winograd.conv
+        stages, shared = winograd_stages(scope, winograd, outputs)
+        transform = FilterTransform(winograd.m, int(conv.inputs[0].shape[3]))
         transforms[scope.buffers[conv.inputs[1]].name] = transform
     elif special:
         stages = SCATTER[special[0].op](scope, special[0], outputs[special[0].output])

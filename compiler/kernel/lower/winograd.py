@@ -47,6 +47,18 @@ FILTER_TRANSFORM = {
 
 
 @dataclass(frozen=True)
+class Winograd:
+    """A convolution to compute by Winograd's algorithm.
+
+    m: side of a tile of the output, 2 or 4. threads: how many are expected to share the blocks.
+    """
+
+    conv: Node
+    m: int
+    threads: int = 1
+
+
+@dataclass(frozen=True)
 class FilterTransform:
     """Weights [3, 3, C, O] become [a*a, C, O], computed in float64 and rounded once.
 
@@ -175,14 +187,14 @@ def reach(conv: Node, m: int) -> list[tuple[int, int]]:
     return found
 
 
-def block_size(tiles: int, bytes_per_tile: int, weight_bytes: int) -> int:
+def block_size(tiles: int, bytes_per_tile: int, weight_bytes: int, threads: int = 1) -> int:
     """Tiles per block, with which the least moves between the caches.
 
     Every block reads all weights anew unless they stay in cache; a block that is too large for the
-    cache writes and reads what it transforms once each.
+    cache writes and reads what it transforms once each. Threads get as many blocks each.
     """
     best, least = tiles, float("inf")
-    for blocks in range(1, -(-tiles // 6) + 1):
+    for blocks in range(threads, max(threads, -(-tiles // 6)) + 1, threads):
         size = -(-tiles // blocks)
         moved = weight_bytes * (blocks if weight_bytes > BLOCK_BYTES else 1)
         moved += 2 * tiles * bytes_per_tile if size * bytes_per_tile > BLOCK_BYTES else 0
@@ -194,10 +206,10 @@ def block_size(tiles: int, bytes_per_tile: int, weight_bytes: int) -> int:
 @dataclass
 class _Builder:
     scope: Scope
-    conv: Node
-    m: int
+    choice: Winograd
 
     def __post_init__(self) -> None:
+        self.conv, self.m = self.choice.conv, self.choice.m
         x = self.conv.inputs[0]
         batch, height, width, self.outputs = self.conv.output.type.static_shape
         self.channels = x.type.static_shape[3]
@@ -206,7 +218,7 @@ class _Builder:
         self.points = (self.m + 2) ** 2
         per_tile = self.points * (self.channels + self.outputs) * 4
         weights = self.points * self.channels * self.outputs * 4
-        self.block = block_size(self.tiles, per_tile, weights)
+        self.block = block_size(self.tiles, per_tile, weights, self.choice.threads)
         self.outer = self.scope.axis(-(-self.tiles // self.block))
         numbers = self.scope.numbers
         self.inputs_at = Buffer(
@@ -316,10 +328,10 @@ class _Builder:
 
 
 def winograd_stages(
-    scope: Scope, conv: Node, m: int, outputs: dict[Value, Buffer]
+    scope: Scope, choice: Winograd, outputs: dict[Value, Buffer]
 ) -> tuple[list[Stage], int]:
     """The three stages of a convolution and what follows it; one axis (the block) is shared."""
-    builder = _Builder(scope, conv, m)
-    weights = scope.buffers[conv.inputs[1]]
+    builder = _Builder(scope, choice)
+    weights = scope.buffers[choice.conv.inputs[1]]
     stages = [builder.input_stage(), builder.product_stage(weights), builder.output_stage(outputs)]
     return stages, 1
