@@ -16,6 +16,7 @@ from ...compiler.kernel.schedule import MAX_UNROLLED, StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I8, I32, VOID, Emitter, Int, intrinsic_suffix, scalar_type
+from .partial import PartialSums
 from .tile import Shape, Slot, Tile
 
 CACHE_LINE = 64
@@ -46,8 +47,16 @@ class _Prefetch:
 class TileReduction:
     """Emits the reductions of one tile and leaves the results in its accumulators."""
 
-    def __init__(self, e: Emitter, stage: Stage, schedule: StageSchedule, tile: Tile) -> None:
+    def __init__(
+        self,
+        e: Emitter,
+        stage: Stage,
+        schedule: StageSchedule,
+        tile: Tile,
+        partial: PartialSums | None = None,
+    ) -> None:
         self.e = e
+        self.partial = partial
         self.stage = stage
         self.schedule = schedule
         self.tile = tile
@@ -190,7 +199,8 @@ class TileReduction:
                 tile.env[axis.name] = index
                 return nest(position + 1, carried)
 
-            extent = index_value(self.e, axis.extent, tile.env)
+            split = axis.name == self.schedule.split
+            extent = self.schedule.block if split else index_value(self.e, axis.extent, tile.env)
             if written_out and isinstance(extent, int):
                 for step in range(extent):
                     accumulators = body(step, accumulators)
@@ -198,7 +208,13 @@ class TileReduction:
             innermost = position == len(axes) - 1
             return self._unrolled(extent, innermost, accumulators, body)
 
-        self._finish(tile, nest(0, self._initial(tile.shape)))
+        initial = self._initial(tile.shape)
+        if self.partial is None:
+            self._finish(tile, nest(0, initial))
+            return
+        accumulators = nest(0, self.partial.resume(tile.env, initial))
+        self.partial.leave(tile.env, accumulators)
+        self._finish(tile, accumulators)
 
     def _unrolled(
         self,

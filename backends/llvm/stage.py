@@ -13,6 +13,7 @@ from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import Emitter, Int
+from .partial import PartialSums, start_of
 from .reduction import TileReduction, lane_mask
 from .tile import Shape, Tile
 
@@ -34,6 +35,7 @@ class StageEmitter:
         self.buffers = buffers
         self.dummy = dummy
         self.axes = {axis.name: axis for axis in stage.axes + stage.reduce_axes}
+        self.partial = PartialSums(e, stage, schedule) if schedule.split else None
 
     # parallel loops ------------------------------------------------------------------------
 
@@ -58,12 +60,25 @@ class StageEmitter:
             self._dispatch_rows(env)
             return
         name = order[0]
+        if name == self.schedule.split:
+            self._blocks(order[1:], env)
+            return
 
         def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
             self.loops(order[1:], {**env, name: self.e.mul(index, self.tile_size(name))})
             return ()
 
         self.e.loop(0, self.tiles(name, env), 1, [], body)
+
+    def _blocks(self, order: Sequence[str], env: dict[str, Int]) -> None:
+        """Loop over the blocks of a split reduction; sums are finished in the last one."""
+        name, block = self.schedule.split, self.schedule.block
+
+        def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
+            self.loops(order, {**env, start_of(name): self.e.mul(index, block)})
+            return ()
+
+        self.e.loop(0, self.e.floordiv(self.extent(name, env), block), 1, [], body)
 
     def _dispatch_rows(self, env: dict[str, Int]) -> None:
         name, rows = self.schedule.row, self.schedule.rows
@@ -161,7 +176,18 @@ class StageEmitter:
         inner = tuple(axis.name for axis in stage.reduce_axes)
         tile = Tile(self.e, shape, self.buffers, dict(env), inner, self.dummy)
         if stage.reductions:
-            TileReduction(self.e, stage, self.schedule, tile).emit()
+            TileReduction(self.e, stage, self.schedule, tile, self.partial).emit()
+        if self.partial is None:
+            self._finish(tile)
+            return
+        last = self.e.sub(self.extent(self.schedule.split, env), self.schedule.block)
+        start = self.e.i64(self.partial.start(env))
+        with self.e.when(self.e.b.icmp_signed("==", start, self.e.i64(last))):
+            self._finish(tile)
+
+    def _finish(self, tile: Tile) -> None:
+        """What follows the reductions: values are computed and stored."""
+        stage = self.stage
         tile.begin_step()
         tile.inner = ()
         tile.prepare(

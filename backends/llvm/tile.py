@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Dim, coefficient, substitute, symbols_of
+from ...compiler.ir.dims import Dim, coefficient, substitute, symbol, symbols_of
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
+from .partial import start_of
 
 Slot = tuple[int, int]  # (row, vector) within the tile
 
@@ -98,7 +99,8 @@ class Tile:
         factors = {name: coefficient(offset, name) for name in names}
         if any(factor is None for factor in factors.values()):
             return None
-        rest = substitute(offset, dict.fromkeys(self.inner, 0))
+        first = {name: symbol(start_of(name)) for name in self.inner if start_of(name) in self.env}
+        rest = substitute(offset, {**dict.fromkeys(self.inner, 0), **first})
         start = index_value(self.e, rest, self.env)
         base = self.e.pointer(self.buffers[buffer.name], start, buffer.dtype)
         values = {

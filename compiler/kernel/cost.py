@@ -194,7 +194,8 @@ class _Nest:
         order += [a.name for a in self.stage.reduce_axes]
         found: list[tuple[str, int]] = []
         for name in order:
-            found.append((name, tile.get(name, 1)))
+            outer_block = name == own.split and name not in {n for n, _ in found}
+            found.append((name, own.block if outer_block else tile.get(name, 1)))
             if name == own.vector and PANEL in self.extents:
                 found.append((PANEL, 1))
         return found

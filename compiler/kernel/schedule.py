@@ -7,13 +7,13 @@ here reads the target's registers and caches; it measures nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as cartesian
 
 from ..ir.dims import Dim, coefficient, symbols_of
 from ..target import Target
 from . import expr as ex
-from .kernel import Axis, Kernel, Stage
+from .kernel import MAX_STACK_BYTES, Axis, Kernel, Stage
 
 DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
 MAX_UNROLLED = 32  # longest run of reduction steps that is written out
@@ -21,6 +21,7 @@ MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardw
 L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
 COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
+PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
 FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
 
@@ -33,7 +34,8 @@ class StageSchedule:
     row: axis that is tiled by `rows` steps sharing loads ("" for none).
     order: the stage's own parallel axes, outermost loop first. unroll: of the innermost
     reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched into
-    the second-level cache, a cache line per step of the reduction (0: not at all).
+    the second-level cache (0: not at all). split: reduction axis (the first one) that is done in
+    blocks of `block` steps, by a loop of that name in `order`; partial sums wait in memory.
     """
 
     vector: str = ""
@@ -44,10 +46,13 @@ class StageSchedule:
     order: tuple[str, ...] = ()
     unroll: int = 1
     prefetch: int = 0
+    split: str = ""
+    block: int = 0
 
     def __str__(self) -> str:
         tile = f"{self.rows}x{self.vectors * self.lanes}"
-        return f"{tile} {self.row or '-'}x{self.vector or '-'} unroll {self.unroll}"
+        split = f" split {self.block}" if self.split else ""
+        return f"{tile} {self.row or '-'}x{self.vector or '-'} unroll {self.unroll}{split}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def _parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
     extents = {axis.name: extent_of(axis) for axis in kernel.stages[0].axes}
     schedule, count = stages[0], 1
     for position, name in enumerate(schedule.order):
-        if count >= 64:
+        if count >= 64 or name == schedule.split:
             return position
         tile = {schedule.vector: schedule.vectors * schedule.lanes, schedule.row: schedule.rows}
         count *= -(-extents[name] // tile.get(name, 1))
@@ -139,21 +144,54 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     others = [n for n in names if n not in (vector, row)]
     matrices = [n for n in others if _moves_panel(stage, vector, row, n)]
     order = (*matrices, vector, *(n for n in others if n not in matrices), row)
-    ahead = _prefetch_distance(stage, vectors * lanes, target)
     if rows * vectors >= 20 and unroll == 4:
         unroll = 2  # enough independent work in two steps already
-    return StageSchedule(vector, lanes, vectors, row, rows, order, unroll, ahead)
+    whole = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+    return _with_panels(whole, stage, target)
 
 
-def _prefetch_distance(stage: Stage, width: int, target: Target) -> int:
-    """Bytes of one panel of the shared operand, if it and the next easily fit the L2 cache."""
-    depth = 1
-    for axis in stage.reduce_axes:
-        if not isinstance(axis.extent, int):
-            return 0
-        depth *= axis.extent
-    size = depth * width * stage.reductions[0].body.dtype.bytes
-    return size if MIN_PREFETCH_BYTES <= size <= target.l2_bytes // 4 else 0
+def _with_panels(own: StageSchedule, stage: Stage, target: Target) -> StageSchedule:
+    """The schedule with prefetching, and in blocks where a panel of the shared operand is large.
+
+    A panel and the next one that is fetched meanwhile share the second-level cache.
+    """
+    if not all(isinstance(axis.extent, int) for axis in stage.reduce_axes):
+        return own
+    depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
+    size = depth * own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
+    if size < MIN_PREFETCH_BYTES:
+        return own
+    most = int(target.l2_bytes * PANEL_SHARE)
+    if size <= most:
+        return replace(own, prefetch=size)
+    blocks = _blocks(own, stage, -(-size // most))
+    if not blocks:
+        return own
+    first = stage.reduce_axes[0]
+    place = own.order.index(own.vector) + 1
+    order = (*own.order[:place], first.name, *own.order[place:])
+    block = extent_of(first) // blocks
+    return replace(own, order=order, prefetch=size // blocks, split=first.name, block=block)
+
+
+def _blocks(own: StageSchedule, stage: Stage, least: int) -> int:
+    """Into how many equal blocks the first reduction axis is split; 0 where it cannot be."""
+    inside = [a for a in stage.axes if a.name in own.order[own.order.index(own.vector) + 1 :]]
+    body = stage.reductions[0].body
+    if len(stage.reductions) > 1 or not all(isinstance(axis.extent, int) for axis in inside):
+        return 0
+    if not isinstance(body, ex.Apply) or not all(
+        isinstance(part, ex.Load) and not part.dynamic for part in body.args
+    ):
+        return 0
+    tile = {own.row: own.rows}
+    tiles = math.prod(-(-extent_of(a) // tile.get(a.name, 1)) for a in inside)
+    if tiles * own.rows * own.vectors * own.lanes * body.dtype.bytes > MAX_STACK_BYTES:
+        return 0
+    extent = extent_of(stage.reduce_axes[0])
+    step = own.unroll if len(stage.reduce_axes) == 1 else 1
+    fitting = (n for n in range(least, 4 * least) if extent % (n * step) == 0)
+    return next(fitting, 0)
 
 
 def _power_of_two(extent: int) -> int:

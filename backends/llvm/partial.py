@@ -1,0 +1,59 @@
+"""Partial sums of a reduction that is done in blocks: they wait in memory between the blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from llvmlite import ir
+
+from ...compiler.kernel.kernel import Stage
+from ...compiler.kernel.schedule import StageSchedule
+from .builder import Emitter, Int, memory_type
+
+
+class PartialSums:
+    """Stack memory for the accumulators of all tiles inside the loop over the blocks."""
+
+    def __init__(self, e: Emitter, stage: Stage, own: StageSchedule) -> None:
+        self.e, self.own = e, own
+        self.dtype = stage.reductions[0].body.dtype
+        inside = own.order[own.order.index(own.split) + 1 :]
+        extents = {axis.name: axis.extent for axis in stage.axes}
+        self.steps = [(name, own.rows if name == own.row else 1) for name in inside]
+        self.counts = [-(-int(extents[name]) // step) for name, step in self.steps]  # type: ignore[arg-type]
+        self.slots = own.rows * own.vectors
+        elements = math.prod(self.counts) * self.slots * own.lanes
+        self.memory = e.local(memory_type(self.dtype), elements)
+
+    def start(self, env: Mapping[str, Int]) -> Int:
+        """The first step of the present block."""
+        return env[start_of(self.own.split)]
+
+    def resume(self, env: Mapping[str, Int], neutral: Sequence[ir.Value]) -> list[ir.Value]:
+        """The accumulators of a tile: neutral in the first block, else as they were left."""
+        first = self.e.b.icmp_signed("==", self.e.i64(self.start(env)), self.e.i64(0))
+        values = []
+        for number, value in enumerate(neutral):
+            pointer = self._pointer(env, number)
+            left = self.e.load(pointer, self.dtype, self.own.lanes)
+            values.append(self.e.b.select(first, value, left))
+        return values
+
+    def leave(self, env: Mapping[str, Int], values: Sequence[ir.Value]) -> None:
+        """Keep the accumulators of a tile for the next block."""
+        for number, value in enumerate(values):
+            self.e.store(value, self._pointer(env, number), self.dtype)
+
+    def _pointer(self, env: Mapping[str, Int], number: int) -> ir.Value:
+        e = self.e
+        tile: Int = 0
+        for (name, step), count in zip(self.steps, self.counts, strict=True):
+            tile = e.add(e.mul(tile, count), e.floordiv(env[name], step))
+        offset = e.mul(e.add(e.mul(tile, self.slots), number), self.own.lanes)
+        return e.pointer(self.memory, offset, self.dtype)
+
+
+def start_of(axis: str) -> str:
+    """The name of a split axis' first step in an environment."""
+    return f"{axis}@start"
