@@ -144,10 +144,11 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     others = [n for n in names if n not in (vector, row)]
     matrices = [n for n in others if _moves_panel(stage, vector, row, n)]
     order = (*matrices, vector, *(n for n in others if n not in matrices), row)
-    if rows * vectors >= 20 and unroll == 4:
-        unroll = 2  # enough independent work in two steps already
     whole = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
-    return _with_panels(whole, stage, target)
+    whole = _with_panels(whole, stage, target)
+    if rows * vectors >= 20 and unroll == 4 and not whole.prefetch:
+        return replace(whole, unroll=2)  # enough independent work in two steps already
+    return whole
 
 
 def _with_panels(own: StageSchedule, stage: Stage, target: Target) -> StageSchedule:
