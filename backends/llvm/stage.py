@@ -95,10 +95,10 @@ class StageEmitter:
         self._full_or_rest(name, env, rows, lambda: self._dispatch_vectors(env, rows), rest)
 
     def _rows_left(self, env: dict[str, Int], name: str, remaining: Int, rows: int) -> None:
-        """Fewer rows than a tile, their number known at run time: half a tile, then ones."""
+        """Fewer rows than a tile, their number known at run time: half a tile, then few."""
         start = env[name]
         end = self.e.add(start, remaining)
-        for size in (rows // 2, 1) if rows > 3 else (1,):
+        for size in sorted({max(rows // 2, 1), min(rows - 1, 2), 1}, reverse=True):
 
             def body(index: Int, _: list[ir.Value], size: int = size) -> Sequence[ir.Value]:
                 self._dispatch_vectors({**env, name: index}, size)

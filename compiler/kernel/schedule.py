@@ -21,6 +21,7 @@ MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardw
 L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
 COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
+LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
 FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
@@ -348,6 +349,7 @@ def _register_tile(
     if shared_loads and _row_stride_unknown(stage, row.name):
         max_rows = 8  # every row needs an address register
     collide = shared_loads and _rows_collide(stage, row.name)
+    may_split = all(isinstance(axis.extent, int) for axis in stage.axes)
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
         if rows * vectors > max_tile:
             continue
@@ -355,12 +357,15 @@ def _register_tile(
         if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
             continue
 
-        far = shared_loads and depth * vectors * target.vector_bits // 8 > target.l1_bytes // 2
+        panel = depth * vectors * target.vector_bits // 8 if shared_loads else 0
+        far = float(panel > target.l1_bytes // 2)
+        if not may_split and panel > target.l2_bytes * PANEL_SHARE:
+            far = LATE_FACTOR  # nothing is fetched ahead
 
-        def step(r: int, v: int, far: bool = far) -> float:
+        def step(r: int, v: int, far: float = far) -> float:
             loads = (r + v) if shared_loads else r * v + v
             evicted = COLLISION_CYCLES * r if collide and r > L1_WAYS_FOR_ROWS else 0.0
-            return evicted + step_cycles(r * v, loads, v if far else 0, target)
+            return evicted + step_cycles(r * v, loads, far * v, target)
 
         time = 0.0
         for count_r, r in _pieces(extent_of(row), rows):
