@@ -192,10 +192,12 @@ def _padded_element(
 
 
 def _overhang(node: Node, axis: int, kernel: Dim) -> tuple[int, Dim]:
-    """How far windows reach before and behind the input along a spatial axis."""
+    """How far windows reach, at most, before and behind the input along a spatial axis."""
     attrs, x = node.attrs, node.inputs[0]
     last = (node.output.shape[1 + axis] - 1) * attrs["strides"][axis] - attrs["pads"][axis]
     reach = last + (kernel - 1) * attrs["dilations"][axis] + 1 - x.shape[1 + axis]
+    if not isinstance(reach, int) and not attrs.get("ceil_mode"):
+        reach = attrs["pads"][len(attrs["pads"]) // 2 + axis]  # a larger stride may need less
     return attrs["pads"][axis], reach
 
 
