@@ -18,6 +18,7 @@ from ...compiler.kernel.planner import Planner
 from ...compiler.kernel.schedule import Schedule, default_schedule, naive_schedule
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
+from ...passes.bands import ConvBands
 from ...passes.concat_views import ConcatViews
 from ...passes.dce import DeadCodeElimination
 from ...passes.decompose import RULES, Decompose
@@ -41,7 +42,7 @@ def compile_cpu(
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
         final = (Decompose(), *SIMPLIFY, Fusion(epilogues=level > 0), DeadCodeElimination())
-        views = (OutputViews(), ConcatViews()) if level > 0 else ()
+        views = (ConvBands(), OutputViews(), ConcatViews()) if level > 0 else ()
         run_passes(graph, (*final, *views), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)

@@ -1,8 +1,9 @@
 """From a `fused` node's region to a kernel.
 
-Four forms: pointwise (one stage, no reduction), anchored (one reduction and what follows it
+Five forms: pointwise (one stage, no reduction), anchored (one reduction and what follows it
 element by element), rows (several reductions over the trailing axes of shared rows: softmax,
-norms) and pieces (concat: one stage per piece; scatter: a copy and ordered updates).
+norms), pieces (concat: one stage per piece; scatter: a copy and ordered updates) and bands (two
+convolutions, the second depthwise).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..expr import Buffer, Expr, Load, cost
 from ..kernel import Axis, Kernel, Stage, Store
 from ..simplify import simplify
 from . import maps as _maps  # noqa: F401  (registers the rules)
+from .bands import band_stages, bands_of
 from .reductions import REDUCE, accumulated
 from .scatter import SCATTER
 from .scope import Index, Scope, linear
@@ -74,6 +76,8 @@ def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None
         stages, shared = winograd_stages(scope, winograd, outputs)
         transform = FilterTransform(winograd.m, int(conv.inputs[0].shape[3]))
         transforms[scope.buffers[conv.inputs[1]].name] = transform
+    elif (bands := bands_of(region)) is not None:
+        stages, shared = band_stages(scope, bands, outputs)
     elif special:
         stages = SCATTER[special[0].op](scope, special[0], outputs[special[0].output])
     elif not reducers and len(concats) == 1 and len(outputs) == 1:

@@ -1,0 +1,108 @@
+"""Two convolutions in bands of rows: the same results, and where they are chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from suites.case import CaseBuilder
+
+from tensmith.backends.llvm.link import link
+from tensmith.backends.reference import run_graph
+from tensmith.backends.x86.targets import native_target
+from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
+from tensmith.compiler.ir import Graph
+from tensmith.runtime.loader import load
+
+pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
+BANDS = "tensmith.compiler.kernel.lower.bands"
+
+
+def network(
+    shape: tuple[int, ...],
+    wide: int,
+    kernel: int,
+    stride: int,
+    *,
+    function: str = "sigmoid",
+    read_twice: bool = False,
+) -> Graph:
+    """A convolution that expands, a function, a depthwise convolution, a maximum."""
+    c = CaseBuilder("inverted")
+    pad = kernel // 2
+    plain = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
+    window = {
+        "strides": (stride, stride),
+        "pads": (pad, pad, pad, pad),
+        "dilations": (1, 1),
+        "groups": wide,
+    }
+    expanded = c.op(
+        "conv", c.input(*shape), c.weight(wide, shape[1], 1, 1), c.weight(wide), **plain
+    )
+    active = c.op(function, expanded)
+    filtered = c.op("conv", active, c.weight(wide, 1, kernel, kernel), c.weight(wide), **window)
+    c.output(c.op("max", filtered, c.scalar(0.1)))
+    if read_twice:
+        c.output(c.op("neg", active))
+    return c.graph()
+
+
+def compiled(graph: Graph, folder: Path, target: str = "native") -> Compilation:
+    backend, machine = resolve_target(target)
+    found = backend.compile(graph, machine, CompileOptions("m", folder), Stages())
+    link(found.model, "so", folder / "m.so")
+    return found
+
+
+def merged(found: Compilation) -> int:
+    return sum(kernel.operators.count("conv") == 2 for kernel in found.kernels)
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+@pytest.mark.parametrize(
+    ("shape", "wide", "kernel", "stride"),
+    [
+        ((1, 8, 20, 20), 24, 3, 1),
+        ((2, 8, 19, 22), 32, 3, 2),
+        ((1, 4, 17, 9), 48, 5, 1),
+        ((3, 4, 23, 15), 16, 5, 2),
+        ((1, 3, 16, 16), 40, 1, 2),
+    ],
+)
+def test_matches_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    target: str,
+    shape: tuple[int, ...],
+    wide: int,
+    kernel: int,
+    stride: int,
+) -> None:
+    monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
+    monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
+    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", 9 * (shape[3] + kernel) * wide * 4)
+    graph = network(shape, wide, kernel, stride)
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    want = run_graph(network(shape, wide, kernel, stride), {graph.inputs[0].name: x})
+    assert merged(compiled(graph, tmp_path, target)) == 1
+    for threads in (1, 2):
+        got = load(tmp_path / "m.so", threads=threads)({graph.inputs[0].name: x})
+        for name, array in want.items():
+            assert np.abs(got[name] - array).max() <= 2e-5 * np.abs(array).max()
+
+
+def test_only_what_no_other_node_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
+    monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
+    graph = network((1, 8, 20, 20), 24, 3, 1, read_twice=True)
+    assert merged(compiled(graph, tmp_path)) == 0
+
+
+def test_only_where_the_cache_is_too_small(tmp_path: Path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.mkdir()
+    large.mkdir()
+    assert merged(compiled(network((1, 16, 28, 28), 96, 3, 2, function="abs"), small)) == 0
+    assert merged(compiled(network((1, 16, 160, 160), 96, 3, 2, function="abs"), large)) == 1
