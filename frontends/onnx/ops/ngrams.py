@@ -1,0 +1,93 @@
+"""Counts of n-grams: the vectoriser of token numbers."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ....compiler.ir import DType, Value, constant
+from ..site import NotSupported, Site
+from ..table import lowers
+
+Array = np.ndarray[Any, Any]
+
+
+def _pools(s: Site) -> list[Array]:
+    """The n-grams to be counted by length: entry n - 1 is a matrix with n columns."""
+    if s.has("pool_strings") and s.texts("pool_strings"):
+        raise NotSupported("its n-grams are strings", "number the words outside of the model")
+    pool = np.array(s.ints("pool_int64s", []), np.int64)
+    ends = [*s.ints("ngram_counts"), len(pool)]
+    if ends[0] != 0 or any(a > b or (b - a) % n for n, (a, b) in enumerate(pairwise(ends), 1)):
+        raise ValueError(f"ngram_counts {ends[:-1]} do not divide a pool of {len(pool)}")
+    return [pool[a:b].reshape(-1, n) for n, (a, b) in enumerate(pairwise(ends), 1)]
+
+
+def _counts(s: Site, x: Value, grams: Array, longest_skip: int) -> Value:
+    """How often the n-grams [K, n] are in the rows of x [N, C], as f32 [N, K].
+
+    The words of an n-gram may be apart, all by the same number of words.
+    """
+    batch, length = x.shape
+    number, size = grams.shape
+    total = s.expand(s.scalar(0.0, DType.F32), (batch, number))
+    for step in range(1, 2 + (longest_skip if size > 1 else 0)):
+        places = length - (size - 1) * step
+        if places <= 0 or not number:
+            break
+        found: Value | None = None
+        for word in range(size):
+            window = s.slice(x, 1, word * step, word * step + places)
+            wanted = constant(grams[:, word].astype(x.dtype.numpy).reshape(1, 1, -1))
+            same = s.op_("eq", s.reshape(window, (batch, places, 1)), wanted)
+            found = same if found is None else s.op_("and", found, same)
+        assert found is not None
+        hits = s.reduce("sum", s.cast(found, DType.F32), [1], keepdims=False)
+        total = s.op_("add", total, hits)
+    return total
+
+
+@lowers("TfIdfVectorizer")
+def tf_idf_vectorizer(s: Site) -> Value:
+    x, mode = s.input(0), s.text("mode")
+    if mode not in ("TF", "IDF", "TFIDF"):
+        raise ValueError(f"mode '{mode}' is not TF, IDF or TFIDF")
+    if x.type.rank not in (1, 2):
+        raise ValueError(f"the input {x.type} is neither a vector nor a matrix")
+    rows = x if x.type.rank == 2 else s.reshape(x, (1, *x.shape))
+    if not isinstance(rows.shape[1], int):
+        raise NotSupported("the number of words is not known", "pin the shape of the input")
+    first, last = s.integer("min_gram_length"), s.integer("max_gram_length")
+    places = np.array(s.ints("ngram_indexes"), np.int64)
+    pools = _pools(s)
+    if len(places) != sum(map(len, pools)):
+        raise ValueError(f"{len(places)} ngram_indexes for {sum(map(len, pools))} n-grams")
+    if len(set(places.tolist())) < len(places) or (places < 0).any():
+        raise NotSupported("ngram_indexes repeat a column or are negative", "give each its own")
+    parts, columns, start = [s.expand(s.scalar(0.0, DType.F32), (rows.shape[0], 1))], [], 0
+    for size, grams in enumerate(pools, 1):
+        if first <= size <= last and len(grams):
+            parts.append(_counts(s, rows, grams, s.integer("max_skip_count")))
+            columns += places[start : start + len(grams)].tolist()
+        start += len(grams)
+    width = int(places.max(initial=-1)) + 1
+    source = np.zeros(width, np.int64)  # part 0 is a column of zeros
+    source[columns] = np.arange(1, len(columns) + 1)
+    counts = s.emit("gather", [s.emit("concat", parts, axis=1), constant(source)], axis=1)
+    y = _weighted(s, counts, mode, places)
+    return y if x.type.rank == 2 else s.reshape(y, (width,))
+
+
+def _weighted(s: Site, counts: Value, mode: str, places: Array) -> Value:
+    """Counts [N, columns], or the weights of what is there, or both multiplied."""
+    if mode == "TF":
+        return counts
+    weights = np.array(s.floats("weights", [1.0] * len(places)), np.float32)
+    if len(weights) != len(places):
+        raise ValueError(f"{len(weights)} weights for {len(places)} n-grams")
+    by_column = np.zeros(counts.shape[1], np.float32)
+    by_column[places] = weights
+    scale = counts if mode == "TFIDF" else s.cast(s.op_("gt", counts, 0.0), DType.F32)
+    return s.op_("mul", scale, constant(by_column))
