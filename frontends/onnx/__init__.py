@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from ...compiler.ir import Graph
+from .container_inputs import ValueSpec
 from .importer import Importer, ShapeSpec
 from .validate import validate
 from .wire import Source, read_model
@@ -14,26 +15,35 @@ from .wire import Source, read_model
 __all__ = ["load", "load_model"]
 
 
-def load(path: str | Path, *, shapes: ShapeSpec | None = None) -> Graph:
+def load(
+    path: str | Path, *, shapes: ShapeSpec | None = None, values: ValueSpec | None = None
+) -> Graph:
     """The graph of a model file.
 
     shapes: input name -> dims that replace the declared ones: numbers, symbol names or dims.
+    A sequence `x` is given as the shapes of its elements, `x_0`, `x_1` and so on.
+    values: input name -> what it always is; the graph has no such input. An array, a list of arrays
+    for a sequence, or None for an optional that holds nothing.
     Inputs and outputs keep their ONNX names. A named dimension becomes the symbol of that name, an
     unknown one `<input>_d<axis>`.
 
-    Raises UsageError (no such file), InvalidModelError (malformed), UnsupportedError (all nodes
-    that cannot be compiled).
+    Raises UsageError (no such file or input), InvalidModelError (malformed), UnsupportedError (all
+    nodes that cannot be compiled).
     """
-    return _import(read_model(path), shapes)
+    return _import(read_model(path), shapes, values)
 
 
 def load_model(
-    model: onnx.ModelProto, *, folder: Path | None = None, shapes: ShapeSpec | None = None
+    model: onnx.ModelProto,
+    *,
+    folder: Path | None = None,
+    shapes: ShapeSpec | None = None,
+    values: ValueSpec | None = None,
 ) -> Graph:
     """The graph of a parsed model; `folder` is where its external data lies. See `load`."""
-    return _import(Source(model, {}, folder), shapes)
+    return _import(Source(model, {}, folder), shapes, values)
 
 
-def _import(source: Source, shapes: ShapeSpec | None) -> Graph:
+def _import(source: Source, shapes: ShapeSpec | None, values: ValueSpec | None) -> Graph:
     validate(source)
-    return Importer(source, shapes or {}).run()
+    return Importer(source, shapes or {}, values or {}).run()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
+from typing import Any
 
+import numpy as np
 import onnx
 
-from ...compiler.ir import Value
+from ...compiler.errors import UsageError
+from ...compiler.ir import DType, Value, constant
 from .containers import Content, Maybe, ValueList
+from .tensors import UnsupportedType, dtype_of
+
+Array = np.ndarray[Any, Any]
+Fixed = Array | Sequence[Array] | None
+ValueSpec = Mapping[str, Fixed]
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,9 @@ def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
     An optional counts as given. A sequence `x` becomes `x_0`, `x_1`, ..., as many as are pinned;
     without any it stays what it is, which the caller refuses.
     """
-    kind = info.type
-    is_optional = kind.WhichOneof("value") == "optional_type"
-    if is_optional:
-        kind = kind.optional_type.elem_type
+    kind, is_optional = _held(info)
     element = kind.sequence_type.elem_type
-    if kind.WhichOneof("value") == "sequence_type" and element.HasField("tensor_type"):
+    if _is_list(kind):
         names = takewhile(lambda name: name in pinned, (f"{info.name}_{i}" for i in count()))
         infos = [onnx.ValueInfoProto(name=name, type=element) for name in names]
         if infos:
@@ -45,3 +50,54 @@ def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
     elif is_optional:
         return Parts([onnx.ValueInfoProto(name=info.name, type=kind)], is_optional=True)
     return Parts([onnx.ValueInfoProto(name=info.name, type=kind)])
+
+
+def fixed_input(info: onnx.ValueInfoProto, given: Fixed) -> Content:
+    """An input that is always the same: an array, a list of arrays, or None (an empty optional).
+
+    Raises UsageError for what the input cannot be.
+    """
+    kind, is_optional = _held(info)
+    content: Value | ValueList | None
+    if given is None:
+        if not is_optional:
+            raise UsageError(f"input '{info.name}' has no value", why="it is no optional")
+        return Maybe(None)
+    if _is_list(kind):
+        if isinstance(given, np.ndarray):
+            raise UsageError(f"the value of input '{info.name}' is no list", why="it is a sequence")
+        dtype = _dtype(kind.sequence_type.elem_type)
+        content = ValueList(tuple(_constant(info.name, dtype, item) for item in given), dtype)
+    else:
+        content = _constant(info.name, _dtype(kind), given)
+    return Maybe(content) if is_optional else content
+
+
+def _held(info: onnx.ValueInfoProto) -> tuple[onnx.TypeProto, bool]:
+    """The type of an input, or of what is inside of it, and whether it is an optional."""
+    if info.type.WhichOneof("value") == "optional_type":
+        return info.type.optional_type.elem_type, True
+    return info.type, False
+
+
+def _is_list(kind: onnx.TypeProto) -> bool:
+    """Whether it is a sequence of tensors."""
+    if kind.WhichOneof("value") != "sequence_type":
+        return False
+    return bool(kind.sequence_type.elem_type.HasField("tensor_type"))
+
+
+def _dtype(kind: onnx.TypeProto) -> DType:
+    if not kind.HasField("tensor_type"):
+        raise UnsupportedType(f"a value of kind {kind.WhichOneof('value')}")
+    return dtype_of(kind.tensor_type.elem_type)
+
+
+def _constant(name: str, dtype: DType, given: Fixed) -> Value:
+    array = np.asarray(given)
+    if array.dtype != dtype.numpy:
+        raise UsageError(
+            f"the value of input '{name}' is of type {array.dtype}",
+            why=f"the model declares {dtype.numpy}",
+        )
+    return constant(array, name)

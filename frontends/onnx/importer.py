@@ -11,7 +11,7 @@ import onnx
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError, UsageError
 from ...compiler.ir import Dim, Graph, TensorType, Value, constant
 from . import ops as _ops  # noqa: F401  (fills the operator table)
-from .container_inputs import container_parts
+from .container_inputs import ValueSpec, container_parts, fixed_input
 from .containers import TAKE_CONTAINERS, Content, Maybe, ValueList
 from .emitter import Emitter
 from .schemas import body_of, domain_of, schema_of
@@ -55,11 +55,11 @@ class Scope:
 class Importer:
     """Imports one model; `run` gives its graph."""
 
-    def __init__(self, source: Source, shapes: ShapeSpec) -> None:
+    def __init__(self, source: Source, shapes: ShapeSpec, values: ValueSpec) -> None:
         self.model = source.model
         self.raw = source.raw
         self.folder: Path | None = source.folder
-        self.shapes = shapes
+        self.shapes, self.fixed = shapes, values
         self.emitter = Emitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.functions = {(f.domain, f.name): f for f in self.model.functions}
@@ -94,18 +94,22 @@ class Importer:
                 scope.values[tensor.name] = MISSING
 
     def _inputs(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
-        made = []
+        made, initial = [], set(scope.values)
         for info in proto.input:
-            if info.name in scope.values:
+            if info.name in initial:
                 continue
             try:
-                made += self._input(info, scope)
+                if info.name in self.fixed:
+                    scope.values[info.name] = fixed_input(info, self.fixed[info.name])
+                else:
+                    made += self._input(info, scope)
             except UnsupportedType as error:
                 remedy = f"pin the shapes of its elements, {info.name}_0 and so on"
                 remedy = remedy if "sequence" in str(error) else ""
                 self._problem(info.name, "input", f"{error} is not supported", remedy)
                 scope.values[info.name] = MISSING
-        unknown = sorted(set(self.shapes) - {value.name for value in made})
+        fixed = {info.name for info in proto.input if info.name not in initial} & set(self.fixed)
+        unknown = sorted({*self.shapes, *self.fixed} - {value.name for value in made} - fixed)
         if unknown and not self.problems:
             raise UsageError(
                 f"the model has no input {unknown}",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.errors import InvalidModelError, UnsupportedError
+from tensmith.compiler.errors import InvalidModelError, UnsupportedError, UsageError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
@@ -163,3 +165,55 @@ def test_a_position_outside_of_a_sequence_is_an_error() -> None:
     nodes = [node("SequenceConstruct", "x", "s"), node("SequenceAt", "s i", "y")]
     with pytest.raises(InvalidModelError, match="out of range"):
         load_model(model(nodes, {"x": floats(2)}, ["y"], constants={"i": _index(4)}))
+
+
+def _optional_model() -> onnx.ModelProto:
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(1, [2]))
+    graph = helper.make_graph(
+        [node("OptionalHasElement", "o", "y")],
+        "g",
+        [helper.make_value_info("o", kind)],
+        [helper.make_tensor_value_info("y", TensorProto.BOOL, [])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize(("given", "held"), [(None, False), (np.zeros(2, np.float32), True)])
+def test_an_optional_whose_content_is_fixed(given: np.ndarray | None, held: bool) -> None:
+    graph = load_model(_optional_model(), values={"o": given})
+    assert not graph.inputs
+    assert run_graph(graph, {})["y"] == held
+
+
+def test_fixed_values_of_a_sequence_are_no_inputs() -> None:
+    parts = [np.ones(3, np.float32), np.zeros(1, np.float32)]
+    fixed = load_model(_sequence_model(), values={"s": parts})
+    free = load_model(_sequence_model(), shapes={"s_0": [3], "s_1": [1]})
+    assert {value.name for value in free.inputs} - {value.name for value in fixed.inputs} == {
+        "s_0",
+        "s_1",
+    }
+    others = {value.name: np.ones(value.shape, np.float32) for value in fixed.inputs}
+    found = run_graph(fixed, others)
+    wanted = run_graph(free, {**others, "s_0": parts[0], "s_1": parts[1]})
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"s": None}, "no optional"),
+        ({"s": np.ones(3, np.float32)}, "a sequence"),
+        ({"s": [np.ones(3)]}, "float64"),
+    ],
+)
+def test_values_that_an_input_cannot_have(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        load_model(_sequence_model(), values=values)
+
+
+def test_values_of_inputs_that_do_not_exist() -> None:
+    with pytest.raises(UsageError, match="no input"):
+        load_model(_optional_model(), values={"q": np.ones(3, np.float32)})
