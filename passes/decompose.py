@@ -9,6 +9,7 @@ import numpy as np
 
 from ..compiler.ir.graph import Graph, Node, Value, constant
 from ..compiler.ir.ops.registry import Builder
+from ..compiler.ir.types import DType
 
 Rule = Callable[[Builder, Node], Value]
 
@@ -17,18 +18,30 @@ def _scalar(value: float, like: Value) -> Value:
     return constant(np.asarray(value, like.dtype.numpy))
 
 
+def _wide(b: Builder, value: Value) -> Value:
+    """A 16-bit float as f32: only the results of an operator are rounded, no step inside."""
+    narrow = value.dtype in (DType.F16, DType.BF16)
+    return b.emit("cast", [value], {"dtype": DType.F32}) if narrow else value
+
+
+def _like(b: Builder, value: Value, node: Node) -> Value:
+    """The value with the element type of the node's output."""
+    dtype = node.output.dtype
+    return value if value.dtype is dtype else b.emit("cast", [value], {"dtype": dtype})
+
+
 def _softmax(b: Builder, node: Node) -> Value:
-    x = node.inputs[0]
+    x = _wide(b, node.inputs[0])
     axes = {"axes": (node.attrs["axis"] % x.type.rank,), "keepdims": True}
     shifted = b.emit("sub", [x, b.emit("reduce_max", [x], axes)])
     raised = b.emit("exp", [shifted])
     total = b.emit("reduce_sum", [raised], axes)
     one = _scalar(1.0, x)
-    return b.emit("mul", [raised, b.emit("div", [one, total])])
+    return _like(b, b.emit("mul", [raised, b.emit("div", [one, total])]), node)
 
 
 def _layer_norm(b: Builder, node: Node) -> Value:
-    x, scale = node.inputs[:2]
+    x, scale, *bias = (_wide(b, value) for value in node.inputs)
     axis = node.attrs["axis"] % x.type.rank
     axes = {"axes": tuple(range(axis, x.type.rank)), "keepdims": True}
     centred = b.emit("sub", [x, b.emit("reduce_mean", [x], axes)])
@@ -36,18 +49,23 @@ def _layer_norm(b: Builder, node: Node) -> Value:
     spread = b.emit("sqrt", [b.emit("add", [variance, _scalar(node.attrs["epsilon"], x)])])
     inverse = b.emit("div", [_scalar(1.0, x), spread])
     result = b.emit("mul", [b.emit("mul", [centred, inverse]), scale])
-    return b.emit("add", [result, node.inputs[2]]) if len(node.inputs) > 2 else result
+    return _like(b, b.emit("add", [result, *bias]) if bias else result, node)
 
 
 def _attention(b: Builder, node: Node) -> Value:
-    q, k, v = node.inputs[:3]
+    q, k, v, *mask = node.inputs
     rank = k.type.rank
     perm = (*range(rank - 2), rank - 1, rank - 2)
-    scores = b.emit("matmul", [q, b.emit("transpose", [k], {"perm": perm})])
-    scores = b.emit("mul", [scores, _scalar(node.attrs["scale"], q)])
-    if len(node.inputs) > 3:
-        scores = b.emit("add", [scores, node.inputs[3]])
-    weights = b.emit("softmax", [scores], {"axis": rank - 1})
+    scale, wide = node.attrs["scale"], _wide(b, q)
+    if wide is not q:  # scores that are not scaled yet may overflow
+        scaled = b.emit("mul", [wide, _scalar(scale, wide)])
+        q, scale = b.emit("cast", [scaled], {"dtype": q.dtype}), None
+    scores = _wide(b, b.emit("matmul", [q, b.emit("transpose", [k], {"perm": perm})]))
+    if scale is not None:
+        scores = b.emit("mul", [scores, _scalar(scale, scores)])
+    if mask:
+        scores = b.emit("add", [scores, _wide(b, mask[0])])
+    weights = _like(b, b.emit("softmax", [scores], {"axis": rank - 1}), node)
     return b.emit("matmul", [weights, v])
 
 
