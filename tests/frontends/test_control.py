@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
+
+from tensmith.compiler.errors import UnsupportedError
+from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
 
@@ -125,6 +129,35 @@ def test_scan_axes_and_directions() -> None:
     )
     inputs = {"a": floats(2, 5), "b": floats(5, 2, seed=1)}
     check(model([scan], inputs, ["y", "ys"], constants={"z": np.zeros(2, np.float32)}), inputs)
+
+
+def batched_scan(lengths: str = "") -> onnx.NodeProto:
+    """A scan as opset 8 has it, of two inputs, the first backwards."""
+    nodes = [node("Add", "s e", "s2"), node("Mul", "s2 f", "o")]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [info("s", F, [2]), info("e", F, [2]), info("f", F, [2])],
+        [info("s2", F, [2]), info("o", F, [2])],
+    )
+    inputs = [lengths, "z", "a", "b"]
+    return helper.make_node(
+        "Scan", inputs, ["y", "ys"], body=body, num_scan_inputs=2, directions=[1, 0]
+    )
+
+
+def test_scan_of_opset_8_scans_each_element_of_a_batch() -> None:
+    inputs = {"z": floats(3, 2), "a": floats(3, 5, 2, seed=1), "b": floats(3, 5, 2, seed=2)}
+    dims = {"z": ["n", 2], "a": ["n", 5, 2], "b": ["n", 5, 2]}
+    check(model([batched_scan()], inputs, ["y", "ys"], opset=8, dims=dims), inputs)
+
+
+def test_scan_of_opset_8_over_sequences_of_different_lengths_is_refused() -> None:
+    inputs = {"z": floats(3, 2), "a": floats(3, 5, 2), "b": floats(3, 5, 2)}
+    lengths = {"n": np.array([5, 2, 3])}
+    proto = model([batched_scan("n")], inputs, ["y", "ys"], opset=8, constants=lengths)
+    with pytest.raises(UnsupportedError, match="different lengths"):
+        load_model(proto)
 
 
 def test_local_functions_are_inlined_with_their_attributes() -> None:

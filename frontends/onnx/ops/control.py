@@ -107,44 +107,92 @@ def _squeeze_branch(
 @lowers("Scan")
 def scan(s: Site) -> list[Value]:
     if s.opset < 9:
-        raise NotSupported("Scan of opset 8 is not supported", "convert the model to opset 11")
-    body, count = s.graph("body"), s.integer("num_scan_inputs")
+        return _scan_of_batches(s)
+    count = s.integer("num_scan_inputs")
     values = [s.input(i) for i in range(len(s.inputs))]
     states = len(values) - count
-    if not 1 <= count <= len(values) or len(body.input) != len(values):
-        raise ValueError(f"{count} scan inputs of {len(values)}, {len(body.input)} in the body")
-    results = len(body.output) - states
-    if results < 0 or len(s.node.output) > len(body.output):
-        raise ValueError(f"the body has {len(body.output)} outputs")
-    reverse_in = _flags(s, "scan_input_directions", count)
-    reverse_out = _flags(s, "scan_output_directions", results)
+    results = _results(s, len(values), count)
     scanned = []
     for value, axis in zip(values[states:], s.ints("scan_input_axes", [0] * count), strict=True):
         scanned.append(_axis_first(s, value, s.axis(axis, value.type.rank)))
-    trip = next((v.shape[0] for v in scanned if isinstance(v.shape[0], int)), scanned[0].shape[0])
-    inner = [Value(v.type, p.name) for v, p in zip(values[:states], body.input, strict=False)]
-    inner += [
-        Value(TensorType(v.dtype, v.shape[1:]), p.name)
-        for v, p in zip(scanned, body.input[states:], strict=True)
-    ]
-    graph, _ = body_region(s, body, inner)
-    outputs = s.emitter.emit_node(
-        "scan",
-        [*values[:states], *scanned],
-        {
-            "num_state": states,
-            "reverse_in": reverse_in,
-            "reverse_out": reverse_out,
-            "trip": trip,
-        },
-        regions=[graph],
-    )
+    reverse_in = _flags(s, "scan_input_directions", count)
+    reverse_out = _flags(s, "scan_output_directions", results)
+    outputs = _steps(s, values[:states], scanned, reverse_in, reverse_out)
     axes = s.ints("scan_output_axes", [0] * results)
     stacked = [
         _axis_back(s, value, s.axis(axis, value.type.rank))
         for value, axis in zip(outputs[states:], axes, strict=True)
     ]
     return [*outputs[:states], *stacked]
+
+
+def _results(s: Site, values: int, count: int) -> int:
+    """How many results the body gives in every step; `count` of the `values` are scanned."""
+    body = s.graph("body")
+    if not 1 <= count <= values or len(body.input) != values:
+        raise ValueError(f"{count} scan inputs of {values}, {len(body.input)} in the body")
+    results = len(body.output) - (values - count)
+    if results < 0 or len(s.node.output) > len(body.output):
+        raise ValueError(f"the body has {len(body.output)} outputs")
+    return results
+
+
+def _steps(
+    s: Site,
+    states: Sequence[Value],
+    scanned: Sequence[Value],
+    reverse_in: Sequence[bool],
+    reverse_out: Sequence[bool],
+) -> list[Value]:
+    """The last states and the stacked results; the step is axis 0 of what is scanned."""
+    body = s.graph("body")
+    names = [info.name for info in body.input]
+    inner = [Value(v.type, name) for v, name in zip(states, names, strict=False)]
+    inner += _slices(scanned, names[len(states) :])
+    graph, _ = body_region(s, body, inner)
+    attributes = {
+        "num_state": len(states),
+        "reverse_in": tuple(reverse_in),
+        "reverse_out": tuple(reverse_out),
+        "trip": _trip(scanned),
+    }
+    return s.emitter.emit_node("scan", [*states, *scanned], attributes, regions=[graph])
+
+
+def _slices(scanned: Sequence[Value], names: Sequence[str]) -> list[Value]:
+    """What a step sees of values whose axis 0 is the step."""
+    pairs = zip(scanned, names, strict=True)
+    return [Value(TensorType(v.dtype, v.shape[1:]), name) for v, name in pairs]
+
+
+def _trip(scanned: Sequence[Value]) -> Dim:
+    lengths = [value.shape[0] for value in scanned]
+    return next((length for length in lengths if isinstance(length, int)), lengths[0])
+
+
+def _scan_of_batches(s: Site) -> list[Value]:
+    """Scan of opset 8: axis 0 of everything is a batch, each element of which is scanned alone."""
+    if s.optional(0) is not None:
+        raise NotSupported("sequences of different lengths", "leave sequence_lens out")
+    values = [s.input(i) for i in range(1, len(s.inputs))]
+    count = s.integer("num_scan_inputs")
+    results = _results(s, len(values), count)
+    reverse = _flags(s, "directions", count)
+    inner = _slices(values, [info.name for info in s.graph("body").input])
+    states = len(values) - count
+    s.emitter.enter()
+    try:
+        outputs = _steps(s, inner[:states], inner[states:], reverse, [False] * results)
+    finally:
+        nodes, _ = s.emitter.leave()
+    attributes = {
+        "num_state": 0,
+        "reverse_in": (False,) * len(values),
+        "reverse_out": (False,) * len(outputs),
+        "trip": _trip(values),
+    }
+    batch = Graph(inner, outputs, nodes, "batch")
+    return s.emitter.emit_node("scan", values, attributes, regions=[batch])
 
 
 def _flags(s: Site, name: str, count: int) -> tuple[bool, ...]:
