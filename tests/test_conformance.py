@@ -1,7 +1,8 @@
 """The ONNX standard's own operator tests, compiled and run: a sample that is always the same.
 
-`conformance_floor.txt` lists the tests that pass; they must go on passing. The whole list takes
-minutes: `pytest -m slow tests/test_conformance.py`.
+`conformance_floor.txt` lists the tests that pass; they must go on passing. The rest of the list
+takes minutes: `pytest -m slow tests/test_conformance.py`, which also fails where a test passes that
+is not in the list; with `--update-goldens` it adds those.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 import pytest
 from compiled import Array, Job, Setting, run_all
 
+from tensmith.benchmarks.conformance_engine import import_case, merge_outputs, split_inputs
 from tensmith.compiler.ir import DType
-from tensmith.frontends.onnx import load
 
 SETTING = Setting("native", 1)
 CHUNK = 30  # models that are linked into one file
@@ -52,48 +53,66 @@ def _parts(names: list[str], *marks: pytest.MarkDecorator) -> list[Any]:
     ]
 
 
-def _array(value: Any) -> Array:
-    """A tensor of a test case, which may be a protobuf."""
+def _plain(value: Any) -> Any:
+    """A value of a test case, which may be a protobuf: an array, a list of arrays or None."""
     helper = pytest.importorskip("onnx.numpy_helper")
-    return np.asarray(helper.to_array(value) if hasattr(value, "data_type") else value)
+    if hasattr(value, "data_type"):
+        return helper.to_array(value)
+    if hasattr(value, "tensor_values"):
+        return helper.to_list(value)
+    if hasattr(value, "optional_value"):
+        return helper.to_optional(value)
+    return value if value is None or isinstance(value, list) else np.asarray(value)
 
 
-def _check(name: str, got: dict[str, Array], case: Any, results: list[Array]) -> None:
-    for info, want in zip(case.model.graph.output, results, strict=True):
-        array = got[info.name]
-        assert array.dtype == want.dtype, f"{info.name}: {array.dtype} is not {want.dtype}"
-        assert array.shape == want.shape, f"{info.name}: {array.shape} is not {want.shape}"
-        if any(word in name for word in RANDOM):
-            continue
-        known = DType.of(want.dtype)
-        wide = np.float32 if known.is_narrow or known is DType.BF16 else want.dtype
-        rtol = max(case.rtol, 2**-6) if known is DType.BF16 else case.rtol
-        np.testing.assert_allclose(
-            array.astype(wide), want.astype(wide), rtol=rtol, atol=case.atol, err_msg=info.name
-        )
+def _compare(name: str, got: Any, want: Any, case: Any, where: str) -> None:
+    if not isinstance(want, np.ndarray):
+        assert isinstance(got, list), f"{where} is no sequence"
+        assert len(got) == len(want), f"{where}: {len(got)} elements, not {len(want)}"
+        for index, (part, wanted) in enumerate(zip(got, want, strict=True)):
+            _compare(name, part, np.asarray(wanted), case, f"{where}[{index}]")
+        return
+    assert got.dtype == want.dtype, f"{where}: {got.dtype} is not {want.dtype}"
+    assert got.shape == want.shape, f"{where}: {got.shape} is not {want.shape}"
+    if any(word in name for word in RANDOM):
+        return
+    known = DType.of(want.dtype)
+    wide = np.float32 if known.is_narrow or known is DType.BF16 else want.dtype
+    rtol = max(case.rtol, 2**-6) if known is DType.BF16 else case.rtol
+    np.testing.assert_allclose(
+        got.astype(wide), want.astype(wide), rtol=rtol, atol=case.atol, err_msg=where
+    )
+
+
+def _check(name: str, found: dict[str, Array], case: Any) -> None:
+    names = [info.name for info in case.model.graph.output]
+    wanted = case.data_sets[0][1]
+    for where, got, want in zip(names, merge_outputs(names, found), wanted, strict=True):
+        _compare(name, got, _plain(want), case, where)
 
 
 def _errors(names: list[str], folder: Path) -> dict[str, str]:
     """What is wrong with the results of each case; "" where nothing is."""
     cases, found = _cases(), dict.fromkeys(names, "")
-    jobs, wanted = {}, {}
+    jobs = {}
     for name in names:
         case = cases[name]
         path = folder / f"{name}.onnx"
         path.write_bytes(case.model.SerializeToString())
-        inputs, outputs = case.data_sets[0]
         try:
-            graph = load(path)
-            given = dict(zip((i.name for i in case.model.graph.input), inputs, strict=False))
-            jobs[name] = Job(graph, {v.name: _array(given[v.name]) for v in graph.inputs})
-            wanted[name] = [_array(value) for value in outputs]
+            declared = [info.name for info in case.model.graph.input]
+            values = map(_plain, case.data_sets[0][0])
+            given = dict(zip(declared, values, strict=False))
+            graph = import_case(str(path), given)
+            arrays = split_inputs(given)[0]
+            jobs[name] = Job(graph, {v.name: arrays[v.name] for v in graph.inputs})
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
     for name, got in run_all(jobs, SETTING, folder).items():
         try:
             if isinstance(got, Exception):
                 raise got
-            _check(name, got, cases[name], wanted[name])
+            _check(name, got, cases[name])
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import re
 import shutil
@@ -26,6 +27,19 @@ def test_every_core_operator_is_in_the_table() -> None:
     table = text.partition("### Core operators")[2].partition("\n\nThe ONNX frontend")[0]
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
     assert set(all_ops()) <= words | {"if"}
+
+
+def test_the_table_of_operators_is_current() -> None:
+    path = ROOT / "docs/generate_operators.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    text = generator.FILE.read_text()
+    if f"onnx {generator.VERSION};" not in text:
+        pytest.skip(f"the table is of another version of onnx than {generator.VERSION}")
+    assert text == generator.render(), "run docs/generate_operators.py"
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
