@@ -35,6 +35,7 @@ from . import (
     selection,
     sequence,
     signal,
+    training,
 )
 
 __all__ = [
@@ -70,4 +71,5 @@ __all__ = [
     "selection",
     "sequence",
     "signal",
+    "training",
 ]
