@@ -211,7 +211,7 @@ class _Fuser:
                 continue  # a reshape is an alias, if it is needed in memory at all
             users = self.users.get(node.output, [])
             outside = [user for user in users if user.regions or reads_memory(user)]
-            if node.output in self.escapes or outside or self._needs_memory(node, users):
+            if node.output in self.escapes or outside or self._needs_memory(node, node.output):
                 self.group_of[node] = _Group([node])
 
     def _needs_copy(self, node: Node) -> bool:
@@ -226,8 +226,9 @@ class _Fuser:
         owner = source.producer
         return owner is None or owner not in self.position or node.output in self.graph.outputs
 
-    def _needs_memory(self, node: Node, users: list[Node]) -> bool:
-        for user in users:
+    def _needs_memory(self, node: Node, value: Value) -> bool:
+        """Whether a user reads the node's result, or `value` that maps made of it, from memory."""
+        for user in self.users.get(value, []):
             if reads_memory(user):
                 return True
             if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, user):
@@ -235,11 +236,11 @@ class _Fuser:
             if has_trait(user, Trait.POOLING) and node.op != "reshape":
                 return True
             if user.op in ("gather", "gather_nd", "gather_elements") and (
-                user.inputs[0] is node.output and node.op in ("pad", "iota", "dims")
+                user.inputs[0] is value and node.op in ("pad", "iota", "dims")
             ):
                 return True
             inlined = _is_map(user) and user not in self.group_of and user not in self.deep_maps
-            if inlined and self._needs_memory(node, self.users.get(user.output, [])):
+            if inlined and self._needs_memory(node, user.output):
                 return True
         return False
 

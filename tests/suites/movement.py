@@ -125,6 +125,12 @@ def _indexed(
     return Case(f"{op}_{name}", build, EXACT, sizes or {})
 
 
+def _of_repeated_pad(c: CaseBuilder) -> None:
+    padded = c.op("pad", c.input(1, 3), pads=(0, 0, 0, 2))
+    rows = c.op("broadcast_to", padded, shape=(4, 5))
+    c.output(c.op("gather_elements", rows, c.input(4, 6, dtype=I64, low=-5, high=5), axis=1))
+
+
 def _gathers() -> Iterator[Case]:
     yield _indexed("gather", "rows", (9, 5), (4,), low=0, high=9, axis=0)
     yield _indexed("gather", "negative", (9, 5), (2, 3), low=-9, high=9, axis=0)
@@ -137,6 +143,7 @@ def _gathers() -> Iterator[Case]:
     yield _indexed("gather_elements", "rows", (4, 5), (3, 5), low=-4, high=4, axis=0)
     yield _indexed("gather_elements", "columns", (4, 5), (4, 9), low=-5, high=5, axis=1)
     yield _indexed("gather_elements", "fewer", (4, 6, 3), (2, 6, 2), low=0, high=6, axis=1)
+    yield Case("gather_elements_repeated_pad", _of_repeated_pad, EXACT)
     yield _indexed("gather_nd", "points", (5, 5), (6, 2), low=-5, high=5)
     yield _indexed("gather_nd", "rows", (5, 3, 4), (2, 3, 1), low=0, high=5)
     yield _indexed("gather_nd", "batch", (2, 5, 4), (2, 3, 1), low=0, high=5, batch_dims=1)
