@@ -2,7 +2,8 @@
 
 Every model is compiled for the host into a shared library in a temporary folder, loaded and run.
 An input or output that is a sequence is a list, an optional that holds nothing is None: the
-elements of a sequence are inputs of the library, as many as the case has. Where the structure of
+elements of a sequence are inputs of the library, as many as the case has. Strings (arrays of
+objects) go in and out as their bytes. Where the structure of
 the model follows from the value of a small input (how often a loop grows a sequence, say), that
 value is compiled in.
 
@@ -39,12 +40,15 @@ _SMALL = 64  # elements of an input whose value may be compiled in
 def split_inputs(
     inputs: Mapping[str, Given],
 ) -> tuple[dict[str, Array], dict[str, Sequence[int]], dict[str, Given]]:
-    """Arrays for the library, shapes of the elements of sequences, inputs that hold nothing."""
+    """Arrays for the library, shapes of sequences' elements and strings, inputs without content."""
     arrays: dict[str, Array] = {}
     shapes: dict[str, Sequence[int]] = {}
     empty: dict[str, Given] = {}
     for name, given in inputs.items():
-        if isinstance(given, np.ndarray | np.generic):
+        if isinstance(given, np.ndarray) and given.dtype.kind in "OUS":
+            arrays[name] = encoded(given)
+            shapes[name] = arrays[name].shape
+        elif isinstance(given, np.ndarray | np.generic):
             arrays[name] = np.asarray(given)
         elif not given:
             empty[name] = given
@@ -53,6 +57,22 @@ def split_inputs(
             arrays |= elements
             shapes |= {key: item.shape for key, item in elements.items()}
     return arrays, shapes, empty
+
+
+def encoded(strings: Array) -> Array:
+    """Strings as UTF-8 bytes, u8 [..., width], with zeros after the shorter ones."""
+    found = [text.encode() if isinstance(text, str) else bytes(text) for text in strings.flat]
+    width = max(map(len, found), default=0)
+    padded = b"".join(text.ljust(width, b"\0") for text in found)
+    return np.frombuffer(padded, np.uint8).reshape(*strings.shape, width)
+
+
+def decoded(data: Array) -> Array:
+    """The strings, as objects, whose bytes are given."""
+    strings = np.empty(data.shape[:-1], object)
+    for index in np.ndindex(strings.shape):
+        strings[index] = bytes(data[index]).rstrip(b"\0").decode()
+    return strings
 
 
 def import_case(model: str, inputs: Mapping[str, Given]) -> Graph:
@@ -71,19 +91,23 @@ def import_case(model: str, inputs: Mapping[str, Given]) -> Graph:
         return load_onnx(Path(model), shapes=shapes, values={**empty, **small})
 
 
-def merge_outputs(names: Sequence[str], found: Mapping[str, Array]) -> list[Given]:
+def merge_outputs(infos: Sequence[onnx.ValueInfoProto], found: Mapping[str, Array]) -> list[Given]:
     """The model's outputs in order; those that the library has in parts are lists."""
     merged: list[Given] = []
-    for name in names:
-        parts = takewhile(lambda part: part in found, (f"{name}_{i}" for i in count()))
-        merged.append(found[name] if name in found else [found[part] for part in parts])
+    for info in infos:
+        if info.name not in found:
+            names = (f"{info.name}_{i}" for i in count())
+            merged.append([found[part] for part in takewhile(lambda part: part in found, names)])
+        elif info.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+            merged.append(decoded(found[info.name]))
+        else:
+            merged.append(found[info.name])
     return merged
 
 
 @lru_cache(maxsize=4)
-def _output_names(model: str) -> tuple[str, ...]:
-    outputs = onnx.load(model, load_external_data=False).graph.output
-    return tuple(info.name for info in outputs)
+def _outputs(model: str) -> tuple[onnx.ValueInfoProto, ...]:
+    return tuple(onnx.load(model, load_external_data=False).graph.output)
 
 
 def _compile(graph: Graph) -> Module:
@@ -125,4 +149,4 @@ def run(model_path: str, inputs: Mapping[str, Given]) -> list[Given]:
     wanted = {spec.name for spec in module.inputs}
     arrays = split_inputs(inputs)[0]
     found = module({name: array for name, array in arrays.items() if name in wanted})
-    return merge_outputs(_output_names(model_path), found)
+    return merge_outputs(_outputs(model_path), found)

@@ -72,9 +72,13 @@ def _compare(name: str, got: Any, want: Any, case: Any, where: str) -> None:
         for index, (part, wanted) in enumerate(zip(got, want, strict=True)):
             _compare(name, part, np.asarray(wanted), case, f"{where}[{index}]")
         return
+    want = want.astype(object) if want.dtype.kind in "US" else want
     assert got.dtype == want.dtype, f"{where}: {got.dtype} is not {want.dtype}"
     assert got.shape == want.shape, f"{where}: {got.shape} is not {want.shape}"
     if any(word in name for word in RANDOM):
+        return
+    if want.dtype == object:
+        assert got.tolist() == want.tolist(), where
         return
     known = DType.of(want.dtype)
     wide = np.float32 if known.is_narrow or known is DType.BF16 else want.dtype
@@ -85,10 +89,10 @@ def _compare(name: str, got: Any, want: Any, case: Any, where: str) -> None:
 
 
 def _check(name: str, found: dict[str, Array], case: Any) -> None:
-    names = [info.name for info in case.model.graph.output]
+    infos = case.model.graph.output
     wanted = case.data_sets[0][1]
-    for where, got, want in zip(names, merge_outputs(names, found), wanted, strict=True):
-        _compare(name, got, _plain(want), case, where)
+    for info, got, want in zip(infos, merge_outputs(infos, found), wanted, strict=True):
+        _compare(name, got, _plain(want), case, info.name)
 
 
 def _errors(names: list[str], folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Inputs of a model that are sequences or optionals, as inputs that are tensors."""
+"""Inputs of a model that are sequences, optionals or strings, as inputs that are tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 
 from ...compiler.errors import UsageError
 from ...compiler.ir import DType, Value, constant
-from .containers import Content, Maybe, ValueList
+from .containers import Content, Maybe, Text, ValueList
 from .tensors import UnsupportedType, dtype_of
 
 Array = np.ndarray[Any, Any]
@@ -27,9 +27,12 @@ class Parts:
     infos: Sequence[onnx.ValueInfoProto]
     is_list: bool = False
     is_optional: bool = False
+    is_text: bool = False
 
     def assemble(self, values: Sequence[Value]) -> Content:
         """The input, made of the values of its parts."""
+        if self.is_text:
+            return Text(values[0])
         content = ValueList(tuple(values), values[0].dtype) if self.is_list else values[0]
         return Maybe(content) if self.is_optional else content
 
@@ -38,7 +41,8 @@ def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
     """How an input becomes tensors.
 
     An optional counts as given. A sequence `x` becomes `x_0`, `x_1`, ..., as many as are pinned;
-    without any it stays what it is, which the caller refuses.
+    without any it stays what it is, which the caller refuses. So do strings whose shape is not
+    pinned; pinned, it has one more dimension, the bytes of the longest string.
     """
     kind, is_optional = _held(info)
     element = kind.sequence_type.elem_type
@@ -47,9 +51,32 @@ def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
         infos = [onnx.ValueInfoProto(name=name, type=element) for name in names]
         if infos:
             return Parts(infos, is_list=True, is_optional=is_optional)
+    elif kind.tensor_type.elem_type == onnx.TensorProto.STRING and info.name in pinned:
+        return Parts([_bytes_of(info)], is_text=True)
     elif is_optional:
         return Parts([onnx.ValueInfoProto(name=info.name, type=kind)], is_optional=True)
     return Parts([onnx.ValueInfoProto(name=info.name, type=kind)])
+
+
+def _bytes_of(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """The input that has the bytes of an input of strings."""
+    made = onnx.ValueInfoProto()
+    made.CopyFrom(info)
+    tensor = made.type.tensor_type
+    tensor.elem_type = onnx.TensorProto.UINT8
+    if tensor.HasField("shape"):
+        tensor.shape.dim.add()
+    return made
+
+
+def remedy(info: onnx.ValueInfoProto) -> str:
+    """What to do about an input whose type is refused; "" where nothing helps."""
+    kind, _ = _held(info)
+    if _is_list(kind):
+        return f"pin the shapes of its elements, {info.name}_0 and so on"
+    if kind.tensor_type.elem_type == onnx.TensorProto.STRING:
+        return "pin its shape with one more dimension, the bytes of the longest string"
+    return ""
 
 
 def fixed_input(info: onnx.ValueInfoProto, given: Fixed) -> Content:
@@ -58,7 +85,7 @@ def fixed_input(info: onnx.ValueInfoProto, given: Fixed) -> Content:
     Raises UsageError for what the input cannot be.
     """
     kind, is_optional = _held(info)
-    content: Value | ValueList | None
+    content: Value | ValueList | Text | None
     if given is None:
         if not is_optional:
             raise UsageError(f"input '{info.name}' has no value", why="it is no optional")

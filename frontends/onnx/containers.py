@@ -1,4 +1,7 @@
-"""Sequences and optionals: known at import, they hold values and leave no trace in the graph."""
+"""What is no tensor of the graph: sequences, optionals and strings, resolved while importing.
+
+Sequences and optionals hold values and leave no trace in the graph. Strings are their bytes.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,25 @@ class ValueList:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Strings: UTF-8 bytes, u8 [..., width], of which zeros follow the shorter strings."""
+
+    data: Value
+
+
+@dataclass(frozen=True)
 class Maybe:
     """An optional, of which it is known whether it holds something."""
 
-    content: Value | ValueList | None
+    content: Value | ValueList | Text | None
 
 
-Content = Value | ValueList | Maybe
+Content = Value | ValueList | Maybe | Text
 # Operators whose lowerings look at `Site.entries`, where containers are.
 TAKE_CONTAINERS = frozenset(
     {"Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
      "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
-     "OptionalHasElement"}
+     "OptionalHasElement", "Equal", "StringConcat", "ai.onnx.ml.LabelEncoder"}
 )  # fmt: skip
 
 
@@ -37,6 +47,8 @@ def flattened(entries: Sequence[Content]) -> Iterator[Value]:
     for entry in entries:
         if isinstance(entry, Value):
             yield entry
+        elif isinstance(entry, Text):
+            yield entry.data
         elif isinstance(entry, ValueList):
             yield from entry.items
         elif entry.content is not None:
@@ -47,6 +59,8 @@ def shape_of(entry: Content) -> object:
     """Something that is equal for entries of one structure."""
     if isinstance(entry, Value):
         return "value"
+    if isinstance(entry, Text):
+        return "text"
     if isinstance(entry, ValueList):
         return ("list", len(entry.items))
     return ("optional", None if entry.content is None else shape_of(entry.content))
@@ -58,6 +72,8 @@ def refilled(entries: Sequence[Content], values: Iterator[Value]) -> list[Conten
     for entry in entries:
         if isinstance(entry, Value):
             made.append(next(values))
+        elif isinstance(entry, Text):
+            made.append(Text(next(values)))
         elif isinstance(entry, ValueList):
             made.append(ValueList(tuple(next(values) for _ in entry.items), entry.dtype))
         elif entry.content is None:

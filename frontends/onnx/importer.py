@@ -11,12 +11,12 @@ import onnx
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError, UsageError
 from ...compiler.ir import Dim, Graph, TensorType, Value, constant
 from . import ops as _ops  # noqa: F401  (fills the operator table)
-from .container_inputs import ValueSpec, container_parts, fixed_input
-from .containers import TAKE_CONTAINERS, Content, Maybe, ValueList
+from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
+from .containers import TAKE_CONTAINERS, Content, Maybe, Text, ValueList
 from .emitter import Emitter
 from .schemas import body_of, domain_of, schema_of
 from .site import NotSupported, Site
-from .table import find
+from .table import find, is_refused
 from .tensors import UnsupportedType, dtype_of, to_array
 from .topology import ordered
 from .wire import Source
@@ -104,9 +104,7 @@ class Importer:
                 else:
                     made += self._input(info, scope)
             except UnsupportedType as error:
-                remedy = f"pin the shapes of its elements, {info.name}_0 and so on"
-                remedy = remedy if "sequence" in str(error) else ""
-                self._problem(info.name, "input", f"{error} is not supported", remedy)
+                self._problem(info.name, "input", f"{error} is not supported", remedy(info))
                 scope.values[info.name] = MISSING
         fixed = {info.name for info in proto.input if info.name not in initial} & set(self.fixed)
         unknown = sorted({*self.shapes, *self.fixed} - {value.name for value in made} - fixed)
@@ -176,6 +174,7 @@ class Importer:
         entry = scope.find(name)
         if isinstance(entry, Maybe):
             entry = entry.content
+        entry = entry.data if isinstance(entry, Text) else entry
         if isinstance(entry, ValueList) and entry.items:
             return [(f"{name}_{i}", item) for i, item in enumerate(entry.items)]
         if entry is None or isinstance(entry, ValueList):
@@ -220,6 +219,8 @@ class Importer:
     def _note_unknown(self, node: onnx.NodeProto, scope: Scope) -> None:
         """Report an operator that could not be lowered whatever its inputs were."""
         domain = domain_of(node.domain)
+        if is_refused(domain, node.op_type):
+            self._node(node, [None] * len(node.input), scope)
         if (node.domain, node.op_type) in self.functions or find(domain, node.op_type):
             return
         schema = schema_of(domain, node.op_type, scope.opsets.get(domain, 1))
@@ -267,10 +268,11 @@ class Importer:
             if body is None:
                 raise NotSupported(_NO_LOWERING)
             return self.inline(body, inputs, attributes, scope.opsets)
-        if any(isinstance(v, (ValueList, Maybe)) for v in inputs) and (
-            domain or node.op_type not in TAKE_CONTAINERS
+        if any(isinstance(v, (ValueList, Maybe, Text)) for v in inputs) and (
+            ".".join(filter(None, (domain, node.op_type))) not in TAKE_CONTAINERS
+            and not is_refused(domain, node.op_type)
         ):
-            raise NotSupported("it gets a sequence or an optional", "give it tensors")
+            raise NotSupported("it gets a sequence, an optional or strings", "give it tensors")
         result = lowering(Site(node, inputs, opset, self, attributes, scope))
         return [result] if isinstance(result, Value) else result
 

@@ -114,6 +114,13 @@ class Site:
         tensor = self._typed(name, onnx.AttributeProto.TENSOR).t
         return to_array(tensor, folder=self.importer.folder)
 
+    def string_tensor(self, name: str) -> list[str]:
+        """The elements of a tensor attribute of strings. Raises ValueError when it is another."""
+        tensor = self._typed(name, onnx.AttributeProto.TENSOR).t
+        if tensor.data_type != onnx.TensorProto.STRING:
+            raise ValueError(f"attribute '{name}' holds no strings")
+        return [bytes(item).decode("utf-8", "replace") for item in tensor.string_data]
+
     def graph(self, name: str) -> onnx.GraphProto:
         """A graph attribute. Raises ValueError when it is absent."""
         if name not in self.attributes:

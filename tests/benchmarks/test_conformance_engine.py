@@ -79,4 +79,16 @@ def test_parts_of_inputs_and_outputs() -> None:
     assert list(arrays) == ["s_0", "s_1", "x"]
     assert shapes == {"s_0": (3,), "s_1": (2, 1)}
     assert empty == {"n": None, "e": []}
-    assert merge_outputs(["y", "s"], {"y": b, "s_0": a, "s_1": b}) == [b, [a, b]]
+    infos = [helper.make_value_info("y", SEQUENCE), helper.make_value_info("s", SEQUENCE)]
+    assert merge_outputs(infos, {"y": b, "s_0": a, "s_1": b}) == [b, [a, b]]
+
+
+def test_strings_are_their_bytes() -> None:
+    words = np.array([["a", ""], ["\u7684", "bcde"]], object)
+    arrays, shapes, _ = split_inputs({"w": words})
+    assert shapes == {"w": (2, 2, 4)}
+    assert bytes(arrays["w"][1, 0]) == "\u7684".encode() + b"\0"
+    info = helper.make_tensor_value_info("w", TensorProto.STRING, None)
+    (back,) = merge_outputs([info], arrays)
+    assert isinstance(back, np.ndarray)
+    assert back.tolist() == words.tolist()

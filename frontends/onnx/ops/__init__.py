@@ -35,6 +35,7 @@ from . import (
     selection,
     sequence,
     signal,
+    strings,
     training,
 )
 
@@ -71,5 +72,6 @@ __all__ = [
     "selection",
     "sequence",
     "signal",
+    "strings",
     "training",
 ]

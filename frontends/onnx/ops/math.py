@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import reduce
 
 from ....compiler.ir import Value
-from ..containers import Content
+from ..containers import Content, Text
 from ..site import Site
 from ..table import lowers
+from .strings import equal_texts
 
 _UNARY = {
     "Neg": "neg",
@@ -65,6 +66,8 @@ def unary(s: Site) -> Value:
 
 @lowers(*_BINARY)
 def binary(s: Site) -> Value:
+    if any(isinstance(entry, Text) for entry in s.entries):  # only Equal takes them
+        return equal_texts(s)
     return s.op_(_BINARY[s.op], s.input(0), _second(s))
 
 

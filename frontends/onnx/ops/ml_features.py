@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ....compiler.ir import DType, Value, constant
+from ..containers import Text
 from ..site import NotSupported, Site
 from ..table import lowers, refuses
 from .ml_common import ML, STRINGS_REMEDY, floats, pick, rows
+from .strings import matches
 
 Array = np.ndarray[Any, Any]
 
@@ -116,6 +118,8 @@ def feature_vectorizer(s: Site) -> Value:
 @lowers("LabelEncoder", domain=ML)
 def label_encoder(s: Site) -> Value:
     """Each element's place among the sorted keys, by bisection, then the value there."""
+    if isinstance(s.entries[0], Text):
+        return _label_of_text(s, s.entries[0])
     x = s.input(0)
     keys, values, default = _mapping(s)
     if keys.dtype != x.dtype.numpy:
@@ -144,31 +148,52 @@ def _bisect(s: Site, x: Value, table: Array) -> Value:
     return low
 
 
+def _label_of_text(s: Site, text: Text) -> Value:
+    """The value of the first key that a string equals."""
+    if s.opset < 2:
+        keys = s.texts("classes_strings")
+        values, default = np.arange(len(keys), dtype=np.int64), s.integer("default_int64", -1)
+    else:
+        keys = s.texts("keys_strings") if s.has("keys_strings") else s.string_tensor("keys_tensor")
+        values, default = _values(s)
+    if len(keys) != len(values):
+        raise ValueError("it needs as many keys as values")
+    found = matches(s, text.data, keys)
+    place = s.emit("argmax", [s.cast(found, DType.U8)], axis=found.type.rank - 1, keepdims=False)
+    hit = s.reduce("max", s.cast(found, DType.U8), [found.type.rank - 1], keepdims=False)
+    return s.op_("where", s.cast(hit, DType.BOOL), pick(s, values, place), default)
+
+
 def _mapping(s: Site) -> tuple[Array, Array, Any]:
     """Keys, values and the default. Raises NotSupported for strings."""
-    lists = {
-        "floats": (s.floats, np.float32, "default_float", -0.0),
-        "int64s": (s.ints, np.int64, "default_int64", -1),
-    }
-    if s.opset < 2 or any(s.has(f"{side}_strings") for side in ("keys", "values")):
-        raise NotSupported("it maps from or to strings", STRINGS_REMEDY)
-    found: dict[str, Array] = {}
-    default: Any = None
-    for side in ("keys", "values"):
-        if s.has(f"{side}_tensor"):
-            found[side] = s.array(f"{side}_tensor").reshape(-1)
-            if found[side].dtype.kind not in "iuf":
-                raise NotSupported("it maps from or to strings", STRINGS_REMEDY)
-            default = 0 if found[side].dtype.kind == "f" else -1
-        for kind, (read, dtype, name, fallback) in lists.items():
-            if s.has(f"{side}_{kind}"):
-                found[side] = np.array(read(f"{side}_{kind}"), dtype)
-                default = s.real(name, fallback) if kind == "floats" else s.integer(name, -1)
-    if len(found) != 2 or len(found["keys"]) != len(found["values"]):
+    if s.opset < 2:
+        raise NotSupported("it maps to strings", STRINGS_REMEDY)
+    keys, _ = _side(s, "keys")
+    values, default = _values(s)
+    if len(keys) != len(values):
         raise ValueError("it needs as many keys as values")
+    return keys, values, default
+
+
+def _values(s: Site) -> tuple[Array, Any]:
+    values, default = _side(s, "values")
     if s.has("default_tensor"):
         default = s.array("default_tensor").reshape(-1)[0].item()
-    return found["keys"], found["values"], default
+    return values, default
+
+
+def _side(s: Site, side: str) -> tuple[Array, Any]:
+    """The keys or the values, and what stands for a value that is missing."""
+    if s.has(f"{side}_strings"):
+        raise NotSupported("it maps from or to strings", STRINGS_REMEDY)
+    if s.has(f"{side}_tensor"):
+        array = s.array(f"{side}_tensor").reshape(-1)
+        return array, 0 if array.dtype.kind == "f" else -1
+    if s.has(f"{side}_floats"):
+        return np.array(s.floats(f"{side}_floats"), np.float32), s.real("default_float", -0.0)
+    if s.has(f"{side}_int64s"):
+        return np.array(s.ints(f"{side}_int64s"), np.int64), s.integer("default_int64", -1)
+    raise ValueError(f"it has no {side}")
 
 
 _REFUSED = {

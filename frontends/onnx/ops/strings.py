@@ -1,0 +1,91 @@
+"""Strings as their bytes, which operators that compare or join them need; the rest is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ....compiler.ir import DType, Value, constant
+from ....compiler.ir.dims import Dim, dmax
+from ....compiler.ir.types import broadcast_shapes
+from ..containers import Content, Text
+from ..site import NotSupported, Site
+from ..table import lowers, refuses
+
+Array = np.ndarray[Any, Any]
+_REMEDY = "work on the strings outside of the model"
+
+
+def encoded(strings: Sequence[str]) -> Array:
+    """UTF-8 bytes, u8 [number, width of the longest], zeros after the shorter ones."""
+    found = [text.encode() for text in strings]
+    table = np.zeros((len(found), max(map(len, found), default=0)), np.uint8)
+    for row, text in zip(table, found, strict=True):
+        row[: len(text)] = np.frombuffer(text, np.uint8)
+    return table
+
+
+def _widened(s: Site, data: Value, width: Dim) -> Value:
+    """The bytes with zeros up to a width."""
+    missing = width - data.shape[-1]
+    if missing == 0:
+        return data
+    pads = (0,) * (data.type.rank - 1)
+    zero = s.scalar(0, data.dtype)
+    return s.emit("pad", [data, zero], pads=(*pads, 0, *pads, missing), mode="constant")
+
+
+def _equal(s: Site, a: Value, b: Value) -> Value:
+    """Whether strings are the same: bool, without the axis of bytes."""
+    width = dmax(a.shape[-1], b.shape[-1])
+    same = s.op_("eq", _widened(s, a, width), _widened(s, b, width))
+    axis = [same.type.rank - 1]
+    return s.cast(s.reduce("min", s.cast(same, DType.U8), axis, keepdims=False), DType.BOOL)
+
+
+def matches(s: Site, data: Value, strings: Sequence[str]) -> Value:
+    """Which of the strings each element equals: bool [..., number of strings]."""
+    column = s.reshape(data, (*data.shape[:-1], 1, data.shape[-1]))
+    return _equal(s, column, constant(encoded(strings)))
+
+
+def texts(s: Site) -> tuple[Value, Value]:
+    """The bytes of both inputs. Raises ValueError where one is no string."""
+    a, b = (entry.data if isinstance(entry, Text) else None for entry in s.entries[:2])
+    if a is None or b is None:
+        raise ValueError("one input is strings, the other is not")
+    return a, b
+
+
+def equal_texts(s: Site) -> Value:
+    """Equal on strings."""
+    return _equal(s, *texts(s))
+
+
+@lowers("StringConcat")
+def string_concat(s: Site) -> Sequence[Content]:
+    """The bytes of the first string, then those of the second, which begin where it ends."""
+    a, b = texts(s)
+    width = a.shape[-1] + b.shape[-1]
+    shape = (*broadcast_shapes(a.shape[:-1], b.shape[:-1]), width)
+    filled = s.op_("ne", a, 0)
+    last = [a.type.rank - 1]
+    length = s.reduce("sum", s.cast(filled, DType.I64), last)
+    place = s.op_("sub", s.iota((width,), 0, DType.I64), length)
+    index = s.expand(s.op_("max", place, 0), shape)
+    second = s.expand(_widened(s, b, width), shape)
+    moved = s.emit("gather_elements", [second, index], axis=len(shape) - 1)
+    first = s.expand(_widened(s, a, width), shape)
+    return [Text(s.op_("where", s.op_("lt", place, 0), first, moved))]
+
+
+@refuses("RegexFullMatch", "StringNormalizer", "StringSplit")
+def refused(s: Site) -> Value:
+    raise NotSupported("strings are only compared and joined", _REMEDY)
+
+
+@refuses("ImageDecoder")
+def image_decoder(s: Site) -> Value:
+    raise NotSupported("images are not decoded", "decode them outside, and give the model pixels")
