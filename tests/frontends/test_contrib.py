@@ -176,10 +176,20 @@ def test_operators(group: Any, tmp_path: Path) -> None:
     check_all(group(), tmp_path)
 
 
-def test_what_cannot_be_compiled_is_refused_with_a_remedy() -> None:
-    x = floats(1, 8, 4, 4)
-    for op, domain in (("MaxPool", "com.microsoft.nchwc"), ("BeamSearch", MS)):
-        made = helper.make_node(op, ["x"], ["y"], domain=domain)
-        with pytest.raises(UnsupportedError) as error:
-            load_model(model([made], {"x": x}, ["y"], domains=[MS, "com.microsoft.nchwc"]))
-        assert error.value.items[0].remedy
+NCHWC = "com.microsoft.nchwc"
+
+
+@pytest.mark.parametrize(
+    ("op", "domain"),
+    [
+        *((op, NCHWC) for op in ("Conv", "MaxPool", "AveragePool", "ReorderInput", "Upsample")),
+        *((op, MS) for op in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_with_a_remedy(op: str, domain: str) -> None:
+    made = helper.make_node(op, ["x"], ["y"], domain=domain)
+    with pytest.raises(UnsupportedError) as error:
+        load_model(model([made], {"x": floats(1, 8, 4, 4)}, ["y"], domains=[MS, NCHWC]))
+    (item,) = error.value.items
+    assert item.remedy
+    assert op in str(error.value)
