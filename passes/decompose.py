@@ -53,20 +53,15 @@ def _layer_norm(b: Builder, node: Node) -> Value:
 
 
 def _attention(b: Builder, node: Node) -> Value:
-    q, k, v, *mask = node.inputs
+    q, k, v, *mask = (_wide(b, value) for value in node.inputs)
     rank = k.type.rank
     perm = (*range(rank - 2), rank - 1, rank - 2)
-    scale, wide = node.attrs["scale"], _wide(b, q)
-    if wide is not q:  # scores that are not scaled yet may overflow
-        scaled = b.emit("mul", [wide, _scalar(scale, wide)])
-        q, scale = b.emit("cast", [scaled], {"dtype": q.dtype}), None
-    scores = _wide(b, b.emit("matmul", [q, b.emit("transpose", [k], {"perm": perm})]))
-    if scale is not None:
-        scores = b.emit("mul", [scores, _scalar(scale, scores)])
+    scores = b.emit("matmul", [q, b.emit("transpose", [k], {"perm": perm})])
+    scores = b.emit("mul", [scores, _scalar(node.attrs["scale"], q)])
     if mask:
-        scores = b.emit("add", [scores, _wide(b, mask[0])])
-    weights = _like(b, b.emit("softmax", [scores], {"axis": rank - 1}), node)
-    return b.emit("matmul", [weights, v])
+        scores = b.emit("add", [scores, *mask])
+    weights = b.emit("softmax", [scores], {"axis": rank - 1})
+    return _like(b, b.emit("matmul", [weights, v]), node)
 
 
 RULES: dict[str, Rule] = {
