@@ -3,8 +3,8 @@
 Every model is compiled for the host into a shared library in a temporary folder, loaded and run.
 An input or output that is a sequence is a list, an optional that holds nothing is None: the
 elements of a sequence are inputs of the library, as many as the case has. Strings (arrays of
-objects) go in and out as their bytes. Where the structure of
-the model follows from the value of a small input (how often a loop grows a sequence, say), that
+objects) go in and out as their bytes. Where a model that takes or gives sequences is refused
+because their lengths follow from the value of a small input (how often a loop grows one, say), that
 value is compiled in.
 
 The environment may set CONFORMANCE_LEVEL, the optimisation level (default 1).
@@ -84,11 +84,19 @@ def import_case(model: str, inputs: Mapping[str, Given]) -> Graph:
     try:
         return load_onnx(Path(model), shapes=shapes, values=empty)
     except (UnsupportedError, InvalidModelError):
+        if not _holds_containers(model):
+            raise
         whole = {n: a for n, a in arrays.items() if n not in shapes and a.dtype.kind in "iub"}
         small = {name: array for name, array in whole.items() if array.size <= _SMALL}
         if not small:
             raise
         return load_onnx(Path(model), shapes=shapes, values={**empty, **small})
+
+
+def _holds_containers(model: str) -> bool:
+    """Whether an input or output is a sequence or an optional."""
+    graph = onnx.load(model, load_external_data=False).graph
+    return any(not info.type.HasField("tensor_type") for info in (*graph.input, *graph.output))
 
 
 def merge_outputs(infos: Sequence[onnx.ValueInfoProto], found: Mapping[str, Array]) -> list[Given]:
