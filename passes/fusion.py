@@ -229,7 +229,7 @@ class _Fuser:
     def _needs_memory(self, node: Node, value: Value) -> bool:
         """Whether a user reads the node's result, or `value` that maps made of it, from memory."""
         for user in self.users.get(value, []):
-            if reads_memory(user):
+            if reads_memory(user) or self._is_captured_alias(user):
                 return True
             if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, user):
                 return True
@@ -243,6 +243,11 @@ class _Fuser:
             if inlined and self._needs_memory(node, user.output):
                 return True
         return False
+
+    def _is_captured_alias(self, node: Node) -> bool:
+        """Whether it is a reshape that a region reads, which has no memory of its own."""
+        value = node.outputs[0] if node.op == "reshape" else None
+        return value in self.escapes and value not in self.graph.outputs
 
     def _slow_operand(self, node: Node, user: Node) -> bool:
         """Whether a contraction would read the map's result with a stride or through data."""

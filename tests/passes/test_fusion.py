@@ -106,3 +106,21 @@ def test_chains_of_moves_are_bounded() -> None:
         last = name
     found = groups(rewritten(body(X, [*lines, f"%y: f32[n, 4] = exp(%{last})"]), Fusion()))
     assert max(map(len, found)) <= MAX_EXPRESSION
+
+
+def test_part_that_a_region_reads_through_a_reshape_is_in_memory() -> None:
+    text = """
+graph "g"(%x: f32[3, 1, 4], %w: f32[4, 2, 4], %s: f32[1, 4]) {
+  %part: f32[4, 1, 4] = slice(%w) {starts = (0, 1, 0), steps = (1, 1, 1), stops = (4, 2, 4)}
+  %flat: f32[4, 4] = reshape(%part) {shape = (4, 4)}
+  %y: f32[1, 4] = scan(%s, %x) {num_state = 1, reverse_in = (false,), reverse_out = (), trip = 3} [
+    graph "step"(%state: f32[1, 4], %row: f32[1, 4]) {
+      %p: f32[1, 4] = matmul(%state, %flat)
+      %q: f32[1, 4] = add(%row, %p)
+      return %q
+    }
+  ]
+  return %y
+}
+"""
+    assert ["slice"] in groups(rewritten(text, Fusion()))
