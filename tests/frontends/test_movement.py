@@ -83,6 +83,13 @@ def test_slice_with_attributes() -> None:
     check(proto, {"x": x})
 
 
+def test_dynamic_slice_of_early_files() -> None:
+    x = floats(6, 8)
+    bounds = {"s": np.int64([1, -4]), "e": np.int64([4, 9]), "a": np.int64([1, 0])}
+    proto = model([node("DynamicSlice", "x s e a")], {"x": x}, ["y"], constants=bounds, opset=9)
+    check(proto, {"x": x}, expected={"y": x[-4:9, 1:4]})
+
+
 @pytest.mark.parametrize("opset", [11, 13, 18])
 def test_split_versions(opset: int) -> None:
     x = floats(7, 4)

@@ -200,10 +200,11 @@ def split(s: Site) -> list[Value]:
     return parts
 
 
-@lowers("Slice")
+@lowers("Slice", "DynamicSlice")
 def slice_(s: Site) -> Value:
+    """Slice; DynamicSlice, which files of 2019 hold, is the form of opset 10 in earlier ones."""
     x = s.input(0)
-    if s.opset < 10:
+    if s.opset < 10 and s.op == "Slice":
         starts: Sequence[Dim] = s.ints("starts")
         ends: Sequence[Dim] = s.ints("ends")
         axes, steps = s.ints("axes", range(len(starts))), [1] * len(starts)
