@@ -123,7 +123,7 @@ def _finish(out: Array, args: Sequence[Array], layout: str) -> list[Array]:
         out = out + args[2].astype(out.dtype).reshape(-1, *(1,) * (out.ndim - 2))
     if layout == "NHWC":
         out = out.transpose(to_channels_last(out.ndim))
-    return [np.ascontiguousarray(_rounded(out, args[0].dtype))]
+    return [np.asarray(_rounded(out, args[0].dtype), order="C")]
 
 
 def _conv(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:

@@ -104,7 +104,7 @@ def _in_layout(
         out = fn(x.transpose(to_channels_first(x.ndim))).transpose(to_channels_last(x.ndim))
     else:
         out = fn(x)
-    return [np.ascontiguousarray(out.astype(dtype, copy=False))]
+    return [np.asarray(out.astype(dtype, copy=False), order="C")]
 
 
 _WINDOW = {

@@ -122,7 +122,7 @@ def _cumulative(name: str, fn: Callable[..., Array], neutral: int) -> None:
             total = np.concatenate([np.full_like(total[:1], neutral), total[:-1]])
         if attrs["reverse"]:
             total = total[::-1]
-        return [np.ascontiguousarray(np.moveaxis(total, 0, axis).astype(args[0].dtype))]
+        return [np.asarray(np.moveaxis(total, 0, axis).astype(args[0].dtype), order="C")]
 
     attrs = {"axis": REQUIRED, "exclusive": False, "reverse": False}
     register(OpDef(name, _infer_cumulative, evaluate, attrs=attrs, arity=(1, 1)))

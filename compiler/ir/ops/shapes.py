@@ -27,7 +27,7 @@ def _iota(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     shape, axis = attrs["shape"], attrs["axis"]
     line = np.arange(shape[axis]).astype(attrs["dtype"].numpy)
     column = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    return [np.ascontiguousarray(np.broadcast_to(column, shape))]
+    return [np.asarray(np.broadcast_to(column, shape), order="C")]
 
 
 def _infer_dims(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
