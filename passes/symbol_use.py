@@ -22,15 +22,20 @@ def binders(nodes: Iterable[Node]) -> dict[str, Node]:
 def used_by(node: Node) -> set[str]:
     """The symbols in a node's attributes, the shapes of its results, and its regions."""
     found: set[str] = set()
-    for attribute in node.attrs.values():
-        for dim in _dims(attribute):
-            found |= symbols_of(dim)
+    for dim in dims_in(node):
+        found |= symbols_of(dim)
     for value in node.outputs:
         for size in value.shape:
             found |= symbols_of(size)
     for region in node.regions:
         found |= _used_in(region)
     return found
+
+
+def dims_in(node: Node) -> Iterator[Sym]:
+    """The symbolic dims in a node's attributes."""
+    for attribute in node.attrs.values():
+        yield from _dims(attribute)
 
 
 def _used_in(graph: Graph) -> set[str]:

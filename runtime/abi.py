@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 CPU_DEVICE = 1
 
 STATUS_NAMES = (
@@ -23,6 +23,8 @@ STATUS_NAMES = (
     "TS_ERROR_BUSY",
     "TS_ERROR_THREADS",
     "TS_ERROR_VERSION",
+    "TS_ERROR_CANCELLED",
+    "TS_ERROR_LIMIT",
 )
 ERROR_ARGUMENT, ERROR_INPUT, ERROR_VERSION = 1, 2, 10
 
@@ -63,7 +65,12 @@ class TensorInfo(ctypes.Structure):
 class Options(ctypes.Structure):
     """`ts_options`."""
 
-    _fields_ = (("size", c_uint32), ("threads", c_int32), ("weights_path", c_char_p))
+    _fields_ = (
+        ("size", c_uint32),
+        ("threads", c_int32),
+        ("weights_path", c_char_p),
+        ("max_trips", c_int64),
+    )
 
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -78,6 +85,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_create": (c_int32, (c_void_p, POINTER(Options), POINTER(c_void_p))),
     "ts_run": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32)),
     "ts_bench": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32, c_int64, c_void_p)),
+    "ts_cancel": (None, (c_void_p,)),
     "ts_threads": (c_int32, (c_void_p,)),
     "ts_last_error": (c_char_p, (c_void_p,)),
     "ts_destroy": (None, (c_void_p,)),

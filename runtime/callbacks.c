@@ -15,6 +15,26 @@ int32_t ts_rt_fail(ts_frame *frame, int32_t code, const char *message) {
   return code;
 }
 
+void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right) {
+  if (!atomic_exchange(&frame->instance->failed, 1))
+    ts_error(frame->instance, TS_ERROR_INPUT, "%s (here %" PRId64 " and %" PRId64 ")", text, left,
+             right);
+}
+
+void ts_rt_oversize(ts_frame *frame) {
+  ts_rt_fail(frame, TS_ERROR_MEMORY, "tensors of these sizes are too large for any machine");
+}
+
+void ts_rt_stop(ts_frame *frame, const char *where) {
+  ts_instance *instance = frame->instance;
+  if (atomic_exchange(&instance->failed, 1)) return;
+  if (atomic_load_explicit(&instance->state, memory_order_relaxed) == CANCELLED)
+    ts_error(instance, TS_ERROR_CANCELLED, "the run was cancelled");
+  else
+    ts_error(instance, TS_ERROR_LIMIT, "%s: more than %" PRId64 " rounds, the limit of this instance",
+             where, frame->max_trips);
+}
+
 static void *reserve(ts_frame *frame, ts_block *block, int64_t bytes, const char *what) {
   if (bytes >= 0 && !ts_block_reserve(block, (size_t)bytes)) return block->data;
   char text[96];

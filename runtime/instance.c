@@ -1,4 +1,5 @@
 /* Creation, runs and destruction of instances; what a model says about itself. */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,8 @@ const char *ts_status_name(ts_status status) {
   static const char names[][20] = {
       "TS_OK",         "TS_ERROR_ARGUMENT", "TS_ERROR_INPUT", "TS_ERROR_OUTPUT",
       "TS_ERROR_CPU",  "TS_ERROR_MEMORY",   "TS_ERROR_WEIGHTS", "TS_ERROR_MODEL",
-      "TS_ERROR_BUSY", "TS_ERROR_THREADS",  "TS_ERROR_VERSION"};
+      "TS_ERROR_BUSY", "TS_ERROR_THREADS",  "TS_ERROR_VERSION", "TS_ERROR_CANCELLED",
+      "TS_ERROR_LIMIT"};
   const size_t index = (size_t)status;
   return index < sizeof names / sizeof names[0] ? names[index] : "TS_ERROR_UNKNOWN";
 }
@@ -103,6 +105,10 @@ static ts_status open_instance(ts_instance *instance, const ts_model *model,
   if (options && options->size != sizeof(ts_options))
     return ts_error(instance, TS_ERROR_VERSION, "ts_options.size: expected %zu, got %u",
                     sizeof(ts_options), options->size);
+  if (options && options->max_trips < 0)
+    return ts_error(instance, TS_ERROR_ARGUMENT, "max_trips: expected 0 or more, got %" PRId64,
+                    options->max_trips);
+  instance->max_trips = options && options->max_trips ? options->max_trips : INT64_MAX;
   instance->model = model;
   const char *missing = ts_cpu_missing(model->features, model->feature_count);
   if (missing)
@@ -158,7 +164,9 @@ static ts_status run_plan(ts_instance *instance) {
                     .symbols = instance->symbols,
                     .weights = instance->weights,
                     .threads = instance->threads,
-                    .instance = instance};
+                    .instance = instance,
+                    .stop = (const int32_t *)&instance->state,
+                    .max_trips = instance->max_trips};
   instance->blocks_used = 0;
   atomic_store_explicit(&instance->failed, 0, memory_order_relaxed);
   const uint64_t fp_state = ts_fp_flush();
@@ -193,11 +201,19 @@ ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t input_co
                  DLTensor *outputs, int32_t output_count) {
   if (!instance) return TS_ERROR_ARGUMENT;
   if (!instance->model) return instance->status;
-  if (atomic_exchange_explicit(&instance->busy, 1, memory_order_acquire)) return TS_ERROR_BUSY;
+  int idle = IDLE;
+  if (!atomic_compare_exchange_strong_explicit(&instance->state, &idle, RUNNING,
+                                               memory_order_acquire, memory_order_relaxed))
+    return TS_ERROR_BUSY;
   const ts_status status = run_checked(instance, inputs, input_count, outputs, output_count);
   if (!status) instance->message[0] = '\0';
-  atomic_store_explicit(&instance->busy, 0, memory_order_release);
+  atomic_store_explicit(&instance->state, IDLE, memory_order_release);
   return status;
+}
+
+void ts_cancel(ts_instance *instance) {
+  int running = RUNNING;
+  if (instance) atomic_compare_exchange_strong(&instance->state, &running, CANCELLED);
 }
 
 ts_status ts_bench(ts_instance *instance, const DLTensor *inputs, int32_t input_count,

@@ -30,6 +30,7 @@ struct ts_model {
   const uint8_t *weights_tag; /* digest of the side file's data, WEIGHTS_TAG_BYTES long */
 };
 
+enum { IDLE, RUNNING, CANCELLED };
 enum { WEIGHTS_TAG_BYTES = 32, ALIGNMENT = 64, MESSAGE_BYTES = 1024 };
 
 /* ---- Instance -------------------------------------------------------------------------------- */
@@ -61,7 +62,9 @@ struct ts_instance {
   ts_slot *inputs, *outputs;
   const void **input_data;
   int64_t *symbols;
-  atomic_int busy, failed;
+  int64_t max_trips; /* INT64_MAX: no limit */
+  atomic_int state; /* of the run: IDLE, RUNNING or CANCELLED */
+  atomic_int failed;
   ts_status status;
   char message[MESSAGE_BYTES];
 };

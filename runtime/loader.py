@@ -142,20 +142,21 @@ def _open_library(path: Path) -> ctypes.CDLL:
 class Module:
     """A loaded model. Calls from several threads take turns; `threads` work inside one call."""
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike[str], threads: int = 1, max_trips: int = 0) -> None:
         self._handle = ctypes.c_void_p()
         self._lock = threading.Lock()
+        self._life = threading.Lock()  # held while the instance is destroyed, or cancelled
         self.path = Path(path).resolve()
         if not self.path.is_file():
             raise ModuleError(f"cannot load '{path}': no such file")
         self._library: Any = _open_library(self.path)
         try:
-            self._create(threads)
+            self._create(threads, max_trips)
         except BaseException:
             self.close()
             raise
 
-    def _create(self, threads: int) -> None:
+    def _create(self, threads: int, max_trips: int) -> None:
         library = self._library
         try:
             abi.declare(library)
@@ -183,6 +184,7 @@ class Module:
             ctypes.sizeof(abi.Options),
             threads,
             os.fsencode(side_file if side_file.is_file() else self.path.parent),
+            max_trips,
         )
         status = library.ts_create(model, ctypes.byref(options), ctypes.byref(self._handle))
         if status:
@@ -322,9 +324,19 @@ class Module:
             self._owned = True
         return np.asarray(durations[:iterations] * 1e-9, np.float64)
 
+    def cancel(self) -> None:
+        """End the run that another thread has in progress, which raises ModuleError.
+
+        It ends before its next round of a loop or its next kernel of weight. Without a run in
+        progress nothing happens; the module can run again.
+        """
+        with self._life:
+            if self._handle:
+                self._library.ts_cancel(self._handle)
+
     def close(self) -> None:
         """Free the instance and unload the library. Closing twice does nothing."""
-        with self._lock:
+        with self._lock, self._life:
             if self._library is None:
                 return
             if self._handle:
@@ -355,6 +367,10 @@ class Module:
         return f"Module({self.name}: ({text(self.inputs)}) -> ({text(self.outputs)}))"
 
 
-def load(path: str | os.PathLike[str], threads: int = 1) -> Module:
-    """Load a compiled `.so`. threads: 1, more, or 0 for one per CPU. Raises ModuleError."""
-    return Module(path, threads)
+def load(path: str | os.PathLike[str], threads: int = 1, max_trips: int = 0) -> Module:
+    """Load a compiled `.so`. Raises ModuleError.
+
+    threads: 1, more, or 0 for one per CPU. max_trips: a run whose Loop goes on for more rounds
+    fails; 0: any number.
+    """
+    return Module(path, threads, max_trips)

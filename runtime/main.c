@@ -228,6 +228,7 @@ int main(int argc, char **argv) {
   job j = {.model = model, .chosen = &chosen, .measured = {.accuracy = -1}};
   ts_options settings = TS_OPTIONS_DEFAULT;
   settings.threads = chosen.threads;
+  settings.max_trips = chosen.max_trips;
   settings.weights_path = chosen.weights;
   check(ts_create(model, &settings, &j.instance), j.instance);
   j.inputs = allocate((size_t)model->input_count * sizeof *j.inputs);

@@ -27,6 +27,7 @@ static const char HELP[] =
     "  --warmup N                   runs before the measurement (default 0)\n"
     "  --iterations N               runs to measure (default 1)\n"
     "  --duration SECONDS           go on measuring until so much time has passed\n"
+    "  --max-trips N                fail where a loop goes on for more rounds\n"
     "  --weights FILE               side file of the weights, if it was moved\n"
     "printing\n"
     "  --json                       one JSON object on standard output\n"
@@ -113,6 +114,8 @@ static int parse_tensor_option(options *out, const char *name, const char *value
 static int parse_value(options *out, const char *name, const char *value) {
   if (!strcmp(name, "--threads")) {
     out->threads = (int32_t)number(name, value, 0, 1024);
+  } else if (!strcmp(name, "--max-trips")) {
+    out->max_trips = number(name, value, 1, INT64_MAX);
   } else if (!strcmp(name, "--random")) {
     out->seed = (uint64_t)number(name, value, 0, INT64_MAX);
     out->random = 1;

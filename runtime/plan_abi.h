@@ -12,6 +12,8 @@ typedef struct ts_frame {
   const uint8_t *weights;    /* page-aligned constant data */
   int64_t threads;           /* >= 1 */
   struct ts_instance *instance;
+  const int32_t *stop; /* above 1: the run is to end; written by other threads */
+  int64_t max_trips;   /* most rounds of one loop */
 } ts_frame;
 
 /* Returns 0, or non-zero after a callback recorded the error. */
@@ -31,6 +33,15 @@ TS_LOCAL void *ts_rt_output(ts_frame *frame, int64_t index, const int64_t *dims)
 /* Records an error (of a run, the first; callable from any thread) and returns `code`, a ts_status:
  * TS_ERROR_MODEL (7) unless another says more. */
 TS_LOCAL int32_t ts_rt_fail(ts_frame *frame, int32_t code, const char *message);
+
+/* Records that two sizes do not fit, as an error of the inputs: "<text> (here <left> and <right>)". */
+TS_LOCAL void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right);
+
+/* Records that tensors are too large for any machine. */
+TS_LOCAL void ts_rt_oversize(ts_frame *frame);
+
+/* Records why a run ends early: it was cancelled, or else `where` has a loop of too many rounds. */
+TS_LOCAL void ts_rt_stop(ts_frame *frame, const char *where);
 
 /* Splits [0, count) into contiguous slices, the same slice for the same thread in every call, and
  * returns when all are done. Called by the plan's own thread; from inside `fn` it runs serially. */
@@ -63,5 +74,10 @@ TS_LOCAL int32_t ts_op_nms(ts_frame *frame, void *const *places, const int64_t *
 
 /* Determinants: x[count, size, size] -> x[count]. Arguments: element (a float), count, size. */
 TS_LOCAL int32_t ts_op_det(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* Fails with an error of the model unless every index[..., depth] is within [-size, size) of its
+ * size. Places: i64 or i32 indices, and behind them the text that names the operator.
+ * Arguments: element, number of indices, depth, the sizes. */
+TS_LOCAL int32_t ts_op_check_index(ts_frame *frame, void *const *places, const int64_t *arguments);
 
 #endif /* TENSMITH_PLAN_ABI_H_ */

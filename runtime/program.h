@@ -55,6 +55,7 @@ typedef struct {
   int64_t warmup, iterations;
   double duration;
   int32_t threads;
+  int64_t max_trips;
   uint64_t seed;
   int random, json, quiet, info, timed;
 } options;

@@ -123,7 +123,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------- */
 
-#define TS_ABI_VERSION 1
+#define TS_ABI_VERSION 2
 
 typedef enum {
   TS_OK = 0,
@@ -136,7 +136,9 @@ typedef enum {
   TS_ERROR_MODEL = 7,    /* the model itself reported it: an index out of range, a negative size */
   TS_ERROR_BUSY = 8,     /* another thread is running this instance */
   TS_ERROR_THREADS = 9,  /* threads could not be started */
-  TS_ERROR_VERSION = 10  /* model and runtime were built for different ABI versions */
+  TS_ERROR_VERSION = 10, /* model and runtime were built for different ABI versions */
+  TS_ERROR_CANCELLED = 11, /* ts_cancel ended the run */
+  TS_ERROR_LIMIT = 12      /* a loop ran more often than ts_options.max_trips allows */
 } ts_status;
 
 /* The name of a status, e.g. "TS_ERROR_INPUT". */
@@ -179,9 +181,10 @@ typedef struct {
   uint32_t size;            /* sizeof(ts_options) */
   int32_t threads;          /* 1: the calling thread alone; 0: one per available CPU */
   const char *weights_path; /* side file of weights or its folder; NULL: beside the binary */
+  int64_t max_trips;        /* most rounds of one Loop, else TS_ERROR_LIMIT; 0: any number */
 } ts_options;
 
-#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL}
+#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0}
 
 /* Makes an instance; options may be NULL. When it fails, *out is an instance that only answers
  * ts_last_error and ts_destroy (NULL if not even that could be allocated; both accept NULL). */
@@ -201,6 +204,11 @@ TS_API ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t i
 TS_API ts_status ts_bench(ts_instance *instance, const DLTensor *inputs, int32_t input_count,
                           DLTensor *outputs, int32_t output_count, int64_t iterations,
                           int64_t *durations);
+
+/* Ends the run that another thread has in progress: it returns TS_ERROR_CANCELLED before its next
+ * round of a loop or its next kernel of weight. Without a run in progress nothing happens. The
+ * instance can run again afterwards. Callable from any thread and from signal handlers. */
+TS_API void ts_cancel(ts_instance *instance);
 
 /* Threads that a run uses. */
 TS_API int32_t ts_threads(const ts_instance *instance);

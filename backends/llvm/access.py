@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from ...compiler.errors import InternalError
 from ...compiler.ir.dims import Call, Dim, Symbol
-from .builder import I64, Emitter, Int
+from .builder import F64, I64, Emitter, Int
 
 
 def index_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> Int:
@@ -36,11 +36,38 @@ def index_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> Int:
 
 def _call(e: Emitter, atom: Call, env: Mapping[str, Int]) -> Int:
     a, b = (index_value(e, arg, env) for arg in atom.args)
-    if atom.fn == "floordiv":
-        return e.floordiv(a, b)
-    if atom.fn == "mod":
-        return e.mod(a, b)
-    return e.minmax(atom.fn, a, b)
+    if atom.fn in ("min", "max"):
+        return e.minmax(atom.fn, a, b)
+    if not isinstance(b, int):
+        b = e.minmax("max", b, 1)  # a size of 0 must not trap; what it divides is checked
+    return e.floordiv(a, b) if atom.fn == "floordiv" else e.mod(a, b)
+
+
+def float_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> ir.Value:
+    """About the value of an expression that is not negative, as a double: it cannot overflow."""
+    if isinstance(dim, int):
+        return ir.Constant(F64, float(dim))
+    total: ir.Value = ir.Constant(F64, 0.0)
+    for mono, coef in dim.terms:
+        term: ir.Value = ir.Constant(F64, float(coef))
+        for atom in mono:
+            if isinstance(atom, Symbol):
+                factor = e.b.sitofp(e.i64(env[atom.name]), F64)
+            else:
+                a, b = (float_value(e, argument, env) for argument in atom.args)
+                factor = _float_call(e, atom.fn, a, b)
+            term = e.b.fmul(term, factor)
+        total = e.b.fadd(total, term)
+    return total
+
+
+def _float_call(e: Emitter, fn: str, a: ir.Value, b: ir.Value) -> ir.Value:
+    if fn in ("min", "max"):
+        return e.b.select(e.b.fcmp_ordered("<" if fn == "min" else ">", a, b), a, b)
+    if fn == "mod":
+        return b
+    one = ir.Constant(F64, 1.0)
+    return e.b.fdiv(a, e.b.select(e.b.fcmp_ordered(">", b, one), b, one))
 
 
 @dataclass(frozen=True)

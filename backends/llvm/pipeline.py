@@ -25,10 +25,11 @@ from ...passes.decompose import RULES, Decompose
 from ...passes.fusion import Fusion
 from ...passes.output_views import OutputViews
 from ...passes.pipeline import SIMPLIFY, optimization_passes
+from ...passes.run_time_checks import RunTimeChecks
 from . import codegen
 from .plan import emit_plan
 
-_STRUCTURAL = frozenset({"read_dims", "fused", *RULES})
+_STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", *RULES})
 
 
 def compile_cpu(
@@ -41,9 +42,9 @@ def compile_cpu(
     level = options.opt_level
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
-        final = (Decompose(), *SIMPLIFY, Fusion(epilogues=level > 0), DeadCodeElimination())
+        final = (Decompose(), *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
         views = (ConvBands(), OutputViews(), ConcatViews()) if level > 0 else ()
-        run_passes(graph, (*final, *views), dump_after=options.dump_after)
+        run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)
         plan = Planner(graph, choose, winograd=level >= 2, threads=max(1, options.threads)).build()

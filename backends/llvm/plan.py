@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Dim, evaluate, symbols_of
+from ...compiler.ir.assumptions import AT_MOST
+from ...compiler.ir.dims import Dim, evaluate, symbol, symbols_of
 from ...compiler.kernel.plan import (
     Allocate,
     Assign,
@@ -20,14 +21,16 @@ from ...compiler.kernel.plan import (
     Plan,
     PlannedKernel,
     Repeat,
+    Require,
     Step,
 )
 from .access import index_value
 from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
+from .guards import MAX_BYTES, Guards
 from .kernel import emit_kernel, parallel_count
 
-FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER])
-INPUTS, SYMBOLS, WEIGHTS, THREADS = range(4)
+FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
+INPUTS, SYMBOLS, WEIGHTS, THREADS, INSTANCE, STOP, MAX_TRIPS = range(7)
 MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
 
 
@@ -57,7 +60,8 @@ class PlanEmitter:
     def emit(self) -> None:
         """Emit the whole plan."""
         e, frame = self.e, self.function.args[0]
-        self.failed = self.function.append_basic_block("failed")
+        failed = self.function.append_basic_block("failed")
+        self.guards = Guards(e, frame, failed)
         body = self.function.append_basic_block("body")
         e.b.branch(body)
         e.b.position_at_end(body)
@@ -71,18 +75,27 @@ class PlanEmitter:
             self._set(name, e.b.load(address, typ=I64))
         self.weights = self._field(WEIGHTS, POINTER)
         self.threads = self._field(THREADS, I64)
+        self.guards.stop = self._field(STOP, POINTER)
+        self.guards.max_trips = self._field(MAX_TRIPS, I64)
+        first = [s for s in self.plan.steps if isinstance(s, Require) and self._is_early(s)]
+        self._steps(first)
         self.arena: ir.Value | None = None
         scratch = max((k.kernel.scratch_bytes for k in self.plan.kernels), default=0)
         if self.plan.arena or scratch:
+            self.guards.fits(self.plan.arena_bytes, self._env(set(self.plan.symbols)))
             tensors = self._dim(self.plan.arena_bytes)
             size = e.i64(e.add(tensors, e.mul(self.threads, scratch)))
-            self.arena = self._checked(e.call("ts_rt_arena", POINTER, [frame, size]))
+            self.arena = self.guards.not_null(e.call("ts_rt_arena", POINTER, [frame, size]))
             self.scratch = e.b.gep(self.arena, [e.i64(tensors)], source_etype=I8)
             self._arena_offsets()
-        self._steps(self.plan.steps)
+        self._steps([step for step in self.plan.steps if step not in first])
         e.b.ret(ir.Constant(I32, 0))
-        e.b.position_at_end(self.failed)
+        e.b.position_at_end(failed)
         e.b.ret(ir.Constant(I32, 1))
+
+    def _is_early(self, step: Require) -> bool:
+        """Whether the inputs' shapes decide it: then it comes before memory is sized by them."""
+        return symbols_of(step.left) | symbols_of(step.right) <= set(self.plan.symbols)
 
     def _arena_offsets(self) -> None:
         """Compute every offset in the arena once, each from the one before it."""
@@ -100,14 +113,6 @@ class PlanEmitter:
         where = [ir.Constant(I32, 0), ir.Constant(I32, number)]
         address = self.e.b.gep(self.function.args[0], where, source_etype=FRAME)
         return self.e.b.load(address, typ=type_)
-
-    def _checked(self, pointer: ir.Value) -> ir.Value:
-        """Leave the plan when the runtime returned NULL."""
-        following = self.function.append_basic_block("next")
-        missing = self.e.b.icmp_unsigned("==", pointer, ir.Constant(POINTER, None))
-        self.e.b.cbranch(missing, self.failed, following)
-        self.e.b.position_at_end(following)
-        return pointer
 
     def _set(self, name: str, value: Int) -> None:
         if name not in self.slots:
@@ -148,11 +153,10 @@ class PlanEmitter:
             match step:
                 case Call():
                     self._call(step)
-                case Bind(symbols=names, place=place):
-                    pointer = self._pointer(place)
-                    for number, name in enumerate(names):
-                        address = self.e.b.gep(pointer, [self.e.i64(number)], source_etype=I64)
-                        self._set(name, self.e.b.load(address, typ=I64))
+                case Bind():
+                    self._bind(step)
+                case Require():
+                    self._require(step)
                 case External():
                     self._external(step)
                 case OpenOutput(number=number):
@@ -168,6 +172,19 @@ class PlanEmitter:
                 case Repeat():
                     self._repeat(step)
 
+    def _bind(self, step: Bind) -> None:
+        e, pointer = self.e, self._pointer(step.place)
+        for number, name in enumerate(step.symbols):
+            address = e.b.gep(pointer, [e.i64(number)], source_etype=I64)
+            self._set(name, e.b.load(address, typ=I64))
+            self._require(Require(AT_MOST, 0, symbol(name), f"{step.text} a negative size"))
+            limit = f"{step.text} a size larger than any tensor's"
+            self._require(Require(AT_MOST, symbol(name), MAX_BYTES, limit))
+
+    def _require(self, step: Require) -> None:
+        left, right = self._dim(step.left), self._dim(step.right)
+        self.guards.require(step.relation, left, right, step.text)
+
     def _allocate(self, step: Allocate) -> None:
         e = self.e
         if step.number not in self.heap:
@@ -178,11 +195,14 @@ class PlanEmitter:
                 e.b.store(ir.Constant(POINTER, None), self.heap[step.number])
                 e.b.store(e.i64(-1), self.heap_bytes[step.number])
         slot, held_slot = self.heap[step.number], self.heap_bytes[step.number]
+        self.guards.fits(step.size, self._env(symbols_of(step.size)))
         wanted, keep = e.i64(self._dim(step.size)), self._dim(step.keep)
         held = e.b.load(held_slot, typ=I64)
         with e.when(e.b.icmp_signed(">", wanted, held)):
             size = e.i64(e.minmax("max", wanted, e.mul(held, 2)))
-            memory = self._checked(e.call("ts_rt_alloc", POINTER, [self.function.args[0], size]))
+            memory = self.guards.not_null(
+                e.call("ts_rt_alloc", POINTER, [self.function.args[0], size])
+            )
             if keep != 0:
                 volatile = ir.Constant(ir.IntType(1), 0)
                 old = e.b.load(slot, typ=POINTER)
@@ -192,18 +212,19 @@ class PlanEmitter:
 
     def _external(self, step: External) -> None:
         e = self.e
-        pointers = e.local(POINTER, len(step.places), align=8)
+        pointers = e.local(POINTER, len(step.places) + 1, align=8)
         numbers = e.local(I64, max(1, len(step.arguments)), align=8)
         for position, place in enumerate(step.places):
             slot = e.b.gep(pointers, [e.i64(position)], source_etype=POINTER)
             e.b.store(self._pointer(place), slot)
+        if step.text:
+            slot = e.b.gep(pointers, [e.i64(len(step.places))], source_etype=POINTER)
+            e.b.store(self.guards.text(step.text), slot)
         for position, dim in enumerate(step.arguments):
             slot = e.b.gep(numbers, [e.i64(position)], source_etype=I64)
             e.b.store(e.i64(self._dim(dim)), slot)
         status = e.call(step.function, I32, [self.function.args[0], pointers, numbers])
-        following = self.function.append_basic_block("next")
-        e.b.cbranch(e.b.icmp_signed("==", status, ir.Constant(I32, 0)), following, self.failed)
-        e.b.position_at_end(following)
+        self.guards.hold(e.b.icmp_signed("==", status, ir.Constant(I32, 0)))
 
     def _open(self, number: int) -> None:
         e, shape = self.e, self.plan.outputs[number].shape
@@ -213,7 +234,7 @@ class PlanEmitter:
             e.b.store(e.i64(self._dim(dim)), address)
         args = [self.function.args[0], e.i64(number), dims]
         self.outputs[number] = e.local(POINTER, align=8)
-        e.b.store(self._checked(e.call("ts_rt_output", POINTER, args)), self.outputs[number])
+        e.b.store(self.guards.not_null(e.call("ts_rt_output", POINTER, args)), self.outputs[number])
 
     def _call(self, step: Call) -> None:
         e, planned = self.e, self.plan.kernels[step.kernel]
@@ -224,7 +245,10 @@ class PlanEmitter:
         count = e.i64(parallel_count(e, kernel, planned.schedule, env))
         scratch = [self.scratch] if kernel.scratch_bytes else []
         direct = [*pointers, *symbols, *scratch, e.i64(0), count]
-        if not self._worth_threads(planned):
+        heavy = _work(planned) >= MIN_PARALLEL_FLOPS
+        if heavy:
+            self.guards.proceed()
+        if not (heavy and (kernel.shared or planned.schedule.parallel)):
             e.b.call(function, direct)
             return
         alone = e.b.icmp_signed("==", self.threads, e.i64(1))
@@ -233,15 +257,6 @@ class PlanEmitter:
                 e.b.call(function, direct)
             with otherwise:
                 self._fork(step.kernel, pointers, symbols, count)
-
-    def _worth_threads(self, planned: PlannedKernel) -> bool:
-        kernel, schedule = planned.kernel, planned.schedule
-        if not (kernel.shared or schedule.parallel):
-            return False
-        work = kernel.flops() + kernel.stages[0].points()
-        if not isinstance(work, int):
-            work = evaluate(work, dict.fromkeys(symbols_of(work), 64))
-        return work >= MIN_PARALLEL_FLOPS
 
     def _fork(
         self, number: int, pointers: list[ir.Value], symbols: list[ir.Value], count: ir.Value
@@ -305,18 +320,25 @@ class PlanEmitter:
         )
         e.b.branch(header)
         e.b.position_at_end(header)
-        index = self._env({step.counter})[step.counter]
-        going = e.b.icmp_signed("<", e.i64(index), count)
+        index = e.i64(self._env({step.counter})[step.counter])
+        going = e.b.icmp_signed("<", index, count)
         if step.condition is not None:
             flag = e.b.load(self._pointer(step.condition), typ=I8)
             going = e.b.and_(going, e.b.icmp_unsigned("!=", flag, ir.Constant(I8, 0)))
         e.b.cbranch(going, body, after)
         e.b.position_at_end(body)
+        self.guards.proceed(index if step.text else None, step.text)
         self._steps(step.body)
         now = self._env({step.counter})[step.counter]
         self._set(step.counter, e.add(now, 1))
         e.b.branch(header)
         e.b.position_at_end(after)
+
+
+def _work(planned: PlannedKernel) -> int:
+    """Operations of a kernel; symbolic sizes count as 64."""
+    work = planned.kernel.flops() + planned.kernel.stages[0].points()
+    return work if isinstance(work, int) else evaluate(work, dict.fromkeys(symbols_of(work), 64))
 
 
 def _scratch_slice(

@@ -19,6 +19,7 @@ from .elf import MACHINES
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 CORE_SOURCES = (
+    "bounds.c",
     "callbacks.c",
     "check.c",
     "cpu.c",

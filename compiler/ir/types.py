@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import InternalError
+from .assumptions import assume_equal
 from .dims import Dim, product
 
 
@@ -210,6 +211,7 @@ def broadcast_dims(a: Dim, b: Dim) -> Dim:
         return b
     if isinstance(a, int) and isinstance(b, int):
         raise ValueError(f"dimensions {a} and {b} do not broadcast")
+    assume_equal(a, b)
     return a if isinstance(a, int) else b if isinstance(b, int) else a
 
 

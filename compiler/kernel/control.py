@@ -252,7 +252,8 @@ def _loop(planner: Planner, node: Node, steps: list[Step]) -> None:
         body.append(Assign(tuple(names), tuple(dims)))
     _update_loop(planner, loop, [going, *loop.held], body)
     _keep_alive(planner, begin, [going, index, *loop.held])
-    steps.append(Repeat(loop.counter, planner.use(trip), tuple(body), going))
+    text = f"node '{node.name}' (loop)"
+    steps.append(Repeat(loop.counter, planner.use(trip), tuple(body), going, text))
     _bind_loop(planner, loop, steps)
 
 

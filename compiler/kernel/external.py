@@ -48,12 +48,18 @@ def _det(node: Node) -> tuple[Dim, ...]:
     return (ELEMENTS[x.dtype], product(x.shape[:-2]), x.shape[-1])
 
 
+def _check_index(node: Node) -> tuple[Dim, ...]:
+    x, sizes = node.inputs[0], node.attrs["sizes"]
+    return (ELEMENTS[x.dtype], x.type.elements, len(sizes), *sizes)
+
+
 EXTERNAL: dict[str, tuple[str, Arguments]] = {
     "argsort": ("ts_op_argsort", _argsort),
     "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
     "unique": ("ts_op_unique", _unique),
     "nms": ("ts_op_nms", lambda node: (*node.inputs[1].shape, int(node.attrs["center"]))),
     "det": ("ts_op_det", _det),
+    "check_index": ("ts_op_check_index", _check_index),
 }
 
 

@@ -37,10 +37,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Bind:
-    """Give symbols the values of an i64 vector in memory."""
+    """Give symbols the values of an i64 vector in memory; one that is no size ends the run.
+
+    text: how the error begins, with where they come from.
+    """
 
     symbols: tuple[str, ...]
     place: Place
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,25 +89,44 @@ class Branch:
 class Repeat:
     """Run steps with `counter` = 0, 1, ..., at most `count` times and while `condition` holds.
 
-    count: a dim, or the place of an i64. Afterwards `counter` is the number of rounds.
+    count: a dim, or the place of an i64. Afterwards `counter` is the number of rounds. text: names
+    the loop in the error of a run whose rounds are limited; empty: no limit applies.
     """
 
     counter: str
     count: Dim | Place
     body: tuple[Step, ...]
     condition: Place | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class External:
-    """Call a function of the runtime with memory and numbers (see external.py)."""
+    """Call a function of the runtime with memory and numbers (see external.py).
+
+    text: if not empty, it gets a pointer to this text behind the places.
+    """
 
     function: str
     places: tuple[Place, ...]
     arguments: tuple[Dim, ...]
+    text: str = ""
 
 
-Step = Call | External | Bind | OpenOutput | Allocate | Assign | Branch | Repeat
+@dataclass(frozen=True)
+class Require:
+    """End the run with an error that says `text` unless `left relation right`.
+
+    relation: as in `ir/assumptions.py`.
+    """
+
+    relation: str
+    left: Dim
+    right: Dim
+    text: str
+
+
+Step = Call | External | Require | Bind | OpenOutput | Allocate | Assign | Branch | Repeat
 
 
 @dataclass(frozen=True)

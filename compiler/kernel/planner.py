@@ -31,12 +31,14 @@ from .plan import (
     Place,
     Plan,
     PlannedKernel,
+    Require,
     Step,
     Weight,
 )
 from .schedule import Schedule
 
 Scheduler = Callable[[Kernel], Schedule]
+CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
 
 
 class Planner:
@@ -107,8 +109,11 @@ class Planner:
                 self._check_parts(node)
             elif node.op == "read_dims":
                 names = tuple(node.attrs["symbols"])
-                steps.append(Bind(names, self.use(node.inputs[0])))
+                text = f"node '{node.name}' computes"
+                steps.append(Bind(names, self.use(node.inputs[0]), text))
                 self.known.update(names)
+            elif node.op == "check_dims":
+                steps.append(Require(*(node.attrs[key] for key in CHECK)))
             elif node.op in EXTERNAL:
                 self._external(node, steps)
             elif node.op in CONTROL:
@@ -121,7 +126,8 @@ class Planner:
         for value in node.outputs:
             self.reserve(value, steps)
         places = tuple(self.use(value) for value in (*node.inputs, *node.outputs))
-        steps.append(External(function, places, arguments(node)))
+        text = node.attrs.get("what", "")
+        steps.append(External(function, places, arguments(node), text))
 
     # places --------------------------------------------------------------------------------
 

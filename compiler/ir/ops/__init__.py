@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    checks,
     composite,
     contraction,
     control,
@@ -16,6 +17,7 @@ from . import (
 )
 
 __all__ = [
+    "checks",
     "composite",
     "contraction",
     "control",

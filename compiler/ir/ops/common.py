@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..assumptions import assume_equal
 from ..dims import Dim
 from ..graph import Value
 from ..types import DType, TensorType
@@ -62,6 +63,7 @@ def unify(a: Dim, b: Dim, what: str) -> Dim:
     """The more precise of two dims that must be equal. Raises ValueError when they are not."""
     if differ(a, b):
         raise ValueError(f"{what}: {a} is not {b}")
+    assume_equal(a, b)
     return b if isinstance(b, int) else a
 
 

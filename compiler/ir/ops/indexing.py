@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
+from ..assumptions import assume_at_most
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import INDICES, like, need_axis, need_dtype, same_dtype, unify, widen
@@ -35,7 +36,7 @@ def _infer_gather(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Tensor
 def _gather(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     axis = attrs["axis"]
     indices = _checked(args[1], args[0].shape[axis], f"axis {axis}")
-    return [np.ascontiguousarray(np.take(args[0], indices, axis=axis))]
+    return [np.asarray(np.take(args[0], indices, axis=axis), order="C")]
 
 
 def _check_elements(x: Value, indices: Value, axis: int) -> None:
@@ -46,6 +47,8 @@ def _check_elements(x: Value, indices: Value, axis: int) -> None:
     for i, (dim, size) in enumerate(zip(indices.shape, x.shape, strict=True)):
         if i != axis and isinstance(dim, int) and isinstance(size, int) and dim > size:
             raise ValueError(f"indices reach to {dim} along axis {i} of size {size}")
+        if i != axis:
+            assume_at_most(dim, size)
 
 
 def _infer_gather_elements(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -63,7 +66,7 @@ def _positions(indices: Array, axis: int, size: int) -> tuple[Array, ...]:
 
 def _gather_elements(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     x, axis = args[0], attrs["axis"]
-    return [np.ascontiguousarray(x[_positions(args[1], axis, x.shape[axis])])]
+    return [np.asarray(x[_positions(args[1], axis, x.shape[axis])], order="C")]
 
 
 def _infer_gather_nd(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -87,7 +90,7 @@ def _gather_nd(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     grid: list[Array] = list(np.indices(indices.shape[:-1], sparse=True)[:batch])
     for i in range(indices.shape[-1]):
         grid.append(_checked(indices[..., i], x.shape[batch + i], f"axis {batch + i}"))
-    return [np.ascontiguousarray(x[tuple(grid)])]
+    return [np.asarray(x[tuple(grid)], order="C")]
 
 
 def _need_reduction(attrs: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
+from ..assumptions import assume_at_most, assume_equal
 from ..dims import Dim, ceildiv, product
 from ..graph import Value
 from ..types import TensorType, broadcast_dims
@@ -23,6 +24,7 @@ def _infer_reshape(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Tenso
         raise ValueError(f"shape {shape} has a negative dimension")
     if differ(x.type.elements, product(shape)):
         raise ValueError(f"{x.type} has {x.type.elements} elements, not {product(shape)}")
+    assume_equal(x.type.elements, product(shape))
     return [TensorType(x.dtype, tuple(shape))]
 
 
@@ -40,7 +42,7 @@ def _infer_transpose(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Ten
 
 
 def _transpose(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    return [np.ascontiguousarray(np.transpose(args[0], attrs["perm"]))]
+    return [np.asarray(np.transpose(args[0], attrs["perm"]), order="C")]
 
 
 def _infer_broadcast_to(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -54,7 +56,7 @@ def _infer_broadcast_to(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[
 
 
 def _broadcast_to(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    return [np.ascontiguousarray(np.broadcast_to(args[0], attrs["shape"]))]
+    return [np.asarray(np.broadcast_to(args[0], attrs["shape"]), order="C")]
 
 
 def _infer_concat(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -85,6 +87,9 @@ def _slice_dim(size: Dim, start: Dim, stop: Dim, step: int) -> Dim:
         below, above = bound - limits[0], limits[1] - bound
         if (isinstance(below, int) and below < 0) or (isinstance(above, int) and above < 0):
             raise ValueError(f"slice bound {bound} is outside of [{limits[0]}, {limits[1]}]")
+        assume_at_most(limits[0], bound)
+        assume_at_most(bound, limits[1])
+    assume_at_most(low, high)
     return ceildiv(high - low, abs(step))
 
 
@@ -110,7 +115,7 @@ def _slice(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
             raise RunError(str(error)) from error
         end = None if step < 0 and stop == -1 else stop
         index.append(slice(start, end, step) if count else slice(0, 0))
-    return [np.ascontiguousarray(args[0][tuple(index)])]
+    return [np.asarray(args[0][tuple(index)], order="C")]
 
 
 def _infer_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -121,6 +126,7 @@ def _infer_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTyp
         for pad in (pads[i], pads[rank + i]):
             if isinstance(dim, int) and isinstance(pad, int) and pad >= max(dim, 1):
                 raise ValueError(f"axis {i} of size {dim} cannot be reflected by {pad}")
+            assume_at_most(pad + 1, dim)
     shape = tuple(dim + pads[i] + pads[rank + i] for i, dim in enumerate(x.shape))
     return [TensorType(x.dtype, shape)]
 
@@ -133,6 +139,8 @@ def _check_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> None:
         raise ValueError(f"pads has {len(pads)} entries, not {2 * rank}")
     if any(isinstance(pad, int) and pad < 0 for pad in pads):
         raise ValueError(f"pads {pads} must not be negative: that is a slice")
+    for pad in pads:
+        assume_at_most(0, pad)
     if len(inputs) == 2:
         same_dtype(inputs)
         if mode != "constant":

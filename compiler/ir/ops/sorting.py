@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..assumptions import assume_at_most
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import ANY, FLOATS, need_dtype, need_rank, widen
@@ -25,6 +26,7 @@ def _infer_argsort(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Tenso
     excess = count - x.shape[-1]
     if isinstance(count, int) and (count < 0 or (isinstance(excess, int) and excess > 0)):
         raise ValueError(f"{count} of {x.shape[-1]} elements")
+    assume_at_most(count, x.shape[-1])
     return [TensorType(DType.I64, (*x.shape[:-1], count))]
 
 
@@ -35,7 +37,7 @@ def _argsort(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         order = x.shape[-1] - 1 - np.flip(np.argsort(flipped, -1, kind="stable"), -1)
     else:
         order = np.argsort(x, -1, kind="stable")
-    return [np.ascontiguousarray(order[..., : attrs["count"]]).astype(np.int64)]
+    return [np.asarray(order[..., : attrs["count"]]).astype(np.int64, order="C")]
 
 
 def _infer_nonzero(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:

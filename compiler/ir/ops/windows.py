@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..assumptions import assume_at_most
 from ..dims import Dim, ceildiv, dmin, evaluate, floordiv
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -66,6 +67,7 @@ def windows(
     room = size + pads[0] + pads[1] - span
     if isinstance(room, int) and room < 0:
         raise ValueError(f"a window of {span} does not fit into {size} with padding {pads}")
+    assume_at_most(span, size + pads[0] + pads[1])
     if ceil_mode:
         return dmin(ceildiv(room, stride) + 1, ceildiv(size + pads[0], stride))
     return floordiv(room, stride) + 1

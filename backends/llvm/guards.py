@@ -1,0 +1,83 @@
+"""Where a plan may end early: callbacks that fail, sizes that do not fit, runs that are stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llvmlite import ir
+
+from ...compiler.ir.dims import Dim
+from .access import float_value
+from .builder import F64, I8, I32, POINTER, VOID, Emitter, Int
+
+MAX_BYTES = 1 << 46  # that a tensor or an arena may have: far from where an i64 overflows
+RUNNING = 1  # of runtime/internal.h: a greater state asks for the end of the run
+
+
+class Guards:
+    """Emits checks into a plan function; what fails one goes to the block `failed`.
+
+    stop, max_trips: those fields of the frame, once they are loaded.
+    """
+
+    stop: ir.Value
+    max_trips: ir.Value
+
+    def __init__(self, e: Emitter, frame: ir.Value, failed: ir.Block) -> None:
+        self.e = e
+        self.frame = frame
+        self.failed = failed
+        self._texts: dict[str, ir.Value] = {}
+
+    def hold(self, condition: ir.Value, name: str = "", *arguments: ir.Value) -> None:
+        """Leave the plan unless the condition holds, after a call of the runtime's function `name`
+        (if any) with the frame and the arguments."""
+        b, wrong = self.e.b, self.failed
+        following = b.append_basic_block("next")
+        if name:
+            wrong = b.append_basic_block("wrong")
+        b.cbranch(condition, following, wrong)
+        if name:
+            b.position_at_end(wrong)
+            self.e.call(name, VOID, [self.frame, *arguments])
+            b.branch(self.failed)
+        b.position_at_end(following)
+
+    def not_null(self, pointer: ir.Value) -> ir.Value:
+        """The pointer; the runtime returns NULL after it recorded an error."""
+        self.hold(self.e.b.icmp_unsigned("!=", pointer, ir.Constant(POINTER, None)))
+        return pointer
+
+    def require(self, relation: str, left: Int, right: Int, text: str) -> None:
+        """End the run with an error that says `text` unless `left relation right`."""
+        a, b = self.e.i64(left), self.e.i64(right)
+        self.hold(self.e.b.icmp_signed(relation, a, b), "ts_rt_refuse", self.text(text), a, b)
+
+    def fits(self, size: Dim, env: Mapping[str, Int]) -> None:
+        """End the run if memory of `size` bytes is asked for whose computation may overflow."""
+        if isinstance(size, int):
+            return
+        about = float_value(self.e, size, env)
+        limit = ir.Constant(F64, float(MAX_BYTES))
+        self.hold(self.e.b.fcmp_ordered("<=", about, limit), "ts_rt_oversize")
+
+    def proceed(self, rounds: ir.Value | None = None, text: str = "") -> None:
+        """End the run if it was cancelled, or if a loop has had `rounds`, as many as it may."""
+        b = self.e.b
+        state = b.load_atomic(self.stop, "monotonic", 4, typ=I32)
+        going = b.icmp_signed("<=", state, ir.Constant(I32, RUNNING))
+        if rounds is not None:
+            going = b.and_(going, b.icmp_signed("<", rounds, self.max_trips))
+        self.hold(going, "ts_rt_stop", self.text(text))
+
+    def text(self, text: str) -> ir.Value:
+        """The address of a constant C string."""
+        if text not in self._texts:
+            data = bytearray(text.encode() + b"\0")
+            kind = ir.ArrayType(I8, len(data))
+            constant = ir.GlobalVariable(self.e.module, kind, f"text_{len(self._texts)}")
+            constant.initializer = ir.Constant(kind, data)
+            constant.linkage, constant.global_constant = "internal", True
+            constant.type = POINTER  # llvmlite gives it a typed pointer
+            self._texts[text] = constant
+        return self._texts[text]

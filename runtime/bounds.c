@@ -1,0 +1,42 @@
+/* Indices are checked before the kernels that use them, which would take the nearest element. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "internal.h"
+
+static int64_t at(int64_t element, const void *indices, int64_t i) {
+  return element == TS_I64 ? ((const int64_t *)indices)[i] : ((const int32_t *)indices)[i];
+}
+
+/* Whether all indices are in range: one pass without branches, which compilers vectorise. */
+static int all_i64(const int64_t *indices, int64_t count, int64_t size) {
+  uint64_t wrong = 0;
+  for (int64_t i = 0; i < count; ++i)
+    wrong |= (uint64_t)(indices[i] < -size) | (uint64_t)(indices[i] >= size);
+  return !wrong;
+}
+
+static int all_i32(const int32_t *indices, int64_t count, int64_t size) {
+  uint32_t wrong = 0;
+  for (int64_t i = 0; i < count; ++i)
+    wrong |= (uint32_t)(indices[i] < -size) | (uint32_t)(indices[i] >= size);
+  return !wrong;
+}
+
+int32_t ts_op_check_index(ts_frame *frame, void *const *places, const int64_t *arguments) {
+  const int64_t element = arguments[0], count = arguments[1], depth = arguments[2];
+  const int64_t *sizes = arguments + 3;
+  const void *indices = places[0];
+  if (depth == 1 && (element == TS_I64 ? all_i64(indices, count, sizes[0])
+                                       : all_i32(indices, count, sizes[0])))
+    return 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t index = at(element, indices, i), size = sizes[i % depth];
+    if (index >= -size && index < size) continue;
+    char text[512];
+    snprintf(text, sizeof text, "%s: index %" PRId64 " is out of range for size %" PRId64,
+             (const char *)places[1], index, size);
+    return ts_rt_fail(frame, TS_ERROR_MODEL, text);
+  }
+  return 0;
+}
