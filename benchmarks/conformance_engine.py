@@ -7,7 +7,8 @@ objects) go in and out as their bytes. Where a model that takes or gives sequenc
 because their lengths follow from the value of a small input (how often a loop grows one, say), that
 value is compiled in.
 
-The environment may set CONFORMANCE_LEVEL, the optimisation level (default 1).
+The environment may set CONFORMANCE_LEVEL, the optimisation level (default 1). Loops of more than
+MAX_TRIPS rounds end with an error.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tensmith.runtime.loader import Module, load
 Array = np.ndarray[Any, Any]
 Given = Array | Sequence[Array] | None
 _SMALL = 64  # elements of an input whose value may be compiled in
+MAX_TRIPS = 1_000_000
 
 
 def split_inputs(
@@ -129,7 +131,7 @@ def _compile(graph: Graph) -> Module:
         options = CompileOptions("model", Path(folder), opt_level=level)
         compiled = backend.compile(graph, target, options, Stages()).model
         link(compiled, "so", Path(folder) / "model.so")
-        return load(Path(folder) / "model.so")
+        return load(Path(folder) / "model.so", max_trips=MAX_TRIPS)
 
 
 class _Latest:
