@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class CompiledModel:
     """Everything that the linker needs.
 
     name: a C identifier. symbols: names of the symbolic dimensions that the inputs bind, in the
-    order of `ts_frame.symbols`. weights: file holding the constant data (may be empty).
+    order of `ts_frame.symbols`. weights: file holding the constant data (may be empty). bounds: the
+    least and the greatest value of those symbols that have limits.
     """
 
     name: str
@@ -58,3 +60,4 @@ class CompiledModel:
     code: Code
     weights: Path
     manifest: dict[str, Any]
+    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)

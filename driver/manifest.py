@@ -43,6 +43,7 @@ def build_manifest(
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": [asdict(spec) for spec in model.outputs],
         "symbols": list(model.symbols),
+        "bounds": {name: list(limits) for name, limits in model.bounds.items()},
         "target": {
             "name": target.name,
             "backend": target.backend,

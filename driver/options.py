@@ -25,7 +25,8 @@ Shapes = Annotated[
     typer.Option(
         "--shape",
         metavar="NAME:DIMS",
-        help="Dims of an input, as name:1x3x224x224 or name:[1,3,224,224]. Repeatable.",
+        help="Dims of an input, as name:1x3x224x224 or name:[1,3,224,224]; 1..8 in place of a "
+        "number bounds a symbolic dim. Repeatable.",
         show_default=False,
     ),
 ]

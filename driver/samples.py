@@ -82,6 +82,7 @@ class Sampler:
     def __init__(self, graph: Graph) -> None:
         self.quantised = is_quantised(graph)
         self._inputs = [(value.name, value.type) for value in graph.inputs]
+        self._bounds_of = dict(graph.bounds)
         self._ranges = {
             value.name: integer_range(graph, value)
             for value in graph.inputs
@@ -116,10 +117,15 @@ class Sampler:
         if not self.symbols:
             yield from repeat({})
         tried: list[dict[str, int]] = []
-        for sizes in self._size_families():
+        for family in self._size_families():
+            sizes = {name: self._limited(name, size) for name, size in family.items()}
             if sizes not in tried:
                 tried.append(sizes)
                 yield sizes
+
+    def _limited(self, name: str, size: int) -> int:
+        low, high = self._bounds_of.get(name, (size, size))
+        return min(max(low, size), high)
 
     def _size_families(self) -> Iterator[dict[str, int]]:
         names, batch = self.symbols, self.batch_symbols

@@ -11,13 +11,18 @@ DimSpec = int | str
 ShapeSpecs = Mapping[str, tuple[DimSpec, ...]]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_REMEDY = "write name:1x3x224x224 or name:[1,3,224,224]; [batch,3,224,224] keeps a dim symbolic"
+_RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
+_REMEDY = (
+    "write name:1x3x224x224 or name:[1,3,224,224]; [batch,3,224,224] keeps a dim symbolic, "
+    "[1..8,3,224,224] also bounds it"
+)
 
 
 def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
-    """`name:1x3x224x224`, `name:[1,3,224,224]` or `name:[batch,3]` -> (name, dims).
+    """`name:1x3x224x224`, `name:[1,3,224,224]` or `name:[batch,1..8]` -> (name, dims).
 
-    A tensor name may hold colons; the last one separates. `name:[]` is a scalar.
+    A dim is a number, the name of a symbol, or "least..most" for one that stays symbolic. A tensor
+    name may hold colons; the last one separates. `name:[]` is a scalar.
     Raises UsageError for anything else.
     """
     name, separator, dims = text.rpartition(":")
@@ -39,11 +44,11 @@ def _parse_dim(part: str, text: str) -> DimSpec:
         return int(part)
     if _NAME.fullmatch(part):
         return part
-    if ".." in part:
-        raise UsageError(
-            f"--shape {text!r}: ranges of dimensions are not supported",
-            remedy="leave the dimension symbolic: the compiled model takes any size",
-        )
+    found = _RANGE.fullmatch(part)
+    if found is not None:
+        if int(found[1]) > int(found[2]):
+            raise UsageError(f"--shape {text!r}: the range {part} is empty", remedy=_REMEDY)
+        return part
     raise UsageError(f"--shape {text!r}: {part!r} is not a dimension", remedy=_REMEDY)
 
 

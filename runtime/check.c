@@ -62,6 +62,13 @@ static ts_status bind_symbols(ts_instance *instance, int32_t index, const DLTens
   for (int32_t d = 0; d < info->ndim; ++d) {
     const int32_t symbol = model->input_symbols[index][d];
     if (symbol < 0) continue;
+    const ts_bounds *bounds = &model->symbol_bounds[symbol];
+    if (tensor->shape[d] < bounds->least || tensor->shape[d] > bounds->most)
+      return ts_error(instance, TS_ERROR_INPUT,
+                      "input '%s': dimension %d (%s): expected %" PRId64 " to %" PRId64
+                      ", got %" PRId64,
+                      info->name, d, info->dim_names[d], bounds->least, bounds->most,
+                      tensor->shape[d]);
     if (instance->symbols[symbol] < 0) instance->symbols[symbol] = tensor->shape[d];
     if (instance->symbols[symbol] == tensor->shape[d]) continue;
     int32_t input, axis;

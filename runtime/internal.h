@@ -11,6 +11,10 @@
 
 /* ---- Model description: one constant table per model, written by the linker driver ----------- */
 
+typedef struct {
+  int64_t least, most;
+} ts_bounds;
+
 struct ts_model {
   uint32_t abi_version;
   int32_t input_count;
@@ -22,6 +26,7 @@ struct ts_model {
   const ts_tensor_info *inputs;
   const ts_tensor_info *outputs;
   const int32_t *const *input_symbols; /* [input][dimension]: index of the symbol, -1 if fixed */
+  const ts_bounds *symbol_bounds;      /* [symbol] */
   const char *const *features;         /* CPU features that the code needs */
   ts_plan plan;
   const uint8_t *weights;     /* NULL: in a side file */

@@ -69,7 +69,13 @@ def _symbol_tables(model: CompiledModel) -> list[str]:
         lines.append(f"static const int32_t symbols_{i}[] = {{{', '.join(map(str, indices))}}};")
         rows.append(f"symbols_{i}")
     table = ", ".join(rows) or "0"
-    return [*lines, f"static const int32_t *const input_symbols[] = {{{table}}};"]
+    limits = (model.bounds.get(name, (0, (1 << 63) - 1)) for name in model.symbols)
+    bounds = ", ".join(f"{{{low}, {high}}}" for low, high in limits) or "{0}"
+    return [
+        *lines,
+        f"static const int32_t *const input_symbols[] = {{{table}}};",
+        f"static const ts_bounds symbol_bounds[] = {{{bounds}}};",
+    ]
 
 
 def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: bytes) -> str:
@@ -103,6 +109,7 @@ def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: by
         "  .inputs = inputs,",
         "  .outputs = outputs,",
         "  .input_symbols = input_symbols,",
+        "  .symbol_bounds = symbol_bounds,",
         "  .features = features,",
         f"  .plan = {model.code.plan_symbol},",
         f"  .weights = {WEIGHTS_SYMBOL if embedded else '0'},",

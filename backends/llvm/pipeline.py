@@ -59,6 +59,7 @@ def compile_cpu(
         code=code,
         weights=weights,
         manifest={},
+        bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
     )
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
     return Compilation(model, graph, _kernel_infos(plan), arena, plan.weight_bytes)

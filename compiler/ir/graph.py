@@ -88,9 +88,12 @@ class Node:
 
 
 class Graph:
-    """Inputs, nodes in execution order, outputs. Regions are graphs too."""
+    """Inputs, nodes in execution order, outputs. Regions are graphs too.
 
-    __slots__ = ("inputs", "name", "nodes", "outputs")
+    bounds: the least and the greatest value of symbols of the inputs, where they are limited.
+    """
+
+    __slots__ = ("bounds", "inputs", "name", "nodes", "outputs")
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class Graph:
         self.outputs = list(outputs)
         self.nodes = list(nodes)
         self.name = name
+        self.bounds: dict[str, tuple[int, int]] = {}
 
     def walk(self) -> Iterator[Node]:
         """All nodes, those of regions included, a node before its regions."""

@@ -20,8 +20,9 @@ def load(
 ) -> Graph:
     """The graph of a model file.
 
-    shapes: input name -> dims that replace the declared ones: numbers, symbol names or dims.
-    A sequence `x` is given as the shapes of its elements, `x_0`, `x_1` and so on.
+    shapes: input name -> dims that replace the declared ones: numbers, symbol names or dims; or
+    "least..most", which leaves a dim as it is declared and limits its size. A sequence `x` is given
+    as the shapes of its elements, `x_0`, `x_1` and so on.
     values: input name -> what it always is; the graph has no such input. An array, a list of arrays
     for a sequence, or None for an optional that holds nothing.
     Inputs and outputs keep their ONNX names. A named dimension becomes the symbol of that name, an

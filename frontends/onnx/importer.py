@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -13,6 +12,7 @@ from ...compiler.ir import Dim, Graph, TensorType, Value, constant
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Maybe, Text, ValueList
+from .declared import DeclaredTypes
 from .emitter import Emitter
 from .schemas import body_of, domain_of, schema_of
 from .site import NotSupported, Site
@@ -62,6 +62,7 @@ class Importer:
         self.shapes, self.fixed = shapes, values
         self.emitter = Emitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
+        self.declared = DeclaredTypes(self.emitter)
         self.functions = {(f.domain, f.name): f for f in self.model.functions}
 
     def run(self) -> Graph:
@@ -78,7 +79,9 @@ class Importer:
         if self.problems:
             raise UnsupportedError(list(self.problems.values()))
         outputs = self._outputs(proto, scope, inputs)
-        return Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
+        graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
+        graph.bounds = self.declared.bounds
+        return graph
 
     # ------------------------------------------------------------------ inputs and outputs
 
@@ -118,41 +121,11 @@ class Importer:
     def _input(self, info: onnx.ValueInfoProto, scope: Scope) -> list[Value]:
         """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
         parts = container_parts(info, self.shapes)
-        values = [Value(self.declared(p, self.shapes.get(p.name)), p.name) for p in parts.infos]
+        values = [
+            Value(self.declared.type_of(p, self.shapes.get(p.name)), p.name) for p in parts.infos
+        ]
         scope.values[info.name] = parts.assemble(values)
         return values
-
-    def declared(self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None) -> TensorType:
-        """The type of a graph or body input; dims are numbers or symbols.
-
-        Raises UnsupportedType for what is no tensor, and InvalidModelError for a malformed type.
-        """
-        which = info.type.WhichOneof("value")
-        if which is None:
-            raise InvalidModelError(f"input '{info.name}' has no type")
-        if which != "tensor_type":
-            raise UnsupportedType(f"a value of kind {which.removesuffix('_type')}")
-        tensor = info.type.tensor_type
-        dtype = dtype_of(tensor.elem_type)
-        if pinned is None and not tensor.HasField("shape"):
-            raise UnsupportedType("an input of unknown rank (pin its shape)")
-        dims: list[Dim] = []
-        for axis, dim in enumerate(pinned if pinned is not None else tensor.shape.dim):
-            dims.append(self._dim(dim, f"{info.name}_d{axis}"))
-        if pinned is not None and tensor.HasField("shape") and len(tensor.shape.dim) != len(dims):
-            raise InvalidModelError(
-                f"shape {list(pinned)} for input '{info.name}' has the wrong rank",
-                why=f"the model declares {len(tensor.shape.dim)} dimensions",
-            )
-        return TensorType(dtype, tuple(dims))
-
-    def _dim(self, dim: Any, stem: str) -> Dim:
-        if isinstance(dim, onnx.TensorShapeProto.Dimension):
-            which = dim.WhichOneof("value")
-            if which == "dim_value":
-                return int(dim.dim_value)
-            dim = dim.dim_param if which == "dim_param" and dim.dim_param else stem
-        return self.emitter.name_symbol(dim) if isinstance(dim, str) else dim
 
     def _outputs(self, proto: onnx.GraphProto, scope: Scope, inputs: list[Value]) -> list[Value]:
         taken = set(inputs)

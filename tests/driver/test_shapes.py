@@ -19,6 +19,8 @@ from tensmith.driver.shapes import parse_shape, parse_shapes
         ("x:[]", ("x", ())),
         ("x:[batch,3]", ("x", ("batch", 3))),
         ("x:Nx3", ("x", ("N", 3))),
+        ("x:1..8x3", ("x", ("1..8", 3))),
+        ("x:[N,2..2]", ("x", ("N", "2..2"))),
     ],
 )
 def test_forms(text: str, parsed: tuple[str, tuple[int | str, ...]]) -> None:
@@ -26,7 +28,20 @@ def test_forms(text: str, parsed: tuple[str, tuple[int | str, ...]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1x3x224", "x:", ":1x3", "x:1x", "x:1x-3", "x:[1,,3]", "x:1.5", "x:1x?", "x:1..8x3"]
+    "text",
+    [
+        "1x3x224",
+        "x:",
+        ":1x3",
+        "x:1x",
+        "x:1x-3",
+        "x:[1,,3]",
+        "x:1.5",
+        "x:1x?",
+        "x:8..1x3",
+        "x:..3",
+        "x:1..",
+    ],
 )
 def test_wrong_forms(text: str) -> None:
     with pytest.raises(UsageError, match="--shape"):
