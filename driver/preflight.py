@@ -10,8 +10,10 @@ from ..compiler.backend import resolve_target
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
+from ..passes.run_time_checks import RunTimeChecks
 from .api import import_model
 from .checks import unsupported_nodes
+from .precision import Risk, precision_risks
 from .shapes import ShapeSpecs
 
 
@@ -21,7 +23,7 @@ class Preflight:
 
     nodes: number of core operators, 0 when the model could not be imported. symbols: symbolic
     dims of the inputs, with the places where they stand. unknown: values whose shape only a run
-    can tell, as text.
+    can tell, as text. risks: see `precision.py`. checks: nodes whose indices a run checks.
     """
 
     target: str
@@ -29,6 +31,8 @@ class Preflight:
     unsupported: list[Unsupported] = field(default_factory=list)
     symbols: dict[str, list[str]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    risks: list[Risk] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -51,6 +55,9 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     found.unsupported = unsupported_nodes(graph, backend, machine)
     found.symbols = _input_symbols(graph)
     found.unknown = _unknown_shapes(graph, set(found.symbols))
+    found.risks = precision_risks(graph)
+    RunTimeChecks().run(graph)
+    found.checks = [node.name for node in graph.walk() if node.op == "check_index"]
     return found
 
 

@@ -8,7 +8,10 @@ from ..options import Json, Model, Shapes, Target
 def command(
     model: Model, target: Target = "native", shape: Shapes = None, json: Json = False
 ) -> None:
-    """Say whether a target can compile a model; list every node that it cannot, and why."""
+    """Say whether a target can compile a model; list every node that it cannot, and why.
+
+    Also: sizes that only a run knows, and where precision may be lost. No code is generated.
+    """
     from ...compiler.errors import UnsupportedError
     from ..checks import check_file
     from ..console import Console
@@ -29,6 +32,10 @@ def command(
         console.print(f"symbolic dimension {name}: {', '.join(places)}")
     for line in found.unknown:
         console.print(f"known at run time only: {line}")
+    for risk in found.risks:
+        console.print(f"precision: {risk}")
+    if found.checks:
+        console.print(f"indices that every run checks: {', '.join(map(repr, found.checks))}")
     if found.unsupported:
         console.exit(UnsupportedError(found.unsupported, where=f"target '{found.target}'"))
     console.print(f"{found.nodes} operators, all supported on '{found.target}'")

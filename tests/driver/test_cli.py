@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from tensmith.driver import cli
@@ -206,6 +206,27 @@ def test_check_lists_what_the_import_refuses(fake, save_model, call) -> None:
     code, out, _ = call("check", save_model(nodes, [1, 4]), "--json")
     assert code == 3
     assert {item["node"] for item in json.loads(out)["unsupported"]} == {"first", "second"}
+
+
+def test_check_says_what_a_run_decides(save_model, call) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64, name="index"),
+        helper.make_node("Gather", ["x", "i"], ["g"], name="lookup"),
+        helper.make_node("NonZero", ["g"], ["z"], name="places"),
+        helper.make_node("Cast", ["z"], ["y"], to=TensorProto.FLOAT, name="back"),
+    ]
+    code, out, _ = call("check", save_model(nodes, ["batch", 4]), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["supported"]
+    assert found["checks"] == ["lookup"]
+    assert [(risk["kind"], risk["nodes"]) for risk in found["risks"]] == [
+        ("integer_cast", ["index"])
+    ]
+    assert any("'y'" in line and "'back'" in line for line in found["unknown"])
+    out = call("check", save_model(nodes, ["batch", 4]))[1]
+    assert "precision: casts of floats that the integer type may not hold" in out
+    assert "indices that every run checks: 'lookup'" in out
 
 
 def test_inspect(fake, model_path: Path, library: Path, call) -> None:
