@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from suites.case import CaseBuilder, N
+from suites.case import BOOL, F32, I64, CaseBuilder, N, S
 
-from tensmith.compiler.ir import Graph, Value
+from tensmith.compiler.ir import Dim, Graph, Value, symbol
+from tensmith.compiler.ir.dims import symbols_of
+from tensmith.compiler.ir.ops.control import bound_symbols
 
 Step = Callable[[CaseBuilder, Value, np.random.Generator, list[Value]], Value]
 
@@ -112,43 +114,155 @@ def _join(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value])
     return c.op("concat", x, other, axis=int(rng.integers(x.type.rank)))
 
 
+def _indices(c: CaseBuilder, x: Value, axis: int, shape: list[Dim], kind: int) -> Value:
+    """Indices into an axis of x: of a constant, of what x holds, or one after the other."""
+    size = x.shape[axis]
+    if kind == 0 and isinstance(size, int) and size and all(isinstance(d, int) for d in shape):
+        return c.weight(
+            *(int(d) for d in shape if isinstance(d, int)), dtype=I64, low=-size, high=size
+        )
+    line = c.op("iota", shape=tuple(shape), axis=len(shape) - 1, dtype=I64)
+    count = c.op("reshape", c.op("dims", values=(size,)), shape=())
+    if kind == 1:
+        return c.op("mod", c.op("mul", line, c.scalar(3, I64)), count)
+    largest = c.op("reduce_max", x, axes=tuple(range(x.type.rank)), keepdims=False)
+    largest = c.op("add", c.op("mul", largest, c.scalar(0.37)), c.scalar(0.123))
+    moved = c.op("add", line, c.op("cast", c.op("floor", largest), dtype=I64))
+    last = c.op("sub", count, c.scalar(1, I64))
+    return c.op("min", c.op("max", moved, c.scalar(0, I64)), last)
+
+
+def _gather(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    axis, kind = int(rng.integers(x.type.rank)), int(rng.integers(3))
+    length: Dim = x.shape[axis] if rng.integers(2) else 2
+    shape: list[Dim] = [length] if rng.integers(2) or x.type.rank > 4 else [2, length]
+    return c.op("gather", x, _indices(c, x, axis, shape, kind), axis=axis)
+
+
+def _gather_elements(
+    c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]
+) -> Value:
+    axis, kind = int(rng.integers(x.type.rank)), int(rng.integers(3))
+    return c.op("gather_elements", x, _indices(c, x, axis, list(x.shape), kind), axis=axis)
+
+
+def _scatter(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    axis, kind = int(rng.integers(x.type.rank)), int(rng.integers(3))
+    places = _indices(c, x, axis, list(x.shape), kind)
+    reduction = str(rng.choice(["none", "add", "max"]))
+    return c.op("scatter_elements", x, places, c.op("neg", x), axis=axis, reduction=reduction)
+
+
+def _sort(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    order = c.op("argsort", x, count=x.shape[-1], descending=bool(rng.integers(2)))
+    return c.op("gather_elements", x, order, axis=x.type.rank - 1)
+
+
+def _select(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    """The rows along the first axis of the largest elements: a run tells how many, one at least."""
+    rest = tuple(range(1, x.type.rank))
+    top = c.op("reduce_max", x, axes=rest, keepdims=False) if rest else x
+    ends = [c.op(f"reduce_{end}", top, axes=(0,), keepdims=False) for end in ("max", "min")]
+    middle = c.op("sub", c.op("mul", c.op("add", *ends), c.scalar(0.5)), c.scalar(0.001))
+    found = c.node("nonzero", [c.op("ge", top, middle)], {})
+    name = f"picked{len(c.nodes)}_{c.name.replace('.', '_')}"
+    c.node("read_dims", [found.outputs[1]], {"symbols": (name,)})
+    places = c.op("slice", found.outputs[0], starts=(0,), stops=(symbol(name),), steps=(1,))
+    return c.op("gather", x, places, axis=0)
+
+
+def _loop(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    """A few rounds that change x, and the step results of which all are stacked."""
+    if x.type.rank > 4:
+        return x
+    body = c.region(f"loop{len(c.nodes)}")
+    step, cond, state = body.input(dtype=I64), body.input(dtype=BOOL), body.input(*x.shape)
+    factor = body.op("cast", body.op("add", step, body.scalar(1, I64)), dtype=F32)
+    moved = body.op("tanh", body.op("add", state, factor))
+    if rng.integers(2):
+        moved = body.op("mul", moved, x)
+    body.results = [cond, moved, body.op("neg", moved)]
+    trip = c.scalar(int(rng.integers(4)), I64)
+    name = f"rounds{len(c.nodes)}_{c.name.replace('.', '_')}"
+    results = c.node("loop", [trip, c.scalar(1, BOOL), x], {"bound": (name,)}, [body.graph()])
+    total = c.op("reduce_sum", results.outputs[1], axes=(0,), keepdims=False)
+    return c.op("add", results.outputs[0], total) if rng.integers(2) else results.outputs[1]
+
+
+def _scan(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    """A running state over the first axis; its steps are the result."""
+    if x.type.rank < 2:
+        return x
+    reverse = bool(rng.integers(2))
+    body = c.region(f"scan{len(c.nodes)}")
+    state, item = body.input(*x.shape[1:]), body.input(*x.shape[1:])
+    moved = body.op("tanh", body.op("add", state, item))
+    body.results = [moved, body.op("mul", moved, item)]
+    start = c.op("reduce_max", x, axes=(0,), keepdims=False) if rng.integers(2) else c.op(
+        "broadcast_to", c.scalar(0.5), shape=x.shape[1:]
+    )  # fmt: skip
+    attrs = {
+        "num_state": 1,
+        "trip": x.shape[0],
+        "reverse_in": (reverse,),
+        "reverse_out": (bool(rng.integers(2)),),
+    }
+    return c.node("scan", [start, x], attrs, [body.graph()]).outputs[1]
+
+
 STEPS: tuple[Step, ...] = (
     _unary, _scalar, _channels, _transpose, _merge, _split, _slice, _reduce, _softmax, _pad, _conv,
     _pool, _matmul, _join, _join, _transpose, _conv,
 )  # fmt: skip
+# also what is no loop nest, or indexes by data, or decides sizes at run time
+ALL_STEPS: tuple[Step, ...] = (
+    *STEPS, _gather, _gather_elements, _scatter, _sort, _select, _loop, _scan,
+)  # fmt: skip
 
 
-def _chain(c: CaseBuilder, x: Value, numbers: Sequence[int]) -> list[Value]:
+def _chain(
+    c: CaseBuilder, x: Value, numbers: Sequence[int], steps: tuple[Step, ...]
+) -> list[Value]:
     made = [x]
     for number in numbers:
         rng = np.random.default_rng(number)
-        made.append(STEPS[number % len(STEPS)](c, made[-1], rng, made))
+        made.append(steps[number % len(steps)](c, made[-1], rng, made))
     return made
 
 
-def build(numbers: Sequence[int], *, symbolic: bool = False, branches: bool = False) -> Graph:
+def build(
+    numbers: Sequence[int],
+    *,
+    symbols: int = 0,
+    branches: bool = False,
+    steps: tuple[Step, ...] = STEPS,
+) -> Graph:
     """One step per number; the last value and one from the middle are the outputs.
 
-    symbolic: the first axis of the input is a symbol. branches: the second half of the steps is in
-    both branches of an `if`.
+    symbols: 1 for a symbolic first axis of the input, 2 for the last one, 3 for both. branches: the
+    second half of the steps is in both branches of an `if`.
     """
     c = CaseBuilder("random")
-    x = c.input(N if symbolic else 2, 3, 4, 6)
+    x = c.input(N if symbols & 1 else 2, 3, 4, S if symbols & 2 else 6)
     half = len(numbers) // 2 if branches else len(numbers)
-    made = _chain(c, x, numbers[:half])
+    made = _chain(c, x, numbers[:half], steps)
     if branches:
-        made.append(_branch(c, made[-1], numbers[half:]))
+        made.append(_branch(c, made[-1], numbers[half:], steps))
     results = dict.fromkeys((made[-1], made[len(made) // 2]))
     c.output(*(value for value in results if value.producer is not None))
     return c.graph()
 
 
-def _branch(c: CaseBuilder, x: Value, numbers: Sequence[int]) -> Value:
+def _branch(c: CaseBuilder, x: Value, numbers: Sequence[int], steps: tuple[Step, ...]) -> Value:
     total = c.op("reduce_sum", x, axes=tuple(range(x.type.rank)), keepdims=False)
     regions = []
     for op in ("neg", "abs"):
         inner = CaseBuilder(f"branch.{op}")
-        last = inner.op(op, _chain(inner, x, numbers)[-1])
+        last = inner.op(op, _chain(inner, x, numbers, steps)[-1])
         inner.output(last)
         regions.append(inner.graph())
-    return c.node("if", [c.op("gt", total, c.scalar(0))], {}, regions).output
+    local = bound_symbols(regions[0]) | bound_symbols(regions[1])
+    pairs = zip(*(region.outputs[0].shape for region in regions), strict=True)
+    late = [a for a, b in pairs if a != b or symbols_of(a) & local]
+    bound = tuple(f"branch{number}" for number in range(len(late)))
+    return c.node("if", [c.op("gt", total, c.scalar(0))], {"bound": bound}, regions).output

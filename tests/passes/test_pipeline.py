@@ -80,14 +80,14 @@ def _keeps_results(graph: Graph) -> None:
 @settings(max_examples=150)
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=14), st.booleans(), st.booleans())
 def test_random_graphs(numbers: list[int], symbolic: bool, branches: bool) -> None:
-    _keeps_results(build(numbers, symbolic=symbolic, branches=branches))
+    _keeps_results(build(numbers, symbols=int(symbolic), branches=branches))
 
 
 @pytest.mark.slow
 @settings(max_examples=4000)
 @given(st.lists(st.integers(0, 1_000_000), min_size=2, max_size=24), st.booleans(), st.booleans())
 def test_more_random_graphs(numbers: list[int], symbolic: bool, branches: bool) -> None:
-    _keeps_results(build(numbers, symbolic=symbolic, branches=branches))
+    _keeps_results(build(numbers, symbols=int(symbolic), branches=branches))
 
 
 @pytest.mark.parametrize("case", ALL_CASES[::7], ids=lambda case: case.name)

@@ -74,4 +74,4 @@ def _check_case(case: Case, level: int) -> int:
     st.integers(1, 3),
 )
 def test_kernels_of_random_graphs(numbers: list[int], symbolic: bool, level: int, n: int) -> None:
-    check_graph(build(numbers, symbolic=symbolic), {"n": n}, level)
+    check_graph(build(numbers, symbols=int(symbolic)), {"n": n}, level)

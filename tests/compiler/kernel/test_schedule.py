@@ -83,7 +83,7 @@ def test_schedules_of_the_suites(name: str) -> None:
 )
 def test_schedules_of_random_graphs(numbers: list[int], symbolic: bool, name: str) -> None:
     target = resolve_target(name)[1]
-    for kernel in kernels(build(numbers, symbolic=symbolic)):
+    for kernel in kernels(build(numbers, symbols=int(symbolic))):
         check(kernel, default_schedule(kernel, target), target)
 
 
