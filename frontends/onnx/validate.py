@@ -182,6 +182,8 @@ def _check_type(info: onnx.ValueInfoProto) -> None:
         raise InvalidModelError(f"'{info.name}' has {len(dims)} dimensions")
     elements = 1
     for dim in dims:
+        if not isinstance(dim.dim_param, str):  # bytes: not UTF-8
+            raise InvalidModelError(f"a dimension of '{info.name}' has a name that is no text")
         if dim.HasField("dim_value"):
             if dim.dim_value < 0:
                 raise InvalidModelError(

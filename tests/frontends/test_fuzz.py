@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -150,6 +150,7 @@ def test_the_models_are_sound(tmp_path: Path) -> None:
 
 
 @settings(max_examples=200, **OPTIONS)
+@example(Damage(_network, (("flip", 0.9853905929552139, 7),)))  # the name of a dimension
 @given(DAMAGES)
 def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, damage: Damage) -> None:
     check(tmp_path_factory.getbasetemp(), damage)
