@@ -219,6 +219,15 @@ def _shape_cases() -> Iterator[Case]:
 
     yield Case("read_dims", read_dims, EXACT, given={"shape": [3, 2]})
 
+    def checks(c: CaseBuilder) -> None:
+        x, i = c.input(N, 3), c.input(4, dtype=I64, low=-3, high=3)
+        c.node("check_index", [i], {"sizes": (3,), "what": "the columns"})
+        attrs = {"relation": "<=", "left": 2, "right": N, "what": "the rows"}
+        c.node("check_dims", [], attrs)
+        c.output(c.op("gather", x, i, axis=1))
+
+    yield Case("checks", checks, EXACT, {"n": 2})
+
 
 CASES: list[Case] = [
     *_views(),
