@@ -207,7 +207,11 @@ class _Nest:
         fitting = next((d for d, held in enumerate(self.held) if held <= capacity), len(self.loops))
         moved = float(access.bytes(self.inside[fitting]))
         crossed = False
+        # the vector axis and its panels are one loop: an operand moves with either name
+        alias = self.schedule.vector if access.moves_with(PANEL) else PANEL
         for name, trips in reversed(self.trips[:fitting]):
+            if name == alias:
+                continue
             # the operand stays while loops around the fitting part do not move it
             crossed = crossed or access.moves_with(name)
             moved *= trips if crossed else 1
