@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .artifact import CompiledModel
 from .errors import UsageError
 from .ir.graph import Graph, Node
 from .target import Target
+
+if TYPE_CHECKING:
+    from .profile import Profile, ProfileOptions
 
 BUILTIN = {
     "x86": "tensmith.backends.x86:BACKEND",
@@ -95,6 +99,8 @@ class Backend:
     supports: (node, target) -> reason why the node cannot be compiled, or None.
     compile: (graph, target, options, stages) -> Compilation; may change the graph.
     available: reason why the backend cannot be used here, or None.
+    profile: (graph, target, options, stages, what to measure) -> times of every kernel on this
+    machine; may change the graph. None where a backend has no such measurement.
     """
 
     name: str
@@ -103,6 +109,9 @@ class Backend:
     supports: Callable[[Node, Target], str | None]
     compile: Callable[[Graph, Target, CompileOptions, Stages], Compilation]
     available: Callable[[], str | None]
+    profile: Callable[[Graph, Target, CompileOptions, Stages, ProfileOptions], Profile] | None = (
+        None
+    )
 
 
 @cache

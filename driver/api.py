@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +20,7 @@ from ..compiler.backend import (
 from ..compiler.errors import InvalidModelError, RunError, UnsupportedError, UsageError
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
-from ..compiler.knobs import KEEP_WORK, VERIFY_TIME
+from ..compiler.knobs import VERIFY_TIME
 from ..compiler.target import Target
 from .checks import (
     c_identifier,
@@ -33,6 +31,7 @@ from .checks import (
     check_writable,
     emulator_for,
     make_work_dir,
+    remove_work_dir,
     require_available,
     unsupported_nodes,
 )
@@ -91,7 +90,7 @@ class Artifact:
         self._work_dir = work_dir
         self._source = source
         self._library: Path | None = None
-        weakref.finalize(self, _remove, work_dir)
+        weakref.finalize(self, remove_work_dir, work_dir)
 
     @property
     def stages(self) -> dict[str, float]:
@@ -206,13 +205,6 @@ def _keep_alive(artifact: Artifact) -> None:
     del artifact
 
 
-def _remove(folder: Path) -> None:
-    if KEEP_WORK.value:
-        print(f"tensmith: kept {folder}", file=sys.stderr)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def compile(
     model: str | Path,
     *,
@@ -262,7 +254,7 @@ def compile(
     try:
         artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
     except BaseException:
-        _remove(work_dir)
+        remove_work_dir(work_dir)
         raise
     if verify:
         artifact.verify(progress=progress).raise_if_failed()

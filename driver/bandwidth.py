@@ -16,7 +16,7 @@ from ..compiler.kernel.machine import Level, Machine
 from ..compiler.target import Target
 from .peak import measure_peak
 
-_ROUNDS = 5
+_ROUNDS = 10
 _ROUND_BYTES = 64 << 20  # read in one round, at least
 _MOST_BYTES = 256 << 20  # buffer that stands for the memory
 _L3 = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from ..compiler.backend import Backend
 from ..compiler.errors import Unsupported, UsageError
 from ..compiler.ir import Graph
-from ..compiler.knobs import WORK_DIR
+from ..compiler.knobs import KEEP_WORK, WORK_DIR
 from ..compiler.target import Target
 
 
@@ -30,6 +31,14 @@ def make_work_dir() -> Path:
         return Path(tempfile.mkdtemp(prefix="tensmith-", dir=parent))
     except OSError as error:
         raise UsageError("cannot make a folder for intermediate files", why=str(error)) from None
+
+
+def remove_work_dir(folder: Path) -> None:
+    """Remove such a folder, unless the knob says that it is kept."""
+    if KEEP_WORK.value:
+        print(f"tensmith: kept {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_file(path: Path, what: str) -> Path:

@@ -51,9 +51,16 @@ class Console:
         raise typer.Exit(error.exit_code)
 
     def table(
-        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        left: int = 1,
+        width: int = MIN_WIDTH,
     ) -> None:
-        """A table of the result; all but the first `left` columns are right-aligned."""
+        """A table of the result; all but the first `left` columns are right-aligned.
+
+        width: columns of text that it gets at least."""
         if self.json:
             return
         from rich.console import Console as RichConsole
@@ -68,8 +75,8 @@ class Console:
             )
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
-        console = RichConsole(highlight=False, width=max(width, MIN_WIDTH))
+        room = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+        console = RichConsole(highlight=False, width=max(room, width))
         with console.capture() as capture:
             console.print(table)
         lines = (line.rstrip() for line in capture.get().splitlines())

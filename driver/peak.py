@@ -14,8 +14,9 @@ from ..backends.llvm.toolchain import run_zig
 from ..compiler.backend import resolve_target
 
 ACCUMULATORS = 16  # independent chains: two FMA pipes times a latency of four, twice over
-_STEPS = 4_000_000
-_ROUNDS = 7
+# Rounds of 1 ms fit between the turns of other programs on the core; threads take 50 us to start.
+_STEPS, _ROUNDS = 500_000, 50
+_STEPS_THREADS, _ROUNDS_THREADS = 4_000_000, 7
 
 # Every accumulator is multiplied by a number just below one: it converges, so no subnormals and no
 # overflow slow it down, and it stays in a register for the whole loop.
@@ -32,6 +33,8 @@ float fma_loop(long steps, float factor, float term) {{
 }}
 """
 
+Loop = Callable[[int, float, float], float]
+
 
 @dataclass(frozen=True)
 class Peak:
@@ -42,15 +45,18 @@ class Peak:
 
 
 def measure_peak(threads: int = 1) -> Peak:
-    """Measure the f32 FMA peak of `threads` cores: the best of a few rounds of some 10 ms each.
+    """Measure the f32 FMA peak of `threads` cores: the best of some rounds of 1 to 10 ms.
 
     Raises UsageError when no backend compiles for this machine.
     """
     bits = resolve_target("native")[1].vector_bits
     with TemporaryDirectory(prefix="tensmith-peak-") as folder:
         loop = _build(bits // 8, Path(folder))
-        flops = 2.0 * ACCUMULATORS * (bits // 32) * _STEPS
-        best = max(_round(loop, flops, threads) for _ in range(_ROUNDS))
+        flops = 2.0 * ACCUMULATORS * (bits // 32)
+        if threads == 1:
+            best = max(flops * _rate(loop, _STEPS) for _ in range(_ROUNDS))
+        else:
+            best = max(flops * _rate_of_threads(loop, threads) for _ in range(_ROUNDS_THREADS))
     return Peak(best, f"measured: FMA loop on {bits}-bit registers, {_count(threads)}")
 
 
@@ -58,7 +64,7 @@ def _count(threads: int) -> str:
     return f"{threads} thread" + "s" * (threads != 1)
 
 
-def _build(vector_bytes: int, folder: Path) -> Callable[[int, float, float], float]:
+def _build(vector_bytes: int, folder: Path) -> Loop:
     names = [f"a{index}" for index in range(ACCUMULATORS)]
     source = folder / "peak.c"
     source.write_text(
@@ -77,14 +83,21 @@ def _build(vector_bytes: int, folder: Path) -> Callable[[int, float, float], flo
     loop = ctypes.CDLL(str(library)).fma_loop
     loop.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float]
     loop.restype = ctypes.c_float
-    function: Callable[[int, float, float], float] = loop
+    function: Loop = loop
     return function
 
 
-def _round(loop: Callable[[int, float, float], float], flops: float, threads: int) -> float:
-    """FLOP/s of all threads together; ctypes releases the interpreter lock during the loop."""
+def _rate(loop: Loop, steps: int) -> float:
+    """Steps per second of this thread."""
+    start = time.perf_counter()
+    loop(steps, 0.999, 0.001)
+    return steps / (time.perf_counter() - start)
+
+
+def _rate_of_threads(loop: Loop, threads: int) -> float:
+    """Steps per second of all threads; ctypes releases the interpreter lock during the loop."""
     with ThreadPoolExecutor(threads) as pool:
         start = time.perf_counter()
-        list(pool.map(lambda _: loop(_STEPS, 0.999, 0.001), range(threads)))
+        list(pool.map(lambda _: loop(_STEPS_THREADS, 0.999, 0.001), range(threads)))
         seconds = time.perf_counter() - start
-    return flops * threads / seconds
+    return threads * _STEPS_THREADS / seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...compiler.backend import Backend
+from ..llvm.measure import profile_cpu
 from ..llvm.pipeline import compile_cpu, supports
 from .targets import TARGETS, parse_target
 
@@ -13,4 +14,5 @@ BACKEND = Backend(
     supports=supports,
     compile=compile_cpu,
     available=lambda: None,
+    profile=profile_cpu,
 )

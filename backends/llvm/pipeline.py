@@ -39,15 +39,7 @@ def compile_cpu(
 
     Raises InternalError when a stage breaks an invariant.
     """
-    level = options.opt_level
-    with stages.stage("passes"):
-        run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
-        final = (Decompose(), *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
-        views = (ConvBands(), OutputViews(), ConcatViews()) if level > 0 else ()
-        run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
-    with stages.stage("kernels"):
-        choose = partial(schedule, target=target, level=level)
-        plan = Planner(graph, choose, winograd=level >= 2, threads=max(1, options.threads)).build()
+    plan = make_plan(graph, target, options, stages)
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
     code = generate_code(plan, target, options, stages)
@@ -62,7 +54,21 @@ def compile_cpu(
         bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
     )
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
-    return Compilation(model, graph, _kernel_infos(plan), arena, plan.weight_bytes)
+    return Compilation(model, graph, kernel_infos(plan), arena, plan.weight_bytes)
+
+
+def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> Plan:
+    """Optimise a graph in place, form its kernels, and plan their calls and memory."""
+    level = options.opt_level
+    with stages.stage("passes"):
+        run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
+        final = (Decompose(), *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
+        views = (ConvBands(), OutputViews(), ConcatViews()) if level > 0 else ()
+        run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
+    with stages.stage("kernels"):
+        choose = partial(schedule, target=target, level=level)
+        threads = max(1, options.threads)
+        return Planner(graph, choose, winograd=level >= 2, threads=threads).build()
 
 
 def schedule(kernel: Kernel, target: Target, level: int) -> Schedule:
@@ -127,7 +133,8 @@ def _spec(value: Value, symbols: set[str]) -> TensorSpec:
     return TensorSpec(value.name, str(value.dtype), tuple(dim_text(dim) for dim in value.shape))
 
 
-def _kernel_infos(plan: Plan) -> tuple[KernelInfo, ...]:
+def kernel_infos(plan: Plan) -> tuple[KernelInfo, ...]:
+    """The kernels of a plan by number, for reports."""
     found = []
     for number, planned in enumerate(plan.kernels):
         flops = planned.kernel.flops()

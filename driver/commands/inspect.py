@@ -21,6 +21,13 @@ def command(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Compile, and list the kernels and what they fuse.")
     ] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            "--roofline",
+            help="Measure every kernel on this machine, beside its prediction and its bound.",
+        ),
+    ] = False,
     target: Target = "native",
     opt_level: OptLevel = 2,
     threads: Threads = 1,
@@ -28,7 +35,8 @@ def command(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show inputs, outputs, operators, FLOPs, parameters; with --kernels, kernels and memory."""
+    """Show inputs, outputs, operators, FLOPs, parameters; with --kernels, kernels and memory; with
+    --roofline, how long every kernel takes and what bounds it."""
     from .. import api
     from ..console import Console
     from ..session import is_compiled
@@ -36,30 +44,49 @@ def command(
 
     console = Console(json=json, verbose=verbose)
     if is_compiled(model):
-        manifest = api.load(model).manifest
-        console.result({"manifest": manifest})
-        _show_manifest(console, manifest)
+        _inspect_library(console, model, roofline)
         return
     shapes = parse_shapes(shape or [])
-    graph = api.import_model(model, shapes)
-    described = _describe(model, graph)
+    described = _describe(model, api.import_model(model, shapes))
     _show_graph(console, described, nodes)
     if not nodes:
         del described["nodes"]
+    with console.progress("compiling") as progress:
+        settings: dict[str, Any] = {
+            "target": target,
+            "opt_level": opt_level,
+            "threads": threads,
+            "shapes": shapes,
+            "progress": progress,
+        }
+        if kernels:
+            described["manifest"] = api.compile(model, **settings).manifest
+        if roofline:
+            from ..roofline import roofline as measure
+
+            found = measure(model, **settings)
+            described["roofline"] = found.to_json()
     if kernels:
-        del graph
-        with console.progress("compiling") as progress:
-            artifact = api.compile(
-                model,
-                target=target,
-                opt_level=opt_level,
-                threads=threads,
-                shapes=shapes,
-                progress=progress,
-            )
-        described["manifest"] = artifact.manifest
-        _show_kernels(console, artifact.manifest)
+        _show_kernels(console, described["manifest"])
+    if roofline:
+        from ..roofline_table import show_roofline
+
+        show_roofline(console, found)
     console.result(described)
+
+
+def _inspect_library(console: Console, path: Path, roofline: bool) -> None:
+    from ...compiler.errors import UsageError
+    from .. import api
+
+    if roofline:
+        raise UsageError(
+            "--roofline measures kernels anew as they are compiled",
+            remedy="give the ONNX file: inspect MODEL.onnx --roofline",
+        )
+    manifest = api.load(path).manifest
+    console.result({"manifest": manifest})
+    _show_manifest(console, manifest)
 
 
 def _describe(path: Path, graph: Graph) -> dict[str, Any]:

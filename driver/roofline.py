@@ -1,0 +1,157 @@
+"""The time of every kernel of a model, measured and predicted, beside what the machine allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..compiler.backend import CompileOptions, Stages, resolve_target
+from ..compiler.errors import UnsupportedError, UsageError
+from ..compiler.kernel.machine import Machine
+from ..compiler.profile import KernelProfile, Profile, ProfileOptions
+from .api import import_model
+from .bandwidth import measure_machine
+from .checks import (
+    c_identifier,
+    check_native,
+    make_work_dir,
+    remove_work_dir,
+    require_available,
+    unsupported_nodes,
+)
+from .samples import Sampler
+from .shapes import ShapeSpecs
+
+DEFAULT_SIZE = 128  # of a symbolic dim that is no batch
+BATCH_SIZE = 1
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """A profile of a model. sizes: of its inputs' symbolic dims. notes: choices made for the user.
+
+    Sums are over all calls of one run, of what was measured; seconds on one core.
+    """
+
+    profile: Profile
+    machine: Machine
+    sizes: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def measured(self) -> list[KernelProfile]:
+        """The kernels with a time, those that take most of a run first."""
+        timed = [kernel for kernel in self.profile.kernels if kernel.seconds is not None]
+        return sorted(timed, key=total_seconds, reverse=True)
+
+    @property
+    def seconds(self) -> float:
+        """Of all measured kernels."""
+        return sum(map(total_seconds, self.measured))
+
+    @property
+    def predicted_seconds(self) -> float:
+        """Of the same kernels."""
+        return sum(k.calls * k.cost.seconds for k in self.measured if k.cost)
+
+    @property
+    def roof_seconds(self) -> float:
+        """The least that the bounds of the same kernels allow."""
+        return sum(k.calls * k.cost.roof_seconds for k in self.measured if k.cost)
+
+    @property
+    def flops(self) -> int:
+        """Of the same kernels."""
+        return sum(k.calls * k.cost.flops for k in self.measured if k.cost)
+
+    def seconds_by_bound(self) -> dict[str, float]:
+        """Measured seconds of the kernels under each bound, the longest first."""
+        found: dict[str, float] = {}
+        for kernel in self.measured:
+            if kernel.cost:
+                bound = kernel.cost.bound
+                found[bound] = found.get(bound, 0.0) + total_seconds(kernel)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`. Kernels in the order of their first calls."""
+        levels = [
+            {**asdict(level), "capacity": int(level.capacity) if level.capacity < 1e18 else None}
+            for level in self.machine.levels
+        ]
+        return {
+            "machine": {
+                "flops_per_second": self.machine.flops_per_second,
+                "levels": levels,
+                "label": self.machine.label,
+            },
+            "sizes": dict(self.sizes),
+            "evicted_bytes": self.profile.evicted_bytes,
+            "seconds": self.seconds,
+            "predicted_seconds": self.predicted_seconds,
+            "roof_seconds": self.roof_seconds,
+            "flops": self.flops,
+            "seconds_by_bound": self.seconds_by_bound(),
+            "kernels": [kernel.to_json() for kernel in self.profile.kernels],
+            "unmeasured_functions": list(self.profile.functions),
+        }
+
+
+def total_seconds(kernel: KernelProfile) -> float:
+    """Measured seconds of all calls in a run; 0 where nothing was measured."""
+    return kernel.calls * (kernel.seconds or 0.0)
+
+
+def roofline(
+    path: Path,
+    *,
+    target: str,
+    opt_level: int,
+    threads: int,
+    shapes: ShapeSpecs,
+    progress: Callable[[str], None] | None = None,
+) -> Roofline:
+    """Compile an ONNX file's kernels, measure them one by one on one core, and predict them.
+
+    Symbolic dims that `shapes` leaves get a default size. threads: for which the kernels are made.
+    Raises UsageError for a target that is not this machine's or has no such measurement, else as
+    `api.compile`.
+    """
+    backend, machine_target = resolve_target(target)
+    require_available(backend)
+    if backend.profile is None:
+        raise UsageError(
+            f"kernels of the backend '{backend.name}' cannot be measured",
+            remedy="choose a target that generates code for this machine, such as 'native'",
+        )
+    check_native(machine_target.triple)
+    stages = Stages(progress=progress)
+    with stages.stage("import"):
+        graph = import_model(path, shapes)
+    unsupported = unsupported_nodes(graph, backend, machine_target)
+    if unsupported:
+        raise UnsupportedError(unsupported, where=f"target '{machine_target.name}'")
+    sampler = Sampler(graph)
+    sizes = default_sizes(sampler.symbols, sampler.batch_symbols)
+    with stages.stage("measuring the machine"):
+        machine = measure_machine(machine_target)
+    work_dir = make_work_dir()
+    try:
+        options = CompileOptions(c_identifier(path.stem), work_dir, opt_level, threads=threads)
+        wanted = ProfileOptions(sizes, machine, progress=progress)
+        profile = backend.profile(graph, machine_target, options, stages, wanted)
+    finally:
+        remove_work_dir(work_dir)
+    notes = tuple(
+        f"the symbolic dimension '{name}' is {size}; --shape gives another size"
+        for name, size in sizes.items()
+    )
+    return Roofline(profile, machine, sizes, notes)
+
+
+def default_sizes(symbols: Iterable[str], batch: Iterable[str]) -> dict[str, int]:
+    """A size for every symbol: 1 for a batch, else a length that most models accept."""
+    leading = set(batch)
+    return {name: BATCH_SIZE if name in leading else DEFAULT_SIZE for name in symbols}
