@@ -72,6 +72,7 @@ def _unexpected(error: Exception, words: Sequence[str]) -> int:
     show = getattr(error, "show", None)  # the parser's own errors; their class has moved about
     if show is not None and hasattr(error, "exit_code"):
         show()
+        _print_error(error, int(error.exit_code), words)
         return int(error.exit_code)
     if TRACEBACK.value:
         traceback.print_exception(error)
@@ -82,8 +83,12 @@ def _unexpected(error: Exception, words: Sequence[str]) -> int:
 
 def _report(error: BaseException, text: str, code: int, words: Sequence[str]) -> int:
     print(text, file=sys.stderr)
+    _print_error(error, code, words)
+    return code
+
+
+def _print_error(error: BaseException, code: int, words: Sequence[str]) -> None:
     if "--json" in words:
         from .console import error_object
 
         print(json.dumps({"error": {**error_object(error), "exit_code": code}}, indent=2))
-    return code

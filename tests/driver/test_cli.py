@@ -288,6 +288,16 @@ def test_json_error(fake, call) -> None:
     assert err.startswith("error: there is no file")
 
 
+@pytest.mark.parametrize("arguments", [("compile",), ("check", "x.onnx", "--no-such-flag")])
+def test_json_of_a_wrong_command_line(call, arguments: tuple[str, ...]) -> None:
+    code, out, err = call(*arguments, "--json")
+    error = json.loads(out)["error"]
+    assert code == error["exit_code"] == 2
+    assert error["type"]
+    assert error["message"]
+    assert err.startswith("Usage: tensmith")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
 def test_folder_without_permission(fake, model_path: Path, call, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
