@@ -42,18 +42,29 @@ def one_cpu_per_core(count: int) -> list[int]:
     return chosen[:count]
 
 
-def tree_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants, in bytes; 0 for one that has ended."""
+def tree_bytes(pid: int, *, shared_once: bool, parent: bytes = b"") -> int:
+    """Memory of a process and its descendants, in bytes; 0 for one that has ended.
+
+    shared_once: what several of them share counts once, which takes long to read (the proportional
+    set size); else in each. A child that does not run its own program yet (`parent`: the command
+    line of the one that started it) has its parent's memory, and counts nothing.
+    """
+    folder = Path(f"/proc/{pid}")
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        command = (folder / "cmdline").read_bytes()
+        if command == parent:
+            return 0
+        rows = (folder / ("smaps_rollup" if shared_once else "status")).read_text().splitlines()
         children = [
             int(child)
-            for task in Path(f"/proc/{pid}/task").iterdir()
+            for task in (folder / "task").iterdir()
             for child in (task / "children").read_text().split()
         ]
-    except (OSError, IndexError):  # it ended while we looked
+    except OSError:  # it ended while we looked
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(tree_bytes, children))
+    label = "Pss:" if shared_once else "VmRSS:"
+    own = sum(int(row.split()[1]) << 10 for row in rows if row.startswith(label))
+    return own + sum(tree_bytes(c, shared_once=shared_once, parent=command) for c in children)
 
 
 def high_water_bytes(pid: int) -> int:
@@ -103,7 +114,9 @@ class Worker:
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self._sampled = max(self._sampled, tree_bytes(self._process.pid))
+            if tree_bytes(self._process.pid, shared_once=False) > self._sampled:
+                now = tree_bytes(self._process.pid, shared_once=True)
+                self._sampled = max(self._sampled, now)
 
     @property
     def peak_rss(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +15,13 @@ from onnx import TensorProto, helper
 
 from tensmith.benchmarks.cases import find_cases
 from tensmith.benchmarks.compile_time import weight_bytes
-from tensmith.benchmarks.process import EngineError, EngineSkipped, Worker, one_cpu_per_core
+from tensmith.benchmarks.process import (
+    EngineError,
+    EngineSkipped,
+    Worker,
+    one_cpu_per_core,
+    tree_bytes,
+)
 from tensmith.benchmarks.run import measure
 
 
@@ -104,3 +112,18 @@ def test_an_engine_that_is_absent_is_skipped() -> None:
         pytest.raises(EngineSkipped, match="not installed"),
     ):
         worker.request("load", model="", inputs="", per_step=[])
+
+
+def test_memory_of_a_process_and_its_child() -> None:
+    hold = "held = bytearray(b'x' * (64 << 20)); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout.readline()
+        found = {once: tree_bytes(child.pid, shared_once=once) for once in (False, True)}
+        command = Path(f"/proc/{child.pid}/cmdline").read_bytes()
+        not_started = tree_bytes(child.pid, shared_once=False, parent=command)
+        child.communicate(b"\n")
+    assert 64 << 20 <= found[True] <= found[False]
+    assert not_started == 0
+    assert tree_bytes(child.pid, shared_once=True) == 0
