@@ -81,10 +81,12 @@ class KernelInfo:
 
 @dataclass(frozen=True)
 class Compilation:
-    """A backend's answer. arena_bytes: -1 where it depends on symbolic dims."""
+    """A backend's answer; it keeps no graph, whose constants would stay in memory.
+
+    arena_bytes: -1 where it depends on symbolic dims.
+    """
 
     model: CompiledModel
-    graph: Graph
     kernels: tuple[KernelInfo, ...]
     arena_bytes: int
     weight_bytes: int

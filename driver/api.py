@@ -64,9 +64,8 @@ class _Source:
 class Artifact:
     """A compiled model. Its folder of intermediate files lives as long as the object.
 
-    graph: as compiled, after all passes. kernels: in the order of the plan. stages: seconds by
-    stage. manifest: see `driver/manifest.py`. sampler: draws random inputs. report: of the last
-    verification, or None.
+    kernels: in the order of the plan. stages: seconds by stage. manifest: see `driver/manifest.py`.
+    sampler: draws random inputs. report: of the last verification, or None.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Artifact:
         source: _Source,
     ) -> None:
         self.target = target
-        self.graph = compilation.graph
         self.kernels: tuple[KernelInfo, ...] = compilation.kernels
         self.manifest: dict[str, Any] = compilation.model.manifest
         self.sampler = source.sampler

@@ -54,7 +54,7 @@ def compile_cpu(
         bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
     )
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
-    return Compilation(model, graph, kernel_infos(plan), arena, plan.weight_bytes)
+    return Compilation(model, kernel_infos(plan), arena, plan.weight_bytes)
 
 
 def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> Plan:

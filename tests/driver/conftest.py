@@ -97,7 +97,7 @@ class FakeBackend:
             options.name, (_spec("x"),), (_spec("y"),), ("batch",), code, weights, {}
         )
         kernels = (KernelInfo("f32_double", ("add",), -1, "rows"),)
-        return Compilation(model, graph, kernels, arena_bytes=0, weight_bytes=0)
+        return Compilation(model, kernels, arena_bytes=0, weight_bytes=0)
 
 
 SaveModel = Callable[[list[onnx.NodeProto], list[int | str]], Path]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from tensmith.compiler.errors import (
     InvalidModelError,
@@ -182,9 +184,34 @@ def test_unsupported_nodes_are_named(fake, model_path: Path) -> None:
     assert [(item.node, item.reason) for item in caught.value.items] == [("double", "no adder")]
 
 
+def test_artifact_keeps_no_constants(fake, save_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would add to the memory that linking takes."""
+    tensor = numpy_helper.from_array(np.ones(4, np.float32))
+    constant = helper.make_node("Constant", [], ["c"], value=tensor)
+    path = save_model([constant, helper.make_node("Add", ["x", "c"], ["y"])], ["batch", 4])
+    seen = []
+    import_model = api.import_model
+
+    def recorded(*arguments):
+        graph = import_model(*arguments)
+        seen.extend(weakref.ref(v.data) for v in graph.nodes[0].inputs if v.data is not None)
+        return graph
+
+    monkeypatch.setattr(api, "import_model", recorded)
+    artifact = api.compile(path)
+    gc.collect()
+    assert [reference() for reference in seen] == [None]
+    assert artifact.inputs
+
+
 def test_shapes_replace_dims(fake, model_path: Path) -> None:
-    artifact = api.compile(model_path, shapes={"x": (3, 4)})
-    assert artifact.graph.inputs[0].type.static_shape == (3, 4)
+    seen = []
+    api.compile(
+        model_path,
+        shapes={"x": (3, 4)},
+        dump_after=lambda name, graph: seen.append(graph.inputs[0].type.static_shape),
+    )
+    assert seen[0] == (3, 4)
 
 
 @pytest.mark.parametrize(
