@@ -38,6 +38,7 @@ from .checks import (
 from .compare import Tolerance
 from .engines import EngineSpec
 from .manifest import build_manifest, sha256_of
+from .memory import give_back_memory
 from .samples import Sampler
 from .shapes import DimSpec, ShapeSpecs
 from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
@@ -126,6 +127,7 @@ class Artifact:
             if kind not in TEXTS:
                 from ..backends.llvm.link import link
 
+                give_back_memory()  # the linker maps as much as the file has, twice
                 return link(self._model, kind, output)
             text = self._model.code.texts.get(kind)
             if text is None:

@@ -199,9 +199,8 @@ def test_artifact_keeps_no_constants(fake, save_model, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(api, "import_model", recorded)
     artifact = api.compile(path)
-    gc.collect()
+    artifact.save(path.with_suffix(".so"))
     assert [reference() for reference in seen] == [None]
-    assert artifact.inputs
 
 
 def test_shapes_replace_dims(fake, model_path: Path) -> None:
