@@ -35,13 +35,15 @@ _STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", *RULES})
 def compile_cpu(
     graph: Graph, target: Target, options: CompileOptions, stages: Stages
 ) -> Compilation:
-    """Compile a graph for a CPU; the graph is rewritten in place.
+    """Compile a graph for a CPU; the graph is rewritten in place and loses its large constants.
 
     Raises InternalError when a stage breaks an invariant.
     """
     plan = make_plan(graph, target, options, stages)
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
+    for weight in plan.weights:
+        weight.value.data = None  # it is in the file: code generation needs the memory
     code = generate_code(plan, target, options, stages)
     model = CompiledModel(
         name=options.name,

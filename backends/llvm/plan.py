@@ -32,6 +32,7 @@ from .kernel import emit_kernel, parallel_count
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
 INPUTS, SYMBOLS, WEIGHTS, THREADS, INSTANCE, STOP, MAX_TRIPS = range(7)
 MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
+STREAMED = 10  # operations that take as long as reading a weight that no other row shares
 
 
 class PlanEmitter:
@@ -336,8 +337,14 @@ class PlanEmitter:
 
 
 def _work(planned: PlannedKernel) -> int:
-    """Operations of a kernel; symbolic sizes count as 64."""
+    """Operations of a kernel; symbolic sizes count as 64.
+
+    A product with one row reads a weight for every multiply-add: it waits for memory.
+    """
     work = planned.kernel.flops() + planned.kernel.stages[0].points()
+    for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
+        if stage.reductions and own.vector and not own.row:
+            work = work + STREAMED * stage.points()
     return work if isinstance(work, int) else evaluate(work, dict.fromkeys(symbols_of(work), 64))
 
 
