@@ -15,7 +15,7 @@ enum { SPIN_NANOSECONDS = 300000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
 
 /* When other programs hold the CPUs, spinning keeps the system from running the thread that is
  * waited for: after a wait longer than the work itself, so many jobs are done without spinning. */
-enum { CROWDED_JOBS = 256 };
+enum { CROWDED_JOBS = 64 };
 
 typedef struct {
   ts_pool *pool;
