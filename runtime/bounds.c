@@ -1,4 +1,5 @@
-/* Indices are checked before the kernels that use them, which would take the nearest element. */
+/* Indices and divisors are checked before the kernels that use them: those would take the nearest
+ * element, and make a division by zero zero. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -39,4 +40,28 @@ int32_t ts_op_check_index(ts_frame *frame, void *const *places, const int64_t *a
     return ts_rt_fail(frame, TS_ERROR_MODEL, text);
   }
   return 0;
+}
+
+#define TS_ANY_ZERO(type)                                                                  \
+  static int any_zero_##type(const void *data, int64_t count) {                            \
+    unsigned zero = 0;                                                                     \
+    for (int64_t i = 0; i < count; ++i) zero |= ((const type *)data)[i] == 0;              \
+    return zero != 0;                                                                      \
+  }
+TS_ANY_ZERO(uint8_t)
+TS_ANY_ZERO(uint16_t)
+TS_ANY_ZERO(uint32_t)
+TS_ANY_ZERO(uint64_t)
+
+int32_t ts_op_check_divisor(ts_frame *frame, void *const *places, const int64_t *arguments) {
+  const int64_t bytes = arguments[0], count = arguments[1];
+  const void *data = places[0];
+  const int zero = bytes == 1   ? any_zero_uint8_t(data, count)
+                   : bytes == 2 ? any_zero_uint16_t(data, count)
+                   : bytes == 4 ? any_zero_uint32_t(data, count)
+                                : any_zero_uint64_t(data, count);
+  if (!zero) return 0;
+  char text[512];
+  snprintf(text, sizeof text, "%s: division by zero", (const char *)places[1]);
+  return ts_rt_fail(frame, TS_ERROR_MODEL, text);
 }

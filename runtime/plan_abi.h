@@ -79,5 +79,6 @@ TS_LOCAL int32_t ts_op_det(ts_frame *frame, void *const *places, const int64_t *
  * size. Places: i64 or i32 indices, and behind them the text that names the operator.
  * Arguments: element, number of indices, depth, the sizes. */
 TS_LOCAL int32_t ts_op_check_index(ts_frame *frame, void *const *places, const int64_t *arguments);
+TS_LOCAL int32_t ts_op_check_divisor(ts_frame *frame, void *const *places, const int64_t *arguments);
 
 #endif /* TENSMITH_PLAN_ABI_H_ */

@@ -53,6 +53,11 @@ def _check_index(node: Node) -> tuple[Dim, ...]:
     return (ELEMENTS[x.dtype], x.type.elements, len(sizes), *sizes)
 
 
+def _check_divisor(node: Node) -> tuple[Dim, ...]:
+    x = node.inputs[0]
+    return (x.dtype.bytes, x.type.elements)
+
+
 EXTERNAL: dict[str, tuple[str, Arguments]] = {
     "argsort": ("ts_op_argsort", _argsort),
     "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
@@ -60,6 +65,7 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {
     "nms": ("ts_op_nms", lambda node: (*node.inputs[1].shape, int(node.attrs["center"]))),
     "det": ("ts_op_det", _det),
     "check_index": ("ts_op_check_index", _check_index),
+    "check_divisor": ("ts_op_check_divisor", _check_divisor),
 }
 
 

@@ -48,6 +48,12 @@ def _computed(c: CaseBuilder) -> None:
     c.output(c.op("exp", c.op("neg", c.op("gather", x, place, axis=0))))
 
 
+def _divisor(c: CaseBuilder) -> None:
+    a, b = c.input(N, dtype=I32), c.input(N, dtype=I32)
+    c.node("check_divisor", [b], {"what": "node 'share' (Div)"})
+    c.output(c.op("div", a, b))
+
+
 def _elements(c: CaseBuilder) -> None:
     c.output(c.op("gather_elements", c.input(2, 4), c.input(2, 1, dtype=I64), axis=1))
 
@@ -144,6 +150,12 @@ CASES = {
         {"x0": floats(5, 3), "x1": np.int32([1, 2])},
         r"index 5 is out of range for .*size 5",
         {"x0": floats(6, 3), "x1": np.int32([1, 2])},
+    ),
+    "divisor": Wrong(
+        _divisor,
+        {"x0": np.int32([4, 5, 6]), "x1": np.int32([1, 0, 2])},
+        r"'share' \(Div\): division by zero",
+        {"x0": np.int32([4, 5, 6]), "x1": np.int32([1, -1, 2])},
     ),
     "elements": Wrong(
         _elements,

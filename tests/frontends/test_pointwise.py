@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import RunError
+from tensmith.frontends.onnx import load_model
+
 from .oracle import check, floats, model, node
 
 UNARY = [
@@ -138,3 +142,14 @@ def test_pow_of_integers_with_a_float_exponent() -> None:
         types=[TensorProto.INT32],
     )
     check(proto, {"x": x})
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+def test_integers_divided_by_zero_end_the_run(op: str) -> None:
+    given = {"a": np.int32([7, 8, 9]), "b": np.int32([2, 0, 4])}
+    graph = load_model(model([node(op, "a b")], given, ["y"], types=[TensorProto.INT32]))
+    with pytest.raises(RunError, match=rf"\({op}\): division by zero"):
+        run_graph(graph, given)
+    constant = model([node(op, "a b")], {"a": given["a"]}, ["y"],
+                     constants={"b": np.int32([2, 3, 4])}, types=[TensorProto.INT32])  # fmt: skip
+    assert [n.op for n in load_model(constant).nodes] == [op.lower()]

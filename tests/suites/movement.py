@@ -222,6 +222,7 @@ def _shape_cases() -> Iterator[Case]:
     def checks(c: CaseBuilder) -> None:
         x, i = c.input(N, 3), c.input(4, dtype=I64, low=-3, high=3)
         c.node("check_index", [i], {"sizes": (3,), "what": "the columns"})
+        c.node("check_divisor", [c.op("add", i, c.scalar(4, I64))], {"what": "the divisors"})
         attrs = {"relation": "<=", "left": 2, "right": N, "what": "the rows"}
         c.node("check_dims", [], attrs)
         c.output(c.op("gather", x, i, axis=1))

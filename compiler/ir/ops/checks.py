@@ -1,4 +1,7 @@
-"""Checks that a run makes: indices in range, dims that fit. They have effects but no results."""
+"""Checks that a run makes: indices in range, dims that fit, divisors that are not zero.
+
+They have effects but no results.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,18 @@ def _check_index(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return []
 
 
+def _infer_check_divisor(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    if not inputs[0].dtype.is_integer:
+        raise ValueError(f"{inputs[0].type} holds no integers to divide by")
+    return []
+
+
+def _check_divisor(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    if not np.all(args[0]):
+        raise RunError(f"{attrs['what']}: division by zero")
+    return []
+
+
 def _infer_check_dims(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
     if attrs["relation"] not in (EQUAL, AT_MOST):
         raise ValueError(f"relation '{attrs['relation']}' is neither {EQUAL} nor {AT_MOST}")
@@ -53,6 +68,16 @@ register(
         _check_index,
         Trait.EFFECT,
         {"sizes": REQUIRED, "what": REQUIRED},
+        arity=(1, 1),
+    )
+)
+register(
+    OpDef(
+        "check_divisor",
+        _infer_check_divisor,
+        _check_divisor,
+        Trait.EFFECT,
+        {"what": REQUIRED},
         arity=(1, 1),
     )
 )

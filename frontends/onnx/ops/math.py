@@ -68,7 +68,20 @@ def unary(s: Site) -> Value:
 def binary(s: Site) -> Value:
     if any(isinstance(entry, Text) for entry in s.entries):  # only Equal takes them
         return equal_texts(s)
-    return s.op_(_BINARY[s.op], s.input(0), _second(s))
+    second = _second(s)
+    if s.op == "Div":
+        check_divisor(s, second)
+    return s.op_(_BINARY[s.op], s.input(0), second)
+
+
+def check_divisor(s: Site, divisor: Value) -> None:
+    """Make a run end with an error where an integer is divided by zero.
+
+    Constants and numbers made of dims are not looked at: a division by those has a defined result.
+    """
+    if divisor.dtype.is_integer and divisor.data is None and s.known(divisor) is None:
+        what = f"node '{s.node.name or s.node.output[0]}' ({s.op})"
+        s.emitter.emit_node("check_divisor", [divisor], {"what": what})
 
 
 def _second(s: Site) -> Value:
@@ -113,9 +126,8 @@ def power(s: Site) -> Value:
 @lowers("Mod")
 def modulo(s: Site) -> Value:
     a, b = s.input(0), s.input(1)
-    if s.integer("fmod", 0):
-        return s.op_("fmod", a, b)
-    return s.op_("mod", a, b)
+    check_divisor(s, b)
+    return s.op_("fmod" if s.integer("fmod", 0) else "mod", a, b)
 
 
 @lowers("Reciprocal")
