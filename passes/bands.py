@@ -54,6 +54,9 @@ def _producer(graph: Graph, node: Node) -> Node | None:
     if found is None or _conv(found) is None or len(found.outputs) > 1:
         return None
     reads = sum(other is value for n in graph.walk() for other in n.inputs)
+    reads += sum(  # a branch may return what the graph around it made
+        other is value for n in graph.walk() for inner in n.regions for other in inner.outputs
+    )
     inside = sum(other is conv.inputs[0] for n in region.nodes for other in n.inputs)
     free = value not in graph.outputs and conv.inputs[0] not in region.outputs
     return found if reads == inside == 1 and free and winograd_choice(found) is None else None
