@@ -261,14 +261,19 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
     return best if best_cost < scalar else ""
 
 
-def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
-    """The innermost other axis along which some vector load of the reductions is constant."""
-    loads = [
+def _reduced_loads(stage: Stage) -> list[ex.Load]:
+    """The loads of all reductions' bodies."""
+    return [
         part
         for reduction in stage.reductions
         for part in ex.walk(reduction.body)
-        if isinstance(part, ex.Load) and ex.depends_on(part, vector)
+        if isinstance(part, ex.Load)
     ]
+
+
+def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
+    """The innermost other axis along which some vector load of the reductions is constant."""
+    loads = [part for part in _reduced_loads(stage) if ex.depends_on(part, vector)]
     for axis in reversed(own):
         if axis.name != vector and any(not ex.depends_on(load, axis.name) for load in loads):
             return axis.name
@@ -279,23 +284,14 @@ def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
 def _moves_panel(stage: Stage, vector: str, row: str, name: str) -> bool:
     """Whether an axis selects among several matrices of the operand that all rows share."""
     return any(
-        isinstance(part, ex.Load)
-        and ex.depends_on(part, vector)
-        and not ex.depends_on(part, row)
-        and ex.depends_on(part, name)
-        for reduction in stage.reductions
-        for part in ex.walk(reduction.body)
+        ex.depends_on(part, vector) and not ex.depends_on(part, row) and ex.depends_on(part, name)
+        for part in _reduced_loads(stage)
     )
 
 
 def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
     """Whether the reductions read something that all rows share and something all lanes share."""
-    loads = [
-        part
-        for reduction in stage.reductions
-        for part in ex.walk(reduction.body)
-        if isinstance(part, ex.Load)
-    ]
+    loads = _reduced_loads(stage)
     by_lane = any(ex.depends_on(p, vector) and not ex.depends_on(p, row) for p in loads)
     by_row = any(ex.depends_on(p, row) and not ex.depends_on(p, vector) for p in loads)
     return by_lane and by_row
@@ -303,23 +299,16 @@ def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
 
 def _row_stride_unknown(stage: Stage, row: str) -> bool:
     """Whether the distance between rows of some operand is only known at run time."""
-    factors = [
-        coefficient(part.offset, row)
-        for reduction in stage.reductions
-        for part in ex.walk(reduction.body)
-        if isinstance(part, ex.Load)
-    ]
+    factors = [coefficient(part.offset, row) for part in _reduced_loads(stage)]
     return not all(isinstance(factor, int) for factor in factors)
 
 
 def _rows_collide(stage: Stage, row: str) -> bool:
     """Whether all rows of some operand fall into the same sets of a first-level cache."""
-    for reduction in stage.reductions:
-        for part in ex.walk(reduction.body):
-            if isinstance(part, ex.Load):
-                factor = coefficient(part.offset, row)
-                if isinstance(factor, int) and factor and factor * part.dtype.bytes % L1_PAGE == 0:
-                    return True
+    for part in _reduced_loads(stage):
+        factor = coefficient(part.offset, row)
+        if isinstance(factor, int) and factor and factor * part.dtype.bytes % L1_PAGE == 0:
+            return True
     return False
 
 
