@@ -286,17 +286,19 @@ def _compile(
     return Artifact(compilation, target, stages, options.threads, options.work_dir, source)
 
 
-def load(path: str | Path, threads: int = 1) -> Module:
+def load(path: str | Path, threads: int = 1, max_trips: int = 0) -> Module:
     """A compiled shared library, ready to run: `load("model.so")({"input": array})`.
 
-    Raises UsageError when there is no such file, RunError when this machine cannot run it.
+    max_trips: a run whose Loop goes on for more rounds fails; 0: any number. Raises UsageError when
+    there is no such file, RunError when this machine cannot run it.
     """
     from ..runtime.loader import ModuleError
     from ..runtime.loader import load as load_library
 
     check_threads(threads)
     try:
-        return load_library(check_file(Path(path), "compiled model"), threads=threads)
+        file = check_file(Path(path), "compiled model")
+        return load_library(file, threads=threads, max_trips=max_trips)
     except ModuleError as error:
         raise RunError(str(error), code=error.code) from None
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ...compiler.backend import CompileOptions, Stages
+from ...compiler.backend import CompileOptions, KernelInfo, Stages
 from ...compiler.errors import InternalError
 from ...compiler.ir.dims import evaluate
 from ...compiler.ir.graph import Graph
@@ -49,18 +49,21 @@ def profile_cpu(
         with stages.stage("measure"):
             found = _run(program, len(known), wanted.seconds, evicted, wanted.progress)
             readings = {known[number]: reading for number, reading in found.items()}
-    kernels = tuple(_profile(plan, site, target, wanted.machine, readings) for site in sites)
+    infos = kernel_infos(plan)
+    kernels = tuple(
+        _profile(plan, site, infos[site.number], target, wanted.machine, readings) for site in sites
+    )
     return Profile(kernels, tuple(_functions(plan.steps)), evicted)
 
 
 def _profile(
     plan: Plan,
     site: Site,
+    info: KernelInfo,
     target: Target,
     machine: Machine,
     readings: Mapping[Site, float | str],
 ) -> KernelProfile:
-    info = kernel_infos(plan)[site.number]
     planned, sizes = plan.kernels[site.number], dict(site.sizes or ())
     if reason := _reason(plan, site):
         return KernelProfile(info, sizes, site.calls, site.certain, reason=reason)

@@ -32,7 +32,7 @@ from .kernel import emit_kernel, parallel_count
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
 INPUTS, SYMBOLS, WEIGHTS, THREADS, INSTANCE, STOP, MAX_TRIPS = range(7)
 MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
-STREAMED = 10  # operations that take as long as reading a weight that no other row shares
+STREAMED = 10  # operations that take as long as reading an operand that no other row shares
 
 
 class PlanEmitter:
@@ -339,7 +339,7 @@ class PlanEmitter:
 def _work(planned: PlannedKernel) -> int:
     """Operations of a kernel; symbolic sizes count as 64.
 
-    A product with one row reads a weight for every multiply-add: it waits for memory.
+    A reduction whose tiles have one row reads an operand for every operation: it waits for memory.
     """
     work = planned.kernel.flops() + planned.kernel.stages[0].points()
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
