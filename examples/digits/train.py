@@ -11,6 +11,7 @@ third of the images is held out: `digits_test.npz` holds it as `images` (uint8, 
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,19 @@ OPSET = 17
 Array = np.ndarray
 
 
-class Layer:
+class Layer(ABC):
     """A differentiable function with parameters: `backward` fills `gradients` in their order."""
 
     parameters: tuple[Array, ...] = ()
     gradients: tuple[Array, ...] = ()
 
+    @abstractmethod
     def forward(self, x: Array) -> Array:
-        raise NotImplementedError
+        """The result for a batch."""
 
+    @abstractmethod
     def backward(self, dy: Array) -> Array:
-        raise NotImplementedError
+        """The gradient of the input, given that of the result."""
 
 
 class Conv(Layer):

@@ -12,7 +12,8 @@ from tensmith.backends.llvm.link import link
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import DType, Graph, TensorType, Value
+from tensmith.compiler.ir.ops.registry import make_node
 from tensmith.runtime.loader import load
 
 pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
@@ -98,6 +99,29 @@ def test_only_what_no_other_node_reads(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
     graph = network((1, 8, 20, 20), 24, 3, 1, read_twice=True)
     assert merged(compiled(graph, tmp_path)) == 0
+
+
+def test_not_what_a_branch_returns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
+    monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
+
+    def build() -> Graph:
+        graph = network((1, 8, 20, 20), 24, 3, 1)
+        between = next(node.output for node in graph.nodes if node.op == "sigmoid")
+        condition = Value(TensorType(DType.BOOL, ()), "condition")
+        branches = [Graph([], [between], []), Graph([], [graph.outputs[0]], [])]
+        chosen = make_node("if", [condition], {"bound": ()}, regions=branches)
+        chosen.output.name = "chosen"
+        return Graph([*graph.inputs, condition], [chosen.output], [*graph.nodes, chosen])
+
+    x = np.random.default_rng(1).standard_normal((1, 8, 20, 20), np.float32)
+    name = build().inputs[0].name
+    assert merged(compiled(build(), tmp_path)) == 0
+    module = load(tmp_path / "m.so")
+    for condition in (True, False):
+        feed = {name: x, "condition": np.array(condition)}
+        want = run_graph(build(), feed)["chosen"]
+        np.testing.assert_allclose(module(feed)["chosen"], want, rtol=1e-4, atol=1e-4)
 
 
 def test_only_where_the_cache_is_too_small(tmp_path: Path) -> None:
