@@ -106,15 +106,19 @@ def test_not_what_a_branch_returns(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
 
     def build() -> Graph:
-        graph = network((1, 8, 20, 20), 24, 3, 1)
-        between = next(node.output for node in graph.nodes if node.op == "sigmoid")
+        c = CaseBuilder("branch")  # channels last, so that the branch gets the very value
+        plain = {"strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
+        between = c.op("conv", c.input(1, 20, 20, 8), c.weight(1, 1, 8, 24), **plain,
+                       pads=(0, 0, 0, 0), groups=1)  # fmt: skip
+        c.output(c.op("conv", between, c.weight(3, 3, 1, 24), **plain, pads=(1,) * 4, groups=24))
+        graph = c.graph()
         condition = Value(TensorType(DType.BOOL, ()), "condition")
         branches = [Graph([], [between], []), Graph([], [graph.outputs[0]], [])]
         chosen = make_node("if", [condition], {"bound": ()}, regions=branches)
         chosen.output.name = "chosen"
         return Graph([*graph.inputs, condition], [chosen.output], [*graph.nodes, chosen])
 
-    x = np.random.default_rng(1).standard_normal((1, 8, 20, 20), np.float32)
+    x = np.random.default_rng(1).standard_normal((1, 20, 20, 8), np.float32)
     name = build().inputs[0].name
     assert merged(compiled(build(), tmp_path)) == 0
     module = load(tmp_path / "m.so")
