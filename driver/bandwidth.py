@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ..backends.llvm.toolchain import run_zig
+from ..compiler.host import cache_bytes
 from ..compiler.kernel.machine import Level, Machine
 from ..compiler.target import Target
 from .peak import measure_peak
@@ -19,7 +20,6 @@ from .peak import measure_peak
 _ROUNDS = 10
 _ROUND_BYTES = 64 << 20  # read in one round, at least
 _MOST_BYTES = 256 << 20  # buffer that stands for the memory
-_L3 = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 # Eight independent sums of whole registers: as many loads in flight as the core can have.
 _SOURCE = """
@@ -47,7 +47,7 @@ def measure_machine(target: Target) -> Machine:
     when no backend compiles for this machine.
     """
     peak = measure_peak(1)
-    l3 = l3_bytes()
+    l3 = cache_bytes(3)
     plan: list[tuple[str, float, int]] = [
         ("L1", target.l1_bytes, target.l1_bytes // 2),
         ("L2", target.l2_bytes, target.l2_bytes // 2),
@@ -65,16 +65,6 @@ def measure_machine(target: Target) -> Machine:
         )
     sizes = ", ".join(f"{name} {size >> 10} KiB" for name, _, size in plan)
     return Machine(peak.flops_per_second, levels, f"{peak.label}; reads of {sizes}")
-
-
-def l3_bytes() -> int:
-    """Size of the last-level cache that Linux reports; 0 where it reports none."""
-    try:
-        text = _L3.read_text(encoding="ascii").strip()
-    except OSError:
-        return 0
-    units = {"K": 10, "M": 20, "G": 30}
-    return int(text.rstrip("KMG")) << units.get(text[-1:], 0) if text[:1].isdigit() else 0
 
 
 def _build(vector_bytes: int, folder: Path) -> Reader:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from llvmlite import ir
 
 from ...compiler.kernel.kernel import Stage
-from ...compiler.kernel.schedule import StageSchedule
+from ...compiler.kernel.schedule import StageSchedule, band_of
 from .builder import Emitter, Int, memory_type
 
 
@@ -20,10 +20,13 @@ class PartialSums:
         self.dtype = stage.reductions[0].body.dtype
         inside = own.order[own.order.index(own.split) + 1 :]
         extents = {axis.name: axis.extent for axis in stage.axes}
-        self.steps = [(name, own.rows if name == own.row else 1) for name in inside]
-        self.counts = [-(-int(extents[name]) // step) for name, step in self.steps]  # type: ignore[arg-type]
-        self.slots = own.rows * own.vectors
-        elements = math.prod(self.counts) * self.slots * own.lanes
+        self.counts: list[tuple[str, int]] = []
+        for name in inside:
+            steps = own.rows if name == own.row else 1
+            rows = own.band if name == own.row and own.band else int(extents[name])  # type: ignore[arg-type]
+            self.counts.append((name, -(-rows // steps) * steps))
+        self.width = own.vectors * own.lanes
+        elements = math.prod(count for _, count in self.counts) * self.width
         self.memory = e.local(memory_type(self.dtype), elements)
 
     def start(self, env: Mapping[str, Int]) -> Int:
@@ -47,10 +50,13 @@ class PartialSums:
 
     def _pointer(self, env: Mapping[str, Int], number: int) -> ir.Value:
         e = self.e
-        tile: Int = 0
-        for (name, step), count in zip(self.steps, self.counts, strict=True):
-            tile = e.add(e.mul(tile, count), e.floordiv(env[name], step))
-        offset = e.mul(e.add(e.mul(tile, self.slots), number), self.own.lanes)
+        row: Int = 0
+        for name, count in self.counts:
+            place = env[name]
+            if name == self.own.row and self.own.band:
+                place = e.sub(place, env[band_of(name)])
+            row = e.add(e.mul(row, count), place)
+        offset = e.add(e.mul(row, self.width), number * self.own.lanes)
         return e.pointer(self.memory, offset, self.dtype)
 
 

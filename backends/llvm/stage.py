@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel.kernel import Stage, Store
-from ...compiler.kernel.schedule import StageSchedule
+from ...compiler.kernel.schedule import StageSchedule, band_of
 from . import scalar
 from .access import index_value
 from .builder import Emitter, Int
@@ -63,12 +63,33 @@ class StageEmitter:
         if name == self.schedule.split:
             self._blocks(order[1:], env)
             return
+        band = band_of(self.schedule.row)
+        if name == band:
+            self._bands(order[1:], env)
+            return
+        first: Int = 0
+        tiles = self.tiles(name, env)
+        if name == self.schedule.row and band in env:
+            first = self.e.floordiv(env[band], self.schedule.rows)
+            last = self.e.add(first, self.schedule.band // self.schedule.rows)
+            tiles = self.e.minmax("min", tiles, last)
 
         def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
             self.loops(order[1:], {**env, name: self.e.mul(index, self.tile_size(name))})
             return ()
 
-        self.e.loop(0, self.tiles(name, env), 1, [], body)
+        self.e.loop(first, tiles, 1, [], body)
+
+    def _bands(self, order: Sequence[str], env: dict[str, Int]) -> None:
+        """Loop over the bands of rows; one takes all blocks before the next."""
+        name, band = self.schedule.row, self.schedule.band
+
+        def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
+            self.loops(order, {**env, band_of(name): self.e.mul(index, band)})
+            return ()
+
+        bands = self.e.floordiv(self.e.add(self.extent(name, env), band - 1), band)
+        self.e.loop(0, bands, 1, [], body)
 
     def _blocks(self, order: Sequence[str], env: dict[str, Int]) -> None:
         """Loop over the blocks of a split reduction; sums are finished in the last one."""

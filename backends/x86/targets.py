@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from ...compiler.host import cache_bytes
 from ...compiler.target import Target
 
 TRIPLE = "x86_64-unknown-linux-gnu"
@@ -60,12 +62,24 @@ def host_features() -> frozenset[str]:
 
 
 def native_target() -> Target | None:
-    """The widest target that this machine runs; None when it lacks AVX2 and FMA."""
+    """The widest target that this machine runs, with the caches it has.
+
+    None when it lacks AVX2 and FMA.
+    """
     found = host_features()
     if found.issuperset(_V4):
-        tuned = "sapphirerapids" if "amx_tile" in found else "x86-64-v4"
-        return TARGETS[tuned]
-    return TARGETS["x86-64-v3"] if found.issuperset(_V3) else None
+        target = TARGETS["sapphirerapids" if "amx_tile" in found else "x86-64-v4"]
+    elif found.issuperset(_V3):
+        target = TARGETS["x86-64-v3"]
+    else:
+        return None
+    # other sizes than these are a virtual machine's invention, or a cache that cores share
+    l1, l2 = cache_bytes(1), cache_bytes(2)
+    return replace(
+        target,
+        l1_bytes=l1 if 16 << 10 <= l1 <= 128 << 10 else target.l1_bytes,
+        l2_bytes=l2 if 256 << 10 <= l2 <= 4 << 20 else target.l2_bytes,
+    )
 
 
 def parse_target(text: str) -> Target | None:

@@ -19,7 +19,7 @@ from .cycles import stage_cycles
 from .footprint import union_elements, value_range
 from .kernel import Kernel, Stage
 from .machine import Machine
-from .schedule import Schedule, StageSchedule
+from .schedule import Schedule, StageSchedule, band_of
 
 CALL_CYCLES = 40.0
 WRITE_FACTOR = 2.0  # a line that is written is read first and goes out later
@@ -194,6 +194,9 @@ class _Nest:
         order += [a.name for a in self.stage.reduce_axes]
         found: list[tuple[str, int]] = []
         for name in order:
+            if name == band_of(own.row):
+                found.append((own.row, own.band))
+                continue
             outer_block = name == own.split and name not in {n for n, _ in found}
             found.append((name, own.block if outer_block else tile.get(name, 1)))
             if name == own.vector and PANEL in self.extents:

@@ -13,7 +13,7 @@ from ..ir.dims import coefficient
 from ..target import Target
 from . import expr as ex
 from .kernel import Reduction, Stage
-from .schedule import FMA_LATENCY, StageSchedule, step_cycles
+from .schedule import FMA_LATENCY, StageSchedule, pieces, step_cycles
 
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction
@@ -49,18 +49,13 @@ def _tiles(
     """(how many, rows, vectors) of the full and the edge tiles of a stage."""
     tiled = {own.row, own.vector} - {""}
     others = math.prod(extents[axis.name] for axis in stage.axes if axis.name not in tiled)
-    rows = _pieces(extents[own.row], own.rows) if own.row else [(1, 1)]
+    rows = pieces(extents[own.row], own.rows) if own.row else [(1, 1)]
     columns = [(1, own.vectors)]
     if own.vector and not along_reduction:
-        columns = _pieces(-(-extents[own.vector] // own.lanes), own.vectors)
+        columns = pieces(-(-extents[own.vector] // own.lanes), own.vectors)
     for count_r, r in rows:
         for count_v, v in columns:
             yield others * count_r * count_v, r, v
-
-
-def _pieces(extent: int, tile: int) -> list[tuple[int, int]]:
-    full, rest = divmod(extent, tile)
-    return [(full, tile)] * bool(full) + [(1, rest)] * bool(rest)
 
 
 class _Tile:

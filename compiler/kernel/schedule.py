@@ -22,6 +22,7 @@ L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-lev
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
 COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
 LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
+MIN_BAND_TILES = 4  # fewer row tiles are not worth a block's partial sums
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
 FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
@@ -37,6 +38,8 @@ class StageSchedule:
     reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched into
     the second-level cache (0: not at all). split: reduction axis (the first one) that is done in
     blocks of `block` steps, by a loop of that name in `order`; partial sums wait in memory.
+    band: how many rows, a multiple of the tile's, share a block, by a loop `band_of(row)` in
+    `order` around that over the blocks (0: all of them).
     """
 
     vector: str = ""
@@ -49,10 +52,12 @@ class StageSchedule:
     prefetch: int = 0
     split: str = ""
     block: int = 0
+    band: int = 0
 
     def __str__(self) -> str:
         tile = f"{self.rows}x{self.vectors * self.lanes}"
         split = f" split {self.block}" if self.split else ""
+        split += f" band {self.band}" if self.band else ""
         return f"{tile} {self.row or '-'}x{self.vector or '-'} unroll {self.unroll}{split}"
 
 
@@ -62,6 +67,11 @@ class Schedule:
 
     stages: tuple[StageSchedule, ...]
     parallel: int
+
+
+def band_of(row: str) -> str:
+    """The name of the loop over bands of an axis' rows, and of a band's first row."""
+    return f"{row}@band"
 
 
 def extent_of(axis: Axis) -> int:
@@ -104,7 +114,7 @@ def _parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
     extents = {axis.name: extent_of(axis) for axis in kernel.stages[0].axes}
     schedule, count = stages[0], 1
     for position, name in enumerate(schedule.order):
-        if count >= 64 or name == schedule.split:
+        if count >= 64 or name in (schedule.split, band_of(schedule.row)):
             return position
         tile = {schedule.vector: schedule.vectors * schedule.lanes, schedule.row: schedule.rows}
         count *= -(-extents[name] // tile.get(name, 1))
@@ -169,26 +179,45 @@ def _with_panels(own: StageSchedule, stage: Stage, target: Target) -> StageSched
     blocks = _blocks(own, stage, -(-size // most))
     if not blocks:
         return own
-    first = stage.reduce_axes[0]
+    first = stage.reduce_axes[0].name
     place = own.order.index(own.vector) + 1
-    order = (*own.order[:place], first.name, *own.order[place:])
-    block = extent_of(first) // blocks
-    return replace(own, order=order, prefetch=size // blocks, split=first.name, block=block)
+    head, inside = own.order[:place], own.order[place:]
+    band, most_rows = 0, _most_rows(own, stage)
+    if most_rows < _rows_inside(own, stage, inside):
+        band = most_rows // (2 * own.rows) * own.rows
+        row = next(axis for axis in stage.axes if axis.name == own.row)
+        if min(band, extent_of(row)) < MIN_BAND_TILES * own.rows:
+            return own  # partial sums would come and go for little
+        head, inside = (*head, *inside[:-1], band_of(own.row)), (own.row,)
+    block = extent_of(stage.reduce_axes[0]) // blocks
+    own = replace(own, order=(*head, first, *inside), prefetch=size // blocks)
+    return replace(own, split=first, block=block, band=band)
+
+
+def _most_rows(own: StageSchedule, stage: Stage) -> int:
+    """Rows whose partial sums fit the stack."""
+    width = own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
+    return MAX_STACK_BYTES // width
+
+
+def _rows_inside(own: StageSchedule, stage: Stage, inside: tuple[str, ...]) -> float:
+    """Rows that loops go over, edge tiles counted whole; infinite where that is not known."""
+    axes = [axis for axis in stage.axes if axis.name in inside]
+    if not all(isinstance(axis.extent, int) for axis in axes):
+        return math.inf
+    steps = (own.rows if axis.name == own.row else 1 for axis in axes)
+    return math.prod(-(-extent_of(a) // s) * s for a, s in zip(axes, steps, strict=True))
 
 
 def _blocks(own: StageSchedule, stage: Stage, least: int) -> int:
     """Into how many equal blocks the first reduction axis is split; 0 where it cannot be."""
-    inside = [a for a in stage.axes if a.name in own.order[own.order.index(own.vector) + 1 :]]
+    columns = next(axis.extent for axis in stage.axes if axis.name == own.vector)
     body = stage.reductions[0].body
-    if len(stage.reductions) > 1 or not all(isinstance(axis.extent, int) for axis in inside):
+    if len(stage.reductions) > 1 or not isinstance(columns, int):
         return 0
     if not isinstance(body, ex.Apply) or not all(
         isinstance(part, ex.Load) and not part.dynamic for part in body.args
     ):
-        return 0
-    tile = {own.row: own.rows}
-    tiles = math.prod(-(-extent_of(a) // tile.get(a.name, 1)) for a in inside)
-    if tiles * own.rows * own.vectors * own.lanes * body.dtype.bytes > MAX_STACK_BYTES:
         return 0
     extent = extent_of(stage.reduce_axes[0])
     step = own.unroll if len(stage.reduce_axes) == 1 else 1
@@ -338,7 +367,7 @@ def _register_tile(
     if shared_loads and _row_stride_unknown(stage, row.name):
         max_rows = 8  # every row needs an address register
     collide = shared_loads and _rows_collide(stage, row.name)
-    may_split = all(isinstance(axis.extent, int) for axis in stage.axes)
+    may_split = all(isinstance(a.extent, int) for a in (vector, *stage.reduce_axes))
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
         if rows * vectors > max_tile:
             continue
@@ -357,15 +386,15 @@ def _register_tile(
             return evicted + step_cycles(r * v, loads, far * v, target)
 
         time = 0.0
-        for count_r, r in _pieces(extent_of(row), rows):
-            for count_v, v in _pieces(columns, vectors):
+        for count_r, r in pieces(extent_of(row), rows):
+            for count_v, v in pieces(columns, vectors):
                 time += count_r * count_v * step(r, v)
         if time < best_time:
             best, best_time = (rows, vectors), time
     return best
 
 
-def _pieces(extent: int, tile: int) -> list[tuple[int, int]]:
+def pieces(extent: int, tile: int) -> list[tuple[int, int]]:
     """[(how many, size)] of full tiles and the edge tile."""
     full, rest = divmod(extent, tile)
     return [(full, tile)] * bool(full) + [(1, rest)] * bool(rest)

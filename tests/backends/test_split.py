@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N, S
 
 from tensmith.backends.llvm.link import link
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir.dims import evaluate
 from tensmith.runtime.loader import load
 
 pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
@@ -41,27 +43,82 @@ def test_matches_the_reference(
     target: str,
 ) -> None:
     monkeypatch.setattr("tensmith.compiler.kernel.schedule.PANEL_SHARE", 0.02)
+    schedules = compare(fill, target, tmp_path, [{}])
+    assert any("split" in schedule for schedule in schedules)
+
+
+def many_rows(c: CaseBuilder) -> None:
+    c.output(c.op("matmul", c.input(1301, 512), c.weight(512, 90)))
+
+
+def images(c: CaseBuilder) -> None:
+    window = {"strides": (2, 2), "pads": (8, 0, 8, 0), "dilations": (1, 1), "groups": 1}
+    c.output(c.op("conv", c.input(2, 32, 12, 240), c.weight(40, 32, 16, 1), c.weight(40), **window))
+
+
+def any_rows(c: CaseBuilder) -> None:
+    product = c.op("matmul", c.input(N, 512), c.weight(512, 90))
+    c.output(c.op("max", c.op("add", product, c.weight(90)), c.scalar(0)))
+
+
+def any_batch(c: CaseBuilder) -> None:
+    c.output(c.op("matmul", c.input(S, 3, N, 384), c.weight(3, 384, 64)))
+
+
+@pytest.mark.parametrize("fill", [many_rows, images, any_rows, any_batch])
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_rows_in_bands(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    fill: Callable[[CaseBuilder], None],
+    target: str,
+) -> None:
+    share = 12000 / resolve_target(target)[1].l2_bytes
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.PANEL_SHARE", share)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.MAX_STACK_BYTES", 16 << 10)
+    sizes = [{"n": n, "s": s} for n, s in ((1, 1), (5, 2), (47, 1), (128, 1), (389, 2))]
+    schedules = compare(fill, target, tmp_path, sizes if fill in (any_rows, any_batch) else [{}])
+    assert any("band" in schedule for schedule in schedules)
+
+
+def any_columns(c: CaseBuilder) -> None:
+    c.output(c.op("matmul", c.weight(24, 4096), c.input(4096, N)))
+
+
+def test_blocks_need_columns_of_known_number(tmp_path: Path) -> None:
+    sizes = [{"n": n} for n in (1, 16, 31, 77)]
+    schedules = compare(any_columns, "x86-64-v3", tmp_path, sizes)
+    assert not any("split" in schedule for schedule in schedules)
+
+
+def compare(
+    fill: Callable[[CaseBuilder], None], target: str, folder: Path, sizes: list[dict[str, int]]
+) -> list[str]:
+    """Compare compiled code with the reference at every size; returns the schedules."""
+    graph, truth = build(fill), build(fill)
+    backend, machine = resolve_target(target)
+    compilation = backend.compile(graph, machine, CompileOptions("m", folder), Stages())
+    link(compilation.model, "so", folder / "m.so")
+    rng = np.random.default_rng(0)
+    for size in sizes:
+        shapes = {v.name: [evaluate(d, size) for d in v.type.shape] for v in truth.inputs}
+        feed = {n: rng.standard_normal(shape, np.float32) for n, shape in shapes.items()}
+        want = run_graph(truth, feed)
+        for threads in (1, 2):
+            got = load(folder / "m.so", threads=threads)(feed)
+            for name, array in want.items():
+                assert np.abs(got[name] - array).max() <= 2e-5 * np.abs(array).max()
+    return [kernel.schedule for kernel in compilation.kernels]
+
+
+def build(fill: Callable[[CaseBuilder], None]) -> Graph:
     builder = CaseBuilder(fill.__name__)
     fill(builder)
-    graph = builder.graph()
-    rng = np.random.default_rng(0)
-    feed = {v.name: rng.standard_normal(v.type.static_shape, np.float32) for v in graph.inputs}
-    want = run_graph(graph, feed)
-    backend, machine = resolve_target(target)
-    compilation = backend.compile(graph, machine, CompileOptions("m", tmp_path), Stages())
-    assert any("split" in kernel.schedule for kernel in compilation.kernels)
-    link(compilation.model, "so", tmp_path / "m.so")
-    for threads in (1, 2):
-        got = load(tmp_path / "m.so", threads=threads)(feed)
-        for name, array in want.items():
-            assert np.abs(got[name] - array).max() <= 2e-5 * np.abs(array).max()
+    return builder.graph()
 
 
 def test_panels_that_fit_the_cache_stay_whole(tmp_path: Path) -> None:
-    builder = CaseBuilder("matmul")
-    matmul(builder)
     backend, machine = resolve_target("native")
-    found = backend.compile(
-        builder.graph(), machine, CompileOptions("m", tmp_path), Stages()
-    ).kernels
+    options = CompileOptions("m", tmp_path)
+    found = backend.compile(build(matmul), machine, options, Stages()).kernels
     assert not any("split" in kernel.schedule for kernel in found)
