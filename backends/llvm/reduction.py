@@ -12,7 +12,7 @@ from llvmlite import ir
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.kernel import Reduction, Stage
-from ...compiler.kernel.schedule import MAX_UNROLLED, StageSchedule
+from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I8, I32, VOID, Emitter, Int, intrinsic_suffix, scalar_type
@@ -21,7 +21,7 @@ from .tile import Shape, Slot, Tile
 
 CACHE_LINE = 64
 MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent
-MAX_TILE_STEPS = 256  # fused multiply-adds that a fully unrolled reduction may write out
+MAX_UNROLLED = 32  # longest run of reduction steps that is written out
 
 
 def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
@@ -188,7 +188,7 @@ class TileReduction:
         slots = len(tile.shape.slots()) * len(self.stage.reductions)
         trip = math.prod(a.extent for a in axes if isinstance(a.extent, int))
         static = all(isinstance(axis.extent, int) for axis in axes)
-        written_out = static and trip <= MAX_UNROLLED and trip * slots <= MAX_TILE_STEPS
+        written_out = static and trip <= MAX_UNROLLED and trip * slots <= self.schedule.written
 
         def nest(position: int, accumulators: list[ir.Value]) -> list[ir.Value]:
             if position == len(axes):

@@ -13,7 +13,8 @@ from ..ir.dims import coefficient
 from ..target import Target
 from . import expr as ex
 from .kernel import Reduction, Stage
-from .schedule import FMA_LATENCY, StageSchedule, pieces, step_cycles
+from .schedule import StageSchedule
+from .tile_cycles import FMA_LATENCY, pieces, step_cycles
 
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction

@@ -14,9 +14,9 @@ from ..ir.dims import Dim, coefficient, symbols_of
 from ..target import Target
 from . import expr as ex
 from .kernel import MAX_STACK_BYTES, Axis, Kernel, Stage
+from .tile_cycles import pieces, step_cycles
 
 DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
-MAX_UNROLLED = 32  # longest run of reduction steps that is written out
 MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
 L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
@@ -24,7 +24,6 @@ COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of t
 LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
 MIN_BAND_TILES = 4  # fewer row tiles are not worth a block's partial sums
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
-FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class StageSchedule:
     the second-level cache (0: not at all). split: reduction axis (the first one) that is done in
     blocks of `block` steps, by a loop of that name in `order`; partial sums wait in memory.
     band: how many rows, a multiple of the tile's, share a block, by a loop `band_of(row)` in
-    `order` around that over the blocks (0: all of them).
+    `order` around that over the blocks (0: all of them). written: a reduction of at most so many
+    accumulations is written out, without loops.
     """
 
     vector: str = ""
@@ -53,6 +53,7 @@ class StageSchedule:
     split: str = ""
     block: int = 0
     band: int = 0
+    written: int = 0
 
     def __str__(self) -> str:
         tile = f"{self.rows}x{self.vectors * self.lanes}"
@@ -90,7 +91,10 @@ def naive_schedule(kernel: Kernel) -> Schedule:
 
 def default_schedule(kernel: Kernel, target: Target) -> Schedule:
     """The heuristic schedule for a target."""
-    stages = tuple(_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
+    # what is written out is reordered, and more than this spills: measured with 16 registers
+    written = 8 * target.vector_registers
+    chosen = (_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
+    stages = tuple(replace(own, written=written) for own in chosen)
     return Schedule(stages, _parallel_loops(kernel, stages))
 
 
@@ -167,7 +171,7 @@ def _with_panels(own: StageSchedule, stage: Stage, target: Target) -> StageSched
 
     A panel and the next one that is fetched meanwhile share the second-level cache.
     """
-    if not all(isinstance(axis.extent, int) for axis in stage.reduce_axes):
+    if any(not isinstance(axis.extent, int) for axis in stage.reduce_axes):
         return own
     depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
     size = depth * own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
@@ -341,16 +345,6 @@ def _rows_collide(stage: Stage, row: str) -> bool:
     return False
 
 
-def step_cycles(operations: float, loads: float, far: float, target: Target) -> float:
-    """Estimated cycles of one reduction step of a tile.
-
-    The most of FMAs / ports, loads / 2 and the latency of an accumulation, a little for every
-    load, and half a cycle for every vector (`far` of them) that comes from the second-level cache.
-    """
-    bound = max(operations / target.fma_ports, loads / 2, FMA_LATENCY + 1)
-    return 0.5 * far + bound + 0.1 * loads
-
-
 def _register_tile(
     stage: Stage, row: Axis, vector: Axis, lanes: int, target: Target, shared_loads: bool
 ) -> tuple[int, int]:
@@ -392,9 +386,3 @@ def _register_tile(
         if time < best_time:
             best, best_time = (rows, vectors), time
     return best
-
-
-def pieces(extent: int, tile: int) -> list[tuple[int, int]]:
-    """[(how many, size)] of full tiles and the edge tile."""
-    full, rest = divmod(extent, tile)
-    return [(full, tile)] * bool(full) + [(1, rest)] * bool(rest)
