@@ -357,7 +357,8 @@ def _register_tile(
     # broadcast values that no instruction takes from memory, several in flight, need registers
     spare = 1 if target.broadcast_operands else max(2, target.vector_registers // 10)
     best, best_time = (1, 1), float("inf")
-    max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, 12)
+    most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
+    max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, most)
     if shared_loads and _row_stride_unknown(stage, row.name):
         max_rows = 8  # every row needs an address register
     collide = shared_loads and _rows_collide(stage, row.name)

@@ -134,3 +134,15 @@ def test_only_where_the_cache_is_too_small(tmp_path: Path) -> None:
     large.mkdir()
     assert merged(compiled(network((1, 16, 28, 28), 96, 3, 2, function="abs"), small)) == 0
     assert merged(compiled(network((1, 16, 160, 160), 96, 3, 2, function="abs"), large)) == 1
+
+
+def test_short_reductions_mostly_stay_in_registers(tmp_path: Path) -> None:
+    backend, machine = resolve_target("x86-64-v3")
+    options = CompileOptions("m", tmp_path, texts=frozenset({"asm"}))
+    graph = network((1, 16, 112, 112), 96, 3, 2)
+    found = backend.compile(graph, machine, options, Stages())
+    assert merged(found) == 1
+    products = [line for line in found.model.code.texts["asm"].splitlines() if "\tvfm" in line]
+    spilled = [line for line in products if "(%rsp)" in line]
+    assert products
+    assert len(spilled) < 0.4 * len(products)
