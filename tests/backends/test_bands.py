@@ -145,4 +145,5 @@ def test_short_reductions_mostly_stay_in_registers(tmp_path: Path) -> None:
     products = [line for line in found.model.code.texts["asm"].splitlines() if "\tvfm" in line]
     spilled = [line for line in products if "(%rsp)" in line]
     assert products
+    # over half of them with twice as much written out; a quarter is left, most of it windows
     assert len(spilled) < 0.4 * len(products)
