@@ -24,6 +24,8 @@ from . import abi
 Array = NDArray[Any]
 _PREDICTED_SHAPES = 64  # input shapes whose output shapes are remembered
 _COPIED_BYTES = 16384
+_UNUSED = 3  # references to an array: a tuple's, a loop's and the argument's
+_KEPT_OUTPUTS = 2  # arrays per output: a loop holds the last result while the next one is made
 
 
 class ModuleError(RuntimeError):
@@ -59,6 +61,7 @@ class _Slot:
         self.spec, self.tensor, self.dtype = spec, tensor, spec.numpy_dtype
         self.shape: tuple[int, ...] | None = None
         self.buffer: Array | None = None
+        self._kept: list[tuple[Array, int]] = []  # outputs' memory and its address
         self._sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
         tensor.dtype = dtype
         tensor.device_type = abi.CPU_DEVICE
@@ -71,6 +74,7 @@ class _Slot:
         self.tensor.ndim = len(shape)
         self.shape = shape
         self.buffer = None
+        self._kept = []
         if math.prod(shape) * self.dtype.itemsize <= _COPIED_BYTES:
             self.buffer = np.zeros(shape, self.dtype)
             self.tensor.data = self.buffer.ctypes.data
@@ -79,6 +83,7 @@ class _Slot:
         """Leave an output to the instance."""
         self.tensor.data = None
         self.shape = self.buffer = None
+        self._kept = []
 
     def give(self, array: Array) -> None:
         """Point an input at an array of the bound shape."""
@@ -88,12 +93,23 @@ class _Slot:
             self.tensor.data = array.__array_interface__["data"][0]
 
     def receive(self) -> Array:
-        """Where an output of the bound shape will be."""
+        """Where an output of the bound shape will be.
+
+        Memory of an earlier result that nobody refers to any more is taken again: fresh memory
+        costs a page fault for every 4 KiB.
+        """
         if self.buffer is not None:
             return self.buffer
+        for array, address in self._kept:
+            if sys.getrefcount(array) == _UNUSED:
+                self.tensor.data = address
+                return array.view()
         array = np.empty(self.shape or (), self.dtype)
-        self.tensor.data = array.__array_interface__["data"][0]
-        return array
+        self.tensor.data = address = array.__array_interface__["data"][0]
+        if len(self._kept) == _KEPT_OUTPUTS:
+            return array
+        self._kept.append((array, address))
+        return array.view()
 
     def copy(self) -> Array:
         """A copy of an output that the instance owns."""

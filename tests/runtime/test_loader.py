@@ -87,6 +87,24 @@ def test_results_do_not_share_memory(module) -> None:
     np.testing.assert_array_equal(third, np.full((2, 3), 5.0))
 
 
+def test_large_results_do_not_share_memory_while_they_are_referred_to(module) -> None:
+    symbolic = module("symbolic")
+    feeds = [np.full((40, 300), value, np.float32) for value in range(5)]
+    twos = np.full(300, 2, np.float32)
+    kept = [symbolic(feed, twos)["scaled"] for feed in feeds]
+    rows = [symbolic(feed, twos)["scaled"][7] for feed in feeds]
+    for value, (whole, row) in enumerate(zip(kept, rows, strict=True)):
+        assert (whole == 2 * value).all()
+        assert (row == 2 * value).all()
+
+
+def test_memory_of_a_dropped_result_is_used_again(module) -> None:
+    symbolic = module("symbolic")
+    feed, twos = np.ones((40, 300), np.float32), np.full(300, 2, np.float32)
+    places = {symbolic(feed, twos)["scaled"].ctypes.data for _ in range(9)}
+    assert len(places) <= 3  # the first result is a copy
+
+
 def test_sizes_that_only_the_run_knows(module) -> None:
     positive = module("positive")
     for values in ([1, -2, 3], [-1, -1, -1], [4, 5, 6], []):
