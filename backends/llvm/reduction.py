@@ -21,6 +21,9 @@ from .tile import Shape, Slot, Tile
 
 CACHE_LINE = 64
 MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent
+MAX_PARTS = 4  # of a reduction, done side by side
+MIN_PART_STEPS = 16
+ACCUMULATORS = 8  # two FMAs per cycle, each four cycles long, keep so many busy
 MAX_UNROLLED = 32  # longest run of reduction steps that is written out
 
 
@@ -61,6 +64,7 @@ class TileReduction:
         self.schedule = schedule
         self.tile = tile
         self.axes = {axis.name: axis for axis in stage.reduce_axes}
+        self.parts = 1
         self.leads_group = False  # whether the step begins an unrolled group
 
     def emit(self) -> None:
@@ -69,8 +73,31 @@ class TileReduction:
             self._reduce_along_lanes(self.tile)
         else:
             self.tile.prepare(reduction.body for reduction in self.stage.reductions)
+            self.parts = self._find_parts()
             self._find_prefetch()
             self._reduce(self.tile)
+
+    def _find_parts(self) -> int:
+        """In how many parts the reduction is done side by side.
+
+        Few accumulators leave the ports idle while each waits for itself, and a tile of few rows
+        reads an operand that others do not: memory delivers several streams faster than one.
+        """
+        axes, reductions = self.stage.reduce_axes, self.stage.reductions
+        if len(axes) != 1:
+            return 1
+        extent = self.schedule.block if self.schedule.split else axes[0].extent
+        if not isinstance(extent, int):
+            return 1
+        if any(r.kind not in ("sum", "max", "min") for r in reductions):
+            return 1
+        busy = len(self.tile.shape.slots()) * len(reductions)
+        parts = MAX_PARTS
+        while parts > 1 and (
+            parts * busy > ACCUMULATORS or extent % parts or extent // parts < MIN_PART_STEPS
+        ):
+            parts //= 2
+        return parts
 
     def _find_prefetch(self) -> None:
         """Choose the load to run ahead of, and which of its cache lines this tile fetches.
@@ -80,7 +107,7 @@ class TileReduction:
         """
         self.ahead: _Prefetch | None = None
         tile, own = self.tile, self.schedule
-        if not own.prefetch or not tile.shape.vector:
+        if not own.prefetch or not tile.shape.vector or self.parts > 1:
             return
         for part in ex.walk(self.stage.reductions[0].body):
             if not isinstance(part, ex.Load) or tile.depends(part) != (False, True):
@@ -206,6 +233,8 @@ class TileReduction:
                     accumulators = body(step, accumulators)
                 return accumulators
             innermost = position == len(axes) - 1
+            if self.parts > 1 and isinstance(extent, int):
+                return self._in_parts(axis.name, extent, accumulators)
             return self._unrolled(extent, innermost, accumulators, body)
 
         initial = self._initial(tile.shape)
@@ -215,6 +244,28 @@ class TileReduction:
         accumulators = nest(0, self.partial.resume(tile.env, initial))
         self.partial.leave(tile.env, accumulators)
         self._finish(tile, accumulators)
+
+    def _in_parts(self, name: str, extent: int, accumulators: list[ir.Value]) -> list[ir.Value]:
+        """The one reduction loop in parts side by side, their results combined."""
+        tile, length, count = self.tile, extent // self.parts, len(accumulators)
+        neutral = self._initial(tile.shape) * (self.parts - 1)
+
+        def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
+            done: list[ir.Value] = []
+            for part in range(self.parts):
+                tile.env[name] = self.e.add(index, part * length)
+                done += self._accumulate(tile, carried[part * count : (part + 1) * count])
+            return done
+
+        results = self._unrolled(length, True, accumulators + neutral, body)
+        slots = len(tile.shape.slots())
+        combined = results[:count]
+        for number, value in enumerate(results[count:]):
+            place = number % count
+            reduction = self.stage.reductions[place // slots]
+            dtype = reduction.body.dtype
+            combined[place] = scalar.combine(self.e, reduction.kind, combined[place], value, dtype)
+        return combined
 
     def _unrolled(
         self,

@@ -9,6 +9,7 @@ from llvmlite import ir
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel.kernel import Stage, Store
+from ...compiler.kernel.packing import panel_base
 from ...compiler.kernel.schedule import StageSchedule, band_of
 from . import scalar
 from .access import index_value
@@ -135,8 +136,10 @@ class StageEmitter:
         if not name or name not in env:
             self._tile(env, Shape(schedule.row, rows, "", 1, 1))
             return
-        full = Shape(schedule.row, rows, name, schedule.lanes, schedule.vectors)
-        env = {**env, f"{name}@base": env[name]}
+        full = Shape(
+            schedule.row, rows, name, schedule.lanes, schedule.vectors, panel=schedule.panel
+        )
+        env = {**env, panel_base(name): env[name]}
 
         def rest(remaining: Int) -> None:
             if isinstance(remaining, int):

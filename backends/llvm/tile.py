@@ -17,6 +17,7 @@ from ...compiler.ir.dims import Dim, coefficient, substitute, symbol, symbols_of
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
+from ...compiler.kernel.packing import panel_base
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
@@ -27,7 +28,10 @@ Slot = tuple[int, int]  # (row, vector) within the tile
 
 @dataclass(frozen=True)
 class Shape:
-    """What the tile covers. mask: live lanes of its last vector, None when all are."""
+    """What the tile covers. mask: live lanes of its last vector, None when all are.
+
+    panel: vectors per packed panel, where the tile covers several (0: it covers one).
+    """
 
     row: str
     rows: int
@@ -35,10 +39,15 @@ class Shape:
     lanes: int
     vectors: int
     mask: ir.Value | None = None
+    panel: int = 0
 
     def slots(self) -> list[Slot]:
         """Every (row, vector)."""
         return [(r, v) for r in range(self.rows) for v in range(self.vectors)]
+
+    def panel_start(self, v: int) -> int:
+        """The first lane of vector v's panel, counted from the first panel's."""
+        return v // self.panel * self.panel * self.lanes if self.panel else 0
 
     def mask_of(self, v: int) -> ir.Value | None:
         """The mask of vector v."""
@@ -56,12 +65,16 @@ class Guard:
 
 @dataclass(frozen=True)
 class Address:
-    """An offset split as base + row*r + vector*v + sum(step_k * k), all known before the loops."""
+    """An offset split as base + row*r + vector*v + panel*p + sum(step_k * k), all known before.
+
+    p: `Shape.panel_start` of the vector.
+    """
 
     base: ir.Value
     row: Int
     vector: Int
     steps: tuple[tuple[str, Int], ...]
+    panel: Int = 0
 
 
 @dataclass
@@ -94,7 +107,8 @@ class Tile:
 
     def split(self, buffer: ex.Buffer, offset: Dim) -> Address | None:
         """The address of an offset that is affine in the tile's and the inner axes, else None."""
-        moving = [name for name in (self.shape.row, self.shape.vector) if name]
+        base_name = panel_base(self.shape.vector) if self.shape.panel else ""
+        moving = [name for name in (self.shape.row, self.shape.vector, base_name) if name]
         names = list(dict.fromkeys([*moving, *self.inner]))
         factors = {name: coefficient(offset, name) for name in names}
         if any(factor is None for factor in factors.values()):
@@ -110,7 +124,7 @@ class Tile:
         }
         steps = tuple((name, values[name]) for name in self.inner if name in values)
         row, vector = values.get(self.shape.row, 0), values.get(self.shape.vector, 0)
-        return Address(base, row, vector, steps)
+        return Address(base, row, vector, steps, values.get(base_name, 0))
 
     def point(self, address: Address, dtype: DType, slot: Slot) -> ir.Value:
         """Pointer to the element of a slot at the present inner axes."""
@@ -118,6 +132,7 @@ class Tile:
         offset = self._along_inner(address)
         offset = e.add(offset, self._along_rows(address, r))
         offset = e.add(offset, e.mul(address.vector, v * self.shape.lanes))
+        offset = e.add(offset, e.mul(address.panel, self.shape.panel_start(v)))
         return e.pointer(address.base, offset, dtype)
 
     def _along_inner(self, address: Address) -> Int:
@@ -151,6 +166,9 @@ class Tile:
         if self.shape.vector and slot[1]:
             step = slot[1] * self.shape.lanes
             env[self.shape.vector] = self.e.add(env[self.shape.vector], step)
+            if self.shape.panel:
+                name, start = panel_base(self.shape.vector), self.shape.panel_start(slot[1])
+                env[name] = self.e.add(env[name], start)
         return env
 
     # expressions ---------------------------------------------------------------------------

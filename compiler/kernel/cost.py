@@ -19,6 +19,7 @@ from .cycles import stage_cycles
 from .footprint import union_elements, value_range
 from .kernel import Kernel, Stage
 from .machine import Machine
+from .packing import panel_base
 from .schedule import Schedule, StageSchedule, band_of
 
 CALL_CYCLES = 40.0
@@ -180,10 +181,11 @@ class _Nest:
         values: dict[str, Dim] = dict(sizes)
         vector = self.schedule.vector
         if vector in self.extents:
-            width = min(self.schedule.lanes * self.schedule.vectors, self.extents[vector])
+            own = self.schedule
+            width = min(own.lanes * (own.panel or own.vectors), self.extents[vector])
             self.extents[PANEL] = -(-self.extents[vector] // width)
             self.extents[LANE] = width
-            values[f"{vector}@base"] = symbol(PANEL) * width
+            values[panel_base(vector)] = symbol(PANEL) * width
         return values
 
     def _loops(self) -> list[tuple[str, int]]:

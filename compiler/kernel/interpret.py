@@ -19,6 +19,7 @@ from ..ir.ops.registry import lookup
 from ..ir.types import DType
 from .expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, IndexValue, Load
 from .kernel import Kernel, Reduction, Stage, Store
+from .packing import panel_base
 
 Array = np.ndarray[Any, Any]
 Values = dict[str, "Array | int"]  # of axes (one number per point) and symbolic dims
@@ -98,7 +99,7 @@ class _Run:
     def _bind(self, name: str, numbers: Array) -> None:
         self.values[name] = numbers
         if name in self.panels:
-            self.values[f"{name}@base"] = numbers // self.panels[name] * self.panels[name]
+            self.values[panel_base(name)] = numbers // self.panels[name] * self.panels[name]
 
     def dim(self, dim: Dim) -> Array | int:
         """An index expression at every point."""

@@ -13,6 +13,11 @@ from .kernel import Axis, Kernel, Reduction, Stage
 from .schedule import Schedule
 
 
+def panel_base(axis: str) -> str:
+    """The name, in offsets, of the first lane of the panel that an axis is in."""
+    return f"{axis}@base"
+
+
 class Transform(Protocol):
     """A change of a constant's elements before it is packed; hashable."""
 
@@ -63,7 +68,7 @@ def pack(
         axis = next((a for a in stage.axes[kernel.shared :] if a.name == own.vector), None)
         if axis is None or not isinstance(axis.extent, int) or not stage.reductions:
             continue
-        width = own.lanes * own.vectors
+        width = own.lanes * (own.panel or own.vectors)
         before = own.order[: own.order.index(axis.name)]
         outer = [a for a in stage.axes if a.name in before]
         offsets: dict[ex.Load, Dim] = {}
@@ -126,7 +131,7 @@ def _packed(
             skipped = symbol(other.name) * (rows * (-(-columns // width) * width - width))
             break
     packing = Packing(rows, columns, width, matrices)
-    base = symbol(f"{axis.name}@base") * (rows - 1)
+    base = symbol(panel_base(axis.name)) * (rows - 1)
     return packing, row * width + skipped + symbol(axis.name) + base
 
 

@@ -81,6 +81,21 @@ def test_rows_in_bands(
     assert any("band" in schedule for schedule in schedules)
 
 
+def one_row(c: CaseBuilder) -> None:
+    product = c.op("matmul", c.input(1, 512), c.weight(512, 330))
+    c.output(c.op("max", c.op("add", product, c.weight(330)), c.scalar(0)))
+
+
+def few_rows(c: CaseBuilder) -> None:
+    c.output(c.op("matmul", c.input(N, 512), c.weight(512, 90)))
+
+
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_rows_without_reuse_read_several_streams(tmp_path: Path, target: str) -> None:
+    assert any("panels of" in schedule for schedule in compare(one_row, target, tmp_path, [{}]))
+    compare(few_rows, target, tmp_path, [{"n": n} for n in (1, 2, 3, 7)])
+
+
 def any_columns(c: CaseBuilder) -> None:
     c.output(c.op("matmul", c.weight(24, 4096), c.input(4096, N)))
 

@@ -75,7 +75,7 @@ def check(graph: Graph, sizes: dict[str, int]) -> int:
         outputs = kernel.params[len(lowered.inputs) :]
         for buffer, value in zip(outputs, lowered.outputs, strict=True):
             arrays[buffer.name] = store(value.type, sizes)
-        panels = {own.vector: own.lanes * own.vectors for own in schedule.stages}
+        panels = {own.vector: own.lanes * (own.panel or own.vectors) for own in schedule.stages}
         interpret(kernel, arrays, sizes, panels)
         for buffer, value, want in zip(
             outputs, lowered.outputs, reference(region, inputs, sizes), strict=True
@@ -98,6 +98,11 @@ def test_conv_reads_packed_filters(channels: int, filters: int, size: int) -> No
 @given(st.integers(2, 4), st.integers(2, 9), st.integers(1, 5), st.integers(2, 60))
 def test_several_matrices(count: int, rows: int, depth: int, columns: int) -> None:
     check(batched(count, rows, depth, columns), {})
+
+
+@given(st.sampled_from([300, 512]), st.sampled_from([32, 33, 70, 200]))
+def test_one_row_reads_several_panels(depth: int, columns: int) -> None:
+    assert check(linear(1, depth, columns), {}) == 1
 
 
 def test_weights_are_packed() -> None:

@@ -1,0 +1,93 @@
+"""The choice of a register tile: how many rows and vectors of a reduction are computed at once."""
+
+from __future__ import annotations
+
+import math
+from itertools import product as cartesian
+
+from ..ir.dims import coefficient
+from ..target import Target
+from . import expr as ex
+from .kernel import Axis, Stage
+from .tile_cycles import pieces, step_cycles
+
+DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
+L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
+L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
+COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
+LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
+PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
+
+
+def extent_of(axis: Axis) -> int:
+    """The axis' extent, or the assumed one when it is symbolic."""
+    return max(1, axis.extent) if isinstance(axis.extent, int) else DYNAMIC_EXTENT
+
+
+def reduced_loads(stage: Stage) -> list[ex.Load]:
+    """The loads of all reductions' bodies."""
+    return [
+        part
+        for reduction in stage.reductions
+        for part in ex.walk(reduction.body)
+        if isinstance(part, ex.Load)
+    ]
+
+
+def _row_stride_unknown(stage: Stage, row: str) -> bool:
+    """Whether the distance between rows of some operand is only known at run time."""
+    factors = [coefficient(part.offset, row) for part in reduced_loads(stage)]
+    return not all(isinstance(factor, int) for factor in factors)
+
+
+def _rows_collide(stage: Stage, row: str) -> bool:
+    """Whether all rows of some operand fall into the same sets of a first-level cache."""
+    for part in reduced_loads(stage):
+        factor = coefficient(part.offset, row)
+        if isinstance(factor, int) and factor and factor * part.dtype.bytes % L1_PAGE == 0:
+            return True
+    return False
+
+
+def register_tile(
+    stage: Stage, row: Axis, vector: Axis, lanes: int, target: Target, shared_loads: bool
+) -> tuple[int, int]:
+    """(rows, vectors): the tile with the least estimated time that fits the register file.
+
+    Model: `step_cycles` per reduction step; edge tiles cost what their smaller size costs.
+    """
+    columns = -(-extent_of(vector) // lanes)
+    depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
+    # broadcast values that no instruction takes from memory, several in flight, need registers
+    spare = 1 if target.broadcast_operands else max(2, target.vector_registers // 10)
+    best, best_time = (1, 1), float("inf")
+    most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
+    max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, most)
+    if shared_loads and _row_stride_unknown(stage, row.name):
+        max_rows = 8  # every row needs an address register
+    collide = shared_loads and _rows_collide(stage, row.name)
+    may_split = all(isinstance(a.extent, int) for a in (vector, *stage.reduce_axes))
+    for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
+        if rows * vectors > max_tile:
+            continue
+        in_use = rows * vectors + (vectors if shared_loads else 2) + spare
+        if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
+            continue
+
+        panel = depth * vectors * target.vector_bits // 8 if shared_loads else 0
+        far = float(panel > target.l1_bytes // 2)
+        if not may_split and panel > target.l2_bytes * PANEL_SHARE:
+            far = LATE_FACTOR  # nothing is fetched ahead
+
+        def step(r: int, v: int, far: float = far) -> float:
+            loads = (r + v) if shared_loads else r * v + v
+            evicted = COLLISION_CYCLES * r if collide and r > L1_WAYS_FOR_ROWS else 0.0
+            return evicted + step_cycles(r * v, loads, far * v, target)
+
+        time = 0.0
+        for count_r, r in pieces(extent_of(row), rows):
+            for count_v, v in pieces(columns, vectors):
+                time += count_r * count_v * step(r, v)
+        if time < best_time:
+            best, best_time = (rows, vectors), time
+    return best
