@@ -146,6 +146,29 @@ class Emitter:
         zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
         return self.b.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
+    def joined(self, values: Sequence[ir.Value]) -> ir.Value:
+        """Vectors end to end; as many as a power of two."""
+        while len(values) > 1:
+            values = [self._pair(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+        return values[0]
+
+    def _pair(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        numbers = list(range(2 * a.type.count))
+        return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(numbers)), numbers))
+
+    def parts(self, vector: ir.Value, count: int) -> list[ir.Value]:
+        """A vector cut into so many of equal length."""
+        if count == 1:
+            return [vector]
+        lanes = vector.type.count // count
+        undefined, kind = ir.Constant(vector.type, ir.Undefined), ir.VectorType(I32, lanes)
+        return [
+            self.b.shuffle_vector(
+                vector, undefined, ir.Constant(kind, list(range(k * lanes, (k + 1) * lanes)))
+            )
+            for k in range(count)
+        ]
+
     def lane_numbers(self, lanes: int) -> ir.Value:
         """<0, 1, 2, ...> as i64."""
         return ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))

@@ -5,7 +5,7 @@ Each holds to a few units in the last place over the whole range (see tests).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
@@ -46,9 +46,20 @@ def per_lane(e: Emitter, name: str, args: Sequence[ir.Value]) -> ir.Value:
 
 
 def exp(e: Emitter, x: ir.Value) -> ir.Value:
-    """exp: Cody-Waite reduction by ln 2 in two parts and a degree-5 polynomial.
+    """exp of any f32."""
+    kind = x.type
+    low = e.b.fcmp_ordered("<", x, e.constant(-87.336543, kind))
+    high = e.b.fcmp_ordered(">", x, e.constant(88.722835, kind))
+    result = e.b.select(low, e.constant(0.0, kind), _normal_exp(e, x))
+    result = e.b.select(high, e.constant(float("inf"), kind), result)
+    return e.b.select(e.b.fcmp_unordered("uno", x, x), x, result)
 
-    Coefficients: minimax on [-ln2/2, ln2/2] as published in XNNPACK's rr2-p5 kernels.
+
+def _normal_exp(e: Emitter, x: ir.Value, sign: float = 1.0) -> ir.Value:
+    """exp(sign * x), sign 1 or -1, where the result is a normal number; of NaN anything.
+
+    Cody-Waite reduction by ln 2 in two parts and a degree-5 polynomial. Coefficients: minimax on
+    [-ln2/2, ln2/2] as published in XNNPACK's rr2-p5 kernels.
     """
     kind = x.type
 
@@ -56,21 +67,17 @@ def exp(e: Emitter, x: ir.Value) -> ir.Value:
         return e.constant(value, kind)
 
     magic = const(float.fromhex("0x1.8p23"))
-    n_biased = e.fma(x, const(float.fromhex("0x1.715476p0")), magic)
+    n_biased = e.fma(x, const(sign * float.fromhex("0x1.715476p0")), magic)
     n = e.b.fsub(n_biased, magic)
-    t = e.fma(n, const(float.fromhex("-0x1.62E430p-1")), x)
-    t = e.fma(n, const(float.fromhex("0x1.05C610p-29")), t)
+    t = e.fma(n, const(sign * float.fromhex("-0x1.62E430p-1")), x)
+    t = e.fma(n, const(sign * float.fromhex("0x1.05C610p-29")), t)  # sign * the reduced argument
     hexes = ("0x1.0F9F9Cp-7", "0x1.573A1Ap-5", "0x1.555A80p-3", "0x1.FFFDC6p-2", "0x1.FFFFF6p-1")
-    poly = _horner(e, t, [float.fromhex(h) for h in hexes])
+    powers = range(len(hexes), 0, -1)
+    poly = _horner(e, t, [sign**k * float.fromhex(h) for k, h in zip(powers, hexes, strict=True)])
     integers = shaped(I32, x)
     exponent = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
     mantissa = e.fma(t, poly, const(1.0))  # times 2^n, added to its bits: 2^128 would overflow
-    result = e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
-    low = e.b.fcmp_ordered("<", x, const(-87.336543))
-    high = e.b.fcmp_ordered(">", x, const(88.722835))
-    result = e.b.select(low, const(0.0), result)
-    result = e.b.select(high, const(float("inf")), result)
-    return e.b.select(e.b.fcmp_unordered("uno", x, x), x, result)
+    return e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
 
 
 def log(e: Emitter, x: ir.Value) -> ir.Value:
@@ -152,18 +159,28 @@ def erf(e: Emitter, x: ir.Value) -> ir.Value:
 def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
     """1 / (1 + exp(-x))."""
     one = e.constant(1.0, x.type)
-    negative = e.b.fneg(x)
-    raised = exp(e, negative) if _element(x) == F32 else per_lane(e, "exp", [negative])
-    return e.b.fdiv(one, e.b.fadd(one, raised, flags=CONTRACT))
+    if _element(x) != F32:
+        raised = per_lane(e, "exp", [e.b.fneg(x)])
+        return e.b.fdiv(one, e.b.fadd(one, raised, flags=CONTRACT))
+    # within these bounds exp is a normal number, and beyond them the result stays
+    low, high = e.constant(-88.5, x.type), e.constant(87.0, x.type)
+    bounded = e.b.select(e.b.fcmp_ordered(">", low, x), low, x)
+    bounded = e.b.select(e.b.fcmp_ordered("<", high, bounded), high, bounded)
+    number = e.fma(bounded, e.constant(0.0, x.type), one)  # 1, or NaN
+    return e.b.fdiv(one, e.b.fadd(number, _normal_exp(e, bounded, -1.0), flags=CONTRACT))
+
+
+VECTORISED: dict[str, Callable[[Emitter, ir.Value], ir.Value]] = {
+    "exp": exp, "log": log, "tanh": tanh, "erf": erf, "sigmoid": sigmoid,
+}  # fmt: skip
 
 
 def unary(e: Emitter, name: str, x: ir.Value) -> ir.Value:
     """A transcendental function of one argument."""
     if name == "sigmoid":
         return sigmoid(e, x)
-    vectorised = {"exp": exp, "log": log, "tanh": tanh, "erf": erf}.get(name)
-    if vectorised is not None and _element(x) == F32:
-        return vectorised(e, x)
+    if name in VECTORISED and _element(x) == F32:
+        return VECTORISED[name](e, x)
     return per_lane(e, name, [x])
 
 
@@ -179,4 +196,4 @@ def is_class(e: Emitter, x: ir.Value, kind: str) -> ir.Value:
     return e.b.fcmp_ordered("==", intrinsic(e, "fabs", x), e.constant(float("inf"), x.type))
 
 
-__all__ = ["I1", "intrinsic", "is_class", "per_lane", "unary"]
+__all__ = ["I1", "VECTORISED", "intrinsic", "is_class", "per_lane", "unary"]

@@ -21,9 +21,11 @@ from ...compiler.kernel.packing import panel_base
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
+from .math import VECTORISED
 from .partial import start_of
 
 Slot = tuple[int, int]  # (row, vector) within the tile
+ABREAST = 4  # transcendental functions that are computed side by side
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class Tile:
             case ex.Load():
                 return self._load(expression, slot)
             case ex.Apply(op=op, args=args, dtype=dtype):
+                if op in VECTORISED and dtype is DType.F32 and not self.guard.key:
+                    return self._abreast(expression, slot)
                 values = self._alike([self.value(arg, slot) for arg in args])
                 return scalar.apply(e, op, values, [arg.dtype for arg in args], dtype)
             case ex.Guarded():
@@ -221,6 +225,30 @@ class Tile:
             case ex.Acc(position=position):
                 return self.accumulators[(position, *slot)]
         raise InternalError(f"no code for {expression}")
+
+    def _abreast(self, expression: ex.Apply, slot: Slot) -> ir.Value:
+        """A transcendental function for this slot and for those after it that need their own.
+
+        Such a function is a long chain of operations that wait for each other, and a processor
+        looks ahead no further than two or three of them: several are emitted operation by
+        operation, as one on wider vectors.
+        """
+        by_row, by_vector = self.depends(expression)
+        found: dict[object, Slot] = {}
+        for r, v in self.shape.slots():
+            key = (id(expression), r if by_row else -1, v if by_vector else -1, self.guard.key)
+            if key not in self.memo and (found or (r, v) == slot):
+                found.setdefault(key, (r, v))
+        count = 1 << (min(len(found), ABREAST).bit_length() - 1)
+        keys = list(found)[:count]
+        values = [self.value(expression.args[0], found[key]) for key in keys]
+        kind = expression.args[0].dtype
+        if not is_vector(values[0]):
+            keys, values = keys[:1], values[:1]
+        wide = scalar.apply(self.e, expression.op, [self.e.joined(values)], [kind], DType.F32)
+        self.memo.update(zip(keys, self.e.parts(wide, len(keys)), strict=True))
+        result: ir.Value = self.memo[keys[0]]
+        return result
 
     def _alike(self, values: list[ir.Value]) -> list[ir.Value]:
         """All values as vectors when one is."""
