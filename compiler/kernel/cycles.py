@@ -75,7 +75,10 @@ class _Tile:
             shared = self._moves(load, self.own.vector) and not self._moves(load, self.own.row)
             if self.own.row and shared and panel > self.target.l1_bytes // 2:
                 far += self.vectors
-        return step_cycles(operations, self._load_count(bodies), far, self.target)
+        broadcasts = sum(
+            self._slots(load) for load in _loads(bodies) if not self._moves(load, self.own.vector)
+        )
+        return step_cycles(operations, self._load_count(bodies), broadcasts, far, self.target)
 
     def finish(self, stage: Stage) -> float:
         """Cycles of what a tile does once: values are computed and stored."""

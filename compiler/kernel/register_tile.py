@@ -82,7 +82,8 @@ def register_tile(
         def step(r: int, v: int, far: float = far) -> float:
             loads = (r + v) if shared_loads else r * v + v
             evicted = COLLISION_CYCLES * r if collide and r > L1_WAYS_FOR_ROWS else 0.0
-            return evicted + step_cycles(r * v, loads, far * v, target)
+            broadcasts = r if shared_loads else 0
+            return evicted + step_cycles(r * v, loads, broadcasts, far * v, target)
 
         time = 0.0
         for count_r, r in pieces(extent_of(row), rows):
