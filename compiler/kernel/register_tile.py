@@ -59,7 +59,7 @@ def register_tile(
     columns = -(-extent_of(vector) // lanes)
     depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
     # broadcast values that no instruction takes from memory, several in flight, need registers
-    spare = 1 if target.broadcast_operands else max(2, target.vector_registers // 10)
+    spare = 1 if target.vector_registers <= 16 or target.broadcast_operands else 3
     best, best_time = (1, 1), float("inf")
     most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
     max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, most)
