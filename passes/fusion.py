@@ -18,6 +18,7 @@ from ..compiler.kernel.external import reads_memory
 from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ..compiler.kernel.lower.reductions import CUMULATIVE
 from .borders import set_borders
+from .operand_panels import many_rows
 from .symbol_use import binders, bound_by, used_by
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -202,7 +203,7 @@ class _Fuser:
 
     def _materialise_maps(self) -> None:
         """Give an own kernel to maps whose result must lie in memory."""
-        for node in self.graph.nodes:
+        for node in reversed(self.graph.nodes):  # a later one in memory spares those before it
             if not _is_map(node) or node in self.group_of:
                 continue
             if node in self.deep_maps:
@@ -231,7 +232,7 @@ class _Fuser:
         for user in self.users.get(value, []):
             if reads_memory(user) or self._is_captured_alias(user):
                 return True
-            if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, user):
+            if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, value, user):
                 return True
             if has_trait(user, Trait.POOLING) and node.op != "reshape":
                 return True
@@ -249,10 +250,13 @@ class _Fuser:
         value = node.outputs[0] if node.op == "reshape" else None
         return value in self.escapes and value not in self.graph.outputs
 
-    def _slow_operand(self, node: Node, user: Node) -> bool:
-        """Whether a contraction would read the map's result with a stride or through data."""
+    def _slow_operand(self, node: Node, value: Value, user: Node) -> bool:
+        """Whether a contraction would read the map's result, its operand `value`, with a stride,
+        through data, or many times by rows that lie apart."""
         if node.op == "transpose":
-            return bool(node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1)
+            if node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1:
+                return True
+            return user.op == "matmul" and user.inputs[1] is value and many_rows(user)
         if node.op == "slice":
             return bool(node.attrs["steps"][-1] != 1)
         return node.op in ("pad", "gather", "gather_nd", "gather_elements") or user.op == "conv"

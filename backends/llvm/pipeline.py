@@ -23,6 +23,7 @@ from ...passes.concat_views import ConcatViews
 from ...passes.dce import DeadCodeElimination
 from ...passes.decompose import RULES, Decompose
 from ...passes.fusion import Fusion
+from ...passes.operand_panels import OperandPanels
 from ...passes.output_views import OutputViews
 from ...passes.pipeline import SIMPLIFY, optimization_passes
 from ...passes.run_time_checks import RunTimeChecks
@@ -64,7 +65,8 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
     level = options.opt_level
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
-        final = (Decompose(), *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
+        panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
+        final = (Decompose(), *panels, *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
         views = (ConvBands(), OutputViews(), ConcatViews()) if level > 0 else ()
         run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
     with stages.stage("kernels"):

@@ -1,0 +1,117 @@
+"""Matrix products of two run-time operands: the right one in panels, as constants are packed.
+
+A register tile reads a few columns of every row of the right operand. Where its rows lie apart,
+those columns fall into few sets of the first-level cache and do not stay in it. With many rows on
+the left, copying it to panels of such columns, one row after the other, costs less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from ..compiler.ir.dims import Dim, product
+from ..compiler.ir.graph import Graph, Node, Value
+from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+
+MIN_ROWS = 32  # fewer read the operand too few times to pay for a copy
+MAX_WASTE = 1.06  # of columns that are added to fill the last panel
+
+
+@dataclass(frozen=True)
+class OperandPanels:
+    """a[.., M, K] b[.., K, N] -> a[.., 1, M, K] panels(b)[.., N / width, K, width], put together.
+
+    lanes: f32 elements of a vector register; panels are two of them wide (or one, where less is
+    wasted), and at least a cache line.
+    """
+
+    lanes: int
+    name: str = "operand_panels"
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrite; whether any product was."""
+        rules = Rules()
+        rules.on("matmul")(partial(_in_panels, lanes=self.lanes))
+        rules.on("transpose")(_one_transpose)
+        return rewrite(graph, rules)
+
+
+def many_rows(node: Node) -> bool:
+    """Whether a product reads its right operand often enough to be worth a copy."""
+    rows, depth = node.inputs[0].shape[-2:] if node.inputs[0].type.rank > 1 else (1, 1)
+    return rows >= MIN_ROWS if isinstance(rows, int) else rows == depth
+
+
+def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
+    a, b = node.inputs
+    if min(a.type.rank, b.type.rank) < 2 or b.is_constant or not b.dtype.is_float:
+        return None
+    columns = b.shape[-1]
+    if not isinstance(columns, int) or not many_rows(node) or _is_panels(b, rw):
+        return None
+    width = _width(columns, lanes)
+    if columns < 2 * width:
+        return None
+    depth, missing = b.shape[-2], -columns % width
+    if missing:
+        pads = (0,) * (2 * b.type.rank - 1) + (missing,)
+        b = rw.emit("pad", [b], {"pads": pads, "mode": "constant"})
+    count, rank = (columns + missing) // width, b.type.rank
+    b = rw.emit("reshape", [b], {"shape": (*b.shape[:-1], count, width)})
+    b = rw.emit("transpose", [b], {"perm": (*range(rank - 2), rank - 1, rank - 2, rank)})
+    a = rw.emit("reshape", [a], {"shape": (*a.shape[:-2], 1, *a.shape[-2:])})
+    assert b.shape[-2:] == (depth, width)
+    result = rw.emit("matmul", [a, b])
+    rank = result.type.rank
+    result = rw.emit(
+        "transpose", [result], {"perm": (*range(rank - 3), rank - 2, rank - 3, rank - 1)}
+    )
+    result = rw.emit("reshape", [result], {"shape": (*result.shape[:-2], columns + missing)})
+    if not missing:
+        return result
+    return rw.emit(
+        "slice",
+        [result],
+        {
+            "starts": (0,) * (rank - 1),
+            "stops": (*result.shape[:-1], columns),
+            "steps": (1,) * (rank - 1),
+        },
+    )
+
+
+def _width(columns: int, lanes: int) -> int:
+    wide, narrow = max(16, 2 * lanes), max(16, lanes)
+    filled = {width: -(-columns // width) * width for width in (wide, narrow)}
+    return wide if filled[wide] <= MAX_WASTE * filled[narrow] else narrow
+
+
+def _is_panels(b: Value, rw: Rewriter) -> bool:
+    """Whether the operand is what this pass made: panels, one after the other."""
+    node = rw.producer(b, "transpose")
+    if node is None:
+        return False
+    rank = b.type.rank
+    return bool(node.attrs["perm"] == (*range(rank - 3), rank - 2, rank - 3, rank - 1))
+
+
+def _one_transpose(node: Node, rw: Rewriter) -> Replacement:
+    """transpose(reshape(transpose(panels of columns))) with the columns last: one transpose."""
+    view = rw.sole(node.inputs[0], "reshape")
+    inner = rw.sole(view.inputs[0], "transpose") if view else None
+    made = rw.sole(inner.inputs[0], "matmul") if inner else None
+    perm = node.attrs["perm"]
+    if view is None or inner is None or made is None or perm[-1] != len(perm) - 1:
+        return None
+    apart = inner.output
+    rank = apart.type.rank
+    swapped = (*range(rank - 3), rank - 2, rank - 3, rank - 1)
+    merged: tuple[Dim, ...] = (*apart.shape[:-2], product(apart.shape[-2:]))
+    if inner.attrs["perm"] != swapped or view.output.shape != merged:
+        return None
+    first = inner.attrs["perm"]
+    moved = rw.emit(
+        "transpose", [made.output], {"perm": (*(first[i] for i in perm[:-1]), *first[-2:])}
+    )
+    return rw.emit("reshape", [moved], {"shape": node.output.shape})
