@@ -50,11 +50,18 @@ def _rows_collide(stage: Stage, row: str) -> bool:
 
 
 def register_tile(
-    stage: Stage, row: Axis, vector: Axis, lanes: int, target: Target, shared_loads: bool
+    stage: Stage,
+    row: Axis,
+    vector: Axis,
+    lanes: int,
+    target: Target,
+    shared_loads: bool,
+    most_vectors: int = 4,
 ) -> tuple[int, int]:
     """(rows, vectors): the tile with the least estimated time that fits the register file.
 
-    Model: `step_cycles` per reduction step; edge tiles cost what their smaller size costs.
+    shared_loads: whether all rows share the loads along the vector axis. Model: `step_cycles` per
+    reduction step; edge tiles cost what their smaller size costs.
     """
     columns = -(-extent_of(vector) // lanes)
     depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
@@ -62,7 +69,7 @@ def register_tile(
     spare = 1 if target.vector_registers <= 16 or target.broadcast_operands else 3
     best, best_time = (1, 1), float("inf")
     most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
-    max_vectors, max_rows, max_tile = (4, 14, 32) if shared_loads else (2, 8, most)
+    max_vectors, max_rows, max_tile = (most_vectors, 14, 32) if shared_loads else (2, 8, most)
     if shared_loads and _row_stride_unknown(stage, row.name):
         max_rows = 8  # every row needs an address register
     collide = shared_loads and _rows_collide(stage, row.name)

@@ -152,9 +152,16 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     others = [n for n in names if n not in (vector, row)]
     matrices = [n for n in others if _moves_panel(stage, vector, row, n)]
     order = (*matrices, vector, *(n for n in others if n not in matrices), row)
-    whole = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
-    whole = _with_panels(whole, stage, target)
-    if rows * vectors >= 20 and unroll == 4 and not whole.prefetch:
+    plain = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+    whole = _with_panels(plain, stage, target)
+    if whole is plain and vectors > 1:
+        # a narrower panel may be divided into equal blocks where this one cannot
+        rows, vectors = register_tile(
+            stage, row_axis, axis, lanes, target, shared_loads, vectors - 1
+        )
+        narrow = _with_panels(replace(plain, rows=rows, vectors=vectors), stage, target)
+        whole = narrow if narrow.split else plain
+    if whole.rows * whole.vectors >= 20 and unroll == 4 and not whole.prefetch:
         return replace(whole, unroll=2)  # enough independent work in two steps already
     return whole
 
