@@ -109,12 +109,12 @@ void *ts_rt_output(ts_frame *frame, int64_t index, const int64_t *dims) {
   return slot->copy.data;
 }
 
-void ts_rt_parallel(ts_frame *frame, void (*fn)(void *, int64_t, int64_t), void *args,
+void ts_rt_parallel(ts_frame *frame, void (*fn)(void *, int64_t, int64_t, int64_t), void *args,
                     int64_t count) {
   if (count <= 0) return;
   ts_pool *pool = frame->instance->pool;
   if (pool && count > 1)
     ts_pool_run(pool, fn, args, count);
   else
-    fn(args, 0, count);
+    fn(args, 0, count, 0);
 }

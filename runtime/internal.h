@@ -94,7 +94,7 @@ TS_LOCAL void ts_fp_restore(uint64_t state);
 /* pool.c. NULL if threads could not be started. */
 TS_LOCAL ts_pool *ts_pool_create(int32_t threads);
 TS_LOCAL void ts_pool_destroy(ts_pool *pool);
-TS_LOCAL void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t), void *args,
+TS_LOCAL void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t, int64_t), void *args,
                           int64_t count);
 /* Whether the pool was made by a process that this one was forked from: its threads are gone. */
 TS_LOCAL int ts_pool_orphaned(const ts_pool *pool);

@@ -44,8 +44,10 @@ TS_LOCAL void ts_rt_oversize(ts_frame *frame);
 TS_LOCAL void ts_rt_stop(ts_frame *frame, const char *where);
 
 /* Splits [0, count) into contiguous slices, the same slice for the same thread in every call, and
- * returns when all are done. Called by the plan's own thread; from inside `fn` it runs serially. */
-TS_LOCAL void ts_rt_parallel(ts_frame *frame, void (*fn)(void *args, int64_t begin, int64_t end),
+ * returns when all are done. `fn` does part of a slice; a thread that is through helps the others.
+ * Called by the plan's own thread; from inside `fn` it runs serially, as thread 0. */
+TS_LOCAL void ts_rt_parallel(ts_frame *frame,
+                             void (*fn)(void *args, int64_t begin, int64_t end, int64_t thread),
                              void *args, int64_t count);
 
 /* Operators that are no loop nests. `places`: memory of the operands, then of the results, dense and

@@ -1,8 +1,11 @@
-/* Threads of one instance: static partition, spin, then sleep on a futex. */
+/* Threads of one instance: they spin, then sleep on a futex. Every thread has its own slice of a job,
+ * the same in every run, and takes what is left of other slices when it is through: the CPUs of a
+ * shared machine are not equally fast. */
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,6 +20,17 @@ enum { SPIN_NANOSECONDS = 300000, PAUSES_PER_CLOCK = 32, CACHE_LINE = 64 };
  * waited for: after a wait longer than the work itself, so many jobs are done without spinning. */
 enum { CROWDED_JOBS = 64 };
 
+/* A thread takes half of what is left of a slice, but not less than this share of the slice. */
+enum { LEAST_SHARE = 8 };
+
+/* In `ts_pool.state`, beside the number of workers that are at the job: no more may begin. */
+#define CLOSED 0x80000000u
+
+typedef struct {
+  _Alignas(CACHE_LINE) _Atomic int64_t next; /* first iteration that nobody has taken */
+  int64_t end, least;
+} ts_slice;
+
 typedef struct {
   ts_pool *pool;
   int32_t index; /* slice of this thread; 0 is the caller's */
@@ -29,14 +43,14 @@ struct ts_pool {
   int crowded; /* jobs left to do without spinning */
   pid_t process;
   int started;
-  void (*fn)(void *, int64_t, int64_t);
+  void (*fn)(void *, int64_t, int64_t, int64_t);
   void *args;
-  int64_t count;
   atomic_int stop, running, may_spin;
   _Alignas(CACHE_LINE) atomic_uint generation; /* counts jobs; workers sleep on it */
-  _Alignas(CACHE_LINE) atomic_uint pending;    /* workers still at it; the caller sleeps on it */
+  _Alignas(CACHE_LINE) atomic_uint state;      /* the caller sleeps on it */
   _Alignas(CACHE_LINE) atomic_int sleepers, caller_sleeps;
   ts_worker *workers;
+  ts_slice *slices;
 };
 
 static void futex_wait(atomic_uint *word, unsigned expected) {
@@ -76,11 +90,37 @@ static int spin(const ts_pool *pool, const atomic_uint *word, unsigned value, in
   }
 }
 
-static void run_slice(const ts_pool *pool, int32_t index) {
-  const int64_t share = pool->count / pool->threads, extra = pool->count % pool->threads;
-  const int64_t begin = index * share + (index < extra ? index : extra);
-  const int64_t end = begin + share + (index < extra);
-  if (begin < end) pool->fn(pool->args, begin, end);
+/* Takes a part of a slice; 0 when nothing is left of it. */
+static int take(ts_slice *slice, int64_t *begin, int64_t *end) {
+  int64_t at = atomic_load_explicit(&slice->next, memory_order_relaxed);
+  while (at < slice->end) {
+    const int64_t left = slice->end - at;
+    int64_t part = left / 2 > slice->least ? left / 2 : slice->least;
+    if (part > left) part = left;
+    if (atomic_compare_exchange_weak(&slice->next, &at, at + part)) {
+      *begin = at;
+      *end = at + part;
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Does the thread's own slice, then the rest of others. */
+static void run_slices(const ts_pool *pool, int32_t thread) {
+  int64_t begin, end;
+  for (int32_t i = 0; i < pool->threads; ++i) {
+    ts_slice *slice = &pool->slices[(thread + i) % pool->threads];
+    while (take(slice, &begin, &end)) pool->fn(pool->args, begin, end, thread);
+  }
+}
+
+/* Whether the worker may be at the job: the caller does not wait for one that comes late. */
+static int enter(ts_pool *pool) {
+  unsigned state = atomic_load(&pool->state);
+  while (!(state & CLOSED))
+    if (atomic_compare_exchange_weak(&pool->state, &state, state + 1)) return 1;
+  return 0;
 }
 
 static void *work(void *argument) {
@@ -94,11 +134,12 @@ static void *work(void *argument) {
       while (atomic_load(&pool->generation) == seen) futex_wait(&pool->generation, seen);
       atomic_fetch_sub(&pool->sleepers, 1);
     }
-    ++seen;
+    seen = atomic_load(&pool->generation);
     if (atomic_load(&pool->stop)) return NULL;
-    run_slice(pool, self->index);
-    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps))
-      futex_wake(&pool->pending, 1);
+    if (!enter(pool)) continue;
+    run_slices(pool, self->index);
+    if (atomic_fetch_sub(&pool->state, 1) == (CLOSED | 1) && atomic_load(&pool->caller_sleeps))
+      futex_wake(&pool->state, 1);
   }
 }
 
@@ -109,23 +150,36 @@ static void publish(ts_pool *pool) {
 
 static void wait_for_workers(ts_pool *pool) {
   atomic_store(&pool->caller_sleeps, 1);
-  unsigned left;
-  while ((left = atomic_load(&pool->pending)) != 0) futex_wait(&pool->pending, left);
+  unsigned state;
+  while ((state = atomic_load(&pool->state)) != CLOSED) futex_wait(&pool->state, state);
   atomic_store(&pool->caller_sleeps, 0);
 }
 
-static void run_job(ts_pool *pool) {
+static void cut(ts_pool *pool, int64_t count) {
+  const int64_t share = count / pool->threads, extra = count % pool->threads;
+  int64_t begin = 0;
+  for (int32_t i = 0; i < pool->threads; ++i) {
+    const int64_t size = share + (i < extra), least = size / LEAST_SHARE;
+    atomic_store_explicit(&pool->slices[i].next, begin, memory_order_relaxed);
+    pool->slices[i].end = begin += size;
+    pool->slices[i].least = least > 0 ? least : 1;
+  }
+}
+
+static void run_job(ts_pool *pool, int64_t count) {
   const int64_t begin = now();
-  atomic_store(&pool->pending, (unsigned)pool->threads - 1);
+  cut(pool, count);
+  atomic_store(&pool->state, 0);
   publish(pool);
-  run_slice(pool, 0);
+  run_slices(pool, 0);
+  atomic_fetch_or(&pool->state, CLOSED);
   if (pool->crowded) {
-    if (!spin(pool, &pool->pending, 0, 1)) wait_for_workers(pool);
+    if (!spin(pool, &pool->state, CLOSED, 1)) wait_for_workers(pool);
     if (--pool->crowded == 0) atomic_store(&pool->may_spin, pool->enough_cpus);
     return;
   }
   const int64_t middle = now();
-  if (spin(pool, &pool->pending, 0, 1)) return;
+  if (spin(pool, &pool->state, CLOSED, 1)) return;
   wait_for_workers(pool);
   if (now() - middle > middle - begin) {
     pool->crowded = CROWDED_JOBS;
@@ -133,15 +187,15 @@ static void run_job(ts_pool *pool) {
   }
 }
 
-void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t), void *args, int64_t count) {
+void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t, int64_t), void *args,
+                 int64_t count) {
   if (atomic_exchange(&pool->running, 1)) { /* called from inside fn */
-    fn(args, 0, count);
+    fn(args, 0, count, 0);
     return;
   }
   pool->fn = fn;
   pool->args = args;
-  pool->count = count;
-  run_job(pool);
+  run_job(pool, count);
   atomic_store(&pool->running, 0);
 }
 
@@ -153,8 +207,12 @@ ts_pool *ts_pool_create(int32_t threads) {
   const int enough = threads <= ts_cpu_count();
   *pool = (ts_pool){
       .threads = threads, .enough_cpus = enough, .may_spin = enough, .process = getpid()};
+  atomic_store(&pool->state, CLOSED);
   pool->workers = calloc((size_t)threads, sizeof *pool->workers);
-  if (!pool->workers) {
+  void *slices = NULL;
+  if (!posix_memalign(&slices, CACHE_LINE, (size_t)threads * sizeof *pool->slices))
+    pool->slices = memset(slices, 0, (size_t)threads * sizeof *pool->slices);
+  if (!pool->workers || !pool->slices) {
     ts_pool_destroy(pool);
     return NULL;
   }
@@ -178,5 +236,6 @@ void ts_pool_destroy(ts_pool *pool) {
     for (int i = 0; i < pool->started; ++i) pthread_join(pool->workers[i].thread, NULL);
   }
   free(pool->workers);
+  free(pool->slices);
   free(pool);
 }

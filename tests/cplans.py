@@ -41,7 +41,7 @@ INTERFACES: dict[str, Interface] = {
     "failing": (_specs(("mode", "i32", (1,))), _specs(("y", "i32", (1,))), ()),
     "parallel": (
         _specs(("x", "f32", ("N",))),
-        _specs(("owner", "i64", ("N",)), ("values", "f32", ("N",))),
+        _specs(("visits", "i64", ("N",)), ("values", "f32", ("N",))),
         ("N",),
     ),
     "types": (

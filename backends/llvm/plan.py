@@ -266,7 +266,7 @@ class PlanEmitter:
         e = self.e
         values = pointers + symbols
         if self.plan.kernels[number].kernel.scratch_bytes:
-            values = [*values, self.scratch, self.threads, count]
+            values = [*values, self.scratch]
         args = e.local(I64, len(values), align=8)
         for position, value in enumerate(values):
             e.b.store(value, e.b.gep(args, [e.i64(position)], source_etype=I64))
@@ -274,21 +274,24 @@ class PlanEmitter:
         e.call("ts_rt_parallel", VOID, [self.function.args[0], wrapper, args, count])
 
     def _wrapper(self, number: int, pointers: int, symbols: int) -> ir.Function:
-        """`void (void *args, int64_t begin, int64_t end)` around a kernel."""
+        """`void (void *args, int64_t begin, int64_t end, int64_t thread)` around a kernel."""
         if number in self.wrappers:
             return self.wrappers[number]
         name = f"{self.plan.kernels[number].symbol}_part"
-        function = ir.Function(self.module, ir.FunctionType(VOID, [POINTER, I64, I64]), name)
+        function = ir.Function(self.module, ir.FunctionType(VOID, [POINTER, I64, I64, I64]), name)
         function.linkage = "internal"
         b = ir.IRBuilder(function.append_basic_block("entry"))
-        args, begin, end = function.args
+        args, begin, end, thread = function.args
         values = []
         for position in range(pointers + symbols):
             address = b.gep(args, [ir.Constant(I64, position)], source_etype=I64)
             values.append(b.load(address, typ=POINTER if position < pointers else I64))
         size = self.plan.kernels[number].kernel.scratch_bytes
         if size:
-            values.append(_scratch_slice(b, args, pointers + symbols, begin, size))
+            address = b.gep(args, [ir.Constant(I64, pointers + symbols)], source_etype=I64)
+            base = b.load(address, typ=POINTER)
+            own = b.mul(thread, ir.Constant(I64, size))
+            values.append(b.gep(base, [own], source_etype=I8))
         b.call(self.kernels[number], [*values, begin, end])
         b.ret_void()
         self.wrappers[number] = function
@@ -346,28 +349,6 @@ def _work(planned: PlannedKernel) -> int:
         if stage.reductions and own.vector and not own.row:
             work = work + STREAMED * stage.points()
     return work if isinstance(work, int) else evaluate(work, dict.fromkeys(symbols_of(work), 64))
-
-
-def _scratch_slice(
-    b: ir.IRBuilder, args: ir.Value, position: int, begin: ir.Value, size: int
-) -> ir.Value:
-    """The scratch memory of the thread whose slice of the iterations starts at `begin`.
-
-    args[position:] are the scratch memory, the number of threads and that of iterations; the
-    first `count % threads` slices are longer by one, as runtime/pool.c cuts them.
-    """
-    base, threads, count = (
-        b.load(b.gep(args, [ir.Constant(I64, position + i)], source_etype=I64), typ=type_)
-        for i, type_ in enumerate((POINTER, I64, I64))
-    )
-    share, extra = b.udiv(count, threads), b.urem(count, threads)
-    longer = b.add(share, ir.Constant(I64, 1))
-    in_long = b.mul(extra, longer)
-    nonzero = b.select(b.icmp_unsigned("==", share, ir.Constant(I64, 0)), longer, share)
-    late = b.add(extra, b.udiv(b.sub(begin, in_long), nonzero))
-    early = b.udiv(begin, longer)
-    thread = b.select(b.icmp_unsigned("<", begin, in_long), early, late)
-    return b.gep(base, [b.mul(thread, ir.Constant(I64, size))], source_etype=I8)
 
 
 def emit_plan(module: ir.Module, plan: Plan, symbol: str) -> None:

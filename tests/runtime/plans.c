@@ -66,39 +66,42 @@ int32_t plan_failing(ts_frame *frame) {
 
 typedef struct {
   ts_frame *frame;
-  int64_t *owner;
+  int64_t *visits;
   float *values;
   const float *x;
 } parallel_args;
 
-static void halve(void *opaque, int64_t begin, int64_t end) {
+static void halve(void *opaque, int64_t begin, int64_t end, int64_t thread) {
   parallel_args *args = opaque;
+  (void)thread;
   for (int64_t i = begin; i < end; ++i) args->values[i] = args->x[i] * 0.5f;
 }
 
-static void slice(void *opaque, int64_t begin, int64_t end) {
+static void visit(void *opaque, int64_t begin, int64_t end, int64_t thread) {
   parallel_args *args = opaque;
-  for (int64_t i = begin; i < end; ++i) args->owner[i] = begin;
+  (void)thread;
+  for (int64_t i = begin; i < end; ++i) args->visits[i] += 1;
 }
 
-static void nested(void *opaque, int64_t begin, int64_t end) {
+static void nested(void *opaque, int64_t begin, int64_t end, int64_t thread) {
   parallel_args *args = opaque;
-  (void)begin, (void)end;
-  ts_rt_parallel(args->frame, slice, opaque, 4);
+  (void)begin, (void)end, (void)thread;
+  ts_rt_parallel(args->frame, visit, opaque, 4);
 }
 
-/* owner[N]: first index of the slice that element i was in; values[N] = x[N] / 2 */
+/* visits[N]: how often 50 jobs came to element i; values[N] = x[N] / 2 */
 int32_t plan_parallel(ts_frame *frame) {
   const int64_t n = frame->symbols[0];
-  int64_t inner[4];
+  int64_t inner[4] = {0};
   parallel_args args = {frame, inner, ts_rt_output(frame, 1, &n), frame->inputs[0]};
   if (!args.values) return 1;
   ts_rt_parallel(frame, nested, &args, 1);
-  args.owner = ts_rt_output(frame, 0, &n);
-  if (!args.owner) return 1;
+  args.visits = ts_rt_output(frame, 0, &n);
+  if (!args.visits) return 1;
+  for (int64_t i = 0; i < n; ++i) args.visits[i] = 0;
   for (int repeat = 0; repeat < 50; ++repeat) {
     ts_rt_parallel(frame, halve, &args, n);
-    ts_rt_parallel(frame, slice, &args, n);
+    ts_rt_parallel(frame, visit, &args, n);
   }
   return 0;
 }

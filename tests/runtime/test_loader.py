@@ -177,17 +177,14 @@ def test_failures_of_the_model(module, mode, status, message) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
-def test_static_partition(module, threads) -> None:
+def test_every_iteration_is_done_once(module, threads) -> None:
     parallel = module("parallel", threads)
     assert parallel.threads == threads
     for n in (1, 2, 7, 1000):
         x = np.arange(n, dtype=np.float32)
-        owner = parallel(x)["owner"]
-        slices = threads if n > 1 else 1
-        share, extra = divmod(n, slices)
-        sizes = [share + (k < extra) for k in range(slices)]
-        begins = np.cumsum([0, *sizes[:-1]])
-        np.testing.assert_array_equal(owner, np.repeat(begins, sizes))
+        result = parallel(x)
+        np.testing.assert_array_equal(result["visits"], np.full(n, 50))
+        np.testing.assert_array_equal(result["values"], x / 2)
 
 
 def test_subnormals_are_zero_in_every_thread_and_the_caller_keeps_its_mode(module) -> None:
