@@ -5,13 +5,11 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import json
-import math
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,128 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
+from .slots import Array, ModuleError, Slot, Spec, convert, read_spec
 
-Array = NDArray[Any]
+__all__ = ["Array", "Module", "ModuleError", "Spec", "load"]
+
 _PREDICTED_SHAPES = 64  # input shapes whose output shapes are remembered
-_COPIED_BYTES = 16384
-_UNUSED = 3  # references to an array: a tuple's, a loop's and the argument's
-_KEPT_OUTPUTS = 2  # arrays per output: a loop holds the last result while the next one is made
-
-
-class ModuleError(RuntimeError):
-    """A compiled model refused to load or to run; `code` is the `ts_status`, its name `status`."""
-
-    def __init__(self, message: str, code: int = abi.ERROR_ARGUMENT) -> None:
-        self.code = code
-        self.status = abi.STATUS_NAMES[code] if 0 < code < len(abi.STATUS_NAMES) else str(code)
-        super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One input or output: dims are ints, or a symbol or expression that a run makes an int.
-
-    dtype: "f32", "i64", "bool", ...; numpy_dtype: the same for numpy.
-    """
-
-    name: str
-    dtype: str
-    dims: tuple[int | str, ...]
-    numpy_dtype: np.dtype[Any]
-
-
-class _Slot:
-    """The DLTensor of one input or output, bound to the shape of the last call.
-
-    Small arrays go through a buffer whose address is known: numpy takes longer to tell an
-    array's address than to copy a few KiB.
-    """
-
-    def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
-        self.spec, self.tensor, self.dtype = spec, tensor, spec.numpy_dtype
-        self.shape: tuple[int, ...] | None = None
-        self.buffer: Array | None = None
-        self._kept: list[tuple[Array, int]] = []  # outputs' memory and its address
-        self._sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
-        tensor.dtype = dtype
-        tensor.device_type = abi.CPU_DEVICE
-
-    def bind(self, shape: tuple[int, ...]) -> None:
-        """Describe an array of this shape."""
-        self._sizes = (ctypes.c_int64 * max(len(shape), 1))(*shape)
-        self.tensor.shape = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
-        self.tensor.strides = None
-        self.tensor.ndim = len(shape)
-        self.shape = shape
-        self.buffer = None
-        self._kept = []
-        if math.prod(shape) * self.dtype.itemsize <= _COPIED_BYTES:
-            self.buffer = np.zeros(shape, self.dtype)
-            self.tensor.data = self.buffer.ctypes.data
-
-    def unbind(self) -> None:
-        """Leave an output to the instance."""
-        self.tensor.data = None
-        self.shape = self.buffer = None
-        self._kept = []
-
-    def give(self, array: Array) -> None:
-        """Point an input at an array of the bound shape."""
-        if self.buffer is not None:
-            self.buffer[...] = array
-        else:
-            self.tensor.data = array.__array_interface__["data"][0]
-
-    def receive(self) -> Array:
-        """Where an output of the bound shape will be.
-
-        Memory of an earlier result that nobody refers to any more is taken again: fresh memory
-        costs a page fault for every 4 KiB.
-        """
-        if self.buffer is not None:
-            return self.buffer
-        for array, address in self._kept:
-            if sys.getrefcount(array) == _UNUSED:
-                self.tensor.data = address
-                return array.view()
-        array = np.empty(self.shape or (), self.dtype)
-        self.tensor.data = address = array.__array_interface__["data"][0]
-        if len(self._kept) == _KEPT_OUTPUTS:
-            return array
-        self._kept.append((array, address))
-        return array.view()
-
-    def copy(self) -> Array:
-        """A copy of an output that the instance owns."""
-        shape = tuple(self.tensor.shape[d] for d in range(self.tensor.ndim))
-        array = np.empty(shape, self.dtype)
-        if array.nbytes:
-            ctypes.memmove(array.ctypes.data, self.tensor.data, array.nbytes)
-        return array
-
-
-def _read_spec(info: abi.TensorInfo) -> Spec:
-    name = abi.dtype_name(info.dtype)
-    dims = tuple(
-        info.dims[d] if info.dims[d] >= 0 else info.dim_names[d].decode() for d in range(info.ndim)
-    )
-    return Spec(info.name.decode(), name, dims, abi.numpy_dtype(name))
-
-
-def _convert(value: Any, slot: _Slot) -> Array:
-    """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
-    plain = not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
-    try:
-        array = np.asarray(value, dtype=slot.dtype if plain else None)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ModuleError(f"input '{slot.spec.name}': {error}", abi.ERROR_INPUT) from None
-    if array.dtype != slot.dtype:
-        raise ModuleError(
-            f"input '{slot.spec.name}': expected element type {slot.dtype.name}, "
-            f"got {array.dtype.name}",
-            abi.ERROR_INPUT,
-        )
-    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _open_library(path: Path) -> ctypes.CDLL:
@@ -187,11 +68,11 @@ class Module:
         model = library.ts_model_get()
         self.name: str = library.ts_name(model).decode()
         self.inputs = tuple(
-            _read_spec(library.ts_input_info(model, i)[0])
+            read_spec(library.ts_input_info(model, i)[0])
             for i in range(library.ts_input_count(model))
         )
         self.outputs = tuple(
-            _read_spec(library.ts_output_info(model, i)[0])
+            read_spec(library.ts_output_info(model, i)[0])
             for i in range(library.ts_output_count(model))
         )
         self.manifest: dict[str, Any] = json.loads(library.ts_manifest(model))
@@ -215,11 +96,11 @@ class Module:
         self._in = (abi.DLTensor * max(len(self.inputs), 1))()
         self._out = (abi.DLTensor * max(len(self.outputs), 1))()
         self._in_slots = [
-            _Slot(spec, self._in[i], library.ts_input_info(model, i)[0].dtype)
+            Slot(spec, self._in[i], library.ts_input_info(model, i)[0].dtype)
             for i, spec in enumerate(self.inputs)
         ]
         self._out_slots = [
-            _Slot(spec, self._out[i], library.ts_output_info(model, i)[0].dtype)
+            Slot(spec, self._out[i], library.ts_output_info(model, i)[0].dtype)
             for i, spec in enumerate(self.outputs)
         ]
         self._names = [spec.name for spec in self.inputs]
@@ -236,6 +117,21 @@ class Module:
         self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
         self._owned = True  # whether the instance owns the outputs of the next run
         self._run = library.ts_run
+        self._prepare_calls()
+
+    def _prepare_calls(self) -> None:
+        """What a call with the last call's shapes needs, found beforehand."""
+        handle, inputs, input_count, outputs, output_count = self._arguments
+        self._bare_run = self._library["ts_run"]  # without types that arguments are checked for
+        self._bare_run.restype = ctypes.c_int
+        self._bare_arguments = (
+            handle,
+            ctypes.c_void_p(inputs),
+            ctypes.c_int(input_count),
+            ctypes.c_void_p(outputs),
+            ctypes.c_int(output_count),
+        )
+        self._by_name = [(slot.spec.name, slot.dtype, slot) for slot in self._in_slots]
 
     def _message(self) -> str:
         text: bytes = self._library.ts_last_error(self._handle)
@@ -253,7 +149,7 @@ class Module:
                 or value.dtype is not slot.dtype
                 or not value.flags.c_contiguous
             ):
-                return [_convert(v, s) for v, s in zip(values, self._in_slots, strict=True)]
+                return [convert(v, s) for v, s in zip(values, self._in_slots, strict=True)]
         return values
 
     def _ordered(self, values: Mapping[str, Any]) -> list[Any]:
@@ -315,11 +211,41 @@ class Module:
 
         Arrays must have the model's element types; other values are converted. Raises ModuleError.
         """
+        if len(inputs) == 1 and type(inputs[0]) is dict:
+            with self._lock:
+                again = self._call_again(inputs[0])
+            if again is not None:
+                return again
         arrays = self._arrays(inputs)
         with self._lock:
             self._require_open()
             results = self._execute(arrays)
         return dict(zip(self._output_names, results, strict=True))
+
+    def _call_again(self, feed: dict[str, Any]) -> dict[str, Array] | None:
+        """A call whose arrays are like the last call's; None where they are not."""
+        if self._owned or len(feed) != len(self._by_name) or not self._handle:
+            return None
+        held = []  # the caller may change the mapping during the run
+        for name, dtype, slot in self._by_name:
+            array = feed.get(name)
+            if (
+                type(array) is not np.ndarray
+                or array.dtype is not dtype
+                or array.shape != slot.shape
+                or not array.flags.c_contiguous
+            ):
+                return None
+            slot.give(array)
+            held.append(array)
+        results = {slot.spec.name: slot.receive() for slot in self._out_slots}
+        status = self._bare_run(*self._bare_arguments)
+        if status:
+            self._check(status)
+        for slot in self._out_slots:
+            if slot.buffer is not None:
+                results[slot.spec.name] = slot.buffer.copy()
+        return results
 
     def bench(
         self,

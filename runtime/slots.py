@@ -1,0 +1,135 @@
+"""Inputs and outputs of a loaded model: how arrays and the runtime's tensors meet."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import abi
+
+Array = NDArray[Any]
+_COPIED_BYTES = 16384
+_UNUSED = 3  # references to an array: a tuple's, a loop's and the argument's
+_KEPT_OUTPUTS = 2  # arrays per output: a loop holds the last result while the next one is made
+
+
+class ModuleError(RuntimeError):
+    """A compiled model refused to load or to run; `code` is the `ts_status`, its name `status`."""
+
+    def __init__(self, message: str, code: int = abi.ERROR_ARGUMENT) -> None:
+        self.code = code
+        self.status = abi.STATUS_NAMES[code] if 0 < code < len(abi.STATUS_NAMES) else str(code)
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One input or output: dims are ints, or a symbol or expression that a run makes an int.
+
+    dtype: "f32", "i64", "bool", ...; numpy_dtype: the same for numpy.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+    numpy_dtype: np.dtype[Any]
+
+
+class Slot:
+    """The DLTensor of one input or output, bound to the shape of the last call.
+
+    Small arrays go through a buffer whose address is known: numpy takes longer to tell an
+    array's address than to copy a few KiB.
+    """
+
+    def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
+        self.spec, self.tensor, self.dtype = spec, tensor, spec.numpy_dtype
+        self.shape: tuple[int, ...] | None = None
+        self.buffer: Array | None = None
+        self._kept: list[tuple[Array, int]] = []  # outputs' memory and its address
+        self._sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
+        tensor.dtype = dtype
+        tensor.device_type = abi.CPU_DEVICE
+
+    def bind(self, shape: tuple[int, ...]) -> None:
+        """Describe an array of this shape."""
+        self._sizes = (ctypes.c_int64 * max(len(shape), 1))(*shape)
+        self.tensor.shape = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
+        self.tensor.strides = None
+        self.tensor.ndim = len(shape)
+        self.shape = shape
+        self.buffer = None
+        self._kept = []
+        if math.prod(shape) * self.dtype.itemsize <= _COPIED_BYTES:
+            self.buffer = np.zeros(shape, self.dtype)
+            self.tensor.data = self.buffer.ctypes.data
+
+    def unbind(self) -> None:
+        """Leave an output to the instance."""
+        self.tensor.data = None
+        self.shape = self.buffer = None
+        self._kept = []
+
+    def give(self, array: Array) -> None:
+        """Point an input at an array of the bound shape."""
+        if self.buffer is not None:
+            self.buffer[...] = array
+        else:
+            self.tensor.data = array.__array_interface__["data"][0]
+
+    def receive(self) -> Array:
+        """Where an output of the bound shape will be.
+
+        Memory of an earlier result that nobody refers to any more is taken again: fresh memory
+        costs a page fault for every 4 KiB.
+        """
+        if self.buffer is not None:
+            return self.buffer
+        for array, address in self._kept:
+            if sys.getrefcount(array) == _UNUSED:
+                self.tensor.data = address
+                return array.view()
+        array = np.empty(self.shape or (), self.dtype)
+        self.tensor.data = address = array.__array_interface__["data"][0]
+        if len(self._kept) == _KEPT_OUTPUTS:
+            return array
+        self._kept.append((array, address))
+        return array.view()
+
+    def copy(self) -> Array:
+        """A copy of an output that the instance owns."""
+        shape = tuple(self.tensor.shape[d] for d in range(self.tensor.ndim))
+        array = np.empty(shape, self.dtype)
+        if array.nbytes:
+            ctypes.memmove(array.ctypes.data, self.tensor.data, array.nbytes)
+        return array
+
+
+def read_spec(info: abi.TensorInfo) -> Spec:
+    name = abi.dtype_name(info.dtype)
+    dims = tuple(
+        info.dims[d] if info.dims[d] >= 0 else info.dim_names[d].decode() for d in range(info.ndim)
+    )
+    return Spec(info.name.decode(), name, dims, abi.numpy_dtype(name))
+
+
+def convert(value: Any, slot: Slot) -> Array:
+    """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
+    plain = not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
+    try:
+        array = np.asarray(value, dtype=slot.dtype if plain else None)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModuleError(f"input '{slot.spec.name}': {error}", abi.ERROR_INPUT) from None
+    if array.dtype != slot.dtype:
+        raise ModuleError(
+            f"input '{slot.spec.name}': expected element type {slot.dtype.name}, "
+            f"got {array.dtype.name}",
+            abi.ERROR_INPUT,
+        )
+    return np.ascontiguousarray(array).reshape(array.shape)
