@@ -16,7 +16,8 @@ from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums, start_of
 from .reduction import TileReduction, lane_mask
-from .tile import Shape, Tile
+from .tile import Address, Shape, Tile
+from .transpose import can_transpose, rows_together
 
 
 class StageEmitter:
@@ -229,6 +230,9 @@ class StageEmitter:
         address = None if store.dynamic else tile.split(store.buffer, store.offset)
         dtype = store.buffer.dtype
         wide = bool(shape.vector) and shape.lanes > 1
+        if wide and address is not None and self._rows_together(store, address, shape):
+            self._store_rows_together(tile, store, address)
+            return
         for slot in shape.slots():
             value = tile.vector_value(store.value, slot) if wide else tile.value(store.value, slot)
             allowed, lanes = tile.tests(store.bounds, slot)
@@ -251,6 +255,28 @@ class StageEmitter:
                     offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
                 pointer = e.pointer(self.buffers[store.buffer.name], offset, dtype)
                 e.store(value, self._allowed(pointer, allowed), dtype)
+
+    def _rows_together(self, store: Store, address: Address, shape: Shape) -> bool:
+        """Whether the rows, not the lanes, are neighbours in memory, and the tile is whole."""
+        if address.vector == 1 or address.row != 1 or shape.mask is not None or store.bounds:
+            return False
+        return can_transpose(shape.rows, shape.lanes, address.vector)
+
+    def _store_rows_together(self, tile: Tile, store: Store, address: Address) -> None:
+        """Store a tile whose rows are neighbours in memory: whole groups of rows, not elements."""
+        e, shape, dtype = self.e, tile.shape, store.buffer.dtype
+        for v in range(shape.vectors):
+            columns = [tile.vector_value(store.value, (r, v)) for r in range(shape.rows)]
+            first = tile.point(address, dtype, (0, v))
+            vectors = rows_together(e, columns)
+            if address.vector == shape.rows:
+                for number, vector in enumerate(vectors):
+                    e.store(vector, e.pointer(first, number * shape.lanes, dtype), dtype)
+                continue
+            each = shape.lanes // shape.rows
+            groups = [group for vector in vectors for group in e.parts(vector, each)]
+            for lane, group in enumerate(groups):
+                e.store(group, e.pointer(first, e.mul(address.vector, lane), dtype), dtype)
 
     def _allowed(self, pointer: ir.Value, allowed: ir.Value | bool) -> ir.Value:
         """The pointer, or memory that nobody reads where the store's bounds do not hold."""

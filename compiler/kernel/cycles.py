@@ -89,7 +89,8 @@ class _Tile:
         stores = 0.0
         for store in stage.stores:
             stride = coefficient(store.offset, self.own.vector) if self.own.vector else 1
-            scattered = bool(store.dynamic) or stride not in (0, 1)
+            together = self.own.row and coefficient(store.offset, self.own.row) == 1
+            scattered = bool(store.dynamic) or (stride not in (0, 1) and not together)
             stores += self.rows * self.vectors * (self.own.lanes if scattered else 1)
         return max(operations / self.target.fma_ports, loads / 2, stores)
 
