@@ -112,6 +112,7 @@ class Slot:
 
 
 def read_spec(info: abi.TensorInfo) -> Spec:
+    """What the runtime tells of an input or output."""
     name = abi.dtype_name(info.dtype)
     dims = tuple(
         info.dims[d] if info.dims[d] >= 0 else info.dim_names[d].decode() for d in range(info.ndim)
