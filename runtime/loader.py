@@ -104,34 +104,20 @@ class Module:
             for i, spec in enumerate(self.outputs)
         ]
         self._names = [spec.name for spec in self.inputs]
-        self._output_names = [spec.name for spec in self.outputs]
-        self._arguments = (
-            self._handle,
-            ctypes.addressof(self._in),
-            len(self.inputs),
-            ctypes.addressof(self._out),
-            len(self.outputs),
-        )
+        self._by_name = [(slot.spec.name, slot.dtype, slot) for slot in self._in_slots]
         # A "?" depends on the values of the inputs, other dimensions on their shapes alone.
         self._predictable = not any("?" in spec.dims for spec in self.outputs)
         self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
         self._owned = True  # whether the instance owns the outputs of the next run
-        self._run = library.ts_run
-        self._prepare_calls()
-
-    def _prepare_calls(self) -> None:
-        """What a call with the last call's shapes needs, found beforehand."""
-        handle, inputs, input_count, outputs, output_count = self._arguments
-        self._bare_run = self._library["ts_run"]  # without types that arguments are checked for
-        self._bare_run.restype = ctypes.c_int
-        self._bare_arguments = (
-            handle,
-            ctypes.c_void_p(inputs),
-            ctypes.c_int(input_count),
-            ctypes.c_void_p(outputs),
-            ctypes.c_int(output_count),
+        self._run = library["ts_run"]  # without types that every call's arguments are checked for
+        self._run.restype = ctypes.c_int
+        self._arguments = (
+            self._handle,
+            ctypes.c_void_p(ctypes.addressof(self._in)),
+            ctypes.c_int(len(self.inputs)),
+            ctypes.c_void_p(ctypes.addressof(self._out)),
+            ctypes.c_int(len(self.outputs)),
         )
-        self._by_name = [(slot.spec.name, slot.dtype, slot) for slot in self._in_slots]
 
     def _message(self) -> str:
         text: bytes = self._library.ts_last_error(self._handle)
@@ -181,21 +167,25 @@ class Module:
             for shape, slot in zip(known, self._out_slots, strict=True):
                 slot.bind(shape)
 
-    def _execute(self, arrays: Sequence[Array]) -> list[Array]:
+    def _execute(self, arrays: Sequence[Array]) -> dict[str, Array]:
         self._bind_call(arrays)
-        if self._owned:
-            self._check(self._run(*self._arguments))
-            results = [slot.copy() for slot in self._out_slots]
-            if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
-                shapes = tuple(array.shape for array in arrays)
-                self._output_shapes[shapes] = [result.shape for result in results]
-            return results
-        results = [slot.receive() for slot in self._out_slots]
+        if not self._owned:
+            return self._run_bound()
         self._check(self._run(*self._arguments))
-        return [
-            result.copy() if result is slot.buffer else result
-            for result, slot in zip(results, self._out_slots, strict=True)
-        ]
+        results = {slot.spec.name: slot.copy() for slot in self._out_slots}
+        if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
+            shapes = tuple(array.shape for array in arrays)
+            self._output_shapes[shapes] = [result.shape for result in results.values()]
+        return results
+
+    def _run_bound(self) -> dict[str, Array]:
+        """Run where the shapes of all outputs are known and their slots bound."""
+        results = {slot.spec.name: slot.receive() for slot in self._out_slots}
+        self._check(self._run(*self._arguments))
+        for slot in self._out_slots:
+            if slot.buffer is not None:
+                results[slot.spec.name] = slot.buffer.copy()
+        return results
 
     def _check(self, status: int) -> None:
         if status:
@@ -219,8 +209,7 @@ class Module:
         arrays = self._arrays(inputs)
         with self._lock:
             self._require_open()
-            results = self._execute(arrays)
-        return dict(zip(self._output_names, results, strict=True))
+            return self._execute(arrays)
 
     def _call_again(self, feed: dict[str, Any]) -> dict[str, Array] | None:
         """A call whose arrays are like the last call's; None where they are not."""
@@ -238,14 +227,7 @@ class Module:
                 return None
             slot.give(array)
             held.append(array)
-        results = {slot.spec.name: slot.receive() for slot in self._out_slots}
-        status = self._bare_run(*self._bare_arguments)
-        if status:
-            self._check(status)
-        for slot in self._out_slots:
-            if slot.buffer is not None:
-                results[slot.spec.name] = slot.buffer.copy()
-        return results
+        return self._run_bound()
 
     def bench(
         self,

@@ -44,6 +44,11 @@ INTERFACES: dict[str, Interface] = {
         _specs(("visits", "i64", ("N",)), ("values", "f32", ("N",))),
         ("N",),
     ),
+    "slices": (
+        _specs(("x", "f32", ("N",))),
+        _specs(("first", "i64", ("?",)), ("owner", "i64", ("N",))),
+        ("N",),
+    ),
     "types": (
         tuple(TensorSpec(f"in_{t}", t, ()) for t in TYPES),
         tuple(TensorSpec(f"out_{t}", t, ()) for t in TYPES),

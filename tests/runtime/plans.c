@@ -1,4 +1,6 @@
 /* Hand-written plans, in place of generated code. */
+#include <sched.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -103,6 +105,41 @@ int32_t plan_parallel(ts_frame *frame) {
     ts_rt_parallel(frame, halve, &args, n);
     ts_rt_parallel(frame, visit, &args, n);
   }
+  return 0;
+}
+
+typedef struct {
+  int64_t *first, *owner;
+  atomic_int arrived;
+  atomic_llong left;
+  int threads;
+} slices_args;
+
+static void note_owner(void *opaque, int64_t begin, int64_t end, int64_t thread) {
+  slices_args *args = opaque;
+  const int comes_first = args->first[thread] < 0;
+  if (comes_first) {
+    args->first[thread] = begin;
+    atomic_fetch_add(&args->arrived, 1);
+    while (atomic_load(&args->arrived) < args->threads) sched_yield();
+  }
+  for (int64_t i = begin; i < end; ++i) args->owner[i] = thread;
+  const long long mine = end - begin;
+  if (comes_first && thread == args->threads - 1)
+    while (atomic_load(&args->left) > mine) sched_yield();
+  atomic_fetch_sub(&args->left, mine);
+}
+
+/* owner[N]: the thread that did an iteration; first[threads]: where each thread's first part began.
+ * No thread is through before all have begun, and the last one before all others are. */
+int32_t plan_slices(ts_frame *frame) {
+  const int64_t n = frame->symbols[0], threads = frame->threads;
+  slices_args args = {.first = ts_rt_output(frame, 0, &threads), .threads = (int)threads};
+  args.owner = ts_rt_output(frame, 1, &n);
+  if (!args.first || !args.owner) return 1;
+  atomic_store(&args.left, n);
+  for (int64_t i = 0; i < threads; ++i) args.first[i] = -1;
+  ts_rt_parallel(frame, note_owner, &args, n);
   return 0;
 }
 

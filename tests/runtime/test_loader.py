@@ -105,6 +105,61 @@ def test_memory_of_a_dropped_result_is_used_again(module) -> None:
     assert len(places) <= 3  # the first result is a copy
 
 
+def test_calls_like_the_last_one_and_others_after_them(module) -> None:
+    symbolic = module("symbolic")
+    rng = np.random.default_rng(1)
+    base = rng.standard_normal((80, 600), np.float32)
+    s = rng.standard_normal(300, np.float32)
+    alike = [np.ascontiguousarray(base[i : i + 40, :300]) for i in range(4)]
+    others = [base[::2, ::2], base[:7, :300], base[:40, 300:], base[:0, :300]]
+    for a in [*alike, others[0], *alike, others[1], *alike, *others, *alike]:
+        out = symbolic({"a": a, "s": s})
+        np.testing.assert_array_equal(out["scaled"], a * s)
+        np.testing.assert_allclose(out["rows"], a.sum(1, dtype=np.float64), atol=1e-3)
+        assert list(out) == ["rows", "scaled", "total"]
+
+
+@pytest.mark.parametrize(
+    ("feed", "message"),
+    [
+        ({"a": np.zeros((2, 3)), "s": np.zeros(3, np.float32)}, "'a': expected element type"),
+        ({"a": np.zeros((2, 3), np.float32)}, "missing"),
+        ({"a": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}, "unknown"),
+        ({"a": np.zeros((2, 3), np.float32), "s": np.zeros(4, np.float32)}, "expected 3 as in"),
+    ],
+)
+def test_a_call_like_the_last_one_but_for_a_fault(module, feed, message) -> None:
+    symbolic = module("symbolic")
+    good = {"a": np.ones((2, 3), np.float32), "s": np.ones(3, np.float32)}
+    for _ in range(2):
+        for _ in range(3):
+            np.testing.assert_array_equal(symbolic(good)["rows"], [3, 3])
+        with pytest.raises(ModuleError, match=message):
+            symbolic(feed)
+
+
+def test_large_results_of_calls_alike_do_not_share_memory(module) -> None:
+    symbolic = module("symbolic")
+    twos = np.full(300, 2, np.float32)
+    feeds = [{"a": np.full((40, 300), value, np.float32), "s": twos} for value in range(6)]
+    kept = [symbolic(feed) for feed in feeds]
+    for value, out in enumerate(kept):
+        assert (out["scaled"] == 2 * value).all()
+        assert (out["rows"] == 300 * value).all()
+
+
+def test_a_failure_of_a_call_like_the_last_one(module) -> None:
+    failing = module("failing")
+    for _ in range(3):
+        assert failing({"mode": np.array([0], np.int32)})["y"] == 0
+    with pytest.raises(ModuleError, match="out of range"):
+        failing({"mode": np.array([1], np.int32)})
+    assert failing({"mode": np.array([0], np.int32)})["y"] == 0
+    failing.close()
+    with pytest.raises(ModuleError, match="closed"):
+        failing({"mode": np.array([0], np.int32)})
+
+
 def test_sizes_that_only_the_run_knows(module) -> None:
     positive = module("positive")
     for values in ([1, -2, 3], [-1, -1, -1], [4, 5, 6], []):
@@ -185,6 +240,23 @@ def test_every_iteration_is_done_once(module, threads) -> None:
         result = parallel(x)
         np.testing.assert_array_equal(result["visits"], np.full(n, 50))
         np.testing.assert_array_equal(result["values"], x / 2)
+
+
+@pytest.mark.parametrize(("threads", "n"), [(1, 5), (2, 2), (2, 1000), (3, 1000), (5, 23)])
+def test_every_thread_begins_with_its_own_slice_and_those_through_take_the_rest(
+    module, threads, n
+) -> None:
+    out = module("slices", threads)(np.zeros(n, np.float32))
+    share, extra = divmod(n, threads)
+    begins = [t * share + min(t, extra) for t in range(threads)]
+    np.testing.assert_array_equal(out["first"], begins)
+    if threads > 1:  # the last thread keeps its first part until all else is done
+        last, size = threads - 1, n - begins[-1]
+        kept = begins[-1] + max(1, size // 2)
+        np.testing.assert_array_equal(
+            out["owner"] == last, (np.arange(n) >= begins[-1]) & (np.arange(n) < kept)
+        )
+    assert set(out["owner"]) <= set(range(threads))
 
 
 def test_subnormals_are_zero_in_every_thread_and_the_caller_keeps_its_mode(module) -> None:
