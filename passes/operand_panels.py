@@ -53,20 +53,17 @@ def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
     width = _width(columns, lanes)
     if columns < 2 * width:
         return None
-    depth, missing = b.shape[-2], -columns % width
+    missing = -columns % width
     if missing:
         pads = (0,) * (2 * b.type.rank - 1) + (missing,)
         b = rw.emit("pad", [b], {"pads": pads, "mode": "constant"})
     count, rank = (columns + missing) // width, b.type.rank
     b = rw.emit("reshape", [b], {"shape": (*b.shape[:-1], count, width)})
-    b = rw.emit("transpose", [b], {"perm": (*range(rank - 2), rank - 1, rank - 2, rank)})
+    b = rw.emit("transpose", [b], {"perm": _panels_swapped(rank + 1)})
     a = rw.emit("reshape", [a], {"shape": (*a.shape[:-2], 1, *a.shape[-2:])})
-    assert b.shape[-2:] == (depth, width)
     result = rw.emit("matmul", [a, b])
     rank = result.type.rank
-    result = rw.emit(
-        "transpose", [result], {"perm": (*range(rank - 3), rank - 2, rank - 3, rank - 1)}
-    )
+    result = rw.emit("transpose", [result], {"perm": _panels_swapped(rank)})
     result = rw.emit("reshape", [result], {"shape": (*result.shape[:-2], columns + missing)})
     if not missing:
         return result
@@ -81,6 +78,11 @@ def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
     )
 
 
+def _panels_swapped(rank: int) -> tuple[int, ...]:
+    """[.., K, panel, width] <-> [.., panel, K, width]."""
+    return (*range(rank - 3), rank - 2, rank - 3, rank - 1)
+
+
 def _width(columns: int, lanes: int) -> int:
     wide, narrow = max(16, 2 * lanes), max(16, lanes)
     filled = {width: -(-columns // width) * width for width in (wide, narrow)}
@@ -90,10 +92,7 @@ def _width(columns: int, lanes: int) -> int:
 def _is_panels(b: Value, rw: Rewriter) -> bool:
     """Whether the operand is what this pass made: panels, one after the other."""
     node = rw.producer(b, "transpose")
-    if node is None:
-        return False
-    rank = b.type.rank
-    return bool(node.attrs["perm"] == (*range(rank - 3), rank - 2, rank - 3, rank - 1))
+    return node is not None and bool(node.attrs["perm"] == _panels_swapped(b.type.rank))
 
 
 def _one_transpose(node: Node, rw: Rewriter) -> Replacement:
@@ -105,12 +104,10 @@ def _one_transpose(node: Node, rw: Rewriter) -> Replacement:
     if view is None or inner is None or made is None or perm[-1] != len(perm) - 1:
         return None
     apart = inner.output
-    rank = apart.type.rank
-    swapped = (*range(rank - 3), rank - 2, rank - 3, rank - 1)
-    merged: tuple[Dim, ...] = (*apart.shape[:-2], product(apart.shape[-2:]))
-    if inner.attrs["perm"] != swapped or view.output.shape != merged:
-        return None
     first = inner.attrs["perm"]
+    merged: tuple[Dim, ...] = (*apart.shape[:-2], product(apart.shape[-2:]))
+    if first != _panels_swapped(apart.type.rank) or view.output.shape != merged:
+        return None
     moved = rw.emit(
         "transpose", [made.output], {"perm": (*(first[i] for i in perm[:-1]), *first[-2:])}
     )

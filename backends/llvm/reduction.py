@@ -22,7 +22,7 @@ from .tile import Shape, Slot, Tile
 CACHE_LINE = 64
 MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent
 MAX_PARTS = 4  # of a reduction, done side by side
-MIN_PART_STEPS = 16
+MIN_PART_STEPS = 16  # of a part: fewer do not pay for adding the parts up
 ACCUMULATORS = 8  # two FMAs per cycle, each four cycles long, keep so many busy
 MAX_UNROLLED = 32  # longest run of reduction steps that is written out
 
