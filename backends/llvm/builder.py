@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -18,6 +18,9 @@ POINTER = ir.PointerType()
 
 Int: TypeAlias = int | ir.Value  # an i64 that is known now, or at run time
 CONTRACT = ("contract",)
+
+REGISTER_CLASSES = {"x86_64": "v", "aarch64": "w"}  # of vectors, in constraints of assembly
+MIN_REGISTER_BYTES = 16  # less is no vector register's content
 
 
 _TYPES: dict[DType, ir.Type] = {
@@ -74,6 +77,7 @@ class Emitter:
         self.function = function
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.entry = self.b.block
+        self.abreast = 1  # vectors that a value is made of, which are computed side by side
 
     # integers ------------------------------------------------------------------------------
 
@@ -168,6 +172,36 @@ class Emitter:
             )
             for k in range(count)
         ]
+
+    def in_step(self, value: ir.Value) -> ir.Value:
+        """The same value, of whose `abreast` vectors none is computed on before all are there.
+
+        Chains of operations stay side by side: LLVM would put one after the other, which saves
+        registers, and the processor then waits for every single operation. An empty piece of
+        assembly takes and gives all vectors.
+        """
+        register = REGISTER_CLASSES.get(str(self.module.triple).partition("-")[0])
+        if self.abreast == 1 or register is None:
+            return value
+        vectors = self.parts(value, self.abreast)
+        kind = vectors[0].type
+        if kind.count * 4 < MIN_REGISTER_BYTES:  # of f32, as all that is computed abreast
+            return value
+        constraints = [f"={register}"] * self.abreast + [str(k) for k in range(self.abreast)]
+        function = ir.FunctionType(
+            ir.LiteralStructType([kind] * self.abreast), [kind] * self.abreast
+        )
+        together = self.b.asm(function, "", ",".join(constraints), vectors, False)
+        return self.joined([self.b.extract_value(together, k) for k in range(self.abreast)])
+
+    @contextmanager
+    def side_by_side(self, count: int) -> Iterator[None]:
+        """Within, values are made of so many vectors that are computed side by side."""
+        self.abreast = count
+        try:
+            yield
+        finally:
+            self.abreast = 1
 
     def lane_numbers(self, lanes: int) -> ir.Value:
         """<0, 1, 2, ...> as i64."""

@@ -11,6 +11,10 @@ from llvmlite import ir
 
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
 
+LOG2_E = float.fromhex("0x1.715476p0")
+LN2_HIGH, LN2_LOW = float.fromhex("0x1.62E430p-1"), float.fromhex("-0x1.05C610p-29")
+MAGIC = float.fromhex("0x1.8p23")  # a number to which it is added is rounded to an integer
+
 LIBM = {
     "exp": "exp", "log": "log", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin",
     "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
@@ -27,7 +31,7 @@ def _horner(e: Emitter, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
     """Polynomial in x, highest power first."""
     result: ir.Value = e.constant(coefficients[0], x.type)
     for coefficient in coefficients[1:]:
-        result = e.fma(result, x, e.constant(coefficient, x.type))
+        result = e.in_step(e.fma(result, x, e.constant(coefficient, x.type)))
     return result
 
 
@@ -55,29 +59,29 @@ def exp(e: Emitter, x: ir.Value) -> ir.Value:
     return e.b.select(e.b.fcmp_unordered("uno", x, x), x, result)
 
 
-def _normal_exp(e: Emitter, x: ir.Value, sign: float = 1.0) -> ir.Value:
-    """exp(sign * x), sign 1 or -1, where the result is a normal number; of NaN anything.
+def _normal_exp(e: Emitter, x: ir.Value) -> ir.Value:
+    """exp where the result is a normal number; of NaN anything.
 
     Cody-Waite reduction by ln 2 in two parts and a degree-5 polynomial. Coefficients: minimax on
     [-ln2/2, ln2/2] as published in XNNPACK's rr2-p5 kernels.
     """
-    kind = x.type
+    kind, integers = x.type, shaped(I32, x)
+    n_biased = e.in_step(e.fma(x, e.constant(LOG2_E, kind), e.constant(MAGIC, kind)))
+    n = e.in_step(e.b.fsub(n_biased, e.constant(MAGIC, kind)))
+    t = e.in_step(e.fma(n, e.constant(-LN2_HIGH, kind), x))
+    t = e.in_step(e.fma(n, e.constant(-LN2_LOW, kind), t))
+    mantissa = _reduced_exp(e, t, 1.0)
+    exponent = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
+    # times 2^n, added to its bits: 2^128 would overflow
+    return e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
 
-    def const(value: float) -> ir.Constant:
-        return e.constant(value, kind)
 
-    magic = const(float.fromhex("0x1.8p23"))
-    n_biased = e.fma(x, const(sign * float.fromhex("0x1.715476p0")), magic)
-    n = e.b.fsub(n_biased, magic)
-    t = e.fma(n, const(sign * float.fromhex("-0x1.62E430p-1")), x)
-    t = e.fma(n, const(sign * float.fromhex("0x1.05C610p-29")), t)  # sign * the reduced argument
+def _reduced_exp(e: Emitter, t: ir.Value, sign: float) -> ir.Value:
+    """exp(sign * t) for |t| <= ln2 / 2."""
     hexes = ("0x1.0F9F9Cp-7", "0x1.573A1Ap-5", "0x1.555A80p-3", "0x1.FFFDC6p-2", "0x1.FFFFF6p-1")
     powers = range(len(hexes), 0, -1)
-    poly = _horner(e, t, [sign**k * float.fromhex(h) for k, h in zip(powers, hexes, strict=True)])
-    integers = shaped(I32, x)
-    exponent = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
-    mantissa = e.fma(t, poly, const(1.0))  # times 2^n, added to its bits: 2^128 would overflow
-    return e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
+    signed = [sign**k * float.fromhex(h) for k, h in zip(powers, hexes, strict=True)]
+    return _horner(e, t, [*signed, 1.0])
 
 
 def log(e: Emitter, x: ir.Value) -> ir.Value:
@@ -162,12 +166,20 @@ def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
     if _element(x) != F32:
         raised = per_lane(e, "exp", [e.b.fneg(x)])
         return e.b.fdiv(one, e.b.fadd(one, raised, flags=CONTRACT))
-    # within these bounds exp is a normal number, and beyond them the result stays
-    low, high = e.constant(-88.5, x.type), e.constant(87.0, x.type)
+    # within these bounds exp(-x) and 2^n are normal numbers, and beyond them the result stays
+    low, high = e.constant(-88.0, x.type), e.constant(87.0, x.type)
     bounded = e.b.select(e.b.fcmp_ordered(">", low, x), low, x)
     bounded = e.b.select(e.b.fcmp_ordered("<", high, bounded), high, bounded)
-    number = e.fma(bounded, e.constant(0.0, x.type), one)  # 1, or NaN
-    return e.b.fdiv(one, e.b.fadd(number, _normal_exp(e, bounded, -1.0), flags=CONTRACT))
+    # As in `_normal_exp`, of -x, but with ln 2 in one part, which is wrong by 1.9e-9 n: less than
+    # a unit in the last place until n is 30 and the result 1e-9, and four of them at the end.
+    magic = e.constant(MAGIC + 127, x.type)  # the exponent's bias: n is in place as 2^n's
+    n_biased = e.in_step(e.fma(bounded, e.constant(-LOG2_E, x.type), magic))
+    n = e.in_step(e.b.fsub(n_biased, magic))
+    t = e.in_step(e.fma(n, e.constant(LN2_HIGH, x.type), bounded))
+    integers = shaped(I32, x)
+    bits = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
+    power = e.in_step(e.b.bitcast(bits, x.type))
+    return e.b.fdiv(one, e.in_step(e.fma(_reduced_exp(e, t, -1.0), power, one)))
 
 
 VECTORISED: dict[str, Callable[[Emitter, ir.Value], ir.Value]] = {

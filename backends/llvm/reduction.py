@@ -17,7 +17,8 @@ from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I8, I32, VOID, Emitter, Int, intrinsic_suffix, scalar_type
 from .partial import PartialSums
-from .tile import Shape, Slot, Tile
+from .shape import Shape, Slot
+from .tile import Tile
 
 CACHE_LINE = 64
 MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent

@@ -8,6 +8,7 @@ from dataclasses import replace
 from llvmlite import ir
 
 from ...compiler.ir.types import DType
+from ...compiler.kernel import expr as ex
 from ...compiler.kernel.kernel import Stage, Store
 from ...compiler.kernel.packing import panel_base
 from ...compiler.kernel.schedule import StageSchedule, band_of
@@ -16,7 +17,8 @@ from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums, start_of
 from .reduction import TileReduction, lane_mask
-from .tile import Address, Shape, Tile
+from .shape import Address, Shape
+from .tile import Tile
 from .transpose import can_transpose, rows_together
 
 
@@ -227,6 +229,11 @@ class StageEmitter:
 
     def _store(self, tile: Tile, store: Store) -> None:
         e, shape = self.e, tile.shape
+        if isinstance(store.value, ex.Guarded):
+            test = tile.common_test(store.value.bounds)
+            if test is not None:
+                self._store_either(tile, store, test)
+                return
         address = None if store.dynamic else tile.split(store.buffer, store.offset)
         dtype = store.buffer.dtype
         wide = bool(shape.vector) and shape.lanes > 1
@@ -255,6 +262,15 @@ class StageEmitter:
                     offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
                 pointer = e.pointer(self.buffers[store.buffer.name], offset, dtype)
                 e.store(value, self._allowed(pointer, allowed), dtype)
+
+    def _store_either(self, tile: Tile, store: Store, test: ir.Value) -> None:
+        """Store a guarded value whose condition is one for the whole tile: by a branch."""
+        guarded = store.value
+        assert isinstance(guarded, ex.Guarded)
+        with self.e.b.if_else(test) as branches:
+            for branch, value in zip(branches, (guarded.value, guarded.other), strict=True):
+                with branch, tile.apart():
+                    self._store(tile, replace(store, value=value))
 
     def _rows_together(self, store: Store, address: Address, shape: Shape) -> bool:
         """Whether the rows, not the lanes, are neighbours in memory, and the tile is whole."""

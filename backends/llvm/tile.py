@@ -7,7 +7,8 @@ split into a base pointer, computed before the reduction loops, and a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from llvmlite import ir
@@ -23,60 +24,9 @@ from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
 from .math import VECTORISED
 from .partial import start_of
+from .shape import Address, Guard, Shape, Slot, symbols_in
 
-Slot = tuple[int, int]  # (row, vector) within the tile
 ABREAST = 4  # transcendental functions that are computed side by side
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the tile covers. mask: live lanes of its last vector, None when all are.
-
-    panel: vectors per packed panel, where the tile covers several (0: it covers one).
-    """
-
-    row: str
-    rows: int
-    vector: str
-    lanes: int
-    vectors: int
-    mask: ir.Value | None = None
-    panel: int = 0
-
-    def slots(self) -> list[Slot]:
-        """Every (row, vector)."""
-        return [(r, v) for r in range(self.rows) for v in range(self.vectors)]
-
-    def panel_start(self, v: int) -> int:
-        """The first lane of vector v's panel, counted from the first panel's."""
-        return v // self.panel * self.panel * self.lanes if self.panel else 0
-
-    def mask_of(self, v: int) -> ir.Value | None:
-        """The mask of vector v."""
-        return self.mask if v == self.vectors - 1 else None
-
-
-@dataclass
-class Guard:
-    """Conditions under which memory may be touched now."""
-
-    scalar: ir.Value | None = None
-    lanes: ir.Value | None = None
-    key: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Address:
-    """An offset split as base + row*r + vector*v + panel*p + sum(step_k * k), all known before.
-
-    p: `Shape.panel_start` of the vector.
-    """
-
-    base: ir.Value
-    row: Int
-    vector: Int
-    steps: tuple[tuple[str, Int], ...]
-    panel: Int = 0
 
 
 @dataclass
@@ -216,7 +166,7 @@ class Tile:
             case ex.Load():
                 return self._load(expression, slot)
             case ex.Apply(op=op, args=args, dtype=dtype):
-                if op in VECTORISED and dtype is DType.F32 and not self.guard.key:
+                if op in VECTORISED and dtype is DType.F32:
                     return self._abreast(expression, slot)
                 values = self._alike([self.value(arg, slot) for arg in args])
                 return scalar.apply(e, op, values, [arg.dtype for arg in args], dtype)
@@ -235,7 +185,7 @@ class Tile:
         """
         by_row, by_vector = self.depends(expression)
         found: dict[object, Slot] = {}
-        for r, v in self.shape.slots():
+        for r, v in filter(self.guard.covers, self.shape.slots()):
             key = (id(expression), r if by_row else -1, v if by_vector else -1, self.guard.key)
             if key not in self.memo and (found or (r, v) == slot):
                 found.setdefault(key, (r, v))
@@ -245,7 +195,8 @@ class Tile:
         kind = expression.args[0].dtype
         if not is_vector(values[0]):
             keys, values = keys[:1], values[:1]
-        wide = scalar.apply(self.e, expression.op, [self.e.joined(values)], [kind], DType.F32)
+        with self.e.side_by_side(len(keys)):
+            wide = scalar.apply(self.e, expression.op, [self.e.joined(values)], [kind], DType.F32)
         self.memo.update(zip(keys, self.e.parts(wide, len(keys)), strict=True))
         result: ir.Value = self.memo[keys[0]]
         return result
@@ -323,6 +274,12 @@ class Tile:
 
     def _guarded(self, expression: ex.Guarded, slot: Slot) -> ir.Value:
         e, outer = self.e, self.guard
+        names = symbols_in(expression.bounds)
+        place = (
+            slot[0] if self.shape.row in names else outer.place[0],
+            slot[1] if self.shape.vector in names else outer.place[1],
+        )
+        key = (*outer.key, id(expression), *place)
         scalar_test, lane_test = self.tests(expression.bounds, slot)
         if scalar_test is False:
             return self.value(expression.other, slot)
@@ -332,7 +289,8 @@ class Tile:
         self.guard = Guard(
             self.both(outer.scalar, scalar_test if isinstance(scalar_test, ir.Value) else None),
             self.both(outer.lanes, lane_test),
-            (*outer.key, id(expression), *slot),
+            key,
+            place,
         )
         inside = self.value(expression.value, slot)
         self.guard = outer
@@ -346,6 +304,20 @@ class Tile:
         for test in tests:
             inside = e.b.select(test, inside, other)
         return inside
+
+    def common_test(self, bounds: tuple[ex.Bound, ...]) -> ir.Value | None:
+        """The conjunction of bounds where it is one scalar for all slots and known at run time."""
+        if symbols_in(bounds) & {self.shape.row, self.shape.vector}:
+            return None
+        test, _ = self.tests(bounds, (0, 0))
+        return None if isinstance(test, bool) else test
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Values that are found within are forgotten: the code is one branch of several."""
+        memo, offsets = dict(self.memo), dict(self.offsets)
+        yield
+        self.memo, self.offsets = memo, offsets
 
     def both(self, a: ir.Value | None, b: ir.Value | None) -> ir.Value | None:
         """The conjunction of two conditions; None holds always."""
@@ -361,8 +333,7 @@ class Tile:
         scalar_test: ir.Value | bool = True
         lane_test: ir.Value | None = None
         for bound in bounds:
-            names = symbols_of(bound.index) | symbols_of(bound.low) | symbols_of(bound.high)
-            if self.shape.vector in names and self.shape.lanes > 1:
+            if self.shape.vector in symbols_in([bound]) and self.shape.lanes > 1:
                 lanes = Lanes(self.shape.vector, self.shape.lanes)
                 index, low, high = (
                     lane_indices(e, d, env, lanes) for d in (bound.index, bound.low, bound.high)

@@ -14,7 +14,8 @@ from tensmith.compiler.ir.ops.pointwise import erf
 
 TINY = float(np.finfo(np.float32).tiny)
 # the largest error in units in the last place of the f32 next to the true value
-LIMITS = {"exp": 2.0, "log": 0.8, "tanh": 4.5, "erf": 5.5, "sigmoid": 3.5}
+LIMITS = {"exp": 2.0, "log": 0.8, "tanh": 4.5, "erf": 5.5, "sigmoid": 5.5}
+NEAR_LIMITS = {"sigmoid": 4.0}  # of results above 1e-9
 SETTING = Setting("native", 2)
 pytestmark = pytest.mark.skipif(bool(SETTING.missing()), reason=SETTING.missing())
 
@@ -68,3 +69,5 @@ def test_units_in_the_last_place(tmp_path: Path) -> None:
         error = np.maximum(np.abs(got[finite] - want[finite]) - TINY, 0) / unit
         worst = int(np.argmax(error))
         assert error[worst] <= LIMITS[name], f"{name}({x[finite][worst]!r}): {error[worst]:.2f}"
+        near = error[np.abs(rounded[finite]) > 1e-9]
+        assert near.max() <= NEAR_LIMITS.get(name, LIMITS[name]), name

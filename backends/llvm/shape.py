@@ -1,0 +1,78 @@
+"""A register tile: its size, the places of its values, and what they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from ...compiler.ir.dims import symbols_of
+from ...compiler.kernel import expr as ex
+from .builder import Int
+
+Slot = tuple[int, int]  # (row, vector) within the tile
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the tile covers. mask: live lanes of its last vector, None when all are.
+
+    panel: vectors per packed panel, where the tile covers several (0: it covers one).
+    """
+
+    row: str
+    rows: int
+    vector: str
+    lanes: int
+    vectors: int
+    mask: ir.Value | None = None
+    panel: int = 0
+
+    def slots(self) -> list[Slot]:
+        """Every (row, vector)."""
+        return [(r, v) for r in range(self.rows) for v in range(self.vectors)]
+
+    def panel_start(self, v: int) -> int:
+        """The first lane of vector v's panel, counted from the first panel's."""
+        return v // self.panel * self.panel * self.lanes if self.panel else 0
+
+    def mask_of(self, v: int) -> ir.Value | None:
+        """The mask of vector v."""
+        return self.mask if v == self.vectors - 1 else None
+
+
+@dataclass
+class Guard:
+    """Conditions under which memory may be touched now.
+
+    place: the slot they are for; -1 for its row or vector where they hold for all.
+    """
+
+    scalar: ir.Value | None = None
+    lanes: ir.Value | None = None
+    key: tuple[int, ...] = ()
+    place: Slot = (-1, -1)
+
+    def covers(self, slot: Slot) -> bool:
+        """Whether the conditions are those of this slot, too."""
+        return all(own in (-1, other) for own, other in zip(self.place, slot, strict=True))
+
+
+def symbols_in(bounds: Iterable[ex.Bound]) -> set[str]:
+    """The axes and symbolic dims that bounds depend on."""
+    return {name for b in bounds for dim in (b.index, b.low, b.high) for name in symbols_of(dim)}
+
+
+@dataclass(frozen=True)
+class Address:
+    """An offset split as base + row*r + vector*v + panel*p + sum(step_k * k), all known before.
+
+    p: `Shape.panel_start` of the vector.
+    """
+
+    base: ir.Value
+    row: Int
+    vector: Int
+    steps: tuple[tuple[str, Int], ...]
+    panel: Int = 0
