@@ -17,6 +17,8 @@ from .register_tile import PANEL_SHARE, extent_of, reduced_loads, register_tile
 
 MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
 STREAMS = 4  # panels that are read at the same time where nothing else hides memory's latency
+MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
+UNROLLS = (4, 3, 5)  # of longer ones, the preferred first
 MAX_MOVED_ROWS = 8  # of a tile that is transposed in registers
 MIN_BAND_TILES = 4  # fewer row tiles are not worth a block's partial sums
 
@@ -254,10 +256,20 @@ def _power_of_two(extent: int) -> int:
 
 
 def _unroll(stage: Stage) -> int:
+    """Steps of the innermost reduction loop that are written out: short loops wholly.
+
+    Otherwise a number that leaves no rest, and more than two rounds: LLVM turns the counter of two
+    into a flag and then finds no common address for what the steps read.
+    """
     if not stage.reduce_axes:
         return 1
     inner = stage.reduce_axes[-1].extent
-    return max(1, inner) if isinstance(inner, int) and inner <= 8 else 4
+    if not isinstance(inner, int):
+        return UNROLLS[0]
+    if inner <= MAX_WRITTEN_STEPS:
+        return max(1, inner)
+    fitting = [u for u in UNROLLS if inner // u > 2]
+    return next((u for u in fitting if inner % u == 0), fitting[0])
 
 
 def _widest(stage: Stage) -> int:
