@@ -104,12 +104,12 @@ def _float_mod(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
 def _extreme(e: Emitter, op: str, a: ir.Value, b: ir.Value) -> ir.Value:
     """max or min where a NaN on either side wins, as in numpy.
 
-    The unordered comparison keeps a NaN on the left, as one vmaxps or vminps does; a constant on
-    the right is no NaN.
+    Each comparison keeps a NaN on the left, as one vmaxps or vminps does; a constant on the right
+    is no NaN. Beside a constant zero, LLVM makes one instruction of the ordered one alone.
     """
-    result = e.b.select(e.b.fcmp_unordered(">" if op == "max" else "<", a, b), a, b)
     if isinstance(b, ir.Constant) and not _holds_nan(b):
-        return result
+        return e.b.select(e.b.fcmp_ordered("<" if op == "max" else ">", a, b), b, a)
+    result = e.b.select(e.b.fcmp_unordered(">" if op == "max" else "<", a, b), a, b)
     return e.b.select(e.b.fcmp_unordered("uno", b, b), b, result)
 
 
