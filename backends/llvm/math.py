@@ -66,14 +66,22 @@ def _normal_exp(e: Emitter, x: ir.Value) -> ir.Value:
     [-ln2/2, ln2/2] as published in XNNPACK's rr2-p5 kernels.
     """
     kind, integers = x.type, shaped(I32, x)
-    n_biased = e.in_step(e.fma(x, e.constant(LOG2_E, kind), e.constant(MAGIC, kind)))
-    n = e.in_step(e.b.fsub(n_biased, e.constant(MAGIC, kind)))
-    t = e.in_step(e.fma(n, e.constant(-LN2_HIGH, kind), x))
+    n, n_biased, t = _reduced(e, x, 1.0, MAGIC)
     t = e.in_step(e.fma(n, e.constant(-LN2_LOW, kind), t))
     mantissa = _reduced_exp(e, t, 1.0)
     exponent = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
     # times 2^n, added to its bits: 2^128 would overflow
     return e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
+
+
+def _reduced(
+    e: Emitter, x: ir.Value, sign: float, magic: float
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """(n, n + magic, t) so that sign * x = n ln2 + sign * t, but for the low part of ln 2."""
+    kind = x.type
+    n_biased = e.in_step(e.fma(x, e.constant(sign * LOG2_E, kind), e.constant(magic, kind)))
+    n = e.in_step(e.b.fsub(n_biased, e.constant(magic, kind)))
+    return n, n_biased, e.in_step(e.fma(n, e.constant(-sign * LN2_HIGH, kind), x))
 
 
 def _reduced_exp(e: Emitter, t: ir.Value, sign: float) -> ir.Value:
@@ -172,10 +180,8 @@ def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
     bounded = e.b.select(e.b.fcmp_ordered("<", high, bounded), high, bounded)
     # As in `_normal_exp`, of -x, but with ln 2 in one part, which is wrong by 1.9e-9 n: less than
     # a unit in the last place until n is 30 and the result 1e-9, and four of them at the end.
-    magic = e.constant(MAGIC + 127, x.type)  # the exponent's bias: n is in place as 2^n's
-    n_biased = e.in_step(e.fma(bounded, e.constant(-LOG2_E, x.type), magic))
-    n = e.in_step(e.b.fsub(n_biased, magic))
-    t = e.in_step(e.fma(n, e.constant(LN2_HIGH, x.type), bounded))
+    # MAGIC + 127, the exponent's bias: n is in place as 2^n's.
+    _, n_biased, t = _reduced(e, bounded, -1.0, MAGIC + 127)
     integers = shaped(I32, x)
     bits = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
     power = e.in_step(e.b.bitcast(bits, x.type))

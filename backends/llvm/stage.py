@@ -232,7 +232,7 @@ class StageEmitter:
         if isinstance(store.value, ex.Guarded):
             test = tile.common_test(store.value.bounds)
             if test is not None:
-                self._store_either(tile, store, test)
+                self._store_either(tile, store, store.value, test)
                 return
         address = None if store.dynamic else tile.split(store.buffer, store.offset)
         dtype = store.buffer.dtype
@@ -263,10 +263,8 @@ class StageEmitter:
                 pointer = e.pointer(self.buffers[store.buffer.name], offset, dtype)
                 e.store(value, self._allowed(pointer, allowed), dtype)
 
-    def _store_either(self, tile: Tile, store: Store, test: ir.Value) -> None:
+    def _store_either(self, tile: Tile, store: Store, guarded: ex.Guarded, test: ir.Value) -> None:
         """Store a guarded value whose condition is one for the whole tile: by a branch."""
-        guarded = store.value
-        assert isinstance(guarded, ex.Guarded)
         with self.e.b.if_else(test) as branches:
             for branch, value in zip(branches, (guarded.value, guarded.other), strict=True):
                 with branch, tile.apart():

@@ -1,4 +1,4 @@
-"""Chains of vector operations that are kept side by side, and conditions of a whole tile."""
+"""Chains of vector operations that are kept side by side."""
 
 from __future__ import annotations
 
