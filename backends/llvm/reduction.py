@@ -137,11 +137,11 @@ class TileReduction:
         if address is None:
             return
         here = self.tile.point(address, self.ahead.load.dtype, (0, 0))
-        read, to_l2, data = (ir.Constant(I32, n) for n in (0, 2, 1))
+        read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
         for line in range(self.ahead.lines):
             offset = self.e.add(self.ahead.start, line * CACHE_LINE)
             there = self.e.b.gep(here, [self.e.i64(offset)], source_etype=I8)
-            self.e.call("llvm.prefetch.p0", VOID, [there, read, to_l2, data])
+            self.e.call("llvm.prefetch.p0", VOID, [there, read, keep, data])
 
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""

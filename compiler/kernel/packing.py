@@ -70,7 +70,8 @@ def pack(
             continue
         width = own.lanes * (own.panel or own.vectors)
         before = own.order[: own.order.index(axis.name)]
-        outer = [a for a in stage.axes if a.name in before]
+        around = [a for a in stage.axes[kernel.shared :] if a.name in before]
+        outer = [*stage.axes[: kernel.shared], *around]
         offsets: dict[ex.Load, Dim] = {}
         for load in _constant_loads(stage, sizes):
             name = load.buffer.name
@@ -112,7 +113,7 @@ def _packed(
 ) -> tuple[Packing, Dim] | None:
     """How an operand is packed and the offset into it; None when it is no such matrix.
 
-    outer: axes of loops around those over the panels; one that selects a matrix keeps each apart.
+    outer: axes of loops around those over the panels; those that select a matrix keep each apart.
     """
     columns = axis.extent
     assert isinstance(columns, int)
@@ -127,9 +128,9 @@ def _packed(
     for other in outer:
         step = coefficient(row, other.name)
         if isinstance(step, int) and step > 0 and step * other.extent == rows:
-            matrices, rows = rows // step, step
-            skipped = symbol(other.name) * (rows * (-(-columns // width) * width - width))
-            break
+            matrices, rows = matrices * rows // step, step
+            beyond = -(-columns // width) * width - width
+            skipped = skipped + symbol(other.name) * (rows * beyond)
     packing = Packing(rows, columns, width, matrices)
     base = symbol(panel_base(axis.name)) * (rows - 1)
     return packing, row * width + skipped + symbol(axis.name) + base

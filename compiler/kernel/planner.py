@@ -306,7 +306,7 @@ class Planner:
             if transform is None:
                 sizes[buffer.name] = int(value.type.elements)  # type: ignore[arg-type]
                 continue
-            columns = value.type.static_shape[-1]
+            columns = value.type.static_shape[-1] // transform.groups
             whole[buffer.name] = Packing(transform.rows, columns, columns, before=transform)
             sizes[buffer.name] = transform.rows * columns
         packed, packings = pack(kernel, schedule, sizes)

@@ -42,8 +42,8 @@ def network(shape, outputs, *, residual=False, relu=True, seed=0):
     return Graph([x], [y], nodes)
 
 
-def compiled(graph, folder, threads=1):
-    options = CompileOptions(name="m", work_dir=folder)
+def compiled(graph, folder, threads):
+    options = CompileOptions(name="m", work_dir=folder, threads=threads)
     compilation = BACKEND.compile(graph, native_target(), options, Stages())
     link(compilation.model, "so", folder / "m.so")
     return compilation, load(folder / "m.so", threads=threads)
@@ -51,21 +51,23 @@ def compiled(graph, folder, threads=1):
 
 @pytest.mark.parametrize("m", [2, 4])
 @pytest.mark.parametrize(
-    ("shape", "outputs", "residual"),
+    ("shape", "outputs", "residual", "threads"),
     [
-        ((1, 16, 12, 12), 32, False),
-        ((2, 16, 7, 9), 16, True),
-        ((1, 24, 13, 10), 40, True),
-        ((1, 64, 30, 30), 64, False),
+        ((1, 16, 12, 12), 32, False, 2),
+        ((2, 16, 7, 9), 16, True, 2),
+        ((1, 24, 13, 10), 40, True, 2),
+        ((1, 64, 30, 30), 64, False, 1),
+        ((1, 64, 8, 8), 128, True, 2),
+        ((1, 64, 9, 8), 96, False, 3),
     ],
 )
-def test_matches_the_reference(monkeypatch, tmp_path, m, shape, outputs, residual):
+def test_matches_the_reference(monkeypatch, tmp_path, m, shape, outputs, residual, threads):
     monkeypatch.setattr(
         "tensmith.compiler.kernel.lower.group.tile_size", lambda conv: _only(conv, m)
     )
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, outputs, residual=residual), {"x": x})["y"]
-    compilation, module = compiled(network(shape, outputs, residual=residual), tmp_path, threads=2)
+    compilation, module = compiled(network(shape, outputs, residual=residual), tmp_path, threads)
     assert sum(len(kernel.schedule.split("; ")) == 3 for kernel in compilation.kernels) == 2
     got = module({"x": x})["y"]
     assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
@@ -100,6 +102,27 @@ def _apply(combine, grid):
         return {"add": a + b, "sub": a - b, "mul": a * b}[e.op]
 
     return np.array([[value(e) for e in row] for row in winograd.transform(combine, leaves)])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_weights_in_groups_of_outputs(groups):
+    data = np.random.default_rng(0).standard_normal((3, 3, 5, 8), np.float32)
+    whole = winograd.FilterTransform(2, 5).apply(data).reshape(16, 5, groups, 8 // groups)
+    transform = winograd.FilterTransform(2, 5, groups)
+    got = transform.apply(data)
+    assert got.shape == (transform.rows, 8 // groups)
+    np.testing.assert_array_equal(got, whole.transpose(2, 0, 1, 3).reshape(got.shape))
+
+
+def test_threads_share_what_is_larger():
+    # (tiles per block, groups): few tiles and large weights, many tiles and small weights
+    assert winograd.partition(16, 512, 512, 16, threads=1) == (16, 1)
+    assert winograd.partition(16, 512, 512, 16, threads=2) == (16, 2)
+    size, groups = winograd.partition(196, 64, 64, 36, threads=2)
+    assert groups == 1
+    assert -(-196 // size) % 2 == 0
+    # outputs that do not divide are not cut
+    assert winograd.partition(16, 512, 513, 16, threads=2)[1] == 1
 
 
 def test_direct_where_weights_dominate():

@@ -74,7 +74,8 @@ def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None
     if winograd:
         conv = winograd.conv
         stages, shared = winograd_stages(scope, winograd, outputs)
-        transform = FilterTransform(winograd.m, int(conv.inputs[0].shape[3]))
+        groups = winograd.partition[1]
+        transform = FilterTransform(winograd.m, int(conv.inputs[0].shape[3]), groups)
         transforms[scope.buffers[conv.inputs[1]].name] = transform
     elif (bands := bands_of(region)) is not None:
         stages, shared = band_stages(scope, bands, outputs)

@@ -26,6 +26,8 @@ Line = Sequence[Expr]
 Combine = Callable[[Line], list[Expr]]
 
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
+WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
+GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
 PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
 FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
@@ -50,35 +52,45 @@ FILTER_TRANSFORM = {
 class Winograd:
     """A convolution to compute by Winograd's algorithm.
 
-    m: side of a tile of the output, 2 or 4. threads: how many are expected to share the blocks.
+    m: side of a tile of the output, 2 or 4. threads: how many are expected to share the work.
     """
 
     conv: Node
     m: int
     threads: int = 1
 
+    @property
+    def partition(self) -> tuple[int, int]:
+        """(tiles per block, groups of output channels)."""
+        batch, height, width, outputs = self.conv.output.type.static_shape
+        tiles = batch * -(-height // self.m) * -(-width // self.m)
+        channels = self.conv.inputs[0].type.static_shape[3]
+        return partition(tiles, channels, outputs, (self.m + 2) ** 2, self.threads)
+
 
 @dataclass(frozen=True)
 class FilterTransform:
-    """Weights [3, 3, C, O] become [a*a, C, O], computed in float64 and rounded once.
+    """Weights [3, 3, C, O] become [groups, a*a, C, O/groups], computed in float64, rounded once.
 
     channels: C.
     """
 
     m: int
     channels: int
+    groups: int = 1
 
     @property
     def rows(self) -> int:
-        """Rows of the matrix [a*a * C, O]."""
-        return (self.m + 2) ** 2 * self.channels
+        """Rows of the matrix [groups * a*a * C, O/groups]."""
+        return (self.m + 2) ** 2 * self.channels * self.groups
 
     def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The transformed weights, [a*a * C, O]."""
+        """The transformed weights, [groups * a*a * C, O/groups]."""
         g = FILTER_TRANSFORM[self.m]
         outer = np.kron(g, g)  # rows: points (a, b); columns: taps (i, j)
-        wide = outer @ data.reshape(9, -1).astype(np.float64)
-        return wide.astype(data.dtype).reshape(-1, data.shape[-1])
+        wide = (outer @ data.reshape(9, -1).astype(np.float64)).astype(data.dtype)
+        grouped = wide.reshape(len(outer) * self.channels, self.groups, -1).transpose(1, 0, 2)
+        return grouped.reshape(self.rows, -1)
 
 
 def _add(a: Expr, b: Expr) -> Expr:
@@ -187,19 +199,28 @@ def reach(conv: Node, m: int) -> list[tuple[int, int]]:
     return found
 
 
-def block_size(tiles: int, bytes_per_tile: int, weight_bytes: int, threads: int = 1) -> int:
-    """Tiles per block, with which the least moves between the caches.
+def partition(
+    tiles: int, channels: int, outputs: int, points: int, threads: int = 1
+) -> tuple[int, int]:
+    """(tiles per block, groups of output channels) with which a thread moves the least.
 
-    Every block reads all weights anew unless they stay in cache; a block that is too large for the
-    cache writes and reads what it transforms once each. Threads get as many blocks each.
+    Every block reads the weights of its group anew unless they stay in cache; a block that is too
+    large for the cache writes and reads what it transforms once each; every group transforms the
+    same inputs. Threads get as many blocks each.
     """
-    best, least = tiles, float("inf")
-    for blocks in range(threads, max(threads, -(-tiles // 6)) + 1, threads):
-        size = -(-tiles // blocks)
-        moved = weight_bytes * (blocks if weight_bytes > BLOCK_BYTES else 1)
-        moved += 2 * tiles * bytes_per_tile if size * bytes_per_tile > BLOCK_BYTES else 0
-        if moved < least:
-            best, least = size, moved
+    best, least = (tiles, 1), float("inf")
+    dividing = [g for g in range(1, threads + 1) if threads % g == 0]
+    for groups in (g for g in dividing if outputs % (g * GROUP_CHANNELS) == 0 or g == 1):
+        sharing = threads // groups
+        weights = points * channels * outputs * 4 // groups
+        for blocks in range(sharing, max(sharing, -(-tiles // 6)) + 1, sharing):
+            size, turns = -(-tiles // blocks), blocks // sharing
+            inputs = turns * points * size * channels * 4
+            products = turns * points * size * outputs * 4 // groups
+            moved = WEIGHT_FACTOR * weights * (turns if weights > BLOCK_BYTES else 1) + 2 * inputs
+            moved += 2 * (inputs + products) if (inputs + products) > BLOCK_BYTES * turns else 0
+            if moved < least:
+                best, least = (size, groups), moved
     return best
 
 
@@ -216,16 +237,17 @@ class _Builder:
         self.rows, self.columns = -(-height // self.m), -(-width // self.m)
         self.tiles = batch * self.rows * self.columns
         self.points = (self.m + 2) ** 2
-        per_tile = self.points * (self.channels + self.outputs) * 4
-        weights = self.points * self.channels * self.outputs * 4
-        self.block = block_size(self.tiles, per_tile, weights, self.choice.threads)
+        self.block, self.groups = self.choice.partition
+        self.group_outputs = self.outputs // self.groups
         self.outer = self.scope.axis(-(-self.tiles // self.block))
+        self.group = self.scope.axis(self.groups)
+        self.shared = (self.outer, self.group) if self.groups > 1 else (self.outer,)
         numbers = self.scope.numbers
         self.inputs_at = Buffer(
             f"l{next(numbers)}", DType.F32, self.points * self.block * self.channels
         )
         self.products_at = Buffer(
-            f"l{next(numbers)}", DType.F32, self.points * self.block * self.outputs
+            f"l{next(numbers)}", DType.F32, self.points * self.block * self.group_outputs
         )
 
     def tile(self, at: Axis) -> tuple[Dim, Dim, Dim, Dim]:
@@ -258,7 +280,7 @@ class _Builder:
                 point = (i * size + j) * self.block
                 offset = (symbol(at.name) + point) * self.channels + c
                 stores.append(Store(self.inputs_at, offset, value))
-        return Stage((self.outer, at, channel), (), (), tuple(stores))
+        return Stage((*self.shared, at, channel), (), (), tuple(stores))
 
     def _element(self, x: Value, index: Index, number: Dim) -> Expr:
         value = self.scope.element(x, index)
@@ -273,42 +295,44 @@ class _Builder:
     def product_stage(self, weights: Buffer) -> Stage:
         """Multiply by the transformed weights: M[point][tile][output]."""
         point, at = self.scope.axis(self.points), self.scope.axis(self.block)
-        output, channel = self.scope.axis(self.outputs), self.scope.axis(self.channels)
+        output, channel = self.scope.axis(self.group_outputs), self.scope.axis(self.channels)
         p, t, o, c = (symbol(axis.name) for axis in (point, at, output, channel))
         left = Load(self.inputs_at, (p * self.block + t) * self.channels + c)
-        right = Load(weights, (p * self.channels + c) * self.outputs + o)
+        matrix = p + symbol(self.group.name) * self.points if self.groups > 1 else p
+        right = Load(weights, (matrix * self.channels + c) * self.group_outputs + o)
         body = Apply("mul", (left, right), DType.F32)
-        offset = (p * self.block + t) * self.outputs + o
+        offset = (p * self.block + t) * self.group_outputs + o
         store = Store(self.products_at, offset, Acc(0, DType.F32))
         return Stage(
-            (self.outer, point, at, output), (channel,), (Reduction("sum", body),), (store,)
+            (*self.shared, point, at, output), (channel,), (Reduction("sum", body),), (store,)
         )
 
     def output_stage(self, outputs: dict[Value, Buffer]) -> Stage:
         """Transform back, apply what follows the convolution, and store."""
-        at, output = self.scope.axis(self.block), self.scope.axis(self.outputs)
+        at, output = self.scope.axis(self.block), self.scope.axis(self.group_outputs)
         number, image, row, column = self.tile(at)
         t, o, size = symbol(at.name), symbol(output.name), self.m + 2
         grid = [
             [
-                Load(self.products_at, ((i * size + j) * self.block + t) * self.outputs + o)
+                Load(self.products_at, ((i * size + j) * self.block + t) * self.group_outputs + o)
                 for j in range(size)
             ]
             for i in range(size)
         ]
         results = transform(OUTPUT_TRANSFORM[self.m], grid)
         _, height, width, _ = self.conv.output.type.static_shape
+        place = o + symbol(self.group.name) * self.group_outputs if self.groups > 1 else o
         stores = []
         for i, line in enumerate(results):
             for j, value in enumerate(line):
-                index = (image, row + i, column + j, o)
+                index = (image, row + i, column + j, place)
                 bounds = self.ragged(number)
                 if self.rows * self.m > height:
                     bounds += (Bound(row + i, 0, height),)
                 if self.columns * self.m > width:
                     bounds += (Bound(column + j, 0, width),)
                 stores += self._stores(outputs, index, value, bounds)
-        return Stage((self.outer, at, output), (), (), tuple(stores))
+        return Stage((*self.shared, at, output), (), (), tuple(stores))
 
     def _stores(
         self, outputs: dict[Value, Buffer], index: Index, value: Expr, bounds: tuple[Bound, ...]
@@ -330,8 +354,11 @@ class _Builder:
 def winograd_stages(
     scope: Scope, choice: Winograd, outputs: dict[Value, Buffer]
 ) -> tuple[list[Stage], int]:
-    """The three stages of a convolution and what follows it; one axis (the block) is shared."""
+    """The three stages of a convolution and what follows it, and how many axes they share.
+
+    These are the blocks of tiles and, where there are several, the groups of output channels.
+    """
     builder = _Builder(scope, choice)
     weights = scope.buffers[choice.conv.inputs[1]]
     stages = [builder.input_stage(), builder.product_stage(weights), builder.output_stage(outputs)]
-    return stages, 1
+    return stages, len(builder.shared)
