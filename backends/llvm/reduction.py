@@ -15,7 +15,7 @@ from ...compiler.kernel.kernel import Reduction, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
-from .builder import CONTRACT, I1, I8, I32, VOID, Emitter, Int, intrinsic_suffix, scalar_type
+from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
 from .partial import PartialSums
 from .shape import Shape, Slot
 from .tile import Tile
@@ -137,11 +137,8 @@ class TileReduction:
         if address is None:
             return
         here = self.tile.point(address, self.ahead.load.dtype, (0, 0))
-        read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
         for line in range(self.ahead.lines):
-            offset = self.e.add(self.ahead.start, line * CACHE_LINE)
-            there = self.e.b.gep(here, [self.e.i64(offset)], source_etype=I8)
-            self.e.call("llvm.prefetch.p0", VOID, [there, read, keep, data])
+            self.e.prefetch(here, self.e.add(self.ahead.start, line * CACHE_LINE))
 
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,10 +17,13 @@ from . import scalar
 from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums, start_of
-from .reduction import TileReduction, lane_mask
+from .reduction import CACHE_LINE, TileReduction, lane_mask
 from .shape import Address, Shape
 from .tile import Tile
 from .transpose import can_transpose, rows_together
+
+MIN_HIDING_STEPS = 16  # of a reduction: fewer are done before anything comes from memory
+MIN_FETCHED_POINTS = 64 << 10  # fewer elements are in a second-level cache, mostly
 
 
 class StageEmitter:
@@ -203,6 +207,7 @@ class StageEmitter:
         inner = tuple(axis.name for axis in stage.reduce_axes)
         tile = Tile(self.e, shape, self.buffers, dict(env), inner, self.dummy)
         if stage.reductions:
+            self._fetch_operands(tile)
             TileReduction(self.e, stage, self.schedule, tile, self.partial).emit()
         if self.partial is None:
             self._finish(tile)
@@ -211,6 +216,28 @@ class StageEmitter:
         start = self.e.i64(self.partial.start(env))
         with self.e.when(self.e.b.icmp_signed("==", start, self.e.i64(last))):
             self._finish(tile)
+
+    def _fetch_operands(self, tile: Tile) -> None:
+        """Fetch what follows the reductions reads at every slot, such as a residual, meanwhile."""
+        stage, shape = self.stage, tile.shape
+        points = math.prod(a.extent for a in stage.axes if isinstance(a.extent, int))
+        steps = math.prod(a.extent for a in stage.reduce_axes if isinstance(a.extent, int))
+        if self.partial is not None or not shape.row or not shape.vector:
+            return
+        if steps < MIN_HIDING_STEPS or points < MIN_FETCHED_POINTS:
+            return
+        parts = {part for store in stage.stores for part in ex.walk(store.value)}
+        for load in sorted((p for p in parts if isinstance(p, ex.Load)), key=ex.text):
+            if load.dynamic or tile.depends(load) != (True, True):
+                continue
+            address = tile.split(load.buffer, load.offset)
+            if address is None or address.vector != 1:
+                continue
+            size = shape.lanes * load.dtype.bytes
+            for r, v in shape.slots():
+                if v * size % CACHE_LINE == 0 or size > CACHE_LINE:
+                    self.e.prefetch(tile.point(address, load.dtype, (r, v)))
+        tile.begin_step()
 
     def _finish(self, tile: Tile) -> None:
         """What follows the reductions: values are computed and stored."""
