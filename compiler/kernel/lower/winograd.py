@@ -25,6 +25,7 @@ from .scope import Index, Scope
 Line = Sequence[Expr]
 Combine = Callable[[Line], list[Expr]]
 
+LINE_ELEMENTS = 16  # f32 elements in a cache line
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
 WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
 GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
@@ -224,6 +225,15 @@ def partition(
     return best
 
 
+def apart(elements: int) -> int:
+    """So many f32 elements or a few more, an odd number of cache lines.
+
+    A tile's points are so far apart: with a power of two all would be in one set of a cache.
+    """
+    lines = -(-elements // LINE_ELEMENTS)
+    return (lines + (lines % 2 == 0)) * LINE_ELEMENTS
+
+
 @dataclass
 class _Builder:
     scope: Scope
@@ -243,12 +253,10 @@ class _Builder:
         self.group = self.scope.axis(self.groups)
         self.shared = (self.outer, self.group) if self.groups > 1 else (self.outer,)
         numbers = self.scope.numbers
-        self.inputs_at = Buffer(
-            f"l{next(numbers)}", DType.F32, self.points * self.block * self.channels
-        )
-        self.products_at = Buffer(
-            f"l{next(numbers)}", DType.F32, self.points * self.block * self.group_outputs
-        )
+        self.input_stride = apart(self.block * self.channels)  # from point to point
+        self.product_stride = apart(self.block * self.group_outputs)
+        self.inputs_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.input_stride)
+        self.products_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.product_stride)
 
     def tile(self, at: Axis) -> tuple[Dim, Dim, Dim, Dim]:
         """(tile number, image, first output row, first output column)."""
@@ -277,9 +285,9 @@ class _Builder:
         stores = []
         for i, line in enumerate(transform(INPUT_TRANSFORM[self.m], grid)):
             for j, value in enumerate(line):
-                point = (i * size + j) * self.block
-                offset = (symbol(at.name) + point) * self.channels + c
-                stores.append(Store(self.inputs_at, offset, value))
+                offset = symbol(at.name) * self.channels + c
+                point = (i * size + j) * self.input_stride
+                stores.append(Store(self.inputs_at, offset + point, value))
         return Stage((*self.shared, at, channel), (), (), tuple(stores))
 
     def _element(self, x: Value, index: Index, number: Dim) -> Expr:
@@ -297,11 +305,11 @@ class _Builder:
         point, at = self.scope.axis(self.points), self.scope.axis(self.block)
         output, channel = self.scope.axis(self.group_outputs), self.scope.axis(self.channels)
         p, t, o, c = (symbol(axis.name) for axis in (point, at, output, channel))
-        left = Load(self.inputs_at, (p * self.block + t) * self.channels + c)
+        left = Load(self.inputs_at, p * self.input_stride + t * self.channels + c)
         matrix = p + symbol(self.group.name) * self.points if self.groups > 1 else p
         right = Load(weights, (matrix * self.channels + c) * self.group_outputs + o)
         body = Apply("mul", (left, right), DType.F32)
-        offset = (p * self.block + t) * self.group_outputs + o
+        offset = p * self.product_stride + t * self.group_outputs + o
         store = Store(self.products_at, offset, Acc(0, DType.F32))
         return Stage(
             (*self.shared, point, at, output), (channel,), (Reduction("sum", body),), (store,)
@@ -312,9 +320,10 @@ class _Builder:
         at, output = self.scope.axis(self.block), self.scope.axis(self.group_outputs)
         number, image, row, column = self.tile(at)
         t, o, size = symbol(at.name), symbol(output.name), self.m + 2
+        at_tile = t * self.group_outputs + o
         grid = [
             [
-                Load(self.products_at, ((i * size + j) * self.block + t) * self.group_outputs + o)
+                Load(self.products_at, (i * size + j) * self.product_stride + at_tile)
                 for j in range(size)
             ]
             for i in range(size)
