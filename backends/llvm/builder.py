@@ -203,6 +203,13 @@ class Emitter:
         finally:
             self.abreast = 1
 
+    def keep_order(self) -> None:
+        """No load from memory moves across this place: an empty piece of assembly that may write.
+
+        Loads that LLVM moves up need registers, and where these are scarce it spills accumulators.
+        """
+        self.b.asm(ir.FunctionType(VOID, []), "", "~{memory}", [], True)
+
     def lane_numbers(self, lanes: int) -> ir.Value:
         """<0, 1, 2, ...> as i64."""
         return ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))

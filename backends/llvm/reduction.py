@@ -277,6 +277,8 @@ class TileReduction:
 
         def steps(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
             for step in range(unroll):
+                if step and self.schedule.ordered:
+                    e.keep_order()
                 self.leads_group = innermost and step == 0
                 carried = body(e.add(index, step), carried)
             self.leads_group = False

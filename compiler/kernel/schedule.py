@@ -31,13 +31,14 @@ class StageSchedule:
     lanes: elements per SIMD register. vectors: registers per tile along it.
     row: axis that is tiled by `rows` steps sharing loads ("" for none).
     order: the stage's own parallel axes, outermost loop first. unroll: of the innermost
-    reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched into
-    the second-level cache (0: not at all). split: reduction axis (the first one) that is done in
-    blocks of `block` steps, by a loop of that name in `order`; partial sums wait in memory.
+    reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched
+    (0: not at all). split: reduction axis (the first one) that is done in blocks of `block`
+    steps, by a loop of that name in `order`; partial sums wait in memory.
     band: how many rows, a multiple of the tile's, share a block, by a loop `band_of(row)` in
     `order` around that over the blocks (0: all of them). written: a reduction of at most so many
     accumulations is written out, without loops. panel: vectors per packed panel of the operand
     that a tile reads along its lanes, a divisor of `vectors` (0: one panel is as wide as the tile).
+    ordered: nothing of an unrolled step begins before the one ahead of it, for want of registers.
     """
 
     vector: str = ""
@@ -53,6 +54,7 @@ class StageSchedule:
     band: int = 0
     written: int = 0
     panel: int = 0
+    ordered: bool = False
 
     def __str__(self) -> str:
         tile = f"{self.rows}x{self.vectors * self.lanes}"
@@ -168,7 +170,9 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
         narrow = _with_panels(replace(plain, rows=rows, vectors=vectors), stage, target)
         whole = narrow if narrow.split else plain
     if whole.rows * whole.vectors >= 20 and unroll == 4 and not whole.prefetch:
-        return replace(whole, unroll=2)  # enough independent work in two steps already
+        in_use = whole.rows * whole.vectors + whole.vectors + 3
+        # enough independent work in two steps already
+        return replace(whole, unroll=2, ordered=in_use > target.vector_registers)
     return whole
 
 

@@ -44,6 +44,13 @@ def conv_stem(c: CaseBuilder) -> None:
     c.output(c.op("conv", c.input(1, 3, 64, 64), c.weight(32, 3, 3, 3), c.weight(32), **window))
 
 
+def conv_few_channels(c: CaseBuilder) -> None:
+    """The largest tile, unrolled twice: LLVM loads the second step's weights early and spills."""
+    window = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
+    y = c.op("conv", c.input(1, 32, 40, 60), c.weight(64, 32, 1, 1), c.weight(64), **window)
+    c.output(c.op("max", y, c.scalar(0)))
+
+
 def conv_winograd(c: CaseBuilder) -> None:
     window = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
     c.output(c.op("conv", c.input(1, 64, 28, 28), c.weight(64, 64, 3, 3), **window))
@@ -96,7 +103,9 @@ def expected_fmas(kernel: KernelInfo, lanes: int) -> set[int]:
 
 
 @pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4", "aarch64"])
-@pytest.mark.parametrize("fill", [matmul, matmul_odd, conv, conv_stem, conv_winograd])
+@pytest.mark.parametrize(
+    "fill", [matmul, matmul_odd, conv, conv_stem, conv_few_channels, conv_winograd]
+)
 def test_main_loop(tmp_path: Path, fill: Callable[[CaseBuilder], None], name: str) -> None:
     result = compiled(fill, name, tmp_path)
     lanes = resolve_target(name)[1].lanes(32)
