@@ -323,7 +323,7 @@ def _access_cost(index: Dim, dynamic: bool, name: str, lanes: int) -> float:
         return 2.0 * lanes
     if factor == 0:
         return 0.5
-    return 1.0 if factor == 1 else 1.5 * lanes
+    return 1.0 if factor == 1 else 2.0 * lanes
 
 
 def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
@@ -335,7 +335,9 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
         for part in ex.walk(expression)
         if isinstance(part, ex.Load)
     ]
-    operations = sum(ex.cost(expression) for expression in stage.expressions())
+    depth = math.prod(extent_of(a) for a in stage.reduce_axes)
+    operations = sum(ex.cost(reduction.body) for reduction in stage.reductions)
+    operations += sum(ex.cost(s.value) for s in stage.stores) / depth
     candidates = [*reversed(own), *(reversed(stage.reduce_axes) if stage.reductions else ())]
     for axis in candidates:
         extent = extent_of(axis)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernels import fused_nodes
 from random_graphs import build
+from suites.case import CaseBuilder
 from suites.cases import ALL_CASES
 
 from tensmith.compiler.backend import resolve_target
@@ -85,6 +86,18 @@ def test_schedules_of_random_graphs(numbers: list[int], symbolic: bool, name: st
     target = resolve_target(name)[1]
     for kernel in kernels(build(numbers, symbols=int(symbolic))):
         check(kernel, default_schedule(kernel, target), target)
+
+
+@pytest.mark.parametrize("columns", [2, 4, 8])
+def test_lanes_of_a_narrow_product(columns: int) -> None:
+    """Lanes run along the few columns: along the sum, every step would gather its weights."""
+    c = CaseBuilder("narrow")
+    c.output(c.op("matmul", c.input(300, 128), c.weight(128, columns)))
+    [kernel] = kernels(c.graph())
+    for name in TARGETS:
+        [own] = default_schedule(kernel, resolve_target(name)[1]).stages
+        assert own.vector in {axis.name for axis in kernel.stages[0].axes}
+        assert own.rows > 1
 
 
 def test_equal_axes_and_names() -> None:
