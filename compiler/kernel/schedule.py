@@ -336,8 +336,8 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
         if isinstance(part, ex.Load)
     ]
     depth = math.prod(extent_of(a) for a in stage.reduce_axes)
-    operations = sum(ex.cost(reduction.body) for reduction in stage.reductions)
-    operations += sum(ex.cost(s.value) for s in stage.stores) / depth
+    operations = sum(ex.cost(s.value) for s in stage.stores) / depth
+    operations += sum(ex.cost(reduction.body) for reduction in stage.reductions)
     candidates = [*reversed(own), *(reversed(stage.reduce_axes) if stage.reductions else ())]
     for axis in candidates:
         extent = extent_of(axis)
@@ -354,7 +354,8 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
             cost += 4.0 * lanes / max(1, extent) * len(stage.reductions)
         else:
             for store in stage.stores:
-                cost += _access_cost(store.offset, bool(store.dynamic), axis.name, lanes)
+                access = _access_cost(store.offset, bool(store.dynamic), axis.name, lanes)
+                cost += access if access > 1 else access / depth  # a scatter is as many stores
         per_element = cost * -(-extent // lanes) / extent
         if per_element < best_cost * 0.999:
             best, best_cost = axis.name, per_element
