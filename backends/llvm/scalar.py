@@ -224,6 +224,9 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
         return _to_bfloat(e, x)
     if source.is_float and target.is_float:
         return e.b.fpext(x, type_) if target.bits > source.bits else e.b.fptrunc(x, type_)
+    if source.is_float and (target.bits < 32 or target is DType.I32):
+        clamped = _clamped_to_i32(e, x, target)
+        return e.b.trunc(clamped, type_) if target.bits < 32 else clamped
     if source.is_float:
         name = "llvm.fptosi.sat" if target.is_signed else "llvm.fptoui.sat"
         full = f"{name}.{intrinsic_suffix(type_)}.{intrinsic_suffix(x.type)}"
@@ -233,6 +236,24 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
     if source is DType.BOOL or target.bits > source.bits:
         return e.b.sext(x, type_) if source.is_signed else e.b.zext(x, type_)
     return e.b.trunc(x, type_) if target.bits < source.bits else x
+
+
+def _clamped_to_i32(e: Emitter, x: ir.Value, target: DType) -> ir.Value:
+    """A float as an i32 in the range of an integer type that fits it; NaN gives 0.
+
+    LLVM's conversions that saturate go lane by lane.
+    """
+    low = -(1 << (target.bits - 1)) if target.is_signed else 0
+    high = low + (1 << target.bits) - 1
+    exact = target.bits < 32 or x.type != shaped(F32, x)
+    largest = float(high) if exact else float(2**31 - 128)  # of the floats that fit
+    zero, least, most = (e.constant(v, x.type) for v in (0.0, float(low), largest))
+    known = e.b.select(e.b.fcmp_ordered("ord", x, zero), x, zero)
+    above = e.b.select(e.b.fcmp_ordered("<", known, least), least, known)
+    beyond = e.b.fcmp_ordered(">", above, most)
+    wide = shaped(I32, x)
+    result = e.b.fptosi(e.b.select(beyond, most, above), wide)
+    return result if exact else e.b.select(beyond, e.constant(high, wide), result)
 
 
 def _from_bfloat(e: Emitter, x: ir.Value) -> ir.Value:

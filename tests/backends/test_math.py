@@ -9,7 +9,8 @@ import pytest
 from compiled import Job, Setting, run_all
 from suites.case import CaseBuilder, N
 
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.ir import DType, Graph
 from tensmith.compiler.ir.ops.pointwise import erf
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -71,3 +72,35 @@ def test_units_in_the_last_place(tmp_path: Path) -> None:
         assert error[worst] <= LIMITS[name], f"{name}({x[finite][worst]!r}): {error[worst]:.2f}"
         near = error[np.abs(rounded[finite]) > 1e-9]
         assert near.max() <= NEAR_LIMITS.get(name, LIMITS[name]), name
+
+
+@pytest.mark.parametrize("source", [DType.F32, DType.F64], ids=str)
+def test_floats_become_integers(tmp_path: Path, source: DType) -> None:
+    """Towards zero, the nearest integer for what is out of range, 0 for NaN."""
+    targets = [DType.I8, DType.U8, DType.I16, DType.U16, DType.I32]
+    c = CaseBuilder("casts")
+    v = c.input(N, name="x", dtype=source)
+    c.output(*(c.op("cast", v, dtype=target) for target in targets))
+    limits = [2.0**n + d for n in (7, 8, 15, 16, 31) for d in (-1, -0.5, 0, 0.5)]
+    values = [0.0, 0.9, 1.5, 2147483520.0, 1e20, np.inf, *limits]
+    x = np.array([*values, *(-v for v in values), np.nan], source.numpy)
+    results = run_all({"casts": Job(c.graph(), {"x": x})}, SETTING, tmp_path)["casts"]
+    if isinstance(results, Exception):
+        raise results
+    wide = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0))
+    for number, target in enumerate(targets):
+        info = np.iinfo(target.numpy)
+        want = np.clip(wide, info.min, info.max).astype(target.numpy)
+        np.testing.assert_array_equal(results[f"y{number}"], want)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4"])
+def test_conversions_are_vectors(tmp_path: Path, name: str) -> None:
+    c = CaseBuilder("quantised")
+    rounded = c.op("round", c.op("div", c.input(256), c.scalar(0.1)))
+    c.output(c.op("cast", rounded, dtype=DType.I8))
+    backend, target = resolve_target(name)
+    options = CompileOptions("model", tmp_path, texts=frozenset({"asm"}))
+    text = backend.compile(c.graph(), target, options, Stages()).model.code.texts["asm"]
+    assert "vcvttps2dq" in text
+    assert "vcvttss2si" not in text
