@@ -142,8 +142,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
             return a // b
         if b == 1:
             return a
-        whole = _make({m: c // b for m, c in a.terms if c % b == 0})
-        rest = _make({m: c for m, c in a.terms if c % b})
+        whole, rest = divide_terms(a, b)
         if isinstance(rest, int):
             return whole + rest // b
         return whole + _call("floordiv", rest, b)
@@ -153,6 +152,12 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         return 0
     quotient = _exact_quotient(a, b)
     return quotient if quotient is not None else _call("floordiv", a, b)
+
+
+def divide_terms(a: Dim, b: int) -> tuple[Dim, Dim]:
+    """(q, r) with a = b*q + r: q is made of the terms whose coefficient b divides."""
+    whole = _make({m: c // b for m, c in _terms(a) if c % b == 0})
+    return whole, _make({m: c for m, c in _terms(a) if c % b})
 
 
 def _exact_quotient(a: Dim, b: Sym) -> Dim | None:

@@ -20,19 +20,28 @@ from ..ir.dims import (
     symbol,
     symbols_of,
 )
+from .index_ranges import fold_divisions
 from .kernel import Axis, Kernel, Stage
 
 
 def simplify(kernel: Kernel) -> Kernel:
     """The kernel with axes split where indices divide them, unit axes dropped, runs merged."""
-    stages = [_split_axes(stage, kernel.shared) for stage in kernel.stages]
-    stages = [_drop_unit_axes(stage) for stage in stages]
+    stages = [_fold_divisions(stage) for stage in kernel.stages]
+    stages = [_split_axes(stage, kernel.shared) for stage in stages]
+    stages = [_drop_unit_axes(_fold_divisions(stage)) for stage in stages]
     shared = kernel.shared
     if shared:
         shared = sum(axis.extent != 1 for axis in kernel.stages[0].axes[: kernel.shared])
     stages, shared = _merge_shared(stages, shared)
     stages = [_merge_axes(stage, shared) for stage in stages]
     return replace(kernel, stages=tuple(stages), shared=shared)
+
+
+def _fold_divisions(stage: Stage) -> Stage:
+    """Without the divisions in indices that the axes' extents decide."""
+    axes = stage.axes + stage.reduce_axes
+    extents = {axis.name: axis.extent for axis in axes if isinstance(axis.extent, int)}
+    return stage.map_indices(lambda dim: fold_divisions(dim, extents))
 
 
 def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[int]]) -> None:
