@@ -18,6 +18,7 @@ from ...compiler.kernel.planner import Planner
 from ...compiler.kernel.schedule import Schedule, default_schedule, naive_schedule
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
+from ...passes.attention_blocks import AttentionBlocks
 from ...passes.bands import ConvBands
 from ...passes.concat_views import ConcatViews
 from ...passes.dce import DeadCodeElimination
@@ -67,7 +68,7 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
         panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
         final = (Decompose(), *panels, *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
-        views = (ConvBands(), OutputViews(), ConcatViews()) if level > 0 else ()
+        views = (ConvBands(), OutputViews(), ConcatViews(), AttentionBlocks()) if level > 0 else ()
         run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)

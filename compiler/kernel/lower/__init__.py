@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from .bands import bands_of
+from .blocks import chain_of
 from .group import Lowered, lower_region, winograd_choice
 from .reductions import REDUCE
 from .scatter import SCATTER
 from .scope import INLINE
 
-__all__ = ["INLINE", "REDUCE", "SCATTER", "Lowered", "bands_of", "lower_region", "winograd_choice"]
+__all__ = [
+    "INLINE",
+    "REDUCE",
+    "SCATTER",
+    "Lowered",
+    "bands_of",
+    "chain_of",
+    "lower_region",
+    "winograd_choice",
+]

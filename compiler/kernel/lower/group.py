@@ -1,14 +1,14 @@
 """From a `fused` node's region to a kernel.
 
-Five forms: pointwise (one stage, no reduction), anchored (one reduction and what follows it
+Six forms: pointwise (one stage, no reduction), anchored (one reduction and what follows it
 element by element), rows (several reductions over the trailing axes of shared rows: softmax,
-norms), pieces (concat: one stage per piece; scatter: a copy and ordered updates) and bands (two
-convolutions, the second depthwise).
+norms), pieces (concat: one stage per piece; scatter: a copy and ordered updates) bands (two
+convolutions, the second depthwise) and chains (fused nodes of attention in blocks of rows).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import InternalError
@@ -20,6 +20,7 @@ from ..kernel import Axis, Kernel, Stage, Store
 from ..simplify import simplify
 from . import maps as _maps  # noqa: F401  (registers the rules)
 from .bands import band_stages, bands_of
+from .blocks import Chain, chain_kernel, chain_of
 from .reductions import REDUCE, accumulated
 from .scatter import SCATTER
 from .scope import Index, Scope, linear
@@ -62,6 +63,25 @@ def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None
 
     Raises InternalError for a region that has no loop form.
     """
+    chain = chain_of(region.nodes)
+    lowered = _lower_chain(region, chain) if chain else _lower(region, name, winograd)
+    return replace(lowered, kernel=simplify(replace(lowered.kernel, name=name)))
+
+
+def _lower_chain(region: Graph, chain: Chain) -> Lowered:
+    buffers = {value: Buffer(f"i{n}", value.dtype) for n, value in enumerate(region.inputs)}
+    buffers.update((value, Buffer("o0", value.dtype)) for value in region.outputs)
+
+    def lower(part: Graph) -> tuple[Kernel, tuple[Value, ...]]:
+        lowered = _lower(part, "", None)
+        return lowered.kernel, lowered.inputs
+
+    kernel = chain_kernel(chain, buffers, lower)
+    return Lowered(kernel, tuple(region.inputs), tuple(region.outputs), {})
+
+
+def _lower(region: Graph, name: str, winograd: Winograd | None) -> Lowered:
+    """The kernel of a region that holds no fused nodes, with its loops as they were written."""
     scope = Scope()
     for position, value in enumerate(region.inputs):
         scope.buffers[value] = Buffer(f"i{position}", value.dtype)
@@ -94,7 +114,7 @@ def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None
     params = tuple(scope.buffers[v] for v in inputs) + tuple(outputs.values())
     operators = tuple(node.op for node in region.nodes)
     kernel = Kernel(name, params, len(outputs), tuple(stages), shared, operators)
-    return Lowered(simplify(kernel), inputs, tuple(outputs), transforms)
+    return Lowered(kernel, inputs, tuple(outputs), transforms)
 
 
 def _used_buffers(stages: list[Stage]) -> set[str]:

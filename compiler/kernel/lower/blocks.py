@@ -1,0 +1,298 @@
+"""Attention in blocks of rows: products, softmax and products again while a block is in the cache.
+
+The scores of all queries against all keys are a large matrix that is written and read several
+times. A block of queries needs its own rows of it alone: T. Dao et al., "FlashAttention",
+https://arxiv.org/abs/2205.14135. Here a block's rows are whole, so that nothing has to be scaled
+again when a larger score comes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ...errors import InternalError
+from ...ir.dims import Dim, substitute, symbol, symbols_of
+from ...ir.graph import Graph, Node, Value
+from ...ir.types import DType
+from .. import expr as ex
+from ..expr import Acc, Apply, Buffer, Expr, Load
+from ..kernel import Axis, Kernel, Stage, Store
+from .scope import strides_of
+
+Lower = Callable[[Graph], "tuple[Kernel, tuple[Value, ...]]"]
+
+BLOCK_BYTES = 128 << 10  # of the scores of one block
+MIN_BLOCK_ROWS = 12  # fewer read keys and values too few times
+LINE_ELEMENTS = 16  # f32 elements in a cache line
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Three fused nodes: scores of all queries, their softmax, and what it weighs.
+
+    rows: queries in a block. stride: elements from one row of scores in a block to the next.
+    """
+
+    scores: Node
+    softmax: Node
+    result: Node
+    rows: int
+    stride: int
+
+
+def chain_of(nodes: list[Node]) -> Chain | None:
+    """How three fused nodes are computed in blocks of rows; None where they are not."""
+    if len(nodes) != 3 or any(n.op != "fused" or len(n.outputs) != 1 for n in nodes):
+        return None
+    scores, softmax, result = nodes
+    matrix, weights = scores.output, softmax.output
+    if matrix not in softmax.inputs or weights not in result.inputs:
+        return None
+    if not matrix.type.is_static or not weights.type.is_static or weights.type.rank < 3:
+        return None
+    *rows_shape, columns = weights.type.static_shape
+    shape = matrix.type.static_shape  # columns may be apart as panels and what is in them
+    plain = not matrix.type.layout.border and not matrix.type.layout.parent
+    if not plain or weights.type.layout != matrix.type.layout:
+        return None
+    if matrix.dtype is not DType.F32 or weights.dtype is not DType.F32:
+        return None
+    if list(shape[: len(rows_shape)]) != rows_shape:
+        return None
+    columns = max(columns, math.prod(shape[len(rows_shape) :]))
+    stride = -(-columns // LINE_ELEMENTS) * LINE_ELEMENTS
+    rows = _block_rows(rows_shape[-1], stride * matrix.dtype.bytes)
+    return Chain(scores, softmax, result, rows, stride) if rows else None
+
+
+def _block_rows(rows: int, row_bytes: int) -> int:
+    """Rows of a block: a divisor of their number, 0 where none is good."""
+    if rows < MIN_BLOCK_ROWS:
+        return 0
+    divisors = [n for n in range(MIN_BLOCK_ROWS, rows + 1) if rows % n == 0]
+    fitting = [n for n in divisors if n * row_bytes <= BLOCK_BYTES]
+    if fitting:
+        return fitting[-1]
+    return divisors[0] if divisors[0] * row_bytes <= 2 * BLOCK_BYTES else 0
+
+
+def chain_kernel(chain: Chain, buffers: Mapping[Value, Buffer], lower: Lower) -> Kernel:
+    """The kernel of a chain. buffers: of the values around it. lower: of a region, not simplified.
+
+    Raises InternalError where a part does not go row by row.
+    """
+    parts = [
+        _Part(chain, number, node, *lower(node.regions[0]))
+        for number, node in enumerate((chain.scores, chain.softmax, chain.result))
+    ]
+    scores = Buffer("scores", DType.F32, chain.rows * chain.stride)
+    weights = replace(scores, name="weights")
+    inside = {chain.scores.output: scores, chain.softmax.output: weights}
+    first, middle, last = (part.stages({**buffers, **inside}) for part in parts)
+    middle = _in_place(middle, scores, weights)
+    last = [_renamed(stage, weights, scores) for stage in last]
+    middle, last = _scale_late(middle, last, scores)
+    kernel = parts[-1].kernel
+    params = tuple(buffers.values())
+    operators = tuple(op for part in parts for op in part.kernel.operators)
+    shared = parts[0].lead + 1
+    return Kernel(kernel.name, params, 1, (*first, *middle, *last), shared, operators)
+
+
+@dataclass
+class _Part:
+    """One of the nodes, its loops rearranged: leading axes and blocks, then rows and the rest."""
+
+    chain: Chain
+    number: int
+    node: Node
+    kernel: Kernel
+    inputs: tuple[Value, ...]
+
+    @property
+    def lead(self) -> int:
+        """Axes before the rows."""
+        return self.chain.softmax.output.type.rank - 2
+
+    def stages(self, outside: Mapping[Value, Buffer]) -> list[Stage]:
+        """The stages over blocks of rows. outside: buffers of the node's operands and result."""
+        region = self.node.regions[0]
+        values = dict(zip(region.inputs, self.node.inputs, strict=True))
+        given = [values[value] for value in self.inputs]
+        moved = dict(zip(self.kernel.params, (*given, self.node.output), strict=True))
+        return [self._stage(stage, moved, outside) for stage in self.kernel.stages]
+
+    def _row(self, stage: Stage) -> Axis:
+        """The axis of the rows."""
+        row = stage.axes[self.lead if self.number == 1 else len(stage.axes) - 2]
+        shape = self.chain.softmax.output.type.static_shape
+        extents = [axis.extent for axis in stage.axes[: self.lead]]
+        if extents != list(shape[:-2]) or row.extent != shape[-2] or self._uneven(stage):
+            raise InternalError(f"'{self.kernel.operators[0]}' does not go over rows of {shape}")
+        return row
+
+    def _uneven(self, stage: Stage) -> bool:
+        return self.number == 2 and len(stage.axes) != self.lead + 2
+
+    def _stage(
+        self, stage: Stage, values: Mapping[Buffer, Value], outside: Mapping[Value, Buffer]
+    ) -> Stage:
+        row, rows = self._row(stage), self.chain.rows
+        block = Axis(f"{row.name}b_{self.number}", row.extent // rows)  # type: ignore[operator]
+        within = Axis(f"{row.name}_{self.number}", rows)
+        names = {a.name: f"{a.name}_{self.number}" for a in stage.axes + stage.reduce_axes}
+        symbols: dict[str, Dim] = {name: symbol(new) for name, new in names.items()}
+        symbols[row.name] = symbol(block.name) * rows + symbol(within.name)
+
+        def renamed(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+            return tuple(Axis(names[a.name], rows if a == row else a.extent) for a in axes)
+
+        lead = renamed(stage.axes[: self.lead])
+        changed = stage.map_indices(lambda dim: substitute(dim, symbols))
+        place = _Places(self.chain, self.number, values, outside, lead, block, within)
+        return replace(
+            place.moved(changed),
+            axes=(*lead, block, *renamed(stage.axes[self.lead :])),
+            reduce_axes=renamed(stage.reduce_axes),
+        )
+
+
+@dataclass
+class _Places:
+    """Where the accesses of a part go: to the kernel's operands or to the block's memory."""
+
+    chain: Chain
+    number: int
+    values: Mapping[Buffer, Value]
+    outside: Mapping[Value, Buffer]
+    lead: tuple[Axis, ...]
+    block: Axis
+    row: Axis
+
+    def moved(self, stage: Stage) -> Stage:
+        """The stage with all loads and stores at their new places."""
+
+        def load(part: Expr) -> Expr:
+            if not isinstance(part, Load):
+                return part
+            buffer, offset = self._access(part.buffer, part.offset)
+            return replace(part, buffer=buffer, offset=offset)
+
+        def place(store: Store) -> Store:
+            buffer, offset = self._access(store.buffer, store.offset)
+            return replace(store, buffer=buffer, offset=offset)
+
+        return _rebuilt_stage(stage, load, place)
+
+    def _access(self, buffer: Buffer, offset: Dim) -> tuple[Buffer, Dim]:
+        if buffer.local is not None:  # one for every row
+            rows = buffer.local * self.chain.rows
+            own = Buffer(f"{buffer.name}_{self.number}", buffer.dtype, rows)
+            return own, offset + symbol(self.row.name) * buffer.local
+        value = self.values[buffer]
+        place = self.outside[value]
+        if place.local is None:
+            return place, offset
+        strides, _ = strides_of(value.type)
+        lead = len(self.lead)
+        start: Dim = symbol(self.block.name) * self.chain.rows * strides[lead]
+        units: dict[str, Dim] = {axis.name: 0 for axis in self.lead if axis.extent == 1}
+        for axis, stride in zip(self.lead, strides, strict=False):
+            start = start + symbol(axis.name) * stride
+        inside = substitute(offset - start, units)
+        outer = {axis.name for axis in (*self.lead, self.block)}
+        if symbols_of(inside) & outer:
+            raise InternalError(f"{value} is not read row by row")
+        return place, inside + symbol(self.row.name) * (self.chain.stride - strides[lead])
+
+
+def _rebuilt(part: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """The expression with `change` applied to what has no operands and to loads, inside out."""
+    match part:
+        case Load(dynamic=dynamic):
+            return change(
+                replace(part, dynamic=tuple((_rebuilt(i, change), s) for i, s in dynamic))
+            )
+        case Apply(args=args):
+            return replace(part, args=tuple(_rebuilt(arg, change) for arg in args))
+        case ex.Guarded(value=value, other=other):
+            return replace(part, value=_rebuilt(value, change), other=_rebuilt(other, change))
+        case _:
+            return change(part)
+
+
+def _rebuilt_stage(
+    stage: Stage, change: Callable[[Expr], Expr], place: Callable[[Store], Store]
+) -> Stage:
+    """The stage with every expression rebuilt and every store placed."""
+    reductions = tuple(replace(r, body=_rebuilt(r.body, change)) for r in stage.reductions)
+    stores = tuple(place(replace(s, value=_rebuilt(s.value, change))) for s in stage.stores)
+    return replace(stage, reductions=reductions, stores=stores)
+
+
+def _loads(stage: Stage, buffer: Buffer) -> list[Load]:
+    return [
+        part
+        for expression in stage.expressions()
+        for part in ex.walk(expression)
+        if isinstance(part, Load) and part.buffer == buffer
+    ]
+
+
+def _in_place(stages: list[Stage], scores: Buffer, weights: Buffer) -> list[Stage]:
+    """The stages with weights in the memory of the scores that they are made of.
+
+    Raises InternalError where scores are read later or elsewhere than they are overwritten.
+    """
+    first = next(
+        n for n, stage in enumerate(stages) if any(s.buffer == weights for s in stage.stores)
+    )
+    written = {s.offset for s in stages[first].stores if s.buffer == weights}
+    read = {load.offset for load in _loads(stages[first], scores)}
+    if any(_loads(stage, scores) for stage in stages[first + 1 :]) or not read <= written:
+        raise InternalError("scores are read elsewhere than their weights are written")
+    return [_renamed(stage, weights, scores) for stage in stages]
+
+
+def _renamed(stage: Stage, old: Buffer, new: Buffer) -> Stage:
+    def load(part: Expr) -> Expr:
+        found = isinstance(part, Load) and part.buffer == old
+        return replace(part, buffer=new) if found and isinstance(part, Load) else part
+
+    def place(store: Store) -> Store:
+        return replace(store, buffer=new) if store.buffer == old else store
+
+    return _rebuilt_stage(stage, load, place)
+
+
+def _scale_late(
+    middle: list[Stage], last: list[Stage], local: Buffer
+) -> tuple[list[Stage], list[Stage]]:
+    """The division by the sum of a row's weights done on the result, where it is the last step.
+
+    The result has fewer columns than there are weights.
+    """
+    *before, final = middle
+    (product,) = last
+    if final.reductions or len(final.stores) != 1 or len(product.reductions) != 1:
+        return middle, last
+    value = final.stores[0].value
+    if not (isinstance(value, Apply) and value.op == "mul" and len(value.args) == 2):
+        return middle, last
+    weight, factor = value.args
+    if not (isinstance(weight, Load) and weight == Load(local, final.stores[0].offset)):
+        return middle, last
+    row, column = final.axes[-2], final.axes[-1]
+    if any(isinstance(p, Load) and p.buffer.local is None for p in ex.walk(factor)):
+        return middle, last
+    if ex.depends_on(factor, column.name) or len(_loads(product, local)) != 1:
+        return middle, last
+    names = {row.name: symbol(product.axes[-2].name)}
+    scaled = Apply("mul", (Acc(0, DType.F32), ex.substitute_indices(factor, names)), DType.F32)
+
+    def scale(part: Expr) -> Expr:
+        return scaled if isinstance(part, Acc) else part
+
+    return before, [_rebuilt_stage(product, scale, lambda store: store)]

@@ -1,0 +1,107 @@
+"""Fused nodes of attention, so that its scores never leave the cache.
+
+Scores of all queries against all keys, their softmax and the sum of values that it weighs are
+three fused nodes; here they become one, which computes blocks of queries one after the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..compiler.errors import InternalError
+from ..compiler.ir.graph import Graph, Node, Value
+from ..compiler.ir.ops.registry import Trait, has_trait
+from ..compiler.kernel.lower import REDUCE, chain_of, lower_region
+
+ROWS = {"reduce_max", "reduce_sum"}
+
+
+@dataclass(frozen=True)
+class AttentionBlocks:
+    """Three fused nodes become one that holds them, where nothing else reads what is between."""
+
+    name: str = "attention_blocks"
+
+    def run(self, graph: Graph) -> bool:
+        """Merge; whether there was anything to merge."""
+        changed = False
+        for part in list(graph.graphs()):
+            changed = self._run(part, graph) or changed
+        return changed
+
+    def _run(self, graph: Graph, whole: Graph) -> bool:
+        changed = False
+        for last in list(graph.nodes):
+            if _reducers(last) != ["matmul"]:
+                continue
+            middle = _producer(graph, whole, last, 0)
+            if middle is None or set(_reducers(middle)) != ROWS:
+                continue
+            first = next(
+                (
+                    found
+                    for position in range(len(middle.inputs))
+                    if (found := _producer(graph, whole, middle, position)) is not None
+                    and _reducers(found) == ["matmul"]
+                ),
+                None,
+            )
+            merged = _merged([first, middle, last]) if first else None
+            if first and merged:
+                graph.nodes[graph.nodes.index(last)] = merged
+                graph.nodes.remove(first)
+                graph.nodes.remove(middle)
+                changed = True
+        return changed
+
+
+def _reducers(node: Node) -> list[str]:
+    """The reductions and products of a fused node, in order."""
+    if node.op != "fused":
+        return []
+    return [inner.op for inner in node.regions[0].nodes if inner.op in REDUCE]
+
+
+def _producer(graph: Graph, whole: Graph, node: Node, position: int) -> Node | None:
+    """The node whose only result is read once, by a fused node's operand."""
+    value = node.inputs[position]
+    found = next((n for n in graph.nodes if value in n.outputs), None)
+    if found is None or found.op != "fused" or len(found.outputs) > 1:
+        return None
+    reads = sum(other is value for n in whole.walk() for other in n.inputs)
+    returned = any(other is value for part in whole.graphs() for other in part.outputs)
+    return found if reads == 1 and not returned else None
+
+
+def _merged(nodes: list[Node]) -> Node | None:
+    """The nodes as one fused node; None where they cannot be computed in blocks."""
+    if chain_of(nodes) is None or not _plain(nodes[1]):
+        return None
+    inside = {nodes[0].output, nodes[1].output}
+    copies: dict[Value, Value] = {}
+    for node in nodes:
+        for value in node.inputs:
+            if value not in inside and value not in copies:
+                copies[value] = Value(value.type, value.name)
+    results = {node.output: Value(node.output.type, node.output.name) for node in nodes}
+    region = Graph(list(copies.values()), [results[nodes[2].output]], name="fused")
+    for node in nodes:
+        inputs = [results[v] if v in inside else copies[v] for v in node.inputs]
+        region.nodes.append(
+            Node("fused", inputs, [results[node.output]], {}, node.regions, node.name)
+        )
+    try:
+        lower_region(region)
+    except InternalError:
+        return None  # some part does not go row by row
+    last = nodes[-1]
+    return Node("fused", list(copies), last.outputs, {}, [region], last.name)
+
+
+def _plain(node: Node) -> bool:
+    """Whether everything but the reductions works element by element or moves elements."""
+    moves = ("reshape", "slice", "transpose")
+    return all(
+        has_trait(inner, Trait.POINTWISE) or inner.op in ROWS or inner.op in moves
+        for inner in node.regions[0].nodes
+    )
