@@ -8,7 +8,6 @@ from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.types import Layout
 from ..compiler.kernel.lower import winograd_choice
 from ..compiler.kernel.lower.reductions import overhangs
-from ..compiler.kernel.lower.winograd import reach
 
 MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
 
@@ -28,10 +27,9 @@ def set_borders(graph: Graph) -> None:
                 if conv.op == "conv" and conv.inputs[0] is inner:
                     _want(outer, conv, wanted)
         chosen = winograd_choice(node)
-        if chosen is not None:
-            conv, tile = chosen.conv, chosen.m
-            source = node.inputs[region.inputs.index(conv.inputs[0])]
-            _widen(wanted[source], reach(conv, tile))
+        if chosen is not None and chosen.conv.inputs[0] in region.inputs:
+            source = node.inputs[region.inputs.index(chosen.conv.inputs[0])]
+            _widen(wanted[source], chosen.reach())
     for value, border in wanted.items():
         producer = made_here.get(value)
         if producer is None or value in refused or not any(a or b for a, b in border):

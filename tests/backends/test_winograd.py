@@ -11,8 +11,17 @@ from tensmith.backends.x86 import BACKEND
 from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.backend import CompileOptions, Stages
 from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant
+from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.ir.ops.registry import Builder
+from tensmith.compiler.kernel.expr import Apply, Const
 from tensmith.compiler.kernel.lower import winograd
+from tensmith.compiler.kernel.lower.winograd_transforms import (
+    FilterTransform,
+    Tiling,
+    input_transform,
+    output_transform,
+    transform,
+)
 from tensmith.runtime.loader import load
 
 pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
@@ -63,7 +72,7 @@ def compiled(graph, folder, threads):
 )
 def test_matches_the_reference(monkeypatch, tmp_path, m, shape, outputs, residual, threads):
     monkeypatch.setattr(
-        "tensmith.compiler.kernel.lower.group.tile_size", lambda conv: _only(conv, m)
+        "tensmith.compiler.kernel.lower.group.best_tilings", lambda conv: _only(conv, m)
     )
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, outputs, residual=residual), {"x": x})["y"]
@@ -74,25 +83,83 @@ def test_matches_the_reference(monkeypatch, tmp_path, m, shape, outputs, residua
 
 
 def _only(conv, m):
-    return m if conv.inputs[1].shape[:2] == (3, 3) else None
+    return (Tiling(m, 3),) * 2 if conv.inputs[1].shape[:2] == (3, 3) else None
 
 
-@pytest.mark.parametrize("m", [2, 4])
-def test_transforms_compute_a_convolution(m):
+@pytest.mark.parametrize("batch", [1, 2, "n"])
+@pytest.mark.parametrize(
+    ("extents", "window", "dilations"),
+    [
+        ((37,), (5,), (1,)),
+        ((40,), (3,), (4,)),
+        ((24,), (7,), (2,)),
+        ((12, 13), (5, 5), (1, 1)),
+        ((14, 15), (3, 3), (2, 3)),
+        ((11, 20), (1, 7), (1, 1)),
+    ],
+)
+def test_windows_and_dilations(monkeypatch, tmp_path, extents, window, dilations, batch):
+    chosen = []
+
+    def best(conv):
+        found = winograd._candidates(list(conv.inputs[1].shape[:-2]), conv.attrs["dilations"])
+        chosen.extend(found[-1:])
+        return found[-1] if found else None
+
+    monkeypatch.setattr("tensmith.compiler.kernel.lower.group.best_tilings", best)
     rng = np.random.default_rng(0)
-    d, g = rng.standard_normal((m + 2, m + 2)), rng.standard_normal((3, 3))
-    u = winograd.FilterTransform(m, 1).apply(g.reshape(3, 3, 1, 1)).reshape(m + 2, m + 2)
-    want = [[(d[i : i + 3, j : j + 3] * g).sum() for j in range(m)] for i in range(m)]
-    v = _apply(winograd.INPUT_TRANSFORM[m], d)
-    got = _apply(winograd.OUTPUT_TRANSFORM[m], u * v)
+    size = symbol(batch) if isinstance(batch, str) else batch
+    x = Value(TensorType(DType.F32, (size, 16, *extents)), "x")
+    pads = tuple(d * (k - 1) // 2 for k, d in zip(window, dilations, strict=True))
+    attrs = {"strides": (1,) * len(window), "pads": pads * 2, "dilations": dilations, "groups": 1}
+
+    def graph():
+        nodes = []
+        weight = rng.standard_normal((32, 16, *window), np.float32)
+        y = Builder(nodes).emit("conv", [x, constant(weight)], attrs)
+        y = Builder(nodes).emit("max", [y, constant(np.float32(0))])
+        y.name = "y"
+        return Graph([x], [y], nodes)
+
+    built, feed = graph(), {"x": rng.standard_normal((3, 16, *extents), np.float32)}
+    feed["x"] = feed["x"][: batch if isinstance(batch, int) else 3]
+    want = run_graph(built, feed)["y"]
+    _, module = compiled(built, tmp_path, threads=1)
+    got = module(feed)["y"]
+    assert chosen
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(
+    "tilings",
+    [
+        (Tiling(2, 3), Tiling(2, 3)),
+        (Tiling(4, 3), Tiling(4, 3)),
+        (Tiling(2, 5), Tiling(4, 3)),
+        (Tiling(1, 1), Tiling(2, 7)),
+        (Tiling(4, 5),),
+        (Tiling(6, 3),),
+    ],
+)
+def test_transforms_compute_a_convolution(tilings):
+    rng = np.random.default_rng(0)
+    d = rng.standard_normal([t.points for t in tilings])
+    g = rng.standard_normal([t.taps for t in tilings])
+    u = FilterTransform(tilings, 1).apply(g.reshape(*g.shape, 1, 1)).reshape(d.shape)
+    want = np.empty([t.m for t in tilings])
+    for at in np.ndindex(want.shape):
+        taps = tuple(slice(i, i + t.taps) for i, t in zip(at, tilings, strict=True))
+        want[at] = (d[taps] * g).sum()
+    v = _apply([input_transform(t) for t in tilings], d)
+    got = _apply([output_transform(t) for t in tilings], u * v)
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 
-def _apply(combine, grid):
+def _apply(combines, grid):
     """Evaluate a transform of expressions on numbers."""
-    from tensmith.compiler.kernel.expr import Apply, Const
-
-    leaves = [[Const(float(v), DType.F32) for v in row] for row in grid]
+    leaves = np.empty(grid.shape, object)
+    for at in np.ndindex(grid.shape):
+        leaves[at] = Const(float(grid[at]), DType.F32)
 
     def value(e):
         if isinstance(e, Const):
@@ -101,14 +168,14 @@ def _apply(combine, grid):
         a, b = (value(arg) for arg in e.args)
         return {"add": a + b, "sub": a - b, "mul": a * b}[e.op]
 
-    return np.array([[value(e) for e in row] for row in winograd.transform(combine, leaves)])
+    return np.vectorize(value, otypes=[float])(transform(combines, leaves))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_weights_in_groups_of_outputs(groups):
     data = np.random.default_rng(0).standard_normal((3, 3, 5, 8), np.float32)
-    whole = winograd.FilterTransform(2, 5).apply(data).reshape(16, 5, groups, 8 // groups)
-    transform = winograd.FilterTransform(2, 5, groups)
+    whole = FilterTransform((Tiling(2, 3),) * 2, 5).apply(data).reshape(16, 5, groups, 8 // groups)
+    transform = FilterTransform((Tiling(2, 3),) * 2, 5, groups)
     got = transform.apply(data)
     assert got.shape == (transform.rows, 8 // groups)
     np.testing.assert_array_equal(got, whole.transpose(2, 0, 1, 3).reshape(got.shape))
@@ -128,17 +195,25 @@ def test_threads_share_what_is_larger():
 def test_direct_where_weights_dominate():
     shapes = {(1, 64, 56, 56): 64, (1, 128, 28, 28): 128}
     for shape, outputs in shapes.items():
-        assert _choice(shape, outputs) == 4
-    assert _choice((1, 512, 7, 7), 512) == 2
+        assert _choice(shape, outputs) == (Tiling(4, 3),) * 2
+    assert _choice((1, 512, 7, 7), 512) == (Tiling(2, 3),) * 2
     assert _choice((1, 512, 4, 4), 512) is None
     assert _choice((1, 8, 56, 56), 8) is None
 
 
-def _choice(shape, outputs):
+def test_choice_by_window():
+    assert _choice((1, 256, 1, 400), 256, (1, 5)) == (Tiling(1, 1), Tiling(4, 5))
+    assert _choice((1, 64, 32, 32), 64, (5, 5)) == (Tiling(2, 5),) * 2
+    assert _choice((1, 64, 32, 32), 64, (1, 1)) is None
+    assert _choice((1, 64, 32, 32), 64, (7, 7)) is None, "errors would be large"
+
+
+def _choice(shape, outputs, window=(3, 3)):
     batch, channels, height, width = shape
     x = Value(TensorType(DType.F32, (batch, height, width, channels)), "x")
-    w = constant(np.zeros((3, 3, channels, outputs), np.float32))
+    w = constant(np.zeros((*window, channels, outputs), np.float32))
     nodes = []
-    attrs = {"pads": (1, 1, 1, 1), "strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
+    pads = tuple((taps - 1) // 2 for taps in window) * 2
+    attrs = {"pads": pads, "strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
     Builder(nodes).emit("conv", [x, w], {**attrs, "groups": 1})
-    return winograd.tile_size(nodes[0])
+    return winograd.best_tilings(nodes[0])

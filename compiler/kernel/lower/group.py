@@ -24,7 +24,8 @@ from .blocks import Chain, chain_kernel, chain_of
 from .reductions import REDUCE, accumulated
 from .scatter import SCATTER
 from .scope import Index, Scope, linear
-from .winograd import FilterTransform, Winograd, tile_size, winograd_stages
+from .winograd import Winograd, best_tilings, winograd_stages
+from .winograd_transforms import FilterTransform
 
 MAX_LOCAL_BYTES = 64 << 10  # a row that is kept on the stack between stages
 RECOMPUTE_COST = 6  # values cheaper than this are computed again instead of kept
@@ -51,11 +52,14 @@ def winograd_choice(node: Node, threads: int = 1) -> Winograd | None:
         return None
     conv = reducers[0]
     operands = dict(zip(region.inputs, node.inputs, strict=True))
-    plain = all(inner.op not in ("reshape", "transpose") for inner in region.nodes)
-    if not plain or conv.inputs[0] not in operands or conv.inputs[1] not in operands:
+    source, views = conv.inputs[0], 0
+    while source.producer is not None and source.producer.op == "reshape":
+        source, views = source.producer.inputs[0], views + 1
+    moved = sum(inner.op in ("reshape", "transpose") for inner in region.nodes)
+    if moved > views or source not in operands or conv.inputs[1] not in operands:
         return None
-    m = tile_size(conv) if operands[conv.inputs[1]].is_constant else None
-    return Winograd(conv, m, threads) if m else None
+    tilings = best_tilings(conv) if operands[conv.inputs[1]].is_constant else None
+    return Winograd(conv, tilings, threads) if tilings else None
 
 
 def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None) -> Lowered:
@@ -95,7 +99,8 @@ def _lower(region: Graph, name: str, winograd: Winograd | None) -> Lowered:
         conv = winograd.conv
         stages, shared = winograd_stages(scope, winograd, outputs)
         groups = winograd.partition[1]
-        transform = FilterTransform(winograd.m, int(conv.inputs[0].shape[3]), groups)
+        channels = int(conv.inputs[0].shape[-1])
+        transform = FilterTransform(winograd.tilings, channels, groups)
         transforms[scope.buffers[conv.inputs[1]].name] = transform
     elif (bands := bands_of(region)) is not None:
         stages, shared = band_stages(scope, bands, outputs)

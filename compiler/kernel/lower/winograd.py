@@ -1,16 +1,16 @@
-"""Winograd convolution F(m x m, 3 x 3): fewer multiplications by transforming tiles.
+"""Winograd convolution: fewer multiplications by transforming tiles.
 
-An m x m tile of the output needs an a x a tile of the input, a = m + 2. Both are transformed so
-that the convolution becomes a*a matrix products over the channels (Lavin and Gray 2015,
-arXiv:1509.09308; the matrices are theirs). A kernel works on blocks of tiles whose transformed
-data stay in the second-level cache: transform the inputs, multiply, transform back and store.
+A tile of m outputs along each axis needs m + taps - 1 inputs along it. Both are transformed so that
+the convolution becomes products of matrices over the channels, one for every point of a tile. A
+kernel works on blocks of tiles whose transformed data stay in the second-level cache: transform the
+inputs, multiply, transform back and store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
 from dataclasses import dataclass
-from typing import Any
+from itertools import product as cartesian
 
 import numpy as np
 
@@ -21,9 +21,7 @@ from ..expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, Load
 from ..kernel import Axis, Reduction, Stage, Store
 from .reductions import REDUCE
 from .scope import Index, Scope
-
-Line = Sequence[Expr]
-Combine = Callable[[Line], list[Expr]]
+from .winograd_transforms import Tiling, input_transform, output_transform, transform
 
 LINE_ELEMENTS = 16  # f32 elements in a cache line
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
@@ -32,150 +30,109 @@ GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
 PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
 FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
-
-# G of F(2,3) and F(4,3): weights are transformed as G w G^T
-FILTER_TRANSFORM = {
-    2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
-    4: np.array(
-        [
-            [1 / 4, 0, 0],
-            [-1 / 6, -1 / 6, -1 / 6],
-            [-1 / 6, 1 / 6, -1 / 6],
-            [1 / 24, 1 / 12, 1 / 6],
-            [1 / 24, -1 / 12, 1 / 6],
-            [0, 0, 1],
-        ]
-    ),
-}
+MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
 
 
 @dataclass(frozen=True)
 class Winograd:
     """A convolution to compute by Winograd's algorithm.
 
-    m: side of a tile of the output, 2 or 4. threads: how many are expected to share the work.
+    tilings: of its spatial axes. threads: how many are expected to share the work.
     """
 
     conv: Node
-    m: int
+    tilings: tuple[Tiling, ...]
     threads: int = 1
+
+    @property
+    def points(self) -> int:
+        """Points of a tile."""
+        return math.prod(tiling.points for tiling in self.tilings)
 
     @property
     def partition(self) -> tuple[int, int]:
         """(tiles per block, groups of output channels)."""
-        batch, height, width, outputs = self.conv.output.type.static_shape
-        tiles = batch * -(-height // self.m) * -(-width // self.m)
-        channels = self.conv.inputs[0].type.static_shape[3]
-        return partition(tiles, channels, outputs, (self.m + 2) ** 2, self.threads)
+        batch, extents, outputs = _shape(self.conv.output)
+        _, _, channels = _shape(self.conv.inputs[0])
+        tiles = _together(batch) * _count(self.tilings, extents)
+        return partition(tiles, channels, outputs, self.points, self.threads)
+
+    def reach(self) -> list[tuple[int, int]]:
+        """How far input tiles reach over the input's edges: (before, after) per spatial axis."""
+        found = []
+        pads = self.conv.attrs["pads"]
+        (_, sizes, _), (_, extents, _) = _shape(self.conv.inputs[0]), _shape(self.conv.output)
+        for tiling, extent, size, pad in zip(self.tilings, extents, sizes, pads, strict=False):
+            last = tiling.covered(extent) + (tiling.taps - 1) * tiling.dilation
+            found.append((pad, max(last - pad - size, 0)))
+        return found
 
 
-@dataclass(frozen=True)
-class FilterTransform:
-    """Weights [3, 3, C, O] become [groups, a*a, C, O/groups], computed in float64, rounded once.
-
-    channels: C.
-    """
-
-    m: int
-    channels: int
-    groups: int = 1
-
-    @property
-    def rows(self) -> int:
-        """Rows of the matrix [groups * a*a * C, O/groups]."""
-        return (self.m + 2) ** 2 * self.channels * self.groups
-
-    def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The transformed weights, [groups * a*a * C, O/groups]."""
-        g = FILTER_TRANSFORM[self.m]
-        outer = np.kron(g, g)  # rows: points (a, b); columns: taps (i, j)
-        wide = (outer @ data.reshape(9, -1).astype(np.float64)).astype(data.dtype)
-        grouped = wide.reshape(len(outer) * self.channels, self.groups, -1).transpose(1, 0, 2)
-        return grouped.reshape(self.rows, -1)
+def _shape(value: Value) -> tuple[Dim, list[int], int]:
+    """(images, spatial extents, channels), all but the first known."""
+    batch, *known = value.shape
+    *extents, channels = [n for n in known if isinstance(n, int)]
+    return batch, extents, channels
 
 
-def _add(a: Expr, b: Expr) -> Expr:
-    return Apply("add", (a, b), DType.F32)
+def _together(batch: Dim) -> int:
+    """Images whose tiles share blocks: all, or each on its own where their number is unknown."""
+    return batch if isinstance(batch, int) else 1
 
 
-def _sub(a: Expr, b: Expr) -> Expr:
-    return Apply("sub", (a, b), DType.F32)
+def _count(tilings: tuple[Tiling, ...], extents: list[int]) -> int:
+    """Tiles of one image."""
+    return math.prod(t.tiles(extent) for t, extent in zip(tilings, extents, strict=True))
 
 
-def _times(factor: float, a: Expr) -> Expr:
-    return Apply("mul", (a, Const(factor, DType.F32)), DType.F32)
-
-
-def _input_2(d: Line) -> list[Expr]:
-    return [_sub(d[0], d[2]), _add(d[1], d[2]), _sub(d[2], d[1]), _sub(d[1], d[3])]
-
-
-def _output_2(m: Line) -> list[Expr]:
-    return [_add(_add(m[0], m[1]), m[2]), _sub(_sub(m[1], m[2]), m[3])]
-
-
-def _input_4(d: Line) -> list[Expr]:
-    even_1, odd_1 = _sub(d[4], _times(4, d[2])), _sub(d[3], _times(4, d[1]))
-    even_2, odd_2 = _sub(d[4], d[2]), _times(2, _sub(d[3], d[1]))
-    return [
-        _add(_sub(_times(4, d[0]), _times(5, d[2])), d[4]),
-        _add(even_1, odd_1),
-        _sub(even_1, odd_1),
-        _add(even_2, odd_2),
-        _sub(even_2, odd_2),
-        _add(_sub(_times(4, d[1]), _times(5, d[3])), d[5]),
-    ]
-
-
-def _output_4(m: Line) -> list[Expr]:
-    sum_1, difference_1 = _add(m[1], m[2]), _sub(m[1], m[2])
-    sum_2, difference_2 = _add(m[3], m[4]), _sub(m[3], m[4])
-    return [
-        _add(_add(m[0], sum_1), sum_2),
-        _add(difference_1, _times(2, difference_2)),
-        _add(sum_1, _times(4, sum_2)),
-        _add(_add(difference_1, _times(8, difference_2)), m[5]),
-    ]
-
-
-INPUT_TRANSFORM: dict[int, Combine] = {2: _input_2, 4: _input_4}
-OUTPUT_TRANSFORM: dict[int, Combine] = {2: _output_2, 4: _output_4}
-
-
-def transform(combine: Combine, grid: Sequence[Line]) -> list[list[Expr]]:
-    """A 1-d transform applied to the columns and then to the rows of a grid."""
-    columns = [combine([row[j] for row in grid]) for j in range(len(grid[0]))]
-    size = len(columns[0])
-    return [combine([column[i] for column in columns]) for i in range(size)]
-
-
-def tile_size(conv: Node) -> int | None:
-    """The output tile (2 or 4) with which Winograd is estimated to be fastest; None: direct is."""
-    if conv.op != "conv" or len(conv.inputs[1].shape) != 4:
+def best_tilings(conv: Node) -> tuple[Tiling, ...] | None:
+    """The tilings with which Winograd is estimated to be fastest; None: direct convolution is."""
+    if conv.op != "conv":
         return None
     x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
-    plain = attrs["strides"] == (1, 1) and attrs["dilations"] == (1, 1) and attrs["groups"] == 1
-    if not plain or w.shape[:2] != (3, 3) or x.dtype is not DType.F32:
+    known = (*x.shape[1:], *conv.output.shape[1:], *w.shape)
+    static = all(isinstance(n, int) for n in known)
+    if set(attrs["strides"]) != {1} or attrs["groups"] != 1 or x.dtype is not DType.F32:
         return None
-    static = x.type.is_static and conv.output.type.is_static and w.type.is_static
     if not static or attrs["layout"] != "NHWC":
         return None
-    batch, height, width, outputs = conv.output.type.static_shape
-    channels = x.type.static_shape[3]
-    if min(channels, outputs) < 16 or min(height, width) < 4:
+    batch, extents, outputs = _shape(conv.output)
+    *window, channels, _ = w.type.static_shape
+    images = _together(batch)
+    short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
+    if min(channels, outputs) < 16 or short:
         return None
-    work = channels * outputs
-    positions = batch * height * width
-    best, best_cycles = None, 0.9 * _cycles(positions * 9 * work, 9 * work, 9 * channels)
-    for m in (2, 4):
-        points, tiles = (m + 2) ** 2, batch * -(-height // m) * -(-width // m)
+    work, taps = channels * outputs, math.prod(window)
+    positions = images * math.prod(extents)
+    best, least = None, 0.9 * _cycles(positions * taps * work, taps * work, taps * channels)
+    for tilings in _candidates(window, attrs["dilations"]):
+        points, tiles = math.prod(t.points for t in tilings), images * _count(tilings, extents)
         if tiles < 4:
             continue
         cycles = _cycles(points * max(tiles, 6) * work, points * work, channels)
         cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
-        if cycles < best_cycles:
-            best, best_cycles = m, cycles
+        if cycles < least:
+            best, least = tilings, cycles
     return best
+
+
+def _candidates(window: list[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:
+    """Tilings for a window: equal ones along axes with as many taps."""
+    wide = [taps for taps in window if taps > 1]
+    most = MAX_POINTS.get(len(wide), 0)
+    sides = {taps: [m for m in range(2, most + 2 - taps) if (m + taps) % 2] for taps in set(wide)}
+    if not wide or not all(sides.values()):
+        return []
+    found = []
+    for chosen in cartesian(*sides.values()):
+        m = {1: 1, **dict(zip(sides, chosen, strict=True))}
+        found.append(
+            tuple(
+                Tiling(m[taps], taps, dilation if taps > 1 else 1)
+                for taps, dilation in zip(window, dilations, strict=True)
+            )
+        )
+    return found
 
 
 def _cycles(multiply_adds: int, weights: int, depth: int) -> float:
@@ -187,17 +144,6 @@ def _cycles(multiply_adds: int, weights: int, depth: int) -> float:
     if depth * PANEL_BYTES > BLOCK_BYTES:
         return compute + stream
     return max(compute, stream) + 0.3 * min(compute, stream)
-
-
-def reach(conv: Node, m: int) -> list[tuple[int, int]]:
-    """How far the input tiles reach over the input's edges: (before, after) per spatial axis."""
-    pads = conv.attrs["pads"]
-    found = []
-    for axis in (0, 1):
-        tiles = -(-int(conv.output.shape[1 + axis]) // m)
-        after = tiles * m + 2 - pads[axis] - int(conv.inputs[0].shape[1 + axis])
-        found.append((pads[axis], max(after, 0)))
-    return found
 
 
 def partition(
@@ -240,30 +186,46 @@ class _Builder:
     choice: Winograd
 
     def __post_init__(self) -> None:
-        self.conv, self.m = self.choice.conv, self.choice.m
-        x = self.conv.inputs[0]
-        batch, height, width, self.outputs = self.conv.output.type.static_shape
-        self.channels = x.type.static_shape[3]
-        self.rows, self.columns = -(-height // self.m), -(-width // self.m)
-        self.tiles = batch * self.rows * self.columns
-        self.points = (self.m + 2) ** 2
+        self.conv, self.tilings = self.choice.conv, self.choice.tilings
+        batch, self.extents, self.outputs = _shape(self.conv.output)
+        _, _, self.channels = _shape(self.conv.inputs[0])
+        self.along = [t.tiles(n) for t, n in zip(self.tilings, self.extents, strict=True)]
+        self.tiles, self.points = _together(batch) * math.prod(self.along), self.choice.points
         self.block, self.groups = self.choice.partition
         self.group_outputs = self.outputs // self.groups
         self.outer = self.scope.axis(-(-self.tiles // self.block))
         self.group = self.scope.axis(self.groups)
+        self.image = None if isinstance(batch, int) else self.scope.axis(batch)
         self.shared = (self.outer, self.group) if self.groups > 1 else (self.outer,)
+        if self.image:
+            self.shared = (self.image, *self.shared)
         numbers = self.scope.numbers
         self.input_stride = apart(self.block * self.channels)  # from point to point
         self.product_stride = apart(self.block * self.group_outputs)
         self.inputs_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.input_stride)
         self.products_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.product_stride)
 
-    def tile(self, at: Axis) -> tuple[Dim, Dim, Dim, Dim]:
-        """(tile number, image, first output row, first output column)."""
+    def tile(self, at: Axis) -> tuple[Dim, Dim, list[Dim]]:
+        """(tile number, image, first output along every axis)."""
         number = symbol(self.outer.name) * self.block + symbol(at.name)
-        image = floordiv(number, self.rows * self.columns)
-        row = mod(floordiv(number, self.columns), self.rows) * self.m
-        return number, image, row, mod(number, self.columns) * self.m
+        first: list[Dim] = []
+        rest: Dim = number
+        for tiling, count in reversed(list(zip(self.tilings, self.along, strict=True))):
+            tile, rest = mod(rest, count), floordiv(rest, count)
+            if tiling.dilation == 1:
+                first.insert(0, tile * tiling.m)
+                continue
+            apart_by = tiling.dilation
+            whole = floordiv(tile, apart_by) * (tiling.m * apart_by)
+            first.insert(0, whole + mod(tile, apart_by))
+        return number, symbol(self.image.name) if self.image else rest, first
+
+    def places(self, first: list[Dim], at: tuple[int, ...]) -> tuple[Dim, ...]:
+        """Where one value of a tile lies along the spatial axes."""
+        return tuple(
+            start + k * tiling.dilation
+            for start, k, tiling in zip(first, at, self.tilings, strict=True)
+        )
 
     def ragged(self, number: Dim) -> tuple[Bound, ...]:
         """The test that a tile exists, where the last block is not full."""
@@ -272,29 +234,24 @@ class _Builder:
     def input_stage(self) -> Stage:
         """Transform the input tiles of a block: V[point][tile][channel]."""
         at, channel = self.scope.axis(self.block), self.scope.axis(self.channels)
-        number, image, row, column = self.tile(at)
+        number, image, first = self.tile(at)
         x, pads = self.conv.inputs[0], self.conv.attrs["pads"]
-        c, size = symbol(channel.name), self.m + 2
-        grid: list[list[Expr]] = []
-        for i in range(size):
-            line: list[Expr] = []
-            for j in range(size):
-                index = (image, row + i - pads[0], column + j - pads[1], c)
-                line.append(self._element(x, index, number))
-            grid.append(line)
+        c = symbol(channel.name)
+        grid = np.empty([tiling.points for tiling in self.tilings], object)
+        for point in np.ndindex(grid.shape):
+            places = (p - pad for p, pad in zip(self.places(first, point), pads, strict=False))
+            grid[point] = self._element(x, (image, *places, c), number)
         stores = []
-        for i, line in enumerate(transform(INPUT_TRANSFORM[self.m], grid)):
-            for j, value in enumerate(line):
-                offset = symbol(at.name) * self.channels + c
-                point = (i * size + j) * self.input_stride
-                stores.append(Store(self.inputs_at, offset + point, value))
+        offset = symbol(at.name) * self.channels + c
+        for n, value in enumerate(transform([*map(input_transform, self.tilings)], grid).flat):
+            stores.append(Store(self.inputs_at, offset + n * self.input_stride, value))
         return Stage((*self.shared, at, channel), (), (), tuple(stores))
 
     def _element(self, x: Value, index: Index, number: Dim) -> Expr:
         value = self.scope.element(x, index)
         bounds = list(self.ragged(number))
         border = x.type.layout.border
-        for axis, (low, high) in enumerate(reach(self.conv, self.m), start=1):
+        for axis, (low, high) in enumerate(self.choice.reach(), start=1):
             covered = border and border[axis][0] >= low and border[axis][1] >= high
             if not covered and (low or high):
                 bounds.append(Bound(index[axis], 0, x.shape[axis]))  # type: ignore[arg-type]
@@ -318,29 +275,21 @@ class _Builder:
     def output_stage(self, outputs: dict[Value, Buffer]) -> Stage:
         """Transform back, apply what follows the convolution, and store."""
         at, output = self.scope.axis(self.block), self.scope.axis(self.group_outputs)
-        number, image, row, column = self.tile(at)
-        t, o, size = symbol(at.name), symbol(output.name), self.m + 2
-        at_tile = t * self.group_outputs + o
-        grid = [
-            [
-                Load(self.products_at, (i * size + j) * self.product_stride + at_tile)
-                for j in range(size)
-            ]
-            for i in range(size)
-        ]
-        results = transform(OUTPUT_TRANSFORM[self.m], grid)
-        _, height, width, _ = self.conv.output.type.static_shape
+        number, image, first = self.tile(at)
+        o = symbol(output.name)
+        grid = np.empty([tiling.points for tiling in self.tilings], object)
+        offset = symbol(at.name) * self.group_outputs + o
+        for n, point in enumerate(np.ndindex(grid.shape)):
+            grid[point] = Load(self.products_at, offset + n * self.product_stride)
         place = o + symbol(self.group.name) * self.group_outputs if self.groups > 1 else o
         stores = []
-        for i, line in enumerate(results):
-            for j, value in enumerate(line):
-                index = (image, row + i, column + j, place)
-                bounds = self.ragged(number)
-                if self.rows * self.m > height:
-                    bounds += (Bound(row + i, 0, height),)
-                if self.columns * self.m > width:
-                    bounds += (Bound(column + j, 0, width),)
-                stores += self._stores(outputs, index, value, bounds)
+        results = transform([*map(output_transform, self.tilings)], grid)
+        for within, value in np.ndenumerate(results):
+            places, bounds = self.places(first, within), self.ragged(number)
+            for tiling, extent, p in zip(self.tilings, self.extents, places, strict=True):
+                if tiling.covered(extent) > extent:
+                    bounds += (Bound(p, 0, extent),)
+            stores += self._stores(outputs, (image, *places, place), value, bounds)
         return Stage((*self.shared, at, output), (), (), tuple(stores))
 
     def _stores(

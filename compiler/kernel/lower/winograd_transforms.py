@@ -1,0 +1,173 @@
+"""The transforms of Winograd's algorithm, made from interpolation points.
+
+F(m, r) computes m outputs of an FIR filter with r taps by a = m + r - 1 products: values of two
+polynomials at a points are multiplied, and the product is interpolated (S. Winograd, "Arithmetic
+complexity of computations", 1980; for convolutions A. Lavin and S. Gray, arXiv:1509.09308). The
+points are 0, pairs p and -p, and infinity: what a pair shares is computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ir.types import DType
+from ..expr import Apply, Const, Expr
+
+Line = Sequence[Expr]
+Combine = Callable[[Line], list[Expr]]
+Grid = np.ndarray[Any, Any]  # of expressions
+
+PAIRS = (1.0, 2.0, 0.5)  # in the order in which they are taken; errors grow with their number
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one spatial axis is cut: m outputs at a time of a filter with so many taps.
+
+    dilation: between the taps, and so between the outputs of a tile.
+    """
+
+    m: int
+    taps: int
+    dilation: int = 1
+
+    @property
+    def points(self) -> int:
+        """a: values of an input tile, and products."""
+        return self.m + self.taps - 1
+
+    def tiles(self, extent: int) -> int:
+        """Tiles that cover an axis of the output."""
+        return -(-extent // (self.m * self.dilation)) * self.dilation
+
+    def covered(self, extent: int) -> int:
+        """Outputs that these tiles have, at least the extent."""
+        return self.tiles(extent) * self.m
+
+
+@dataclass(frozen=True)
+class FilterTransform:
+    """Weights [taps..., C, O] become [groups, points..., C, O/groups], computed in float64.
+
+    channels: C.
+    """
+
+    tilings: tuple[Tiling, ...]
+    channels: int
+    groups: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix [groups * points * C, O/groups]."""
+        return math.prod(t.points for t in self.tilings) * self.channels * self.groups
+
+    def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The transformed weights, [groups * points * C, O/groups], rounded once."""
+        outer = np.ones((1, 1))
+        for tiling in self.tilings:
+            outer = np.kron(outer, filter_matrix(tiling))
+        wide = (outer @ data.reshape(outer.shape[1], -1).astype(np.float64)).astype(data.dtype)
+        grouped = wide.reshape(len(outer) * self.channels, self.groups, -1).transpose(1, 0, 2)
+        return grouped.reshape(self.rows, -1)
+
+
+def _finite_points(points: int) -> list[float]:
+    """All points but infinity: 0, p, -p, ..."""
+    return [0.0] + [sign * p for p in PAIRS[: points // 2 - 1] for sign in (1, -1)]
+
+
+def filter_matrix(tiling: Tiling) -> np.ndarray[Any, Any]:
+    """[points, taps]: the filter's polynomial at every point, over the products of distances."""
+    if tiling.points == 1:
+        return np.ones((1, 1))
+    finite = _finite_points(tiling.points)
+    rows = [
+        [p**k / math.prod(p - q for q in finite if q != p) for k in range(tiling.taps)]
+        for p in finite
+    ]
+    return np.array([*rows, [0.0] * (tiling.taps - 1) + [1.0]])
+
+
+def _products(squares: Sequence[float]) -> list[float]:
+    """Coefficients, lowest first, of the product of (y - s) over the squares s."""
+    coefficients = np.array([1.0])
+    for square in squares:
+        coefficients = np.convolve(coefficients, [-square, 1.0])
+    return [float(c) for c in coefficients]
+
+
+def input_transform(tiling: Tiling) -> Combine:
+    """Values of an input tile to one per point."""
+    pairs = PAIRS[: tiling.points // 2 - 1]
+
+    def combine(d: Line) -> list[Expr]:
+        if tiling.points == 1:
+            return list(d)
+        whole = _products([p * p for p in pairs])
+        results = [_sum([(c, d[2 * k]) for k, c in enumerate(whole)])]
+        for p in pairs:
+            others = _products([q * q for q in pairs if q != p])
+            even = _sum([(c, d[2 * k + 2]) for k, c in enumerate(others)])
+            odd = _scaled(p, _sum([(c, d[2 * k + 1]) for k, c in enumerate(others)]))
+            results += [_add(even, odd), _sub(even, odd)]
+        return [*results, _sum([(c, d[2 * k + 1]) for k, c in enumerate(whole)])]
+
+    return combine
+
+
+def output_transform(tiling: Tiling) -> Combine:
+    """Products at the points to the outputs of a tile."""
+    pairs = PAIRS[: tiling.points // 2 - 1]
+
+    def combine(products: Line) -> list[Expr]:
+        if tiling.points == 1:
+            return list(products)
+        at = {p: products[2 * n + 1 : 2 * n + 3] for n, p in enumerate(pairs)}
+        both = ({p: _add(*at[p]) for p in pairs}, {p: _sub(*at[p]) for p in pairs})
+        results = []
+        for i in range(tiling.m):
+            terms = [(p**i, both[i % 2][p]) for p in pairs]
+            first = [(1.0, products[0])] if i == 0 else []
+            last = [(1.0, products[-1])] if i == tiling.m - 1 else []
+            results.append(_sum([*first, *terms, *last]))
+        return results
+
+    return combine
+
+
+def transform(combines: Sequence[Combine], grid: Grid) -> Grid:
+    """A transform along each axis of a grid of expressions, one axis after the other."""
+    for axis, combine in enumerate(combines):
+        lines = np.moveaxis(grid, axis, -1)
+        done = [combine(list(lines[at])) for at in np.ndindex(lines.shape[:-1])]
+        result = np.empty((len(done), len(done[0])), object)
+        for row, line in zip(result, done, strict=True):
+            row[:] = line
+        grid = np.moveaxis(result.reshape(*lines.shape[:-1], -1), -1, axis)
+    return grid
+
+
+def _add(a: Expr, b: Expr) -> Expr:
+    return Apply("add", (a, b), DType.F32)
+
+
+def _sub(a: Expr, b: Expr) -> Expr:
+    return Apply("sub", (a, b), DType.F32)
+
+
+def _scaled(factor: float, a: Expr) -> Expr:
+    return a if factor == 1 else Apply("mul", (a, Const(factor, DType.F32)), DType.F32)
+
+
+def _sum(terms: Sequence[tuple[float, Expr]]) -> Expr:
+    """The sum of factors times expressions; those with a positive factor come first."""
+    first, *rest = sorted(terms, key=lambda term: term[0] < 0)
+    total = _scaled(*first)
+    for factor, part in rest:
+        total = (_add if factor > 0 else _sub)(total, _scaled(abs(factor), part))
+    return total
