@@ -198,7 +198,7 @@ def test_direct_where_weights_dominate():
         assert _choice(shape, outputs) == (Tiling(4, 3),) * 2
     assert _choice((1, 512, 7, 7), 512) == (Tiling(2, 3),) * 2
     assert _choice((1, 512, 4, 4), 512) is None
-    assert _choice((1, 8, 56, 56), 8) is None
+    assert _choice((1, 4, 56, 56), 32) is None
 
 
 def test_choice_by_window():

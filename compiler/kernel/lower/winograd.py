@@ -30,6 +30,7 @@ GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
 PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
 FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
+MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
 
 
@@ -100,7 +101,7 @@ def best_tilings(conv: Node) -> tuple[Tiling, ...] | None:
     *window, channels, _ = w.type.static_shape
     images = _together(batch)
     short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
-    if min(channels, outputs) < 16 or short:
+    if min(channels, outputs) < MIN_CHANNELS or short:
         return None
     work, taps = channels * outputs, math.prod(window)
     positions = images * math.prod(extents)
