@@ -240,15 +240,10 @@ class TorchCompile(Engine):
     def compile(self, model: Path) -> None:
         import torch
 
-        zoo_file = Path(__file__).with_name("zoo.py")
-        spec = importlib.util.spec_from_file_location("benchmark_zoo", zoo_file)
-        assert spec
-        assert spec.loader
-        zoo = importlib.util.module_from_spec(spec)
-        sys.modules["benchmark_zoo"] = zoo
-        spec.loader.exec_module(zoo)
+        sys.path.append(str(Path(__file__).parents[1]))
+        zoo = importlib.import_module("benchmarks.zoo")
         name = model.parent.name
-        if name not in zoo.MODELS or model.parent != zoo.ZOO / name:
+        if name not in zoo.known() or model.parent != zoo.ZOO / name:
             raise Skip("torch.compile needs the torch module: zoo models only")
         torch.set_num_threads(self.threads)
         torch._inductor.config.freezing = True

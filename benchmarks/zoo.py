@@ -2,6 +2,7 @@
 
     python -m benchmarks.zoo                    # every model
     python -m benchmarks.zoo resnet18 gpt2      # some
+    python -m benchmarks.zoo --more             # further architectures, of zoo_more.py
     python -m benchmarks.zoo --list
 
 Every model gets a folder in `benchmarks/zoo/`: `model.onnx` (weights inside, opset 18),
@@ -36,6 +37,8 @@ import transformers as tf
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .zoo_modules import Classifier, DecodeStep, Encoder, LanguageModel
+
 ZOO = Path(__file__).resolve().parent / "zoo"
 OPSET = 18
 SEED = 20240501
@@ -60,63 +63,6 @@ class Spec:
     names: list[str]
     outputs: list[str]
     dynamic: dict[str, Any] | None = None
-
-
-class Classifier(nn.Module):
-    """Pictures f32[batch,3,h,w] to logits f32[batch,classes]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values).logits
-
-
-class Encoder(nn.Module):
-    """Token ids, mask and types i64[batch,sequence] to hidden states and the pooled state."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        out = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        )
-        return out.last_hidden_state, out.pooler_output
-
-
-class LanguageModel(nn.Module):
-    """Token ids i64[batch,sequence] to logits f32[batch,sequence,vocabulary]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.model(input_ids=input_ids, use_cache=False).logits
-
-
-class DecodeStep(nn.Module):
-    """One token i64[batch,1], its position, and per layer key and value f32[batch,heads,past,d]
-    to logits f32[batch,1,vocabulary] and the caches with one position more."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor, past: list[Tensor]) -> Any:
-        cache = tf.DynamicCache()
-        for layer in range(len(past) // 2):
-            cache.update(past[2 * layer], past[2 * layer + 1], layer)
-        out = self.model(
-            input_ids=input_ids, position_ids=position_ids, past_key_values=cache, use_cache=True
-        )
-        present = [t for layer in out.past_key_values.layers for t in (layer.keys, layer.values)]
-        return (out.logits, *present)
 
 
 def randomise(model: nn.Module) -> None:
@@ -338,15 +284,22 @@ def check(spec: Spec, folder: Path) -> float:
     return worst
 
 
+def known() -> dict[str, Callable[[], Spec]]:
+    """All models by name, the further ones too."""
+    from .zoo_more import MORE  # it uses this module
+
+    return {**MODELS, **MORE}
+
+
 def build(name: str) -> Spec:
-    """The network `name` of `MODELS` with its weights and inputs: the same in every process."""
+    """The network `name` of `known()` with its weights and inputs: the same in every process."""
     torch.manual_seed(SEED)
     with torch.no_grad():
-        return MODELS[name]()
+        return known()[name]()
 
 
 def export(name: str, root: Path = ZOO) -> Path:
-    """Export one model of `MODELS` into `root/name`, check it, return its folder."""
+    """Export one model of `known()` into `root/name`, check it, return its folder."""
     started = time.perf_counter()
     spec = build(name)
     folder = root / name
@@ -376,18 +329,20 @@ def export(name: str, root: Path = ZOO) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export the benchmark zoo to ONNX.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all of the zoo)")
+    parser.add_argument("--more", action="store_true", help="the further architectures")
     parser.add_argument("--list", action="store_true", help="print the names of the models")
     parser.add_argument("--output", type=Path, default=ZOO, help="folder of the zoo")
     options = parser.parse_args(arguments)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # quiet about torchvision's absence
     if options.list:
-        print("\n".join(MODELS))
+        print("\n".join(known()))
         return 0
-    unknown = [name for name in options.names if name not in MODELS]
+    unknown = [name for name in options.names if name not in known()]
     if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(MODELS)}")
-    for name in options.names or MODELS:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known())}")
+    default = [name for name in known() if (name in MODELS) != options.more]
+    for name in options.names or default:
         export(name, options.output)
         gc.collect()
     return 0
