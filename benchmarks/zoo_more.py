@@ -32,6 +32,17 @@ class Hidden(nn.Module):
         return self.model(**{self.argument: x}).last_hidden_state
 
 
+class Plain(nn.Module):
+    """One tensor to one tensor, the argument called `x`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
 def spec_of(module: nn.Module, x: Tensor) -> Spec:
     """One input, one output."""
     return Spec(module.eval(), {"x": x}, [{"x": x}], ["x"], ["y"])
@@ -47,7 +58,7 @@ def plain(model: nn.Module, x: Tensor) -> Spec:
     """A model written out here."""
     draw(model)
     calibrate_batch_norm(model, pictures(8, x.shape[-1]) if x.shape[1] == 3 else x)
-    return spec_of(model, x)
+    return spec_of(Plain(model), x)
 
 
 def draw(model: nn.Module) -> None:
