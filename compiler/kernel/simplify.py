@@ -86,13 +86,14 @@ def _split_axes(stage: Stage, shared: int) -> Stage:
             by = min(constants)
             extent = splittable[name].extent
             if isinstance(extent, int) and extent > by > 1 and extent % by == 0:
-                stage = _split(stage, splittable[name], by)
+                stage = split_axis(stage, splittable[name], by)
                 break
         else:
             return stage
 
 
-def _split(stage: Stage, axis: Axis, by: int) -> Stage:
+def split_axis(stage: Stage, axis: Axis, by: int) -> Stage:
+    """The stage with an axis, of an extent that `by` divides, as two: blocks and inside them."""
     outer = Axis(axis.name + "o", floordiv(axis.extent, by))
     inner = Axis(axis.name + "i", by)
     o, i = symbol(outer.name), symbol(inner.name)

@@ -15,6 +15,7 @@ from ...errors import InternalError
 from ...ir.dims import Dim, product
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.registry import Trait, has_trait
+from ..channel_blocks import in_channel_blocks
 from ..expr import Buffer, Expr, Load, cost
 from ..kernel import Axis, Kernel, Stage, Store
 from ..simplify import simplify
@@ -69,7 +70,7 @@ def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None
     """
     chain = chain_of(region.nodes)
     lowered = _lower_chain(region, chain) if chain else _lower(region, name, winograd)
-    return replace(lowered, kernel=simplify(replace(lowered.kernel, name=name)))
+    return replace(lowered, kernel=in_channel_blocks(simplify(replace(lowered.kernel, name=name))))
 
 
 def _lower_chain(region: Graph, chain: Chain) -> Lowered:

@@ -1,0 +1,46 @@
+"""Depthwise convolutions over blocks of channels, so that overlapping windows meet in the cache.
+
+With channels last, the rows that a window covers are as wide as all channels: where these do not
+fit the first-level cache, every window fetches its elements anew from the second. Of one block of
+channels the rows fit. A block is several cache lines wide: single lines, one for every position,
+would fall into few sets of the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ..ir.dims import coefficient
+from . import expr as ex
+from .kernel import Kernel, Stage
+from .simplify import split_axis
+
+BLOCKS = (64, 48, 32)  # channels; the first that divides their number
+ROWS_BYTES = 32 << 10  # of the rows under a window, from which on they are cut
+
+
+def in_channel_blocks(kernel: Kernel) -> Kernel:
+    """The kernel with a loop over blocks of channels around those over positions."""
+    stages = tuple(_blocked(stage, kernel.shared) for stage in kernel.stages)
+    return replace(kernel, stages=stages)
+
+
+def _blocked(stage: Stage, shared: int) -> Stage:
+    own = stage.axes[shared:]
+    if len(own) < 3 or len(stage.reductions) != 1 or not stage.reduce_axes:
+        return stage
+    channel = own[-1]
+    loads = [p for p in ex.walk(stage.reductions[0].body) if isinstance(p, ex.Load)]
+    if not loads or any(coefficient(load.offset, channel.name) != 1 for load in loads):
+        return stage  # something is shared by all channels: a sum over them
+    extents = [axis.extent for axis in (*own[-2:], stage.reduce_axes[0])]
+    known = [extent for extent in extents if isinstance(extent, int)]
+    if len(known) < len(extents) or 4 * math.prod(known) < ROWS_BYTES:
+        return stage
+    size = next((n for n in BLOCKS if known[1] % n == 0), 0)
+    if not size or known[1] <= BLOCKS[0]:
+        return stage
+    split = split_axis(stage, channel, size)
+    *lead, outer, inner = split.axes
+    return replace(split, axes=(*lead[:shared], outer, *lead[shared:], inner))
