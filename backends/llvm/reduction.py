@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
-from ...compiler.kernel.kernel import Reduction, Stage
+from ...compiler.kernel.kernel import CACHE_LINE, Reduction, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
@@ -20,7 +20,6 @@ from .partial import PartialSums
 from .shape import Shape, Slot
 from .tile import Tile
 
-CACHE_LINE = 64
 MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent
 MAX_PARTS = 4  # of a reduction, done side by side
 MIN_PART_STEPS = 16  # of a part: fewer do not pay for adding the parts up

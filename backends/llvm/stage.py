@@ -10,14 +10,14 @@ from llvmlite import ir
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
-from ...compiler.kernel.kernel import Stage, Store
+from ...compiler.kernel.kernel import CACHE_LINE, Stage, Store
 from ...compiler.kernel.packing import panel_base
 from ...compiler.kernel.schedule import StageSchedule, band_of
 from . import scalar
 from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums, start_of
-from .reduction import CACHE_LINE, TileReduction, lane_mask
+from .reduction import TileReduction, lane_mask
 from .shape import Address, Shape
 from .tile import Tile
 from .transpose import can_transpose, rows_together

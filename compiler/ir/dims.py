@@ -237,17 +237,25 @@ def symbols_of(dim: Dim) -> frozenset[str]:
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """The expression with symbols replaced by dims; names not in `values` stay."""
+
+    def change(atom: Atom) -> Dim:
+        if isinstance(atom, Symbol):
+            return values.get(atom.name, symbol(atom.name))
+        args = [substitute(arg, values) for arg in atom.args]
+        return FUNCTIONS[atom.fn](args[0], args[1])
+
+    return map_atoms(dim, change)
+
+
+def map_atoms(dim: Dim, change: Callable[[Atom], Dim]) -> Dim:
+    """The expression with every atom replaced by what `change` makes of it."""
     if isinstance(dim, int):
         return dim
     total: Dim = 0
     for mono, coef in dim.terms:
         term: Dim = coef
         for atom in mono:
-            if isinstance(atom, Symbol):
-                term = term * values.get(atom.name, symbol(atom.name))
-            else:
-                args = [substitute(arg, values) for arg in atom.args]
-                term = term * FUNCTIONS[atom.fn](args[0], args[1])
+            term = term * change(atom)
         total = total + term
     return total
 

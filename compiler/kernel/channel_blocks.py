@@ -8,12 +8,11 @@ would fall into few sets of the cache.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from ..ir.dims import coefficient
-from . import expr as ex
 from .kernel import Kernel, Stage
+from .register_tile import reduced_loads
 from .simplify import split_axis
 
 BLOCKS = (64, 48, 32)  # channels; the first that divides their number
@@ -31,15 +30,15 @@ def _blocked(stage: Stage, shared: int) -> Stage:
     if len(own) < 3 or len(stage.reductions) != 1 or not stage.reduce_axes:
         return stage
     channel = own[-1]
-    loads = [p for p in ex.walk(stage.reductions[0].body) if isinstance(p, ex.Load)]
+    loads = reduced_loads(stage)
     if not loads or any(coefficient(load.offset, channel.name) != 1 for load in loads):
         return stage  # something is shared by all channels: a sum over them
-    extents = [axis.extent for axis in (*own[-2:], stage.reduce_axes[0])]
-    known = [extent for extent in extents if isinstance(extent, int)]
-    if len(known) < len(extents) or 4 * math.prod(known) < ROWS_BYTES:
+    width, channels, taps = own[-2].extent, channel.extent, stage.reduce_axes[0].extent
+    if not (isinstance(width, int) and isinstance(channels, int) and isinstance(taps, int)):
         return stage
-    size = next((n for n in BLOCKS if known[1] % n == 0), 0)
-    if not size or known[1] <= BLOCKS[0]:
+    size = next((n for n in BLOCKS if channels % n == 0), 0)
+    rows_bytes = taps * width * channels * loads[0].dtype.bytes
+    if not size or channels <= BLOCKS[0] or rows_bytes < ROWS_BYTES:
         return stage
     split = split_axis(stage, channel, size)
     *lead, outer, inner = split.axes

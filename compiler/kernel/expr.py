@@ -175,6 +175,20 @@ def _map_indices(expr: Expr, change: Callable[[Dim], Dim], done: dict[int, Expr]
             return expr
 
 
+def rebuilt(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """The expression with `change` applied to loads and to what has no operands, inside out."""
+    match expr:
+        case Load(dynamic=dynamic):
+            parts = tuple((rebuilt(index, change), stride) for index, stride in dynamic)
+            return change(replace(expr, dynamic=parts))
+        case Apply(args=args):
+            return replace(expr, args=tuple(rebuilt(arg, change) for arg in args))
+        case Guarded(value=value, other=other):
+            return replace(expr, value=rebuilt(value, change), other=rebuilt(other, change))
+        case _:
+            return change(expr)
+
+
 def substitute_indices(expr: Expr, values: Mapping[str, Dim]) -> Expr:
     """The expression with symbols replaced in every index."""
     return map_indices(expr, lambda dim: substitute(dim, values))

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 from ..ir.dims import (
     FUNCTIONS,
-    Call,
+    Atom,
     Dim,
     Sym,
     Symbol,
     divide_terms,
     floordiv,
+    map_atoms,
     mod,
     symbol,
     symbols_of,
@@ -26,20 +27,12 @@ def fold_divisions(dim: Dim, extents: Mapping[str, int]) -> Dim:
     floordiv and mod by a constant whose operand stays within one multiple of it are resolved;
     what a common factor of operand and divisor leaves alone is taken out of the division.
     """
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, factor in dim.terms:
-        term: Dim = factor
-        for atom in monomial:
-            term = term * (
-                symbol(atom.name) if isinstance(atom, Symbol) else _folded(atom, extents)
-            )
-        total = total + term
-    return total
+    return map_atoms(dim, lambda atom: _folded(atom, extents))
 
 
-def _folded(atom: Call, extents: Mapping[str, int]) -> Dim:
+def _folded(atom: Atom, extents: Mapping[str, int]) -> Dim:
+    if isinstance(atom, Symbol):
+        return symbol(atom.name)
     top, bottom = (fold_divisions(arg, extents) for arg in atom.args)
     plain = FUNCTIONS[atom.fn](top, bottom)
     if atom.fn not in ("floordiv", "mod") or not isinstance(bottom, int) or bottom < 2:

@@ -15,6 +15,7 @@ from ..ir.dims import Dim, product, symbols_of
 from . import expr as ex
 from .expr import Bound, Buffer, Expr
 
+CACHE_LINE = 64  # bytes, on all CPUs that code is generated for
 MAX_STACK_BYTES = 64 << 10  # a larger local buffer lies in scratch memory
 
 
@@ -153,7 +154,7 @@ class Kernel:
             for store in stage.stores:
                 size = (store.buffer.local or 0) * store.buffer.dtype.bytes
                 if size > MAX_STACK_BYTES:
-                    found[store.buffer.name] = -(-size // 64) * 64
+                    found[store.buffer.name] = -(-size // CACHE_LINE) * CACHE_LINE
         return found
 
     def flops(self) -> Dim:

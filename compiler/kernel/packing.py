@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
 from . import expr as ex
-from .kernel import Axis, Kernel, Reduction, Stage
+from .kernel import Axis, Kernel, Stage
 from .schedule import Schedule
 
 
@@ -80,7 +81,8 @@ def pack(
                 packings[name], offsets[load] = found
         if offsets:
             reductions = tuple(
-                Reduction(r.kind, _replace(r.body, offsets), r.last) for r in stage.reductions
+                replace(r, body=ex.rebuilt(r.body, partial(_moved, offsets=offsets)))
+                for r in stage.reductions
             )
             stages[number] = replace(stage, reductions=reductions)
     return replace(kernel, stages=tuple(stages)), packings
@@ -136,9 +138,7 @@ def _packed(
     return packing, row * width + skipped + symbol(axis.name) + base
 
 
-def _replace(expression: ex.Expr, offsets: dict[ex.Load, Dim]) -> ex.Expr:
-    if isinstance(expression, ex.Load) and expression in offsets:
-        return replace(expression, offset=offsets[expression])
-    if isinstance(expression, ex.Apply):
-        return replace(expression, args=tuple(_replace(a, offsets) for a in expression.args))
-    return expression
+def _moved(part: ex.Expr, offsets: dict[ex.Load, Dim]) -> ex.Expr:
+    if isinstance(part, ex.Load) and part in offsets:
+        return replace(part, offset=offsets[part])
+    return part

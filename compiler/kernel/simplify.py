@@ -10,12 +10,15 @@ from itertools import pairwise
 
 from ..ir.dims import (
     FUNCTIONS,
+    Atom,
     Call,
     Dim,
     Sym,
     Symbol,
     coefficient,
     floordiv,
+    map_atoms,
+    mod,
     substitute,
     symbol,
     symbols_of,
@@ -114,27 +117,20 @@ def _replace_divided(dim: Dim, name: str, o: Dim, i: Dim, by: int) -> Dim:
     """Substitute name = o*by + i, knowing that 0 <= i < by."""
     if isinstance(dim, int) or name not in symbols_of(dim):
         return dim
-    total: Dim = 0
-    for mono, coef in dim.terms:
-        term: Dim = coef
-        for atom in mono:
-            if isinstance(atom, Symbol):
-                term = term * (o * by + i if atom.name == name else symbol(atom.name))
-                continue
-            top, bottom = atom.args
-            if _bare_axis(top) == name and isinstance(bottom, int) and bottom % by == 0:
-                outer_divisor = bottom // by
-                if atom.fn == "floordiv":
-                    term = term * floordiv(o, outer_divisor)
-                elif atom.fn == "mod":
-                    term = term * (FUNCTIONS["mod"](o, outer_divisor) * by + i)
-                else:
-                    term = term * FUNCTIONS[atom.fn](o * by + i, bottom)
-                continue
-            args = [_replace_divided(arg, name, o, i, by) for arg in atom.args]
-            term = term * FUNCTIONS[atom.fn](args[0], args[1])
-        total = total + term
-    return total
+
+    def change(atom: Atom) -> Dim:
+        if isinstance(atom, Symbol):
+            return o * by + i if atom.name == name else symbol(atom.name)
+        top, bottom = atom.args
+        if _bare_axis(top) == name and isinstance(bottom, int) and bottom % by == 0:
+            if atom.fn == "floordiv":
+                return floordiv(o, bottom // by)
+            if atom.fn == "mod":
+                return mod(o, bottom // by) * by + i
+        args = [_replace_divided(arg, name, o, i, by) for arg in atom.args]
+        return FUNCTIONS[atom.fn](args[0], args[1])
+
+    return map_atoms(dim, change)
 
 
 def _drop_unit_axes(stage: Stage) -> Stage:

@@ -113,7 +113,8 @@ def expected_fmas(kernel: KernelInfo, lanes: int) -> set[int]:
 def test_main_loop(tmp_path: Path, fill: Callable[[CaseBuilder], None], name: str) -> None:
     result = compiled(fill, name, tmp_path)
     lanes = resolve_target(name)[1].lanes(32)
-    kernel = next(k for k in result.kernels if {"matmul", "conv"} & set(k.operators))
+    kernel, *behind = [k for k in result.kernels if {"matmul", "conv"} & set(k.operators)]
+    assert len(behind) == (fill is conv_few_channels)
     loops = innermost_loops(result.model.code.texts["asm"], kernel.name)
     main = max(loops, key=lambda loop: (loop.fmas, -len(loop.lines)))
     assert main.fmas in expected_fmas(kernel, lanes), kernel.schedule

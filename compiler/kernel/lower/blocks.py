@@ -18,14 +18,14 @@ from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from .. import expr as ex
 from ..expr import Acc, Apply, Buffer, Expr, Load
-from ..kernel import Axis, Kernel, Stage, Store
+from ..kernel import CACHE_LINE, Axis, Kernel, Stage, Store
 from .scope import strides_of
 
 Lower = Callable[[Graph], "tuple[Kernel, tuple[Value, ...]]"]
 
 BLOCK_BYTES = 128 << 10  # of the scores of one block
 MIN_BLOCK_ROWS = 12  # fewer read keys and values too few times
-LINE_ELEMENTS = 16  # f32 elements in a cache line
+LINE_ELEMENTS = CACHE_LINE // DType.F32.bytes
 
 
 @dataclass(frozen=True)
@@ -208,27 +208,12 @@ class _Places:
         return place, inside + symbol(self.row.name) * (self.chain.stride - strides[lead])
 
 
-def _rebuilt(part: Expr, change: Callable[[Expr], Expr]) -> Expr:
-    """The expression with `change` applied to what has no operands and to loads, inside out."""
-    match part:
-        case Load(dynamic=dynamic):
-            return change(
-                replace(part, dynamic=tuple((_rebuilt(i, change), s) for i, s in dynamic))
-            )
-        case Apply(args=args):
-            return replace(part, args=tuple(_rebuilt(arg, change) for arg in args))
-        case ex.Guarded(value=value, other=other):
-            return replace(part, value=_rebuilt(value, change), other=_rebuilt(other, change))
-        case _:
-            return change(part)
-
-
 def _rebuilt_stage(
     stage: Stage, change: Callable[[Expr], Expr], place: Callable[[Store], Store]
 ) -> Stage:
     """The stage with every expression rebuilt and every store placed."""
-    reductions = tuple(replace(r, body=_rebuilt(r.body, change)) for r in stage.reductions)
-    stores = tuple(place(replace(s, value=_rebuilt(s.value, change))) for s in stage.stores)
+    reductions = tuple(replace(r, body=ex.rebuilt(r.body, change)) for r in stage.reductions)
+    stores = tuple(place(replace(s, value=ex.rebuilt(s.value, change))) for s in stage.stores)
     return replace(stage, reductions=reductions, stores=stores)
 
 

@@ -18,12 +18,12 @@ from ...ir.dims import Dim, floordiv, mod, symbol
 from ...ir.graph import Node, Value
 from ...ir.types import DType
 from ..expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, Load
-from ..kernel import Axis, Reduction, Stage, Store
+from ..kernel import CACHE_LINE, Axis, Reduction, Stage, Store
 from .reductions import REDUCE
 from .scope import Index, Scope
 from .winograd_transforms import Tiling, input_transform, output_transform, transform
 
-LINE_ELEMENTS = 16  # f32 elements in a cache line
+LINE_ELEMENTS = CACHE_LINE // DType.F32.bytes
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
 WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
 GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
@@ -197,9 +197,8 @@ class _Builder:
         self.outer = self.scope.axis(-(-self.tiles // self.block))
         self.group = self.scope.axis(self.groups)
         self.image = None if isinstance(batch, int) else self.scope.axis(batch)
-        self.shared = (self.outer, self.group) if self.groups > 1 else (self.outer,)
-        if self.image:
-            self.shared = (self.image, *self.shared)
+        blocks = (self.outer, self.group)
+        self.shared = (self.image, *blocks) if self.image else blocks
         numbers = self.scope.numbers
         self.input_stride = apart(self.block * self.channels)  # from point to point
         self.product_stride = apart(self.block * self.group_outputs)
@@ -213,12 +212,8 @@ class _Builder:
         rest: Dim = number
         for tiling, count in reversed(list(zip(self.tilings, self.along, strict=True))):
             tile, rest = mod(rest, count), floordiv(rest, count)
-            if tiling.dilation == 1:
-                first.insert(0, tile * tiling.m)
-                continue
-            apart_by = tiling.dilation
-            whole = floordiv(tile, apart_by) * (tiling.m * apart_by)
-            first.insert(0, whole + mod(tile, apart_by))
+            step = tiling.dilation
+            first.insert(0, floordiv(tile, step) * (tiling.m * step) + mod(tile, step))
         return number, symbol(self.image.name) if self.image else rest, first
 
     def places(self, first: list[Dim], at: tuple[int, ...]) -> tuple[Dim, ...]:
@@ -264,7 +259,7 @@ class _Builder:
         output, channel = self.scope.axis(self.group_outputs), self.scope.axis(self.channels)
         p, t, o, c = (symbol(axis.name) for axis in (point, at, output, channel))
         left = Load(self.inputs_at, p * self.input_stride + t * self.channels + c)
-        matrix = p + symbol(self.group.name) * self.points if self.groups > 1 else p
+        matrix = symbol(self.group.name) * self.points + p
         right = Load(weights, (matrix * self.channels + c) * self.group_outputs + o)
         body = Apply("mul", (left, right), DType.F32)
         offset = p * self.product_stride + t * self.group_outputs + o
@@ -282,7 +277,7 @@ class _Builder:
         offset = symbol(at.name) * self.group_outputs + o
         for n, point in enumerate(np.ndindex(grid.shape)):
             grid[point] = Load(self.products_at, offset + n * self.product_stride)
-        place = o + symbol(self.group.name) * self.group_outputs if self.groups > 1 else o
+        place = symbol(self.group.name) * self.group_outputs + o
         stores = []
         results = transform([*map(output_transform, self.tilings)], grid)
         for within, value in np.ndenumerate(results):
@@ -315,7 +310,7 @@ def winograd_stages(
 ) -> tuple[list[Stage], int]:
     """The three stages of a convolution and what follows it, and how many axes they share.
 
-    These are the blocks of tiles and, where there are several, the groups of output channels.
+    These are the images where their number is unknown, blocks of tiles and groups of channels.
     """
     builder = _Builder(scope, choice)
     weights = scope.buffers[choice.conv.inputs[1]]
