@@ -256,8 +256,8 @@ class Emitter:
     def prefetch(self, pointer: ir.Value, offset: Int = 0) -> None:
         """Fetch the cache line that lies `offset` bytes behind a pointer; it need not be valid.
 
-        Into the first level: a Zen 5 core delivers from memory a tenth faster so than into the
-        second one, and what it then evicts it keeps in the second.
+        Into the first level: measured on one Zen 5 core, products whose weights come from memory
+        take a tenth less so than with prefetches into the second one.
         """
         if offset != 0:
             pointer = self.b.gep(pointer, [self.i64(offset)], source_etype=I8)
