@@ -137,7 +137,8 @@ class TileReduction:
             return
         here = self.tile.point(address, self.ahead.load.dtype, (0, 0))
         for line in range(self.ahead.lines):
-            self.e.prefetch(here, self.e.add(self.ahead.start, line * CACHE_LINE))
+            offset = self.e.add(self.ahead.start, line * CACHE_LINE)
+            self.e.prefetch(here, offset, self.schedule.prefetch_level)
 
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""

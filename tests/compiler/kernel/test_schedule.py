@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -114,3 +115,17 @@ def test_equal_axes_and_names() -> None:
                         != (coefficient(index, inner.name) or 0) * inner.extent
                         for index in stage.all_indices()
                     ), f"{case.name}: {outer} and {inner} could be one axis"
+
+
+@pytest.mark.parametrize(
+    ("l1_bytes", "depth", "level"), [(32 << 10, 512, 2), (48 << 10, 512, 1), (32 << 10, 128, 1)]
+)
+def test_large_panels_come_to_a_cache_with_room(l1_bytes: int, depth: int, level: int) -> None:
+    """Panels of 96 KiB pass by a first level of 32 KiB; 24 KiB do not."""
+    c = CaseBuilder("product")
+    c.output(c.op("matmul", c.input(16, depth), c.weight(depth, 480)))
+    (kernel,) = kernels(c.graph())
+    target = replace(resolve_target("x86-64-v4")[1], l1_bytes=l1_bytes)
+    (own,) = default_schedule(kernel, target).stages
+    assert own.prefetch == depth * own.vectors * own.lanes * 4
+    assert own.prefetch_level == level
