@@ -122,7 +122,8 @@ class TileReduction:
                 step = own.rows if axis.name == tile.shape.row else 1
                 turn = self.e.add(turn, self.e.floordiv(tile.env[axis.name], step))
                 turns *= -(-axis.extent // step) if isinstance(axis.extent, int) else MANY_TURNS
-            lines = max(1, own.vectors * own.lanes * part.dtype.bytes // CACHE_LINE) * own.unroll
+            group = own.unroll * own.vectors * own.lanes * part.dtype.bytes
+            lines = max(1, group // CACHE_LINE)
             share = -(-lines // turns)
             line = self.e.mod(self.e.mul(turn, share), lines)
             start = self.e.add(self.e.mul(line, CACHE_LINE), own.prefetch)
