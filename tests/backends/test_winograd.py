@@ -188,6 +188,8 @@ def test_threads_share_what_is_larger():
     size, groups = winograd.partition(196, 64, 64, 36, threads=2)
     assert groups == 1
     assert -(-196 // size) % 2 == 0
+    # tiles again: each thread transforms and multiplies its own, and both read the weights
+    assert winograd.partition(49, 128, 128, 36, threads=2) == (25, 1)
     # outputs that do not divide are not cut
     assert winograd.partition(16, 512, 513, 16, threads=2)[1] == 1
 

@@ -154,7 +154,8 @@ def partition(
 
     Every block reads the weights of its group anew unless they stay in cache; a block that is too
     large for the cache writes and reads what it transforms once each; every group transforms the
-    same inputs. Threads get as many blocks each.
+    same inputs. Threads get as many blocks each; those of one group fetch weights from memory for
+    each other, to a cache that they share.
     """
     best, least = (tiles, 1), float("inf")
     dividing = [g for g in range(1, threads + 1) if threads % g == 0]
@@ -165,7 +166,8 @@ def partition(
             size, turns = -(-tiles // blocks), blocks // sharing
             inputs = turns * points * size * channels * 4
             products = turns * points * size * outputs * 4 // groups
-            moved = WEIGHT_FACTOR * weights * (turns if weights > BLOCK_BYTES else 1) + 2 * inputs
+            far = (WEIGHT_FACTOR + sharing - 1) / sharing
+            moved = far * weights * (turns if weights > BLOCK_BYTES else 1) + 2 * inputs
             moved += 2 * (inputs + products) if (inputs + products) > BLOCK_BYTES * turns else 0
             if moved < least:
                 best, least = (size, groups), moved
