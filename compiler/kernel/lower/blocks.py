@@ -134,7 +134,7 @@ class _Part:
         return row
 
     def _uneven(self, stage: Stage) -> bool:
-        return self.number == 2 and len(stage.axes) != self.lead + 2
+        return self.number == 2 and len(stage.axes) - self.lead not in (2, 3)
 
     def _stage(
         self, stage: Stage, values: Mapping[Buffer, Value], outside: Mapping[Value, Buffer]
