@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from ...compiler.kernel.kernel import Axis, Kernel
-from ...compiler.kernel.schedule import Schedule, outer_loops
+from ...compiler.kernel.partition import outer_loops
+from ...compiler.kernel.schedule import Schedule
 from .access import index_value
 from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
 from .stage import StageEmitter
@@ -79,11 +80,19 @@ def emit_kernel(
     e.b.position_at_end(body)
     outer = outer_loops(kernel, schedule)
 
-    def iteration(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
-        _emit_stages(e, kernel, schedule, buffers, dummy, _decode(e, kernel, outer, env, index))
-        return ()
+    def share(bound: dict[str, Int]) -> None:
+        def iteration(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
+            inside = _decode(e, kernel, outer, bound, index)
+            _emit_stages(e, kernel, schedule, buffers, dummy, inside)
+            return ()
 
-    e.loop(begin, end, 1, [], iteration)
+        e.loop(begin, end, 1, [], iteration)
+
+    if schedule.ahead:
+        stage, own = kernel.stages[0], schedule.stages[0]
+        StageEmitter(e, stage, own, buffers, dummy).loops(own.order[: schedule.ahead], env, share)
+    else:
+        share(env)
     e.b.ret_void()
     return function
 
@@ -118,5 +127,5 @@ def _emit_stages(
     for stage, own in zip(kernel.stages, schedule.stages, strict=True):
         # the shared axes go by each stage's own names
         names = {axis.name: env[name] for axis, name in zip(stage.axes, shared, strict=False)}
-        done = 0 if kernel.shared else schedule.parallel
+        done = 0 if kernel.shared else schedule.ahead + schedule.parallel
         StageEmitter(e, stage, own, buffers, dummy).loops(own.order[done:], {**env, **names})

@@ -11,11 +11,12 @@ from ...compiler.ir.dims import Dim, symbols_of
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.external import EXTERNAL
+from ...compiler.kernel.heuristic import default_schedule, naive_schedule
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan import Plan
 from ...compiler.kernel.planner import Planner
-from ...compiler.kernel.schedule import Schedule, default_schedule, naive_schedule
+from ...compiler.kernel.schedule import Schedule
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
 from ...passes.attention_blocks import AttentionBlocks

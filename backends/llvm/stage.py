@@ -47,25 +47,24 @@ class StageEmitter:
 
     # parallel loops ------------------------------------------------------------------------
 
-    def tile_size(self, name: str) -> int:
-        """Steps of an axis that one tile covers."""
-        if name == self.schedule.vector and name in {a.name for a in self.stage.axes}:
-            return self.schedule.lanes * self.schedule.vectors
-        return self.schedule.rows if name == self.schedule.row else 1
-
     def extent(self, name: str, env: Mapping[str, Int]) -> Int:
         """The axis' length."""
         return index_value(self.e, self.axes[name].extent, env)
 
     def tiles(self, name: str, env: Mapping[str, Int]) -> Int:
         """How many tiles cover the axis."""
-        size, extent = self.tile_size(name), self.extent(name, env)
+        size, extent = self.schedule.tile(name), self.extent(name, env)
         return self.e.floordiv(self.e.add(extent, size - 1), size)
 
-    def loops(self, order: Sequence[str], env: dict[str, Int]) -> None:
-        """Loop over the axes in `order`, then emit the tile."""
+    def loops(
+        self,
+        order: Sequence[str],
+        env: dict[str, Int],
+        inside: Callable[[dict[str, Int]], None] | None = None,
+    ) -> None:
+        """Loop over the axes in `order`, then emit what is inside: the tile, if nothing else."""
         if not order:
-            self._dispatch_rows(env)
+            (inside or self._dispatch_rows)(env)
             return
         name = order[0]
         if name == self.schedule.split:
@@ -83,7 +82,8 @@ class StageEmitter:
             tiles = self.e.minmax("min", tiles, last)
 
         def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
-            self.loops(order[1:], {**env, name: self.e.mul(index, self.tile_size(name))})
+            bound = {**env, name: self.e.mul(index, self.schedule.tile(name))}
+            self.loops(order[1:], bound, inside)
             return ()
 
         self.e.loop(first, tiles, 1, [], body)

@@ -19,6 +19,7 @@ from .lower import Lowered, lower_region, winograd_choice
 from .lower.scope import storage_elements
 from .memory import assign_offsets
 from .packing import Packing, pack
+from .partition import by_rows, is_by_rows
 from .parts import Part, parts_of, piece_offsets
 from .plan import (
     ALIGNMENT,
@@ -67,6 +68,7 @@ class Planner:
         self._kernels: dict[tuple[str, Schedule], int] = {}
         self._weights: dict[tuple[int, Packing | None], int] = {}
         self._keep: list[object] = []
+        self._by_rows: set[Value] = set()  # results that threads divided so
 
     def build(self) -> Plan:
         """The plan of the whole graph."""
@@ -215,7 +217,7 @@ class Planner:
         region = node.regions[0]
         try:
             algorithm = winograd_choice(node, self.threads) if self.winograd else None
-            lowered = lower_region(region, winograd=algorithm)
+            lowered = lower_region(region, winograd=algorithm, threads=self.threads)
         except InternalError as error:
             operators = " ".join(inner.op for inner in region.nodes)
             raise InternalError(
@@ -282,6 +284,10 @@ class Planner:
     ) -> None:
         """Append the call of a kernel; constant operands are packed as its schedule asks."""
         kernel, schedule, packings = self._schedule(lowered, inputs)
+        following = any(origin(value) in self._by_rows for value in inputs)
+        schedule = by_rows(kernel, schedule, following)
+        if is_by_rows(kernel, schedule):
+            self._by_rows.update(map(origin, outputs))
         places: list[Place] = []
         for buffer, value in zip(kernel.params, inputs, strict=False):
             packing = packings.get(buffer.name)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from ..errors import InternalError
 from ..ir.dims import Dim, ceildiv, evaluate, product
 from .kernel import Kernel
+from .partition import outer_loops
 from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step
-from .schedule import Schedule, outer_loops
+from .schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
 from tensmith.compiler.ir import DType, Graph, TensorType, Value
 from tensmith.compiler.ir.ops.registry import make_node
+from tensmith.compiler.kernel.lower import bands_of
 from tensmith.runtime.loader import load
 
 pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
@@ -126,6 +127,30 @@ def test_not_what_a_branch_returns(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         feed = {name: x, "condition": np.array(condition)}
         want = run_graph(build(), feed)["chosen"]
         np.testing.assert_allclose(module(feed)["chosen"], want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("threads", "count"), [(1, 3), (2, 4), (3, 3)])
+def test_threads_get_as_many_bands(
+    monkeypatch: pytest.MonkeyPatch, threads: int, count: int
+) -> None:
+    monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
+    monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
+    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", 20 * 35 * 96 * 4)
+    region = both_convolutions()
+    bands = bands_of(region, threads)
+    assert bands is not None
+    assert bands.count == count
+
+
+def both_convolutions() -> Graph:
+    """A region of a 1x1 and a depthwise convolution."""
+    c = CaseBuilder("region")
+    plain = {"strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
+    x = c.input(1, 48, 33, 16)
+    y = c.op("conv", x, c.weight(1, 1, 16, 96), c.weight(96), **plain, pads=(0,) * 4, groups=1)
+    y = c.op("max", y, c.scalar(0))
+    c.output(c.op("conv", y, c.weight(3, 3, 1, 96), **plain, pads=(1,) * 4, groups=96))
+    return c.graph()
 
 
 def test_only_where_the_cache_is_too_small(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_matches_the_reference(
     fill: Callable[[CaseBuilder], None],
     target: str,
 ) -> None:
-    monkeypatch.setattr("tensmith.compiler.kernel.schedule.PANEL_SHARE", 0.02)
+    monkeypatch.setattr("tensmith.compiler.kernel.panels.PANEL_SHARE", 0.02)
     schedules = compare(fill, target, tmp_path, [{}])
     assert any("split" in schedule for schedule in schedules)
 
@@ -74,8 +74,8 @@ def test_rows_in_bands(
     target: str,
 ) -> None:
     share = 12000 / resolve_target(target)[1].l2_bytes
-    monkeypatch.setattr("tensmith.compiler.kernel.schedule.PANEL_SHARE", share)
-    monkeypatch.setattr("tensmith.compiler.kernel.schedule.MAX_STACK_BYTES", 16 << 10)
+    monkeypatch.setattr("tensmith.compiler.kernel.panels.PANEL_SHARE", share)
+    monkeypatch.setattr("tensmith.compiler.kernel.panels.MAX_STACK_BYTES", 16 << 10)
     sizes = [{"n": n, "s": s} for n, s in ((1, 1), (5, 2), (47, 1), (128, 1), (389, 2))]
     schedules = compare(fill, target, tmp_path, sizes if fill in (any_rows, any_batch) else [{}])
     assert any("band" in schedule for schedule in schedules)

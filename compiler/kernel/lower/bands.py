@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.dims import Dim, dmax, dmin, floordiv, mod, symbol
 from ...ir.graph import Graph, Node, Value
@@ -52,8 +52,11 @@ class Bands:
         return _reach(self.second, self.rows)
 
 
-def bands_of(region: Graph) -> Bands | None:
-    """How a region of two convolutions is computed in bands; None for any other region."""
+def bands_of(region: Graph, threads: int = 1) -> Bands | None:
+    """How a region of two convolutions is computed in bands; None for any other region.
+
+    threads: how many share the bands; whether there are any does not depend on it.
+    """
     convs = [node for node in region.nodes if node.op in REDUCE]
     if len(convs) != 2 or any(node.op != "conv" for node in convs):
         return None
@@ -65,7 +68,16 @@ def bands_of(region: Graph) -> Bands | None:
     if second.attrs["groups"] != between.type.static_shape[-1] or first.attrs["groups"] != 1:
         return None
     functions = sum(n.op in EXPENSIVE for n in region.nodes[: region.nodes.index(second)])
-    return _sized(first, second, between, functions)
+    bands = _sized(first, second, between, functions)
+    return _shared(bands, threads) if bands else None
+
+
+def _shared(bands: Bands, threads: int) -> Bands:
+    """Bands as many or a few more, so that the thread with the most of them has the least work."""
+    images, rows, *_ = bands.second.output.type.static_shape
+    even = -(-bands.count // threads) * threads
+    choices = (replace(bands, rows=-(-rows // n)) for n in range(bands.count, even + 1))
+    return min(choices, key=lambda own: -(-images * own.count // threads) * own.held_rows)
 
 
 def _plain(conv: Node) -> bool:

@@ -63,13 +63,16 @@ def winograd_choice(node: Node, threads: int = 1) -> Winograd | None:
     return Winograd(conv, tilings, threads) if tilings else None
 
 
-def lower_region(region: Graph, name: str = "", winograd: Winograd | None = None) -> Lowered:
+def lower_region(
+    region: Graph, name: str = "", winograd: Winograd | None = None, threads: int = 1
+) -> Lowered:
     """The kernel of a fused region. winograd: the convolution to compute so, and how.
 
-    Raises InternalError for a region that has no loop form.
+    threads: how many are expected to share the work. Raises InternalError for a region that has
+    no loop form.
     """
     chain = chain_of(region.nodes)
-    lowered = _lower_chain(region, chain) if chain else _lower(region, name, winograd)
+    lowered = _lower_chain(region, chain) if chain else _lower(region, name, winograd, threads)
     return replace(lowered, kernel=in_channel_blocks(simplify(replace(lowered.kernel, name=name))))
 
 
@@ -78,14 +81,14 @@ def _lower_chain(region: Graph, chain: Chain) -> Lowered:
     buffers.update((value, Buffer("o0", value.dtype)) for value in region.outputs)
 
     def lower(part: Graph) -> tuple[Kernel, tuple[Value, ...]]:
-        lowered = _lower(part, "", None)
+        lowered = _lower(part, "", None, 1)
         return lowered.kernel, lowered.inputs
 
     kernel = chain_kernel(chain, buffers, lower)
     return Lowered(kernel, tuple(region.inputs), tuple(region.outputs), {})
 
 
-def _lower(region: Graph, name: str, winograd: Winograd | None) -> Lowered:
+def _lower(region: Graph, name: str, winograd: Winograd | None, threads: int) -> Lowered:
     """The kernel of a region that holds no fused nodes, with its loops as they were written."""
     scope = Scope()
     for position, value in enumerate(region.inputs):
@@ -103,7 +106,7 @@ def _lower(region: Graph, name: str, winograd: Winograd | None) -> Lowered:
         channels = int(conv.inputs[0].shape[-1])
         transform = FilterTransform(winograd.tilings, channels, groups)
         transforms[scope.buffers[conv.inputs[1]].name] = transform
-    elif (bands := bands_of(region)) is not None:
+    elif (bands := bands_of(region, threads)) is not None:
         stages, shared = band_stages(scope, bands, outputs)
     elif special:
         stages = SCATTER[special[0].op](scope, special[0], outputs[special[0].output])

@@ -10,10 +10,10 @@ from suites.case import CaseBuilder, N
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
+from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.packing import Packing, pack
-from tensmith.compiler.kernel.schedule import default_schedule
 
 TARGET = resolve_target("x86-64-v3")[1]
 

@@ -16,14 +16,10 @@ from suites.cases import ALL_CASES
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import coefficient
+from tensmith.compiler.kernel.heuristic import default_schedule, naive_schedule
 from tensmith.compiler.kernel.kernel import Kernel, Stage
 from tensmith.compiler.kernel.lower import lower_region
-from tensmith.compiler.kernel.schedule import (
-    Schedule,
-    StageSchedule,
-    default_schedule,
-    naive_schedule,
-)
+from tensmith.compiler.kernel.schedule import Schedule, StageSchedule
 from tensmith.compiler.target import Target
 
 TARGETS = ["x86-64-v3", "x86-64-v4", "aarch64"]
@@ -123,9 +119,26 @@ def test_equal_axes_and_names() -> None:
 def test_large_panels_come_to_a_cache_with_room(l1_bytes: int, depth: int, level: int) -> None:
     """Panels of 96 KiB pass by a first level of 32 KiB; 24 KiB do not."""
     c = CaseBuilder("product")
-    c.output(c.op("matmul", c.input(16, depth), c.weight(depth, 480)))
+    c.output(c.op("matmul", c.input(160, depth), c.weight(depth, 480)))
     (kernel,) = kernels(c.graph())
     target = replace(resolve_target("x86-64-v4")[1], l1_bytes=l1_bytes)
     (own,) = default_schedule(kernel, target).stages
     assert own.prefetch == depth * own.vectors * own.lanes * 4
     assert own.prefetch_level == level
+
+
+@pytest.mark.parametrize(
+    ("l1_bytes", "rows", "depth"),
+    [(32 << 10, 16, 512), (32 << 10, 160, 0), (48 << 10, 16, 0)],
+    ids=["few rows", "many rows", "a large first level"],
+)
+def test_blocks_of_few_rows_stay_in_the_first_level(l1_bytes: int, rows: int, depth: int) -> None:
+    c = CaseBuilder("product")
+    c.output(c.op("matmul", c.input(rows, 512), c.weight(512, 480)))
+    (kernel,) = kernels(c.graph())
+    target = replace(resolve_target("x86-64-v3")[1], l1_bytes=l1_bytes)
+    (own,) = default_schedule(kernel, target).stages
+    assert bool(own.split) == bool(depth)
+    if own.split:
+        assert own.prefetch == own.block * own.vectors * own.lanes * 4 <= l1_bytes // 2
+        assert depth % own.block == 0

@@ -1,0 +1,227 @@
+"""The choice of schedules by heuristics: they read the target's registers and caches, and measure
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ..ir.dims import Dim, coefficient, symbols_of
+from ..target import Target
+from . import expr as ex
+from .kernel import Axis, Kernel, Stage
+from .panels import streams, with_panels
+from .partition import parallel_loops
+from .register_tile import extent_of, reduced_loads, register_tile
+from .schedule import Schedule, StageSchedule
+
+MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
+UNROLLS = (4, 3, 5)  # of longer ones, the preferred first
+MAX_MOVED_ROWS = 8  # of a tile that is transposed in registers
+
+
+def naive_schedule(kernel: Kernel) -> Schedule:
+    """Scalar loops in the written order: what `-O0` uses."""
+    stages = tuple(
+        StageSchedule(order=tuple(axis.name for axis in stage.axes[kernel.shared :]))
+        for stage in kernel.stages
+    )
+    return Schedule(stages, parallel_loops(kernel, stages))
+
+
+def default_schedule(kernel: Kernel, target: Target) -> Schedule:
+    """The heuristic schedule for a target."""
+    # what is written out is reordered, and more than this spills: measured with 16 registers
+    written = 8 * target.vector_registers
+    chosen = (_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
+    stages = tuple(replace(own, written=written) for own in chosen)
+    return Schedule(stages, parallel_loops(kernel, stages))
+
+
+def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
+    own = stage.axes[shared:]
+    names = tuple(axis.name for axis in own)
+    unroll = _unroll(stage)
+    if stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions):
+        return StageSchedule(order=names)
+    lanes = target.lanes(_widest(stage))
+    moved = _transposed_axes(stage, own)
+    if moved and lanes > 1:
+        return _transposing(*moved, names, lanes)
+    vector = _vector_axis(stage, own, lanes)
+    if not vector:
+        return StageSchedule(order=names, unroll=unroll)
+    if vector not in names:  # along the reduction: independent partial sums hide the latency
+        extent = next(extent_of(a) for a in stage.reduce_axes if a.name == vector)
+        lanes = min(lanes, _power_of_two(extent))
+        vectors = max(1, min(4, extent // lanes))
+        return StageSchedule(vector, lanes, vectors, order=names)
+    axis = next(a for a in own if a.name == vector)
+    if not target.masked and isinstance(axis.extent, int):
+        lanes = min(lanes, _power_of_two(axis.extent))
+    row = _row_axis(stage, own, vector) if stage.reductions else ""
+    if not row:
+        most = 8 if stage.reductions else max(1, 4 // len(stage.stores))
+        vectors = max(1, min(most, -(-extent_of(axis) // lanes)))
+        order = (*(n for n in names if n != vector), vector)
+        whole = StageSchedule(vector, lanes, vectors, order=order, unroll=unroll)
+        return replace(whole, panel=streams(whole, stage))
+    row_axis = next(a for a in own if a.name == row)
+    shared_loads = _has_shared_loads(stage, vector, row)
+    rows, vectors = register_tile(stage, row_axis, axis, lanes, target, shared_loads)
+    if not shared_loads:
+        order = (*(n for n in names if n not in (vector, row)), row, vector)
+        return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+    # the weights' panel stays in cache while the rows stream past it
+    others = [n for n in names if n not in (vector, row)]
+    matrices = [n for n in others if _moves_panel(stage, vector, row, n)]
+    order = (*matrices, vector, *(n for n in others if n not in matrices), row)
+    plain = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+    whole = with_panels(plain, stage, target)
+    if whole is plain and vectors > 1:
+        # a narrower panel may be divided into equal blocks where this one cannot
+        rows, vectors = register_tile(
+            stage, row_axis, axis, lanes, target, shared_loads, vectors - 1
+        )
+        narrow = with_panels(replace(plain, rows=rows, vectors=vectors), stage, target)
+        whole = narrow if narrow.split else plain
+    if whole.rows * whole.vectors >= 20 and unroll == 4 and not whole.prefetch:
+        in_use = whole.rows * whole.vectors + whole.vectors + 3
+        # enough independent work in two steps already
+        return replace(whole, unroll=2, ordered=in_use > target.vector_registers)
+    return whole
+
+
+def _power_of_two(extent: int) -> int:
+    return 1 << max(0, extent.bit_length() - 1)
+
+
+def _unroll(stage: Stage) -> int:
+    """Steps of the innermost reduction loop that are written out: short loops wholly.
+
+    Otherwise a number that leaves no rest, and more than two rounds: LLVM turns the counter of two
+    into a flag and then finds no common address for what the steps read.
+    """
+    if not stage.reduce_axes:
+        return 1
+    inner = stage.reduce_axes[-1].extent
+    if not isinstance(inner, int):
+        return UNROLLS[0]
+    if inner <= MAX_WRITTEN_STEPS:
+        return max(1, inner)
+    fitting = [u for u in UNROLLS if inner // u > 2]
+    return next((u for u in fitting if inner % u == 0), fitting[0])
+
+
+def _widest(stage: Stage) -> int:
+    """Bits of the widest element computed on; 64-bit indices do not count."""
+    bits = [s.buffer.dtype.bits for s in stage.stores]
+    for expression in stage.expressions():
+        for part in ex.walk(expression):
+            if part.dtype.is_float or part.dtype.bits < 64:
+                bits.append(part.dtype.bits)
+    return max(min(bits), max((b for b in bits if b <= 32), default=64)) if bits else 32
+
+
+def _transposed_axes(stage: Stage, own: tuple[Axis, ...]) -> tuple[Axis, Axis] | None:
+    """(the axis along which the stage's only operand is contiguous, that of its only result) where
+    these differ."""
+    if stage.reductions or len(stage.stores) != 1 or stage.stores[0].dynamic:
+        return None
+    store = stage.stores[0]
+    loads = {part for part in ex.walk(store.value) if isinstance(part, ex.Load)}
+    if store.bounds or len(loads) != 1:
+        return None
+    load = next(iter(loads))
+    if load.dynamic or load.dtype.bits != store.buffer.dtype.bits:
+        return None
+    found = [[a for a in own if coefficient(o, a.name) == 1] for o in (load.offset, store.offset)]
+    if len(found[0]) != 1 or len(found[1]) != 1 or found[0] == found[1]:
+        return None
+    vector, row = found[0][0], found[1][0]
+    across = coefficient(load.offset, row.name), coefficient(store.offset, vector.name)
+    if None in across or 0 in across or extent_of(row) < 2:
+        return None
+    return vector, row
+
+
+def _transposing(lane: Axis, row: Axis, names: tuple[str, ...], lanes: int) -> StageSchedule:
+    """Tiles of a few vectors, transposed in registers."""
+    rows = min(MAX_MOVED_ROWS, lanes, extent_of(row))
+    rows = rows if rows == 3 else _power_of_two(rows)
+    order = (*(n for n in names if n not in (lane.name, row.name)), lane.name, row.name)
+    return StageSchedule(lane.name, lanes, 1, row.name, rows, order)
+
+
+def _access_cost(index: Dim, dynamic: bool, name: str, lanes: int) -> float:
+    """Cost of one vector access along the axis, in contiguous accesses."""
+    factor = coefficient(index, name)
+    if factor is None or dynamic:
+        return 2.0 * lanes
+    if factor == 0:
+        return 0.5
+    return 1.0 if factor == 1 else 2.0 * lanes
+
+
+def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
+    """The axis along which vector code is cheapest per element; "" when scalar code is."""
+    best, best_cost = "", float("inf")
+    loads = [
+        part
+        for expression in stage.expressions()
+        for part in ex.walk(expression)
+        if isinstance(part, ex.Load)
+    ]
+    depth = math.prod(extent_of(a) for a in stage.reduce_axes)
+    operations = sum(ex.cost(s.value) for s in stage.stores) / depth
+    operations += sum(ex.cost(reduction.body) for reduction in stage.reductions)
+    candidates = [*reversed(own), *(reversed(stage.reduce_axes) if stage.reductions else ())]
+    for axis in candidates:
+        extent = extent_of(axis)
+        along_reduction = axis in stage.reduce_axes
+        if along_reduction and any(
+            s.buffer.local is None and symbols_of(s.offset) & {axis.name} for s in stage.stores
+        ):
+            continue
+        cost = float(operations)
+        for load in loads:
+            moving = any(ex.depends_on(index, axis.name) for index, _ in load.dynamic)
+            cost += _access_cost(load.offset, moving, axis.name, lanes)
+        if along_reduction:
+            cost += 4.0 * lanes / max(1, extent) * len(stage.reductions)
+        else:
+            for store in stage.stores:
+                access = _access_cost(store.offset, bool(store.dynamic), axis.name, lanes)
+                cost += access if access > 1 else access / depth  # a scatter is as many stores
+        per_element = cost * -(-extent // lanes) / extent
+        if per_element < best_cost * 0.999:
+            best, best_cost = axis.name, per_element
+    scalar = operations + len(loads) + len(stage.stores)
+    return best if best_cost < scalar else ""
+
+
+def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
+    """The innermost other axis along which some vector load of the reductions is constant."""
+    loads = [part for part in reduced_loads(stage) if ex.depends_on(part, vector)]
+    for axis in reversed(own):
+        if axis.name != vector and any(not ex.depends_on(load, axis.name) for load in loads):
+            return axis.name
+    others = [axis.name for axis in own if axis.name != vector]
+    return others[-1] if others and stage.reduce_axes else ""
+
+
+def _moves_panel(stage: Stage, vector: str, row: str, name: str) -> bool:
+    """Whether an axis selects among several matrices of the operand that all rows share."""
+    return any(
+        ex.depends_on(part, vector) and not ex.depends_on(part, row) and ex.depends_on(part, name)
+        for part in reduced_loads(stage)
+    )
+
+
+def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
+    """Whether the reductions read something that all rows share and something all lanes share."""
+    loads = reduced_loads(stage)
+    by_lane = any(ex.depends_on(p, vector) and not ex.depends_on(p, row) for p in loads)
+    by_row = any(ex.depends_on(p, row) and not ex.depends_on(p, vector) for p in loads)
+    return by_lane and by_row
