@@ -33,6 +33,7 @@ FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, 
 INPUTS, SYMBOLS, WEIGHTS, THREADS, INSTANCE, STOP, MAX_TRIPS = range(7)
 MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
 STREAMED = 10  # operations that take as long as reading an operand that no other row shares
+MOVED = 16  # operations that take as long as moving an element from one cache to another
 
 
 class PlanEmitter:
@@ -345,6 +346,8 @@ def _work(planned: PlannedKernel) -> int:
     A reduction whose tiles have one row reads an operand for every operation: it waits for memory.
     """
     work = planned.kernel.flops() + planned.kernel.stages[0].points()
+    if not any(stage.reductions for stage in planned.kernel.stages):
+        work = work + MOVED * planned.kernel.stages[0].points()
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
         if stage.reductions and own.vector and not own.row:
             work = work + STREAMED * stage.points()

@@ -6,14 +6,14 @@ import itertools
 import math
 from dataclasses import replace
 
-from ..ir.dims import coefficient
+from ..ir.dims import coefficient, evaluate, symbols_of
 from . import expr as ex
 from .kernel import Kernel, Stage
 from .register_tile import extent_of, reduced_loads
 from .schedule import Schedule, StageSchedule, band_of
 
 ENOUGH_ITERATIONS = 64  # to keep several threads evenly busy
-ENOUGH_ROWS = 12  # iterations where each of them is long
+ENOUGH_ROWS = 12  # iterations that are long or come several times over
 # of weights that every thread reads whole, so that it needs no results of other threads
 MOST_COMMON_BYTES = 512 << 10
 
@@ -35,7 +35,13 @@ def parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
         return kernel.shared
     if len(stages) != 1 or kernel.stages[0].sequential:
         return 0
-    return _loops(kernel.stages[0], stages[0], 0, ENOUGH_ITERATIONS)
+    stage, own = kernel.stages[0], stages[0]
+    first = next((axis for axis in stage.axes if own.order and axis.name == own.order[0]), None)
+    if first and not isinstance(first.extent, int) and len(own.order) > 1:
+        ones = dict.fromkeys(symbols_of(first.extent), 1)  # it may be a batch of one
+        certain = max(1, evaluate(first.extent, ones) // own.tile(first.name))
+        return 1 + _loops(stage, own, 1, -(-ENOUGH_ROWS // certain))
+    return _loops(stage, own, 0, ENOUGH_ITERATIONS)
 
 
 def _loops(stage: Stage, own: StageSchedule, ahead: int, enough: int) -> int:

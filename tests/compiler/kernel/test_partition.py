@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kernels import fused_nodes
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N, S
 
 from tensmith.backends.llvm.link import link
 from tensmith.backends.llvm.pipeline import make_plan
@@ -50,6 +50,18 @@ def test_small_weights_are_read_by_all() -> None:
 def test_large_weights_are_divided(shape: tuple[int, int, int]) -> None:
     kernel, schedule = product(*shape)
     assert by_rows(kernel, schedule, following=True) == schedule
+
+
+@pytest.mark.parametrize(("heads", "loops"), [(12, 1), (2, 2)])
+def test_more_than_a_batch_is_divided(heads: int, loops: int) -> None:
+    """A batch of unknown size may be one, heads or not."""
+    c = CaseBuilder("scores")
+    c.output(c.op("matmul", c.input(N, heads, S, 64), c.input(N, heads, 64, S)))
+    [node] = fused_nodes(c.graph())
+    kernel = lower_region(node.regions[0]).kernel
+    names = [name for name, _ in outer_loops(kernel, default_schedule(kernel, TARGET))]
+    extents = {axis.name: axis.extent for axis in kernel.stages[0].axes}
+    assert [extents[name] for name in names] == [heads * N, S][:loops]
 
 
 def residual(size: int, channels: int, wide: int) -> Graph:
