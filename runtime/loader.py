@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
-from .slots import Array, ModuleError, Slot, Spec, convert, read_spec
+from .repeat import Repeat, never, repetition
+from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
 
 __all__ = ["Array", "Module", "ModuleError", "Spec", "load"]
 
@@ -96,28 +97,29 @@ class Module:
         self._in = (abi.DLTensor * max(len(self.inputs), 1))()
         self._out = (abi.DLTensor * max(len(self.outputs), 1))()
         self._in_slots = [
-            Slot(spec, self._in[i], library.ts_input_info(model, i)[0].dtype)
+            Input(spec, self._in[i], library.ts_input_info(model, i)[0].dtype)
             for i, spec in enumerate(self.inputs)
         ]
         self._out_slots = [
-            Slot(spec, self._out[i], library.ts_output_info(model, i)[0].dtype)
+            Output(spec, self._out[i], library.ts_output_info(model, i)[0].dtype)
             for i, spec in enumerate(self.outputs)
         ]
         self._names = [spec.name for spec in self.inputs]
-        self._by_name = [(slot.spec.name, slot.dtype, slot) for slot in self._in_slots]
         # A "?" depends on the values of the inputs, other dimensions on their shapes alone.
         self._predictable = not any("?" in spec.dims for spec in self.outputs)
         self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
         self._owned = True  # whether the instance owns the outputs of the next run
-        self._run = library["ts_run"]  # without types that every call's arguments are checked for
-        self._run.restype = ctypes.c_int
+        self._repeat: Repeat = never  # of calls like the last one, while its shapes are bound
         self._arguments = (
             self._handle,
-            ctypes.c_void_p(ctypes.addressof(self._in)),
-            ctypes.c_int(len(self.inputs)),
-            ctypes.c_void_p(ctypes.addressof(self._out)),
-            ctypes.c_int(len(self.outputs)),
+            ctypes.addressof(self._in),
+            len(self.inputs),
+            ctypes.addressof(self._out),
+            len(self.outputs),
         )
+
+    def _run(self) -> None:
+        self._check(self._library.ts_run(*self._arguments))
 
     def _message(self) -> str:
         text: bytes = self._library.ts_last_error(self._handle)
@@ -159,19 +161,22 @@ class Module:
         if not changed:
             return
         known = self._output_shapes.get(tuple(array.shape for array in arrays))
-        self._owned = known is None
-        if known is None:
-            for slot in self._out_slots:
-                slot.unbind()
-        else:
-            for shape, slot in zip(known, self._out_slots, strict=True):
-                slot.bind(shape)
+        self._owned, self._repeat = known is None, never
+        for index, output in enumerate(self._out_slots):
+            if known is None:
+                output.unbind()
+            else:
+                output.bind(known[index])
+        if known is not None:
+            self._repeat = repetition(
+                self._library, self._handle, (self._in, self._out), self._in_slots, self._out_slots
+            )
 
     def _execute(self, arrays: Sequence[Array]) -> dict[str, Array]:
         self._bind_call(arrays)
         if not self._owned:
             return self._run_bound()
-        self._check(self._run(*self._arguments))
+        self._run()
         results = {slot.spec.name: slot.copy() for slot in self._out_slots}
         if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
             shapes = tuple(array.shape for array in arrays)
@@ -181,7 +186,7 @@ class Module:
     def _run_bound(self) -> dict[str, Array]:
         """Run where the shapes of all outputs are known and their slots bound."""
         results = {slot.spec.name: slot.receive() for slot in self._out_slots}
-        self._check(self._run(*self._arguments))
+        self._run()
         for slot in self._out_slots:
             if slot.buffer is not None:
                 results[slot.spec.name] = slot.buffer.copy()
@@ -189,7 +194,7 @@ class Module:
 
     def _check(self, status: int) -> None:
         if status:
-            self._owned = True  # a failed run leaves the outputs undefined
+            self._owned, self._repeat = True, never  # a failed run leaves the outputs undefined
             raise ModuleError(self._message(), status)
 
     def _require_open(self) -> None:
@@ -201,33 +206,16 @@ class Module:
 
         Arrays must have the model's element types; other values are converted. Raises ModuleError.
         """
-        if len(inputs) == 1 and type(inputs[0]) is dict:
-            with self._lock:
-                again = self._call_again(inputs[0])
-            if again is not None:
-                return again
+        with self._lock:
+            again = self._repeat(inputs)
+            if type(again) is int:
+                self._check(again)
+        if type(again) is dict:
+            return again
         arrays = self._arrays(inputs)
         with self._lock:
             self._require_open()
             return self._execute(arrays)
-
-    def _call_again(self, feed: dict[str, Any]) -> dict[str, Array] | None:
-        """A call whose arrays are like the last call's; None where they are not."""
-        if self._owned or len(feed) != len(self._by_name) or not self._handle:
-            return None
-        held = []  # the caller may change the mapping during the run
-        for name, dtype, slot in self._by_name:
-            array = feed.get(name)
-            if (
-                type(array) is not np.ndarray
-                or array.dtype is not dtype
-                or array.shape != slot.shape
-                or not array.flags.c_contiguous
-            ):
-                return None
-            slot.give(array)
-            held.append(array)
-        return self._run_bound()
 
     def bench(
         self,
@@ -245,7 +233,7 @@ class Module:
             for count in (warmup, iterations):
                 self._check(self._library.ts_bench(*self._arguments, count, durations.ctypes.data))
             del kept
-            self._owned = True
+            self._owned, self._repeat = True, never
         return np.asarray(durations[:iterations] * 1e-9, np.float64)
 
     def cancel(self) -> None:
@@ -263,6 +251,7 @@ class Module:
         with self._lock, self._life:
             if self._library is None:
                 return
+            self._repeat = never
             if self._handle:
                 self._library.ts_destroy(self._handle)
             handle, self._library = self._library._handle, None

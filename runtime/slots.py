@@ -42,17 +42,11 @@ class Spec:
 
 
 class Slot:
-    """The DLTensor of one input or output, bound to the shape of the last call.
-
-    Small arrays go through a buffer whose address is known: numpy takes longer to tell an
-    array's address than to copy a few KiB.
-    """
+    """The DLTensor of one input or output, bound to the shape of the last call."""
 
     def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
         self.spec, self.tensor, self.dtype = spec, tensor, spec.numpy_dtype
         self.shape: tuple[int, ...] | None = None
-        self.buffer: Array | None = None
-        self._kept: list[tuple[Array, int]] = []  # outputs' memory and its address
         self._sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
         tensor.dtype = dtype
         tensor.device_type = abi.CPU_DEVICE
@@ -64,6 +58,31 @@ class Slot:
         self.tensor.strides = None
         self.tensor.ndim = len(shape)
         self.shape = shape
+
+
+class Input(Slot):
+    """An input: the caller's arrays."""
+
+    def give(self, array: Array) -> None:
+        """Point the tensor at an array of the bound shape."""
+        self.tensor.data = array.__array_interface__["data"][0]
+
+
+class Output(Slot):
+    """An output: arrays that the caller gets.
+
+    Small ones are copies of a buffer whose address is known: numpy takes longer to tell an array's
+    address than to copy a few KiB.
+    """
+
+    buffer: Array | None = None
+
+    def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
+        super().__init__(spec, tensor, dtype)
+        self._kept: list[tuple[Array, int]] = []  # memory of large ones, and its address
+
+    def bind(self, shape: tuple[int, ...]) -> None:
+        super().bind(shape)
         self.buffer = None
         self._kept = []
         if math.prod(shape) * self.dtype.itemsize <= _COPIED_BYTES:
@@ -71,17 +90,10 @@ class Slot:
             self.tensor.data = self.buffer.ctypes.data
 
     def unbind(self) -> None:
-        """Leave an output to the instance."""
+        """Leave the output to the instance."""
         self.tensor.data = None
         self.shape = self.buffer = None
         self._kept = []
-
-    def give(self, array: Array) -> None:
-        """Point an input at an array of the bound shape."""
-        if self.buffer is not None:
-            self.buffer[...] = array
-        else:
-            self.tensor.data = array.__array_interface__["data"][0]
 
     def receive(self) -> Array:
         """Where an output of the bound shape will be.

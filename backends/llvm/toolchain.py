@@ -32,7 +32,7 @@ CORE_SOURCES = (
     "tensor.c",
     "weights.c",
 )
-SHARED_SOURCES = (*CORE_SOURCES, "ffi.c")
+SHARED_SOURCES = (*CORE_SOURCES, "ffi.c", "python.c")
 PROGRAM_SOURCES = (
     *CORE_SOURCES,
     "feed.c",

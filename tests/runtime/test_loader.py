@@ -179,11 +179,12 @@ def test_strided_and_unaligned_inputs(module) -> None:
 
 def test_every_element_type(module) -> None:
     types = module("types")
-    inputs = [np.array(1, spec.numpy_dtype) for spec in types.inputs]
-    outputs = types(*inputs)
-    for name, given in zip(TYPES, inputs, strict=True):
-        assert outputs[f"out_{name}"].dtype == given.dtype
-        assert outputs[f"out_{name}"] == given
+    for value in (1, 0, 1, 1):
+        inputs = [np.array(value, spec.numpy_dtype) for spec in types.inputs]
+        outputs = types(*inputs)
+        for name, given in zip(TYPES, inputs, strict=True):
+            assert outputs[f"out_{name}"].dtype == given.dtype
+            assert outputs[f"out_{name}"] == given
 
 
 @pytest.mark.parametrize(
