@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.lower import bands_of, winograd_choice
+from ..compiler.kernel.lower import bands_of, has_near_weights, winograd_choice
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class ConvBands:
 
     def run(self, graph: Graph) -> bool:
         """Merge; whether there was anything to merge."""
-        changed = False
+        changed, near = False, has_near_weights(graph)
         for second in list(graph.nodes):
-            first = _producer(graph, second)
+            first = _producer(graph, second, near)
             merged = _merged(first, second) if first else None
             if first and merged:
                 graph.nodes[graph.nodes.index(second)] = merged
@@ -41,8 +41,11 @@ def _conv(node: Node) -> Node | None:
     return others[0] if len(others) == 1 and others[0].op == "conv" else None
 
 
-def _producer(graph: Graph, node: Node) -> Node | None:
-    """The fused node whose only result nothing but the node's depthwise convolution reads."""
+def _producer(graph: Graph, node: Node, near: bool) -> Node | None:
+    """The fused node whose only result nothing but the node's depthwise convolution reads.
+
+    near: whether the graph `has_near_weights`.
+    """
     conv = _conv(node)
     if conv is None or conv.attrs["groups"] == 1:
         return None
@@ -59,7 +62,8 @@ def _producer(graph: Graph, node: Node) -> Node | None:
     )
     inside = sum(other is conv.inputs[0] for n in region.nodes for other in n.inputs)
     free = value not in graph.outputs and conv.inputs[0] not in region.outputs
-    return found if reads == inside == 1 and free and winograd_choice(found) is None else None
+    direct = winograd_choice(found, near) is None
+    return found if reads == inside == 1 and free and direct else None
 
 
 def _merged(first: Node, second: Node) -> Node | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.types import Layout
-from ..compiler.kernel.lower import winograd_choice
+from ..compiler.kernel.lower import has_near_weights, winograd_choice
 from ..compiler.kernel.lower.reductions import overhangs
 
 MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
@@ -17,6 +17,7 @@ def set_borders(graph: Graph) -> None:
     made_here = {v: n for n in graph.nodes if n.op == "fused" for v in n.outputs}
     wanted: dict[Value, list[tuple[int, int]]] = {}
     refused: set[Value] = set(graph.outputs)
+    near = has_near_weights(graph)
     for node in graph.nodes:
         if node.op != "fused":
             refused.update(node.inputs)
@@ -26,7 +27,7 @@ def set_borders(graph: Graph) -> None:
             for conv in region.nodes:
                 if conv.op == "conv" and conv.inputs[0] is inner:
                     _want(outer, conv, wanted)
-        chosen = winograd_choice(node)
+        chosen = winograd_choice(node, near)
         if chosen is not None and chosen.conv.inputs[0] in region.inputs:
             source = node.inputs[region.inputs.index(chosen.conv.inputs[0])]
             _widen(wanted[source], chosen.reach())

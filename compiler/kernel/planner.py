@@ -15,7 +15,7 @@ from .border import border_kernel
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
 from .kernel import Kernel, kernel_text
-from .lower import Lowered, lower_region, winograd_choice
+from .lower import Lowered, has_near_weights, lower_region, winograd_choice
 from .lower.scope import storage_elements
 from .memory import assign_offsets
 from .packing import Packing, pack
@@ -54,6 +54,7 @@ class Planner:
         self.graph = graph
         self.winograd = winograd
         self.threads = threads
+        self.near_weights = has_near_weights(graph)
         self.schedule = schedule
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
@@ -216,7 +217,8 @@ class Planner:
         """Append the call of a fused node; `dying`: operands whose memory it may overwrite."""
         region = node.regions[0]
         try:
-            algorithm = winograd_choice(node, self.threads) if self.winograd else None
+            near = self.near_weights
+            algorithm = winograd_choice(node, near, self.threads) if self.winograd else None
             lowered = lower_region(region, winograd=algorithm, threads=self.threads)
         except InternalError as error:
             operators = " ".join(inner.op for inner in region.nodes)

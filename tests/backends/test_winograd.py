@@ -72,7 +72,7 @@ def compiled(graph, folder, threads):
 )
 def test_matches_the_reference(monkeypatch, tmp_path, m, shape, outputs, residual, threads):
     monkeypatch.setattr(
-        "tensmith.compiler.kernel.lower.group.best_tilings", lambda conv: _only(conv, m)
+        "tensmith.compiler.kernel.lower.group.best_tilings", lambda conv, near: _only(conv, m)
     )
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, outputs, residual=residual), {"x": x})["y"]
@@ -101,7 +101,7 @@ def _only(conv, m):
 def test_windows_and_dilations(monkeypatch, tmp_path, extents, window, dilations, batch):
     chosen = []
 
-    def best(conv):
+    def best(conv, near):
         found = winograd._candidates(list(conv.inputs[1].shape[:-2]), conv.attrs["dilations"])
         chosen.extend(found[-1:])
         return found[-1] if found else None
@@ -203,6 +203,12 @@ def test_direct_where_weights_dominate():
     assert _choice((1, 4, 56, 56), 32) is None
 
 
+def test_choice_where_weights_are_near():
+    shape = (1, 64, 8, 8)
+    assert _choice(shape, 64) is None
+    assert _choice(shape, 64, near=True) == (Tiling(4, 3),) * 2
+
+
 def test_choice_by_window():
     assert _choice((1, 256, 1, 400), 256, (1, 5)) == (Tiling(1, 1), Tiling(4, 5))
     assert _choice((1, 64, 32, 32), 64, (5, 5)) == (Tiling(2, 5),) * 2
@@ -210,7 +216,7 @@ def test_choice_by_window():
     assert _choice((1, 64, 32, 32), 64, (7, 7)) is None, "errors would be large"
 
 
-def _choice(shape, outputs, window=(3, 3)):
+def _choice(shape, outputs, window=(3, 3), near=False):
     batch, channels, height, width = shape
     x = Value(TensorType(DType.F32, (batch, height, width, channels)), "x")
     w = constant(np.zeros((*window, channels, outputs), np.float32))
@@ -218,4 +224,4 @@ def _choice(shape, outputs, window=(3, 3)):
     pads = tuple((taps - 1) // 2 for taps in window) * 2
     attrs = {"pads": pads, "strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
     Builder(nodes).emit("conv", [x, w], {**attrs, "groups": 1})
-    return winograd.best_tilings(nodes[0])
+    return winograd.best_tilings(nodes[0], near)

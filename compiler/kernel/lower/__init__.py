@@ -8,6 +8,7 @@ from .group import Lowered, lower_region, winograd_choice
 from .reductions import REDUCE
 from .scatter import SCATTER
 from .scope import INLINE
+from .winograd import has_near_weights
 
 __all__ = [
     "INLINE",
@@ -16,6 +17,7 @@ __all__ = [
     "Lowered",
     "bands_of",
     "chain_of",
+    "has_near_weights",
     "lower_region",
     "winograd_choice",
 ]

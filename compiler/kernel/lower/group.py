@@ -45,8 +45,11 @@ class Lowered:
     transforms: dict[str, FilterTransform]
 
 
-def winograd_choice(node: Node, threads: int = 1) -> Winograd | None:
-    """How to compute the convolution of a fused node where Winograd is the faster algorithm."""
+def winograd_choice(node: Node, near: bool = False, threads: int = 1) -> Winograd | None:
+    """How to compute the convolution of a fused node where Winograd is the faster algorithm.
+
+    near: whether the network `has_near_weights`. threads: how many are expected to share the work.
+    """
     region = node.regions[0]
     reducers = [inner for inner in region.nodes if inner.op in REDUCE]
     if len(reducers) != 1 or reducers[0].op != "conv" or not _follows(reducers[0], region):
@@ -59,7 +62,7 @@ def winograd_choice(node: Node, threads: int = 1) -> Winograd | None:
     moved = sum(inner.op in ("reshape", "transpose") for inner in region.nodes)
     if moved > views or source not in operands or conv.inputs[1] not in operands:
         return None
-    tilings = best_tilings(conv) if operands[conv.inputs[1]].is_constant else None
+    tilings = best_tilings(conv, near) if operands[conv.inputs[1]].is_constant else None
     return Winograd(conv, tilings, threads) if tilings else None
 
 

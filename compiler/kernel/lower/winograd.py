@@ -15,7 +15,7 @@ from itertools import product as cartesian
 import numpy as np
 
 from ...ir.dims import Dim, floordiv, mod, symbol
-from ...ir.graph import Node, Value
+from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from ..expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, Load
 from ..kernel import CACHE_LINE, Axis, Reduction, Stage, Store
@@ -29,6 +29,8 @@ WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the nex
 GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
 PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
+NEAR_BYTES = 512 << 10  # weights of a network that stay in a core's own caches from run to run
+NEAR_BYTES_PER_CYCLE = 20.0  # assumed rate at which they arrive from there
 FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
@@ -86,8 +88,17 @@ def _count(tilings: tuple[Tiling, ...], extents: list[int]) -> int:
     return math.prod(t.tiles(extent) for t, extent in zip(tilings, extents, strict=True))
 
 
-def best_tilings(conv: Node) -> tuple[Tiling, ...] | None:
-    """The tilings with which Winograd is estimated to be fastest; None: direct convolution is."""
+def has_near_weights(graph: Graph) -> bool:
+    """Whether the weights of a whole network are few enough to stay in cache between runs."""
+    weights = (value.type for value in graph.constants())
+    return sum(math.prod(t.static_shape) * t.dtype.bytes for t in weights) <= NEAR_BYTES
+
+
+def best_tilings(conv: Node, near: bool = False) -> tuple[Tiling, ...] | None:
+    """The tilings with which Winograd is estimated to be fastest; None: direct convolution is.
+
+    near: whether the network has near weights.
+    """
     if conv.op != "conv":
         return None
     x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
@@ -105,12 +116,13 @@ def best_tilings(conv: Node) -> tuple[Tiling, ...] | None:
         return None
     work, taps = channels * outputs, math.prod(window)
     positions = images * math.prod(extents)
-    best, least = None, 0.9 * _cycles(positions * taps * work, taps * work, taps * channels)
+    rate = NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
+    best, least = None, 0.9 * _cycles(positions * taps * work, taps * work, taps * channels, rate)
     for tilings in _candidates(window, attrs["dilations"]):
         points, tiles = math.prod(t.points for t in tilings), images * _count(tilings, extents)
         if tiles < 4:
             continue
-        cycles = _cycles(points * max(tiles, 6) * work, points * work, channels)
+        cycles = _cycles(points * max(tiles, 6) * work, points * work, channels, rate)
         cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
         if cycles < least:
             best, least = tilings, cycles
@@ -136,12 +148,12 @@ def _candidates(window: list[int], dilations: tuple[int, ...]) -> list[tuple[Til
     return found
 
 
-def _cycles(multiply_adds: int, weights: int, depth: int) -> float:
-    """Estimated cycles of a product whose weights are streamed from memory.
+def _cycles(multiply_adds: int, weights: int, depth: int, rate: float) -> float:
+    """Estimated cycles of a product whose weights arrive at `rate` bytes per cycle.
 
     depth: of one sum. Weights arrive meanwhile if the next panel fits into the cache beside this.
     """
-    compute, stream = multiply_adds / FMA_PER_CYCLE, weights * 4 / STREAM_BYTES_PER_CYCLE
+    compute, stream = multiply_adds / FMA_PER_CYCLE, weights * 4 / rate
     if depth * PANEL_BYTES > BLOCK_BYTES:
         return compute + stream
     return max(compute, stream) + 0.3 * min(compute, stream)
