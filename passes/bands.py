@@ -15,8 +15,12 @@ from ..compiler.kernel.lower import bands_of, has_near_weights, winograd_choice
 
 @dataclass(frozen=True)
 class ConvBands:
-    """A fused convolution and the fused depthwise one that alone reads it become one node."""
+    """A fused convolution and the fused depthwise one that alone reads it become one node.
 
+    threads: how many are expected to share the work.
+    """
+
+    threads: int = 1
     name: str = "conv_bands"
 
     def run(self, graph: Graph) -> bool:
@@ -24,7 +28,7 @@ class ConvBands:
         changed, near = False, has_near_weights(graph)
         for second in list(graph.nodes):
             first = _producer(graph, second, near)
-            merged = _merged(first, second) if first else None
+            merged = _merged(first, second, self.threads) if first else None
             if first and merged:
                 graph.nodes[graph.nodes.index(second)] = merged
                 graph.nodes.remove(first)
@@ -66,7 +70,7 @@ def _producer(graph: Graph, node: Node, near: bool) -> Node | None:
     return found if reads == inside == 1 and free and direct else None
 
 
-def _merged(first: Node, second: Node) -> Node | None:
+def _merged(first: Node, second: Node, threads: int) -> Node | None:
     """Both as one fused node; None where computing them in bands would save nothing."""
     mapping: dict[Value, Value] = {}
     operands: dict[Value, Value] = {}
@@ -89,6 +93,6 @@ def _merged(first: Node, second: Node) -> Node | None:
                 Node(inner_node.op, inputs, outputs, inner_node.attrs, (), inner_node.name)
             )
     region.outputs = [mapping[value] for value in second.regions[0].outputs]
-    if bands_of(region) is None:
+    if bands_of(region, threads) is None:
         return None
     return Node("fused", list(operands), second.outputs, {}, [region], second.name or first.name)

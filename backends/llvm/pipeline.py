@@ -69,7 +69,8 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
         panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
         final = (Decompose(), *panels, *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
-        views = (ConvBands(), OutputViews(), ConcatViews(), AttentionBlocks()) if level > 0 else ()
+        bands = ConvBands(max(1, options.threads))
+        views = (bands, OutputViews(), ConcatViews(), AttentionBlocks()) if level > 0 else ()
         run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)

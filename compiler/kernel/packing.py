@@ -115,18 +115,23 @@ def _packed(
 ) -> tuple[Packing, Dim] | None:
     """How an operand is packed and the offset into it; None when it is no such matrix.
 
-    outer: axes of loops around those over the panels; those that select a matrix keep each apart.
+    outer: axes of loops around those over the panels; those that select a matrix keep each apart,
+    one may select which of several equal parts of the columns the axis runs over.
     """
-    columns = axis.extent
-    assert isinstance(columns, int)
-    if load.dynamic or coefficient(load.offset, axis.name) != 1 or size % columns:
+    extent = axis.extent
+    assert isinstance(extent, int)
+    if load.dynamic or coefficient(load.offset, axis.name) != 1 or size % extent:
         return None
     rest = load.offset - symbol(axis.name)
-    row = floordiv(rest, columns)
-    if columns == width or row * columns != rest or axis.name in symbols_of(row):
+    row = floordiv(rest, extent)
+    if row * extent != rest or axis.name in symbols_of(row):
+        return None
+    row, part, parts = _column_part(row, outer, extent % width == 0)
+    columns = extent * parts
+    if columns == width or size % columns:
         return None
     rows, matrices = size // columns, 1
-    skipped: Dim = 0
+    skipped: Dim = part * (extent * rows)
     for other in outer:
         step = coefficient(row, other.name)
         if isinstance(step, int) and step > 0 and step * other.extent == rows:
@@ -136,6 +141,20 @@ def _packed(
     packing = Packing(rows, columns, width, matrices)
     base = symbol(panel_base(axis.name)) * (rows - 1)
     return packing, row * width + skipped + symbol(axis.name) + base
+
+
+def _column_part(row: Dim, outer: list[Axis], whole: bool) -> tuple[Dim, Dim, int]:
+    """(row of the matrix, part of its columns, number of parts) for a row of one of the parts.
+
+    whole: whether a part is a whole number of panels.
+    """
+    for axis in outer:
+        if whole and coefficient(row, axis.name) == 1 and isinstance(axis.extent, int):
+            part, parts = symbol(axis.name), axis.extent
+            inner = floordiv(row - part, parts)
+            if parts > 1 and inner * parts == row - part:
+                return inner, part, parts
+    return row, 0, 1
 
 
 def _moved(part: ex.Expr, offsets: dict[ex.Load, Dim]) -> ex.Expr:

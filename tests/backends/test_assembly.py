@@ -110,7 +110,13 @@ def expected_fmas(kernel: KernelInfo, lanes: int) -> set[int]:
 @pytest.mark.parametrize(
     "fill", [matmul, matmul_odd, conv, conv_stem, conv_few_channels, conv_winograd]
 )
-def test_main_loop(tmp_path: Path, fill: Callable[[CaseBuilder], None], name: str) -> None:
+def test_main_loop(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    fill: Callable[[CaseBuilder], None],
+    name: str,
+) -> None:
+    monkeypatch.setattr("tensmith.compiler.kernel.lower.bands.MIN_BETWEEN_BYTES", 1 << 30)
     result = compiled(fill, name, tmp_path)
     lanes = resolve_target(name)[1].lanes(32)
     kernel, *behind = [k for k in result.kernels if {"matmul", "conv"} & set(k.operators)]

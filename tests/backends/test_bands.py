@@ -51,9 +51,10 @@ def network(
     return c.graph()
 
 
-def compiled(graph: Graph, folder: Path, target: str = "native") -> Compilation:
+def compiled(graph: Graph, folder: Path, target: str = "native", threads: int = 1) -> Compilation:
     backend, machine = resolve_target(target)
-    found = backend.compile(graph, machine, CompileOptions("m", folder), Stages())
+    options = CompileOptions("m", folder, threads=threads)
+    found = backend.compile(graph, machine, options, Stages())
     link(found.model, "so", folder / "m.so")
     return found
 
@@ -84,7 +85,7 @@ def test_matches_the_reference(
 ) -> None:
     monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
-    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", 9 * (shape[3] + kernel) * wide * 4)
+    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (9 * (shape[3] + kernel) * wide * 4,))
     graph = network(shape, wide, kernel, stride)
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, wide, kernel, stride), {graph.inputs[0].name: x})
@@ -129,17 +130,37 @@ def test_not_what_a_branch_returns(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         np.testing.assert_allclose(module(feed)["chosen"], want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("threads", "count"), [(1, 3), (2, 4), (3, 3)])
+@pytest.mark.parametrize(("threads", "count"), [(1, 3), (2, 4), (3, 3), (4, 4)])
 def test_threads_get_as_many_bands(
     monkeypatch: pytest.MonkeyPatch, threads: int, count: int
 ) -> None:
     monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
-    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", 20 * 35 * 96 * 4)
+    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (20 * 35 * 48 * 4,))
     region = both_convolutions()
     bands = bands_of(region, threads)
     assert bands is not None
-    assert bands.count == count
+    assert (bands.count, bands.block) == (count, 48)
+
+
+@pytest.mark.parametrize("channels", [32, 48, 96, 112, 120, 128])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("rows", [9, 64])
+def test_blocks_of_channels_and_whole_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, channels: int, stride: int, rows: int
+) -> None:
+    monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
+    monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
+    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (rows * 20 * (120 if channels == 120 else 48) * 4,))
+    shape = (2, 24, 17, 18)
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    graph = network(shape, channels, 3, stride)
+    want = run_graph(network(shape, channels, 3, stride), {graph.inputs[0].name: x})
+    found = compiled(graph, tmp_path)
+    assert merged(found) == 1
+    got = load(tmp_path / "m.so", threads=2)({graph.inputs[0].name: x})
+    for name, array in want.items():
+        assert np.abs(got[name] - array).max() <= 2e-5 * np.abs(array).max()
 
 
 def both_convolutions() -> Graph:
@@ -153,12 +174,20 @@ def both_convolutions() -> Graph:
     return c.graph()
 
 
-def test_only_where_the_cache_is_too_small(tmp_path: Path) -> None:
-    small, large = tmp_path / "small", tmp_path / "large"
-    small.mkdir()
-    large.mkdir()
-    assert merged(compiled(network((1, 16, 28, 28), 96, 3, 2, function="abs"), small)) == 0
-    assert merged(compiled(network((1, 16, 160, 160), 96, 3, 2, function="abs"), large)) == 1
+@pytest.mark.parametrize(
+    ("shape", "threads", "count"),
+    [
+        ((1, 16, 14, 14), 1, 0),  # what is between stays in cache anyway
+        ((1, 16, 28, 28), 1, 1),
+        ((1, 200, 28, 28), 2, 0),  # two bands would compute too much twice
+        ((1, 16, 160, 160), 2, 1),
+    ],
+)
+def test_only_where_it_saves(
+    tmp_path: Path, shape: tuple[int, ...], threads: int, count: int
+) -> None:
+    graph = network(shape, 96, 3, 2, function="abs")
+    assert merged(compiled(graph, tmp_path, threads=threads)) == count
 
 
 def test_short_reductions_mostly_stay_in_registers(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import fused_nodes, positions, reference, region_inputs, store
 from suites.case import CaseBuilder, N
 
 from tensmith.compiler.backend import resolve_target
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import Graph, Node
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.packing import Packing, pack
+from tensmith.passes.bands import ConvBands
 
 TARGET = resolve_target("x86-64-v3")[1]
 
@@ -52,10 +56,23 @@ def conv(channels: int, filters: int, size: int) -> Graph:
     return c.graph()
 
 
-def check(graph: Graph, sizes: dict[str, int]) -> int:
+def bands(channels: int, wide: int) -> Iterator[Node]:
+    """A 1x1 and a depthwise convolution that are computed in bands."""
+    c = CaseBuilder("bands")
+    plain = {"strides": (1, 1), "dilations": (1, 1)}
+    x = c.op("max", c.input(1, channels, 6, 5), c.scalar(0))
+    y = c.op("conv", x, c.weight(wide, channels, 1, 1), **plain, pads=(0,) * 4, groups=1)
+    c.output(c.op("conv", y, c.weight(wide, 1, 3, 3), **plain, pads=(1,) * 4, groups=wide))
+    graph = c.graph()
+    list(fused_nodes(graph))
+    assert ConvBands().run(graph)
+    yield from (node for node in graph.walk() if node.op == "fused")
+
+
+def check(nodes: Iterable[Node], sizes: dict[str, int]) -> int:
     """Interpret every kernel that reads packed operands; how many operands are packed."""
     count = 0
-    for node in fused_nodes(graph):
+    for node in nodes:
         region = node.regions[0]
         lowered = lower_region(region)
         constants = dict(zip(region.inputs, node.inputs, strict=True))
@@ -87,25 +104,31 @@ def check(graph: Graph, sizes: dict[str, int]) -> int:
 
 @given(st.sampled_from([0, 1, 5]), st.integers(1, 12), st.integers(2, 60))
 def test_matmul_reads_packed_weights(rows: int, depth: int, columns: int) -> None:
-    check(linear(rows, depth, columns), {"n": 3})
+    check(fused_nodes(linear(rows, depth, columns)), {"n": 3})
 
 
 @given(st.integers(1, 5), st.integers(2, 40), st.sampled_from([1, 3]))
 def test_conv_reads_packed_filters(channels: int, filters: int, size: int) -> None:
-    check(conv(channels, filters, size), {})
+    check(fused_nodes(conv(channels, filters, size)), {})
 
 
 @given(st.integers(2, 4), st.integers(2, 9), st.integers(1, 5), st.integers(2, 60))
 def test_several_matrices(count: int, rows: int, depth: int, columns: int) -> None:
-    check(batched(count, rows, depth, columns), {})
+    check(fused_nodes(batched(count, rows, depth, columns)), {})
 
 
 @given(st.sampled_from([300, 512]), st.sampled_from([32, 33, 70, 200]))
 def test_one_row_reads_several_panels(depth: int, columns: int) -> None:
-    assert check(linear(1, depth, columns), {}) == 1
+    assert check(fused_nodes(linear(1, depth, columns)), {}) == 1
+
+
+def test_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensmith.compiler.kernel.lower.bands.MIN_BETWEEN_BYTES", 0)
+    for wide, packed in ((96, 2), (144, 2), (192, 2), (48, 2)):
+        assert check(bands(5, wide), {}) == packed
 
 
 def test_weights_are_packed() -> None:
-    assert check(linear(5, 8, 60), {}) == 1
-    assert check(conv(3, 40, 3), {}) == 1
-    assert check(batched(3, 8, 5, 60), {}) == 1
+    assert check(fused_nodes(linear(5, 8, 60)), {}) == 1
+    assert check(fused_nodes(conv(3, 40, 3)), {}) == 1
+    assert check(fused_nodes(batched(3, 8, 5, 60)), {}) == 1
