@@ -64,6 +64,12 @@ def test_more_than_a_batch_is_divided(heads: int, loops: int) -> None:
     assert [extents[name] for name in names] == [heads * N, S][:loops]
 
 
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions have kernels of their own."""
+    monkeypatch.setattr("tensmith.compiler.kernel.lower.bands.MIN_BETWEEN_BYTES", 1 << 30)
+
+
 def residual(size: int, channels: int, wide: int) -> Graph:
     """An inverted residual: 1x1, depthwise, 1x1."""
     c = CaseBuilder("residual")
@@ -79,6 +85,7 @@ def residual(size: int, channels: int, wide: int) -> Graph:
     return c.graph()
 
 
+@pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize(
     ("size", "channels", "rows"), [(28, 32, True), (7, 160, False)], ids=["pixels", "channels"]
 )
@@ -91,6 +98,7 @@ def test_depthwise_follows(tmp_path: Path, size: int, channels: int, rows: bool)
     assert {is_by_rows(k.kernel, k.schedule) for k in convs} == {rows}
 
 
+@pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_matches_the_reference(tmp_path: Path, threads: int) -> None:
     try:
