@@ -152,22 +152,23 @@ class Module:
 
     def _bind_call(self, arrays: Sequence[Array]) -> None:
         """Point the inputs at the arrays; where shapes changed, prepare the outputs for them."""
-        changed = self._owned
+        shapes = tuple(array.shape for array in arrays)
+        if shapes != tuple(slot.shape for slot in self._in_slots):
+            self._owned, self._repeat = True, never  # until all is bound to the new shapes
         for array, slot in zip(arrays, self._in_slots, strict=True):
             if array.shape != slot.shape:
                 slot.bind(array.shape)
-                changed = True
             slot.give(array)
-        if not changed:
+        if not self._owned:
             return
-        known = self._output_shapes.get(tuple(array.shape for array in arrays))
-        self._owned, self._repeat = known is None, never
+        known = self._output_shapes.get(shapes)
         for index, output in enumerate(self._out_slots):
             if known is None:
                 output.unbind()
             else:
                 output.bind(known[index])
         if known is not None:
+            self._owned = False
             self._repeat = repetition(
                 self._library, self._handle, (self._in, self._out), self._in_slots, self._out_slots
             )

@@ -49,21 +49,23 @@ typedef struct {
   object *(*capsule_new)(void *, const char *, void (*)(object *));
   void *(*capsule_pointer)(object *, const char *);
   object *(*function_new)(const method *, object *, object *);
-  object *dict_type, *none;
+  object *dict_type, *array_type, *none;
 } api;
 
 static api python; /* the same for all of a process */
 
 enum { METHOD_OF_ONE = 0x0008, VIEW_FORMAT = 0x0004, VIEW_CONTIGUOUS = 0x0020 | 0x0010 | 0x0008 };
 
-/* Names are str objects; makers are called without arguments and return the arrays of outputs,
- * before the run where `early` says so (it writes there), and after it elsewhere. */
+/* Names are str objects, formats those of Py_buffer; owner keeps formats and early. Makers are called
+ * without arguments and return the arrays of outputs, before the run where `early` says so (it writes
+ * there), and after it elsewhere. */
 typedef struct {
   ts_instance *instance;
   DLTensor *inputs, *outputs;
   int32_t input_count, output_count, early_count;
-  object **names, **output_names, **makers;
-  uint8_t *early;
+  object **names, **output_names, **makers, *owner;
+  const char *const *formats;
+  const uint8_t *early;
   view *views;
 } repetition;
 
@@ -71,21 +73,14 @@ static const char CAPSULE[] = "tensmith.repetition";
 
 /* ---- Inputs ---------------------------------------------------------------------------------- */
 
-/* Formats of module `struct` that an element type may have. */
-static const char *formats(DLDataType dtype) {
-  static const char floats[][3] = {"e", "f", "d"};
-  static const char integers[][3] = {"b", "h", "i", "lq"}, naturals[][3] = {"B", "H", "I", "LQ"};
-  const int size = dtype.bits == 8 ? 0 : dtype.bits == 16 ? 1 : dtype.bits == 32 ? 2 : 3;
-  if (dtype.code == kDLFloat && size > 0) return floats[size - 1];
-  if (dtype.code == kDLInt && dtype.bits >= 8) return integers[size];
-  if (dtype.code == kDLUInt && dtype.bits >= 8) return naturals[size];
-  return dtype.code == kDLBool ? "?" : "";
+static int has_type(object *value, object *wanted) {
+  object *type = python.type(value);
+  python.dec_ref(type);
+  return type == wanted;
 }
 
-static int is_alike(const view *given, const DLTensor *tensor) {
-  if (given->ndim != tensor->ndim || !given->format || !given->format[0] || given->format[1] ||
-      !strchr(formats(tensor->dtype), given->format[0]))
-    return 0;
+static int is_alike(const view *given, const DLTensor *tensor, const char *format) {
+  if (given->ndim != tensor->ndim || !given->format || strcmp(given->format, format)) return 0;
   for (int32_t d = 0; d < tensor->ndim; ++d)
     if (given->shape[d] != tensor->shape[d]) return 0;
   return 1;
@@ -99,18 +94,17 @@ static void release_views(repetition *self, int32_t count) {
 static int take_inputs(repetition *self, object *arguments) {
   object *feed = NULL;
   if (python.tuple_size(arguments) == 1) {
-    object *only = python.tuple_item(arguments, 0), *type = python.type(only);
-    if (type == python.dict_type) feed = only;
-    python.dec_ref(type);
+    object *only = python.tuple_item(arguments, 0);
+    if (has_type(only, python.dict_type)) feed = only;
   }
   if ((feed ? python.dict_size(feed) : python.tuple_size(arguments)) != self->input_count)
     return 0;
   for (int32_t i = 0; i < self->input_count; ++i) {
     object *array = feed ? python.dict_item(feed, self->names[i])
                          : python.tuple_item(arguments, i);
-    const int held =
-        array && !python.get_buffer(array, &self->views[i], VIEW_FORMAT | VIEW_CONTIGUOUS);
-    if (!held || !is_alike(&self->views[i], &self->inputs[i])) {
+    const int held = array && has_type(array, python.array_type) &&
+                     !python.get_buffer(array, &self->views[i], VIEW_FORMAT | VIEW_CONTIGUOUS);
+    if (!held || !is_alike(&self->views[i], &self->inputs[i], self->formats[i])) {
       python.error_clear();
       release_views(self, i + held);
       return 0;
@@ -135,8 +129,7 @@ static int set_early(repetition *self, object *results) {
   int status = 0;
   for (int32_t i = 0; i < self->output_count && self->early_count && !status; ++i)
     status = self->early[i] ? set_output(self, results, i)
-                            : python.dict_set(results, self->output_names[i],
-                                                    python.none);
+                            : python.dict_set(results, self->output_names[i], python.none);
   return status;
 }
 
@@ -191,7 +184,7 @@ static void destroy(repetition *self) {
   let_go(self->names, self->input_count);
   let_go(self->output_names, self->output_count);
   let_go(self->makers, self->output_count);
-  free(self->early);
+  python.dec_ref(self->owner);
   free(self->views);
   free(self);
 }
@@ -202,11 +195,12 @@ static void destroy_capsule(object *capsule) {
 
 /* The function `repeat` for an instance, whose shapes the tensors describe; NULL without memory.
  * names: of inputs, output_names, makers: Python objects, referred to until the function is gone.
- * The tensors, the instance and the library must outlive it. */
+ * owner: an object that formats and early belong to. The instance, the library and the tensors must
+ * outlive the function. */
 TS_API object *ts_python_repetition(const api *functions, ts_instance *instance, DLTensor *inputs,
                                     DLTensor *outputs, object *const *names,
-                                    object *const *output_names, object *const *makers,
-                                    const uint8_t *early) {
+                                    const char *const *formats, object *const *output_names,
+                                    object *const *makers, const uint8_t *early, object *owner) {
   static const method definition = {"repeat", repeat, METHOD_OF_ONE, NULL};
   const ts_model *model = ts_model_get();
   const int32_t input_count = model->input_count, output_count = model->output_count;
@@ -221,16 +215,19 @@ TS_API object *ts_python_repetition(const api *functions, ts_instance *instance,
                        .names = keep(names, input_count),
                        .output_names = keep(output_names, output_count),
                        .makers = keep(makers, output_count),
-                       .early = calloc((size_t)output_count + 1, 1),
+                       .formats = formats,
+                       .early = early,
+                       .owner = owner,
                        .views = calloc((size_t)input_count + 1, sizeof(view))};
+  python.inc_ref(owner);
   object *capsule = NULL;
-  if (self->names && self->output_names && self->makers && self->early && self->views)
+  if (self->names && self->output_names && self->makers && self->views)
     capsule = python.capsule_new(self, CAPSULE, destroy_capsule);
   if (!capsule) {
     destroy(self);
     return NULL;
   }
-  for (int32_t i = 0; i < output_count; ++i) self->early_count += self->early[i] = early[i];
+  for (int32_t i = 0; i < output_count; ++i) self->early_count += early[i];
   object *function = python.function_new(&definition, capsule, NULL);
   python.dec_ref(capsule);
   return function;

@@ -11,6 +11,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import abi
 from .slots import Array, Input, Output
 
@@ -53,10 +55,19 @@ def _interpreter() -> ctypes.Array[ctypes.c_void_p] | None:
     except AttributeError:
         return None
     addresses = [ctypes.cast(function, ctypes.c_void_p).value for function in found]
-    return (ctypes.c_void_p * (len(addresses) + 2))(*addresses, id(dict), id(None))
+    objects = (id(dict), id(np.ndarray), id(None))
+    return (ctypes.c_void_p * (len(addresses) + len(objects)))(*addresses, *objects)
 
 
 _API = _interpreter()
+
+
+def _format(dtype: np.dtype[Any]) -> bytes | None:
+    """How the buffer protocol describes elements of a type; None for types it does not know."""
+    try:
+        return np.empty((), dtype).data.format.encode()
+    except ValueError:
+        return None
 
 
 def _objects(values: Sequence[Any]) -> ctypes.Array[Any]:
@@ -72,21 +83,28 @@ def repetition(
 ) -> Repeat:
     """A function for the bound slots of an instance of a loaded library.
 
-    It is valid until a slot is bound to another shape, and must be gone before the library is.
+    It is valid until a slot is bound to another shape, and must be gone before the library is. It
+    never repeats where an input's type has no buffer format (bf16 of ml_dtypes).
     """
     name = "ts_python_repetition"
-    if _API is None or not hasattr(library, name):
+    found = [_format(slot.dtype) for slot in inputs]
+    texts = [text for text in found if text is not None]
+    if _API is None or len(texts) < len(found) or not hasattr(library, name):
         return never
     make = ctypes.PyDLL(None, handle=library._handle)[name]  # holds the interpreter's lock
     make.restype = ctypes.py_object
+    formats = (ctypes.c_char_p * max(len(texts), 1))(*texts)
+    early = bytes(slot.buffer is None for slot in outputs)
     makers = [slot.receive if slot.buffer is None else slot.buffer.copy for slot in outputs]
     function: Repeat = make(
         _API,
         instance,
         *tensors,
         _objects([slot.spec.name for slot in inputs]),
+        formats,
         _objects([slot.spec.name for slot in outputs]),
         _objects(makers),
-        bytes(slot.buffer is None for slot in outputs),
+        early,
+        ctypes.py_object((formats, early)),
     )
     return function

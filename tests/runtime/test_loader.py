@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cplans import TYPES, make_model, needs_x86
+from together import run_together
 
 from tensmith.backends.llvm.link import link
 from tensmith.runtime.loader import Module, ModuleError, load
@@ -278,11 +278,7 @@ def test_instances_run_at_the_same_time(library) -> None:
                 if not np.array_equal(mine(x)["values"], x / 2):
                     errors.append(f"seed {seed}")
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(work)
     assert not errors
 
 
@@ -294,11 +290,7 @@ def test_one_module_serves_several_python_threads(module) -> None:
         x = np.full((2, 3), k, np.float32)
         wrong.extend(k for _ in range(200) if not (affine(x)["y"] == 2 * k + 1).all())
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(work)
     assert not wrong
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cplans import make_model, needs_x86
+from together import run_together
 
 from tensmith.backends.llvm.link import link
 from tensmith.runtime import repeat
@@ -69,11 +70,19 @@ def test_calls_by_name_in_any_order_and_by_position(only_repeats: Module) -> Non
         check(only_repeats(inputs["a"], inputs["s"]), value)
 
 
-def test_other_exporters_of_memory_and_arrays_that_cannot_be_written(only_repeats: Module) -> None:
+def test_arrays_that_cannot_be_written(only_repeats: Module) -> None:
     inputs = feed(3)
     inputs["a"].flags.writeable = False
-    check(only_repeats(memoryview(inputs["a"]), inputs["s"]), 3)
     check(only_repeats(inputs), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("f4", b"f"), ("f2", b"e"), ("i8", b"l"), ("u1", b"B"), ("?", b"?"), ("bfloat16", None)],
+)
+def test_formats_of_element_types(name: str, text: bytes | None) -> None:
+    pytest.importorskip("ml_dtypes")
+    assert repeat._format(np.dtype(name)) == text
 
 
 @pytest.mark.parametrize(
@@ -87,6 +96,7 @@ def test_other_exporters_of_memory_and_arrays_that_cannot_be_written(only_repeat
         lambda a: a[:-1],
         lambda a: a[0],
         lambda a: a.tolist(),
+        lambda a: memoryview(a),
         lambda a: "text",
         lambda a: None,
     ],
@@ -189,9 +199,5 @@ def test_threads_take_turns(warm: Module) -> None:
             if not (out["scaled"] == 2 * value).all() or out["rows"].shape != (rows,):
                 wrong.append(value)
 
-    threads = [threading.Thread(target=work, args=(value,)) for value in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(work)
     assert not wrong
