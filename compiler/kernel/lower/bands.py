@@ -24,8 +24,7 @@ from .scope import Index, Scope, as_dim
 # of the rows between the convolutions that one band holds; larger ones where smaller do not pay
 BAND_BYTES = (256 << 10, 640 << 10)
 MIN_BETWEEN_BYTES = 128 << 10  # less than that stays in cache anyway
-LEAST_BLOCK, MOST_BLOCK = 32, 48  # channels of a block
-BLOCK_STEP = 16  # which their number is a multiple of
+BLOCKS = (48, 32)  # channels of a block; the first that divides their number
 SLOW_BYTES_PER_CYCLE = 16.0  # assumed, of what the second-level cache does not hold (one core)
 FLOPS_PER_CYCLE = 50.0  # assumed, of a convolution on a 512-bit core; only ratios matter
 FUNCTION_CYCLES = 4.0  # assumed, of a transcendental function for one element on such a core
@@ -60,12 +59,10 @@ class Bands:
     @property
     def made_rows(self) -> range:
         """Which of them are computed: all, but a band that is the whole image knows its edges."""
+        if self.count > 1:
+            return range(self.held_rows)
         height, pad = self.between.type.static_shape[1], self.second.attrs["pads"][0]
-        return (
-            range(pad, min(height + pad, self.held_rows))
-            if self.count == 1
-            else range(self.held_rows)
-        )
+        return range(max(pad, 0), min(height + pad, self.held_rows))
 
 
 def bands_of(region: Graph, threads: int = 1) -> Bands | None:
@@ -101,11 +98,8 @@ def _reach(conv: Node, rows: int) -> int:
 
 
 def _block(channels: int) -> int:
-    """Channels of a block: all where there are few, else a divisor of their number."""
-    if channels <= MOST_BLOCK:
-        return channels
-    sizes = range(MOST_BLOCK, LEAST_BLOCK - 1, -BLOCK_STEP)
-    return next((size for size in sizes if channels % size == 0), channels)
+    """Channels of a block: all of them where no size divides their number."""
+    return next((size for size in BLOCKS if channels % size == 0), channels)
 
 
 def _sized(first: Node, second: Node, between: Value, functions: int, threads: int) -> Bands | None:
