@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from llvmlite import ir
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
-from ...compiler.kernel.kernel import CACHE_LINE, Reduction, Stage
+from ...compiler.kernel.kernel import Reduction, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
 from .partial import PartialSums
+from .prefetch import PanelPrefetch, panel_prefetch
 from .shape import Shape, Slot
 from .tile import Tile
 
-MANY_TURNS = 1 << 10  # assumed for an axis of unknown extent
 MAX_PARTS = 4  # of a reduction, done side by side
 MIN_PART_STEPS = 16  # of a part: fewer do not pay for adding the parts up
 ACCUMULATORS = 8  # two FMAs per cycle, each four cycles long, keep so many busy
@@ -36,15 +36,6 @@ def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
             return None
         return ir.Constant(ir.VectorType(I1, lanes), [int(i < live) for i in range(lanes)])
     return e.b.icmp_signed("<", e.lane_numbers(lanes), e.splat(live, lanes))
-
-
-@dataclass(frozen=True)
-class _Prefetch:
-    """Lines of an operand to fetch in every group of steps, from `start` bytes ahead."""
-
-    load: ex.Load
-    start: Int
-    lines: int
 
 
 class TileReduction:
@@ -65,6 +56,7 @@ class TileReduction:
         self.tile = tile
         self.axes = {axis.name: axis for axis in stage.reduce_axes}
         self.parts = 1
+        self.ahead: PanelPrefetch | None = None
         self.leads_group = False  # whether the step begins an unrolled group
 
     def emit(self) -> None:
@@ -74,7 +66,8 @@ class TileReduction:
         else:
             self.tile.prepare(reduction.body for reduction in self.stage.reductions)
             self.parts = self._find_parts()
-            self._find_prefetch()
+            if self.parts == 1:
+                self.ahead = panel_prefetch(self.stage, self.schedule, self.tile)
             self._reduce(self.tile)
 
     def _find_parts(self) -> int:
@@ -99,48 +92,6 @@ class TileReduction:
             parts //= 2
         return parts
 
-    def _find_prefetch(self) -> None:
-        """Choose the load to run ahead of, and which of its cache lines this tile fetches.
-
-        Every unrolled group of steps reads a group of lines; the tiles that read the same ones
-        take turns in fetching what lies a panel further.
-        """
-        self.ahead: _Prefetch | None = None
-        tile, own = self.tile, self.schedule
-        if not own.prefetch or not tile.shape.vector or self.parts > 1:
-            return
-        for part in ex.walk(self.stage.reductions[0].body):
-            if not isinstance(part, ex.Load) or tile.depends(part) != (False, True):
-                continue
-            turn: Int = 0
-            turns = 1
-            for axis in self.stage.axes:
-                if axis.name not in tile.env or axis.name == tile.shape.vector:
-                    continue
-                if ex.depends_on(part, axis.name):
-                    continue
-                step = own.rows if axis.name == tile.shape.row else 1
-                turn = self.e.add(turn, self.e.floordiv(tile.env[axis.name], step))
-                turns *= -(-axis.extent // step) if isinstance(axis.extent, int) else MANY_TURNS
-            group = own.unroll * own.vectors * own.lanes * part.dtype.bytes
-            lines = max(1, group // CACHE_LINE)
-            share = -(-lines // turns)
-            line = self.e.mod(self.e.mul(turn, share), lines)
-            start = self.e.add(self.e.mul(line, CACHE_LINE), own.prefetch)
-            self.ahead = _Prefetch(part, start, share)
-            return
-
-    def _prefetch(self) -> None:
-        if self.ahead is None:
-            return
-        address = self.tile.addresses.get(id(self.ahead.load))
-        if address is None:
-            return
-        here = self.tile.point(address, self.ahead.load.dtype, (0, 0))
-        for line in range(self.ahead.lines):
-            offset = self.e.add(self.ahead.start, line * CACHE_LINE)
-            self.e.prefetch(here, offset, self.schedule.prefetch_level)
-
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""
         values: list[ir.Value] = []
@@ -159,8 +110,8 @@ class TileReduction:
     def _accumulate(self, tile: Tile, accumulators: list[ir.Value]) -> list[ir.Value]:
         """One step of all reductions at the present reduction axes."""
         tile.begin_step()
-        if self.leads_group:
-            self._prefetch()
+        if self.leads_group and self.ahead is not None:
+            self.ahead.emit(tile)
         result: list[ir.Value] = []
         position = 0
         for reduction in self.stage.reductions:

@@ -20,6 +20,7 @@ ROOMY_L1_BYTES = 48 << 10
 FEW_TILES = 8  # that share a panel: they wait for weights, and rows from afar would wait as well
 BLOCK_SHARE = 0.5  # of the first-level cache
 STREAMS = 4  # panels that are read at the same time where nothing else hides memory's latency
+UNKNOWN_TURNS = 8  # row tiles that share the fetching of a panel where rows are not counted yet
 MIN_BAND_TILES = 4  # fewer row tiles are not worth a block's partial sums
 
 
@@ -43,7 +44,7 @@ def with_panels(own: StageSchedule, stage: Stage, target: Target) -> StageSchedu
             return near
     most = int(target.l2_bytes * PANEL_SHARE)
     if size <= most:
-        return replace(own, prefetch=size, prefetch_level=_prefetch_level(size, target))
+        return _fetching(own, stage, size, target)
     return _in_blocks(own, stage, target, -(-size // most), size)
 
 
@@ -65,14 +66,19 @@ def _in_blocks(
             return own  # partial sums would come and go for little
         head, inside = (*head, *inside[:-1], band_of(own.row)), (own.row,)
     block = extent_of(stage.reduce_axes[0]) // blocks
-    ahead = size // blocks
-    own = replace(own, prefetch=ahead, prefetch_level=_prefetch_level(ahead, target))
-    return replace(own, order=(*head, first, *inside), split=first, block=block, band=band)
+    own = replace(own, order=(*head, first, *inside), split=first, block=block, band=band)
+    return _fetching(own, stage, size // blocks, target)
 
 
-def _prefetch_level(ahead: int, target: Target) -> int:
-    """The cache to fetch panels to that are read `ahead` bytes later."""
-    return 1 if target.l1_bytes >= ROOMY_L1_BYTES or ahead <= target.l1_bytes else 2
+def _fetching(own: StageSchedule, stage: Stage, ahead: int, target: Target) -> StageSchedule:
+    """The schedule with panels, or blocks of them, fetched `ahead` bytes before they are read."""
+    inside = own.order[own.order.index(own.split or own.vector) + 1 :]
+    rows = own.band or _rows_inside(own, stage, inside)
+    tiles = rows // own.rows if rows < math.inf else UNKNOWN_TURNS
+    step = own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
+    turns = math.gcd(step, 1 << (max(1, int(tiles)).bit_length() - 1))
+    level = 1 if target.l1_bytes >= ROOMY_L1_BYTES or ahead <= target.l1_bytes else 2
+    return replace(own, prefetch=ahead, prefetch_level=level, turns=turns)
 
 
 def streams(own: StageSchedule, stage: Stage) -> int:

@@ -14,6 +14,7 @@ from .schedule import Schedule, StageSchedule, band_of
 
 ENOUGH_ITERATIONS = 64  # to keep several threads evenly busy
 ENOUGH_ROWS = 12  # iterations that are long or come several times over
+MOST_SHARES = 4  # of rows, for which each thread still fetches all of a panel
 # of weights that every thread reads whole, so that it needs no results of other threads
 MOST_COMMON_BYTES = 512 << 10
 
@@ -75,7 +76,9 @@ def by_rows(kernel: Kernel, schedule: Schedule, following: bool) -> Schedule:
     if weights > min(MOST_COMMON_BYTES, _moved_bytes(stage, own)):
         return schedule
     count = _loops(stage, own, ahead, ENOUGH_ROWS)
-    return replace(schedule, ahead=ahead, parallel=count)
+    if own.turns > 1:  # every thread fetches the whole panel
+        own = replace(own, turns=max(1, own.turns // MOST_SHARES))
+    return replace(schedule, stages=(own,), ahead=ahead, parallel=count)
 
 
 def is_by_rows(kernel: Kernel, schedule: Schedule) -> bool:

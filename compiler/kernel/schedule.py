@@ -17,7 +17,8 @@ class StageSchedule:
     row: axis that is tiled by `rows` steps sharing loads ("" for none).
     order: the stage's own parallel axes, outermost loop first. unroll: of the innermost
     reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched
-    (0: not at all), to the cache of `prefetch_level`. split: reduction axis (the first one) that is
+    (0: not at all), to the cache of `prefetch_level`; so many `turns` of row tiles share that, a
+    power of two. split: reduction axis (the first one) that is
     done in blocks of `block` steps, by a loop of that name in `order`; partial sums wait in memory.
     band: how many rows, a multiple of the tile's, share a block, by a loop `band_of(row)` in
     `order` around that over the blocks (0: all of them). written: a reduction of at most so many
@@ -35,6 +36,7 @@ class StageSchedule:
     unroll: int = 1
     prefetch: int = 0
     prefetch_level: int = 1
+    turns: int = 1
     split: str = ""
     block: int = 0
     band: int = 0

@@ -1,0 +1,90 @@
+"""Fetching of an operand that all rows of a product share, a panel ahead of its use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...compiler.ir.dims import coefficient
+from ...compiler.kernel import expr as ex
+from ...compiler.kernel.kernel import CACHE_LINE, Stage
+from ...compiler.kernel.schedule import StageSchedule
+from .builder import Int
+from .tile import Tile
+
+
+@dataclass(frozen=True)
+class PanelPrefetch:
+    """What a tile fetches of the panel, or the block of one, that follows its own.
+
+    The row tiles that read one panel fetch equal parts of the next, and a tile's steps go through
+    its part evenly: lines come at the pace that they are used at, one after the other.
+
+    start: bytes from where the tile's first step reads to its part. per_step: how much slower,
+    in bytes, the fetching moves on along each reduction axis than the reading. lines: that a group
+    of unrolled steps fetches.
+    """
+
+    load: ex.Load
+    start: Int
+    per_step: tuple[tuple[str, int], ...]
+    lines: int
+    level: int
+
+    def emit(self, tile: Tile) -> None:
+        """Fetch a group's lines at the present reduction axes."""
+        address = tile.addresses.get(id(self.load))
+        if address is None:
+            return
+        e = tile.e
+        here = tile.point(address, self.load.dtype, (0, 0))
+        offset = self.start
+        for name, slower in self.per_step:
+            offset = e.sub(offset, e.mul(tile.env[name], slower))
+        for line in range(self.lines):
+            e.prefetch(here, e.add(offset, line * CACHE_LINE), self.level)
+
+
+def panel_prefetch(stage: Stage, own: StageSchedule, tile: Tile) -> PanelPrefetch | None:
+    """The tile's part in fetching the next panel; None where the schedule wants none, or the
+    operand is not in panels."""
+    if not own.prefetch or not tile.shape.vector:
+        return None
+    for part in ex.walk(stage.reductions[0].body):
+        if not isinstance(part, ex.Load) or tile.depends(part) != (False, True):
+            continue
+        steps = _step_bytes(stage, part)
+        width = own.vectors * own.lanes * part.dtype.bytes
+        if steps is None or min(steps.values()) != width:
+            return None
+        start = tile.e.add(_turn(stage, own, tile, part, own.prefetch // own.turns), own.prefetch)
+        slower = tuple((name, step - step // own.turns) for name, step in steps.items())
+        lines = -(-own.unroll * width // own.turns // CACHE_LINE)
+        return PanelPrefetch(part, start, slower, lines, own.prefetch_level)
+    return None
+
+
+def _step_bytes(stage: Stage, load: ex.Load) -> dict[str, int] | None:
+    """How far apart a load's elements lie along each reduction axis, where that is known."""
+    found: dict[str, int] = {}
+    for axis in stage.reduce_axes:
+        factor = coefficient(load.offset, axis.name)
+        if not isinstance(factor, int):
+            return None
+        found[axis.name] = factor * load.dtype.bytes
+    return found
+
+
+def _turn(stage: Stage, own: StageSchedule, tile: Tile, load: ex.Load, part: int) -> Int:
+    """Where the part of the present row tile begins in the panel, in bytes."""
+    e = tile.e
+    turn: Int = 0
+    inside = own.order[own.order.index(own.vector) + 1 :]
+    extents = {axis.name: axis.extent for axis in stage.axes}
+    for name in inside:
+        if name not in extents or ex.depends_on(load, name):
+            continue
+        step = own.tile(name)
+        extent = extents[name]
+        tiles = -(-extent // step) if isinstance(extent, int) else own.turns
+        turn = e.add(e.mul(turn, tiles), e.floordiv(tile.env[name], step))
+    return e.mul(e.mod(turn, own.turns), part)

@@ -1,0 +1,115 @@
+"""Fetching the next panel: all of it, in equal parts, by the tiles that read the present one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from kernels import fused_nodes
+from suites.case import CaseBuilder
+
+from tensmith.backends.llvm.prefetch import panel_prefetch
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.kernel import expr as ex
+from tensmith.compiler.kernel.heuristic import default_schedule
+from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
+from tensmith.compiler.kernel.lower import lower_region
+from tensmith.compiler.kernel.packing import pack
+from tensmith.compiler.kernel.schedule import StageSchedule
+
+
+@dataclass
+class Arithmetic:
+    """An emitter that computes with numbers and notes what is fetched."""
+
+    fetched: list[int] = field(default_factory=list)
+
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+    def sub(self, a: int, b: int) -> int:
+        return a - b
+
+    def mul(self, a: int, b: int) -> int:
+        return a * b
+
+    def mod(self, a: int, b: int) -> int:
+        return a % b
+
+    def floordiv(self, a: int, b: int) -> int:
+        return a // b
+
+    def prefetch(self, pointer: int, offset: int, level: int) -> None:
+        self.fetched.append(pointer + offset)
+
+
+@dataclass
+class ReadingTile:
+    """A tile whose panel begins at address 0 and is read in `width` bytes a step."""
+
+    e: Arithmetic
+    own: StageSchedule
+    env: dict[str, int]
+    width: int
+    addresses: dict[int, Any] = field(default_factory=dict)
+    step: int = 0
+
+    @property
+    def shape(self) -> StageSchedule:
+        return self.own
+
+    def depends(self, part: ex.Expr) -> tuple[bool, bool]:
+        return ex.depends_on(part, self.own.row), ex.depends_on(part, self.own.vector)
+
+    def point(self, address: Any, dtype: Any, slot: tuple[int, int]) -> int:
+        return self.step * self.width
+
+
+def scheduled(rows: int, depth: int, columns: int) -> tuple[Stage, StageSchedule]:
+    """The stage of a product whose right operand is in panels."""
+    c = CaseBuilder("product")
+    c.output(c.op("matmul", c.input(rows, depth), c.weight(depth, columns)))
+    (node,) = fused_nodes(c.graph())
+    kernel = lower_region(node.regions[0]).kernel
+    schedule = default_schedule(kernel, resolve_target("x86-64-v3")[1])
+    kernel, packings = pack(kernel, schedule, {kernel.params[1].name: depth * columns})
+    assert packings
+    return kernel.stages[0], schedule.stages[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"), [(49, 160, 960), (49, 960, 160), (196, 512, 128), (21, 2000, 64)]
+)
+def test_the_next_panel_is_fetched_whole(rows: int, depth: int, columns: int) -> None:
+    stage, own = scheduled(rows, depth, columns)
+    width = own.vectors * own.lanes * 4
+    (axis,) = stage.reduce_axes
+    wanted = range(own.prefetch // CACHE_LINE, 2 * own.prefetch // CACHE_LINE)
+    fetched_by: dict[int, int] = {}  # line: the first tile that fetches it
+    tiles = range(0, rows, own.rows)
+    for turn, row in enumerate(tiles):
+        tile = ReadingTile(Arithmetic(), own, {own.row: row}, width)
+        for step in range(0, own.block or depth, own.unroll):
+            tile.env[axis.name] = tile.step = step
+            ahead: Any = panel_prefetch(stage, own, tile)  # type: ignore[arg-type]
+            tile.addresses[id(ahead.load)] = object()
+            ahead.emit(tile)
+        for address in tile.e.fetched:
+            fetched_by.setdefault(address // CACHE_LINE, turn)
+    assert set(wanted) <= set(fetched_by)
+    assert 1 < own.turns <= len(tiles)
+    parts = [list(fetched_by.values()).count(turn) for turn in range(len(tiles))]
+    assert max(parts) <= len(wanted) / own.turns + own.unroll
+
+
+def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
+    c = CaseBuilder("product")
+    c.output(c.op("matmul", c.input(49, 160), c.input(160, 960)))
+    (node,) = fused_nodes(c.graph())
+    kernel = lower_region(node.regions[0]).kernel
+    stage = kernel.stages[0]
+    (chosen,) = default_schedule(kernel, resolve_target("x86-64-v3")[1]).stages
+    own = replace(chosen, prefetch=8192, turns=4)
+    tile = ReadingTile(Arithmetic(), own, {own.row: 0}, own.vectors * own.lanes * 4)
+    assert panel_prefetch(stage, own, tile) is None  # type: ignore[arg-type]
