@@ -15,7 +15,7 @@ from ...ir.dims import Dim, Sym, floordiv, mod, product, symbol
 from ...ir.graph import Node, Value
 from ...ir.types import DType, TensorType
 from ..expr import Apply, Buffer, Const, Expr, IndexValue, Load
-from ..kernel import Axis
+from ..kernel import Axis, Store
 
 Index = tuple["Dim | Expr", ...]
 Inline = Callable[["Scope", Node, Index], Expr]
@@ -167,6 +167,11 @@ class Scope:
         """Read an element of a tensor that lies in a buffer."""
         offset, dynamic = self.address(type_, index)
         return Load(buffer, offset, dynamic)
+
+    def store(self, value: Value, buffer: Buffer, index: Index, element: Expr) -> Store:
+        """Write an element of a value that lies in a buffer."""
+        offset, dynamic = self.address(value.type, index)
+        return Store(buffer, offset, element, dynamic)
 
     def address(self, type_: TensorType, index: Index) -> tuple[Dim, tuple[tuple[Expr, Dim], ...]]:
         """The flat offset of an element and its data-dependent parts."""
