@@ -1,10 +1,11 @@
 """Fusion: group the nodes of a graph into `fused` nodes, each of which becomes one kernel.
 
 A group grows forward from its anchor in execution order. A reduction (convolution, matmul, pooling,
-row reduction) takes the pointwise nodes that follow it element by element; reductions over the
-same rows join (softmax, norms); what is left of pointwise nodes joins by shape. A node that depends
-on a group by way of a node outside it never joins, so that groups stay acyclic. Operators that only
-move elements are copied into every group that reads them, as index maps.
+row reduction) takes the pointwise nodes that follow it element by element; products of the same
+matrix join where their results meet, reductions over the same rows as well (softmax, norms); what
+is left of pointwise nodes joins by shape. A node that depends on a group by way of a node outside
+it never joins, so that groups stay acyclic. Operators that only move elements are copied into every
+group that reads them, as index maps.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ..compiler.kernel.lower.reductions import CUMULATIVE
 from .borders import set_borders
 from .operand_panels import many_rows
+from .siblings import siblings_of
 from .symbol_use import binders, bound_by, used_by
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -122,6 +124,7 @@ class _Fuser:
         tainted: set[Value] = set()
         late: set[str] = set()  # symbols that depend on the group
         moved = False
+        siblings = set(siblings_of(anchor, self.users)) - self.group_of.keys()
         for node in self.graph.nodes[self.position[anchor] + 1 :]:
             if (
                 any(value in tainted for value in node.inputs)
@@ -131,6 +134,10 @@ class _Fuser:
                 tainted.update(node.outputs)
                 late.update(bound_by(node))
                 continue
+            if node in siblings:
+                self._join(group, node)
+                inside[node.output] = 1
+                continue
             if not any(value in inside for value in node.inputs):
                 continue
             transposes = self._last_transpose(node, anchor, inside)
@@ -139,13 +146,16 @@ class _Fuser:
             )  # fmt: skip
             size = self._size(node, inside)
             if joins and size <= MAX_EXPRESSION:
-                group.members.append(node)
-                self.group_of[node] = group
+                self._join(group, node)
                 inside.update(dict.fromkeys(node.outputs, 1 if node.op in REDUCE else size))
                 moved = moved or transposes
             else:
                 tainted.update(node.outputs)
                 late.update(bound_by(node))
+
+    def _join(self, group: _Group, node: Node) -> None:
+        group.members.append(node)
+        self.group_of[node] = group
 
     def _captures(self, node: Node, values: set[Value]) -> bool:
         return any(
@@ -196,8 +206,7 @@ class _Fuser:
             if sum(times.values()) > MAX_EXPRESSION:
                 return
             members.add(node)
-            group.members.append(node)
-            self.group_of[node] = group
+            self._join(group, node)
 
     # maps ----------------------------------------------------------------------------------
 

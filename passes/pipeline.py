@@ -14,6 +14,7 @@ from .matmul_form import MatmulForm
 from .reciprocal import Reciprocal
 from .scale_folding import ScaleFolding
 from .sink_reshapes import SinkReshapes
+from .split_products import SplitProducts
 from .transposed_conv import TransposedConv
 
 SIMPLIFY = (Canonicalize(), ConstantFolding(), CommonSubexpressions(), DeadCodeElimination())
@@ -35,4 +36,6 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
         Layout(),
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
+        SplitProducts(),
+        Fixpoint(SIMPLIFY),
     )

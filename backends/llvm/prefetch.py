@@ -44,23 +44,25 @@ class PanelPrefetch:
             e.prefetch(here, e.add(offset, line * CACHE_LINE), self.level)
 
 
-def panel_prefetch(stage: Stage, own: StageSchedule, tile: Tile) -> PanelPrefetch | None:
-    """The tile's part in fetching the next panel; None where the schedule wants none, or the
-    operand is not in panels."""
+def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[PanelPrefetch]:
+    """The tile's part in fetching the next panel of each reduction; nothing where the schedule
+    wants none, or the operand is not in panels."""
     if not own.prefetch or not tile.shape.vector:
-        return None
-    for part in ex.walk(stage.reductions[0].body):
-        if not isinstance(part, ex.Load) or tile.depends(part) != (False, True):
+        return []
+    found = []
+    for reduction in stage.reductions:
+        parts = (part for part in ex.walk(reduction.body) if isinstance(part, ex.Load))
+        shared = next((part for part in parts if tile.depends(part) == (False, True)), None)
+        steps = _step_bytes(stage, shared) if shared else None
+        width = own.vectors * own.lanes * reduction.body.dtype.bytes
+        if shared is None or steps is None or min(steps.values()) != width:
             continue
-        steps = _step_bytes(stage, part)
-        width = own.vectors * own.lanes * part.dtype.bytes
-        if steps is None or min(steps.values()) != width:
-            return None
-        start = tile.e.add(_turn(stage, own, tile, part, own.prefetch // own.turns), own.prefetch)
+        part = own.prefetch // own.turns
+        start = tile.e.add(_turn(stage, own, tile, shared, part), own.prefetch)
         slower = tuple((name, step - step // own.turns) for name, step in steps.items())
         lines = -(-own.unroll * width // own.turns // CACHE_LINE)
-        return PanelPrefetch(part, start, slower, lines, own.prefetch_level)
-    return None
+        found.append(PanelPrefetch(shared, start, slower, lines, own.prefetch_level))
+    return found
 
 
 def _step_bytes(stage: Stage, load: ex.Load) -> dict[str, int] | None:

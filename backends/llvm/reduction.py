@@ -17,7 +17,7 @@ from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
 from .partial import PartialSums
-from .prefetch import PanelPrefetch, panel_prefetch
+from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
 from .tile import Tile
 
@@ -56,7 +56,7 @@ class TileReduction:
         self.tile = tile
         self.axes = {axis.name: axis for axis in stage.reduce_axes}
         self.parts = 1
-        self.ahead: PanelPrefetch | None = None
+        self.ahead: list[PanelPrefetch] = []
         self.leads_group = False  # whether the step begins an unrolled group
 
     def emit(self) -> None:
@@ -67,7 +67,7 @@ class TileReduction:
             self.tile.prepare(reduction.body for reduction in self.stage.reductions)
             self.parts = self._find_parts()
             if self.parts == 1:
-                self.ahead = panel_prefetch(self.stage, self.schedule, self.tile)
+                self.ahead = panel_prefetches(self.stage, self.schedule, self.tile)
             self._reduce(self.tile)
 
     def _find_parts(self) -> int:
@@ -110,12 +110,27 @@ class TileReduction:
     def _accumulate(self, tile: Tile, accumulators: list[ir.Value]) -> list[ir.Value]:
         """One step of all reductions at the present reduction axes."""
         tile.begin_step()
-        if self.leads_group and self.ahead is not None:
-            self.ahead.emit(tile)
+        if self.leads_group:
+            for ahead in self.ahead:
+                ahead.emit(tile)
+        slots, reductions = tile.shape.slots(), self.stage.reductions
+        if any(reduction.kind.startswith("arg") for reduction in reductions):
+            return self._arg_steps(tile, slots, accumulators)
+        result = list(accumulators)
+        for place, slot in enumerate(slots):  # reductions side by side share what a row loads
+            for number, reduction in enumerate(reductions):
+                position = number * len(slots) + place
+                result[position] = self._step(tile, reduction, slot, accumulators[position])
+        return result
+
+    def _arg_steps(
+        self, tile: Tile, slots: list[Slot], accumulators: list[ir.Value]
+    ) -> list[ir.Value]:
+        """One step where some reductions keep a position behind every value."""
         result: list[ir.Value] = []
         position = 0
         for reduction in self.stage.reductions:
-            for slot in tile.shape.slots():
+            for slot in slots:
                 if reduction.kind.startswith("arg"):
                     pair = accumulators[position : position + 2]
                     result += self._arg_step(tile, reduction, slot, pair)

@@ -62,7 +62,7 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
         lanes = min(lanes, _power_of_two(axis.extent))
     row = _row_axis(stage, own, vector) if stage.reductions else ""
     if not row:
-        most = 8 if stage.reductions else max(1, 4 // len(stage.stores))
+        most = 8 // len(stage.reductions) if stage.reductions else max(1, 4 // len(stage.stores))
         vectors = max(1, min(most, -(-extent_of(axis) // lanes)))
         order = (*(n for n in names if n != vector), vector)
         whole = StageSchedule(vector, lanes, vectors, order=order, unroll=unroll)

@@ -61,9 +61,11 @@ def register_tile(
     """(rows, vectors): the tile with the least estimated time that fits the register file.
 
     shared_loads: whether all rows share the loads along the vector axis. Model: `step_cycles` per
-    reduction step; edge tiles cost what their smaller size costs.
+    reduction step; edge tiles cost what their smaller size costs. Reductions side by side share
+    the loads of the rows.
     """
     columns = -(-extent_of(vector) // lanes)
+    beside = len(stage.reductions)
     depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
     # Broadcast values that no instruction takes from memory need registers, several in flight. Of
     # 16 registers only one is left for them: 4 x 3 and 6 x 2 tiles are fastest all the same.
@@ -76,22 +78,24 @@ def register_tile(
     collide = shared_loads and _rows_collide(stage, row.name)
     may_split = all(isinstance(a.extent, int) for a in (vector, *stage.reduce_axes))
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
-        if rows * vectors > max_tile:
+        if rows * vectors * beside > max_tile:
             continue
-        in_use = rows * vectors + (vectors if shared_loads else 2) + spare
+        in_use = rows * vectors * beside + (vectors * beside if shared_loads else 2) + spare
         if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
             continue
 
-        panel = depth * vectors * target.vector_bits // 8 if shared_loads else 0
+        panel = depth * vectors * beside * target.vector_bits // 8 if shared_loads else 0
         far = float(panel > target.l1_bytes // 2)
         if not may_split and panel > target.l2_bytes * PANEL_SHARE:
             far = LATE_FACTOR  # nothing is fetched ahead
 
         def step(r: int, v: int, far: float = far) -> float:
-            loads = (r + v) if shared_loads else r * v + v
+            loads = (r + v * beside) if shared_loads else r * v + v
             evicted = COLLISION_CYCLES * r if collide and r > L1_WAYS_FOR_ROWS else 0.0
             broadcasts = r if shared_loads else 0
-            return evicted + step_cycles(r * v, loads, broadcasts, far * v, target)
+            return evicted + step_cycles(
+                r * v * beside, loads, broadcasts, far * v * beside, target
+            )
 
         time = 0.0
         for count_r, r in pieces(extent_of(row), rows):

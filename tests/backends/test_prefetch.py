@@ -9,7 +9,7 @@ import pytest
 from kernels import fused_nodes
 from suites.case import CaseBuilder
 
-from tensmith.backends.llvm.prefetch import panel_prefetch
+from tensmith.backends.llvm.prefetch import panel_prefetches
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel import expr as ex
 from tensmith.compiler.kernel.heuristic import default_schedule
@@ -92,9 +92,9 @@ def test_the_next_panel_is_fetched_whole(rows: int, depth: int, columns: int) ->
         tile = ReadingTile(Arithmetic(), own, {own.row: row}, width)
         for step in range(0, own.block or depth, own.unroll):
             tile.env[axis.name] = tile.step = step
-            ahead: Any = panel_prefetch(stage, own, tile)  # type: ignore[arg-type]
+            (ahead,) = panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
             tile.addresses[id(ahead.load)] = object()
-            ahead.emit(tile)
+            ahead.emit(tile)  # type: ignore[arg-type]
         for address in tile.e.fetched:
             fetched_by.setdefault(address // CACHE_LINE, turn)
     assert set(wanted) <= set(fetched_by)
@@ -112,4 +112,4 @@ def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
     (chosen,) = default_schedule(kernel, resolve_target("x86-64-v3")[1]).stages
     own = replace(chosen, prefetch=8192, turns=4)
     tile = ReadingTile(Arithmetic(), own, {own.row: 0}, own.vectors * own.lanes * 4)
-    assert panel_prefetch(stage, own, tile) is None  # type: ignore[arg-type]
+    assert not panel_prefetches(stage, own, tile)  # type: ignore[arg-type]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tensmith.compiler.ir import Value
+from tensmith.compiler.ir.dims import Dim
 
 from .case import CLOSE, EXACT, F16, F32, HALF, I64, SUM, U8, Case, CaseBuilder, N, S
 from .contractions import window
@@ -267,6 +270,33 @@ def _joined_features(c: CaseBuilder) -> None:
     c.output(_linear(c, mixed, 41, 7), c.op("concat", b, a, axis=2))
 
 
+def _gates(rows: Dim, depth: int, hidden: int, parts: int) -> Callable[[CaseBuilder], None]:
+    """Parts of one product that meet again, as in a recurrent cell; both it and a state."""
+
+    def build(c: CaseBuilder) -> None:
+        h, state = c.input(rows, depth), c.input(rows, hidden)
+        total = c.op("matmul", h, c.weight(depth, parts * hidden))
+        total = c.op("add", total, c.input(rows, parts * hidden))
+        total = c.op("add", total, c.weight(parts * hidden))
+        for part in range(parts):
+            attrs = {
+                "starts": (0, part * hidden),
+                "stops": (rows, (part + 1) * hidden),
+                "steps": (1, 1),
+            }
+            gate = c.op("sigmoid" if part % 2 else "tanh", c.op("slice", total, **attrs))
+            state = c.op("mul" if part % 2 else "add", state, gate)
+        c.output(state, c.op("tanh", state))
+
+    return build
+
+
+def _gated(c: CaseBuilder) -> None:
+    x = c.input(40, 70)
+    gate, up = (c.op("matmul", x, c.weight(70, 66)) for _ in range(2))
+    c.output(c.op("mul", c.op("mul", gate, c.op("sigmoid", gate)), up))
+
+
 CASES: list[Case] = [
     Case("conv_residual", _residual, SUM),
     Case("conv_batch_norm", _batch_norm, SUM, {"n": 2}),
@@ -303,4 +333,8 @@ CASES: list[Case] = [
     Case("cache", _cache, SUM, {"n": 2, "s": 5}),
     Case("cache_empty", _cache, SUM, {"n": 1, "s": 0}),
     Case("joined_features", _joined_features, SUM, {"n": 2, "s": 3}),
+    Case("gates", _gates(1, 36, 20, 4), SUM),
+    Case("gates_batch", _gates(N, 36, 24, 3), SUM, {"n": 5}),
+    Case("gates_deep", _gates(2, 700, 33, 2), SUM),
+    Case("gated_layer", _gated, SUM),
 ]

@@ -1,22 +1,24 @@
 """From a `fused` node's region to a kernel.
 
-Six forms: pointwise (one stage, no reduction), anchored (one reduction and what follows it
-element by element), rows (several reductions over the trailing axes of shared rows: softmax,
-norms), pieces (concat: one stage per piece; scatter: a copy and ordered updates) bands (two
-convolutions, the second depthwise) and chains (fused nodes of attention in blocks of rows).
+Six forms: pointwise (one stage, no reduction), anchored (one reduction, or several products of one
+matrix, and what follows element by element), rows (several reductions over the trailing axes of
+shared rows: softmax, norms), pieces (concat: one stage per piece; scatter: a copy and ordered
+updates), bands (two convolutions, the second depthwise) and chains (fused nodes of attention in
+blocks of rows).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from ...errors import InternalError
-from ...ir.dims import Dim, product
+from ...ir.dims import Dim, product, symbol
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.registry import Trait, has_trait
 from ..channel_blocks import in_channel_blocks
-from ..expr import Buffer, Expr, Load
-from ..kernel import Kernel, Stage, Store
+from ..expr import Buffer, Expr, Load, substitute_indices
+from ..kernel import Axis, Kernel, Reduction, Stage, Store
 from ..simplify import simplify
 from . import maps as _maps  # noqa: F401  (registers the rules)
 from .bands import band_stages, bands_of
@@ -49,7 +51,7 @@ def winograd_choice(node: Node, near: bool = False, threads: int = 1) -> Winogra
     """
     region = node.regions[0]
     reducers = [inner for inner in region.nodes if inner.op in REDUCE]
-    if len(reducers) != 1 or reducers[0].op != "conv" or not _follows(reducers[0], region):
+    if len(reducers) != 1 or reducers[0].op != "conv" or not _follows(reducers, region):
         return None
     conv = reducers[0]
     operands = dict(zip(region.inputs, node.inputs, strict=True))
@@ -114,8 +116,8 @@ def _lower(region: Graph, name: str, winograd: Winograd | None, threads: int) ->
         stages = _pieces(scope, concats[0], outputs[concats[0].output])
     elif not reducers:
         stages = _pointwise(scope, outputs)
-    elif len(reducers) == 1 and _follows(reducers[0], region):
-        stages = [_anchored(scope, reducers[0], outputs)]
+    elif _side_by_side(reducers) and _follows(reducers, region):
+        stages = [_anchored(scope, reducers, outputs)]
     else:
         stages, shared = row_stages(scope, region, reducers, outputs)
     used = _used_buffers(stages)
@@ -165,31 +167,42 @@ def _pieces(scope: Scope, node: Node, buffer: Buffer) -> list[Stage]:
     return stages
 
 
-def _follows(reducer: Node, region: Graph) -> bool:
-    """Whether every node behind the reduction works element by element on its output."""
-    behind: set[Value] = {reducer.output}
+def _side_by_side(reducers: list[Node]) -> bool:
+    """Whether it is one reduction, or products of one matrix with results of one type."""
+    first = reducers[0]
+    return all(
+        node.op == "matmul"
+        and node.inputs[0] is first.inputs[0]
+        and node.output.type == first.output.type
+        for node in reducers[1:]
+    )
+
+
+def _follows(reducers: list[Node], region: Graph) -> bool:
+    """Whether every node behind the reductions works element by element on their outputs."""
+    behind: set[Value] = {reducer.output for reducer in reducers}
     for node in region.nodes:
-        if node is reducer or not any(value in behind for value in node.inputs):
+        if node in reducers or not any(value in behind for value in node.inputs):
             continue
         behind.update(node.outputs)
         if node.op in ("transpose", "reshape"):
             continue
         if not has_trait(node, Trait.POINTWISE) or (
-            product(node.output.shape) != product(reducer.output.shape)
+            product(node.output.shape) != product(reducers[0].output.shape)
         ):
             return False
     return all(value in behind for value in region.outputs)
 
 
-def _forward(value: Value, anchor: Value, index: Index) -> Index | None:
-    """The index into `value` of the element computed from element `index` of the anchor."""
-    if value is anchor:
+def _forward(value: Value, anchors: Container[Value], index: Index) -> Index | None:
+    """The index into `value` of the element computed from element `index` of the anchors."""
+    if value in anchors:
         return index
     node = value.producer
     if node is None:
         return None
     for operand in node.inputs:
-        at = _forward(operand, anchor, index)
+        at = _forward(operand, anchors, index)
         if at is None:
             continue
         if node.op == "transpose":
@@ -200,34 +213,47 @@ def _forward(value: Value, anchor: Value, index: Index) -> Index | None:
     return None
 
 
-def _anchored(scope: Scope, reducer: Node, outputs: dict[Value, Buffer]) -> Stage:
-    anchor = reducer.output
-    axes, index = scope.axes(anchor.shape)
+def _anchored(scope: Scope, reducers: list[Node], outputs: dict[Value, Buffer]) -> Stage:
+    anchors = [reducer.output for reducer in reducers]
+    axes, index = scope.axes(anchors[0].shape)
     # a dim of one is always indexed with 0 when an operand is broadcast
     index = tuple(0 if axis.extent == 1 else at for axis, at in zip(axes, index, strict=True))
-    reduced = REDUCE[reducer.op](scope, reducer, index)
-    result = reduced.finish(accumulated(0, reduced.reduction))
-
-    def element(at: Index) -> Expr:
-        if at != index:
-            raise InternalError(f"the reduction's result is read at {at}, not at {index}")
-        return result
-
-    scope.results[anchor] = element
+    reductions: list[Reduction] = []
+    reduce_axes: tuple[Axis, ...] = ()
+    for reducer in reducers:
+        reduced = REDUCE[reducer.op](scope, reducer, index)
+        reduce_axes = reduce_axes or reduced.axes
+        same = zip(reduced.axes, reduce_axes, strict=True)
+        names: dict[str, Dim] = {own.name: symbol(first.name) for own, first in same}
+        body = substitute_indices(reduced.reduction.body, names)
+        result = reduced.finish(accumulated(len(reductions), reduced.reduction))
+        reductions.append(replace(reduced.reduction, body=body))
+        scope.results[reducer.output] = _only_at(index, result)
     stores = []
     for value, buffer in outputs.items():
         source = value
         while source.producer is not None and source.producer.op == "reshape" and (
-            source is not anchor
+            source not in anchors
         ):  # fmt: skip
             source = source.producer.inputs[0]
-        at = _forward(source, anchor, index)
+        at = _forward(source, anchors, index)
         if at is None:
-            raise InternalError(f"{value} does not follow {anchor} element by element")
+            raise InternalError(f"{value} does not follow {anchors} element by element")
         if source is value:
             stores.append(scope.store(value, buffer, at, scope.element(value, at)))
             continue
         flat = value.type.with_shape((product(value.shape),))
         offset, dynamic = scope.address(flat, (linear(at, source.shape),))
         stores.append(Store(buffer, offset, scope.element(source, at), dynamic))
-    return Stage(axes, reduced.axes, (reduced.reduction,), tuple(stores))
+    return Stage(axes, reduce_axes, tuple(reductions), tuple(stores))
+
+
+def _only_at(index: Index, result: Expr) -> Callable[[Index], Expr]:
+    """A reduction's result, which is known at one index."""
+
+    def element(at: Index) -> Expr:
+        if at != index:
+            raise InternalError(f"the reduction's result is read at {at}, not at {index}")
+        return result
+
+    return element
