@@ -8,7 +8,7 @@ from itertools import product as cartesian
 from ..ir.dims import coefficient
 from ..target import Target
 from . import expr as ex
-from .kernel import Axis, Stage
+from .kernel import CACHE_LINE, Axis, Stage
 from .tile_cycles import pieces, step_cycles
 
 DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
@@ -49,6 +49,17 @@ def _rows_collide(stage: Stage, row: str) -> bool:
     return False
 
 
+def _least_vectors(beside: int, columns: int, spare: int, target: Target) -> int:
+    """Vectors of a panel that is a cache line wide, where two rows of it fit beside each other.
+
+    A tile of one row reads narrower ones slower: measured on one Zen 3 core, 10 % for the two
+    products of a gated layer. With many rows, higher tiles are 6 % faster instead.
+    """
+    line = min(columns, -(-CACHE_LINE * 8 // target.vector_bits))
+    fits = 3 * line * beside + spare <= target.vector_registers
+    return line if beside > 1 and fits else 1
+
+
 def register_tile(
     stage: Stage,
     row: Axis,
@@ -75,10 +86,14 @@ def register_tile(
     max_vectors, max_rows, max_tile = (most_vectors, 14, 32) if shared_loads else (2, 8, most)
     if shared_loads and _row_stride_unknown(stage, row.name):
         max_rows = 8  # every row needs an address register
+    few = not isinstance(row.extent, int)  # there may be one
+    least = _least_vectors(beside, columns, spare, target) if shared_loads and few else 1
     collide = shared_loads and _rows_collide(stage, row.name)
     may_split = all(isinstance(a.extent, int) for a in (vector, *stage.reduce_axes))
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
         if rows * vectors * beside > max_tile:
+            continue
+        if vectors < least:
             continue
         in_use = rows * vectors * beside + (vectors * beside if shared_loads else 2) + spare
         if in_use > target.vector_registers or rows > extent_of(row) or vectors > columns:
