@@ -6,11 +6,14 @@ kernel of the parts, which keeps them in registers: the result never lies in mem
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..compiler.ir.graph import Graph, Node, Value, constant
 from ..compiler.ir.ops.registry import Trait, has_trait, make_node
 from .siblings import MOST_SIBLINGS, meet
+
+Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,26 @@ class SplitProducts:
     def run(self, graph: Graph) -> bool:
         """Split; whether any product was."""
         changed = False
+        uses = graph.uses()
         for inner in graph.graphs():
+            own = set(inner.nodes)
             for node in list(inner.nodes):
                 if node.op == "matmul" and node.inputs[1].is_constant:
-                    changed |= _split(graph, inner, node)
+                    replaced = _split(inner, own, node, uses)
+                    if replaced:
+                        graph.replace_uses(replaced)
+                        own, uses = set(inner.nodes), graph.uses()
+                        changed = True
         return changed
 
 
-def _split(graph: Graph, inner: Graph, product: Node) -> bool:
-    """Split a product of a graph, where that is of use; whether it was."""
+def _split(inner: Graph, own: set[Node], product: Node, uses: Uses) -> dict[Value, Value]:
+    """Split a product of a graph, where that is of use; what stands for the slices then.
+
+    own: the graph's nodes. uses: of all values.
+    """
     if product.output.type.rank != 2:
-        return False
-    uses = graph.uses()
-    own = set(inner.nodes)
+        return {}
     chain = [product]
     while True:
         users = [user for user, _ in uses.get(chain[-1].output, ())]
@@ -48,21 +58,20 @@ def _split(graph: Graph, inner: Graph, product: Node) -> bool:
     nodes = [user for user in users if isinstance(user, Node) and user in own]
     slices = list(dict.fromkeys(nodes))
     if len(nodes) != len(users) or not _equal_parts(product.output, slices):
-        return False
+        return {}
     by_value = {
         value: [user for user, _ in found if isinstance(user, Node) and user in own]
         for value, found in uses.items()
     }
     if not meet([node.output for node in slices], by_value):
-        return False
+        return {}
     replaced: dict[Value, Value] = {}
     for node in slices:
         made: list[Node] = []
         replaced[node.output] = _part(chain, node, made)
         at = inner.nodes.index(node)
         inner.nodes[at : at + 1] = made
-    graph.replace_uses(replaced)
-    return True
+    return replaced
 
 
 def _equal_parts(whole: Value, slices: list[Node]) -> bool:
