@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...compiler.ir.dims import coefficient
+from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.kernel import CACHE_LINE, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from .builder import Int
+from .shape import Address
 from .tile import Tile
 
 
@@ -24,7 +25,8 @@ class PanelPrefetch:
     of unrolled steps fetches.
     """
 
-    load: ex.Load
+    address: Address
+    dtype: DType
     start: Int
     per_step: tuple[tuple[str, int], ...]
     lines: int
@@ -32,11 +34,8 @@ class PanelPrefetch:
 
     def emit(self, tile: Tile) -> None:
         """Fetch a group's lines at the present reduction axes."""
-        address = tile.addresses.get(id(self.load))
-        if address is None:
-            return
         e = tile.e
-        here = tile.point(address, self.load.dtype, (0, 0))
+        here = tile.point(self.address, self.dtype, (0, 0))
         offset = self.start
         for name, slower in self.per_step:
             offset = e.sub(offset, e.mul(tile.env[name], slower))
@@ -46,33 +45,26 @@ class PanelPrefetch:
 
 def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[PanelPrefetch]:
     """The tile's part in fetching the next panel of each reduction; nothing where the schedule
-    wants none, or the operand is not in panels."""
+    wants none, or the operand is not in panels. The tile's addresses are prepared."""
     if not own.prefetch or not tile.shape.vector:
         return []
     found = []
     for reduction in stage.reductions:
         parts = (part for part in ex.walk(reduction.body) if isinstance(part, ex.Load))
         shared = next((part for part in parts if tile.depends(part) == (False, True)), None)
-        steps = _step_bytes(stage, shared) if shared else None
-        width = own.vectors * own.lanes * reduction.body.dtype.bytes
-        if shared is None or steps is None or min(steps.values()) != width:
+        address = tile.addresses.get(id(shared)) if shared else None
+        if shared is None or address is None:
+            continue
+        size = shared.dtype.bytes
+        steps = {name: n * size for name, n in address.steps if isinstance(n, int)}
+        width = own.vectors * own.lanes * size
+        if len(steps) < len(stage.reduce_axes) or min(steps.values()) != width:
             continue
         part = own.prefetch // own.turns
         start = tile.e.add(_turn(stage, own, tile, shared, part), own.prefetch)
         slower = tuple((name, step - step // own.turns) for name, step in steps.items())
         lines = -(-own.unroll * width // own.turns // CACHE_LINE)
-        found.append(PanelPrefetch(shared, start, slower, lines, own.prefetch_level))
-    return found
-
-
-def _step_bytes(stage: Stage, load: ex.Load) -> dict[str, int] | None:
-    """How far apart a load's elements lie along each reduction axis, where that is known."""
-    found: dict[str, int] = {}
-    for axis in stage.reduce_axes:
-        factor = coefficient(load.offset, axis.name)
-        if not isinstance(factor, int):
-            return None
-        found[axis.name] = factor * load.dtype.bytes
+        found.append(PanelPrefetch(address, shared.dtype, start, slower, lines, own.prefetch_level))
     return found
 
 

@@ -76,8 +76,7 @@ def by_rows(kernel: Kernel, schedule: Schedule, following: bool) -> Schedule:
     if weights > min(MOST_COMMON_BYTES, _moved_bytes(stage, own)):
         return schedule
     count = _loops(stage, own, ahead, ENOUGH_ROWS)
-    if own.turns > 1:  # every thread fetches the whole panel
-        own = replace(own, turns=max(1, own.turns // MOST_SHARES))
+    own = replace(own, turns=max(1, own.turns // MOST_SHARES))  # all fetch the whole panel
     return replace(schedule, stages=(own,), ahead=ahead, parallel=count)
 
 

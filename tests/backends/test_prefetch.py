@@ -10,12 +10,15 @@ from kernels import fused_nodes
 from suites.case import CaseBuilder
 
 from tensmith.backends.llvm.prefetch import panel_prefetches
+from tensmith.backends.llvm.shape import Address
 from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.ir.dims import coefficient
 from tensmith.compiler.kernel import expr as ex
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
 from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.packing import pack
+from tensmith.compiler.kernel.register_tile import reduced_loads
 from tensmith.compiler.kernel.schedule import StageSchedule
 
 
@@ -52,8 +55,17 @@ class ReadingTile:
     own: StageSchedule
     env: dict[str, int]
     width: int
-    addresses: dict[int, Any] = field(default_factory=dict)
+    stage: Stage
     step: int = 0
+
+    @property
+    def addresses(self) -> dict[int, Address]:
+        """Of all loads, as a prepared tile has them."""
+        found = {}
+        for load in reduced_loads(self.stage):
+            steps = [(a.name, coefficient(load.offset, a.name)) for a in self.stage.reduce_axes]
+            found[id(load)] = Address(None, 0, 0, tuple(steps), 0)
+        return found
 
     @property
     def shape(self) -> StageSchedule:
@@ -89,11 +101,10 @@ def test_the_next_panel_is_fetched_whole(rows: int, depth: int, columns: int) ->
     fetched_by: dict[int, int] = {}  # line: the first tile that fetches it
     tiles = range(0, rows, own.rows)
     for turn, row in enumerate(tiles):
-        tile = ReadingTile(Arithmetic(), own, {own.row: row}, width)
+        tile = ReadingTile(Arithmetic(), own, {own.row: row}, width, stage)
         for step in range(0, own.block or depth, own.unroll):
             tile.env[axis.name] = tile.step = step
             (ahead,) = panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
-            tile.addresses[id(ahead.load)] = object()
             ahead.emit(tile)  # type: ignore[arg-type]
         for address in tile.e.fetched:
             fetched_by.setdefault(address // CACHE_LINE, turn)
@@ -111,5 +122,5 @@ def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
     stage = kernel.stages[0]
     (chosen,) = default_schedule(kernel, resolve_target("x86-64-v3")[1]).stages
     own = replace(chosen, prefetch=8192, turns=4)
-    tile = ReadingTile(Arithmetic(), own, {own.row: 0}, own.vectors * own.lanes * 4)
+    tile = ReadingTile(Arithmetic(), own, {own.row: 0}, own.vectors * own.lanes * 4, stage)
     assert not panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
