@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
-from ..compiler.ir.graph import Graph, Node, Value
+import networkx as nx
+
+from ..compiler.errors import InternalError
+from ..compiler.ir.graph import Graph, Node, Value, captures
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.kernel.external import reads_memory
 from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
@@ -66,19 +69,16 @@ class _Fuser:
         self.group_of: dict[Node, _Group] = {}
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.users: dict[Value, list[Node]] = {}
-        self.escapes: set[Value] = set(graph.outputs)
+        self.captured = {node: _captured(node) for node in graph.nodes if node.regions}
+        self.escapes: set[Value] = set(graph.outputs).union(*self.captured.values())
         self.map_sizes: dict[Value, int] = {}
         self.deep_maps: set[Node] = set()
+        self.aliases: set[Node] = set()  # reshapes outside of kernels
         for node in graph.nodes:
             if _is_map(node):
                 self._measure_map(node)
             for value in node.inputs:
                 self.users.setdefault(value, []).append(node)
-            for region in node.regions:
-                for inner in region.graphs():
-                    for user in inner.nodes:
-                        self.escapes.update(user.inputs)
-                    self.escapes.update(inner.outputs)
 
     def _measure_map(self, node: Node) -> None:
         size = self._size(node, {})
@@ -128,7 +128,7 @@ class _Fuser:
         for node in self.graph.nodes[self.position[anchor] + 1 :]:
             if (
                 any(value in tainted for value in node.inputs)
-                or (node.regions and self._captures(node, inside.keys() | tainted))
+                or any(v in inside or v in tainted for v in self.captured.get(node, ()))
                 or (late and late & used_by(node))
             ):
                 tainted.update(node.outputs)
@@ -156,15 +156,6 @@ class _Fuser:
     def _join(self, group: _Group, node: Node) -> None:
         group.members.append(node)
         self.group_of[node] = group
-
-    def _captures(self, node: Node, values: set[Value]) -> bool:
-        return any(
-            value in values
-            for region in node.regions
-            for inner in region.graphs()
-            for user in inner.nodes
-            for value in user.inputs
-        )
 
     def _last_transpose(self, node: Node, anchor: Node, inside: Container[Value]) -> bool:
         """A transpose of a group's only result is done by its stores."""
@@ -211,18 +202,26 @@ class _Fuser:
     # maps ----------------------------------------------------------------------------------
 
     def _materialise_maps(self) -> None:
-        """Give an own kernel to maps whose result must lie in memory."""
-        for node in reversed(self.graph.nodes):  # a later one in memory spares those before it
+        """Give an own kernel to maps whose result must lie in memory; reshapes become aliases."""
+        for node in reversed(self.graph.nodes):  # users first: whether they are aliases is known
             if not _is_map(node) or node in self.group_of:
                 continue
-            if node in self.deep_maps:
+            placed = self._is_placed(node.output)
+            if node.op != "reshape":
+                alone = placed or self._is_slow(node, node.output)
+            else:
+                alone = self._needs_copy(node)
+            if alone or node in self.deep_maps:
                 self.group_of[node] = _Group([node])
-            if node in self.group_of or (node.op == "reshape" and not self._needs_copy(node)):
-                continue  # a reshape is an alias, if it is needed in memory at all
-            users = self.users.get(node.output, [])
-            outside = [user for user in users if user.regions or reads_memory(user)]
-            if node.output in self.escapes or outside or self._needs_memory(node, node.output):
-                self.group_of[node] = _Group([node])
+            elif placed:
+                self.aliases.add(node)
+
+    def _is_placed(self, value: Value) -> bool:
+        """Whether something outside of kernels reads the value, which must lie in memory then."""
+        return value in self.escapes or any(
+            bool(user.regions) or reads_memory(user) or user in self.aliases
+            for user in self.users.get(value, ())
+        )
 
     def _needs_copy(self, node: Node) -> bool:
         """A graph's result must be memory of its own: not an input, a constant, another result."""
@@ -236,11 +235,10 @@ class _Fuser:
         owner = source.producer
         return owner is None or owner not in self.position or node.output in self.graph.outputs
 
-    def _needs_memory(self, node: Node, value: Value) -> bool:
-        """Whether a user reads the node's result, or `value` that maps made of it, from memory."""
+    def _is_slow(self, node: Node, value: Value) -> bool:
+        """Whether a kernel that reads the node's result, or `value` that maps made of it, had
+        better find it in memory."""
         for user in self.users.get(value, []):
-            if reads_memory(user) or self._is_captured_alias(user):
-                return True
             if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, value, user):
                 return True
             if has_trait(user, Trait.POOLING) and node.op != "reshape":
@@ -249,15 +247,9 @@ class _Fuser:
                 user.inputs[0] is value and node.op in ("pad", "iota", "dims")
             ):
                 return True
-            inlined = _is_map(user) and user not in self.group_of and user not in self.deep_maps
-            if inlined and self._needs_memory(node, user.output):
+            if _is_map(user) and user not in self.group_of and self._is_slow(node, user.output):
                 return True
         return False
-
-    def _is_captured_alias(self, node: Node) -> bool:
-        """Whether it is a reshape that a region reads, which has no memory of its own."""
-        value = node.outputs[0] if node.op == "reshape" else None
-        return value in self.escapes and value not in self.graph.outputs
 
     def _slow_operand(self, node: Node, value: Value, user: Node) -> bool:
         """Whether a contraction would read the map's result, its operand `value`, with a stride,
@@ -278,25 +270,13 @@ class _Fuser:
         for node in self.graph.nodes:
             group = self.group_of.get(node)
             if group is None:
-                if not _is_map(node) or self._is_alias(node):
+                if not _is_map(node) or node in self.aliases:
                     result.append(node)
             elif group.members[-1] is node:
                 result.append(self._fuse(group))
         self.graph.nodes = result
         _sort(self.graph)
         set_borders(self.graph)
-
-    def _is_alias(self, node: Node) -> bool:
-        """Whether an unfused reshape is needed as a value in memory."""
-        if node.op != "reshape":
-            return False
-        users = self.users.get(node.output, [])
-        return node.output in self.escapes or any(
-            user.regions or reads_memory(user) or (
-                user not in self.group_of and user.op == "reshape" and self._is_alias(user)
-            )
-            for user in users
-        )  # fmt: skip
 
     def _fuse(self, group: _Group) -> Node:
         members = set(group.members)
@@ -352,42 +332,28 @@ def _row_axes(node: Node) -> tuple[int, ...] | None:
     return axes if axes and axes == tuple(range(rank - len(axes), rank)) else None
 
 
+def _captured(node: Node) -> set[Value]:
+    """What the regions of control flow read of the graphs around them."""
+    if node.op == "fused":
+        return set()  # it captures nothing
+    return {value for region in node.regions for value in captures(region)}
+
+
 def _sort(graph: Graph) -> None:
-    """Order nodes so that values are made before they are used, keeping the order otherwise."""
+    """Order nodes so that values and symbols are made before they are used, keeping the order
+    otherwise. Raises InternalError when nodes need each other."""
+    order = nx.DiGraph()
+    order.add_nodes_from(graph.nodes)
     producers = {value: node for node in graph.nodes for value in node.outputs}
     bound = binders(graph.nodes)
-    done: set[Node] = set()
-    ordered: list[Node] = []
-
-    def needs(node: Node) -> list[Node]:
-        before = [producers[value] for value in operands(node) if value in producers]
+    for node in graph.nodes:
+        needed = [producers.get(value) for value in (*node.inputs, *_captured(node))]
         if bound:
-            before += [bound[name] for name in sorted(used_by(node)) if name in bound]
-        return [other for other in before if other is not node]
-
-    def operands(node: Node) -> list[Value]:
-        found = list(node.inputs)
-        if node.op != "fused":
-            for region in node.regions:
-                for inner in region.graphs():
-                    for user in inner.nodes:
-                        found += user.inputs
-                    found += inner.outputs
-        return found
-
-    for root in graph.nodes:
-        stack = [(root, iter(needs(root)))] if root not in done else []
-        active = {root}
-        while stack:
-            node, rest = stack[-1]
-            for needed in rest:
-                if needed not in done and needed not in active:
-                    active.add(needed)
-                    stack.append((needed, iter(needs(needed))))
-                    break
-            else:
-                stack.pop()
-                if node not in done:
-                    done.add(node)
-                    ordered.append(node)
-    graph.nodes = ordered
+            needed += [bound.get(name) for name in used_by(node)]
+        order.add_edges_from((other, node) for other in needed if other not in (None, node))
+    position = {node: place for place, node in enumerate(graph.nodes)}
+    try:
+        graph.nodes = list(nx.lexicographical_topological_sort(order, key=position.__getitem__))
+    except nx.NetworkXUnfeasible:
+        circle = " -> ".join(f"{a.op} '{a.name}'" for a, _ in nx.find_cycle(order))
+        raise InternalError("kernels need each other's results", where=circle) from None

@@ -108,19 +108,98 @@ def test_chains_of_moves_are_bounded() -> None:
     assert max(map(len, found)) <= MAX_EXPRESSION
 
 
-def test_part_that_a_region_reads_through_a_reshape_is_in_memory() -> None:
-    text = """
-graph "g"(%x: f32[3, 1, 4], %w: f32[4, 2, 4], %s: f32[1, 4]) {
-  %part: f32[4, 1, 4] = slice(%w) {starts = (0, 1, 0), steps = (1, 1, 1), stops = (4, 2, 4)}
-  %flat: f32[4, 4] = reshape(%part) {shape = (4, 4)}
-  %y: f32[1, 4] = scan(%s, %x) {num_state = 1, reverse_in = (false,), reverse_out = (), trip = 3} [
-    graph "step"(%state: f32[1, 4], %row: f32[1, 4]) {
+STEPS = "reverse_in = (false,), reverse_out = (), trip = 3"
+
+
+def _scan(state: str, *lines: str) -> str:
+    """A scan over x that begins at `state` and adds the product with `flat` in every step."""
+    before = "\n  ".join(lines)
+    return f"""
+graph "g"(%x: f32[3, 1, 4], %w: f32[4, 2, 4], %s: f32[2, 1, 4]) {{
+  {before}
+  %y: f32[1, 4] = scan(%{state}, %x) {{num_state = 1, {STEPS}}} [
+    graph "step"(%state: f32[1, 4], %row: f32[1, 4]) {{
       %p: f32[1, 4] = matmul(%state, %flat)
       %q: f32[1, 4] = add(%row, %p)
       return %q
-    }
+    }}
   ]
   return %y
-}
+}}
 """
-    assert ["slice"] in groups(rewritten(text, Fusion()))
+
+
+PART = "%part: f32[4, 1, 4] = slice(%w) {starts = (0, 1, 0), steps = (1, 1, 1), stops = (4, 2, 4)}"
+FLAT = "%flat: f32[4, 4] = reshape(%part) {shape = (4, 4)}"
+TAKEN = (
+    "%taken: f32[1, 1, 4] = slice(%s) {starts = (1, 0, 0), steps = (1, 1, 1), stops = (2, 1, 4)}"
+)
+START = "%start: f32[1, 4] = reshape(%taken) {shape = (1, 4)}"
+
+
+@pytest.mark.parametrize("epilogues", [False, True])
+def test_parts_that_control_flow_reads_through_reshapes_are_in_memory(epilogues: bool) -> None:
+    """What a region captures, and what a loop begins with."""
+    graph = rewritten(_scan("start", PART, FLAT, TAKEN, START), Fusion(epilogues))
+    assert groups(graph).count(["slice"]) == 2
+
+
+def test_reshapes_of_reshapes_before_control_flow_need_no_copies() -> None:
+    lines = [
+        "%t: f32[2, 1, 4] = neg(%s)",
+        "%taken: f32[2, 4] = reshape(%t) {shape = (2, 4)}",
+        "%start: f32[1, 4] = slice(%taken) {starts = (0, 0), steps = (1, 1), stops = (1, 4)}",
+        "%u: f32[4, 2, 4] = abs(%w)",
+        "%v: f32[8, 4] = reshape(%u) {shape = (8, 4)}",
+        "%part: f32[4, 4] = slice(%v) {starts = (0, 0), steps = (1, 1), stops = (4, 4)}",
+        "%wide: f32[16] = reshape(%part) {shape = (16,)}",
+        "%flat: f32[4, 4] = reshape(%wide) {shape = (4, 4)}",
+    ]
+    graph = rewritten(_scan("start", *lines), Fusion())
+    assert sum(found[-1] == "slice" for found in groups(graph)) == 2
+    assert [node.op for node in graph.nodes].count("reshape") == 2
+
+
+@pytest.mark.parametrize("result", ["%a", "%b"])
+def test_what_branches_return_is_not_made_with_what_reads_it(result: str) -> None:
+    """A branch that returns a value of the graph around it reads that value."""
+    graph = rewritten(
+        body(
+            f"{X}, %c: bool[]",
+            [
+                "%a: f32[n, 4] = exp(%x)",
+                "%b: f32[n, 4] = neg(%a)",
+                "%i: f32[n, 4] = if(%c) [",
+                '  graph "then"() {',
+                f"    return {result}",
+                "  }",
+                '  graph "else"() {',
+                "    return %x",
+                "  }",
+                "]",
+                "%y: f32[n, 4] = add(%b, %i)",
+            ],
+        ),
+        Fusion(),
+    )
+    assert ["exp", "neg"] in groups(graph)
+    assert ["add"] in groups(graph)
+
+
+def test_sizes_are_read_before_what_they_size() -> None:
+    """The group stands where its last member stood; what uses its symbols comes behind them."""
+    graph = rewritten(
+        body(
+            "%x: f32[4], %n: i64[1]",
+            [
+                "%a: f32[4] = exp(%x)",
+                "%m: i64[1] = abs(%n)",
+                'read_dims(%m) {symbols = ("k",)}',
+                "%b: f32[4] = neg(%a)",
+                "%r: f32[1, 4] = reshape(%b) {shape = (1, 4)}",
+                "%y: f32[k, 4] = broadcast_to(%r) {shape = (k, 4)}",
+            ],
+        ),
+        Fusion(),
+    )
+    assert [node.op for node in graph.nodes].index("read_dims") < len(graph.nodes) - 1
