@@ -47,14 +47,19 @@ class CompileOptions:
 
 @dataclass
 class Stages:
-    """Seconds that each stage took, in order; `progress` is told when one begins."""
+    """Seconds that each stage took, in order; `progress` is told when one begins.
+
+    latest: the stage that began last.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     progress: Callable[[str], None] | None = None
+    latest: str = ""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage: `with stages.stage("fusion"): ...`."""
+        self.latest = name
         if self.progress:
             self.progress(name)
         start = time.perf_counter()

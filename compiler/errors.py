@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+REPORT = "`tensmith reduce MODEL` makes a small model that shows it: please report that"
+
 
 class TensmithError(Exception):
     """Base of all errors. `exit_code` is what the command line ends with.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .backend import Stages
-from .errors import InternalError, TensmithError
+from .faults import internal_error
 from .ir.graph import Graph
 from .ir.verify import verify as verify_graph
 
@@ -49,7 +49,7 @@ def run_passes(
     verify: check the graph after every pass that changed it. dump_after: called with
     (pass name, graph) after every run of a pass. stages: gets the seconds of every pass.
 
-    Raises InternalError naming the pass when one fails or leaves an invalid graph.
+    Raises InternalError naming the pass and the node when one fails or leaves an invalid graph.
     """
     runner = _Runner(graph, verify, dump_after, stages)
     changed = False
@@ -71,11 +71,10 @@ class _Runner:
                 changed = item.run(self.graph)
                 if changed and self.verify:
                     verify_graph(self.graph)
-            except (ValueError, TensmithError) as error:
-                where = f"pass '{item.name}'"
-                raise InternalError(
-                    f"{where} broke the graph", where=where, why=str(error)
-                ) from error
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise internal_error(f"pass '{item.name}' broke the graph", error) from error
         if self.dump_after:
             self.dump_after(item.name, self.graph)
         return changed

@@ -37,6 +37,7 @@ from .checks import (
 )
 from .compare import Tolerance
 from .engines import EngineSpec
+from .faults import faults_explained
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .samples import Sampler
@@ -279,7 +280,8 @@ def _compile(
         raise UnsupportedError(unsupported, where=f"target '{target.name}'")
     sampler = Sampler(graph)
     flops = graph_flops(graph)
-    compilation = backend.compile(graph, target, options, stages)
+    with faults_explained(path, stages):
+        compilation = backend.compile(graph, target, options, stages)
     manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)
     compilation = replace(compilation, model=replace(compilation.model, manifest=manifest))
     source = _Source(path, shapes, sampler)

@@ -9,10 +9,11 @@ import onnx
 from ...compiler.ir import Graph
 from .container_inputs import ValueSpec
 from .importer import Importer, ShapeSpec
+from .origin import operator_of
 from .validate import validate
 from .wire import Source, read_model
 
-__all__ = ["load", "load_model"]
+__all__ = ["load", "load_model", "operator_of"]
 
 
 def load(

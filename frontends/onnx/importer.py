@@ -7,13 +7,22 @@ from pathlib import Path
 
 import onnx
 
-from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError, UsageError
+from ...compiler.errors import (
+    REPORT,
+    InternalError,
+    InvalidModelError,
+    TensmithError,
+    Unsupported,
+    UnsupportedError,
+    UsageError,
+)
 from ...compiler.ir import Dim, Graph, TensorType, Value, constant
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Maybe, Text, ValueList
 from .declared import DeclaredTypes
 from .emitter import Emitter
+from .origin import node_name
 from .schemas import body_of, domain_of, schema_of
 from .site import NotSupported, Site
 from .table import find, is_refused
@@ -198,12 +207,12 @@ class Importer:
             return
         schema = schema_of(domain, node.op_type, scope.opsets.get(domain, 1))
         if schema is None or not (schema.has_function or schema.has_context_dependent_function):
-            self._problem(_name(node), node.op_type, _NO_LOWERING)
+            self._problem(node_name(node), node.op_type, _NO_LOWERING)
 
     def _node(
         self, node: onnx.NodeProto, inputs: list[Content | None], scope: Scope
     ) -> list[Entry | None]:
-        name = _name(node)
+        name = node_name(node)
         outer, self.emitter.name = self.emitter.name, name
         try:
             results = list(self._lower(node, inputs, scope))
@@ -218,6 +227,10 @@ class Importer:
             if not error.where:
                 error = _at(node, name, error.what, inputs, error.why, error.remedy)
             raise error from None
+        except (TensmithError, MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            raise _broken(node, name, inputs, error) from error
         finally:
             self.emitter.name = outer
         for output, result in zip(node.output, results, strict=False):
@@ -301,10 +314,6 @@ class Importer:
         self.problems[name, op, reason] = Unsupported(name[:120], op, reason, remedy)
 
 
-def _name(node: onnx.NodeProto) -> str:
-    return node.name or f"{node.op_type}:{next(iter(node.output), '')}"
-
-
 def _attributes(node: onnx.NodeProto, scope: Scope) -> dict[str, onnx.AttributeProto]:
     """The node's attributes, those that refer to the enclosing function's being replaced."""
     found = {}
@@ -338,13 +347,28 @@ def _at(
     why: str = "",
     remedy: str = "",
 ) -> InvalidModelError:
-    types = ", ".join(str(v.type) if isinstance(v, Value) else "-" for v in inputs[:6])
     return InvalidModelError(
         f"node '{name[:120]}' ({node.op_type}) is invalid: {what}",
-        where=f"{node.op_type}({types})",
+        where=_typed(node, inputs),
         why=why,
         remedy=remedy or "correct the model, or pin its input shapes if they do not fit together",
     )
+
+
+def _broken(
+    node: onnx.NodeProto, name: str, inputs: Sequence[Content | None], error: Exception
+) -> InternalError:
+    return InternalError(
+        f"the import of node '{name[:120]}' ({node.op_type}) failed",
+        where=_typed(node, inputs),
+        why=f"{type(error).__name__}: {error}",
+        remedy=REPORT,
+    )
+
+
+def _typed(node: onnx.NodeProto, inputs: Sequence[Content | None]) -> str:
+    types = ", ".join(str(v.type) if isinstance(v, Value) else "-" for v in inputs[:6])
+    return f"{node.op_type}({types})"
 
 
 def _check_declared(info: onnx.ValueInfoProto, kind: TensorType) -> None:
