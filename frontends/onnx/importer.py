@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -16,7 +16,7 @@ from ...compiler.errors import (
     UnsupportedError,
     UsageError,
 )
-from ...compiler.ir import Dim, Graph, TensorType, Value, constant
+from ...compiler.ir import Dim, Graph, TensorType, Value
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Maybe, Text, ValueList
@@ -24,41 +24,17 @@ from .declared import DeclaredTypes
 from .emitter import Emitter
 from .origin import node_name
 from .schemas import body_of, domain_of, schema_of
+from .scopes import MISSING, Entry, Missing, Scope, initial_values
 from .site import NotSupported, Site
 from .table import find, is_refused
-from .tensors import UnsupportedType, dtype_of, to_array
-from .topology import ordered
+from .tensors import UnsupportedType, dtype_of
+from .topology import names_used, ordered
 from .wire import Source
 
 ShapeSpec = Mapping[str, Sequence[Dim | str]]
 
 
-class _Missing:
-    """Stands for the outputs of a node that could not be lowered."""
-
-
-MISSING = _Missing()
 _NO_LOWERING = "there is no lowering for this operator"
-Entry = Content | _Missing
-
-
-class Scope:
-    """Names visible in a graph or function body; lookups go outwards."""
-
-    def __init__(self, outer: Scope | None, opsets: Mapping[str, int]) -> None:
-        self.outer = outer
-        self.opsets = opsets
-        self.values: dict[str, Entry] = {}
-        self.attributes: dict[str, onnx.AttributeProto] = {}
-
-    def find(self, name: str) -> Entry | None:
-        """The value called `name` here or further out."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return scope.values[name]
-            scope = scope.outer
-        return None
 
 
 class Importer:
@@ -82,7 +58,7 @@ class Importer:
         proto = self.model.graph
         opsets = {domain_of(item.domain): item.version for item in self.model.opset_import}
         scope = Scope(None, opsets)
-        self._initializers(proto, scope, self.raw)
+        scope.values.update(initial_values(proto, self.raw, self.folder))
         inputs = self._inputs(proto, scope)
         self.nodes(proto.node, scope)
         if self.problems:
@@ -93,17 +69,6 @@ class Importer:
         return graph
 
     # ------------------------------------------------------------------ inputs and outputs
-
-    def _initializers(
-        self, proto: onnx.GraphProto, scope: Scope, raw: Mapping[int, memoryview]
-    ) -> None:
-        for index, tensor in enumerate(proto.initializer):
-            try:
-                array = to_array(tensor, raw=raw.get(index), folder=self.folder)
-                scope.values[tensor.name] = constant(array, tensor.name)
-            except UnsupportedType as error:
-                self._problem(tensor.name, "initializer", f"{error} is not supported")
-                scope.values[tensor.name] = MISSING
 
     def _inputs(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
         made, initial = [], set(scope.values)
@@ -139,7 +104,7 @@ class Importer:
     def _outputs(self, proto: onnx.GraphProto, scope: Scope, inputs: list[Value]) -> list[Value]:
         taken = set(inputs)
         outputs = []
-        for info in proto.output:
+        for info in {info.name: info for info in proto.output}.values():  # one may be listed twice
             for name, found in self._results(scope, info.name):
                 value = self.emitter.real(found)
                 if value in taken or value.is_constant:
@@ -154,6 +119,8 @@ class Importer:
     def _results(self, scope: Scope, name: str) -> list[tuple[str, Value]]:
         """What becomes of an output: itself, or `name_0`, `name_1`, ... of a sequence."""
         entry = scope.find(name)
+        if isinstance(entry, Missing) and entry.problem is not None:
+            raise UnsupportedError([entry.problem])
         if isinstance(entry, Maybe):
             entry = entry.content
         entry = entry.data if isinstance(entry, Text) else entry
@@ -176,27 +143,24 @@ class Importer:
     def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
         """Lower nodes in a scope; what is not supported is collected in `problems`."""
         for node in ordered(nodes):
-            found = [scope.find(name) if name else None for name in node.input]
-            if any(isinstance(entry, _Missing) for entry in found) or self._blocked(node, scope):
+            missing = [e for e in map(scope.find, names_used(node)) if isinstance(e, Missing)]
+            if missing:
+                self._blame(missing)
                 self._note_unknown(node, scope)
                 results: list[Entry | None] = [MISSING] * len(node.output)
             else:
-                inputs = [entry if not isinstance(entry, _Missing) else None for entry in found]
+                found = [scope.find(name) if name else None for name in node.input]
+                inputs = [entry if not isinstance(entry, Missing) else None for entry in found]
                 results = self._node(node, inputs, scope)
             for name, result in zip(node.output, results, strict=False):
                 if name:
                     scope.values[name] = MISSING if result is None else result
 
-    def _blocked(self, node: onnx.NodeProto, scope: Scope) -> bool:
-        """Whether a region of the node uses something that could not be lowered."""
-        used = (
-            name
-            for attribute in node.attribute
-            if attribute.type == onnx.AttributeProto.GRAPH
-            for inner in attribute.g.node
-            for name in inner.input
-        )
-        return any(isinstance(scope.find(name), _Missing) for name in used)
+    def _blame(self, entries: Iterable[Missing]) -> None:
+        """Report why values that something uses could not be made."""
+        for problem in (entry.problem for entry in entries):
+            if problem is not None:
+                self.problems[problem.node, problem.op, problem.reason] = problem
 
     def _note_unknown(self, node: onnx.NodeProto, scope: Scope) -> None:
         """Report an operator that could not be lowered whatever its inputs were."""
@@ -278,7 +242,7 @@ class Importer:
                 scope.values[name] = value
         self.nodes(function.node, scope)
         results = [scope.find(name) for name in function.output]
-        return [None if isinstance(entry, _Missing) else entry for entry in results]
+        return [None if isinstance(entry, Missing) else entry for entry in results]
 
     def region(
         self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
@@ -299,13 +263,14 @@ class Importer:
         """The same for a subgraph whose outputs may be sequences and optionals."""
         scope = Scope(outer, outer.opsets)
         scope.attributes = outer.attributes
-        self._initializers(proto, scope, {})
+        scope.values.update(initial_values(proto, {}, self.folder))
         scope.values.update(inputs)
         self.nodes(proto.node, scope)
         found = []
         for info in proto.output:
             entry = scope.find(info.name)
-            if isinstance(entry, _Missing):
+            if isinstance(entry, Missing):
+                self._blame([entry])
                 raise NotSupported("its subgraph holds nodes that are not supported")
             found.append(entry if entry is not None else self.value(scope, info.name))
         return found

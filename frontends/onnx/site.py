@@ -12,10 +12,11 @@ from ...compiler.ir import Dim, DType, Sym, Value, constant
 from .containers import Content
 from .elements import Elements
 from .emitter import Emitter
-from .tensors import Array, UnsupportedType, dtype_of, to_array
+from .tensors import Array, UnsupportedType, dtype_of, sparse_array, to_array
 
 if TYPE_CHECKING:
-    from .importer import Importer, Scope
+    from .importer import Importer
+    from .scopes import Scope
 
 T = TypeVar("T")
 Operand = Value | int | float | bool
@@ -114,6 +115,11 @@ class Site:
         tensor = self._typed(name, onnx.AttributeProto.TENSOR).t
         return to_array(tensor, folder=self.importer.folder)
 
+    def sparse_array(self, name: str) -> Array:
+        """A sparse tensor attribute as an array of all its elements."""
+        tensor = self._typed(name, onnx.AttributeProto.SPARSE_TENSOR).sparse_tensor
+        return sparse_array(tensor, folder=self.importer.folder)
+
     def string_tensor(self, name: str) -> list[str]:
         """The elements of a tensor attribute of strings. Raises ValueError when it is another."""
         tensor = self._typed(name, onnx.AttributeProto.TENSOR).t
@@ -125,7 +131,7 @@ class Site:
         """A graph attribute. Raises ValueError when it is absent."""
         if name not in self.attributes:
             raise ValueError(f"attribute '{name}' is missing")
-        return self._typed(name, onnx.AttributeProto.GRAPH).g
+        return _without_initial_inputs(self._typed(name, onnx.AttributeProto.GRAPH).g)
 
     def dtype(self, name: str, default: int | None = None) -> DType:
         """An element-type attribute. Raises NotSupported for a type that the IR lacks."""
@@ -252,3 +258,16 @@ class Site:
         if value.dtype in (DType.F16, DType.BF16):
             return self.cast(fn(self.cast(value, DType.F32)), value.dtype)
         return fn(value)
+
+
+def _without_initial_inputs(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """The graph without inputs that are initialisers: nothing is passed for these."""
+    initial = {tensor.name for tensor in graph.initializer}
+    if not any(info.name in initial for info in graph.input):
+        return graph
+    kept = [info for info in graph.input if info.name not in initial]
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    del copy.input[:]
+    copy.input.extend(kept)
+    return copy

@@ -16,6 +16,7 @@ from ...compiler.ir import DType
 
 Array = np.ndarray[Any, Any]
 MAX_RANK = 32
+_SPARSE_LIMIT = 1 << 31  # bytes of a sparse tensor with its zeros: what a dense one can have
 _T = onnx.TensorProto
 
 DTYPES: dict[int, DType] = {
@@ -93,6 +94,37 @@ def to_array(
     if raw is not None:
         return _from_raw(name, raw, count, dtype).reshape(shape)
     return _from_fields(tensor, count, dtype).reshape(shape)
+
+
+def sparse_array(sparse: onnx.SparseTensorProto, *, folder: Path | None = None) -> Array:
+    """A sparse tensor (values at indices, zeros elsewhere) as an array of all elements.
+
+    Raises InvalidModelError when the parts disagree or there are too many elements, UnsupportedType
+    for the element type.
+    """
+    name = sparse.values.name or "constant"
+    shape = tuple(sparse.dims)
+    if any(dim < 0 for dim in shape) or len(shape) > MAX_RANK:
+        raise _invalid(name, f"dims {list(shape)[:8]} are negative or more than {MAX_RANK}")
+    dtype = dtype_of(sparse.values.data_type)
+    if math.prod(shape) * dtype.bytes > _SPARSE_LIMIT:
+        raise _invalid(name, f"its dims {list(shape)[:8]} are absurdly large")
+    values = to_array(sparse.values, folder=folder)
+    indices = to_array(sparse.indices, folder=folder)
+    if values.ndim != 1 or indices.shape not in ((len(values),), (len(values), len(shape))):
+        raise _invalid(name, f"values {list(values.shape)}, indices {list(indices.shape)}")
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise _invalid(name, f"its indices are of type {indices.dtype}")
+    sizes = np.array([math.prod(shape)] if indices.ndim == 1 else shape, np.int64)
+    columns = indices.reshape(len(values), len(sizes))
+    if np.any((columns < 0) | (columns >= sizes)):
+        raise _invalid(name, "an index is out of range")
+    array = np.zeros(shape, values.dtype)
+    if indices.ndim == 1:
+        array.reshape(-1)[indices] = values
+    else:
+        array[tuple(columns.T)] = values
+    return array
 
 
 def _invalid(name: str, why: str) -> InvalidModelError:

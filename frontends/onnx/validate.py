@@ -6,7 +6,7 @@ divides by strides of zero and expands functions without a limit in some version
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import onnx
 import onnx.defs
@@ -17,7 +17,7 @@ from .functions import check_functions
 from .node_rules import check_node
 from .schemas import domain_of
 from .tensors import MAX_RANK
-from .topology import ordered
+from .topology import is_constant, ordered, subgraphs
 from .wire import Source
 
 OLDEST_OPSET = 1
@@ -83,33 +83,31 @@ class _Checker:
         self.functions = functions
 
     def graph(self, graph: onnx.GraphProto, outer: Sequence[set[str]]) -> None:
-        """Check a graph whose nodes may use the names of the graphs around it."""
+        """Check a graph whose nodes may use the names of the graphs around it.
+
+        What a graph calls by a name of a graph around it hides that one. An initialiser may be an
+        input too, and be listed twice.
+        """
         if len(outer) > MAX_DEPTH:
             raise InvalidModelError(f"subgraphs are nested more than {MAX_DEPTH} deep")
         names: set[str] = set()
         for info in graph.input:
-            _define(info.name, names, outer, f"graph '{graph.name}'")
+            _define(info.name, names, f"graph '{graph.name}'")
             _check_type(info)
-        inputs = set(names)
-        for tensor in graph.initializer:
-            # before IR version 4 an initialiser is an input too
-            if tensor.name in inputs:
-                inputs.remove(tensor.name)
-            else:
-                _define(tensor.name, names, outer, "initialisers")
-        if graph.sparse_initializer:
-            name = graph.sparse_initializer[0].values.name
-            reason = "sparse initialisers are not supported"
-            raise UnsupportedError([Unsupported(name, "initializer", reason, "make it dense")])
+        tensors = [*graph.initializer, *(item.values for item in graph.sparse_initializer)]
+        initial = {_checked(tensor.name, "initialisers") for tensor in tensors if tensor.name != ""}
+        replaceable = initial - names
+        names |= initial
         for info in graph.output:
             _check_type(info)
-        self.body(graph.node, [info.name for info in graph.output], names, outer, self.opsets)
+        results = [info.name for info in graph.output]
+        self.body(graph.node, results, names, outer, self.opsets, replaceable=replaceable)
 
     def function(self, function: onnx.FunctionProto) -> None:
         """Check the body of a local function."""
         names: set[str] = set()
         for name in function.input:
-            _define(name, names, [], f"function '{function.name}'")
+            _define(name, names, f"function '{function.name}'")
         found = {domain_of(item.domain): item.version for item in function.opset_import}
         opsets = {**self.opsets, **found}
         self.body(function.node, function.output, names, [], opsets, in_function=True)
@@ -122,12 +120,19 @@ class _Checker:
         outer: Sequence[set[str]],
         opsets: Mapping[str, int],
         in_function: bool = False,
+        replaceable: Set[str] = frozenset(),
     ) -> None:
-        """Check nodes that start from the given names: SSA, known names, order, each node."""
+        """Check nodes that start from the given names: SSA, known names, order, each node.
+
+        replaceable: names of constants, which a Constant node may define anew.
+        """
+        constants = set(replaceable)
         for node in nodes:
             for name in node.output:
-                if name:
-                    _define(name, names, outer, f"node '{node.name[:60]}' ({node.op_type})")
+                if name and not (is_constant(node) and name in constants):
+                    _define(name, names, f"node '{node.name[:60]}' ({node.op_type})")
+            if is_constant(node):
+                constants.update(node.output)
         scopes = [*outer, names]
         for node in nodes:
             for name in node.input:
@@ -140,34 +145,28 @@ class _Checker:
             check_node(node, opsets, self.functions.get(key), in_function)
             for subgraph in subgraphs(node):
                 self.graph(subgraph, scopes)
-        if len(set(outputs)) != len(outputs):
-            raise InvalidModelError("two outputs have the same name", remedy=_REMEDY)
         for name in outputs:
             if not any(name in scope for scope in scopes):
                 raise InvalidModelError(f"output '{name[:80]}' is made by no node", remedy=_REMEDY)
         ordered(nodes)
 
 
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs in a node's attributes."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def _title(node: onnx.NodeProto) -> str:
     return (node.name or f"{node.op_type}:{next(iter(node.output), '')}")[:120]
 
 
-def _define(name: str, names: set[str], outer: Sequence[set[str]], where: str) -> None:
+def _checked(name: str, where: str) -> str:
     if not isinstance(name, str) or not name or "\0" in name:  # bytes: not UTF-8
         raise InvalidModelError(f"the name {name[:60]!r} is not valid", where=where, remedy=_REMEDY)
-    if name in names or any(name in scope for scope in outer):
+    return name
+
+
+def _define(name: str, names: set[str], where: str) -> None:
+    if _checked(name, where) in names:
         raise InvalidModelError(
             f"'{name[:80]}' is defined twice",
             where=where,
-            why="every name must have one definition",
+            why="every name of a graph must have one definition",
             remedy=_REMEDY,
         )
     names.add(name)

@@ -14,6 +14,8 @@ from ..table import lowers
 def constant_(s: Site) -> Value:
     if s.has("value"):
         return constant(s.array("value"))
+    if s.has("sparse_value"):
+        return constant(s.sparse_array("sparse_value"))
     if s.has("value_float"):
         return constant(np.float32(s.real("value_float")))
     if s.has("value_int"):
