@@ -29,6 +29,10 @@ class TensmithError(Exception):
         return "\n".join(parts)
 
 
+class ModelWarning(UserWarning):
+    """What a model says and does not hold, or what was decided for it."""
+
+
 class InternalError(TensmithError):
     """A broken invariant of the compiler itself (a bug of Tensmith, not of the model)."""
 

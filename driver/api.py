@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,13 @@ from ..compiler.backend import (
     Stages,
     resolve_target,
 )
-from ..compiler.errors import InvalidModelError, RunError, UnsupportedError, UsageError
+from ..compiler.errors import (
+    InvalidModelError,
+    ModelWarning,
+    RunError,
+    UnsupportedError,
+    UsageError,
+)
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
 from ..compiler.knobs import VERIFY_TIME
@@ -61,13 +68,15 @@ class _Source:
     path: Path
     shapes: ShapeSpecs
     sampler: Sampler
+    notes: tuple[str, ...]
 
 
 class Artifact:
     """A compiled model. Its folder of intermediate files lives as long as the object.
 
     kernels: in the order of the plan. stages: seconds by stage. manifest: see `driver/manifest.py`.
-    sampler: draws random inputs. report: of the last verification, or None.
+    sampler: draws random inputs. notes: what the user should know of the model. report: of the last
+    verification, or None.
     """
 
     def __init__(
@@ -83,6 +92,7 @@ class Artifact:
         self.kernels: tuple[KernelInfo, ...] = compilation.kernels
         self.manifest: dict[str, Any] = compilation.model.manifest
         self.sampler = source.sampler
+        self.notes = source.notes
         self.report: VerifyReport | None = None
         self._model = compilation.model
         self._stages = stages
@@ -224,11 +234,13 @@ def compile(
 
     target: see `tensmith targets`. threads: how many the plan is partitioned for (any number can
     run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace declared
-    ones: numbers fix them, names keep them symbolic. name: C identifier; by default from the file
-    name. verify: compare with the reference before returning. texts: textual forms to keep for
+    ones: numbers fix them, names make them symbolic (equal names, equal sizes), "?" symbolic with
+    a size of their own, "1..8" bounds what is symbolic. name: C identifier; by default from the
+    file name. verify: compare with the reference before returning. texts: textual forms to keep for
     `save` ("llvm", "asm"). dump_after: called with (pass name, graph) after the import (pass name
     "import") and after every pass. progress: told the name of each stage as it begins.
 
+    What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
     UnsupportedError (names every node that cannot be compiled), VerificationError.
     """
@@ -257,6 +269,8 @@ def compile(
     except BaseException:
         remove_work_dir(work_dir)
         raise
+    for note in artifact.notes:
+        warnings.warn(note, ModelWarning, stacklevel=2)
     if verify:
         artifact.verify(progress=progress).raise_if_failed()
     return artifact
@@ -278,13 +292,13 @@ def _compile(
     unsupported = unsupported_nodes(graph, backend, target)
     if unsupported:
         raise UnsupportedError(unsupported, where=f"target '{target.name}'")
-    sampler = Sampler(graph)
+    sampler, notes = Sampler(graph), tuple(graph.notes)
     flops = graph_flops(graph)
     with faults_explained(path, stages):
         compilation = backend.compile(graph, target, options, stages)
     manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)
     compilation = replace(compilation, model=replace(compilation.model, manifest=manifest))
-    source = _Source(path, shapes, sampler)
+    source = _Source(path, shapes, sampler, notes)
     return Artifact(compilation, target, stages, options.threads, options.work_dir, source)
 
 

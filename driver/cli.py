@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from .._version import __version__
-from ..compiler.errors import TensmithError
+from ..compiler.errors import ModelWarning, TensmithError
 from ..compiler.knobs import TRACEBACK
 from .commands import bench, check, compile, inspect, knobs, run, targets, verify
 
@@ -48,12 +49,27 @@ def _root(
     pass
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """On stderr, without the place in Tensmith's own code."""
+    print(f"warning: {message}", file=file or sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are told on stderr, and on stdout as
     `{"error": ...}` when `--json` was given."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app(words, prog_name="tensmith", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", ModelWarning)
+            warnings.showwarning = _show_warning
+            result = app(words, prog_name="tensmith", standalone_mode=False)
         if result == INTERRUPTED:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0

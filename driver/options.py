@@ -25,8 +25,9 @@ Shapes = Annotated[
     typer.Option(
         "--shape",
         metavar="NAME:DIMS",
-        help="Dims of an input, as name:1x3x224x224 or name:[1,3,224,224]; 1..8 in place of a "
-        "number bounds a symbolic dim. Repeatable.",
+        help="Dims of an input, as name:1x3x224x224 or name:[1,3,224,224]. In place of a number, "
+        "a name makes a dim symbolic (equal names, equal sizes), ? one of its own, and 1..8 bounds "
+        "one that is symbolic. Repeatable.",
         show_default=False,
     ),
 ]

@@ -23,7 +23,8 @@ class Preflight:
 
     nodes: number of core operators, 0 when the model could not be imported. symbols: symbolic
     dims of the inputs, with the places where they stand. unknown: values whose shape only a run
-    can tell, as text. risks: see `precision.py`. checks: nodes whose indices a run checks.
+    can tell, as text. risks: see `precision.py`. checks: nodes whose indices a run checks. notes:
+    what the model says and does not hold.
     """
 
     target: str
@@ -33,10 +34,16 @@ class Preflight:
     unknown: list[str] = field(default_factory=list)
     risks: list[Risk] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def shared(self) -> list[str]:
+        """Symbols that stand in several places, whose sizes must agree in a run."""
+        return [name for name, places in self.symbols.items() if len(places) > 1]
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"supported": not self.unsupported, **asdict(self)}
+        return {"supported": not self.unsupported, **asdict(self), "shared": self.shared}
 
 
 def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
@@ -51,6 +58,7 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     except UnsupportedError as error:
         found.unsupported = list(error.items)
         return found
+    found.notes = list(graph.notes)
     found.nodes = sum(1 for _ in graph.walk())
     found.unsupported = unsupported_nodes(graph, backend, machine)
     found.symbols = _input_symbols(graph)

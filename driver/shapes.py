@@ -13,16 +13,17 @@ ShapeSpecs = Mapping[str, tuple[DimSpec, ...]]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 _REMEDY = (
-    "write name:1x3x224x224 or name:[1,3,224,224]; [batch,3,224,224] keeps a dim symbolic, "
-    "[1..8,3,224,224] also bounds it"
+    "write name:1x3x224x224 or name:[1,3,224,224]; [batch,3,224,224] makes a dim symbolic, "
+    "[?,3,224,224] one of its own, [1..8,3,224,224] bounds a symbolic one"
 )
 
 
 def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
     """`name:1x3x224x224`, `name:[1,3,224,224]` or `name:[batch,1..8]` -> (name, dims).
 
-    A dim is a number, the name of a symbol, or "least..most" for one that stays symbolic. A tensor
-    name may hold colons; the last one separates. `name:[]` is a scalar.
+    A dim is a number, the name of a symbol, "?" for a symbol that no other dim shares, or
+    "least..most" for one that stays symbolic. A tensor name may hold colons; the last one
+    separates. `name:[]` is a scalar.
     Raises UsageError for anything else.
     """
     name, separator, dims = text.rpartition(":")
@@ -42,7 +43,7 @@ def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
 def _parse_dim(part: str, text: str) -> DimSpec:
     if part.isascii() and part.isdigit():
         return int(part)
-    if _NAME.fullmatch(part):
+    if part == "?" or _NAME.fullmatch(part):
         return part
     found = _RANGE.fullmatch(part)
     if found is not None:

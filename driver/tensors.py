@@ -105,5 +105,9 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
         for dim, size in zip(spec.dims, array.shape, strict=True):
             expected = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
             if expected != size:
-                raise UsageError(f"{what}, not {got}", why=f"{dim} is {expected}, not {size}")
+                raise UsageError(
+                    f"{what}, not {got}",
+                    why=f"{dim} is {expected}, not {size}",
+                    remedy="compile with ? in --shape where sizes are to be free",
+                )
     return symbols

@@ -6,6 +6,8 @@
 #include "internal.h"
 
 enum { SHAPE_TEXT = 256, MAX_NDIM = 64 };
+static const char OPENED[] = "; compiled with ? for it in --shape, the model takes any size";
+static const char PARTED[] = "; compiled with ? for it in --shape, the sizes may differ";
 
 static int same_dtype(DLDataType given, DLDataType expected) {
   if (given.lanes != 1 || given.bits != expected.bits) return 0;
@@ -41,8 +43,9 @@ static ts_status check_tensor(ts_instance *instance, ts_status status, const cha
       return ts_error(instance, status, "%s '%s': dimension %d is negative: %s", role,
                       info->name, d, given);
     return ts_error(instance, status,
-                    "%s '%s': dimension %d: expected %" PRId64 ", got %" PRId64 " (shape %s)", role,
-                    info->name, d, info->dims[d], tensor->shape[d], given);
+                    "%s '%s': dimension %d: expected %" PRId64 ", got %" PRId64 " (shape %s)%s",
+                    role, info->name, d, info->dims[d], tensor->shape[d], given,
+                    status == TS_ERROR_INPUT ? OPENED : "");
   }
   if (ts_tensor_bytes(tensor->dtype, tensor->ndim, tensor->shape) < 0)
     return ts_error(instance, status, "%s '%s': its size overflows", role, info->name);
@@ -75,9 +78,9 @@ static ts_status bind_symbols(ts_instance *instance, int32_t index, const DLTens
     find_binding(model, symbol, &input, &axis);
     return ts_error(instance, TS_ERROR_INPUT,
                     "input '%s': dimension %d (%s): expected %" PRId64
-                    " as in dimension %d of input '%s', got %" PRId64,
+                    " as in dimension %d of input '%s', got %" PRId64 "%s",
                     info->name, d, info->dim_names[d], instance->symbols[symbol], axis,
-                    model->inputs[input].name, tensor->shape[d]);
+                    model->inputs[input].name, tensor->shape[d], PARTED);
   }
   return TS_OK;
 }

@@ -91,9 +91,10 @@ class Graph:
     """Inputs, nodes in execution order, outputs. Regions are graphs too.
 
     bounds: the least and the greatest value of symbols of the inputs, where they are limited.
+    notes: what a user should know of how the model was taken.
     """
 
-    __slots__ = ("bounds", "inputs", "name", "nodes", "outputs")
+    __slots__ = ("bounds", "inputs", "name", "nodes", "notes", "outputs")
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Graph:
         self.nodes = list(nodes)
         self.name = name
         self.bounds: dict[str, tuple[int, int]] = {}
+        self.notes: list[str] = []
 
     def walk(self) -> Iterator[Node]:
         """All nodes, those of regions included, a node before its regions."""

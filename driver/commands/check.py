@@ -30,6 +30,10 @@ def command(
         )
     for name, places in found.symbols.items():
         console.print(f"symbolic dimension {name}: {', '.join(places)}")
+    for name in found.shared:
+        console.print(f"all that is called {name} has one size; ? in --shape lets sizes differ")
+    for note in found.notes:
+        console.print(f"note: {note}")
     for line in found.unknown:
         console.print(f"known at run time only: {line}")
     for risk in found.risks:

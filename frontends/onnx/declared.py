@@ -11,11 +11,48 @@ from ...compiler.ir import Dim, TensorType
 from .emitter import Emitter
 from .tensors import UnsupportedType, dtype_of
 
+UNKNOWN = "?"  # a dim that the caller leaves open, whatever is declared
+_NO_NAMES = ("none", "null", "unknown")
+
 
 def dim_range(text: str) -> tuple[int, int] | None:
     """The limits that "least..most" stands for, None for other texts."""
     low, dots, high = text.partition("..")
     return (int(low), int(high)) if dots and low.isdigit() and high.isdigit() else None
+
+
+def declared_size(dim: onnx.TensorShapeProto.Dimension | None) -> int | None:
+    """The size that a dimension is declared with; None where it is not known (-1 says so, too)."""
+    if dim is None or not dim.HasField("dim_value") or dim.dim_value < 0:
+        return None
+    return int(dim.dim_value)
+
+
+def contradiction(info: onnx.ValueInfoProto, kind: TensorType) -> str:
+    """What is wrong with the declared shape of a value of a type; "" where nothing is.
+
+    ONNX Runtime goes by what operators give, and so does the importer: declared shapes of anything
+    but inputs are hints, often of another batch size or of an earlier state of the model.
+    """
+    tensor = info.type.tensor_type
+    if info.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
+        return ""
+    declared = [declared_size(dim) for dim in tensor.shape.dim]
+    pairs = zip(kind.shape, declared, strict=False)
+    fits = all(not size or not isinstance(dim, int) or dim == size for dim, size in pairs)
+    if fits and len(declared) == kind.rank:
+        return ""
+    text = ", ".join(d.dim_param or str(d.dim_value or "?") for d in tensor.shape.dim)
+    return f"'{info.name[:80]}' is {kind}, and not [{text[:80]}]"
+
+
+def check_element_type(info: onnx.ValueInfoProto, kind: TensorType) -> None:
+    """Raise InvalidModelError where an output is declared with another element type."""
+    tensor = info.type.tensor_type
+    if info.type.WhichOneof("value") != "tensor_type" or not tensor.elem_type:
+        return
+    if dtype_of(tensor.elem_type) is not kind.dtype:
+        raise InvalidModelError(f"output '{info.name}' is {kind}, not what the model declares")
 
 
 class DeclaredTypes:
@@ -38,7 +75,8 @@ class DeclaredTypes:
         tensor = info.type.tensor_type
         dtype = dtype_of(tensor.elem_type)
         if pinned is None and not tensor.HasField("shape"):
-            raise UnsupportedType("an input of unknown rank (pin its shape)")
+            remedy = f"give its dimensions, as --shape {info.name}:?x?"
+            raise UnsupportedType(f"an input of unknown rank ({remedy})")
         declared = list(tensor.shape.dim) if tensor.HasField("shape") else None
         if pinned is not None and declared is not None and len(declared) != len(pinned):
             raise InvalidModelError(
@@ -48,6 +86,9 @@ class DeclaredTypes:
         dims: list[Dim] = []
         for axis in range(len(pinned if pinned is not None else declared or ())):
             known = declared[axis] if declared is not None else None
+            is_list = dtype.is_integer and len(declared or ()) == 1
+            if known is not None and known.dim_value == 0 and not is_list and not known.dim_param:
+                known = None
             wanted = pinned[axis] if pinned is not None else None
             dims.append(self._dim(known, wanted, f"{info.name}_d{axis}"))
         return TensorType(dtype, tuple(dims))
@@ -56,17 +97,19 @@ class DeclaredTypes:
         self, declared: onnx.TensorShapeProto.Dimension | None, wanted: Dim | str | None, stem: str
     ) -> Dim:
         """What is wanted, or else declared, or else a symbol called `stem`."""
+        if wanted == UNKNOWN:
+            return self.emitter.unnamed_symbol(stem)
         limits = dim_range(wanted) if isinstance(wanted, str) else None
         if wanted is not None and limits is None:
             return self.emitter.name_symbol(wanted) if isinstance(wanted, str) else wanted
-        which = declared.WhichOneof("value") if declared is not None else None
-        if declared is not None and which == "dim_value":
-            size = int(declared.dim_value)
+        size = declared_size(declared)
+        if size is not None:
             if limits is not None and not limits[0] <= size <= limits[1]:
                 raise _empty(stem, limits, f"the model says {size}")
             return size
-        name = declared.dim_param if declared is not None and which == "dim_param" else ""
-        dim = self.emitter.name_symbol(name or stem)
+        name = declared.dim_param.strip() if declared is not None else ""
+        is_named = any(map(str.isalpha, name)) and name.lower() not in _NO_NAMES
+        dim = self.emitter.name_symbol(name) if is_named else self.emitter.unnamed_symbol(stem)
         if limits is not None:
             self._limit(str(dim), limits, stem)
         return dim

@@ -30,6 +30,7 @@ class Emitter:
         self._made: list[dict[Value, Value]] = [{}]
         self._known: dict[Value, Elements] = {}
         self._symbols: set[str] = set()
+        self._named: dict[str, str] = {}
         self.bound: list[set[str]] = [set()]
 
     # ------------------------------------------------------------------ regions and symbols
@@ -52,21 +53,26 @@ class Emitter:
 
     def name_symbol(self, wanted: str) -> Dim:
         """The symbol for a name of the model, made an identifier. Equal names, equal symbols."""
-        text = "".join(c if c.isascii() and c.isalnum() else "_" for c in wanted)[:60] or "d"
-        text = text if not text[0].isdigit() else f"d{text}"
-        self._symbols.add(text)
-        return symbol(text)
+        if wanted not in self._named:
+            self._named[wanted] = self._unused(_identifier(wanted[:60]))
+        return symbol(self._named[wanted])
+
+    def unnamed_symbol(self, stem: str) -> Dim:
+        """A symbol of its own for a dimension that has no name."""
+        return symbol(self._unused(_identifier(stem[:60])))
 
     def fresh(self, stem: str) -> str:
         """A symbol name that nothing else uses, bound in the innermost region."""
-        stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in stem)[:30].strip("_")
-        stem = stem if stem and not stem[0].isdigit() else f"d{stem}"
+        name = self._unused(_identifier(_identifier(stem)[:30].strip("_")))
+        self.bound[-1].add(name)
+        return name
+
+    def _unused(self, stem: str) -> str:
         name, count = stem, 0
         while name in self._symbols:
             count += 1
             name = f"{stem}_{count}"
         self._symbols.add(name)
-        self.bound[-1].add(name)
         return name
 
     # ------------------------------------------------------------------ values
@@ -178,6 +184,11 @@ class Emitter:
         node = make_node(op, real, attrs, regions=regions, types=types, name=self.name)
         self.nodes.append(node)
         return node.outputs
+
+
+def _identifier(text: str) -> str:
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in text) or "d"
+    return f"d{name}" if name[0].isdigit() else name
 
 
 def _is_identity(op: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> bool:

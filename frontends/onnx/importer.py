@@ -16,18 +16,18 @@ from ...compiler.errors import (
     UnsupportedError,
     UsageError,
 )
-from ...compiler.ir import Dim, Graph, TensorType, Value
+from ...compiler.ir import Dim, Graph, Value
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Maybe, Text, ValueList
-from .declared import DeclaredTypes
+from .declared import DeclaredTypes, check_element_type, contradiction
 from .emitter import Emitter
 from .origin import node_name
 from .schemas import body_of, domain_of, schema_of
 from .scopes import MISSING, Entry, Missing, Scope, initial_values
 from .site import NotSupported, Site
 from .table import find, is_refused
-from .tensors import UnsupportedType, dtype_of
+from .tensors import UnsupportedType
 from .topology import names_used, ordered
 from .wire import Source
 
@@ -66,7 +66,23 @@ class Importer:
         outputs = self._outputs(proto, scope, inputs)
         graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
         graph.bounds = self.declared.bounds
+        graph.notes = self._contradictions(proto, scope, outputs)
         return graph
+
+    def _contradictions(
+        self, proto: onnx.GraphProto, scope: Scope, outputs: Sequence[Value]
+    ) -> list[str]:
+        """What to tell of declared shapes that are not those which the operators give."""
+        results = {value.name: value for value in outputs}
+        pairs = [(info, results.get(info.name)) for info in proto.output]
+        inner = ((info, scope.find(info.name)) for info in proto.value_info)
+        pairs += [(info, entry) for info, entry in inner if isinstance(entry, Value)]
+        found = [contradiction(info, value.type) for info, value in pairs if value is not None]
+        wrong = list(filter(None, found))
+        if not wrong:
+            return []
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return [f"the model declares shapes that do not hold: {'; '.join(wrong[:3])}{more}"]
 
     # ------------------------------------------------------------------ inputs and outputs
 
@@ -112,8 +128,8 @@ class Importer:
                 value.name = name
                 taken.add(value)
                 outputs.append(value)
-                if not self.shapes:
-                    _check_declared(info, value.type)
+                if name == info.name:
+                    check_element_type(info, value.type)
         return outputs
 
     def _results(self, scope: Scope, name: str) -> list[tuple[str, Value]]:
@@ -334,24 +350,3 @@ def _broken(
 def _typed(node: onnx.NodeProto, inputs: Sequence[Content | None]) -> str:
     types = ", ".join(str(v.type) if isinstance(v, Value) else "-" for v in inputs[:6])
     return f"{node.op_type}({types})"
-
-
-def _check_declared(info: onnx.ValueInfoProto, kind: TensorType) -> None:
-    """Raise InvalidModelError when a declared output type contradicts the inferred one."""
-    tensor = info.type.tensor_type
-    if info.type.WhichOneof("value") != "tensor_type" or not tensor.elem_type:
-        return
-    if dtype_of(tensor.elem_type) is not kind.dtype:
-        raise InvalidModelError(f"output '{info.name}' is {kind}, not what the model declares")
-    if not tensor.HasField("shape"):
-        return
-    declared = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-    clash = any(
-        isinstance(dim, int) and want is not None and want != dim
-        for dim, want in zip(kind.shape, declared, strict=False)
-    )
-    if clash or len(declared) != kind.rank:
-        raise InvalidModelError(
-            f"output '{info.name}' has the shape {[str(dim) for dim in kind.shape]}",
-            why=f"the model declares {[d if d is not None else '?' for d in declared]}",
-        )

@@ -93,13 +93,12 @@ class _Checker:
         names: set[str] = set()
         for info in graph.input:
             _define(info.name, names, f"graph '{graph.name}'")
-            _check_type(info)
+            if not outer:
+                _check_type(info)
         tensors = [*graph.initializer, *(item.values for item in graph.sparse_initializer)]
         initial = {_checked(tensor.name, "initialisers") for tensor in tensors if tensor.name != ""}
         replaceable = initial - names
         names |= initial
-        for info in graph.output:
-            _check_type(info)
         results = [info.name for info in graph.output]
         self.body(graph.node, results, names, outer, self.opsets, replaceable=replaceable)
 
@@ -184,7 +183,7 @@ def _check_type(info: onnx.ValueInfoProto) -> None:
         if not isinstance(dim.dim_param, str):  # bytes: not UTF-8
             raise InvalidModelError(f"a dimension of '{info.name}' has a name that is no text")
         if dim.HasField("dim_value"):
-            if dim.dim_value < 0:
+            if dim.dim_value < -1:
                 raise InvalidModelError(
                     f"'{info.name}' has a dimension of {dim.dim_value}", remedy=_REMEDY
                 )

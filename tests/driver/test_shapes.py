@@ -21,6 +21,7 @@ from tensmith.driver.shapes import parse_shape, parse_shapes
         ("x:Nx3", ("x", ("N", 3))),
         ("x:1..8x3", ("x", ("1..8", 3))),
         ("x:[N,2..2]", ("x", ("N", "2..2"))),
+        ("x:Nx3x?x?", ("x", ("N", 3, "?", "?"))),
     ],
 )
 def test_forms(text: str, parsed: tuple[str, tuple[int | str, ...]]) -> None:
@@ -37,7 +38,7 @@ def test_forms(text: str, parsed: tuple[str, tuple[int | str, ...]]) -> None:
         "x:1x-3",
         "x:[1,,3]",
         "x:1.5",
-        "x:1x?",
+        "x:1x??",
         "x:8..1x3",
         "x:..3",
         "x:1..",

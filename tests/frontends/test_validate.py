@@ -179,16 +179,6 @@ def test_window_attributes_are_checked(key: str, value: object) -> None:
         load_model(proto)
 
 
-def test_declared_outputs_must_be_true() -> None:
-    proto = simple(node("Relu", "x"))
-    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [7, 7]))
-    with pytest.raises(InvalidModelError, match="declares"):
-        load_model(proto)
-    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, [2, 3]))
-    with pytest.raises(InvalidModelError):
-        load_model(proto)
-
-
 def test_unsorted_nodes_are_sorted() -> None:
     graph = load_model(simple(node("Relu", "a"), node("Neg", "x", "a")))
     assert [n.op for n in graph.nodes] == ["neg", "max"]

@@ -19,7 +19,7 @@ _FOREVER = (1 << 63) - 1
 
 
 def _flag(s: Site, value: Value) -> Value:
-    if value.dtype is not DType.BOOL or value.type.elements != 1:
+    if value.dtype is not DType.BOOL or (value.type.is_static and value.type.elements != 1):
         raise ValueError(f"a condition is {value.type}, not one boolean")
     return s.reshape(value, ())
 
