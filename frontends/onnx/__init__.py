@@ -8,6 +8,7 @@ import onnx
 
 from ...compiler.ir import Graph
 from .container_inputs import ValueSpec
+from .external import ModelFolder
 from .importer import Importer, ShapeSpec
 from .origin import operator_of
 from .validate import validate
@@ -43,7 +44,8 @@ def load_model(
     values: ValueSpec | None = None,
 ) -> Graph:
     """The graph of a parsed model; `folder` is where its external data lies. See `load`."""
-    return _import(Source(model, {}, folder), shapes, values)
+    where = None if folder is None else ModelFolder((folder.resolve(),))
+    return _import(Source(model, {}, where), shapes, values)
 
 
 def _import(source: Source, shapes: ShapeSpec | None, values: ValueSpec | None) -> Graph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import onnx
 
@@ -43,7 +42,7 @@ class Importer:
     def __init__(self, source: Source, shapes: ShapeSpec, values: ValueSpec) -> None:
         self.model = source.model
         self.raw = source.raw
-        self.folder: Path | None = source.folder
+        self.folder = source.folder
         self.shapes, self.fixed = shapes, values
         self.emitter = Emitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}

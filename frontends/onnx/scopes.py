@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
 from ...compiler.errors import Unsupported
 from ...compiler.ir import constant
 from .containers import Content
+from .external import ModelFolder
 from .tensors import UnsupportedType, sparse_array, to_array
 
 
@@ -48,7 +48,7 @@ class Scope:
 
 
 def initial_values(
-    graph: onnx.GraphProto, raw: Mapping[int, memoryview], folder: Path | None
+    graph: onnx.GraphProto, raw: Mapping[int, memoryview], folder: ModelFolder | None
 ) -> Iterator[tuple[str, Entry]]:
     """The initialisers of a graph by name; of two of one name the last counts.
 

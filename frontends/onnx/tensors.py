@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ import onnx
 
 from ...compiler.errors import InvalidModelError
 from ...compiler.ir import DType
+from .external import ModelFolder
 
 Array = np.ndarray[Any, Any]
 MAX_RANK = 32
@@ -72,12 +70,12 @@ def dtype_of(code: int) -> DType:
 
 
 def to_array(
-    tensor: onnx.TensorProto, *, raw: memoryview | None = None, folder: Path | None = None
+    tensor: onnx.TensorProto, *, raw: memoryview | None = None, folder: ModelFolder | None = None
 ) -> Array:
     """The elements of a tensor: a view of `raw` or of a mapped file where possible, read-only.
 
-    raw: `raw_data` that was left out of the message. folder: where external data must lie.
-    Raises InvalidModelError when data and dims disagree, UnsupportedType for the element type.
+    raw: `raw_data` that was left out of the message. folder: the model's, where external data must
+    lie. Raises InvalidModelError when data and dims disagree, UnsupportedType for the element type.
     """
     name = tensor.name or "constant"
     shape = tuple(tensor.dims)
@@ -96,7 +94,7 @@ def to_array(
     return _from_fields(tensor, count, dtype).reshape(shape)
 
 
-def sparse_array(sparse: onnx.SparseTensorProto, *, folder: Path | None = None) -> Array:
+def sparse_array(sparse: onnx.SparseTensorProto, *, folder: ModelFolder | None = None) -> Array:
     """A sparse tensor (values at indices, zeros elsewhere) as an array of all elements.
 
     Raises InvalidModelError when the parts disagree or there are too many elements, UnsupportedType
@@ -127,8 +125,8 @@ def sparse_array(sparse: onnx.SparseTensorProto, *, folder: Path | None = None) 
     return array
 
 
-def _invalid(name: str, why: str) -> InvalidModelError:
-    return InvalidModelError(f"tensor '{name}' is malformed", why=why, remedy="export it again")
+def _invalid(name: str, why: str, remedy: str = "export it again") -> InvalidModelError:
+    return InvalidModelError(f"tensor '{name}' is malformed", why=why, remedy=remedy)
 
 
 def _from_raw(name: str, raw: memoryview, count: int, dtype: DType) -> Array:
@@ -175,12 +173,17 @@ def _from_fields(tensor: onnx.TensorProto, count: int, dtype: DType) -> Array:
     return np.array(data, natural[field]).astype(dtype.numpy)
 
 
-def _external(tensor: onnx.TensorProto, count: int, dtype: DType, folder: Path | None) -> Array:
+def _external(
+    tensor: onnx.TensorProto, count: int, dtype: DType, folder: ModelFolder | None
+) -> Array:
     name = tensor.name
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if folder is None:
         raise _invalid(name, "external data, but the model has no folder")
-    path = _confined(name, entries.get("location", ""), folder)
+    try:
+        path = folder.find(entries.get("location", ""))
+    except ValueError as error:
+        raise _invalid(name, str(error), "put it beside the model, or export it again") from None
     size = path.stat().st_size
     offset = _number(name, entries, "offset", 0)
     stored = _stored_bytes(count, dtype)
@@ -204,22 +207,3 @@ def _number(name: str, entries: dict[str, str], key: str, default: int) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise _invalid(name, f"{key} '{text[:30]}' of its external data is not a size")
     return int(text)
-
-
-def _confined(name: str, location: str, folder: Path) -> Path:
-    """The external file, which must be a regular file inside the folder, reached without links."""
-    parts = location.replace("\\", "/").split("/")
-    if not location or "\0" in location or os.path.isabs(location) or ".." in parts:
-        raise _invalid(name, f"external data at '{location[:80]}' is outside the model's folder")
-    path = folder
-    for part in parts:
-        path = path / part
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError as error:
-            raise _invalid(name, f"external data '{location[:80]}': {error.strerror}") from None
-        if stat.S_ISLNK(mode):
-            raise _invalid(name, f"external data '{location[:80]}' is reached through a link")
-    if not stat.S_ISREG(mode):
-        raise _invalid(name, f"external data '{location[:80]}' is not a regular file")
-    return path

@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ...compiler.errors import InvalidModelError, UsageError
+from .external import ModelFolder
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in ModelProto, GraphProto, TensorProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -31,7 +32,7 @@ class Source:
 
     model: onnx.ModelProto
     raw: dict[int, memoryview] = field(default_factory=dict)
-    folder: Path | None = None
+    folder: ModelFolder | None = None
 
 
 def read_model(path: str | Path) -> Source:
@@ -56,7 +57,7 @@ def read_model(path: str | Path) -> Source:
         raise InvalidModelError(
             f"{path} is not an ONNX model, or is truncated", why=str(error), remedy=_REMEDY
         ) from None
-    return Source(model, raw, path.resolve().parent)
+    return Source(model, raw, ModelFolder.of_file(path))
 
 
 class _WireError(Exception):
