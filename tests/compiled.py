@@ -89,28 +89,44 @@ def compile_graph(
     return backend.compile(graph, target, chosen, Stages()).model
 
 
+class Library:
+    """Models compiled for one setting and linked into one file.
+
+    errors: by name, what ended the compilation of those that are not in it.
+    """
+
+    def __init__(self, graphs: Mapping[str, Graph], setting: Setting, folder: Path) -> None:
+        self.errors: dict[str, Exception] = {}
+        self.models: dict[str, CompiledModel] = {}
+        self.emulated = setting.emulated
+        self.binary = folder / ("program" if setting.emulated else "library.so")
+        for number, (name, graph) in enumerate(graphs.items()):
+            try:
+                self.models[name] = compile_graph(graph, setting, folder, f"m{number}")
+            except Exception as error:
+                self.errors[name] = error
+        if self.models:
+            _link(list(self.models.values()), setting.emulated, self.binary)
+
+    def run(self, name: str, inputs: Arrays, threads: int = 1) -> dict[str, Array] | Exception:
+        """The outputs of a model, or the error that its compilation or run ended with."""
+        if name in self.errors:
+            return self.errors[name]
+        os.environ["CHOSEN_MODEL"] = str(list(self.models).index(name))
+        try:
+            if self.emulated:
+                return _emulate(self.binary, inputs, self.models[name], threads)
+            return dict(load(self.binary, threads=threads)(dict(inputs)))
+        except Exception as error:
+            return error
+
+
 def run_all(
     jobs: Mapping[str, Job], setting: Setting, folder: Path
 ) -> dict[str, dict[str, Array] | Exception]:
     """The outputs of every job by name, or the error that it ended with."""
-    results: dict[str, dict[str, Array] | Exception] = {}
-    models: dict[str, CompiledModel] = {}
-    for number, (name, job) in enumerate(jobs.items()):
-        try:
-            models[name] = compile_graph(job.graph, setting, folder, f"m{number}")
-        except Exception as error:
-            results[name] = error
-    binary = folder / ("program" if setting.emulated else "library.so")
-    if models:
-        _link(list(models.values()), setting.emulated, binary)
-    for number, name in enumerate(models):
-        os.environ["CHOSEN_MODEL"] = str(number)
-        run = _emulate if setting.emulated else _load
-        try:
-            results[name] = run(binary, jobs[name].inputs, models[name])
-        except Exception as error:
-            results[name] = error
-    return {name: results[name] for name in jobs}
+    library = Library({name: job.graph for name, job in jobs.items()}, setting, folder)
+    return {name: library.run(name, job.inputs) for name, job in jobs.items()}
 
 
 def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
@@ -145,15 +161,11 @@ def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
     run_zig(["cc", *flags, *kind, "-o", output, chooser, *files, *runtime], parts)
 
 
-def _load(library: Path, inputs: Arrays, model: CompiledModel) -> dict[str, Array]:
-    return dict(load(library)(dict(inputs)))
-
-
-def _emulate(program: Path, inputs: Arrays, model: CompiledModel) -> dict[str, Array]:
+def _emulate(program: Path, inputs: Arrays, model: CompiledModel, threads: int) -> dict[str, Array]:
     folder = program.parent / model.name
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     np.savez(folder / "in.npz", **{name: _plain(array) for name, array in inputs.items()})
-    command = [EMULATOR, str(program), "--quiet"]
+    command = [EMULATOR, str(program), "--quiet", "--threads", str(threads)]
     if inputs:
         command += ["--input", str(folder / "in.npz")]
     for number, spec in enumerate(model.outputs):

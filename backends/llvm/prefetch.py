@@ -38,7 +38,7 @@ class PanelPrefetch:
         here = tile.point(self.address, self.dtype, (0, 0))
         offset = self.start
         for name, slower in self.per_step:
-            offset = e.sub(offset, e.mul(tile.env[name], slower))
+            offset = e.sub(offset, e.mul(tile.moved[name], slower))
         for line in range(self.lines):
             e.prefetch(here, e.add(offset, line * CACHE_LINE), self.level)
 

@@ -188,7 +188,7 @@ class TileReduction:
             axis = axes[position]
 
             def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-                tile.env[axis.name] = index
+                tile.advance(axis.name, index)
                 return nest(position + 1, carried)
 
             split = axis.name == self.schedule.split
@@ -218,7 +218,7 @@ class TileReduction:
         def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
             done: list[ir.Value] = []
             for part in range(self.parts):
-                tile.env[name] = self.e.add(index, part * length)
+                tile.advance(name, self.e.add(index, part * length))
                 done += self._accumulate(tile, carried[part * count : (part + 1) * count])
             return done
 
@@ -269,7 +269,7 @@ class TileReduction:
         tile.addresses.clear()
         tile.uses.clear()
         tile.shape = wide
-        tile.env[name] = 0
+        tile.advance(name, 0)
         tile.prepare(reduction.body for reduction in self.stage.reductions)
 
         def along(accumulators: list[ir.Value]) -> list[ir.Value]:
@@ -278,7 +278,8 @@ class TileReduction:
 
             def step(shape: Shape) -> Callable[[Int, list[ir.Value]], list[ir.Value]]:
                 def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-                    tile.shape, tile.env[name] = shape, index
+                    tile.shape = shape
+                    tile.advance(name, index)
                     return self._accumulate(tile, carried)
 
                 return body
@@ -299,7 +300,7 @@ class TileReduction:
                 return along(accumulators)
 
             def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
-                tile.env[outer[position].name] = index
+                tile.advance(outer[position].name, index)
                 return nest(position + 1, carried)
 
             extent = index_value(self.e, outer[position].extent, tile.env)

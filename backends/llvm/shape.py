@@ -76,3 +76,15 @@ class Address:
     vector: Int
     steps: tuple[tuple[str, Int], ...]
     panel: Int = 0
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where elements are: `pointer` to one, or to the first of `lanes` neighbours.
+
+    apart: the lanes' elements are anywhere, and `pointer` is a vector of their addresses.
+    """
+
+    pointer: ir.Value
+    lanes: int
+    apart: bool = False

@@ -8,17 +8,15 @@ from dataclasses import replace
 
 from llvmlite import ir
 
-from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.kernel import CACHE_LINE, Stage, Store
 from ...compiler.kernel.packing import panel_base
 from ...compiler.kernel.schedule import StageSchedule, band_of
-from . import scalar
 from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums, start_of
 from .reduction import TileReduction, lane_mask
-from .shape import Address, Shape
+from .shape import Address, Shape, Slot
 from .tile import Tile
 from .transpose import can_transpose, rows_together
 
@@ -230,7 +228,7 @@ class StageEmitter:
         for load in sorted((p for p in parts if isinstance(p, ex.Load)), key=ex.text):
             if load.dynamic or tile.depends(load) != (True, True):
                 continue
-            address = tile.split(load.buffer, load.offset)
+            address = tile.split(load)
             if address is None or address.vector != 1:
                 continue
             size = shape.lanes * load.dtype.bytes
@@ -255,40 +253,35 @@ class StageEmitter:
     # stores --------------------------------------------------------------------------------
 
     def _store(self, tile: Tile, store: Store) -> None:
-        e, shape = self.e, tile.shape
         if isinstance(store.value, ex.Guarded):
             test = tile.common_test(store.value.bounds)
             if test is not None:
                 self._store_either(tile, store, store.value, test)
                 return
-        address = None if store.dynamic else tile.split(store.buffer, store.offset)
-        dtype = store.buffer.dtype
+        tile.prepare([store])
+        shape = tile.shape
         wide = bool(shape.vector) and shape.lanes > 1
+        address = tile.addresses[id(store)]
         if wide and address is not None and self._rows_together(store, address, shape):
             self._store_rows_together(tile, store, address)
             return
         for slot in shape.slots():
-            value = tile.vector_value(store.value, slot) if wide else tile.value(store.value, slot)
-            allowed, lanes = tile.tests(store.bounds, slot)
-            if allowed is False:
-                continue
-            mask = tile.both(shape.mask_of(slot[1]), lanes)
-            if address is not None and (not wide or address.vector == 1):
-                pointer = tile.point(address, dtype, slot)
-                e.store(value, self._allowed(pointer, allowed), dtype, mask)
-            elif wide:
-                if allowed is not True:
-                    mask = tile.both(mask, e.splat(allowed, shape.lanes))
-                pointers = tile.lane_pointers(store.buffer, store.offset, store.dynamic, slot)
-                e.scatter(value, pointers, dtype, mask)
-            else:
-                env = tile.slot_env(slot)
-                offset = index_value(e, store.offset, env)
-                for index, stride in store.dynamic:
-                    moved = scalar.cast(e, tile.value(index, slot), index.dtype, DType.I64)
-                    offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
-                pointer = e.pointer(self.buffers[store.buffer.name], offset, dtype)
-                e.store(value, self._allowed(pointer, allowed), dtype)
+            self._store_slot(tile, store, slot, wide)
+
+    def _store_slot(self, tile: Tile, store: Store, slot: Slot, wide: bool) -> None:
+        e, shape, dtype = self.e, tile.shape, store.buffer.dtype
+        value = tile.vector_value(store.value, slot) if wide else tile.value(store.value, slot)
+        allowed, lanes = tile.tests(store.bounds, slot)
+        if allowed is False:
+            return
+        mask = tile.both(shape.mask_of(slot[1]), lanes)
+        where = tile.reach(store, slot, wide)
+        if where.apart:
+            if allowed is not True:
+                mask = tile.both(mask, e.splat(allowed, shape.lanes))
+            e.scatter(value, where.pointer, dtype, mask)
+        else:
+            e.store(value, self._allowed(where.pointer, allowed), dtype, mask)
 
     def _store_either(self, tile: Tile, store: Store, guarded: ex.Guarded, test: ir.Value) -> None:
         """Store a guarded value whose condition is one for the whole tile: by a branch."""

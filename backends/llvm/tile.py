@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Dim, coefficient, substitute, symbol, symbols_of
+from ...compiler.ir.dims import Dim, coefficient, symbols_of
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
+from ...compiler.kernel.kernel import Store
 from ...compiler.kernel.packing import panel_base
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
 from .math import VECTORISED
 from .partial import start_of
-from .shape import Address, Guard, Shape, Slot, symbols_in
+from .shape import Access, Address, Guard, Shape, Slot, symbols_in
 
 ABREAST = 4  # transcendental functions that are computed side by side
 
@@ -40,8 +41,9 @@ class Tile:
     inner: tuple[str, ...]  # reduction axes: they change inside the tile
     dummy: ir.Value  # memory that may always be read
     accumulators: dict[tuple[int, int, int], ir.Value] = field(default_factory=dict)
+    moved: dict[str, Int] = field(default_factory=dict)  # steps of the inner axes since `prepare`
     addresses: dict[int, Address | None] = field(default_factory=dict)
-    keep: list[Expr] = field(default_factory=list)  # ids stay valid while these live
+    keep: list[Expr | Store] = field(default_factory=list)  # ids stay valid while these live
     memo: dict[object, ir.Value] = field(default_factory=dict)
     offsets: dict[object, Int] = field(default_factory=dict)
     uses: dict[int, tuple[bool, bool]] = field(default_factory=dict)
@@ -49,26 +51,36 @@ class Tile:
 
     # addresses -----------------------------------------------------------------------------
 
-    def prepare(self, expressions: Iterable[Expr]) -> None:
-        """Compute base addresses of all affine loads here, before the loops that follow."""
-        for expression in expressions:
-            for part in ex.walk(expression):
-                if isinstance(part, Load) and id(part) not in self.addresses:
-                    self.keep.append(part)
-                    self.addresses[id(part)] = self.split(part.buffer, part.offset)
+    def advance(self, axis: str, step: Int) -> None:
+        """Be at a step of an inner axis, counted from where the loop over it begins."""
+        self.moved[axis] = step
+        self.env[axis] = self.e.add(self._first(axis), step)
 
-    def split(self, buffer: ex.Buffer, offset: Dim) -> Address | None:
-        """The address of an offset that is affine in the tile's and the inner axes, else None."""
+    def _first(self, axis: str) -> Int:
+        """Where the loop over an inner axis begins: 0, but for the blocks of a sum."""
+        return self.env.get(start_of(axis), 0)
+
+    def prepare(self, accesses: Iterable[Expr | Store]) -> None:
+        """Compute base addresses of stores and affine loads here, before the loops that follow."""
+        for access in accesses:
+            parts = [access] if isinstance(access, Store) else ex.walk(access)
+            for part in parts:
+                if isinstance(part, Load | Store) and id(part) not in self.addresses:
+                    self.keep.append(part)
+                    self.addresses[id(part)] = self.split(part)
+
+    def split(self, access: Load | Store) -> Address | None:
+        """The address where it is affine in the tile's and the inner axes, else None."""
+        if access.dynamic:
+            return None
         base_name = panel_base(self.shape.vector) if self.shape.panel else ""
         moving = [name for name in (self.shape.row, self.shape.vector, base_name) if name]
         names = list(dict.fromkeys([*moving, *self.inner]))
-        factors = {name: coefficient(offset, name) for name in names}
+        factors = {name: coefficient(access.offset, name) for name in names}
         if any(factor is None for factor in factors.values()):
             return None
-        first = {name: symbol(start_of(name)) for name in self.inner if start_of(name) in self.env}
-        rest = substitute(offset, {**dict.fromkeys(self.inner, 0), **first})
-        start = index_value(self.e, rest, self.env)
-        base = self.e.pointer(self.buffers[buffer.name], start, buffer.dtype)
+        first = {name: self._first(name) for name in self.inner}
+        base = self._element(access, {**self.env, **first}, (0, 0))
         values = {
             name: index_value(self.e, factor, self.env)
             for name, factor in factors.items()
@@ -77,6 +89,39 @@ class Tile:
         steps = tuple((name, values[name]) for name in self.inner if name in values)
         row, vector = values.get(self.shape.row, 0), values.get(self.shape.vector, 0)
         return Address(base, row, vector, steps, values.get(base_name, 0))
+
+    def reach(self, access: Load | Store, slot: Slot, wide: bool) -> Access:
+        """Where a slot's elements are; wide: one for each lane, not one for all."""
+        lanes = self.shape.lanes if wide else 1
+        address = self.addresses.get(id(access))
+        if address is not None and (lanes == 1 or address.vector == 1):
+            return Access(self.point(address, access.buffer.dtype, slot), lanes)
+        env = self.slot_env(slot)
+        if lanes == 1:
+            return Access(self._element(access, env, slot), 1)
+        return Access(self._elements(access, env, slot), lanes, apart=True)
+
+    def _element(self, access: Load | Store, env: Mapping[str, Int], slot: Slot) -> ir.Value:
+        """The address of one element, its indices as the environment says."""
+        e = self.e
+        offset = index_value(e, access.offset, env)
+        for index, stride in access.dynamic:
+            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
+            offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
+        return e.pointer(self.buffers[access.buffer.name], offset, access.buffer.dtype)
+
+    def _elements(self, access: Load | Store, env: Mapping[str, Int], slot: Slot) -> ir.Value:
+        """One address per lane, for gathers and scatters."""
+        e, lanes = self.e, self.shape.lanes
+        offsets = lane_indices(e, access.offset, env, Lanes(self.shape.vector, lanes))
+        for index, stride in access.dynamic:
+            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
+            factor = e.splat(e.i64(index_value(e, stride, env)), lanes)
+            offsets = e.b.add(offsets, e.b.mul(e.splat(moved, lanes), factor))
+        base = e.splat(self.buffers[access.buffer.name], lanes)
+        pointers = e.b.gep(base, [offsets], source_etype=memory_type(access.buffer.dtype))
+        pointers.type = ir.VectorType(POINTER, lanes)
+        return pointers
 
     def point(self, address: Address, dtype: DType, slot: Slot) -> ir.Value:
         """Pointer to the element of a slot at the present inner axes."""
@@ -93,7 +138,7 @@ class Tile:
         if key not in self.offsets:
             offset: Int = 0
             for name, factor in address.steps:
-                offset = self.e.add(offset, self.e.mul(self.env[name], factor))
+                offset = self.e.add(offset, self.e.mul(self.moved[name], factor))
             self.offsets[key] = offset
         return self.offsets[key]
 
@@ -213,49 +258,13 @@ class Tile:
         return self.e.i64(index_value(self.e, index, env))
 
     def _load(self, load: Load, slot: Slot) -> ir.Value:
-        e, dtype, lanes = self.e, load.dtype, self.shape.lanes
-        if id(load) not in self.addresses:
-            self.keep.append(load)
-            self.addresses[id(load)] = None
-        address = self.addresses[id(load)]
         _, by_vector = self.depends(load)
-        if address is not None and not load.dynamic:
-            if not by_vector or lanes == 1:
-                return e.load(self._safe(self.point(address, dtype, slot)), dtype)
-            if address.vector == 1:
-                pointer = self._safe(self.point(address, dtype, slot))
-                return e.load(pointer, dtype, lanes, self._live(slot))
-        if not by_vector or lanes == 1:
-            return e.load(self._safe(self._dynamic_pointer(load, slot)), dtype)
-        pointers = self.lane_pointers(load.buffer, load.offset, load.dynamic, slot)
-        return e.gather(pointers, dtype, self._live(slot, gather=True))
-
-    def _dynamic_pointer(self, load: Load, slot: Slot) -> ir.Value:
-        e, env = self.e, self.slot_env(slot)
-        offset = index_value(e, load.offset, env)
-        for index, stride in load.dynamic:
-            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
-            offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
-        return e.pointer(self.buffers[load.buffer.name], offset, load.dtype)
-
-    def lane_pointers(
-        self,
-        buffer: ex.Buffer,
-        offset: Dim,
-        dynamic: tuple[tuple[Expr, Dim], ...],
-        slot: Slot,
-    ) -> ir.Value:
-        """One address per lane, for gathers and scatters."""
-        e, env, lanes = self.e, self.slot_env(slot), self.shape.lanes
-        offsets = lane_indices(e, offset, env, Lanes(self.shape.vector, lanes))
-        for index, stride in dynamic:
-            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
-            factor = e.splat(e.i64(index_value(e, stride, env)), lanes)
-            offsets = e.b.add(offsets, e.b.mul(e.splat(moved, lanes), factor))
-        base = self.buffers[buffer.name]
-        pointers = e.b.gep(e.splat(base, lanes), [offsets], source_etype=memory_type(buffer.dtype))
-        pointers.type = ir.VectorType(POINTER, lanes)
-        return pointers
+        where = self.reach(load, slot, by_vector)
+        if where.apart:
+            return self.e.gather(where.pointer, load.dtype, self._live(slot, gather=True))
+        pointer = self._safe(where.pointer)
+        mask = self._live(slot) if where.lanes > 1 else None
+        return self.e.load(pointer, load.dtype, where.lanes, mask)
 
     # guards --------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class ReadingTile:
     env: dict[str, int]
     width: int
     stage: Stage
+    moved: dict[str, int] = field(default_factory=dict)
     step: int = 0
 
     @property
@@ -103,7 +104,7 @@ def test_the_next_panel_is_fetched_whole(rows: int, depth: int, columns: int) ->
     for turn, row in enumerate(tiles):
         tile = ReadingTile(Arithmetic(), own, {own.row: row}, width, stage)
         for step in range(0, own.block or depth, own.unroll):
-            tile.env[axis.name] = tile.step = step
+            tile.moved[axis.name] = tile.step = step
             (ahead,) = panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
             ahead.emit(tile)  # type: ignore[arg-type]
         for address in tile.e.fetched:
