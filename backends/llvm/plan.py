@@ -300,8 +300,7 @@ class PlanEmitter:
 
     def _branch(self, step: Branch) -> None:
         e = self.e
-        condition = e.b.load(self._pointer(step.condition), typ=I8)
-        chosen = e.b.icmp_unsigned("!=", condition, ir.Constant(I8, 0))
+        chosen = self._holds(step.condition)
         with e.b.if_else(chosen) as (then, otherwise):
             with then:
                 self._steps(step.then)
@@ -311,6 +310,17 @@ class PlanEmitter:
                 self._steps(step.otherwise)
                 for name, _, dim in step.bound:
                     self._set(name, self._dim(dim))
+
+    def _holds(self, condition: Place | tuple[tuple[str, str], ...]) -> ir.Value:
+        b = self.e.b
+        if isinstance(condition, Place):
+            flag = b.load(self._pointer(condition), typ=I8)
+            return b.icmp_unsigned("!=", flag, ir.Constant(I8, 0))
+        chosen = ir.Constant(ir.IntType(1), 1)
+        for names in condition:
+            left, right = (self.e.i64(self._env({name})[name]) for name in names)
+            chosen = b.and_(chosen, b.icmp_signed("==", left, right))
+        return chosen
 
     def _repeat(self, step: Repeat) -> None:
         e = self.e

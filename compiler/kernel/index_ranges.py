@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from ..ir.dims import (
     FUNCTIONS,
     Atom,
     Dim,
+    Monomial,
     Sym,
     Symbol,
     divide_terms,
     floordiv,
+    is_nonnegative,
     map_atoms,
     mod,
+    substitute,
     symbol,
     symbols_of,
 )
 from .footprint import value_range
 
 
-def fold_divisions(dim: Dim, extents: Mapping[str, int]) -> Dim:
+def fold_divisions(dim: Dim, extents: Mapping[str, Dim]) -> Dim:
     """An equal expression while every symbol of `extents` runs from 0 to its extent - 1.
 
-    floordiv and mod by a constant whose operand stays within one multiple of it are resolved;
-    what a common factor of operand and divisor leaves alone is taken out of the division.
+    floordiv and mod whose operand stays within one multiple of the divisor are resolved; what a
+    common factor of operand and divisor leaves alone is taken out of the division.
     """
     return map_atoms(dim, lambda atom: _folded(atom, extents))
 
 
-def _folded(atom: Atom, extents: Mapping[str, int]) -> Dim:
+def _folded(atom: Atom, extents: Mapping[str, Dim]) -> Dim:
     if isinstance(atom, Symbol):
         return symbol(atom.name)
     top, bottom = (fold_divisions(arg, extents) for arg in atom.args)
     plain = FUNCTIONS[atom.fn](top, bottom)
-    if atom.fn not in ("floordiv", "mod") or not isinstance(bottom, int) or bottom < 2:
+    if atom.fn not in ("floordiv", "mod") or not isinstance(top, Sym):
         return plain
-    if not isinstance(top, Sym):
+    if isinstance(bottom, Sym):
+        shorter = _by_symbols(atom.fn, top, bottom, extents)
+        return plain if shorter is None else shorter
+    if bottom < 2:
         return plain
-    if _known(top, extents):
-        low, high = value_range(top, extents)
+    static = {name: size for name, size in extents.items() if isinstance(size, int)}
+    if symbols_of(top) <= static.keys():
+        low, high = value_range(top, static)
         multiple = low // bottom
         if multiple == high // bottom:
             return multiple if atom.fn == "floordiv" else top - multiple * bottom
@@ -48,20 +56,75 @@ def _folded(atom: Atom, extents: Mapping[str, int]) -> Dim:
     return plain if shorter is None else shorter
 
 
-def _known(dim: Dim, extents: Mapping[str, int]) -> bool:
-    return symbols_of(dim) <= extents.keys()
-
-
-def _without_rest(fn: str, top: Sym, bottom: int, extents: Mapping[str, int]) -> Dim | None:
+def _without_rest(fn: str, top: Sym, bottom: int, extents: Mapping[str, Dim]) -> Dim | None:
     """(g*q + r) divided by g*n, where 0 <= r < g, by way of q divided by n; None: no such g."""
     factors = {math.gcd(factor, bottom) for _, factor in top.terms}
     for g in sorted(factors - {1, bottom}, reverse=True):
         quotient, rest = divide_terms(top, g)
-        if isinstance(rest, int) or not _known(rest, extents):
-            continue
-        low, high = value_range(rest, extents)
-        if low >= 0 and high < g:
+        if not isinstance(rest, int) and _is_below(rest, g, extents):
             if fn == "floordiv":
                 return floordiv(quotient, bottom // g)
             return mod(quotient, bottom // g) * g + rest
     return None
+
+
+def _is_below(rest: Dim, limit: Dim, extents: Mapping[str, Dim]) -> bool:
+    """Whether 0 <= rest < limit for certain, at every point of axes that are not empty."""
+    names = {name for name in symbols_of(rest) if name.startswith("$")}
+    if not is_nonnegative(rest) or not names <= extents.keys():
+        return False
+    # without negative terms the last point of every axis has the largest value
+    largest = substitute(rest, {name: extents[name] - 1 for name in names})
+    more = {name: symbol(name) + 1 for name in _positive(extents)}
+    return is_nonnegative(substitute(limit - 1 - largest, more))
+
+
+def _positive(extents: Mapping[str, Dim]) -> set[str]:
+    """Symbols that are no 0 where no axis is empty: factors of an extent."""
+    found: set[str] = set()
+    for extent in extents.values():
+        if isinstance(extent, Sym):
+            factors = [set(monomial) for monomial, _ in extent.terms]
+            shared = set.intersection(*factors)
+            found |= {atom.name for atom in shared if isinstance(atom, Symbol)}
+    return found
+
+
+def _by_symbols(fn: str, top: Sym, bottom: Sym, extents: Mapping[str, Dim]) -> Dim | None:
+    """As `_without_rest`, where the divisor is a product of sizes that only a run knows."""
+    if len(bottom.terms) != 1:
+        return None
+    for g in _common_factors(top, bottom):
+        quotient, rest = _divide(top, g)
+        if not _is_below(rest, g, extents):
+            continue
+        shorter, _ = _divide(bottom, g)
+        if fn == "floordiv":
+            return floordiv(quotient, shorter)
+        return mod(quotient, shorter) * g + rest
+    return None
+
+
+def _common_factors(top: Sym, bottom: Sym) -> Iterator[Sym]:
+    """What each term of `top` has in common with the one term of `bottom`; each factor once."""
+    (divisor, factor) = bottom.terms[0]
+    seen: set[tuple[Monomial, int]] = set()
+    for monomial, coefficient in top.terms:
+        shared = Counter(monomial) & Counter(divisor)
+        atoms = tuple(sorted(shared.elements(), key=str))
+        found = atoms, math.gcd(coefficient, factor)
+        if atoms and found not in seen:
+            seen.add(found)
+            yield Sym((found,))
+
+
+def _divide(dim: Dim, by: Sym) -> tuple[Dim, Dim]:
+    """(q, r) with dim = by*q + r, for one term `by`: q is made of the terms that it divides."""
+    quotient: Dim = 0
+    rest: Dim = 0
+    for term in dim.terms if isinstance(dim, Sym) else ():
+        one = Sym((term,)) if term[0] else term[1]
+        part = floordiv(one, by)
+        whole = part * by == one
+        quotient, rest = (quotient + part, rest) if whole else (quotient, rest + one)
+    return quotient, rest + (dim if isinstance(dim, int) else 0)

@@ -7,6 +7,7 @@ after another inside those loops, and local buffers live for one iteration of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -173,6 +174,13 @@ def _operations(expression: Expr) -> int:
         isinstance(part, ex.Apply) and part.dtype.is_float and part.op != "cast"
         for part in ex.walk(expression)
     )
+
+
+def kernel_label(kernel: Kernel) -> str:
+    """What the kernel fuses, as part of a symbol's name."""
+    names = [op for op in kernel.operators if op not in ("reshape", "broadcast_to")]
+    label = "_".join(dict.fromkeys(names)) or "copy"
+    return re.sub(r"[^a-z0-9_]", "", label)[:40]
 
 
 def kernel_text(kernel: Kernel) -> str:

@@ -77,9 +77,12 @@ class Assign:
 
 @dataclass(frozen=True)
 class Branch:
-    """Run one of two step lists; each then sets the bound symbols to its own dims."""
+    """Run one of two step lists; each then sets the bound symbols to its own dims.
 
-    condition: Place
+    condition: the place of a bool, or pairs of symbols that all have to be equal.
+    """
+
+    condition: Place | tuple[tuple[str, str], ...]
     then: tuple[Step, ...]
     otherwise: tuple[Step, ...]
     bound: tuple[tuple[str, Dim, Dim], ...] = ()

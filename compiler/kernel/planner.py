@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from ..ir.types import TensorType
 from .border import border_kernel
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
-from .kernel import Kernel, kernel_text
+from .kernel import Kernel, kernel_label, kernel_text
 from .lower import Lowered, has_near_weights, lower_region, winograd_choice
 from .lower.scope import storage_elements
 from .memory import assign_offsets
@@ -26,6 +25,7 @@ from .plan import (
     Allocate,
     ArenaBuffer,
     Bind,
+    Branch,
     Call,
     External,
     OpenOutput,
@@ -37,6 +37,7 @@ from .plan import (
     Weight,
 )
 from .schedule import Schedule
+from .versions import equal_sizes, with_equal
 
 Scheduler = Callable[[Kernel], Schedule]
 CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
@@ -228,13 +229,21 @@ class Planner:
         outer = dict(zip(region.inputs, node.inputs, strict=True))
         outer.update(zip(region.outputs, node.outputs, strict=True))
         inputs, outputs = ([outer[v] for v in part] for part in (lowered.inputs, lowered.outputs))
+        equal = equal_sizes(lowered.kernel)
         for value in outputs:
             place = self._overwritten(lowered.kernel, inputs, outputs, value, dying)
-            if place is not None:
+            if place is not None and not equal:
                 self.places[value] = place
                 continue
             self.reserve(value, steps)
-        self.call(lowered, inputs, outputs, steps)
+        if not equal:
+            self.call(lowered, inputs, outputs, steps)
+            return
+        simpler = replace(lowered, kernel=with_equal(lowered.kernel, equal))
+        versions: tuple[list[Step], list[Step]] = ([], [])
+        for version, body in zip((simpler, lowered), versions, strict=True):
+            self.call(version, inputs, outputs, body)
+        steps.append(Branch(equal, tuple(versions[0]), tuple(versions[1])))
 
     def _overwritten(
         self,
@@ -330,7 +339,7 @@ class Planner:
         number = self._kernels.get(key)
         if number is None:
             number = self._kernels[key] = len(self.plan.kernels)
-            name = f"k{number}_{_label(kernel)}"
+            name = f"k{number}_{kernel_label(kernel)}"
             self.plan.kernels.append(PlannedKernel(name, replace(kernel, name=name), schedule))
         self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
         planned = self.plan.kernels[number]
@@ -368,12 +377,6 @@ class Planner:
 
 def _bytes(type_: TensorType) -> Dim:
     return storage_elements(type_) * type_.dtype.bytes
-
-
-def _label(kernel: Kernel) -> str:
-    names = [op for op in kernel.operators if op not in ("reshape", "broadcast_to")]
-    label = "_".join(dict.fromkeys(names)) or "copy"
-    return re.sub(r"[^a-z0-9_]", "", label)[:40]
 
 
 def input_symbols(graph: Graph) -> tuple[str, ...]:

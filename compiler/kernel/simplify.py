@@ -42,13 +42,12 @@ def simplify(kernel: Kernel) -> Kernel:
 
 def _fold_divisions(stage: Stage) -> Stage:
     """Without the divisions in indices that the axes' extents decide."""
-    axes = stage.axes + stage.reduce_axes
-    extents = {axis.name: axis.extent for axis in axes if isinstance(axis.extent, int)}
+    extents = {axis.name: axis.extent for axis in stage.axes + stage.reduce_axes}
     return stage.map_indices(lambda dim: fold_divisions(dim, extents))
 
 
-def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[int]]) -> None:
-    """Collect, per axis, constants by which floordiv or mod divides the bare axis."""
+def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[Dim]]) -> None:
+    """Collect, per axis, dims by which floordiv or mod divides the bare axis."""
     if isinstance(dim, int):
         return
     for mono, _ in dim.terms:
@@ -58,7 +57,7 @@ def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[int]]) -> No
             top, bottom = atom.args
             for arg in atom.args:
                 _divisors(arg, names, found)
-            if atom.fn in ("floordiv", "mod") and isinstance(bottom, int):
+            if atom.fn in ("floordiv", "mod") and not _axes_in(bottom):
                 name = _bare_axis(top)
                 if name in names:
                     found.setdefault(name, set()).add(bottom)
@@ -72,30 +71,45 @@ def _bare_axis(dim: Dim) -> str:
     return ""
 
 
+def _axes_in(dim: Dim) -> bool:
+    return any(name.startswith("$") for name in symbols_of(dim))
+
+
+def _is_multiple(large: Dim, small: Dim) -> bool:
+    """Whether `large` is a multiple of `small`, and another number, by their form."""
+    return large != small and small != 1 and floordiv(large, small) * small == large
+
+
 def _finds_position(stage: Stage) -> bool:
     """Whether the stage's result is a position along its reduction axis, which then must stay."""
     return any(r.kind.startswith("arg") for r in stage.reductions)
 
 
 def _split_axes(stage: Stage, shared: int) -> Stage:
-    """Split an axis of static extent that is only divided by one constant that divides it."""
+    """Split axes by a divisor in indices that divides their extent and all other divisors."""
     while True:
         free = stage.axes[shared:] + (() if _finds_position(stage) else stage.reduce_axes)
-        splittable = {a.name: a for a in free if isinstance(a.extent, int)}
-        found: dict[str, set[int]] = {}
+        splittable = {a.name: a for a in free}
+        found: dict[str, set[Dim]] = {}
         for index in stage.all_indices():
             _divisors(index, frozenset(splittable), found)
-        for name, constants in found.items():
-            by = min(constants)
-            extent = splittable[name].extent
-            if isinstance(extent, int) and extent > by > 1 and extent % by == 0:
+        for name, divisors in found.items():
+            by = min(divisors, key=_size_order)
+            if _is_multiple(splittable[name].extent, by):
                 stage = split_axis(stage, splittable[name], by)
                 break
         else:
             return stage
 
 
-def split_axis(stage: Stage, axis: Axis, by: int) -> Stage:
+def _size_order(dim: Dim) -> tuple[int, int, str]:
+    """Constants by size, then products of ever more sizes."""
+    if isinstance(dim, int):
+        return 0, dim, ""
+    return max(len(mono) for mono, _ in dim.terms), abs(dim.terms[0][1]), str(dim)
+
+
+def split_axis(stage: Stage, axis: Axis, by: Dim) -> Stage:
     """The stage with an axis, of an extent that `by` divides, as two: blocks and inside them."""
     outer = Axis(axis.name + "o", floordiv(axis.extent, by))
     inner = Axis(axis.name + "i", by)
@@ -113,7 +127,7 @@ def split_axis(stage: Stage, axis: Axis, by: int) -> Stage:
     return replace(changed, axes=expand(stage.axes), reduce_axes=expand(stage.reduce_axes))
 
 
-def _replace_divided(dim: Dim, name: str, o: Dim, i: Dim, by: int) -> Dim:
+def _replace_divided(dim: Dim, name: str, o: Dim, i: Dim, by: Dim) -> Dim:
     """Substitute name = o*by + i, knowing that 0 <= i < by."""
     if isinstance(dim, int) or name not in symbols_of(dim):
         return dim
@@ -122,11 +136,11 @@ def _replace_divided(dim: Dim, name: str, o: Dim, i: Dim, by: int) -> Dim:
         if isinstance(atom, Symbol):
             return o * by + i if atom.name == name else symbol(atom.name)
         top, bottom = atom.args
-        if _bare_axis(top) == name and isinstance(bottom, int) and bottom % by == 0:
+        if _bare_axis(top) == name and (bottom == by or _is_multiple(bottom, by)):
             if atom.fn == "floordiv":
-                return floordiv(o, bottom // by)
+                return floordiv(o, floordiv(bottom, by))
             if atom.fn == "mod":
-                return mod(o, bottom // by) * by + i
+                return mod(o, floordiv(bottom, by)) * by + i
         args = [_replace_divided(arg, name, o, i, by) for arg in atom.args]
         return FUNCTIONS[atom.fn](args[0], args[1])
 

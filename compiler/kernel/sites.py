@@ -74,7 +74,7 @@ class _Walker:
                     for name, value in zip(names, values, strict=True):
                         self._set(name, value)
                 case Branch():
-                    self._branch(step, times)
+                    self._branch(step, times, certain)
                 case Repeat():
                     self._repeat(step, times, certain)
 
@@ -91,7 +91,13 @@ class _Walker:
         key = (step.kernel, sizes, certain, constants)
         self.found[key] = self.found.get(key, 0) + times
 
-    def _branch(self, step: Branch, times: int) -> None:
+    def _branch(self, step: Branch, times: int, certain: bool) -> None:
+        if not isinstance(step.condition, Place):
+            pairs = [[self.env.get(name) for name in pair] for pair in step.condition]
+            if all(None not in pair for pair in pairs):
+                equal = all(left == right for left, right in pairs)
+                self.steps(step.then if equal else step.otherwise, times, certain)
+                return
         before = dict(self.env)
         self.steps(step.then, times, False)
         self.env = before

@@ -51,3 +51,46 @@ def test_divisions_that_go() -> None:
     n = symbol("$n")
     assert fold_divisions(floordiv(n + a, 8), EXTENTS) == floordiv(n + a, 8)
     assert fold_divisions(mod(4 * n + a, 8), EXTENTS) == 4 * mod(n, 2) + a
+
+
+SIZES = {"m": symbol("m"), "n": symbol("n")}
+SYMBOLIC = {"$a": SIZES["n"], "$b": 2 * SIZES["m"], "$c": 6}
+DIVISORS = st.sampled_from(
+    [6, *SIZES.values(), SIZES["n"] * 6, SIZES["n"] * SIZES["m"], SIZES["n"] * SIZES["m"] * 12]
+)
+STRIDES = st.sampled_from([1, 2, 6, *SIZES.values(), SIZES["n"] * 6, SIZES["n"] * SIZES["m"] * 2])
+
+
+def strided(parts: st.SearchStrategy[Dim]) -> st.SearchStrategy[Dim]:
+    terms = st.lists(st.builds(lambda a, k: a * k, parts, STRIDES), min_size=1, max_size=3)
+    return st.builds(lambda found, rest: sum(found, rest), terms, st.sampled_from([0, 1, 5]))
+
+
+POSITIONS = st.recursive(
+    AXES,
+    lambda inner: st.one_of(
+        strided(inner),
+        st.builds(floordiv, inner, DIVISORS),
+        st.builds(mod, inner, DIVISORS),
+    ),
+    max_leaves=8,
+)
+
+
+@given(POSITIONS, st.integers(1, 3), st.integers(1, 3))
+def test_equal_for_sizes_that_a_run_knows(dim: Dim, m: int, n: int) -> None:
+    folded = fold_divisions(dim, SYMBOLIC)
+    sizes = {"m": m, "n": n}
+    for point in product(*(range(evaluate(extent, sizes)) for extent in SYMBOLIC.values())):
+        values = dict(zip(SYMBOLIC, point, strict=True)) | sizes
+        assert evaluate(folded, values) == evaluate(dim, values)
+
+
+def test_divisions_by_sizes_that_go() -> None:
+    a, b, c = (symbol(name) for name in SYMBOLIC)
+    m, n = symbol("m"), symbol("n")
+    assert fold_divisions(floordiv(b * n + a, n), SYMBOLIC) == b
+    assert fold_divisions(mod(b * n + a, n), SYMBOLIC) == a
+    # 6*a + c stays below 6*n, whatever n is
+    assert fold_divisions(floordiv(6 * n * b + 6 * a + c, 24 * n), SYMBOLIC) == floordiv(b, 4)
+    assert fold_divisions(floordiv(b * m + a, m), SYMBOLIC) != b
