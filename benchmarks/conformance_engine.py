@@ -32,6 +32,7 @@ from tensmith.compiler.ir.text import print_graph
 from tensmith.driver.checks import unsupported_nodes
 from tensmith.frontends.onnx import load as load_onnx
 from tensmith.runtime.loader import Module, load
+from tensmith.runtime.meaning import decode, encode
 
 Array = np.ndarray[Any, Any]
 Given = Array | Sequence[Array] | None
@@ -48,7 +49,7 @@ def split_inputs(
     empty: dict[str, Given] = {}
     for name, given in inputs.items():
         if isinstance(given, np.ndarray) and given.dtype.kind in "OUS":
-            arrays[name] = encoded(given)
+            arrays[name] = encode(given)
             shapes[name] = arrays[name].shape
         elif isinstance(given, np.ndarray | np.generic):
             arrays[name] = np.asarray(given)
@@ -59,22 +60,6 @@ def split_inputs(
             arrays |= elements
             shapes |= {key: item.shape for key, item in elements.items()}
     return arrays, shapes, empty
-
-
-def encoded(strings: Array) -> Array:
-    """Strings as UTF-8 bytes, u8 [..., width], with zeros after the shorter ones."""
-    found = [text.encode() if isinstance(text, str) else bytes(text) for text in strings.flat]
-    width = max(map(len, found), default=0)
-    padded = b"".join(text.ljust(width, b"\0") for text in found)
-    return np.frombuffer(padded, np.uint8).reshape(*strings.shape, width)
-
-
-def decoded(data: Array) -> Array:
-    """The strings, as objects, whose bytes are given."""
-    strings = np.empty(data.shape[:-1], object)
-    for index in np.ndindex(strings.shape):
-        strings[index] = bytes(data[index]).rstrip(b"\0").decode()
-    return strings
 
 
 def import_case(model: str, inputs: Mapping[str, Given]) -> Graph:
@@ -109,7 +94,7 @@ def merge_outputs(infos: Sequence[onnx.ValueInfoProto], found: Mapping[str, Arra
             names = (f"{info.name}_{i}" for i in count())
             merged.append([found[part] for part in takewhile(lambda part: part in found, names)])
         elif info.type.tensor_type.elem_type == onnx.TensorProto.STRING:
-            merged.append(decoded(found[info.name]))
+            merged.append(decode(found[info.name]).astype(object))
         else:
             merged.append(found[info.name])
     return merged

@@ -19,11 +19,14 @@ class TensorSpec:
     dtype: name as in `ir.types.DType` ("f32", "i64", "bool", ...).
     dims: ints, or strings: for an input a symbol's name; for an output any dimension expression,
     or "?" where only the run can tell.
+    strings, classes: see `ir.Meaning`.
     """
 
     name: str
     dtype: str
     dims: tuple[int | str, ...]
+    strings: bool = False
+    classes: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -167,14 +167,16 @@ class Artifact:
         program = self.save(self._work_dir / f"{self.name}.program", "exe")[0]
         return EngineSpec("program", program, self._threads, emulator=emulator)
 
-    def load(self, threads: int | None = None) -> Module:
+    def load(self, threads: int | None = None, *, dicts: bool = False) -> Module:
         """The model, ready to run here; `threads` defaults to those it was compiled for.
+
+        dicts: see `load`.
 
         Raises UsageError when it was compiled for another architecture, RunError when this machine
         lacks instructions that it needs.
         """
         check_native(self._model.code.triple)
-        module = load(self.library(), threads or self._threads)
+        module = load(self.library(), threads or self._threads, dicts=dicts)
         weakref.finalize(module, _keep_alive, self)
         return module
 
@@ -302,9 +304,10 @@ def _compile(
     return Artifact(compilation, target, stages, options.threads, options.work_dir, source)
 
 
-def load(path: str | Path, threads: int = 1, max_trips: int = 0) -> Module:
+def load(path: str | Path, threads: int = 1, max_trips: int = 0, *, dicts: bool = False) -> Module:
     """A compiled shared library, ready to run: `load("model.so")({"input": array})`.
 
+    dicts: scores of named classes (ZipMap) come as a list of dicts, one per row, not as an array.
     max_trips: a run whose Loop goes on for more rounds fails; 0: any number. Raises UsageError when
     there is no such file, RunError when this machine cannot run it.
     """
@@ -314,7 +317,7 @@ def load(path: str | Path, threads: int = 1, max_trips: int = 0) -> Module:
     check_threads(threads)
     try:
         file = check_file(Path(path), "compiled model")
-        return load_library(file, threads=threads, max_trips=max_trips)
+        return load_library(file, threads=threads, max_trips=max_trips, dicts=dicts)
     except ModuleError as error:
         raise RunError(str(error), code=error.code) from None
 

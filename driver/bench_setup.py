@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..compiler.artifact import TensorSpec
 from ..compiler.errors import UsageError
-from ..compiler.ir import Graph, TensorType, Value, symbol
+from ..compiler.ir import Graph, Meaning, TensorType, Value, symbol
 from ..compiler.ir.types import DType
 from . import api
 from .checks import check_choice, check_native
@@ -96,7 +96,7 @@ def prepare(
 
 def _interface_graph(specs: Sequence[TensorSpec]) -> Graph:
     """A graph that has the inputs and nothing else: all that a library tells of its model."""
-    return Graph(
+    graph = Graph(
         [
             Value(
                 TensorType(
@@ -108,13 +108,16 @@ def _interface_graph(specs: Sequence[TensorSpec]) -> Graph:
             for spec in specs
         ]
     )
+    graph.meanings = {spec.name: Meaning(strings=True) for spec in specs if spec.strings}
+    return graph
 
 
 def _sizes(
     specs: Sequence[TensorSpec], shapes: ShapeSpecs, sampler: Sampler, notes: list[str]
 ) -> dict[str, int]:
-    """A size for every symbol: from `shapes`; 1 for what stands on axis 0 only (a batch)."""
-    sizes: dict[str, int] = {}
+    """A size for every symbol: from `shapes`; 1 for what stands on axis 0 only (a batch); room for
+    the strings that the model knows."""
+    sizes = dict(sampler.widths)
     known = {spec.name: spec for spec in specs}
     for name, dims in shapes.items():
         spec = known.get(name)

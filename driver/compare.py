@@ -97,6 +97,8 @@ def _refusal(name: str, expected: Array, message: str) -> Difference:
 def _compare(name: str, actual: Array, expected: Array, tolerance: Tolerance) -> Difference:
     if actual.shape != expected.shape:
         return _refusal(name, expected, f"shape {actual.shape}, expected {expected.shape}")
+    if actual.dtype.kind == expected.dtype.kind == "U":
+        return _compare_strings(name, actual, expected)
     if actual.dtype != expected.dtype:
         return _refusal(name, expected, f"type {actual.dtype}, expected {expected.dtype}")
     rtol, atol = tolerance.limits(expected)
@@ -121,6 +123,20 @@ def _compare(name: str, actual: Array, expected: Array, tolerance: Tolerance) ->
         atol=atol,
         message=_describe(wrong, gap, actual, expected),
         informative=bool(finite.any()) and (max_abs == 0 or bool((np.abs(b) > atol).any())),
+    )
+
+
+def _compare_strings(name: str, actual: Array, expected: Array) -> Difference:
+    wrong = actual != expected
+    gap = wrong.astype(np.float64)
+    return Difference(
+        name=name,
+        shape=expected.shape,
+        max_abs=float(gap.max(initial=0.0)),
+        rtol=0.0,
+        atol=0.0,
+        message=_describe(wrong, gap, actual, expected),
+        informative=bool(expected.size),
     )
 
 

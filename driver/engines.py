@@ -9,7 +9,7 @@ import importlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.errors import RunError, UsageError
+from ..runtime.meaning import decode, encode
 from .shapes import DimSpec
 from .tensors import read_file, write_npz
 
@@ -90,18 +91,20 @@ def _program(spec: EngineSpec) -> Run:
             raise CrashError(f"exit status {result.returncode}: {result.stderr[-500:]}")
         return result.stdout
 
-    outputs = [output["name"] for output in json.loads(call("--info", "--json"))["outputs"]]
+    manifest = json.loads(call("--info", "--json"))["manifest"]
+    outputs = [output["name"] for output in manifest["outputs"]]
+    given, got = (strings_of(manifest[side]) for side in ("inputs", "outputs"))
 
     def run(inputs: Arrays) -> dict[str, Array]:
         with tempfile.TemporaryDirectory(prefix="tensmith-program-") as folder:
             source = Path(folder, "inputs.npz")
-            write_npz(source, inputs)
+            write_npz(source, as_bytes(inputs, given))
             files = {name: Path(folder, f"{index}.npy") for index, name in enumerate(outputs)}
             wanted = [
                 word for name, file in files.items() for word in ("--output", f"{name}={file}")
             ]
             call("--quiet", "--threads", str(spec.threads), "--input", str(source), *wanted)
-            return {name: read_file(file)[""] for name, file in files.items()}
+            return as_strings({n: read_file(file)[""] for n, file in files.items()}, got)
 
     return run
 
@@ -111,7 +114,23 @@ def _reference(spec: EngineSpec) -> Run:
     from ..frontends.onnx import load
 
     graph = load(spec.path, shapes=dict(spec.shapes))
-    return lambda inputs: run_graph(graph, dict(inputs))
+    texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
+    return lambda inputs: as_strings(run_graph(graph, as_bytes(inputs, texts)), texts)
+
+
+def strings_of(specs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names of the inputs or outputs of a manifest that are strings."""
+    return {str(spec["name"]) for spec in specs if spec.get("strings")}
+
+
+def as_bytes(arrays: Arrays, names: Set[str]) -> dict[str, Array]:
+    """Arrays as a compiled graph takes them: strings as their bytes."""
+    return {name: encode(a) if name in names else a for name, a in arrays.items()}
+
+
+def as_strings(arrays: Arrays, names: Set[str]) -> dict[str, Array]:
+    """Arrays as engines exchange them: strings in numpy's string type."""
+    return {name: decode(a) if name in names else a for name, a in arrays.items()}
 
 
 def _onnxruntime(spec: EngineSpec) -> Run:
@@ -123,7 +142,32 @@ def _onnxruntime(spec: EngineSpec) -> Run:
     options.log_severity_level = 3
     session = ort.InferenceSession(str(spec.path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    texts = {item.name for item in session.get_inputs() if item.type == "tensor(string)"}
+    classes = _classes(spec) if any("map(" in item.type for item in session.get_outputs()) else {}
+
+    def run(inputs: Arrays) -> dict[str, Array]:
+        given = {name: a.astype(object) if name in texts else a for name, a in inputs.items()}
+        results = zip(names, session.run(names, given), strict=True)
+        return {name: _array(result, classes.get(name, ())) for name, result in results}
+
+    return run
+
+
+def _classes(spec: EngineSpec) -> dict[str, tuple[int | str, ...]]:
+    """The classes of outputs that are maps."""
+    from ..frontends.onnx import load
+
+    meanings = load(spec.path, shapes=dict(spec.shapes)).meanings
+    return {name: meaning.classes for name, meaning in meanings.items()}
+
+
+def _array(result: Any, classes: Sequence[int | str]) -> Array:
+    """A result of ONNX Runtime as an array: of strings, or of the values of maps."""
+    if classes:
+        rows = [[row[label] for label in classes] for row in result]
+        return np.array(rows, np.float32).reshape(len(rows), len(classes))
+    array = np.asarray(result)
+    return array.astype(str) if array.dtype == object else array
 
 
 def _openvino(spec: EngineSpec) -> Run:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.ir import DType, Graph, Node, TensorType, Value
+from ..compiler.ir import DType, Graph, Node, Sym, TensorType, Value
 from ..compiler.ir.dims import Dim, evaluate, symbols_of
 
 Array = np.ndarray[Any, Any]
@@ -76,13 +76,23 @@ def _note_use(node: Node, reached: set[Value], found: IntegerRange) -> None:
 class Sampler:
     """Draws inputs for a graph. The same seed and sizes give the same values.
 
-    Reads the graph once and keeps none of it. `quantised`: see `is_quantised`.
+    Reads the graph once and keeps none of it. `quantised`: see `is_quantised`. widths: symbols that
+    are widths of strings, and the room that the strings which the model knows need.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.quantised = is_quantised(graph)
         self._inputs = [(value.name, value.type) for value in graph.inputs]
         self._bounds_of = dict(graph.bounds)
+        self._words = {
+            value.name: graph.meanings[value.name].words
+            for value in graph.inputs
+            if value.name in graph.meanings and graph.meanings[value.name].strings
+        }
+        widest = max((len(w.encode()) for words in self._words.values() for w in words), default=1)
+        last = [type_.shape[-1] for name, type_ in self._inputs if name in self._words]
+        self.widths = {str(dim): widest for dim in last if isinstance(dim, Sym)}
+        self._bounds_of |= {name: (width, width) for name, width in self.widths.items()}
         self._ranges = {
             value.name: integer_range(graph, value)
             for value in graph.inputs
@@ -147,13 +157,24 @@ class Sampler:
 
         Floats are standard normal for even seeds and uniform in [0, 1) for odd ones (so that
         models which take roots or logarithms meet their domain); bools are fair; integers follow
-        `IntegerRange`. Raises InternalError when a symbol has no size.
+        `IntegerRange`; strings are arrays of numpy's strings. Raises InternalError when a symbol
+        has no size.
         """
         rng = np.random.default_rng(seed)
         return {
-            name: np.asarray(self._array(name, type_, sizes, rng, seed), type_.dtype.numpy)
+            name: self._strings(name, type_, sizes, rng)
+            if name in self._words
+            else np.asarray(self._array(name, type_, sizes, rng, seed), type_.dtype.numpy)
             for name, type_ in self._inputs
         }
+
+    def _strings(
+        self, name: str, type_: TensorType, sizes: Mapping[str, int], rng: np.random.Generator
+    ) -> Array:
+        """Strings that the model knows, and one that it does not, as far as they fit."""
+        *shape, width = (evaluate(dim, sizes) for dim in type_.shape)
+        words = [word for word in (*self._words[name], "?") if len(word.encode()) <= width]
+        return np.asarray(rng.choice(np.array(words or [""]), tuple(shape)))
 
     def _array(
         self,

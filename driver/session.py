@@ -54,7 +54,7 @@ def compile_or_load(
 
 def specs_of(module: Module) -> tuple[TensorSpec, ...]:
     """What the model takes."""
-    return tuple(TensorSpec(spec.name, spec.dtype, spec.dims) for spec in module.inputs)
+    return tuple(TensorSpec(s.name, s.dtype, s.dims, s.strings) for s in module.inputs)
 
 
 def run_once(module: Module, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 from ..compiler.artifact import TensorSpec
 from ..compiler.errors import UsageError
 from ..compiler.ir.types import DType
+from ..runtime.meaning import encode
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -98,6 +99,8 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
         raise UsageError(f"no value for the input(s) {', '.join(missing)}")
     for spec in specs:
         array = arrays[spec.name]
+        if spec.strings and array.dtype.kind in "US":
+            array = encode(array)
         what = f"input '{spec.name}' is {spec.dtype}{list(spec.dims)}"
         got = f"{array.dtype}{list(array.shape)}"
         if array.dtype != DType(spec.dtype).numpy or array.ndim != len(spec.dims):

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
+from .meaning import Presentation
 from .repeat import Repeat, never, repetition
 from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
 
@@ -40,7 +41,14 @@ def _open_library(path: Path) -> ctypes.CDLL:
 class Module:
     """A loaded model. Calls from several threads take turns; `threads` work inside one call."""
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 1, max_trips: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int = 1,
+        max_trips: int = 0,
+        *,
+        dicts: bool = False,
+    ) -> None:
         self._handle = ctypes.c_void_p()
         self._lock = threading.Lock()
         self._life = threading.Lock()  # held while the instance is destroyed, or cancelled
@@ -50,6 +58,7 @@ class Module:
         self._library: Any = _open_library(self.path)
         try:
             self._create(threads, max_trips)
+            self._present = Presentation(self.outputs, dicts)
         except BaseException:
             self.close()
             raise
@@ -68,15 +77,15 @@ class Module:
             )
         model = library.ts_model_get()
         self.name: str = library.ts_name(model).decode()
+        self.manifest: dict[str, Any] = json.loads(library.ts_manifest(model))
         self.inputs = tuple(
-            read_spec(library.ts_input_info(model, i)[0])
-            for i in range(library.ts_input_count(model))
+            read_spec(library.ts_input_info(model, i)[0], spec)
+            for i, spec in enumerate(self._described("inputs", library.ts_input_count(model)))
         )
         self.outputs = tuple(
-            read_spec(library.ts_output_info(model, i)[0])
-            for i in range(library.ts_output_count(model))
+            read_spec(library.ts_output_info(model, i)[0], spec)
+            for i, spec in enumerate(self._described("outputs", library.ts_output_count(model)))
         )
-        self.manifest: dict[str, Any] = json.loads(library.ts_manifest(model))
         side_file = Path(f"{self.path}.weights")
         options = abi.Options(
             ctypes.sizeof(abi.Options),
@@ -89,6 +98,10 @@ class Module:
             raise ModuleError(f"{self.path.name}: {self._message()}", status)
         self.threads: int = library.ts_threads(self._handle)
         self._bind()
+
+    def _described(self, side: str, count: int) -> list[dict[str, Any]]:
+        """What the manifest says of each input or output."""
+        return list(self.manifest.get(side, ())) or [{}] * count
 
     def _bind(self) -> None:
         """Descriptors that every call reuses."""
@@ -205,18 +218,19 @@ class Module:
     def __call__(self, *inputs: Mapping[str, ArrayLike] | ArrayLike) -> dict[str, Array]:
         """Run once: `module(x, y)`, or `module({"x": x, "y": y})`; returns arrays by output name.
 
-        Arrays must have the model's element types; other values are converted. Raises ModuleError.
+        Arrays must have the model's element types; other values are converted. Strings are arrays
+        of numpy's string type, or of objects. Raises ModuleError.
         """
         with self._lock:
             again = self._repeat(inputs)
             if type(again) is int:
                 self._check(again)
-        if type(again) is dict:
-            return again
-        arrays = self._arrays(inputs)
-        with self._lock:
-            self._require_open()
-            return self._execute(arrays)
+        if type(again) is not dict:
+            arrays = self._arrays(inputs)
+            with self._lock:
+                self._require_open()
+                again = self._execute(arrays)
+        return self._present.apply(again) if self._present else again
 
     def bench(
         self,
@@ -281,10 +295,13 @@ class Module:
         return f"Module({self.name}: ({text(self.inputs)}) -> ({text(self.outputs)}))"
 
 
-def load(path: str | os.PathLike[str], threads: int = 1, max_trips: int = 0) -> Module:
+def load(
+    path: str | os.PathLike[str], threads: int = 1, max_trips: int = 0, *, dicts: bool = False
+) -> Module:
     """Load a compiled `.so`. Raises ModuleError.
 
-    threads: 1, more, or 0 for one per CPU. max_trips: a run whose Loop goes on for more rounds
+    threads: 1, more, or 0 for one per CPU. dicts: scores of named classes come as a list of dicts,
+    one per row, instead of an array. max_trips: a run whose Loop goes on for more rounds
     fails; 0: any number.
     """
-    return Module(path, threads, max_trips)
+    return Module(path, threads, max_trips, dicts=dicts)

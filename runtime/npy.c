@@ -165,6 +165,9 @@ static DLDataType parse_type(const char *path, const char *text) {
                {"i1", kDLInt, 8},    {"u8", kDLUInt, 64},   {"u4", kDLUInt, 32},
                {"u2", kDLUInt, 16},  {"u1", kDLUInt, 8},    {"b1", kDLBool, 8},
                {"V2", kDLBfloat, 16}};
+  if (text[1] == 'S') return (DLDataType){kDLUInt, 8, 1};
+  if (text[1] == 'U')
+    die(EXIT_USAGE, "'%s': strings are read as bytes: save the array as numpy's type 'S'", path);
   for (size_t i = 0; i < sizeof types / sizeof types[0]; ++i)
     if (*text != '>' && !strncmp(text + 1, types[i].name, 2) && text[3] == '\'')
       return (DLDataType){types[i].code, types[i].bits, 1};
@@ -195,6 +198,13 @@ static void parse_shape(const char *path, const char *text, array *out) {
   out->tensor.shape = out->shape;
 }
 
+/* Bytes of strings are an axis of their own, behind the others. */
+static void add_width(const char *path, int64_t width, array *out) {
+  if (width < 0 || out->tensor.ndim == MAX_DIMS)
+    die(EXIT_USAGE, "'%s': malformed .npy shape", path);
+  out->shape[out->tensor.ndim++] = width;
+}
+
 static void parse_npy(const char *path, array *out, file_bytes file) {
   const uint8_t *p = file.data;
   if (file.bytes < 12 || memcmp(p, "\x93NUMPY", 6))
@@ -208,6 +218,7 @@ static void parse_npy(const char *path, array *out, file_bytes file) {
     die(EXIT_USAGE, "'%s': structured arrays are not supported", path);
   out->tensor = (DLTensor){.device = {kDLCPU, 0}, .dtype = parse_type(path, type)};
   parse_shape(path, header_value(path, header, "'shape'"), out);
+  if (type[1] == 'S') add_width(path, strtoll(type + 2, NULL, 10), out);
   if (!strncmp(header_value(path, header, "'fortran_order'"), "True", 4)) {
     int64_t stride = 1;
     for (int32_t d = 0; d < out->tensor.ndim; stride *= out->shape[d++]) out->strides[d] = stride;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import abi
+from .meaning import encode
 
 Array = NDArray[Any]
 _COPIED_BYTES = 16384
@@ -32,13 +34,16 @@ class ModuleError(RuntimeError):
 class Spec:
     """One input or output: dims are ints, or a symbol or expression that a run makes an int.
 
-    dtype: "f32", "i64", "bool", ...; numpy_dtype: the same for numpy.
+    dtype: "f32", "i64", "bool", ...; numpy_dtype: the same for numpy. strings: it is strings, whose
+    bytes are the last axis. classes: what the entries of the last axis belong to.
     """
 
     name: str
     dtype: str
     dims: tuple[int | str, ...]
     numpy_dtype: np.dtype[Any]
+    strings: bool = False
+    classes: tuple[int | str, ...] = ()
 
 
 class Slot:
@@ -123,20 +128,23 @@ class Output(Slot):
         return array
 
 
-def read_spec(info: abi.TensorInfo) -> Spec:
-    """What the runtime tells of an input or output."""
+def read_spec(info: abi.TensorInfo, manifest: Mapping[str, Any]) -> Spec:
+    """What the runtime and the manifest tell of an input or output."""
     name = abi.dtype_name(info.dtype)
     dims = tuple(
         info.dims[d] if info.dims[d] >= 0 else info.dim_names[d].decode() for d in range(info.ndim)
     )
-    return Spec(info.name.decode(), name, dims, abi.numpy_dtype(name))
+    strings, classes = bool(manifest.get("strings")), tuple(manifest.get("classes", ()))
+    return Spec(info.name.decode(), name, dims, abi.numpy_dtype(name), strings, classes)
 
 
 def convert(value: Any, slot: Slot) -> Array:
     """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
     plain = not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
     try:
-        array = np.asarray(value, dtype=slot.dtype if plain else None)
+        array = np.asarray(value, dtype=slot.dtype if plain and not slot.spec.strings else None)
+        if slot.spec.strings and array.dtype != slot.dtype:
+            array = encode(array)
     except (TypeError, ValueError, OverflowError) as error:
         raise ModuleError(f"input '{slot.spec.name}': {error}", abi.ERROR_INPUT) from None
     if array.dtype != slot.dtype:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
 from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
 from ...compiler.ir.dims import Dim, symbols_of
-from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.external import EXTERNAL
 from ...compiler.kernel.heuristic import default_schedule, naive_schedule
@@ -50,8 +50,8 @@ def compile_cpu(
     code = generate_code(plan, target, options, stages)
     model = CompiledModel(
         name=options.name,
-        inputs=tuple(_spec(value, set(plan.symbols)) for value in plan.inputs),
-        outputs=tuple(_spec(value, set(plan.symbols)) for value in plan.outputs),
+        inputs=tuple(_spec(value, graph, set(plan.symbols)) for value in plan.inputs),
+        outputs=tuple(_spec(value, graph, set(plan.symbols)) for value in plan.outputs),
         symbols=plan.symbols,
         code=code,
         weights=weights,
@@ -131,13 +131,15 @@ def supports(node: Node, target: Target) -> str | None:
     return f"the operator '{node.op}' has no kernel for {target.name}"
 
 
-def _spec(value: Value, symbols: set[str]) -> TensorSpec:
+def _spec(value: Value, graph: Graph, symbols: set[str]) -> TensorSpec:
     def dim_text(dim: Dim) -> int | str:
         if isinstance(dim, int):
             return dim
         return str(dim) if symbols_of(dim) <= symbols else "?"
 
-    return TensorSpec(value.name, str(value.dtype), tuple(dim_text(dim) for dim in value.shape))
+    meaning = graph.meanings.get(value.name, Meaning())
+    dims = tuple(dim_text(dim) for dim in value.shape)
+    return TensorSpec(value.name, str(value.dtype), dims, meaning.strings, meaning.classes)
 
 
 def kernel_infos(plan: Plan) -> tuple[KernelInfo, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import ops as _ops  # noqa: F401  (registers the operators)
 from .dims import Dim, Sym, ceildiv, floordiv, symbol
-from .graph import Graph, Node, Value, constant
+from .graph import Graph, Meaning, Node, Value, constant
 from .types import DENSE, DType, Layout, TensorType
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Dim",
     "Graph",
     "Layout",
+    "Meaning",
     "Node",
     "Sym",
     "TensorType",

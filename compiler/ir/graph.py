@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,14 +88,28 @@ class Node:
         return f"{self.op}({', '.join(f'%{v.name}' for v in self.inputs)})"
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What the elements of an input or output stand for, where they are more than numbers.
+
+    strings: u8 [..., width] holds UTF-8 bytes, zeros after the shorter strings. words: strings that
+    the model knows, for an input of strings. classes: what the entries of the last axis belong to.
+    """
+
+    strings: bool = False
+    words: tuple[str, ...] = ()
+    classes: tuple[int | str, ...] = ()
+
+
 class Graph:
     """Inputs, nodes in execution order, outputs. Regions are graphs too.
 
     bounds: the least and the greatest value of symbols of the inputs, where they are limited.
     notes: what a user should know of how the model was taken.
+    meanings: of inputs and outputs, by name, where there is something to say.
     """
 
-    __slots__ = ("bounds", "inputs", "name", "nodes", "notes", "outputs")
+    __slots__ = ("bounds", "inputs", "meanings", "name", "nodes", "notes", "outputs")
 
     def __init__(
         self,
@@ -109,6 +124,7 @@ class Graph:
         self.name = name
         self.bounds: dict[str, tuple[int, int]] = {}
         self.notes: list[str] = []
+        self.meanings: dict[str, Meaning] = {}
 
     def walk(self) -> Iterator[Node]:
         """All nodes, those of regions included, a node before its regions."""

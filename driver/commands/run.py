@@ -62,7 +62,7 @@ def _summary(array: Array) -> dict[str, Any]:
     """Type, shape and range of the finite elements (None: there are none)."""
     import numpy as np
 
-    values = array.astype(np.float64)
+    values = array.astype(np.float64) if array.dtype.kind != "U" else np.zeros(0)
     values = values[np.isfinite(values)]
     known = values.size > 0
     return {

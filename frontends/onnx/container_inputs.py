@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ...compiler.errors import UsageError
-from ...compiler.ir import DType, Value, constant
+from ...compiler.ir import Dim, DType, Value, constant
 from .containers import Content, Maybe, Text, ValueList
 from .tensors import UnsupportedType, dtype_of
 
@@ -29,6 +29,16 @@ class Parts:
     is_optional: bool = False
     is_text: bool = False
 
+    def pinned(
+        self, info: onnx.ValueInfoProto, shapes: Mapping[str, Sequence[Dim | str]]
+    ) -> Sequence[Dim | str] | None:
+        """The shape that the user wants for a part; that of strings may leave out their width."""
+        wanted = shapes.get(info.name)
+        if wanted is None or not self.is_text:
+            return wanted
+        whole = len(info.type.tensor_type.shape.dim) == len(wanted)
+        return wanted if whole else (*wanted, width_of(info.name))
+
     def assemble(self, values: Sequence[Value]) -> Content:
         """The input, made of the values of its parts."""
         if self.is_text:
@@ -41,8 +51,8 @@ def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
     """How an input becomes tensors.
 
     An optional counts as given. A sequence `x` becomes `x_0`, `x_1`, ..., as many as are pinned;
-    without any it stays what it is, which the caller refuses. So do strings whose shape is not
-    pinned; pinned, it has one more dimension, the bytes of the longest string.
+    without any it stays what it is, which the caller refuses. Strings have one more
+    dimension, the bytes of the longest string.
     """
     kind, is_optional = _held(info)
     element = kind.sequence_type.elem_type
@@ -51,7 +61,7 @@ def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
         infos = [onnx.ValueInfoProto(name=name, type=element) for name in names]
         if infos:
             return Parts(infos, is_list=True, is_optional=is_optional)
-    elif kind.tensor_type.elem_type == onnx.TensorProto.STRING and info.name in pinned:
+    elif kind.tensor_type.elem_type == onnx.TensorProto.STRING:
         return Parts([_bytes_of(info)], is_text=True)
     elif is_optional:
         return Parts([onnx.ValueInfoProto(name=info.name, type=kind)], is_optional=True)
@@ -65,8 +75,13 @@ def _bytes_of(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     tensor = made.type.tensor_type
     tensor.elem_type = onnx.TensorProto.UINT8
     if tensor.HasField("shape"):
-        tensor.shape.dim.add()
+        tensor.shape.dim.add(dim_param=width_of(info.name))
     return made
+
+
+def width_of(name: str) -> str:
+    """The symbol for the bytes of the longest string of an input."""
+    return f"{name}_width"
 
 
 def remedy(info: onnx.ValueInfoProto) -> str:
@@ -74,8 +89,6 @@ def remedy(info: onnx.ValueInfoProto) -> str:
     kind, _ = _held(info)
     if _is_list(kind):
         return f"pin the shapes of its elements, {info.name}_0 and so on"
-    if kind.tensor_type.elem_type == onnx.TensorProto.STRING:
-        return "pin its shape with one more dimension, the bytes of the longest string"
     return ""
 
 

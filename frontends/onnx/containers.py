@@ -1,4 +1,4 @@
-"""What is no tensor of the graph: sequences, optionals and strings, resolved while importing.
+"""What is no tensor of the graph: sequences, optionals, strings and maps, resolved while importing.
 
 Sequences and optionals hold values and leave no trace in the graph. Strings are their bytes.
 """
@@ -27,18 +27,27 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Maps from classes to numbers, one per row: the numbers, [..., classes]."""
+
+    data: Value
+    classes: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
 class Maybe:
     """An optional, of which it is known whether it holds something."""
 
-    content: Value | ValueList | Text | None
+    content: Value | ValueList | Text | Scores | None
 
 
-Content = Value | ValueList | Maybe | Text
+Content = Value | ValueList | Maybe | Text | Scores
 # Operators whose lowerings look at `Site.entries`, where containers are.
 TAKE_CONTAINERS = frozenset(
     {"Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
      "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
-     "OptionalHasElement", "Equal", "StringConcat", "ai.onnx.ml.LabelEncoder"}
+     "OptionalHasElement", "Equal", "StringConcat", "ai.onnx.ml.LabelEncoder",
+     "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.OneHotEncoder"}
 )  # fmt: skip
 
 
@@ -47,7 +56,7 @@ def flattened(entries: Sequence[Content]) -> Iterator[Value]:
     for entry in entries:
         if isinstance(entry, Value):
             yield entry
-        elif isinstance(entry, Text):
+        elif isinstance(entry, (Text, Scores)):
             yield entry.data
         elif isinstance(entry, ValueList):
             yield from entry.items
@@ -61,6 +70,8 @@ def shape_of(entry: Content) -> object:
         return "value"
     if isinstance(entry, Text):
         return "text"
+    if isinstance(entry, Scores):
+        return ("scores", entry.classes)
     if isinstance(entry, ValueList):
         return ("list", len(entry.items))
     return ("optional", None if entry.content is None else shape_of(entry.content))
@@ -74,6 +85,8 @@ def refilled(entries: Sequence[Content], values: Iterator[Value]) -> list[Conten
             made.append(next(values))
         elif isinstance(entry, Text):
             made.append(Text(next(values)))
+        elif isinstance(entry, Scores):
+            made.append(Scores(next(values), entry.classes))
         elif isinstance(entry, ValueList):
             made.append(ValueList(tuple(next(values) for _ in entry.items), entry.dtype))
         elif entry.content is None:

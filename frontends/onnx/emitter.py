@@ -32,6 +32,7 @@ class Emitter:
         self._symbols: set[str] = set()
         self._named: dict[str, str] = {}
         self.bound: list[set[str]] = [set()]
+        self.words: dict[str, None] = {}  # strings that the model compares others with
 
     # ------------------------------------------------------------------ regions and symbols
 

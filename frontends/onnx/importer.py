@@ -15,10 +15,11 @@ from ...compiler.errors import (
     UnsupportedError,
     UsageError,
 )
-from ...compiler.ir import Dim, Graph, Value
+from ...compiler.ir import Dim, Graph, Meaning, Value
 from . import ops as _ops  # noqa: F401  (fills the operator table)
+from . import text_moves
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
-from .containers import TAKE_CONTAINERS, Content, Maybe, Text, ValueList
+from .containers import TAKE_CONTAINERS, Content, Maybe, Scores, Text, ValueList
 from .declared import DeclaredTypes, check_element_type, contradiction
 from .emitter import Emitter
 from .origin import node_name
@@ -66,6 +67,7 @@ class Importer:
         graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
         graph.bounds = self.declared.bounds
         graph.notes = self._contradictions(proto, scope, outputs)
+        graph.meanings = self._meanings(proto, scope)
         return graph
 
     def _contradictions(
@@ -73,7 +75,8 @@ class Importer:
     ) -> list[str]:
         """What to tell of declared shapes that are not those which the operators give."""
         results = {value.name: value for value in outputs}
-        pairs = [(info, results.get(info.name)) for info in proto.output]
+        tensors = [i for i in proto.output if not isinstance(scope.find(i.name), Text)]
+        pairs = [(info, results.get(info.name)) for info in tensors]
         inner = ((info, scope.find(info.name)) for info in proto.value_info)
         pairs += [(info, entry) for info, entry in inner if isinstance(entry, Value)]
         found = [contradiction(info, value.type) for info, value in pairs if value is not None]
@@ -111,7 +114,8 @@ class Importer:
         """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
         parts = container_parts(info, self.shapes)
         values = [
-            Value(self.declared.type_of(p, self.shapes.get(p.name)), p.name) for p in parts.infos
+            Value(self.declared.type_of(p, parts.pinned(p, self.shapes)), p.name)
+            for p in parts.infos
         ]
         scope.values[info.name] = parts.assemble(values)
         return values
@@ -127,7 +131,7 @@ class Importer:
                 value.name = name
                 taken.add(value)
                 outputs.append(value)
-                if name == info.name:
+                if name == info.name and not isinstance(scope.find(name), Text):
                     check_element_type(info, value.type)
         return outputs
 
@@ -138,13 +142,27 @@ class Importer:
             raise UnsupportedError([entry.problem])
         if isinstance(entry, Maybe):
             entry = entry.content
-        entry = entry.data if isinstance(entry, Text) else entry
+        entry = entry.data if isinstance(entry, (Text, Scores)) else entry
         if isinstance(entry, ValueList) and entry.items:
             return [(f"{name}_{i}", item) for i, item in enumerate(entry.items)]
         if entry is None or isinstance(entry, ValueList):
             reason = "an output that holds nothing is not supported"
             raise UnsupportedError([Unsupported(name, "output", reason, "remove the output")])
         return [(name, self.value(scope, name) if not isinstance(entry, Value) else entry)]
+
+    def _meanings(self, proto: onnx.GraphProto, scope: Scope) -> dict[str, Meaning]:
+        """What the inputs and outputs that are strings or maps stand for."""
+        found: dict[str, Meaning] = {}
+        for info in proto.input:
+            if isinstance(scope.values.get(info.name), Text):
+                found[info.name] = Meaning(strings=True, words=tuple(self.emitter.words))
+        for info in proto.output:
+            entry = scope.find(info.name)
+            if isinstance(entry, Text):
+                found[info.name] = Meaning(strings=True)
+            elif isinstance(entry, Scores):
+                found[info.name] = Meaning(classes=entry.classes)
+        return found
 
     # ------------------------------------------------------------------ nodes
 
@@ -233,13 +251,22 @@ class Importer:
             if body is None:
                 raise NotSupported(_NO_LOWERING)
             return self.inline(body, inputs, attributes, scope.opsets)
-        if any(isinstance(v, (ValueList, Maybe, Text)) for v in inputs) and (
-            ".".join(filter(None, (domain, node.op_type))) not in TAKE_CONTAINERS
-            and not is_refused(domain, node.op_type)
+
+        def lower(entries: Sequence[Content | None]) -> Sequence[Content | None]:
+            result = lowering(Site(node, entries, opset, self, attributes, scope))
+            return result if isinstance(result, Sequence) else [result]
+
+        name = ".".join(filter(None, (domain, node.op_type)))
+        if any(isinstance(v, Text) for v in inputs):
+            if name in text_moves.MOVES:
+                return text_moves.moved(self.emitter, inputs, lower)
+            if name in text_moves.SHAPES:
+                return lower(text_moves.stand_ins(inputs))
+        if any(isinstance(v, (ValueList, Maybe, Text, Scores)) for v in inputs) and (
+            name not in TAKE_CONTAINERS and not is_refused(domain, node.op_type)
         ):
             raise NotSupported("it gets a sequence, an optional or strings", "give it tensors")
-        result = lowering(Site(node, inputs, opset, self, attributes, scope))
-        return [result] if isinstance(result, Value) else result
+        return lower(inputs)
 
     def inline(
         self,

@@ -9,9 +9,9 @@ import onnx
 
 from ...compiler.errors import Unsupported
 from ...compiler.ir import constant
-from .containers import Content
+from .containers import Content, Text
 from .external import ModelFolder
-from .tensors import UnsupportedType, sparse_array, to_array
+from .tensors import UnsupportedType, sparse_array, to_array, to_bytes
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ def initial_values(
     """
     last = {tensor.name: index for index, tensor in enumerate(graph.initializer)}
     for name, index in last.items():
+        if graph.initializer[index].data_type == onnx.TensorProto.STRING:
+            yield name, Text(constant(to_bytes(graph.initializer[index]), name))
+            continue
         try:
             array = to_array(graph.initializer[index], raw=raw.get(index), folder=folder)
             yield name, constant(array, name)

@@ -120,6 +120,10 @@ class Site:
         tensor = self._typed(name, onnx.AttributeProto.SPARSE_TENSOR).sparse_tensor
         return sparse_array(tensor, folder=self.importer.folder)
 
+    def is_string_tensor(self, name: str) -> bool:
+        """Whether the attribute is a tensor of strings."""
+        return bool(self.attributes[name].t.data_type == onnx.TensorProto.STRING)
+
     def string_tensor(self, name: str) -> list[str]:
         """The elements of a tensor attribute of strings. Raises ValueError when it is another."""
         tensor = self._typed(name, onnx.AttributeProto.TENSOR).t

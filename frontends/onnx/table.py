@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from ...compiler.ir import Value
-
 if TYPE_CHECKING:
     from .containers import Content
     from .site import Site
 
-Lowering = Callable[["Site"], "Value | Sequence[Content | None]"]
+Lowering = Callable[["Site"], "Content | Sequence[Content | None]"]
 F = TypeVar("F", bound=Lowering)
 _TABLE: dict[tuple[str, str], Lowering] = {}
 _REFUSED: set[tuple[str, str]] = set()

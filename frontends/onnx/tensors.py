@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,28 @@ def sparse_array(sparse: onnx.SparseTensorProto, *, folder: ModelFolder | None =
 
 def _invalid(name: str, why: str, remedy: str = "export it again") -> InvalidModelError:
     return InvalidModelError(f"tensor '{name}' is malformed", why=why, remedy=remedy)
+
+
+def to_bytes(tensor: onnx.TensorProto) -> Array:
+    """The elements of a tensor of strings: UTF-8, u8 [..., width], zeros after the shorter ones.
+
+    Raises InvalidModelError when data and dims disagree.
+    """
+    shape = tuple(tensor.dims)
+    if any(dim < 0 for dim in shape) or len(shape) > MAX_RANK:
+        raise _invalid(tensor.name, f"dims {list(shape)[:8]} are negative or more than {MAX_RANK}")
+    found = [bytes(item) for item in tensor.string_data]
+    if len(found) != math.prod(shape):
+        raise _invalid(tensor.name, f"{len(found)} strings, {math.prod(shape)} expected")
+    return padded(found).reshape(*shape, -1) if found else np.zeros((*shape, 0), np.uint8)
+
+
+def padded(strings: Sequence[bytes]) -> Array:
+    """Bytes as a table, u8 [number, width of the longest], zeros after the shorter ones."""
+    table = np.zeros((len(strings), max(map(len, strings), default=0)), np.uint8)
+    for row, text in zip(table, strings, strict=True):
+        row[: len(text)] = np.frombuffer(text, np.uint8)
+    return table
 
 
 def _from_raw(name: str, raw: memoryview, count: int, dtype: DType) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tensmith.compiler.errors import UnsupportedError
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import InvalidModelError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import floats, model
@@ -159,15 +160,18 @@ def test_operators(group: Any, tmp_path: Path) -> None:
     check_all(group(), tmp_path)
 
 
-def test_strings_are_refused() -> None:
-    x = np.array([[1, 2]])
-    refused = [
-        case("labels", "LabelEncoder", x, version=2, keys_int64s=[1], values_strings=["a"]),
-        case("one hot", "OneHotEncoder", x, cats_strings=["a"]),
-        case("mapper", "CategoryMapper", x, cats_int64s=[1], cats_strings=["a"]),
-        case("map", "ZipMap", x.astype(np.float32), classlabels_int64s=[1, 2]),
-    ]
-    for item in refused:
-        with pytest.raises(UnsupportedError) as error:
-            load_model(item.proto)
-        assert error.value.items[0].remedy
+def test_scores_of_classes_are_the_tensor_and_the_names_of_its_columns() -> None:
+    x = floats(3, 2)
+    for labels in ({"classlabels_strings": ["no", "yes"]}, {"classlabels_int64s": [4, 2]}):
+        node = helper.make_node("ZipMap", ["x"], ["y"], domain=ML, **labels)
+        proto = model([node], {"x": x}, ["y"], domains=[ML])
+        proto.graph.output[0].type.sequence_type.elem_type.map_type.key_type = 8
+        graph = load_model(proto)
+        assert graph.meanings["y"].classes == tuple(next(iter(labels.values())))
+        np.testing.assert_array_equal(run_graph(graph, {"x": x})["y"], x)
+
+
+def test_as_many_classes_as_columns() -> None:
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain=ML, classlabels_strings=["no"])
+    with pytest.raises(InvalidModelError, match="1 class labels"):
+        load_model(model([node], {"x": floats(3, 2)}, ["y"], domains=[ML]))

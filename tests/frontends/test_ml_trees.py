@@ -11,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.errors import TensmithError, UnsupportedError
+from tensmith.compiler.errors import TensmithError
 from tensmith.frontends.onnx import load_model
+from tensmith.runtime.meaning import decode
 
-from .oracle import model
+from .oracle import model, run_ort
 from .ort_cases import OrtCase, check_all
 
 ML = "ai.onnx.ml"
@@ -234,10 +235,16 @@ def _stump(**changes: Any) -> onnx.ModelProto:
     return model([node], {"x": x}, ["l", "y"], types=[7, 1], domains=[ML])
 
 
-def test_string_labels_are_refused() -> None:
-    proto = _stump(classlabels_strings=["a", "b"])
-    with pytest.raises(UnsupportedError, match="integer labels"):
-        load_model(proto)
+def test_string_labels() -> None:
+    for classes in ([0, 0], [1, 1]):
+        proto = _stump(classlabels_strings=["a", "b\u00e9"], class_ids=classes)
+        attributes = proto.graph.node[0].attribute
+        attributes.remove(next(a for a in attributes if a.name == "classlabels_int64s"))
+        proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+        x = np.array([[0.0], [1.0]], np.float32)
+        found, wanted = run_graph(load_model(proto), {"x": x}), run_ort(proto, {"x": x})
+        assert decode(found["l"]).tolist() == wanted["l"].tolist()
+        np.testing.assert_allclose(found["y"], wanted["y"])
 
 
 @pytest.mark.parametrize(

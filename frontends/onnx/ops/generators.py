@@ -5,13 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from ....compiler.ir import Dim, DType, Value, ceildiv, constant
+from ..containers import Content, Text
 from ..elements import larger
 from ..site import NotSupported, Site
 from ..table import lowers
+from ..tensors import to_bytes
+from .strings import encoded
 
 
 @lowers("Constant")
-def constant_(s: Site) -> Value:
+def constant_(s: Site) -> Content:
+    if s.has("value_string") or s.has("value_strings"):
+        strings = s.texts("value_strings") if s.has("value_strings") else [s.text("value_string")]
+        table = encoded(strings)
+        return Text(constant(table if s.has("value_strings") else table[0]))
+    if s.has("value") and s.is_string_tensor("value"):
+        return Text(constant(to_bytes(s.attributes["value"].t)))
     if s.has("value"):
         return constant(s.array("value"))
     if s.has("sparse_value"):

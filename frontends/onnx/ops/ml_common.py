@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ....compiler.ir import DType, Value, constant
-from ..site import NotSupported, Site
+from ..containers import Content
+from ..site import Site
+from .strings import text_at
 
 ML = "ai.onnx.ml"
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")  # opset 5 numbers them
@@ -38,10 +40,15 @@ def floats(s: Site, name: str) -> np.ndarray[Any, Any]:
 
 
 def class_labels(s: Site, integers: str) -> np.ndarray[Any, Any]:
-    """The integer class labels. Raises NotSupported when the classes are strings."""
+    """The class labels: i64, or objects that are strings."""
     if s.has("classlabels_strings") and s.texts("classlabels_strings"):
-        raise NotSupported("its class labels are strings", "give the classes integer labels")
+        return np.array(s.texts("classlabels_strings"), object)
     return np.array(s.ints(integers, []), np.int64)
+
+
+def label_at(s: Site, labels: np.ndarray[Any, Any], index: Value) -> Content:
+    """The class labels at an index of any shape: numbers or strings."""
+    return text_at(s, labels.tolist(), index) if labels.dtype == object else pick(s, labels, index)
 
 
 def pick(s: Site, table: np.ndarray[Any, Any], index: Value) -> Value:

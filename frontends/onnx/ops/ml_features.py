@@ -1,4 +1,4 @@
-"""Preparation of features in ai.onnx.ml: scaling, imputing, encoding. Numbers only."""
+"""Preparation of features in ai.onnx.ml: scaling, imputing, encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....compiler.ir import DType, Value, constant
 from ..containers import Text
 from ..site import NotSupported, Site
 from ..table import lowers, refuses
-from .ml_common import ML, STRINGS_REMEDY, floats, pick, rows
+from .ml_common import ML, floats, rows
 from .strings import matches
 
 Array = np.ndarray[Any, Any]
@@ -73,16 +73,29 @@ def imputer(s: Site) -> Value:
 
 @lowers("OneHotEncoder", domain=ML)
 def one_hot_encoder(s: Site) -> Value:
-    x = s.input(0)
-    if s.has("cats_strings") and s.texts("cats_strings"):
-        raise NotSupported("its categories are strings", STRINGS_REMEDY)
-    categories = np.array(s.ints("cats_int64s", []), np.int64)
-    if not len(categories):
+    """One truth value per category; what is none of them is all zeros, or ends the run."""
+    words, numbers = s.texts("cats_strings", []), s.ints("cats_int64s", [])
+    if not words and not numbers:
         raise ValueError("it has no categories")
+    entry = s.entries[0]
+    if isinstance(entry, Text):
+        found = matches(s, entry.data, words)
+    else:
+        x = s.input(0)
+        wide = s.reshape(s.cast(x, DType.I64), (*x.shape, 1))
+        found = s.op_("eq", wide, constant(np.array(numbers, np.int64)))
     if not s.integer("zeros", 1):
-        raise NotSupported("values outside of the categories are an error (zeros=0)", "use zeros=1")
-    wide = s.reshape(s.cast(x, DType.I64), (*x.shape, 1))
-    return s.cast(s.op_("eq", wide, constant(categories)), DType.F32)
+        _require_category(s, found)
+    return s.cast(found, DType.F32)
+
+
+def _require_category(s: Site, found: Value) -> None:
+    """End the run where an element is in no category."""
+    count, flags = found.shape[-1], s.cast(found, DType.I64)
+    none = s.op_("sub", 1, s.reduce("max", flags, [found.type.rank - 1]))
+    index = s.op_("mul", none, s.scalar(count, DType.I64))
+    attrs = {"sizes": (count,), "what": "a value that is none of its categories"}
+    s.emitter.emit_node("check_index", [index], attrs)
 
 
 @lowers("ArrayFeatureExtractor", domain=ML)
@@ -115,90 +128,7 @@ def feature_vectorizer(s: Site) -> Value:
     return s.emit("concat", parts, axis=1)
 
 
-@lowers("LabelEncoder", domain=ML)
-def label_encoder(s: Site) -> Value:
-    """Each element's place among the sorted keys, by bisection, then the value there."""
-    if isinstance(s.entries[0], Text):
-        return _label_of_text(s, s.entries[0])
-    x = s.input(0)
-    keys, values, default = _mapping(s)
-    if keys.dtype != x.dtype.numpy:
-        raise ValueError(f"keys of type {keys.dtype} for the input {x.type}")
-    nan = np.isnan(keys) if keys.dtype.kind == "f" else np.zeros(len(keys), bool)
-    _, first = np.unique(keys, return_index=True)  # of keys given twice, the first counts
-    order = np.array([i for i in first if not nan[i]], np.int64)
-    out = s.expand(s.scalar(default, DType.of(values.dtype)), x.shape)
-    if len(order):
-        place = _bisect(s, x, keys[order])
-        hit = s.op_("eq", pick(s, keys[order], place), x)
-        out = s.op_("where", hit, pick(s, values[order], place), out)
-    if nan.any() and s.opset >= 4:  # before, a key that is NaN equals nothing
-        out = s.op_("where", s.op_("isnan", x), values[nan][0].item(), out)
-    return out
-
-
-def _bisect(s: Site, x: Value, table: Array) -> Value:
-    """The index of the last entry of a sorted table that is not above x (0 if there is none)."""
-    low = s.expand(s.scalar(0, DType.I32), x.shape)
-    step = 1 << (len(table).bit_length() - 1)
-    while step:
-        probe = s.op_("min", s.op_("add", low, step), len(table) - 1)
-        low = s.op_("where", s.op_("le", pick(s, table, probe), x), probe, low)
-        step >>= 1
-    return low
-
-
-def _label_of_text(s: Site, text: Text) -> Value:
-    """The value of the first key that a string equals."""
-    if s.opset < 2:
-        keys = s.texts("classes_strings")
-        values, default = np.arange(len(keys), dtype=np.int64), s.integer("default_int64", -1)
-    else:
-        keys = s.texts("keys_strings") if s.has("keys_strings") else s.string_tensor("keys_tensor")
-        values, default = _values(s)
-    if len(keys) != len(values):
-        raise ValueError("it needs as many keys as values")
-    found = matches(s, text.data, keys)
-    place = s.emit("argmax", [s.cast(found, DType.U8)], axis=found.type.rank - 1, keepdims=False)
-    hit = s.reduce("max", s.cast(found, DType.U8), [found.type.rank - 1], keepdims=False)
-    return s.op_("where", s.cast(hit, DType.BOOL), pick(s, values, place), default)
-
-
-def _mapping(s: Site) -> tuple[Array, Array, Any]:
-    """Keys, values and the default. Raises NotSupported for strings."""
-    if s.opset < 2:
-        raise NotSupported("it maps to strings", STRINGS_REMEDY)
-    keys, _ = _side(s, "keys")
-    values, default = _values(s)
-    if len(keys) != len(values):
-        raise ValueError("it needs as many keys as values")
-    return keys, values, default
-
-
-def _values(s: Site) -> tuple[Array, Any]:
-    values, default = _side(s, "values")
-    if s.has("default_tensor"):
-        default = s.array("default_tensor").reshape(-1)[0].item()
-    return values, default
-
-
-def _side(s: Site, side: str) -> tuple[Array, Any]:
-    """The keys or the values, and what stands for a value that is missing."""
-    if s.has(f"{side}_strings"):
-        raise NotSupported("it maps from or to strings", STRINGS_REMEDY)
-    if s.has(f"{side}_tensor"):
-        array = s.array(f"{side}_tensor").reshape(-1)
-        return array, 0 if array.dtype.kind == "f" else -1
-    if s.has(f"{side}_floats"):
-        return np.array(s.floats(f"{side}_floats"), np.float32), s.real("default_float", -0.0)
-    if s.has(f"{side}_int64s"):
-        return np.array(s.ints(f"{side}_int64s"), np.int64), s.integer("default_int64", -1)
-    raise ValueError(f"it has no {side}")
-
-
 _REFUSED = {
-    "CategoryMapper": ("it maps between strings and integers", STRINGS_REMEDY),
-    "ZipMap": ("its output is a map", "export with zipmap=False, or end the model before it"),
     "CastMap": ("its input is a map", "give the model a tensor"),
     "DictVectorizer": ("its input is a map", "give the model a tensor"),
 }

@@ -9,9 +9,10 @@ import numpy as np
 
 from ....compiler.errors import InternalError
 from ....compiler.ir import DType, Graph, Value, constant
+from ..containers import Content
 from ..site import NotSupported, Site
 from ..table import lowers
-from .ml_common import ML, class_labels, columns, floats, pick, probit, rows, transform_name
+from .ml_common import ML, class_labels, columns, floats, label_at, probit, rows, transform_name
 from .ml_common import transformed as transform
 
 Array = np.ndarray[Any, Any]
@@ -57,14 +58,14 @@ def _second_class(s: Site, score: Value, name: str) -> Value:
     return columns(s, s.op_("sub", 1.0, score), score)
 
 
-def _flag_label(s: Site, chosen: Value, labels: Array) -> Value:
+def _flag_label(s: Site, chosen: Value, labels: Array) -> Content:
     """One of two labels by a truth value [N, 1]."""
     index = s.reshape(s.cast(chosen, DType.I64), (chosen.shape[0],))
-    return pick(s, labels if len(labels) == 2 else np.array([0, 1], np.int64), index)
+    return label_at(s, labels if len(labels) == 2 else np.array([0, 1], np.int64), index)
 
 
 @lowers("LinearClassifier", domain=ML)
-def linear_classifier(s: Site) -> Sequence[Value]:
+def linear_classifier(s: Site) -> Sequence[Content]:
     labels, intercepts = class_labels(s, "classlabels_ints"), floats(s, "intercepts")
     if not len(intercepts):
         raise NotSupported("it has no intercepts, which tell the number of its classes")
@@ -78,7 +79,7 @@ def linear_classifier(s: Site) -> Sequence[Value]:
         return [label, probit(s, scores) if name == "PROBIT" else scores]
     if len(labels) != len(intercepts):
         raise ValueError(f"{len(labels)} labels for {len(intercepts)} classes")
-    label = pick(s, labels, s.emit("argmax", [scores], axis=1, keepdims=False))
+    label = label_at(s, labels, s.emit("argmax", [scores], axis=1, keepdims=False))
     return [label, transform(s, scores, name)]
 
 
@@ -131,7 +132,7 @@ def svm_regressor(s: Site) -> Value:
 
 
 @lowers("SVMClassifier", domain=ML)
-def svm_classifier(s: Site) -> Sequence[Value]:
+def svm_classifier(s: Site) -> Sequence[Content]:
     labels, counts = class_labels(s, "classlabels_ints"), s.ints("vectors_per_class", [])
     x, name = rows(s, s.input(0)), transform_name(s)
     coefficients, rho = floats(s, "coefficients"), floats(s, "rho")
@@ -161,14 +162,14 @@ def svm_classifier(s: Site) -> Sequence[Value]:
     return [label, _second_class(s, scores, name)]
 
 
-def _linear_label(s: Site, scores: Value, coefficients: Array, labels: Array) -> Value:
-    best = pick(s, labels, s.emit("argmax", [scores], axis=1, keepdims=False))
+def _linear_label(s: Site, scores: Value, coefficients: Array, labels: Array) -> Content:
+    best = s.emit("argmax", [scores], axis=1, keepdims=False)
     if len(labels) != 2:
-        return best
+        return label_at(s, labels, best)
     positive = bool((coefficients >= 0).all())
     largest = s.reduce("max", scores, [1], False)
     sure = s.op_("ge", largest, 0.5) if positive else s.op_("gt", largest, 0.0)
-    return s.op_("where", sure, int(labels[1]), best)
+    return label_at(s, labels, s.op_("where", sure, 1, best))
 
 
 def _pair_weights(
@@ -187,7 +188,7 @@ def _pair_weights(
     return weights
 
 
-def _voted(s: Site, scores: Value, pairs: Sequence[tuple[int, int]], labels: Array) -> Value:
+def _voted(s: Site, scores: Value, pairs: Sequence[tuple[int, int]], labels: Array) -> Content:
     """The label of the class that wins most pairs."""
     wins = np.zeros((len(labels), len(pairs)), np.float32)
     losses = np.zeros((len(labels), len(pairs)), np.float32)
@@ -195,7 +196,7 @@ def _voted(s: Site, scores: Value, pairs: Sequence[tuple[int, int]], labels: Arr
         wins[i, pair] = losses[j, pair] = 1
     first = s.cast(s.op_("gt", scores, 0.0), DType.F32)
     votes = s.op_("add", _product(s, first, wins - losses), constant(losses.sum(1)))
-    return pick(s, labels, s.emit("argmax", [votes], axis=1, keepdims=False))
+    return label_at(s, labels, s.emit("argmax", [votes], axis=1, keepdims=False))
 
 
 def _probabilities(s: Site, scores: Value, pairs: Sequence[tuple[int, int]], classes: int) -> Value:

@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 
 from ....compiler.ir import DType, Value, constant
+from ..containers import Content
 from ..site import NotSupported, Site
 from ..table import lowers
-from .ml_common import ML, class_labels, columns, floats, pick, probit, rows, transform_name
+from .ml_common import (
+    ML,
+    class_labels,
+    columns,
+    floats,
+    label_at,
+    pick,
+    probit,
+    rows,
+    transform_name,
+)
 from .ml_common import transformed as transform
 from .ml_forest import EQ, Forest, classic_forest, newer_forest
 
@@ -164,7 +175,7 @@ def tree_ensemble(s: Site) -> Value:
 
 
 @lowers("TreeEnsembleClassifier", domain=ML)
-def tree_classifier(s: Site) -> Sequence[Value]:
+def tree_classifier(s: Site) -> Sequence[Content]:
     labels = class_labels(s, "classlabels_int64s")
     x = s.input(0)
     dtype = _number_type(s, x)
@@ -181,14 +192,14 @@ def tree_classifier(s: Site) -> Sequence[Value]:
         if not len(base) and not forest.present.all():
             said = s.reduce("max", gathered(s, forest.present.astype(np.int32), leaf), [1], False)
             shown = s.op_("where", s.op_("gt", said, 0), scores, -np.inf)
-        label = pick(s, labels, s.emit("argmax", [shown], axis=1, keepdims=False))
+        label = label_at(s, labels, s.emit("argmax", [shown], axis=1, keepdims=False))
         scores = transform(s, scores, transform_name(s))
     return [label, s.cast(scores, DType.F32)]
 
 
 def _binary(
     s: Site, forest: Forest, scores: Value, base: Array, labels: Array
-) -> tuple[Value, Value]:
+) -> tuple[Content, Value]:
     """Label and scores of two classes, whose weights may be given for one of them only."""
     name = transform_name(s)
     first, second = s.slice(scores, 1, 0, 1), s.slice(scores, 1, 1, 2)
@@ -207,7 +218,8 @@ def _binary(
     positive = single and bool((forest.weights >= 0).all())
     chosen = s.op_("gt", decisive, 0.5 if positive else 0.0)
     index = s.reshape(s.cast(chosen, DType.I64), (scores.shape[0],))
-    label = pick(s, labels if single else np.array([0, 1], np.int64), index)
+    plain = not single and labels.dtype != object  # ONNX Runtime then says 0 and 1
+    label = label_at(s, np.array([0, 1], np.int64) if plain else labels, index)
     if said[1] or len(base) == 2:
         zero = s.op_("mul", first, 0.0)  # what no weight is given for stays 0 whatever the base
         shown = (first if said[0] else zero, second if said[1] else zero)

@@ -145,7 +145,7 @@ def grid_sample(s: Site) -> Value:
         else:
             place = s.op_("mul", s.op_("sub", s.op_("mul", up, size), 1.0), 0.5)
         place = s.op_("round", place) if mode == "nearest" else place
-        at.append(image.folded(place, axis))
+        at.append(place if mode == "cubic" else image.folded(place, axis))
     found = interpolated(s, image, at, mode)
     return s.reshape(s.cast(found, x.dtype), (*x.shape[:2], *grid.shape[1:-1]))
 

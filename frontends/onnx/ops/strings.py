@@ -13,6 +13,8 @@ from ....compiler.ir.types import broadcast_shapes
 from ..containers import Content, Text
 from ..site import NotSupported, Site
 from ..table import lowers, refuses
+from ..tensors import padded
+from ..text_moves import widened
 
 Array = np.ndarray[Any, Any]
 _REMEDY = "work on the strings outside of the model"
@@ -20,21 +22,24 @@ _REMEDY = "work on the strings outside of the model"
 
 def encoded(strings: Sequence[str]) -> Array:
     """UTF-8 bytes, u8 [number, width of the longest], zeros after the shorter ones."""
-    found = [text.encode() for text in strings]
-    table = np.zeros((len(found), max(map(len, found), default=0)), np.uint8)
-    for row, text in zip(table, found, strict=True):
-        row[: len(text)] = np.frombuffer(text, np.uint8)
-    return table
+    return padded([text.encode() for text in strings])
+
+
+def text_at(s: Site, strings: Sequence[str], index: Value) -> Text:
+    """The strings of a constant list at an index of any shape."""
+    return Text(s.emit("gather", [constant(encoded(strings)), index], axis=0))
+
+
+def chosen(s: Site, condition: Value, text: Text, other: str) -> Text:
+    """The strings where a condition of their shape holds, and another one elsewhere."""
+    rest = constant(encoded([other]).reshape(-1))
+    width = dmax(text.data.shape[-1], rest.shape[-1])
+    flag = s.reshape(condition, (*condition.shape, 1))
+    return Text(s.op_("where", flag, _widened(s, text.data, width), _widened(s, rest, width)))
 
 
 def _widened(s: Site, data: Value, width: Dim) -> Value:
-    """The bytes with zeros up to a width."""
-    missing = width - data.shape[-1]
-    if missing == 0:
-        return data
-    pads = (0,) * (data.type.rank - 1)
-    zero = s.scalar(0, data.dtype)
-    return s.emit("pad", [data, zero], pads=(*pads, 0, *pads, missing), mode="constant")
+    return widened(s.emitter, data, width)
 
 
 def _equal(s: Site, a: Value, b: Value) -> Value:
@@ -47,6 +52,7 @@ def _equal(s: Site, a: Value, b: Value) -> Value:
 
 def matches(s: Site, data: Value, strings: Sequence[str]) -> Value:
     """Which of the strings each element equals: bool [..., number of strings]."""
+    s.emitter.words.update(dict.fromkeys(strings))
     column = s.reshape(data, (*data.shape[:-1], 1, data.shape[-1]))
     return _equal(s, column, constant(encoded(strings)))
 

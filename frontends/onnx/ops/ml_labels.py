@@ -1,0 +1,151 @@
+"""Labels and categories in ai.onnx.ml: strings and numbers mapped to each other, maps of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ....compiler.ir import DType, Value
+from ..containers import Content, Scores, Text
+from ..site import Site
+from ..table import lowers
+from .ml_common import ML, pick
+from .strings import chosen, matches, text_at
+
+Array = np.ndarray[Any, Any]
+
+
+@lowers("ZipMap", domain=ML)
+def zip_map(s: Site) -> Sequence[Content]:
+    """The scores as they are; which class each column belongs to goes with them."""
+    classes: list[Any] = [*s.texts("classlabels_strings", []), *s.ints("classlabels_int64s", [])]
+    x = s.input(0)
+    if x.type.rank not in (1, 2):
+        raise ValueError(f"the input {x.type} is neither a vector nor a matrix")
+    x = s.reshape(x, (1, *x.shape)) if x.type.rank == 1 else x
+    if x.shape[1] != len(classes):
+        raise ValueError(f"{len(classes)} class labels for {x.type}")
+    return [Scores(x, tuple(classes))]
+
+
+@lowers("CategoryMapper", domain=ML)
+def category_mapper(s: Site) -> Content:
+    """Strings to numbers, or numbers to strings, by two lists."""
+    words, numbers = s.texts("cats_strings", []), np.array(s.ints("cats_int64s", []), np.int64)
+    if len(words) != len(numbers):
+        raise ValueError("it needs as many strings as numbers")
+    if isinstance(s.entries[0], Text):
+        place, hit = _among_words(s, s.entries[0], words)
+        return _value_at(s, numbers, place, hit, s.integer("default_int64", -1))
+    keys, texts = numbers, np.array(words, object)
+    return _by_number(s, keys, texts, s.text("default_string", "_Unused"))
+
+
+@lowers("LabelEncoder", domain=ML)
+def label_encoder(s: Site) -> Content:
+    """Each element's place among the keys, then the value there."""
+    entry = s.entries[0]
+    keys, values, default = _first_version(s) if s.opset < 2 else _mapping(s)
+    if len(keys) != len(values):
+        raise ValueError("it needs as many keys as values")
+    if isinstance(entry, Text):
+        place, hit = _among_words(s, entry, _strings(keys))
+        return _value_at(s, values, place, hit, default)
+    return _by_number(s, keys, values, default)
+
+
+def _strings(values: Array) -> list[str]:
+    """A list of strings. Raises ValueError when they are numbers."""
+    if values.dtype != object:
+        raise ValueError("its input is strings, and it maps numbers")
+    return [str(value) for value in values]
+
+
+def _among_words(s: Site, text: Text, words: Sequence[str]) -> tuple[Value, Value]:
+    """The place of the first word that each string equals, and whether there is one."""
+    found = s.cast(matches(s, text.data, words), DType.U8)
+    last = found.type.rank - 1
+    place = s.emit("argmax", [found], axis=last, keepdims=False)
+    return place, s.cast(s.reduce("max", found, [last], keepdims=False), DType.BOOL)
+
+
+def _value_at(s: Site, values: Array, place: Value, hit: Value, default: Any) -> Content:
+    """values[place] where it is a hit, the default elsewhere."""
+    if values.dtype == object:
+        return chosen(s, hit, text_at(s, _strings(values), place), str(default))
+    return s.op_("where", hit, pick(s, values, place), default)
+
+
+def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
+    """The value of a number, by bisection of the sorted keys; of keys given twice, the first."""
+    x = s.input(0)
+    if keys.dtype != x.dtype.numpy:
+        raise ValueError(f"keys of type {keys.dtype} for the input {x.type}")
+    nan = np.isnan(keys) if keys.dtype.kind == "f" else np.zeros(len(keys), bool)
+    _, first = np.unique(keys, return_index=True)
+    order = np.array([i for i in first if not nan[i]], np.int64)
+    place = s.expand(s.scalar(0, DType.I64), x.shape)
+    hit = s.expand(s.scalar(False, DType.BOOL), x.shape)
+    if len(order):
+        rank = _bisect(s, x, keys[order])
+        place, hit = pick(s, order, rank), s.op_("eq", pick(s, keys[order], rank), x)
+    if nan.any() and s.opset >= 4:  # before, a key that is NaN equals nothing
+        unordered = s.emit("isnan", [x])
+        place = s.op_("where", unordered, int(np.flatnonzero(nan)[0]), place)
+        hit = s.op_("or", hit, unordered)
+    if not len(values):
+        raise ValueError("it has no keys")
+    return _value_at(s, values, place, hit, default)
+
+
+def _bisect(s: Site, x: Value, table: Array) -> Value:
+    """The index of the last entry of a sorted table that is not above x (0 if there is none)."""
+    low = s.expand(s.scalar(0, DType.I32), x.shape)
+    step = 1 << (len(table).bit_length() - 1)
+    while step:
+        probe = s.op_("min", s.op_("add", low, step), len(table) - 1)
+        low = s.op_("where", s.op_("le", pick(s, table, probe), x), probe, low)
+        step >>= 1
+    return low
+
+
+def _first_version(s: Site) -> tuple[Array, Array, Any]:
+    """Keys, values and the default of opset 1: strings and their places, in either direction."""
+    words = np.array(s.texts("classes_strings"), object)
+    places = np.arange(len(words), dtype=np.int64)
+    if isinstance(s.entries[0], Text):
+        return words, places, s.integer("default_int64", -1)
+    return places, words, s.text("default_string", "_Unused")
+
+
+def _mapping(s: Site) -> tuple[Array, Array, Any]:
+    """Keys, values and the default."""
+    keys, _ = _side(s, "keys")
+    values, default = _side(s, "values")
+    if s.has("default_tensor"):
+        texts = values.dtype == object
+        default = s.string_tensor("default_tensor")[0] if texts else _first(s, "default_tensor")
+    return keys, values, default
+
+
+def _first(s: Site, name: str) -> Any:
+    return s.array(name).reshape(-1)[0].item()
+
+
+def _side(s: Site, side: str) -> tuple[Array, Any]:
+    """The keys or the values, and what stands for a value that is missing."""
+    if s.has(f"{side}_tensor"):
+        if s.is_string_tensor(f"{side}_tensor"):
+            return np.array(s.string_tensor(f"{side}_tensor"), object), "_Unused"
+        array = s.array(f"{side}_tensor").reshape(-1)
+        return array, 0 if array.dtype.kind == "f" else -1
+    if s.has(f"{side}_strings"):
+        words = np.array(s.texts(f"{side}_strings"), object)
+        return words, s.text("default_string", "_Unused")
+    if s.has(f"{side}_floats"):
+        return np.array(s.floats(f"{side}_floats"), np.float32), s.real("default_float", -0.0)
+    if s.has(f"{side}_int64s"):
+        return np.array(s.ints(f"{side}_int64s"), np.int64), s.integer("default_int64", -1)
+    raise ValueError(f"it has no {side}")
