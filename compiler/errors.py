@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 REPORT = "`tensmith reduce MODEL` makes a small model that shows it: please report that"
@@ -97,3 +99,45 @@ class RunError(TensmithError):
     def __init__(self, what: str, *, code: int = 1, where: str = "", remedy: str = "") -> None:
         self.code = code
         super().__init__(what, where=where, remedy=remedy)
+
+
+_FULL = {
+    errno.ENOSPC: "free some space, or choose another folder for the output",
+    errno.EDQUOT: "free some of your quota, or choose another folder for the output",
+    errno.EFBIG: "raise the limit of file sizes (`ulimit -f`)",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "end programs that hold many files open",
+    errno.ENOMEM: "end other programs, or raise the limit of memory",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`)",
+}
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
+_KNOBS = "; TENSMITH_WORK_DIR says where intermediate files go, TENSMITH_CACHE_DIR the kept ones"
+
+
+@contextmanager
+def system_refusals(what: str = "the system refused a file") -> Iterator[None]:
+    """Turn what the system refuses inside (full disks, missing rights) into a UsageError.
+
+    Other errors, which may be faults of the program, pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        refusal = system_refusal(error, what)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def system_refusal(error: OSError, what: str = "the system refused a file") -> UsageError | None:
+    """The UsageError for what the system refused, with what to do; None for any other error."""
+    partly = error.errno is None and "written" in str(error)  # numpy's, of a full disk
+    code = errno.ENOSPC if partly else error.errno or 0
+    if code not in _FULL and code not in _REFUSED:
+        return None
+    return UsageError(
+        what,
+        where=str(error.filename or ""),
+        why=error.strerror or str(error),
+        remedy=_FULL.get(code, "give a file or folder that you may read and write") + _KNOBS,
+    )

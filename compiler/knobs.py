@@ -63,6 +63,8 @@ def child_environment(**changes: str) -> dict[str, str]:
 TRACEBACK = Knob("traceback", False, "show the Python traceback of an unexpected error")
 KEEP_WORK = Knob("keep_work", False, "keep the folders of intermediate files, and say where")
 WORK_DIR = Knob("work_dir", "", "where the folders of intermediate files are made (else: system)")
+CACHE_DIR = Knob("cache_dir", "", "where the compiled runtime is kept (else: the user's cache)")
 VERIFY_TIME = Knob("verify_time", 60.0, "seconds that verification may take by default")
+HOST = Knob("host", "", "machine whose caches and features `native` takes (else: this one's)")
 
-KNOBS = (TRACEBACK, KEEP_WORK, WORK_DIR, VERIFY_TIME)
+KNOBS = (TRACEBACK, KEEP_WORK, WORK_DIR, CACHE_DIR, VERIFY_TIME, HOST)

@@ -28,6 +28,7 @@ from ..compiler.errors import (
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
 from ..compiler.knobs import VERIFY_TIME
+from ..compiler.scratch import written_whole
 from ..compiler.target import Target
 from .checks import (
     c_identifier,
@@ -146,7 +147,8 @@ class Artifact:
                     f"the text form '{kind}' was not made",
                     remedy=f"compile(..., texts=('{kind}',))",
                 )
-            output.write_text(text, encoding="utf-8")
+            with written_whole(output) as new:
+                new.write_text(text, encoding="utf-8")
             return [output]
 
     def library(self) -> Path:

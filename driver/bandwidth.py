@@ -7,14 +7,15 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..backends.llvm.toolchain import run_zig
+from ..backends.llvm.zig import run_zig
 from ..compiler.host import cache_bytes
 from ..compiler.kernel.machine import Level, Machine
+from ..compiler.scratch import temporary_folder
 from ..compiler.target import Target
+from ..runtime.library import open_library
 from .peak import measure_peak
 
 _ROUNDS = 10
@@ -55,7 +56,7 @@ def measure_machine(target: Target) -> Machine:
     if l3 > 2 * target.l2_bytes:
         plan.append(("L3", l3, min(l3 // 2, 8 * target.l2_bytes)))
     plan.append(("memory", math.inf, min(_MOST_BYTES, max(64 << 20, 4 * l3))))
-    with TemporaryDirectory(prefix="tensmith-bandwidth-") as folder:
+    with temporary_folder("tensmith-bandwidth-") as folder:
         read = _build(target.vector_bits // 8, Path(folder))
         buffer = np.ones(max(size for _, _, size in plan) + 64, np.uint8)
         start = buffer.ctypes.data + -buffer.ctypes.data % 64
@@ -73,8 +74,8 @@ def _build(vector_bytes: int, folder: Path) -> Reader:
     flags = ["-O2", "-mcpu=native", "-shared", "-fPIC", "-nostdlib"]
     if vector_bytes == 64:
         flags.append("-mprefer-vector-width=512")
-    run_zig(["cc", *flags, "-o", library, source], folder)
-    function = ctypes.CDLL(str(library)).read_all
+    run_zig(["cc", *flags, "-o", library.name, source.name], folder)
+    function = open_library(library).read_all
     function.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
     function.restype = ctypes.c_long
     reader: Reader = function

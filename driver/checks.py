@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from ..compiler.backend import Backend
 from ..compiler.errors import Unsupported, UsageError
 from ..compiler.ir import Graph
-from ..compiler.knobs import KEEP_WORK, WORK_DIR
+from ..compiler.knobs import KEEP_WORK
+from ..compiler.scratch import check_output, make_folder, unwritable
 from ..compiler.target import Target
 
 
@@ -24,13 +24,12 @@ def c_identifier(text: str) -> str:
     return f"m_{name}" if name[0].isdigit() or name == "get" else name
 
 
-def make_work_dir() -> Path:
-    """A new folder for intermediate files. Raises UsageError when it cannot be made."""
-    parent = str(WORK_DIR.value) or None
-    try:
-        return Path(tempfile.mkdtemp(prefix="tensmith-", dir=parent))
-    except OSError as error:
-        raise UsageError("cannot make a folder for intermediate files", why=str(error)) from None
+def make_work_dir(near: Path | None = None) -> Path:
+    """A new folder for intermediate files, in `near` where the system has no place for them.
+
+    Raises UsageError when it cannot be made.
+    """
+    return make_folder("tensmith-", near=near)
 
 
 def remove_work_dir(folder: Path) -> None:
@@ -58,13 +57,14 @@ def check_file(path: Path, what: str) -> Path:
 
 def check_writable(path: Path) -> None:
     """Raise UsageError when no file can be written there."""
-    if path.is_dir():
-        raise UsageError(f"cannot write '{path}'", why="it is a directory")
-    try:
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}'", why=error.strerror or str(error)) from None
+    if str(path) == "-":
+        raise UsageError("cannot write to standard output", remedy="name a file")
+    check_output(path)
+    reason = unwritable(path.absolute().parent)
+    if reason:
+        raise UsageError(
+            f"cannot write '{path}'", why=reason, remedy="name a file in a folder that is there"
+        )
 
 
 def is_native(triple: str) -> bool:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..compiler.errors import UsageError
+from ..compiler.errors import UsageError, system_refusals
 from ..compiler.ir import Graph
 
 
@@ -40,7 +40,8 @@ class Dumper:
         else:
             stem = re.sub(r"[^\w.-]+", "_", name)
             path = self._folder / f"{self._count:03d}-{stem}.txt"
-            path.write_text(text, encoding="utf-8")
+            with system_refusals(f"cannot write '{path}'"):
+                path.write_text(text, encoding="utf-8")
 
     def finish(self) -> None:
         """Raise UsageError when a wanted pass has not run, naming those that have."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.errors import RunError, UsageError
+from ..compiler.scratch import temporary_folder
 from ..runtime.meaning import decode, encode
 from .shapes import DimSpec
 from .tensors import read_file, write_npz
@@ -96,7 +96,7 @@ def _program(spec: EngineSpec) -> Run:
     given, got = (strings_of(manifest[side]) for side in ("inputs", "outputs"))
 
     def run(inputs: Arrays) -> dict[str, Array]:
-        with tempfile.TemporaryDirectory(prefix="tensmith-program-") as folder:
+        with temporary_folder("tensmith-program-") as folder:
             source = Path(folder, "inputs.npz")
             write_npz(source, as_bytes(inputs, given))
             files = {name: Path(folder, f"{index}.npy") for index, name in enumerate(outputs)}

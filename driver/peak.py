@@ -8,10 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from ..backends.llvm.toolchain import run_zig
+from ..backends.llvm.zig import run_zig
 from ..compiler.backend import resolve_target
+from ..compiler.scratch import temporary_folder
+from ..runtime.library import open_library
 
 ACCUMULATORS = 12  # chains: more than two FMA pipes times a latency of four; 14 of 16 registers
 # Rounds of 1 ms fit between the turns of other programs on the core; threads take 50 us to start.
@@ -50,7 +51,7 @@ def measure_peak(threads: int = 1) -> Peak:
     Raises UsageError when no backend compiles for this machine.
     """
     bits = resolve_target("native")[1].vector_bits
-    with TemporaryDirectory(prefix="tensmith-peak-") as folder:
+    with temporary_folder("tensmith-peak-") as folder:
         loop = _build(bits // 8, Path(folder))
         flops = 2.0 * ACCUMULATORS * (bits // 32)
         if threads == 1:
@@ -79,8 +80,8 @@ def _build(vector_bytes: int, folder: Path) -> Loop:
     flags = ["-O2", "-mcpu=native", "-ffp-contract=fast", "-shared", "-fPIC", "-nostdlib"]
     if vector_bytes == 64:
         flags.append("-mprefer-vector-width=512")
-    run_zig(["cc", *flags, "-o", library, source], folder)
-    loop = ctypes.CDLL(str(library)).fma_loop
+    run_zig(["cc", *flags, "-o", library.name, source.name], folder)
+    loop = open_library(library).fma_loop
     loop.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float]
     loop.restype = ctypes.c_float
     function: Loop = loop

@@ -8,7 +8,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..compiler.errors import RunError
 from ..compiler.knobs import child_environment
+from ..compiler.scratch import temporary_folder
 from .engines import CrashError, EngineSpec
 from .tensors import Arrays, read_file, write_npz
 
@@ -37,7 +37,7 @@ class EngineProcess:
         self.spec = spec
         self.deadline = deadline
         self.version = ""
-        self._folder = tempfile.TemporaryDirectory(prefix="tensmith-engine-")
+        self._folder = temporary_folder("tensmith-engine-", near=spec.path.parent)
         self._log = Path(self._folder.name, "stderr")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -45,7 +45,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(spec.threads),
+                env=_environment(spec.threads, self._folder.name),
                 start_new_session=True,
             )
         self._pending = b""
@@ -139,9 +139,11 @@ class EngineProcess:
         return CrashError(f"the process of the engine died ({cause}){why}", where=self.spec.kind)
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """The child finds the same modules and uses no more threads than asked for."""
+def _environment(threads: int, folder: str) -> dict[str, str]:
+    """The child finds the same modules, uses no more threads than asked for, and `folder` for
+    whatever it writes."""
     limits = dict.fromkeys(
         ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)
     )
-    return child_environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), **limits)
+    path = os.pathsep.join(filter(None, sys.path))
+    return child_environment(PYTHONPATH=path, TMPDIR=folder, **limits)

@@ -12,6 +12,7 @@ import numpy as np
 from ..compiler.artifact import TensorSpec
 from ..compiler.errors import UsageError
 from ..compiler.ir.types import DType
+from ..compiler.scratch import written_whole
 from ..runtime.meaning import encode
 
 Array = np.ndarray[Any, Any]
@@ -79,12 +80,16 @@ def _named(name: str, file: str, arrays: Arrays, known: list[str]) -> Arrays:
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays to a .npz. Raises UsageError when the file cannot be written."""
-    try:
-        with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **dict(arrays))
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}'", why=error.strerror or str(error)) from None
+    """Write arrays to a .npz, whatever their names. Raises UsageError when it cannot be written."""
+    with (
+        written_whole(path) as new,
+        zipfile.ZipFile(new, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for name, array in arrays.items():
+            # a date of no day: the same arrays give the same bytes
+            member = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, int]:

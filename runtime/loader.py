@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
+from .library import advice, open_library
 from .meaning import Presentation
 from .repeat import Repeat, never, repetition
 from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
@@ -25,17 +25,6 @@ from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
 __all__ = ["Array", "Module", "ModuleError", "Spec", "load"]
 
 _PREDICTED_SHAPES = 64  # input shapes whose output shapes are remembered
-
-
-def _open_library(path: Path) -> ctypes.CDLL:
-    """dlopen, but the file of today: a path that was loaded before would give the old library."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="tensmith-") as folder:
-            alias = Path(folder) / path.name
-            alias.symlink_to(path)
-            return ctypes.CDLL(str(alias))
-    except OSError as error:
-        raise ModuleError(f"cannot load '{path}': {error}") from error
 
 
 class Module:
@@ -55,7 +44,11 @@ class Module:
         self.path = Path(path).resolve()
         if not self.path.is_file():
             raise ModuleError(f"cannot load '{path}': no such file")
-        self._library: Any = _open_library(self.path)
+        self._library: Any = None
+        try:
+            self._library = open_library(self.path)
+        except OSError as error:
+            raise ModuleError(f"cannot load '{path}': {error}{advice(error)}") from error
         try:
             self._create(threads, max_trips)
             self._present = Presentation(self.outputs, dicts)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tensmith.backends.llvm.cdesc import WEIGHTS_SYMBOL, describe
 from tensmith.backends.llvm.elf import write_data_object
@@ -21,10 +22,10 @@ from tensmith.backends.llvm.toolchain import (
     SHARED_SOURCES,
     CTarget,
     arch_of,
-    run_zig,
     runtime_objects,
 )
-from tensmith.backends.x86.targets import host_features
+from tensmith.backends.llvm.zig import run_zig
+from tensmith.backends.x86.hosts import host_features
 from tensmith.compiler.artifact import WEIGHT_ALIGNMENT, CompiledModel
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.errors import UsageError
@@ -76,6 +77,10 @@ class Setting:
         except UsageError:
             return f"the host cannot run code for '{self.target}'"
         return f"the host lacks {', '.join(sorted(lacking))}" if lacking else ""
+
+
+_MISSING = Setting("native", 2).missing()
+needs_native = pytest.mark.skipif(bool(_MISSING), reason=_MISSING)
 
 
 def compile_graph(
@@ -155,7 +160,7 @@ def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
             names=", ".join(names),
         )
     )
-    runtime = runtime_objects(PROGRAM_SOURCES if program else SHARED_SOURCES, target)
+    runtime = runtime_objects(PROGRAM_SOURCES if program else SHARED_SOURCES, target, parts)
     kind = ["-static"] if program else ["-shared", "-fPIC", "-lm", "-lpthread", "-ldl"]
     flags = ["-target", target.zig_name, "-D_GNU_SOURCE", "-O0", "-s", f"-I{RUNTIME}"]
     run_zig(["cc", *flags, *kind, "-o", output, chooser, *files, *runtime], parts)

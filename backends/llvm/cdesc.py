@@ -38,7 +38,13 @@ WEIGHTS_SYMBOL = "ts_weights"
 def c_string(text: str) -> str:
     """A C string literal of the UTF-8 bytes of `text`."""
     plain = {byte: chr(byte) for byte in range(32, 127)} | {34: '\\"', 92: "\\\\", 63: "\\?"}
-    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
+    return (
+        '"'
+        + "".join(
+            plain.get(byte, f"\\{byte:03o}") for byte in text.encode(errors="surrogateescape")
+        )
+        + '"'
+    )
 
 
 def _tensor_tables(role: str, specs: Sequence[TensorSpec]) -> list[str]:

@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import struct
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...compiler.artifact import SIDE_FILE_THRESHOLD, WEIGHT_ALIGNMENT, CompiledModel
 from ...compiler.errors import InternalError, UsageError
+from ...compiler.scratch import new_files, place
 from .cdesc import WEIGHTS_SYMBOL, describe, header
 from .elf import localize_symbols, write_data_object
 from .toolchain import (
@@ -23,9 +23,9 @@ from .toolchain import (
     CTarget,
     arch_of,
     compile_c,
-    run_zig,
     runtime_objects,
 )
+from .zig import run_zig
 
 EMITS = ("so", "exe", "lib", "obj")
 STATIC_PROGRAMS = ("aarch64",)  # programs for these need no libraries of their machine
@@ -39,6 +39,7 @@ _LINK_FLAGS = (
     "-Wl,-z,relro",
     "-Wl,-z,now",
 )
+_LINKED = "linked"  # what a tool makes, before it gets its name
 _LIBRARIES = ("-lm", "-lpthread", "-ldl")
 
 
@@ -56,15 +57,15 @@ def link(
     headers beside them. Weights of more than `side_file_threshold` bytes go to `<output>.weights`.
     The same model and output name give the same bytes; files appear only when complete.
     Raises UsageError for an unknown kind or a target without a runtime, InternalError if a tool
-    fails.
+    fails and the system is not to blame.
     """
     _check(model, emit, output)
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".tensmith-") as temporary:
-        files = _Linker(model, emit, output.name, Path(temporary), side_file_threshold).run()
+    with new_files(output) as folder:
+        files = _Linker(model, emit, output.name, folder, side_file_threshold).run()
         for path in files:
-            os.replace(path, output.parent / path.name)
+            place(path, output.parent / path.name)
     return [output.parent / path.name for path in files]
 
 
@@ -78,8 +79,6 @@ def _check(model: CompiledModel, emit: str, output: Path) -> None:
             f"model name '{model.name}' cannot become the C function ts_model_{model.name}",
             remedy="choose a name of letters, digits and _, other than 'get'",
         )
-    if output.is_dir():
-        raise UsageError(f"cannot write '{output}'", why="it is a directory")
 
 
 class _Linker:
@@ -105,12 +104,16 @@ class _Linker:
             tag = _write_side_file(self.model.weights, side)
             extra.append(side)
         objects = self._model_objects(tag)
-        output = self.work / self.name
         if self.emit in ("lib", "obj"):
             extra += self._headers()
-        {"so": self._shared, "exe": self._program, "lib": self._archive, "obj": self._object}[
-            self.emit
-        ](objects, output)
+        make = {
+            "so": self._shared,
+            "exe": self._program,
+            "lib": self._archive,
+            "obj": self._object,
+        }[self.emit]
+        output = self.work / self.name
+        os.replace(make(objects), output)
         return [output, *extra]
 
     def _model_objects(self, tag: bytes) -> list[Path]:
@@ -141,47 +144,56 @@ class _Linker:
         shutil.copyfile(RUNTIME / public.name, public)
         return [own, public]
 
-    def _cc(self, arguments: Sequence[str | Path]) -> None:
-        run_zig(["cc", "-target", self.target.zig_name, *arguments], self.parts)
+    def _zig(self, *arguments: str) -> Path:
+        """Run zig on files of the folder of parts; returns its output there."""
+        run_zig(arguments, self.parts)
+        return self.parts / _LINKED
 
-    def _shared(self, objects: list[Path], output: Path) -> None:
+    def _cc(self, *arguments: str) -> Path:
+        return self._zig("cc", "-target", self.target.zig_name, "-o", _LINKED, *arguments)
+
+    def _runtime(self, sources: Sequence[str]) -> list[Path]:
+        return runtime_objects(sources, self.target, self.parts)
+
+    def _names(self, *paths: Path) -> list[str]:
+        """What zig calls files: relative to the folder that it runs in."""
+        return [str(path.relative_to(self.parts)) for path in paths]
+
+    def _shared(self, objects: list[Path]) -> Path:
         script = self.parts / "exports.map"
         script.write_text(_VERSION_SCRIPT)
-        self._cc(
-            [
-                "-shared",
-                *_LINK_FLAGS,
-                f"-Wl,--version-script={script}",
-                f"-Wl,-soname,{self.name}",
-                *("-o", output),
-                *objects,
-                *runtime_objects(SHARED_SOURCES, self.target),
-                *_LIBRARIES,
-            ]
+        runtime = self._runtime(SHARED_SOURCES)
+        return self._cc(
+            "-shared",
+            *_LINK_FLAGS,
+            f"-Wl,--version-script={script.name}",
+            *("-Xlinker", "-soname", "-Xlinker", self.name),
+            *self._names(*objects, *runtime),
+            *_LIBRARIES,
         )
 
-    def _program(self, objects: list[Path], output: Path) -> None:
+    def _program(self, objects: list[Path]) -> Path:
         kind = ["-static"] if self.target.static else ["-pie"]
         libraries = [] if self.target.static else _LIBRARIES
-        runtime = runtime_objects(PROGRAM_SOURCES, self.target)
-        self._cc([*kind, *_LINK_FLAGS, "-o", output, *objects, *runtime, *libraries])
+        runtime = self._runtime(PROGRAM_SOURCES)
+        return self._cc(*kind, *_LINK_FLAGS, *self._names(*objects, *runtime), *libraries)
 
-    def _merge(self, objects: Sequence[Path], output: Path, weak: Sequence[str]) -> None:
-        run_zig(["ld.lld", "-r", "-o", output, *objects], self.parts)
-        localize_symbols(output, keep={f"ts_model_{self.model.name}"}, weak=weak)
+    def _merge(self, objects: Sequence[Path], weak: Sequence[str]) -> Path:
+        merged = self._zig("ld.lld", "-r", "-o", _LINKED, *self._names(*objects))
+        localize_symbols(merged, keep={f"ts_model_{self.model.name}"}, weak=weak)
+        return merged
 
-    def _archive(self, objects: list[Path], output: Path) -> None:
+    def _archive(self, objects: list[Path]) -> Path:
         merged = self.parts / f"{self.model.name}.o"
-        self._merge(objects, merged, ())
+        os.replace(self._merge(objects, ()), merged)
         runtime = []
-        for path in runtime_objects(CORE_SOURCES, self.target):
+        for path in self._runtime(CORE_SOURCES):
             runtime.append(self.parts / f"tensmith_{path.name}")
-            shutil.copyfile(path, runtime[-1])
-        run_zig(["ar", "rcsD", output, merged, *runtime], self.parts)
+            os.replace(path, runtime[-1])
+        return self._zig("ar", "rcsD", _LINKED, *self._names(merged, *runtime))
 
-    def _object(self, objects: list[Path], output: Path) -> None:
-        runtime = runtime_objects(CORE_SOURCES, self.target)
-        self._merge([*objects, *runtime], output, _shared_interface())
+    def _object(self, objects: list[Path]) -> Path:
+        return self._merge([*objects, *self._runtime(CORE_SOURCES)], _shared_interface())
 
 
 def _shared_interface() -> list[str]:

@@ -20,7 +20,8 @@ from ...compiler.kernel.sites import Site, parallel_iterations
 from ...compiler.target import Target
 from . import codegen
 from .kernel import emit_kernel
-from .toolchain import CTarget, arch_of, compile_c, run_zig
+from .toolchain import CTarget, arch_of, compile_c
+from .zig import run_zig
 
 SLACK_BYTES = 4096  # behind every operand: vectors may read past its end
 _FILLS = {DType.F32: 1, DType.F64: 2}  # of fill() below; everything else is zero
@@ -154,7 +155,8 @@ def build_profiler(plan: Plan, sites: Sequence[Site], target: Target, folder: Pa
     c_target = CTarget(arch_of(target.triple), static=False)
     objects = compile_c([source], c_target, folder)
     program = folder / "profile"
-    run_zig(["cc", "-target", c_target.zig_name, "-o", program, *objects, kernels, "-lm"], folder)
+    names = [path.name for path in (*objects, kernels)]
+    run_zig(["cc", "-target", c_target.zig_name, "-o", program.name, *names, "-lm"], folder)
     return program
 
 

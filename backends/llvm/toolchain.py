@@ -1,4 +1,4 @@
-"""The C compiler and linker (zig), and the compiled runtime, which is cached per user."""
+"""C for the targets: flags, and the compiled runtime, which is kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import subprocess
-import sys
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...compiler.errors import InternalError, UsageError
-from ...compiler.knobs import child_environment
+from ...compiler.errors import UsageError
+from ...compiler.scratch import cache_folders, writable_cache
 from .elf import MACHINES
+from .zig import run_zig
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 CORE_SOURCES = (
@@ -59,6 +61,9 @@ _C_FLAGS = (
     "-Wall",
     "-Wextra",
 )
+_SUMS = "sha256"  # in an entry of the cache: a line for each object
+_NEW = ".new-"  # begins the name of an entry that is being written
+_ABANDONED_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
@@ -88,30 +93,15 @@ def arch_of(triple: str) -> str:
     return arch
 
 
-def run_zig(arguments: Sequence[str | Path], directory: Path) -> None:
-    """Run `zig ARGUMENTS` in `directory`; raises InternalError with its output when it fails."""
-    command = [sys.executable, "-m", "ziglang", *map(str, arguments)]
-    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise InternalError(
-            f"zig {arguments[0]} failed", where=" ".join(command), why=result.stderr[-4000:]
-        )
-
-
 def compile_c(sources: Sequence[Path], target: CTarget, directory: Path) -> list[Path]:
     """Compile C files into `directory`, one object of the same stem each."""
     flags = (*_C_FLAGS, *(("-DTS_STATIC",) if target.static else ()), f"-I{RUNTIME}")
     objects = [directory / f"{source.stem}.o" for source in sources]
     for source, path in zip(sources, objects, strict=True):
-        run_zig(["cc", "-target", target.zig_name, *flags, "-c", source, "-o", path], directory)
+        inside = source.name if source.parent == directory else source
+        options = ["cc", "-target", target.zig_name, *flags, "-c", inside, "-o", path.name]
+        run_zig(options, directory)
     return objects
-
-
-def cache_dir() -> Path:
-    """The user's cache folder of Tensmith (below XDG_CACHE_HOME, or ~/.cache)."""
-    base = child_environment().get("XDG_CACHE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "tensmith"
 
 
 @functools.cache
@@ -124,17 +114,54 @@ def _runtime_digest() -> str:
     return digest.hexdigest()[:32]
 
 
-def runtime_objects(sources: Sequence[str], target: CTarget) -> list[Path]:
-    """Objects of runtime sources for a target, compiled at the first use of these sources."""
+def runtime_objects(sources: Sequence[str], target: CTarget, directory: Path) -> list[Path]:
+    """Objects of runtime sources for a target, in a folder of their own in `directory`.
+
+    They are compiled at the first use of these sources; later uses copy them from the cache, if
+    they are there as they were compiled.
+    """
     key = hashlib.sha256("\0".join(sources).encode()).hexdigest()[:8]
-    folder = cache_dir() / "runtime" / f"{_runtime_digest()}-{target.zig_name}-{key}"
-    objects = [folder / f"{Path(source).stem}.o" for source in sources]
-    if all(path.is_file() for path in objects):
+    entry = Path("runtime", f"{_runtime_digest()}-{target.zig_name}-{key}")
+    own = directory / "runtime"
+    own.mkdir()
+    objects = [own / f"{Path(source).stem}.o" for source in sources]
+    if any(_restored(folder / entry, objects) for folder in cache_folders()):
         return objects
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
-        compile_c([RUNTIME / source for source in sources], target, Path(temporary))
-        folder.mkdir(exist_ok=True)
-        for path in objects:  # atomic, and the same bytes whoever comes first
-            os.replace(Path(temporary) / path.name, path)
+    compile_c([RUNTIME / source for source in sources], target, own)
+    kept = writable_cache()
+    if kept is not None:
+        with suppress(OSError):  # what is not kept is compiled again
+            _keep(objects, kept / entry)
     return objects
+
+
+def _restored(entry: Path, objects: Sequence[Path]) -> bool:
+    """Copy an entry of the cache to the objects, unless files are missing or damaged."""
+    try:
+        sums = (entry / _SUMS).read_text(encoding="ascii").split()
+        for path, expected in zip(objects, sums, strict=True):
+            data = (entry / path.name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != expected:
+                return False
+            path.write_bytes(data)
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
+        return False
+    return True
+
+
+def _keep(objects: Sequence[Path], entry: Path) -> None:
+    """Store objects as an entry of the cache, which appears as a whole."""
+    entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in entry.parent.glob(f"{_NEW}*"):  # by a process that was ended
+        if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=_NEW, dir=entry.parent))
+    try:
+        for path in objects:
+            shutil.copyfile(path, new / path.name)
+        sums = "\n".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in objects)
+        (new / _SUMS).write_text(sums, encoding="ascii")
+        shutil.rmtree(entry, ignore_errors=True)  # damaged
+        os.replace(new, entry)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

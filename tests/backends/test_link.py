@@ -214,10 +214,3 @@ def test_data_object_alignment(tmp_path) -> None:
     (tmp_path / "data").write_bytes(b"abc")
     write_data_object(tmp_path / "d.o", "x86_64", "blob", tmp_path / "data", 4096)
     assert (tmp_path / "d.o").read_bytes()[4096:4099] == b"abc"
-
-
-def test_runtime_cache_follows_xdg(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert toolchain.cache_dir() == tmp_path / "tensmith"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert toolchain.cache_dir() == Path.home() / ".cache" / "tensmith"
