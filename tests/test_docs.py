@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import platform
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled import needs_native
 
 from tensmith.compiler.backend import backends
 from tensmith.compiler.ir.ops.registry import all_ops
@@ -64,7 +64,7 @@ def test_the_readme_names_the_targets() -> None:
     assert named == known
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="native means x86-64 here")
+@needs_native
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "examples/digits/digits.onnx", tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "model.so").stat().st_size
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="native means x86-64 here")
+@needs_native
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples/digits/digits.onnx", tmp_path / "model.onnx")
     np.save(tmp_path / "image.npy", np.zeros((1, 1, 8, 8), np.float32))

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import needs_native
 from suites.case import Case, CaseBuilder, N
 
 from tensmith.backends.llvm.link import link
 from tensmith.backends.reference import run_graph
-from tensmith.backends.x86 import BACKEND
-from tensmith.backends.x86.targets import native_target
-from tensmith.compiler.backend import Compilation, CompileOptions, Stages
+from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
 from tensmith.compiler.ir.dims import Dim
 from tensmith.compiler.kernel.lower import blocks
 from tensmith.runtime.loader import load
 
-pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
+pytestmark = needs_native
 
 
 def attention(
@@ -39,11 +38,10 @@ def attention(
     return Case("attention", build, sizes={"n": 40})
 
 
-def compiled(case: Case, folder: Path, threads: int = 1) -> Compilation:
-    target = native_target()
-    assert target is not None
+def compiled(case: Case, folder: Path, target: str, threads: int = 1) -> Compilation:
+    backend, machine = resolve_target(target)
     options = CompileOptions(name="m", work_dir=folder, threads=threads)
-    compilation = BACKEND.compile(case.graph(), target, options, Stages())
+    compilation = backend.compile(case.graph(), machine, options, Stages())
     link(compilation.model, "so", folder / "m.so")
     return compilation
 
@@ -53,7 +51,7 @@ def whole_kernels(compilation: Compilation) -> int:
     return sum(list(k.operators).count("matmul") == 2 for k in compilation.kernels)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("threads", "target"), [(1, "native"), (3, "x86-64-v3")])
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize(
     ("lead", "queries", "keys", "width"),
@@ -74,11 +72,12 @@ def test_matches_the_reference(
     width: int,
     mask: bool,
     threads: int,
+    target: str,
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 48 << 10)  # several blocks of the larger ones
     case = attention(lead, queries, keys, width, mask=mask)
-    compilation = compiled(case, tmp_path, threads)
-    assert whole_kernels(compilation) == 1
+    compilation = compiled(case, tmp_path, target, threads)
+    assert target == "native" or whole_kernels(compilation) == 1
     feed = case.inputs()
     [(name, want)] = run_graph(case.graph(), feed).items()
     with load(tmp_path / "m.so", threads=threads) as module:
@@ -96,7 +95,7 @@ def test_matches_the_reference(
     ],
 )
 def test_apart_where_blocks_do_not_fit(tmp_path: Path, case: Case) -> None:
-    compilation = compiled(case, tmp_path)
+    compilation = compiled(case, tmp_path, "x86-64-v3")
     assert whole_kernels(compilation) == 0
     feed = case.inputs()
     want = run_graph(case.graph(), feed)

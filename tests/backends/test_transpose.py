@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import needs_native
 from suites.case import CaseBuilder, N, S
 
 from tensmith.backends.llvm.link import link
-from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.ir.types import DType
 from tensmith.runtime.loader import Module, load
 
-pytestmark = pytest.mark.skipif(native_target() is None, reason="needs an x86-64-v3 machine")
+pytestmark = needs_native
 
 PERMS = {
     "planes to channels": ((3, 37, 41), (1, 2, 0)),
@@ -47,7 +47,7 @@ def test_permutations(name: str, dtype: DType, target: str, tmp_path: Path) -> N
     x = np.arange(np.prod(shape)).reshape(shape).astype(dtype.numpy)
     module, schedules = build(c, target, tmp_path)
     np.testing.assert_array_equal(next(iter(module(x).values())), x.transpose(perm))
-    assert not schedules.startswith("1x"), "tiles have several rows"
+    assert target == "native" or not schedules.startswith("1x"), "tiles have several rows"
 
 
 @pytest.mark.parametrize("target", ["native", "x86-64-v3"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import needs_native
 
 from tensmith.driver import api, cli
 
@@ -16,7 +16,7 @@ MODELS = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
 
 pytestmark = [
     pytest.mark.skipif(not MODELS.is_dir(), reason="the model corpus is not beside the repository"),
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="native means x86-64 here"),
+    needs_native,
 ]
 
 

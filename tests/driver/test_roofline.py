@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.compiler.backend import resolve_target
@@ -18,16 +18,13 @@ from tensmith.driver import cli
 from tensmith.driver.bandwidth import measure_machine
 from tensmith.driver.roofline import default_sizes, roofline
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "aarch64"), reason="no backend for this processor"
-)
-NATIVE = resolve_target("native")[1]
+pytestmark = needs_native
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Typical figures instead of measured ones: predictions are the same everywhere."""
-    found = assumed_machine(NATIVE)
+    found = assumed_machine(resolve_target("native")[1])
     monkeypatch.setattr("tensmith.driver.roofline.measure_machine", lambda target: found)
     return found
 
@@ -136,7 +133,7 @@ def test_what_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "message"),
     [
         (("--target", "reference"), "cannot be measured"),
-        (("--target", "aarch64" if platform.machine() == "x86_64" else "x86-64-v3"), "another"),
+        (("--target", "aarch64"), "another"),
     ],
 )
 def test_targets_without_a_measurement(
@@ -156,7 +153,7 @@ def test_library_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_machine_is_measured() -> None:
-    found = measure_machine(NATIVE)
+    found = measure_machine(resolve_target("native")[1])
     assert found.levels[0].name == "L1"
     assert found.levels[-1].capacity == math.inf
     assert all(level.bandwidth > 1e8 for level in found.levels)
