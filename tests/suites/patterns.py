@@ -297,6 +297,16 @@ def _gated(c: CaseBuilder) -> None:
     c.output(c.op("mul", c.op("mul", gate, c.op("sigmoid", gate)), up))
 
 
+def _norm_of_many_uses(c: CaseBuilder) -> None:
+    """Several results read the normalised rows, and one of them another result."""
+    x = c.input(N, 20)
+    centred = c.op("sub", x, c.op("reduce_mean", x, axes=(1,), keepdims=True))
+    spread = c.op("reduce_mean", c.op("mul", centred, centred), axes=(1,), keepdims=True)
+    normal = c.op("div", centred, c.op("sqrt", c.op("add", spread, c.scalar(1e-3))))
+    first = c.op("mul", normal, c.scalar(0.25))
+    c.output(first, c.op("tanh", normal), c.op("add", first, c.op("exp", normal)))
+
+
 CASES: list[Case] = [
     Case("conv_residual", _residual, SUM),
     Case("conv_batch_norm", _batch_norm, SUM, {"n": 2}),
@@ -337,4 +347,5 @@ CASES: list[Case] = [
     Case("gates_batch", _gates(N, 36, 24, 3), SUM, {"n": 5}),
     Case("gates_deep", _gates(2, 700, 33, 2), SUM),
     Case("gated_layer", _gated, SUM),
+    Case("norm_of_many_uses", _norm_of_many_uses, SUM, {"n": 3}),
 ]

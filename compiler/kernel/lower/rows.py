@@ -22,7 +22,11 @@ RECOMPUTE_COST = 6  # values cheaper than this are computed again instead of kep
 
 @dataclass
 class _Rows:
-    """State while a rows kernel is built."""
+    """State while a rows kernel is built.
+
+    spare: an output of whole rows that is written after everything else; until then its memory may
+    hold another row.
+    """
 
     scope: Scope
     shape: tuple[Dim, ...]  # of a full value
@@ -32,7 +36,7 @@ class _Rows:
     outputs: dict[Value, Buffer]
     stages: list[Stage]
     stored: set[Value]
-    borrowed: set[str]
+    spare: Value | None
 
     def tail(self) -> tuple[tuple[Axis, ...], Index]:
         """Axes and index of one row's elements."""
@@ -46,12 +50,19 @@ def row_stages(
     """(stages, how many leading axes they share) of reductions over the trailing axes of rows."""
     shape, lead = _row_shape(reducers)
     shared, index = scope.axes(shape[:lead])
-    rows = _Rows(scope, shape, lead, shared, index, outputs, [], set(), set())
     uses = _use_counts(region)
+    kept = [
+        node.output
+        for node in region.nodes
+        if node not in reducers and uses.get(node.output, 0) > 1 and node.output.shape == shape
+    ]
+    early = {*kept, *(node.output for node in reducers)}
+    spare = next((value for value in reversed(outputs) if value not in early), None)
+    rows = _Rows(scope, shape, lead, shared, index, outputs, [], set(), spare)
     for node in region.nodes:
         if node in reducers:
             _row_reduction(rows, node)
-        elif uses.get(node.output, 0) > 1 and node.output.shape == shape:
+        elif node.output in kept:
             _keep_row(rows, node.output)
     for value in outputs:
         if value not in rows.stored:
@@ -109,7 +120,7 @@ def _row_reduction(rows: _Rows, node: Node) -> None:
 
 
 def _keep_row(rows: _Rows, value: Value) -> None:
-    """Compute a row once: into its output, an output that is written later, or the stack."""
+    """Compute a row once: into its output, the output that is written last, or the stack."""
     scope = rows.scope
     axes, index = rows.tail()
     element = scope.element(value, index)
@@ -119,15 +130,10 @@ def _keep_row(rows: _Rows, value: Value) -> None:
         buffer, memory = rows.outputs[value], value
         rows.stored.add(value)
     else:
-        free = [
-            (o, b)
-            for o, b in rows.outputs.items()
-            if o.type == value.type and o not in rows.stored and b.name not in rows.borrowed
-        ]
         tail = product(rows.shape[rows.lead :])
-        if free:
-            memory, buffer = free[0]
-            rows.borrowed.add(buffer.name)
+        if rows.spare is not None and rows.spare.type == value.type:
+            memory, buffer = rows.spare, rows.outputs[rows.spare]
+            rows.spare = None
         elif isinstance(tail, int) and tail * value.dtype.bytes <= MAX_LOCAL_BYTES:
             buffer = Buffer(f"l{next(scope.numbers)}", value.dtype, tail)
             _local_row(rows, value, buffer, axes, index, element)
