@@ -147,9 +147,12 @@ def _rational(
 
 
 def tanh(e: Emitter, x: ir.Value) -> ir.Value:
-    """tanh by the 13/6 rational approximation that Eigen uses (clamped at +-7.905)."""
+    """tanh by the 13/6 rational approximation that Eigen uses.
+
+    Clamped where it becomes 1 with fused multiply-adds: what saturates is compared and rounded.
+    """
     return _rational(
-        e, x, 7.90531110763549805, 256,
+        e, x, 8.035959243774414, 256,
         [-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
          1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03],
         [1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03],

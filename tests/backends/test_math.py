@@ -9,6 +9,7 @@ import pytest
 from compiled import Job, Setting, run_all
 from suites.case import CaseBuilder, N
 
+from tensmith.backends.x86.targets import host_features
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.ir import DType, Graph
 from tensmith.compiler.ir.ops.pointwise import erf
@@ -72,6 +73,19 @@ def test_units_in_the_last_place(tmp_path: Path) -> None:
         assert error[worst] <= LIMITS[name], f"{name}({x[finite][worst]!r}): {error[worst]:.2f}"
         near = error[np.abs(rounded[finite]) > 1e-9]
         assert near.max() <= NEAR_LIMITS.get(name, LIMITS[name]), name
+
+
+@pytest.mark.skipif("fma" not in host_features(), reason="the host has no fused multiply-add")
+def test_saturated_values_are_exact(tmp_path: Path) -> None:
+    """What follows may be a comparison or a cast to an integer."""
+    x = np.array([8.1, 20, 1e30, np.inf], np.float32)
+    results = run_all({"all": Job(graph(), {"x": np.concatenate([x, -x])})}, SETTING, tmp_path)[
+        "all"
+    ]
+    if isinstance(results, Exception):
+        raise results
+    tanh = results[f"y{list(LIMITS).index('tanh')}"]
+    np.testing.assert_array_equal(tanh, np.repeat(np.float32([1, -1]), len(x)))
 
 
 @pytest.mark.parametrize("source", [DType.F32, DType.F64], ids=str)
