@@ -24,6 +24,7 @@ from ..compiler.errors import (
     RunError,
     UnsupportedError,
     UsageError,
+    system_refusals,
 )
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
@@ -46,6 +47,7 @@ from .checks import (
 from .compare import Tolerance
 from .engines import EngineSpec
 from .faults import faults_explained
+from .given import ModelLike, model_file
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .samples import Sampler
@@ -221,8 +223,9 @@ def _keep_alive(artifact: Artifact) -> None:
 
 
 def compile(
-    model: str | Path,
+    model: ModelLike,
     *,
+    folder: str | Path | None = None,
     target: str = "native",
     precision: str = "fp32",
     threads: int = 1,
@@ -233,22 +236,24 @@ def compile(
     texts: Iterable[str] = (),
     dump_after: Callable[[str, Graph], None] | None = None,
     progress: Callable[[str], None] | None = None,
+    work_dir: str | Path | None = None,
 ) -> Artifact:
-    """Compile an ONNX file.
+    """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
-    target: see `tensmith targets`. threads: how many the plan is partitioned for (any number can
-    run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace declared
-    ones: numbers fix them, names make them symbolic (equal names, equal sizes), "?" symbolic with
-    a size of their own, "1..8" bounds what is symbolic. name: C identifier; by default from the
-    file name. verify: compare with the reference before returning. texts: textual forms to keep for
-    `save` ("llvm", "asm"). dump_after: called with (pass name, graph) after the import (pass name
-    "import") and after every pass. progress: told the name of each stage as it begins.
+    folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
+    threads: how many the plan is partitioned for (any number can run it). opt_level: 0 (naive
+    kernels) to 3. shapes: input name -> dims that replace declared ones: numbers fix them, names
+    make them symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8"
+    bounds what is symbolic. name: C identifier; by default from the file name. verify: compare with
+    the reference before returning. texts: textual forms to keep for `save` ("llvm", "asm").
+    dump_after: called with (pass name, graph) after the import (pass name "import") and after every
+    pass. progress: told the name of each stage as it begins. work_dir: a folder for intermediate
+    files where the system has none that can be written.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
     UnsupportedError (names every node that cannot be compiled), VerificationError.
     """
-    path = check_file(Path(model), "model")
     check_choice("precision", precision, PRECISIONS)
     check_choice("opt_level", opt_level, OPT_LEVELS)
     check_threads(threads)
@@ -258,20 +263,17 @@ def compile(
     backend, machine = resolve_target(target)
     require_available(backend)
     specs = {key: tuple(dims) for key, dims in (shapes or {}).items()}
-    work_dir = make_work_dir()
-    options = CompileOptions(
-        name=name or c_identifier(path.stem),
-        work_dir=work_dir,
-        opt_level=opt_level,
-        precision=precision,
-        threads=threads,
-        texts=wanted,
-        dump_after=dump_after,
-    )
+    own = make_work_dir(None if work_dir is None else Path(work_dir))
     try:
-        artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
+        with system_refusals("cannot write the files of a compilation"):
+            path = model_file(model, folder, own)
+            chosen = name or c_identifier(path.stem)
+            options = CompileOptions(
+                chosen, own, opt_level, precision, threads, wanted, dump_after=dump_after
+            )
+            artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
     except BaseException:
-        remove_work_dir(work_dir)
+        remove_work_dir(own)
         raise
     for note in artifact.notes:
         warnings.warn(note, ModelWarning, stacklevel=2)

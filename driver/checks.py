@@ -43,11 +43,15 @@ def remove_work_dir(folder: Path) -> None:
 def check_file(path: Path, what: str) -> Path:
     """The path, if it is a readable file. Raises UsageError otherwise."""
     if path.is_dir():
-        raise UsageError(f"'{path}' is a directory, not a {what}")
+        from ..frontends.onnx import in_folder
+
+        raise UsageError(f"'{path}' is a directory, not a {what}", remedy=in_folder(path))
     if not path.exists():
         raise UsageError(f"there is no file '{path}'")
     if not path.is_file():
-        raise UsageError(f"'{path}' is not a regular file")
+        raise UsageError(
+            f"'{path}' is not a regular file", remedy="give - for what comes by standard input"
+        )
     try:
         path.open("rb").close()
     except OSError as error:

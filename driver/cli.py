@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -12,7 +14,7 @@ from typing import Annotated, TextIO
 import typer
 
 from .._version import __version__
-from ..compiler.errors import ModelWarning, TensmithError
+from ..compiler.errors import ModelWarning, TensmithError, UsageError, system_refusal
 from ..compiler.knobs import TRACEBACK
 from .commands import bench, check, compile, inspect, knobs, run, targets, verify
 
@@ -65,11 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are told on stderr, and on stdout as
     `{"error": ...}` when `--json` was given."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", ModelWarning)
             warnings.showwarning = _show_warning
             result = app(words, prog_name="tensmith", standalone_mode=False)
+        sys.stdout.flush()
         if result == INTERRUPTED:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
@@ -80,8 +84,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away: nothing is left to say, nor anybody to say it to
         return 1
+    except MemoryError as error:
+        text = "error: there is not enough memory\n  remedy: end other programs, or raise the limit"
+        return _report(error, text, UsageError.exit_code, words)
+    except OSError as error:
+        refusal = system_refusal(error)
+        if refusal is None:
+            return _unexpected(error, words)
+        return _report(refusal, f"error: {refusal}", refusal.exit_code, words)
     except Exception as error:
         return _unexpected(error, words)
+
+
+def _open_streams() -> None:
+    """Give programs without standard streams empty ones; names of files that are no text in the
+    terminal's encoding are printed with escapes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _unexpected(error: Exception, words: Sequence[str]) -> int:

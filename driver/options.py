@@ -7,11 +7,24 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+from .standard_input import from_standard_input
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="An ONNX file; - for standard input.",
+        show_default=False,
+        callback=from_standard_input,
+    ),
+]
 Runnable = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="An ONNX file, or a compiled shared library.", show_default=False
+        metavar="MODEL",
+        help="An ONNX file, or a compiled shared library; - for standard input.",
+        show_default=False,
+        callback=from_standard_input,
     ),
 ]
 Target = Annotated[str, typer.Option("--target", help="See `tensmith targets`.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,12 +22,13 @@ Arrays = dict[str, Array]
 
 
 def read_file(path: Path) -> Arrays:
-    """The arrays of a .npz by name, or the one of a .npy under the name "".
+    """The arrays of a .npz by name, or the one of a .npy under the name ""; "-": standard input.
 
     Raises UsageError when the file is missing or is neither. Pickled objects are refused.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
+        source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else path
+        loaded = np.load(source, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": _typed(loaded)}
         with loaded:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import abi
+from .arrays import as_array
 from .meaning import encode
 
 Array = NDArray[Any]
@@ -140,12 +141,9 @@ def read_spec(info: abi.TensorInfo, manifest: Mapping[str, Any]) -> Spec:
 
 def convert(value: Any, slot: Slot) -> Array:
     """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
-    plain = not hasattr(value, "__array__") and not hasattr(value, "__dlpack__")
     try:
-        array = np.asarray(value, dtype=slot.dtype if plain and not slot.spec.strings else None)
-        if slot.spec.strings and array.dtype != slot.dtype:
-            array = encode(array)
-    except (TypeError, ValueError, OverflowError) as error:
+        array = _bytes_of(value, slot) if slot.spec.strings else as_array(value, slot.dtype)
+    except ValueError as error:
         raise ModuleError(f"input '{slot.spec.name}': {error}", abi.ERROR_INPUT) from None
     if array.dtype != slot.dtype:
         raise ModuleError(
@@ -153,4 +151,10 @@ def convert(value: Any, slot: Slot) -> Array:
             f"got {array.dtype.name}",
             abi.ERROR_INPUT,
         )
-    return np.ascontiguousarray(array).reshape(array.shape)
+    return array
+
+
+def _bytes_of(value: Any, slot: Slot) -> Array:
+    """Strings as the model has them, unless they are that already."""
+    array = np.asarray(value)
+    return as_array(array if array.dtype == slot.dtype else encode(array), slot.dtype)

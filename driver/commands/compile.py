@@ -99,6 +99,7 @@ def command(
             shapes=parse_shapes(shape or []),
             name=name,
             texts=[kind] if kind in api.TEXTS else [],
+            work_dir=output.parent,
             dump_after=dumper if dump_after else None,
             progress=progress,
         )

@@ -9,12 +9,14 @@ import onnx
 from ...compiler.ir import Graph
 from .container_inputs import ValueSpec
 from .external import ModelFolder
+from .foreign import in_folder
 from .importer import Importer, ShapeSpec
 from .origin import operator_of
+from .stored import store
 from .validate import validate
 from .wire import Source, read_model
 
-__all__ = ["load", "load_model", "operator_of"]
+__all__ = ["in_folder", "load", "load_model", "operator_of", "store"]
 
 
 def load(

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ...compiler.errors import InvalidModelError, UsageError
 from .external import ModelFolder
+from .foreign import foreign
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in ModelProto, GraphProto, TensorProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -54,10 +55,19 @@ def read_model(path: str | Path) -> Source:
         stripped = b"".join(_strip_model(memoryview(data), raw))
         model = onnx.ModelProto.FromString(stripped)
     except (_WireError, DecodeError) as error:
-        raise InvalidModelError(
-            f"{path} is not an ONNX model, or is truncated", why=str(error), remedy=_REMEDY
-        ) from None
+        raise _no_model(path, data, str(error)) from None
+    if not model.HasField("graph"):
+        raise _no_model(path, data, "it has no graph")
     return Source(model, raw, ModelFolder.of_file(path))
+
+
+def _no_model(path: Path, data: bytes, why: str) -> InvalidModelError:
+    known = foreign(data)
+    if known is not None:
+        return InvalidModelError(f"{path} is not an ONNX model, but {known[0]}", remedy=known[1])
+    return InvalidModelError(
+        f"{path} is not an ONNX model, or is truncated", why=why, remedy=_REMEDY
+    )
 
 
 class _WireError(Exception):
