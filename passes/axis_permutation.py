@@ -84,7 +84,7 @@ def source(node: Node, perm: Perm) -> Perm | None:
         return perm
     if node.op == "gather" and node.inputs[1].type.rank == 1:
         return perm
-    if node.op == "broadcast_to" and node.inputs[0].type.rank == len(perm):
+    if node.op in ("broadcast_to", "expand") and node.inputs[0].type.rank == len(perm):
         return perm
     if node.op == "reshape":
         return regroup(node.output.shape, node.inputs[0].shape, perm)
@@ -242,5 +242,6 @@ _CARRY: dict[str, Callable[[Node, Perm], Carried | None]] = {
     "matmul": _matmul,
     "layer_norm": _layer_norm,
     "broadcast_to": _broadcast_to,
+    "expand": _broadcast_to,
     "reshape": _reshape,
 }

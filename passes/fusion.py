@@ -55,7 +55,11 @@ class Fusion:
 
 
 def _is_map(node: Node) -> bool:
-    return node.op in INLINE and not has_trait(node, Trait.POINTWISE) and node.op != "concat"
+    return (
+        node.op in INLINE
+        and not has_trait(node, Trait.POINTWISE)
+        and node.op not in ("concat", "expand")
+    )
 
 
 def _is_pointwise(node: Node) -> bool:

@@ -38,9 +38,19 @@ def _call(e: Emitter, atom: Call, env: Mapping[str, Int]) -> Int:
     a, b = (index_value(e, arg, env) for arg in atom.args)
     if atom.fn in ("min", "max"):
         return e.minmax(atom.fn, a, b)
+    if atom.fn == "broadcast":
+        return _broadcast(e, e.i64(a), e.i64(b))
     if not isinstance(b, int):
         b = e.minmax("max", b, 1)  # a size of 0 must not trap; what it divides is checked
     return e.floordiv(a, b) if atom.fn == "floordiv" else e.mod(a, b)
+
+
+def _broadcast(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    """`dbroadcast` of integers or of vectors of them."""
+    larger = e.b.select(e.b.icmp_signed("<", a, b), b, a)
+    one = e.constant(1, a.type)
+    kept = e.b.select(e.b.icmp_signed("==", b, one), a, larger)
+    return e.b.select(e.b.icmp_signed("==", a, one), b, kept)
 
 
 def float_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> ir.Value:
@@ -62,7 +72,7 @@ def float_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> ir.Value:
 
 
 def _float_call(e: Emitter, fn: str, a: ir.Value, b: ir.Value) -> ir.Value:
-    if fn in ("min", "max"):
+    if fn in ("min", "max", "broadcast"):
         return e.b.select(e.b.fcmp_ordered("<" if fn == "min" else ">", a, b), a, b)
     if fn == "mod":
         return b
@@ -106,6 +116,8 @@ def lane_indices(e: Emitter, dim: Dim, env: Mapping[str, Int], lanes: Lanes) -> 
         if atom.fn in ("min", "max"):
             keep = e.b.icmp_signed("<" if atom.fn == "min" else ">", a, b)
             return e.b.select(keep, a, b)
+        if atom.fn == "broadcast":
+            return _broadcast(e, a, b)
         quotient, rest = e.b.sdiv(a, b), e.b.srem(a, b)
         negative = e.b.icmp_signed("<", rest, e.constant(0, vector))
         if atom.fn == "floordiv":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from llvmlite import ir
 
+from ...compiler.ir.assumptions import ONE_OR_EQUAL
 from ...compiler.ir.dims import Dim
 from .access import float_value
 from .builder import F64, I8, I32, POINTER, VOID, Emitter, Int
@@ -50,8 +51,11 @@ class Guards:
 
     def require(self, relation: str, left: Int, right: Int, text: str) -> None:
         """End the run with an error that says `text` unless `left relation right`."""
-        a, b = self.e.i64(left), self.e.i64(right)
-        self.hold(self.e.b.icmp_signed(relation, a, b), "ts_rt_refuse", self.text(text), a, b)
+        e, a, b = self.e, self.e.i64(left), self.e.i64(right)
+        holds = e.b.icmp_signed("==" if relation == ONE_OR_EQUAL else relation, a, b)
+        if relation == ONE_OR_EQUAL:
+            holds = e.b.or_(holds, e.b.icmp_signed("==", a, e.i64(1)))
+        self.hold(holds, "ts_rt_refuse", self.text(text), a, b)
 
     def fits(self, size: Dim, env: Mapping[str, Int]) -> None:
         """End the run if memory of `size` bytes is asked for whose computation may overflow."""

@@ -23,6 +23,7 @@ from ...compiler.kernel.plan import (
     Repeat,
     Require,
     Step,
+    View,
 )
 from .access import index_value
 from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
@@ -171,6 +172,8 @@ class PlanEmitter:
                         self._set(name, value)
                 case Branch():
                     self._branch(step)
+                case View():
+                    self._view(step)
                 case Repeat():
                     self._repeat(step)
 
@@ -189,13 +192,7 @@ class PlanEmitter:
 
     def _allocate(self, step: Allocate) -> None:
         e = self.e
-        if step.number not in self.heap:
-            self.heap[step.number] = e.local(POINTER, align=8)
-            self.heap_bytes[step.number] = e.local(I64, align=8)
-            with e.b.goto_block(e.entry):
-                e.b.position_before(e.entry.terminator)
-                e.b.store(ir.Constant(POINTER, None), self.heap[step.number])
-                e.b.store(e.i64(-1), self.heap_bytes[step.number])
+        self._reserve(step.number)
         slot, held_slot = self.heap[step.number], self.heap_bytes[step.number]
         self.guards.fits(step.size, self._env(symbols_of(step.size)))
         wanted, keep = e.i64(self._dim(step.size)), self._dim(step.keep)
@@ -211,6 +208,32 @@ class PlanEmitter:
                 e.call("llvm.memcpy.p0.p0.i64", VOID, [memory, old, e.i64(keep), volatile])
             e.b.store(memory, slot)
             e.b.store(size, held_slot)
+
+    def _reserve(self, number: int) -> None:
+        """Variables for the address and the size of heap memory, that at first is none."""
+        if number in self.heap:
+            return
+        e = self.e
+        self.heap[number] = e.local(POINTER, align=8)
+        self.heap_bytes[number] = e.local(I64, align=8)
+        with e.b.goto_block(e.entry):
+            e.b.position_before(e.entry.terminator)
+            e.b.store(ir.Constant(POINTER, None), self.heap[number])
+            e.b.store(e.i64(-1), self.heap_bytes[number])
+
+    def _view(self, step: View) -> None:
+        b = self.e.b
+        self._reserve(step.number)
+        equal: ir.Value = ir.Constant(ir.IntType(1), 1)
+        for left, right in step.equal:
+            same = b.icmp_signed("==", self.e.i64(self._dim(left)), self.e.i64(self._dim(right)))
+            equal = b.and_(equal, same)
+        with b.if_else(equal) as (then, otherwise):
+            with then:
+                b.store(self._pointer(step.source), self.heap[step.number])
+            with otherwise:
+                self._steps(step.copy)
+                b.store(self._pointer(Place("heap", step.made)), self.heap[step.number])
 
     def _external(self, step: External) -> None:
         e = self.e

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 
 from .dims import Dim, is_nonnegative
 
-EQUAL, AT_MOST = "==", "<="
+EQUAL, AT_MOST, ONE_OR_EQUAL = "==", "<=", "1 or =="
+RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL)
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """`left relation right`; relation: EQUAL or AT_MOST."""
+    """`left relation right`; ONE_OR_EQUAL: left is 1, or else right."""
 
     relation: str
     left: Dim
     right: Dim
 
     def __str__(self) -> str:
+        if self.relation == ONE_OR_EQUAL:
+            return f"{self.left} to be 1 or {self.right}"
         return f"{self.left} {self.relation} {self.right}"
 
 
@@ -57,3 +60,11 @@ def assume_at_most(a: Dim, b: Dim) -> None:
     if record is None or is_nonnegative(b - a) or (isinstance(a, int) and isinstance(b, int)):
         return
     record[Assumption(AT_MOST, a, b)] = None
+
+
+def assume_one_or_equal(a: Dim, b: Dim) -> None:
+    """Note that a is taken to be 1 or b, unless it is by its form."""
+    record = _record.get()
+    if record is None or a in (1, b) or (isinstance(a, int) and isinstance(b, int)):
+        return
+    record[Assumption(ONE_OR_EQUAL, a, b)] = None

@@ -1,9 +1,9 @@
 """Dimensions: integers or canonical symbolic integer expressions.
 
 A `Sym` is a polynomial with integer coefficients over atoms; an atom is a named symbol or an
-opaque call (`floordiv`, `mod`, `max`, `min`). Two expressions are equal when their canonical
-forms are. Operators give an `int` whenever the result is constant. The same algebra serves shapes
-and the index expressions of kernels.
+opaque call (`floordiv`, `mod`, `max`, `min`, `broadcast`). Two expressions are equal when their
+canonical forms are. Operators give an `int` whenever the result is constant. The same algebra
+serves shapes and the index expressions of kernels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Call:
-    """An opaque function of two expressions: "floordiv", "mod", "max" or "min"."""
+    """An opaque function of two expressions, one of `FUNCTIONS`."""
 
     fn: str
     args: tuple[Dim, Dim]
@@ -213,11 +213,77 @@ def dmin(a: Dim, b: Dim) -> Dim:
     return _call("min", *sorted((a, b), key=str))
 
 
+def dbroadcast(a: Dim, b: Dim) -> Dim:
+    """The size of an axis that two sizes broadcast to: they are equal, or one of them is 1.
+
+    A size that cannot be 1 is the result; where neither can be, both are it and one is taken, as
+    of two that are 1 together. The larger stands for sizes that do not broadcast.
+    """
+    if isinstance(a, int) and isinstance(b, int):
+        return b if a == 1 else a if b == 1 else max(a, b)
+    parts: dict[Dim, Dim] = {}
+    for part in (*_broadcast_parts(a), *_broadcast_parts(b)):
+        same = _unlimited(part)
+        parts[same] = part if parts.get(same, part) == part else same
+    parts.pop(1, None)
+    ordered = sorted(parts.values(), key=lambda dim: (not isinstance(dim, int), str(dim)))
+    fixed = next((dim for dim in ordered if is_never_one(dim)), None)
+    if fixed is not None:
+        return fixed
+    result = ordered.pop()
+    while ordered:
+        result = _call("broadcast", ordered.pop(), result)
+    return result
+
+
+def _broadcast_parts(dim: Dim) -> tuple[Dim, ...]:
+    """The sizes of which a dim is the broadcast."""
+    call = _only_call(dim)
+    if call is None or call.fn != "broadcast":
+        return (dim,)
+    return (call.args[0], *_broadcast_parts(call.args[1]))
+
+
+def _only_call(dim: Dim) -> Call | None:
+    """The call that a dim is, else None."""
+    if isinstance(dim, Sym) and len(dim.terms) == 1:
+        mono, coef = dim.terms[0]
+        if coef == 1 and len(mono) == 1 and isinstance(mono[0], Call):
+            return mono[0]
+    return None
+
+
+def is_never_one(dim: Dim) -> bool:
+    """Whether the expression is certainly not 1, all symbols being >= 0."""
+    if isinstance(dim, int):
+        return dim != 1
+    constant = sum(coef for mono, coef in dim.terms if not mono)
+    factor = math.gcd(*(coef for mono, coef in dim.terms if mono))
+    return (1 - constant) % factor != 0 or (constant > 1 and is_nonnegative(dim - constant))
+
+
+def are_one_together(a: Dim, b: Dim) -> bool:
+    """Whether one expression is 1 just when the other is, as far as their form tells."""
+    return _unlimited(a) == _unlimited(b)
+
+
+def _unlimited(dim: Dim) -> Dim:
+    """The x of min(x, limit) where the limit is never 1 nor less: it is 1 just when that is."""
+    call = _only_call(dim)
+    if call is None or call.fn != "min":
+        return dim
+    numbers = [arg for arg in call.args if isinstance(arg, int)]
+    return (
+        next(arg for arg in call.args if arg not in numbers) if min(numbers, default=0) > 1 else dim
+    )
+
+
 FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
     "floordiv": floordiv,
     "mod": mod,
     "max": dmax,
     "min": dmin,
+    "broadcast": dbroadcast,
 }
 
 

@@ -1,4 +1,4 @@
-"""Control flow in the plan: branches and loops over the steps of regions."""
+"""Control flow in the plan: branches and loops over the steps of regions, copies of a condition."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from ..ir.dims import Dim, symbol, symbols_of
 from ..ir.graph import Graph, Node, Value
 from ..ir.ops.control import loop_varying
+from ..ir.ops.registry import make_node
 from ..ir.types import DENSE
 from .in_place import origin
-from .plan import Allocate, Assign, Branch, Place, Repeat, Step, bytes_of
+from .lower import lower_region
+from .plan import Allocate, Assign, Branch, Place, Repeat, Step, View, bytes_of
 
 if TYPE_CHECKING:
     from .planner import Planner
@@ -312,4 +314,22 @@ def _bind_loop(planner: Planner, loop: _Loop, steps: list[Step]) -> None:
     planner.known.update(loop.node.attrs.get("bound", ()))
 
 
-CONTROL: dict[str, Rule] = {"if": _branch, "scan": _scan, "loop": _loop}
+def _expand(planner: Planner, node: Node, steps: list[Step]) -> None:
+    """The operand itself where a run finds the sizes equal, else a copy on the heap."""
+    source, result = node.inputs[0], node.output
+    place = planner.use(source)
+    view, made = planner.heap + 1, planner.heap + 2
+    planner.heap = made
+    operand = Value(source.type)
+    inner = make_node("expand", [operand], node.attrs)
+    kernel = lower_region(Graph([operand], [inner.output], [inner])).kernel
+    copy: list[Step] = [Allocate(made, bytes_of(result.dtype, result.type.elements))]
+    planner.append_call(kernel, planner.schedule(kernel), (place, Place("heap", made)), copy)
+    pairs = zip(source.shape, result.shape, strict=True)
+    equal = tuple((dim, size) for dim, size in pairs if dim != size)
+    steps.append(View(view, place, equal, made, tuple(copy)))
+    planner.views[view] = place
+    planner.places[result] = Place("heap", view)
+
+
+CONTROL: dict[str, Rule] = {"if": _branch, "scan": _scan, "loop": _loop, "expand": _expand}

@@ -71,4 +71,4 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {
 
 def reads_memory(node: Node) -> bool:
     """Whether a node that belongs to no kernel reads its operands where they lie."""
-    return node.op == "read_dims" or node.op in EXTERNAL
+    return node.op in ("read_dims", "expand") or node.op in EXTERNAL

@@ -44,7 +44,7 @@ def _atom_range(atom: Symbol | Call, extents: Mapping[str, int]) -> Range:
     if atom.fn == "mod":
         inside = a[0] >= 0 and a[1] < b[0]
         return a if inside else (0, max(0, b[1] - 1))
-    pick = max if atom.fn == "max" else min
+    pick = min if atom.fn == "min" else max
     return pick(a[0], b[0]), pick(a[1], b[1])
 
 

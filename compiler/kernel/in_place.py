@@ -111,21 +111,36 @@ def aliased(kernel: Kernel, places: tuple[Place, ...]) -> frozenset[str]:
 
 
 def last_uses(graph: Graph) -> dict[Value, int]:
-    """Position of the last node that reads each value (or a reshape of it); outputs: the end.
+    """Position of the last node that reads each value (or a view of it); outputs: the end.
 
     A value that a region captures is read by the node that owns the region.
     """
     found: dict[Value, int] = {}
+
+    def read(value: Value, position: int) -> None:
+        for owner in _owners(value):
+            found[owner] = position
+
     for position, node in enumerate(graph.nodes):
         for value in node.inputs:
-            found[origin(value)] = position
+            read(value, position)
         if node.op != "fused":
             for region in node.regions:
                 for inner in region.graphs():
                     for value in (*inner.outputs, *(v for n in inner.nodes for v in n.inputs)):
-                        found[origin(value)] = position
-    found.update((origin(value), len(graph.nodes)) for value in graph.outputs)
+                        read(value, position)
+    for value in graph.outputs:
+        read(value, len(graph.nodes))
     return found
+
+
+def _owners(value: Value) -> Iterator[Value]:
+    """The values in whose memory a value may lie: an expanded one is often not copied."""
+    value = origin(value)
+    yield value
+    while value.producer is not None and value.producer.op == "expand":
+        value = origin(value.producer.inputs[0])
+        yield value
 
 
 def origin(value: Value) -> Value:

@@ -7,14 +7,14 @@ is an InternalError. Slow; for tests and for finding out where a kernel goes wro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InternalError
-from ..ir.dims import Call, Dim, Symbol, evaluate
+from ..ir.dims import Call, Dim, Symbol, dbroadcast, evaluate
 from ..ir.ops.registry import lookup
 from ..ir.types import DType
 from .expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, IndexValue, Load
@@ -23,7 +23,13 @@ from .packing import panel_base
 
 Array = np.ndarray[Any, Any]
 Values = dict[str, "Array | int"]  # of axes (one number per point) and symbolic dims
-_CALLS = {"floordiv": np.floor_divide, "mod": np.mod, "min": np.minimum, "max": np.maximum}
+_CALLS: dict[str, Callable[..., Any]] = {
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
+    "min": np.minimum,
+    "max": np.maximum,
+    "broadcast": np.vectorize(dbroadcast, otypes=[np.int64]),
+}
 _FOLDS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 
 

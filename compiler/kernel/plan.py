@@ -89,6 +89,20 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class View:
+    """Let heap memory `number` be that of `source` if all pairs of dims are equal.
+
+    Otherwise `copy` runs, and the number stands for what it leaves in heap memory `made`.
+    """
+
+    number: int
+    source: Place
+    equal: tuple[tuple[Dim, Dim], ...]
+    made: int
+    copy: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
 class Repeat:
     """Run steps with `counter` = 0, 1, ..., at most `count` times and while `condition` holds.
 
@@ -129,7 +143,7 @@ class Require:
     text: str
 
 
-Step = Call | External | Require | Bind | OpenOutput | Allocate | Assign | Branch | Repeat
+Step = Call | External | Require | Bind | OpenOutput | Allocate | Assign | Branch | View | Repeat
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Planner:
         self._weights: dict[tuple[int, Packing | None], int] = {}
         self._keep: list[object] = []
         self._by_rows: set[Value] = set()  # results that threads divided so
+        self.views: dict[int, Place] = {}  # memory that heap memory may stand for
 
     def build(self) -> Plan:
         """The plan of the whole graph."""
@@ -151,9 +152,16 @@ class Planner:
 
     def touch(self, place: Place) -> None:
         """Note that the memory at a place is needed until now."""
+        place = self._memory(place)
         if place.kind == "arena":
             buffer = self.plan.arena[place.number]
             buffer.last = max(buffer.last, self.clock)
+
+    def _memory(self, place: Place) -> Place:
+        """Where what lies at a place is, if it was not copied on the way there."""
+        while place.kind == "heap" and place.number in self.views:
+            place = self.views[place.number]
+        return place
 
     def reserve(self, value: Value, steps: list[Step]) -> Place:
         """A place for a value that is made now: its output, the arena, or the heap."""
@@ -234,7 +242,6 @@ class Planner:
             place = self._overwritten(lowered.kernel, inputs, outputs, value, dying)
             if place is not None and not equal:
                 self.places[value] = place
-                continue
             self.reserve(value, steps)
         if not equal:
             self.call(lowered, inputs, outputs, steps)
@@ -259,6 +266,7 @@ class Planner:
         taken = {self.places.get(other) for other in outputs}
         output = kernel.params[len(inputs) + outputs.index(value)].name
         places = [self.places.get(operand) for operand in inputs]  # constants have none yet
+        memory = [place and self._memory(place) for place in places]
         for operand, place in zip(inputs, places, strict=True):
             if operand not in dying or place is None or place in taken:
                 continue
@@ -266,7 +274,7 @@ class Planner:
                 continue
             same = frozenset(
                 buffer.name
-                for buffer, other in zip(kernel.params, places, strict=False)
+                for buffer, other in zip(kernel.params, memory, strict=False)
                 if other and (other.kind, other.number) == (place.kind, place.number)
             )
             if may_share(kernel, same, output):
@@ -307,7 +315,7 @@ class Planner:
             else:
                 places.append(self.use(value))
         places += [self.use(value) for value in outputs]
-        self._append_call(kernel, schedule, tuple(places), steps)
+        self.append_call(kernel, schedule, tuple(places), steps)
 
     def _schedule(
         self, lowered: Lowered, inputs: list[Value]
@@ -332,9 +340,10 @@ class Planner:
             packings[name] = replace(changed, before=packing.before)
         return packed, schedule, packings
 
-    def _append_call(
+    def append_call(
         self, kernel: Kernel, schedule: Schedule, places: tuple[Place, ...], steps: list[Step]
     ) -> None:
+        """Append the call of a scheduled kernel, which equal ones share."""
         key = (kernel_text(kernel), schedule)
         number = self._kernels.get(key)
         if number is None:
@@ -343,7 +352,7 @@ class Planner:
             self.plan.kernels.append(PlannedKernel(name, replace(kernel, name=name), schedule))
         self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
         planned = self.plan.kernels[number]
-        shared = planned.aliased | aliased(kernel, places)
+        shared = planned.aliased | aliased(kernel, tuple(map(self._memory, places)))
         self.plan.kernels[number] = replace(planned, aliased=shared)
         steps.append(Call(number, places))
 
@@ -356,18 +365,18 @@ class Planner:
         kernel = lowered.kernel
         places = (self.use(value), target)
         self.touch(target)
-        self._append_call(kernel, self.schedule(kernel), places, steps)
+        self.append_call(kernel, self.schedule(kernel), places, steps)
 
     def write_dims(self, dims: tuple[Dim, ...], target: Place, steps: list[Step]) -> None:
         """Append a kernel that writes dims into an i64 vector."""
         node = make_node("dims", [], {"values": dims})
         kernel = lower_region(Graph([], [node.output], [node])).kernel
         self.touch(target)
-        self._append_call(kernel, self.schedule(kernel), (target,), steps)
+        self.append_call(kernel, self.schedule(kernel), (target,), steps)
 
     def _zero_border(self, type_: TensorType, place: Place, steps: list[Step]) -> None:
         kernel = border_kernel(type_)
-        self._append_call(kernel, self.schedule(kernel), (place,), steps)
+        self.append_call(kernel, self.schedule(kernel), (place,), steps)
 
     def fresh(self, prefix: str) -> str:
         """A new symbol name."""
@@ -388,6 +397,3 @@ def input_symbols(graph: Graph) -> tuple[str, ...]:
             if len(names) == 1 and dim == symbol(next(iter(names))):
                 found.update(dict.fromkeys(names))
     return tuple(found)
-
-
-__all__ = ["Planner", "input_symbols"]

@@ -9,7 +9,7 @@ from ..errors import InternalError
 from ..ir.dims import Dim, ceildiv, evaluate, product
 from .kernel import Kernel
 from .partition import outer_loops
-from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step
+from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step, View
 from .schedule import Schedule
 
 
@@ -75,6 +75,8 @@ class _Walker:
                         self._set(name, value)
                 case Branch():
                     self._branch(step, times, certain)
+                case View(copy=copy):
+                    self.steps(copy, times, False)
                 case Repeat():
                     self._repeat(step, times, certain)
 

@@ -74,6 +74,17 @@ def broadcast(node: Node, rw: Rewriter) -> Replacement:
     return rw.emit("broadcast_to", [source], {"shape": shape})
 
 
+@RULES.on("expand")
+def expand(node: Node, rw: Rewriter) -> Replacement:
+    """What is known to be of the shape or to broadcast to it is no expansion; chains are one."""
+    x, shape = node.inputs[0], node.attrs["shape"]
+    pairs = list(zip(x.shape, shape, strict=True))
+    if all(dim in (1, size) for dim, size in pairs):
+        return rw.emit("broadcast_to", [x], {"shape": shape})
+    inner = rw.producer(x, "expand")
+    return rw.emit("expand", inner.inputs, node.attrs) if inner is not None else None
+
+
 @RULES.on("concat")
 def concat(node: Node, rw: Rewriter) -> Replacement:
     """Empty and nested operands go, neighbouring small constants are joined."""

@@ -14,7 +14,7 @@ from suites.case import BOOL, F32, I32, I64, CaseBuilder, N, S
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import TensmithError
 from tensmith.compiler.ir import Graph, symbol
-from tensmith.compiler.ir.dims import floordiv
+from tensmith.compiler.ir.dims import dbroadcast, floordiv
 from tensmith.runtime.loader import ModuleError
 
 
@@ -102,6 +102,12 @@ def _number(c: CaseBuilder) -> None:
 
 def _matmul(c: CaseBuilder) -> None:
     c.output(c.op("matmul", c.input(2, N), c.input(S, 3)))
+
+
+def _expand(c: CaseBuilder) -> None:
+    a, b = c.input(N, 3), c.input(S, 3)
+    shape = (dbroadcast(N, S), 3)
+    c.output(c.op("add", c.op("expand", a, shape=shape), c.op("expand", b, shape=shape)))
 
 
 def _window(c: CaseBuilder) -> None:
@@ -205,6 +211,12 @@ CASES = {
         {"x0": floats(2, 4), "x1": floats(5, 3)},
         r"'matmul_0' .*n == s",
         {"x0": floats(2, 4), "x1": floats(4, 3)},
+    ),
+    "expand": Wrong(
+        _expand,
+        {"x0": floats(4, 3), "x1": floats(2, 3)},
+        r"'expand_1' .*s to be 1 or broadcast\(n, s\).* of input 'x1' \(here 2 and 4\)",
+        {"x0": floats(4, 3), "x1": floats(1, 3)},
     ),
     "window": Wrong(
         _window,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tensmith.compiler.ir.dims import Dim
+from tensmith.compiler.ir.dims import Dim, dbroadcast, symbol
 
 from .case import BOOL, EXACT, F32, F64, I8, I32, I64, Case, CaseBuilder, N, S, Tolerance, unary
 from .case import CLOSE as _CLOSE
@@ -31,6 +31,20 @@ def _views() -> Iterator[Case]:
         c.output(wide, c.op("broadcast_to", like, shape=(2, N)))
 
     yield Case("broadcast_to_symbolic", broadcast, EXACT, {"n": 2})
+
+
+def _expansions() -> Iterator[Case]:
+    def expand(c: CaseBuilder) -> None:
+        x, like = c.input(N, 3, S), c.input(symbol("a"), 3, symbol("b"))
+        shape = (dbroadcast(N, symbol("a")), 3, dbroadcast(S, symbol("b")))
+        wide = c.op("expand", c.op("neg", x), shape=shape)
+        other = c.op("expand", like, shape=shape)
+        c.output(c.op("add", wide, other), c.op("exp", wide), c.op("neg", x))
+
+    names = ("n", "s", "a", "b")
+    for sizes in ((2, 9, 2, 9), (1, 9, 2, 9), (2, 1, 1, 40), (1, 1, 3, 5), (0, 1, 1, 4)):
+        label = "x".join(map(str, sizes))
+        yield Case(f"expand_{label}", expand, EXACT, dict(zip(names, sizes, strict=True)))
 
 
 def _slice(
@@ -208,8 +222,6 @@ def _shape_cases() -> Iterator[Case]:
     yield Case("dims", dims, EXACT, {"n": 5, "s": 3})
 
     def read_dims(c: CaseBuilder) -> None:
-        from tensmith.compiler.ir.dims import symbol
-
         x = c.input(1, 4)
         shape = c.input(2, dtype=I64, name="shape")
         c.node("read_dims", [shape], {"symbols": ("a", "b")})
@@ -232,6 +244,7 @@ def _shape_cases() -> Iterator[Case]:
 
 CASES: list[Case] = [
     *_views(),
+    *_expansions(),
     *_slices(),
     *_concats(),
     *_pads(),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..assumptions import AT_MOST, EQUAL
+from ..assumptions import AT_MOST, EQUAL, RELATIONS
 from ..graph import Value
 from ..types import TensorType
 from .common import INDICES, need_dtype
@@ -48,15 +48,15 @@ def _check_divisor(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 
 def _infer_check_dims(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    if attrs["relation"] not in (EQUAL, AT_MOST):
-        raise ValueError(f"relation '{attrs['relation']}' is neither {EQUAL} nor {AT_MOST}")
+    if attrs["relation"] not in RELATIONS:
+        raise ValueError(f"relation '{attrs['relation']}' is none of {', '.join(RELATIONS)}")
     return []
 
 
 def _check_dims(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    left, right = attrs["left"], attrs["right"]
-    holds = left == right if attrs["relation"] == EQUAL else left <= right
-    if not np.all(holds):
+    left, right, relation = attrs["left"], attrs["right"], attrs["relation"]
+    holds = left <= right if relation == AT_MOST else left == right
+    if not holds and (relation in (EQUAL, AT_MOST) or left != 1):
         raise RunError(f"{attrs['what']} (here {left} and {right})")
     return []
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..assumptions import assume_at_most, assume_equal
+from ..assumptions import assume_at_most, assume_equal, assume_one_or_equal
 from ..dims import Dim, ceildiv, product
 from ..graph import Value
 from ..types import TensorType, broadcast_dims
@@ -57,6 +57,24 @@ def _infer_broadcast_to(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[
 
 def _broadcast_to(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return [np.asarray(np.broadcast_to(args[0], attrs["shape"]), order="C")]
+
+
+def _infer_expand(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x, shape = inputs[0], attrs["shape"]
+    if x.type.rank != len(shape):
+        raise ValueError(f"{x.type} has not as many axes as the shape {shape}")
+    for dim, wanted in zip(x.shape, shape, strict=True):
+        if dim != 1 and differ(dim, wanted):
+            raise ValueError(f"dimension {dim} does not broadcast to {wanted}")
+        assume_one_or_equal(dim, wanted)
+    return [TensorType(x.dtype, tuple(shape))]
+
+
+def _expand(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    for dim, wanted in zip(args[0].shape, attrs["shape"], strict=True):
+        if dim not in (1, wanted):
+            raise RunError(f"the shape {args[0].shape} does not broadcast to {attrs['shape']}")
+    return _broadcast_to(args, attrs)
 
 
 def _infer_concat(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -178,6 +196,7 @@ register(
         "broadcast_to", _infer_broadcast_to, _broadcast_to, _MAP, {"shape": REQUIRED}, arity=(1, 1)
     )
 )
+register(OpDef("expand", _infer_expand, _expand, _MAP, {"shape": REQUIRED}, arity=(1, 1)))
 register(OpDef("concat", _infer_concat, _concat, attrs={"axis": REQUIRED}, arity=(1, None)))
 register(
     OpDef(

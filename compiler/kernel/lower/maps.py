@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ir.dims import Dim, Sym, floordiv, product
+from ...ir.dims import Dim, Sym, dmin, floordiv, product
 from ...ir.graph import Node
 from ...ir.ops.registry import Trait, all_ops
 from ...ir.types import DENSE, DType
@@ -88,6 +88,15 @@ def _divides(small: Dim, large: Dim) -> bool:
 @inline("broadcast_to")
 def _broadcast_to(scope: Scope, node: Node, index: Index) -> Expr:
     return scope.element(node.inputs[0], broadcast_index(node.inputs[0], index))
+
+
+@inline("expand")
+def _expand(scope: Scope, node: Node, index: Index) -> Expr:
+    """Along an axis whose size a run decides every element is the first, if the size is 1."""
+    source = node.inputs[0]
+    pairs = zip(index, source.shape, node.output.shape, strict=True)
+    moved = [at if dim == size else shift(at, dmin(dim - 1, 1), 0) for at, dim, size in pairs]
+    return scope.element(source, broadcast_index(source, tuple(moved)))
 
 
 @inline("slice")
