@@ -10,6 +10,7 @@ from .cse import CommonSubexpressions
 from .dce import DeadCodeElimination
 from .layer_norm import LayerNormPattern
 from .layout import Layout
+from .lift_expands import LiftExpands
 from .matmul_form import MatmulForm
 from .reciprocal import Reciprocal
 from .scale_folding import ScaleFolding
@@ -30,6 +31,7 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
         return (Fixpoint(SIMPLIFY), Layout(), Fixpoint(SIMPLIFY))
     return (
         Fixpoint(SIMPLIFY),
+        Fixpoint((LiftExpands(), *SIMPLIFY)),
         Fixpoint((Reciprocal(), LayerNormPattern(), *SIMPLIFY)),
         Fixpoint((AttentionPattern(), *SIMPLIFY)),
         Fixpoint((ScaleFolding(), *SIMPLIFY)),
