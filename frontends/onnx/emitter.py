@@ -15,6 +15,7 @@ from ...compiler.errors import InvalidModelError, RunError
 from ...compiler.ir import Dim, DType, Graph, Node, TensorType, Value, constant, symbol
 from ...compiler.ir.dims import product
 from ...compiler.ir.ops.registry import lookup, make_node
+from .broadcasting import expanded_shapes
 from .elements import MAX_ELEMENTS, Elements, apply, elements
 
 FOLD_LIMIT = 1 << 20  # elements of a constant result computed at import
@@ -136,6 +137,10 @@ class Emitter:
         Raises ValueError with the reason when the inputs do not fit.
         """
         attrs = attrs or {}
+        inputs = [
+            value if value.shape == shape else self.emit("expand", [value], {"shape": shape})
+            for value, shape in zip(inputs, expanded_shapes(op, inputs, attrs), strict=True)
+        ]
         if _is_identity(op, inputs, attrs):
             return inputs[0]
         trial = make_node(op, inputs, attrs, name=self.name)
@@ -193,7 +198,7 @@ def _identifier(text: str) -> str:
 
 
 def _is_identity(op: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> bool:
-    if op in ("reshape", "broadcast_to"):
+    if op in ("reshape", "broadcast_to", "expand"):
         return bool(tuple(attrs["shape"]) == inputs[0].shape)
     if op == "transpose":
         return list(attrs["perm"]) == list(range(inputs[0].type.rank))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST
+from ....compiler.ir.assumptions import ONE_OR_EQUAL, Assumption
 from ....compiler.ir.dims import floordiv, is_nonnegative, product
-from ....compiler.ir.types import broadcast_shapes
+from ..broadcasting import common_shape
 from ..elements import larger, smaller
 from ..site import NotSupported, Site
 from ..table import lowers
@@ -148,16 +148,18 @@ def expand(s: Site) -> Value:
     wanted = s.dims(s.input(1))
     if any(isinstance(dim, int) and dim < 0 for dim in wanted):
         raise ValueError(f"the shape {list(map(str, wanted))} has negative dimensions")
-    for dim, size in zip(reversed(x.shape), reversed(wanted), strict=False):
-        if dim not in (1, size) and not isinstance(size, int):
-            _check_no_growth(s, dim, size)
-    return s.expand(x, broadcast_shapes(x.shape, wanted))
+    shape = common_shape(x.shape, wanted)
+    for size, dim in zip(reversed(wanted), reversed(shape), strict=False):
+        if size not in (1, dim):
+            _check_wanted(s, size, dim)
+    return s.expand(x, shape)
 
 
-def _check_no_growth(s: Site, dim: Dim, size: Dim) -> None:
-    """A symbolic dim is taken not to be 1: the wanted size, which is 1 or the dim, checks that."""
-    what = f"node '{s.emitter.name}' (Expand) needs {size} <= {dim}"
-    attrs = {"relation": AT_MOST, "left": size, "right": dim, "what": what}
+def _check_wanted(s: Site, size: Dim, dim: Dim) -> None:
+    """The wanted size may be 1 where the operand's dim stays."""
+    needed = Assumption(ONE_OR_EQUAL, size, dim)
+    what = f"node '{s.emitter.name}' (Expand) needs {needed}"
+    attrs = {"relation": ONE_OR_EQUAL, "left": size, "right": dim, "what": what}
     s.emitter.emit_node("check_dims", [], attrs)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ....compiler.ir import DType, Value, constant
 from ....compiler.ir.dims import Dim, dmax
-from ....compiler.ir.types import broadcast_shapes
+from ..broadcasting import common_shape
 from ..containers import Content, Text
 from ..site import NotSupported, Site
 from ..table import lowers, refuses
@@ -75,7 +75,7 @@ def string_concat(s: Site) -> Sequence[Content]:
     """The bytes of the first string, then those of the second, which begin where it ends."""
     a, b = texts(s)
     width = a.shape[-1] + b.shape[-1]
-    shape = (*broadcast_shapes(a.shape[:-1], b.shape[:-1]), width)
+    shape = (*common_shape(a.shape[:-1], b.shape[:-1]), width)
     filled = s.op_("ne", a, 0)
     last = [a.type.rank - 1]
     length = s.reduce("sum", s.cast(filled, DType.I64), last)
