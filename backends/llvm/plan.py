@@ -172,8 +172,9 @@ class PlanEmitter:
                         self._set(name, value)
                 case Branch():
                     self._branch(step)
-                case View():
-                    self._view(step)
+                case View(number=number, source=source):
+                    self._reserve(number)
+                    self.e.b.store(self._pointer(source), self.heap[number])
                 case Repeat():
                     self._repeat(step)
 
@@ -220,20 +221,6 @@ class PlanEmitter:
             e.b.position_before(e.entry.terminator)
             e.b.store(ir.Constant(POINTER, None), self.heap[number])
             e.b.store(e.i64(-1), self.heap_bytes[number])
-
-    def _view(self, step: View) -> None:
-        b = self.e.b
-        self._reserve(step.number)
-        equal: ir.Value = ir.Constant(ir.IntType(1), 1)
-        for left, right in step.equal:
-            same = b.icmp_signed("==", self.e.i64(self._dim(left)), self.e.i64(self._dim(right)))
-            equal = b.and_(equal, same)
-        with b.if_else(equal) as (then, otherwise):
-            with then:
-                b.store(self._pointer(step.source), self.heap[step.number])
-            with otherwise:
-                self._steps(step.copy)
-                b.store(self._pointer(Place("heap", step.made)), self.heap[step.number])
 
     def _external(self, step: External) -> None:
         e = self.e
@@ -334,14 +321,14 @@ class PlanEmitter:
                 for name, _, dim in step.bound:
                     self._set(name, self._dim(dim))
 
-    def _holds(self, condition: Place | tuple[tuple[str, str], ...]) -> ir.Value:
+    def _holds(self, condition: Place | tuple[tuple[Dim, Dim], ...]) -> ir.Value:
         b = self.e.b
         if isinstance(condition, Place):
             flag = b.load(self._pointer(condition), typ=I8)
             return b.icmp_unsigned("!=", flag, ir.Constant(I8, 0))
         chosen = ir.Constant(ir.IntType(1), 1)
-        for names in condition:
-            left, right = (self.e.i64(self._env({name})[name]) for name in names)
+        for dims in condition:
+            left, right = (self.e.i64(self._dim(dim)) for dim in dims)
             chosen = b.and_(chosen, b.icmp_signed("==", left, right))
         return chosen
 

@@ -327,7 +327,8 @@ def _expand(planner: Planner, node: Node, steps: list[Step]) -> None:
     planner.append_call(kernel, planner.schedule(kernel), (place, Place("heap", made)), copy)
     pairs = zip(source.shape, result.shape, strict=True)
     equal = tuple((dim, size) for dim, size in pairs if dim != size)
-    steps.append(View(view, place, equal, made, tuple(copy)))
+    copy.append(View(view, Place("heap", made)))
+    steps.append(Branch(equal, (View(view, place),), tuple(copy)))
     planner.views[view] = place
     planner.places[result] = Place("heap", view)
 

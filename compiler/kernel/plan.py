@@ -79,10 +79,10 @@ class Assign:
 class Branch:
     """Run one of two step lists; each then sets the bound symbols to its own dims.
 
-    condition: the place of a bool, or pairs of symbols that all have to be equal.
+    condition: the place of a bool, or pairs of dims that all have to be equal.
     """
 
-    condition: Place | tuple[tuple[str, str], ...]
+    condition: Place | tuple[tuple[Dim, Dim], ...]
     then: tuple[Step, ...]
     otherwise: tuple[Step, ...]
     bound: tuple[tuple[str, Dim, Dim], ...] = ()
@@ -90,16 +90,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class View:
-    """Let heap memory `number` be that of `source` if all pairs of dims are equal.
-
-    Otherwise `copy` runs, and the number stands for what it leaves in heap memory `made`.
-    """
+    """Let heap memory `number` be what lies at `source`."""
 
     number: int
     source: Place
-    equal: tuple[tuple[Dim, Dim], ...]
-    made: int
-    copy: tuple[Step, ...]
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,8 @@ class Planner:
         versions: tuple[list[Step], list[Step]] = ([], [])
         for version, body in zip((simpler, lowered), versions, strict=True):
             self.call(version, inputs, outputs, body)
-        steps.append(Branch(equal, tuple(versions[0]), tuple(versions[1])))
+        condition = tuple((symbol(a), symbol(b)) for a, b in equal)
+        steps.append(Branch(condition, tuple(versions[0]), tuple(versions[1])))
 
     def _overwritten(
         self,

@@ -9,7 +9,7 @@ from ..errors import InternalError
 from ..ir.dims import Dim, ceildiv, evaluate, product
 from .kernel import Kernel
 from .partition import outer_loops
-from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step, View
+from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step
 from .schedule import Schedule
 
 
@@ -75,8 +75,6 @@ class _Walker:
                         self._set(name, value)
                 case Branch():
                     self._branch(step, times, certain)
-                case View(copy=copy):
-                    self.steps(copy, times, False)
                 case Repeat():
                     self._repeat(step, times, certain)
 
@@ -95,7 +93,7 @@ class _Walker:
 
     def _branch(self, step: Branch, times: int, certain: bool) -> None:
         if not isinstance(step.condition, Place):
-            pairs = [[self.env.get(name) for name in pair] for pair in step.condition]
+            pairs = [[self._value(dim) for dim in pair] for pair in step.condition]
             if all(None not in pair for pair in pairs):
                 equal = all(left == right for left, right in pairs)
                 self.steps(step.then if equal else step.otherwise, times, certain)
