@@ -264,8 +264,8 @@ def _pooled_samples(
             c, (rois, 1, 1))) for c, n in zip(counts, (down, across), strict=True)]  # fmt: skip
         live = s.op_("and", s.reshape(used[0], (rois, 1, 1, down, 1, 1)), s.reshape(
             used[1], (rois, 1, 1, 1, 1, across)))  # fmt: skip
-        masked = s.op_("where", live, masked, low)
-        return s.reduce("max", masked, [3, 5], keepdims=False)
+        largest = s.reduce("max", s.op_("where", live, masked, low), [3, 5], keepdims=False)
+        return s.op_("where", s.op_("isinf", largest), 0.0, largest)  # a region of no size
     amount = s.op_("max", s.op_("mul", counts[0], counts[1]), 1.0)
     summed = s.reduce("sum", masked, [3, 5], keepdims=False)
     return s.op_("div", summed, s.reshape(amount, (rois, 1, 1, 1)))
