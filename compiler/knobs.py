@@ -66,5 +66,10 @@ WORK_DIR = Knob("work_dir", "", "where the folders of intermediate files are mad
 CACHE_DIR = Knob("cache_dir", "", "where the compiled runtime is kept (else: the user's cache)")
 VERIFY_TIME = Knob("verify_time", 60.0, "seconds that verification may take by default")
 HOST = Knob("host", "", "machine whose caches and features `native` takes (else: this one's)")
+SECOND_OPINION = Knob(
+    "second_opinion",
+    "auto",
+    "who checks the reference of verify: onnxruntime, onnx, off, or auto (what is installed)",
+)
 
-KNOBS = (TRACEBACK, KEEP_WORK, WORK_DIR, CACHE_DIR, VERIFY_TIME, HOST)
+KNOBS = (TRACEBACK, KEEP_WORK, WORK_DIR, CACHE_DIR, VERIFY_TIME, HOST, SECOND_OPINION)

@@ -51,6 +51,7 @@ from .given import ModelLike, model_file
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .samples import Sampler
+from .second_opinion import second_opinion
 from .shapes import DimSpec, ShapeSpecs
 from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
 
@@ -195,7 +196,8 @@ class Artifact:
         tolerance: Tolerance | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> VerifyReport:
-        """Compare with the reference on random inputs (`driver/verify.py`); also in `report`.
+        """Compare with the reference on random inputs (`driver/verify.py`), then with another
+        engine where one is installed (`driver/second_opinion.py`); also in `report`.
 
         Does not raise on a difference: see `VerifyReport.raise_if_failed`.
         """
@@ -214,6 +216,7 @@ class Artifact:
                 progress=progress,
             )
             self.report = verify_random(job, self.sampler)
+            self.report.opinion = second_opinion(job, self.report, self.sampler)
         return self.report
 
 
@@ -245,10 +248,10 @@ def compile(
     kernels) to 3. shapes: input name -> dims that replace declared ones: numbers fix them, names
     make them symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8"
     bounds what is symbolic. name: C identifier; by default from the file name. verify: compare with
-    the reference before returning. texts: textual forms to keep for `save` ("llvm", "asm").
-    dump_after: called with (pass name, graph) after the import (pass name "import") and after every
-    pass. progress: told the name of each stage as it begins. work_dir: a folder for intermediate
-    files where the system has none that can be written.
+    the reference, and warn where another engine differs. texts: forms to keep for `save` ("llvm",
+    "asm"). dump_after: called with (pass name, graph) after the import (pass name "import") and
+    after every pass. progress: told the name of each stage as it begins. work_dir: a folder for
+    intermediate files where the system has none that can be written.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
@@ -278,8 +281,15 @@ def compile(
     for note in artifact.notes:
         warnings.warn(note, ModelWarning, stacklevel=2)
     if verify:
-        artifact.verify(progress=progress).raise_if_failed()
+        _settle(artifact.verify(progress=progress))
     return artifact
+
+
+def _settle(report: VerifyReport) -> None:
+    """Raise VerificationError where it failed, warn where it is disputed."""
+    report.raise_if_failed()
+    if report.disputed:
+        warnings.warn(report.summary(), stacklevel=3)
 
 
 def _compile(

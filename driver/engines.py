@@ -31,8 +31,9 @@ class EngineSpec:
     """Which engine, for which file.
 
     kind: "tensmith" (path is a shared library), "program" (an executable of ours, run by
-    `emulator` unless that is ""), "reference", "onnxruntime" or "openvino" (path is an ONNX model).
-    shapes: as for `frontends.onnx.load`.
+    `emulator` unless that is ""), "reference", "onnx" (the standard's own evaluator), "onnxruntime"
+    or "openvino" (path is an ONNX model). shapes: as for `frontends.onnx.load`. plain: ONNX Runtime
+    computes operator by operator, without optimising.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class EngineSpec:
     threads: int = 1
     shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
     emulator: str = ""
+    plain: bool = False
 
 
 class CrashError(RunError):
@@ -134,9 +136,11 @@ def as_strings(arrays: Arrays, names: Set[str]) -> dict[str, Array]:
 
 
 def _onnxruntime(spec: EngineSpec) -> Run:
-    """All graph optimisations, `threads` intra-op threads, sequential execution."""
+    """All graph optimisations or none, `threads` intra-op threads, sequential execution."""
     ort = _peer("onnxruntime")
     options = ort.SessionOptions()
+    if spec.plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = spec.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -168,6 +172,17 @@ def _array(result: Any, classes: Sequence[int | str]) -> Array:
         return np.array(rows, np.float32).reshape(len(rows), len(classes))
     array = np.asarray(result)
     return array.astype(str) if array.dtype == object else array
+
+
+def _onnx(spec: EngineSpec) -> Run:
+    from ..frontends.onnx.evaluator import evaluator
+
+    evaluate = evaluator(spec.path)
+
+    def run(inputs: Arrays) -> dict[str, Array]:
+        return {name: _array(result, ()) for name, result in evaluate(inputs).items()}
+
+    return run
 
 
 def _openvino(spec: EngineSpec) -> Run:
@@ -205,6 +220,7 @@ _OPENERS: dict[str, Callable[[EngineSpec], Run]] = {
     "tensmith": _tensmith,
     "program": _program,
     "reference": _reference,
+    "onnx": _onnx,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }

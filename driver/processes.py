@@ -81,6 +81,7 @@ class EngineProcess:
             path=str(spec.path),
             threads=spec.threads,
             emulator=spec.emulator,
+            plain=spec.plain,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])

@@ -7,7 +7,7 @@ failed verification, not a crash of the compiler, and the time limit holds whate
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,7 +59,9 @@ class VerifyReport:
 
     trials: differences of every comparison made. reason: why it failed or is incomplete.
     unusable: inputs that the other side refused, and why. refusals: inputs that it took and the
-    compiled model refused (sizes of symbolic dims that do not fit together, as a rule).
+    compiled model refused (sizes of symbolic dims that do not fit together, as a rule). draws:
+    sizes and seed of the random inputs compared. opinion: what another engine says of the same
+    inputs, where one was asked (`second_opinion.py`).
     """
 
     status: str
@@ -69,6 +71,13 @@ class VerifyReport:
     seconds: float = 0.0
     unusable: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    draws: list[tuple[Mapping[str, int], int]] = field(default_factory=list)
+    opinion: VerifyReport | None = None
+
+    @property
+    def disputed(self) -> bool:
+        """Whether it agrees with the reference and not with another engine."""
+        return self.status == PASSED and bool(self.opinion and self.opinion.status == FAILED)
 
     @property
     def max_abs(self) -> float:
@@ -79,8 +88,16 @@ class VerifyReport:
         """One line for people."""
         count = len(self.trials)
         done = f"{count} input set{'s' * (count != 1)}"
+        if self.disputed and self.opinion:
+            return (
+                f"DISPUTED: agrees with the {self.against}, but {self.opinion.against} says "
+                f"otherwise: {self.opinion.reason}"
+            )
         if self.status == PASSED:
-            return f"verified against {self.against}: {done}, max |a-b| {self.max_abs:.3g}"
+            sides = self.against
+            if self.opinion and self.opinion.status == PASSED:
+                sides += f" and {self.opinion.against}"
+            return f"verified against {sides}: {done}, max |a-b| {self.max_abs:.3g}"
         if self.status == FAILED:
             return f"verification against {self.against} FAILED: {self.reason}"
         agreed = f"; {done} agreed" if count else ""
@@ -96,22 +113,31 @@ class VerifyReport:
             "seconds": self.seconds,
             "refusals": self.refusals,
             "trials": [[asdict(difference) for difference in trial] for trial in self.trials],
+            "opinion": self.opinion.to_json() if self.opinion else None,
         }
 
     def error(self) -> TensmithError | None:
-        """VerificationError when it failed, BudgetError when it was not completed."""
+        """VerificationError when it failed or is disputed, BudgetError when it is incomplete."""
         if self.status == FAILED:
             return VerificationError(
                 f"the compiled model disagrees with {self.against}", why=self.reason
             )
         if self.status == INCOMPLETE:
             return BudgetError("the verification was not completed", why=self.reason)
+        if self.disputed and self.opinion:
+            other = self.opinion.against
+            return VerificationError(
+                f"the compiled model agrees with the {self.against}, but not with {other}",
+                why=f"{self.opinion.reason}; one of the two reads the standard differently",
+                remedy="find out which is right for the model (`tensmith reduce` makes it small); "
+                "TENSMITH_SECOND_OPINION=off asks nobody else",
+            )
         return None
 
     def raise_if_failed(self) -> None:
         """Raise VerificationError for a report of status "failed"."""
         error = self.error()
-        if isinstance(error, VerificationError):
+        if self.status == FAILED and error is not None:
             raise error
 
 
@@ -134,6 +160,21 @@ def verify_random(job: Verification, sampler: Sampler) -> VerifyReport:
         screened = job.against != "reference" and bool(sampler.symbols)
         with _sides(job, report, deadline, screened=screened) as sides:
             sides.trials(sampler)
+
+    return _run(job, steps)
+
+
+def verify_draws(
+    job: Verification, sampler: Sampler, draws: Sequence[tuple[Mapping[str, int], int]]
+) -> VerifyReport:
+    """Compare on random inputs of the given sizes and seeds."""
+
+    def steps(report: VerifyReport, deadline: float | None) -> None:
+        with _sides(job, report, deadline) as sides:
+            for sizes, seed in draws:
+                sides.trial(sampler.draw(sizes, seed), sizes)
+            if not report.trials:
+                raise _Outcome(INCOMPLETE, (report.unusable + report.refusals)[-1])
 
     return _run(job, steps)
 
@@ -196,7 +237,7 @@ def _sides(
         def start(spec: EngineSpec) -> EngineProcess:
             return stack.enter_context(EngineProcess(spec, deadline))
 
-        truth = start(EngineSpec(job.against, job.model, threads, job.shapes))
+        truth = start(EngineSpec(job.against, job.model, threads, job.shapes, plain=True))
         ours = start(job.subject)
         screen = (
             start(EngineSpec("reference", job.model, threads, job.shapes)) if screened else None
@@ -239,7 +280,7 @@ class _Sides:
         first = self.job.seed
         candidates = sampler.candidate_sizes()
         for sizes in candidates:
-            if self.trial(sampler.draw(sizes, first), sizes):
+            if self.drawn(sampler, sizes, first):
                 accepted = sizes
                 break
             if not sizes:
@@ -249,8 +290,15 @@ class _Sides:
             return
         for seed in range(first + 1, first + TRIALS):
             sizes = next(candidates, accepted)
-            if not self.trial(sampler.draw(sizes, seed), sizes):
-                self.trial(sampler.draw(accepted, seed), accepted)
+            if not self.drawn(sampler, sizes, seed):
+                self.drawn(sampler, accepted, seed)
+
+    def drawn(self, sampler: Sampler, sizes: Mapping[str, int], seed: int) -> bool:
+        """Compare on random inputs; False when either side refuses them."""
+        accepted = self.trial(sampler.draw(sizes, seed), sizes)
+        if accepted:
+            self.report.draws.append((sizes, seed))
+        return accepted
 
     def _refused(self, sampler: Sampler) -> None:
         """No inputs were accepted by both. Where the truth ran, the fault is the model's."""

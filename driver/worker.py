@@ -43,6 +43,7 @@ class Session:
             threads=request["threads"],
             shapes={name: tuple(dims) for name, dims in request["shapes"].items()},
             emulator=request["emulator"],
+            plain=request["plain"],
         )
         self.run = open_engine(spec)
         return {

@@ -152,7 +152,7 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
     )
     if report is None:
         console.print("not verified (--no-verify)")
-    elif report.status == "passed":
+    elif report.status == "passed" and not report.disputed:
         console.print(report.summary())
     else:
         console.log(f"warning: {report.summary()}")

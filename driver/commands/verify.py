@@ -35,7 +35,9 @@ InputFile = Annotated[
 OutputFile = Annotated[
     Path | None, typer.Option("--outputs", help="A .npz with the right outputs.")
 ]
-Against = Annotated[str, typer.Option("--against", help="reference, onnxruntime or openvino.")]
+Against = Annotated[
+    str, typer.Option("--against", help="reference, onnx, onnxruntime or openvino.")
+]
 
 
 def command(
@@ -106,7 +108,7 @@ def _library(
     from ..engines import PEERS
     from ..session import is_compiled
 
-    check_choice("--against", against, ("reference", *PEERS))
+    check_choice("--against", against, ("reference", "onnx", *PEERS))
     if outputs is not None and inputs is None:
         raise UsageError("--outputs needs --inputs: what are they the outputs of?")
     if is_compiled(model):
@@ -146,6 +148,7 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
 
     from ..api import import_model
     from ..samples import Sampler
+    from ..second_opinion import second_opinion
     from ..tensors import read_file
     from ..verify import verify_given, verify_random, verify_stored
 
@@ -155,4 +158,7 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
     job = replace(job, tolerance=replace(job.tolerance, quantised=sampler.quantised))
     if inputs is not None:
         return verify_given(job, read_file(inputs))
-    return verify_random(job, sampler)
+    report = verify_random(job, sampler)
+    if job.against == "reference":
+        report.opinion = second_opinion(job, report, sampler)
+    return report

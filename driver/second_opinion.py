@@ -1,0 +1,63 @@
+"""Who checks the reference? An engine that shares nothing with it, where one is installed.
+
+The reference evaluates the graph that our own importer made: what the importer gets wrong, both
+sides of a verification get wrong. ONNX Runtime, or the evaluator of the onnx package where that
+cannot take the model, computes the same inputs again. A difference is reported; which of the two is
+right is for people to say.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+
+from ..compiler.errors import UsageError
+from ..compiler.knobs import SECOND_OPINION
+from .samples import Sampler
+from .verify import INCOMPLETE, PASSED, Verification, VerifyReport, verify_draws
+
+ENGINES = ("onnxruntime", "onnx")
+_LEAST_SECONDS = 1.0  # less than this is not worth starting for
+
+
+def engines_to_ask() -> tuple[str, ...]:
+    """The engines to ask, in order, by the knob. Raises UsageError for one that does not exist."""
+    wanted = str(SECOND_OPINION.value)
+    if wanted == "auto":
+        return tuple(name for name in ENGINES if find_spec(name))
+    if wanted not in (*ENGINES, "off"):
+        raise UsageError(
+            f"{SECOND_OPINION.variable}={wanted!r} is no engine",
+            remedy=f"choose from auto, {', '.join(ENGINES)}, off",
+        )
+    return () if wanted == "off" else (wanted,)
+
+
+def second_opinion(
+    job: Verification, report: VerifyReport, sampler: Sampler
+) -> VerifyReport | None:
+    """What another engine says of the inputs on which model and reference agreed.
+
+    None where nobody is asked: the comparison did not pass, no time is left, the knob says so, or
+    the model draws random numbers. A report of status "incomplete" says why it has no opinion.
+    """
+    from ..frontends.onnx.evaluator import incomparable
+
+    engines = engines_to_ask() if report.status == PASSED else ()
+    start, opinion = time.monotonic(), None
+    for engine in engines:
+        left = None
+        if job.time_limit is not None:
+            left = job.time_limit - report.seconds - (time.monotonic() - start)
+            if left < _LEAST_SECONDS:
+                break
+        reason = incomparable(job.model, engine)
+        if reason:
+            opinion = VerifyReport(INCOMPLETE, engine, reason)
+            continue
+        job.note(f"asking {engine}")
+        opinion = verify_draws(replace(job, against=engine, time_limit=left), sampler, report.draws)
+        if opinion.status != INCOMPLETE:
+            break
+    return opinion
