@@ -39,7 +39,17 @@ def library(fake, model_path: Path, call) -> Path:
 def test_help_lists_every_command() -> None:
     result = CliRunner().invoke(cli.app, ["--help"])
     assert result.exit_code == 0
-    for name in ("compile", "run", "bench", "verify", "check", "inspect", "targets", "knobs"):
+    for name in (
+        "compile",
+        "run",
+        "bench",
+        "verify",
+        "check",
+        "inspect",
+        "reduce",
+        "targets",
+        "knobs",
+    ):
         assert name in result.output
         assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
 

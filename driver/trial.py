@@ -1,0 +1,216 @@
+"""What becomes of a model: `python -m tensmith.driver.trial`, driven by `reduce.py`.
+
+Every model gets a process of its own, forked off one that has loaded everything, so that a crash or
+a hang is an outcome like any other. Requests and answers are lines of JSON on stdin and stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..compiler.errors import InternalError, TensmithError, UnsupportedError
+
+FINE, REFUSED, INTERNAL, EXCEPTION = "fine", "refused", "internal error", "exception"
+CRASH, HANG, FAILS, DIFFERS, WRONG = "crash", "hang", "fails", "differs", "wrong"
+COMPILE, REFERENCE, PEER = "compile", "reference", "onnxruntime"
+DEPTHS = (COMPILE, REFERENCE, PEER)  # how far a trial goes
+SIZES = 4  # sizes of symbolic dims that are tried
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model to try, and how far: "compile", run against the "reference", then "onnxruntime"."""
+
+    path: str
+    target: str = "native"
+    opt_level: int = 2
+    depth: str = COMPILE
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it. kind: one of the words above. key: what tells failures of a kind apart.
+    stage: how far it came, one of DEPTHS. text: for people."""
+
+    kind: str
+    key: str = ""
+    stage: str = COMPILE
+    text: str = ""
+
+    def same(self, other: Outcome) -> bool:
+        """Whether both are one failure, as far as that can be told."""
+        return (self.kind, self.key, self.stage) == (other.kind, other.key, other.stage)
+
+
+def attempt(task: Task, reached: Callable[[str], None]) -> Outcome:
+    """Compile and compare in this process; `reached` is told every stage that begins."""
+    from . import api
+
+    reached(COMPILE)
+    try:
+        artifact = api.compile(task.path, target=task.target, opt_level=task.opt_level)
+    except InternalError as error:
+        text = str(InternalError(error.what, where=error.where, why=error.why))
+        return Outcome(INTERNAL, _key(error.what), COMPILE, text)
+    except TensmithError as error:
+        return Outcome(REFUSED, f"{type(error).__name__}: {_refusal(error)}", COMPILE, str(error))
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        return Outcome(EXCEPTION, type(error).__name__, COMPILE, text)
+    for depth in DEPTHS[1 : DEPTHS.index(task.depth) + 1]:
+        reached(depth)
+        outcome = _compared(artifact, Path(task.path), depth)
+        if outcome.kind != FINE:
+            return outcome
+    return Outcome(FINE, stage=task.depth)
+
+
+def _compared(artifact: Any, path: Path, kind: str) -> Outcome:
+    """On inputs that the reference takes, at two sizes of the symbolic dims."""
+    from .compare import compare_outputs
+    from .engines import EngineSpec, open_engine
+
+    ours = open_engine(artifact.subject())
+    reference = open_engine(EngineSpec(REFERENCE, path))
+    truth = reference if kind == REFERENCE else open_engine(EngineSpec(kind, path))
+    for inputs in _inputs(artifact.sampler, reference):
+        try:
+            expected = truth(inputs)
+        except Exception:
+            continue  # a peer may refuse what the reference takes: that says nothing of ours
+        try:
+            actual = ours(inputs)
+        except Exception as error:
+            return Outcome(FAILS, _key(str(error)), kind, f"the compiled model fails: {error}")
+        found = compare_outputs(actual, expected, artifact.tolerance())
+        wrong = [f"output '{d.name}': {d.message}" for d in found if not d.agrees]
+        if wrong:
+            word = DIFFERS if kind == REFERENCE else WRONG
+            return Outcome(word, "", kind, f"against {kind}: {'; '.join(wrong)}")
+    return Outcome(FINE, stage=kind)
+
+
+def _inputs(sampler: Any, reference: Callable[..., Any]) -> Iterator[Mapping[str, Any]]:
+    taken = 0
+    for seed, sizes in enumerate(islice(sampler.candidate_sizes(), SIZES)):
+        inputs = sampler.draw(sizes, seed)
+        try:
+            reference(inputs)
+        except Exception:
+            continue  # sizes that do not fit together
+        yield inputs
+        taken += 1
+        if taken == 2:
+            return
+
+
+def _key(text: str) -> str:
+    """A message without the names in it, those of passes and stages apart."""
+    if text.startswith(("pass ", "the stage ")):
+        return text
+    return re.sub(r"'[^']*'|\d+", "_", text)
+
+
+def _refusal(error: TensmithError) -> str:
+    if isinstance(error, UnsupportedError):
+        return f"{error.items[0].op}: {_key(error.items[0].reason)}"
+    return _key(error.what)
+
+
+# the server ---------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Answer requests until stdin ends."""
+    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    _preload()
+    for line in sys.stdin:
+        answer = isolated(Task(**json.loads(line)))
+        sink.write(json.dumps(asdict(answer)) + "\n")
+        sink.flush()
+
+
+def _preload() -> None:
+    """What every trial would have to import."""
+    from ..backends.llvm import link, pipeline  # noqa: F401
+    from ..compiler.backend import backends
+    from ..frontends import onnx  # noqa: F401
+    from . import api, compare, engines  # noqa: F401
+
+    backends()
+    with suppress(ImportError):
+        __import__(PEER)
+
+
+def isolated(task: Task) -> Outcome:
+    """The outcome of a trial in a process forked off this one."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        os.close(source)
+        with os.fdopen(sink, "w", encoding="utf-8") as pipe:
+            _answer(task, pipe)
+        os._exit(0)
+    os.close(sink)
+    try:
+        return _await(child, source, time.monotonic() + task.seconds)
+    finally:
+        os.close(source)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)  # what the trial itself has started
+
+
+def _answer(task: Task, pipe: Any) -> None:
+    def reached(stage: str) -> None:
+        pipe.write(json.dumps({"stage": stage}) + "\n")
+        pipe.flush()
+
+    try:
+        outcome = attempt(task, reached)
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}"
+        outcome = Outcome(EXCEPTION, type(error).__name__, "", text)
+    pipe.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def _await(child: int, source: int, deadline: float) -> Outcome:
+    data, stage = b"", COMPILE
+    while True:
+        ready = select.select([source], [], [], max(0.0, deadline - time.monotonic()))[0]
+        chunk = os.read(source, _CHUNK) if ready else b""
+        data += chunk
+        *lines, data = data.split(b"\n")
+        for line in map(json.loads, lines):
+            if "kind" in line:
+                os.waitpid(child, 0)
+                return Outcome(**line)
+            stage = line["stage"]
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return Outcome(HANG, "", stage, f"not done in time, in the stage '{stage}'")
+        if not chunk:
+            status = os.waitpid(child, 0)[1]
+            cause = os.waitstatus_to_exitcode(status)
+            name = signal.Signals(-cause).name if cause < 0 else f"exit status {cause}"
+            return Outcome(CRASH, name, stage, f"the process died ({name}) in the stage '{stage}'")
+
+
+if __name__ == "__main__":
+    serve()
