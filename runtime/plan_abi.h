@@ -77,6 +77,13 @@ TS_LOCAL int32_t ts_op_nms(ts_frame *frame, void *const *places, const int64_t *
 /* Determinants: x[count, size, size] -> x[count]. Arguments: element (a float), count, size. */
 TS_LOCAL int32_t ts_op_det(ts_frame *frame, void *const *places, const int64_t *arguments);
 
+/* Tree ensembles: x[rows, features], nodes (see forest_walk.h), i32 roots[trees], weights
+ * [leaves, width], i32 targets[leaves] if they are given -> [rows, columns], what the leaves that a
+ * row reaches say. A leaf has one weight for its target, or one for each column. Arguments: element
+ * (f32 or f64), rows, features, trees, columns, whether weights are summed (0) or the least (1) or
+ * greatest (2) counts, whether every test is a plain <=, whether there are targets. */
+TS_LOCAL int32_t ts_op_forest(ts_frame *frame, void *const *places, const int64_t *arguments);
+
 /* Fails with an error of the model unless every index[..., depth] is within [-size, size) of its
  * size. Places: i64 or i32 indices, and behind them the text that names the operator.
  * Arguments: element, number of indices, depth, the sizes. */

@@ -27,6 +27,7 @@ CORE_SOURCES = (
     "cpu.c",
     "detect.c",
     "elements.c",
+    "forest.c",
     "instance.c",
     "memory.c",
     "pool.c",

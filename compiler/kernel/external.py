@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..ir.dims import Dim, product
 from ..ir.graph import Node
+from ..ir.ops.forest import REDUCTIONS
 from ..ir.types import DType
 
 Arguments = Callable[[Node], tuple[Dim, ...]]
@@ -58,12 +59,21 @@ def _check_divisor(node: Node) -> tuple[Dim, ...]:
     return (x.dtype.bytes, x.type.elements)
 
 
+def _forest(node: Node) -> tuple[Dim, ...]:
+    x, _, roots, *rest = node.inputs
+    kind = REDUCTIONS.index(node.attrs["reduction"])
+    plain, targeted = int(node.attrs["plain"]), int(len(rest) > 1)
+    columns = node.attrs["columns"]
+    return (ELEMENTS[x.dtype], *x.shape, roots.shape[0], columns, kind, plain, targeted)
+
+
 EXTERNAL: dict[str, tuple[str, Arguments]] = {
     "argsort": ("ts_op_argsort", _argsort),
     "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
     "unique": ("ts_op_unique", _unique),
     "nms": ("ts_op_nms", lambda node: (*node.inputs[1].shape, int(node.attrs["center"]))),
     "det": ("ts_op_det", _det),
+    "forest": ("ts_op_forest", _forest),
     "check_index": ("ts_op_check_index", _check_index),
     "check_divisor": ("ts_op_check_divisor", _check_divisor),
 }

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ....compiler.ir import DType
+from ....compiler.ir.ops.forest import EXACT, FEATURE_SHIFT, NAN_PASSES, node_type
+from ....compiler.ir.ops.forest import LEAF as LEAF_BIT
 from ..site import NotSupported, Site
 from .ml_common import floats
 
@@ -66,6 +68,32 @@ class Forest:
             yield level
             level = np.unique(self.children[level[self.leaf[level] < 0]])
         raise ValueError("a node of a tree is its own ancestor")
+
+    def nodes(self, dtype: DType) -> tuple[Array, bool]:
+        """The table of nodes for the operator `forest`; whether all its tests are a plain <=."""
+        self.normalise()
+        if len(self.weights) > DENSE_LIMIT:  # their numbers are held as f32
+            raise NotSupported(f"{len(self.weights)} leaves are too many")
+        ends, exact = self.leaf >= 0, self.mode == EQ
+        table = np.zeros(len(self.leaf), node_type(dtype))
+        table["threshold"] = np.where(ends, self.leaf, self.threshold)
+        table["next"] = np.where(ends[:, None], np.arange(len(ends))[:, None], self.children)
+        bits = exact * EXACT | self.missing * NAN_PASSES | ends * LEAF_BIT
+        table["test"] = np.where(ends, 0, self.feature) << FEATURE_SHIFT | bits
+        words = np.ascontiguousarray(table).view(np.int32).reshape(len(table), -1)
+        return words, not bool((exact | self.missing).any())
+
+    def always_present(self) -> Array:
+        """[targets]: whether every row gets some weight for a target."""
+        speaks = np.ones((len(self.roots), self.weights.shape[1]), bool)
+        tree, node = np.arange(len(self.roots)), self.roots
+        while node.size:
+            leaf = self.leaf[node]
+            ends = leaf >= 0
+            np.logical_and.at(speaks, tree[ends], self.present[leaf[ends]])
+            tree, node = np.repeat(tree[~ends], 2), self.children[node[~ends]].reshape(-1)
+            tree, node = np.unique(np.stack([tree, node]), axis=1)
+        return np.asarray(speaks.any(0))
 
 
 def classic_forest(s: Site, prefix: str, targets: int, dtype: DType) -> Forest:

@@ -15,6 +15,9 @@ from .ml_common import ML, pick
 from .strings import chosen, matches, text_at
 
 Array = np.ndarray[Any, Any]
+DENSE = 8  # entries of a table for each key
+MIN_TABLE = 5  # binary logarithm of its least size
+MAX_KEY = 1 << 30
 
 
 @lowers("ZipMap", domain=ML)
@@ -79,10 +82,15 @@ def _value_at(s: Site, values: Array, place: Value, hit: Value, default: Any) ->
 
 
 def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
-    """The value of a number, by bisection of the sorted keys; of keys given twice, the first."""
+    """The value of a number, by bisection of the sorted keys; of keys given twice, the first.
+
+    Integer keys that lie close together number a table.
+    """
     x = s.input(0)
     if keys.dtype != x.dtype.numpy:
         raise ValueError(f"keys of type {keys.dtype} for the input {x.type}")
+    if _lie_close(keys):
+        return _numbered(s, x, keys, values, default)
     nan = np.isnan(keys) if keys.dtype.kind == "f" else np.zeros(len(keys), bool)
     _, first = np.unique(keys, return_index=True)
     order = np.array([i for i in first if not nan[i]], np.int64)
@@ -98,6 +106,31 @@ def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
     if not len(values):
         raise ValueError("it has no keys")
     return _value_at(s, values, place, hit, default)
+
+
+def _lie_close(keys: Array) -> bool:
+    """Whether a table from the least to the greatest key is not mostly empty, and within an i32."""
+    if keys.dtype not in (np.int32, np.int64) or not len(keys):
+        return False
+    low, high = int(keys.min()), int(keys.max())
+    return high - low < DENSE * len(keys) and -MAX_KEY < low <= high < MAX_KEY
+
+
+def _numbered(s: Site, x: Value, keys: Array, values: Array, default: Any) -> Content:
+    """The value that a table holds for an integer: the default before, between and behind keys.
+
+    Tables have few different sizes, so that many encoders share one kernel.
+    """
+    low, high = int(keys.min()), int(keys.max())
+    low = min(low, 0) if high < DENSE * len(keys) else low
+    size = 1 << max(MIN_TABLE, (high - low + 3).bit_length())
+    table = np.full(size, default, values.dtype)
+    table[(keys - low + 1)[::-1]] = values[::-1]  # of keys given twice, the first counts
+    inside = s.op_("min", s.op_("max", x, low - 1), low + size - 2)
+    place = s.op_("sub", inside, low - 1)
+    if values.dtype == object:
+        return text_at(s, _strings(table), place)
+    return pick(s, table, place)
 
 
 def _bisect(s: Site, x: Value, table: Array) -> Value:

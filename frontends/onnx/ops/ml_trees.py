@@ -1,9 +1,4 @@
-"""Tree ensembles as code without branches.
-
-All trees of all rows go down one level at a time: a node number picks feature, threshold and the
-pair of children from constant arrays; leaves are their own children, so that trees of different
-depths end together. What is read at the leaves is then summed over the trees.
-"""
+"""Tree ensembles: tables of nodes, which the operator `forest` walks, and what follows."""
 
 from __future__ import annotations
 
@@ -28,104 +23,53 @@ from .ml_common import (
     transform_name,
 )
 from .ml_common import transformed as transform
-from .ml_forest import EQ, Forest, classic_forest, newer_forest
+from .ml_forest import Forest, classic_forest, newer_forest
 
 Array = np.ndarray[Any, Any]
-MAX_DEPTH = 512
 
 
-def reached(s: Site, forest: Forest, x: Value) -> Value:
-    """The leaf of every tree for every row of x: entries of `weights`, [N, trees]."""
+def scores_of(s: Site, forest: Forest, x: Value, function: str) -> Value:
+    """What the trees say together about rows of x: [N, targets].
+
+    function: SUM, AVERAGE, MIN or MAX; a target for which nothing is said is 0.
+    """
+    if function not in ("SUM", "AVERAGE", "MIN", "MAX"):
+        raise ValueError(f"aggregate_function '{function}' does not exist")
+    if function == "AVERAGE":
+        total = scores_of(s, forest, x, "SUM")
+        return s.op_("div", total, float(len(forest.roots)))
+    if function == "SUM":
+        return walked(s, forest, x, forest.weights, "sum")
+    nothing = np.inf if function == "MIN" else -np.inf
+    weights = np.where(forest.present, forest.weights, forest.weights.dtype.type(nothing))
+    best = walked(s, forest, x, weights, function.lower())
+    return s.op_("where", s.op_("isinf", best), 0.0, best)
+
+
+def walked(s: Site, forest: Forest, x: Value, weights: Array, reduction: str) -> Value:
+    """Weights [leaves, targets] of the leaves that rows of x reach, reduced over the trees."""
     depth = len(list(forest.levels())) - 1
     if depth < 0:
         raise ValueError("there are no trees")
-    if depth > MAX_DEPTH:
-        raise NotSupported(f"a tree is {depth} levels deep", f"limit trees to {MAX_DEPTH} levels")
     if forest.feature.min() < 0 or (
         isinstance(x.shape[1], int) and forest.feature.max() >= x.shape[1]
     ):
         raise ValueError(f"a tree asks for a feature that {x.type} does not have")
-    forest.normalise()
-    state = constant(forest.roots.astype(np.int32).reshape(1, -1))
-    for _ in range(depth):
-        state = _descend(s, forest, x, state)
-    leaf = pick(s, np.maximum(forest.leaf, 0).astype(np.int32), state)
-    return s.expand(leaf, (x.shape[0], len(forest.roots)))
-
-
-def _descend(s: Site, forest: Forest, x: Value, state: Value) -> Value:
-    feature = pick(s, forest.feature.astype(np.int32), state)
-    threshold = pick(s, forest.threshold.astype(x.dtype.numpy), state)
-    if feature.is_constant:  # the roots are the same for all rows
-        value = s.emit("gather", [x, s.reshape(feature, (len(forest.roots),))], axis=1)
-    else:
-        value = s.emit("gather_elements", [x, feature], axis=1)
-    goes = s.op_("le", value, threshold)
-    if (forest.mode == EQ).any():
-        exact = pick(s, forest.mode == EQ, state)
-        same = s.op_("and", exact, s.op_("eq", value, threshold))
-        goes = s.op_("or", same, s.op_("and", s.op_("not", exact), goes))
-    if forest.missing.any():
-        tracked = pick(s, forest.missing, state)
-        goes = s.op_("or", goes, s.op_("and", s.op_("isnan", value), tracked))
-    at = s.op_("add", s.op_("mul", state, 2), s.cast(goes, DType.I32))
-    return pick(s, forest.children.astype(np.int32).reshape(-1), at)
-
-
-def gathered(s: Site, table: Array, leaf: Value) -> Value:
-    """Rows of a table [leaves, targets] at the leaves [N, trees]: [N, trees, targets]."""
-    return s.emit("gather", [constant(np.ascontiguousarray(table)), leaf], axis=0)
-
-
-def aggregate(s: Site, forest: Forest, leaf: Value, function: str) -> Value:
-    """What the trees say together: [N, targets]."""
-    dtype = forest.weights.dtype
-    if function in ("SUM", "AVERAGE"):
-        own = _one_target(forest)
-        if own is not None:
-            total = _summed_apart(s, forest, leaf, own)
-        else:
-            total = s.reduce("sum", gathered(s, forest.weights, leaf), [1], False)
-        return s.op_("div", total, float(len(forest.roots))) if function == "AVERAGE" else total
-    if function not in ("MIN", "MAX"):
-        raise ValueError(f"aggregate_function '{function}' does not exist")
-    nothing = dtype.type(np.inf if function == "MIN" else -np.inf)
-    values = gathered(s, np.where(forest.present, forest.weights, nothing), leaf)
-    best = s.reduce(function.lower(), values, [1], False)
-    return s.op_("where", s.op_("isinf", best), 0.0, best)
-
-
-def _one_target(forest: Forest) -> Array | None:
-    """The only target of every tree where each tree has one, else None."""
-    speaks = np.zeros((len(forest.roots), forest.weights.shape[1]), bool)
-    tree, node = np.arange(len(forest.roots)), forest.roots
-    while node.size:
-        leaf = forest.leaf[node]
-        ends = leaf >= 0
-        np.logical_or.at(speaks, tree[ends], forest.present[leaf[ends]])
-        tree, node = np.repeat(tree[~ends], 2), forest.children[node[~ends]].reshape(-1)
-        tree, node = np.unique(np.stack([tree, node]), axis=1)
-    return speaks.argmax(1) if (speaks.sum(1) <= 1).all() else None
-
-
-def _summed_apart(s: Site, forest: Forest, leaf: Value, own: Array) -> Value:
-    """One number per tree, summed over the trees of each target."""
-    targets = forest.weights.shape[1]
-    values = pick(s, forest.weights.sum(1, dtype=forest.weights.dtype), leaf)
-    if targets == 1:
-        return s.reduce("sum", values, [1])
-    shares = np.bincount(own, minlength=targets)
-    if (shares == shares[0]).all() and (own == np.tile(np.arange(targets), shares[0])).all():
-        split = s.reshape(values, (values.shape[0], int(shares[0]), targets))
-        return s.reduce("sum", split, [1], False)
-    parts = []
-    for target in range(targets):
-        mine = constant(np.flatnonzero(own == target).astype(np.int64))
-        if not mine.type.elements:
-            parts.append(s.expand(s.scalar(0.0, values.dtype), (values.shape[0], 1)))
-        else:
-            parts.append(s.reduce("sum", s.emit("gather", [values, mine], axis=1), [1]))
-    return s.emit("concat", parts, axis=1)
+    columns = weights.shape[1]
+    tables = [weights]
+    if columns > 1 and (forest.present.sum(1) <= 1).all():
+        own = forest.present.argmax(1)
+        tables = [weights[np.arange(len(own)), own][:, None], own.astype(np.int32)]
+    nodes, plain = forest.nodes(x.dtype)
+    operands = (nodes, forest.roots.astype(np.int32), *map(np.ascontiguousarray, tables))
+    return s.emit(
+        "forest",
+        [x, *map(constant, operands)],
+        columns=columns,
+        features=int(forest.feature.max()) + 1,
+        reduction=reduction,
+        plain=plain,
+    )
 
 
 def _number_type(s: Site, x: Value) -> DType:
@@ -144,8 +88,7 @@ def tree_regressor(s: Site) -> Value:
     dtype = _number_type(s, x)
     targets = s.integer("n_targets", 1)
     forest = classic_forest(s, "target", targets, dtype)
-    leaf = reached(s, forest, rows(s, x, dtype))
-    out = aggregate(s, forest, leaf, s.text("aggregate_function", "SUM"))
+    out = scores_of(s, forest, rows(s, x, dtype), s.text("aggregate_function", "SUM"))
     base = base_values(s, dtype)
     if len(base) == targets:
         out = s.op_("add", out, constant(base))
@@ -169,8 +112,7 @@ def tree_ensemble(s: Site) -> Value:
     forest = newer_forest(s, s.integer("n_targets", 1))
     if forest.weights.dtype != forest.threshold.dtype or x.dtype.numpy != forest.weights.dtype:
         raise ValueError("the input, splits and weights differ in their element type")
-    leaf = reached(s, forest, rows(s, x, x.dtype))
-    out = aggregate(s, forest, leaf, ("AVERAGE", "SUM", "MIN", "MAX")[number])
+    out = scores_of(s, forest, rows(s, x, x.dtype), ("AVERAGE", "SUM", "MIN", "MAX")[number])
     return _finished(s, out, transform_name(s))
 
 
@@ -180,18 +122,19 @@ def tree_classifier(s: Site) -> Sequence[Content]:
     x = s.input(0)
     dtype = _number_type(s, x)
     forest = classic_forest(s, "class", len(labels), dtype)
-    leaf = reached(s, forest, rows(s, x, dtype))
+    x = rows(s, x, dtype)
     base = base_values(s, dtype)
-    scores = aggregate(s, forest, leaf, "SUM")
+    scores = scores_of(s, forest, x, "SUM")
     if len(labels) == 2:
         label, scores = _binary(s, forest, scores, base, labels)
     else:
         if len(base) not in (0, len(labels)):
             raise ValueError(f"{len(base)} base values for {len(labels)} classes")
         shown = scores = s.op_("add", scores, constant(base)) if len(base) else scores
-        if not len(base) and not forest.present.all():
-            said = s.reduce("max", gathered(s, forest.present.astype(np.int32), leaf), [1], False)
-            shown = s.op_("where", s.op_("gt", said, 0), scores, -np.inf)
+        if not len(base) and not forest.always_present().all():
+            present = forest.present.astype(forest.weights.dtype)
+            said = walked(s, forest, x, present, "max")
+            shown = s.op_("where", s.op_("gt", said, 0.0), scores, -np.inf)
         label = label_at(s, labels, s.emit("argmax", [shown], axis=1, keepdims=False))
         scores = transform(s, scores, transform_name(s))
     return [label, s.cast(scores, DType.F32)]
