@@ -120,6 +120,7 @@ def vectors() -> list[OrtCase]:
 def features() -> list[OrtCase]:
     x = floats(4, 3)
     whole = np.array([[1, 2, 3], [3, 0, 5]])
+    far = np.array([[-3, -2, -1, 3, 4, 39], [40, 41, 64, 7, 1 << 62, -(1 << 63)]])
     holes = np.where(np.abs(x) < 0.4, np.nan, x).astype(np.float32)
     i64, f64 = [TensorProto.INT64], [TensorProto.DOUBLE]
     cases = [
@@ -139,6 +140,8 @@ def features() -> list[OrtCase]:
              values_floats=[0.5, 1.5, 2.5, 3.5], default_float=-7.0),
         case("labels to integers", "LabelEncoder", whole, keys_int64s=[3, 1], version=2,
              values_int64s=[30, 10], types=i64),
+        case("near and far labels", "LabelEncoder", far, keys_int64s=[-2, 40, 3, 3, 7, 5],
+             version=2, values_int64s=[20, 30, 10, 5, 6, 7], default_int64=8, types=i64),
         case("label tensors", "LabelEncoder", whole, version=4, types=f64,
              keys_tensor=numpy_helper.from_array(np.array([5, 1, 0, 2])),
              values_tensor=numpy_helper.from_array(np.array([0.1, 0.2, 0.3, 0.4])),

@@ -22,20 +22,25 @@ ML = "ai.onnx.ml"
 MODES = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"]
 
 
-def grown(rng: np.random.Generator, depth: int, modes: list[str]) -> dict[str, list[Any]]:
-    """One random tree; values are multiples of 1/2, so that equality happens."""
+def grown(
+    rng: np.random.Generator, depth: int, modes: list[str], chain: bool = False
+) -> dict[str, list[Any]]:
+    """One random tree; values are multiples of 1/2, so that equality happens.
+
+    chain: whatever holds leads to a leaf.
+    """
     tree: dict[str, list[Any]] = {key: [] for key in ("mode", "feature", "value", "yes", "no")}
 
     def add(level: int) -> int:
         own = len(tree["mode"])
-        leaf = level == 0 or (level < depth and rng.random() < 0.2)
+        leaf = level == 0 or (level < depth and not chain and rng.random() < 0.2)
         tree["mode"].append("LEAF" if leaf else modes[rng.integers(len(modes))])
         tree["feature"].append(0 if leaf else int(rng.integers(5)))
         tree["value"].append(0.0 if leaf else float(rng.integers(-3, 4)) / 2)
         tree["yes"].append(0)
         tree["no"].append(0)
         if not leaf:
-            tree["yes"][own] = add(level - 1)
+            tree["yes"][own] = add(0 if chain else level - 1)
             tree["no"][own] = add(level - 1)
         return own
 
@@ -54,6 +59,7 @@ def attributes(
     per_leaf: int = 1,
     positive: bool = False,
     rotate: bool = False,
+    chain: bool = False,
 ) -> dict[str, Any]:
     """The nodes_* and target_* or class_* attributes of a random ensemble."""
     found: dict[str, list[Any]] = {}
@@ -62,7 +68,7 @@ def attributes(
         found.setdefault(name, []).append(value)
 
     for number in range(trees):
-        tree = grown(rng, depth, modes or ["BRANCH_LEQ"])
+        tree = grown(rng, depth, modes or ["BRANCH_LEQ"], chain)
         for i, mode in enumerate(tree["mode"]):
             put("nodes_treeids", number)
             put("nodes_nodeids", i)
@@ -95,14 +101,14 @@ def samples(rng: np.random.Generator, count: int = 40, dtype: Any = np.float32) 
 def regressor(name: str, seed: int, trees: int = 6, depth: int = 4, **options: Any) -> OrtCase:
     rng = np.random.default_rng(seed)
     extra = options.pop("attributes", {})
-    targets = options.pop("targets", [0])
+    targets, rows = options.pop("targets", [0]), options.pop("rows", 40)
     dtype = options.pop("dtype", np.float32)
     made = attributes(rng, trees, depth, "target", targets, **options)
     node = helper.make_node(
         "TreeEnsembleRegressor", ["x"], ["y"], domain=ML, n_targets=max(targets) + 1,
         **(made | extra),
     )  # fmt: skip
-    x = samples(rng, dtype=dtype)
+    x = samples(rng, rows, dtype)
     return OrtCase(name, model([node], {"x": x}, ["y"], domains=[ML]), {"x": x})
 
 
@@ -134,6 +140,10 @@ def regressors() -> list[OrtCase]:
         regressor("f64", 8, dtype=np.float64),
         regressor("probit", 9, positive=True, attributes={"post_transform": "PROBIT"}),
         regressor("base value", 10, attributes={"base_values": [0.7]}),
+        regressor("one row", 11, trees=21, rows=1, modes=MODES),
+        regressor("few rows", 12, trees=3, rows=7),
+        regressor("many rows", 13, trees=9, rows=200, targets=[0, 1, 2], per_leaf=2),
+        regressor("a list of tests", 14, trees=2, depth=60, modes=["BRANCH_EQ"], chain=True),
     ]
     for i, function in enumerate(("AVERAGE", "MIN", "MAX")):
         chosen = {"aggregate_function": function, "base_values": [0.5, -1.0, 2.0]}

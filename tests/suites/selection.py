@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from tensmith.compiler.ir import Dim, DType
+from tensmith.compiler.ir import Dim, DType, constant
+from tensmith.compiler.ir.ops.forest import LEAF, node_type
 
 from .case import (
     BF16,
@@ -79,6 +81,53 @@ def _nms(c: CaseBuilder, center: bool) -> None:
     c.output(*c.node("nms", [boxes, scores, *bounds], {"center": center}).outputs)
 
 
+def _forests() -> Iterator[Case]:
+    for dtype in (DType.F32, F64):
+        for reduction in ("sum", "min", "max"):
+            for plain in (False, True):
+                name = f"forest_{reduction}_{dtype}_{'plain' if plain else 'exact'}"
+                made = partial(_forest, dtype=dtype, reduction=reduction, plain=plain)
+                yield Case(name, made, SUM)
+    for rows, sizes in ((1, {}), (7, {}), (N, {"n": 150})):
+        for columns, apart in ((1, False), (3, False), (3, True)):
+            name = f"forest_{rows}_{columns}{'_apart' if apart else ''}"
+            yield Case(name, partial(_forest, rows=rows, columns=columns, apart=apart), SUM, sizes)
+
+
+def _forest(
+    c: CaseBuilder,
+    rows: Dim = 13,
+    columns: int = 2,
+    apart: bool = False,
+    dtype: DType = DType.F32,
+    reduction: str = "sum",
+    plain: bool = True,
+) -> None:
+    """Eleven trees of one to forty leaves; apart: each leaf speaks for one column."""
+    roots, table, leaves = [], [], 0
+    for tree in range(11):
+        roots.append(len(table))
+        unfinished = [len(table)]
+        table.append((0.0, 0, (0, 0)))
+        for _ in range(min(40, 4 * tree)):
+            at = unfinished.pop(int(c.rng.integers(len(unfinished))))
+            flags = 0 if plain else int(c.rng.integers(4))
+            split = float(c.rng.integers(-4, 5)) / 4
+            table[at] = (split, int(c.rng.integers(6)) << 3 | flags, (len(table), len(table) + 1))
+            unfinished += [len(table), len(table) + 1]
+            table += [(0.0, 0, (0, 0))] * 2
+        for at in unfinished:
+            table[at] = (float(leaves), LEAF, (at, at))
+            leaves += 1
+    nodes = np.array(table, node_type(dtype)).view(np.int32).reshape(len(table), -1)
+    tables = [c.weight(leaves, 1 if apart else columns, dtype=dtype)]
+    if apart:
+        tables.append(constant(c.rng.integers(0, columns, leaves).astype(np.int32)))
+    fixed = constant(nodes), constant(np.array(roots, np.int32))
+    attrs = {"columns": columns, "features": 6, "reduction": reduction, "plain": plain}
+    c.output(c.op("forest", c.input(rows, 6, dtype=dtype), *fixed, *tables, **attrs))
+
+
 def _cumulative() -> Iterator[Case]:
     for reverse in (False, True):
         for exclusive in (False, True):
@@ -130,4 +179,4 @@ def _bits() -> Iterator[Case]:
     yield Case("bitcast_f32_u32", build, EXACT)
 
 
-CASES = [*_sorting(), *_cumulative(), *_conversions(), *_bits()]
+CASES = [*_sorting(), *_forests(), *_cumulative(), *_conversions(), *_bits()]

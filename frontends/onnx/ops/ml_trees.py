@@ -17,7 +17,6 @@ from .ml_common import (
     columns,
     floats,
     label_at,
-    pick,
     probit,
     rows,
     transform_name,
