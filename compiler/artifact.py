@@ -20,6 +20,7 @@ class TensorSpec:
     dims: ints, or strings: for an input a symbol's name; for an output any dimension expression,
     or "?" where only the run can tell.
     strings, classes: see `ir.Meaning`.
+    default: shape of the value that an input has where a run leaves it out; None: it must be given.
     """
 
     name: str
@@ -27,6 +28,7 @@ class TensorSpec:
     dims: tuple[int | str, ...]
     strings: bool = False
     classes: tuple[int | str, ...] = ()
+    default: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class CompiledModel:
 
     name: a C identifier. symbols: names of the symbolic dimensions that the inputs bind, in the
     order of `ts_frame.symbols`. weights: file holding the constant data (may be empty). bounds: the
-    least and the greatest value of those symbols that have limits.
+    least and the greatest value of those symbols that have limits. defaults: where in
+    the weights the values of optional inputs begin, in bytes.
     """
 
     name: str
@@ -64,3 +67,4 @@ class CompiledModel:
     weights: Path
     manifest: dict[str, Any]
     bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    defaults: Mapping[str, int] = field(default_factory=dict)

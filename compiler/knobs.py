@@ -71,5 +71,20 @@ SECOND_OPINION = Knob(
     "auto",
     "who checks the reference of verify: onnxruntime, onnx, off, or auto (what is installed)",
 )
+DEFAULTS = Knob(
+    "defaults",
+    "auto",
+    "initialisers that are inputs too: `constant`, `input` (callers may replace them), or `auto`, "
+    "which is input from IR version 4 on unless the model lists its weights so",
+)
 
-KNOBS = (TRACEBACK, KEEP_WORK, WORK_DIR, CACHE_DIR, VERIFY_TIME, HOST, SECOND_OPINION)
+KNOBS = (
+    TRACEBACK,
+    KEEP_WORK,
+    WORK_DIR,
+    CACHE_DIR,
+    VERIFY_TIME,
+    HOST,
+    SECOND_OPINION,
+    DEFAULTS,
+)

@@ -95,7 +95,8 @@ def prepare(
 
 
 def _interface_graph(specs: Sequence[TensorSpec]) -> Graph:
-    """A graph that has the inputs and nothing else: all that a library tells of its model."""
+    """A graph that has the inputs that must be given and nothing else: all that a library tells of
+    its model."""
     graph = Graph(
         [
             Value(
@@ -106,6 +107,7 @@ def _interface_graph(specs: Sequence[TensorSpec]) -> Graph:
                 spec.name,
             )
             for spec in specs
+            if spec.default is None
         ]
     )
     graph.meanings = {spec.name: Meaning(strings=True) for spec in specs if spec.strings}

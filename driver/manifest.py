@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..compiler.artifact import MANIFEST_VERSION
+from ..compiler.artifact import MANIFEST_VERSION, TensorSpec
 from ..compiler.backend import Compilation, CompileOptions
 from ..compiler.ir.dims import Dim
 from ..compiler.target import Target
@@ -18,6 +18,11 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _interface(spec: TensorSpec) -> dict[str, Any]:
+    """An input or output, with its default if it has one."""
+    return {key: value for key, value in asdict(spec).items() if value is not None}
 
 
 def build_manifest(
@@ -32,7 +37,8 @@ def build_manifest(
 
     memory.peak_bytes: arena and weights together; null, as arena_bytes, where the sizes of
     symbolic dims decide. flops: of one run of the source graph: a number, an expression of the
-    symbols as text, or null where only the run can tell.
+    symbols as text, or null where only the run can tell. inputs[].default, of an input that a run
+    may leave out: the shape of the value that it has then.
     """
     model, arena = compilation.model, compilation.arena_bytes
     return {
@@ -40,8 +46,8 @@ def build_manifest(
         "manifest_version": MANIFEST_VERSION,
         "tensmith": __version__,
         "name": model.name,
-        "inputs": [asdict(spec) for spec in model.inputs],
-        "outputs": [asdict(spec) for spec in model.outputs],
+        "inputs": [_interface(spec) for spec in model.inputs],
+        "outputs": [_interface(spec) for spec in model.outputs],
         "symbols": list(model.symbols),
         "bounds": {name: list(limits) for name, limits in model.bounds.items()},
         "target": {

@@ -24,7 +24,7 @@ class Preflight:
     nodes: number of core operators, 0 when the model could not be imported. symbols: symbolic
     dims of the inputs, with the places where they stand. unknown: values whose shape only a run
     can tell, as text. risks: see `precision.py`. checks: nodes whose indices a run checks. notes:
-    what the model says and does not hold.
+    what the model says and does not hold. optional: inputs that have a default.
     """
 
     target: str
@@ -35,6 +35,7 @@ class Preflight:
     risks: list[Risk] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
 
     @property
     def shared(self) -> list[str]:
@@ -58,7 +59,7 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     except UnsupportedError as error:
         found.unsupported = list(error.items)
         return found
-    found.notes = list(graph.notes)
+    found.notes, found.optional = list(graph.notes), list(graph.defaults)
     found.nodes = sum(1 for _ in graph.walk())
     found.unsupported = unsupported_nodes(graph, backend, machine)
     found.symbols = _input_symbols(graph)

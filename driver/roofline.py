@@ -134,7 +134,8 @@ def roofline(
     if unsupported:
         raise UnsupportedError(unsupported, where=f"target '{machine_target.name}'")
     sampler = Sampler(graph)
-    sizes = default_sizes(sampler.symbols, sampler.batch_symbols)
+    chosen = default_sizes(sampler.symbols, sampler.batch_symbols)
+    sizes = sampler.default_sizes | chosen
     with stages.stage("measuring the machine"):
         machine = measure_machine(machine_target)
     work_dir = make_work_dir()

@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 
 INTEGER_LIMIT = 8  # integer inputs that index nothing are drawn from [0, 8)
 SHAPE_LIMIT = 4  # elements that become dimensions are drawn from [1, 4)
+KEPT_BYTES = 1 << 20  # larger defaults of inputs are always left out
 _INDEXED = ("gather", "gather_elements")
 
 
@@ -77,12 +78,24 @@ class Sampler:
     """Draws inputs for a graph. The same seed and sizes give the same values.
 
     Reads the graph once and keeps none of it. `quantised`: see `is_quantised`. widths: symbols that
-    are widths of strings, and the room that the strings which the model knows need.
+    are widths of strings, and the room that the strings which the model knows need. Optional inputs
+    are left out for even seeds, and are a little larger than their defaults for odd ones.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.quantised = is_quantised(graph)
-        self._inputs = [(value.name, value.type) for value in graph.inputs]
+        needed = [value for value in graph.inputs if value.name not in graph.defaults]
+        self._inputs = [(value.name, value.type) for value in needed]
+        self._defaults = {
+            name: array for name, array in graph.defaults.items() if array.nbytes <= KEPT_BYTES
+        }
+        optional = [value for value in graph.inputs if value.name in graph.defaults]
+        self._default_sizes = {
+            str(dim): size
+            for value in optional
+            for dim, size in zip(value.shape, graph.defaults[value.name].shape, strict=True)
+            if symbols_of(dim)
+        }
         self._bounds_of = dict(graph.bounds)
         self._words = {
             value.name: graph.meanings[value.name].words
@@ -94,9 +107,7 @@ class Sampler:
         self.widths = {str(dim): widest for dim in last if isinstance(dim, Sym)}
         self._bounds_of |= {name: (width, width) for name, width in self.widths.items()}
         self._ranges = {
-            value.name: integer_range(graph, value)
-            for value in graph.inputs
-            if value.dtype.is_integer
+            value.name: integer_range(graph, value) for value in needed if value.dtype.is_integer
         }
 
     @property
@@ -107,6 +118,11 @@ class Sampler:
             for dim in type_.shape:
                 seen.update(dict.fromkeys(sorted(symbols_of(dim))))
         return tuple(seen)
+
+    @property
+    def default_sizes(self) -> dict[str, int]:
+        """Sizes of symbols that stand for those of optional inputs, where these are left out."""
+        return dict(self._default_sizes)
 
     @property
     def batch_symbols(self) -> tuple[str, ...]:
@@ -161,11 +177,18 @@ class Sampler:
         has no size.
         """
         rng = np.random.default_rng(seed)
-        return {
+        drawn = {
             name: self._strings(name, type_, sizes, rng)
             if name in self._words
             else np.asarray(self._array(name, type_, sizes, rng, seed), type_.dtype.numpy)
             for name, type_ in self._inputs
+        }
+        return drawn | (self._replaced() if seed % 2 else {})
+
+    def _replaced(self) -> dict[str, Array]:
+        return {
+            name: np.asarray(array * 1.25, array.dtype) if array.dtype.kind == "f" else array
+            for name, array in self._defaults.items()
         }
 
     def _strings(

@@ -54,7 +54,12 @@ def compile_or_load(
 
 def specs_of(module: Module) -> tuple[TensorSpec, ...]:
     """What the model takes."""
-    return tuple(TensorSpec(s.name, s.dtype, s.dims, s.strings) for s in module.inputs)
+    told = {entry["name"]: entry for entry in module.manifest.get("inputs", ())}
+    defaults = {s.name: tuple(told[s.name]["default"]) for s in module.inputs if s.optional}
+    return tuple(
+        TensorSpec(s.name, s.dtype, s.dims, s.strings, default=defaults.get(s.name))
+        for s in module.inputs
+    )
 
 
 def run_once(module: Module, inputs: Mapping[str, Array]) -> dict[str, Array]:

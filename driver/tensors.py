@@ -102,10 +102,14 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
     """
     symbols: dict[str, int] = {}
     specs = list(specs)
-    missing = [spec.name for spec in specs if spec.name not in arrays]
+    missing = [spec.name for spec in specs if spec.name not in arrays and spec.default is None]
     if missing:
         raise UsageError(f"no value for the input(s) {', '.join(missing)}")
     for spec in specs:
+        if spec.name not in arrays and spec.default is not None:
+            sizes = zip(spec.dims, spec.default, strict=True)
+            symbols.update((dim, size) for dim, size in sizes if isinstance(dim, str))
+            continue
         array = arrays[spec.name]
         if spec.strings and array.dtype.kind in "US":
             array = encode(array)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 CPU_DEVICE = 1
 
 STATUS_NAMES = (
@@ -82,6 +82,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_output_count": (c_int32, (c_void_p,)),
     "ts_input_info": (POINTER(TensorInfo), (c_void_p, c_int32)),
     "ts_output_info": (POINTER(TensorInfo), (c_void_p, c_int32)),
+    "ts_input_is_optional": (c_int32, (c_void_p, c_int32)),
     "ts_create": (c_int32, (c_void_p, POINTER(Options), POINTER(c_void_p))),
     "ts_run": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32)),
     "ts_bench": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32, c_int64, c_void_p)),

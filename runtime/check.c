@@ -106,14 +106,30 @@ static ts_status input_data(ts_instance *instance, int32_t index, const DLTensor
   return TS_OK;
 }
 
-ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs) {
+static int is_left_out(const DLTensor *tensor) {
+  return !tensor->data && !tensor->dtype.lanes && !tensor->ndim;
+}
+
+static DLTensor default_of(const ts_instance *instance, int32_t index) {
+  const ts_tensor_info *info = &instance->model->inputs[index];
+  const ts_default *value = &instance->model->input_defaults[index];
+  return (DLTensor){.data = (void *)(instance->weights + value->offset),
+                    .device = {kDLCPU, 0},
+                    .ndim = info->ndim,
+                    .dtype = info->dtype,
+                    .shape = (int64_t *)value->shape};
+}
+
+ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs, int32_t count) {
   const ts_model *model = instance->model;
   for (int32_t s = 0; s < model->symbol_count; ++s) instance->symbols[s] = -1;
   for (int32_t i = 0; i < model->input_count; ++i) {
-    ts_status status =
-        check_tensor(instance, TS_ERROR_INPUT, "input", &model->inputs[i], &inputs[i]);
-    if (!status) status = bind_symbols(instance, i, &inputs[i]);
-    if (!status) status = input_data(instance, i, &inputs[i]);
+    const int is_default =
+        (i >= count || is_left_out(&inputs[i])) && ts_input_is_optional(model, i);
+    const DLTensor tensor = is_default ? default_of(instance, i) : inputs[i];
+    ts_status status = check_tensor(instance, TS_ERROR_INPUT, "input", &model->inputs[i], &tensor);
+    if (!status) status = bind_symbols(instance, i, &tensor);
+    if (!status) status = input_data(instance, i, &tensor);
     if (status) return status;
   }
   return TS_OK;

@@ -137,7 +137,7 @@ void load_inputs(array *inputs, const ts_model *model, const options *chosen) {
   load_files(inputs, model, chosen);
   uint64_t state = chosen->seed;
   for (int32_t i = 0; i < model->input_count; ++i) {
-    if (inputs[i].memory) continue;
+    if (inputs[i].memory || ts_input_is_optional(model, i)) continue;
     if (!chosen->random)
       die(EXIT_USAGE, "input '%s' is missing: --input %s=FILE, or --random SEED",
           model->inputs[i].name, model->inputs[i].name);

@@ -193,7 +193,9 @@ static int return_outputs(const DLTensor *outputs, int32_t count, ffi_any *resul
 /* ---- Entry points ---------------------------------------------------------------------------- */
 
 static int read_tensor(const ffi_any *argument, int32_t index, DLTensor *tensor) {
-  if (argument->type_index == FFI_TENSOR) {
+  if (argument->type_index == FFI_NONE && ts_input_is_optional(ts_model_get(), index)) {
+    *tensor = (DLTensor){0};
+  } else if (argument->type_index == FFI_TENSOR) {
     *tensor = *(const DLTensor *)(argument->v_obj + 1);
   } else if (argument->type_index == FFI_DLTENSOR_PTR) {
     *tensor = *(const DLTensor *)argument->v_ptr;
@@ -217,7 +219,7 @@ static int run_tensors(const ffi_any *args, int32_t count, ffi_any *result, DLTe
   int code = 0;
   if (status)
     code = raise_status(status, ts_last_error(leased->instance));
-  else if (count == inputs && outputs)
+  else if (count <= inputs && outputs)
     code = return_outputs(tensors + inputs, outputs, result);
   put_back(leased);
   return code;
@@ -227,8 +229,10 @@ TS_API int __tvm_ffi_run(void *self, const ffi_any *args, int32_t count, ffi_any
   (void)self;
   const ts_model *model = ts_model_get();
   const int32_t inputs = ts_input_count(model), outputs = ts_output_count(model);
+  int32_t required = inputs;
+  while (required && ts_input_is_optional(model, required - 1)) --required;
   result->type_index = FFI_NONE;
-  if (count != inputs && count != inputs + outputs) {
+  if ((count < required || count > inputs) && count != inputs + outputs) {
     char text[128];
     snprintf(text, sizeof text, "expected %d inputs, or these and %d outputs; got %d tensors",
              inputs, outputs, count);

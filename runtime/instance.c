@@ -43,6 +43,10 @@ const ts_tensor_info *ts_output_info(const ts_model *model, int32_t index) {
   return index >= 0 && index < model->output_count ? &model->outputs[index] : NULL;
 }
 
+int ts_input_is_optional(const ts_model *model, int32_t index) {
+  return index >= 0 && index < model->input_count && model->input_defaults[index].present;
+}
+
 int32_t ts_threads(const ts_instance *instance) { return instance->threads; }
 
 const char *ts_last_error(const ts_instance *instance) {
@@ -180,7 +184,10 @@ static ts_status run_plan(ts_instance *instance) {
 static ts_status run_checked(ts_instance *instance, const DLTensor *inputs, int32_t input_count,
                              DLTensor *outputs, int32_t output_count) {
   const ts_model *model = instance->model;
-  if (input_count != model->input_count || output_count != model->output_count)
+  int32_t required = model->input_count;
+  while (required && ts_input_is_optional(model, required - 1)) --required;
+  if (input_count < required || input_count > model->input_count ||
+      output_count != model->output_count)
     return ts_error(instance, TS_ERROR_ARGUMENT,
                     "expected %d inputs and %d outputs, got %d and %d", model->input_count,
                     model->output_count, input_count, output_count);
@@ -192,7 +199,7 @@ static ts_status run_checked(ts_instance *instance, const DLTensor *inputs, int3
     ts_status status = start_threads(instance, instance->threads);
     if (status) return status;
   }
-  ts_status status = ts_bind_inputs(instance, inputs);
+  ts_status status = ts_bind_inputs(instance, inputs, input_count);
   if (!status) status = ts_bind_outputs(instance, outputs);
   return status ? status : run_plan(instance);
 }

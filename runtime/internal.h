@@ -15,6 +15,12 @@ typedef struct {
   int64_t least, most;
 } ts_bounds;
 
+typedef struct { /* of an input; in the weights */
+  int present;
+  const int64_t *shape;
+  uint64_t offset;
+} ts_default;
+
 struct ts_model {
   uint32_t abi_version;
   int32_t input_count;
@@ -27,6 +33,7 @@ struct ts_model {
   const ts_tensor_info *outputs;
   const int32_t *const *input_symbols; /* [input][dimension]: index of the symbol, -1 if fixed */
   const ts_bounds *symbol_bounds;      /* [symbol] */
+  const ts_default *input_defaults;    /* [input] */
   const char *const *features;         /* CPU features that the code needs */
   ts_plan plan;
   const uint8_t *weights;     /* NULL: in a side file */
@@ -115,7 +122,7 @@ TS_LOCAL void ts_shape_text(char *text, size_t bytes, int32_t ndim, const int64_
                             const char *const *names);
 
 /* check.c. Fill instance->input_data and instance->symbols; check the outputs that callers own. */
-TS_LOCAL ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs);
+TS_LOCAL ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs, int32_t count);
 TS_LOCAL ts_status ts_bind_outputs(ts_instance *instance, DLTensor *outputs);
 
 #endif /* TENSMITH_INTERNAL_H_ */

@@ -25,6 +25,15 @@ from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
 __all__ = ["Array", "Module", "ModuleError", "Spec", "load"]
 
 _PREDICTED_SHAPES = 64  # input shapes whose output shapes are remembered
+_Shapes = tuple[tuple[int, ...] | None, ...]
+
+
+def _shapes_of(arrays: Sequence[Array | None]) -> _Shapes:
+    return tuple(None if array is None else array.shape for array in arrays)
+
+
+def _given(value: Any, slot: Input) -> Array | None:
+    return None if value is None and slot.spec.optional else convert(value, slot)
 
 
 class Module:
@@ -59,20 +68,24 @@ class Module:
     def _create(self, threads: int, max_trips: int) -> None:
         library = self._library
         try:
+            version = library.ts_abi_version()
+            if version != abi.ABI_VERSION:
+                raise ModuleError(
+                    f"'{self.path}' has ABI version {version}, this loader {abi.ABI_VERSION}",
+                    abi.ERROR_VERSION,
+                )
             abi.declare(library)
         except AttributeError as error:
             raise ModuleError(f"'{self.path}' is not a compiled model: {error}") from None
-        if library.ts_abi_version() != abi.ABI_VERSION:
-            raise ModuleError(
-                f"'{self.path}' has ABI version {library.ts_abi_version()}, this loader "
-                f"{abi.ABI_VERSION}",
-                abi.ERROR_VERSION,
-            )
         model = library.ts_model_get()
         self.name: str = library.ts_name(model).decode()
         self.manifest: dict[str, Any] = json.loads(library.ts_manifest(model))
         self.inputs = tuple(
-            read_spec(library.ts_input_info(model, i)[0], spec)
+            read_spec(
+                library.ts_input_info(model, i)[0],
+                spec,
+                optional=bool(library.ts_input_is_optional(model, i)),
+            )
             for i, spec in enumerate(self._described("inputs", library.ts_input_count(model)))
         )
         self.outputs = tuple(
@@ -113,7 +126,7 @@ class Module:
         self._names = [spec.name for spec in self.inputs]
         # A "?" depends on the values of the inputs, other dimensions on their shapes alone.
         self._predictable = not any("?" in spec.dims for spec in self.outputs)
-        self._output_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
+        self._output_shapes: dict[_Shapes, list[tuple[int, ...]]] = {}
         self._owned = True  # whether the instance owns the outputs of the next run
         self._repeat: Repeat = never  # of calls like the last one, while its shapes are bound
         self._arguments = (
@@ -131,10 +144,12 @@ class Module:
         text: bytes = self._library.ts_last_error(self._handle)
         return text.decode(errors="replace")
 
-    def _arrays(self, values: Sequence[Any]) -> Sequence[Array]:
-        """Inputs in model order, as arrays of the model's types."""
+    def _arrays(self, values: Sequence[Any]) -> Sequence[Array | None]:
+        """Inputs in model order, as arrays of the model's types; None where one is left out."""
         if len(values) == 1 and isinstance(values[0], Mapping):
             values = self._ordered(values[0])
+        elif all(spec.optional for spec in self.inputs[len(values) :]):
+            values = [*values, *[None] * (len(self.inputs) - len(values))]
         if len(values) != len(self._in_slots):
             raise ModuleError(f"expected {len(self._in_slots)} inputs, got {len(values)}")
         for value, slot in zip(values, self._in_slots, strict=True):
@@ -143,7 +158,7 @@ class Module:
                 or value.dtype is not slot.dtype
                 or not value.flags.c_contiguous
             ):
-                return [convert(v, s) for v, s in zip(values, self._in_slots, strict=True)]
+                return [_given(v, s) for v, s in zip(values, self._in_slots, strict=True)]
         return values
 
     def _ordered(self, values: Mapping[str, Any]) -> list[Any]:
@@ -152,16 +167,22 @@ class Module:
                 return [values[name] for name in self._names]
         except KeyError:
             pass
-        missing = [name for name in self._names if name not in values]
+        needed = [spec.name for spec in self.inputs if not spec.optional]
+        missing = [name for name in needed if name not in values]
         unknown = [name for name in values if name not in self._names]
+        if not missing and not unknown:
+            return [values.get(name) for name in self._names]
         raise ModuleError(f"inputs: missing {missing}, unknown {unknown}; expected {self._names}")
 
-    def _bind_call(self, arrays: Sequence[Array]) -> None:
+    def _bind_call(self, arrays: Sequence[Array | None]) -> None:
         """Point the inputs at the arrays; where shapes changed, prepare the outputs for them."""
-        shapes = tuple(array.shape for array in arrays)
+        shapes = _shapes_of(arrays)
         if shapes != tuple(slot.shape for slot in self._in_slots):
             self._owned, self._repeat = True, never  # until all is bound to the new shapes
         for array, slot in zip(arrays, self._in_slots, strict=True):
+            if array is None:
+                slot.leave_out()
+                continue
             if array.shape != slot.shape:
                 slot.bind(array.shape)
             slot.give(array)
@@ -179,15 +200,14 @@ class Module:
                 self._library, self._handle, (self._in, self._out), self._in_slots, self._out_slots
             )
 
-    def _execute(self, arrays: Sequence[Array]) -> dict[str, Array]:
+    def _execute(self, arrays: Sequence[Array | None]) -> dict[str, Array]:
         self._bind_call(arrays)
         if not self._owned:
             return self._run_bound()
         self._run()
         results = {slot.spec.name: slot.copy() for slot in self._out_slots}
         if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
-            shapes = tuple(array.shape for array in arrays)
-            self._output_shapes[shapes] = [result.shape for result in results.values()]
+            self._output_shapes[_shapes_of(arrays)] = [result.shape for result in results.values()]
         return results
 
     def _run_bound(self) -> dict[str, Array]:
@@ -212,7 +232,8 @@ class Module:
         """Run once: `module(x, y)`, or `module({"x": x, "y": y})`; returns arrays by output name.
 
         Arrays must have the model's element types; other values are converted. Strings are arrays
-        of numpy's string type, or of objects. Raises ModuleError.
+        of numpy's string type, or of objects. Optional inputs may be left out, or None. Raises
+        ModuleError.
         """
         with self._lock:
             again = self._repeat(inputs)
@@ -283,7 +304,10 @@ class Module:
 
     def __repr__(self) -> str:
         def text(specs: tuple[Spec, ...]) -> str:
-            return ", ".join(f"{s.name}: {s.dtype}[{', '.join(map(str, s.dims))}]" for s in specs)
+            return ", ".join(
+                f"{s.name}: {s.dtype}[{', '.join(map(str, s.dims))}]{' = ...' * s.optional}"
+                for s in specs
+            )
 
         return f"Module({self.name}: ({text(self.inputs)}) -> ({text(self.outputs)}))"
 

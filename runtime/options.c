@@ -15,7 +15,7 @@ static const char HELP[] =
     "                               bytes; a .npz without NAME= gives every input that it holds\n"
     "  --shape NAME:1x3x224x224     shape of a raw or random input with sizes that are not fixed\n"
     "  --random SEED                inputs that are not given are random: floats in [0, 1),\n"
-    "                               integers and booleans 0 or 1\n"
+    "                               integers and booleans 0 or 1; those with a default keep it\n"
     "  --output [NAME=]FILE         write an output: .npy, or raw bytes under any other name\n"
     "  --batch N                    the files hold many samples along their first axis: run the\n"
     "                               model on N of them at a time (a model of fixed size: on as\n"

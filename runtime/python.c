@@ -56,13 +56,14 @@ static api python; /* the same for all of a process */
 
 enum { METHOD_OF_ONE = 0x0008, VIEW_FORMAT = 0x0004, VIEW_CONTIGUOUS = 0x0020 | 0x0010 | 0x0008 };
 
-/* Names are str objects, formats those of Py_buffer; owner keeps formats and early. Makers are called
+/* Names are str objects, formats those of Py_buffer, NULL for an input that is left out; owner keeps formats and early. Makers are called
  * without arguments and return the arrays of outputs, before the run where `early` says so (it writes
  * there), and after it elsewhere. */
 typedef struct {
   ts_instance *instance;
   DLTensor *inputs, *outputs;
-  int32_t input_count, output_count, early_count;
+  int32_t input_count, output_count, early_count, given_count;
+  int leads; /* whether the given inputs are the first ones */
   object **names, **output_names, **makers, *owner;
   const char *const *formats;
   const uint8_t *early;
@@ -97,9 +98,11 @@ static int take_inputs(repetition *self, object *arguments) {
     object *only = python.tuple_item(arguments, 0);
     if (has_type(only, python.dict_type)) feed = only;
   }
-  if ((feed ? python.dict_size(feed) : python.tuple_size(arguments)) != self->input_count)
+  if ((feed ? python.dict_size(feed) : python.tuple_size(arguments)) != self->given_count)
     return 0;
+  if (!feed && !self->leads) return 0;
   for (int32_t i = 0; i < self->input_count; ++i) {
+    if (!self->formats[i]) continue;
     object *array = feed ? python.dict_item(feed, self->names[i])
                          : python.tuple_item(arguments, i);
     const int held = array && has_type(array, python.array_type) &&
@@ -228,6 +231,10 @@ TS_API object *ts_python_repetition(const api *functions, ts_instance *instance,
     return NULL;
   }
   for (int32_t i = 0; i < output_count; ++i) self->early_count += early[i];
+  self->leads = 1;
+  for (int32_t i = 0; i < input_count; ++i) {
+    if (formats[i] && self->given_count++ != i) self->leads = 0;
+  }
   object *function = python.function_new(&definition, capsule, NULL);
   python.dec_ref(capsule);
   return function;

@@ -87,13 +87,14 @@ def repetition(
     never repeats where an input's type has no buffer format (bf16 of ml_dtypes).
     """
     name = "ts_python_repetition"
-    found = [_format(slot.dtype) for slot in inputs]
-    texts = [text for text in found if text is not None]
-    if _API is None or len(texts) < len(found) or not hasattr(library, name):
+    given = [slot for slot in inputs if slot.shape is not None]
+    texts = {slot.spec.name: _format(slot.dtype) for slot in given}
+    if _API is None or None in texts.values() or not hasattr(library, name):
         return never
     make = ctypes.PyDLL(None, handle=library._handle)[name]  # holds the interpreter's lock
     make.restype = ctypes.py_object
-    formats = (ctypes.c_char_p * max(len(texts), 1))(*texts)
+    places = [texts.get(slot.spec.name) for slot in inputs]  # None: left out
+    formats = (ctypes.c_char_p * max(len(places), 1))(*places)
     early = bytes(slot.buffer is None for slot in outputs)
     makers = [slot.receive if slot.buffer is None else slot.buffer.copy for slot in outputs]
     function: Repeat = make(

@@ -111,15 +111,17 @@ static void print_output_json(const ts_tensor_info *info, const DLTensor *tensor
 
 /* ---- --info ---------------------------------------------------------------------------------- */
 
-static void print_interface(const char *role, const ts_tensor_info *infos, int32_t count,
-                            int json) {
+/* optional: of which model these are the inputs, NULL for outputs. */
+static void print_interface(const char *role, const ts_tensor_info *infos, int32_t count, int json,
+                            const ts_model *optional) {
   if (json) printf(", \"%ss\": [", role);
   for (int32_t i = 0; i < count; ++i) {
     const ts_tensor_info *info = &infos[i];
     if (!json) {
       char shape[512];
       ts_shape_text(shape, sizeof shape, info->ndim, info->dims, info->dim_names);
-      printf("%s %s: %s%s\n", role, info->name, ts_dtype_name(info->dtype), shape);
+      printf("%s %s: %s%s%s\n", role, info->name, ts_dtype_name(info->dtype), shape,
+             optional && ts_input_is_optional(optional, i) ? " (has a default)" : "");
       continue;
     }
     printf("%s{\"name\": ", i ? ", " : "");
@@ -142,8 +144,8 @@ void print_info(const ts_model *model, int json) {
   } else {
     printf("model %s\n", model->name);
   }
-  print_interface("input", model->inputs, model->input_count, json);
-  print_interface("output", model->outputs, model->output_count, json);
+  print_interface("input", model->inputs, model->input_count, json, model);
+  print_interface("output", model->outputs, model->output_count, json, NULL);
   if (json) {
     printf(", \"weights_bytes\": %" PRIu64 ", \"manifest\": %s}\n", model->weights_bytes,
            model->manifest);

@@ -36,7 +36,8 @@ class Spec:
     """One input or output: dims are ints, or a symbol or expression that a run makes an int.
 
     dtype: "f32", "i64", "bool", ...; numpy_dtype: the same for numpy. strings: it is strings, whose
-    bytes are the last axis. classes: what the entries of the last axis belong to.
+    bytes are the last axis. classes: what the entries of the last axis belong to. optional: an
+    input that has a default value, so that a call may leave it out.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Spec:
     numpy_dtype: np.dtype[Any]
     strings: bool = False
     classes: tuple[int | str, ...] = ()
+    optional: bool = False
 
 
 class Slot:
@@ -54,11 +56,11 @@ class Slot:
         self.spec, self.tensor, self.dtype = spec, tensor, spec.numpy_dtype
         self.shape: tuple[int, ...] | None = None
         self._sizes = (ctypes.c_int64 * max(len(spec.dims), 1))()
-        tensor.dtype = dtype
-        tensor.device_type = abi.CPU_DEVICE
+        self._code = dtype
 
     def bind(self, shape: tuple[int, ...]) -> None:
         """Describe an array of this shape."""
+        self.tensor.dtype, self.tensor.device_type = self._code, abi.CPU_DEVICE
         self._sizes = (ctypes.c_int64 * max(len(shape), 1))(*shape)
         self.tensor.shape = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
         self.tensor.strides = None
@@ -67,7 +69,12 @@ class Slot:
 
 
 class Input(Slot):
-    """An input: the caller's arrays."""
+    """An input: the caller's arrays, or nothing where it has a default value."""
+
+    def leave_out(self) -> None:
+        """Describe nothing."""
+        ctypes.memset(ctypes.byref(self.tensor), 0, ctypes.sizeof(self.tensor))
+        self.shape = None
 
     def give(self, array: Array) -> None:
         """Point the tensor at an array of the bound shape."""
@@ -129,14 +136,15 @@ class Output(Slot):
         return array
 
 
-def read_spec(info: abi.TensorInfo, manifest: Mapping[str, Any]) -> Spec:
+def read_spec(info: abi.TensorInfo, manifest: Mapping[str, Any], *, optional: bool = False) -> Spec:
     """What the runtime and the manifest tell of an input or output."""
     name = abi.dtype_name(info.dtype)
     dims = tuple(
         info.dims[d] if info.dims[d] >= 0 else info.dim_names[d].decode() for d in range(info.ndim)
     )
     strings, classes = bool(manifest.get("strings")), tuple(manifest.get("classes", ()))
-    return Spec(info.name.decode(), name, dims, abi.numpy_dtype(name), strings, classes)
+    dtype = abi.numpy_dtype(name)
+    return Spec(info.name.decode(), name, dims, dtype, strings, classes, optional)
 
 
 def convert(value: Any, slot: Slot) -> Array:

@@ -123,7 +123,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------- */
 
-#define TS_ABI_VERSION 2
+#define TS_ABI_VERSION 3
 
 typedef enum {
   TS_OK = 0,
@@ -170,6 +170,8 @@ TS_API int32_t ts_output_count(const ts_model *model);
 /* NULL for an index out of range. */
 TS_API const ts_tensor_info *ts_input_info(const ts_model *model, int32_t index);
 TS_API const ts_tensor_info *ts_output_info(const ts_model *model, int32_t index);
+/* Whether an input has a default value, so that a run may leave it out. */
+TS_API int ts_input_is_optional(const ts_model *model, int32_t index);
 /* A JSON object: target, precision, kernels, memory, hashes. */
 TS_API const char *ts_manifest(const ts_model *model);
 
@@ -191,7 +193,8 @@ typedef struct {
 TS_API ts_status ts_create(const ts_model *model, const ts_options *options, ts_instance **out);
 
 /* Runs the model on CPU tensors.
- * Inputs, in model order: any strides (those that are not compact are copied first).
+ * Inputs, in model order: any strides (those that are not compact are copied first). An optional one
+ * that is all zeros (DLTensor t = {0}), or behind the last of input_count, has its default value.
  * Outputs, in model order: with data == NULL (or as the last run of the instance left it) the
  * instance owns the buffer, which stays valid until its next run, and fills in the whole DLTensor;
  * otherwise the tensor describes the caller's compact buffer, which must have the type and the
@@ -220,7 +223,8 @@ TS_API void ts_destroy(ts_instance *instance);
 
 /* ---- TVM-FFI ---------------------------------------------------------------------------------
  * A shared library also exports these functions in the TVM-FFI calling convention, so that
- * `module = tvm_ffi.load_module("model.so")` can call, with tensors of any DLPack framework:
+ * `module = tvm_ffi.load_module("model.so")` can call, with tensors of any DLPack framework (None for
+ * an optional input that is left out):
  *   module.run(inputs..., outputs...)   writes the outputs into the given tensors
  *   module.run(inputs...)               returns the output tensor, or an array of them
  *   module.set_threads(n)               threads of the runs that follow (default 1)

@@ -37,6 +37,11 @@ INTERFACES: dict[str, Interface] = {
         _specs(("rows", "f32", ("N",)), ("scaled", "f32", ("N", "M")), ("total", "f64", ())),
         ("N", "M"),
     ),
+    "optional": (
+        (TensorSpec("a", "f32", ("N", "M")), TensorSpec("s", "f32", ("M",), default=(3,))),
+        _specs(("rows", "f32", ("N",)), ("scaled", "f32", ("N", "M")), ("total", "f64", ())),
+        ("N", "M"),
+    ),
     "positive": (_specs(("x", "i64", ("N",))), _specs(("y", "i64", ("?",))), ("N",)),
     "failing": (_specs(("mode", "i32", (1,))), _specs(("y", "i32", (1,))), ()),
     "parallel": (
@@ -70,10 +75,11 @@ def make_model(
     *,
     arch: str = "x86_64",
     features: tuple[str, ...] = (),
-    weights: bytes = struct.pack("<2f", 2.0, 1.0),
+    weights: bytes = struct.pack("<5f", 2.0, 1.0, 1.0, 2.0, 3.0),
     name: str = "",
 ) -> CompiledModel:
-    """The model around `plan_<kind>`; its weights file goes to `folder`."""
+    """The model around `plan_<kind>`; its weights file goes to `folder`. Defaults of inputs begin
+    at byte 8 of it."""
     name = name or kind
     path = folder / f"{name}.bin"
     path.write_bytes(weights)
@@ -90,5 +96,6 @@ def make_model(
             features=features,
         ),
         weights=path,
+        defaults={spec.name: 8 for spec in inputs if spec.default is not None},
         manifest={"manifest_version": 1, "name": name, "note": 'quote " slash \\ ü ??/'},
     )

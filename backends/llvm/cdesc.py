@@ -84,6 +84,19 @@ def _symbol_tables(model: CompiledModel) -> list[str]:
     ]
 
 
+def _default_tables(model: CompiledModel) -> list[str]:
+    lines, rows = [], []
+    for i, spec in enumerate(model.inputs):
+        if spec.default is None:
+            rows.append("{0}")
+            continue
+        sizes = ", ".join(map(str, spec.default)) or "0"
+        lines.append(f"static const int64_t default_{i}[] = {{{sizes}}};")
+        rows.append(f"{{1, default_{i}, {model.defaults[spec.name]}u}}")
+    table = ", ".join(rows) or "{0}"
+    return [*lines, f"static const ts_default input_defaults[] = {{{table}}};"]
+
+
 def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: bytes) -> str:
     """C source that defines the model's table and its `ts_model_<name>()`.
 
@@ -101,6 +114,7 @@ def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: by
         *_tensor_tables("input", model.inputs),
         *_tensor_tables("output", model.outputs),
         *_symbol_tables(model),
+        *_default_tables(model),
         f"static const char *const features[] = {{{features}}};",
         f"static const uint8_t tag[WEIGHTS_TAG_BYTES] = {{{', '.join(map(str, tag)) or '0'}}};",
         f"static const char manifest[] = {c_string(manifest)};",
@@ -116,6 +130,7 @@ def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: by
         "  .outputs = outputs,",
         "  .input_symbols = input_symbols,",
         "  .symbol_bounds = symbol_bounds,",
+        "  .input_defaults = input_defaults,",
         "  .features = features,",
         f"  .plan = {model.code.plan_symbol},",
         f"  .weights = {WEIGHTS_SYMBOL if embedded else '0'},",
@@ -135,6 +150,7 @@ def _signature(role: str, specs: Sequence[TensorSpec]) -> list[str]:
     return [
         f" *   {role} {i}: {spec.name.replace('*/', '* /')} {spec.dtype}"
         f"[{', '.join(map(str, spec.dims))}]".replace("*/", "* /")
+        + " (has a default)" * (spec.default is not None)
         for i, spec in enumerate(specs)
     ]
 

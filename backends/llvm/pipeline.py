@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
 from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
@@ -14,7 +19,7 @@ from ...compiler.kernel.external import EXTERNAL
 from ...compiler.kernel.heuristic import default_schedule, naive_schedule
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
-from ...compiler.kernel.plan import Plan
+from ...compiler.kernel.plan import ALIGNMENT, Plan
 from ...compiler.kernel.planner import Planner
 from ...compiler.kernel.schedule import Schedule
 from ...compiler.pass_manager import run_passes
@@ -32,6 +37,7 @@ from ...passes.run_time_checks import RunTimeChecks
 from . import codegen
 from .plan import emit_plan
 
+Array = np.ndarray[Any, Any]
 _STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", *RULES})
 
 
@@ -45,21 +51,27 @@ def compile_cpu(
     plan = make_plan(graph, target, options, stages)
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
+        defaults = append_defaults(graph.defaults, weights)
+    shapes = {name: array.shape for name, array in graph.defaults.items()}
     for weight in plan.weights:
         weight.value.data = None  # it is in the file: code generation needs the memory
     code = generate_code(plan, target, options, stages)
     model = CompiledModel(
         name=options.name,
-        inputs=tuple(_spec(value, graph, set(plan.symbols)) for value in plan.inputs),
+        inputs=tuple(
+            replace(_spec(value, graph, set(plan.symbols)), default=shapes.get(value.name))
+            for value in plan.inputs
+        ),
         outputs=tuple(_spec(value, graph, set(plan.symbols)) for value in plan.outputs),
         symbols=plan.symbols,
         code=code,
         weights=weights,
         manifest={},
         bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
+        defaults=defaults,
     )
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
-    return Compilation(model, kernel_infos(plan), arena, plan.weight_bytes)
+    return Compilation(model, kernel_infos(plan), arena, weights.stat().st_size)
 
 
 def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> Plan:
@@ -121,6 +133,18 @@ def write_weights(plan: Plan, path: Path) -> Path:
             packed = weight.packing.apply(data) if weight.packing else data
             file.write(packed.reshape(-1).view("u1").data if packed.size else b"")
     return path
+
+
+def append_defaults(defaults: Mapping[str, Array], path: Path) -> dict[str, int]:
+    """Write the values of optional inputs behind the weights; where they begin."""
+    places: dict[str, int] = {}
+    with path.open("ab") as file:
+        for name, array in defaults.items():
+            file.write(b"\0" * (-file.tell() % ALIGNMENT))
+            places[name] = file.tell()
+            flat = np.ascontiguousarray(array).reshape(-1)
+            file.write(flat.view("u1").data if array.size else b"")
+    return places
 
 
 def supports(node: Node, target: Target) -> str | None:

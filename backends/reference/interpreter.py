@@ -25,7 +25,8 @@ def run_graph(
 ) -> dict[str, Array]:
     """The outputs of `graph`, by name, for inputs by name.
 
-    Symbolic dims are bound from the inputs' shapes. `observe` is told each node's results.
+    Symbolic dims are bound from the inputs' shapes. Inputs that have a default may be left out.
+    `observe` is told each node's results.
     Raises UsageError when the inputs do not fit the graph, RunError when a node fails (an index
     out of range, dims that turn out not to fit).
     """
@@ -42,6 +43,7 @@ def run_graph(
 
 def _bind_inputs(graph: Graph, inputs: Mapping[str, Array], env: Env) -> Store:
     names = [value.name for value in graph.inputs]
+    inputs = {**graph.defaults, **inputs}
     missing, unknown = sorted(set(names) - set(inputs)), sorted(set(inputs) - set(names))
     if missing or unknown:
         raise UsageError(

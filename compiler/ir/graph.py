@@ -107,9 +107,19 @@ class Graph:
     bounds: the least and the greatest value of symbols of the inputs, where they are limited.
     notes: what a user should know of how the model was taken.
     meanings: of inputs and outputs, by name, where there is something to say.
+    defaults: values of inputs, by name, that a run may leave out.
     """
 
-    __slots__ = ("bounds", "inputs", "meanings", "name", "nodes", "notes", "outputs")
+    __slots__ = (
+        "bounds",
+        "defaults",
+        "inputs",
+        "meanings",
+        "name",
+        "nodes",
+        "notes",
+        "outputs",
+    )
 
     def __init__(
         self,
@@ -125,6 +135,7 @@ class Graph:
         self.bounds: dict[str, tuple[int, int]] = {}
         self.notes: list[str] = []
         self.meanings: dict[str, Meaning] = {}
+        self.defaults: dict[str, np.ndarray[Any, Any]] = {}
 
     def walk(self) -> Iterator[Node]:
         """All nodes, those of regions included, a node before its regions."""

@@ -32,6 +32,8 @@ def command(
         console.print(f"symbolic dimension {name}: {', '.join(places)}")
     for name in found.shared:
         console.print(f"all that is called {name} has one size; ? in --shape lets sizes differ")
+    for name in found.optional:
+        console.print(f"a run may leave out the input '{name}', which has a default")
     for note in found.notes:
         console.print(f"note: {note}")
     for line in found.unknown:

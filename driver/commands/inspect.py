@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,8 +103,8 @@ def _describe(path: Path, graph: Graph) -> dict[str, Any]:
         nodes.append({"op": node.op, "name": node.name, "outputs": shapes, "flops": _plain(flops)})
     return {
         "model": str(path),
-        "inputs": _interface(graph.inputs),
-        "outputs": _interface(graph.outputs),
+        "inputs": _interface(graph.inputs, graph.defaults),
+        "outputs": _interface(graph.outputs, {}),
         "parameters": parameters(graph),
         "constant_bytes": parameter_bytes(graph),
         "flops": _plain(graph_flops(graph)),
@@ -120,9 +120,14 @@ def _plain(dim: Any) -> int | str:
     return dim if isinstance(dim, int) else str(dim)
 
 
-def _interface(values: Sequence[Value]) -> list[dict[str, Any]]:
+def _interface(values: Sequence[Value], defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"name": v.name, "dtype": str(v.dtype), "dims": [_plain(dim) for dim in v.shape]}
+        {
+            "name": v.name,
+            "dtype": str(v.dtype),
+            "dims": [_plain(dim) for dim in v.shape],
+            **({"default": list(defaults[v.name].shape)} if v.name in defaults else {}),
+        }
         for v in values
     ]
 
@@ -131,7 +136,12 @@ def _interface_rows(value: dict[str, Any]) -> list[tuple[str, ...]]:
     from ..console import short_dim
 
     return [
-        (role, tensor["name"], tensor["dtype"], f"[{', '.join(map(short_dim, tensor['dims']))}]")
+        (
+            f"optional {role}" if "default" in tensor else role,
+            tensor["name"],
+            tensor["dtype"],
+            f"[{', '.join(map(short_dim, tensor['dims']))}]",
+        )
         for role in ("input", "output")
         for tensor in value[f"{role}s"]
     ]

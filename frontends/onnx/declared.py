@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from ...compiler.errors import InvalidModelError
+from ...compiler.errors import InvalidModelError, UsageError
 from ...compiler.ir import Dim, TensorType
 from .emitter import Emitter
 from .tensors import UnsupportedType, dtype_of
@@ -92,6 +92,31 @@ class DeclaredTypes:
             wanted = pinned[axis] if pinned is not None else None
             dims.append(self._dim(known, wanted, f"{info.name}_d{axis}"))
         return TensorType(dtype, tuple(dims))
+
+    def type_with_default(
+        self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None, default: TensorType
+    ) -> TensorType:
+        """The type of an input that has a default value of the given type.
+
+        A dim that is declared as a symbol is one of its own: the default has one size, whatever
+        other inputs have. A declared shape that is not the default's counts for nothing. Raises
+        InvalidModelError where element types differ, UsageError where what is pinned does.
+        """
+        tensor = info.type.tensor_type
+        if dtype_of(tensor.elem_type) is not default.dtype:
+            raise InvalidModelError(f"input '{info.name}' has a default of type {default.dtype}")
+        if pinned is None:
+            if not tensor.HasField("shape") or contradiction(info, default):
+                return default
+            pinned = [declared_size(dim) or UNKNOWN for dim in tensor.shape.dim]
+        found = self.type_of(info, pinned)
+        pairs = zip(found.shape, default.shape, strict=False)
+        wrong = any(isinstance(dim, int) and dim != size for dim, size in pairs)
+        if wrong or found.rank != default.rank:
+            raise UsageError(
+                f"--shape makes input '{info.name}' {found}", why=f"its default is {default}"
+            )
+        return found
 
     def _dim(
         self, declared: onnx.TensorShapeProto.Dimension | None, wanted: Dim | str | None, stem: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
+import numpy as np
 import onnx
 
 from ...compiler.errors import (
@@ -15,12 +17,13 @@ from ...compiler.errors import (
     UnsupportedError,
     UsageError,
 )
-from ...compiler.ir import Dim, Graph, Meaning, Value
+from ...compiler.ir import Dim, Graph, Value
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from . import text_moves
+from .border import Border
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Maybe, Scores, Text, ValueList
-from .declared import DeclaredTypes, check_element_type, contradiction
+from .declared import DeclaredTypes
 from .emitter import Emitter
 from .origin import node_name
 from .schemas import body_of, domain_of, schema_of
@@ -38,13 +41,23 @@ _NO_LOWERING = "there is no lowering for this operator"
 
 
 class Importer:
-    """Imports one model; `run` gives its graph."""
+    """Imports one model; `run` gives its graph.
 
-    def __init__(self, source: Source, shapes: ShapeSpec, values: ValueSpec) -> None:
+    replaceable: initialisers that stay inputs, with a default.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shapes: ShapeSpec,
+        values: ValueSpec,
+        replaceable: Set[str] = frozenset(),
+    ) -> None:
         self.model = source.model
         self.raw = source.raw
         self.folder = source.folder
-        self.shapes, self.fixed = shapes, values
+        self.shapes, self.fixed, self.replaceable = shapes, values, replaceable
+        self.defaults: dict[str, np.ndarray[Any, Any]] = {}
         self.emitter = Emitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.declared = DeclaredTypes(self.emitter)
@@ -63,45 +76,31 @@ class Importer:
         self.nodes(proto.node, scope)
         if self.problems:
             raise UnsupportedError(list(self.problems.values()))
-        outputs = self._outputs(proto, scope, inputs)
+        border = Border(proto, scope, self.emitter)
+        outputs = border.outputs(inputs)
         graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
         graph.bounds = self.declared.bounds
-        graph.notes = self._contradictions(proto, scope, outputs)
-        graph.meanings = self._meanings(proto, scope)
+        graph.notes = border.contradictions([*inputs, *outputs], self.defaults)
+        graph.meanings = border.meanings()
+        graph.defaults = self.defaults
         return graph
 
-    def _contradictions(
-        self, proto: onnx.GraphProto, scope: Scope, outputs: Sequence[Value]
-    ) -> list[str]:
-        """What to tell of declared shapes that are not those which the operators give."""
-        results = {value.name: value for value in outputs}
-        tensors = [i for i in proto.output if not isinstance(scope.find(i.name), Text)]
-        pairs = [(info, results.get(info.name)) for info in tensors]
-        inner = ((info, scope.find(info.name)) for info in proto.value_info)
-        pairs += [(info, entry) for info, entry in inner if isinstance(entry, Value)]
-        found = [contradiction(info, value.type) for info, value in pairs if value is not None]
-        wrong = list(filter(None, found))
-        if not wrong:
-            return []
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return [f"the model declares shapes that do not hold: {'; '.join(wrong[:3])}{more}"]
-
-    # ------------------------------------------------------------------ inputs and outputs
+    # ------------------------------------------------------------------ inputs
 
     def _inputs(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
         made, initial = [], set(scope.values)
         for info in proto.input:
-            if info.name in initial:
-                continue
             try:
                 if info.name in self.fixed:
                     scope.values[info.name] = fixed_input(info, self.fixed[info.name])
+                elif info.name in initial:
+                    made += self._default(info, scope)
                 else:
                     made += self._input(info, scope)
             except UnsupportedType as error:
                 self._problem(info.name, "input", f"{error} is not supported", remedy(info))
                 scope.values[info.name] = MISSING
-        fixed = {info.name for info in proto.input if info.name not in initial} & set(self.fixed)
+        fixed = {info.name for info in proto.input} & set(self.fixed)
         unknown = sorted({*self.shapes, *self.fixed} - {value.name for value in made} - fixed)
         if unknown and not self.problems:
             raise UsageError(
@@ -109,6 +108,18 @@ class Importer:
                 why=f"its inputs are {[value.name for value in made]}",
             )
         return made
+
+    def _default(self, info: onnx.ValueInfoProto, scope: Scope) -> list[Value]:
+        """The input that an initialiser is the default of, where callers may replace that."""
+        entry = scope.values[info.name]
+        if info.name not in self.replaceable or not isinstance(entry, Value):
+            return []
+        pinned = self.shapes.get(info.name)
+        value = Value(self.declared.type_with_default(info, pinned, entry.type), info.name)
+        assert entry.data is not None
+        self.defaults[info.name] = entry.data
+        scope.values[info.name] = value
+        return [value]
 
     def _input(self, info: onnx.ValueInfoProto, scope: Scope) -> list[Value]:
         """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
@@ -119,50 +130,6 @@ class Importer:
         ]
         scope.values[info.name] = parts.assemble(values)
         return values
-
-    def _outputs(self, proto: onnx.GraphProto, scope: Scope, inputs: list[Value]) -> list[Value]:
-        taken = set(inputs)
-        outputs = []
-        for info in {info.name: info for info in proto.output}.values():  # one may be listed twice
-            for name, found in self._results(scope, info.name):
-                value = self.emitter.real(found)
-                if value in taken or value.is_constant:
-                    value = self.emitter.emit_node("reshape", [value], {"shape": value.shape})[0]
-                value.name = name
-                taken.add(value)
-                outputs.append(value)
-                if name == info.name and not isinstance(scope.find(name), Text):
-                    check_element_type(info, value.type)
-        return outputs
-
-    def _results(self, scope: Scope, name: str) -> list[tuple[str, Value]]:
-        """What becomes of an output: itself, or `name_0`, `name_1`, ... of a sequence."""
-        entry = scope.find(name)
-        if isinstance(entry, Missing) and entry.problem is not None:
-            raise UnsupportedError([entry.problem])
-        if isinstance(entry, Maybe):
-            entry = entry.content
-        entry = entry.data if isinstance(entry, (Text, Scores)) else entry
-        if isinstance(entry, ValueList) and entry.items:
-            return [(f"{name}_{i}", item) for i, item in enumerate(entry.items)]
-        if entry is None or isinstance(entry, ValueList):
-            reason = "an output that holds nothing is not supported"
-            raise UnsupportedError([Unsupported(name, "output", reason, "remove the output")])
-        return [(name, self.value(scope, name) if not isinstance(entry, Value) else entry)]
-
-    def _meanings(self, proto: onnx.GraphProto, scope: Scope) -> dict[str, Meaning]:
-        """What the inputs and outputs that are strings or maps stand for."""
-        found: dict[str, Meaning] = {}
-        for info in proto.input:
-            if isinstance(scope.values.get(info.name), Text):
-                found[info.name] = Meaning(strings=True, words=tuple(self.emitter.words))
-        for info in proto.output:
-            entry = scope.find(info.name)
-            if isinstance(entry, Text):
-                found[info.name] = Meaning(strings=True)
-            elif isinstance(entry, Scores):
-                found[info.name] = Meaning(classes=entry.classes)
-        return found
 
     # ------------------------------------------------------------------ nodes
 

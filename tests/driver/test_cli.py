@@ -9,25 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from tensmith.driver import cli
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Runs the command line here: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -238,28 +224,6 @@ def test_check_says_what_a_run_decides(save_model, call) -> None:
     out = call("check", save_model(nodes, ["batch", 4]))[1]
     assert "precision: casts of floats that the integer type may not hold" in out
     assert "indices that every run checks: 'lookup'" in out
-
-
-def test_check_lists_sizes_that_must_agree(save_model, call) -> None:
-    path = save_model([helper.make_node("Neg", ["x"], ["y"])], ["n", "n"])
-    assert json.loads(call("check", path, "--json")[1])["shared"] == ["n"]
-    assert (
-        "all that is called n has one size; ? in --shape lets sizes differ"
-        in call("check", path)[1]
-    )
-    assert json.loads(call("check", path, "--shape", "x:?x?", "--json")[1])["shared"] == []
-
-
-def test_declared_shapes_that_do_not_hold_are_said(fake, model_path: Path, call) -> None:
-    proto = onnx.load(model_path)
-    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
-    onnx.save(proto, model_path)
-    note = "the model declares shapes that do not hold: 'y' is f32[batch, 4], and not [batch, 7]"
-    for more in ((), ("--shape", "x:2x4")):
-        code, _, err = call("compile", model_path, "--no-verify", *more)
-        assert code == 0
-        assert err.startswith("warning: the model declares shapes that do not hold: 'y' is f32[")
-    assert note in call("check", model_path)[1]
 
 
 def test_inspect(fake, model_path: Path, library: Path, call) -> None:

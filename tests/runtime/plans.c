@@ -16,6 +16,9 @@ int32_t plan_affine(ts_frame *frame) {
   return 0;
 }
 
+int32_t plan_symbolic(ts_frame *frame);
+int32_t plan_optional(ts_frame *frame) { return plan_symbolic(frame); }
+
 /* rows[N] = sums of a[N,M]; scaled[N,M] = a[N,M] * s[M]; total = scalar; symbols N, M */
 int32_t plan_symbolic(ts_frame *frame) {
   const int64_t n = frame->symbols[0], m = frame->symbols[1], dims[2] = {n, m};

@@ -57,6 +57,17 @@ def test_a_single_output_is_returned_as_a_tensor(affine) -> None:
     np.testing.assert_array_equal(y, x * 3)
 
 
+def test_optional_inputs(tmp_path) -> None:
+    path = link(make_model("optional", tmp_path), "so", tmp_path / "optional.so")[0]
+    module = tvm_ffi.load_module(str(path))
+    a, s = np.ones((2, 3), np.float32), np.float32([4, 5, 6])
+    for more, used in (((), [1, 2, 3]), ((None,), [1, 2, 3]), ((tvm_ffi.from_dlpack(s),), s)):
+        outputs = module.run(tvm_ffi.from_dlpack(a), *more)
+        np.testing.assert_array_equal(np.from_dlpack(outputs[1]), a * np.float32(used))
+    with pytest.raises(TypeError, match="expected a tensor"):
+        module.run(None)
+
+
 def test_threads(affine) -> None:
     x = tvm_ffi.from_dlpack(np.ones((2, 3), np.float32))
     for threads in (2, 0, 1):

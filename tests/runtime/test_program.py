@@ -57,6 +57,16 @@ def test_npy_in_npy_out(run, tmp_path, x) -> None:
     np.testing.assert_array_equal(np.fromfile(tmp_path / "y.bin", np.float32), (x * 2 + 1).ravel())
 
 
+def test_optional_inputs_have_their_defaults(run, tmp_path, x) -> None:
+    np.save(tmp_path / "a.npy", x)
+    np.save(tmp_path / "s.npy", np.float32([4, 5, 6]))
+    for more, used in (((), [1, 2, 3]), (("--input", "s=s.npy"), [4, 5, 6])):
+        run("optional", "--input", "a=a.npy", *more, "--output", "scaled=out.npy")
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), x * np.float32(used))
+    run("optional", "--random", "1", "--shape", "a:2x3", "--output", "scaled=out.npy")
+    assert "input 'a' is missing" in run("optional", code=2)
+
+
 def test_fortran_order(run, tmp_path, x) -> None:
     np.save(tmp_path / "x.npy", np.asfortranarray(x))
     run("affine", "--input", "x.npy", "--output", "y.npy")

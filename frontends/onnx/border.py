@@ -1,0 +1,92 @@
+"""The border of an imported model: its outputs, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
+from ...compiler.ir import Meaning, Value
+from .containers import Maybe, Scores, Text, ValueList
+from .declared import check_element_type, contradiction
+from .emitter import Emitter
+from .scopes import Missing, Scope
+
+
+@dataclass(frozen=True)
+class Border:
+    """The main graph of a model whose nodes are in a scope, lowered."""
+
+    proto: onnx.GraphProto
+    scope: Scope
+    emitter: Emitter
+
+    def outputs(self, inputs: Sequence[Value]) -> list[Value]:
+        """The values that the model gives, each of a node of its own.
+
+        Raises UnsupportedError and InvalidModelError for outputs that are none.
+        """
+        taken = set(inputs)
+        found: list[Value] = []
+        for info in {info.name: info for info in self.proto.output}.values():  # some are repeated
+            for name, result in self._results(info.name):
+                value = self.emitter.real(result)
+                if value in taken or value.is_constant:
+                    value = self.emitter.emit_node("reshape", [value], {"shape": value.shape})[0]
+                value.name = name
+                taken.add(value)
+                found.append(value)
+                if name == info.name and not isinstance(self.scope.find(name), Text):
+                    check_element_type(info, value.type)
+        return found
+
+    def _results(self, name: str) -> list[tuple[str, Value]]:
+        """What becomes of an output: itself, or `name_0`, `name_1`, ... of a sequence."""
+        entry = self.scope.find(name)
+        if isinstance(entry, Missing) and entry.problem is not None:
+            raise UnsupportedError([entry.problem])
+        if isinstance(entry, Maybe):
+            entry = entry.content
+        entry = entry.data if isinstance(entry, (Text, Scores)) else entry
+        if isinstance(entry, ValueList) and entry.items:
+            return [(f"{name}_{i}", item) for i, item in enumerate(entry.items)]
+        if entry is None or isinstance(entry, ValueList):
+            reason = "an output that holds nothing is not supported"
+            raise UnsupportedError([Unsupported(name, "output", reason, "remove the output")])
+        if not isinstance(entry, Value):
+            raise InvalidModelError(f"there is no value '{name[:80]}'")
+        return [(name, entry)]
+
+    def contradictions(self, values: Sequence[Value], defaults: Container[str]) -> list[str]:
+        """What to tell of declared shapes that are not those which the operators give.
+
+        values: the inputs, of which those with defaults are hints, too, and the outputs.
+        """
+        known = {value.name: value for value in values}
+        infos = [info for info in self.proto.input if info.name in defaults]
+        infos += [i for i in self.proto.output if not isinstance(self.scope.find(i.name), Text)]
+        pairs = [(info, known.get(info.name)) for info in infos]
+        inner = ((info, self.scope.find(info.name)) for info in self.proto.value_info)
+        pairs += [(info, entry) for info, entry in inner if isinstance(entry, Value)]
+        found = [contradiction(info, value.type) for info, value in pairs if value is not None]
+        wrong = list(filter(None, found))
+        if not wrong:
+            return []
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return [f"the model declares shapes that do not hold: {'; '.join(wrong[:3])}{more}"]
+
+    def meanings(self) -> dict[str, Meaning]:
+        """What the inputs and outputs that are strings or maps stand for."""
+        found: dict[str, Meaning] = {}
+        for info in self.proto.input:
+            if isinstance(self.scope.values.get(info.name), Text):
+                found[info.name] = Meaning(strings=True, words=tuple(self.emitter.words))
+        for info in self.proto.output:
+            entry = self.scope.find(info.name)
+            if isinstance(entry, Text):
+                found[info.name] = Meaning(strings=True)
+            elif isinstance(entry, Scores):
+                found[info.name] = Meaning(classes=entry.classes)
+        return found
