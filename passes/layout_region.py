@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
-from ..compiler.ir.dims import Dim, product, substitute, symbols_of
+from ..compiler.ir.dims import estimate, product
 from ..compiler.ir.graph import Graph, Node, Value, captures
 from ..compiler.ir.ops.registry import Trait, has_trait
 from .axis_permutation import (
@@ -159,11 +159,7 @@ class Region:
         shape = (1,) * (len(perm) - value.type.rank) + tuple(value.shape)
         if not moves_elements(shape, perm):
             return _FREE
-        return _FREE + _BYTE * value.dtype.bytes * self._typical(product(shape))
-
-    def _typical(self, dim: Dim) -> int:
-        size = substitute(dim, {name: self.typical_dim for name in symbols_of(dim)})
-        return max(int(size), 1)  # type: ignore[arg-type]
+        return _FREE + _BYTE * value.dtype.bytes * estimate(product(shape), self.typical_dim)
 
     def node_cost(self, node: Node, permuted: bool) -> int:
         """What a node costs by itself: its own movement and operands from outside the region."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiler.ir.dims import (
-    Call,
     Dim,
-    Sym,
     Symbol,
     dmax,
     dmin,
     floordiv,
     is_nonnegative,
+    order_key,
+    size_of,
     substitute,
     symbol,
 )
@@ -42,8 +42,8 @@ class Range:
         nonempty: taking for granted that `size` is not 0.
         """
         more = {name: symbol(name) + 1 for name in _factors(size)} if nonempty else {}
-        return any(surely_nonnegative(substitute(low + size, more)) for low in self.low) and any(
-            surely_nonnegative(substitute(size - 1 - high, more)) for high in self.high
+        return any(is_nonnegative(substitute(low + size, more)) for low in self.low) and any(
+            is_nonnegative(substitute(size - 1 - high, more)) for high in self.high
         )
 
     def is_nonnegative(self) -> bool:
@@ -61,31 +61,13 @@ def _factors(size: Dim) -> list[str]:
     return [atom.name for atom in size.terms[0][0] if isinstance(atom, Symbol)]
 
 
-def surely_nonnegative(dim: Dim, depth: int = 4) -> bool:
-    """Whether an expression is >= 0 for all symbols >= 0, also where that takes to look into a
-    minimum or maximum."""
-    if is_nonnegative(dim):
-        return True
-    for mono, coef in () if isinstance(dim, int) or not depth else dim.terms:
-        if len(mono) != 1 or not isinstance(mono[0], Call) or mono[0].fn not in ("min", "max"):
-            continue
-        call = _call_of(mono[0])
-        options = (surely_nonnegative(dim + (a - call) * coef, depth - 1) for a in mono[0].args)
-        if all(options) if (mono[0].fn == "min") == (coef > 0) else any(options):
-            return True
-    return False
-
-
-def _call_of(call: Call) -> Dim:
-    return Sym((((call,), 1),))
-
-
 def _range(low: Dim, high: Dim) -> Range:
     return Range(frozenset({low}), frozenset({high}))
 
 
 def _few(bounds: Iterable[Dim]) -> Bounds:
-    return frozenset(sorted(set(bounds), key=lambda dim: (len(str(dim)), str(dim)))[:MAX_BOUNDS])
+    simplest = sorted(set(bounds), key=lambda dim: (size_of(dim), order_key(dim)))
+    return frozenset(simplest[:MAX_BOUNDS])
 
 
 def _pairs(a: Bounds, b: Bounds, combine: Callable[[Dim, Dim], Dim]) -> Bounds:

@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from ...compiler.errors import InternalError
 from ...compiler.ir.assumptions import AT_MOST
-from ...compiler.ir.dims import Dim, evaluate, symbol, symbols_of
+from ...compiler.ir.dims import Dim, estimate, symbol, symbols_of
 from ...compiler.kernel.plan import (
     Allocate,
     Assign,
@@ -371,7 +371,7 @@ def _work(planned: PlannedKernel) -> int:
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
         if stage.reductions and own.vector and not own.row:
             work = work + STREAMED * stage.points()
-    return work if isinstance(work, int) else evaluate(work, dict.fromkeys(symbols_of(work), 64))
+    return estimate(work, 64)
 
 
 def emit_plan(module: ir.Module, plan: Plan, symbol: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .dims import Dim, is_nonnegative
+from .dims import Dim, in_order, is_nonnegative
 
 EQUAL, AT_MOST, ONE_OR_EQUAL = "==", "<=", "1 or =="
 RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL)
@@ -50,8 +50,7 @@ def assume_equal(a: Dim, b: Dim) -> None:
     record = _record.get()
     if record is None or a == b or (isinstance(a, int) and isinstance(b, int)):
         return
-    a, b = sorted((a, b), key=lambda dim: (isinstance(dim, int), str(dim)))
-    record[Assumption(EQUAL, a, b)] = None
+    record[Assumption(EQUAL, *in_order(a, b))] = None
 
 
 def assume_at_most(a: Dim, b: Dim) -> None:

@@ -13,6 +13,7 @@ from ..ir.dims import (
     Monomial,
     Sym,
     Symbol,
+    as_dim,
     divide_terms,
     floordiv,
     is_nonnegative,
@@ -21,6 +22,7 @@ from ..ir.dims import (
     substitute,
     symbol,
     symbols_of,
+    total,
 )
 from .footprint import value_range
 
@@ -70,13 +72,41 @@ def _without_rest(fn: str, top: Sym, bottom: int, extents: Mapping[str, Dim]) ->
 
 def _is_below(rest: Dim, limit: Dim, extents: Mapping[str, Dim]) -> bool:
     """Whether 0 <= rest < limit for certain, at every point of axes that are not empty."""
-    names = {name for name in symbols_of(rest) if name.startswith("$")}
-    if not is_nonnegative(rest) or not names <= extents.keys():
+    largest = _largest(rest, extents)
+    if largest is None or not is_nonnegative(rest):
         return False
-    # without negative terms the last point of every axis has the largest value
-    largest = substitute(rest, {name: extents[name] - 1 for name in names})
     more = {name: symbol(name) + 1 for name in _positive(extents)}
     return is_nonnegative(substitute(limit - 1 - largest, more))
+
+
+def _largest(dim: Dim, extents: Mapping[str, Dim]) -> Dim | None:
+    """A bound without axes that the expression never exceeds; None: none is known."""
+    if not any(name.startswith("$") for name in symbols_of(dim)):
+        return dim
+    bounds: list[Dim] = []
+    for mono, coef in dim.terms if isinstance(dim, Sym) else ():
+        term: Dim = coef
+        for atom in mono:
+            bound = _largest_of(atom, extents)
+            moving = any(name.startswith("$") for name in atom.symbols)
+            if bound is None or (moving and coef < 0) or not is_nonnegative(as_dim(atom)):
+                return None
+            term = term * bound
+        bounds.append(term)
+    return total(bounds)
+
+
+def _largest_of(atom: Atom, extents: Mapping[str, Dim]) -> Dim | None:
+    if isinstance(atom, Symbol):
+        if not atom.name.startswith("$"):
+            return symbol(atom.name)
+        return extents[atom.name] - 1 if atom.name in extents else None
+    top, bottom = (_largest(arg, extents) for arg in atom.args)
+    if atom.fn in ("floordiv", "mod") and bottom != atom.args[1]:
+        return None  # the divisor moves
+    if atom.fn == "mod":
+        return atom.args[1] - 1
+    return None if top is None or bottom is None else FUNCTIONS[atom.fn](top, bottom)
 
 
 def _positive(extents: Mapping[str, Dim]) -> set[str]:
@@ -111,7 +141,7 @@ def _common_factors(top: Sym, bottom: Sym) -> Iterator[Sym]:
     seen: set[tuple[Monomial, int]] = set()
     for monomial, coefficient in top.terms:
         shared = Counter(monomial) & Counter(divisor)
-        atoms = tuple(sorted(shared.elements(), key=str))
+        atoms = tuple(sorted(shared.elements(), key=lambda atom: atom.key))
         found = atoms, math.gcd(coefficient, factor)
         if atoms and found not in seen:
             seen.add(found)

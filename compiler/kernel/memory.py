@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from ..ir.dims import Dim, ceildiv, dmax, evaluate, is_nonnegative, symbols_of
+from ..ir.dims import Dim, ceildiv, dmax, estimate, is_nonnegative
 from .plan import ALIGNMENT, ArenaBuffer
 
 NOMINAL = 64  # assumed value of a symbol where sizes are compared
@@ -64,7 +64,7 @@ class _Slot:
 
 def _slots(buffers: list[ArenaBuffer]) -> list[_Slot]:
     """Slots for all buffers, those that are probably large first."""
-    nominal = {id(b): _nominal(b.size) for b in buffers}
+    nominal = {id(b): estimate(b.size, NOMINAL) for b in buffers}
     slots: list[_Slot] = []
     for buffer in sorted(buffers, key=lambda b: (-nominal[id(b)], b.first)):
         free = [s for s in slots if not any(_overlap(buffer, other) for other in s.buffers)]
@@ -74,10 +74,6 @@ def _slots(buffers: list[ArenaBuffer]) -> list[_Slot]:
         slot = next((s for s in free if buffer.size in s.sizes), free[-1])
         slot.add(buffer)
     return slots
-
-
-def _nominal(size: Dim) -> int:
-    return evaluate(size, dict.fromkeys(symbols_of(size), NOMINAL))
 
 
 # buffers of known size ---------------------------------------------------------------------

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 
-from ..ir.dims import coefficient, evaluate, symbols_of
+from ..ir.dims import coefficient, estimate
 from . import expr as ex
 from .kernel import Kernel, Stage
 from .register_tile import extent_of, reduced_loads
@@ -39,8 +39,8 @@ def parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
     stage, own = kernel.stages[0], stages[0]
     first = next((axis for axis in stage.axes if own.order and axis.name == own.order[0]), None)
     if first and not isinstance(first.extent, int) and len(own.order) > 1:
-        ones = dict.fromkeys(symbols_of(first.extent), 1)  # it may be a batch of one
-        certain = max(1, evaluate(first.extent, ones) // own.tile(first.name))
+        certain = estimate(first.extent, 1)  # it may be a batch of one
+        certain = max(1, certain // own.tile(first.name))
         return 1 + _loops(stage, own, 1, -(-ENOUGH_ROWS // certain))
     return _loops(stage, own, 0, ENOUGH_ITERATIONS)
 

@@ -60,21 +60,7 @@ def truncated_div(a: Dim, b: Dim) -> Dim:
         raise _Undecided
     if is_nonnegative(a):
         return floordiv(a, b)
-    return floordiv(larger(a, 0), b) - floordiv(larger(-a, 0), b)
-
-
-def larger(a: Dim, b: Dim) -> Dim:
-    """max(a, b), decided where symbols being >= 0 decides it."""
-    if is_nonnegative(a - b):
-        return a
-    return b if is_nonnegative(b - a) else dmax(a, b)
-
-
-def smaller(a: Dim, b: Dim) -> Dim:
-    """min(a, b), decided where symbols being >= 0 decides it."""
-    if is_nonnegative(a - b):
-        return b
-    return a if is_nonnegative(b - a) else dmin(a, b)
+    return floordiv(dmax(a, 0), b) - floordiv(dmax(-a, 0), b)
 
 
 def compare(a: Dim, b: Dim) -> int | None:
@@ -115,7 +101,7 @@ def _mod(a: Dim, b: Dim) -> Dim:
 
 
 def _abs(a: Dim) -> Dim:
-    return a if is_nonnegative(a) else larger(a, -a)
+    return a if is_nonnegative(a) else dmax(a, -a)
 
 
 def _where(condition: Dim, a: Dim, b: Dim) -> Dim:
@@ -177,8 +163,8 @@ _POINTWISE: dict[str, Callable[..., Dim]] = {
     "mul": operator.mul,
     "div": truncated_div,
     "mod": _mod,
-    "min": smaller,
-    "max": larger,
+    "min": dmin,
+    "max": dmax,
     "neg": operator.neg,
     "abs": _abs,
     "eq": _equal,
@@ -195,8 +181,8 @@ _POINTWISE: dict[str, Callable[..., Dim]] = {
 _REDUCE: dict[str, Callable[[Dim, Dim], Dim]] = {
     "reduce_sum": operator.add,
     "reduce_prod": operator.mul,
-    "reduce_max": larger,
-    "reduce_min": smaller,
+    "reduce_max": dmax,
+    "reduce_min": dmin,
 }
 _MOVE: dict[str, Callable[[Sequence[Elements], dict[str, Any]], Any]] = {
     "reshape": lambda xs, attrs: xs[0].reshape(_shape(attrs)),

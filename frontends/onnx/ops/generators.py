@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ....compiler.ir import Dim, DType, Value, ceildiv, constant
+from ....compiler.ir.dims import dmax
 from ..containers import Content, Text
-from ..elements import larger
 from ..site import NotSupported, Site
 from ..table import lowers
 from ..tensors import to_bytes
@@ -70,7 +70,7 @@ def _count(start: Dim, limit: Dim, delta: Dim) -> Dim | None:
     if delta == 0:
         raise ValueError("the step is 0")
     span = limit - start if delta > 0 else start - limit
-    return larger(ceildiv(span, abs(delta)), 0)
+    return dmax(ceildiv(span, abs(delta)), 0)
 
 
 def _computed_count(s: Site, start: Value, limit: Value, delta: Value) -> Dim:

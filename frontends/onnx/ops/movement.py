@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
 from ....compiler.ir.assumptions import ONE_OR_EQUAL, Assumption
-from ....compiler.ir.dims import floordiv, is_nonnegative, product
+from ....compiler.ir.dims import dmax, dmin, floordiv, is_nonnegative, product
 from ..broadcasting import common_shape
-from ..elements import larger, smaller
 from ..site import NotSupported, Site
 from ..table import lowers
 from .run_time import (
@@ -255,7 +254,7 @@ def slice_bounds(size: Dim, start: Dim, stop: Dim, step: int) -> tuple[Dim, Dim]
     span = high - low if step > 0 else low - high
     if isinstance(span, int):
         return (low, high) if span >= 0 else (low, low)
-    return (low, larger(low, high)) if step > 0 else (low, smaller(low, high))
+    return (low, dmax(low, high)) if step > 0 else (low, dmin(low, high))
 
 
 def _clamped(bound: Dim, size: Dim, lowest: int, highest: Dim) -> Dim:
@@ -264,11 +263,11 @@ def _clamped(bound: Dim, size: Dim, lowest: int, highest: Dim) -> Dim:
             return highest
         if bound <= -_FAR:
             return lowest
-        return smaller(larger(bound + size if bound < 0 else bound, lowest), highest)
+        return dmin(dmax(bound + size if bound < 0 else bound, lowest), highest)
     if is_nonnegative(bound):
-        return smaller(bound, highest)
+        return dmin(bound, highest)
     if is_nonnegative(-bound):
-        return larger(bound + size, lowest)
+        return dmax(bound + size, lowest)
     return bound
 
 

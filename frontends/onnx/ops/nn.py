@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import ceildiv, floordiv, product
-from ..elements import larger
+from ....compiler.ir.dims import ceildiv, dmax, floordiv, product
 from ..site import Site
 from ..table import MICROSOFT, lowers
 from .activations import by_name
@@ -33,7 +32,7 @@ def window_attributes(s: Site, x: Value, kernel: Sequence[Dim]) -> dict[str, tup
         pads = [0] * (2 * spatial)
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         totals = [
-            larger((ceildiv(size, st) - 1) * st + (k - 1) * d + 1 - size, 0)
+            dmax((ceildiv(size, st) - 1) * st + (k - 1) * d + 1 - size, 0)
             for size, k, st, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)
         ]
         small = [floordiv(total, 2) for total in totals]

@@ -1,0 +1,45 @@
+"""Dimensions: integers or canonical symbolic integer expressions.
+
+A `Sym` is a polynomial with integer coefficients over atoms; an atom is a named symbol or an
+opaque call (`floordiv`, `mod`, `max`, `min`, `broadcast`). Equal forms are one object, so that
+comparing, hashing and remembering them costs nothing, however large they are. Operators give an
+`int` whenever the result is constant. The same algebra serves shapes and the index expressions of
+kernels.
+
+Every symbol stands for an integer >= 0. Expressions of sizes alone are brought to one form: a
+remainder is written by its quotient, a minimum by a maximum with 0, a quotient of a quotient is
+one. Positions, which use the axes of a kernel (names that begin with "$"), stay as they are
+written: what their divisions give depends on extents (`compiler/kernel/index_ranges.py`).
+"""
+
+from __future__ import annotations
+
+from .bounds import is_nonnegative
+from .broadcast import are_one_together, dbroadcast, is_never_one
+from .division import ceildiv, divide_terms, floordiv, mod
+from .extrema import dmax, dmin
+from .terms import (
+    Atom,
+    Call,
+    Dim,
+    Monomial,
+    Sym,
+    Symbol,
+    as_dim,
+    coefficient,
+    in_order,
+    order_key,
+    product,
+    size_of,
+    symbol,
+    symbols_of,
+    total,
+)
+from .walks import FUNCTIONS, estimate, evaluate, map_atoms, substitute
+
+__all__ = [
+    "FUNCTIONS", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "are_one_together", "as_dim",
+    "ceildiv", "coefficient", "dbroadcast", "divide_terms", "dmax", "dmin", "estimate", "evaluate",
+    "floordiv", "in_order", "is_never_one", "is_nonnegative", "map_atoms", "mod", "order_key",
+    "product", "size_of", "substitute", "symbol", "symbols_of", "total",
+]  # fmt: skip
