@@ -102,8 +102,9 @@ def _largest_of(atom: Atom, extents: Mapping[str, Dim]) -> Dim | None:
             return symbol(atom.name)
         return extents[atom.name] - 1 if atom.name in extents else None
     top, bottom = (_largest(arg, extents) for arg in atom.args)
-    if atom.fn in ("floordiv", "mod") and bottom != atom.args[1]:
-        return None  # the divisor moves
+    divides = atom.fn in ("floordiv", "mod")
+    if divides and (bottom != atom.args[1] or not is_nonnegative(bottom)):
+        return None  # the divisor moves, or turns the order around
     if atom.fn == "mod":
         return atom.args[1] - 1
     return None if top is None or bottom is None else FUNCTIONS[atom.fn](top, bottom)
@@ -122,6 +123,8 @@ def _positive(extents: Mapping[str, Dim]) -> set[str]:
 
 def _by_symbols(fn: str, top: Sym, bottom: Sym, extents: Mapping[str, Dim]) -> Dim | None:
     """As `_without_rest`, where the divisor is a product of sizes that only a run knows."""
+    if _is_below(top, bottom, extents):
+        return 0 if fn == "floordiv" else top
     if len(bottom.terms) != 1:
         return None
     for g in _common_factors(top, bottom):
