@@ -133,11 +133,16 @@ def system_refusal(error: OSError, what: str = "the system refused a file") -> U
     """The UsageError for what the system refused, with what to do; None for any other error."""
     partly = error.errno is None and "written" in str(error)  # numpy's, of a full disk
     code = errno.ENOSPC if partly else error.errno or 0
+    if code == errno.ENOENT and not error.filename:
+        return UsageError("the current folder is not there any more", remedy="change to another")
     if code not in _FULL and code not in _REFUSED:
         return None
     return UsageError(
         what,
         where=str(error.filename or ""),
         why=error.strerror or str(error),
-        remedy=_FULL.get(code, "give a file or folder that you may read and write") + _KNOBS,
+        remedy=_FULL.get(
+            code, "give a file or folder that you may read, write and, for programs, execute in"
+        )
+        + _KNOBS,
     )

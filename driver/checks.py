@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.backend import Backend
-from ..compiler.errors import Unsupported, UsageError
+from ..compiler.errors import Unsupported, UsageError, system_refusals
 from ..compiler.ir import Graph
 from ..compiler.knobs import KEEP_WORK
 from ..compiler.scratch import check_output, make_folder, unwritable
@@ -64,11 +64,14 @@ def check_writable(path: Path) -> None:
     if str(path) == "-":
         raise UsageError("cannot write to standard output", remedy="name a file")
     check_output(path)
-    reason = unwritable(path.absolute().parent)
+    with system_refusals(f"cannot write '{path}'"):
+        folder = path.absolute().parent
+    reason = unwritable(folder)
     if reason:
-        raise UsageError(
-            f"cannot write '{path}'", why=reason, remedy="name a file in a folder that is there"
-        )
+        remedy = "choose a folder with space that you may write in"
+        if not folder.is_dir():
+            remedy = f"make the folder '{folder}' first"
+        raise UsageError(f"cannot write '{path}'", why=reason, remedy=remedy)
 
 
 def is_native(triple: str) -> bool:

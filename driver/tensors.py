@@ -95,6 +95,22 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
+def write_file(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write a single array to a .npy, several to a file of any other name as .npz.
+
+    Raises UsageError when it cannot be written.
+    """
+    if path.suffix != ".npy":
+        write_npz(path, arrays)
+        return
+    if len(arrays) != 1:
+        raise UsageError(
+            f"'{path}' can hold one array, and there are {len(arrays)}", remedy="name it .npz"
+        )
+    with written_whole(path) as new, new.open("wb") as file:
+        np.lib.format.write_array(file, next(iter(arrays.values())), allow_pickle=False)
+
+
 def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, int]:
     """Check names, types and shapes; returns the value of every symbolic dimension.
 

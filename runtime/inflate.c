@@ -175,13 +175,13 @@ int inflate_raw(const uint8_t *from, size_t from_bytes, uint8_t *to, size_t to_b
   return s.failed || s.written != to_bytes ? -1 : 0;
 }
 
-uint32_t crc32_of(const uint8_t *data, size_t bytes) {
-  uint32_t table[256], crc = 0xffffffffu;
+uint32_t crc32_of(uint32_t before, const uint8_t *data, size_t bytes) {
+  uint32_t table[256], crc = ~before;
   for (uint32_t i = 0; i < 256; ++i) {
     uint32_t value = i;
     for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ (value & 1 ? 0xedb88320u : 0);
     table[i] = value;
   }
   for (size_t i = 0; i < bytes; ++i) crc = table[(crc ^ data[i]) & 255] ^ crc >> 8;
-  return crc ^ 0xffffffffu;
+  return ~crc;
 }

@@ -205,16 +205,50 @@ static void score(job *j) {
   free(path);
 }
 
-static void write_outputs(const job *j) {
+/* Index of the output that a binding names, or -1 for all of them (a .npz without a name). */
+static int32_t output_of(const ts_model *model, const binding *to) {
+  if (to->name)
+    return find_tensor(model->outputs, model->output_count, to->name, strlen(to->name));
+  if (names_npz(to->value)) return -1;
+  if (model->output_count != 1)
+    die(EXIT_USAGE, "--output %s: say which output: --output NAME=%s, or a .npz for all",
+        to->value, to->value);
+  return 0;
+}
+
+/* Writes the file of binding `first`, with all outputs that go there. */
+static void write_file(const job *j, int32_t first, const char **names, const DLTensor **tensors) {
   const ts_model *model = j->model;
-  for (int32_t i = 0; i < j->chosen->output_count; ++i) {
-    const binding *to = &j->chosen->outputs[i];
-    if (!to->name && model->output_count != 1)
-      die(EXIT_USAGE, "--output %s: say which output: --output NAME=%s", to->value, to->value);
-    const int32_t index =
-        to->name ? find_tensor(model->outputs, model->output_count, to->name, strlen(to->name)) : 0;
-    write_array(to->value, &j->outputs[index]);
+  const char *path = j->chosen->outputs[first].value;
+  char *wanted = allocate((size_t)model->output_count);
+  int32_t count = 0;
+  for (int32_t i = first; i < j->chosen->output_count; ++i) {
+    if (strcmp(j->chosen->outputs[i].value, path)) continue;
+    const int32_t index = output_of(model, &j->chosen->outputs[i]);
+    for (int32_t k = 0; k < model->output_count; ++k) wanted[k] |= index < 0 || index == k;
   }
+  for (int32_t k = 0; k < model->output_count; ++k) {
+    if (!wanted[k]) continue;
+    names[count] = model->outputs[k].name;
+    tensors[count++] = &j->outputs[k];
+  }
+  free(wanted);
+  if (count != 1 && !names_npz(path))
+    die(EXIT_USAGE, "--output: '%s' can hold one output; name it .npz", path);
+  write_arrays(path, names, tensors, count);
+}
+
+static void write_outputs(const job *j) {
+  const size_t count = (size_t)j->model->output_count;
+  const char **names = allocate(count * sizeof *names);
+  const DLTensor **tensors = allocate(count * sizeof *tensors);
+  for (int32_t i = 0; i < j->chosen->output_count; ++i) {
+    int32_t first = 0;
+    while (strcmp(j->chosen->outputs[first].value, j->chosen->outputs[i].value)) ++first;
+    if (first == i) write_file(j, i, names, tensors);
+  }
+  free(names);
+  free(tensors);
 }
 
 int main(int argc, char **argv) {

@@ -1,4 +1,4 @@
-/* .npy and .npz files (numpy/lib/format.py; ZIP: APPNOTE.TXT 4.3), and raw ones. */
+/* Reads .npy and .npz files (numpy/lib/format.py; ZIP: APPNOTE.TXT 4.3), and raw ones. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -19,8 +19,7 @@ typedef struct {
   uint64_t packed, unpacked, offset;
 } zip_entry;
 
-static file_bytes read_file(const char *path) {
-  FILE *file = fopen(path, "rb");
+static file_bytes read_stream(const char *path, FILE *file) {
   if (!file) die(EXIT_USAGE, "cannot read '%s': %s", path, strerror(errno));
   file_bytes out = {NULL, 0};
   size_t capacity = 1 << 16, got;
@@ -33,6 +32,21 @@ static file_bytes read_file(const char *path) {
   } while (out.bytes == capacity);
   if (ferror(file)) die(EXIT_USAGE, "cannot read '%s': %s", path, strerror(errno));
   fclose(file);
+  return out;
+}
+
+/* What standard input holds: it can be read once, but is asked for several times. */
+static const file_bytes *standard_input(void) {
+  static file_bytes kept;
+  if (!kept.data) kept = read_stream("standard input", stdin);
+  return &kept;
+}
+
+static file_bytes read_file(const char *path) {
+  if (strcmp(path, "-")) return read_stream(path, fopen(path, "rb"));
+  const file_bytes *kept = standard_input();
+  file_bytes out = {allocate(kept->bytes), kept->bytes};
+  memcpy(out.data, kept->data, kept->bytes);
   return out;
 }
 
@@ -130,13 +144,17 @@ static file_bytes unpack(const char *path, const file_bytes *zip, const zip_entr
   else if (entry->method != 8 || inflate_raw(from, entry->packed, out.data, out.bytes))
     die(EXIT_USAGE, "'%s': a member is damaged or packed by method %d (stored and deflate work)",
         path, entry->method);
-  if (crc32_of(out.data, out.bytes) != entry->crc)
+  if (crc32_of(0, out.data, out.bytes) != entry->crc)
     die(EXIT_USAGE, "'%s': a member has a wrong checksum", path);
   return out;
 }
 
 static int looks_like(const char *path, const char *magic, size_t bytes) {
   uint8_t start[8] = {0};
+  if (!strcmp(path, "-")) {
+    const file_bytes *kept = standard_input();
+    return kept->bytes >= bytes && !memcmp(kept->data, magic, bytes);
+  }
   FILE *file = fopen(path, "rb");
   if (!file) return 0;
   const size_t got = fread(start, 1, bytes, file);
@@ -169,7 +187,7 @@ static DLDataType parse_type(const char *path, const char *text) {
   if (text[1] == 'U')
     die(EXIT_USAGE, "'%s': strings are read as bytes: save the array as numpy's type 'S'", path);
   for (size_t i = 0; i < sizeof types / sizeof types[0]; ++i)
-    if (*text != '>' && !strncmp(text + 1, types[i].name, 2) && text[3] == '\'')
+    if (!strncmp(text + 1, types[i].name, 2) && text[3] == '\'')
       return (DLDataType){types[i].code, types[i].bits, 1};
   die(EXIT_USAGE, "'%s': elements of type '%.8s' are not supported", path, text);
 }
@@ -205,6 +223,16 @@ static void add_width(const char *path, int64_t width, array *out) {
   out->shape[out->tensor.ndim++] = width;
 }
 
+/* Elements of a big-endian array. */
+static void swap_bytes(uint8_t *data, size_t bytes, size_t item) {
+  for (size_t at = 0; at < bytes; at += item)
+    for (size_t i = 0; i < item / 2; ++i) {
+      const uint8_t low = data[at + i];
+      data[at + i] = data[at + item - 1 - i];
+      data[at + item - 1 - i] = low;
+    }
+}
+
 static void parse_npy(const char *path, array *out, file_bytes file) {
   const uint8_t *p = file.data;
   if (file.bytes < 12 || memcmp(p, "\x93NUMPY", 6))
@@ -224,12 +252,14 @@ static void parse_npy(const char *path, array *out, file_bytes file) {
     for (int32_t d = 0; d < out->tensor.ndim; stride *= out->shape[d++]) out->strides[d] = stride;
     out->tensor.strides = out->strides;
   }
+  const int foreign = *type == '>';
   free(header);
   const int64_t bytes = ts_tensor_bytes(out->tensor.dtype, out->tensor.ndim, out->shape);
   if (bytes < 0 || (uint64_t)bytes > file.bytes - prefix - length)
     die(EXIT_USAGE, "'%s' is truncated", path);
   out->memory = file.data;
   out->tensor.data = file.data + prefix + length;
+  if (foreign) swap_bytes(out->tensor.data, (size_t)bytes, ts_item_bytes(out->tensor.dtype));
 }
 
 static void parse_raw(const char *path, array *out, file_bytes file, const ts_tensor_info *info,
@@ -273,35 +303,4 @@ void read_array(array *out, const char *path, const char *member, const ts_tenso
   } else {
     parse_raw(path, out, file, info, dims);
   }
-}
-
-static void write_header(FILE *file, const DLTensor *tensor) {
-  const char kind = tensor->dtype.code == kDLFloat ? 'f'
-                    : tensor->dtype.code == kDLInt ? 'i'
-                    : tensor->dtype.code == kDLBool ? 'b'
-                    : tensor->dtype.code == kDLUInt ? 'u' : 'V';
-  char text[MAX_DIMS * 24 + 128];
-  int used = sprintf(text, "{'descr': '%c%c%d', 'fortran_order': False, 'shape': (",
-                     tensor->dtype.bits == 8 ? '|' : '<', kind, tensor->dtype.bits / 8);
-  for (int32_t d = 0; d < tensor->ndim; ++d)
-    used += sprintf(text + used, "%" PRId64 "%s", tensor->shape[d],
-                    d + 1 < tensor->ndim ? ", " : tensor->ndim == 1 ? "," : "");
-  used += sprintf(text + used, "), }");
-  while ((used + 11) % 64) text[used++] = ' ';
-  text[used++] = '\n';
-  const uint8_t prefix[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (uint8_t)used,
-                              (uint8_t)(used >> 8)};
-  fwrite(prefix, 1, sizeof prefix, file);
-  fwrite(text, 1, (size_t)used, file);
-}
-
-void write_array(const char *path, const DLTensor *tensor) {
-  FILE *file = fopen(path, "wb");
-  if (!file) die(EXIT_USAGE, "cannot write '%s': %s", path, strerror(errno));
-  const size_t length = strlen(path);
-  if (length >= 4 && !strcmp(path + length - 4, ".npy")) write_header(file, tensor);
-  fwrite(tensor->data, 1, (size_t)ts_tensor_bytes(tensor->dtype, tensor->ndim, tensor->shape),
-         file);
-  const int failed = ferror(file);
-  if (fclose(file) || failed) die(EXIT_RUN, "cannot write '%s': %s", path, strerror(errno));
 }

@@ -12,11 +12,13 @@ static const char HELP[] =
     "\n"
     "inputs and outputs\n"
     "  --input [NAME=]FILE[:ARRAY]  .npy, .npz (the array of the input's name, or ARRAY), or raw\n"
-    "                               bytes; a .npz without NAME= gives every input that it holds\n"
+    "                               bytes; a .npz without NAME= gives every input that it holds;\n"
+    "                               - is standard input\n"
     "  --shape NAME:1x3x224x224     shape of a raw or random input with sizes that are not fixed\n"
     "  --random SEED                inputs that are not given are random: floats in [0, 1),\n"
     "                               integers and booleans 0 or 1; those with a default keep it\n"
-    "  --output [NAME=]FILE         write an output: .npy, or raw bytes under any other name\n"
+    "  --output [NAME=]FILE         write an output: .npy, .npz (without NAME= all outputs), or raw\n"
+    "                               bytes under any other name; - is standard output, as .npy\n"
     "  --batch N                    the files hold many samples along their first axis: run the\n"
     "                               model on N of them at a time (a model of fixed size: on as\n"
     "                               many as it takes) and concatenate the outputs\n"
@@ -156,6 +158,9 @@ void parse_options(options *out, int argc, char **argv, const ts_model *model) {
     if (!parse_tensor_option(out, name, value, model) && !parse_value(out, name, value))
       die(EXIT_USAGE, "unknown option '%s'; --help lists the options", name);
   }
+  for (int32_t i = 0; i < out->output_count; ++i)
+    if (!strcmp(out->outputs[i].value, "-") && (out->json || out->timed || out->batch || out->labels))
+      die(EXIT_USAGE, "--output -: standard output cannot hold a report as well");
   if (out->batch && out->timed)
     die(EXIT_USAGE, "--batch makes one pass over the samples: leave out --warmup, --iterations and "
                     "--duration");

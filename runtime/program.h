@@ -27,7 +27,8 @@ typedef struct {
 
 /* inflate.c. Decompresses raw DEFLATE data of a known size; 0, or -1 if it is malformed. */
 TS_LOCAL int inflate_raw(const uint8_t *from, size_t from_bytes, uint8_t *to, size_t to_bytes);
-TS_LOCAL uint32_t crc32_of(const uint8_t *data, size_t bytes);
+/* CRC-32 of data behind other data whose CRC-32 is `before` (0: none). */
+TS_LOCAL uint32_t crc32_of(uint32_t before, const uint8_t *data, size_t bytes);
 
 /* npy.c. Reads the array of a .npy file, of member `member` of a .npz file, or of a raw file (its
  * type and shape are those of `info`, with `dims` for the sizes that are not fixed; a single
@@ -37,8 +38,13 @@ TS_LOCAL void read_array(array *out, const char *path, const char *member,
 /* Whether a file is a .npz, and whether it has such a member. */
 TS_LOCAL int is_npz(const char *path);
 TS_LOCAL int npz_has(const char *path, const char *member);
-/* Writes a compact tensor: .npy, or its bare bytes under any other name. */
-TS_LOCAL void write_array(const char *path, const DLTensor *tensor);
+
+/* save.c. Whether a name is that of a .npz. */
+TS_LOCAL int names_npz(const char *path);
+/* Writes compact tensors: one as .npy, or as bare bytes under any other name; any number as .npz.
+ * "-" is standard output, as .npy. A file appears when it is complete. */
+TS_LOCAL void write_arrays(const char *path, const char *const *names,
+                           const DLTensor *const *tensors, int32_t count);
 
 /* ---- options.c ------------------------------------------------------------------------------- */
 

@@ -44,6 +44,7 @@ PROGRAM_SOURCES = (
     "npy.c",
     "options.c",
     "report.c",
+    "save.c",
 )
 
 _C_FLAGS = (

@@ -90,11 +90,14 @@ def _failure(
 ) -> TensmithError:
     what, where = f"zig {arguments[0]} failed", " ".join(map(str, arguments))
     limit = _LIMITS.get(signal.Signals(-result.returncode)) if result.returncode < 0 else ""
+    if "self exe path" in result.stderr:
+        return UsageError(what, why="it finds itself by /proc", remedy="mount /proc")
     if limit or _REFUSED.search(result.stderr):
         return UsageError(
-            f"{what}: the system did not let it write, or ran out of something",
+            f"{what}: the system refused it something",
             why=limit or result.stderr.strip()[-1000:],
-            remedy=f"free some space, or set {CACHE_DIR.variable} (100 MB) and {WORK_DIR.variable} "
-            "to other folders; the folder of the output needs room as well",
+            remedy=f"where space is short, free some, also for the output, or set "
+            f"{CACHE_DIR.variable} (100 MB) and {WORK_DIR.variable} to other folders; where open "
+            "files or memory are, raise the limits (`ulimit`)",
         )
     return InternalError(what, where=where, why=result.stderr[-4000:])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import llvmlite.binding as binding
+
 from ...compiler.errors import UsageError
 from ...compiler.host import cache_bytes
 from ...compiler.knobs import HOST
@@ -16,7 +18,7 @@ V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
 _LINUX_NAMES = {
     "abm": "lzcnt", "bmi1": "bmi", "lahf_lm": "sahf", "pni": "sse3", "sse4_1": "sse4.1",
-    "sse4_2": "sse4.2",
+    "sse4_2": "sse4.2", "amx_tile": "amx-tile",
 }  # fmt: skip
 
 
@@ -45,7 +47,7 @@ HOSTS: dict[str, Host] = {
     "icelake-sp": _host(V4, 48, 1280),
     "zen4": _host(V4, 32, 1024),
     "zen5": _host(V4, 48, 1024),
-    "sapphirerapids": _host((*V4, "amx_tile"), 48, 2048),
+    "sapphirerapids": _host((*V4, "amx-tile"), 48, 2048),
     "no-caches": _host(V4, 0, 0),
     "shared-caches": _host(V4, 32, 32 << 10),
     "least": _host(V3, 16, 256),
@@ -54,11 +56,11 @@ HOSTS: dict[str, Host] = {
 
 
 def host_features() -> frozenset[str]:
-    """CPU feature flags that Linux reports for this machine; empty where it reports none."""
+    """CPU features of this machine by LLVM's names: as Linux reports them, or the processor."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return frozenset()
+    except OSError:  # no /proc, as in a bare chroot
+        return frozenset(name for name, has in binding.get_host_cpu_features().items() if has)
     for line in text.splitlines():
         if line.startswith("flags"):
             flags = set(line.split(":", 1)[1].split())

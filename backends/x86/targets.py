@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 
+from ...compiler.errors import UsageError
 from ...compiler.target import Target
 from .hosts import V3, V4, described_host, host_features
 
@@ -47,7 +49,7 @@ def native_target() -> Target | None:
     host = described_host()
     found = host.features & host_features()
     if found.issuperset(V4):
-        target = TARGETS["sapphirerapids" if "amx_tile" in host.features else "x86-64-v4"]
+        target = TARGETS["sapphirerapids" if "amx-tile" in host.features else "x86-64-v4"]
     elif found.issuperset(V3):
         target = TARGETS["x86-64-v3"]
     else:
@@ -62,7 +64,17 @@ def native_target() -> Target | None:
 
 
 def parse_target(text: str) -> Target | None:
-    """The target for "native", "x86" or a name in `TARGETS`; None for another backend's."""
+    """The target for "native", "x86" or a name in `TARGETS`; None for another backend's.
+
+    Raises UsageError where "native" is a machine that no code can be generated for.
+    """
     if text in ("native", "x86"):
-        return native_target()
+        found = native_target()
+        if found is None and platform.machine() == "x86_64":
+            raise UsageError(
+                f"nothing can be compiled for this machine ('{text}')",
+                why="it lacks AVX2 and FMA",
+                remedy=f"name the target that code is for: {', '.join(TARGETS)}",
+            )
+        return found
     return TARGETS.get(text)

@@ -17,7 +17,8 @@ def command(
     model: Runnable,
     input: Inputs = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A .npz file for the outputs.")
+        Path | None,
+        typer.Option("-o", "--output", help="A .npz file for the outputs; .npy for a single one."),
     ] = None,
     target: Target = "native",
     opt_level: OptLevel = 2,
@@ -31,7 +32,7 @@ def command(
     from ..console import Console
     from ..session import compile_or_load, run_once
     from ..shapes import parse_shapes
-    from ..tensors import read_inputs, write_npz
+    from ..tensors import read_inputs, write_file
 
     console = Console(json=json, verbose=verbose)
     if output is not None:
@@ -48,7 +49,7 @@ def command(
     inputs = read_inputs(input or [], [spec.name for spec in module.inputs])
     outputs = run_once(module, inputs)
     if output is not None:
-        write_npz(output, outputs)
+        write_file(output, outputs)
         console.detail(f"wrote {output}")
     summaries = {name: _summary(array) for name, array in outputs.items()}
     console.result({"outputs": summaries, "file": str(output) if output else None})

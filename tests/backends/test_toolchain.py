@@ -130,7 +130,11 @@ def test_zig_without_a_cache(
     ("code", "text", "advice"),
     [
         (1, "error: unable to write: NoSpaceLeft", "TENSMITH_CACHE_DIR"),
-        (1, "ld.lld: error: failed to write output: No space left on device", "free some space"),
+        (
+            1,
+            "ld.lld: error: failed to write output: No space left on device",
+            "where space is short",
+        ),
         (1, "error: unable to create: ReadOnlyFileSystem", "TENSMITH_WORK_DIR"),
         (-signal.SIGXFSZ, "", "ulimit -f"),
         (-signal.SIGKILL, "", "memory is short"),

@@ -199,4 +199,9 @@ def test_other_errors_pass() -> None:
     assert system_refusal(OSError(errno.EBADF, "Bad file descriptor")) is None
     assert system_refusal(OSError("4096 requested and 0 written")) is not None
     with pytest.raises(FileNotFoundError), system_refusals():
+        raise FileNotFoundError(errno.ENOENT, "No such file", "some/file")
+
+
+def test_the_current_folder_may_be_gone() -> None:
+    with pytest.raises(UsageError, match="current folder"), system_refusals():
         raise FileNotFoundError(errno.ENOENT, "No such file")

@@ -10,7 +10,13 @@ import pytest
 
 from tensmith.compiler.artifact import TensorSpec
 from tensmith.compiler.errors import UsageError
-from tensmith.driver.tensors import check_inputs, read_file, read_inputs, write_npz
+from tensmith.driver.tensors import (
+    check_inputs,
+    read_file,
+    read_inputs,
+    write_file,
+    write_npz,
+)
 
 A, B = np.arange(3.0), np.arange(4)
 
@@ -90,3 +96,18 @@ def test_misfits(x, y, message: str) -> None:
 def test_missing_inputs_are_named() -> None:
     with pytest.raises(UsageError, match="x, y"):
         check_inputs(SPECS, {})
+
+
+def test_names_that_numpy_takes_for_arguments(tmp_path: Path) -> None:
+    arrays = {name: np.zeros(2) for name in ("file", "allow_pickle", "args", "a/b", "../c", "")}
+    write_npz(tmp_path / "x.npz", arrays)
+    assert set(read_file(tmp_path / "x.npz")) == set(arrays)
+
+
+def test_npy_holds_one(tmp_path: Path) -> None:
+    write_file(tmp_path / "x.npy", {"y": np.arange(3)})
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), np.arange(3))
+    with pytest.raises(UsageError, match=r"name it \.npz"):
+        write_file(tmp_path / "x.npy", {"y": np.arange(3), "z": np.arange(2)})
+    write_file(tmp_path / "z", {"y": np.arange(3)})
+    assert set(read_file(tmp_path / "z")) == {"y"}

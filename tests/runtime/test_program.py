@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +15,6 @@ from cplans import make_model, needs_x86
 from tensmith.backends.llvm.link import link
 
 pytestmark = needs_x86
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    folder = tmp_path_factory.mktemp("programs")
-    made: dict[str, Path] = {}
-
-    def get(kind: str, arch: str = "x86_64") -> Path:
-        name = f"{kind}_{arch}"
-        if name not in made:
-            made[name] = link(make_model(kind, folder, arch=arch), "exe", folder / name)[0]
-        return made[name]
-
-    return get
-
-
-@pytest.fixture
-def run(programs, tmp_path):
-    def call(kind: str, *arguments: object, code: int = 0) -> str:
-        result = subprocess.run(
-            [programs(kind), *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert result.returncode == code, result.stderr
-        return result.stdout if code == 0 else result.stderr
-
-    return call
 
 
 @pytest.fixture
