@@ -44,26 +44,26 @@ def expanded_shapes(op: str, inputs: Sequence[Value], attrs: Mapping[str, Any]) 
         return shapes
     if len(inputs) > 1 and lookup(op).traits & Trait.POINTWISE:
         common = common_shape(*shapes)
-        return [_expanded(shape, common) for shape in shapes]
+        return [expanded_shape(shape, common) for shape in shapes]
     if op in ("matmul", "attention") and min(map(len, shapes)) >= 2:
         return _product(shapes)
     if op == "layer_norm":
-        return [shapes[0], *(_expanded(shape, shapes[0]) for shape in shapes[1:])]
+        return [shapes[0], *(expanded_shape(shape, shapes[0]) for shape in shapes[1:])]
     if op == "broadcast_to":
-        return [_expanded(shapes[0], tuple(attrs["shape"]))]
+        return [expanded_shape(shapes[0], tuple(attrs["shape"]))]
     return shapes
 
 
 def _product(shapes: Sequence[Shape]) -> list[Shape]:
     """Of the operands of a matmul, or of an attention, whose mask fits its scores."""
     batch = common_shape(*(shape[:-2] for shape in shapes[:3]))
-    found = [(*_expanded(shape[:-2], batch), *shape[-2:]) for shape in shapes[:3]]
+    found = [(*expanded_shape(shape[:-2], batch), *shape[-2:]) for shape in shapes[:3]]
     scores = (*batch, shapes[0][-2], shapes[1][-2])
-    return found + [_expanded(shape, scores) for shape in shapes[3:]]
+    return found + [expanded_shape(shape, scores) for shape in shapes[3:]]
 
 
-def _expanded(shape: Shape, wanted: Shape) -> Shape:
-    """The shape with the sizes made those wanted that may be 1 where these are not.
+def expanded_shape(shape: Shape, wanted: Shape) -> Shape:
+    """A shape that is to broadcast to another, with the sizes made those wanted that may be 1.
 
     Ones stay: they broadcast by themselves. So do sizes that are equal to the wanted ones wherever
     the shapes fit.

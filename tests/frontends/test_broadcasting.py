@@ -120,6 +120,13 @@ def product_cases() -> list[OrtCase]:
     dims = {"a": ["M", 5], "b": ["N", 5], "c": ["P", "Q"]}
     sizes = ((3, 4, 3, 4), (3, 4, 1, 4), (3, 4, 3, 1), (3, 4, 1, 1), (1, 1, 1, 1))
     cases += runs("Gemm", proto_of(gemm, dims), "M N P Q", *sizes)
+    einsum = [node("Einsum", "a b", equation="hqd,hkd->hqk")]
+    dims = {"a": ["A", 5, "D"], "b": ["B", "K", "E"]}
+    sizes = ((2, 4, 2, 3, 4), (1, 4, 2, 3, 1), (2, 1, 1, 3, 4))
+    cases += runs("Einsum", proto_of(einsum, dims), "A D B K E", *sizes)
+    sums = [node("Einsum", "a b", equation="ij,ij->")]
+    dims = {"a": ["A", "B"], "b": ["C", "D"]}
+    cases += runs("dot", proto_of(sums, dims), "A B C D", (1, 4, 4, 1), (3, 4, 3, 4))
     norm = [node("LayerNormalization", "x s b")]
     dims = {"x": ["B", "S", "C"], "s": ["D"], "b": ["E"]}
     sizes = ((2, 3, 8, 8, 8), (2, 3, 8, 1, 8), (2, 3, 8, 8, 1))
@@ -265,6 +272,11 @@ def test_sizes_that_do_not_broadcast_end_the_run() -> None:
         run_graph(graph, feed(proto, {"A": 2, "B": 3, "C": 4, "D": 4}))
     with pytest.raises(RunError, match=r"broadcast"):
         run_graph(graph, feed(proto, {"A": 0, "B": 3, "C": 4, "D": 4}))
+    gemm = load_model(
+        proto_of([node("Gemm", "a b c")], {"a": ["M", 5], "b": [5, 4], "c": ["P", 4]})
+    )
+    with pytest.raises(RunError, match=r"broadcast"):
+        run_graph(gemm, {"a": floats(1, 5), "b": floats(5, 4), "c": floats(3, 4)})
     expand = load_model(model([node("Expand", "x s")], {"x": floats(3), "s": np.int64([3])}, ["y"]))
     with pytest.raises(RunError, match=r"'Expand:y' .* to be 1 or 3"):
         run_graph(expand, {"x": floats(3), "s": np.int64([2])})

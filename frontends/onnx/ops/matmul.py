@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ....compiler.ir import DType, Value
 from ....compiler.ir.dims import product
+from ..broadcasting import common_shape, expanded_shape
 from ..site import Site
 from ..table import MICROSOFT, lowers
 from .nn import centred
@@ -48,6 +49,7 @@ def gemm(s: Site) -> Value:
         out = s.op_("mul", out, alpha)
     if c is None or beta == 0.0:
         return out
+    c = s.emit("expand", [c], shape=expanded_shape(c.shape, out.shape))
     return s.op_("add", out, c if beta == 1.0 else s.op_("mul", c, beta))
 
 
@@ -158,10 +160,12 @@ def _product(s: Site, a: Value, left: str, b: Value, right: str, needed: str) ->
     a = s.transpose(a, [left.index(letter) for letter in batch + rows + inner])
     b = s.transpose(b, [right.index(letter) for letter in batch + inner + columns])
     cut, cut_b = len(batch) + len(rows), len(batch) + len(inner)
+    depth = common_shape(a.shape[cut:], b.shape[len(batch) : cut_b])
+    a = s.emit("expand", [a], shape=(*a.shape[:cut], *depth))
+    b = s.emit("expand", [b], shape=(*b.shape[: len(batch)], *depth, *b.shape[cut_b:]))
     a_rows, b_columns = a.shape[len(batch) : cut], b.shape[cut_b:]
-    a = s.reshape(a, (*a.shape[: len(batch)], product(a_rows), product(a.shape[cut:])))
-    depth = product(b.shape[len(batch) : cut_b])
-    b = s.reshape(b, (*b.shape[: len(batch)], depth, product(b_columns)))
+    a = s.reshape(a, (*a.shape[: len(batch)], product(a_rows), product(depth)))
+    b = s.reshape(b, (*b.shape[: len(batch)], product(depth), product(b_columns)))
     out = s.emit("matmul", [a, b])
     shape = (*out.shape[: len(batch)], *a_rows, *b_columns)
     return s.reshape(out, shape), "".join(batch + rows + columns)
