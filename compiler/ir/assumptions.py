@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from .dims import Dim, in_order, is_nonnegative
 
-EQUAL, AT_MOST, ONE_OR_EQUAL = "==", "<=", "1 or =="
-RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL)
+EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER = "==", "<=", "1 or ==", "!="
+RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ def contradiction(info: onnx.ValueInfoProto, kind: TensorType) -> str:
     return f"'{info.name[:80]}' is {kind}, and not [{text[:80]}]"
 
 
+def declared_ranks(proto: onnx.GraphProto) -> dict[str, int]:
+    """How many dimensions a graph declares for its results and inner values, where it does."""
+    tensors = ((i.name, i.type.tensor_type) for i in (*proto.value_info, *proto.output))
+    return {name: len(tensor.shape.dim) for name, tensor in tensors if tensor.HasField("shape")}
+
+
 def check_element_type(info: onnx.ValueInfoProto, kind: TensorType) -> None:
     """Raise InvalidModelError where an output is declared with another element type."""
     tensor = info.type.tensor_type

@@ -23,7 +23,7 @@ from . import text_moves
 from .border import Border
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Maybe, Scores, Text, ValueList
-from .declared import DeclaredTypes
+from .declared import DeclaredTypes, declared_ranks
 from .emitter import Emitter
 from .origin import node_name
 from .schemas import body_of, domain_of, schema_of
@@ -61,6 +61,7 @@ class Importer:
         self.emitter = Emitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.declared = DeclaredTypes(self.emitter)
+        self.ranks = declared_ranks(self.model.graph)
         self.functions = {(f.domain, f.name): f for f in self.model.functions}
 
     def run(self) -> Graph:

@@ -193,9 +193,29 @@ class Site:
             raise NotSupported(f"{what} is computed at run time", "make it a constant of the model")
         return value.data
 
+    def declared_rank(self, index: int = 0) -> int | None:
+        """The rank that the model declares for output `index`: a hint, no truth."""
+        if self.scope.outer is not None or not self.wants(index):
+            return None
+        return self.importer.ranks.get(self.node.output[index])
+
     def dims(self, value: Value) -> tuple[Dim, ...]:
         """The elements of an integer vector as dims, read at run time if they are computed."""
         return self.emitter.read_dims(value, self.op.lower())
+
+    def counted(self, value: Value, count: int | None) -> Value:
+        """A vector that decides a rank, of `count` elements where its length is left open.
+
+        Raises NotSupported when the count is not known, either.
+        """
+        if value.type.is_static:
+            return value
+        if count is None:
+            raise NotSupported(
+                "how many dimensions its result has is known at run time only",
+                "declare the result's shape in the model, or pin the inputs that decide it",
+            )
+        return self.reshape(value, (count,))
 
     # ------------------------------------------------------------------ emission
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tensmith.compiler.errors import UnsupportedError
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import RunError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
@@ -195,3 +196,60 @@ def test_attention_of_the_standard() -> None:
     inputs = {"q": q, "k": k, "v": v}
     proto = model([node("Attention", "q k v", "y", is_causal=1)], inputs, ["y"], opset=23)
     check(proto, inputs)
+
+
+def squeezing(declared: list[str] | None, inverted: bool) -> onnx.ModelProto:
+    """`If(rows of x == 1, Squeeze(x), Identity(x))`, maybe with the condition turned around."""
+    squeeze = branch([node("Squeeze", "x axis", "t")], ["t"])
+    keep = branch([node("Identity", "x", "e")], ["e"])
+    first, second = (keep, squeeze) if inverted else (squeeze, keep)
+    nodes = [
+        node("Shape", "x", "s", end=1),
+        node("Equal", "s axis_size", "one"),
+        node("Not", "one", "several"),
+        helper.make_node(
+            "If",
+            ["several" if inverted else "one"],
+            ["i"],
+            name="squeeze rows",
+            then_branch=first,
+            else_branch=second,
+        ),
+        node("Relu", "i"),
+    ]
+    constants = {"axis": np.int64([0]), "axis_size": np.int64([1])}
+    made = model(nodes, {"x": floats(2, 3)}, ["y"], constants=constants, dims={"x": ["N", "M"]})
+    if declared is not None:
+        made.graph.value_info.append(info("i", F, declared))
+    return made
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("declared", [None, ["a"], ["a", "b"]])
+def test_the_declared_rank_decides_a_conditional_squeeze(
+    declared: list[str] | None, inverted: bool
+) -> None:
+    proto = squeezing(declared, inverted)
+    kept = declared == ["a", "b"]
+    graph = check(proto, {"x": floats(2 if kept else 1, 4)})
+    with pytest.raises(RunError, match=r"'squeeze rows' \(If\) .*pin the sizes, N, that decide"):
+        run_graph(graph, {"x": floats(1 if kept else 2, 4)})
+
+
+def test_branches_of_other_ranks_name_what_to_pin() -> None:
+    flat = branch([node("Flatten", "x", "t", axis=0)], ["t"])
+    wide = branch([node("Unsqueeze", "x axis", "e")], ["e"])
+    nodes = [
+        node("Shape", "x", "s", start=1),
+        node("Less", "s limit", "c"),
+        helper.make_node("If", ["c"], ["y"], then_branch=flat, else_branch=wide),
+    ]
+    constants = {"axis": np.int64([0]), "limit": np.int64([3])}
+    dims = {"x": ["N", "M"]}
+    proto = model(nodes, {"x": floats(2, 3)}, ["y"], constants=constants, dims=dims)
+    with pytest.raises(UnsupportedError, match=r"pin the sizes, M, that decide it"):
+        load_model(proto)
+    proto.graph.output[0].CopyFrom(info("y", F, ["p", "q", "r"]))
+    graph = check(proto, {"x": floats(2, 5)})
+    with pytest.raises(RunError, match=r"else_branch"):
+        run_graph(graph, {"x": floats(2, 2)})

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.errors import RunError
+from tensmith.compiler.errors import RunError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
@@ -278,3 +278,27 @@ def test_expanding_a_symbolic_dim_that_turns_out_to_be_one() -> None:
     assert run_graph(graph, {"x": floats(1, 1), "s": np.int64([3, 4])})["y"].shape == (3, 4)
     with pytest.raises(RunError, match=r"'Expand:y' .* to be 1 or broadcast"):
         run_graph(graph, {**x, "s": np.int64([2, 4])})
+
+
+def test_a_squeeze_of_all_axes_needs_sizes_that_stay() -> None:
+    x = {"x": floats(2, 1, 3)}
+    proto = model([node("Squeeze", "x")], x, ["y"], dims={"x": ["N", 1, 3]})
+    graph = check(proto, x)
+    with pytest.raises(RunError, match=r"'Squeeze:y' .*N decides .*pin it with --shape"):
+        run_graph(graph, {"x": floats(1, 1, 3)})
+    proto.graph.output[0].type.tensor_type.shape.dim.add()
+    check(proto, {"x": floats(1, 1, 3)})
+
+
+def test_a_declared_rank_tells_how_many_sizes_there_are() -> None:
+    inputs = {"x": floats(2, 6), "s": np.int64([3, 2, 2])}
+    for op in ("Reshape", "Expand"):
+        proto = model([node(op, "x s")], inputs, ["y"], dims={"s": ["L"], "x": ["N", "M"]})
+        with pytest.raises(UnsupportedError, match="declare the result's shape"):
+            load_model(proto)
+        for _ in range(3):
+            proto.graph.output[0].type.tensor_type.shape.dim.add()
+        x = inputs["x"] if op == "Reshape" else floats(1, 2)
+        graph = check(proto, {**inputs, "x": x})
+        with pytest.raises(RunError, match="do not make the shape"):
+            run_graph(graph, {"x": x, "s": np.int64([3, 4])})

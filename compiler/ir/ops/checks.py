@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..assumptions import AT_MOST, EQUAL, RELATIONS
+from ..assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, RELATIONS
 from ..graph import Value
 from ..types import TensorType
 from .common import INDICES, need_dtype
@@ -54,9 +54,14 @@ def _infer_check_dims(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Te
 
 
 def _check_dims(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    left, right, relation = attrs["left"], attrs["right"], attrs["relation"]
-    holds = left <= right if relation == AT_MOST else left == right
-    if not holds and (relation in (EQUAL, AT_MOST) or left != 1):
+    left, right = attrs["left"], attrs["right"]
+    holds = {
+        EQUAL: left == right,
+        AT_MOST: left <= right,
+        ONE_OR_EQUAL: left in (1, right),
+        OTHER: left != right,
+    }
+    if not holds[attrs["relation"]]:
         raise RunError(f"{attrs['what']} (here {left} and {right})")
     return []
 

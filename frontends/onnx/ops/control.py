@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from ....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
+from ....compiler.ir.assumptions import EQUAL, OTHER, Assumption
 from ....compiler.ir.dims import symbols_of
 from ....compiler.ir.ops.control import loop_varying
 from ....compiler.ir.ops.registry import make_node
@@ -38,18 +39,17 @@ def if_(s: Site) -> Sequence[Content]:
     known = s.known(condition)
     if known is not None:
         return s.importer.region_entries(then if known[()] else other, s.scope, {})
-    squeezed = _squeeze_branch(s, then, other)
-    if squeezed is not None:
-        return s.importer.region(squeezed, s.scope, {})
     regions, entries = _regions(s, (then, other))
+    chosen = _branch_of_rank(s, (then, other), [graph for graph, _ in regions])
+    if chosen is not None:
+        _need_branch(s, condition, chosen, regions[chosen][0])
+        return s.importer.region_entries((then, other)[chosen], s.scope, {})
     local = regions[0][1] | regions[1][1]
     _same_ranks(regions[0][0], regions[1][0])
     shapes = []
     for a, b in zip(regions[0][0].outputs, regions[1][0].outputs, strict=True):
         if a.dtype is not b.dtype or a.type.rank != b.type.rank:
-            raise NotSupported(
-                f"its branches give {a.type} and {b.type}", "pin the input shapes that decide it"
-            )
+            raise NotSupported(f"its branches give {a.type} and {b.type}", _deciding(condition))
         shapes += list(zip(a.shape, b.shape, strict=True))
     bound = [s.emitter.fresh("branch") for a, b in shapes if a != b or symbols_of(a) & local]
     graphs = [graph for graph, _ in regions]
@@ -88,20 +88,89 @@ def _same_ranks(then: Graph, other: Graph) -> None:
         graph.outputs[place] = node.output
 
 
-def _squeeze_branch(
-    s: Site, then: onnx.GraphProto, other: onnx.GraphProto
-) -> onnx.GraphProto | None:
-    """The squeezing branch of `If(dim == 1, Squeeze(x), Identity(x))`, else None.
+def _branch_of_rank(
+    s: Site, branches: Sequence[onnx.GraphProto], regions: Sequence[Graph]
+) -> int | None:
+    """Which branch the model goes on with, where they give different ranks; else None.
 
-    Exporters write that for x.squeeze(axis) where the axis is not known to be 1. A rank that
-    depends on data has no type, and the model goes on as if it were squeezed; that the axis is 1
-    is checked at run time, by the reshape.
+    A rank that depends on data has no type. The model's declared ranks tell which one is meant.
+    Without them, of `If(dim == 1, Squeeze(x), Identity(x))`, which exporters write for x.squeeze()
+    along an axis that is not known to be 1, it is the one that squeezes.
     """
-    ops = [
-        [node.op_type for node in graph.node if node.op_type != "Constant"]
-        for graph in (then, other)
+    ranks = [[value.type.rank for value in region.outputs] for region in regions]
+    if ranks[0] == ranks[1]:
+        return None
+    declared = [s.declared_rank(place) for place in range(len(s.node.output))]
+    fitting = [
+        number
+        for number, found in enumerate(ranks)
+        if all(want in (None, rank) for want, rank in zip(declared, found, strict=False))
     ]
-    return then if ops == [["Squeeze"], ["Identity"]] else None
+    if len(fitting) == 1:
+        return fitting[0]
+    ops = [[n.op_type for n in graph.node if n.op_type != "Constant"] for graph in branches]
+    return ops.index(["Squeeze"]) if sorted(ops) == [["Identity"], ["Squeeze"]] else None
+
+
+def _need_branch(s: Site, condition: Value, chosen: int, region: Graph) -> None:
+    """End a run that takes the other branch."""
+    needed = _needed_sizes(condition, chosen == 0)
+    if needed is None:
+        flag = s.reshape(s.cast(condition, DType.I64), (1,))
+        needed = Assumption(EQUAL, s.emitter.read_dims(flag, "taken")[0], 1 - chosen)
+    name, ranks = ("then", "else")[chosen], [value.type.rank for value in region.outputs]
+    what = (
+        f"node '{s.emitter.name}' (If) is compiled for its {name}_branch, whose results have "
+        f"{' '.join(map(str, ranks))} dimensions, and this run takes the other one; "
+        f"{_deciding(condition)}"
+    )
+    attrs = {"relation": needed.relation, "left": needed.left, "right": needed.right, "what": what}
+    s.emitter.emit_node("check_dims", [], attrs)
+
+
+def _needed_sizes(condition: Value, wanted: bool) -> Assumption | None:
+    """What holds of sizes just when a condition is as wanted, if it compares two of them.
+
+    A run can check that before anything else.
+    """
+    node = condition.producer
+    while node is not None and node.op in ("reshape", "not"):
+        wanted = wanted != (node.op == "not")
+        node = node.inputs[0].producer
+    if node is None or node.op != "eq" or not node.inputs[0].dtype.is_integer:
+        return None
+    left, right = (_size(value) for value in node.inputs)
+    if left is None or right is None:
+        return None
+    return Assumption(EQUAL if wanted else OTHER, left, right)
+
+
+def _size(value: Value) -> Dim | None:
+    """The only element of a value where it is a number or computed from dims, else None."""
+    if value.data is not None and value.data.size == 1:
+        return int(value.data.reshape(-1)[0])
+    node = value.producer
+    while node is not None and node.op in ("reshape", "cast"):
+        node = node.inputs[0].producer
+    if node is None or node.op != "dims" or len(node.attrs["values"]) != 1:
+        return None
+    size: Dim = node.attrs["values"][0]
+    return size
+
+
+def _deciding(condition: Value) -> str:
+    """What to pin so that a condition is known when compiling."""
+    names: set[str] = set()
+    pending, seen = [condition], {condition}
+    while pending:
+        node = pending.pop().producer
+        if node is not None:
+            for dim in node.attrs.get("values", ()):
+                names |= symbols_of(dim)
+            pending += [value for value in node.inputs if value not in seen]
+            seen.update(node.inputs)
+    found = f", {', '.join(sorted(names))}," if names else ""
+    return f"pin the sizes{found} that decide it with --shape"
 
 
 @lowers("Scan")

@@ -39,7 +39,7 @@ def constant_(s: Site) -> Content:
 @lowers("ConstantOfShape")
 def constant_of_shape(s: Site) -> Value:
     fill = constant(s.array("value").reshape(())) if s.has("value") else s.scalar(0, DType.F32)
-    dims = s.dims(s.input(0))
+    dims = s.dims(s.counted(s.input(0), s.declared_rank()))
     if any(isinstance(dim, int) and dim < 0 for dim in dims):
         raise ValueError(f"the shape {list(map(str, dims))} has negative dimensions")
     return s.expand(fill, dims)

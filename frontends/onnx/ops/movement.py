@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import ONE_OR_EQUAL, Assumption
-from ....compiler.ir.dims import dmax, dmin, floordiv, is_nonnegative, product
+from ....compiler.ir.assumptions import ONE_OR_EQUAL, OTHER, Assumption
+from ....compiler.ir.dims import dmax, dmin, floordiv, is_never_one, is_nonnegative, product
 from ..broadcasting import common_shape
 from ..site import NotSupported, Site
 from ..table import lowers
@@ -39,7 +39,8 @@ def reshape(s: Site) -> Value:
     x = s.input(0)
     keep_zero = bool(s.integer("allowzero", 0))
     if s.opset >= 5 and s.known(s.input(1)) is None:
-        return s.reshape(x, shape_at_run_time(s, x, s.input(1), keep_zero))
+        given = s.counted(s.input(1), s.declared_rank())
+        return s.reshape(x, shape_at_run_time(s, x, given, keep_zero))
     wanted = s.ints("shape") if s.opset < 5 else s.dims(s.input(1))
     return s.reshape(x, resolve_shape(x.shape, wanted, keep_zero))
 
@@ -104,12 +105,33 @@ def squeeze(s: Site) -> Value:
     elif s.opset < 13 and s.has("axes"):
         axes = s.axes(s.ints("axes"), rank)
     else:
-        # the rank is fixed at import: a dim that only a run knows counts as other than 1
-        axes = [axis for axis, dim in enumerate(x.shape) if dim == 1]
+        axes = _axes_of_one(s, x)
     for axis in axes:
         if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
             raise ValueError(f"axis {axis} of {x.type} is not 1")
     return s.reshape(x, [dim for axis, dim in enumerate(x.shape) if axis not in axes])
+
+
+def _axes_of_one(s: Site, x: Value) -> list[int]:
+    """All axes of size 1.
+
+    The rank is fixed at import: sizes that only a run knows are other than 1, unless the rank that
+    the model declares says that they all are; a run in which that does not hold ends.
+    """
+    ones = [axis for axis, dim in enumerate(x.shape) if dim == 1]
+    open_ = [axis for axis, dim in enumerate(x.shape) if not is_never_one(dim) and dim != 1]
+    declared = s.declared_rank()
+    if open_ and declared == x.type.rank - len(ones) - len(open_):
+        return sorted(ones + open_)
+    for axis in open_:
+        dim = x.shape[axis]
+        what = (
+            f"node '{s.emitter.name}' (Squeeze) is compiled for sizes other than 1 where the model "
+            f"does not say them, and {dim} decides how many dimensions remain; pin it with --shape"
+        )
+        attrs = {"relation": OTHER, "left": dim, "right": 1, "what": what}
+        s.emitter.emit_node("check_dims", [], attrs)
+    return ones
 
 
 @lowers("Unsqueeze")
@@ -144,7 +166,7 @@ def concat(s: Site) -> Value:
 @lowers("Expand")
 def expand(s: Site) -> Value:
     x = s.input(0)
-    wanted = s.dims(s.input(1))
+    wanted = s.dims(s.counted(s.input(1), s.declared_rank()))
     if any(isinstance(dim, int) and dim < 0 for dim in wanted):
         raise ValueError(f"the shape {list(map(str, wanted))} has negative dimensions")
     shape = common_shape(x.shape, wanted)
@@ -167,7 +189,7 @@ def tile(s: Site) -> Value:
     x = s.input(0)
     if s.opset < 6:
         raise NotSupported("Tile of opset 1 is not supported", "convert the model to opset 7")
-    repeats = s.dims(s.input(1))
+    repeats = s.dims(s.counted(s.input(1), x.type.rank))
     if len(repeats) != x.type.rank:
         raise ValueError(f"{len(repeats)} repeats for {x.type.rank} dimensions")
     if any(isinstance(count, int) and count < 0 for count in repeats):
