@@ -37,7 +37,7 @@ from .plan import (
     Weight,
 )
 from .schedule import Schedule
-from .versions import equal_sizes, with_equal
+from .versions import fitted, fitting
 
 Scheduler = Callable[[Kernel], Schedule]
 CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
@@ -237,20 +237,20 @@ class Planner:
         outer = dict(zip(region.inputs, node.inputs, strict=True))
         outer.update(zip(region.outputs, node.outputs, strict=True))
         inputs, outputs = ([outer[v] for v in part] for part in (lowered.inputs, lowered.outputs))
-        equal = equal_sizes(lowered.kernel)
+        fits = fitting(lowered.kernel)
         for value in outputs:
             place = self._overwritten(lowered.kernel, inputs, outputs, value, dying)
-            if place is not None and not equal:
+            if place is not None and not fits:
                 self.places[value] = place
             self.reserve(value, steps)
-        if not equal:
+        if not fits:
             self.call(lowered, inputs, outputs, steps)
             return
-        simpler = replace(lowered, kernel=with_equal(lowered.kernel, equal))
+        simpler = replace(lowered, kernel=fitted(lowered.kernel, fits))
         versions: tuple[list[Step], list[Step]] = ([], [])
         for version, body in zip((simpler, lowered), versions, strict=True):
             self.call(version, inputs, outputs, body)
-        condition = tuple((symbol(a), symbol(b)) for a, b in equal)
+        condition = tuple(fit.condition for fit in fits)
         steps.append(Branch(condition, tuple(versions[0]), tuple(versions[1])))
 
     def _overwritten(

@@ -10,9 +10,9 @@ from kernels import interpreted, reference, region_inputs
 from suites.case import CaseBuilder
 
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.ir.dims import Dim, floordiv, symbol
+from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, symbol
 from tensmith.compiler.kernel.lower import lower_region
-from tensmith.compiler.kernel.versions import Pair, equal_sizes, with_equal
+from tensmith.compiler.kernel.versions import Fit, fitted, fitting
 
 B, E, N, M = (symbol(name) for name in "benm")
 
@@ -43,23 +43,37 @@ def two_sizes() -> Graph:
     return c.graph()
 
 
+def windows() -> Graph:
+    """Windows of 3 x 3, put together to a map of any size."""
+    c = CaseBuilder("windows")
+    apart = (B, floordiv(N, 3), floordiv(M, 3), 3, 3, 4)
+    x = c.input(B * apart[1] * apart[2], 9, 4)
+    turned = c.op("transpose", c.op("reshape", x, shape=apart), perm=(0, 1, 3, 2, 4, 5))
+    c.output(c.op("mul", c.op("reshape", turned, shape=(B, N, M, 4)), c.scalar(2.0)))
+    return c.graph()
+
+
 @pytest.mark.parametrize(
-    ("make", "pairs", "sizes"),
+    ("make", "fits", "sizes"),
     [
-        (two_batches, (("b", "e"),), {"b": 3, "e": 3, "n": 5}),
-        (two_sizes, (("m", "n"),), {"b": 2, "e": 2, "n": 7, "m": 7}),
+        (two_batches, {Fit("e", "b")}, {"b": 3, "e": 3, "n": 5}),
+        (two_sizes, {Fit("n", "m")}, {"b": 2, "e": 2, "n": 7, "m": 7}),
+        (windows, {Fit("n", factor=3), Fit("m", factor=3)}, {"b": 2, "n": 6, "m": 9}),
     ],
 )
-def test_equal_sizes_leave_no_division(
-    make: Callable[[], Graph], pairs: tuple[Pair, ...], sizes: Mapping[str, int]
+def test_sizes_that_fit_leave_no_division(
+    make: Callable[[], Graph], fits: set[Fit], sizes: Mapping[str, int]
 ) -> None:
     region = make()
     lowered = lower_region(region)
-    assert equal_sizes(lowered.kernel) == pairs
-    simpler = with_equal(lowered.kernel, pairs)
+    assert set(fitting(lowered.kernel)) == fits
+    for left, right in (fit.condition for fit in fits):
+        assert evaluate(left, sizes) == evaluate(right, sizes)
+    simpler = fitted(lowered.kernel, tuple(fits))
+    assert set(simpler.symbols) <= set(lowered.kernel.symbols)
     text = " ".join(str(index) for stage in simpler.stages for index in stage.all_indices())
-    assert "floordiv" not in text
-    assert "mod" not in text
+    assert "floordiv($" not in text.replace(" ", "")
+    assert "mod(" not in text
     inputs = region_inputs(region, sizes, 0)
     got = interpreted(simpler, (lowered.inputs, lowered.outputs), inputs, sizes)
     for want, array in zip(reference(region, inputs, sizes), got.values(), strict=True):
@@ -70,4 +84,4 @@ def test_equal_sizes_leave_no_division(
     ("shape", "other"), [((N, 6), (6, N)), ((B, N, 6), (B, 2, N, 3)), ((B, 12, N), (4 * B, 3, N))]
 )
 def test_one_name_needs_no_version(shape: tuple[Dim, ...], other: tuple[Dim, ...]) -> None:
-    assert not equal_sizes(lower_region(regrouped(shape, other)).kernel)
+    assert not fitting(lower_region(regrouped(shape, other)).kernel)
