@@ -9,43 +9,39 @@ import numpy as np
 from ..compiler.ir.graph import Graph, Node, Value, constant
 from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
-_ROUNDING = frozenset({"round", "floor", "ceil", "mod", "fmod"})
+RULES = Rules()
 
 
 @dataclass(frozen=True)
 class Reciprocal:
     """x / c -> x * (1 / c) for float constants.
 
-    That is exact for powers of two and else off by one unit in the last place at most. Quotients
-    that are rounded to integers afterwards (quantisation) keep the division unless it is exact.
+    That is exact for powers of two and else off by one unit in the last place at most: there
+    quotients that a discrete result hangs on keep the division (see `ir/exactness.py`).
     """
 
     name: str = "reciprocal"
 
     def run(self, graph: Graph) -> bool:
         """Replace divisions; whether there were any."""
-        rounded = _rounded_values(graph)
-        rules = Rules()
-
-        @rules.on("div")
-        def multiply(node: Node, rw: Rewriter) -> Replacement:
-            x, c = node.inputs
-            factor = _inverse(c, exact=node.output in rounded)
-            return None if factor is None else rw.emit("mul", [x, factor])
-
-        return rewrite(graph, rules)
+        return rewrite(graph, RULES)
 
 
-def _rounded_values(graph: Graph) -> set[Value]:
-    found: set[Value] = set()
-    for node in graph.walk():
-        to_integer = node.op == "cast" and not node.output.dtype.is_float
-        if to_integer or node.op in _ROUNDING:
-            found.update(node.inputs)
-    return found
+@RULES.on("div")
+def multiply(node: Node, rw: Rewriter) -> Replacement:
+    """x / c -> x * (1 / c)"""
+    x, c = node.inputs
+    factor = _inverse(c)
+    if factor is None or not (_powers_of_two(c) or rw.may_round(node.output)):
+        return None
+    return rw.emit("mul", [x, factor])
 
 
-def _inverse(c: Value, exact: bool) -> Value | None:
+def _powers_of_two(c: Value) -> bool:
+    return bool(np.all(np.abs(np.frexp(np.asarray(c.data, np.float64))[0]) == 0.5))
+
+
+def _inverse(c: Value) -> Value | None:
     if c.data is None or not c.dtype.is_float:
         return None
     divisor = c.data.astype(np.float64)
@@ -55,5 +51,4 @@ def _inverse(c: Value, exact: bool) -> Value | None:
     limits = np.finfo(np.float32 if c.dtype.bits < 64 else np.float64)
     if not bool(np.all((magnitude >= limits.tiny) & np.isfinite(magnitude))):
         return None
-    powers_of_two = bool(np.all(np.abs(np.frexp(divisor)[0]) == 0.5))
-    return None if exact and not powers_of_two else constant(factor)
+    return constant(factor)

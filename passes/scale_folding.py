@@ -28,6 +28,7 @@ class ScaleFolding:
 
     y = conv(x, w) * s + t: both into w and the bias. y = matmul(x, w) * s: s into w.
     conv(x * s), matmul(x * s): s into w; conv(x + t) without padding: t into the bias.
+    Results that a discrete one hangs on stay as they are (see `ir/exactness.py`).
     max_elements: weights larger than that are not copied; beside such a product, scaling its
     result costs little.
     """
@@ -48,6 +49,8 @@ def _after(node: Node, rw: Rewriter, limit: int) -> Replacement:
     """contraction(x, w) op c, also through reshapes and transposes that keep the channels apart"""
     value, c = node.inputs
     if c.data is None or not c.dtype.is_float or node.output.shape != value.shape:
+        return None
+    if not rw.may_round(node.output):
         return None
     views: list[Node] = []
     axis = _varying_axis(c, value)
@@ -167,6 +170,8 @@ def _scale_of_shifted_product(node: Node, rw: Rewriter, limit: int) -> Replaceme
         return None
     if node.output.shape != y.shape or _varying_axis(s, y) not in (-1, y.type.rank - 1):
         return None
+    if not rw.may_round(node.output):
+        return None
     exact = b.data.astype(np.float64) * s.data.astype(np.float64)
     return rw.emit("add", [rw.emit("mul", [y, s]), _rounded(exact, b)])
 
@@ -181,7 +186,7 @@ def _before(node: Node, rw: Rewriter, limit: int) -> Replacement:
     if x.shape != inner.output.shape or _varying_axis(c, x) not in (axis, -1):
         return None
     size = x.shape[axis]
-    if not isinstance(size, int) or c.data is None:
+    if not isinstance(size, int) or c.data is None or not rw.may_round(node.output):
         return None
     vector = np.broadcast_to(c.data.astype(np.float64).ravel(), (size,))
     operands = _before_conv(node, inner.op, vector) if node.op == "conv" else None

@@ -8,7 +8,7 @@ import numpy as np
 from suites.case import F32, I64, CaseBuilder, N, S
 
 from tensmith.compiler.ir import Dim, Graph, Value, symbol
-from tensmith.compiler.ir.dims import evaluate
+from tensmith.compiler.ir.dims import dmax, evaluate
 
 M = symbol("m")
 SIZES = ({"n": 3, "s": 2, "m": 4}, {"n": 1, "s": 1, "m": 1}, {"n": 5, "s": 19, "m": 2})
@@ -190,7 +190,7 @@ def _image(c: CaseBuilder, channels: int, view: str) -> Value:
     if view == "part":
         return _cut(c, c.input(N, channels + 3, S, M), 1, 2, 2 + channels)
     if view == "cropped":
-        return _cut(c, c.input(N, channels, S + 1, M), 2, 1, S + 1)
+        return _cut(c, c.input(N, channels, S, M), 2, 0, dmax(S - 1, 1))
     if view == "one":
         return _shaped(c, _cut(c, c.input(2, N, channels, S, M), 0, 1, 2), N, channels, S, M)
     if view == "static":

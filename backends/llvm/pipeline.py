@@ -29,6 +29,7 @@ from ...passes.bands import ConvBands
 from ...passes.concat_views import ConcatViews
 from ...passes.dce import DeadCodeElimination
 from ...passes.decompose import RULES, Decompose
+from ...passes.exactness import Exactness
 from ...passes.fusion import Fusion
 from ...passes.operand_panels import OperandPanels
 from ...passes.output_views import OutputViews
@@ -80,7 +81,14 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
         panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
-        final = (Decompose(), *panels, *SIMPLIFY, RunTimeChecks(), Fusion(epilogues=level > 0))
+        final = (
+            Decompose(),
+            *panels,
+            *SIMPLIFY,
+            Exactness(),
+            RunTimeChecks(),
+            Fusion(epilogues=level > 0),
+        )
         bands = ConvBands(max(1, options.threads))
         views = (bands, OutputViews(), ConcatViews(), AttentionBlocks()) if level > 0 else ()
         run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)

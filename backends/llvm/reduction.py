@@ -38,6 +38,13 @@ def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
     return e.b.icmp_signed("<", e.lane_numbers(lanes), e.splat(live, lanes))
 
 
+def _joins_sum(body: ex.Expr) -> bool:
+    """Whether the body is a product that may be rounded together with the sum it is part of."""
+    return (
+        isinstance(body, ex.Apply) and body.op == "mul" and body.dtype.is_float and not body.exact
+    )
+
+
 class TileReduction:
     """Emits the reductions of one tile and leaves the results in its accumulators."""
 
@@ -144,10 +151,9 @@ class TileReduction:
         self, tile: Tile, reduction: Reduction, slot: Slot, accumulator: ir.Value
     ) -> ir.Value:
         body = reduction.body
-        fused = isinstance(body, ex.Apply) and body.op == "mul" and body.dtype.is_float
         mask = tile.shape.mask_of(slot[1]) if tile.shape.vector in tile.inner else None
-        if fused and isinstance(body, ex.Apply) and reduction.kind == "sum" and mask is None:
-            a, b = (tile.vector_value(arg, slot) for arg in body.args)
+        if reduction.kind == "sum" and mask is None and _joins_sum(body):
+            a, b = (tile.vector_value(arg, slot) for arg in ex.children(body))
             return self.e.fma(a, b, accumulator)
         value = tile.vector_value(body, slot)
         if mask is not None:

@@ -24,11 +24,17 @@ _TRANSCENDENTAL = frozenset(math.LIBM) - {"pow", "fmod"} | {"sigmoid"}
 
 
 def apply(
-    e: Emitter, op: str, args: Sequence[ir.Value], kinds: Sequence[DType], dtype: DType
+    e: Emitter,
+    op: str,
+    args: Sequence[ir.Value],
+    kinds: Sequence[DType],
+    dtype: DType,
+    exact: bool = False,
 ) -> ir.Value:
     """The value of a pointwise operator.
 
-    kinds: element types of the arguments. dtype: element type of the result. Half-precision
+    kinds: element types of the arguments. dtype: element type of the result. exact: a sum or a
+    product is rounded by itself. Half-precision
     floats are computed in f32 and rounded. Raises InternalError for an operator without an
     emission.
     """
@@ -42,14 +48,14 @@ def apply(
     if kind in HALVES:
         wide = [cast(e, arg, kind, DType.F32) for arg in args]
         result_type = DType.F32 if dtype is kind else dtype
-        result = apply(e, op, wide, [DType.F32] * len(args), result_type)
+        result = apply(e, op, wide, [DType.F32] * len(args), result_type, exact)
         return cast(e, result, result_type, dtype)
     if op in COMPARISONS:
         return _compare(e, op, args[0], args[1], kind)
     if op in _BITS:
         return getattr(e.b, _BITS[op])(args[0], args[1])
     if kind.is_float:
-        return _float(e, op, args)
+        return _float(e, op, args, () if exact else CONTRACT)
     return _int(e, op, args, kind)
 
 
@@ -60,10 +66,10 @@ def _compare(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.V
     return (e.b.icmp_signed if kind.is_signed else e.b.icmp_unsigned)(sign, a, b)
 
 
-def _float(e: Emitter, op: str, args: Sequence[ir.Value]) -> ir.Value:
+def _float(e: Emitter, op: str, args: Sequence[ir.Value], flags: tuple[str, ...]) -> ir.Value:
     x = args[0]
     if op in _FLOAT:
-        result: ir.Value = getattr(e.b, _FLOAT[op])(x, args[1], flags=CONTRACT)
+        result: ir.Value = getattr(e.b, _FLOAT[op])(x, args[1], flags=flags)
         return result
     if op in _ROUNDING:
         return math.intrinsic(e, _ROUNDING[op], x)

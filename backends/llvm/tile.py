@@ -210,11 +210,11 @@ class Tile:
                 return scalar.cast(e, self._index(index, slot), DType.I64, dtype)
             case ex.Load():
                 return self._load(expression, slot)
-            case ex.Apply(op=op, args=args, dtype=dtype):
+            case ex.Apply(op=op, args=args, dtype=dtype, exact=exact):
                 if op in VECTORISED and dtype is DType.F32:
                     return self._abreast(expression, slot)
                 values = self._alike([self.value(arg, slot) for arg in args])
-                return scalar.apply(e, op, values, [arg.dtype for arg in args], dtype)
+                return scalar.apply(e, op, values, [arg.dtype for arg in args], dtype, exact)
             case ex.Guarded():
                 return self._guarded(expression, slot)
             case ex.Acc(position=position):

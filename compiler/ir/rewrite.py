@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InternalError
 from .dims import Dim, Sym, substitute, symbols_of
+from .exactness import exact_values
 from .graph import Graph, Node, Value, constant
 from .ops.control import symbol_name
 from .ops.registry import Trait, infer_types, lookup, make_node
@@ -86,6 +87,8 @@ class Rewriter:
         self._local: set[Node] = set()
         self._name = ""
         self._depth = 0
+        self._rounded: set[Value] = set()
+        self._seen: set[Value] | None = None
 
     def run(self) -> bool:
         """Sweep over the graph and its regions; whether anything changed."""
@@ -93,6 +96,16 @@ class Rewriter:
         if self._bound:
             bind_symbols(self.graph, self._bound)
         return self.changed
+
+    def may_round(self, value: Value) -> bool:
+        """Whether a float may be rounded otherwise than the model says (see `exactness.py`).
+
+        What this sweep has emitted waits for the next.
+        """
+        if self._seen is None:
+            self._seen = {result for node in self.graph.walk() for result in node.outputs}
+            self._rounded = exact_values(self.graph)
+        return value in self._seen and value not in self._rounded
 
     def uses(self, value: Value) -> int:
         """How many operands and graph outputs are the value (never too few)."""

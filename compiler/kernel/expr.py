@@ -57,11 +57,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Apply:
-    """A pointwise core operator applied to scalars; "cast" converts to `dtype`."""
+    """A pointwise core operator applied to scalars; "cast" converts to `dtype`.
+
+    exact: a sum or product that is rounded by itself, never together with another.
+    """
 
     op: str
     args: tuple[Expr, ...]
     dtype: DType
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,8 +222,9 @@ def text(expr: Expr) -> str:
         case Load(buffer=buffer, offset=offset, dynamic=dynamic):
             more = "".join(f" + {text(index)}*({stride})" for index, stride in dynamic)
             return f"{buffer.name}[{offset}{more}]"
-        case Apply(op=op, args=args, dtype=dtype):
-            return f"{op}:{dtype}({', '.join(text(arg) for arg in args)})"
+        case Apply(op=op, args=args, dtype=dtype, exact=exact):
+            exactly = "!" if exact else ""
+            return f"{op}{exactly}:{dtype}({', '.join(text(arg) for arg in args)})"
         case Guarded(bounds=bounds, value=value, other=other):
             tests = " and ".join(f"{b.low} <= {b.index} < {b.high}" for b in bounds)
             return f"({text(value)} if {tests} else {text(other)})"

@@ -1,7 +1,8 @@
 """Algebraic simplification of pointwise operators.
 
-Floats are rewritten where the result differs by rounding only; the sign of a zero and the bits of a
-NaN are not kept. Constants are combined in f64 and rounded once.
+Floats are rewritten where the result differs by rounding only, and no discrete result hangs on it
+(see `ir/exactness.py`); the sign of a zero and the bits of a NaN are not kept. Constants are
+combined in f64 and rounded once.
 """
 
 from __future__ import annotations
@@ -122,6 +123,9 @@ def reassociate(node: Node, rw: Rewriter) -> Replacement:
     inner = rw.sole(node.inputs[0], node.op)
     if inner is None or not node.inputs[1].is_constant or not inner.inputs[1].is_constant:
         return None
+    rounds = node.op in ("add", "mul") and node.output.dtype.is_float
+    if rounds and not rw.may_round(node.output):
+        return None
     merged = combine(_COMBINE[node.op], inner.inputs[1], node.inputs[1])
     return None if merged is None else fit(rw, rw.emit(node.op, [inner.inputs[0], merged]), node)
 
@@ -137,13 +141,13 @@ def power(node: Node, rw: Rewriter) -> Replacement:
         return rw.emit("mul", [x, x])
     if number == 3:
         return rw.emit("mul", [rw.emit("mul", [x, x]), x])
-    if not x.dtype.is_float:
+    if not x.dtype.is_float or number not in (0.5, -0.5, -1) or not rw.may_round(node.output):
         return None
     if number == 0.5:
         return rw.emit("sqrt", [x])
     if number == -0.5:
         return rw.emit("div", [like(x, 1), rw.emit("sqrt", [x])])
-    return rw.emit("div", [like(x, 1), x]) if number == -1 else None
+    return rw.emit("div", [like(x, 1), x])
 
 
 @RULES.on(Trait.IDEMPOTENT)
@@ -185,7 +189,7 @@ def add_negated(node: Node, rw: Rewriter) -> Replacement:
 def root_of_square(node: Node, rw: Rewriter) -> Replacement:
     """sqrt(x * x) -> |x|"""
     inner = rw.producer(node.inputs[0], "mul")
-    if inner is None or inner.inputs[0] is not inner.inputs[1]:
+    if inner is None or inner.inputs[0] is not inner.inputs[1] or not rw.may_round(node.output):
         return None
     return rw.emit("abs", [inner.inputs[0]])
 

@@ -11,7 +11,7 @@ from ..dims import Dim
 from ..graph import Value
 from ..types import DType, TensorType, broadcast_shapes
 from .common import NUMBERS, need_dtype, same_dtype, unify
-from .registry import REQUIRED, Array, OpDef, Trait, register
+from .registry import EXACT, REQUIRED, Array, OpDef, Trait, register
 from .windows import (
     channel_axis,
     check_window,
@@ -209,7 +209,12 @@ _WINDOW = {"strides": REQUIRED, "pads": REQUIRED, "dilations": REQUIRED, "groups
 register(OpDef("matmul", _infer_matmul, _matmul, Trait.CONTRACTION, arity=(2, 2)))
 register(
     OpDef(
-        "conv", _infer_conv, _conv, Trait.CONTRACTION, {**_WINDOW, "layout": "NCHW"}, arity=(2, 3)
+        "conv",
+        _infer_conv,
+        _conv,
+        Trait.CONTRACTION,
+        {**_WINDOW, **EXACT, "layout": "NCHW"},
+        arity=(2, 3),
     )
 )
 register(

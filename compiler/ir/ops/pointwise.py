@@ -15,7 +15,7 @@ import numpy as np
 from ..graph import Value
 from ..types import DType, TensorType, broadcast_shapes
 from .common import ANY, BOOLS, FLOATS, INTEGERS, NUMBERS, like, need_dtype, same_dtype, widen
-from .registry import REQUIRED, Array, Infer, OpDef, Trait, register
+from .registry import EXACT, REQUIRED, Array, Infer, OpDef, Trait, register
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -90,12 +90,13 @@ def _binary(
     allowed: frozenset[DType],
     traits: Trait = Trait.NONE,
     result: DType | None = None,
+    attrs: dict[str, Any] | None = None,
 ) -> None:
     def evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         return _in_own_arithmetic(fn, args, result or DType.of(args[0].dtype))
 
     infer = _infer_binary(name, allowed, result)
-    register(OpDef(name, infer, evaluate, Trait.POINTWISE | traits, arity=(2, 2)))
+    register(OpDef(name, infer, evaluate, Trait.POINTWISE | traits, attrs or {}, (2, 2)))
 
 
 def _infer_where(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -174,13 +175,13 @@ _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def _register_all() -> None:
-    idem, comm = Trait.IDEMPOTENT, Trait.COMMUTATIVE
+    idem, comm, steps = Trait.IDEMPOTENT, Trait.COMMUTATIVE, Trait.DISCRETE
     _unary("neg", np.negative, NUMBERS)
     _unary("abs", np.abs, NUMBERS, idem)
-    _unary("sign", np.sign, NUMBERS, idem)
-    _unary("ceil", np.ceil, FLOATS, idem)
-    _unary("floor", np.floor, FLOATS, idem)
-    _unary("round", np.rint, FLOATS, idem)
+    _unary("sign", np.sign, NUMBERS, idem | steps)
+    _unary("ceil", np.ceil, FLOATS, idem | steps)
+    _unary("floor", np.floor, FLOATS, idem | steps)
+    _unary("round", np.rint, FLOATS, idem | steps)
     for name, fn in _FUNCTIONS.items():
         _unary(name, fn, FLOATS)
     _unary("not", np.logical_not, BOOLS)
@@ -188,15 +189,15 @@ def _register_all() -> None:
     _unary("isnan", np.isnan, FLOATS, result=DType.BOOL)
     _unary("isinf", np.isinf, FLOATS, result=DType.BOOL)
 
-    _binary("add", np.add, NUMBERS, comm)
-    _binary("sub", np.subtract, NUMBERS)
-    _binary("mul", np.multiply, NUMBERS, comm)
+    _binary("add", np.add, NUMBERS, comm, attrs=EXACT)
+    _binary("sub", np.subtract, NUMBERS, attrs=EXACT)
+    _binary("mul", np.multiply, NUMBERS, comm, attrs=EXACT)
     _binary("div", _truncated_division, NUMBERS)
     _binary("pow", _power, NUMBERS)
     _binary("max", np.maximum, NUMBERS, comm)
     _binary("min", np.minimum, NUMBERS, comm)
-    _binary("mod", np.mod, NUMBERS)
-    _binary("fmod", np.fmod, NUMBERS)
+    _binary("mod", np.mod, NUMBERS, steps)
+    _binary("fmod", np.fmod, NUMBERS, steps)
     _binary("and", np.logical_and, BOOLS, comm)
     _binary("or", np.logical_or, BOOLS, comm)
     _binary("xor", np.logical_xor, BOOLS, comm)
@@ -205,17 +206,18 @@ def _register_all() -> None:
     _binary("bitxor", np.bitwise_xor, INTEGERS, comm)
     _binary("shl", np.left_shift, INTEGERS)
     _binary("shr", np.right_shift, INTEGERS)
-    _binary("eq", np.equal, ANY, comm, DType.BOOL)
-    _binary("ne", np.not_equal, ANY, comm, DType.BOOL)
-    _binary("lt", np.less, ANY, result=DType.BOOL)
-    _binary("le", np.less_equal, ANY, result=DType.BOOL)
-    _binary("gt", np.greater, ANY, result=DType.BOOL)
-    _binary("ge", np.greater_equal, ANY, result=DType.BOOL)
+    _binary("eq", np.equal, ANY, comm | steps, DType.BOOL)
+    _binary("ne", np.not_equal, ANY, comm | steps, DType.BOOL)
+    _binary("lt", np.less, ANY, steps, DType.BOOL)
+    _binary("le", np.less_equal, ANY, steps, DType.BOOL)
+    _binary("gt", np.greater, ANY, steps, DType.BOOL)
+    _binary("ge", np.greater_equal, ANY, steps, DType.BOOL)
 
     register(OpDef("where", _infer_where, _where, Trait.POINTWISE, arity=(3, 3)))
     attrs = {"dtype": REQUIRED}
     register(OpDef("cast", _infer_cast, _cast, Trait.POINTWISE, attrs, arity=(1, 1)))
-    register(OpDef("bitcast", _infer_bitcast, _bitcast, Trait.POINTWISE, attrs, arity=(1, 1)))
+    kind = Trait.POINTWISE | steps
+    register(OpDef("bitcast", _infer_bitcast, _bitcast, kind, attrs, arity=(1, 1)))
 
 
 _register_all()

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import FLOATS, NUMBERS, accurate, need_dtype
-from .registry import REQUIRED, Array, OpDef, Trait, register
+from .registry import EXACT, REQUIRED, Array, OpDef, Trait, register
 from .windows import (
     check_window,
     output_dims,
@@ -130,7 +130,7 @@ register(
         _infer_avg,
         _avg_pool,
         Trait.POOLING,
-        {**_WINDOW, "count_include_pad": False, "layout": "NCHW"},
+        {**_WINDOW, **EXACT, "count_include_pad": False, "layout": "NCHW"},
         arity=(1, 1),
     )
 )

@@ -11,7 +11,7 @@ from ..dims import Dim
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import ANY, NUMBERS, accurate, like, need_axis, need_dtype, widen
-from .registry import REQUIRED, Array, OpDef, Trait, register
+from .registry import EXACT, REQUIRED, Array, OpDef, Trait, register
 
 
 def reduced_shape(shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[Dim, ...]:
@@ -77,7 +77,7 @@ def _reduction(name: str, fn: Callable[..., Array], allowed: frozenset[DType]) -
             out = fn(accurate(x), axis=attrs["axes"], keepdims=attrs["keepdims"])
             return [out.astype(x.dtype, copy=False)]
 
-    attrs = {"axes": REQUIRED, "keepdims": False}
+    attrs = {"axes": REQUIRED, "keepdims": False, **EXACT}
     register(OpDef(name, infer, evaluate, Trait.REDUCTION, attrs, arity=(1, 1)))
 
 
@@ -101,7 +101,8 @@ def _arg(name: str, fn: Callable[..., Any]) -> None:
         return [np.expand_dims(found, axis) if attrs["keepdims"] else found]
 
     attrs = {"axis": REQUIRED, "keepdims": False, "select_last": False}
-    register(OpDef(name, _infer_arg, evaluate, Trait.REDUCTION, attrs, arity=(1, 1)))
+    traits = Trait.REDUCTION | Trait.DISCRETE
+    register(OpDef(name, _infer_arg, evaluate, traits, attrs, arity=(1, 1)))
 
 
 def _infer_cumulative(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:

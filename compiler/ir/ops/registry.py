@@ -35,6 +35,7 @@ class Trait(Flag):
     COMPOSITE = auto()  # several kernel stages (softmax, norms, attention)
     CONTROL = auto()  # has regions that run conditionally or repeatedly
     EFFECT = auto()  # never dead, even without outputs
+    DISCRETE = auto()  # rounding of the operands may change the result by a whole step
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class OpDef:
 
 
 REQUIRED = object()
+# a discrete result hangs on how this one is rounded (see ir/exactness.py); the last of the passes
+# before fusion knows
+EXACT = {"exact": False}
 _OPS: dict[str, OpDef] = {}
 
 

@@ -15,7 +15,7 @@ from ..assumptions import assume_at_most
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import ANY, FLOATS, need_dtype, need_rank, widen
-from .registry import REQUIRED, Array, OpDef, register
+from .registry import REQUIRED, Array, OpDef, Trait, register
 
 
 def _infer_argsort(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -147,11 +147,14 @@ register(
         "argsort",
         _infer_argsort,
         _argsort,
+        Trait.DISCRETE,
         attrs={"count": REQUIRED, "descending": False},
         arity=(1, 1),
     )
 )
-register(OpDef("nonzero", _infer_nonzero, _nonzero, arity=(1, 1)))
-register(OpDef("unique", _infer_unique, _unique, attrs={"sorted": True}, arity=(1, 1)))
-register(OpDef("nms", _infer_nms, _nms, attrs={"center": False}, arity=(5, 5)))
+register(OpDef("nonzero", _infer_nonzero, _nonzero, Trait.DISCRETE, arity=(1, 1)))
+register(
+    OpDef("unique", _infer_unique, _unique, Trait.DISCRETE, attrs={"sorted": True}, arity=(1, 1))
+)
+register(OpDef("nms", _infer_nms, _nms, Trait.DISCRETE, attrs={"center": False}, arity=(5, 5)))
 register(OpDef("det", _infer_det, _det, arity=(1, 1)))

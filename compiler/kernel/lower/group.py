@@ -61,7 +61,9 @@ def winograd_choice(node: Node, near: bool = False, threads: int = 1) -> Winogra
     moved = sum(inner.op in ("reshape", "transpose") for inner in region.nodes)
     if moved > views or source not in operands or conv.inputs[1] not in operands:
         return None
-    tilings = best_tilings(conv, near) if operands[conv.inputs[1]].is_constant else None
+    if conv.attrs["exact"] or not operands[conv.inputs[1]].is_constant:
+        return None
+    tilings = best_tilings(conv, near)
     return Winograd(conv, tilings, threads) if tilings else None
 
 

@@ -23,7 +23,7 @@ from .scope import (
 
 def _pointwise(scope: Scope, node: Node, index: Index) -> Expr:
     args = tuple(scope.element(v, broadcast_index(v, index)) for v in node.inputs)
-    return Apply(node.op, args, node.output.dtype)
+    return Apply(node.op, args, node.output.dtype, node.attrs.get("exact", False))
 
 
 for _name, _definition in all_ops().items():

@@ -97,14 +97,14 @@ def _reduce(scope: Scope, node: Node, index: Index) -> Reduced:
     if kind != "mean":
         return Reduced(loops, Reduction(kind, body), _same)
     count = product(x.shape[axis] for axis in axes)
-    return Reduced(loops, Reduction("sum", body), lambda total: _divided(total, count))
+    return Reduced(loops, Reduction("sum", body), lambda total: _divided(total, count, node))
 
 
-def _divided(total: Expr, count: Dim) -> Expr:
+def _divided(total: Expr, count: Dim, node: Node) -> Expr:
     dtype = total.dtype
     if not dtype.is_float:
         return Apply("div", (total, IndexValue(count, dtype)), dtype)
-    if isinstance(count, int):
+    if isinstance(count, int) and not node.attrs["exact"]:
         return Apply("mul", (total, Const(1.0 / count if count else math.nan, dtype)), dtype)
     return Apply("div", (total, IndexValue(count, dtype)), dtype)
 
@@ -307,7 +307,7 @@ def _avg_pool(scope: Scope, node: Node, index: Index) -> Reduced:
     total = product(counts)
 
     def finish(value: Expr) -> Expr:
-        return _divided(value, total)
+        return _divided(value, total, node)
 
     return Reduced(loops, Reduction("sum", body), finish)
 
