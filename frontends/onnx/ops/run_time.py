@@ -79,7 +79,7 @@ def split_axes(s: Site, x: Value, axes: Value) -> tuple[Value, list[int]]:
 
 def without_axes(s: Site, x: Value, axes: Value) -> tuple[Dim, ...]:
     """The shape of x less the listed axes."""
-    count = x.type.rank - int(axes.type.elements)  # type: ignore[arg-type]
+    count = x.type.rank - int(vector(s, axes).type.elements)  # type: ignore[arg-type]
     if count <= 0:
         return ()
     keep = s.op_("sub", 1, chosen(s, axes, x.type.rank))
