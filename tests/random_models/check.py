@@ -1,0 +1,161 @@
+"""Random models, compiled many at a time, beside ONNX Runtime without optimisations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from compiled import Library, Setting
+from onnx import numpy_helper
+
+from tensmith.compiler.ir import Graph
+from tensmith.frontends.onnx import load_model
+
+from .builder import ALL, Array, Features
+from .generate import Sample, sample
+
+Arrays = Mapping[str, Array]
+BATCH = 25  # models of consecutive seeds that share a library
+LEVELS = (2, 0, 2, 1)  # of batches in turn
+RTOL, ATOL = 2e-4, 2e-5  # the latter times an output's peak, where that is above 1
+NOISE = 2e-6  # relative change of inputs and weights that shows how rounding is amplified
+PROBES = 12
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A model that is not right. kind: "import", "compile", "run" or "differs"."""
+
+    seed: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.seed} {self.kind}: {self.text}"
+
+
+def check(seeds: Sequence[int], folder: Path, features: Features = ALL) -> list[Finding]:
+    """Compile the models of the seeds, which belong to one batch, into one library in `folder`,
+    run them, compare."""
+    found: list[Finding] = []
+    samples: dict[str, Sample] = {}
+    graphs: dict[str, Graph] = {}
+    for seed in seeds:
+        given = sample(seed, features)
+        Oracle(given.model)  # raises where the generator made what ONNX Runtime refuses
+        try:
+            graphs[str(seed)] = load_model(given.model)
+            samples[str(seed)] = given
+        except Exception as error:
+            found.append(Finding(seed, "import", f"{type(error).__name__}: {error}"))
+    library = Library(graphs, Setting("native", level_of(seeds[0])), folder)
+    for name, error in library.errors.items():
+        found.append(Finding(int(name), "compile", f"{type(error).__name__}: {error}"))
+    for name in library.models:
+        found += _run(samples[name], library)
+    return found
+
+
+def level_of(seed: int) -> int:
+    """The optimisation level of a seed: the same for those of a batch."""
+    return LEVELS[seed // BATCH % len(LEVELS)]
+
+
+def _run(given: Sample, library: Library) -> Iterator[Finding]:
+    oracle = Oracle(given.model)
+    for number, call in enumerate(given.calls):
+        want = oracle.run(call)
+        got = library.run(str(given.seed), call)
+        if isinstance(got, Exception):
+            yield Finding(given.seed, "run", f"call {number}: {type(got).__name__}: {got}")
+            continue
+        wrong = differences(got, want, {})
+        if wrong and differences(got, want, oracle.spread(call, want)):
+            yield Finding(given.seed, "differs", f"call {number}: {'; '.join(wrong)}")
+
+
+def differences(got: Arrays, want: Arrays, spread: Arrays) -> list[str]:
+    """What is wrong with each output. spread: how far rounding may move its elements."""
+    found = []
+    for name, right in want.items():
+        mine = np.asarray(got[name])
+        if mine.dtype != right.dtype or mine.shape != right.shape:
+            found.append(f"{name} is {mine.dtype}{mine.shape}, not {right.dtype}{right.shape}")
+            continue
+        a, b = mine.astype(np.float64), right.astype(np.float64)
+        peak = float(np.abs(b[np.isfinite(b)]).max(initial=1.0))
+        with np.errstate(invalid="ignore"):
+            far = np.abs(a - b) > RTOL * np.abs(b) + ATOL * peak + 4 * spread.get(name, 0.0)
+        far |= np.isfinite(a) != np.isfinite(b)
+        far &= ~((a == b) | (np.isnan(a) & np.isnan(b)))
+        if far.any():
+            at = tuple(int(i) for i in np.argwhere(far)[0])
+            found.append(f"{name}{list(at)} is {a[at]:.7g}, not {b[at]:.7g}; {far.sum()} differ")
+    return found
+
+
+class Oracle:
+    """ONNX Runtime on one model."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.session = _session(model)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """The outputs by name."""
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
+
+    def spread(self, inputs: Arrays, want: Arrays) -> dict[str, Array]:
+        """How far the elements of the outputs move when inputs and weights change by rounding: a
+        model may amplify that, and steps (Floor, ArgMax, comparisons) may fall to either side."""
+        found = {name: np.zeros(array.shape) for name, array in want.items()}
+        for probe in range(PROBES):
+            rng = np.random.default_rng(probe)
+            moved = onnx.ModelProto()
+            moved.CopyFrom(self.model)
+            for tensor in _tensors(moved.graph):
+                array = numpy_helper.to_array(tensor)
+                if array.dtype == np.float32:
+                    tensor.CopyFrom(numpy_helper.from_array(_moved(array, rng), tensor.name))
+            inputs_moved = {name: _moved(array, rng) for name, array in inputs.items()}
+            again = Oracle(moved).run(inputs_moved)
+            for name, array in again.items():
+                if array.shape != want[name].shape:
+                    found[name][...] = np.inf
+                    continue
+                with np.errstate(invalid="ignore"):
+                    change = np.abs(array.astype(np.float64) - want[name].astype(np.float64))
+                found[name] = np.maximum(found[name], np.nan_to_num(change, nan=0.0))
+        return found
+
+
+def _moved(array: Array, rng: np.random.Generator) -> Array:
+    if array.dtype != np.float32:
+        return array
+    noise = 1 + NOISE * rng.uniform(-1, 1, array.shape)
+    return np.asarray(array * noise, np.float32)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "value":
+                yield attribute.t
+            yield from _tensors(attribute.g)
+
+
+def _session(model: onnx.ModelProto):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
