@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .backend import Stages
+from .errors import InternalError
 from .faults import internal_error
 from .ir.graph import Graph
 from .ir.verify import verify as verify_graph
@@ -58,6 +59,19 @@ def run_passes(
     return changed
 
 
+def _interface(graph: Graph) -> list[str]:
+    return [value.name for value in (*graph.inputs, *graph.outputs)]
+
+
+def _check_interface(graph: Graph, names: list[str]) -> None:
+    """Raise InternalError unless inputs and outputs are called as before."""
+    if _interface(graph) != names:
+        raise InternalError(
+            "inputs or outputs of the model have other names than before",
+            why=f"{_interface(graph)} in place of {names}",
+        )
+
+
 @dataclass(frozen=True)
 class _Runner:
     graph: Graph
@@ -66,11 +80,13 @@ class _Runner:
     stages: Stages | None
 
     def step(self, item: Pass) -> bool:
+        names = _interface(self.graph)
         with self.stages.stage(item.name) if self.stages else nullcontext():
             try:
                 changed = item.run(self.graph)
                 if changed and self.verify:
                     verify_graph(self.graph)
+                    _check_interface(self.graph, names)
             except MemoryError:
                 raise
             except Exception as error:

@@ -27,7 +27,7 @@ class CommonSubexpressions:
     def run(self, graph: Graph) -> bool:
         """Merge equal nodes; whether there were any."""
         state = _Merge(self.max_bytes)
-        state.graph(graph, {})
+        state.graph(graph, {}, set(graph.outputs))
         return state.changed
 
 
@@ -39,9 +39,10 @@ class _Merge:
     constants: dict[Key, Value] = field(default_factory=dict)
     canonical: dict[Value, Value] = field(default_factory=dict)
 
-    def graph(self, graph: Graph, outer: dict[Key, Node]) -> None:
-        known = dict(outer) if outer else {}
-        results = set(graph.outputs)
+    def graph(self, graph: Graph, outer: dict[Key, Node], results: set[Value]) -> None:
+        """outer: expressions of the graphs around. results: whose names users of the model know,
+        which those of a region are not."""
+        known = dict(outer)
         kept: list[Node] = []
         for node in graph.nodes:
             node.inputs = [self._value(value) for value in node.inputs]
@@ -53,7 +54,7 @@ class _Merge:
             if key is not None:
                 known[key] = node
             for region in node.regions:
-                self.graph(region, known)
+                self.graph(region, known, set())
             kept.append(node)
         graph.nodes = kept
         graph.outputs = [self.replaced.get(value, value) for value in graph.outputs]
@@ -80,7 +81,7 @@ class _Merge:
 
 
 def _named(node: Node, results: set[Value]) -> bool:
-    """Whether some output of the node is a result of the graph, so that its name matters."""
+    """Whether some output of the node is a result whose name matters."""
     return not results.isdisjoint(node.outputs)
 
 

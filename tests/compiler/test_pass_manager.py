@@ -49,6 +49,17 @@ class Refuses:
         raise ValueError("the shapes do not fit")
 
 
+@dataclass(frozen=True)
+class Renames:
+    """Calls an output by another name."""
+
+    name: str = "renames"
+
+    def run(self, graph: Graph) -> bool:
+        graph.outputs[0].name = "other"
+        return True
+
+
 def _graph() -> Graph:
     return parse_graph(body("%x: f32[n]", ["%a: f32[n] = exp(%x)", "%y: f32[n] = neg(%a)"]))
 
@@ -78,8 +89,8 @@ def test_fixpoint_ends_at_its_limit() -> None:
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("broken", [Breaks(), Refuses()], ids=lambda item: item.name)
-def test_error_names_the_pass(broken: Breaks | Refuses) -> None:
+@pytest.mark.parametrize("broken", [Breaks(), Refuses(), Renames()], ids=lambda item: item.name)
+def test_error_names_the_pass(broken: Breaks | Refuses | Renames) -> None:
     with pytest.raises(InternalError, match=f"pass '{broken.name}' broke the graph"):
         run_passes(_graph(), [broken])
 

@@ -100,6 +100,25 @@ def test_equal_outputs_keep_their_names() -> None:
     assert [value.name for value in graph.outputs] == ["a", "y"]
 
 
+def test_what_a_branch_shares_keeps_the_name_of_the_output() -> None:
+    lines = [
+        "%y: f32[n] = exp(%x)",
+        "%z: f32[n] = if(%c) [",
+        '  graph "then"() {',
+        "    %t: f32[n] = exp(%x)",
+        "    return %t",
+        "  }",
+        '  graph "else"() {',
+        "    return %x",
+        "  }",
+        "]",
+    ]
+    text = body("%x: f32[n], %c: bool[]", lines).replace("return %y", "return %y, %z")
+    graph = rewritten(text, SHARE)
+    assert [value.name for value in graph.outputs] == ["y", "z"]
+    assert count(graph) == {"exp": 1, "if": 1}
+
+
 def test_attributes_tell_apart() -> None:
     text = body(
         "%x: f32[3, 3]",
