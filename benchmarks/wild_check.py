@@ -1,0 +1,74 @@
+"""One file of the sweep: `python -m benchmarks.wild_check MODEL INPUTS.npz ...` prints it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensmith
+from tensmith.compiler.errors import TensmithError
+from tensmith.driver.compare import compare_outputs
+from tensmith.driver.engines import EngineSpec, open_engine
+
+ROUNDS, SECONDS = 7, 0.05  # turns of each engine, and how long one lasts
+HALF_ATOL = 5e-3  # of values near one, five times the spacing of float16 there
+Run = Callable[[Any], Any]
+
+
+def _turns(ours: Run, theirs: Run, inputs: Any) -> tuple[float, float]:
+    """Seconds of one call of each, the least of some turns."""
+    best = [float("inf"), float("inf")]
+    for _ in range(ROUNDS):
+        for index, run in enumerate((ours, theirs)):
+            count, start = 0, time.perf_counter()
+            while (spent := time.perf_counter() - start) < SECONDS or not count:
+                run(inputs)
+                count += 1
+            best[index] = min(best[index], spent / count)
+    return best[0], best[1]
+
+
+def result(model: Path, files: list[Path]) -> dict[str, Any]:
+    """The fields of `wild.Result` but the name."""
+    truth = open_engine(EngineSpec("onnxruntime", model, plain=True))
+    start = time.perf_counter()
+    try:
+        artifact = tensmith.compile(model)
+    except TensmithError as error:
+        return {"status": "refused", "detail": str(error)[:300].replace("\n", " ")}
+    seconds = time.perf_counter() - start
+    module = artifact.load()
+    # every engine rounds the values of float16 files at other places
+    half = model.stem.endswith(".half")
+    tolerance = replace(artifact.tolerance(), rtol=1e-2, atol=HALF_ATOL) if half else None
+    for number, file in enumerate(files):
+        with np.load(file) as stored:
+            inputs = {name: stored[name] for name in stored.files}
+        expected = truth(inputs)
+        try:
+            found = module(inputs)
+        except RuntimeError as error:
+            return {"status": "wrong", "detail": f"inputs {number}: {str(error)[:300]}",
+                    "compile_seconds": seconds}  # fmt: skip
+        wrong = [
+            d
+            for d in compare_outputs(found, expected, tolerance or artifact.tolerance())
+            if not d.agrees
+        ]
+        if wrong:
+            detail = f"inputs {number}: '{wrong[0].name}': {wrong[0].message}"
+            return {"status": "wrong", "detail": detail, "compile_seconds": seconds}
+    optimised = open_engine(EngineSpec("onnxruntime", model))
+    ours, theirs = _turns(module, optimised, inputs)
+    return {"status": "right", "compile_seconds": seconds, "ours": ours, "theirs": theirs}
+
+
+if __name__ == "__main__":
+    print(json.dumps(result(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])))
