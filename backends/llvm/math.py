@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
+from .trigonometry import trigonometric
 
 LOG2_E = float.fromhex("0x1.715476p0")
 LN2_HIGH, LN2_LOW = float.fromhex("0x1.62E430p-1"), float.fromhex("-0x1.05C610p-29")
@@ -202,6 +203,8 @@ def unary(e: Emitter, name: str, x: ir.Value) -> ir.Value:
         return sigmoid(e, x)
     if name in VECTORISED and _element(x) == F32:
         return VECTORISED[name](e, x)
+    if name in ("sin", "cos", "tan") and is_vector(x) and _element(x) == F32:
+        return trigonometric(e, name, x, lambda large: per_lane(e, name, [large]))
     return per_lane(e, name, [x])
 
 

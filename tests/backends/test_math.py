@@ -17,6 +17,7 @@ from tensmith.compiler.ir.ops.pointwise import erf
 TINY = float(np.finfo(np.float32).tiny)
 # the largest error in units in the last place of the f32 next to the true value
 LIMITS = {"exp": 2.0, "log": 0.8, "tanh": 4.5, "erf": 5.5, "sigmoid": 5.5}
+LIMITS |= {"sin": 0.6, "cos": 0.6, "tan": 1.0}  # libm's, of large arguments
 NEAR_LIMITS = {"sigmoid": 4.0}  # of results above 1e-9
 SETTING = Setting("native", 2)
 pytestmark = pytest.mark.skipif(bool(SETTING.missing()), reason=SETTING.missing())
@@ -50,6 +51,9 @@ def truths(x: np.ndarray) -> dict[str, np.ndarray]:
             "tanh": np.tanh(x),
             "erf": erf(x),
             "sigmoid": 1 / (1 + np.exp(-x)),
+            "sin": np.sin(x),
+            "cos": np.cos(x),
+            "tan": np.tan(x),
         }
 
 
@@ -86,6 +90,26 @@ def test_saturated_values_are_exact(tmp_path: Path) -> None:
         raise results
     tanh = results[f"y{list(LIMITS).index('tanh')}"]
     np.testing.assert_array_equal(tanh, np.repeat(np.float32([1, -1]), len(x)))
+
+
+def test_reduction_by_any_multiple(tmp_path: Path) -> None:
+    """Arguments next to multiples of pi/2, where most of their digits cancel; signs of zeros."""
+    multiples = np.concatenate([np.arange(1, 4000), 2.0 ** np.arange(12, 47)])
+    near = (multiples * (np.pi / 2)).astype(np.float32)
+    x = np.concatenate([near, np.nextafter(near, np.float32(0)), -near, [0.0, -0.0], near[:3]])
+    x = x.astype(np.float32)
+    c = CaseBuilder("trigonometric")
+    v = c.input(N, name="x")
+    c.output(*(c.op(name, v) for name in ("sin", "cos", "tan")))
+    results = run_all({"all": Job(c.graph(), {"x": x})}, SETTING, tmp_path)["all"]
+    if isinstance(results, Exception):
+        raise results
+    wide = x.astype(np.float64)
+    for number, want in enumerate((np.sin(wide), np.cos(wide), np.tan(wide))):
+        rounded = want.astype(np.float32)
+        error = np.abs(results[f"y{number}"] - want) / np.spacing(np.maximum(np.abs(rounded), TINY))
+        assert error.max() <= 0.6
+        np.testing.assert_array_equal(np.signbit(results[f"y{number}"]), np.signbit(rounded))
 
 
 @pytest.mark.parametrize("source", [DType.F32, DType.F64], ids=str)
