@@ -1,5 +1,5 @@
-/* Indices and divisors are checked before the kernels that use them: those would take the nearest
- * element, and make a division by zero zero. */
+/* Indices, divisors and amounts are checked before the kernels that use them: those would take the
+ * nearest element, and make a division by zero zero. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -53,7 +53,7 @@ TS_ANY_ZERO(uint16_t)
 TS_ANY_ZERO(uint32_t)
 TS_ANY_ZERO(uint64_t)
 
-int32_t ts_op_check_divisor(ts_frame *frame, void *const *places, const int64_t *arguments) {
+int32_t ts_op_check_nonzero(ts_frame *frame, void *const *places, const int64_t *arguments) {
   const int64_t bytes = arguments[0], count = arguments[1];
   const void *data = places[0];
   const int zero = bytes == 1   ? any_zero_uint8_t(data, count)
@@ -61,7 +61,5 @@ int32_t ts_op_check_divisor(ts_frame *frame, void *const *places, const int64_t 
                    : bytes == 4 ? any_zero_uint32_t(data, count)
                                 : any_zero_uint64_t(data, count);
   if (!zero) return 0;
-  char text[512];
-  snprintf(text, sizeof text, "%s: division by zero", (const char *)places[1]);
-  return ts_rt_fail(frame, TS_ERROR_MODEL, text);
+  return ts_rt_fail(frame, TS_ERROR_MODEL, places[1]);
 }

@@ -88,6 +88,9 @@ TS_LOCAL int32_t ts_op_forest(ts_frame *frame, void *const *places, const int64_
  * size. Places: i64 or i32 indices, and behind them the text that names the operator.
  * Arguments: element, number of indices, depth, the sizes. */
 TS_LOCAL int32_t ts_op_check_index(ts_frame *frame, void *const *places, const int64_t *arguments);
-TS_LOCAL int32_t ts_op_check_divisor(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* Fails with an error of the model if an element is zero. Places: the elements, and behind them the
+ * message. Arguments: bytes of an element, number of elements. */
+TS_LOCAL int32_t ts_op_check_nonzero(ts_frame *frame, void *const *places, const int64_t *arguments);
 
 #endif /* TENSMITH_PLAN_ABI_H_ */

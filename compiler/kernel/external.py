@@ -54,7 +54,7 @@ def _check_index(node: Node) -> tuple[Dim, ...]:
     return (ELEMENTS[x.dtype], x.type.elements, len(sizes), *sizes)
 
 
-def _check_divisor(node: Node) -> tuple[Dim, ...]:
+def _check_nonzero(node: Node) -> tuple[Dim, ...]:
     x = node.inputs[0]
     return (x.dtype.bytes, x.type.elements)
 
@@ -75,7 +75,7 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {
     "det": ("ts_op_det", _det),
     "forest": ("ts_op_forest", _forest),
     "check_index": ("ts_op_check_index", _check_index),
-    "check_divisor": ("ts_op_check_divisor", _check_divisor),
+    "check_nonzero": ("ts_op_check_nonzero", _check_nonzero),
 }
 
 

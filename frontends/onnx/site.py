@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 
 from ...compiler.ir import Dim, DType, Sym, Value, constant
+from ...compiler.ir.assumptions import EQUAL
+from ...compiler.ir.dims import is_nonnegative
 from .containers import Content
 from .elements import Elements
 from .emitter import Emitter
@@ -216,6 +218,40 @@ class Site:
                 "declare the result's shape in the model, or pin the inputs that decide it",
             )
         return self.reshape(value, (count,))
+
+    # ------------------------------------------------------------------ what a run checks
+
+    def require(self, left: Dim, relation: str, right: Dim, why: str) -> None:
+        """Make a run end with an error unless the dims are in the relation (EQUAL or AT_MOST).
+
+        why: what the node needs. Raises ValueError where the dims are known not to be.
+        """
+        difference = right - left
+        if isinstance(difference, int):
+            if difference < 0 or (difference and relation == EQUAL):
+                raise ValueError(why)
+        elif relation == EQUAL or not is_nonnegative(difference):
+            attrs = {"relation": relation, "left": left, "right": right, "what": self._needs(why)}
+            self.emitter.emit_node("check_dims", [], attrs)
+
+    def require_nonzero(self, value: Value, why: str) -> None:
+        """Make a run end with an error where an element (integer or bool) of the value is zero.
+
+        why: what is wrong then. Raises ValueError for a constant with such an element.
+        """
+        if value.data is not None:
+            if not np.all(value.data):
+                raise ValueError(why)
+        else:
+            self.emitter.emit_node("check_nonzero", [value], {"what": self._needs(why)})
+
+    def require_index(self, indices: Value, size: Dim, why: str) -> None:
+        """Make a run end with an error where an index (i64 or i32) is outside of [-size, size)."""
+        attrs = {"sizes": (size,), "what": self._needs(why)}
+        self.emitter.emit_node("check_index", [indices], attrs)
+
+    def _needs(self, why: str) -> str:
+        return f"node '{self.emitter.name}' ({self.op}): {why}"
 
     # ------------------------------------------------------------------ emission
 

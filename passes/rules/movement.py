@@ -210,7 +210,7 @@ def pad_into_conv(node: Node, rw: Rewriter) -> Replacement:
     before, after = inner.attrs["pads"][:rank], inner.attrs["pads"][rank:]
     others = [axis for axis in range(rank) if axis not in spatial]
     pads = [before[axis] for axis in spatial] + [after[axis] for axis in spatial]
-    fits = all(isinstance(pad, int) for pad in (*pads, *node.attrs["pads"]))
+    fits = all(isinstance(pad, int) and pad >= 0 for pad in (*pads, *node.attrs["pads"]))
     if not fits or any(before[axis] != 0 or after[axis] != 0 for axis in others):
         return None
     total = tuple(a + b for a, b in zip(node.attrs["pads"], pads, strict=True))

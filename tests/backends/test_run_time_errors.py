@@ -50,7 +50,7 @@ def _computed(c: CaseBuilder) -> None:
 
 def _divisor(c: CaseBuilder) -> None:
     a, b = c.input(N, dtype=I32), c.input(N, dtype=I32)
-    c.node("check_divisor", [b], {"what": "node 'share' (Div)"})
+    c.node("check_nonzero", [b], {"what": "node 'share' (Div): division by zero"})
     c.output(c.op("div", a, b))
 
 

@@ -117,6 +117,9 @@ def _pads() -> Iterator[Case]:
     yield _pad("wrap", (3, 4), (2, 4, 1, 3), "wrap")
     yield _pad("symbolic", (N, S), (0, 1, S, 0), sizes={"n": 2, "s": 3})
     yield _pad("none", (3,), (0, 0))
+    yield _pad("crop", (3, 5), (-1, 2, 1, -3), value=2.5)
+    yield _pad("crop_all", (3, 5), (0, -7, 0, 4))
+    yield _pad("symbolic_crop", (N, S), (0, N - S, 2 - N, 1), sizes={"n": 4, "s": 6})
 
 
 def _indexed(
@@ -234,7 +237,7 @@ def _shape_cases() -> Iterator[Case]:
     def checks(c: CaseBuilder) -> None:
         x, i = c.input(N, 3), c.input(4, dtype=I64, low=-3, high=3)
         c.node("check_index", [i], {"sizes": (3,), "what": "the columns"})
-        c.node("check_divisor", [c.op("add", i, c.scalar(4, I64))], {"what": "the divisors"})
+        c.node("check_nonzero", [c.op("add", i, c.scalar(4, I64))], {"what": "the divisors"})
         attrs = {"relation": "<=", "left": 2, "right": N, "what": "the rows"}
         c.node("check_dims", [], attrs)
         c.output(c.op("gather", x, i, axis=1))

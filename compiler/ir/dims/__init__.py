@@ -27,6 +27,7 @@ from .terms import (
     Symbol,
     as_dim,
     coefficient,
+    has_calls,
     in_order,
     order_key,
     product,
@@ -40,6 +41,6 @@ from .walks import FUNCTIONS, estimate, evaluate, map_atoms, substitute
 __all__ = [
     "FUNCTIONS", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "are_one_together", "as_dim",
     "ceildiv", "coefficient", "dbroadcast", "divide_terms", "dmax", "dmin", "estimate", "evaluate",
-    "floordiv", "in_order", "is_never_one", "is_nonnegative", "map_atoms", "mod", "order_key",
-    "product", "size_of", "substitute", "symbol", "symbols_of", "total",
+    "floordiv", "has_calls", "in_order", "is_never_one", "is_nonnegative", "map_atoms", "mod",
+    "order_key", "product", "size_of", "substitute", "symbol", "symbols_of", "total",
 ]  # fmt: skip

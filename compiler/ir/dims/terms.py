@@ -257,6 +257,11 @@ def symbols_of(dim: Dim) -> frozenset[str]:
 
 
 @lru_cache(MEMO)
+def has_calls(dim: Dim) -> bool:
+    """Whether the expression has a call in it: it is no polynomial in its symbols."""
+    return any(isinstance(atom, Call) for mono, _ in terms_of(dim) for atom in mono)
+
+
 def is_position(dim: Dim) -> bool:
     """Whether the expression uses an axis of a kernel."""
     return any(name.startswith(AXIS) for name in symbols_of(dim))

@@ -1,4 +1,4 @@
-"""Checks that a run makes: indices in range, dims that fit, divisors that are not zero.
+"""Checks that a run makes: indices in range, dims that fit, elements that are not zero.
 
 They have effects but no results.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import RunError
 from ..assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, RELATIONS
 from ..graph import Value
-from ..types import TensorType
+from ..types import DType, TensorType
 from .common import INDICES, need_dtype
 from .registry import REQUIRED, Array, OpDef, Trait, register
 
@@ -35,15 +35,15 @@ def _check_index(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return []
 
 
-def _infer_check_divisor(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    if not inputs[0].dtype.is_integer:
-        raise ValueError(f"{inputs[0].type} holds no integers to divide by")
+def _infer_check_nonzero(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    if not (inputs[0].dtype.is_integer or inputs[0].dtype is DType.BOOL):
+        raise ValueError(f"{inputs[0].type} holds neither integers nor booleans")
     return []
 
 
-def _check_divisor(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+def _check_nonzero(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     if not np.all(args[0]):
-        raise RunError(f"{attrs['what']}: division by zero")
+        raise RunError(attrs["what"])
     return []
 
 
@@ -78,9 +78,9 @@ register(
 )
 register(
     OpDef(
-        "check_divisor",
-        _infer_check_divisor,
-        _check_divisor,
+        "check_nonzero",
+        _infer_check_nonzero,
+        _check_nonzero,
         Trait.EFFECT,
         {"what": REQUIRED},
         arity=(1, 1),

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import RunError
 from ..assumptions import assume_at_most, assume_equal, assume_one_or_equal
-from ..dims import Dim, ceildiv, product
+from ..dims import Dim, ceildiv, dmin, product
 from ..graph import Value
 from ..types import TensorType, broadcast_dims
 from .common import differ, need_axis, same_dtype, unify
@@ -137,16 +137,26 @@ def _slice(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 
 def _infer_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    x, pads = inputs[0], attrs["pads"]
+    x, pads, mode = inputs[0], attrs["pads"], attrs["mode"]
     rank = x.type.rank
     _check_pad(inputs, attrs)
-    for i, dim in enumerate(x.shape if attrs["mode"] == "reflect" else ()):
+    for i, dim in enumerate(x.shape if mode != "constant" else ()):
         for pad in (pads[i], pads[rank + i]):
-            if isinstance(dim, int) and isinstance(pad, int) and pad >= max(dim, 1):
-                raise ValueError(f"axis {i} of size {dim} cannot be reflected by {pad}")
-            assume_at_most(pad + 1, dim)
+            least = _least_padded(mode, pad)
+            if isinstance(dim, int) and isinstance(least, int) and dim < least:
+                raise ValueError(f"axis {i} of size {dim} cannot be padded by {pad} ({mode})")
+            assume_at_most(least, dim)
     shape = tuple(dim + pads[i] + pads[rank + i] for i, dim in enumerate(x.shape))
+    if any(isinstance(dim, int) and dim < 0 for dim in shape):
+        raise ValueError(f"pads {pads} crop more than there is of {x.type}")
     return [TensorType(x.dtype, shape)]
+
+
+def _least_padded(mode: str, pad: Dim) -> Dim:
+    """How long an axis must be at least to be padded by `pad` with elements of its own."""
+    if mode == "reflect" and isinstance(pad, int):
+        return pad + 1 if pad else 0
+    return pad + dmin(pad, 1) if mode == "reflect" else dmin(pad, 1)
 
 
 def _check_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> None:
@@ -155,9 +165,9 @@ def _check_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> None:
         raise ValueError(f"mode '{mode}' is not one of {' '.join(PAD_MODES)}")
     if len(pads) != 2 * rank:
         raise ValueError(f"pads has {len(pads)} entries, not {2 * rank}")
-    if any(isinstance(pad, int) and pad < 0 for pad in pads):
-        raise ValueError(f"pads {pads} must not be negative: that is a slice")
-    for pad in pads:
+    for pad in pads if mode != "constant" else ():
+        if isinstance(pad, int) and pad < 0:
+            raise ValueError(f"pads {pads} must not be negative: that is a slice")
         assume_at_most(0, pad)
     if len(inputs) == 2:
         same_dtype(inputs)
@@ -170,20 +180,28 @@ def _check_pad(inputs: Sequence[Value], attrs: dict[str, Any]) -> None:
 def _pad(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     x, rank = args[0], args[0].ndim
     widths = list(zip(attrs["pads"][:rank], attrs["pads"][rank:], strict=True))
-    if any(low < 0 or high < 0 for low, high in widths):
-        raise RunError(f"pads {attrs['pads']} must not be negative")
     if attrs["mode"] == "constant":
-        # not np.pad's constant_values, which goes through Python numbers
-        shape = tuple(n + low + high for n, (low, high) in zip(x.shape, widths, strict=True))
-        out = np.full(shape, args[1] if len(args) == 2 else np.zeros((), x.dtype), x.dtype)
-        where = tuple(slice(low, low + n) for n, (low, _) in zip(x.shape, widths, strict=True))
-        out[where] = x
-        return [out]
-    if attrs["mode"] == "reflect" and any(
-        max(pads) >= max(n, 1) for n, pads in zip(x.shape, widths, strict=True)
-    ):
-        raise RunError(f"shape {x.shape} cannot be reflected by {attrs['pads']}")
+        return [_pad_constant(x, widths, args[1] if len(args) == 2 else np.zeros((), x.dtype))]
+    for size, pads in zip(x.shape, widths, strict=True):
+        if min(pads) < 0 or any(size < _least_padded(attrs["mode"], pad) for pad in pads):
+            raise RunError(f"shape {x.shape} cannot be padded by {attrs['pads']} ({attrs['mode']})")
     return [np.pad(x, widths, mode=attrs["mode"])]
+
+
+def _pad_constant(x: Array, widths: list[tuple[int, int]], value: Array) -> Array:
+    """Not by np.pad: its constant_values go through Python numbers, and it does not crop."""
+    shape = tuple(n + low + high for n, (low, high) in zip(x.shape, widths, strict=True))
+    if min(shape, default=0) < 0:
+        raise RunError(f"shape {x.shape} cannot be cropped by {widths}")
+    out = np.full(shape, value, x.dtype)
+    source, target = [], []
+    for n, (low, high) in zip(x.shape, widths, strict=True):
+        first, last = min(max(-low, 0), n), max(n + min(high, 0), 0)
+        source.append(slice(first, last))
+        target.append(slice(first + low, max(last + low, first + low)))
+    if 0 not in x[tuple(source)].shape:
+        out[tuple(target)] = x[tuple(source)]
+    return out
 
 
 _MAP = Trait.INDEX_MAP

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..dims import Dim
+from ...errors import RunError
+from ..assumptions import assume_at_most
+from ..dims import Dim, Sym, dmin, product
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import ANY, NUMBERS, accurate, like, need_axis, need_dtype, widen
@@ -52,12 +54,11 @@ def _min(x: Array, **where: Any) -> Array:
 
 
 def _mean(x: Array, **where: Any) -> Array:
+    """Of no elements it is 0, as in ONNX Runtime."""
     real = DType.of(x.dtype).is_float
     total = np.asarray(np.sum(x, dtype=x.dtype if real else np.int64, **where))
-    count = x.size // max(1, total.size)
-    if real:
-        return np.asarray(total / count if count else np.full_like(total, np.nan))
-    return np.asarray(np.sign(total) * (np.abs(total) // max(1, count)))
+    count = max(x.size // max(total.size, 1), 1)
+    return np.asarray(total / count if real else np.sign(total) * (np.abs(total) // count))
 
 
 def _reduction(name: str, fn: Callable[..., Array], allowed: frozenset[DType]) -> None:
@@ -85,14 +86,23 @@ def _infer_arg(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTyp
     x = inputs[0]
     need_dtype(x, NUMBERS, "the operand")
     axis = need_axis(attrs["axis"], x.type.rank)
-    if x.shape[axis] == 0:
+    size = x.shape[axis]
+    rows = product(dim for other, dim in enumerate(x.shape) if other != axis)
+    if size == 0 and isinstance(rows, int) and rows:
         raise ValueError(f"axis {axis} is empty")
+    if isinstance(size, Sym) or size == 0:
+        assume_at_most(dmin(rows, 1), size)
     return [TensorType(DType.I64, reduced_shape(x.shape, (axis,), attrs["keepdims"]))]
 
 
 def _arg(name: str, fn: Callable[..., Any]) -> None:
     def evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         x, axis = widen(args[0]), attrs["axis"]
+        if not x.shape[axis]:
+            shape = reduced_shape(x.shape, (axis,), attrs["keepdims"])
+            if 0 not in np.delete(x.shape, axis):
+                raise RunError(f"axis {axis} is empty")
+            return [np.zeros(shape, np.int64)]
         if attrs["select_last"]:
             found = x.shape[axis] - 1 - fn(np.flip(x, axis), axis=axis)
         else:

@@ -61,13 +61,15 @@ def windows(
 ) -> Dim:
     """How many windows fit into an axis; a last window that starts in the end padding is dropped.
 
-    Raises ValueError when the padded input is smaller than one window.
+    Raises ValueError when the padded input is smaller than one window, or, with ceil_mode, by a
+    whole stride.
     """
     span = extent(kernel, dilation)
     room = size + pads[0] + pads[1] - span
-    if isinstance(room, int) and room < 0:
+    missing = stride - 1 if ceil_mode else 0
+    if isinstance(room, int) and room < -missing:
         raise ValueError(f"a window of {span} does not fit into {size} with padding {pads}")
-    assume_at_most(span, size + pads[0] + pads[1])
+    assume_at_most(span - missing, size + pads[0] + pads[1])
     if ceil_mode:
         return dmin(ceildiv(room, stride) + 1, ceildiv(size + pads[0], stride))
     return floordiv(room, stride) + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -97,7 +96,8 @@ def _reduce(scope: Scope, node: Node, index: Index) -> Reduced:
     if kind != "mean":
         return Reduced(loops, Reduction(kind, body), _same)
     count = product(x.shape[axis] for axis in axes)
-    return Reduced(loops, Reduction("sum", body), lambda total: _divided(total, count, node))
+    some = dmax(count, 1)  # of nothing it is 0
+    return Reduced(loops, Reduction("sum", body), lambda total: _divided(total, some, node))
 
 
 def _divided(total: Expr, count: Dim, node: Node) -> Expr:
@@ -105,7 +105,7 @@ def _divided(total: Expr, count: Dim, node: Node) -> Expr:
     if not dtype.is_float:
         return Apply("div", (total, IndexValue(count, dtype)), dtype)
     if isinstance(count, int) and not node.attrs["exact"]:
-        return Apply("mul", (total, Const(1.0 / count if count else math.nan, dtype)), dtype)
+        return Apply("mul", (total, Const(1.0 / count, dtype)), dtype)
     return Apply("div", (total, IndexValue(count, dtype)), dtype)
 
 

@@ -36,6 +36,7 @@ from . import (
     selection,
     sequence,
     signal,
+    slices,
     strings,
     training,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "selection",
     "sequence",
     "signal",
+    "slices",
     "strings",
     "training",
 ]

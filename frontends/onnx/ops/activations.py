@@ -9,7 +9,7 @@ from ....compiler.ir import DType, Value
 from ....compiler.ir.dims import product
 from ..site import NotSupported, Site
 from ..table import lowers
-from .math import SQRT_HALF
+from .math import SQRT_HALF, lowest
 
 # Selu constants: Klambauer et al., Self-Normalizing Neural Networks, as ONNX rounds them.
 SELU_ALPHA = 1.67326319217681884765625
@@ -206,7 +206,12 @@ def lower_softmax(s: Site) -> Value:
     elif s.op == "LogSoftmax":
         out = log_softmax(s, x, axis)
     else:
-        best = s.emit("argmax", [x], axis=axis, keepdims=True)
+        rows = x
+        if not isinstance(x.shape[axis], int):  # for an empty axis; behind others it never wins
+            low = s.reshape(lowest(s, x.dtype), (1,) * x.type.rank)
+            row = [1 if place == axis else dim for place, dim in enumerate(x.shape)]
+            rows = s.emit("concat", [x, s.expand(low, row)], axis=axis)
+        best = s.emit("argmax", [rows], axis=axis, keepdims=True)
         hit = s.op_("eq", s.iota(x.shape, axis, DType.I64), best)
         out = s.cast(hit, x.dtype)
     return s.reshape(out, shape)

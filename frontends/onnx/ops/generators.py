@@ -10,6 +10,7 @@ from ..containers import Content, Text
 from ..site import NotSupported, Site
 from ..table import lowers
 from ..tensors import to_bytes
+from .run_time import TOO_MUCH
 from .strings import encoded
 
 
@@ -50,13 +51,12 @@ def range_(s: Site) -> Value:
     start, limit, delta = (s.reshape(s.input(i), ()) for i in range(3))
     dtype = start.dtype
     known = [s.known(value) for value in (start, limit, delta)]
+    count: Dim | None = None
     if dtype.is_integer and all(item is not None for item in known):
         first, last, step = (item.item() for item in known if item is not None)
         count = _count(first, last, step)
-    else:
-        count = _computed_count(s, start, limit, delta)
     if count is None:
-        raise NotSupported("the sign of its step is known at run time only")
+        count = _computed_count(s, start, limit, delta)
     # integer steps stay exact in i64 whatever the type of the range
     steps = s.iota((count,), 0, dtype)
     if start.data is not None and not start.data and delta.data is not None and delta.data == 1:
@@ -74,12 +74,22 @@ def _count(start: Dim, limit: Dim, delta: Dim) -> Dim | None:
 
 
 def _computed_count(s: Site, start: Value, limit: Value, delta: Value) -> Dim:
-    """max(ceil((limit - start) / delta), 0), as the standard says, in f64."""
-    if delta.data is not None and not delta.data:
-        raise ValueError("the step is 0")
-    wide = [s.cast(value, DType.F64) for value in (start, limit, delta)]
-    steps = s.op_("ceil", s.op_("div", s.op_("sub", wide[1], wide[0]), wide[2]))
-    whole = s.cast(s.op_("max", steps, 0.0), DType.I64)
+    """max(ceil((limit - start) / delta), 0), as the standard says: floats in f64."""
+    nonzero = delta if delta.dtype.is_integer else s.op_("ne", delta, 0.0)
+    s.require_nonzero(nonzero, "the step is 0")
+    if delta.dtype.is_integer:
+        first, last, step = (s.cast(value, DType.I64) for value in (start, limit, delta))
+        up = s.op_("gt", step, 0)
+        span = s.op_("where", up, s.op_("sub", last, first), s.op_("sub", first, last))
+        steps = s.op_("add", s.op_("div", s.op_("sub", span, 1), s.op_("abs", step)), 1)
+        whole = s.op_("where", s.op_("gt", span, 0), steps, 0)
+    else:
+        wide = [s.cast(value, DType.F64) for value in (start, limit, delta)]
+        real = s.op_("ceil", s.op_("div", s.op_("sub", wide[1], wide[0]), wide[2]))
+        # what is no number of elements, or too many, is refused where it becomes a dim
+        fits = s.op_("and", s.op_("ge", real, 0.0), s.op_("lt", real, float(TOO_MUCH)))
+        lost = s.op_("where", s.op_("lt", real, 0.0), 0, s.scalar(TOO_MUCH, DType.I64))
+        whole = s.op_("where", fits, s.cast(s.op_("where", fits, real, 0.0), DType.I64), lost)
     return s.dims(s.reshape(whole, (1,)))[0]
 
 

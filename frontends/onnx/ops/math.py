@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 
-from ....compiler.ir import Value
+from ....compiler.ir import DType, Value
 from ..containers import Content, Text
 from ..site import Site
 from ..table import lowers
@@ -80,8 +80,14 @@ def check_divisor(s: Site, divisor: Value) -> None:
     Constants and numbers made of dims are not looked at: a division by those has a defined result.
     """
     if divisor.dtype.is_integer and divisor.data is None and s.known(divisor) is None:
-        what = f"node '{s.node.name or s.node.output[0]}' ({s.op})"
-        s.emitter.emit_node("check_divisor", [divisor], {"what": what})
+        s.require_nonzero(divisor, "division by zero")
+
+
+def lowest(s: Site, dtype: DType) -> Value:
+    """The scalar that is less than all others of an element type."""
+    if dtype.is_float:
+        return s.scalar(float("-inf"), dtype)
+    return s.scalar(-(1 << (dtype.bits - 1)) if dtype.is_signed else 0, dtype)
 
 
 def _second(s: Site) -> Value:

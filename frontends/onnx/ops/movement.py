@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import ONE_OR_EQUAL, OTHER, Assumption
-from ....compiler.ir.dims import dmax, dmin, floordiv, is_never_one, is_nonnegative, product
+from ....compiler.ir.assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, Assumption
+from ....compiler.ir.dims import dmax, floordiv, is_never_one, product
 from ..broadcasting import common_shape
 from ..site import NotSupported, Site
 from ..table import lowers
 from .run_time import (
+    TOO_MUCH,
     is_known,
     shape_at_run_time,
-    slice_at_run_time,
+    signed_dims,
     spread_pads,
     with_axes,
     without_axes,
 )
-
-_FAR = 10**9  # slice bounds from here on mean "to the end"; exporters write 2**31 - 1, 2**63 - 1
 
 
 @lowers("Shape")
@@ -219,78 +218,18 @@ def split(s: Site) -> list[Value]:
             raise ValueError(f"num_outputs is not {count}")
         part = -floordiv(-total, count) if s.opset >= 18 else floordiv(total, count)
         last = total - part * (count - 1)
-        if isinstance(last, int) and (last < 0 or (s.opset < 18 and last != part)):
-            raise ValueError(f"{total} elements do not split into {count} parts")
+        if s.opset < 18:
+            s.require(last, EQUAL, part, f"{total} elements in {count} equal parts")
+        s.require(0, AT_MOST, last, f"{total} elements in {count} parts")
         sizes = [part] * (count - 1) + [last]
-    whole = sum(sizes) - total
     if len(sizes) != count or any(isinstance(n, int) and n < 0 for n in sizes):
         raise ValueError(f"the sizes {list(map(str, sizes))} do not make {count} outputs")
-    if isinstance(whole, int) and whole != 0:
-        raise ValueError(f"the sizes {list(map(str, sizes))} do not add up to {total}")
+    s.require(sum(sizes), EQUAL, total, f"sizes {', '.join(map(str, sizes))} of {total} elements")
     parts, start = [], 0
     for n in sizes:
         parts.append(s.slice(x, axis, start, start + n))
         start = start + n  # type: ignore[assignment]
     return parts
-
-
-@lowers("Slice", "DynamicSlice")
-def slice_(s: Site) -> Value:
-    """Slice; DynamicSlice, which files of 2019 hold, is the form of opset 10 in earlier ones."""
-    x = s.input(0)
-    if s.opset < 10 and s.op == "Slice":
-        starts: Sequence[Dim] = s.ints("starts")
-        ends: Sequence[Dim] = s.ints("ends")
-        axes, steps = s.ints("axes", range(len(starts))), [1] * len(starts)
-    else:
-        given, stride = s.optional(3), s.optional(4)
-        computed = any(s.known(s.input(i)) is None for i in (1, 2))
-        if computed or any(v is not None and not is_known(s, v) for v in (given, stride)):
-            return slice_at_run_time(s, x, s.input(1), s.input(2), given, stride)
-        starts, ends = s.dims(s.input(1)), s.dims(s.input(2))
-        axes = list(range(len(starts))) if given is None else s.numbers(given, "axes")
-        steps = [1] * len(starts) if stride is None else s.numbers(stride, "steps")
-    if not len(starts) == len(ends) == len(axes) == len(steps):
-        raise ValueError("starts, ends, axes and steps differ in length")
-    lows: list[Dim] = [0] * x.type.rank
-    highs, strides = list(x.shape), [1] * x.type.rank
-    for place, axis in enumerate(s.axes(axes, x.type.rank)):
-        step = steps[place]
-        if step == 0:
-            raise ValueError("a step is 0")
-        lows[axis], highs[axis] = slice_bounds(x.shape[axis], starts[place], ends[place], step)
-        strides[axis] = step
-    return s.emit("slice", [x], starts=tuple(lows), stops=tuple(highs), steps=tuple(strides))
-
-
-def slice_bounds(size: Dim, start: Dim, stop: Dim, step: int) -> tuple[Dim, Dim]:
-    """ONNX slice bounds made absolute and clamped to the axis.
-
-    Bounds that are computed from dims and whose sign is not known count as positions inside of
-    the axis (which is checked at run time): what exporters write for crops.
-    """
-    lowest = 0 if step > 0 else -1
-    highest = size if step > 0 else size - 1
-    low = _clamped(start, size, 0, highest)
-    high = _clamped(stop, size, lowest, highest)
-    span = high - low if step > 0 else low - high
-    if isinstance(span, int):
-        return (low, high) if span >= 0 else (low, low)
-    return (low, dmax(low, high)) if step > 0 else (low, dmin(low, high))
-
-
-def _clamped(bound: Dim, size: Dim, lowest: int, highest: Dim) -> Dim:
-    if isinstance(bound, int):
-        if bound >= _FAR:
-            return highest
-        if bound <= -_FAR:
-            return lowest
-        return dmin(dmax(bound + size if bound < 0 else bound, lowest), highest)
-    if is_nonnegative(bound):
-        return dmin(bound, highest)
-    if is_nonnegative(-bound):
-        return dmax(bound + size, lowest)
-    return bound
 
 
 @lowers("Pad")
@@ -306,9 +245,9 @@ def pad(s: Site) -> Value:
     else:
         value, given = s.optional(2), s.optional(3)
         if given is not None and not is_known(s, given):
-            pads = s.dims(spread_pads(s, s.input(1), given, rank))
+            pads = signed_dims(s, spread_pads(s, s.input(1), given, rank))
         else:
-            pads = s.dims(s.input(1))
+            pads = signed_dims(s, s.input(1))
             axes = axes if given is None else s.axes(s.numbers(given, "axes"), rank)
     if len(pads) != 2 * len(axes):
         raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
@@ -321,24 +260,31 @@ def pad(s: Site) -> Value:
 def pad_value(
     s: Site, x: Value, pads: Sequence[Dim], mode: str, value: Value | None = None
 ) -> Value:
-    """x padded (begins, then ends); negative constants crop."""
+    """x padded (begins, then ends); negative pads crop, in all modes but "constant" before others
+    pad.
+    """
     rank = x.type.rank
+    widths = list(pads)
     for axis in range(rank):
         low, high = pads[axis], pads[rank + axis]
-        cut_low = -low if isinstance(low, int) and low < 0 else 0
-        cut_high = -high if isinstance(high, int) and high < 0 else 0
-        if cut_low or cut_high:
-            size = x.shape[axis] - cut_high
-            if isinstance(size, int) and size < cut_low:
-                raise ValueError(f"axis {axis} of {x.type} cannot be cropped that much")
-            x = s.slice(x, axis, cut_low, size)
-    widths = tuple(0 if isinstance(p, int) and p < 0 else p for p in pads)
+        if mode == "constant" and not (_crops(low) and _crops(high)):
+            continue
+        cut_low, cut_high = dmax(-low, 0), dmax(-high, 0)
+        size = x.shape[axis] - cut_high
+        if isinstance(size, int) and isinstance(cut_low, int) and size < cut_low:
+            raise ValueError(f"axis {axis} of {x.type} cannot be cropped that much")
+        x = s.slice(x, axis, cut_low, size)
+        widths[axis], widths[rank + axis] = dmax(low, 0), dmax(high, 0)
     if all(width == 0 for width in widths):
         return x
     if mode != "constant":
-        return s.emit("pad", [x], pads=widths, mode=mode)
+        return s.emit("pad", [x], pads=tuple(widths), mode=mode)
     fill = s.scalar(0, x.dtype) if value is None else s.reshape(value, ())
-    return s.emit("pad", [x, fill], pads=widths, mode="constant")
+    return s.emit("pad", [x, fill], pads=tuple(widths), mode="constant")
+
+
+def _crops(pad: Dim) -> bool:
+    return isinstance(pad, int) and pad <= 0
 
 
 @lowers("DepthToSpace")
@@ -381,6 +327,7 @@ def triangle(s: Site) -> Value:
         raise ValueError(f"{x.type} is no matrix")
     given = s.optional(1)
     k = s.scalar(0, DType.I64) if given is None else s.reshape(given, ())
+    k = s.op_("min", s.op_("max", k, -TOO_MUCH), TOO_MUCH)
     grid = x.shape[-2:]
     edge = s.op_("add", s.iota((grid[0], 1), 0, DType.I64), k)
     column = s.iota((1, grid[1]), 1, DType.I64)

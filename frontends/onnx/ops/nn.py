@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import ceildiv, dmax, floordiv, product
+from ....compiler.ir.assumptions import AT_MOST
+from ....compiler.ir.dims import ceildiv, dmax, dmin, floordiv, product
 from ..site import Site
 from ..table import MICROSOFT, lowers
 from .activations import by_name
@@ -111,31 +112,14 @@ def conv_transpose(s: Site) -> Value:
     )
 
 
-def clipped_kernel(
-    x: Value, kernel: Sequence[int], window: dict[str, tuple[Dim, ...]]
-) -> list[int]:
-    """The kernel of a pooling with ceil_mode, cut where it is larger than the padded input.
-
-    Rounding up, one window fits even then; what is outside of the padding does not count.
-    """
-    pads, strides = window["pads"], window["strides"]
-    clipped = list(kernel)
-    for i, size in enumerate(x.shape[2:]):
-        whole = size + pads[i] + pads[len(kernel) + i]
-        if isinstance(whole, int) and window["dilations"][i] == 1:
-            missing = kernel[i] - whole
-            if 0 < missing < strides[i]:  # type: ignore[operator]
-                clipped[i] = whole
-    return clipped
-
-
 @lowers("MaxPool")
 def max_pool(s: Site) -> list[Value]:
     x = s.input(0)
     kernel = s.ints("kernel_shape")
     window = window_attributes(s, x, kernel)
     ceil_mode = bool(s.integer("ceil_mode", 0))
-    kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
+    if ceil_mode:
+        _require_elements(s, x)
     out = s.emit("max_pool", [x], kernel=tuple(kernel), ceil_mode=ceil_mode, **window)
     return [out, places_of_maxima(s, x, kernel, window, out)] if s.wants(1) else [out]
 
@@ -146,7 +130,8 @@ def average_pool(s: Site) -> Value:
     kernel = s.ints("kernel_shape")
     window = window_attributes(s, x, kernel)
     ceil_mode = bool(s.integer("ceil_mode", 0))
-    kernel = clipped_kernel(x, kernel, window) if ceil_mode else kernel
+    if ceil_mode:
+        _require_elements(s, x)
     return s.emit(
         "avg_pool",
         [x],
@@ -173,9 +158,17 @@ def lp_pool(s: Site) -> Value:
     return s.op_("pow", s.op_("mul", mean, float(product(kernel))), 1.0 / p)  # type: ignore[arg-type]
 
 
+def _require_elements(s: Site, x: Value) -> None:
+    """Refuse pictures without elements, unless there is no picture."""
+    for dim in x.shape[2:]:
+        if dim == 0 or not isinstance(dim, int):
+            s.require(dmin(x.shape[0], 1), AT_MOST, dim, "a picture without elements")
+
+
 @lowers("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(s: Site) -> Value:
     x = s.input(0)
+    _require_elements(s, x)
     kind = "mean" if s.op == "GlobalAveragePool" else "max"
     return s.reduce(kind, x, range(2, x.type.rank))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
+from ....compiler.ir.assumptions import AT_MOST
 from ....compiler.ir.dims import floordiv, product
 from ..site import Site
 from ..table import lowers
+from .math import lowest
 from .movement import pad_value
 from .sampling import number
 
@@ -59,8 +61,10 @@ def columns_to_image(s: Site) -> Value:
     pads = s.ints("pads", [0] * (2 * rank))
     counts, places = [], []
     for axis in range(rank):
-        reach = sizes[axis] + pads[axis] + pads[rank + axis] - dilations[axis] * (block[axis] - 1)
-        counts.append(floordiv(reach - 1, strides[axis]) + 1)
+        span = dilations[axis] * (block[axis] - 1) + 1
+        whole = sizes[axis] + pads[axis] + pads[rank + axis]
+        s.require(span, AT_MOST, whole, f"blocks that span {span} in an image of {whole}")
+        counts.append(floordiv(whole - span, strides[axis]) + 1)
         tap = s.op_("mul", _line(s, block[axis], axis, 2 * rank), dilations[axis])
         window = s.op_("mul", _line(s, counts[axis], rank + axis, 2 * rank), strides[axis])
         places.append(s.op_("sub", s.op_("add", tap, window), pads[axis]))
@@ -106,7 +110,7 @@ def places_of_maxima(
     rows = s.reshape(x, (*lead, product(sizes)))
     found = s.emit("gather_elements", [rows, s.expand(flat, (*lead, product(spots)))], axis=2)
     inside = s.reshape(s.expand(inside, grid), (1, 1, *spots))
-    low = _smallest(s, x.dtype)
+    low = lowest(s, x.dtype)
     values = s.op_("where", inside, s.reshape(found, (*lead, *spots)), low)
     best = s.emit("argmax", [values], axis=3, keepdims=False)
     column_major = bool(s.integer("storage_order", 0))
@@ -118,12 +122,6 @@ def places_of_maxima(
         s, lead[1], DType.I64)), _line(s, lead[1], 1, 3))  # fmt: skip
     offset = s.op_("mul", image, number(s, product(sizes), DType.I64))
     return s.reshape(s.op_("add", place, offset), out.shape)
-
-
-def _smallest(s: Site, dtype: DType) -> Value:
-    if dtype.is_float:
-        return s.scalar(float("-inf"), dtype)
-    return s.scalar(-(1 << (dtype.bits - 1)) if dtype.is_signed else 0, dtype)
 
 
 @lowers("MaxUnpool")
@@ -144,6 +142,8 @@ def max_unpool(s: Site) -> Value:
     if s.optional(2) is None:
         return image
     wanted = s.dims(s.input(2))
+    for size, dim in zip(wanted, shape, strict=True):
+        s.require(dim, AT_MOST, size, f"an output of {size} for what needs {dim}")
     behind = [w - d for w, d in zip(wanted, shape, strict=True)]
     return s.reshape(pad_value(s, image, [0] * len(shape) + behind, "constant"), wanted)
 
@@ -181,7 +181,7 @@ def max_roi_pool(s: Site) -> Value:
         s.reshape(hits[1], (n, 1, 1, bins[1], 1, w)),
     )
     spread = s.reshape(images, (n, c, 1, 1, h, w))
-    values = s.op_("where", inside, spread, _smallest(s, x.dtype))
+    values = s.op_("where", inside, spread, lowest(s, x.dtype))
     best = s.reduce("max", values, [4, 5], keepdims=False)
     some = s.reduce("max", inside, [4, 5], keepdims=False)
     return s.op_("where", some, best, 0)

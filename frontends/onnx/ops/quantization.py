@@ -102,6 +102,7 @@ def dynamic_u8(s: Site, x: Value) -> tuple[Value, Value, Value]:
     low = s.op_("min", s.reduce("min", x, axes, False), 0.0)
     high = s.op_("max", s.reduce("max", x, axes, False), 0.0)
     scale = s.op_("div", s.op_("sub", high, low), 255.0)
+    scale = s.op_("where", s.op_("eq", high, low), 1.0, scale)  # as ONNX Runtime has it
     safe = s.op_("where", s.op_("eq", scale, 0.0), 1.0, scale)
     point = s.op_("round", s.op_("div", s.op_("neg", low), safe))
     zero = s.cast(s.op_("min", s.op_("max", point, 0.0), 255.0), DType.U8)

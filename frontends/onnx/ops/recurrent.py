@@ -50,6 +50,8 @@ def recurrent(s: Site) -> list[Value]:
         raise ValueError(f"W {w.type} or R {r.type} do not fit hidden_size {hidden}")
     batch_first = bool(s.integer("layout", 0))
     x = s.transpose(x, (1, 0, 2)) if batch_first else x
+    if s.optional(4) is not None:
+        _check_lengths(s, s.input(4), x.shape[0])
     sequences, finals = [], []
     for index in range(count):
         backward = direction == "reverse" or index == 1
@@ -63,6 +65,12 @@ def recurrent(s: Site) -> list[Value]:
         y = s.transpose(y, (2, 0, 1, 3))
         ends = [s.transpose(value, (1, 0, 2)) for value in ends]
     return [y, *ends]
+
+
+def _check_lengths(s: Site, lengths: Value, steps: Dim) -> None:
+    most = s.cast(s.reshape(s.emitter.virtual([steps]), ()), lengths.dtype)
+    inside = s.op_("and", s.op_("ge", lengths, 0), s.op_("le", lengths, most))
+    s.require_nonzero(inside, f"a length is negative or more than {steps} steps")
 
 
 def _initial(s: Site, batch: Dim, index: int, hidden: int, batch_first: bool) -> list[Value]:
@@ -229,14 +237,11 @@ def reverse_sequence(s: Site) -> Value:
     if {time, batch} != {0, 1} or x.type.rank < 2:
         raise ValueError(f"time axis {time} and batch axis {batch} must be 0 and 1")
     limit = x.shape[time]
-    if lengths.data is not None and isinstance(limit, int) and not all(
-        0 <= length <= limit for length in lengths.data.reshape(-1).tolist()
-    ):  # fmt: skip
-        raise ValueError(f"lengths {lengths.data.tolist()} of sequences of at most {limit}")
     rank = x.type.rank
     row = (x.shape[0], 1) if time == 0 else (1, x.shape[1])
     steps = s.iota(row, time, DType.I64)
     line = (1, x.shape[1]) if time == 0 else (x.shape[0], 1)
+    _check_lengths(s, lengths, limit)
     ends = s.reshape(s.cast(lengths, DType.I64), line)
     mirrored = s.op_("sub", s.op_("sub", ends, 1), steps)
     places = s.op_("where", s.op_("lt", steps, ends), mirrored, steps)

@@ -12,7 +12,8 @@ from functools import reduce
 import numpy as np
 
 from ....compiler.ir import Dim, DType, Value, ceildiv, constant
-from ....compiler.ir.dims import floordiv, product
+from ....compiler.ir.assumptions import AT_MOST
+from ....compiler.ir.dims import dmax, dmin, floordiv, product
 from ..site import NotSupported, Site
 from ..table import lowers
 
@@ -103,6 +104,8 @@ def _scaled_size(s: Site, size: Dim, scale: Value) -> Dim:
             return size * int(factor)
         if (1 / factor).is_integer():
             return floordiv(size, int(1 / factor))
+    else:
+        s.require_nonzero(s.op_("gt", scale, 0.0), "a scale is not positive")
     real = s.op_("mul", s.cast(_dim(s, size), _F), scale)
     whole = s.cast(s.op_("floor", real), DType.I64)
     return s.dims(s.reshape(whole, (1,)))[0]
@@ -116,27 +119,31 @@ def _sized(s: Site, x: Value, sizes: Value, axes: list[int]) -> list[Line]:
     wanted = s.dims(sizes)
     if len(wanted) != len(axes):
         raise ValueError(f"{len(wanted)} sizes for {len(axes)} axes")
-    if any(isinstance(size, int) and size < 1 for size in wanted):
-        raise ValueError(f"the sizes {list(map(str, wanted))} are not positive")
+    for axis, out in zip(axes, wanted, strict=True):
+        size = x.shape[axis]
+        s.require(dmin(size, 1), AT_MOST, out, f"a size of {out}, which is not positive")
+        s.require(dmin(out, 1), AT_MOST, size, f"a size of {out} from {size} elements")
     policy = s.text("keep_aspect_ratio_policy", "stretch")
     if policy != "stretch":
         return _same_ratio(s, x, wanted, axes, policy)
     lines = []
     for axis, out in zip(axes, wanted, strict=True):
         size = x.shape[axis]
-        ratio = s.op_("div", s.cast(_dim(s, out), _F), s.cast(_dim(s, size), _F))
-        lines.append(Line(axis, size, out, ratio))
+        lines.append(Line(axis, size, out, _ratio(s, out, size)))
     return lines
+
+
+def _ratio(s: Site, out: Dim, size: Dim) -> Value:
+    """out / size in f32; 1 for an axis without elements, which stays as it is."""
+    above, below = (s.cast(_dim(s, dmax(dim, 1)), _F) for dim in (out, size))
+    return s.op_("div", above, below)
 
 
 def _same_ratio(
     s: Site, x: Value, wanted: tuple[Dim, ...], axes: list[int], policy: str
 ) -> list[Line]:
     sizes = [x.shape[axis] for axis in axes]
-    ratios = [
-        s.op_("div", s.cast(_dim(s, out), _F), s.cast(_dim(s, n), _F))
-        for out, n in zip(wanted, sizes, strict=True)
-    ]
+    ratios = [_ratio(s, out, n) for out, n in zip(wanted, sizes, strict=True)]
     op = "min" if policy == "not_larger" else "max"
     ratio = reduce(lambda a, b: s.op_(op, a, b), ratios)
     lines = []

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Sym, Value
-from ....compiler.ir.dims import product
 from ..site import NotSupported, Site
+
+TOO_MUCH = 1 << 60  # beyond any size, and far from where arithmetic on amounts wraps
 
 
 def is_known(s: Site, value: Value) -> bool:
@@ -30,22 +31,41 @@ def vector(s: Site, value: Value) -> Value:
     return s.cast(s.reshape(value, (value.type.elements,)), DType.I64)
 
 
+def signed_dims(s: Site, value: Value) -> tuple[Dim, ...]:
+    """The elements of an integer vector as dims that may be negative.
+
+    A symbol is not: what only a run knows is the difference of two.
+    """
+    if s.known(value) is not None:
+        return s.dims(value)
+    amounts = s.op_("min", s.op_("max", vector(s, value), -TOO_MUCH), TOO_MUCH)
+    above = s.dims(s.op_("max", amounts, 0))
+    below = s.dims(s.op_("max", s.op_("neg", amounts), 0))
+    return tuple(a - b for a, b in zip(above, below, strict=True))
+
+
 def wrapped(s: Site, axes: Value, rank: int) -> Value:
-    """Possibly negative axes made non-negative."""
+    """Possibly negative axes (i64), which a run checks, made non-negative."""
+    if not is_known(s, axes):
+        s.require_index(axes, rank, "an axis")
     return s.op_("where", s.op_("lt", axes, 0), s.op_("add", axes, rank), axes)
 
 
 def chosen(s: Site, axes: Value, rank: int) -> Value:
     """i64[rank]: 1 for the axes that are listed, else 0."""
-    hits = _matches(s, axes, rank)
+    hits = matches(s, axes, rank)
     return s.reduce("max", hits, [1], keepdims=False)
 
 
-def _matches(s: Site, axes: Value, rank: int) -> Value:
+def matches(s: Site, axes: Value, rank: int) -> Value:
     """i64[rank, number of axes]: 1 where an entry names an axis."""
     places = wrapped(s, vector(s, axes), rank)
     grid = s.iota((rank, 1), 0, DType.I64)
-    return s.cast(s.op_("eq", grid, s.reshape(places, (1, places.shape[0]))), DType.I64)
+    hits = s.cast(s.op_("eq", grid, s.reshape(places, (1, places.shape[0]))), DType.I64)
+    if places.shape[0] != 1 and not is_known(s, axes):
+        once = s.op_("le", s.reduce("sum", hits, [1], keepdims=False), 1)
+        s.require_nonzero(once, "an axis is listed twice")
+    return hits
 
 
 def shape_vector(s: Site, shape: Sequence[Dim]) -> Value:
@@ -113,64 +133,9 @@ def around_axis(s: Site, x: Value, axis: Value) -> Value:
     return s.reshape(x, shape)
 
 
-def slice_at_run_time(
-    s: Site, x: Value, starts: Value, ends: Value, axes: Value | None, steps: Value | None
-) -> Value:
-    """Slice whose bounds, axes or steps are data: gathers along the axes that it may cut."""
-    rank = x.type.rank
-    count = int(vector(s, starts).type.elements)  # type: ignore[arg-type]
-    if axes is None:
-        axes = s.emitter.virtual(list(range(count)))
-    if steps is None:
-        steps = s.emitter.virtual([1] * count)
-    hits = _matches(s, axes, rank)
-    hit = s.op_("ne", s.reduce("max", hits, [1], keepdims=False), 0)
-
-    def per_axis(values: Value, otherwise: Value | int) -> Value:
-        row = s.reshape(vector(s, values), (1, count))
-        total = s.reduce("sum", s.op_("mul", hits, row), [1], keepdims=False)
-        return s.op_("where", hit, total, otherwise)
-
-    dims = s.emitter.real(shape_vector(s, x.shape))
-    step = per_axis(steps, 1)
-    first, number = _span(s, per_axis(starts, 0), per_axis(ends, dims), step, dims)
-    cut = _axes_cut(s, axes, rank)
-    lengths = s.dims(s.emit("gather", [number, s.emitter.virtual(cut)], axis=0))
-    for axis, length in zip(cut, lengths, strict=True):
-        line = s.iota((length,), 0, DType.I64)
-        place = s.op_("add", s.op_("mul", line, s.take(step, 0, axis)), s.take(first, 0, axis))
-        x = s.emit("gather", [x, place], axis=axis)
-    return x
-
-
-def _axes_cut(s: Site, axes: Value, rank: int) -> list[int]:
-    if not is_known(s, axes):
-        return list(range(rank))
-    return s.axes(s.numbers(axes, "axes"), rank)
-
-
-def _span(s: Site, start: Value, end: Value, step: Value, dims: Value) -> tuple[Value, Value]:
-    """Per axis the first position and the number of positions, clamped as ONNX says."""
-    forward = s.op_("gt", step, 0)
-
-    def clamped(bound: Value, lowest: Value) -> Value:
-        bound = s.op_("where", s.op_("lt", bound, 0), s.op_("add", bound, dims), bound)
-        highest = s.op_("where", forward, dims, s.op_("sub", dims, 1))
-        return s.op_("min", s.op_("max", bound, lowest), highest)
-
-    zero = s.op_("mul", dims, 0)
-    first = clamped(start, zero)
-    last = clamped(end, s.op_("where", forward, zero, s.op_("sub", zero, 1)))
-    distance = s.op_("sub", last, first)
-    distance = s.op_("where", forward, distance, s.op_("neg", distance))
-    stride = s.op_("abs", step)
-    whole = s.op_("div", s.op_("sub", s.op_("add", distance, stride), 1), stride)
-    return first, s.op_("max", whole, 0)
-
-
 def spread_pads(s: Site, pads: Value, axes: Value, rank: int) -> Value:
     """Pads (begins, then ends) of the listed axes as those of every axis."""
-    hits = _matches(s, axes, rank)
+    hits = matches(s, axes, rank)
     count = int(hits.shape[1])
     halves = []
     for start in (0, count):
@@ -189,8 +154,29 @@ def shape_at_run_time(s: Site, x: Value, wanted: Value, keep_zero: bool) -> tupl
     dims = shape_vector(s, x.shape[:rank] + (0,) * (rank - x.type.rank))
     if not keep_zero:
         shape = s.op_("where", s.op_("eq", shape, 0), dims, shape)
+    return _filled(s, shape, x)
+
+
+def _filled(s: Site, shape: Value, x: Value) -> tuple[Dim, ...]:
+    """A shape, at most one of whose dims is -1, with what is left of x there.
+
+    Dims of 0 of both shapes are taken to belong together: the others decide what is left.
+    """
     hole = s.op_("eq", shape, -1)
+    holes = s.reduce("sum", s.cast(hole, DType.I64), [0], keepdims=False)
+    s.require_nonzero(s.op_("le", holes, 1), "the shape has more than one -1")
     given = s.op_("where", hole, 1, shape)
-    total = s.reshape(shape_vector(s, [product(x.shape)]), (1,))
-    left = s.op_("div", total, s.reduce("prod", given, [0], keepdims=True))
+    dims = s.emitter.real(shape_vector(s, x.shape or (1,)))
+    empty, open_ = (_some(s, s.op_("eq", part, 0)) for part in (dims, given))
+    dims, given = (
+        s.reduce("prod", s.op_("where", s.op_("eq", part, 0), 1, part), [0], keepdims=True)
+        for part in (dims, given)
+    )
+    left = s.op_("div", dims, given)
+    left = s.op_("where", s.op_("and", empty, s.op_("not", open_)), 0, left)
     return s.dims(s.op_("where", hole, left, shape))
+
+
+def _some(s: Site, flags: Value) -> Value:
+    """Whether any of a vector of booleans is true, in a vector of one."""
+    return s.reduce("max", flags, [0], keepdims=True)

@@ -214,7 +214,7 @@ def _samples(s: Site, low: Value, extent: Value, bins: int) -> tuple[Value, Valu
         count = s.op_("add", s.op_("mul", size, 0.0), float(ratio))
     else:
         count = s.op_("max", s.op_("ceil", size), 0.0)
-        most = s.reduce("max", s.op_("max", count, 1.0), [0], keepdims=True)
+        most = s.op_("max", s.reduce("max", count, [0], keepdims=True), 1.0)
         (samples,) = s.dims(s.cast(most, DType.I64))
     rois = low.shape[0]
 

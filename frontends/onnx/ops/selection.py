@@ -85,6 +85,8 @@ def non_max_suppression(s: Site) -> Value:
 
     limit = scalar(2, 0, DType.I64)
     overlap, least = scalar(3, 0.0, DType.F32), scalar(4, float("-inf"), DType.F32)
+    inside = s.op_("and", s.op_("ge", overlap, 0.0), s.op_("le", overlap, 1.0))
+    s.require_nonzero(inside, "the threshold of overlaps is outside of [0, 1]")
     rows, number = s.emitter.emit_node(
         "nms",
         [boxes, scores, limit, overlap, least],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from ....compiler.ir import Dim, DType, Value
+from ....compiler.ir.assumptions import AT_MOST
 from ....compiler.ir.dims import floordiv
 from ..site import NotSupported, Site
 from ..table import lowers
@@ -27,13 +28,20 @@ def _waves(s: Site, rows: Dim, columns: Dim, period: Dim, dtype: DType) -> tuple
 
 def _fitted(s: Site, x: Value, length: Dim) -> Value:
     """x[before, n, behind, parts] cut or filled with zeros to `length` along n."""
-    size = x.shape[1]
-    if size == length:
+    if x.shape[1] == length:
         return x
-    place = s.iota((1, length, 1, 1), 1, DType.I64)
-    inside = s.op_("lt", place, number(s, size, DType.I64))
-    line = s.reshape(s.op_("min", place, number(s, size - 1, DType.I64)), (length,))
-    return s.op_("where", inside, s.emit("gather", [x, line], axis=1), 0)
+    pads = (0, 0, 0, 0, 0, length - x.shape[1], 0, 0)
+    return s.emit("pad", [x, s.scalar(0, x.dtype)], pads=pads, mode="constant")
+
+
+def _in_parts(s: Site, x: Value) -> Value:
+    """A signal whose last axis may hold 1 or 2 parts, as a run decides, with 2 of them."""
+    parts = x.shape[-1]
+    if isinstance(parts, int):
+        return x
+    s.require(1, AT_MOST, parts, f"1 <= {parts}, the parts of a number")
+    pads = (0,) * (2 * x.type.rank - 1)
+    return s.emit("pad", [x, s.scalar(0, x.dtype)], pads=(*pads, 2 - parts), mode="constant")
 
 
 def transform(
@@ -91,8 +99,10 @@ def _real_inverse(s: Site, x: Value, size: Dim) -> Value:
 
 @lowers("DFT")
 def fourier(s: Site) -> Value:
-    x, given = s.input(0), s.optional(1)
+    x, given = _in_parts(s, s.input(0)), s.optional(1)
     length = None if given is None else s.dims(s.reshape(given, (1,)))[0]
+    if length is not None:
+        s.require(1, AT_MOST, length, f"1 <= {length}, the length of the transform")
     inverse, onesided = bool(s.integer("inverse", 0)), bool(s.integer("onesided", 0))
     rank = x.type.rank
     where = s.optional(2) if s.opset >= 20 else None
@@ -145,9 +155,11 @@ def short_time_fourier(s: Site) -> Value:
         length = window.shape[0]
     else:
         raise ValueError("neither a window nor a frame length is given")
-    if x.type.rank == 2:
-        x = s.reshape(x, (*x.shape, 1))
+    x = s.reshape(x, (*x.shape, 1)) if x.type.rank == 2 else _in_parts(s, x)
     batch, size, parts = x.shape
+    s.require(1, AT_MOST, step, f"1 <= {step}, the step between frames")
+    s.require(1, AT_MOST, length, f"1 <= {length}, the length of frames")
+    s.require(length, AT_MOST, size, f"frames of {length} in a signal of {size}")
     frames = floordiv(size - length, step) + 1
     start = s.op_("mul", s.iota((frames, 1), 0, DType.I64), number(s, step, DType.I64))
     places = s.op_("add", start, s.iota((1, length), 1, DType.I64))
