@@ -64,6 +64,8 @@ def _reducers(node: Node) -> list[str]:
 
 def _producer(graph: Graph, whole: Graph, node: Node, position: int) -> Node | None:
     """The node whose only result is read once, by a fused node's operand."""
+    if position >= len(node.inputs):
+        return None
     value = node.inputs[position]
     found = next((n for n in graph.nodes if value in n.outputs), None)
     if found is None or found.op != "fused" or len(found.outputs) > 1:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.assumptions import AT_MOST, Assumption, assume_at_most, assume_equal, recorded
+from ..compiler.ir.assumptions import (
+    AT_MOST,
+    FITS,
+    MOST,
+    Assumption,
+    assume_at_most,
+    assume_equal,
+    may_wrap,
+    recorded,
+)
 from ..compiler.ir.dims import Call, Dim, dmin, symbols_of
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.ops.control import symbol_name
@@ -57,7 +66,7 @@ class _Adder:
         scope = _Scope(set(outer.known), outer.indices, outer.dims)
         nodes: list[Node] = []
         for node in graph.nodes:
-            assumed = _assumptions(node)
+            assumed = [*self._sizes(node), *_assumptions(node)]
             nodes += self._check_dims(node, assumed, scope)
             nodes += self._check_indices(node, scope)
             for region in node.regions:
@@ -68,6 +77,15 @@ class _Adder:
         self.changed |= len(nodes) > len(graph.nodes)
         graph.nodes = nodes
         return scope
+
+    def _sizes(self, node: Node) -> list[Assumption]:
+        """Numbers of elements that may wrap, where the run decides dims; inputs are in memory."""
+        sizes = [size for v in node.outputs for size in (v.type.elements, *v.shape)]
+        return [
+            Assumption(FITS, size, MOST)
+            for size in sizes
+            if may_wrap(size) and not symbols_of(size) <= set(self.places)
+        ]
 
     def _region(self, node: Node, region: Graph, assumed: list[Assumption], scope: _Scope) -> None:
         """Also what the node assumes of dims that only the region knows, at the region's end."""

@@ -21,8 +21,10 @@ void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right
              right);
 }
 
-void ts_rt_oversize(ts_frame *frame) {
-  ts_rt_fail(frame, TS_ERROR_MEMORY, "tensors of these sizes are too large for any machine");
+void ts_rt_oversize(ts_frame *frame, const char *where) {
+  if (!atomic_exchange(&frame->instance->failed, 1))
+    ts_error(frame->instance, TS_ERROR_MEMORY,
+             "%s%stensors of these sizes are too large for any machine", where, *where ? ": " : "");
 }
 
 void ts_rt_stop(ts_frame *frame, const char *where) {

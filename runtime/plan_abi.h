@@ -37,8 +37,8 @@ TS_LOCAL int32_t ts_rt_fail(ts_frame *frame, int32_t code, const char *message);
 /* Records that two sizes do not fit, as an error of the inputs: "<text> (here <left> and <right>)". */
 TS_LOCAL void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right);
 
-/* Records that tensors are too large for any machine. */
-TS_LOCAL void ts_rt_oversize(ts_frame *frame);
+/* Records that tensors are too large for any machine; `where` says which ask for it, or is empty. */
+TS_LOCAL void ts_rt_oversize(ts_frame *frame, const char *where);
 
 /* Records why a run ends early: it was cancelled, or else `where` has a loop of too many rounds. */
 TS_LOCAL void ts_rt_stop(ts_frame *frame, const char *where);

@@ -57,13 +57,16 @@ class Guards:
             holds = e.b.or_(holds, e.b.icmp_signed("==", a, e.i64(1)))
         self.hold(holds, "ts_rt_refuse", self.text(text), a, b)
 
-    def fits(self, size: Dim, env: Mapping[str, Int]) -> None:
-        """End the run if memory of `size` bytes is asked for whose computation may overflow."""
+    def fits(self, size: Dim, env: Mapping[str, Int], text: str = "") -> None:
+        """End the run if so many bytes or elements are asked for that a number may overflow.
+
+        text: what asks for them.
+        """
         if isinstance(size, int):
             return
         about = float_value(self.e, size, env)
         limit = ir.Constant(F64, float(MAX_BYTES))
-        self.hold(self.e.b.fcmp_ordered("<=", about, limit), "ts_rt_oversize")
+        self.hold(self.e.b.fcmp_ordered("<=", about, limit), "ts_rt_oversize", self.text(text))
 
     def proceed(self, rounds: ir.Value | None = None, text: str = "") -> None:
         """End the run if it was cancelled, or if a loop has had `rounds`, as many as it may."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
-from ...compiler.ir.assumptions import AT_MOST
-from ...compiler.ir.dims import Dim, estimate, symbol, symbols_of
+from ...compiler.ir.assumptions import AT_MOST, FITS, may_wrap
+from ...compiler.ir.dims import Dim, estimate, product, symbol, symbols_of
 from ...compiler.kernel.plan import (
     Allocate,
     Assign,
@@ -188,6 +188,9 @@ class PlanEmitter:
             self._require(Require(AT_MOST, symbol(name), MAX_BYTES, limit))
 
     def _require(self, step: Require) -> None:
+        if step.relation == FITS:
+            self.guards.fits(step.left, self._env(symbols_of(step.left)), step.text)
+            return
         left, right = self._dim(step.left), self._dim(step.right)
         self.guards.require(step.relation, left, right, step.text)
 
@@ -240,6 +243,9 @@ class PlanEmitter:
 
     def _open(self, number: int) -> None:
         e, shape = self.e, self.plan.outputs[number].shape
+        for size in (product(shape), *shape):
+            if may_wrap(size):
+                self.guards.fits(size, self._env(symbols_of(size)))
         dims = e.local(I64, max(1, len(shape)), align=8)
         for axis, dim in enumerate(shape):
             address = e.b.gep(dims, [e.i64(axis)], source_etype=I64)

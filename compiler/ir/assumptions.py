@@ -11,15 +11,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .dims import Dim, in_order, is_nonnegative
+from .dims import Dim, Symbol, in_order, is_nonnegative
 
-EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER = "==", "<=", "1 or ==", "!="
-RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER)
+EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER, FITS = "==", "<=", "1 or ==", "!=", "fits"
+RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER, FITS)
+MOST = 1 << 46  # elements of a tensor: far from where their number, or that of their bytes, wraps
+_PLAIN = 1 << 12  # so many times a size that is at most MOST does not wrap
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """`left relation right`; ONE_OR_EQUAL: left is 1, or else right."""
+    """`left relation right`.
+
+    ONE_OR_EQUAL: left is 1, or else right. FITS: left, which may be larger than any integer of
+    the machine, is at most right.
+    """
 
     relation: str
     left: Dim
@@ -28,6 +34,8 @@ class Assumption:
     def __str__(self) -> str:
         if self.relation == ONE_OR_EQUAL:
             return f"{self.left} to be 1 or {self.right}"
+        if self.relation == FITS:
+            return f"{self.left} to be a number of elements"
         return f"{self.left} {self.relation} {self.right}"
 
 
@@ -67,3 +75,10 @@ def assume_one_or_equal(a: Dim, b: Dim) -> None:
     if record is None or a in (1, b) or (isinstance(a, int) and isinstance(b, int)):
         return
     record[Assumption(ONE_OR_EQUAL, a, b)] = None
+
+
+def may_wrap(size: Dim) -> bool:
+    """Whether the number may be too large for an i64 where no symbol in it is more than MOST."""
+    terms = () if isinstance(size, int) else size.terms
+    plain = all(len(mono) < 2 and all(isinstance(a, Symbol) for a in mono) for mono, _ in terms)
+    return not plain or sum(abs(factor) for _, factor in terms) > _PLAIN

@@ -37,9 +37,9 @@ class Sweep:
 
     Sizes are symbols but those of integer vectors. fixed: inputs all of whose sizes are numbers.
     channels, last: inputs for whose axis 1, or last one, that holds. lengths: integer vectors of
-    any length. domains: of the nodes, beside the standard one. expected: stands in for ONNX
-    Runtime. from_shapes: whether amounts may be computed from shapes, too. answered: calls (by number) that ONNX Runtime refuses, gets wrong or does not survive,
-    and what is right.
+    any length. from_shapes: whether amounts may be computed from shapes, too. domains: of the
+    nodes, beside the standard one. expected: stands in for ONNX Runtime. answered: calls (by
+    number) that ONNX Runtime refuses, gets wrong or does not survive, and what is right.
     """
 
     name: str

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, RELATIONS
+from ..assumptions import AT_MOST, EQUAL, FITS, ONE_OR_EQUAL, OTHER, RELATIONS
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import INDICES, need_dtype
@@ -60,6 +60,7 @@ def _check_dims(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         AT_MOST: left <= right,
         ONE_OR_EQUAL: left in (1, right),
         OTHER: left != right,
+        FITS: left <= right,
     }
     if not holds[attrs["relation"]]:
         raise RunError(f"{attrs['what']} (here {left} and {right})")
