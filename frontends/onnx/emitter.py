@@ -92,6 +92,8 @@ class Emitter:
         """The elements of an integer tensor where they are known as dims, else None."""
         if value in self._known:
             return self._known[value]
+        if value.producer is not None and value.producer.op == "dims":
+            return elements(value.producer.attrs["values"])
         data = value.data
         if data is None or data.size > MAX_ELEMENTS:
             return None
@@ -122,6 +124,9 @@ class Emitter:
         found = self.known(value)
         if found is not None and found.ndim == 1:
             return tuple(int(v) if isinstance(v, (bool, np.integer)) else v for v in found)
+        parts = pieces(value)
+        if len(parts) > 1:
+            return tuple(dim for part in parts for dim in self.read_dims(part, stem))
         if value.type.rank != 1 or not value.dtype.is_integer or not value.type.is_static:
             raise ValueError(f"{value.type} is not an integer vector of fixed length")
         names = tuple(self.fresh(stem) for _ in range(value.type.static_shape[0]))
@@ -195,6 +200,14 @@ class Emitter:
 def _identifier(text: str) -> str:
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in text) or "d"
     return f"d{name}" if name[0].isdigit() else name
+
+
+def pieces(value: Value) -> tuple[Value, ...]:
+    """The vectors that were put together to make a vector; itself where it is not made so."""
+    node = value.producer
+    if node is None or node.op != "concat" or value.type.rank != 1:
+        return (value,)
+    return tuple(piece for part in node.inputs for piece in pieces(part))
 
 
 def _is_identity(op: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> bool:

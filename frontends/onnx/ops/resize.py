@@ -14,6 +14,7 @@ import numpy as np
 from ....compiler.ir import Dim, DType, Value, ceildiv, constant
 from ....compiler.ir.assumptions import AT_MOST
 from ....compiler.ir.dims import dmax, dmin, floordiv, product
+from ..emitter import pieces
 from ..site import NotSupported, Site
 from ..table import lowers
 
@@ -73,9 +74,9 @@ def resize(s: Site) -> Value:
 
 def elements_of(s: Site, vector: Value) -> list[Value]:
     """The elements of a vector as scalars; those that a concat put there as constants stay so."""
-    node = vector.producer
-    if node is not None and node.op == "concat":
-        return [item for part in node.inputs for item in elements_of(s, part)]
+    parts = pieces(vector)
+    if len(parts) > 1:
+        return [item for part in parts for item in elements_of(s, part)]
     size = vector.shape[0]
     if not isinstance(size, int):
         raise ValueError(f"{vector.type} is not a vector of known length")

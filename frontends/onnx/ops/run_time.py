@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Sym, Value
+from ..emitter import pieces
 from ..site import NotSupported, Site
 
 TOO_MUCH = 1 << 60  # beyond any size, and far from where arithmetic on amounts wraps
@@ -38,6 +39,9 @@ def signed_dims(s: Site, value: Value) -> tuple[Dim, ...]:
     """
     if s.known(value) is not None:
         return s.dims(value)
+    parts = pieces(value)
+    if len(parts) > 1:
+        return tuple(dim for part in parts for dim in signed_dims(s, part))
     amounts = s.op_("min", s.op_("max", vector(s, value), -TOO_MUCH), TOO_MUCH)
     above = s.dims(s.op_("max", amounts, 0))
     below = s.dims(s.op_("max", s.op_("neg", amounts), 0))
