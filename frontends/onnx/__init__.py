@@ -56,7 +56,7 @@ def load_model(
     defaults: str | None = None,
 ) -> Graph:
     """The graph of a parsed model; `folder` is where its external data lies. See `load`."""
-    where = None if folder is None else ModelFolder((folder.resolve(),))
+    where = None if folder is None else ModelFolder.of_folder(folder)
     return _import(Source(model, {}, where), shapes, values, defaults)
 
 

@@ -39,6 +39,14 @@ class ModelFolder:
         stores = (_store(current),) if len(folders) > 1 else ()
         return ModelFolder(tuple(folders), stores)
 
+    @staticmethod
+    def of_folder(folder: Path) -> ModelFolder:
+        """A folder that is named as a model's: with what links to model files in it lead to."""
+        links = [path for path in sorted(folder.glob("*.onnx")) if path.is_symlink()]
+        found = [ModelFolder.of_file(path) for path in links]
+        folders = {folder.resolve(): None} | {f: None for each in found for f in each.folders}
+        return ModelFolder(tuple(folders), tuple(store for each in found for store in each.stores))
+
     def find(self, location: str) -> Path:
         """The regular file at a location relative to the model, links followed.
 

@@ -29,7 +29,7 @@ def store(model: onnx.ModelProto | bytes, path: Path, folder: Path | None) -> No
             model = onnx.ModelProto.FromString(model)
         except DecodeError:
             return  # reading it will say what is wrong
-    source = ModelFolder((folder.resolve(),))
+    source = ModelFolder.of_folder(folder)
     for location in sorted(set(_locations(model))):
         try:
             found = source.find(location)

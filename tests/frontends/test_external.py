@@ -134,3 +134,14 @@ def test_a_parsed_model_has_the_folder_that_is_given(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.data, np.arange(16, dtype=np.uint8))
     with pytest.raises(InvalidModelError, match="has no folder"):
         load_model(proto("data.bin"))
+
+
+def test_a_folder_of_links_for_a_parsed_model(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "snapshot", tmp_path / "blobs"
+    link(snapshot / "m.onnx", write(blobs / "1f3a", b""))
+    link(snapshot / "data.bin", write(blobs / "77c0", DATA))
+    (found,) = load_model(proto("data.bin"), folder=snapshot).constants()
+    np.testing.assert_array_equal(found.data, np.arange(16, dtype=np.uint8))
+    (snapshot / "m.onnx").unlink()
+    with pytest.raises(InvalidModelError, match="none of the model's folders"):
+        load_model(proto("data.bin"), folder=snapshot)
