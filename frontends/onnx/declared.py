@@ -114,7 +114,8 @@ class DeclaredTypes:
         if pinned is None:
             if not tensor.HasField("shape") or contradiction(info, default):
                 return default
-            pinned = [declared_size(dim) or UNKNOWN for dim in tensor.shape.dim]
+            sizes = zip(map(declared_size, tensor.shape.dim), default.shape, strict=True)
+            pinned = [UNKNOWN if size != own else own for size, own in sizes]
         found = self.type_of(info, pinned)
         pairs = zip(found.shape, default.shape, strict=False)
         wrong = any(isinstance(dim, int) and dim != size for dim, size in pairs)

@@ -78,6 +78,12 @@ def test_sizes_of_defaults_are_symbols_of_their_own() -> None:
     assert [str(dim) for dim in load_model(proto).inputs[1].shape] == ["k_d0", "4"]
 
 
+def test_defaults_without_elements_stay_so() -> None:
+    proto = listed([node("Concat", "x k", axis=0)], {"k": floats(0, 4)})
+    assert check(proto) == []
+    assert load_model(proto).inputs[1].type.static_shape == (0, 4)
+
+
 def test_old_files_and_the_setting_make_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     old = scaled()
     old.ir_version = 3
