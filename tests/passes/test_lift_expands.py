@@ -105,3 +105,15 @@ def test_dims_that_are_merged_stay_behind_their_reshape() -> None:
         "%x: f32[n, k, 6], %y: f32[m, 6]",
     )
     assert operands(graph) == ["reshape", "y"]
+
+
+def test_not_over_what_has_no_operands() -> None:
+    graph = lifted(
+        [
+            "%p: f32[n, 4] = iota() {shape = (n, 4), axis = 1, dtype = !f32}",
+            f"%e: f32[{WIDE}, 4] = expand(%p) {{shape = ({WIDE}, 4)}}",
+            f"%f: f32[{WIDE}, 4] = expand(%y) {{shape = ({WIDE}, 4)}}",
+            f"%z: f32[{WIDE}, 4] = add(%e, %f)",
+        ]
+    )
+    assert operands(graph) == ["iota", "y"]
