@@ -92,6 +92,8 @@ def _failure(
     limit = _LIMITS.get(signal.Signals(-result.returncode)) if result.returncode < 0 else ""
     if "self exe path" in result.stderr:
         return UsageError(what, why="it finds itself by /proc", remedy="mount /proc")
+    if not limit and not result.stderr.strip():
+        limit = "it ended without a word, as where a limit of the system ends it"
     if limit or _REFUSED.search(result.stderr):
         return UsageError(
             f"{what}: the system refused it something",
