@@ -76,14 +76,14 @@ def test_homes_that_are_none(shell: Run, tmp_path: Path, home: str | None) -> No
 
 
 @needs_mounts
-@pytest.mark.slow
 def test_only_the_output_can_be_written(shell: Run) -> None:
     """Nothing is kept: the C library is compiled beside the output, too."""
     read_only = (
         "mkdir out; for d in /tmp /var/tmp /dev/shm $HOME; do mount --bind $d $d;"
-        "mount -o remount,bind,ro $d; done; mount -t tmpfs -o size=200m tmpfs out; cd out;"
+        "mount -o remount,bind,ro $d; done; out=$PWD/out; mount -t tmpfs -o size=200m tmpfs $out;"
+        "cd $out;"
     )
-    done = shell(f"{read_only} {COMPILE} -o m.so >../log; ls -A", mounts=True)
+    done = shell(f"{read_only} {COMPILE} -o m.so >/dev/null; ls -A", mounts=True)
     assert done.stdout.split() == ["m.so"], done.stderr
 
 
