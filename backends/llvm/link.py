@@ -124,7 +124,8 @@ class _Linker:
                 exports_get=self.emit in ("so", "exe"),
                 side_file=self.side_file,
                 tag=tag,
-            )
+            ),
+            encoding="utf-8",
         )
         objects = compile_c([source], self.target, self.parts)
         for i, (stem, data) in enumerate(self.model.code.objects):
@@ -139,7 +140,7 @@ class _Linker:
 
     def _headers(self) -> list[Path]:
         own = self.work / f"{self.name.split('.')[0].removeprefix('lib')}.h"
-        own.write_text(header(self.model))
+        own.write_text(header(self.model), encoding="utf-8")
         public = self.work / "tensmith.h"
         shutil.copyfile(RUNTIME / public.name, public)
         return [own, public]
@@ -161,7 +162,7 @@ class _Linker:
 
     def _shared(self, objects: list[Path]) -> Path:
         script = self.parts / "exports.map"
-        script.write_text(_VERSION_SCRIPT)
+        script.write_text(_VERSION_SCRIPT, encoding="utf-8")
         runtime = self._runtime(SHARED_SOURCES)
         return self._cc(
             "-shared",
@@ -201,7 +202,7 @@ def _shared_interface() -> list[str]:
     names = [
         name
         for path in ("tensmith.h", "plan_abi.h")
-        for name in re.findall(r"\b(ts_\w+)\(", (RUNTIME / path).read_text())
+        for name in re.findall(r"\b(ts_\w+)\(", (RUNTIME / path).read_text(encoding="utf-8"))
     ]
     if not names:
         raise InternalError("the headers of the runtime declare no functions")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tensmith.compiler.knobs import child_environment
@@ -192,11 +193,14 @@ def test_a_folder_that_has_gone(shell: Run, kept: str) -> None:
 
 @pytest.mark.parametrize("locale", ["C", "tr_TR.UTF-8"])
 def test_locales(shell: Run, kept: str, tmp_path: Path, locale: str) -> None:
-    shutil.copy(tmp_path / "double.onnx", tmp_path / "modèle.onnx")
+    model = onnx.load(tmp_path / "double.onnx")
+    model.graph.input[0].name = "entrée"
+    model.graph.node[0].input[:] = ["entrée", "entrée"]
+    onnx.save(model, tmp_path / "modèle.onnx")
     plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = shell(
         "$T compile modèle.onnx --target x86-64-v3 --no-verify --emit asm -o ü.s && "
-        "$T inspect modèle.onnx",
+        "$T compile modèle.onnx --target x86-64-v3 --no-verify -o ü.a && $T inspect modèle.onnx",
         TENSMITH_CACHE_DIR=kept,
         LC_ALL=locale,
         **(plain if locale == "C" else {}),
