@@ -9,7 +9,7 @@ import onnx
 
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from ...compiler.ir import Meaning, Value
-from .containers import Maybe, Scores, Text, ValueList
+from .containers import Growing, Maybe, Scores, Text, ValueList
 from .declared import check_element_type, contradiction
 from .emitter import Emitter
 from .scopes import Missing, Scope
@@ -55,6 +55,10 @@ class Border:
         if entry is None or isinstance(entry, ValueList):
             reason = "an output that holds nothing is not supported"
             raise UnsupportedError([Unsupported(name, "output", reason, "remove the output")])
+        if isinstance(entry, Growing):
+            reason = "only a run knows how many elements this sequence has"
+            remedy = "join or stack them in the model (ConcatFromSequence)"
+            raise UnsupportedError([Unsupported(name, "output", reason, remedy)])
         if not isinstance(entry, Value):
             raise InvalidModelError(f"there is no value '{name[:80]}'")
         return [(name, entry)]

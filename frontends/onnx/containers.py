@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...compiler.ir import DType, Value
+from ...compiler.ir import Dim, DType, Value
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,21 @@ class ValueList:
 
     items: tuple[Value, ...]
     dtype: DType | None = None
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A sequence whose length a run decides: its elements one behind the other.
+
+    data: their concatenation along `axis`, which comes first: [total, other sizes...]. sizes: i64
+    [length], of the elements along that axis. each: what all of these are, where they are one.
+    axis: None for elements of rank 0.
+    """
+
+    data: Value
+    sizes: Value
+    axis: int | None
+    each: Dim | None
 
 
 @dataclass(frozen=True)
@@ -38,10 +53,10 @@ class Scores:
 class Maybe:
     """An optional, of which it is known whether it holds something."""
 
-    content: Value | ValueList | Text | Scores | None
+    content: Value | ValueList | Growing | Text | Scores | None
 
 
-Content = Value | ValueList | Maybe | Text | Scores
+Content = Value | ValueList | Growing | Maybe | Text | Scores
 # Operators whose lowerings look at `Site.entries`, where containers are.
 TAKE_CONTAINERS = frozenset(
     {"Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
@@ -60,6 +75,8 @@ def flattened(entries: Sequence[Content]) -> Iterator[Value]:
             yield entry.data
         elif isinstance(entry, ValueList):
             yield from entry.items
+        elif isinstance(entry, Growing):
+            yield from (entry.data, entry.sizes)
         elif entry.content is not None:
             yield from flattened([entry.content])
 
@@ -72,6 +89,8 @@ def shape_of(entry: Content) -> object:
         return "text"
     if isinstance(entry, Scores):
         return ("scores", entry.classes)
+    if isinstance(entry, Growing):
+        return ("growing", entry.axis, entry.each)
     if isinstance(entry, ValueList):
         return ("list", len(entry.items))
     return ("optional", None if entry.content is None else shape_of(entry.content))
@@ -89,6 +108,8 @@ def refilled(entries: Sequence[Content], values: Iterator[Value]) -> list[Conten
             made.append(Scores(next(values), entry.classes))
         elif isinstance(entry, ValueList):
             made.append(ValueList(tuple(next(values) for _ in entry.items), entry.dtype))
+        elif isinstance(entry, Growing):
+            made.append(Growing(next(values), next(values), entry.axis, entry.each))
         elif entry.content is None:
             made.append(entry)
         else:

@@ -22,7 +22,7 @@ from . import ops as _ops  # noqa: F401  (fills the operator table)
 from . import text_moves
 from .border import Border
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
-from .containers import TAKE_CONTAINERS, Content, Maybe, Scores, Text, ValueList
+from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
 from .declared import DeclaredTypes, declared_ranks
 from .emitter import Emitter
 from .origin import node_name
@@ -230,7 +230,7 @@ class Importer:
                 return text_moves.moved(self.emitter, inputs, lower)
             if name in text_moves.SHAPES:
                 return lower(text_moves.stand_ins(inputs))
-        if any(isinstance(v, (ValueList, Maybe, Text, Scores)) for v in inputs) and (
+        if any(isinstance(v, (ValueList, Growing, Maybe, Text, Scores)) for v in inputs) and (
             name not in TAKE_CONTAINERS and not is_refused(domain, node.op_type)
         ):
             raise NotSupported("it gets a sequence, an optional or strings", "give it tensors")

@@ -1,4 +1,4 @@
-"""If, Loop and Scan. A condition that is known at import leaves only the branch it takes."""
+"""If and Scan. A condition that is known at import leaves only the branch it takes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from collections.abc import Sequence
 
 import onnx
 
-from ....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
+from ....compiler.ir import Dim, DType, Graph, TensorType, Value
 from ....compiler.ir.assumptions import EQUAL, OTHER, Assumption
 from ....compiler.ir.dims import symbols_of
-from ....compiler.ir.ops.control import loop_varying
 from ....compiler.ir.ops.registry import make_node
-from ..containers import Content, Maybe, ValueList, flattened, refilled, shape_of
+from ..containers import Content, Growing, flattened, refilled, shape_of
 from ..site import NotSupported, Site
 from ..table import lowers
-from .sequence import unrolled_loop
-
-_FOREVER = (1 << 63) - 1
+from .growing import as_growing, common_form
 
 
-def _flag(s: Site, value: Value) -> Value:
+def flag(s: Site, value: Value) -> Value:
+    """A condition as a scalar. Raises ValueError for what is no single boolean."""
     if value.dtype is not DType.BOOL or (value.type.is_static and value.type.elements != 1):
         raise ValueError(f"a condition is {value.type}, not one boolean")
     return s.reshape(value, ())
@@ -27,7 +25,7 @@ def _flag(s: Site, value: Value) -> Value:
 
 @lowers("If")
 def if_(s: Site) -> Sequence[Content]:
-    condition = _flag(s, s.input(0))
+    condition = flag(s, s.input(0))
     then, other = s.graph("then_branch"), s.graph("else_branch")
     for branch in (then, other):
         if branch.input:
@@ -62,10 +60,13 @@ def _regions(
 ) -> tuple[list[tuple[Graph, set[str]]], list[Content]]:
     """The branches with the symbols that are bound in them, and what their outputs make up."""
     found, forms = [], []
+    wanted = _forms(s, branches)
     for proto in branches:
         s.emitter.enter()
         try:
             entries = s.importer.region_entries(proto, s.scope, {})
+            for place, form in wanted.items():
+                entries[place] = as_growing(s, entries[place], form)
             outputs = [s.emitter.real(value) for value in flattened(entries)]
         finally:
             nodes, bound = s.emitter.leave()
@@ -74,6 +75,22 @@ def _regions(
     if len({tuple(shape_of(entry) for entry in entries) for entries in forms}) > 1:
         raise NotSupported("its branches give sequences or optionals that differ in structure")
     return found, forms[0]
+
+
+def _forms(s: Site, branches: Sequence[onnx.GraphProto]) -> dict[int, Growing]:
+    """What sequences become, by their place, of which the branches give different numbers."""
+    if not any(i.type.WhichOneof("value") == "sequence_type" for b in branches for i in b.output):
+        return {}
+    trials, local = [], set()
+    for proto in branches:
+        s.emitter.enter()
+        try:
+            trials.append(s.importer.region_entries(proto, s.scope, {}))
+        finally:
+            local |= s.emitter.leave()[1]
+    pairs = enumerate(zip(*trials, strict=True))
+    forms = {place: common_form(s, pair, frozenset(local)) for place, pair in pairs}
+    return {place: form for place, form in forms.items() if form is not None}
 
 
 def _same_ranks(then: Graph, other: Graph) -> None:
@@ -290,69 +307,3 @@ def body_region(s: Site, proto: onnx.GraphProto, inputs: Sequence[Value]) -> tup
     finally:
         nodes, bound = s.emitter.leave()
     return Graph(list(inputs), outputs, nodes, proto.name or "body"), bound
-
-
-@lowers("Loop")
-def loop(s: Site) -> Sequence[Content]:
-    if any(isinstance(entry, (ValueList, Maybe)) for entry in s.entries):
-        return unrolled_loop(s)
-    body = s.graph("body")
-    trip, condition = s.optional(0), s.optional(1)
-    carried = [s.input(i) for i in range(2, len(s.inputs))]
-    if len(body.input) != 2 + len(carried) or len(body.output) < 1 + len(carried):
-        raise ValueError(
-            f"the body takes {len(body.input)} and gives {len(body.output)} values "
-            f"for {len(carried)} carried ones"
-        )
-    count = s.scalar(_FOREVER, DType.I64) if trip is None else s.reshape(trip, ())
-    start = s.scalar(True, DType.BOOL) if condition is None else _flag(s, condition)
-    graph, bound = _settled_body(s, body, carried)
-    operands = [count, start, *carried]
-    names = _bound_names(s, operands, graph, bound)
-    return s.emitter.emit_node("loop", operands, {"bound": names}, regions=[graph])
-
-
-def _settled_body(
-    s: Site, proto: onnx.GraphProto, carried: Sequence[Value]
-) -> tuple[Graph, set[str]]:
-    """The body with input types that hold in every step: dims that change become symbols."""
-    shapes: list[list[Dim]] = [list(value.shape) for value in carried]
-    for _ in range(4):
-        inner = [
-            Value(TensorType(DType.I64, ()), proto.input[0].name),
-            Value(TensorType(DType.BOOL, ()), proto.input[1].name),
-            *(
-                Value(TensorType(v.dtype, tuple(shape)))
-                for v, shape in zip(carried, shapes, strict=True)
-            ),
-        ]
-        graph, bound = body_region(s, proto, inner)
-        changed = False
-        for value, shape, result in zip(carried, shapes, graph.outputs[1:], strict=False):
-            if result.dtype is not value.dtype or result.type.rank != len(shape):
-                raise NotSupported(f"a carried value turns from {value.type} to {result.type}")
-            for axis, dim in enumerate(result.shape):
-                if dim != shape[axis] and not _is_own(shape[axis], value.shape[axis]):
-                    shape[axis] = symbol(s.emitter.fresh("carried"))
-                    changed = True
-        if not changed:
-            return graph, bound
-    raise NotSupported("the shapes of its carried values do not settle")
-
-
-def _is_own(dim: Dim, first: Dim) -> bool:
-    """Whether the dim is a symbol that was made because it changes from step to step."""
-    return isinstance(dim, Sym) and dim != first
-
-
-def _bound_names(
-    s: Site, operands: Sequence[Value], graph: Graph, bound: set[str]
-) -> tuple[str, ...]:
-    count, local = 0, set(bound)
-    for inner, axes in zip(graph.inputs[2:], loop_varying(operands, graph), strict=True):
-        count += len(axes)
-        for axis in axes:
-            local |= symbols_of(inner.shape[axis])
-    for value in graph.outputs[len(operands) - 1 :]:
-        count += 1 + sum(bool(symbols_of(dim) & local) for dim in value.shape)
-    return tuple(s.emitter.fresh("loop") for _ in range(count))

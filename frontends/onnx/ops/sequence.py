@@ -6,20 +6,29 @@ from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Sym, Value
 from ....compiler.ir.dims import ceildiv
-from ..containers import Content, Maybe, ValueList
+from ..containers import Content, Growing, Maybe, ValueList
 from ..site import NotSupported, Site
 from ..table import lowers
+from . import growing
 
-_MAX_STEPS = 1024  # of a loop that is unrolled
+MAX_STEPS = 1024  # of a loop that is unrolled
 
 
 def _list(s: Site, index: int) -> ValueList:
     entry = s.entries[index] if index < len(s.entries) else None
     if isinstance(entry, Maybe):
         entry = entry.content
+    if isinstance(entry, Growing):
+        raise NotSupported("a sequence whose length a run decides", "stack it before")
     if not isinstance(entry, ValueList):
         raise ValueError(f"input {index} is no sequence")
     return entry
+
+
+def _growing(s: Site) -> Growing | None:
+    """Input 0 where it is a sequence whose length a run decides."""
+    entry = s.entries[0] if s.entries else None
+    return entry if isinstance(entry, Growing) else None
 
 
 def _position(s: Site, index: int, size: int, default: int) -> int | None:
@@ -49,6 +58,9 @@ def sequence_construct(s: Site) -> Sequence[Content]:
 
 @lowers("SequenceInsert")
 def sequence_insert(s: Site) -> Sequence[Content]:
+    sequence = _growing(s)
+    if sequence is not None:
+        return [growing.inserted(s, sequence, s.input(1), s.optional(2))]
     given, item = _list(s, 0), s.input(1)
     if given.items and given.items[0].dtype is not item.dtype:
         raise ValueError(f"{item.type} goes into a sequence of {given.items[0].dtype}")
@@ -64,6 +76,9 @@ def sequence_insert(s: Site) -> Sequence[Content]:
 
 @lowers("SequenceErase")
 def sequence_erase(s: Site) -> Sequence[Content]:
+    sequence = _growing(s)
+    if sequence is not None:
+        return [growing.erased(s, sequence, s.optional(1))]
     given = _list(s, 0)
     place = _position(s, 1, len(given.items), len(given.items) - 1)
     if place is None or not given.items:
@@ -73,6 +88,9 @@ def sequence_erase(s: Site) -> Sequence[Content]:
 
 @lowers("SequenceAt")
 def sequence_at(s: Site) -> Value:
+    sequence = _growing(s)
+    if sequence is not None:
+        return growing.element(s, sequence, s.input(1))
     items = _list(s, 0).items
     place = _position(s, 1, len(items), 0)
     if not items:
@@ -89,15 +107,22 @@ def sequence_at(s: Site) -> Value:
 
 @lowers("SequenceLength")
 def sequence_length(s: Site) -> Value:
+    sequence = _growing(s)
+    if sequence is not None:
+        return s.reshape(s.emitter.virtual([growing.length(sequence)]), ())
     return s.scalar(len(_list(s, 0).items), DType.I64)
 
 
 @lowers("ConcatFromSequence")
 def concat_from_sequence(s: Site) -> Value:
+    sequence, new = _growing(s), bool(s.integer("new_axis", 0))
+    if sequence is not None:
+        rank = 0 if sequence.axis is None else sequence.data.type.rank
+        axis = s.axis(s.integer("axis"), rank + new)
+        return growing.joined(s, sequence, axis, new)
     items = _list(s, 0).items
     if not items:
         raise ValueError("the sequence is empty")
-    new = bool(s.integer("new_axis", 0))
     axis = s.axis(s.integer("axis"), items[0].type.rank + new)
     if new:
         parts = [s.reshape(v, (*v.shape[:axis], 1, *v.shape[axis:])) for v in items]
@@ -111,6 +136,12 @@ def split_to_sequence(s: Site) -> Sequence[Content]:
     x, split = s.input(0), s.optional(1)
     axis = s.axis(s.integer("axis", 0), x.type.rank)
     size = x.shape[axis]
+    if split is None and not isinstance(size, int):
+        return [_single_parts(s, x, axis)]
+    if split is not None and not split.type.is_static:
+        return [growing.split(s, x, axis, s.cast(split, DType.I64))]
+    if split is not None and not split.type.rank and not _is_number(s, split, size):
+        return [growing.split_evenly(s, x, axis, s.dims(s.reshape(split, (1,)))[0])]
     if split is None:
         sizes: list[Dim] = [1] * _fixed(size)
     elif split.type.rank == 0:
@@ -135,11 +166,32 @@ def split_to_sequence(s: Site) -> Sequence[Content]:
     return [ValueList(tuple(parts), x.dtype)]
 
 
+def _is_number(s: Site, split: Value, size: Dim) -> bool:
+    """Whether the number of equal parts is known."""
+    known = s.known(split)
+    return isinstance(size, int) and known is not None and not isinstance(known[()], Sym)
+
+
+def _single_parts(s: Site, x: Value, axis: int) -> Growing:
+    """As many parts as there are elements along the axis, which stays in them or does not."""
+    count = x.shape[axis]
+    if s.integer("keepdims", 1):
+        front = s.transpose(x, [axis, *(a for a in range(x.type.rank) if a != axis)])
+        return Growing(front, s.expand(s.scalar(1, DType.I64), (count,)), axis, 1)
+    if x.type.rank == 1:
+        return Growing(x, s.expand(s.scalar(1, DType.I64), (count,)), None, 1)
+    front = s.transpose(x, [axis, *(a for a in range(x.type.rank) if a != axis)])
+    data = s.reshape(front, (front.shape[0] * front.shape[1], *front.shape[2:]))
+    each = front.shape[1]
+    sizes = s.expand(s.reshape(s.emitter.virtual([each]), (1,)), (count,))
+    return Growing(data, sizes, 0, each)
+
+
 def _fixed(size: Dim) -> int:
     if not isinstance(size, int):
         raise NotSupported(f"the number of parts, {size}, is not known", "pin the input shapes")
-    if size > _MAX_STEPS:
-        raise NotSupported(f"{size} parts are more than {_MAX_STEPS}")
+    if size > MAX_STEPS:
+        raise NotSupported(f"{size} parts are more than {MAX_STEPS}")
     return size
 
 
@@ -194,14 +246,14 @@ def unrolled_loop(s: Site) -> list[Content]:
     if len(body.input) != 2 + count or len(body.output) < 1 + count:
         raise ValueError(f"the body takes {len(body.input)} and gives {len(body.output)} values")
     trip = s.optional(0)
-    steps = _MAX_STEPS + 1 if trip is None else s.numbers(trip, "the number of steps")[0]
+    steps = MAX_STEPS + 1 if trip is None else s.numbers(trip, "the number of steps")[0]
     going = s.optional(1)
     alive = going is None or bool(s.numbers(going, "the condition")[0])
     stacks: list[list[Value]] = [[] for _ in body.output[1 + count :]]
     step = 0
     while alive and step < steps:
-        if step == _MAX_STEPS:
-            raise NotSupported(f"a loop over sequences runs for more than {_MAX_STEPS} steps")
+        if step == MAX_STEPS:
+            raise NotSupported(f"a loop over sequences runs for more than {MAX_STEPS} steps")
         names = [info.name for info in body.input]
         inputs: dict[str, Content] = {names[0]: s.scalar(step, DType.I64)}
         inputs[names[1]] = s.scalar(True, DType.BOOL)
