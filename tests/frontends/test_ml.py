@@ -98,6 +98,13 @@ def vectors() -> list[OrtCase]:
                  vectors_per_class=[2, 3], coefficients=floats(5, seed=4).tolist(), rho=[0.1],
                  classlabels_ints=[3, 4], **options),
         ]  # fmt: skip
+    cases.append(
+        case("probabilities of many", "SVMClassifier", floats(40, 4, seed=9), types=LABELLED,
+             support_vectors=floats(40, seed=6).tolist(), vectors_per_class=[2] * 5,
+             coefficients=floats(40, seed=7).tolist(), rho=floats(10, seed=8).tolist(),
+             prob_a=[-1.0] * 10, prob_b=[0.1] * 10, classlabels_ints=[1, 2, 3, 5, 8],
+             kernel_type="RBF", kernel_params=[0.1, 0.0, 0.0])
+    )  # fmt: skip
     for name in TRANSFORMS:
         cases += [
             case(f"linear {count} {name}", "SVMClassifier", x, rho=[0.1], types=LABELLED,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ....compiler.errors import InternalError
-from ....compiler.ir import DType, Graph, Value, constant
+from ....compiler.ir import DType, Graph, TensorType, Value, constant
 from ..containers import Content
 from ..site import NotSupported, Site
 from ..table import lowers
@@ -217,13 +217,17 @@ def _probabilities(s: Site, scores: Value, pairs: Sequence[tuple[int, int]], cla
     entries = [_entry(s, wins, i, j) for i in range(classes) for j in range(classes)]
     q = s.reshape(s.emit("concat", entries, axis=1), (scores.shape[0], classes, classes))
     start = s.expand(s.scalar(1.0 / classes, DType.F32), (scores.shape[0], classes))
-    inner = Value(start.type)
+    parameters = [
+        Value(TensorType(DType.I64, ())),
+        Value(TensorType(DType.BOOL, ())),
+        Value(start.type),
+    ]
     s.emitter.enter()
-    after = s.emitter.real(_round(s, q, inner, classes))
+    after, going = map(s.emitter.real, _round(s, q, parameters[2], classes))
     nodes, _ = s.emitter.leave()
-    attrs = {"num_state": 1, "reverse_in": (), "reverse_out": (), "trip": _ROUNDS}
-    region = Graph([inner], [after], nodes, "coupling")
-    return s.emitter.emit_node("scan", [start], attrs, regions=[region])[0]
+    region = Graph(parameters, [going, after], nodes, "coupling")
+    limits = [s.scalar(_ROUNDS, DType.I64), s.scalar(True, DType.BOOL)]
+    return s.emitter.emit_node("loop", [*limits, start], {"bound": ()}, regions=[region])[0]
 
 
 def _entry(s: Site, wins: list[list[Value | None]], i: int, j: int) -> Value:
@@ -243,8 +247,9 @@ def _some(value: Value | None) -> Value:
     return value
 
 
-def _round(s: Site, q: Value, p: Value, classes: int) -> Value:
-    """One update of every probability in turn; rows that have converged stay as they are."""
+def _round(s: Site, q: Value, p: Value, classes: int) -> tuple[Value, Value]:
+    """One update of every probability in turn, and whether any row had not converged before; rows
+    that have stay as they are."""
     rows_ = p.shape[0]
     before = p
     products = s.reduce("sum", s.op_("mul", q, s.reshape(p, (rows_, 1, classes))), [2], False)
@@ -262,4 +267,5 @@ def _round(s: Site, q: Value, p: Value, classes: int) -> Value:
         whole = s.op_("add", whole, s.op_("mul", step, twice))
         whole = s.op_("div", s.op_("div", whole, scale), scale)
         products = s.op_("div", s.op_("add", products, s.op_("mul", step, row)), scale)
-    return s.op_("where", open_, p, before)
+    going = s.cast(s.reduce("max", s.cast(open_, DType.U8), [0, 1], False), DType.BOOL)
+    return s.op_("where", open_, p, before), going
