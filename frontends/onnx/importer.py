@@ -26,7 +26,7 @@ from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, 
 from .declared import DeclaredTypes, declared_ranks
 from .emitter import Emitter
 from .origin import node_name
-from .schemas import body_of, domain_of, schema_of
+from .schemas import body_of, domain_of, opsets_of, schema_of
 from .scopes import MISSING, Entry, Missing, Scope, initial_values
 from .site import NotSupported, Site
 from .table import find, is_refused
@@ -70,8 +70,7 @@ class Importer:
         Raises InvalidModelError, or UnsupportedError that names every node that is not supported.
         """
         proto = self.model.graph
-        opsets = {domain_of(item.domain): item.version for item in self.model.opset_import}
-        scope = Scope(None, opsets)
+        scope = Scope(None, opsets_of(self.model))
         scope.values.update(initial_values(proto, self.raw, self.folder))
         inputs = self._inputs(proto, scope)
         self.nodes(proto.node, scope)
@@ -210,7 +209,7 @@ class Importer:
         attributes = _attributes(node, scope)
         function = self.functions.get((node.domain, node.op_type))
         if function is not None:
-            return self.inline(function, inputs, attributes)
+            return self.inline(function, inputs, attributes, scope.opsets)
         opset = scope.opsets.get(domain, 1)
         lowering = find(domain, node.op_type)
         if lowering is None:

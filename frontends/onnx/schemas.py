@@ -22,6 +22,15 @@ def domain_of(name: str) -> str:
     return "" if name in DEFAULT else name
 
 
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The versions of the operator domains that a model imports.
+
+    One that imports other domains alone has the newest operators of ai.onnx, as in ONNX Runtime.
+    """
+    found = {domain_of(item.domain): item.version for item in model.opset_import}
+    return {"": onnx.defs.onnx_opset_version(), **found} if found else found
+
+
 @lru_cache(maxsize=4096)
 def schema_of(domain: str, op: str, opset: int) -> Any | None:
     """The operator's schema that is in force in an opset version, or None."""

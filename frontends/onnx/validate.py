@@ -15,7 +15,7 @@ from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from .emitter import SIZE_LIMIT
 from .functions import check_functions
 from .node_rules import check_node
-from .schemas import domain_of
+from .schemas import domain_of, opsets_of
 from .tensors import MAX_RANK
 from .topology import is_constant, ordered, subgraphs
 from .wire import Source
@@ -63,6 +63,7 @@ def _opsets(model: onnx.ModelProto) -> dict[str, int]:
                 remedy=_REMEDY,
             )
         found[domain] = version
+    found = opsets_of(model)
     if "" not in found and any(not domain_of(n.domain) for n in model.graph.node):
         raise InvalidModelError("the model imports no opset of ai.onnx", remedy=_REMEDY)
     version = found.get("", newest)

@@ -235,3 +235,12 @@ def test_one_value_as_several_outputs() -> None:
     proto = model([node("Neg", "x", "y")], X, ["y", "y", "x", "k"], constants={"k": floats(2)})
     graph = check(proto, X)
     assert [value.name for value in graph.outputs] == ["y", "x", "k"]
+
+
+def test_a_model_that_imports_other_domains_alone() -> None:
+    proto = model([node("Softmax", "x", axis=0)], X, ["y"])
+    del proto.opset_import[:]
+    with pytest.raises(InvalidModelError, match="imports no opset"):
+        load_model(proto)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    check(proto, X)
