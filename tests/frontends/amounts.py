@@ -181,6 +181,34 @@ def _shapes() -> Iterator[Sweep]:
     yield Sweep("center", [node("CenterCropPad", "x s")], feeds)
 
 
+def _axes() -> Iterator[Sweep]:
+    """Several axes that only a run knows, some of them the same."""
+    lists = ([0, 1], [2, -1], [1, -1], [3, 0], [0, -3], [0, 0])
+    for keep in (0, 1):
+        feeds = [{"x": floats(2, 3, 4), "a": i64(a)} for a in lists]
+        # the rank of what is left is that of different axes
+        twice = {} if keep else dict.fromkeys((1, 4, 5), REFUSED)
+        total = [node("ReduceSum", "x a", keepdims=keep)]
+        yield Sweep(f"sum of axes {keep}", total, feeds, answered=twice)
+    lists = ([0, 2], [0, -1], [2, 0], [0, 1], [0, 0])
+    feeds = [{"x": floats(1, 3, 1), "a": i64(a)} for a in lists]
+    yield Sweep("squeeze of two", [node("Squeeze", "x a")], feeds, answered={4: REFUSED})
+    feeds = [{"x": floats(2, 3), "a": i64(a)} for a in ([0, 1], [0, 3], [-1, -2], [0, 0], [4, 0])]
+    yield Sweep("unsqueeze of two", [node("Unsqueeze", "x a")], feeds)
+    feeds = [
+        {"x": floats(2, 6, 4, 1), "n": i64(n), "a": i64(a)}
+        for n, a in product((3, 6, 8, 0), (0, 1, 2, -2, -3, 3, -5))
+    ]
+    yield Sweep("transform along", [node("DFT", "x n a")], feeds, opset=20, last="x")
+    rows = ((2, [0, 3]), (1, [4, 4]), (5, [0, 0]), (2, [4, 0]), (1, [-1, 0]))
+    feeds = [{"p": floats(2, 1, 5, 3), "u": floats(2, 1, size, 3), "i": i64(i)} for size, i in rows]
+    yield Sweep("written to a cache", [node("TensorScatter", "p u i")], feeds, opset=24)
+    listed = [node("SplitToSequence", "x s", "q"), node("SequenceAt", "q zero")]
+    rows = [[2, 3], [0, 5], [5, 0], [2, 2], [-1, 6]]
+    first = {"zero": i64(0)}
+    yield Sweep("split to a list", listed, _vectors("s", rows, x=floats(5, 2)), constants=first)
+
+
 def _generators() -> Iterator[Sweep]:
     triples = ((0, 5, 1), (0, 0, 1), (5, 0, 1), (5, 0, -1), (5, 0, -2), (0, 5, -1), (-3, 3, 2),
                (0, 1, 5), (0, 5, 0), (LARGEST - 3, LARGEST, 1), (SMALLEST, SMALLEST + 3, 1),
@@ -315,6 +343,7 @@ def amounts() -> list[Sweep]:
         _parts_of_sequences,
         _splits,
         _shapes,
+        _axes,
         _generators,
         _orders,
         _indices,

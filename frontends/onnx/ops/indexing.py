@@ -95,6 +95,7 @@ def tensor_scatter(s: Site) -> Value:
     shape = update.shape
     place = s.iota([shape[axis] if a == axis else 1 for a in range(rank)], axis, DType.I64)
     if start is not None:
+        s.require_nonzero(s.op_("ge", start, 0), "a position is negative")
         lead = [past.shape[0] if a == 0 else 1 for a in range(rank)]
         place = s.op_("add", place, s.reshape(start, lead))
     if s.text("mode", "linear") == "circular":

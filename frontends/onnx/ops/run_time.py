@@ -55,20 +55,20 @@ def wrapped(s: Site, axes: Value, rank: int) -> Value:
     return s.op_("where", s.op_("lt", axes, 0), s.op_("add", axes, rank), axes)
 
 
-def chosen(s: Site, axes: Value, rank: int) -> Value:
-    """i64[rank]: 1 for the axes that are listed, else 0."""
-    hits = matches(s, axes, rank)
+def chosen(s: Site, axes: Value, rank: int, *, once: bool = True) -> Value:
+    """i64[rank]: 1 for the axes that are listed, else 0. once: none may be listed twice."""
+    hits = matches(s, axes, rank, once=once)
     return s.reduce("max", hits, [1], keepdims=False)
 
 
-def matches(s: Site, axes: Value, rank: int) -> Value:
+def matches(s: Site, axes: Value, rank: int, *, once: bool = True) -> Value:
     """i64[rank, number of axes]: 1 where an entry names an axis."""
     places = wrapped(s, vector(s, axes), rank)
     grid = s.iota((rank, 1), 0, DType.I64)
     hits = s.cast(s.op_("eq", grid, s.reshape(places, (1, places.shape[0]))), DType.I64)
-    if places.shape[0] != 1 and not is_known(s, axes):
-        once = s.op_("le", s.reduce("sum", hits, [1], keepdims=False), 1)
-        s.require_nonzero(once, "an axis is listed twice")
+    if once and places.shape[0] != 1 and not is_known(s, axes):
+        single = s.op_("le", s.reduce("sum", hits, [1], keepdims=False), 1)
+        s.require_nonzero(single, "an axis is listed twice")
     return hits
 
 
@@ -93,7 +93,7 @@ def split_axes(s: Site, x: Value, axes: Value) -> tuple[Value, list[int]]:
     Returns it and the reduced axes.
     """
     rank = x.type.rank
-    flags = chosen(s, axes, rank)
+    flags = chosen(s, axes, rank, once=False)
     dims, hit = shape_vector(s, x.shape), s.op_("ne", flags, 0)
     kept = s.dims(s.op_("where", hit, 1, dims))
     reduced = s.dims(s.op_("where", hit, dims, 1))

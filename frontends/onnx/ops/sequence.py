@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Sym, Value
+from ....compiler.ir.assumptions import EQUAL
 from ....compiler.ir.dims import ceildiv
 from ..containers import Content, Growing, Maybe, ValueList
 from ..site import NotSupported, Site
@@ -153,9 +154,8 @@ def split_to_sequence(s: Site) -> Sequence[Content]:
         sizes = [min(each, whole - each * i) for i in range(count)]
     else:
         sizes = list(s.dims(split))
-    total = sum(sizes) - size
-    if isinstance(total, int) and total:
-        raise ValueError(f"parts of {list(map(str, sizes))} elements do not add up to {size}")
+    text = ", ".join(map(str, sizes))
+    s.require(sum(sizes), EQUAL, size, f"parts of {text} elements of {size}")
     parts, start = [], 0
     for length in sizes:
         parts.append(s.slice(x, axis, start, start + length))

@@ -134,6 +134,7 @@ def _fourier_anywhere(
 ) -> Value:
     """Along an axis that a run chooses."""
     rank = x.type.rank
+    s.require_index(axis, rank, "the axis")
     axis = s.op_("where", s.op_("lt", axis, 0), s.op_("add", axis, rank), axis)
     outer = s.reshape(s.slice(x, rank - 1, 0, 1), x.shape[:-1])  # its shape is what counts
     split = around_axis(s, outer, axis).shape
