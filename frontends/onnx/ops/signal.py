@@ -11,7 +11,7 @@ import math
 from ....compiler.ir import Dim, DType, Value
 from ....compiler.ir.assumptions import AT_MOST
 from ....compiler.ir.dims import floordiv
-from ..site import NotSupported, Site
+from ..site import Site
 from ..table import lowers
 from .run_time import around_axis, chosen, is_known, shape_vector
 from .sampling import number
@@ -53,9 +53,6 @@ def transform(
     of the spectrum, or back from it.
     """
     parts = x.shape[3]
-    if not isinstance(parts, int):
-        reason = "whether its input is real or complex is known at run time only"
-        raise NotSupported(reason, "pin the last dimension of the input, to 1 or 2")
     if inverse and onesided:
         size = (x.shape[1] - 1) * 2 if length is None else length
         return _real_inverse(s, _fitted(s, x, floordiv(size, 2) + 1), size), size
