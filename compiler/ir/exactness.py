@@ -18,6 +18,7 @@ from .ops.registry import Trait, has_trait, lookup
 Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]
 _PROBES = (0.37, -1.61, 2.23)  # for what is not known where two branches of a choice meet
 _CLOSE = 1e-6
+_FEW_BITS = 12  # of a weight, which leaves as many for what it is multiplied with
 _MOST_PROBED = 24  # nodes in the branches of a choice
 
 
@@ -40,6 +41,16 @@ def exact_values(graph: Graph) -> set[Value]:
         found.add(value)
         waiting += _sources(value, owners)
     return found
+
+
+def adds_exactly(weights: np.ndarray[Any, Any]) -> bool:
+    """Whether products with the weights may add up without rounding: whole numbers of few bits, or
+    such times a power of two. Otherwise a sum depends on its order, which is nobody's."""
+    if not weights.size:
+        return True
+    largest = np.frexp(np.abs(weights.astype(np.float64)).max())[1]
+    units = np.ldexp(weights.astype(np.float64), _FEW_BITS - int(largest))
+    return bool(np.all(units == np.rint(units)))
 
 
 def _owners(graph: Graph) -> dict[Value, tuple[Node, Graph]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import InternalError
 from ...ir.dims import Dim, product, symbol
+from ...ir.exactness import adds_exactly
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.registry import Trait, has_trait
 from ..channel_blocks import in_channel_blocks
@@ -61,7 +62,8 @@ def winograd_choice(node: Node, near: bool = False, threads: int = 1) -> Winogra
     moved = sum(inner.op in ("reshape", "transpose") for inner in region.nodes)
     if moved > views or source not in operands or conv.inputs[1] not in operands:
         return None
-    if conv.attrs["exact"] or not operands[conv.inputs[1]].is_constant:
+    weights = operands[conv.inputs[1]]
+    if weights.data is None or (conv.attrs["exact"] and adds_exactly(weights.data)):
         return None
     tilings = best_tilings(conv, near)
     return Winograd(conv, tilings, threads) if tilings else None

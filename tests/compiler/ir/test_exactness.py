@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from suites.case import F16, F32, I32, CaseBuilder, N
 
 from tensmith.compiler.ir import DType, Value
-from tensmith.compiler.ir.exactness import exact_values
+from tensmith.compiler.ir.exactness import adds_exactly, exact_values
 
 Use = Callable[[CaseBuilder, Value], Value]
 DISCRETE: dict[str, Use] = {
@@ -89,3 +90,18 @@ def test_through_regions() -> None:
     c.output(c.op("floor", loop.output))
     assert step.dtype is not F32
     assert {x, outside, moved} <= exact_values(c.graph())
+
+
+@pytest.mark.parametrize(
+    ("weights", "exactly"),
+    [
+        ([3, -2, 0, 1024], True),
+        ([0.375, -2.5], True),
+        ([2.0**-20, 3 * 2.0**-22], True),
+        ([0.1, 0.3], False),
+        ([4097, 1], False),
+        ([0, 0], True),
+    ],
+)
+def test_sums_that_do_not_round(weights: list[float], exactly: bool) -> None:
+    assert adds_exactly(np.array(weights, np.float32)) is exactly
