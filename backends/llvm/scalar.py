@@ -208,7 +208,7 @@ def _divide(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Va
 
 
 def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
-    """Convert elements: to bool is `!= 0`; float to integer truncates and saturates."""
+    """Convert elements: to bool is `!= 0`; float to integer as `_truncated` says."""
     if source is target:
         return x
     if source.is_narrow:
@@ -230,13 +230,8 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
         return _to_bfloat(e, x)
     if source.is_float and target.is_float:
         return e.b.fpext(x, type_) if target.bits > source.bits else e.b.fptrunc(x, type_)
-    if source.is_float and (target.bits < 32 or target is DType.I32):
-        clamped = _clamped_to_i32(e, x, target)
-        return e.b.trunc(clamped, type_) if target.bits < 32 else clamped
-    if source.is_float:
-        name = "llvm.fptosi.sat" if target.is_signed else "llvm.fptoui.sat"
-        full = f"{name}.{intrinsic_suffix(type_)}.{intrinsic_suffix(x.type)}"
-        return e.call(full, type_, [x])
+    if source.is_float and not target.is_float:
+        return _truncated(e, x, target)
     if target.is_float:
         return e.b.sitofp(x, type_) if source.is_signed else e.b.uitofp(x, type_)
     if source is DType.BOOL or target.bits > source.bits:
@@ -244,22 +239,33 @@ def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:
     return e.b.trunc(x, type_) if target.bits < source.bits else x
 
 
-def _clamped_to_i32(e: Emitter, x: ir.Value, target: DType) -> ir.Value:
-    """A float as an i32 in the range of an integer type that fits it; NaN gives 0.
+def _truncated(e: Emitter, x: ir.Value, target: DType) -> ir.Value:
+    """A float as an integer, towards zero; what does not fit as C on x86 has it.
 
-    LLVM's conversions that saturate go lane by lane.
+    There a conversion to a signed integer gives the least number for what it cannot hold; smaller
+    types have the low bits of an i32, and unsigned ones are made of two halves.
     """
-    low = -(1 << (target.bits - 1)) if target.is_signed else 0
-    high = low + (1 << target.bits) - 1
-    exact = target.bits < 32 or x.type != shaped(F32, x)
-    largest = float(high) if exact else float(2**31 - 128)  # of the floats that fit
-    zero, least, most = (e.constant(v, x.type) for v in (0.0, float(low), largest))
-    known = e.b.select(e.b.fcmp_ordered("ord", x, zero), x, zero)
-    above = e.b.select(e.b.fcmp_ordered("<", known, least), least, known)
-    beyond = e.b.fcmp_ordered(">", above, most)
-    wide = shaped(I32, x)
-    result = e.b.fptosi(e.b.select(beyond, most, above), wide)
-    return result if exact else e.b.select(beyond, e.constant(high, wide), result)
+    if target in (DType.U32, DType.U64):
+        half = e.constant(2.0 ** (target.bits - 1), x.type)
+        upper = e.b.fcmp_ordered(">=", x, half)
+        low = _held(e, e.b.select(upper, e.b.fsub(x, half), x), target.bits)
+        sign = e.constant(-(2 ** (target.bits - 1)), low.type)
+        return e.b.select(upper, e.b.xor(low, sign), low)
+    whole = _held(e, x, max(32, target.bits))
+    return whole if target.bits >= 32 else e.b.trunc(whole, shaped(scalar_type(target), x))
+
+
+def _held(e: Emitter, x: ir.Value, bits: int) -> ir.Value:
+    """A float as a signed integer of so many bits, the least of them where it does not fit.
+
+    LLVM's conversions that saturate go lane by lane, and its plain ones leave that undefined.
+    """
+    kind = shaped(ir.IntType(bits), x)
+    fits = e.b.fcmp_ordered(
+        "<", math.intrinsic(e, "fabs", x), e.constant(2.0 ** (bits - 1), x.type)
+    )
+    number = e.b.fptosi(e.b.select(fits, x, e.constant(0.0, x.type)), kind)
+    return e.b.select(fits, number, e.constant(-(2 ** (bits - 1)), kind))
 
 
 def _from_bfloat(e: Emitter, x: ir.Value) -> ir.Value:

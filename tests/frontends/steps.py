@@ -275,3 +275,16 @@ def _whole_numbers(c: Steps, rng: np.random.Generator) -> None:
     x = c.input(rng.integers(-20, 20, (31, 64)).astype(f32))
     w = c.constant(rng.integers(-3, 4, (64, 24)).astype(f32))
     c.output(c.op("Floor", c.op("Add", c.op("Mul", c.op("MatMul", x, w), factor), factor)), FLOAT)
+
+
+@_case
+def _casts(c: Steps, rng: np.random.Generator) -> None:
+    """What an integer type cannot hold is as conversions of x86 have it."""
+    odd = [0, -0.0, 0.5, -0.5, 127.9, 128, -129, 255.9, 256, 300, -1, 32768, -32769, 65536, 2**31]
+    far = [-(2.0**31), 2.0**32, 9.2e18, 9.3e18, -9.3e18, 1.9e19, 1e30, -1e30, np.inf, -np.inf]
+    x = np.concatenate([odd, far, [np.nan], rng.standard_normal(300) * 10.0 ** rng.integers(0, 12)])
+    name = c.input(x.astype(f32))
+    for kind in (*TYPES, I32, I64, TensorProto.UINT64, BOOL):
+        c.output(c.op("Cast", name, to=kind), kind)
+    name = c.input(rng.integers(0, 2**24, 300).astype(f32) * f32(200))
+    c.output(c.op("Cast", name, to=TensorProto.UINT32), TensorProto.UINT32)
