@@ -33,7 +33,7 @@ class CompileOptions:
     name: C identifier of the model. opt_level: 0 (naive kernels) to 3. precision: "fp32".
     threads: expected number of threads (a hint for partitioning). work_dir: an existing folder
     for intermediate files. texts: textual forms wanted ("llvm", "asm"). dump_after: called with
-    (pass name, graph) after every pass.
+    (pass name, graph) after every pass. sanitize: generated kernels check every access to memory.
     """
 
     name: str
@@ -43,6 +43,7 @@ class CompileOptions:
     threads: int = 1
     texts: frozenset[str] = frozenset()
     dump_after: Callable[[str, Graph], None] | None = None
+    sanitize: bool = False
 
 
 @dataclass

@@ -64,6 +64,7 @@ TRACEBACK = Knob("traceback", False, "show the Python traceback of an unexpected
 KEEP_WORK = Knob("keep_work", False, "keep the folders of intermediate files, and say where")
 WORK_DIR = Knob("work_dir", "", "where the folders of intermediate files are made (else: system)")
 CACHE_DIR = Knob("cache_dir", "", "where the compiled runtime is kept (else: the user's cache)")
+SANITIZE = Knob("sanitize", False, "generated code checks that every access stays in its tensor")
 VERIFY_TIME = Knob("verify_time", 60.0, "seconds that verification may take by default")
 HOST = Knob("host", "", "machine whose caches and features `native` takes (else: this one's)")
 SECOND_OPINION = Knob(
@@ -80,6 +81,7 @@ DEFAULTS = Knob(
 
 KNOBS = (
     TRACEBACK,
+    SANITIZE,
     KEEP_WORK,
     WORK_DIR,
     CACHE_DIR,

@@ -28,7 +28,7 @@ from ..compiler.errors import (
 )
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
-from ..compiler.knobs import VERIFY_TIME
+from ..compiler.knobs import SANITIZE, VERIFY_TIME
 from ..compiler.scratch import written_whole
 from ..compiler.target import Target
 from .checks import (
@@ -272,7 +272,7 @@ def compile(
             path = model_file(model, folder, own)
             chosen = name or c_identifier(path.stem)
             options = CompileOptions(
-                chosen, own, opt_level, precision, threads, wanted, dump_after=dump_after
+                chosen, own, opt_level, precision, threads, wanted, dump_after, bool(SANITIZE.value)
             )
             artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
     except BaseException:

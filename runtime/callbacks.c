@@ -21,6 +21,24 @@ void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right
              right);
 }
 
+const void *ts_rt_checked(ts_frame *frame, const char *kernel, const ts_extent *tensor,
+                          const void *base, const void *pointer, int64_t bytes, uint64_t live,
+                          const void *spare) {
+  if (!live || (uintptr_t)pointer - (uintptr_t)spare < TS_SPARE_BYTES) return pointer;
+  const int64_t at = (int64_t)((uintptr_t)pointer - (uintptr_t)base);
+  const int64_t begin = at + __builtin_ctzll(live) * bytes;
+  const int64_t end = at + (64 - __builtin_clzll(live)) * bytes;
+  if (begin >= 0 && end <= tensor->bytes) return pointer;
+  char text[512];
+  snprintf(text, sizeof text,
+           "kernel '%s' touches bytes %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64, kernel,
+           begin, end, tensor->name, tensor->bytes);
+  ts_rt_fail(frame, TS_ERROR_MODEL, text);
+  return spare;
+}
+
+int32_t ts_rt_failed(ts_frame *frame) { return atomic_load(&frame->instance->failed) != 0; }
+
 void ts_rt_oversize(ts_frame *frame, const char *where) {
   if (!atomic_exchange(&frame->instance->failed, 1))
     ts_error(frame->instance, TS_ERROR_MEMORY,

@@ -43,6 +43,23 @@ TS_LOCAL void ts_rt_oversize(ts_frame *frame, const char *where);
 /* Records why a run ends early: it was cancelled, or else `where` has a loop of too many rounds. */
 TS_LOCAL void ts_rt_stop(ts_frame *frame, const char *where);
 
+/* What a kernel that checks its accesses knows of the memory that a tensor lies in. */
+typedef struct ts_extent {
+  int64_t bytes;
+  const char *name;
+} ts_extent;
+
+/* `pointer`, to elements of `bytes` each that lie next to each other and of which those are touched
+ * whose bits in `live` are set; or `spare`, memory of TS_SPARE_BYTES, where one of these is outside
+ * the tensor at `base`: then the error is recorded. */
+enum { TS_SPARE_BYTES = 512 };
+TS_LOCAL const void *ts_rt_checked(ts_frame *frame, const char *kernel, const ts_extent *tensor,
+                                   const void *base, const void *pointer, int64_t bytes,
+                                   uint64_t live, const void *spare);
+
+/* Whether an error of the run was recorded. */
+TS_LOCAL int32_t ts_rt_failed(ts_frame *frame);
+
 /* Splits [0, count) into contiguous slices, the same slice for the same thread in every call, and
  * returns when all are done. `fn` does part of a slice; a thread that is through helps the others.
  * Called by the plan's own thread; from inside `fn` it runs serially, as thread 0. */

@@ -30,6 +30,7 @@ from tensmith.compiler.artifact import WEIGHT_ALIGNMENT, CompiledModel
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import DType, Graph
+from tensmith.compiler.knobs import SANITIZE
 from tensmith.runtime.loader import load
 
 Array = np.ndarray[Any, Any]
@@ -90,6 +91,7 @@ def compile_graph(
     backend, target = resolve_target(setting.target)
     own = folder / f"{name}.parts"
     own.mkdir()
+    options.setdefault("sanitize", bool(SANITIZE.value))
     chosen = CompileOptions(name, own, opt_level=setting.level, **options)
     return backend.compile(graph, target, chosen, Stages()).model
 

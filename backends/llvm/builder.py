@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from llvmlite import ir
 
-from ...compiler.errors import InternalError
 from ...compiler.ir.types import DType
+from .checks import Checks
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32, F64, VOID = ir.FloatType(), ir.DoubleType(), ir.VoidType()
@@ -77,6 +77,7 @@ class Emitter:
         self.function = function
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.entry = self.b.block
+        self.checks = Checks()
         self.abreast = 1  # vectors that a value is made of, which are computed side by side
 
     # integers ------------------------------------------------------------------------------
@@ -241,9 +242,15 @@ class Emitter:
         return self.b.gep(base, [self.i64(offset)], inbounds=True, source_etype=memory_type(dtype))
 
     def load(
-        self, pointer: ir.Value, dtype: DType, lanes: int = 1, mask: ir.Value | None = None
+        self,
+        pointer: ir.Value,
+        dtype: DType,
+        lanes: int = 1,
+        mask: ir.Value | None = None,
+        buffer: str = "",
     ) -> ir.Value:
-        """Load one element or `lanes` contiguous ones; masked-off lanes are zero."""
+        """Load one element or `lanes` contiguous ones of a buffer; masked-off lanes are zero."""
+        pointer = self.checks.together(buffer, pointer, dtype.bytes, lanes, mask)
         element = memory_type(dtype)
         type_ = element if lanes == 1 else ir.VectorType(element, lanes)
         if mask is None:
@@ -263,9 +270,12 @@ class Emitter:
         read, locality, data = (ir.Constant(I32, n) for n in (0, 4 - level, 1))
         self.call("llvm.prefetch.p0", VOID, [pointer, read, locality, data])
 
-    def gather(self, pointers: ir.Value, dtype: DType, mask: ir.Value | None) -> ir.Value:
-        """Load one element per lane from a vector of addresses."""
+    def gather(
+        self, pointers: ir.Value, dtype: DType, mask: ir.Value | None, buffer: str = ""
+    ) -> ir.Value:
+        """Load one element per lane from a vector of addresses in a buffer."""
         lanes = pointers.type.count
+        pointers = self.checks.apart(buffer, pointers, dtype.bytes, mask)
         type_ = ir.VectorType(memory_type(dtype), lanes)
         name = f"llvm.masked.gather.{intrinsic_suffix(type_)}.v{lanes}p0"
         live = mask if mask is not None else self.constant(1, ir.VectorType(I1, lanes))
@@ -273,10 +283,17 @@ class Emitter:
         return self._from_memory(value, dtype)
 
     def store(
-        self, value: ir.Value, pointer: ir.Value, dtype: DType, mask: ir.Value | None = None
+        self,
+        value: ir.Value,
+        pointer: ir.Value,
+        dtype: DType,
+        mask: ir.Value | None = None,
+        buffer: str = "",
     ) -> None:
-        """Store an element or a vector of contiguous elements."""
+        """Store an element or a vector of contiguous elements of a buffer."""
         stored = self._to_memory(value, dtype)
+        lanes = stored.type.count if is_vector(stored) else 1
+        pointer = self.checks.together(buffer, pointer, dtype.bytes, lanes, mask)
         if mask is None:
             self.b.store(stored, pointer, align=dtype.bytes)
         else:
@@ -284,10 +301,16 @@ class Emitter:
             self.call(name, VOID, [stored, pointer, mask])
 
     def scatter(
-        self, value: ir.Value, pointers: ir.Value, dtype: DType, mask: ir.Value | None
+        self,
+        value: ir.Value,
+        pointers: ir.Value,
+        dtype: DType,
+        mask: ir.Value | None,
+        buffer: str = "",
     ) -> None:
-        """Store one element per lane to a vector of addresses."""
+        """Store one element per lane to a vector of addresses in a buffer."""
         stored = self._to_memory(value, dtype)
+        pointers = self.checks.apart(buffer, pointers, dtype.bytes, mask)
         lanes = pointers.type.count
         live = mask if mask is not None else self.constant(1, ir.VectorType(I1, lanes))
         name = f"llvm.masked.scatter.{intrinsic_suffix(stored.type)}.v{lanes}p0"
@@ -371,8 +394,3 @@ class Emitter:
         """Emit the body so that it only runs where the scalar condition holds."""
         with self.b.if_then(condition):
             yield
-
-    def fail_unless(self, condition: bool, message: str) -> None:
-        """An emission-time assertion. Raises InternalError."""
-        if not condition:
-            raise InternalError(message)

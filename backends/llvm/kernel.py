@@ -1,8 +1,8 @@
 """Emission of a kernel as one function.
 
-Signature: (pointer of every buffer..., i64 of every symbolic dim..., pointer to scratch memory
-where the kernel needs it, i64 begin, i64 end); the last two select a range of the parallel loops'
-iterations, so that threads can share a call.
+Signature: (pointer of every buffer..., what `sanitize.py` adds, i64 of every symbolic dim...,
+pointer to scratch memory where the kernel needs it, i64 begin, i64 end); the last two select a
+range of the parallel loops' iterations, so that threads can share a call.
 """
 
 from __future__ import annotations
@@ -16,18 +16,24 @@ from ...compiler.kernel.partition import outer_loops
 from ...compiler.kernel.schedule import Schedule
 from .access import index_value
 from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
+from .sanitize import EXTRA, Sanitizer
 from .stage import StageEmitter
 
 DUMMY_BYTES = 512  # covers the widest vector load
 
 
 def declare_kernel(
-    module: ir.Module, name: str, kernel: Kernel, aliased: frozenset[str] = frozenset()
+    module: ir.Module,
+    name: str,
+    kernel: Kernel,
+    aliased: frozenset[str] = frozenset(),
+    sanitize: bool = False,
 ) -> ir.Function:
     """The function's declaration. aliased: parameters that some call gives the same memory."""
+    extra = EXTRA if sanitize else ()
     scratch = [POINTER] if kernel.scratch_bytes else []
     symbols = [I64] * len(kernel.symbols)
-    arguments = [POINTER] * len(kernel.params) + symbols + scratch + [I64, I64]
+    arguments = [*([POINTER] * len(kernel.params)), *extra, *symbols, *scratch, I64, I64]
     function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
     for argument, buffer in zip(function.args, kernel.params, strict=False):
         argument.name = buffer.name
@@ -56,25 +62,34 @@ def emit_kernel(
     kernel: Kernel,
     schedule: Schedule,
     aliased: frozenset[str] = frozenset(),
+    sanitize: bool = False,
 ) -> ir.Function:
-    """Define the kernel's function in the module."""
-    function = declare_kernel(module, name, kernel, aliased)
+    """Define the kernel's function in the module. sanitize: with checks of every access."""
+    function = declare_kernel(module, name, kernel, aliased, sanitize)
     e = Emitter(module, function)
-    count = len(kernel.params)
+    count = len(kernel.params) + (len(EXTRA) if sanitize else 0)
     buffers = {b.name: a for b, a in zip(kernel.params, function.args, strict=False)}
     env: dict[str, Int] = dict(zip(kernel.symbols, function.args[count:], strict=False))
     begin, end = function.args[-2:]
     dummy = e.local(I8, DUMMY_BYTES)
+    if sanitize:
+        frame, table = function.args[count - len(EXTRA) : count]
+        e.checks = Sanitizer(e, name, frame, dummy)
+        e.checks.add_arguments(list(buffers), list(buffers.values()), table)
     for stage in kernel.stages:
         for store in stage.stores:
-            local = store.buffer.local
-            if local is not None and store.buffer.name in kernel.scratch:
-                at = e.i64(kernel.scratch[store.buffer.name])
+            buffer = store.buffer
+            if buffer.local is None or (
+                buffer.name in buffers and buffer.name not in kernel.scratch
+            ):
+                continue
+            if buffer.name in kernel.scratch:
+                at = e.i64(kernel.scratch[buffer.name])
                 where = e.b.gep(function.args[-3], [at], source_etype=I8)
-                buffers[store.buffer.name] = where
-            elif local is not None and store.buffer.name not in buffers:
-                slot = e.local(memory_type(store.buffer.dtype), local)
-                buffers[store.buffer.name] = slot
+            else:
+                where = e.local(memory_type(buffer.dtype), buffer.local)
+            buffers[buffer.name] = where
+            e.checks.add_local(buffer.name, where, buffer.local * buffer.dtype.bytes)
     body = e.function.append_basic_block("body")
     e.b.branch(body)
     e.b.position_at_end(body)

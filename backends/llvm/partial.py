@@ -11,6 +11,8 @@ from ...compiler.kernel.kernel import Stage
 from ...compiler.kernel.schedule import StageSchedule, band_of
 from .builder import Emitter, Int, memory_type
 
+NAME = "partial sums"
+
 
 class PartialSums:
     """Stack memory for the accumulators of all tiles inside the loop over the blocks."""
@@ -28,6 +30,7 @@ class PartialSums:
         self.width = own.vectors * own.lanes
         elements = math.prod(count for _, count in self.counts) * self.width
         self.memory = e.local(memory_type(self.dtype), elements)
+        e.checks.add_local(NAME, self.memory, elements * self.dtype.bytes)
 
     def start(self, env: Mapping[str, Int]) -> Int:
         """The first step of the present block."""
@@ -39,14 +42,14 @@ class PartialSums:
         values = []
         for number, value in enumerate(neutral):
             pointer = self._pointer(env, number)
-            left = self.e.load(pointer, self.dtype, self.own.lanes)
+            left = self.e.load(pointer, self.dtype, self.own.lanes, buffer=NAME)
             values.append(self.e.b.select(first, value, left))
         return values
 
     def leave(self, env: Mapping[str, Int], values: Sequence[ir.Value]) -> None:
         """Keep the accumulators of a tile for the next block."""
         for number, value in enumerate(values):
-            self.e.store(value, self._pointer(env, number), self.dtype)
+            self.e.store(value, self._pointer(env, number), self.dtype, buffer=NAME)
 
     def _pointer(self, env: Mapping[str, Int], number: int) -> ir.Value:
         e = self.e

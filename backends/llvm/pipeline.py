@@ -108,7 +108,7 @@ def generate_code(plan: Plan, target: Target, options: CompileOptions, stages: S
     symbol = f"ts_plan_{options.name}"
     with stages.stage("emit"):
         module = codegen.new_module(options.name, target)
-        emit_plan(module, plan, symbol)
+        emit_plan(module, plan, symbol, options.sanitize)
         codegen.set_attributes(module, target)
         parsed = codegen.parse(module)
     level = 2 if options.opt_level else 0

@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from ...compiler.errors import InternalError
 from ...compiler.ir.assumptions import AT_MOST, FITS, may_wrap
-from ...compiler.ir.dims import Dim, estimate, product, symbol, symbols_of
+from ...compiler.ir.dims import Dim, product, symbol, symbols_of
 from ...compiler.kernel.plan import (
     Allocate,
     Assign,
@@ -19,7 +19,6 @@ from ...compiler.kernel.plan import (
     OpenOutput,
     Place,
     Plan,
-    PlannedKernel,
     Repeat,
     Require,
     Step,
@@ -29,22 +28,24 @@ from .access import index_value
 from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
 from .guards import MAX_BYTES, Guards
 from .kernel import emit_kernel, parallel_count
+from .sanitize import extent_of, store_extents
+from .work import work
 
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
 INPUTS, SYMBOLS, WEIGHTS, THREADS, INSTANCE, STOP, MAX_TRIPS = range(7)
 MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
-STREAMED = 10  # operations that take as long as reading an operand that no other row shares
-MOVED = 16  # operations that take as long as moving an element from one cache to another
 
 
 class PlanEmitter:
-    """Emits one plan and its kernels into a module."""
+    """Emits one plan and its kernels into a module. sanitize: with checks of every access."""
 
-    def __init__(self, module: ir.Module, plan: Plan, symbol: str) -> None:
+    def __init__(self, module: ir.Module, plan: Plan, symbol: str, sanitize: bool = False) -> None:
         self.module = module
         self.plan = plan
+        self.sanitize = sanitize
         self.kernels = [
-            emit_kernel(module, k.symbol, k.kernel, k.schedule, k.aliased) for k in plan.kernels
+            emit_kernel(module, k.symbol, k.kernel, k.schedule, k.aliased, sanitize)
+            for k in plan.kernels
         ]
         for function in self.kernels:
             function.linkage = "internal"
@@ -258,16 +259,19 @@ class PlanEmitter:
         e, planned = self.e, self.plan.kernels[step.kernel]
         kernel, function = planned.kernel, self.kernels[step.kernel]
         pointers = [self._pointer(place) for place in step.places]
+        if self.sanitize:
+            pointers += [self.function.args[0], self._extents(step)]
         env = self._env(set(kernel.symbols))
         symbols = [e.i64(env[name]) for name in kernel.symbols]
         count = e.i64(parallel_count(e, kernel, planned.schedule, env))
         scratch = [self.scratch] if kernel.scratch_bytes else []
         direct = [*pointers, *symbols, *scratch, e.i64(0), count]
-        heavy = _work(planned) >= MIN_PARALLEL_FLOPS
+        heavy = work(planned) >= MIN_PARALLEL_FLOPS
         if heavy:
             self.guards.proceed()
         if not (heavy and (kernel.shared or planned.schedule.parallel)):
             e.b.call(function, direct)
+            self._unharmed()
             return
         alone = e.b.icmp_signed("==", self.threads, e.i64(1))
         with e.b.if_else(alone) as (then, otherwise):
@@ -275,6 +279,27 @@ class PlanEmitter:
                 e.b.call(function, direct)
             with otherwise:
                 self._fork(step.kernel, pointers, symbols, count)
+        self._unharmed()
+
+    def _unharmed(self) -> None:
+        """End the run behind a kernel that touched memory outside its tensors."""
+        if self.sanitize:
+            status = self.e.call("ts_rt_failed", I32, [self.function.args[0]])
+            self.guards.hold(self.e.b.icmp_signed("==", status, ir.Constant(I32, 0)))
+
+    def _extents(self, step: Call) -> ir.Value:
+        """The sizes and names of what a call's tensors lie in."""
+        found = []
+        for place in step.places:
+            size, name = extent_of(self.plan, place)
+            if size is None:
+                held = self.e.b.load(self.heap_bytes[place.number], typ=I64)
+                view = self.e.b.icmp_signed("<", held, self.e.i64(0))  # of other memory
+                held = self.e.b.select(view, self.e.i64(MAX_BYTES), held)
+                found.append((self.e.sub(held, self._dim(place.offset)), name))
+            else:
+                found.append((self._dim(size), name))
+        return store_extents(self.e, found)
 
     def _fork(
         self, number: int, pointers: list[ir.Value], symbols: list[ir.Value], count: ir.Value
@@ -366,20 +391,9 @@ class PlanEmitter:
         e.b.position_at_end(after)
 
 
-def _work(planned: PlannedKernel) -> int:
-    """Operations of a kernel; symbolic sizes count as 64.
+def emit_plan(module: ir.Module, plan: Plan, symbol: str, sanitize: bool = False) -> None:
+    """Define the plan's function, and every kernel it calls, in the module.
 
-    A reduction whose tiles have one row reads an operand for every operation: it waits for memory.
+    sanitize: accesses of kernels are checked at run time (see `sanitize.py`).
     """
-    work = planned.kernel.flops() + planned.kernel.stages[0].points()
-    if not any(stage.reductions for stage in planned.kernel.stages):
-        work = work + MOVED * planned.kernel.stages[0].points()
-    for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
-        if stage.reductions and own.vector and not own.row:
-            work = work + STREAMED * stage.points()
-    return estimate(work, 64)
-
-
-def emit_plan(module: ir.Module, plan: Plan, symbol: str) -> None:
-    """Define the plan's function, and every kernel it calls, in the module."""
-    PlanEmitter(module, plan, symbol).emit()
+    PlanEmitter(module, plan, symbol, sanitize).emit()

@@ -279,9 +279,10 @@ class StageEmitter:
         if where.apart:
             if allowed is not True:
                 mask = tile.both(mask, e.splat(allowed, shape.lanes))
-            e.scatter(value, where.pointer, dtype, mask)
+            e.scatter(value, where.pointer, dtype, mask, store.buffer.name)
         else:
-            e.store(value, self._allowed(where.pointer, allowed), dtype, mask)
+            pointer = self._allowed(where.pointer, allowed)
+            e.store(value, pointer, dtype, mask, store.buffer.name)
 
     def _store_either(self, tile: Tile, store: Store, guarded: ex.Guarded, test: ir.Value) -> None:
         """Store a guarded value whose condition is one for the whole tile: by a branch."""
@@ -299,18 +300,21 @@ class StageEmitter:
     def _store_rows_together(self, tile: Tile, store: Store, address: Address) -> None:
         """Store a tile whose rows are neighbours in memory: whole groups of rows, not elements."""
         e, shape, dtype = self.e, tile.shape, store.buffer.dtype
+        name = store.buffer.name
         for v in range(shape.vectors):
             columns = [tile.vector_value(store.value, (r, v)) for r in range(shape.rows)]
             first = tile.point(address, dtype, (0, v))
             vectors = rows_together(e, columns)
             if address.vector == shape.rows:
                 for number, vector in enumerate(vectors):
-                    e.store(vector, e.pointer(first, number * shape.lanes, dtype), dtype)
+                    pointer = e.pointer(first, number * shape.lanes, dtype)
+                    e.store(vector, pointer, dtype, buffer=name)
                 continue
             each = shape.lanes // shape.rows
             groups = [group for vector in vectors for group in e.parts(vector, each)]
             for lane, group in enumerate(groups):
-                e.store(group, e.pointer(first, e.mul(address.vector, lane), dtype), dtype)
+                pointer = e.pointer(first, e.mul(address.vector, lane), dtype)
+                e.store(group, pointer, dtype, buffer=name)
 
     def _allowed(self, pointer: ir.Value, allowed: ir.Value | bool) -> ir.Value:
         """The pointer, or memory that nobody reads where the store's bounds do not hold."""

@@ -261,10 +261,11 @@ class Tile:
         _, by_vector = self.depends(load)
         where = self.reach(load, slot, by_vector)
         if where.apart:
-            return self.e.gather(where.pointer, load.dtype, self._live(slot, gather=True))
+            mask = self._live(slot, gather=True)
+            return self.e.gather(where.pointer, load.dtype, mask, load.buffer.name)
         pointer = self._safe(where.pointer)
         mask = self._live(slot) if where.lanes > 1 else None
-        return self.e.load(pointer, load.dtype, where.lanes, mask)
+        return self.e.load(pointer, load.dtype, where.lanes, mask, load.buffer.name)
 
     # guards --------------------------------------------------------------------------------
 

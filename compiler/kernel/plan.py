@@ -158,6 +158,7 @@ class ArenaBuffer:
     first: int
     last: int
     offset: Dim = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)

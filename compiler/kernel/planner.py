@@ -183,7 +183,7 @@ class Planner:
             self._open(number, self.graph.outputs[number], steps)
             if number in self.opened:
                 return Place("output", number)
-        return self.memory(value.type, steps)
+        return self.memory(value.type, steps, value.name)
 
     def _check_parts(self, node: Node) -> None:
         """Raise InternalError unless all operands of a concat lie in their part of its result."""
@@ -192,11 +192,11 @@ class Planner:
             if self.place(value) != replace(whole, offset=whole.offset + offset):
                 raise InternalError(f"{value} is not made where the concat wants it")
 
-    def memory(self, type_: TensorType, steps: list[Step]) -> Place:
+    def memory(self, type_: TensorType, steps: list[Step], name: str = "") -> Place:
         """New memory for a tensor."""
         size = _bytes(type_)
         if symbols_of(size) <= set(self.plan.symbols):
-            self.plan.arena.append(ArenaBuffer(size, self.clock, self.clock))
+            self.plan.arena.append(ArenaBuffer(size, self.clock, self.clock, name=name))
             return Place("arena", len(self.plan.arena) - 1)
         self.heap += 1
         steps.append(Allocate(self.heap, size))

@@ -26,7 +26,7 @@ SOME = {
     ),
 }
 DEPTH_IN_BLOCKS = 4096  # cut into blocks by every target's caches
-TOLERANCE = 3e-5  # of the largest element; Winograd's transforms cost some bits
+TOLERANCE = 1e-4  # of the largest element: long sums, behind which gates are steep
 
 
 @pytest.fixture

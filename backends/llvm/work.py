@@ -1,0 +1,23 @@
+"""How much a call has to do, which decides whether threads share it."""
+
+from __future__ import annotations
+
+from ...compiler.ir.dims import estimate
+from ...compiler.kernel.plan import PlannedKernel
+
+STREAMED = 10  # operations that take as long as reading an operand that no other row shares
+MOVED = 16  # operations that take as long as moving an element from one cache to another
+
+
+def work(planned: PlannedKernel) -> int:
+    """Operations of a kernel; symbolic sizes count as 64.
+
+    A reduction whose tiles have one row reads an operand for every operation: it waits for memory.
+    """
+    work = planned.kernel.flops() + planned.kernel.stages[0].points()
+    if not any(stage.reductions for stage in planned.kernel.stages):
+        work = work + MOVED * planned.kernel.stages[0].points()
+    for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
+        if stage.reductions and own.vector and not own.row:
+            work = work + STREAMED * stage.points()
+    return estimate(work, 64)
