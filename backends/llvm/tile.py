@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 
 from llvmlite import ir
 
@@ -278,9 +279,7 @@ class Tile:
         masks = [m for m in (self.shape.mask_of(slot[1]), self.guard.lanes) if m is not None]
         if gather and self.guard.scalar is not None:
             masks.append(self.e.splat(self.guard.scalar, self.shape.lanes))
-        if not masks:
-            return None
-        return masks[0] if len(masks) == 1 else self.e.b.and_(masks[0], masks[1])
+        return reduce(self.e.b.and_, masks) if masks else None
 
     def _guarded(self, expression: ex.Guarded, slot: Slot) -> ir.Value:
         e, outer = self.e, self.guard
