@@ -148,7 +148,9 @@ def _pictures() -> Iterator[Sweep]:
     for op, names in (("BatchNormalization", "s s v v"), ("InstanceNormalization", "s s")):
         constants = {"s": floats(3), "v": np.abs(floats(3))}
         rows = [(1, 3, 4), (0, 3, 4), (2, 3, 0)]
-        yield _on(op, node(op, f"x {names}"), rows, constants=constants, channels="x")
+        more = {"constants": constants, "channels": "x"}
+        # ONNX Runtime does not always survive pictures without elements
+        yield _on(op, node(op, f"x {names}"), rows, answered={2: {"y": _zeros(2, 3, 0)}}, **more)
     rows = [(2, 3, 4), (0, 3, 4), (2, 0, 4)]
     layer = node("LayerNormalization", "x s s")
     yield _on("layer norm", layer, rows, constants={"s": floats(4)}, last="x")

@@ -62,7 +62,7 @@ class Sweep:
     def proto(self) -> onnx.ModelProto:
         """The model."""
         first = self.feeds[0]
-        dims = {name: self._declared(name, array) for name, array in first.items()}
+        dims = {name: self.declared(name, array) for name, array in first.items()}
         proto = model(
             self.nodes,
             dict(first),
@@ -76,7 +76,8 @@ class Sweep:
             output.ClearField("type")  # ONNX Runtime infers it
         return proto
 
-    def _declared(self, name: str, array: Array) -> list[int | str]:
+    def declared(self, name: str, array: Array) -> list[int | str]:
+        """The sizes of an input as the model has them: numbers and names."""
         vector = array.dtype.kind in "iu" and array.ndim == 1 and name not in self.lengths.split()
         if vector or name in self.fixed.split():
             return list(array.shape)
@@ -125,26 +126,30 @@ def of_shapes(sweep: Sweep) -> Sweep | None:
 
 
 def of_slices(sweep: Sweep) -> Sweep:
-    """The same where inputs are cut, to lengths that only the run knows, from larger ones."""
-    first = sweep.feeds[0]
-    names = [
-        n
-        for n, a in first.items()
-        if a.ndim and n not in sweep.fixed.split() and a.dtype.kind == "f"
-    ]
+    """The same where inputs are cut, to sizes that only the run knows, from larger ones."""
+    axes: dict[str, list[int]] = {}
+    for name, array in sweep.feeds[0].items():
+        open_ = [i for i, dim in enumerate(sweep.declared(name, array)) if isinstance(dim, str)]
+        if open_ and array.dtype.kind == "f":
+            axes[name] = open_
     nodes, constants = [], dict(sweep.constants)
-    for name in names:
-        rank = first[name].ndim
-        nodes.append(node("Slice", f"{name}_wide {name}_from {name}_to", name))
-        constants[f"{name}_from"] = np.zeros(rank, np.int64)
+    for name, cut in axes.items():
+        nodes.append(node("Slice", f"{name}_wide {name}_from {name}_to {name}_axes", name))
+        constants[f"{name}_from"] = np.zeros(len(cut), np.int64)
+        constants[f"{name}_axes"] = np.array(cut, np.int64)
     feeds = []
     for feed in sweep.feeds:
-        made = {n: a for n, a in feed.items() if n not in names}
-        for name in names:
-            made[f"{name}_wide"] = np.pad(feed[name], [(0, 1)] * feed[name].ndim)
-            made[f"{name}_to"] = np.array(feed[name].shape, np.int64)
+        made = {n: a for n, a in feed.items() if n not in axes}
+        for name, cut in axes.items():
+            array = feed[name]
+            made[f"{name}_wide"] = np.pad(array, [(0, int(i in cut)) for i in range(array.ndim)])
+            made[f"{name}_to"] = np.array([array.shape[axis] for axis in cut], np.int64)
         feeds.append(made)
-    return replace(sweep, nodes=[*nodes, *sweep.nodes], feeds=feeds, constants=constants)
+    wide = {
+        field: " ".join(f"{n}_wide" if n in axes else n for n in getattr(sweep, field).split())
+        for field in ("channels", "last")
+    }
+    return replace(sweep, nodes=[*nodes, *sweep.nodes], feeds=feeds, constants=constants, **wide)
 
 
 @functools.cache
