@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.types import Layout
 from ..compiler.kernel.lower import has_near_weights, winograd_choice
-from ..compiler.kernel.lower.reductions import overhangs
+from ..compiler.kernel.lower.reductions import first_spatial, overhangs
 
 MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
 
@@ -51,12 +51,14 @@ def set_borders(graph: Graph) -> None:
 def _want(value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]]) -> None:
     border = wanted.setdefault(value, [(0, 0)] * value.type.rank)
     known = [(low, high if isinstance(high, int) else -1) for low, high in overhangs(conv)]
-    _widen(border, [side if side[1] >= 0 else (0, 0) for side in known])
+    _widen(border, [side if side[1] >= 0 else (0, 0) for side in known], first_spatial(conv))
 
 
-def _widen(border: list[tuple[int, int]], needed: Sequence[tuple[int, int]]) -> None:
+def _widen(
+    border: list[tuple[int, int]], needed: Sequence[tuple[int, int]], first: int = 1
+) -> None:
     """Grow a border, spatial axis by spatial axis, unless it would become too wide."""
-    for axis, (low, high) in enumerate(needed, start=1):
+    for axis, (low, high) in enumerate(needed, start=first):
         if max(low, high) <= MAX_BORDER:
             before, after = border[axis]
             border[axis] = (max(before, low), max(after, high))

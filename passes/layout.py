@@ -8,6 +8,7 @@ from ..compiler.ir.graph import Graph, Node
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.ir.ops.windows import to_channels_last
 from .axis_permutation import inverse
+from .few_channels import along_width
 from .layout_rebuild import rebuild
 from .layout_region import Region, Surroundings
 
@@ -16,6 +17,7 @@ from .layout_region import Region, Surroundings
 class Layout:
     """Make convolutions and poolings channels-last and move transposes to where they cost least.
 
+    Convolutions that make few channels may stay as they are (see few_channels.py).
     Filters are re-laid from OIHW to HWIO (transposed convolutions: from IOHW). A graph never moves
     more elements afterwards than with a transpose around every convolution.
     typical_dim: what a symbolic dim counts for when costs are compared.
@@ -36,6 +38,7 @@ class Layout:
         """Make windowed operators channels-last, with what is between them."""
         region = Region(Surroundings.of(graph), self.typical_dim)
         region.windows = {node for node in graph.nodes if _channels_first(node)}
+        region.windows -= along_width(graph, region.windows)
         if not region.windows:
             return False
         for node in graph.nodes:

@@ -135,6 +135,10 @@ def _convs() -> Iterator[Case]:
         pads=(1, 1, 1, 1),
         sizes={"s": 9},
     )
+    yield _conv("few_channels", (2, 4, 9, 40), (3, 4, 3, 3), bias=3, pads=(1, 2, 0, 1))
+    yield _conv("few_dilated", (1, 3, 11, 45), (5, 3, 3, 3), dilations=(2, 3), strides=(2, 1))
+    yield _conv("few_wide", (1, 2, 3, 200), (1, 2, 3, 5), pads=(1, 2, 1, 2))
+    yield _conv("few_long", (2, 3, N), (4, 3, 5), pads=(2, 2), bias=4, sizes={"n": 77})
     yield _conv("variable_weight", (1, 3, 6, 6), (4, 3, 3, 3), constant=False)
     yield _conv("nhwc", (2, 6, 7, 5), (3, 3, 5, 9), layout="NHWC", pads=(1, 1, 1, 1), bias=9)
     yield _conv("nhwc_stride", (1, 9, 9, 3), (3, 3, 3, 16), layout="NHWC", strides=(2, 2))

@@ -163,8 +163,9 @@ def _window(
     attrs = node.attrs
     loops = tuple(scope.axis(size) for size in kernel)
     spatial: list[Dim] = []
+    first = first_spatial(node)
     for axis, loop in enumerate(loops):
-        at = index[1 + axis]
+        at = index[first + axis]
         offset = symbol(loop.name) * attrs["dilations"][axis] - attrs["pads"][axis]
         spatial.append(at * attrs["strides"][axis] + offset)
     return loops, spatial
@@ -177,11 +178,11 @@ def _padded_element(
     x = node.inputs[0]
     border = x.type.layout.border
     bounds: list[Bound] = []
-    for axis in range(len(kernel)):
-        size, at = x.shape[1 + axis], source[1 + axis]
+    for axis, place in enumerate(range(first_spatial(node), first_spatial(node) + len(kernel))):
+        size, at = x.shape[place], source[place]
         low, high = _overhang(node, axis, kernel[axis])
         covered = border and x in scope.buffers and isinstance(high, int) and (
-            border[1 + axis][0] >= low and border[1 + axis][1] >= high
+            border[place][0] >= low and border[place][1] >= high
         )  # fmt: skip
         padded = low != 0 or not (isinstance(high, int) and high <= 0)
         zero = isinstance(other, Const) and other.value == 0
@@ -193,36 +194,49 @@ def _padded_element(
 
 def _overhang(node: Node, axis: int, kernel: Dim) -> tuple[int, Dim]:
     """How far windows reach, at most, before and behind the input along a spatial axis."""
-    attrs, x = node.attrs, node.inputs[0]
-    last = (node.output.shape[1 + axis] - 1) * attrs["strides"][axis] - attrs["pads"][axis]
-    reach = last + (kernel - 1) * attrs["dilations"][axis] + 1 - x.shape[1 + axis]
+    attrs, x, place = node.attrs, node.inputs[0], first_spatial(node) + axis
+    last = (node.output.shape[place] - 1) * attrs["strides"][axis] - attrs["pads"][axis]
+    reach = last + (kernel - 1) * attrs["dilations"][axis] + 1 - x.shape[place]
     if not isinstance(reach, int) and not attrs.get("ceil_mode"):
         reach = attrs["pads"][len(attrs["pads"]) // 2 + axis]  # a larger stride may need less
     return attrs["pads"][axis], reach
 
 
+def first_spatial(node: Node) -> int:
+    """The first spatial axis of what a conv or pooling reads and makes."""
+    return 1 if node.attrs["layout"] == "NHWC" else 2
+
+
+def _taps(node: Node) -> tuple[Dim, ...]:
+    """The spatial extents of a conv's filter: HWIO, or OIHW where channels come first."""
+    shape = node.inputs[1].shape
+    return shape[:-2] if node.attrs["layout"] == "NHWC" else shape[2:]
+
+
 def overhangs(node: Node) -> list[tuple[int, Dim]]:
-    """`_overhang` for every spatial axis of a channels-last conv or pooling."""
-    kernel = node.inputs[1].shape[:-2] if node.op == "conv" else node.attrs["kernel"]
+    """`_overhang` for every spatial axis of a conv or pooling."""
+    kernel = _taps(node) if node.op == "conv" else node.attrs["kernel"]
     return [_overhang(node, axis, size) for axis, size in enumerate(kernel)]
 
 
 @reduces("conv")
 def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     x, w = node.inputs[:2]
-    dtype, kernel = x.dtype, w.shape[:-2]
-    groups, per_group = node.attrs["groups"], w.shape[-2]
+    dtype, kernel, last = x.dtype, _taps(node), node.attrs["layout"] == "NHWC"
+    groups = node.attrs["groups"]
+    per_group, channels = w.shape[-2:] if last else w.shape[1::-1]
     loops, spatial = _window(scope, node, index, kernel)
     channel_loop = scope.axis(per_group)
-    c, oc = symbol(channel_loop.name), index[-1]
+    c, oc = symbol(channel_loop.name), index[-1] if last else index[1]
     channel: Dim = c
     if groups > 1:
-        channel = floordiv(as_dim(oc), floordiv(w.shape[-1], groups)) * per_group + c
+        channel = floordiv(as_dim(oc), floordiv(channels, groups)) * per_group + c
     zero = Const(0.0 if dtype.is_float else 0, dtype)
-    source = (index[0], *spatial, channel)
+    source = (index[0], *spatial, channel) if last else (index[0], channel, *spatial)
     left = _padded_element(scope, node, source, zero, kernel)
     taps = tuple(symbol(loop.name) for loop in loops)
-    right = scope.element(w, (*taps, c, oc))
+    right = scope.element(w, (*taps, c, oc) if last else (oc, c, *taps))
+    all_loops = (*loops, channel_loop) if last else (channel_loop, *loops)
 
     def finish(total: Expr) -> Expr:
         if len(node.inputs) < 3:
@@ -231,7 +245,7 @@ def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
         return Apply("add", (total, bias), total.dtype)
 
     body = _product(left, right, dtype)
-    return Reduced((*loops, channel_loop), Reduction("sum", body), finish)
+    return Reduced(all_loops, Reduction("sum", body), finish)
 
 
 @reduces("conv_transpose")
@@ -329,4 +343,4 @@ def accumulated(position: int, reduction: Reduction) -> Acc:
     return Acc(position, initial_type(reduction))
 
 
-__all__ = ["REDUCE", "Reduced", "accumulated", "broadcast_index", "overhangs"]
+__all__ = ["REDUCE", "Reduced", "accumulated", "broadcast_index", "first_spatial", "overhangs"]
