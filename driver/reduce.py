@@ -194,6 +194,7 @@ def reduce_model(
     target: str = "native",
     opt_level: int = 2,
     shapes: ShapeSpecs | None = None,
+    inputs: Path | None = None,
     seconds: float = 600.0,
     trial_seconds: float = 120.0,
     anonymous: bool = False,
@@ -202,7 +203,8 @@ def reduce_model(
     """Write a small model that fails as the one at `path` does.
 
     The failure is found out: the compiler's refusal, error, crash or hang, then a difference from
-    the reference, then one from ONNX Runtime where that is installed. seconds: about how long it
+    the reference, then one from ONNX Runtime where that is installed. inputs: a .npz with which the
+    model fails; drawn at random where it has none. seconds: about how long it
     may take. trial_seconds: what counts as a hang. anonymous: with made-up weights and names.
 
     Raises UsageError when the model does not fail, and what reading it raises.
@@ -212,19 +214,15 @@ def reduce_model(
     model = reduction.read(path)
     before = reduction.size(model)
     reduction.pin(model, shapes or {})
-    task = Task("", target, opt_level, depth, trial_seconds)
+    file = str(inputs.resolve()) if inputs else ""
+    task = Task("", file, target, opt_level, depth, trial_seconds)
     with Trials(task) as trials:
         progress("trying the model")
         reduction.stow(model, trials.folder)
         start = time.monotonic()
         failure = trials.outcome(model)
         if failure.kind == FINE:
-            agrees = " and ".join(DEPTHS[1 : DEPTHS.index(depth) + 1])
-            raise UsageError(
-                f"'{path}' does not fail",
-                why=f"it compiles, runs, and agrees with {agrees}",
-                remedy="give the options with which it failed: --target, -O, --shape",
-            )
+            raise _sound(path, depth)
         took = time.monotonic() - start
         limit = trial_seconds if failure.kind == HANG else max(LEAST_SECONDS, SLACK * took)
         stage = failure.stage if failure.stage in DEPTHS else COMPILE
@@ -245,6 +243,15 @@ def reduce_model(
             time.monotonic() - begin,
             hidden,
         )
+
+
+def _sound(path: Path, depth: str) -> UsageError:
+    agrees = " and ".join(DEPTHS[1 : DEPTHS.index(depth) + 1])
+    return UsageError(
+        f"'{path}' does not fail",
+        why=f"it compiles, runs, and agrees with {agrees}",
+        remedy="give the options with which it failed: --target, -O, --shape, --inputs",
+    )
 
 
 def _hide_weights(reducer: _Reducer) -> bool:

@@ -32,9 +32,13 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Task:
-    """A model to try, and how far: "compile", run against the "reference", then "onnxruntime"."""
+    """A model to try, and how far: "compile", run against the "reference", then "onnxruntime".
+
+    inputs: a .npz; what it has of the model's inputs is not drawn at random.
+    """
 
     path: str
+    inputs: str = ""
     target: str = "native"
     opt_level: int = 2
     depth: str = COMPILE
@@ -73,29 +77,34 @@ def attempt(task: Task, reached: Callable[[str], None]) -> Outcome:
         return Outcome(EXCEPTION, type(error).__name__, COMPILE, text)
     for depth in DEPTHS[1 : DEPTHS.index(task.depth) + 1]:
         reached(depth)
-        outcome = _compared(artifact, Path(task.path), depth)
+        outcome = _compared(artifact, task, depth)
         if outcome.kind != FINE:
             return outcome
     return Outcome(FINE, stage=task.depth)
 
 
-def _compared(artifact: Any, path: Path, kind: str) -> Outcome:
-    """On inputs that the reference takes, at two sizes of the symbolic dims."""
+def _compared(artifact: Any, task: Task, kind: str) -> Outcome:
+    """On the inputs given, or on such as the reference takes, at two sizes of symbolic dims."""
     from .compare import compare_outputs
     from .engines import EngineSpec, open_engine
 
-    ours = open_engine(artifact.subject())
+    ours, path = open_engine(artifact.subject()), Path(task.path)
     reference = open_engine(EngineSpec(REFERENCE, path))
     truth = reference if kind == REFERENCE else open_engine(EngineSpec(kind, path))
-    for inputs in _inputs(artifact.sampler, reference):
+    if task.inputs:
+        chosen = _given(artifact, Path(task.inputs))
+    else:
+        chosen = _accepted(_drawn(artifact.sampler), reference)
+    for inputs in chosen:
         try:
             expected = truth(inputs)
         except Exception:
-            continue  # a peer may refuse what the reference takes: that says nothing of ours
+            continue  # what one refuses says nothing of the other
         try:
             actual = ours(inputs)
         except Exception as error:
-            return Outcome(FAILS, _key(str(error)), kind, f"the compiled model fails: {error}")
+            key = _key(str(error).partition(" needs ")[0])  # of a check: which node's
+            return Outcome(FAILS, key, kind, f"the compiled model fails: {error}")
         found = compare_outputs(actual, expected, artifact.tolerance())
         wrong = [f"output '{d.name}': {d.message}" for d in found if not d.agrees]
         if wrong:
@@ -104,10 +113,33 @@ def _compared(artifact: Any, path: Path, kind: str) -> Outcome:
     return Outcome(FINE, stage=kind)
 
 
-def _inputs(sampler: Any, reference: Callable[..., Any]) -> Iterator[Mapping[str, Any]]:
-    taken = 0
+def _drawn(sampler: Any) -> Iterator[Mapping[str, Any]]:
     for seed, sizes in enumerate(islice(sampler.candidate_sizes(), SIZES)):
-        inputs = sampler.draw(sizes, seed)
+        yield sampler.draw(sizes, seed)
+
+
+def _given(artifact: Any, path: Path) -> Iterator[Mapping[str, Any]]:
+    """The inputs of a file; what the model takes besides is drawn, at the sizes that they have."""
+    from .tensors import read_file
+
+    arrays = read_file(path)
+    sizes = dict.fromkeys(artifact.sampler.symbols, 2)
+    for spec in artifact.inputs:
+        shape = arrays[spec.name].shape if spec.name in arrays else ()
+        known = {dim: size for dim, size in zip(spec.dims, shape, strict=False) if dim in sizes}
+        sizes |= known
+    inputs = artifact.sampler.draw(sizes, 0)
+    for name, array in inputs.items():
+        if name in arrays and arrays[name].shape == array.shape:
+            inputs[name] = arrays[name]
+    yield inputs
+
+
+def _accepted(
+    drawn: Iterator[Mapping[str, Any]], reference: Callable[..., Any]
+) -> Iterator[Mapping[str, Any]]:
+    taken = 0
+    for inputs in drawn:
         try:
             reference(inputs)
         except Exception:

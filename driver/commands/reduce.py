@@ -13,6 +13,10 @@ Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="File to write (default: MODEL's name, .reduced.onnx)."),
 ]
+InputFile = Annotated[
+    Path | None,
+    typer.Option("--inputs", help="A .npz with which the model fails (default: random)."),
+]
 Time = Annotated[
     float, typer.Option("--time", min=1.0, metavar="SECONDS", help="About how long it may take.")
 ]
@@ -34,6 +38,7 @@ def command(
     target: Target = "native",
     opt_level: OptLevel = 2,
     shape: Shapes = None,
+    inputs: InputFile = None,
     time: Time = 600.0,
     trial_time: TrialTime = 120.0,
     anonymous: Anonymous = False,
@@ -61,6 +66,7 @@ def command(
             target=target,
             opt_level=opt_level,
             shapes=parse_shapes(shape or []),
+            inputs=check_file(inputs, "file of inputs") if inputs else None,
             seconds=time,
             trial_seconds=trial_time,
             anonymous=anonymous,

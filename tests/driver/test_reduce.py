@@ -201,6 +201,25 @@ def test_results_are_compared(
     assert reached == list(trial.DEPTHS[: trial.DEPTHS.index(depth) + 1])
 
 
+def test_inputs_that_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are taken where they fit; sizes of the rest follow from them."""
+    seen: list[dict[str, np.ndarray]] = []
+
+    def opened(spec: engines.EngineSpec) -> engines.Run:
+        run = open_engine(spec)
+        return lambda inputs: (seen.append(dict(inputs)), run(inputs))[1]
+
+    open_engine = engines.open_engine
+    monkeypatch.setattr(engines, "open_engine", opened)
+    given = {"x": np.full((5, 200), 0.25, np.float32), "other": np.zeros(3, np.float32)}
+    np.savez(tmp_path / "inputs.npz", **given)
+    task = Task(str(_model(tmp_path)), str(tmp_path / "inputs.npz"), depth=REFERENCE)
+    assert trial.attempt(task, lambda stage: None).kind == FINE
+    assert set(seen[0]) == {"x", "flag"}
+    np.testing.assert_array_equal(seen[0]["x"], given["x"])
+    assert len({id(inputs["x"]) for inputs in seen}) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "key"),
     [
