@@ -7,9 +7,16 @@ import os
 import pytest
 from hypothesis import settings
 
+from tensmith.compiler.scratch import writable_cache
+
 # numpy and other libraries read these once, when they are first imported.
 for _library in ("OPENBLAS", "MKL", "OMP"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# Tests that run zig themselves keep its files where Tensmith does: there may be no HOME.
+if _kept := writable_cache():
+    for _kind in ("GLOBAL", "LOCAL"):
+        os.environ.setdefault(f"ZIG_{_kind}_CACHE_DIR", str(_kept / "zig"))
 
 # Verifications say the same whatever is installed; tests that ask other engines set this anew.
 os.environ["TENSMITH_SECOND_OPINION"] = "off"
