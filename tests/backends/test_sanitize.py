@@ -10,6 +10,7 @@ import pytest
 from compiled import Job, Library, Setting, run_all
 from forms import IMAGE_USES, IMAGE_VIEWS, SIZES, USES, VIEWS, feed, image_graph, row_graph
 from random_graphs import ALL_STEPS, build
+from suites.case import I64, CaseBuilder
 from suites.cases import ALL_CASES
 from suites.edges import EDGE_CASES
 
@@ -67,6 +68,19 @@ def shrink(monkeypatch: pytest.MonkeyPatch, change: Callable[[Dim], Dim]) -> Non
         return None if size is None else change(size), name
 
     monkeypatch.setattr("tensmith.backends.llvm.plan.extent_of", shrunk)
+
+
+def test_gathers_behind_guards_of_rows_and_lanes(tmp_path: Path) -> None:
+    """Rows and the rest of a vector are outside at once: no lane may be read there."""
+    c = CaseBuilder("padded")
+    x, places = c.input(2, 4, 4, 6), c.input(2, 4, 4, 6, dtype=I64)
+    picked = c.op("gather_elements", x, places, axis=3)
+    c.output(c.op("pad", picked, pads=(1, 1, 0, 1, 1, 1, 0, 0)))
+    graph = c.graph()
+    inputs = {x.name: np.ones((2, 4, 4, 6), np.float32)}
+    inputs[places.name] = np.tile(np.arange(6), (2, 4, 4, 1))
+    found = Library({"m": graph}, SETTINGS[1], tmp_path).run("m", inputs)
+    assert not isinstance(found, Exception), found
 
 
 def test_results_are_the_same(tmp_path: Path) -> None:
