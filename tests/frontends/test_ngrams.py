@@ -11,7 +11,7 @@ import pytest
 from tensmith.compiler.errors import InvalidModelError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
-from .oracle import model, node
+from .oracle import check, model, node
 from .ort_cases import OrtCase, check_all
 
 POOL = [2, 3, 5, 4, 5, 6, 7, 8, 6, 7, 8, 2, 3, 2]  # three words, four pairs, one triple
@@ -59,12 +59,11 @@ def test_strings_are_refused() -> None:
         load_model(proto)
 
 
-def test_an_unknown_number_of_words_is_refused() -> None:
-    proto = model(
-        [node("TfIdfVectorizer", "x", **POOLED)], {"x": WORDS}, ["y"], dims={"x": [3, "n"]}
-    )
-    with pytest.raises(UnsupportedError, match="pin the shape"):
-        load_model(proto)
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 6])
+def test_any_number_of_words(count: int) -> None:
+    vectoriser = node("TfIdfVectorizer", "x", **{**POOLED, "max_skip_count": 2})
+    x = WORDS[:, :count]
+    check(model([vectoriser], {"x": WORDS}, ["y"], dims={"x": ["rows", "words"]}), {"x": x})
 
 
 @pytest.mark.parametrize(

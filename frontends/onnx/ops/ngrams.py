@@ -28,22 +28,24 @@ def _pools(s: Site) -> list[Array]:
 def _counts(s: Site, x: Value, grams: Array, longest_skip: int) -> Value:
     """How often the n-grams [K, n] are in the rows of x [N, C], as f32 [N, K].
 
-    The words of an n-gram may be apart, all by the same number of words.
+    The words of an n-gram may be apart, all by the same number of words. Every word is tried as the
+    first of an n-gram; where too few follow, zeros stand behind the row, and it does not count.
     """
     batch, length = x.shape
     number, size = grams.shape
     total = s.expand(s.scalar(0.0, DType.F32), (batch, number))
     for step in range(1, 2 + (longest_skip if size > 1 else 0)):
-        places = length - (size - 1) * step
-        if places <= 0 or not number:
+        reach = (size - 1) * step
+        if not number or (isinstance(length, int) and reach >= length):
             break
-        found: Value | None = None
+        longer = s.emit("pad", [x, s.scalar(0, x.dtype)], pads=(0, 0, 0, reach), mode="constant")
+        last = s.reshape(s.emitter.virtual([length - reach]), (1, 1, 1))
+        found = s.op_("lt", s.iota((1, length, 1), 1, DType.I64), last)
         for word in range(size):
-            window = s.slice(x, 1, word * step, word * step + places)
+            window = s.slice(longer, 1, word * step, word * step + length)
             wanted = constant(grams[:, word].astype(x.dtype.numpy).reshape(1, 1, -1))
-            same = s.op_("eq", s.reshape(window, (batch, places, 1)), wanted)
-            found = same if found is None else s.op_("and", found, same)
-        assert found is not None
+            same = s.op_("eq", s.reshape(window, (batch, length, 1)), wanted)
+            found = s.op_("and", found, same)
         hits = s.reduce("sum", s.cast(found, DType.F32), [1], keepdims=False)
         total = s.op_("add", total, hits)
     return total
@@ -57,8 +59,6 @@ def tf_idf_vectorizer(s: Site) -> Value:
     if x.type.rank not in (1, 2):
         raise ValueError(f"the input {x.type} is neither a vector nor a matrix")
     rows = x if x.type.rank == 2 else s.reshape(x, (1, *x.shape))
-    if not isinstance(rows.shape[1], int):
-        raise NotSupported("the number of words is not known", "pin the shape of the input")
     first, last = s.integer("min_gram_length"), s.integer("max_gram_length")
     places = np.array(s.ints("ngram_indexes"), np.int64)
     pools = _pools(s)
