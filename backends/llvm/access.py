@@ -8,41 +8,66 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Call, Dim, Symbol
-from .builder import F64, I64, Emitter, Int
+from ...compiler.ir.dims import Call, Dim, Symbol, as_dim, calls_of, symbols_of, terms_of
+from .builder import F64, Emitter, Int
 
 
 def index_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> Int:
     """The value of an index expression, folded as far as the environment is known.
 
-    Raises InternalError for a symbol without a value.
+    What symbols decide that the function holds is computed once for all of it. Raises
+    InternalError for a symbol without a value.
     """
-    if isinstance(dim, int):
-        return dim
-    total: Int = 0
-    for mono, coef in dim.terms:
-        term: Int = coef
-        for atom in mono:
-            if isinstance(atom, Symbol):
-                if atom.name not in env:
-                    raise InternalError(f"index '{dim}' uses '{atom.name}', which has no value")
-                factor = env[atom.name]
-            else:
-                factor = _call(e, atom, env)
-            term = e.mul(term, factor)
-        total = e.add(total, term)
-    return total
+    missing = symbols_of(dim) - env.keys()
+    if missing:
+        raise InternalError(f"index '{dim}' uses {sorted(missing)}, which have no value")
+    return _Scalars(e, env).of(dim)
 
 
-def _call(e: Emitter, atom: Call, env: Mapping[str, Int]) -> Int:
-    a, b = (index_value(e, arg, env) for arg in atom.args)
-    if atom.fn in ("min", "max"):
-        return e.minmax(atom.fn, a, b)
-    if atom.fn == "broadcast":
+class _Scalars:
+    """Values of index expressions at one place of a function, each call computed once."""
+
+    def __init__(self, e: Emitter, env: Mapping[str, Int]) -> None:
+        self.e = e
+        self.env = env
+        self.done: dict[Call, Int] = {}
+
+    def of(self, dim: Dim) -> Int:
+        """The value of an expression."""
+        if isinstance(dim, int):
+            return dim
+        total: Int = 0
+        for mono, coef in dim.terms:
+            term: Int = coef
+            for atom in mono:
+                factor = self.env[atom.name] if isinstance(atom, Symbol) else self.call(atom)
+                term = self.e.mul(term, factor)
+            total = self.e.add(total, term)
+        return total
+
+    def call(self, call: Call) -> Int:
+        """The value of a call, computed where its symbols get theirs if these are held."""
+        e = self.e
+        if call.symbols and call.symbols <= e.held.keys():
+            if call not in e.sizes:
+                for inner in calls_of(call):
+                    self.call(inner)  # first: the builder leaves off at the end of a block
+                with e.sizing():
+                    e.sizes[call] = _called(e, call.fn, *map(_Scalars(e, e.held).of, call.args))
+            return e.sizes[call]
+        if call not in self.done:
+            self.done[call] = _called(e, call.fn, *map(self.of, call.args))
+        return self.done[call]
+
+
+def _called(e: Emitter, fn: str, a: Int, b: Int) -> Int:
+    if fn in ("min", "max"):
+        return e.minmax(fn, a, b)
+    if fn == "broadcast":
         return _broadcast(e, e.i64(a), e.i64(b))
     if not isinstance(b, int):
         b = e.minmax("max", b, 1)  # a size of 0 must not trap; what it divides is checked
-    return e.floordiv(a, b) if atom.fn == "floordiv" else e.mod(a, b)
+    return e.floordiv(a, b) if fn == "floordiv" else e.mod(a, b)
 
 
 def _broadcast(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -55,20 +80,24 @@ def _broadcast(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
 
 def float_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> ir.Value:
     """About the value of an expression that is not negative, as a double: it cannot overflow."""
-    if isinstance(dim, int):
-        return ir.Constant(F64, float(dim))
-    total: ir.Value = ir.Constant(F64, 0.0)
-    for mono, coef in dim.terms:
-        term: ir.Value = ir.Constant(F64, float(coef))
-        for atom in mono:
-            if isinstance(atom, Symbol):
-                factor = e.b.sitofp(e.i64(env[atom.name]), F64)
-            else:
-                a, b = (float_value(e, argument, env) for argument in atom.args)
-                factor = _float_call(e, atom.fn, a, b)
-            term = e.b.fmul(term, factor)
-        total = e.b.fadd(total, term)
-    return total
+    done: dict[Call, ir.Value] = {}
+
+    def of(dim: Dim) -> ir.Value:
+        total: ir.Value = ir.Constant(F64, 0.0)
+        for mono, coef in terms_of(dim):
+            term: ir.Value = ir.Constant(F64, float(coef))
+            for atom in mono:
+                if isinstance(atom, Symbol):
+                    factor = e.b.sitofp(e.i64(env[atom.name]), F64)
+                else:
+                    if atom not in done:
+                        done[atom] = _float_call(e, atom.fn, *map(of, atom.args))
+                    factor = done[atom]
+                term = e.b.fmul(term, factor)
+            total = e.b.fadd(total, term)
+        return total
+
+    return of(dim)
 
 
 def _float_call(e: Emitter, fn: str, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -90,41 +119,53 @@ class Lanes:
 
 def lane_indices(e: Emitter, dim: Dim, env: Mapping[str, Int], lanes: Lanes) -> ir.Value:
     """The index expression per lane, a vector of i64; env[lanes.axis] is lane 0's index."""
-    vector = ir.VectorType(I64, lanes.count)
+    scalars = _Scalars(e, env)
+    done: dict[Call, ir.Value] = {}
 
     def spread(value: Int) -> ir.Value:
         return e.splat(e.i64(value), lanes.count)
 
-    def go(part: Dim) -> ir.Value | int:
-        if isinstance(part, int):
-            return part
-        total: ir.Value = e.constant(0, vector)
-        for mono, coef in part.terms:
-            term: ir.Value = e.constant(coef, vector)
+    def of(part: Dim) -> ir.Value:
+        if lanes.axis not in symbols_of(part):
+            return spread(scalars.of(part))
+        total: ir.Value | None = None
+        same: Int = 0
+        for mono, coef in terms_of(part):
+            fixed: Int = coef
+            term: ir.Value | None = None
             for atom in mono:
-                term = e.b.mul(term, factor(atom))
-            total = e.b.add(total, term)
-        return total
+                if lanes.axis not in atom.symbols:
+                    fixed = e.mul(fixed, scalars.of(as_dim(atom)))
+                else:
+                    factor = moving(atom)
+                    term = factor if term is None else e.b.mul(term, factor)
+            if term is None:
+                same = e.add(same, fixed)
+                continue
+            if fixed != 1:
+                term = e.b.mul(term, spread(fixed))
+            total = term if total is None else e.b.add(total, term)
+        assert total is not None
+        return total if isinstance(same, int) and same == 0 else e.b.add(total, spread(same))
 
-    def factor(atom: Symbol | Call) -> ir.Value:
+    def moving(atom: Symbol | Call) -> ir.Value:
         if isinstance(atom, Symbol):
-            base = spread(env[atom.name])
-            if atom.name == lanes.axis:
-                return e.b.add(base, e.lane_numbers(lanes.count))
-            return base
-        a, b = (as_vector(go(arg)) for arg in atom.args)
-        if atom.fn in ("min", "max"):
-            keep = e.b.icmp_signed("<" if atom.fn == "min" else ">", a, b)
-            return e.b.select(keep, a, b)
-        if atom.fn == "broadcast":
-            return _broadcast(e, a, b)
-        quotient, rest = e.b.sdiv(a, b), e.b.srem(a, b)
-        negative = e.b.icmp_signed("<", rest, e.constant(0, vector))
-        if atom.fn == "floordiv":
-            return e.b.sub(quotient, e.b.zext(negative, vector))
-        return e.b.select(negative, e.b.add(rest, b), rest)
+            return e.b.add(spread(env[atom.name]), e.lane_numbers(lanes.count))
+        if atom not in done:
+            done[atom] = _lanes_called(e, atom.fn, *map(of, atom.args))
+        return done[atom]
 
-    def as_vector(value: ir.Value | int) -> ir.Value:
-        return e.constant(value, vector) if isinstance(value, int) else value
+    return of(dim)
 
-    return as_vector(go(dim))
+
+def _lanes_called(e: Emitter, fn: str, a: ir.Value, b: ir.Value) -> ir.Value:
+    if fn in ("min", "max"):
+        keep = e.b.icmp_signed("<" if fn == "min" else ">", a, b)
+        return e.b.select(keep, a, b)
+    if fn == "broadcast":
+        return _broadcast(e, a, b)
+    quotient, rest = e.b.sdiv(a, b), e.b.srem(a, b)
+    negative = e.b.icmp_signed("<", rest, e.constant(0, a.type))
+    if fn == "floordiv":
+        return e.b.sub(quotient, e.b.zext(negative, a.type))
+    return e.b.select(negative, e.b.add(rest, b), rest)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import ir
 
+from ...compiler.ir.dims import Call
 from ...compiler.ir.types import DType
 from .checks import Checks
 
@@ -79,6 +80,22 @@ class Emitter:
         self.entry = self.b.block
         self.checks = Checks()
         self.abreast = 1  # vectors that a value is made of, which are computed side by side
+        self.held: Mapping[str, Int] = {}  # symbols that have these values all over the function
+        self.sizes: dict[Call, Int] = {}  # what they decide, computed once
+        self._sizes_block = self.entry
+
+    def hold(self, values: Mapping[str, Int]) -> None:
+        """Let symbols have these values from here on: what they decide is computed here, once."""
+        self.held, self._sizes_block = dict(values), self.b.block
+        following = self.function.append_basic_block("sized")
+        self.b.branch(following)
+        self.b.position_at_end(following)
+
+    @contextmanager
+    def sizing(self) -> Iterator[None]:
+        """Emit to where values that `hold` symbols decide are computed."""
+        with self.b.goto_block(self._sizes_block):
+            yield
 
     # integers ------------------------------------------------------------------------------
 

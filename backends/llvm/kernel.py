@@ -70,6 +70,7 @@ def emit_kernel(
     count = len(kernel.params) + (len(EXTRA) if sanitize else 0)
     buffers = {b.name: a for b, a in zip(kernel.params, function.args, strict=False)}
     env: dict[str, Int] = dict(zip(kernel.symbols, function.args[count:], strict=False))
+    e.hold(env)
     begin, end = function.args[-2:]
     dummy = e.local(I8, DUMMY_BYTES)
     if sanitize:
@@ -90,9 +91,6 @@ def emit_kernel(
                 where = e.local(memory_type(buffer.dtype), buffer.local)
             buffers[buffer.name] = where
             e.checks.add_local(buffer.name, where, buffer.local * buffer.dtype.bytes)
-    body = e.function.append_basic_block("body")
-    e.b.branch(body)
-    e.b.position_at_end(body)
     outer = outer_loops(kernel, schedule)
 
     def share(bound: dict[str, Int]) -> None:

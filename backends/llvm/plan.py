@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from ...compiler.errors import InternalError
 from ...compiler.ir.assumptions import AT_MOST, FITS, may_wrap
-from ...compiler.ir.dims import Dim, product, symbol, symbols_of
+from ...compiler.ir.dims import Dim, product, size_of, symbol, symbols_of
 from ...compiler.kernel.plan import (
     Allocate,
     Assign,
@@ -74,9 +74,12 @@ class PlanEmitter:
             address = e.b.gep(table, [e.i64(number)], source_etype=POINTER)
             self.inputs.append(e.b.load(address, typ=POINTER))
         symbols = self._field(SYMBOLS, POINTER)
+        held: dict[str, Int] = {}
         for number, name in enumerate(self.plan.symbols):
             address = e.b.gep(symbols, [e.i64(number)], source_etype=I64)
-            self._set(name, e.b.load(address, typ=I64))
+            held[name] = e.b.load(address, typ=I64)
+            self._set(name, held[name])
+        e.hold(held)
         self.weights = self._field(WEIGHTS, POINTER)
         self.threads = self._field(THREADS, I64)
         self.guards.stop = self._field(STOP, POINTER)
@@ -105,7 +108,7 @@ class PlanEmitter:
         """Compute every offset in the arena once, each from the one before it."""
         before: Dim = 0
         value: Int = 0
-        for buffer in sorted(self.plan.arena, key=lambda b: len(str(b.offset))):
+        for buffer in sorted(self.plan.arena, key=lambda b: size_of(b.offset)):
             if buffer.offset not in self.offsets:
                 value = self.e.add(value, self._dim(buffer.offset - before))
                 before = buffer.offset
@@ -127,7 +130,11 @@ class PlanEmitter:
         missing = [name for name in names if name not in self.slots]
         if missing:
             raise InternalError(f"the symbolic dimension(s) {missing} are used before they are set")
-        return {name: self.e.b.load(self.slots[name], typ=I64) for name in sorted(names)}
+        held = self.e.held
+        return {
+            name: held[name] if name in held else self.e.b.load(self.slots[name], typ=I64)
+            for name in sorted(names)
+        }
 
     def _dim(self, dim: Dim) -> Int:
         return index_value(self.e, dim, self._env(symbols_of(dim)))

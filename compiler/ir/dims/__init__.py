@@ -26,6 +26,7 @@ from .terms import (
     Sym,
     Symbol,
     as_dim,
+    calls_of,
     coefficient,
     has_calls,
     in_order,
@@ -34,13 +35,15 @@ from .terms import (
     size_of,
     symbol,
     symbols_of,
+    terms_of,
     total,
 )
 from .walks import FUNCTIONS, estimate, evaluate, map_atoms, substitute
 
 __all__ = [
     "FUNCTIONS", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "are_one_together", "as_dim",
-    "ceildiv", "coefficient", "dbroadcast", "divide_terms", "dmax", "dmin", "estimate", "evaluate",
-    "floordiv", "has_calls", "in_order", "is_never_one", "is_nonnegative", "map_atoms", "mod",
-    "order_key", "product", "size_of", "substitute", "symbol", "symbols_of", "total",
+    "calls_of", "ceildiv", "coefficient", "dbroadcast", "divide_terms", "dmax", "dmin", "estimate",
+    "evaluate", "floordiv", "has_calls", "in_order", "is_never_one", "is_nonnegative", "map_atoms",
+    "mod", "order_key", "product", "size_of", "substitute", "symbol", "symbols_of", "terms_of",
+    "total",
 ]  # fmt: skip

@@ -237,6 +237,12 @@ def as_dim(atom: Atom) -> Sym:
     return Sym((((atom,), 1),))
 
 
+def calls_of(call: Call) -> list[Call]:
+    """The calls that a call's arguments are made of, not those inside them."""
+    found = (atom for arg in call.args for mono, _ in terms_of(arg) for atom in mono)
+    return [atom for atom in found if isinstance(atom, Call)]
+
+
 def as_call(dim: Dim) -> Call | None:
     """The one call that a dim is, else None."""
     if isinstance(dim, Sym) and len(dim.terms) == 1:
