@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -68,6 +69,23 @@ def intrinsic_suffix(type_: ir.Type) -> str:
     if isinstance(type_, ir.IntType):
         return f"i{type_.width}"
     return {"float": "f32", "double": "f64", "half": "f16"}[str(type_)]
+
+
+class Splat(ir.Constant):  # type: ignore[misc]
+    """A vector constant with one number in every lane, written as such: LLVM's text stays short."""
+
+    def __init__(self, type_: ir.VectorType, value: Any) -> None:
+        self.type = type_
+        self.constant = [ir.Constant(type_.element, value)] * type_.count
+
+    def _get_reference(self) -> str:
+        return f"splat ({self.constant[0]})"
+
+
+@cache
+def lanes_from(first: int, count: int, type_: ir.Type) -> ir.Constant:
+    """The vector constant first, first + 1, ... of so many lanes."""
+    return ir.Constant(ir.VectorType(type_, count), list(range(first, first + count)))
 
 
 class Emitter:
@@ -163,9 +181,9 @@ class Emitter:
             return value
         vector = ir.VectorType(value.type, lanes)
         if isinstance(value, ir.Constant) and not isinstance(value.type, ir.PointerType):
-            return ir.Constant(vector, [value.constant] * lanes)
+            return Splat(vector, value.constant)
         first = self.b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(I32, 0))
-        zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        zeros = Splat(ir.VectorType(I32, lanes), 0)
         return self.b.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
     def joined(self, values: Sequence[ir.Value]) -> ir.Value:
@@ -175,19 +193,16 @@ class Emitter:
         return values[0]
 
     def _pair(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        numbers = list(range(2 * a.type.count))
-        return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(numbers)), numbers))
+        return self.b.shuffle_vector(a, b, lanes_from(0, 2 * a.type.count, I32))
 
     def parts(self, vector: ir.Value, count: int) -> list[ir.Value]:
         """A vector cut into so many of equal length."""
         if count == 1:
             return [vector]
         lanes = vector.type.count // count
-        undefined, kind = ir.Constant(vector.type, ir.Undefined), ir.VectorType(I32, lanes)
+        undefined = ir.Constant(vector.type, ir.Undefined)
         return [
-            self.b.shuffle_vector(
-                vector, undefined, ir.Constant(kind, list(range(k * lanes, (k + 1) * lanes)))
-            )
+            self.b.shuffle_vector(vector, undefined, lanes_from(k * lanes, lanes, I32))
             for k in range(count)
         ]
 
@@ -230,12 +245,12 @@ class Emitter:
 
     def lane_numbers(self, lanes: int) -> ir.Value:
         """<0, 1, 2, ...> as i64."""
-        return ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+        return lanes_from(0, lanes, I64)
 
     def constant(self, value: Any, type_: ir.Type) -> ir.Constant:
         """A constant; a vector type gets it in every lane."""
         if isinstance(type_, ir.VectorType):
-            return ir.Constant(type_, [value] * type_.count)
+            return Splat(type_, value)
         return ir.Constant(type_, value)
 
     def call(self, name: str, result: ir.Type, args: Sequence[ir.Value], **more: Any) -> ir.Value:
