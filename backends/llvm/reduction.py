@@ -15,7 +15,7 @@ from ...compiler.kernel.kernel import Reduction, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
-from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
+from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, lanes_from, scalar_type
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
@@ -356,7 +356,7 @@ class TileReduction:
                 self.e.b.shuffle_vector(
                     vector,
                     undefined,
-                    ir.Constant(ir.VectorType(I32, count), list(range(start, start + count))),
+                    lanes_from(start, count, I32),
                 )
                 for start in (0, count)
             ]
