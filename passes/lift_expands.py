@@ -206,13 +206,13 @@ def _anchor_shapes(node: Node, shape: Shape, changed: Sequence[int]) -> list[Sha
     """As `_operand_shapes`, of operators that pointwise ones follow in one kernel."""
     if node.op == "matmul":
         return _factors(node, shape, changed)
-    rank = node.inputs[0].type.rank
     kept: list[int] = []
     if node.op == "conv":
         kept = [0]
     elif node.op in ("softmax", "layer_norm"):
         kept = list(range(node.attrs["axis"]))
     elif has_trait(node, Trait.REDUCTION) and "axes" in node.attrs:
+        rank = node.inputs[0].type.rank
         kept = [axis for axis in range(rank) if axis not in node.attrs["axes"]]
         if not node.attrs["keepdims"]:
             return _with_origins(node, shape, changed, [kept[axis] for axis in changed])

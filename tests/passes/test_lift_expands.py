@@ -117,3 +117,17 @@ def test_not_over_what_has_no_operands() -> None:
         ]
     )
     assert operands(graph) == ["iota", "y"]
+
+
+def test_what_has_no_operands_stays_in_front() -> None:
+    graph = lifted(
+        [
+            "%i: f32[n, 6] = iota() {shape = (n, 6), axis = 1, dtype = !f32}",
+            "%a: f32[n, 6] = add(%x, %i)",
+            f"%e: f32[{WIDE}, 6] = expand(%a) {{shape = ({WIDE}, 6)}}",
+            f"%f: f32[{WIDE}, 6] = expand(%y) {{shape = ({WIDE}, 6)}}",
+            f"%z: f32[{WIDE}, 6] = sub(%e, %f)",
+        ],
+        "%x: f32[n, 6], %y: f32[m, 6]",
+    )
+    assert "iota" in operands(graph)
