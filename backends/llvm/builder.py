@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import ir
 
-from ...compiler.ir.dims import Call
 from ...compiler.ir.types import DType
 from .checks import Checks
+from .constants import Splat, lanes_from
+from .sizes import SizeHolder
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32, F64, VOID = ir.FloatType(), ir.DoubleType(), ir.VoidType()
@@ -71,49 +71,17 @@ def intrinsic_suffix(type_: ir.Type) -> str:
     return {"float": "f32", "double": "f64", "half": "f16"}[str(type_)]
 
 
-class Splat(ir.Constant):  # type: ignore[misc]
-    """A vector constant with one number in every lane, written as such: LLVM's text stays short."""
-
-    def __init__(self, type_: ir.VectorType, value: Any) -> None:
-        self.type = type_
-        self.constant = [ir.Constant(type_.element, value)] * type_.count
-
-    def _get_reference(self) -> str:
-        return f"splat ({self.constant[0]})"
-
-
-@cache
-def lanes_from(first: int, count: int, type_: ir.Type) -> ir.Constant:
-    """The vector constant first, first + 1, ... of so many lanes."""
-    return ir.Constant(ir.VectorType(type_, count), list(range(first, first + count)))
-
-
-class Emitter:
+class Emitter(SizeHolder):
     """Appends instructions to one function."""
 
     def __init__(self, module: ir.Module, function: ir.Function) -> None:
+        super().__init__()
         self.module = module
         self.function = function
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.entry = self.b.block
         self.checks = Checks()
         self.abreast = 1  # vectors that a value is made of, which are computed side by side
-        self.held: Mapping[str, Int] = {}  # symbols that have these values all over the function
-        self.sizes: dict[Call, Int] = {}  # what they decide, computed once
-        self._sizes_block = self.entry
-
-    def hold(self, values: Mapping[str, Int]) -> None:
-        """Let symbols have these values from here on: what they decide is computed here, once."""
-        self.held, self._sizes_block = dict(values), self.b.block
-        following = self.function.append_basic_block("sized")
-        self.b.branch(following)
-        self.b.position_at_end(following)
-
-    @contextmanager
-    def sizing(self) -> Iterator[None]:
-        """Emit to where values that `hold` symbols decide are computed."""
-        with self.b.goto_block(self._sizes_block):
-            yield
 
     # integers ------------------------------------------------------------------------------
 

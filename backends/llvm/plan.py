@@ -28,6 +28,7 @@ from .access import index_value
 from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
 from .guards import MAX_BYTES, Guards
 from .kernel import emit_kernel, parallel_count
+from .parts import part_wrapper
 from .sanitize import extent_of, store_extents
 from .work import work
 
@@ -319,32 +320,13 @@ class PlanEmitter:
         args = e.local(I64, len(values), align=8)
         for position, value in enumerate(values):
             e.b.store(value, e.b.gep(args, [e.i64(position)], source_etype=I64))
-        wrapper = self._wrapper(number, len(pointers), len(symbols))
+        if number not in self.wrappers:
+            planned = self.plan.kernels[number]
+            self.wrappers[number] = part_wrapper(
+                self.kernels[number], planned, len(pointers), len(symbols)
+            )
+        wrapper = self.wrappers[number]
         e.call("ts_rt_parallel", VOID, [self.function.args[0], wrapper, args, count])
-
-    def _wrapper(self, number: int, pointers: int, symbols: int) -> ir.Function:
-        """`void (void *args, int64_t begin, int64_t end, int64_t thread)` around a kernel."""
-        if number in self.wrappers:
-            return self.wrappers[number]
-        name = f"{self.plan.kernels[number].symbol}_part"
-        function = ir.Function(self.module, ir.FunctionType(VOID, [POINTER, I64, I64, I64]), name)
-        function.linkage = "internal"
-        b = ir.IRBuilder(function.append_basic_block("entry"))
-        args, begin, end, thread = function.args
-        values = []
-        for position in range(pointers + symbols):
-            address = b.gep(args, [ir.Constant(I64, position)], source_etype=I64)
-            values.append(b.load(address, typ=POINTER if position < pointers else I64))
-        size = self.plan.kernels[number].kernel.scratch_bytes
-        if size:
-            address = b.gep(args, [ir.Constant(I64, pointers + symbols)], source_etype=I64)
-            base = b.load(address, typ=POINTER)
-            own = b.mul(thread, ir.Constant(I64, size))
-            values.append(b.gep(base, [own], source_etype=I8))
-        b.call(self.kernels[number], [*values, begin, end])
-        b.ret_void()
-        self.wrappers[number] = function
-        return function
 
     def _branch(self, step: Branch) -> None:
         e = self.e

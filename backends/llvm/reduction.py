@@ -15,7 +15,8 @@ from ...compiler.kernel.kernel import Reduction, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
-from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, lanes_from, scalar_type
+from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
+from .constants import lanes_from
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot

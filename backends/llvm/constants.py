@@ -1,0 +1,25 @@
+"""Vector constants, written so that LLVM's text stays short and none is written twice."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+
+
+class Splat(ir.Constant):  # type: ignore[misc]
+    """A vector constant with one number in every lane, written as such: LLVM's text stays short."""
+
+    def __init__(self, type_: ir.VectorType, value: Any) -> None:
+        self.type = type_
+        self.constant = [ir.Constant(type_.element, value)] * type_.count
+
+    def _get_reference(self) -> str:
+        return f"splat ({self.constant[0]})"
+
+
+@cache
+def lanes_from(first: int, count: int, type_: ir.Type) -> ir.Constant:
+    """The vector constant first, first + 1, ... of so many lanes."""
+    return ir.Constant(ir.VectorType(type_, count), list(range(first, first + count)))
