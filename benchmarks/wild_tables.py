@@ -81,14 +81,15 @@ def _cases() -> Iterator[Case]:
         linear_model.LinearRegression(), linear_model.Ridge(), linear_model.Lasso(), svm.SVR(),
         tree.DecisionTreeRegressor(), ensemble.RandomForestRegressor(30), svm.LinearSVR(),
         ensemble.GradientBoostingRegressor(n_estimators=30), linear_model.BayesianRidge(),
-        neighbors.KNeighborsRegressor(3), neural_network.MLPRegressor((16,), max_iter=40),
+        neighbors.KNeighborsRegressor(3),
+        neural_network.MLPRegressor(hidden_layer_sizes=(16,), max_iter=40),
         ensemble.ExtraTreesRegressor(20), ensemble.IsolationForest(n_estimators=30),
     )  # fmt: skip
     for model in regressors:
         yield type(model).__name__, model, "number"
     for step in (
         preprocessing.MinMaxScaler(), preprocessing.RobustScaler(), preprocessing.Normalizer(),
-        preprocessing.PolynomialFeatures(2), preprocessing.KBinsDiscretizer(4),
+        preprocessing.PolynomialFeatures(2), preprocessing.KBinsDiscretizer(4, encode="ordinal"),
     ):  # fmt: skip
         model = pipeline.make_pipeline(step, linear_model.LogisticRegression())
         yield f"{type(step).__name__}-logistic", model, "words"

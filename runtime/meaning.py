@@ -12,17 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+_ASCII = 128  # bytes below are the characters of ASCII
 
 
 def encode(strings: Any) -> Array:
     """The bytes of strings in any nesting, or of an array of them: u8 [..., width], width >= 1."""
     array = np.asarray(strings)
     if array.dtype.kind != "S":
-        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.flat]
-        array = np.array(texts, "S").reshape(array.shape)
+        array = _bytes(array)
     array = np.ascontiguousarray(array).reshape(array.shape)
     width = max(array.dtype.itemsize, 1)
     return np.frombuffer(array.astype(f"S{width}").tobytes(), np.uint8).reshape(*array.shape, width)
+
+
+def _bytes(array: Array) -> Array:
+    """Strings as numpy's byte strings; numpy itself is quicker, and takes ASCII alone."""
+    try:
+        return array.astype("S")
+    except UnicodeEncodeError:
+        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.flat]
+        return np.array(texts, "S").reshape(array.shape)
 
 
 def decode(data: Array) -> Array:
@@ -31,6 +40,8 @@ def decode(data: Array) -> Array:
     if not data.size:
         return np.zeros(data.shape[:-1], "U1")
     rows = np.ascontiguousarray(data).reshape(-1, width).view(f"S{width}")
+    if data.max() < _ASCII:
+        return rows.astype(f"U{width}").reshape(data.shape[:-1])
     return np.char.decode(rows, "utf-8", "replace").reshape(data.shape[:-1])
 
 
