@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +17,7 @@ from .ir.graph import Graph, Node
 from .target import Target
 
 if TYPE_CHECKING:
+    from .kernel.slow_kernels import SlowKernel
     from .profile import Profile, ProfileOptions
 
 BUILTIN = {
@@ -34,6 +35,7 @@ class CompileOptions:
     threads: expected number of threads (a hint for partitioning). work_dir: an existing folder
     for intermediate files. texts: textual forms wanted ("llvm", "asm"). dump_after: called with
     (pass name, graph) after every pass. sanitize: generated kernels check every access to memory.
+    sizes: of the inputs' symbolic dims, for which times are predicted.
     """
 
     name: str
@@ -44,6 +46,7 @@ class CompileOptions:
     texts: frozenset[str] = frozenset()
     dump_after: Callable[[str, Graph], None] | None = None
     sanitize: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,7 +78,8 @@ class KernelInfo:
     """One kernel of a compiled plan, for reports.
 
     operators: what it fuses, in order ("conv", "add", ...). flops: floating-point operations of
-    one call (-1: depends on symbolic dims). calls: how often the plan calls it.
+    one call (-1: depends on symbolic dims). calls: how often the plan calls it. slow: set where it
+    is predicted to take far longer than its bytes and operations.
     """
 
     name: str
@@ -83,6 +87,7 @@ class KernelInfo:
     flops: int
     schedule: str
     calls: int = 1
+    slow: SlowKernel | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ class Backend:
     available: reason why the backend cannot be used here, or None.
     profile: (graph, target, options, stages, what to measure) -> times of every kernel on this
     machine; may change the graph. None where a backend has no such measurement.
+    slow_kernels: (graph, target, options, stages) -> the kernels that `KernelInfo.slow` is set for,
+    without code being generated; may change the graph. None where a backend predicts nothing.
     """
 
     name: str
@@ -120,6 +127,9 @@ class Backend:
     profile: Callable[[Graph, Target, CompileOptions, Stages, ProfileOptions], Profile] | None = (
         None
     )
+    slow_kernels: (
+        Callable[[Graph, Target, CompileOptions, Stages], tuple[SlowKernel, ...]] | None
+    ) = None
 
 
 @cache

@@ -310,6 +310,7 @@ def _compile(
         raise UnsupportedError(unsupported, where=f"target '{target.name}'")
     sampler, notes = Sampler(graph), tuple(graph.notes)
     flops = graph_flops(graph)
+    options = replace(options, sizes=sampler.usual_sizes)
     with faults_explained(path, stages):
         compilation = backend.compile(graph, target, options, stages)
     manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)

@@ -6,15 +6,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import resolve_target
+from ..compiler.backend import Backend, CompileOptions, Stages, resolve_target
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
+from ..compiler.kernel.slow_kernels import SlowKernel
+from ..compiler.target import Target
 from ..passes.run_time_checks import RunTimeChecks
 from .api import import_model
-from .checks import unsupported_nodes
+from .checks import c_identifier, unsupported_nodes
+from .faults import faults_explained
 from .precision import Risk, precision_risks
+from .samples import Sampler
 from .shapes import ShapeSpecs
+
+MAX_PLANNED_NODES = 1000  # of a model that is checked within seconds
 
 
 @dataclass
@@ -24,7 +30,8 @@ class Preflight:
     nodes: number of core operators, 0 when the model could not be imported. symbols: symbolic
     dims of the inputs, with the places where they stand. unknown: values whose shape only a run
     can tell, as text. risks: see `precision.py`. checks: nodes whose indices a run checks. notes:
-    what the model says and does not hold. optional: inputs that have a default.
+    what the model says and does not hold. optional: inputs that have a default. slow: kernels
+    predicted to take far longer than their bytes and operations; None where nothing is predicted.
     """
 
     target: str
@@ -36,6 +43,7 @@ class Preflight:
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     optional: list[str] = field(default_factory=list)
+    slow: list[SlowKernel] | None = None
 
     @property
     def shared(self) -> list[str]:
@@ -67,7 +75,18 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     found.risks = precision_risks(graph)
     RunTimeChecks().run(graph)
     found.checks = [node.name for node in graph.walk() if node.op == "check_index"]
+    if backend.slow_kernels and not found.unsupported and found.nodes <= MAX_PLANNED_NODES:
+        # planning rewrites the graph, and wants it without the checks
+        found.slow = _slow_kernels(path, import_model(path, shapes), backend, machine)
     return found
+
+
+def _slow_kernels(path: Path, graph: Graph, backend: Backend, target: Target) -> list[SlowKernel]:
+    assert backend.slow_kernels is not None
+    sizes, stages = Sampler(graph).usual_sizes, Stages()
+    options = CompileOptions(c_identifier(path.stem), path.parent, sizes=sizes)
+    with faults_explained(path, stages):
+        return list(backend.slow_kernels(graph, target, options, stages))
 
 
 def _input_symbols(graph: Graph) -> dict[str, list[str]]:

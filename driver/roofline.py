@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,6 @@ from .checks import (
 )
 from .samples import Sampler
 from .shapes import ShapeSpecs
-
-DEFAULT_SIZE = 128  # of a symbolic dim that is no batch
-BATCH_SIZE = 1
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,7 @@ def roofline(
     if unsupported:
         raise UnsupportedError(unsupported, where=f"target '{machine_target.name}'")
     sampler = Sampler(graph)
-    chosen = default_sizes(sampler.symbols, sampler.batch_symbols)
-    sizes = sampler.default_sizes | chosen
+    sizes = sampler.usual_sizes
     with stages.stage("measuring the machine"):
         machine = measure_machine(machine_target)
     work_dir = make_work_dir()
@@ -150,9 +146,3 @@ def roofline(
         for name, size in sizes.items()
     )
     return Roofline(profile, machine, sizes, notes)
-
-
-def default_sizes(symbols: Iterable[str], batch: Iterable[str]) -> dict[str, int]:
-    """A size for every symbol: 1 for a batch, else a length that most models accept."""
-    leading = set(batch)
-    return {name: BATCH_SIZE if name in leading else DEFAULT_SIZE for name in symbols}

@@ -16,6 +16,8 @@ Array = np.ndarray[Any, Any]
 
 INTEGER_LIMIT = 8  # integer inputs that index nothing are drawn from [0, 8)
 SHAPE_LIMIT = 4  # elements that become dimensions are drawn from [1, 4)
+USUAL_SIZE = 128  # of a symbolic dim that is no batch
+BATCH_SIZE = 1
 KEPT_BYTES = 1 << 20  # larger defaults of inputs are always left out
 _INDEXED = ("gather", "gather_elements")
 
@@ -120,11 +122,6 @@ class Sampler:
         return tuple(seen)
 
     @property
-    def default_sizes(self) -> dict[str, int]:
-        """Sizes of symbols that stand for those of optional inputs, where these are left out."""
-        return dict(self._default_sizes)
-
-    @property
     def batch_symbols(self) -> tuple[str, ...]:
         """Symbols that stand on axis 0 of some input and on no other axis."""
         leading: set[str] = set()
@@ -133,6 +130,14 @@ class Sampler:
             for axis, dim in enumerate(type_.shape):
                 (others if axis else leading).update(symbols_of(dim))
         return tuple(name for name in self.symbols if name in leading - others)
+
+    @property
+    def usual_sizes(self) -> dict[str, int]:
+        """A size for every symbol, to predict and measure times with: 1 for a batch, that of the
+        default for an optional input's, else a length that most models accept."""
+        leading = self.batch_symbols
+        own = {name: BATCH_SIZE if name in leading else USUAL_SIZE for name in self.symbols}
+        return self._default_sizes | {n: self._limited(n, size) for n, size in own.items()}
 
     def candidate_sizes(self) -> Iterator[dict[str, int]]:
         """Sizes for the symbols to try in order, small and distinct ones first.

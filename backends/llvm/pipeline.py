@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan import ALIGNMENT, Plan
 from ...compiler.kernel.planner import Planner
 from ...compiler.kernel.schedule import Schedule
+from ...compiler.kernel.slow_kernels import SlowKernel, slow_kernels
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
 from ...passes.attention_blocks import AttentionBlocks
@@ -72,7 +73,15 @@ def compile_cpu(
         defaults=defaults,
     )
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
-    return Compilation(model, kernel_infos(plan), arena, weights.stat().st_size)
+    slow = slow_kernels(plan, target, options.sizes)
+    return Compilation(model, kernel_infos(plan, slow), arena, weights.stat().st_size)
+
+
+def slow_kernels_cpu(
+    graph: Graph, target: Target, options: CompileOptions, stages: Stages
+) -> tuple[SlowKernel, ...]:
+    """The kernels of a graph that are predicted to be slow; the graph is rewritten in place."""
+    return slow_kernels(make_plan(graph, target, options, stages), target, options.sizes)
 
 
 def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> Plan:
@@ -174,9 +183,10 @@ def _spec(value: Value, graph: Graph, symbols: set[str]) -> TensorSpec:
     return TensorSpec(value.name, str(value.dtype), dims, meaning.strings, meaning.classes)
 
 
-def kernel_infos(plan: Plan) -> tuple[KernelInfo, ...]:
+def kernel_infos(plan: Plan, slow: Sequence[SlowKernel] = ()) -> tuple[KernelInfo, ...]:
     """The kernels of a plan by number, for reports."""
     found = []
+    slow_of = {item.kernel: item for item in slow}
     for number, planned in enumerate(plan.kernels):
         flops = planned.kernel.flops()
         found.append(
@@ -186,6 +196,7 @@ def kernel_infos(plan: Plan) -> tuple[KernelInfo, ...]:
                 flops=flops if isinstance(flops, int) else -1,
                 schedule="; ".join(str(stage) for stage in planned.schedule.stages),
                 calls=plan.calls.get(number, 0),
+                slow=slow_of.get(planned.symbol),
             )
         )
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...compiler.backend import Backend
 from ..llvm.measure import profile_cpu
-from ..llvm.pipeline import compile_cpu, supports
+from ..llvm.pipeline import compile_cpu, slow_kernels_cpu, supports
 from .targets import TARGETS, parse_target
 
 BACKEND = Backend(
@@ -15,4 +15,5 @@ BACKEND = Backend(
     compile=compile_cpu,
     available=lambda: None,
     profile=profile_cpu,
+    slow_kernels=slow_kernels_cpu,
 )

@@ -227,7 +227,7 @@ class _Nest:
 
     def cycles(self, target: Target) -> float:
         """Cycles of the arithmetic, the operands being near."""
-        return stage_cycles(self.stage, self.schedule, self.shared, self.extents, target)
+        return stage_cycles(self.stage, self.schedule, self.extents, target)
 
 
 def _accesses(stage: Stage, values: Mapping[str, Dim]) -> list[Access]:

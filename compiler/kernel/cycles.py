@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..ir.dims import coefficient
+from ..ir.dims import Dim, all_calls, coefficient, symbols_of
 from ..target import Target
 from . import expr as ex
 from .kernel import Reduction, Stage
@@ -17,12 +17,14 @@ from .schedule import StageSchedule
 from .tile_cycles import FMA_LATENCY, pieces, step_cycles
 
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
+DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another
+FIXED_DIVISION_OPERATIONS = 2.0  # by a constant: a multiplication and shifts
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction
 LOOP_CYCLES = 2.0
 
 
 def stage_cycles(
-    stage: Stage, own: StageSchedule, shared: int, extents: Mapping[str, int], target: Target
+    stage: Stage, own: StageSchedule, extents: Mapping[str, int], target: Target
 ) -> float:
     """Cycles of one run of a stage, all iterations of the loops it shares with others included.
 
@@ -87,10 +89,10 @@ class _Tile:
         operations = self._operations([*values, *indices])
         loads = self._load_count([*values, *indices])
         stores = 0.0
+        operations += self._divisions(store.offset for store in stage.stores)
         for store in stage.stores:
-            stride = coefficient(store.offset, self.own.vector) if self.own.vector else 1
             together = self.own.row and coefficient(store.offset, self.own.row) == 1
-            scattered = bool(store.dynamic) or (stride not in (0, 1) and not together)
+            scattered = bool(store.dynamic) or (self._apart(store.offset) and not together)
             stores += self.rows * self.vectors * (self.own.lanes if scattered else 1)
         return max(operations / self.target.fma_ports, loads / 2, stores)
 
@@ -104,19 +106,44 @@ class _Tile:
         total = 0.0
         for part in _unique(expressions):
             if isinstance(part, ex.Apply):
-                weight = EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
-                total += weight * self._slots(part)
+                total += self._weight(part) * self._slots(part)
             elif isinstance(part, ex.Guarded):
                 total += 2.0 * self._slots(part)
+        indices = (dim for part in _unique(expressions) for dim in ex.indices(part))
+        return total + self._divisions(indices)
+
+    def _weight(self, part: ex.Apply) -> float:
+        """Instructions of an operator on a vector: integers are divided lane by lane."""
+        if part.op in ("div", "mod") and part.dtype.is_integer:
+            divisor = part.args[1]
+            index = divisor.index if isinstance(divisor, ex.IndexValue) else None
+            fixed = isinstance(divisor, ex.Const) or isinstance(index, int)
+            return self.own.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
+        return EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
+
+    def _divisions(self, indices: Iterable[Dim]) -> float:
+        """Instructions of the divisions that every lane has its own of."""
+        total = 0.0
+        for call in all_calls(indices):
+            names = symbols_of(call.args[0])
+            if call.fn in ("floordiv", "mod") and self.own.vector in names:
+                fixed = isinstance(call.args[1], int)
+                weight = FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS
+                rows = self.rows if self.own.row in names else 1
+                total += weight * rows * self.vectors * self.own.lanes
         return total
+
+    def _apart(self, offset: Dim) -> bool:
+        """Whether the lanes of an access lie neither side by side nor on one element."""
+        return bool(self.own.vector) and coefficient(offset, self.own.vector) not in (0, 1)
 
     def _load_count(self, expressions: Iterable[ex.Expr]) -> float:
         """Loads of a vector; one whose lanes lie apart counts once per lane."""
         total = 0.0
         for load in _loads(expressions):
-            stride = coefficient(load.offset, self.own.vector) if self.own.vector else 1
-            gathered = stride not in (0, 1)
-            gathered = gathered or any(self._moves(i, self.own.vector) for i, _ in load.dynamic)
+            gathered = self._apart(load.offset) or any(
+                self._moves(i, self.own.vector) for i, _ in load.dynamic
+            )
             total += self._slots(load) * (self.own.lanes if gathered else 1)
         return total
 

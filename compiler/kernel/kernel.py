@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..ir.dims import Dim, product, symbols_of
 from . import expr as ex
@@ -111,7 +110,7 @@ class Kernel:
     """A function over buffers: `params` in call order, inputs before outputs.
 
     outputs: how many of the params, counted from the end, are written.
-    operators: the core operators that it fuses, for reports.
+    operators: the core operators that it fuses, nodes: the names of their nodes, for reports.
     """
 
     name: str
@@ -120,7 +119,7 @@ class Kernel:
     stages: tuple[Stage, ...]
     shared: int = 0
     operators: tuple[str, ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+    nodes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -165,13 +165,15 @@ class ArenaBuffer:
 class PlannedKernel:
     """A kernel with its schedule.
 
-    aliased: parameters that may lie in the same memory in some call, outputs among them.
+    aliased: parameters that may lie in the same memory in some call, outputs among them. nodes:
+    names of those that its calls compute, where they have one.
     """
 
     symbol: str
     kernel: Kernel
     schedule: Schedule
     aliased: frozenset[str] = frozenset()
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -354,7 +354,8 @@ class Planner:
         self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
         planned = self.plan.kernels[number]
         shared = planned.aliased | aliased(kernel, tuple(map(self._memory, places)))
-        self.plan.kernels[number] = replace(planned, aliased=shared)
+        nodes = tuple(dict.fromkeys((*planned.nodes, *kernel.nodes)))
+        self.plan.kernels[number] = replace(planned, aliased=shared, nodes=nodes)
         steps.append(Call(number, places))
 
     def copy(self, value: Value, target: Place, steps: list[Step]) -> None:
@@ -363,10 +364,9 @@ class Planner:
         source = Value(value.type)
         node = make_node("reshape", [source], {"shape": value.shape})
         lowered = lower_region(Graph([source], [node.output], [node]))
-        kernel = lowered.kernel
         places = (self.use(value), target)
         self.touch(target)
-        self.append_call(kernel, self.schedule(kernel), places, steps)
+        self.append_call(lowered.kernel, self.schedule(lowered.kernel), places, steps)
 
     def write_dims(self, dims: tuple[Dim, ...], target: Place, steps: list[Step]) -> None:
         """Append a kernel that writes dims into an i64 vector."""

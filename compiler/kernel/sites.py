@@ -29,12 +29,14 @@ class Site:
     calls: int
 
 
-def sites_of(plan: Plan, sizes: Mapping[str, int]) -> list[Site]:
+def sites_of(plan: Plan, sizes: Mapping[str, int], *, fitting: bool = False) -> list[Site]:
     """Every site of a plan for sizes of the inputs' symbols, in the order of first calls.
 
-    A loop whose sizes change from round to round counts as if all rounds were its middle one.
+    fitting: the sizes are made up, and those of real runs are supposed to fit together where the
+    plan has versions of kernels for that (`versions.py`). A loop whose sizes change from round to
+    round counts as if all rounds were its middle one.
     """
-    walker = _Walker(plan, dict(sizes))
+    walker = _Walker(plan, dict(sizes), fitting)
     walker.steps(plan.steps, 1, True)
     return [
         Site(number, env, certain, constants, calls)
@@ -55,8 +57,8 @@ def parallel_iterations(kernel: Kernel, schedule: Schedule, sizes: Mapping[str, 
 class _Walker:
     """Walks steps as a run would, with the dims that are known beforehand."""
 
-    def __init__(self, plan: Plan, env: dict[str, int]) -> None:
-        self.plan, self.env = plan, env
+    def __init__(self, plan: Plan, env: dict[str, int], fitting: bool) -> None:
+        self.plan, self.env, self.fitting = plan, env, fitting
         self.found: dict[
             tuple[int, tuple[tuple[str, int], ...] | None, bool, frozenset[str]], int
         ] = {}
@@ -93,6 +95,9 @@ class _Walker:
 
     def _branch(self, step: Branch, times: int, certain: bool) -> None:
         if not isinstance(step.condition, Place):
+            if self.fitting:
+                self.steps(step.then, times, certain)
+                return
             pairs = [[self._value(dim) for dim in pair] for pair in step.condition]
             if all(None not in pair for pair in pairs):
                 equal = all(left == right for left, right in pairs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
-from ..ir.dims import Call, Dim, Sym, Symbol, floordiv, substitute, symbol, symbols_of
+from ..ir.dims import Call, Dim, Sym, Symbol, all_calls, floordiv, substitute, symbol, symbols_of
 from .kernel import Axis, Kernel
 from .simplify import simplify
 
@@ -96,22 +96,9 @@ def _multiples(kernel: Kernel) -> Iterator[Fit]:
                 yield Fit(name, factor=bottom)
 
 
-def _calls(kernel: Kernel) -> Iterator[Call]:
-    """Every call in the kernel's indices, those inside others too, each once."""
-    found: dict[Call, None] = {}
-
-    def note(dim: Dim) -> None:
-        for monomial, _ in dim.terms if isinstance(dim, Sym) else ():
-            for atom in monomial:
-                if isinstance(atom, Call) and atom not in found:
-                    found[atom] = None
-                    for arg in atom.args:
-                        note(arg)
-
-    for stage in kernel.stages:
-        for index in stage.all_indices():
-            note(index)
-    yield from found
+def _calls(kernel: Kernel) -> list[Call]:
+    """Every call in the kernel's indices, each once."""
+    return all_calls(index for stage in kernel.stages for index in stage.all_indices())
 
 
 def _divisions(kernel: Kernel) -> int:

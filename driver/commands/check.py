@@ -10,7 +10,8 @@ def command(
 ) -> None:
     """Say whether a target can compile a model; list every node that it cannot, and why.
 
-    Also: sizes that only a run knows, and where precision may be lost. No code is generated.
+    Also: sizes that only a run knows, where precision may be lost, and, of models that are not too
+    large, kernels predicted to be slow for what they do. No code is generated.
     """
     from ...compiler.errors import UnsupportedError
     from ..checks import check_file
@@ -40,6 +41,8 @@ def command(
         console.print(f"known at run time only: {line}")
     for risk in found.risks:
         console.print(f"precision: {risk}")
+    for slow in found.slow or ():
+        console.print(f"slow: {slow}")
     if found.checks:
         console.print(f"indices that every run checks: {', '.join(map(repr, found.checks))}")
     if found.unsupported:

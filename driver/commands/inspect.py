@@ -181,6 +181,7 @@ def _show_graph(console: Console, value: dict[str, Any], nodes: bool) -> None:
 
 
 def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
+    from ...compiler.kernel.slow_kernels import SlowKernel
     from ..console import human_bytes, human_count
 
     console.print()
@@ -199,6 +200,9 @@ def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
         ],
         left=3,
     )
+    for kernel in manifest["kernels"]:
+        if kernel.get("slow"):
+            console.print(f"slow: {SlowKernel.from_json(kernel['slow'])}")
     memory = manifest["memory"]
     arena = memory["arena_bytes"]
     console.print(

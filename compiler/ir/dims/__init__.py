@@ -38,12 +38,12 @@ from .terms import (
     terms_of,
     total,
 )
-from .walks import FUNCTIONS, estimate, evaluate, map_atoms, substitute
+from .walks import FUNCTIONS, all_calls, estimate, evaluate, map_atoms, substitute
 
 __all__ = [
-    "FUNCTIONS", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "are_one_together", "as_dim",
-    "calls_of", "ceildiv", "coefficient", "dbroadcast", "divide_terms", "dmax", "dmin", "estimate",
-    "evaluate", "floordiv", "has_calls", "in_order", "is_never_one", "is_nonnegative", "map_atoms",
-    "mod", "order_key", "product", "size_of", "substitute", "symbol", "symbols_of", "terms_of",
-    "total",
+    "FUNCTIONS", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "all_calls",
+    "are_one_together", "as_dim", "calls_of", "ceildiv", "coefficient", "dbroadcast",
+    "divide_terms", "dmax", "dmin", "estimate", "evaluate", "floordiv", "has_calls", "in_order",
+    "is_never_one", "is_nonnegative", "map_atoms", "mod", "order_key", "product", "size_of",
+    "substitute", "symbol", "symbols_of", "terms_of", "total",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ...errors import InternalError
 from .broadcast import dbroadcast
@@ -30,6 +30,23 @@ def map_atoms(dim: Dim, change: Callable[[Atom], Dim]) -> Dim:
             term = term * change(atom)
         terms.append(term)
     return total(terms)
+
+
+def all_calls(dims: Iterable[Dim]) -> list[Call]:
+    """Every call in the expressions, those inside others too, each once."""
+    found: dict[Call, None] = {}
+
+    def note(dim: Dim) -> None:
+        for monomial, _ in () if isinstance(dim, int) else dim.terms:
+            for atom in monomial:
+                if isinstance(atom, Call) and atom not in found:
+                    found[atom] = None
+                    for arg in atom.args:
+                        note(arg)
+
+    for dim in dims:
+        note(dim)
+    return list(found)
 
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:

@@ -98,7 +98,8 @@ def chain_kernel(chain: Chain, buffers: Mapping[Value, Buffer], lower: Lower) ->
     params = tuple(buffers.values())
     operators = tuple(op for part in parts for op in part.kernel.operators)
     shared = parts[0].lead + 1
-    return Kernel(kernel.name, params, 1, (*first, *middle, *last), shared, operators)
+    nodes = tuple(name for part in parts for name in part.kernel.nodes)
+    return Kernel(kernel.name, params, 1, (*first, *middle, *last), shared, operators, nodes)
 
 
 @dataclass

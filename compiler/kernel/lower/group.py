@@ -128,7 +128,8 @@ def _lower(region: Graph, name: str, winograd: Winograd | None, threads: int) ->
     inputs = tuple(v for v in region.inputs if scope.buffers[v].name in used)
     params = tuple(scope.buffers[v] for v in inputs) + tuple(outputs.values())
     operators = tuple(node.op for node in region.nodes)
-    kernel = Kernel(name, params, len(outputs), tuple(stages), shared, operators)
+    nodes = tuple(dict.fromkeys(node.name for node in region.nodes if node.name))
+    kernel = Kernel(name, params, len(outputs), tuple(stages), shared, operators, nodes)
     return Lowered(kernel, inputs, tuple(outputs), transforms)
 
 
