@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..ir.dims import (
     FUNCTIONS,
@@ -22,6 +22,7 @@ from ..ir.dims import (
     substitute,
     symbol,
     symbols_of,
+    terms_of,
     total,
 )
 from .footprint import value_range
@@ -125,17 +126,23 @@ def _by_symbols(fn: str, top: Sym, bottom: Sym, extents: Mapping[str, Dim]) -> D
     """As `_without_rest`, where the divisor is a product of sizes that only a run knows."""
     if _is_below(top, bottom, extents):
         return 0 if fn == "floordiv" else top
-    if len(bottom.terms) != 1:
-        return None
-    for g in _common_factors(top, bottom):
+    single = len(bottom.terms) == 1
+    for g in _common_factors(top, bottom) if single else _sums_in(bottom, extents):
         quotient, rest = _divide(top, g)
         if not _is_below(rest, g, extents):
             continue
-        shorter, _ = _divide(bottom, g)
-        if fn == "floordiv":
-            return floordiv(quotient, shorter)
-        return mod(quotient, shorter) * g + rest
+        shorter = FUNCTIONS[fn](quotient, floordiv(bottom, g))
+        if not single:  # each sum goes by itself, so what is left may have another
+            shorter = fold_divisions(shorter, extents)
+        return shorter if fn == "floordiv" else shorter * g + rest
     return None
+
+
+def _sums_in(bottom: Sym, extents: Mapping[str, Dim]) -> Iterator[Sym]:
+    """The extents of several terms that divide `bottom`, each once, and then `bottom` itself."""
+    for g in dict.fromkeys((*extents.values(), bottom)):
+        if isinstance(g, Sym) and len(g.terms) > 1 and floordiv(bottom, g) * g == bottom:
+            yield g
 
 
 def _common_factors(top: Sym, bottom: Sym) -> Iterator[Sym]:
@@ -152,12 +159,26 @@ def _common_factors(top: Sym, bottom: Sym) -> Iterator[Sym]:
 
 
 def _divide(dim: Dim, by: Sym) -> tuple[Dim, Dim]:
-    """(q, r) with dim = by*q + r, for one term `by`: q is made of the terms that it divides."""
+    """(q, r) with dim = by*q + r: q is made of what `by` divides.
+
+    That is single terms where `by` is one, else what stands beside each product of axes.
+    """
     quotient: Dim = 0
     rest: Dim = 0
-    for term in dim.terms if isinstance(dim, Sym) else ():
-        one = Sym((term,)) if term[0] else term[1]
+    for one in _parts(dim, whole_factors=len(by.terms) > 1):
         part = floordiv(one, by)
         whole = part * by == one
         quotient, rest = (quotient + part, rest) if whole else (quotient, rest + one)
-    return quotient, rest + (dim if isinstance(dim, int) else 0)
+    return quotient, rest
+
+
+def _parts(dim: Dim, *, whole_factors: bool) -> Iterable[Dim]:
+    """The terms of a sum; with `whole_factors` those of the same axes as one."""
+    parts: dict[Monomial, Dim] = {}
+    for monomial, coefficient in terms_of(dim):
+        axes = tuple(a for a in monomial if any(name.startswith("$") for name in a.symbols))
+        key = axes if whole_factors else monomial
+        parts[key] = parts.get(key, 0) + (
+            Sym(((monomial, coefficient),)) if monomial else coefficient
+        )
+    return parts.values()

@@ -7,7 +7,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, mod, symbol
+from tensmith.compiler.ir.dims import Dim, dmax, evaluate, floordiv, mod, symbol
 from tensmith.compiler.kernel.index_ranges import fold_divisions
 
 EXTENTS = {"$a": 4, "$b": 3, "$c": 6}
@@ -94,3 +94,38 @@ def test_divisions_by_sizes_that_go() -> None:
     # 6*a + c stays below 6*n, whatever n is
     assert fold_divisions(floordiv(6 * n * b + 6 * a + c, 24 * n), SYMBOLIC) == floordiv(b, 4)
     assert fold_divisions(floordiv(b * m + a, m), SYMBOLIC) != b
+
+
+STEPS = dmax(floordiv(symbol("m"), 2), 1) + symbol("n") - 1  # as a convolution leaves them
+STEPPED = {"$a": STEPS, "$b": 4 * STEPS, "$c": 6}
+STEP_FACTORS = st.sampled_from([1, 2, 6, STEPS, 4 * STEPS, 6 * STEPS, STEPS * STEPS])
+STEPPED_POSITIONS = st.recursive(
+    AXES,
+    lambda inner: st.one_of(
+        st.builds(lambda a, k, b: a * k + b, inner, STEP_FACTORS, inner),
+        st.builds(floordiv, inner, STEP_FACTORS),
+        st.builds(mod, inner, STEP_FACTORS),
+    ),
+    max_leaves=8,
+)
+
+
+@given(STEPPED_POSITIONS, st.integers(1, 5), st.integers(1, 2))
+def test_equal_for_sizes_of_several_terms(dim: Dim, m: int, n: int) -> None:
+    folded = fold_divisions(dim, STEPPED)
+    sizes = {"m": m, "n": n}
+    for point in product(*(range(evaluate(extent, sizes)) for extent in STEPPED.values())):
+        values = dict(zip(STEPPED, point, strict=True)) | sizes
+        assert evaluate(folded, values) == evaluate(dim, values)
+
+
+def test_divisions_by_sizes_of_several_terms_that_go() -> None:
+    a, b, c = (symbol(name) for name in STEPPED)
+    flat = b * STEPS + a
+    assert fold_divisions(floordiv(flat, STEPS), STEPPED) == b
+    assert fold_divisions(mod(flat, STEPS), STEPPED) == a
+    assert fold_divisions(floordiv(flat, STEPS * STEPS), STEPPED) == floordiv(b, STEPS)
+    assert fold_divisions(mod(floordiv(flat, STEPS), 4 * STEPS), STEPPED) == b
+    grid = (c * STEPS + a) * 4 * STEPS + b
+    assert fold_divisions(mod(floordiv(grid, 4 * STEPS), STEPS), STEPPED) == a
+    assert fold_divisions(floordiv(grid, 4 * STEPS * STEPS), STEPPED) == c
