@@ -77,6 +77,12 @@ class Emitter:
         self._symbols.add(name)
         return name
 
+    def is_size(self, dim: Dim) -> bool:
+        """Whether a value before this point has such an axis, so that the dim is not negative."""
+        nodes = (node for scope in self._scopes for node in scope)
+        values = (value for node in nodes for value in (*node.inputs, *node.outputs))
+        return any(dim in value.shape for value in values)
+
     # ------------------------------------------------------------------ values
 
     def virtual(self, values: Any, dtype: DType = DType.I64) -> Value:

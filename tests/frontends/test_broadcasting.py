@@ -292,3 +292,22 @@ def test_sizes_that_are_one_together_are_equal() -> None:
     constants = {"table": floats(1, 12, 4), "zero": np.int64([0]), "axis": np.int64([1])}
     graph = load_model(proto_of(nodes, {"x": ["B", "S", 4]}, constants=constants))
     assert not [n for n in graph.walk() if n.op == "expand"]
+
+
+def test_positions_of_a_size_that_exists(tmp_path: Path) -> None:
+    """As many as the size says, which is not negative: no larger of it and 0, nothing expanded."""
+    nodes = [
+        node("AveragePool", "x", "pooled", kernel_shape=[3]),
+        node("Shape", "pooled", "n", start=2),
+        node("Squeeze", "n", "last"),
+        node("Range", "zero last one", "positions"),
+        node("Cast", "positions", "numbers", to=onnx.TensorProto.FLOAT),
+        node("Add", "pooled numbers"),
+    ]
+    constants = {"zero": np.int64(0), "one": np.int64(1)}
+    proto = proto_of(nodes, {"x": ["B", 2, "N"]}, constants=constants)
+    graph = load_model(proto)
+    assert [str(dim) for dim in graph.outputs[0].shape] == ["B", "2", "N - 2"]
+    assert not [n for n in graph.walk() if n.op == "expand"]
+    sizes = (3, 4, 9)
+    check_all([OrtCase(f"of {n}", proto, {"x": floats(2, 2, n)}) for n in sizes], tmp_path)

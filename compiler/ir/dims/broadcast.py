@@ -54,11 +54,15 @@ def are_one_together(a: Dim, b: Dim) -> bool:
 
 
 def _unlimited(dim: Dim) -> Dim:
-    """The x of min(x, limit) = x - max(x - limit, 0) where the limit is more than 1: it is 1 just
-    when that is."""
+    """The x of max(x, 0), and of min(x, limit) = x - max(x - limit, 0) where the limit is more
+    than 1: they are 1 just when that is."""
     for mono, coef in terms_of(dim):
         call = mono[0] if len(mono) == 1 else None
-        if isinstance(call, Call) and call.fn == "max" and 0 in call.args and coef < 0:
+        if not isinstance(call, Call) or call.fn != "max" or 0 not in call.args:
+            continue
+        if dim == as_dim(call):
+            return call.args[0] + call.args[1]
+        if coef < 0:
             x = dim - as_dim(call) * coef
             limit = x + (call.args[0] + call.args[1]) * coef
             if isinstance(limit, int) and limit > 1:

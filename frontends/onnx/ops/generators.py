@@ -54,7 +54,7 @@ def range_(s: Site) -> Value:
     count: Dim | None = None
     if dtype.is_integer and all(item is not None for item in known):
         first, last, step = (item.item() for item in known if item is not None)
-        count = _count(first, last, step)
+        count = _count(s, first, last, step)
     if count is None:
         count = _computed_count(s, start, limit, delta)
     # integer steps stay exact in i64 whatever the type of the range
@@ -64,13 +64,14 @@ def range_(s: Site) -> Value:
     return s.op_("add", s.op_("mul", steps, delta), start)
 
 
-def _count(start: Dim, limit: Dim, delta: Dim) -> Dim | None:
+def _count(s: Site, start: Dim, limit: Dim, delta: Dim) -> Dim | None:
     if not isinstance(delta, int):
         return None
     if delta == 0:
         raise ValueError("the step is 0")
     span = limit - start if delta > 0 else start - limit
-    return dmax(ceildiv(span, abs(delta)), 0)
+    count = ceildiv(span, abs(delta))
+    return count if s.emitter.is_size(span) else dmax(count, 0)
 
 
 def _computed_count(s: Site, start: Value, limit: Value, delta: Value) -> Dim:

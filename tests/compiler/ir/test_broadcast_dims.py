@@ -6,6 +6,7 @@ import itertools
 
 from tensmith.compiler.ir.dims import (
     dbroadcast,
+    dmax,
     dmin,
     evaluate,
     floordiv,
@@ -50,3 +51,5 @@ def test_sizes_that_are_one_together() -> None:
     assert dbroadcast(A, dmin(A, 512)) == A
     assert dbroadcast(dmin(A, 512), B) == dbroadcast(B, dmin(A, 512))
     assert dbroadcast(dmin(A, 1), A) not in (A, 1)
+    assert dbroadcast(A - 3, dmax(A - 3, 0)) == A - 3
+    assert dbroadcast(dmax(A - 3, 0), dmax(A - 3, 0)) == dmax(A - 3, 0)
