@@ -16,7 +16,7 @@ def command(
     from ...compiler.errors import UnsupportedError
     from ..checks import check_file
     from ..console import Console
-    from ..preflight import preflight
+    from ..preflight import MAX_PLANNED_NODES, preflight
     from ..shapes import parse_shapes
 
     console = Console(json=json)
@@ -41,6 +41,8 @@ def command(
         console.print(f"known at run time only: {line}")
     for risk in found.risks:
         console.print(f"precision: {risk}")
+    if found.nodes > MAX_PLANNED_NODES and not found.unsupported:
+        console.print("slow kernels: not predicted for so large a model; inspect --kernels does")
     for slow in found.slow or ():
         console.print(f"slow: {slow}")
     if found.checks:

@@ -58,6 +58,15 @@ def test_a_small_kernel_does_not_matter(save_model, call) -> None:
     assert json.loads(call("check", path, *TARGET, "--json")[1])["slow"] == []
 
 
+def test_large_models_are_not_planned(save_model, call, monkeypatch) -> None:
+    monkeypatch.setattr("tensmith.driver.preflight.MAX_PLANNED_NODES", 0)
+    path = save_model(wrapped(), ["n", 64, "h", "w"])
+    assert json.loads(call("check", path, *TARGET, "--json")[1])["slow"] is None
+    out = call("check", path, *TARGET)[1]
+    assert "inspect --kernels" in out
+    assert "slow: kernel" not in out
+
+
 @pytest.mark.parametrize("mode", ["rows", "nearest", "strided", "convolution", "softmax"])
 def test_what_a_model_asks_for_is_no_cliff(save_model, call, mode: str) -> None:
     weight = np.ones((16, 64, 3, 3), np.float32)
