@@ -11,7 +11,8 @@ from llvmlite import ir
 
 from ...compiler.ir.types import DType
 from .checks import Checks
-from .constants import Splat, lanes_from
+from .constants import Splat, lanes_from, undefined
+from .numbering import NumberingBuilder
 from .sizes import SizeHolder
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -78,7 +79,7 @@ class Emitter(SizeHolder):
         super().__init__()
         self.module = module
         self.function = function
-        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.b = NumberingBuilder(function.append_basic_block("entry"))
         self.entry = self.b.block
         self.checks = Checks()
         self.abreast = 1  # vectors that a value is made of, which are computed side by side
@@ -150,9 +151,9 @@ class Emitter(SizeHolder):
         vector = ir.VectorType(value.type, lanes)
         if isinstance(value, ir.Constant) and not isinstance(value.type, ir.PointerType):
             return Splat(vector, value.constant)
-        first = self.b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(I32, 0))
+        first = self.b.insert_element(undefined(vector), value, ir.Constant(I32, 0))
         zeros = Splat(ir.VectorType(I32, lanes), 0)
-        return self.b.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+        return self.b.shuffle_vector(first, undefined(vector), zeros)
 
     def joined(self, values: Sequence[ir.Value]) -> ir.Value:
         """Vectors end to end; as many as a power of two."""
@@ -168,9 +169,9 @@ class Emitter(SizeHolder):
         if count == 1:
             return [vector]
         lanes = vector.type.count // count
-        undefined = ir.Constant(vector.type, ir.Undefined)
+        nothing = undefined(vector.type)
         return [
-            self.b.shuffle_vector(vector, undefined, lanes_from(k * lanes, lanes, I32))
+            self.b.shuffle_vector(vector, nothing, lanes_from(k * lanes, lanes, I32))
             for k in range(count)
         ]
 
@@ -257,7 +258,7 @@ class Emitter(SizeHolder):
             value = self.b.load(pointer, align=dtype.bytes, typ=type_)
         else:
             name = f"llvm.masked.load.{intrinsic_suffix(type_)}.p0"
-            value = self.call(name, type_, [pointer, mask, ir.Constant(type_, None)])
+            value = self.call(name, type_, [pointer, mask, self.constant(None, type_)])
         return self._from_memory(value, dtype)
 
     def prefetch(self, pointer: ir.Value, offset: Int = 0, level: int = 1) -> None:
@@ -279,7 +280,7 @@ class Emitter(SizeHolder):
         type_ = ir.VectorType(memory_type(dtype), lanes)
         name = f"llvm.masked.gather.{intrinsic_suffix(type_)}.v{lanes}p0"
         live = mask if mask is not None else self.constant(1, ir.VectorType(I1, lanes))
-        value = self.call(name, type_, [pointers, live, ir.Constant(type_, None)])
+        value = self.call(name, type_, [pointers, live, self.constant(None, type_)])
         return self._from_memory(value, dtype)
 
     def store(

@@ -23,3 +23,14 @@ class Splat(ir.Constant):  # type: ignore[misc]
 def lanes_from(first: int, count: int, type_: ir.Type) -> ir.Constant:
     """The vector constant first, first + 1, ... of so many lanes."""
     return ir.Constant(ir.VectorType(type_, count), list(range(first, first + count)))
+
+
+class _Undefined(ir.Constant):  # type: ignore[misc]
+    def __init__(self, type_: ir.Type) -> None:
+        self.type = type_
+        self.constant = ir.Undefined
+
+
+def undefined(type_: ir.Type) -> ir.Constant:
+    """A value of the type that nothing reads, written as one word."""
+    return _Undefined(type_)

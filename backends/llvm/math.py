@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
+from .constants import undefined
 from .trigonometry import trigonometric
 
 LOG2_E = float.fromhex("0x1.715476p0")
@@ -42,7 +43,7 @@ def per_lane(e: Emitter, name: str, args: Sequence[ir.Value]) -> ir.Value:
     symbol = LIBM[name] + ("f" if element == F32 else "")
     if not is_vector(args[0]):
         return e.call(symbol, element, list(args))
-    result: ir.Value = ir.Constant(args[0].type, ir.Undefined)
+    result: ir.Value = undefined(args[0].type)
     for lane in range(args[0].type.count):
         index = ir.Constant(I32, lane)
         scalars = [e.b.extract_element(arg, index) for arg in args]

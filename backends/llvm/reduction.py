@@ -16,7 +16,7 @@ from ...compiler.kernel.schedule import StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
-from .constants import lanes_from
+from .constants import lanes_from, undefined
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
@@ -352,11 +352,11 @@ class TileReduction:
         count = vector.type.count
         while count > 1:
             count //= 2
-            undefined = ir.Constant(vector.type, ir.Undefined)
+            nothing = undefined(vector.type)
             halves = [
                 self.e.b.shuffle_vector(
                     vector,
-                    undefined,
+                    nothing,
                     lanes_from(start, count, I32),
                 )
                 for start in (0, count)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from .builder import I32, Emitter
+from .constants import undefined
 
 
 def can_transpose(rows: int, lanes: int, stride: object) -> bool:
@@ -54,6 +55,6 @@ def _three(e: Emitter, vectors: Sequence[ir.Value]) -> list[ir.Value]:
     a, b, c = vectors
     lanes = a.type.count
     ab = e.joined([a, b])
-    wide_c = e.joined([c, ir.Constant(c.type, ir.Undefined)])
+    wide_c = e.joined([c, undefined(c.type)])
     order = [lane + row * lanes for lane in range(lanes) for row in range(3)]
     return [_shuffle(e, ab, wide_c, order[k * lanes : (k + 1) * lanes]) for k in range(3)]
