@@ -269,12 +269,12 @@ class PlanEmitter:
         pointers = [self._pointer(place) for place in step.places]
         if self.sanitize:
             pointers += [self.function.args[0], self._extents(step)]
-        env = self._env(set(kernel.symbols))
-        symbols = [e.i64(env[name]) for name in kernel.symbols]
-        count = e.i64(parallel_count(e, kernel, planned.schedule, env))
+        sizes = dict(zip(kernel.symbols, map(self._dim, step.sizes), strict=True))
+        symbols = [e.i64(size) for size in sizes.values()]
+        count = e.i64(parallel_count(e, kernel, planned.schedule, sizes))
         scratch = [self.scratch] if kernel.scratch_bytes else []
         direct = [*pointers, *symbols, *scratch, e.i64(0), count]
-        heavy = work(planned) >= MIN_PARALLEL_FLOPS
+        heavy = work(planned, step.sizes) >= MIN_PARALLEL_FLOPS
         if heavy:
             self.guards.proceed()
         if not (heavy and (kernel.shared or planned.schedule.parallel)):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from ...compiler.ir.dims import estimate
+from collections.abc import Sequence
+
+from ...compiler.ir.dims import Dim, estimate, substitute
 from ...compiler.kernel.plan import PlannedKernel
 
 STREAMED = 10  # operations that take as long as reading an operand that no other row shares
 MOVED = 16  # operations that take as long as moving an element from one cache to another
 
 
-def work(planned: PlannedKernel) -> int:
-    """Operations of a kernel; symbolic sizes count as 64.
+def work(planned: PlannedKernel, sizes: Sequence[Dim]) -> int:
+    """Operations of a kernel's call with sizes for its symbols; those of inputs count as 64.
 
     A reduction whose tiles have one row reads an operand for every operation: it waits for memory.
     """
@@ -20,4 +22,5 @@ def work(planned: PlannedKernel) -> int:
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
         if stage.reductions and own.vector and not own.row:
             work = work + STREAMED * stage.points()
-    return estimate(work, 64)
+    values = dict(zip(planned.kernel.symbols, sizes, strict=True))
+    return estimate(substitute(work, values), 64)

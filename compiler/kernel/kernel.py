@@ -124,13 +124,26 @@ class Kernel:
     @property
     def symbols(self) -> tuple[str, ...]:
         """Symbolic dims that are run-time arguments, sorted."""
-        names: set[str] = set()
-        for stage in self.stages:
-            for axis in stage.axes + stage.reduce_axes:
-                names |= symbols_of(axis.extent)
-            for index in stage.all_indices():
-                names |= symbols_of(index)
+        names = {name for dim in self.all_dims() for name in symbols_of(dim)}
         return tuple(sorted(name for name in names if not name.startswith("$")))
+
+    def map_dims(self, change: Callable[[Dim], Dim]) -> Kernel:
+        """The kernel with `change` applied to every extent and index."""
+
+        def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
+            return tuple(Axis(axis.name, change(axis.extent)) for axis in old)
+
+        stages = (
+            replace(stage, axes=axes(stage.axes), reduce_axes=axes(stage.reduce_axes))
+            for stage in self.stages
+        )
+        return replace(self, stages=tuple(stage.map_indices(change) for stage in stages))
+
+    def all_dims(self) -> Iterator[Dim]:
+        """Every extent and index."""
+        for stage in self.stages:
+            yield from (axis.extent for axis in stage.axes + stage.reduce_axes)
+            yield from stage.all_indices()
 
     @property
     def scratch(self) -> dict[str, int]:

@@ -29,10 +29,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """Run a kernel on tensors, given in the order of its parameters."""
+    """Run a kernel on tensors, given in the order of its parameters.
+
+    sizes: the values of the kernel's symbols, in their order.
+    """
 
     kernel: int
     places: tuple[Place, ...]
+    sizes: tuple[Dim, ...]
 
 
 @dataclass(frozen=True)

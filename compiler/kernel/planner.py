@@ -18,6 +18,7 @@ from .lower import Lowered, has_near_weights, lower_region, winograd_choice
 from .lower.scope import storage_elements
 from .memory import assign_offsets
 from .packing import Packing, pack
+from .parameters import parametrised
 from .partition import by_rows, is_by_rows
 from .parts import Part, parts_of, piece_offsets
 from .plan import (
@@ -61,9 +62,7 @@ class Planner:
         self.places: dict[Value, Place] = {}
         self.parts: dict[Value, Part] = {}
         self.states: dict[Value, tuple[Value, Place]] = {}
-        self.clock = 0
-        self.numbers = 0
-        self.heap = 0
+        self.clock = self.numbers = self.heap = 0
         self.known = set(self.plan.symbols)
         self.opened: set[int] = set()
         self.final: dict[Value, int] = {}
@@ -345,18 +344,19 @@ class Planner:
         self, kernel: Kernel, schedule: Schedule, places: tuple[Place, ...], steps: list[Step]
     ) -> None:
         """Append the call of a scheduled kernel, which equal ones share."""
-        key = (kernel_text(kernel), schedule)
+        general, sizes = parametrised(kernel)
+        key = (kernel_text(general), schedule)
         number = self._kernels.get(key)
         if number is None:
             number = self._kernels[key] = len(self.plan.kernels)
             name = f"k{number}_{kernel_label(kernel)}"
-            self.plan.kernels.append(PlannedKernel(name, replace(kernel, name=name), schedule))
+            self.plan.kernels.append(PlannedKernel(name, replace(general, name=name), schedule))
         self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
         planned = self.plan.kernels[number]
         shared = planned.aliased | aliased(kernel, tuple(map(self._memory, places)))
         nodes = tuple(dict.fromkeys((*planned.nodes, *kernel.nodes)))
         self.plan.kernels[number] = replace(planned, aliased=shared, nodes=nodes)
-        steps.append(Call(number, places))
+        steps.append(Call(number, places, sizes))
 
     def copy(self, value: Value, target: Place, steps: list[Step]) -> None:
         """Append a copy of a value (densely stored) to another place."""

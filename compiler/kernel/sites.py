@@ -82,9 +82,11 @@ class _Walker:
 
     def _call(self, step: Call, times: int, certain: bool) -> None:
         kernel = self.plan.kernels[step.kernel].kernel
+        values = [self._value(size) for size in step.sizes]
+        known = [value for value in values if value is not None]
         sizes = None
-        if set(kernel.symbols) <= set(self.env):
-            sizes = tuple((name, self.env[name]) for name in kernel.symbols)
+        if len(known) == len(values):
+            sizes = tuple(zip(kernel.symbols, known, strict=True))
         constants = frozenset(
             buffer.name
             for buffer, place in zip(kernel.params, step.places, strict=True)

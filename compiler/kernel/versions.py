@@ -8,13 +8,13 @@ these sizes, too, and a comparison in the plan takes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
 from ..ir.dims import Call, Dim, Sym, Symbol, all_calls, floordiv, substitute, symbol, symbols_of
-from .kernel import Axis, Kernel
+from .kernel import Kernel
 from .simplify import simplify
 
 MAX_SYMBOLS = 8  # of a kernel for which pairs are tried
@@ -61,13 +61,13 @@ def fitted(kernel: Kernel, fits: tuple[Fit, ...]) -> Kernel:
     """The kernel for runs in which all of that holds."""
     units = {f"{fit.name}{UNIT}{fit.factor}": fit for fit in fits if not fit.other}
     values = {name: floordiv(symbol(fit.name), fit.factor) for name, fit in units.items()}
-    return _mapped(_supposing(kernel, fits), partial(substitute, values=values))
+    return _supposing(kernel, fits).map_dims(partial(substitute, values=values))
 
 
 def _supposing(kernel: Kernel, fits: tuple[Fit, ...]) -> Kernel:
     """The kernel without the sizes that the suppositions express by others."""
     for fit in fits:
-        kernel = _mapped(kernel, partial(substitute, values={fit.name: fit.value}))
+        kernel = kernel.map_dims(partial(substitute, values={fit.name: fit.value}))
     return simplify(kernel)
 
 
@@ -109,18 +109,3 @@ def _divisions(kernel: Kernel) -> int:
         and any(name.startswith("$") for name in symbols_of(call.args[0]))
         for call in _calls(kernel)
     )
-
-
-def _mapped(kernel: Kernel, change: Callable[[Dim], Dim]) -> Kernel:
-    """The kernel with `change` applied to every extent and index."""
-
-    def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        return tuple(Axis(axis.name, change(axis.extent)) for axis in old)
-
-    stages = tuple(
-        replace(
-            stage.map_indices(change), axes=axes(stage.axes), reduce_axes=axes(stage.reduce_axes)
-        )
-        for stage in kernel.stages
-    )
-    return replace(kernel, stages=stages)
