@@ -120,10 +120,12 @@ def test_weights_of_which_most_are_not_listed_may_be_replaced() -> None:
 def test_what_the_compiler_must_know_is_constant() -> None:
     nodes = [
         node("Mul", "x k", "t"),
-        node("SplitToSequence", "t a", "parts", axis=1),
-        node("SequenceAt", "parts b", "y"),
+        node("SequenceConstruct", "t x", "parts"),
+        node("SequenceInsert", "parts x a", "more"),
+        node("ConcatFromSequence", "more", "whole", axis=0),
+        node("Add", "whole b", "y"),
     ]
-    proto = listed(nodes, {**SCALE, "a": np.array(2), "b": np.array(1)})
+    proto = listed(nodes, {**SCALE, "a": np.array(1), "b": np.float32([1])})
     (note,) = check(proto, {"k": np.float32([5])})
     assert "the defaults of 'a' are constants" in note
     assert list(load_model(proto).defaults) == ["k", "b"]
