@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import io
 import json
 import logging
@@ -86,9 +87,28 @@ def tables() -> Iterator[tuple[str, Export]]:
 KINDS = {"networks": networks, "tables": tables}
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Throws away what this process prints, its libraries in C and C++ included."""
+    flush = ctypes.CDLL(None).fflush  # of C's own buffers; None: all
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        undo.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        flush(None)
+        for descriptor in (1, 2):
+            kept = os.dup(descriptor)
+            undo.callback(os.close, kept)
+            undo.callback(os.dup2, kept, descriptor)
+        undo.callback(flush, None)
+        with open(os.devnull, "w") as nowhere:
+            for descriptor in (1, 2):
+                os.dup2(nowhere.fileno(), descriptor)
+        yield
+
+
 def _quietly(work: Callable[[], Inputs | None]) -> tuple[Inputs | None, str]:
     """What the work returns, or why it failed; what it prints is thrown away."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with silence():
         try:
             return work(), ""
         except Exception as error:  # exporters and tools raise what they like
