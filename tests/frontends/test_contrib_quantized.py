@@ -167,6 +167,27 @@ def pools() -> list[OrtCase]:
     ]  # fmt: skip
 
 
+def ties() -> list[OrtCase]:
+    """Results half-way between two steps: where the zero point is added decides their direction."""
+    cases = []
+    every = np.arange(256, dtype=np.uint8)
+    window = {"kernel_shape": [1, 2], "pads": [0, 1, 0, 0]}
+    for kind in (np.uint8, np.int8):
+        for zero in (4, 7):
+            left = _pair("a", every[:, None].view(kind), 1 / 64, 3)
+            right = _pair("b", every[None, ::8].view(kind), 1 / 32, 5)
+            image = _pair("x", bytes_of(1, 1, 40, 40).view(kind), 1 / 64, 3)
+            result = {"YS": scalar(1 / 16), "YZ": scalar(zero, kind)}
+            product = result | {"YS": scalar(1 / 64)}
+            text = f"{kind.__name__}, {zero}"
+            cases += [
+                one(f"sums {text}", "QLinearAdd", left | right | result, kind),
+                one(f"products {text}", "QLinearMul", left | right | product, kind),
+                one(f"means {text}", "QLinearAveragePool", image | result, kind, **window),
+            ]
+    return [replace(case, steps=0) for case in cases]
+
+
 def products() -> list[OrtCase]:
     x, w = bytes_of(4, 8), weights(8, 5, seed=1)
     left = {"a": x, "AS": scalar(0.02), "AZ": scalar(120, np.uint8)}
@@ -252,7 +273,8 @@ def recurrent() -> list[OrtCase]:
 
 
 GROUPS = [
-    n_bits, odd_bits, tables, bnb4, pointwise, pools, products, linear, embeddings, recurrent,
+    n_bits, odd_bits, tables, bnb4, pointwise, pools, ties, products, linear, embeddings,
+    recurrent,
 ]  # fmt: skip
 
 

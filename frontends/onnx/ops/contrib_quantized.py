@@ -13,7 +13,7 @@ from ..table import MICROSOFT, lowers
 from .activations import flatten_from, leaky_relu
 from .matmul import swap_last
 from .nn import average_pool, centred, max_pool
-from .quantization import dequantize, qlinear_conv, quantize
+from .quantization import dequantize, qlinear_conv, quantize, requantize, saturated
 from .recurrent import recurrent
 
 
@@ -102,10 +102,16 @@ def channels_last_conv(s: Site) -> Value:
 
 @lowers("QLinearAveragePool", domain=MICROSOFT)
 def qlinear_average_pool(s: Site) -> Value:
+    """The zero point is added before the mean is rounded, which decides ties."""
+
     def lower(site: Site) -> Value:
         dtype = site.input(0).dtype
         site.inputs[0] = _real(site, 0)
-        return _quantised(site, average_pool(site), 3, dtype)
+        steps = site.op_("div", average_pool(site), site.reshape(site.input(3), ()))
+        zero = _single(site, site.optional(4))
+        if zero is not None:
+            steps = site.op_("add", steps, site.cast(zero, steps.dtype))
+        return saturated(site, site.op_("round", steps), dtype)
 
     return _turned(s, lower)
 
@@ -138,11 +144,11 @@ def q_gemm(s: Site) -> Value:
     if s.optional(6) is not None:
         total = s.op_("add", total, s.input(6))
     scale = s.op_("mul", s.reshape(s.input(1), ()), s.real("alpha", 1.0))
-    real = s.op_("mul", s.cast(total, scale.dtype), s.op_("mul", s.input(4), scale))
+    scale = s.op_("mul", s.input(4), scale)
     if s.optional(7) is None:
-        return real
+        return s.op_("mul", s.cast(total, scale.dtype), scale)
     zero = s.optional(8)
-    return _quantised(s, real, 7, DType.U8 if zero is None else zero.dtype)
+    return requantize(s, total, scale, s.input(7), zero or s.scalar(0, DType.U8))
 
 
 @lowers("DynamicQuantizeLSTM", domain=MICROSOFT)

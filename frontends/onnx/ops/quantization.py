@@ -65,6 +65,11 @@ def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) 
     steps = s.op_("round", s.op_("div", wide, s.cast(scale, wide.dtype)))
     if zero is not None and not (zero.data is not None and not zero.data.any()):
         steps = s.op_("add", steps, s.cast(zero, wide.dtype))
+    return saturated(s, steps, dtype)
+
+
+def saturated(s: Site, steps: Value, dtype: DType) -> Value:
+    """Whole numbers as an integer type, the nearest it has."""
     low, high = _RANGE[dtype]
     return s.cast(s.op_("min", s.op_("max", steps, float(low)), float(high)), dtype)
 
@@ -120,7 +125,8 @@ def _wide(s: Site, x: Value, zero: Value, axis: int) -> Value:
     return s.op_("sub", wide, offset)
 
 
-def _requantize(s: Site, total: Value, scale: Value, y_scale: Value, zero: Value) -> Value:
+def requantize(s: Site, total: Value, scale: Value, y_scale: Value, zero: Value) -> Value:
+    """Sums of products as integers of the type of `zero`; scale / y_scale is one factor."""
     factor = s.op_("div", scale, s.reshape(y_scale, ()))
     real = s.op_("mul", s.cast(total, DType.F32), factor)
     one = s.scalar(1.0, DType.F32)
@@ -139,7 +145,7 @@ def qlinear_conv(s: Site) -> Value:
     else:
         w_scale = s.reshape(w_scale, ())
     scale = s.op_("mul", w_scale, s.reshape(s.input(1), ()))
-    return _requantize(s, total, scale, s.input(6), s.input(7))
+    return requantize(s, total, scale, s.input(6), s.input(7))
 
 
 @lowers("QLinearMatMul")
@@ -152,15 +158,44 @@ def qlinear_matmul(s: Site) -> Value:
     a_scale = s.reshape(a_scale, () if a_scale.type.elements == 1 else (*a_scale.shape, 1))
     b_scale = s.reshape(b_scale, () if b_scale.type.elements == 1 else b_scale.shape)
     scale = s.op_("mul", s.cast(a_scale, DType.F32), s.cast(b_scale, DType.F32))
-    return _requantize(s, total, scale, s.cast(s.input(6), DType.F32), s.input(7))
+    return requantize(s, total, scale, s.cast(s.input(6), DType.F32), s.input(7))
 
 
-@lowers("QLinearAdd", "QLinearMul", domain=MICROSOFT)
-def qlinear_binary(s: Site) -> Value:
-    a = dequantize(s, s.input(0), s.input(1), s.optional(2))
-    b = dequantize(s, s.input(3), s.input(4), s.optional(5))
-    real = s.op_("add" if s.op == "QLinearAdd" else "mul", a, b)
-    return quantize(s, real, s.input(6), s.optional(7), s.input(0).dtype)
+@lowers("QLinearAdd", domain=MICROSOFT)
+def qlinear_add(s: Site) -> Value:
+    """Each product and sum is rounded once, to f32, as ONNX Runtime's multiply-adds do: exact in
+    f64, whatever a target rounds twice."""
+    a, a_zero = s.input(0), _offset(s, 2)
+    b, b_zero = s.input(3), _offset(s, 5)
+    y_scale = s.reshape(s.input(6), ())
+    a_ratio = s.op_("div", s.reshape(s.input(1), ()), y_scale)
+    b_ratio = s.op_("div", s.reshape(s.input(4), ()), y_scale)
+    start = _once(s, a_zero, a_ratio, s.op_("mul", b_ratio, b_zero))
+    start = s.op_("sub", _offset(s, 7), start)
+    return saturated(s, s.op_("round", _once(s, a, a_ratio, _once(s, b, b_ratio, start))), a.dtype)
+
+
+@lowers("QLinearMul", domain=MICROSOFT)
+def qlinear_mul(s: Site) -> Value:
+    """The product of the integers, exact in f32, by one factor."""
+    a = s.op_("sub", s.cast(s.input(0), DType.F32), _offset(s, 2))
+    b = s.op_("sub", s.cast(s.input(3), DType.F32), _offset(s, 5))
+    factor = s.op_("mul", s.reshape(s.input(1), ()), s.reshape(s.input(4), ()))
+    factor = s.op_("div", factor, s.reshape(s.input(6), ()))
+    steps = s.op_("add", s.op_("mul", s.op_("mul", a, b), factor), _offset(s, 7))
+    return saturated(s, s.op_("round", steps), s.input(0).dtype)
+
+
+def _offset(s: Site, at: int) -> Value:
+    """The zero point that is input `at`, 0 where there is none, as f32."""
+    zero = s.optional(at)
+    return s.scalar(0.0, DType.F32) if zero is None else s.cast(s.reshape(zero, ()), DType.F32)
+
+
+def _once(s: Site, x: Value, factor: Value, added: Value) -> Value:
+    """x * factor + added in f32, rounded once."""
+    product = s.op_("mul", s.cast(x, DType.F64), s.cast(factor, DType.F64))
+    return s.cast(s.op_("add", product, s.cast(added, DType.F64)), DType.F32)
 
 
 @lowers("DynamicQuantizeMatMul", domain=MICROSOFT)
