@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ....compiler.ir import DType, Value, constant
 from ..containers import Content
-from ..site import NotSupported, Site
+from ..site import Site
 from ..table import lowers
 from .ml_common import (
     ML,
@@ -125,49 +126,116 @@ def tree_classifier(s: Site) -> Sequence[Content]:
     base = base_values(s, dtype)
     scores = scores_of(s, forest, x, "SUM")
     if len(labels) == 2:
-        label, scores = _binary(s, forest, scores, base, labels)
-    else:
-        if len(base) not in (0, len(labels)):
-            raise ValueError(f"{len(base)} base values for {len(labels)} classes")
-        shown = scores = s.op_("add", scores, constant(base)) if len(base) else scores
-        if not len(base) and not forest.always_present().all():
-            present = forest.present.astype(forest.weights.dtype)
-            said = walked(s, forest, x, present, "max")
-            shown = s.op_("where", s.op_("gt", said, 0.0), scores, -np.inf)
-        label = label_at(s, labels, s.emit("argmax", [shown], axis=1, keepdims=False))
-        scores = transform(s, scores, transform_name(s))
+        return _binary(s, _Two(forest, x, scores, base), labels)
+    if len(base) not in (0, len(labels)):
+        raise ValueError(f"{len(base)} base values for {len(labels)} classes")
+    shown = scores = s.op_("add", scores, constant(base)) if len(base) else scores
+    if not len(base) and not forest.always_present().all():
+        shown = s.op_("where", _said(s, forest, x), scores, -np.inf)
+    label = label_at(s, labels, s.emit("argmax", [shown], axis=1, keepdims=False))
+    return [label, s.cast(transform(s, scores, transform_name(s)), DType.F32)]
+
+
+def _said(s: Site, forest: Forest, x: Value) -> Value:
+    """[N, targets]: whether a row gets some weight for a target."""
+    present = forest.present.astype(forest.weights.dtype)
+    return s.op_("gt", walked(s, forest, x, present, "max"), 0.0)
+
+
+@dataclass(frozen=True)
+class _Two:
+    """An ensemble of two classes: its sums [N, 2] over rows of x, and its base values."""
+
+    forest: Forest
+    x: Value
+    scores: Value
+    base: Array
+
+    @property
+    def used(self) -> list[bool]:
+        """Whether any leaf has a weight for a class."""
+        return [bool(flag) for flag in self.forest.present.any(0)]
+
+    @property
+    def positive(self) -> bool:
+        """Whether the scores are probabilities of one class."""
+        return sum(self.used) == 1 and bool((self.forest.weights >= 0).all())
+
+
+def _binary(s: Site, two: _Two, labels: Array) -> Sequence[Content]:
+    """Label and scores of two classes.
+
+    A row whose leaves say nothing of the second class has one score, and is treated in another way
+    than one that has both; what nothing is said of has the score 0, whatever its base value.
+    """
+    if len(two.base) > 2:
+        raise ValueError(f"{len(two.base)} base values for 2 classes")
+    always, used = two.forest.always_present(), two.used
+    known = all(a or not u for a, u in zip(always, used, strict=True))
+    table = None if known else _said(s, two.forest, two.x)
+    first, second = (
+        bool(used[c]) if table is None or always[c] == used[c] else s.slice(table, 1, c, c + 1)
+        for c in range(2)
+    )
+    decisive, scores = _one_score(s, two, first)
+    if second is True:
+        decisive, scores = _two_scores(s, two, first)
+    elif isinstance(second, Value):
+        pair = _two_scores(s, two, first)
+        decisive = s.op_("where", second, pair[0], decisive)
+        scores = s.op_("where", second, pair[1], scores)
+    chosen = s.op_("gt", decisive, 0.5 if two.positive else 0.0)
+    index = s.reshape(s.cast(chosen, DType.I64), (scores.shape[0],))
+    plain = sum(used) != 1 and labels.dtype != object  # ONNX Runtime then says 0 and 1
+    label = label_at(s, np.array([0, 1], np.int64) if plain else labels, index)
     return [label, s.cast(scores, DType.F32)]
 
 
-def _binary(
-    s: Site, forest: Forest, scores: Value, base: Array, labels: Array
-) -> tuple[Content, Value]:
-    """Label and scores of two classes, whose weights may be given for one of them only."""
-    name = transform_name(s)
-    first, second = s.slice(scores, 1, 0, 1), s.slice(scores, 1, 1, 2)
-    said = [bool(forest.present[:, c].any()) for c in range(2)]
-    single = not all(said)
-    if len(base) == 2 and said[1]:
-        second = s.op_("add", first, base[1].item())
+def _if(s: Site, said: Value | bool, score: Value) -> Value:
+    """A score [N, 1] where it is said, otherwise 0."""
+    if isinstance(said, bool):
+        return score if said else _zero(s, score)
+    return s.op_("where", said, score, 0.0)
+
+
+def _zero(s: Site, like: Value) -> Value:
+    return s.expand(s.scalar(0.0, like.dtype), like.shape)
+
+
+def _two_scores(s: Site, two: _Two, said: Value | bool) -> tuple[Value, Value]:
+    """What decides [N, 1], and the scores [N, 2], of rows with a weight for the second class.
+
+    said: which rows, [N, 1], have one for the first class.
+    """
+    first, second = s.slice(two.scores, 1, 0, 1), s.slice(two.scores, 1, 1, 2)
+    if len(two.base) == 2:
+        second = s.op_("add", first, two.base[1].item())
         first = s.op_("neg", second)
-    elif len(base) == 2:
-        first, second = s.op_("add", first, base[0].item()), s.op_("add", second, base[1].item())
-    elif len(base) == 1:
-        first = s.op_("add", first, base[0].item())
-    elif len(base):
-        raise ValueError(f"{len(base)} base values for 2 classes")
-    decisive = second if said[1] else first
-    positive = single and bool((forest.weights >= 0).all())
-    chosen = s.op_("gt", decisive, 0.5 if positive else 0.0)
-    index = s.reshape(s.cast(chosen, DType.I64), (scores.shape[0],))
-    plain = not single and labels.dtype != object  # ONNX Runtime then says 0 and 1
-    label = label_at(s, np.array([0, 1], np.int64) if plain else labels, index)
-    if said[1] or len(base) == 2:
-        zero = s.op_("mul", first, 0.0)  # what no weight is given for stays 0 whatever the base
-        shown = (first if said[0] else zero, second if said[1] else zero)
-        return label, transform(s, columns(s, *shown), name)
+    elif len(two.base) == 1:
+        first = s.op_("add", first, two.base[0].item())
+    return second, transform(s, columns(s, _if(s, said, first), second), transform_name(s))
+
+
+def _one_score(s: Site, two: _Two, said: Value | bool) -> tuple[Value, Value]:
+    """What decides [N, 1], and the scores [N, 2], of rows without one for the second class.
+
+    said: which rows, [N, 1], have a weight for the first class. Where ONNX Runtime leaves the
+    second score undefined it is 0.
+    """
+    score, name = s.slice(two.scores, 1, 0, 1), transform_name(s)
+    if len(two.base):
+        score = s.op_("add", score, two.base[0].item())
+    score = _if(s, said, score)
+    zero = _zero(s, score)
+    if len(two.base) == 2:
+        return score, transform(s, columns(s, score, zero), name)
     if name == "PROBIT":
-        raise NotSupported("PROBIT of the scores of one class is not defined")
+        return score, columns(s, probit(s, score), zero)
+    if len(two.base) == 1 and sum(two.used) != 1:
+        return score, columns(s, score, zero)
+    pair = columns(s, s.op_("neg", score), score)
     if name == "LOGISTIC":
-        return label, s.op_("sigmoid", columns(s, s.op_("neg", first), first))
-    return label, columns(s, s.op_("sub", 1.0 if positive else 0.0, first), first)
+        return score, s.op_("sigmoid", pair)
+    if two.positive:
+        return score, columns(s, s.op_("sub", 1.0, score), score)
+    return score, pair
