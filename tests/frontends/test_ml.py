@@ -13,7 +13,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import InvalidModelError
 from tensmith.frontends.onnx import load_model
 
-from .oracle import floats, model
+from .oracle import floats, model, run_ort
 from .ort_cases import OrtCase, check_all
 
 ML = "ai.onnx.ml"
@@ -50,6 +50,8 @@ def linear() -> list[OrtCase]:
         case("no intercept", "LinearRegressor", x, coefficients=weights[:4]),
         case("integers", "LinearClassifier", np.arange(8).reshape(2, 4), coefficients=weights,
              intercepts=intercepts, classlabels_ints=[4, 5, 6], types=LABELLED),
+        case("more labels than rows", "LinearClassifier", x, coefficients=weights[:8],
+             intercepts=[0.1, -0.2], classlabels_ints=[4, 5, 6], types=LABELLED),
         case("f64", "LinearClassifier", x.astype(np.float64), coefficients=weights,
              intercepts=intercepts, classlabels_ints=[4, 5, 6], types=LABELLED),
     ]  # fmt: skip
@@ -168,6 +170,24 @@ def features() -> list[OrtCase]:
 @pytest.mark.parametrize("group", [linear, vectors, features])
 def test_operators(group: Any, tmp_path: Path) -> None:
     check_all(group(), tmp_path)
+
+
+def test_what_probit_leaves_of_two_classes() -> None:
+    """ONNX Runtime writes the first score only, and leaves the other as memory was."""
+    x, weights = floats(6, 4), (floats(4, seed=1) / 9).tolist()
+    vectors = {"support_vectors": floats(20).tolist(), "vectors_per_class": [2, 3], "rho": [0.6]}
+    made = [
+        case("linear", "LinearClassifier", x, coefficients=weights, intercepts=[0.5],
+             classlabels_ints=[7, 8], post_transform="PROBIT", types=LABELLED),
+        case("vectors", "SVMClassifier", x, coefficients=[*weights, 0.01], kernel_type="LINEAR",
+             classlabels_ints=[7, 8], post_transform="PROBIT", types=LABELLED, **vectors),
+    ]  # fmt: skip
+    for item in made:
+        inputs = dict(item.inputs)
+        want, got = run_ort(item.proto, inputs), run_graph(load_model(item.proto), inputs)
+        assert got["l"].tolist() == want["l"].tolist()
+        np.testing.assert_allclose(got["y"][:, 0], want["y"][:, 0], rtol=1e-3)
+        assert np.isfinite(got["y"][:, 0]).sum() > 2 and not got["y"][:, 1].any()
 
 
 def test_scores_of_classes_are_the_tensor_and_the_names_of_its_columns() -> None:

@@ -150,6 +150,10 @@ def regressors() -> list[OrtCase]:
         cases.append(regressor(function, 20 + i, targets=[0, 1, 2], per_leaf=2, attributes=chosen))
         single = {"aggregate_function": function}
         cases.append(regressor(f"{function} of one", 30 + i, attributes=single))
+    for i, function in enumerate(("SUM", "AVERAGE", "MIN", "MAX")):
+        chosen = {"aggregate_function": function, "base_values": [0.5, -1.0, 2.0]}
+        sparse = f"{function} of what only some rows hear of"
+        cases.append(regressor(sparse, 24 + i, trees=2, targets=[0, 1, 2], attributes=chosen))
     for i, name in enumerate(("SOFTMAX", "SOFTMAX_ZERO", "LOGISTIC")):
         chosen = {"post_transform": name}
         cases.append(regressor(name, 40 + i, targets=[0, 1, 2], per_leaf=3, attributes=chosen))
@@ -166,8 +170,11 @@ def classifiers() -> list[OrtCase]:
         classifier("two, both given", 53, 2, per_leaf=2),
         classifier("two, both positive", 54, 2, per_leaf=2, positive=True),
     ]
+    for i, name in enumerate(("NONE", "SOFTMAX", "LOGISTIC")):
+        chosen: dict[str, Any] = {"post_transform": name, "base_values": [0.1]}
+        cases.append(classifier(f"one class, {name}", 57 + i, 1, attributes=chosen))
     for i, name in enumerate(("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO")):
-        chosen: dict[str, Any] = {"post_transform": name}
+        chosen = {"post_transform": name}
         cases.append(classifier(f"three, {name}", 60 + i, 3, per_leaf=3, attributes=chosen))
         for used in (0, 1):
             for positive in (False, True):

@@ -53,8 +53,8 @@ def _second_class(s: Site, score: Value, name: str) -> Value:
     """Scores of two classes from the score [N, 1] of the second one."""
     if name == "LOGISTIC":
         return s.op_("sigmoid", columns(s, s.op_("neg", score), score))
-    if name == "PROBIT":
-        raise NotSupported("PROBIT of the scores of one class is not defined")
+    if name == "PROBIT":  # ONNX Runtime leaves the second one as memory was
+        return columns(s, probit(s, score), s.expand(s.scalar(0.0, score.dtype), score.shape))
     return columns(s, s.op_("sub", 1.0, score), score)
 
 
@@ -77,7 +77,7 @@ def linear_classifier(s: Site) -> Sequence[Content]:
         if len(labels) == 2:
             return [label, _second_class(s, scores, name)]
         return [label, probit(s, scores) if name == "PROBIT" else scores]
-    if len(labels) != len(intercepts):
+    if len(labels) < len(intercepts):
         raise ValueError(f"{len(labels)} labels for {len(intercepts)} classes")
     label = label_at(s, labels, s.emit("argmax", [scores], axis=1, keepdims=False))
     return [label, transform(s, scores, name)]

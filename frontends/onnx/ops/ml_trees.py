@@ -88,10 +88,14 @@ def tree_regressor(s: Site) -> Value:
     dtype = _number_type(s, x)
     targets = s.integer("n_targets", 1)
     forest = classic_forest(s, "target", targets, dtype)
-    out = scores_of(s, forest, rows(s, x, dtype), s.text("aggregate_function", "SUM"))
+    x = rows(s, x, dtype)
+    out = scores_of(s, forest, x, s.text("aggregate_function", "SUM"))
     base = base_values(s, dtype)
     if len(base) == targets:
-        out = s.op_("add", out, constant(base))
+        shifted = s.op_("add", out, constant(base))
+        if targets > 1 and not forest.always_present().all():  # what nothing is said of stays 0
+            shifted = s.op_("where", _said(s, forest, x), shifted, out)
+        out = shifted
     elif len(base):
         raise ValueError(f"{len(base)} base values for {targets} targets")
     return s.cast(_finished(s, out, transform_name(s)), DType.F32)
@@ -129,11 +133,23 @@ def tree_classifier(s: Site) -> Sequence[Content]:
         return _binary(s, _Two(forest, x, scores, base), labels)
     if len(base) not in (0, len(labels)):
         raise ValueError(f"{len(base)} base values for {len(labels)} classes")
+    if len(labels) == 1:
+        return _unary(s, s.op_("add", scores, constant(base)) if len(base) else scores, labels)
     shown = scores = s.op_("add", scores, constant(base)) if len(base) else scores
     if not len(base) and not forest.always_present().all():
         shown = s.op_("where", _said(s, forest, x), scores, -np.inf)
     label = label_at(s, labels, s.emit("argmax", [shown], axis=1, keepdims=False))
     return [label, s.cast(transform(s, scores, transform_name(s)), DType.F32)]
+
+
+def _unary(s: Site, scores: Value, labels: Array) -> Sequence[Content]:
+    """Label and score of the only class: ONNX Runtime says 1 where the score is positive."""
+    if labels.dtype == object:
+        index = s.expand(s.scalar(0, DType.I64), (scores.shape[0],))
+        label = label_at(s, labels, index)
+    else:
+        label = s.reshape(s.cast(s.op_("gt", scores, 0.0), DType.I64), (scores.shape[0],))
+    return [label, s.cast(_finished(s, scores, transform_name(s)), DType.F32)]
 
 
 def _said(s: Site, forest: Forest, x: Value) -> Value:
@@ -154,7 +170,7 @@ class _Two:
     @property
     def used(self) -> list[bool]:
         """Whether any leaf has a weight for a class."""
-        return [bool(flag) for flag in self.forest.present.any(0)]
+        return [bool(column.any()) for column in self.forest.present.T]
 
     @property
     def positive(self) -> bool:
