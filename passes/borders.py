@@ -50,8 +50,11 @@ def set_borders(graph: Graph) -> None:
 
 def _want(value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]]) -> None:
     border = wanted.setdefault(value, [(0, 0)] * value.type.rank)
-    known = [(low, high if isinstance(high, int) else -1) for low, high in overhangs(conv)]
-    _widen(border, [side if side[1] >= 0 else (0, 0) for side in known], first_spatial(conv))
+    sides = [
+        (low, high) if isinstance(low, int) and isinstance(high, int) and high >= 0 else (0, 0)
+        for low, high in overhangs(conv)
+    ]
+    _widen(border, sides, first_spatial(conv))
 
 
 def _widen(

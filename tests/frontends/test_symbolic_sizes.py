@@ -53,6 +53,28 @@ def test_the_last_step_of_a_dynamic_length(tmp_path: Path) -> None:
     _compiled(proto, feeds, tmp_path)
 
 
+def test_padding_that_the_size_decides(tmp_path: Path) -> None:
+    """Strided windows that cover the map whole, beside some whose padding is a number."""
+    same = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
+    fixed = {"pads": [1, 1, 1, 1], "strides": [2, 2]}
+    proto = model(
+        [
+            node("Conv", "x w", "a", **same),
+            node("Relu", "a", "map"),
+            node("Conv", "map d", "b", group=4, **same),
+            node("Conv", "map d", "c", group=4, **fixed),
+            node("AveragePool", "map", "e", kernel_shape=[3, 3], **same),
+            node("Sum", "b c e", "y"),
+        ],
+        {"x": floats(1, 3, 8, 8)},
+        ["y"],
+        constants={"w": floats(4, 3, 3, 3), "d": floats(4, 1, 3, 3, seed=1)},
+        dims={"x": ["n", 3, "h", "w"]},
+    )
+    sizes = [(1, 8, 8), (2, 9, 7), (1, 1, 2), (0, 5, 5)]
+    _compiled(proto, [{"x": floats(n, 3, h, w)} for n, h, w in sizes], tmp_path)
+
+
 def _padded_to_frames(layers: int) -> onnx.ModelProto:
     """Convolutions, each of a signal that is padded up to whole frames by float arithmetic."""
     taps, x = 4, "x"

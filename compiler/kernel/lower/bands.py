@@ -110,7 +110,9 @@ def _sized(first: Node, second: Node, between: Value, functions: int, threads: i
     batch, height, width, channels = between.type.static_shape
     _, (before, after) = overhangs(second)
     total = batch * height * width * channels * between.dtype.bytes
-    if not isinstance(after, int) or between.dtype is not DType.F32 or total < MIN_BETWEEN_BYTES:
+    if not isinstance(before, int) or not isinstance(after, int):
+        return None
+    if between.dtype is not DType.F32 or total < MIN_BETWEEN_BYTES:
         return None
     after, block = max(after, 0), _block(channels)
     row_bytes = (width + before + after) * block * between.dtype.bytes

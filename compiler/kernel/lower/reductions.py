@@ -181,8 +181,9 @@ def _padded_element(
     for axis, place in enumerate(range(first_spatial(node), first_spatial(node) + len(kernel))):
         size, at = x.shape[place], source[place]
         low, high = _overhang(node, axis, kernel[axis])
-        covered = border and x in scope.buffers and isinstance(high, int) and (
-            border[place][0] >= low and border[place][1] >= high
+        covered = border and x in scope.buffers and (
+            isinstance(low, int) and border[place][0] >= low
+            and isinstance(high, int) and border[place][1] >= high
         )  # fmt: skip
         padded = low != 0 or not (isinstance(high, int) and high <= 0)
         zero = isinstance(other, Const) and other.value == 0
@@ -192,7 +193,7 @@ def _padded_element(
     return Guarded(tuple(bounds), value, other) if bounds else value
 
 
-def _overhang(node: Node, axis: int, kernel: Dim) -> tuple[int, Dim]:
+def _overhang(node: Node, axis: int, kernel: Dim) -> tuple[Dim, Dim]:
     """How far windows reach, at most, before and behind the input along a spatial axis."""
     attrs, x, place = node.attrs, node.inputs[0], first_spatial(node) + axis
     last = (node.output.shape[place] - 1) * attrs["strides"][axis] - attrs["pads"][axis]
@@ -213,7 +214,7 @@ def _taps(node: Node) -> tuple[Dim, ...]:
     return shape[:-2] if node.attrs["layout"] == "NHWC" else shape[2:]
 
 
-def overhangs(node: Node) -> list[tuple[int, Dim]]:
+def overhangs(node: Node) -> list[tuple[Dim, Dim]]:
     """`_overhang` for every spatial axis of a conv or pooling."""
     kernel = _taps(node) if node.op == "conv" else node.attrs["kernel"]
     return [_overhang(node, axis, size) for axis, size in enumerate(kernel)]
