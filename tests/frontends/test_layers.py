@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from tensmith.compiler.errors import InvalidModelError
+from tensmith.frontends.onnx import load_model
+
 from .oracle import check, floats, model, node
 
 
@@ -97,6 +100,27 @@ def test_batch_normalization(opset: int) -> None:
         opset=opset,
     )
     check(proto, {"x": x})
+
+
+@pytest.mark.parametrize("opset", [7, 9, 12])
+def test_batch_normalization_with_all_outputs_trains(opset: int) -> None:
+    x = floats(2, 3, 4, 4)
+    constants = {k: np.abs(floats(3, seed=i)) + 0.5 for i, k in enumerate("sbmv")}
+    nodes = [node("BatchNormalization", "x s b m v", "y u w t i", momentum=0.7)]
+    outputs = ["y", "u", "w", "t", "i"]
+    check(model(nodes, {"x": x}, outputs, constants=constants, opset=opset), {"x": x})
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 4, 2)])
+def test_batch_normalization_per_element(shape: tuple[int, ...]) -> None:
+    x = floats(2, *shape)
+    constants = {k: np.abs(floats(*shape, seed=i)) + 0.5 for i, k in enumerate("sbmv")}
+    nodes = [node("BatchNormalization", "x s b m v", spatial=0)]
+    check(model(nodes, {"x": x}, ["y"], constants=constants, opset=7), {"x": x})
+    if x.ndim > 2:
+        constants["s"] = constants["s"][:, 0]
+        with pytest.raises(InvalidModelError, match="no scale for every element"):
+            load_model(model(nodes, {"x": x}, ["y"], constants=constants, opset=7))
 
 
 def test_layer_normalization_with_all_outputs() -> None:

@@ -21,25 +21,33 @@ def per_channel(s: Site, value: Value, rank: int, axis: int = 1) -> Value:
 def batch_normalization(s: Site) -> list[Value]:
     """x times one constant per channel plus another: scale / sqrt(var + eps) and its shift."""
     x, scale, bias, mean, variance = (s.input(i) for i in range(5))
-    if s.opset >= 14 and s.integer("training_mode", 0):
+    per_element = s.opset < 9 and not s.integer("spatial", 1) and x.type.rank > 2
+    # before version 14, a node that trains is one that has all five outputs
+    trains = s.integer("training_mode", 0) if s.opset >= 14 else s.opset >= 7 and s.wants(4)
+    if trains and per_element:
+        raise NotSupported("training with statistics per element (spatial=0) is not supported")
+    if trains:
         return _training_batch_normalization(s, x, scale, bias, mean, variance)
-    if s.opset < 9 and not s.integer("spatial", 1):
-        raise NotSupported("statistics per element (spatial=0) are not supported")
+    if per_element and len(scale.shape) != x.type.rank - 1:
+        raise ValueError(f"with spatial=0, {scale.type} is no scale for every element of {x.type}")
     dtype = variance.dtype
     spread = s.op_("sqrt", s.op_("add", variance, s.real("epsilon", 1e-5)))
     factor = s.op_("div", s.cast(scale, dtype), spread)
     shift = s.op_("sub", s.cast(bias, dtype), s.op_("mul", mean, factor))
-    rank = x.type.rank
-    wide = s.cast(x, dtype)
-    out = s.op_("mul", wide, per_channel(s, factor, rank))
-    out = s.op_("add", out, per_channel(s, shift, rank))
+    if not per_element:
+        factor, shift = (per_channel(s, value, x.type.rank) for value in (factor, shift))
+    out = s.op_("add", s.op_("mul", s.cast(x, dtype), factor), shift)
     return [s.cast(out, x.dtype)]
 
 
 def _training_batch_normalization(
     s: Site, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
 ) -> list[Value]:
-    """With the batch's own statistics; the running ones move towards them."""
+    """With the batch's own statistics; the running ones move towards them.
+
+    The last two results, of versions before 14, are what ONNX Runtime saves for the backward pass:
+    the batch's mean and 1 / sqrt(variance + epsilon).
+    """
     rank, momentum = x.type.rank, s.real("momentum", 0.9)
     axes = [axis for axis in range(rank) if axis != 1]
     wide = s.cast(x, mean.dtype)
@@ -54,6 +62,9 @@ def _training_batch_normalization(
     for running, own in ((mean, own_mean), (variance, own_variance)):
         moved = s.op_("mul", s.reshape(own, running.shape), 1.0 - momentum)
         results.append(s.op_("add", s.op_("mul", running, momentum), moved))
+    if s.wants(4):
+        saved = (own_mean, s.op_("div", 1.0, spread))
+        results += [s.reshape(value, mean.shape) for value in saved]
     return results
 
 
