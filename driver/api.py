@@ -52,7 +52,7 @@ from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .samples import Sampler
 from .second_opinion import second_opinion
-from .shapes import DimSpec, ShapeSpecs
+from .shapes import DimSpec, ShapeSpecs, shape_of
 from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Artifact:
         kind = emit or emit_of(output)
         if kind not in EMITS:
             raise UsageError(f"unknown --emit '{kind}'", remedy=f"choose from {', '.join(EMITS)}")
-        check_writable(output)
+        check_writable(output, other_than=self._source.path)
         with self._stages.stage(f"link {kind}"):
             if kind not in TEXTS:
                 from ..backends.llvm.link import link
@@ -233,7 +233,7 @@ def compile(
     precision: str = "fp32",
     threads: int = 1,
     opt_level: int = 2,
-    shapes: Mapping[str, Sequence[DimSpec]] | None = None,
+    shapes: Mapping[str, Sequence[DimSpec] | str] | None = None,
     name: str | None = None,
     verify: bool = False,
     texts: Iterable[str] = (),
@@ -247,11 +247,12 @@ def compile(
     threads: how many the plan is partitioned for (any number can run it). opt_level: 0 (naive
     kernels) to 3. shapes: input name -> dims that replace declared ones: numbers fix them, names
     make them symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8"
-    bounds what is symbolic. name: C identifier; by default from the file name. verify: compare with
-    the reference, and warn where another engine differs. texts: forms to keep for `save` ("llvm",
-    "asm"). dump_after: called with (pass name, graph) after the import (pass name "import") and
-    after every pass. progress: told the name of each stage as it begins. work_dir: a folder for
-    intermediate files where the system has none that can be written.
+    bounds what is symbolic; or text, as --shape has it ("1x3x224x224"). name: C identifier; by
+    default from the file name. verify: compare with the reference, and warn where another engine
+    differs. texts: forms to keep for `save` ("llvm", "asm"). dump_after: called with (pass name,
+    graph) after the import (pass name "import") and after every pass. progress: told the name of
+    each stage as it begins. work_dir: a folder for intermediate files where the system has none
+    that can be written.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
@@ -265,7 +266,7 @@ def compile(
         check_choice("texts", text, TEXTS)
     backend, machine = resolve_target(target)
     require_available(backend)
-    specs = {key: tuple(dims) for key, dims in (shapes or {}).items()}
+    specs = {key: shape_of(key, dims) for key, dims in (shapes or {}).items()}
     own = make_work_dir(None if work_dir is None else Path(work_dir))
     try:
         with system_refusals("cannot write the files of a compilation"):

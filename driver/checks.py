@@ -59,11 +59,13 @@ def check_file(path: Path, what: str) -> Path:
     return path
 
 
-def check_writable(path: Path) -> None:
-    """Raise UsageError when no file can be written there."""
+def check_writable(path: Path, other_than: Path | None = None) -> None:
+    """Raise UsageError when no file can be written there, or it is the model that was read."""
     if str(path) == "-":
         raise UsageError("cannot write to standard output", remedy="name a file")
     check_output(path)
+    if other_than and path.exists() and other_than.exists() and path.samefile(other_than):
+        raise UsageError(f"'{path}' is the model itself", remedy="name another file to write")
     with system_refusals(f"cannot write '{path}'"):
         folder = path.absolute().parent
     reason = unwritable(folder)

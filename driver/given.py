@@ -39,6 +39,10 @@ def model_file(model: ModelLike, folder: str | Path | None, work_dir: Path) -> P
         raise UsageError(f"there is no folder '{base}'")
     if isinstance(model, bytes | bytearray | memoryview):
         store(bytes(model), path, base)
+    elif type(model).__name__ == "GraphProto":
+        raise UsageError(
+            "a model cannot be a GraphProto", remedy="give onnx.helper.make_model(graph)"
+        )
     elif hasattr(model, "SerializeToString"):
         store(model, path, base)
     elif hasattr(model, "read"):

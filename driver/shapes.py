@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..compiler.errors import UsageError
 
@@ -51,6 +51,14 @@ def _parse_dim(part: str, text: str) -> DimSpec:
             raise UsageError(f"--shape {text!r}: the range {part} is empty", remedy=_REMEDY)
         return part
     raise UsageError(f"--shape {text!r}: {part!r} is not a dimension", remedy=_REMEDY)
+
+
+def shape_of(name: str, dims: Sequence[DimSpec] | str) -> tuple[DimSpec, ...]:
+    """The dims of an input as the Python interface takes them: a sequence, or text of `--shape`.
+
+    Raises UsageError for other text.
+    """
+    return parse_shape(f"{name}:{dims}")[1] if isinstance(dims, str) else tuple(dims)
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[DimSpec, ...]]:

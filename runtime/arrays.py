@@ -22,6 +22,8 @@ def as_array(value: Any, dtype: np.dtype[Any]) -> Array:
     arrays, numpy's and those of other libraries on the CPU, keep their element type.
     Raises ValueError, which says what cannot be done.
     """
+    if value is None:
+        raise ValueError("None is given for it")
     try:
         array = _array_of(value, dtype)
     except _FAILURES as error:

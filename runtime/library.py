@@ -29,9 +29,18 @@ def open_library(path: Path) -> ctypes.CDLL:
     return _from_memory(path)
 
 
-def advice(error: OSError) -> str:
-    """What to do about a library that the system does not let execute; "" for other errors."""
+def reason(error: OSError, path: Path) -> str:
+    """Why a library cannot be loaded, and what to do, without the spelling of its path here."""
     text = str(error)
+    begin, end = text.find(f"{path.parent}/./"), text.find(f"{path.name}: ")
+    text = text[end + len(path.name) + 2 :] if 0 <= begin < end else text
+    return f"{text}{_advice(text)}"
+
+
+def _advice(text: str) -> str:
+    """What to do where no code is found, or the system does not let it be executed."""
+    if "ELF header" in text or "too short" in text or "file format" in text:
+        return "; it is no library: `tensmith compile` makes one of a model"
     if "ermission denied" in text or "not permitted" in text or "failed to map" in text:
         return (
             "; the system does not let its code be executed: move it to another folder, or see to "

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
-from .library import advice, open_library
+from .library import open_library, reason
 from .meaning import Presentation
 from .repeat import Repeat, never, repetition
 from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
@@ -57,7 +57,7 @@ class Module:
         try:
             self._library = open_library(self.path)
         except OSError as error:
-            raise ModuleError(f"cannot load '{path}': {error}{advice(error)}") from error
+            raise ModuleError(f"cannot load '{path}': {reason(error, self.path)}") from error
         try:
             self._create(threads, max_trips)
             self._present = Presentation(self.outputs, dicts)

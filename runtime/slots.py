@@ -156,7 +156,7 @@ def convert(value: Any, slot: Slot) -> Array:
     if array.dtype != slot.dtype:
         raise ModuleError(
             f"input '{slot.spec.name}': expected element type {slot.dtype.name}, "
-            f"got {array.dtype.name}",
+            f"got {array.dtype.name}; array.astype('{slot.dtype.name}') converts it",
             abi.ERROR_INPUT,
         )
     return array

@@ -51,6 +51,26 @@ def test_what_is_no_model(fake, given: Any) -> None:
         api.compile(given)
 
 
+def test_a_graph_is_no_model(fake, model_path: Path) -> None:
+    with pytest.raises(UsageError, match="GraphProto") as failed:
+        api.compile(onnx.load(model_path).graph)
+    assert "make_model" in failed.value.remedy
+
+
+def test_the_model_is_not_overwritten(fake, model_path: Path) -> None:
+    artifact, before = api.compile(model_path), model_path.read_bytes()
+    link = model_path.with_name("other.so")
+    link.symlink_to(model_path)
+    for path in (model_path, link):
+        with pytest.raises(UsageError, match="the model itself"):
+            artifact.save(path, "so")
+    assert model_path.read_bytes() == before
+    model_path.rename(model_path.with_name("moved.onnx"))
+    link.unlink()
+    link.touch()
+    assert artifact.save(link) == [link]
+
+
 @pytest.fixture
 def weighted(tmp_path: Path) -> Path:
     """y = x @ w with w in a file of its own, two folders down; a branch has another one."""

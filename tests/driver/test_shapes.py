@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tensmith.compiler.errors import UsageError
-from tensmith.driver.shapes import parse_shape, parse_shapes
+from tensmith.driver.shapes import parse_shape, parse_shapes, shape_of
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,10 @@ def test_several() -> None:
     assert parse_shapes(["a:1", "b:[2]"]) == {"a": (1,), "b": (2,)}
     with pytest.raises(UsageError, match="twice"):
         parse_shapes(["a:1", "a:2"])
+
+
+def test_shapes_of_the_python_interface() -> None:
+    for dims in ((2, "n"), [2, "n"], "2xn", "[2, n]"):
+        assert shape_of("x", dims) == (2, "n")
+    with pytest.raises(UsageError, match="not a dimension"):
+        shape_of("x", "2*n")

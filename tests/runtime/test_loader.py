@@ -199,6 +199,8 @@ def test_every_element_type(module) -> None:
         ((np.zeros((2, 3), np.float32),), "expected 2 inputs, got 1"),
         (({"a": np.zeros((2, 3), np.float32), "t": 1},), r"missing \['s'\], unknown \['t'\]"),
         (("text", np.zeros(3, np.float32)), "input 'a'"),
+        ((None, np.zeros(3, np.float32)), "input 'a': None is given"),
+        ((np.zeros((2, 3)), np.zeros(3, np.float32)), r"got float64; array.astype\('float32'\)"),
     ],
 )
 def test_wrong_inputs_name_the_fault(module, inputs, message) -> None:
@@ -339,8 +341,13 @@ def test_files_that_are_no_models(tmp_path) -> None:
     with pytest.raises(ModuleError, match="no such file"):
         load(tmp_path / "absent.so")
     (tmp_path / "text.so").write_text("not a library")
-    with pytest.raises(ModuleError, match="cannot load"):
-        load(tmp_path / "text.so")
+    for content in ("not a library", "not a library, however long it is" * 99):
+        path = tmp_path / "text.so"
+        path.write_text(content)
+        with pytest.raises(
+            ModuleError, match=f"cannot load '{path}': [A-Za-z ]+; it is no library"
+        ):
+            load(path)
 
 
 def test_a_rewritten_file_is_loaded_anew(tmp_path) -> None:
