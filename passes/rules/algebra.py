@@ -143,11 +143,30 @@ def power(node: Node, rw: Rewriter) -> Replacement:
         return rw.emit("mul", [rw.emit("mul", [x, x]), x])
     if not x.dtype.is_float or number not in (0.5, -0.5, -1) or not rw.may_round(node.output):
         return None
-    if number == 0.5:
-        return rw.emit("sqrt", [x])
-    if number == -0.5:
-        return rw.emit("div", [like(x, 1), rw.emit("sqrt", [x])])
-    return rw.emit("div", [like(x, 1), x])
+    if number == -1:
+        return rw.emit("div", [like(x, 1), x])
+    root = rw.emit("sqrt", [x]) if _is_positive(x) else _root(rw, x)
+    return root if number == 0.5 else rw.emit("div", [like(x, 1), root])
+
+
+def _root(rw: Rewriter, x: Value) -> Value:
+    """x ** 0.5: as sqrt(x), but inf for -inf, and 0 for -0."""
+    least = rw.emit("eq", [x, like(x, -math.inf)])
+    bounded = rw.emit("where", [least, like(x, math.inf), x])
+    return rw.emit("abs", [rw.emit("sqrt", [bounded])])
+
+
+def _is_positive(x: Value, depth: int = 6) -> bool:
+    """Whether no element can be negative or -0, as in sums of squares; False if not seen."""
+    node = x.producer
+    if x.data is not None:
+        return x.data.size == 1 and bool((x.data > 0).all())
+    if node is None or not depth:
+        return False
+    if node.op in ("abs", "exp", "sigmoid") or (node.op == "mul" and len(set(node.inputs)) == 1):
+        return True
+    kept = ("add", "mul", "div", "reduce_sum", "reduce_mean", "reshape", "broadcast_to")
+    return node.op in kept and all(_is_positive(value, depth - 1) for value in node.inputs)
 
 
 @RULES.on(Trait.IDEMPOTENT)

@@ -110,6 +110,26 @@ def test_pow_minus_half_is_a_reciprocal_root() -> None:
     assert count(graph) == {"exp": 1, "sqrt": 1, "div": 1}
 
 
+@pytest.mark.parametrize(
+    ("lines", "more"),
+    [
+        (["%y: f32[4] = pow(%x, %h)"], {"abs": 1, "where": 1, "eq": 1}),
+        (["%a: f32[4] = sub(%x, %x2)", "%y: f32[4] = pow(%a, %h)"],
+         {"sub": 1, "abs": 1, "where": 1, "eq": 1}),
+        (["%a: f32[4] = mul(%x, %x)", "%b: f32[4] = add(%a, %h)", "%y: f32[4] = pow(%b, %h)"],
+         {"mul": 1, "add": 1}),
+        (["%a: f32[4] = mul(%x, %x2)", "%y: f32[4] = pow(%a, %h)"],
+         {"mul": 1, "abs": 1, "where": 1, "eq": 1}),
+    ],
+)  # fmt: skip
+def test_pow_of_half_is_a_root_of_what_is_not_negative(
+    lines: list[str], more: dict[str, int]
+) -> None:
+    """Of other things -inf becomes inf."""
+    text = body("%x: f32[4], %x2: f32[4]", lines, "const %h: f32[] = [0.5]")
+    assert count(rewritten(text, SIMPLIFY)) == {"sqrt": 1, **more}
+
+
 def test_transposes_compose() -> None:
     check(
         body(

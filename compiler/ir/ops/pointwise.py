@@ -40,8 +40,8 @@ def _truncated_division(a: Array, b: Array) -> Array:
 
 
 def _power(a: Array, b: Array) -> Array:
-    if DType.of(a.dtype).is_float:
-        return np.power(a, b)
+    if DType.of(a.dtype).is_float:  # numpy's power takes roots for scalars of 0.5, of -inf too
+        return np.float_power(a, b).astype(a.dtype)
     if not DType.of(a.dtype).is_signed:
         return np.power(a, b)
     result = np.power(a, np.maximum(b, 0))

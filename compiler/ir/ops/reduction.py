@@ -95,7 +95,9 @@ def _infer_arg(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTyp
     return [TensorType(DType.I64, reduced_shape(x.shape, (axis,), attrs["keepdims"]))]
 
 
-def _arg(name: str, fn: Callable[..., Any]) -> None:
+def _arg(name: str, best: np.ufunc) -> None:
+    """Where the best element along an axis is. NaN are passed over; 0 where there is no other."""
+
     def evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         x, axis = widen(args[0]), attrs["axis"]
         if not x.shape[axis]:
@@ -103,10 +105,12 @@ def _arg(name: str, fn: Callable[..., Any]) -> None:
             if 0 not in np.delete(x.shape, axis):
                 raise RunError(f"axis {axis} is empty")
             return [np.zeros(shape, np.int64)]
+        hit = x == best.reduce(x, axis=axis, keepdims=True)
         if attrs["select_last"]:
-            found = x.shape[axis] - 1 - fn(np.flip(x, axis), axis=axis)
+            last = x.shape[axis] - 1 - np.flip(hit, axis).argmax(axis)
+            found = np.where(hit.any(axis), last, 0)
         else:
-            found = fn(x, axis=axis)
+            found = hit.argmax(axis)
         found = np.asarray(found, dtype=np.int64)
         return [np.expand_dims(found, axis) if attrs["keepdims"] else found]
 
@@ -144,7 +148,7 @@ _reduction("reduce_prod", _prod, NUMBERS)
 _reduction("reduce_max", _max, ANY)
 _reduction("reduce_min", _min, ANY)
 _reduction("reduce_mean", _mean, NUMBERS)
-_arg("argmax", np.argmax)
-_arg("argmin", np.argmin)
+_arg("argmax", np.fmax)
+_arg("argmin", np.fmin)
 _cumulative("cumsum", np.cumsum, 0)
 _cumulative("cumprod", np.cumprod, 1)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
+
 from ....compiler.ir import DType, Value
 from ..containers import Content, Text
 from ..site import Site
@@ -179,8 +181,16 @@ def clip(s: Site) -> Value:
         low = s.scalar(s.real("min"), x.dtype) if s.has("min") else None
         high = s.scalar(s.real("max"), x.dtype) if s.has("max") else None
     if low is not None:
-        x = s.op_("max", x, _as_scalar(s, low))
-    return x if high is None else s.op_("min", x, _as_scalar(s, high))
+        x = s.op_("max", x, _bound(s, low, -math.inf))
+    return x if high is None else s.op_("min", x, _bound(s, high, math.inf))
+
+
+def _bound(s: Site, value: Value, none: float) -> Value:
+    """A bound as a scalar; NaN is less and greater than nothing, and so bounds nothing."""
+    scalar = _as_scalar(s, value)
+    if not value.dtype.is_float or (value.data is not None and not np.isnan(value.data).any()):
+        return scalar
+    return s.op_("where", s.op_("isnan", scalar), none, scalar)
 
 
 def _as_scalar(s: Site, value: Value) -> Value:

@@ -1,0 +1,179 @@
+"""NaN, infinities, zeros, tails and the ends of integer types, against ONNX Runtime and numpy.
+
+Left out is what ONNX Runtime computes in one way in its vectors and in another in what is left of
+them (the largest of numbers among which is NaN, but for ArgMax), and numbers below the normal ones,
+which compiled code takes for 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from .oracle import model, node
+from .ort_cases import OrtCase, check_all
+
+Array = np.ndarray[Any, Any]
+INF, NAN = np.inf, np.nan
+HALVES = [0.5, 1.5, 2.5, 3.49999, 0.49999997, 5.5, 8388607.5]
+WHOLE = [1, 3, 7, 20, 50, 88, 89, 104, 120, 1e4, 1e8, 3e38]
+NUMBERS = np.array([0.0, -0.0, INF, -INF, NAN, 1e-3, -1e-3]
+                   + [sign * v for sign in (1, -1) for v in HALVES + WHOLE])  # fmt: skip
+FLOATS = [np.float32, np.float64]
+UNARY = {  # of which ONNX Runtime has kernels for f64, and of which for f32 only
+    np.float64: ["Abs", "Neg", "Sign", "Ceil", "Floor", "Round", "Sqrt", "Exp", "Log", "Sin", "Cos",
+                 "Tanh", "Sigmoid", "Relu", "Reciprocal", "IsNaN", "IsInf", "Identity", "Shrink"],
+    np.float32: ["Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Erf",
+                 "Elu", "LeakyRelu", "Softplus", "Softsign", "Selu", "Celu", "ThresholdedRelu",
+                 "HardSigmoid", "Gelu"],
+}  # fmt: skip
+
+
+def together(
+    name: str, nodes: Sequence[onnx.NodeProto], inputs: dict[str, Array], types: Sequence[int],
+    constants: dict[str, Array] | None = None, expected: dict[str, Array] | None = None,
+) -> OrtCase:  # fmt: skip
+    """Many operators in one model; their outputs are y0, y1, ..., of the given types."""
+    made = []
+    for number, item in enumerate(nodes):
+        copy = onnx.NodeProto()
+        copy.CopyFrom(item)
+        copy.output[0] = f"y{number}"
+        made.append(copy)
+    outputs = [f"y{number}" for number in range(len(made))]
+    proto = model(made, inputs, outputs, types=types, constants=constants, opset=20)
+    return OrtCase(name, proto, inputs, 1e-4, 2e-5, expected=expected)
+
+
+def code(dtype: Any) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def pairs(values: Array) -> tuple[Array, Array]:
+    """All pairs of elements: [N], [N]."""
+    a, b = np.meshgrid(values, values)
+    return a.reshape(-1), b.reshape(-1)
+
+
+def pointwise() -> list[OrtCase]:
+    cases = []
+    for dtype in FLOATS:
+        kind = code(dtype)
+        ops = UNARY[np.float64] + (UNARY[np.float32] if dtype is np.float32 else [])
+        x = np.append(NUMBERS, [0.75] * 5).astype(dtype)
+        types = [TensorProto.BOOL if op.startswith("Is") else kind for op in ops]
+        cases.append(together(f"unary {kind}", [node(op, "x") for op in ops], {"x": x}, types))
+        a, b = pairs(NUMBERS.astype(dtype))
+        compared = ["Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"]
+        computed = ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"]
+        nodes = [node(op, "a b") for op in computed + compared] + [node("Mod", "a b", fmod=1)]
+        types = [kind] * len(computed) + [TensorProto.BOOL] * len(compared) + [kind]
+        cases.append(together(f"binary {kind}", nodes, {"a": a, "b": b}, types))
+        powers = {f"p{i}": np.array(p, dtype) for i, p in enumerate((0.5, -0.5, -1, 2, 3, 0, 1.5))}
+        nodes = [node("Pow", f"x {name}") for name in powers]
+        cases.append(together(f"powers {kind}", nodes, {"x": x}, [kind] * len(nodes), powers))
+    return cases
+
+
+def clipped() -> list[OrtCase]:
+    bounds = [(-1, 1), (NAN, 1), (-1, NAN), (NAN, NAN), (2, -2), (-INF, INF), (0, INF), (0, 6)]
+    cases = []
+    for dtype, constant in product(FLOATS, (True, False)):
+        named = {f"a{i}": np.array(low, dtype) for i, (low, _) in enumerate(bounds)}
+        named |= {f"b{i}": np.array(high, dtype) for i, (_, high) in enumerate(bounds)}
+        nodes = [node("Clip", f"x a{i} b{i}") for i in range(len(bounds))]
+        inputs = {"x": NUMBERS.astype(dtype)} | ({} if constant else named)
+        types = [code(dtype)] * len(nodes)
+        name = f"clip {code(dtype)} {constant}"
+        cases.append(together(name, nodes, inputs, types, named if constant else None))
+    return cases
+
+
+def rows(length: int, dtype: Any, nan_first: bool) -> Array:
+    """Rows with NaN and infinities here and there: [N, length]."""
+    rng = np.random.default_rng(length)
+    made = rng.standard_normal((12, length)).astype(dtype)
+    made[0, length // 2], made[1, -1], made[2] = NAN, NAN, NAN
+    made[3, -1], made[4, -1], made[5], made[6] = INF, -INF, -INF, INF
+    made[7, 0], made[7, -1], made[8], made[9, -1] = INF, -INF, 0, -0.0
+    made[10] *= 200
+    if nan_first:
+        made[11, 0] = NAN
+    return made
+
+
+def along_axes() -> list[OrtCase]:
+    cases = []
+    for length, dtype in product((3, 16, 37), FLOATS):
+        kind, x = code(dtype), rows(length, dtype, nan_first=True)
+        ops = ["Softmax", "LogSoftmax"] if dtype is np.float32 else ["Softmax"]
+        nodes = [node(op, "x", axis=1) for op in ops] + [node(op, "t", axis=0) for op in ops]
+        sums = ["ReduceSum", "ReduceMean", "ReduceProd", "ReduceL1", "ReduceSumSquare"]
+        nodes += [node(op, f"x {axis}") for op in sums for axis in ("a0", "a1")]
+        axes = {"a0": np.array([0]), "a1": np.array([1])}
+        inputs = {"x": x, "t": np.ascontiguousarray(x.T)}
+        cases.append(together(f"rows {kind} {length}", nodes, inputs, [kind] * len(nodes), axes))
+        x = rows(length, dtype, nan_first=False)
+        inputs = {"x": x, "t": np.ascontiguousarray(x.T)}
+        nodes = [
+            node(op, name, axis=axis, keepdims=0, select_last_index=last)
+            for op in ("ArgMax", "ArgMin") for last in (0, 1) for name, axis in (("x", 1), ("t", 0))
+        ]  # fmt: skip
+        types = [TensorProto.INT64] * len(nodes)
+        cases.append(together(f"places {kind} {length}", nodes, inputs, types))
+        # as numpy has them; in ONNX Runtime it depends on where in a vector NaN is
+        nodes = [node(f"Reduce{op}", f"x {axis}", keepdims=0) for op in ("Max", "Min")
+                 for axis in axes]  # fmt: skip
+        with np.errstate(invalid="ignore"):
+            found = [fn.reduce(x, axis=axis) for fn in (np.maximum, np.minimum) for axis in (0, 1)]
+        expected = {f"y{i}": array for i, array in enumerate(found)}
+        name = f"extrema {kind} {length}"
+        cases.append(together(name, nodes, {"x": x}, [kind] * 4, axes, expected))
+    return cases
+
+
+def casts() -> list[OrtCase]:
+    ends = [127.5, 128.5, 255.5, -129, 300, 32768, -32769, 65536, 2147483600, 2147483648, 4.3e9,
+            -2147483648, -4.3e9, 9.3e18, -9.3e18]  # fmt: skip
+    kinds = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, bool]
+    nodes = [node("Cast", "x", to=code(kind)) for kind in kinds]
+    types = [code(kind) for kind in kinds]
+    return [
+        together(f"casts {code(d)}", nodes, {"x": np.append(NUMBERS, ends).astype(d)}, types)
+        for d in FLOATS
+    ]
+
+
+def integers() -> list[OrtCase]:
+    """Ends of the types; the divisions that ONNX Runtime does not survive are as specified here."""
+    cases = []
+    for dtype in (np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64):
+        info = np.iinfo(dtype)
+        ends = [0, 1, 2, 3, 7, info.max, info.max - 1, info.min, info.min + 1]
+        values = np.array(ends + ([-1, -2, -7] if info.min else []), dtype=object).astype(dtype)
+        a, b = pairs(values)
+        ops = ["Add", "Sub", "Mul", "Div", "Mod"]
+        types = [code(dtype)] * (len(ops) + 1)
+        nodes = [node(op, "a b") for op in ops] + [node("Mod", "a b", fmod=1)]
+        fine = (b != 0) & ~((a == info.min) & (b.astype(np.float64) == -1))
+        cases.append(together(f"{dtype.__name__}", nodes, {"a": a[fine], "b": b[fine]}, types))
+        if info.min:
+            low, minus = np.array([info.min] * 40, dtype), np.array([-1] * 40, dtype)
+            expected = {"y0": low, "y1": np.zeros_like(low), "y2": np.zeros_like(low)}
+            nodes = [node("Div", "a b"), node("Mod", "a b"), node("Mod", "a b", fmod=1)]
+            name = f"{dtype.__name__} least by -1"
+            inputs = {"a": low, "b": minus}
+            cases.append(together(name, nodes, inputs, types[:3], expected=expected))
+    return cases
+
+
+@pytest.mark.parametrize("group", [pointwise, clipped, along_axes, casts, integers])
+def test_as_onnx_runtime(group: Any, tmp_path: Path) -> None:
+    check_all(group(), tmp_path)
