@@ -48,7 +48,12 @@ def constant_of_shape(s: Site) -> Value:
 
 @lowers("Range")
 def range_(s: Site) -> Value:
-    start, limit, delta = (s.reshape(s.input(i), ()) for i in range(3))
+    return span(s, s.input(0), s.input(1), s.input(2))
+
+
+def span(s: Site, *bounds: Value) -> Value:
+    """start, start + delta, ... below limit: three values of one element each."""
+    start, limit, delta = (s.reshape(value, ()) for value in bounds)
     dtype = start.dtype
     known = [s.known(value) for value in (start, limit, delta)]
     count: Dim | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from ....compiler.ir import DType, Value
 from ....compiler.ir.dims import Dim
 from ..site import Site
-from ..table import lowers
+from ..table import MICROSOFT, lowers
 
 Array = np.ndarray[Any, Any]
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
@@ -55,6 +55,7 @@ def gather_elements(s: Site) -> Value:
 
 
 @lowers("GatherND")
+@lowers("GatherND", domain=MICROSOFT)
 def gather_nd(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
     batch_dims = s.integer("batch_dims", 0)

@@ -9,7 +9,7 @@ from ....compiler.ir.assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, Ass
 from ....compiler.ir.dims import dmax, floordiv, is_never_one, product
 from ..broadcasting import common_shape
 from ..site import NotSupported, Site
-from ..table import lowers
+from ..table import MICROSOFT, lowers
 from .run_time import (
     TOO_MUCH,
     is_known,
@@ -321,6 +321,7 @@ def _picture(x: Value, block: int) -> tuple[Dim, ...]:
 
 
 @lowers("Trilu")
+@lowers("Trilu", domain=MICROSOFT)
 def triangle(s: Site) -> Value:
     x = s.input(0)
     if x.type.rank < 2:

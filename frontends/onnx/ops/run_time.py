@@ -28,7 +28,9 @@ def vector(s: Site, value: Value) -> Value:
     Raises NotSupported when its length is known at run time only: it would decide a rank.
     """
     if not value.type.is_static:
-        raise NotSupported("how many axes there are is known at run time only")
+        raise NotSupported(
+            "how many axes there are is known at run time only", "pin the length of that input"
+        )
     return s.cast(s.reshape(value, (value.type.elements,)), DType.I64)
 
 

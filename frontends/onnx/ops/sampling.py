@@ -11,7 +11,7 @@ from itertools import product as combinations
 from ....compiler.ir import Dim, DType, Value
 from ....compiler.ir.dims import floordiv, product
 from ..site import NotSupported, Site
-from ..table import lowers
+from ..table import MICROSOFT, lowers
 
 _CUBIC = -0.75  # the coefficient of Keys' convolution that the standard uses
 
@@ -121,6 +121,7 @@ def interpolated(s: Site, image: _Image, at: Sequence[Value], mode: str) -> Valu
 
 
 @lowers("GridSample")
+@lowers("GridSample", domain=MICROSOFT)
 def grid_sample(s: Site) -> Value:
     x, grid = s.input(0), s.input(1)
     rank = x.type.rank - 2

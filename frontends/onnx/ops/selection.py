@@ -67,12 +67,18 @@ def unique(s: Site) -> list[Value | None]:
         axis = 0
     perm = [axis, *(a for a in range(x.type.rank) if a != axis)]
     rows = s.reshape(s.transpose(x, perm), (x.shape[axis], product(x.shape[a] for a in perm[1:])))
-    first, inverse, counts, number = s.emitter.emit_node(
-        "unique", [rows], {"sorted": bool(s.integer("sorted", 1))}
-    )
+    found, inverse, counts = unique_rows(s, rows, bool(s.integer("sorted", 1)))
+    return [s.emit("gather", [x, found], axis=axis), found, inverse, counts]
+
+
+def unique_rows(s: Site, rows: Value, ordered: bool) -> tuple[Value, Value, Value]:
+    """Of a matrix: the first row of each kind, which of these a row is like, and how many are.
+
+    ordered: by what the rows hold, otherwise as they occur.
+    """
+    first, inverse, counts, number = s.emitter.emit_node("unique", [rows], {"sorted": ordered})
     found = used_part(s, first, number)
-    return [s.emit("gather", [x, found], axis=axis), found, inverse, s.slice(
-        counts, 0, 0, found.shape[0])]  # fmt: skip
+    return found, inverse, s.slice(counts, 0, 0, found.shape[0])
 
 
 @lowers("NonMaxSuppression")
