@@ -274,7 +274,6 @@ class TileReduction:
         wide = replace(tile.shape, vector=name, lanes=lanes, vectors=self.schedule.vectors)
         one = replace(wide, vectors=1)
         tile.addresses.clear()
-        tile.uses.clear()
         tile.shape = wide
         tile.advance(name, 0)
         tile.prepare(reduction.body for reduction in self.stage.reductions)
@@ -329,7 +328,6 @@ class TileReduction:
     def _combine_lanes(self, tile: Tile, wide: Shape, accumulators: list[ir.Value]) -> None:
         tile.shape = replace(wide, vector="", lanes=1, vectors=1, mask=None)
         tile.addresses.clear()
-        tile.uses.clear()
         for number, reduction in enumerate(self.stage.reductions):
             dtype = reduction.body.dtype
             for r in range(wide.rows):

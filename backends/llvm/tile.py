@@ -47,7 +47,7 @@ class Tile:
     keep: list[Expr | Store] = field(default_factory=list)  # ids stay valid while these live
     memo: dict[object, ir.Value] = field(default_factory=dict)
     offsets: dict[object, Int] = field(default_factory=dict)
-    uses: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+    dependences: ex.Dependences = field(default_factory=ex.Dependences)
     guard: Guard = field(default_factory=Guard)
 
     # addresses -----------------------------------------------------------------------------
@@ -173,17 +173,9 @@ class Tile:
 
     def depends(self, expression: Expr) -> tuple[bool, bool]:
         """Whether the expression differs between rows, and between vectors."""
-        found = self.uses.get(id(expression))
-        if found is None:
-            self.keep.append(expression)
-            row, vector = self.shape.row, self.shape.vector
-            accumulates = any(isinstance(p, ex.Acc) for p in ex.walk(expression))
-            found = (
-                accumulates or (bool(row) and ex.depends_on(expression, row)),
-                accumulates or (bool(vector) and ex.depends_on(expression, vector)),
-            )
-            self.uses[id(expression)] = found
-        return found
+        names, accumulates = self.dependences.of(expression)
+        row, vector = self.shape.row, self.shape.vector
+        return accumulates or row in names, accumulates or vector in names
 
     def value(self, expression: Expr, slot: Slot) -> ir.Value:
         """The expression at a slot; scalar when it is the same in all lanes."""

@@ -66,6 +66,7 @@ class _Tile:
 
     def __init__(self, own: StageSchedule, rows: int, vectors: int, target: Target) -> None:
         self.own, self.rows, self.vectors, self.target = own, rows, vectors, target
+        self._dependences = ex.Dependences()
 
     def step(self, reductions: tuple[Reduction, ...], depth: int) -> float:
         """Cycles of one step of the reductions."""
@@ -148,9 +149,8 @@ class _Tile:
         return total
 
     def _moves(self, part: ex.Expr, axis: str) -> bool:
-        return bool(axis) and any(
-            isinstance(inner, ex.Acc) or ex.depends_on(inner, axis) for inner in ex.walk(part)
-        )
+        names, accumulates = self._dependences.of(part)
+        return bool(axis) and (accumulates or axis in names)
 
     def _slots(self, part: ex.Expr) -> int:
         """How many registers of the tile the values of an expression fill."""

@@ -149,6 +149,26 @@ def depends_on(expr: Expr, name: str) -> bool:
     return any(name in symbols_of(index) for index in all_indices(expr))
 
 
+class Dependences:
+    """What expressions depend on; each part is looked at once, whatever uses it."""
+
+    def __init__(self) -> None:
+        self._found: dict[
+            int, tuple[Expr, frozenset[str], bool]
+        ] = {}  # a kept part's id is its own
+
+    def of(self, expr: Expr) -> tuple[frozenset[str], bool]:
+        """The symbols with which the value may change, and whether accumulators are part of it."""
+        if id(expr) not in self._found:
+            parts = [self.of(child) for child in children(expr)]
+            own = [symbols_of(index) for index in indices(expr)]
+            names = frozenset[str]().union(*own, *(names for names, _ in parts))
+            accumulates = isinstance(expr, Acc) or any(found for _, found in parts)
+            self._found[id(expr)] = expr, names, accumulates
+        _, names, accumulates = self._found[id(expr)]
+        return names, accumulates
+
+
 def map_indices(
     expr: Expr, change: Callable[[Dim], Dim], done: dict[int, Expr] | None = None
 ) -> Expr:
