@@ -120,7 +120,7 @@ def _agree(
     """The largest difference. Raises VerificationError when some output is out of tolerance."""
     if set(ours) != set(theirs) and len(ours) == len(theirs):
         theirs = dict(zip(ours, theirs.values(), strict=True))
-    differences = compare_outputs(ours, theirs, tolerance)
+    differences = compare_outputs(ours, theirs, tolerance.of(kind))
     wrong = [f"output '{d.name}': {d.message}" for d in differences if not d.agrees]
     if wrong:
         raise VerificationError(

@@ -10,6 +10,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,13 @@ def _onnxruntime(spec: EngineSpec) -> Run:
     session = ort.InferenceSession(str(spec.path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     texts = {item.name for item in session.get_inputs() if item.type == "tensor(string)"}
+    lists = [item.name for item in session.get_inputs() if "seq(" in item.type]
     classes = _classes(spec) if any("map(" in item.type for item in session.get_outputs()) else {}
 
     def run(inputs: Arrays) -> dict[str, Array]:
         given = {name: a.astype(object) if name in texts else a for name, a in inputs.items()}
-        results = zip(names, session.run(names, given), strict=True)
-        return {name: _array(result, classes.get(name, ())) for name, result in results}
+        results = zip(names, session.run(names, _gathered(given, lists)), strict=True)
+        return _apart({name: _array(result, classes.get(name, ())) for name, result in results})
 
     return run
 
@@ -165,11 +167,33 @@ def _classes(spec: EngineSpec) -> dict[str, tuple[int | str, ...]]:
     return {name: meaning.classes for name, meaning in meanings.items()}
 
 
-def _array(result: Any, classes: Sequence[int | str]) -> Array:
-    """A result of ONNX Runtime as an array: of strings, or of the values of maps."""
+def _gathered(arrays: Arrays, lists: Iterable[str]) -> dict[str, Any]:
+    """Inputs as a peer takes them: where x is a sequence, x_0, x_1, ... as one list."""
+    given: dict[str, Any] = dict(arrays)
+    for name in lists:
+        parts = takewhile(lambda part: part in given, (f"{name}_{i}" for i in count()))
+        given[name] = [given.pop(part) for part in list(parts)]
+    return given
+
+
+def _apart(results: Mapping[str, Any]) -> dict[str, Array]:
+    """Outputs as ours are called: the elements of a sequence x are x_0, x_1, ..."""
+    arrays: dict[str, Array] = {}
+    for name, result in results.items():
+        parts = result if isinstance(result, list) else None
+        arrays |= (
+            {name: result} if parts is None else {f"{name}_{i}": a for i, a in enumerate(parts)}
+        )
+    return arrays
+
+
+def _array(result: Any, classes: Sequence[int | str]) -> Any:
+    """A result of a peer as an array (of strings, or of the values of maps), or a list of them."""
     if classes:
         rows = [[row[label] for label in classes] for row in result]
         return np.array(rows, np.float32).reshape(len(rows), len(classes))
+    if isinstance(result, list):
+        return [_array(part, ()) for part in result]
     array = np.asarray(result)
     return array.astype(str) if array.dtype == object else array
 
@@ -177,10 +201,11 @@ def _array(result: Any, classes: Sequence[int | str]) -> Array:
 def _onnx(spec: EngineSpec) -> Run:
     from ..frontends.onnx.evaluator import evaluator
 
-    evaluate = evaluator(spec.path)
+    evaluate, lists = evaluator(spec.path)
 
     def run(inputs: Arrays) -> dict[str, Array]:
-        return {name: _array(result, ()) for name, result in evaluate(inputs).items()}
+        results = evaluate(_gathered(inputs, lists))
+        return _apart({name: _array(result, ()) for name, result in results.items()})
 
     return run
 

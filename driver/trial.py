@@ -105,7 +105,7 @@ def _compared(artifact: Any, task: Task, kind: str) -> Outcome:
         except Exception as error:
             key = _key(str(error).partition(" needs ")[0])  # of a check: which node's
             return Outcome(FAILS, key, kind, f"the compiled model fails: {error}")
-        found = compare_outputs(actual, expected, artifact.tolerance())
+        found = compare_outputs(actual, expected, artifact.tolerance().of(kind))
         wrong = [f"output '{d.name}': {d.message}" for d in found if not d.agrees]
         if wrong:
             word = DIFFERS if kind == REFERENCE else WRONG

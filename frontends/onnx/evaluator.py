@@ -19,13 +19,15 @@ _OLDEST_OPSET = 13
 Evaluate = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def evaluator(path: Path) -> Evaluate:
-    """Runs a model by `onnx.reference`, operator by operator in numpy."""
+def evaluator(path: Path) -> tuple[Evaluate, list[str]]:
+    """Runs a model by `onnx.reference`, operator by operator in numpy; which inputs are lists."""
     from onnx.reference import ReferenceEvaluator
 
     session = ReferenceEvaluator(str(path))
     names = list(session.output_names)
-    return lambda inputs: dict(zip(names, session.run(None, dict(inputs)), strict=True))
+    types = zip(session.input_names, session.input_types, strict=True)
+    lists = [name for name, kind in types if kind.HasField("sequence_type")]
+    return lambda inputs: dict(zip(names, session.run(None, dict(inputs)), strict=True)), lists
 
 
 def incomparable(path: Path, engine: str) -> str | None:

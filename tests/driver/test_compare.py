@@ -106,3 +106,15 @@ def test_quantised_networks_may_differ_by_steps() -> None:
 
 def test_empty_output() -> None:
     assert _one(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)).agrees
+
+
+def test_sizes_that_onnx_runtime_does_not_know() -> None:
+    """Of what has no elements, and only where it gives 0."""
+    peer = Tolerance().of("onnxruntime")
+    none = np.zeros((0, 3), np.float32)
+    assert _one(none, np.zeros((0, 0), np.float32), peer).agrees
+    assert _one(none, none, peer).agrees
+    for shape in ((0, 2), (0,), (0, 3, 0), (1, 0), (1, 3)):
+        assert not _one(none, np.zeros(shape, np.float32), peer).agrees
+    assert not _one(np.zeros((2, 3), np.float32), np.zeros((0, 0), np.float32), peer).agrees
+    assert not _one(none, np.zeros((0, 0), np.float32), Tolerance()).agrees

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from tensmith.compiler.errors import UsageError, VerificationError
 from tensmith.driver import api, cli
-from tensmith.driver.engines import EngineSpec
+from tensmith.driver.engines import EngineSpec, open_engine
 from tensmith.driver.samples import Sampler
 from tensmith.driver.second_opinion import engines_to_ask, second_opinion
 from tensmith.driver.verify import PASSED, Verification, VerifyReport
@@ -111,3 +113,25 @@ def test_what_is_installed_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) 
         "tensmith.driver.second_opinion.find_spec", lambda name: name == "onnx" or None
     )
     assert engines_to_ask() == ("onnx",)
+
+
+def test_sequences_are_compared_element_by_element(tmp_path: Path, engine: str) -> None:
+    """Inputs and outputs that are sequences have a name for each element, on either side."""
+    of_rows = helper.make_tensor_type_proto(TensorProto.FLOAT, ["n", 3])
+    infos = [
+        helper.make_value_info(name, helper.make_sequence_type_proto(of_rows)) for name in "xy"
+    ]
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1, 3], [1, 2, 3])
+    nodes = [helper.make_node("SequenceInsert", ["x", "one"], ["y"])]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], [one])
+    opset = [helper.make_opsetid("", 17)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    shapes = {"x_0": ("a", 3), "x_1": ("b", 3)}
+    feed = {f"x_{i}": np.full((i + 1, 3), i, np.float32) for i in range(2)}
+    ours, theirs = (
+        open_engine(EngineSpec(kind, path, shapes=shapes))(feed) for kind in ("reference", engine)
+    )
+    assert list(ours) == list(theirs) == ["y_0", "y_1", "y_2"]
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name])
