@@ -153,9 +153,8 @@ class Dependences:
     """What expressions depend on; each part is looked at once, whatever uses it."""
 
     def __init__(self) -> None:
-        self._found: dict[
-            int, tuple[Expr, frozenset[str], bool]
-        ] = {}  # a kept part's id is its own
+        # by id, which is a part's own as long as the part is kept
+        self._found: dict[int, tuple[Expr, frozenset[str], bool]] = {}
 
     def of(self, expr: Expr) -> tuple[frozenset[str], bool]:
         """The symbols with which the value may change, and whether accumulators are part of it."""
