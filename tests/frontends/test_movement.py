@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import RunError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
+from .ort_cases import OrtCase, check_all
 
 I64 = TensorProto.INT64
 
@@ -199,6 +203,34 @@ def test_range_of_symbolic_length_and_constant_of_shape() -> None:
         dims={"x": ["a", "b"]},
     )
     check(proto, {"x": x})
+
+
+STEPS = [(0, 1, 0.1), (0.1, 10, 0.1), (1, -3, -0.3), (0, 1000, 0.7), (0, 7, 1), (0.25, 7, 0.5),
+         (0.1, 5, 1), (3, 3, 0.1), (3, 2, 0.1), (16777200, 16777230, 1)]  # fmt: skip
+
+
+def test_float_ranges_add_up(tmp_path: Path) -> None:
+    """To the bit: every sum is rounded, as in the operator's definition."""
+    cases = []
+    for dtype, row, known in product((np.float32, np.float64), STEPS, ("", "abc", "ac", "c", "a")):
+        amounts = {name: np.array(v, dtype) for name, v in zip("abc", row, strict=True)}
+        inputs = {n: v for n, v in amounts.items() if n not in known} or {"q": np.zeros(2, dtype)}
+        constants = {n: v for n, v in amounts.items() if n in known}
+        nodes = [node("Range", "a b c")] + ([node("Neg", "q", "r")] if known == "abc" else [])
+        types = [helper.np_dtype_to_tensor_dtype(np.dtype(dtype))]
+        proto = model(nodes, inputs, ["y"], types=types, constants=constants)
+        cases.append(OrtCase(f"{dtype.__name__} {row} {known}", proto, inputs, 0, 0))
+    check_all(cases[::3], tmp_path)
+
+
+def test_ranges_of_whole_numbers_are_no_loops() -> None:
+    """A start that is cast from a size, and a step of 1 or 1/2."""
+    for step in (1.0, 0.5, 0.1):
+        nodes = [node("Cast", "n", "start", to=1), node("Range", "start end step")]
+        constants = {"step": np.float32(step)}
+        inputs = {"n": np.array(3), "end": np.array(9, np.float32)}
+        graph = check(model(nodes, inputs, ["y"], constants=constants), inputs, rtol=0, atol=0)
+        assert any(item.op == "scan" for item in graph.nodes) == (step == 0.1)
 
 
 def test_expand_idiom_of_exporters_stays_symbolic() -> None:

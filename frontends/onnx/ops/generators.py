@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import ml_dtypes
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Value, ceildiv, constant
+from ....compiler.ir import Dim, DType, Graph, Value, ceildiv, constant
 from ....compiler.ir.dims import dmax
 from ..containers import Content, Text
 from ..site import NotSupported, Site
@@ -12,6 +15,10 @@ from ..table import lowers
 from ..tensors import to_bytes
 from .run_time import TOO_MUCH
 from .strings import encoded
+
+RUN_TIME_STEPS = 1 << 18
+FOLDED_STEPS = 1 << 20
+SUMMED = (DType.F16, DType.F32, DType.F64)  # types in which numpy adds up
 
 
 @lowers("Constant")
@@ -62,11 +69,51 @@ def span(s: Site, *bounds: Value) -> Value:
         count = _count(s, first, last, step)
     if count is None:
         count = _computed_count(s, start, limit, delta)
-    # integer steps stay exact in i64 whatever the type of the range
+    if dtype.is_float and not _sums_are_exact(start, delta, count):
+        return _sums(s, start, delta, count)
     steps = s.iota((count,), 0, dtype)
     if start.data is not None and not start.data and delta.data is not None and delta.data == 1:
         return steps
     return s.op_("add", s.op_("mul", steps, delta), start)
+
+
+def _sums_are_exact(start: Value, delta: Value, count: Dim) -> bool:
+    """Whether adding up float steps rounds nothing, so that products give the same.
+
+    Integers and counts that only a run knows are taken to be at most RUN_TIME_STEPS.
+    """
+    first, step = _fraction(start), _fraction(delta)
+    if first is None or step is None:
+        return False
+    last = first[0] + step[0] * (count if isinstance(count, int) else RUN_TIME_STEPS)
+    digits = int(ml_dtypes.finfo(delta.dtype.numpy).nmant) + 1
+    return bool(last * max(first[1], step[1]) <= 2**digits)
+
+
+def _fraction(value: Value) -> tuple[float, int] | None:
+    """Of what size a scalar is at most, and a power of 2 times which it is an integer."""
+    if value.data is not None:
+        number = float(value.data)
+        return (abs(number), number.as_integer_ratio()[1]) if math.isfinite(number) else None
+    source = value.producer
+    whole = source is not None and source.op == "cast" and source.inputs[0].dtype.is_integer
+    return (RUN_TIME_STEPS, 1) if whole else None
+
+
+def _sums(s: Site, start: Value, delta: Value, count: Dim) -> Value:
+    """start, start + delta, start + delta + delta, ..., every sum rounded, as the standard says."""
+    known = start.data is not None and delta.data is not None
+    if known and isinstance(count, int) and count <= FOLDED_STEPS and start.dtype in SUMMED:
+        steps = np.full(max(count, 1), delta.data)
+        steps[0] = start.data
+        return constant(np.add.accumulate(steps, dtype=steps.dtype)[:count])
+    state = Value(start.type)
+    s.emitter.enter()
+    after = s.emitter.real(s.op_("add", state, delta))
+    nodes, _ = s.emitter.leave()
+    region = Graph([state], [after, state], nodes, "range_step")
+    attributes = {"num_state": 1, "reverse_in": (), "reverse_out": (False,), "trip": count}
+    return s.emitter.emit_node("scan", [start], attributes, regions=[region])[1]
 
 
 def _count(s: Site, start: Dim, limit: Dim, delta: Dim) -> Dim | None:
