@@ -14,7 +14,7 @@ from ..compiler.ir.assumptions import (
     may_wrap,
     recorded,
 )
-from ..compiler.ir.dims import Call, Dim, dmin, symbols_of
+from ..compiler.ir.dims import Dim, all_calls, dmin, symbols_of
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.ops.control import symbol_name
 from ..compiler.ir.ops.registry import infer_types, make_node
@@ -147,20 +147,11 @@ def _assumptions(node: Node) -> list[Assumption]:
                     assume_equal(dim, inferred)
             for dim in value.shape:
                 assume_at_most(0, dim)
-        for dim in (*dims_in(node), *(dim for value in node.outputs for dim in value.shape)):
-            _assume_divisible(dim)
+        dims = (*dims_in(node), *(dim for value in node.outputs for dim in value.shape))
+        for call in reversed(all_calls(dims)):
+            if call.fn in ("floordiv", "mod"):  # nothing is divided by a dim of zero
+                assume_at_most(1, call.args[1])
     return list(found)
-
-
-def _assume_divisible(dim: Dim) -> None:
-    """Nothing is divided by a dim of zero."""
-    for mono, _ in () if isinstance(dim, int) else dim.terms:
-        for atom in mono:
-            if isinstance(atom, Call):
-                for argument in atom.args:
-                    _assume_divisible(argument)
-                if atom.fn in ("floordiv", "mod"):
-                    assume_at_most(1, atom.args[1])
 
 
 def _indexed_sizes(node: Node) -> tuple[Dim, ...]:

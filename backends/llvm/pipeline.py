@@ -12,7 +12,7 @@ import numpy as np
 
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
 from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
-from ...compiler.ir.dims import Dim, symbols_of
+from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.external import EXTERNAL
@@ -176,7 +176,8 @@ def _spec(value: Value, graph: Graph, symbols: set[str]) -> TensorSpec:
     def dim_text(dim: Dim) -> int | str:
         if isinstance(dim, int):
             return dim
-        return str(dim) if symbols_of(dim) <= symbols else "?"
+        told = symbols_of(dim) <= symbols and size_of(dim) <= LEGIBLE
+        return str(dim) if told else "?"
 
     meaning = graph.meanings.get(value.name, Meaning())
     dims = tuple(dim_text(dim) for dim in value.shape)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from .dims import Dim, Symbol, in_order, is_nonnegative
+from .dims import Dim, Symbol, in_order, is_nonnegative, legible
 
 EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER, FITS = "==", "<=", "1 or ==", "!=", "fits"
 RELATIONS = (EQUAL, AT_MOST, ONE_OR_EQUAL, OTHER, FITS)
@@ -33,10 +33,10 @@ class Assumption:
 
     def __str__(self) -> str:
         if self.relation == ONE_OR_EQUAL:
-            return f"{self.left} to be 1 or {self.right}"
+            return f"{legible(self.left)} to be 1 or {legible(self.right)}"
         if self.relation == FITS:
-            return f"{self.left} to be a number of elements"
-        return f"{self.left} {self.relation} {self.right}"
+            return f"{legible(self.left)} to be a number of elements"
+        return f"{legible(self.left)} {self.relation} {legible(self.right)}"
 
 
 _record: ContextVar[dict[Assumption, None] | None] = ContextVar("assumptions", default=None)

@@ -61,7 +61,7 @@ class _Checker:
             if value.producer is not None or value.is_constant:
                 self.fail(f"input {value} is a constant or some node's result")
             self.define(value, visible)
-            self.need_symbols(value.shape, symbols, f"the shape of {value}")
+            self.need_symbols(value.shape, symbols, value)
         for index, node in enumerate(graph.nodes):
             self.where = f"node {index} of '{graph.name}', {node.op} '{node.name}'"
             self.check_node(node, visible, symbols)
@@ -87,10 +87,12 @@ class _Checker:
             place = "out of scope" if value in self.made else "used before it is defined"
             self.fail(f"{value} is {place}")
 
-    def need_symbols(self, dims: Iterable[Dim], symbols: set[str], what: str) -> None:
+    def need_symbols(self, dims: Iterable[Dim], symbols: set[str], what: Value | str) -> None:
+        """what: the value whose shape has the dims, or the name of what has them."""
         missing = sorted(set().union(*(symbols_of(dim) for dim in dims)) - symbols)
         if missing:
-            self.fail(f"{what} uses the undefined symbol(s) {' '.join(missing)}")
+            whose = f"the shape of {what}" if isinstance(what, Value) else what
+            self.fail(f"{whose} uses the undefined symbol(s) {' '.join(missing)}")
 
     def check_node(self, node: Node, visible: set[Value], symbols: set[str]) -> None:
         self.check_attributes(node, symbols)
@@ -105,7 +107,7 @@ class _Checker:
             if value.is_constant:
                 self.fail(f"the result {value} holds constant data")
             self.define(value, visible)
-            self.need_symbols(value.shape, symbols, f"the type of {value}")
+            self.need_symbols(value.shape, symbols, value)
 
     def check_attributes(self, node: Node, symbols: set[str]) -> None:
         definition = lookup(node.op)

@@ -17,6 +17,7 @@ from ..ir.dims import (
     divide_terms,
     floordiv,
     is_nonnegative,
+    is_position,
     map_atoms,
     mod,
     substitute,
@@ -32,14 +33,17 @@ def fold_divisions(dim: Dim, extents: Mapping[str, Dim]) -> Dim:
     """An equal expression while every symbol of `extents` runs from 0 to its extent - 1.
 
     floordiv and mod whose operand stays within one multiple of the divisor are resolved; what a
-    common factor of operand and divisor leaves alone is taken out of the division.
+    common factor of operand and divisor leaves alone is taken out of the division. Sizes have
+    their form already.
     """
+    if not is_position(dim):
+        return dim
     return map_atoms(dim, lambda atom: _folded(atom, extents))
 
 
 def _folded(atom: Atom, extents: Mapping[str, Dim]) -> Dim:
-    if isinstance(atom, Symbol):
-        return symbol(atom.name)
+    if isinstance(atom, Symbol) or not is_position(as_dim(atom)):
+        return as_dim(atom)
     top, bottom = (fold_divisions(arg, extents) for arg in atom.args)
     plain = FUNCTIONS[atom.fn](top, bottom)
     if atom.fn not in ("floordiv", "mod") or not isinstance(top, Sym):
@@ -82,14 +86,14 @@ def _is_below(rest: Dim, limit: Dim, extents: Mapping[str, Dim]) -> bool:
 
 def _largest(dim: Dim, extents: Mapping[str, Dim]) -> Dim | None:
     """A bound without axes that the expression never exceeds; None: none is known."""
-    if not any(name.startswith("$") for name in symbols_of(dim)):
+    if not is_position(dim):
         return dim
     bounds: list[Dim] = []
     for mono, coef in dim.terms if isinstance(dim, Sym) else ():
         term: Dim = coef
         for atom in mono:
             bound = _largest_of(atom, extents)
-            moving = any(name.startswith("$") for name in atom.symbols)
+            moving = is_position(as_dim(atom))
             if bound is None or (moving and coef < 0) or not is_nonnegative(as_dim(atom)):
                 return None
             term = term * bound
@@ -176,7 +180,7 @@ def _parts(dim: Dim, *, whole_factors: bool) -> Iterable[Dim]:
     """The terms of a sum; with `whole_factors` those of the same axes as one."""
     parts: dict[Monomial, Dim] = {}
     for monomial, coefficient in terms_of(dim):
-        axes = tuple(a for a in monomial if any(name.startswith("$") for name in a.symbols))
+        axes = tuple(atom for atom in monomial if is_position(as_dim(atom)))
         key = axes if whole_factors else monomial
         parts[key] = parts.get(key, 0) + (
             Sym(((monomial, coefficient),)) if monomial else coefficient

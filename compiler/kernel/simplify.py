@@ -6,6 +6,7 @@ Fewer and longer axes give the code generator longer vector loops and cheaper in
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 from ..ir.dims import (
@@ -17,6 +18,7 @@ from ..ir.dims import (
     Symbol,
     coefficient,
     floordiv,
+    is_position,
     map_atoms,
     mod,
     substitute,
@@ -43,12 +45,12 @@ def simplify(kernel: Kernel) -> Kernel:
 def _fold_divisions(stage: Stage) -> Stage:
     """Without the divisions in indices that the axes' extents decide."""
     extents = {axis.name: axis.extent for axis in stage.axes + stage.reduce_axes}
-    return stage.map_indices(lambda dim: fold_divisions(dim, extents))
+    return stage.map_indices(cache(lambda dim: fold_divisions(dim, extents)))
 
 
 def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[Dim]]) -> None:
     """Collect, per axis, dims by which floordiv or mod divides the bare axis."""
-    if isinstance(dim, int):
+    if isinstance(dim, int) or not is_position(dim):
         return
     for mono, _ in dim.terms:
         for atom in mono:
@@ -57,7 +59,7 @@ def _divisors(dim: Dim, names: frozenset[str], found: dict[str, set[Dim]]) -> No
             top, bottom = atom.args
             for arg in atom.args:
                 _divisors(arg, names, found)
-            if atom.fn in ("floordiv", "mod") and not _axes_in(bottom):
+            if atom.fn in ("floordiv", "mod") and not is_position(bottom):
                 name = _bare_axis(top)
                 if name in names:
                     found.setdefault(name, set()).add(bottom)
@@ -69,10 +71,6 @@ def _bare_axis(dim: Dim) -> str:
         if coef == 1 and len(mono) == 1 and isinstance(mono[0], Symbol):
             return mono[0].name
     return ""
-
-
-def _axes_in(dim: Dim) -> bool:
-    return any(name.startswith("$") for name in symbols_of(dim))
 
 
 def _is_multiple(large: Dim, small: Dim) -> bool:

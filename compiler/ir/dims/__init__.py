@@ -19,6 +19,7 @@ from .broadcast import are_one_together, dbroadcast, is_never_one
 from .division import ceildiv, divide_terms, floordiv, mod
 from .extrema import dmax, dmin
 from .terms import (
+    LEGIBLE,
     Atom,
     Call,
     Dim,
@@ -30,6 +31,8 @@ from .terms import (
     coefficient,
     has_calls,
     in_order,
+    is_position,
+    legible,
     order_key,
     product,
     size_of,
@@ -41,9 +44,9 @@ from .terms import (
 from .walks import FUNCTIONS, all_calls, estimate, evaluate, map_atoms, substitute
 
 __all__ = [
-    "FUNCTIONS", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "all_calls",
+    "FUNCTIONS", "LEGIBLE", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "all_calls",
     "are_one_together", "as_dim", "calls_of", "ceildiv", "coefficient", "dbroadcast",
     "divide_terms", "dmax", "dmin", "estimate", "evaluate", "floordiv", "has_calls", "in_order",
-    "is_never_one", "is_nonnegative", "map_atoms", "mod", "order_key", "product", "size_of",
-    "substitute", "symbol", "symbols_of", "terms_of", "total",
+    "is_never_one", "is_nonnegative", "is_position", "legible", "map_atoms", "mod", "order_key",
+    "product", "size_of", "substitute", "symbol", "symbols_of", "terms_of", "total",
 ]  # fmt: skip

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
+from zlib import crc32
 
 from .bounds import is_nonnegative
-from .terms import Call, Dim, as_call, as_dim, order_key, terms_of
+from .terms import MEMO, Atom, Call, Dim, Symbol, as_call, as_dim, in_order, order_key, terms_of
+
+_BITS = 32  # of the numbers that stand for sizes
 
 
+@lru_cache(MEMO)
 def dbroadcast(a: Dim, b: Dim) -> Dim:
     """The size of an axis that two sizes broadcast to: they are equal, or one of them is 1.
 
@@ -25,18 +31,51 @@ def dbroadcast(a: Dim, b: Dim) -> Dim:
     fixed = next((dim for dim in ordered if is_never_one(dim)), None)
     if fixed is not None:
         return fixed
-    result = ordered.pop()
-    while ordered:
-        result = as_dim(Call("broadcast", (ordered.pop(), result)))
-    return result
+    return _joined(ordered, 0)
 
 
+def _joined(sizes: Sequence[Dim], place: int) -> Dim:
+    """The broadcast of different sizes, which begin with the same `place` bits.
+
+    Bit by bit they go to either side, so that sets of sizes that differ in one have all but a few
+    calls in common, and those that meet in a chain are not told again at each of its links.
+    """
+    if len(sizes) == 1:
+        return sizes[0]
+    if place == _BITS:
+        first, *others = sizes
+        return _call(first, _joined(others, place))
+    sides: tuple[list[Dim], list[Dim]] = ([], [])
+    for size in sizes:
+        sides[_number(size) >> place & 1].append(size)
+    if not (sides[0] and sides[1]):
+        return _joined(sizes, place + 1)
+    return _call(*(_joined(side, place + 1) for side in sides))
+
+
+def _call(a: Dim, b: Dim) -> Dim:
+    return as_dim(Call("broadcast", in_order(a, b)))
+
+
+@lru_cache(MEMO)
+def _number(of: Dim | Atom) -> int:
+    """What stands for an expression, the same in every process."""
+    if isinstance(of, Symbol):
+        text = of.name
+    elif isinstance(of, Call):
+        text = f"{of.fn} {[*map(_number, of.args)]}"
+    else:
+        text = str([(coef, *map(_number, mono)) for mono, coef in terms_of(of)])
+    return crc32(text.encode())
+
+
+@lru_cache(MEMO)
 def _broadcast_parts(dim: Dim) -> tuple[Dim, ...]:
     """The sizes of which a dim is the broadcast."""
     call = as_call(dim)
     if call is None or call.fn != "broadcast":
         return (dim,)
-    return (call.args[0], *_broadcast_parts(call.args[1]))
+    return tuple(part for arg in call.args for part in _broadcast_parts(arg))
 
 
 def is_never_one(dim: Dim) -> bool:

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 MEMO = 1 << 16  # results that each function remembers
 K = TypeVar("K")
 V = TypeVar("V")
+LEGIBLE = 100  # terms and factors of an expression that is shown to people
 AXIS = "$"  # the names of a kernel's axes begin with it
 
 
@@ -174,6 +175,14 @@ def size_of(dim: Dim) -> int:
     return dim.size if isinstance(dim, Sym) else 1
 
 
+def legible(dim: Dim) -> str:
+    """An expression for people; of a long one what it is computed from."""
+    if size_of(dim) <= LEGIBLE:
+        return str(dim)
+    names = sorted(symbols_of(dim))
+    return f"a size computed from {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
 def in_order(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     """Two dims in the order of their keys."""
     return (a, b) if order_key(a) <= order_key(b) else (b, a)
@@ -268,6 +277,7 @@ def has_calls(dim: Dim) -> bool:
     return any(isinstance(atom, Call) for mono, _ in terms_of(dim) for atom in mono)
 
 
+@lru_cache(MEMO)
 def is_position(dim: Dim) -> bool:
     """Whether the expression uses an axis of a kernel."""
     return any(name.startswith(AXIS) for name in symbols_of(dim))

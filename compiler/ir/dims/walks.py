@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from ...errors import InternalError
 from .broadcast import dbroadcast
 from .division import floordiv, mod
 from .extrema import dmax, dmin
-from .terms import Atom, Call, Dim, Symbol, symbol, total
+from .terms import MEMO, Atom, Call, Dim, Symbol, legible, symbol, total
 
 FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
     "floordiv": floordiv,
@@ -117,7 +118,7 @@ def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
         return dim
     missing = sorted(dim.symbols - values.keys())
     if missing:
-        raise InternalError(f"no value for the symbolic dimension(s) {missing} in '{dim}'")
+        raise InternalError(f"no value for the symbolic dimension(s) {missing} in '{legible(dim)}'")
     return _Evaluation(values.__getitem__, _computed).of(dim)
 
 
@@ -127,6 +128,7 @@ def _computed(fn: str, a: int, b: int) -> int:
     return _NUMBERS[fn](a, b)
 
 
+@lru_cache(MEMO)
 def estimate(dim: Dim, typical: int) -> int:
     """About how large a size is while every symbol has a typical value; at least 1.
 

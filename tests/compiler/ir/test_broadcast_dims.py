@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 from tensmith.compiler.ir.dims import (
+    Dim,
+    all_calls,
     dbroadcast,
     dmax,
     dmin,
@@ -53,3 +56,34 @@ def test_sizes_that_are_one_together() -> None:
     assert dbroadcast(dmin(A, 1), A) not in (A, 1)
     assert dbroadcast(A - 3, dmax(A - 3, 0)) == A - 3
     assert dbroadcast(dmax(A - 3, 0), dmax(A - 3, 0)) == dmax(A - 3, 0)
+
+
+def test_many_sizes_have_one_form_however_they_meet() -> None:
+    draw = random.Random(3)
+    sizes: list[Dim] = [symbol(f"d{number}") for number in range(12)]
+    sizes += [floordiv(size, 2) for size in sizes[:4]]
+
+    def together(parts: list[Dim]) -> Dim:
+        if len(parts) == 1:
+            return parts[0]
+        cut = draw.randrange(1, len(parts))
+        return dbroadcast(together(parts[:cut]), together(parts[cut:]))
+
+    forms = {together(draw.choices(sizes, k=8) + draw.sample(sizes, len(sizes))) for _ in range(40)}
+    assert len(forms) == 1
+    form = forms.pop()
+    for _ in range(40):
+        common = draw.choice([0, 4, 9])
+        values = {f"d{number}": draw.choice([1, common]) for number in range(12)}
+        values |= {f"d{number}": draw.choice([2, 3]) for number in range(4)}  # their halves are 1
+        wanted = {evaluate(size, values) for size in sizes} - {1}
+        if len(wanted) == 1:
+            assert evaluate(form, values) == wanted.pop()
+        assert evaluate(form, dict.fromkeys(values, 1)) in (0, 1)
+
+
+def test_a_size_more_is_a_few_calls_more() -> None:
+    sizes = [symbol(f"d{number}") for number in range(64)]
+    random.Random(5).shuffle(sizes)
+    links = list(itertools.accumulate(sizes, dbroadcast))
+    assert len(all_calls(links)) < 64 * 8

@@ -32,6 +32,14 @@ DIMS = st.recursive(
 )
 
 
+def test_sizes_stay_as_they_are() -> None:
+    size: Dim = symbol("h")
+    for _ in range(40):
+        size = dmax(floordiv(size * 3 + 1, 5) + floordiv(size, 7), floordiv(size, 2)) + mod(size, 3)
+    index = symbol("$a") * size + mod(symbol("$b"), 3)
+    assert fold_divisions(index, EXTENTS) == symbol("$a") * size + symbol("$b")
+
+
 @given(DIMS)
 def test_equal_everywhere(dim: Dim) -> None:
     folded = fold_divisions(dim, EXTENTS)
