@@ -38,6 +38,7 @@ ShapeSpec = Mapping[str, Sequence[Dim | str]]
 
 
 _NO_LOWERING = "there is no lowering for this operator"
+_EXPORT = "export it as operators of the standard, or compute it outside of the model"
 
 
 class Importer:
@@ -171,7 +172,7 @@ class Importer:
             return
         schema = schema_of(domain, node.op_type, scope.opsets.get(domain, 1))
         if schema is None or not (schema.has_function or schema.has_context_dependent_function):
-            self._problem(node_name(node), node.op_type, _NO_LOWERING)
+            self._problem(node_name(node), node.op_type, _NO_LOWERING, _EXPORT)
 
     def _node(
         self, node: onnx.NodeProto, inputs: list[Content | None], scope: Scope
@@ -216,7 +217,7 @@ class Importer:
             types = [value.type if isinstance(value, Value) else None for value in inputs]
             body = body_of(_resolved(node, attributes), domain, opset, types)
             if body is None:
-                raise NotSupported(_NO_LOWERING)
+                raise NotSupported(_NO_LOWERING, _EXPORT)
             return self.inline(body, inputs, attributes, scope.opsets)
 
         def lower(entries: Sequence[Content | None]) -> Sequence[Content | None]:

@@ -184,6 +184,8 @@ NCHWC = "com.microsoft.nchwc"
     [
         *((op, NCHWC) for op in ("Conv", "MaxPool", "AveragePool", "ReorderInput", "Upsample")),
         *((op, MS) for op in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")),
+        ("Tokenizer", MS),
+        ("OfSomebodyElse", MS),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_with_a_remedy(op: str, domain: str) -> None:

@@ -264,9 +264,27 @@ def test_string_labels() -> None:
         np.testing.assert_allclose(found["y"], wanted["y"])
 
 
+def test_sets_of_categories_lead_to_one_child(tmp_path: Path) -> None:
+    """x0 in {1, 3, 4} as three tests with one true child, which other depths have, too."""
+    proto = _stump(
+        nodes_treeids=[0] * 7, nodes_nodeids=list(range(7)), nodes_featureids=[0, 0, 0, 1, 0, 0, 0],
+        nodes_modes=["BRANCH_EQ"] * 3 + ["BRANCH_LEQ"] + ["LEAF"] * 3,
+        nodes_values=[1.0, 3.0, 4.0, 0.5, 0.0, 0.0, 0.0],
+        nodes_truenodeids=[3, 3, 3, 4, 0, 0, 0], nodes_falsenodeids=[1, 2, 6, 5, 0, 0, 0],
+        class_treeids=[0] * 3, class_nodeids=[4, 5, 6], class_ids=[0, 1, 2],
+        class_weights=[1.0, 2.0, 3.0], classlabels_int64s=[5, 6, 7],
+    )  # fmt: skip
+    rows = np.array([[c, v] for c in range(6) for v in (0, 1)], np.float32)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = len(rows)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
+    check_all([OrtCase("categories", proto, {"x": rows})], tmp_path)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"nodes_falsenodeids": [0, 0, 0]},
+        {"nodes_modes": ["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"], "nodes_truenodeids": [1, 0, 0]},
         {"nodes_truenodeids": [7, 0, 0]},
         {"nodes_truenodeids": [0, 0, 0]},
         {"nodes_featureids": [3, 0, 0]},

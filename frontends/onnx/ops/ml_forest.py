@@ -99,7 +99,8 @@ class Forest:
 def classic_forest(s: Site, prefix: str, targets: int, dtype: DType) -> Forest:
     """The attributes nodes_* and class_* or target_* of the older operators.
 
-    Raises ValueError when they do not fit together.
+    A node may have several parents: converters write membership in a set of categories as a chain
+    of tests for equality that lead to one child. Raises ValueError when they do not fit together.
     """
     ids, trees = _ints(s, "nodes_nodeids"), _ints(s, "nodes_treeids")
     count = len(ids)
@@ -144,8 +145,8 @@ def classic_forest(s: Site, prefix: str, targets: int, dtype: DType) -> Forest:
     mode = np.where(leaf, LEQ, mode)
     missing = missing & ~leaf
     forest = Forest(feature, threshold, mode, missing, children, roots, number, weights, present)
-    if sum(len(level) for level in forest.levels()) != count:
-        raise ValueError("some nodes do not belong to a tree with one root")
+    if len(np.unique(np.concatenate([roots, *forest.levels()]))) != count:
+        raise ValueError("no root leads to some of the nodes")
     return forest
 
 

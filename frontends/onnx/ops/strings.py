@@ -12,7 +12,7 @@ from ....compiler.ir.dims import Dim, dmax
 from ..broadcasting import common_shape
 from ..containers import Content, Text
 from ..site import NotSupported, Site
-from ..table import lowers, refuses
+from ..table import MICROSOFT, lowers, refuses
 from ..tensors import padded
 from ..text_moves import widened
 
@@ -90,6 +90,14 @@ def string_concat(s: Site) -> Sequence[Content]:
 @refuses("RegexFullMatch", "StringNormalizer", "StringSplit")
 def refused(s: Site) -> Value:
     raise NotSupported("strings are only compared and joined", _REMEDY)
+
+
+@refuses("Tokenizer", domain=MICROSOFT)
+def tokenizer(s: Site) -> Value:
+    raise NotSupported(
+        "strings are not split into words",
+        "split them outside, and convert the pipeline from the step behind the vectorizer on",
+    )
 
 
 @refuses("ImageDecoder")
