@@ -15,19 +15,26 @@ from dataclasses import dataclass
 from ..compiler.ir.dims import Dim
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
+from .layout import Layout
 
 RULES = Rules()
 
 
 @dataclass(frozen=True)
 class TransposedConv:
-    """conv_transpose, channels last and not dilated -> conv, depth to space, crop."""
+    """conv_transpose, channels last and not dilated -> conv, depth to space, crop.
+
+    Permutations around it can be one with the depth to space, so they are placed anew.
+    """
 
     name: str = "transposed_conv"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether there was one."""
-        return rewrite(graph, RULES)
+        changed = rewrite(graph, RULES)
+        if changed:
+            Layout().run(graph)
+        return changed
 
 
 @dataclass(frozen=True)
