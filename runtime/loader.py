@@ -33,6 +33,8 @@ def _shapes_of(arrays: Sequence[Array | None]) -> _Shapes:
 
 
 def _given(value: Any, slot: Input) -> Array | None:
+    if type(value) is np.ndarray and value.dtype is slot.dtype and value.flags.c_contiguous:
+        return value
     return None if value is None and slot.spec.optional else convert(value, slot)
 
 
@@ -152,14 +154,7 @@ class Module:
             values = [*values, *[None] * (len(self.inputs) - len(values))]
         if len(values) != len(self._in_slots):
             raise ModuleError(f"expected {len(self._in_slots)} inputs, got {len(values)}")
-        for value, slot in zip(values, self._in_slots, strict=True):
-            if (
-                type(value) is not np.ndarray
-                or value.dtype is not slot.dtype
-                or not value.flags.c_contiguous
-            ):
-                return [_given(v, s) for v, s in zip(values, self._in_slots, strict=True)]
-        return values
+        return [_given(v, s) for v, s in zip(values, self._in_slots, strict=True)]
 
     def _ordered(self, values: Mapping[str, Any]) -> list[Any]:
         try:
@@ -201,6 +196,11 @@ class Module:
             )
 
     def _execute(self, arrays: Sequence[Array | None]) -> dict[str, Array]:
+        again = self._repeat(tuple(arrays))  # of what had to be converted first
+        if type(again) is int:
+            self._check(again)
+        if type(again) is dict:
+            return again
         self._bind_call(arrays)
         if not self._owned:
             return self._run_bound()

@@ -12,37 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-_ASCII = 128  # bytes below are the characters of ASCII
+_ASCII = 128  # codes below are the characters of ASCII
+_CODE = 4  # bytes of a character in numpy's strings
 
 
 def encode(strings: Any) -> Array:
     """The bytes of strings in any nesting, or of an array of them: u8 [..., width], width >= 1."""
     array = np.asarray(strings)
-    if array.dtype.kind != "S":
-        array = _bytes(array)
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    width = max(array.dtype.itemsize, 1)
-    return np.frombuffer(array.astype(f"S{width}").tobytes(), np.uint8).reshape(*array.shape, width)
-
-
-def _bytes(array: Array) -> Array:
-    """Strings as numpy's byte strings; numpy itself is quicker, and takes ASCII alone."""
-    try:
-        return array.astype("S")
-    except UnicodeEncodeError:
-        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.flat]
-        return np.array(texts, "S").reshape(array.shape)
+    flat = array.reshape(-1)
+    if array.dtype.kind == "U" and array.dtype.itemsize:
+        codes = np.ascontiguousarray(flat, array.dtype.newbyteorder("=")).view(np.uint32)
+        if not codes.size or codes.max() < _ASCII:
+            return codes.astype(np.uint8).reshape(*array.shape, array.dtype.itemsize // _CODE)
+    if array.dtype.kind != "S" or not array.dtype.itemsize:
+        items = flat.tolist()
+        texts = [item if isinstance(item, bytes) else str(item).encode() for item in items]
+        flat = np.array(texts, "S")
+    width = flat.dtype.itemsize
+    return np.ascontiguousarray(flat).view(np.uint8).reshape(*array.shape, width)
 
 
 def decode(data: Array) -> Array:
     """The strings whose bytes are given: an array of numpy's string type."""
-    width = data.shape[-1]
+    shape, width = data.shape[:-1], data.shape[-1]
     if not data.size:
-        return np.zeros(data.shape[:-1], "U1")
+        return np.zeros(shape, "U1")
+    if data.tobytes().isascii():
+        codes = data.astype(np.uint32, order="C")
+        return codes.view(f"U{width}").reshape(shape)
     rows = np.ascontiguousarray(data).reshape(-1, width).view(f"S{width}")
-    if data.max() < _ASCII:
-        return rows.astype(f"U{width}").reshape(data.shape[:-1])
-    return np.char.decode(rows, "utf-8", "replace").reshape(data.shape[:-1])
+    return np.char.decode(rows, "utf-8", "replace").reshape(shape)
 
 
 def dicts(scores: Array, classes: Sequence[Any]) -> list[dict[Any, float]]:

@@ -165,4 +165,4 @@ def convert(value: Any, slot: Slot) -> Array:
 def _bytes_of(value: Any, slot: Slot) -> Array:
     """Strings as the model has them, unless they are that already."""
     array = np.asarray(value)
-    return as_array(array if array.dtype == slot.dtype else encode(array), slot.dtype)
+    return as_array(array, slot.dtype) if array.dtype == slot.dtype else encode(array)

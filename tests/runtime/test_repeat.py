@@ -62,6 +62,17 @@ def only_repeats(warm: Module, monkeypatch: pytest.MonkeyPatch) -> Module:
     return warm
 
 
+def test_inputs_that_are_converted_first(warm: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(arrays: Any) -> None:
+        raise AssertionError("not a repetition")
+
+    monkeypatch.setattr(warm, "_bind_call", refuse)
+    for value in range(5):
+        inputs = feed(value)
+        check(warm({**inputs, "s": inputs["s"].tolist()}), value)
+        check(warm(np.asfortranarray(inputs["a"]), inputs["s"]), value)
+
+
 def test_calls_by_name_in_any_order_and_by_position(only_repeats: Module) -> None:
     for value in range(5):
         inputs = feed(value)
