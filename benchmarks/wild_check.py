@@ -15,7 +15,7 @@ import numpy as np
 import tensmith
 from tensmith.compiler.errors import TensmithError
 from tensmith.driver.compare import compare_outputs
-from tensmith.driver.engines import EngineSpec, open_engine
+from tensmith.driver.engines import EngineSpec, onnxruntime_session, open_engine
 
 ROUNDS, SECONDS = 7, 0.05  # turns of each engine, and how long one lasts
 HALF_ATOL = 5e-3  # of values near one, five times the spacing of float16 there
@@ -76,8 +76,8 @@ def result(model: Path, files: list[Path]) -> dict[str, Any]:
         if wrong:
             detail = f"inputs {number}: '{wrong[0].name}': {wrong[0].message}"
             return {"status": "wrong", "detail": detail, "compile_seconds": seconds}
-    optimised = open_engine(EngineSpec("onnxruntime", model))
-    ours, theirs = _turns(module, optimised, inputs)
+    session = onnxruntime_session(EngineSpec("onnxruntime", model))
+    ours, theirs = _turns(module, lambda given: session.run(None, given), inputs)
     return {"status": "right", "compile_seconds": seconds, "ours": ours, "theirs": theirs}
 
 

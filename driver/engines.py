@@ -136,7 +136,7 @@ def as_strings(arrays: Arrays, names: Set[str]) -> dict[str, Array]:
     return {name: decode(a) if name in names else a for name, a in arrays.items()}
 
 
-def _onnxruntime(spec: EngineSpec) -> Run:
+def onnxruntime_session(spec: EngineSpec) -> Any:
     """All graph optimisations or none, `threads` intra-op threads, sequential execution."""
     ort = _peer("onnxruntime")
     options = ort.SessionOptions()
@@ -145,7 +145,12 @@ def _onnxruntime(spec: EngineSpec) -> Run:
     options.intra_op_num_threads = spec.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(str(spec.path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(spec.path), options, providers=["CPUExecutionProvider"])
+
+
+def _onnxruntime(spec: EngineSpec) -> Run:
+    """Inputs and results are converted to and from what ONNX Runtime has for strings and maps."""
+    session = onnxruntime_session(spec)
     names = [output.name for output in session.get_outputs()]
     texts = {item.name for item in session.get_inputs() if item.type == "tensor(string)"}
     lists = [item.name for item in session.get_inputs() if "seq(" in item.type]
