@@ -4,13 +4,13 @@ A group grows forward from its anchor in execution order. A reduction (convoluti
 row reduction) takes the pointwise nodes that follow it element by element; products of the same
 matrix join where their results meet, reductions over the same rows as well (softmax, norms); what
 is left of pointwise nodes joins by shape. A node that depends on a group by way of a node outside
-it never joins, so that groups stay acyclic. Operators that only move elements are copied into every
-group that reads them, as index maps.
+it never joins; of groups that need each other all the same the smallest is dissolved. Operators
+that only move elements are copied into every group that reads them, as index maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -36,6 +36,9 @@ class _Group:
     """Nodes that become one kernel, in execution order."""
 
     members: list[Node] = field(default_factory=list)
+
+
+_Part = Node | _Group
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,21 @@ class _Fuser:
                 self._start(node)
             elif node.op in SCATTER or node.op == "concat":
                 self.group_of[node] = _Group([node])
+        self._untangle()
         self._materialise_maps()
         self._rebuild()
+
+    def _untangle(self) -> None:
+        """Dissolve groups that need each other: one grew over an earlier one's other members."""
+        nodes = self.graph.nodes
+        while True:
+            order = _needs(nodes, [self.group_of.get(node, node) for node in nodes])
+            if nx.is_directed_acyclic_graph(order):
+                return
+            circle = [part for part, _ in nx.find_cycle(order) if isinstance(part, _Group)]
+            group = min((g for g in circle if len(g.members) > 1), key=lambda g: len(g.members))
+            for member in group.members:
+                self.group_of[member] = _Group([member])
 
     def _start(self, anchor: Node) -> None:
         group = _Group([anchor])
@@ -343,18 +359,27 @@ def _captured(node: Node) -> set[Value]:
     return {value for region in node.regions for value in captures(region)}
 
 
+def _needs(nodes: Sequence[Node], parts: Sequence[_Part]) -> nx.DiGraph:
+    """Which of the parts that nodes belong to are made from which: an edge leads to the later."""
+    order = nx.DiGraph()
+    order.add_nodes_from(parts)
+    makers = {
+        value: part for node, part in zip(nodes, parts, strict=True) for value in node.outputs
+    }
+    part_of = dict(zip(nodes, parts, strict=True))
+    bound = {name: part_of[node] for name, node in binders(nodes).items()}
+    for node, part in part_of.items():
+        needed = [makers.get(value) for value in (*node.inputs, *_captured(node))]
+        if bound:
+            needed += [bound.get(name) for name in used_by(node)]
+        order.add_edges_from((other, part) for other in needed if other not in (None, part))
+    return order
+
+
 def _sort(graph: Graph) -> None:
     """Order nodes so that values and symbols are made before they are used, keeping the order
     otherwise. Raises InternalError when nodes need each other."""
-    order = nx.DiGraph()
-    order.add_nodes_from(graph.nodes)
-    producers = {value: node for node in graph.nodes for value in node.outputs}
-    bound = binders(graph.nodes)
-    for node in graph.nodes:
-        needed = [producers.get(value) for value in (*node.inputs, *_captured(node))]
-        if bound:
-            needed += [bound.get(name) for name in used_by(node)]
-        order.add_edges_from((other, node) for other in needed if other not in (None, node))
+    order = _needs(graph.nodes, graph.nodes)
     position = {node: place for place, node in enumerate(graph.nodes)}
     try:
         graph.nodes = list(nx.lexicographical_topological_sort(order, key=position.__getitem__))

@@ -203,3 +203,28 @@ def test_sizes_are_read_before_what_they_size() -> None:
         Fusion(),
     )
     assert [node.op for node in graph.nodes].index("read_dims") < len(graph.nodes) - 1
+
+
+def test_groups_that_would_need_each_other() -> None:
+    """[a, c] reads what is made of b, and [b, d] what is made of a, without d needing c."""
+    graph = rewritten(
+        body(
+            "%x: f32[8], %z: f32[4]",
+            [
+                "%a: f32[8] = exp(%x)",
+                "%b: f32[4] = exp(%z)",
+                "%s: f32[4] = slice(%a) {starts = (0,), stops = (4,), steps = (1,)}",
+                "%d: f32[4] = mul(%b, %s)",
+                "%w: f32[8] = concat(%b, %z) {axis = 0}",
+                "%c: f32[8] = mul(%a, %w)",
+                "%v: f32[8] = concat(%d, %z) {axis = 0}",
+                "%y: f32[8] = add(%c, %v)",
+            ],
+        ),
+        Fusion(),
+    )
+    found = groups(graph)
+    assert sorted(op for group in found for op in group if op != "slice") == sorted(
+        ["exp", "mul", "add", "exp", "mul", "concat", "concat"]
+    )
+    assert max(map(len, found)) > 1  # one of the two is kept
