@@ -12,7 +12,8 @@ from ..site import NotSupported, Site
 from ..table import MICROSOFT, lowers
 from .activations import flatten_from, leaky_relu
 from .matmul import swap_last
-from .nn import average_pool, centred, max_pool
+from .nn import centred
+from .pooling import average_pool, max_pool
 from .quantization import dequantize, qlinear_conv, quantize, requantize, saturated
 from .recurrent import recurrent
 

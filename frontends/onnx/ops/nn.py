@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST
-from ....compiler.ir.dims import ceildiv, dmax, dmin, floordiv, product
+from ....compiler.ir.dims import ceildiv, dmax, floordiv
 from ..site import Site
 from ..table import MICROSOFT, lowers
 from .activations import by_name
-from .patches import places_of_maxima
 
 
 def window_attributes(s: Site, x: Value, kernel: Sequence[Dim]) -> dict[str, tuple[Dim, ...]]:
@@ -110,74 +108,6 @@ def conv_transpose(s: Site) -> Value:
         output_padding=tuple(extra),
         groups=s.integer("group", 1),
     )
-
-
-@lowers("MaxPool")
-def max_pool(s: Site) -> list[Value]:
-    x = s.input(0)
-    kernel = s.ints("kernel_shape")
-    window = window_attributes(s, x, kernel)
-    ceil_mode = bool(s.integer("ceil_mode", 0))
-    if ceil_mode:
-        _require_elements(s, x)
-    out = s.emit("max_pool", [x], kernel=tuple(kernel), ceil_mode=ceil_mode, **window)
-    return [out, places_of_maxima(s, x, kernel, window, out)] if s.wants(1) else [out]
-
-
-@lowers("AveragePool")
-def average_pool(s: Site) -> Value:
-    x = s.input(0)
-    kernel = s.ints("kernel_shape")
-    window = window_attributes(s, x, kernel)
-    ceil_mode = bool(s.integer("ceil_mode", 0))
-    if ceil_mode:
-        _require_elements(s, x)
-    return s.emit(
-        "avg_pool",
-        [x],
-        kernel=tuple(kernel),
-        ceil_mode=ceil_mode,
-        count_include_pad=bool(s.integer("count_include_pad", 0)),
-        **window,
-    )
-
-
-@lowers("LpPool")
-def lp_pool(s: Site) -> Value:
-    """p-th root of the sum of p-th powers: the average over all of the window times its size."""
-    x, kernel, p = s.input(0), s.ints("kernel_shape"), float(s.integer("p", 2))
-    powers = s.op_("pow", s.op_("abs", x), p)
-    mean = s.emit(
-        "avg_pool",
-        [powers],
-        kernel=tuple(kernel),
-        ceil_mode=bool(s.integer("ceil_mode", 0)),
-        count_include_pad=True,
-        **window_attributes(s, x, kernel),
-    )
-    return s.op_("pow", s.op_("mul", mean, float(product(kernel))), 1.0 / p)  # type: ignore[arg-type]
-
-
-def _require_elements(s: Site, x: Value) -> None:
-    """Refuse pictures without elements, unless there is no picture."""
-    for dim in x.shape[2:]:
-        if dim == 0 or not isinstance(dim, int):
-            s.require(dmin(x.shape[0], 1), AT_MOST, dim, "a picture without elements")
-
-
-@lowers("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(s: Site) -> Value:
-    x = s.input(0)
-    _require_elements(s, x)
-    kind = "mean" if s.op == "GlobalAveragePool" else "max"
-    return s.reduce(kind, x, range(2, x.type.rank))
-
-
-@lowers("GlobalLpPool")
-def global_lp_pool(s: Site) -> Value:
-    x, p = s.input(0), float(s.integer("p", 2))
-    powers = s.op_("pow", s.op_("abs", x), p)
-    return s.op_("pow", s.reduce("sum", powers, range(2, x.type.rank)), 1.0 / p)
 
 
 @lowers("ConvInteger")
