@@ -151,6 +151,27 @@ def test_rows_by_frames_of_a_signal(tmp_path: Path, hop: int) -> None:
     _compiled(proto, feeds, tmp_path)
 
 
+@pytest.mark.parametrize("end", [np.iinfo(np.int64).min, np.iinfo(np.int64).max, -(2**31)])
+@pytest.mark.parametrize("step", [-1, -2])
+def test_backwards_from_a_computed_place(tmp_path: Path, end: int, step: int) -> None:
+    """To the beginning, however far before it (or behind it) the end is said to be."""
+    proto = model(
+        [
+            node("Shape", "x", "n", start=0, end=1),
+            node("Sub", "n three", "from"),
+            node("Slice", "x from end axis step"),
+        ],
+        {"x": floats(5, 2)},
+        ["y"],
+        constants={
+            "three": np.array([3]), "end": np.array([end]), "axis": np.array([0]),
+            "step": np.array([step]),
+        },
+        dims={"x": ["n", 2]},
+    )  # fmt: skip
+    _compiled(proto, [{"x": floats(size, 2)} for size in (3, 4, 5, 8)], tmp_path)
+
+
 def _windows(window: int) -> onnx.ModelProto:
     """A map padded to whole windows, rolled, cut into windows, multiplied, and put together."""
     nodes = [

@@ -94,9 +94,12 @@ class Span:
         return is_nonnegative((self._last() - self.start) * self.step)
 
     def _last(self) -> Dim:
-        """The end, where it is the axis's that end."""
-        behind = self.step > 0 and isinstance(self.stop, int) and self.stop >= _FAR
-        return self.size if behind else self.stop
+        """The end, where it is the axis's that end, or the place before its beginning."""
+        if not isinstance(self.stop, int):
+            return self.stop
+        if self.step > 0:
+            return self.size if self.stop >= _FAR else self.stop
+        return -1 if self.stop <= -_FAR or self.stop in _UNBOUNDED else self.stop
 
     def _end(self, lowest: int, highest: Dim) -> Dim:
         if self.step < 0 and self.stop in _UNBOUNDED:
