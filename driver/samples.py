@@ -28,13 +28,14 @@ class IntegerRange:
 
     limit: elements index an axis of this size (the smallest such). choices: constants that it is
     compared with. is_shape: elements become dimensions. is_summed: a running sum is made of it (a
-    mask whose positions are counted).
+    mask whose positions are counted). is_divisor: 0 would end the run.
     """
 
     limit: Dim | None = None
     choices: list[int] = field(default_factory=list)
     is_shape: bool = False
     is_summed: bool = False
+    is_divisor: bool = False
 
     def narrow(self, size: Dim) -> None:
         """Take note of an axis of `size` that the elements index."""
@@ -70,6 +71,8 @@ def _note_use(node: Node, reached: set[Value], found: IntegerRange) -> None:
         found.is_shape = True
     elif node.op in ("cumsum", "cumprod"):
         found.is_summed = True
+    elif node.op == "check_nonzero":
+        found.is_divisor = True
     elif node.op == "eq":
         for value in node.inputs:
             if value.data is not None and value.data.size == 1:
@@ -219,6 +222,8 @@ class Sampler:
         if type_.dtype is DType.BOOL:
             return np.asarray(rng.integers(0, 2, shape))
         low, high = self._bounds(name, type_, sizes, seed)
+        if self._ranges[name].is_divisor:
+            low, high = 1, max(high, 2)
         return np.asarray(rng.integers(low, high, shape))
 
     def _bounds(

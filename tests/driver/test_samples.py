@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant, symbol
+from tensmith.compiler.ir import DType, Graph, Node, TensorType, Value, constant, symbol
 from tensmith.compiler.ir.ops.registry import Builder
 from tensmith.driver.samples import INTEGER_LIMIT, Sampler
 
@@ -69,6 +69,18 @@ def test_scalars_take_the_constants_they_are_compared_with() -> None:
     nodes = []
     y = Builder(nodes).emit("eq", [rate, constant(np.int64(16000))])
     assert Sampler(Graph([rate], [y], nodes)).draw({}, 0)["rate"] == 16000
+
+
+def test_divisors_are_not_zero() -> None:
+    for dtype in (DType.I64, DType.I8, DType.U8):
+        x, y = _input("x", dtype, "n"), _input("y", dtype, "n")
+        graph = Graph([x, y], [], [])
+        build = Builder(graph.nodes)
+        graph.nodes.append(Node("check_nonzero", [y], [], {"what": "a divisor"}))
+        graph.outputs.append(build.emit("div", [x, y], {}))
+        drawn = Sampler(graph).draw({"n": 4000}, 0)
+        assert drawn["y"].min() > 0
+        assert drawn["x"].min() <= 0
 
 
 def test_other_types() -> None:
