@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from . import cliff_transposes  # noqa: F401  (adds its cases)
 from .cliff_cases import CASES, CliffCase
 
 LIMIT = 1.1

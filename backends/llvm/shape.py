@@ -16,7 +16,7 @@ Slot = tuple[int, int]  # (row, vector) within the tile
 
 @dataclass(frozen=True)
 class Shape:
-    """What the tile covers. mask: live lanes of its last vector, None when all are.
+    """What the tile covers. mask: live lanes of its last vector, `left` of them; None: all are.
 
     panel: vectors per packed panel, where the tile covers several (0: it covers one).
     """
@@ -28,6 +28,7 @@ class Shape:
     vectors: int
     mask: ir.Value | None = None
     panel: int = 0
+    left: Int | None = None
 
     def slots(self) -> list[Slot]:
         """Every (row, vector)."""
@@ -36,6 +37,10 @@ class Shape:
     def panel_start(self, v: int) -> int:
         """The first lane of vector v's panel, counted from the first panel's."""
         return v // self.panel * self.panel * self.lanes if self.panel else 0
+
+    def left_of(self, v: int) -> Int | None:
+        """How many lanes of vector v are live; None: all."""
+        return self.left if v == self.vectors - 1 else None
 
     def mask_of(self, v: int) -> ir.Value | None:
         """The mask of vector v."""

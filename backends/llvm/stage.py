@@ -12,13 +12,14 @@ from ...compiler.kernel import expr as ex
 from ...compiler.kernel.kernel import CACHE_LINE, Stage, Store
 from ...compiler.kernel.packing import panel_base
 from ...compiler.kernel.schedule import StageSchedule, band_of
+from ...compiler.kernel.transposing import rows_of_piece
 from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums, start_of
 from .reduction import TileReduction, lane_mask
 from .shape import Address, Shape, Slot
 from .tile import Tile
-from .transpose import can_transpose, rows_together
+from .transpose import is_without_gaps, piece_of, store_rows
 
 MIN_HIDING_STEPS = 16  # of a reduction: fewer are done before anything comes from memory
 MIN_FETCHED_POINTS = 64 << 10  # fewer elements are in a second-level cache, mostly
@@ -149,16 +150,16 @@ class StageEmitter:
         def rest(remaining: Int) -> None:
             if isinstance(remaining, int):
                 vectors = -(-remaining // schedule.lanes)
-                mask = lane_mask(
-                    self.e, self.schedule.lanes, remaining - (vectors - 1) * schedule.lanes
-                )
-                self._tile(env, replace(full, vectors=vectors, mask=mask))
+                left = remaining - (vectors - 1) * schedule.lanes
+                mask = lane_mask(self.e, schedule.lanes, left)
+                self._tile(env, replace(full, vectors=vectors, mask=mask, left=left))
                 return
             end = self.e.add(env[name], remaining)
 
             def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
-                mask = lane_mask(self.e, self.schedule.lanes, self.e.sub(end, index))
-                self._tile({**env, name: index}, replace(full, vectors=1, mask=mask))
+                left = self.e.sub(end, index)
+                mask = lane_mask(self.e, schedule.lanes, left)
+                self._tile({**env, name: index}, replace(full, vectors=1, mask=mask, left=left))
                 return ()
 
             self.e.loop(env[name], end, schedule.lanes, [], body)
@@ -292,29 +293,29 @@ class StageEmitter:
                     self._store(tile, replace(store, value=value))
 
     def _rows_together(self, store: Store, address: Address, shape: Shape) -> bool:
-        """Whether the rows, not the lanes, are neighbours in memory, and the tile is whole."""
-        if address.vector == 1 or address.row != 1 or shape.mask is not None or store.bounds:
+        """Whether the rows, not the lanes, are neighbours in memory, and live lanes are known."""
+        if address.vector == 1 or address.row != 1 or shape.rows == 1 or store.bounds:
             return False
-        return can_transpose(shape.rows, shape.lanes, address.vector)
+        return shape.left is None or isinstance(shape.left, int)
 
     def _store_rows_together(self, tile: Tile, store: Store, address: Address) -> None:
         """Store a tile whose rows are neighbours in memory: whole groups of rows, not elements."""
         e, shape, dtype = self.e, tile.shape, store.buffer.dtype
-        name = store.buffer.name
+        most = min(shape.lanes, rows_of_piece(dtype.bytes))
         for v in range(shape.vectors):
-            columns = [tile.vector_value(store.value, (r, v)) for r in range(shape.rows)]
-            first = tile.point(address, dtype, (0, v))
-            vectors = rows_together(e, columns)
-            if address.vector == shape.rows:
-                for number, vector in enumerate(vectors):
-                    pointer = e.pointer(first, number * shape.lanes, dtype)
-                    e.store(vector, pointer, dtype, buffer=name)
-                continue
-            each = shape.lanes // shape.rows
-            groups = [group for vector in vectors for group in e.parts(vector, each)]
-            for lane, group in enumerate(groups):
-                pointer = e.pointer(first, e.mul(address.vector, lane), dtype)
-                e.store(group, pointer, dtype, buffer=name)
+            first, live = 0, shape.left_of(v) or shape.lanes
+            assert isinstance(live, int)
+            whole = live == shape.lanes and is_without_gaps(shape.rows, live, address.vector)
+            while first < shape.rows:
+                count = shape.rows if whole else piece_of(first, shape.rows, most)[1]
+                slots = [(r, v) for r in range(first, first + count)]
+                first += count
+                if count == 1:
+                    self._store_slot(tile, store, slots[0], wide=True)
+                    continue
+                rows = [tile.vector_value(store.value, slot) for slot in slots]
+                start = tile.point(address, dtype, slots[0])
+                store_rows(e, start, address.vector, store.buffer, rows, live)
 
     def _allowed(self, pointer: ir.Value, allowed: ir.Value | bool) -> ir.Value:
         """The pointer, or memory that nobody reads where the store's bounds do not hold."""

@@ -21,12 +21,14 @@ from ...compiler.kernel import expr as ex
 from ...compiler.kernel.expr import Expr, Load
 from ...compiler.kernel.kernel import Store
 from ...compiler.kernel.packing import panel_base
+from ...compiler.kernel.transposing import rows_of_piece
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
 from .math import VECTORISED
 from .partial import start_of
 from .shape import Access, Address, Guard, Shape, Slot, symbols_in
+from .transpose import lanes_read, load_rows, piece_of
 
 ABREAST = 4  # transcendental functions that are computed side by side
 
@@ -252,6 +254,8 @@ class Tile:
 
     def _load(self, load: Load, slot: Slot) -> ir.Value:
         _, by_vector = self.depends(load)
+        if by_vector and self._is_transposed(load):
+            return self._transposed(load, slot)
         where = self.reach(load, slot, by_vector)
         if where.apart:
             mask = self._live(slot, gather=True)
@@ -259,6 +263,29 @@ class Tile:
         pointer = self._safe(where.pointer)
         mask = self._live(slot) if where.lanes > 1 else None
         return self.e.load(pointer, load.dtype, where.lanes, mask, load.buffer.name)
+
+    def _is_transposed(self, load: Load) -> bool:
+        """Whether its rows, not its lanes, are neighbours in memory, and may all be read."""
+        address, shape = self.addresses.get(id(load)), self.shape
+        if address is None or address.row != 1 or address.vector == 1 or shape.rows == 1:
+            return False
+        guarded = self.guard.scalar is not None or self.guard.lanes is not None
+        return not (guarded or self.inner or self.accumulators)
+
+    def _transposed(self, load: Load, slot: Slot) -> ir.Value:
+        """A row, loaded together with a few others and transposed in registers."""
+        shape, v = self.shape, slot[1]
+        most = min(shape.lanes, rows_of_piece(load.dtype.bytes))
+        first, rows = piece_of(slot[0], shape.rows, most)
+        if (key := ("row", id(load), *slot)) not in self.memo:
+            address = self.addresses[id(load)]
+            assert address is not None
+            start = self.point(address, load.dtype, (first, v))
+            lanes = lanes_read(self.e, shape, v)
+            values = load_rows(self.e, start, address.vector, load.buffer, rows, lanes)
+            for r, value in enumerate(values, first):
+                self.memo[("row", id(load), r, v)] = value
+        return self.memo[key]
 
     # guards --------------------------------------------------------------------------------
 

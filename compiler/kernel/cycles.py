@@ -15,6 +15,7 @@ from . import expr as ex
 from .kernel import Reduction, Stage
 from .schedule import StageSchedule
 from .tile_cycles import FMA_LATENCY, pieces, step_cycles
+from .transposing import is_transposed, rows_of_piece
 
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
 DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another
@@ -88,7 +89,7 @@ class _Tile:
         values = [store.value for store in stage.stores]
         indices = [index for store in stage.stores for index, _ in store.dynamic]
         operations = self._operations([*values, *indices])
-        loads = self._load_count([*values, *indices])
+        loads = self._load_count([*values, *indices], whole=not stage.reductions)
         stores = 0.0
         operations += self._divisions(store.offset for store in stage.stores)
         for store in stage.stores:
@@ -138,10 +139,16 @@ class _Tile:
         """Whether the lanes of an access lie neither side by side nor on one element."""
         return bool(self.own.vector) and coefficient(offset, self.own.vector) not in (0, 1)
 
-    def _load_count(self, expressions: Iterable[ex.Expr]) -> float:
-        """Loads of a vector; one whose lanes lie apart counts once per lane."""
+    def _load_count(self, expressions: Iterable[ex.Expr], whole: bool = False) -> float:
+        """Loads of a vector; one whose lanes lie apart counts once per lane, one that is transposed
+        in registers once per piece, and every shuffle as another.
+        """
         total = 0.0
         for load in _loads(expressions):
+            if whole and not load.dynamic and is_transposed(load.offset, self.own):
+                piece = min(self.own.lanes, rows_of_piece(load.dtype.bytes))
+                total += self._slots(load) * (self.own.lanes / piece + math.log2(piece))
+                continue
             gathered = self._apart(load.offset) or any(
                 self._moves(i, self.own.vector) for i, _ in load.dynamic
             )

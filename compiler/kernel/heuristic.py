@@ -15,10 +15,10 @@ from .panels import streams, with_panels
 from .partition import parallel_loops
 from .register_tile import extent_of, reduced_loads, register_tile
 from .schedule import Schedule, StageSchedule
+from .transposing import transposing_schedule
 
 MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
 UNROLLS = (4, 3, 5)  # of longer ones, the preferred first
-MAX_MOVED_ROWS = 8  # of a tile that is transposed in registers
 
 
 def naive_schedule(kernel: Kernel) -> Schedule:
@@ -46,9 +46,9 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     if stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions):
         return StageSchedule(order=names)
     lanes = target.lanes(_widest(stage))
-    moved = _transposed_axes(stage, own)
-    if moved and lanes > 1:
-        return _transposing(*moved, names, lanes)
+    transposing = transposing_schedule(stage, own, target, lanes)
+    if transposing:
+        return transposing
     vector = _vector_axis(stage, own, lanes)
     if not vector:
         return StageSchedule(order=names, unroll=unroll)
@@ -122,36 +122,6 @@ def _widest(stage: Stage) -> int:
             if part.dtype.is_float or part.dtype.bits < 64:
                 bits.append(part.dtype.bits)
     return max(min(bits), max((b for b in bits if b <= 32), default=64)) if bits else 32
-
-
-def _transposed_axes(stage: Stage, own: tuple[Axis, ...]) -> tuple[Axis, Axis] | None:
-    """(the axis along which the stage's only operand is contiguous, that of its only result) where
-    these differ."""
-    if stage.reductions or len(stage.stores) != 1 or stage.stores[0].dynamic:
-        return None
-    store = stage.stores[0]
-    loads = {part for part in ex.walk(store.value) if isinstance(part, ex.Load)}
-    if store.bounds or len(loads) != 1:
-        return None
-    load = next(iter(loads))
-    if load.dynamic or load.dtype.bits != store.buffer.dtype.bits:
-        return None
-    found = [[a for a in own if coefficient(o, a.name) == 1] for o in (load.offset, store.offset)]
-    if len(found[0]) != 1 or len(found[1]) != 1 or found[0] == found[1]:
-        return None
-    vector, row = found[0][0], found[1][0]
-    across = coefficient(load.offset, row.name), coefficient(store.offset, vector.name)
-    if None in across or 0 in across or extent_of(row) < 2:
-        return None
-    return vector, row
-
-
-def _transposing(lane: Axis, row: Axis, names: tuple[str, ...], lanes: int) -> StageSchedule:
-    """Tiles of a few vectors, transposed in registers."""
-    rows = min(MAX_MOVED_ROWS, lanes, extent_of(row))
-    rows = rows if rows == 3 else _power_of_two(rows)
-    order = (*(n for n in names if n not in (lane.name, row.name)), lane.name, row.name)
-    return StageSchedule(lane.name, lanes, 1, row.name, rows, order)
 
 
 def _access_cost(index: Dim, dynamic: bool, name: str, lanes: int) -> float:

@@ -23,6 +23,7 @@ from .machine import assumed_machine
 from .plan import Plan, PlannedKernel
 from .schedule import StageSchedule
 from .sites import Site, sites_of
+from .transposing import is_transposed
 
 DIVISIONS = ("floordiv", "mod")
 SHOWN_NODES = 3  # of a kernel, in a sentence
@@ -219,7 +220,8 @@ def _reasons(planned: PlannedKernel) -> tuple[Reason, ...]:
 def _apart(stage: Stage, own: StageSchedule) -> Iterator[Reason]:
     """Why lanes do not lie side by side."""
     for load in _loads(stage):
-        yield from _displaced(load.offset, own.vector)
+        if stage.reductions or not is_transposed(load.offset, own):
+            yield from _displaced(load.offset, own.vector)
         for index, _ in () if _is_chosen(load) else load.dynamic:
             if ex.depends_on(index, own.vector):
                 yield SIZES if any(map(_is_by_size, ex.walk(index))) else ORDER

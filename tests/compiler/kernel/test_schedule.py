@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernels import fused_nodes
 from random_graphs import build
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N, S
 from suites.cases import ALL_CASES
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.ir.dims import coefficient
+from tensmith.compiler.ir.dims import Dim, coefficient
 from tensmith.compiler.kernel.heuristic import default_schedule, naive_schedule
-from tensmith.compiler.kernel.kernel import Kernel, Stage
+from tensmith.compiler.kernel.kernel import CACHE_LINE, Kernel, Stage
 from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.schedule import Schedule, StageSchedule
 from tensmith.compiler.target import Target
@@ -142,3 +142,42 @@ def test_blocks_of_few_rows_stay_in_the_first_level(l1_bytes: int, rows: int, de
     if own.split:
         assert own.prefetch == own.block * own.vectors * own.lanes * 4 <= l1_bytes // 2
         assert depth % own.block == 0
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    ("shape", "perm", "reads_on"),
+    [((1024, 1000), (1, 0), True), ((N, S), (1, 0), True), ((4096, 64), (1, 0), False)],
+    ids=["square", "symbolic", "short rows"],
+)
+def test_tiles_of_a_cache_line_both_ways(
+    name: str, shape: tuple[Dim, ...], perm: tuple[int, ...], reads_on: bool
+) -> None:
+    """Lanes lie along the result; loops go on along what the operand has in one long run."""
+    c = CaseBuilder("crossed")
+    x, y = c.input(*shape), c.input(*(shape[axis] for axis in perm))
+    c.output(c.op("add", c.op("transpose", x, perm=perm), y))
+    (kernel,) = kernels(c.graph())
+    (own,) = default_schedule(kernel, resolve_target(name)[1]).stages
+    (stage,) = kernel.stages
+    assert coefficient(stage.stores[0].offset, own.vector) == 1
+    assert own.lanes * own.vectors * 4 == own.rows * 4 == CACHE_LINE
+    assert own.order[-1] == (own.row if reads_on else own.vector)
+
+
+def test_lanes_follow_what_is_read_behind_a_border() -> None:
+    """A piece of several rows may not be read where some of them are outside."""
+    c = CaseBuilder("bordered")
+    c.output(c.op("pad", c.op("transpose", c.input(64, 80), perm=(1, 0)), pads=(1, 1, 1, 1)))
+    (kernel,) = kernels(c.graph())
+    (own,) = default_schedule(kernel, resolve_target("x86-64-v4")[1]).stages
+    assert coefficient(kernel.stages[0].stores[0].offset, own.row) == 1
+    assert own.rows > 1
+
+
+def test_what_lies_one_way_has_no_rows() -> None:
+    c = CaseBuilder("plain")
+    c.output(c.op("add", c.input(64, 80), c.input(64, 1)))
+    (kernel,) = kernels(c.graph())
+    (own,) = default_schedule(kernel, resolve_target("x86-64-v4")[1]).stages
+    assert own.rows == 1
