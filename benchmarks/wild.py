@@ -40,8 +40,8 @@ Export = Callable[[Path], Inputs]
 class Result:
     """What came of one file. status: right, wrong, refused, crashed, late, or not exported.
 
-    Files that ONNX Runtime does not run are not exported, either. compile_seconds: of CPU. ours,
-    theirs: seconds of a call. None where it did not come so far. detail: why.
+    Files that ONNX Runtime does not run are not exported, either. compile_seconds, and ours and
+    theirs, those of a call: of CPU. None where it did not come so far. detail: why.
     """
 
     name: str
