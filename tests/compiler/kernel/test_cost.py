@@ -78,3 +78,17 @@ def test_time_grows_with_rows() -> None:
     times = [product(rows, 64, 96).seconds for rows in (1, 8, 64, 512)]
     assert times == sorted(times)
     assert times[-1] > 10 * times[0]
+
+
+def test_rows_transposed_in_registers_cost_pieces_not_elements() -> None:
+    """16 lanes of f32 come in 4 pieces and 2 rounds of shuffles a row, not in 16 loads."""
+    seconds = []
+    for perm in ((0, 1), (1, 0)):
+        c = CaseBuilder("sum")
+        turned = c.op("transpose", c.input(64, 64), perm=perm)
+        c.output(c.op("add", turned, c.input(64, 64)))
+        (node,) = fused_nodes(c.graph())
+        kernel = lower_region(node.regions[0]).kernel
+        cost = kernel_cost(kernel, default_schedule(kernel, TARGET), TARGET, MACHINE, {})
+        seconds.append(cost.compute_seconds)
+    assert 1 < seconds[1] / seconds[0] < 5
