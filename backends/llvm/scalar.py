@@ -44,6 +44,8 @@ def apply(
         return bitcast(e, args[0], dtype)
     if op == "where":
         return e.b.select(args[0], args[1], args[2])
+    if op == "fma":
+        return e.fma(*args)
     kind = kinds[0]
     if kind in HALVES:
         wide = [cast(e, arg, kind, DType.F32) for arg in args]

@@ -188,7 +188,22 @@ def _where(
     return Case(name, build, EXACT, **more)
 
 
+def _fma(*shapes: tuple[Dim, ...], **more: Any) -> Case:
+    """The sum of a product and what is nearly its opposite: only one rounding leaves a rest."""
+
+    def build(c: CaseBuilder) -> None:
+        a, b, small = (c.input(*shape) for shape in shapes)
+        near = c.op("neg", c.op("mul", a, b))
+        c.output(c.op("fma", a, b, near), c.op("fma", a, b, small))
+
+    name = "_".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
+    return Case(f"fma_{name}", build, EXACT, **more)
+
+
 CASES: list[Case] = [
+    _fma((5, 19), (5, 19), (5, 19)),
+    _fma((3, 1, 5), (4, 1), (5,)),
+    _fma((N, 7), (), (1, 7), sizes={"n": 3}),
     *_unary_cases(),
     *_binary_cases(),
     *_cast_cases(),

@@ -109,6 +109,16 @@ def _where(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return [np.asarray(np.where(args[0], args[1], args[2])).astype(args[1].dtype, copy=False)]
 
 
+def _infer_fma(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    need_dtype(inputs[0], frozenset({DType.F32}), "a factor of 'fma'")
+    return [TensorType(same_dtype(inputs), broadcast_shapes(*(v.shape for v in inputs)))]
+
+
+def _fma(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    a, b, c = (np.asarray(arg, np.float64) for arg in args)  # where the product is exact
+    return [np.asarray(a * b + c, np.float32)]
+
+
 def _infer_cast(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
     if not isinstance(attrs["dtype"], DType):
         raise ValueError(f"dtype {attrs['dtype']!r} is not an element type")
@@ -214,6 +224,7 @@ def _register_all() -> None:
     _binary("ge", np.greater_equal, ANY, steps, DType.BOOL)
 
     register(OpDef("where", _infer_where, _where, Trait.POINTWISE, arity=(3, 3)))
+    register(OpDef("fma", _infer_fma, _fma, Trait.POINTWISE, arity=(3, 3)))
     attrs = {"dtype": REQUIRED}
     register(OpDef("cast", _infer_cast, _cast, Trait.POINTWISE, attrs, arity=(1, 1)))
     kind = Trait.POINTWISE | steps

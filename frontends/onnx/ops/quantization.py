@@ -163,16 +163,16 @@ def qlinear_matmul(s: Site) -> Value:
 
 @lowers("QLinearAdd", domain=MICROSOFT)
 def qlinear_add(s: Site) -> Value:
-    """Each product and sum is rounded once, to f32, as ONNX Runtime's multiply-adds do: exact in
-    f64, whatever a target rounds twice."""
-    a, a_zero = s.input(0), _offset(s, 2)
-    b, b_zero = s.input(3), _offset(s, 5)
+    """A product and the sum that takes it are rounded once, as by ONNX Runtime on x86."""
+    a, a_zero = s.cast(s.input(0), DType.F32), _offset(s, 2)
+    b, b_zero = s.cast(s.input(3), DType.F32), _offset(s, 5)
     y_scale = s.reshape(s.input(6), ())
     a_ratio = s.op_("div", s.reshape(s.input(1), ()), y_scale)
     b_ratio = s.op_("div", s.reshape(s.input(4), ()), y_scale)
-    start = _once(s, a_zero, a_ratio, s.op_("mul", b_ratio, b_zero))
+    start = s.op_("fma", a_zero, a_ratio, s.op_("mul", b_ratio, b_zero))
     start = s.op_("sub", _offset(s, 7), start)
-    return saturated(s, s.op_("round", _once(s, a, a_ratio, _once(s, b, b_ratio, start))), a.dtype)
+    total = s.op_("fma", a, a_ratio, s.op_("fma", b, b_ratio, start))
+    return saturated(s, s.op_("round", total), s.input(0).dtype)
 
 
 @lowers("QLinearMul", domain=MICROSOFT)
@@ -190,12 +190,6 @@ def _offset(s: Site, at: int) -> Value:
     """The zero point that is input `at`, 0 where there is none, as f32."""
     zero = s.optional(at)
     return s.scalar(0.0, DType.F32) if zero is None else s.cast(s.reshape(zero, ()), DType.F32)
-
-
-def _once(s: Site, x: Value, factor: Value, added: Value) -> Value:
-    """x * factor + added in f32, rounded once."""
-    product = s.op_("mul", s.cast(x, DType.F64), s.cast(factor, DType.F64))
-    return s.cast(s.op_("add", product, s.cast(added, DType.F64)), DType.F32)
 
 
 @lowers("DynamicQuantizeMatMul", domain=MICROSOFT)

@@ -32,6 +32,13 @@ def test_integer_division() -> None:
     assert evaluate("mod", a[5:], b[5:]) == 0
 
 
+def test_one_rounding_for_a_product_and_a_sum() -> None:
+    a = np.array([1 + 2.0**-23, 3.0], np.float32)
+    rest = evaluate("fma", a, a, -(a * a))
+    np.testing.assert_array_equal(rest, [2.0**-46, 0])
+    assert rest.dtype == np.float32
+
+
 def test_integer_power() -> None:
     a, b = np.array([2, -3, 0, 1, -1, 5]), np.array([10, 3, 0, -4, -3, -1])
     np.testing.assert_array_equal(evaluate("pow", a, b), [1024, -27, 1, 1, -1, 0])
