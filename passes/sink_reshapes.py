@@ -13,6 +13,7 @@ from ..compiler.ir.dims import Dim
 from ..compiler.ir.graph import Graph, Node, Value, constant
 from ..compiler.ir.ops.registry import Trait
 from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ..compiler.ir.types import TensorType
 from .axis_permutation import match_axes
 
 RULES = Rules()
@@ -55,10 +56,14 @@ def pointwise(node: Node, rw: Rewriter) -> Replacement:
         return None
     if rows is None and any(s is None or s.shape != first.shape for s in sources):
         return None
-    shapes = [_operand_shape(value.shape, shape, first.shape) for value in node.inputs]
+    shapes = [
+        () if value.is_constant and value.type.elements == 1
+        else _operand_shape(value.shape, shape, first.shape)
+        for value in node.inputs
+    ]  # fmt: skip
     operands: list[Value] = []
     for value, wanted in zip(node.inputs, shapes, strict=True):
-        if wanted is None:
+        if wanted is None or (value.is_constant and not TensorType(value.dtype, wanted).is_static):
             return None
         operands.append(_shaped(value, wanted, rw))
     result = rw.emit(node.op, operands, node.attrs)
