@@ -202,7 +202,11 @@ class Site:
         return self.importer.ranks.get(self.node.output[index])
 
     def dims(self, value: Value) -> tuple[Dim, ...]:
-        """The elements of an integer vector as dims, read at run time if they are computed."""
+        """The elements of an integer vector as dims, read at run time if they are computed.
+
+        Raises NotSupported when their number is left open.
+        """
+        value = self.counted(value, None) if value.type.rank == 1 else value
         return self.emitter.read_dims(value, self.op.lower())
 
     def counted(self, value: Value, count: int | None) -> Value:
@@ -218,6 +222,13 @@ class Site:
                 "declare the result's shape in the model, or pin the inputs that decide it",
             )
         return self.reshape(value, (count,))
+
+    def sized(self, value: Value, axis: int, size: int) -> Value:
+        """The value, whose axis has to be of a size; where it is left open, a run checks that."""
+        dim, place = value.shape[axis], axis % value.type.rank
+        self.require(dim, EQUAL, size, f"axis {place} of {value.type} has to be {size}")
+        shape = [size if at == place else kept for at, kept in enumerate(value.shape)]
+        return value if dim == size else self.reshape(value, shape)
 
     # ------------------------------------------------------------------ what a run checks
 

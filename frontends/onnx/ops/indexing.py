@@ -8,7 +8,7 @@ import numpy as np
 
 from ....compiler.ir import DType, Value
 from ....compiler.ir.dims import Dim
-from ..site import Site
+from ..site import NotSupported, Site
 from ..table import MICROSOFT, lowers
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +46,21 @@ def _check_tuples(indices: Value, shape: tuple[Dim, ...], batch_dims: int = 0) -
         _check_range(column, size)
 
 
+def _tuples(s: Site, indices: Value, size: int | None) -> Value:
+    """Indices whose last axis, the length of the tuples, is a number: `size` where it is open.
+
+    Raises NotSupported where neither says it: it decides a rank.
+    """
+    if not indices.type.rank or isinstance(indices.shape[-1], int):
+        return indices
+    if size is None:
+        raise NotSupported(
+            "the last axis of the indices decides how many dimensions the result has",
+            "pin it (--shape), or declare the result's shape in the model",
+        )
+    return s.sized(indices, -1, size)
+
+
 @lowers("GatherElements")
 def gather_elements(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
@@ -58,7 +73,9 @@ def gather_elements(s: Site) -> Value:
 @lowers("GatherND", domain=MICROSOFT)
 def gather_nd(s: Site) -> Value:
     x, indices = s.input(0), indices_of(s, s.input(1))
-    batch_dims = s.integer("batch_dims", 0)
+    batch_dims, declared = s.integer("batch_dims", 0), s.declared_rank()
+    whole = x.type.rank + indices.type.rank - 1 - batch_dims
+    indices = _tuples(s, indices, None if declared is None else whole - declared)
     _check_tuples(indices, x.shape, batch_dims)
     return s.emit("gather_nd", [x, indices], batch_dims=batch_dims)
 
@@ -81,6 +98,7 @@ def scatter_elements(s: Site) -> Value:
 @lowers("ScatterND")
 def scatter_nd(s: Site) -> Value:
     x, indices, updates = s.input(0), indices_of(s, s.input(1)), s.input(2)
+    indices = _tuples(s, indices, x.type.rank + indices.type.rank - 1 - updates.type.rank)
     _check_tuples(indices, x.shape)
     return s.emit("scatter_nd", [x, indices, updates], reduction=_reduction(s))
 

@@ -12,6 +12,7 @@ from ..site import NotSupported, Site
 from ..table import MICROSOFT, lowers
 from .run_time import (
     TOO_MUCH,
+    axes_of_rank,
     is_known,
     shape_at_run_time,
     signed_dims,
@@ -99,7 +100,7 @@ def squeeze(s: Site) -> Value:
     given = s.optional(1)
     if s.opset >= 13 and given is not None:
         if not is_known(s, given):
-            return s.reshape(x, without_axes(s, x, given))
+            return s.reshape(x, without_axes(s, x, axes_of_rank(s, given, rank)))
         axes = s.axes(s.numbers(given, "axes"), rank)
     elif s.opset < 13 and s.has("axes"):
         axes = s.axes(s.ints("axes"), rank)
@@ -137,7 +138,8 @@ def _axes_of_one(s: Site, x: Value) -> list[int]:
 def unsqueeze(s: Site) -> Value:
     x = s.input(0)
     if s.opset >= 13 and not is_known(s, s.input(1)):
-        return s.reshape(x, with_axes(s, x, s.input(1)))
+        given = axes_of_rank(s, s.input(1), x.type.rank, added=True)
+        return s.reshape(x, with_axes(s, x, given))
     axes = s.numbers(s.input(1), "axes") if s.opset >= 13 else s.ints("axes")
     rank = x.type.rank + len(axes)
     places = s.axes(axes, rank)
@@ -210,7 +212,7 @@ def split(s: Site) -> list[Value]:
     given = s.optional(1)
     sizes: Sequence[Dim]
     if s.opset >= 13 and given is not None:
-        sizes = s.dims(given)
+        sizes = s.dims(s.counted(given, count))
     elif s.opset < 13 and s.has("split"):
         sizes = s.ints("split")
     else:
@@ -247,8 +249,8 @@ def pad(s: Site) -> Value:
         if given is not None and not is_known(s, given):
             pads = signed_dims(s, spread_pads(s, s.input(1), given, rank))
         else:
-            pads = signed_dims(s, s.input(1))
             axes = axes if given is None else s.axes(s.numbers(given, "axes"), rank)
+            pads = signed_dims(s, s.counted(s.input(1), 2 * len(axes)))
     if len(pads) != 2 * len(axes):
         raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
     full: list[Dim] = [0] * (2 * rank)

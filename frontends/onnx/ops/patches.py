@@ -55,7 +55,11 @@ def _clamped(s: Site, places: Sequence[Value], sizes: Sequence[Dim]) -> list[Val
 @lowers("Col2Im")
 def columns_to_image(s: Site) -> Value:
     """Add the elements of every block where they came from."""
-    x, sizes, block = s.input(0), s.dims(s.input(1)), s.dims(s.input(2))
+    x, declared = s.input(0), s.declared_rank()
+    known = None if declared is None else declared - 2
+    for value in (s.input(1), s.input(2)):
+        known = value.type.static_shape[0] if value.type.is_static and value.type.rank else known
+    sizes, block = (s.dims(s.counted(s.input(i), known)) for i in (1, 2))
     rank = len(sizes)
     strides, dilations = s.ints("strides", [1] * rank), s.ints("dilations", [1] * rank)
     pads = s.ints("pads", [0] * (2 * rank))

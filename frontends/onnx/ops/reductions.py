@@ -9,7 +9,7 @@ import numpy as np
 from ....compiler.ir import Dim, DType, Value
 from ..site import Site
 from ..table import lowers
-from .run_time import around_axis, is_known, split_axes, without_axes
+from .run_time import around_axis, axes_of_rank, is_known, split_axes, without_axes
 
 _RANKED = 128  # elements of an axis up to which comparing all pairs is faster than sorting
 _AXES_INPUT = {"ReduceSum": 13}  # the opset in which `axes` became an input; 18 for the others
@@ -33,6 +33,7 @@ def _reduction(s: Site, since: int) -> _Reduction:
         return _Reduction(x, s.axes(s.ints("axes", range(rank)), rank), keep)
     given = s.optional(1)
     if given is not None and not is_known(s, given):
+        given = given if keep else axes_of_rank(s, given, rank)
         grid, axes = split_axes(s, x, given)
         kept = tuple(grid.shape[0::2]) if keep else without_axes(s, x, given)
         return _Reduction(grid, axes, False, kept)
@@ -116,7 +117,7 @@ def arg(s: Site) -> Value:
 
 @lowers("CumSum", "CumProd")
 def cumulative(s: Site) -> Value:
-    x, given = s.input(0), s.input(1)
+    x, given = s.input(0), s.counted(s.input(1), 1)
     attrs = {
         "exclusive": bool(s.integer("exclusive", 0)),
         "reverse": bool(s.integer("reverse", 0)),

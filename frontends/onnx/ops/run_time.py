@@ -34,6 +34,16 @@ def vector(s: Site, value: Value) -> Value:
     return s.cast(s.reshape(value, (value.type.elements,)), DType.I64)
 
 
+def axes_of_rank(s: Site, axes: Value, rank: int, *, added: bool = False) -> Value:
+    """Axes that are taken from (or added to) `rank` dimensions; where their number is left open,
+    the declared rank of the result decides it.
+    """
+    declared = s.declared_rank()
+    if axes.type.is_static or declared is None:
+        return axes
+    return s.counted(axes, max(declared - rank if added else rank - declared, 0))
+
+
 def signed_dims(s: Site, value: Value) -> tuple[Dim, ...]:
     """The elements of an integer vector as dims that may be negative.
 

@@ -125,8 +125,9 @@ def interpolated(s: Site, image: _Image, at: Sequence[Value], mode: str) -> Valu
 def grid_sample(s: Site) -> Value:
     x, grid = s.input(0), s.input(1)
     rank = x.type.rank - 2
-    if grid.type.rank != x.type.rank or grid.shape[-1] != rank or rank < 1:
+    if grid.type.rank != x.type.rank or rank < 1:
         raise ValueError(f"a grid {grid.type} does not sample {x.type}")
+    grid = s.sized(grid, -1, rank)
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(s.text("mode", "linear"))
     mode = mode or s.text("mode", "linear")
     outside, align = s.text("padding_mode", "zeros"), bool(s.integer("align_corners", 0))

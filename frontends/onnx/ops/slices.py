@@ -25,11 +25,11 @@ def slice_(s: Site) -> Value:
         ends: Sequence[Dim] = s.ints("ends")
         axes, steps = s.ints("axes", range(len(starts))), [1] * len(starts)
     else:
-        given, stride = s.optional(3), s.optional(4)
-        computed = any(s.known(s.input(i)) is None for i in (1, 2))
+        low, high, given, stride = _of_one_length(s)
+        computed = any(s.known(value) is None for value in (low, high))
         if computed or any(v is not None and not is_known(s, v) for v in (given, stride)):
-            return _slice_at_run_time(s, x, s.input(1), s.input(2), given, stride)
-        starts, ends = s.dims(s.input(1)), s.dims(s.input(2))
+            return _slice_at_run_time(s, x, low, high, given, stride)
+        starts, ends = s.dims(low), s.dims(high)
         axes = list(range(len(starts))) if given is None else s.numbers(given, "axes")
         steps = [1] * len(starts) if stride is None else s.numbers(stride, "steps")
     if not len(starts) == len(ends) == len(axes) == len(steps):
@@ -129,6 +129,22 @@ class Span:
         """How far from the end bounds are that must not be 0, which a run has to check."""
         found = [dim for dim in (self.start, self.stop) if not is_nonnegative(dim)]
         return [-dim for dim in found if self._counts_back(dim) and not is_nonnegative(-dim - 1)]
+
+
+def _of_one_length(s: Site) -> tuple[Value, Value, Value | None, Value | None]:
+    """starts, ends, axes and steps; any of them says how many there are where others leave it
+    open."""
+    start, stop, axes, steps = s.input(1), s.input(2), s.optional(3), s.optional(4)
+    given = [v for v in (start, stop, axes, steps) if v is not None and v.type.is_static]
+    if not given or not given[0].type.rank:
+        return start, stop, axes, steps
+    count = given[0].type.static_shape[0]
+    return (
+        s.counted(start, count),
+        s.counted(stop, count),
+        None if axes is None else s.counted(axes, count),
+        None if steps is None else s.counted(steps, count),
+    )
 
 
 def _is_signed(dim: Dim) -> bool:

@@ -1,0 +1,95 @@
+"""Sizes that the model leaves open although an operator or another input says them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import tensmith
+from tensmith.compiler.errors import RunError, UnsupportedError
+from tensmith.frontends.onnx import load_model
+
+from .amounts import i64
+from .oracle import Array, check, floats, model, node, run_ort
+
+
+def _open(
+    nodes: list[onnx.NodeProto], feed: dict[str, Array], rank: int = 0, **constants: Array
+) -> onnx.ModelProto:
+    """No size of an input is a number. rank: what is declared of the result, if it is."""
+    dims = {name: [f"{name}{axis}" for axis in range(a.ndim)] for name, a in feed.items()}
+    proto = model(nodes, feed, ["y"], dims=dims, opset=20, constants=constants)
+    if rank:
+        shape = proto.graph.output[0].type.tensor_type.shape
+        for axis in range(rank):
+            shape.dim.add(dim_param=f"r{axis}")
+    return proto
+
+
+def _cases() -> Iterator[tuple[str, onnx.NodeProto, dict[str, Array], int]]:
+    """Name, node, inputs, and the rank that has to be declared (0: none)."""
+    x = floats(2, 3, 4)
+    grid = {"x": floats(1, 2, 3, 4), "g": floats(1, 2, 2, 2)}
+    yield "grid", node("GridSample", "x g"), grid, 0
+    tuples = {"x": x, "i": i64([[1, 2], [0, 1]])}
+    yield "tuples that are read", node("GatherND", "x i"), tuples, 2
+    yield "tuples that are written", node("ScatterND", "x i u"), {**tuples, "u": floats(2, 4)}, 0
+    yield "pads", node("Pad", "x p"), {"x": floats(2, 3), "p": i64([1, 0, 0, 2])}, 0
+    yield "sums", node("CumSum", "x a"), {"x": x, "a": i64([1])}, 0
+    yield "inserted", node("Unsqueeze", "x a"), {"x": x, "a": i64([0, 2])}, 5
+    yield "removed", node("Squeeze", "x a"), {"x": x[:1], "a": i64([0])}, 2
+    yield "reduced", node("ReduceSum", "x a", keepdims=0), {"x": x, "a": i64([2, 0])}, 1
+    blocks = {"x": floats(1, 9, 9), "s": i64([5, 5]), "b": i64([3, 3])}
+    yield "blocks", node("Col2Im", "x s b"), blocks, 4
+
+
+@pytest.mark.parametrize("case", list(_cases()), ids=lambda case: case[0])
+def test_open_sizes(case: tuple[str, onnx.NodeProto, dict[str, Array], int]) -> None:
+    _, made, feed, rank = case
+    check(_open([made], feed, rank), feed)
+    if rank:
+        with pytest.raises(UnsupportedError, match=r"--shape|pin the"):
+            load_model(_open([made], feed))
+
+
+def test_as_many_parts_as_outputs() -> None:
+    feed = {"x": floats(2, 5), "n": i64([2, 3])}
+    check(_open([node("Split", "x n", "h y", axis=1)], feed), feed)
+
+
+@pytest.mark.parametrize("known", ["starts", "ends", "axes", "steps"])
+def test_one_input_says_how_many_axes_are_cut(known: str) -> None:
+    x, rows = floats(6, 5), {"starts": [1, 0], "ends": [5, 3], "axes": [1, 0], "steps": [2, 1]}
+    feed = {"x": x, **{name: i64(values) for name, values in rows.items()}}
+    proto = _open([node("Slice", "x starts ends axes steps")], feed)
+    with pytest.raises(UnsupportedError, match="pin the length"):
+        load_model(proto)
+    for info in proto.graph.input:
+        if info.name == known:
+            info.type.tensor_type.shape.dim[0].dim_value = 2
+    check(proto, feed)
+
+
+def test_a_run_checks_them() -> None:
+    feed = {"x": floats(1, 2, 3, 4), "g": floats(1, 2, 2, 3)}
+    proto = _open([node("GridSample", "x g")], feed)
+    with pytest.raises(RunError, match=r"axis 3 of .* has to be 2"):
+        check(proto, feed, expected={})
+
+
+def test_a_number_made_of_an_open_vector(tmp_path: Path) -> None:
+    """Constants meet what was reshaped from it."""
+    feed = {"x": floats(4), "low": floats(1), "high": np.array([2], np.float32)}
+    nodes = [
+        node("Squeeze", "low a", "l"),
+        node("Squeeze", "high a", "h"),
+        node("Clip", "x l h", "y"),
+    ]
+    proto = _open(nodes, feed, a=i64([0]))
+    onnx.save(proto, tmp_path / "model.onnx")
+    found = tensmith.compile(tmp_path / "model.onnx").load()(feed)
+    np.testing.assert_array_equal(found["y"], run_ort(proto, feed)["y"])
