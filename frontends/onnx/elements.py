@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.ir import DType, Sym
+from ...compiler.ir import DType
 from ...compiler.ir.dims import Dim, dmax, dmin, floordiv, is_nonnegative, mod, product
 
 Elements = np.ndarray[Any, Any]
@@ -88,10 +88,10 @@ def _equal(a: Dim, b: Dim) -> int:
     return int(sign == 0)
 
 
-def _constant(value: Dim) -> int:
-    if isinstance(value, Sym):
+def _constant(value: Any) -> int:
+    if not isinstance(value, (int, np.integer)):
         raise _Undecided
-    return value
+    return int(value)
 
 
 def _mod(a: Dim, b: Dim) -> Dim:
@@ -193,3 +193,4 @@ _MOVE: dict[str, Callable[[Sequence[Elements], dict[str, Any]], Any]] = {
     "gather": lambda xs, attrs: np.take(xs[0], _indices(xs[1]), axis=attrs["axis"]),
     "iota": _iota,
 }
+MOVES = frozenset(_MOVE) - {"iota"}

@@ -6,7 +6,7 @@ needs it: only then a `dims` node is made, in the graph or region where it is ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ...compiler.ir.dims import product
 from ...compiler.ir.ops.registry import lookup, make_node
 from .broadcasting import expanded_shapes
 from .elements import MAX_ELEMENTS, Elements, apply, elements
+from .sources import Element, Sources
 
 FOLD_LIMIT = 1 << 20  # elements of a constant result computed at import
 SIZE_LIMIT = 1 << 37  # bytes of one tensor that a real model may have
@@ -30,6 +31,7 @@ class Emitter:
         self._scopes: list[list[Node]] = [[]]
         self._made: list[dict[Value, Value]] = [{}]
         self._known: dict[Value, Elements] = {}
+        self._sources = Sources(self.known)
         self._symbols: set[str] = set()
         self._named: dict[str, str] = {}
         self.bound: list[set[str]] = [set()]
@@ -129,15 +131,39 @@ class Emitter:
         """
         found = self.known(value)
         if found is not None and found.ndim == 1:
-            return tuple(int(v) if isinstance(v, (bool, np.integer)) else v for v in found)
-        parts = pieces(value)
-        if len(parts) > 1:
-            return tuple(dim for part in parts for dim in self.read_dims(part, stem))
+            return tuple(map(_plain, found))
         if value.type.rank != 1 or not value.dtype.is_integer or not value.type.is_static:
             raise ValueError(f"{value.type} is not an integer vector of fixed length")
-        names = tuple(self.fresh(stem) for _ in range(value.type.static_shape[0]))
-        vector = self.emit("cast", [value], {"dtype": DType.I64})
-        self._append("read_dims", [self.real(vector)], {"symbols": names})
+        return self.resolved(value, lambda vector: self._bound_to(vector, stem))
+
+    def resolved(self, vector: Value, read: Callable[[Value], Sequence[Dim]]) -> tuple[Dim, ...]:
+        """The elements of an integer vector: dims where they are known.
+
+        read: gives the others, those of one tensor together as a vector.
+        """
+        found = list(self._sources.of(vector))
+        wanted: dict[Value, dict[int, None]] = {}
+        for item in found:
+            if isinstance(item, Element):
+                wanted.setdefault(item.value, {})[item.place] = None
+        dims: dict[Element, Dim] = {}
+        for source, places in wanted.items():
+            elements_read = read(self._elements_at(source, list(places)))
+            for place, dim in zip(places, elements_read, strict=True):
+                dims[Element(source, place)] = dim
+        return tuple(dims[item] if isinstance(item, Element) else _plain(item) for item in found)
+
+    def _elements_at(self, value: Value, places: list[int]) -> Value:
+        count = int(value.type.elements)  # type: ignore[arg-type]
+        flat = self.emit("reshape", [value], {"shape": (count,)})
+        if places == list(range(count)):
+            return flat
+        return self.emit("gather", [flat, constant(np.array(places, np.int64))], {"axis": 0})
+
+    def _bound_to(self, vector: Value, stem: str) -> tuple[Dim, ...]:
+        names = tuple(self.fresh(stem) for _ in range(vector.type.static_shape[0]))
+        whole = self.emit("cast", [vector], {"dtype": DType.I64})
+        self._append("read_dims", [self.real(whole)], {"symbols": names})
         return tuple(symbol(name) for name in names)
 
     # ------------------------------------------------------------------ operators
@@ -201,6 +227,10 @@ class Emitter:
         node = make_node(op, real, attrs, regions=regions, types=types, name=self.name)
         self.nodes.append(node)
         return node.outputs
+
+
+def _plain(dim: Any) -> Dim:
+    return int(dim) if isinstance(dim, (bool, np.integer)) else dim
 
 
 def _identifier(text: str) -> str:

@@ -230,3 +230,70 @@ def test_windows_of_a_map_of_any_size(tmp_path: Path) -> None:
     assert max(map(size_of, sizes)) < 24
     feeds = [{"x": floats(n, h, w, 4)} for n, h, w in ((1, 10, 13), (2, 8, 4))]
     _compiled(proto, feeds, tmp_path)
+
+
+def _computed_pads() -> list[onnx.NodeProto]:
+    """A length's pads, one of them computed in floating point, as exporters put them together."""
+    return [
+        node("Shape", "x", "length", start=2, end=3),
+        node("Cast", "length", "real", to=TensorProto.FLOAT),
+        node("Div", "real stride", "frames"),
+        node("Ceil", "frames", "rounded"),
+        node("Mul", "rounded stride", "ideal"),
+        node("Cast", "ideal", "whole", to=TensorProto.INT32),
+        node("Cast", "whole", "wide", to=TensorProto.INT64),
+        node("Sub", "wide length", "extra"),
+        node("Concat", "two extra zeros", "backward", axis=0),
+        node("Reshape", "backward pairs", "table"),
+        node("Slice", "table last before axis last", "turned"),
+        node("Transpose", "turned", "columns", perm=[1, 0]),
+        node("Reshape", "columns flat", "pads"),
+    ]
+
+
+def test_numbers_among_computed_ones_stay_numbers(tmp_path: Path) -> None:
+    """Pads and shapes of which a run computes one element: the other sizes are known."""
+    proto = model(
+        [
+            *_computed_pads(),
+            node("Pad", "x pads", "padded", mode="reflect"),
+            node("Shape", "padded", "whole_length", start=2, end=3),
+            node("Slice", "padded begin whole_length axis2", "same"),
+            node("Concat", "copy three rest", "shape", axis=0),
+            node("Reshape", "same shape", "y"),
+        ],
+        {"x": floats(2, 6, 9)},
+        ["y", "same"],
+        constants={
+            "stride": np.array([4], np.float32), "two": np.array([2]),
+            "zeros": np.zeros(4, np.int64), "pairs": np.array([-1, 2]),
+            "last": np.array([-1]), "axis": np.array([0]),
+            "before": np.array([-FAR[0]]), "flat": np.array([-1]), "begin": np.array([0]),
+            "axis2": np.array([2]), "copy": np.array([0]), "three": np.array([3]),
+            "rest": np.array([-1]),
+        },
+        dims={"x": ["b", 6, "t"]},
+    )  # fmt: skip
+    graph = load_model(proto)
+    (same,) = [value for value in graph.outputs if value.name == "same"]
+    assert list(map(str, same.shape[:2])) == ["b", "6"]
+    assert not any(node.op == "slice" and node.output is same for node in graph.nodes)
+    assert sum(len(n.attrs["symbols"]) for n in graph.nodes if n.op == "read_dims") == 2
+    _compiled(proto, [{"x": floats(b, 6, t)} for b, t in ((2, 9), (1, 12), (3, 7))], tmp_path)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.INT8])
+def test_casts_that_wrap_are_not_looked_through(kind: int) -> None:
+    """-254 is 2 in eight bits, and -254 in thirty-two, where it crops everything."""
+    proto = model(
+        [
+            node("Cast", "n", "small", to=kind),
+            node("Cast", "small", "wide", to=TensorProto.INT64),
+            node("Concat", "wide one", "pads", axis=0),
+            node("Pad", "x pads"),
+        ],
+        {"x": floats(300), "n": np.array([-254])},
+        ["y"],
+        constants={"one": np.array([1])},
+    )
+    check(proto, {"x": floats(300), "n": np.array([-254])})

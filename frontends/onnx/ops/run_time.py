@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....compiler.ir import Dim, DType, Sym, Value
-from ..emitter import pieces
 from ..site import NotSupported, Site
 
 TOO_MUCH = 1 << 60  # beyond any size, and far from where arithmetic on amounts wraps
@@ -49,15 +48,14 @@ def signed_dims(s: Site, value: Value) -> tuple[Dim, ...]:
 
     A symbol is not: what only a run knows is the difference of two.
     """
-    if s.known(value) is not None:
-        return s.dims(value)
-    parts = pieces(value)
-    if len(parts) > 1:
-        return tuple(dim for part in parts for dim in signed_dims(s, part))
-    amounts = s.op_("min", s.op_("max", vector(s, value), -TOO_MUCH), TOO_MUCH)
+    return s.emitter.resolved(vector(s, value), lambda amounts: _signed(s, amounts))
+
+
+def _signed(s: Site, values: Value) -> list[Dim]:
+    amounts = s.op_("min", s.op_("max", vector(s, values), -TOO_MUCH), TOO_MUCH)
     above = s.dims(s.op_("max", amounts, 0))
     below = s.dims(s.op_("max", s.op_("neg", amounts), 0))
-    return tuple(a - b for a, b in zip(above, below, strict=True))
+    return [a - b for a, b in zip(above, below, strict=True)]
 
 
 def wrapped(s: Site, axes: Value, rank: int) -> Value:

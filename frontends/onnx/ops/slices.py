@@ -72,6 +72,8 @@ class Span:
         lowest = 0 if self.step > 0 else -1
         highest = self.size if self.step > 0 else self.size - 1
         low, high = self._clamped(self.start, 0, highest), self._end(lowest, highest)
+        if low == 0 and high == self.size:
+            return low, high
         span = high - low if self.step > 0 else low - high
         if isinstance(span, int):
             return (low, high) if span >= 0 else (low, low)
@@ -79,7 +81,8 @@ class Span:
 
     def is_involved(self) -> bool:
         """Whether nothing is known of a bound's sign, and it or the size is no simple dim."""
-        unsigned = [dim for dim in (self.start, self.stop) if not _is_signed(dim)]
+        bounds = (self.start, self.stop)
+        unsigned = [dim for dim in bounds if not (_is_signed(dim) or dim == self.size)]
         if not unsigned or self._is_crop():
             return False
         return any(has_calls(dim) for dim in (self.size, *unsigned))
@@ -109,7 +112,9 @@ class Span:
     def _clamped(self, bound: Dim, lowest: int, highest: Dim) -> Dim:
         if isinstance(bound, int) and abs(bound) >= _FAR:
             return highest if bound > 0 else lowest
-        if is_nonnegative(bound):
+        if bound == 0 and self.step > 0:  # no size is less
+            return 0
+        if bound == self.size or is_nonnegative(bound):
             return dmin(bound, highest)
         if bound == self.size - 1:  # negative only where there is nothing to take
             return dmin(dmax(bound, lowest), highest)
