@@ -163,6 +163,7 @@ class _Interpreter:
         state, scanned = args[:states], args[states:]
         if any(array.shape[0] != trip for array in scanned):
             raise RunError(f"the scanned inputs of '{node.name}' do not have {trip} steps")
+        _check_memory(node, trip, body.outputs[states:])
         steps: list[list[Array]] = []
         for t in range(trip):
             slices = [
@@ -201,6 +202,15 @@ class _Interpreter:
 
 def _read(value: Value, store: Store) -> Array:
     return value.data if value.data is not None else store[value]
+
+
+def _check_memory(node: Node, trip: int, values: Sequence[Value]) -> None:
+    """Raise RunError before the first step where one element of every step alone fills memory."""
+    for value in values:
+        try:
+            np.empty(trip, value.dtype.numpy)
+        except (MemoryError, ValueError):
+            raise RunError(f"the {trip} steps of '{node.name}' do not fit memory") from None
 
 
 def _stack(values: Sequence[Value], steps: list[list[Array]], env: Env) -> list[Array]:

@@ -43,6 +43,21 @@ def test_scan() -> None:
     assert out["y1"].shape == (0, 4)
 
 
+def test_scan_of_more_steps_than_memory_holds() -> None:
+    """Refused before the first step, and not after years of them."""
+    count = symbol("count")
+    state = value(name="state")
+    body = Graph([state], [state, state], [], "step")
+    attrs = {"num_state": 1, "reverse_in": (), "reverse_out": (False,), "trip": count}
+    start, length = value(name="start"), value(1, dtype=DType.I64, name="length")
+    read = make_node("read_dims", [length], {"symbols": ("count",)}, types=[])
+    scan = make_node("scan", [start], attrs, regions=[body])
+    graph = Graph([start, length], list(scan.outputs), [read, scan], "g")
+    feed = {"start": np.float32(1), "length": np.array([2**62])}
+    with pytest.raises(RunError, match="do not fit memory"):
+        run_graph(graph, feed)
+
+
 def test_lstm() -> None:
     inputs, out = run_case("scan_lstm", n=3)
     graph = CASES["scan_lstm"].graph()
