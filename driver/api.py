@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.artifact import TensorSpec
+from ..compiler.artifact import Code, TensorSpec
 from ..compiler.backend import (
     Backend,
     Compilation,
@@ -125,6 +125,16 @@ class Artifact:
     def name(self) -> str:
         """The C identifier of the model."""
         return self._model.name
+
+    @property
+    def code(self) -> Code:
+        """Its machine code and texts, before they are linked."""
+        return self._model.code
+
+    @property
+    def weights(self) -> Path:
+        """The file of its constants, packed as kernels read them; gone when the artifact is."""
+        return self._model.weights
 
     def save(self, path: str | Path, emit: str | None = None) -> list[Path]:
         """Write the artifact; returns the files written, the main one first.
