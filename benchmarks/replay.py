@@ -95,7 +95,10 @@ class Side:
         return found
 
     def compile(self, job: Job, asm: bool) -> dict[str, Any]:
-        """Compile in a process of its own, which has this side's package in front of its path."""
+        """Compile in a process of its own, which has this side's package in front of its path.
+
+        Raises RuntimeError when the process does not answer.
+        """
         source = self.tree / "build" / "src"
         source.mkdir(parents=True, exist_ok=True)
         link = source / "tensmith"
@@ -108,7 +111,8 @@ class Side:
         )  # fmt: skip
         lines = done.stdout.splitlines()
         if done.returncode or not lines:
-            return {"error": f"ended with {done.returncode}: {done.stderr[-400:]}"}
+            last = done.stderr[-400:]
+            raise RuntimeError(f"{job.name} with {self.tree} ended ({done.returncode}): {last}")
         answer: dict[str, Any] = json.loads(lines[-1])
         return answer
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from ..compiler.errors import InternalError
 from ..compiler.ir.graph import Graph, Node, Value
+from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.lower import REDUCE, chain_of, lower_region
+from ..compiler.kernel.forms import lower_region
+from ..compiler.kernel.forms.row_blocks_choice import row_blocks_form
+from ..compiler.kernel.lower import REDUCE
 
 ROWS = {"reduce_max", "reduce_sum"}
 
@@ -77,7 +80,8 @@ def _producer(graph: Graph, whole: Graph, node: Node, position: int) -> Node | N
 
 def _merged(nodes: list[Node]) -> Node | None:
     """The nodes as one fused node; None where they cannot be computed in blocks."""
-    if chain_of(nodes) is None or not _plain(nodes[1]):
+    form = row_blocks_form(nodes)
+    if form is None or not _plain(nodes[1]):
         return None
     inside = {nodes[0].output, nodes[1].output}
     copies: dict[Value, Value] = {}
@@ -90,14 +94,14 @@ def _merged(nodes: list[Node]) -> Node | None:
     for node in nodes:
         inputs = [results[v] if v in inside else copies[v] for v in node.inputs]
         region.nodes.append(
-            Node("fused", inputs, [results[node.output]], {}, node.regions, node.name)
+            fused_node(inputs, [results[node.output]], node.regions[0], name=node.name)
         )
     try:
-        lower_region(region)
+        lower_region(region, form)
     except InternalError:
         return None  # some part does not go row by row
     last = nodes[-1]
-    return Node("fused", list(copies), last.outputs, {}, [region], last.name)
+    return fused_node(list(copies), last.outputs, region, form=str(form), name=last.name)
 
 
 def _plain(node: Node) -> bool:

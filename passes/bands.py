@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..compiler.ir.graph import Graph, Node, Value
+from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.lower import bands_of, has_near_weights, winograd_choice
+from ..compiler.kernel.forms import form_of
+from ..compiler.kernel.forms.bands_choice import bands_form
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,9 @@ class ConvBands:
 
     def run(self, graph: Graph) -> bool:
         """Merge; whether there was anything to merge."""
-        changed, near = False, has_near_weights(graph)
+        changed = False
         for second in list(graph.nodes):
-            first = _producer(graph, second, near)
+            first = _producer(graph, second)
             merged = _merged(first, second, self.threads) if first else None
             if first and merged:
                 graph.nodes[graph.nodes.index(second)] = merged
@@ -45,11 +47,8 @@ def _conv(node: Node) -> Node | None:
     return others[0] if len(others) == 1 and others[0].op == "conv" else None
 
 
-def _producer(graph: Graph, node: Node, near: bool) -> Node | None:
-    """The fused node whose only result nothing but the node's depthwise convolution reads.
-
-    near: whether the graph `has_near_weights`.
-    """
+def _producer(graph: Graph, node: Node) -> Node | None:
+    """The fused node whose only result nothing but the node's depthwise convolution reads."""
     conv = _conv(node)
     if conv is None or conv.attrs["groups"] == 1:
         return None
@@ -66,7 +65,7 @@ def _producer(graph: Graph, node: Node, near: bool) -> Node | None:
     )
     inside = sum(other is conv.inputs[0] for n in region.nodes for other in n.inputs)
     free = value not in graph.outputs and conv.inputs[0] not in region.outputs
-    direct = winograd_choice(found, near) is None
+    direct = form_of(found) is None
     return found if reads == inside == 1 and free and direct else None
 
 
@@ -93,6 +92,8 @@ def _merged(first: Node, second: Node, threads: int) -> Node | None:
                 Node(inner_node.op, inputs, outputs, inner_node.attrs, (), inner_node.name)
             )
     region.outputs = [mapping[value] for value in second.regions[0].outputs]
-    if bands_of(region, threads) is None:
+    form = bands_form(region, threads)
+    if form is None:
         return None
-    return Node("fused", list(operands), second.outputs, {}, [region], second.name or first.name)
+    name = second.name or first.name
+    return fused_node(list(operands), second.outputs, region, form=str(form), name=name)

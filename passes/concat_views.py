@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..compiler.ir.dims import product, symbols_of
 from ..compiler.ir.graph import Graph, Node, Value
+from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import make_node
 from ..compiler.ir.types import DENSE, Layout, TensorType
 from ..compiler.kernel.in_place import origin
@@ -213,4 +214,4 @@ def _copy_node(group: Sequence[tuple[Value, Value]], outer: dict[Value, Value], 
         copy.output.type = result.type
         region.nodes.append(copy)
         region.outputs.append(copy.output)
-    return Node("fused", operands, [result for _, result in group], {}, [region], name)
+    return fused_node(operands, [result for _, result in group], region, name=name)

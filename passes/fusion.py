@@ -17,11 +17,11 @@ import networkx as nx
 
 from ..compiler.errors import InternalError
 from ..compiler.ir.graph import Graph, Node, Value, captures
+from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.kernel.external import reads_memory
 from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ..compiler.kernel.lower.reductions import CUMULATIVE
-from .borders import set_borders
 from .operand_panels import many_rows
 from .siblings import siblings_of
 from .symbol_use import binders, bound_by, used_by
@@ -296,7 +296,6 @@ class _Fuser:
                 result.append(self._fuse(group))
         self.graph.nodes = result
         _sort(self.graph)
-        set_borders(self.graph)
 
     def _fuse(self, group: _Group) -> Node:
         members = set(group.members)
@@ -338,7 +337,7 @@ class _Fuser:
         ]
         region.outputs = [mapping[value] for value in results]
         name = next((m.name for m in group.members if m.name), "")
-        return Node("fused", operands, results, {}, [region], name)
+        return fused_node(operands, results, region, name=name)
 
 
 def _row_axes(node: Node) -> tuple[int, ...] | None:

@@ -15,6 +15,7 @@ from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.kernel import Kernel
 from tensmith.compiler.kernel.lower.scope import storage_elements, strides_of
 from tensmith.compiler.pass_manager import run_passes
+from tensmith.passes.borders import Borders
 from tensmith.passes.dce import DeadCodeElimination
 from tensmith.passes.decompose import Decompose
 from tensmith.passes.fusion import Fusion
@@ -26,8 +27,8 @@ Array = np.ndarray[Any, Any]
 def fused_nodes(graph: Graph, level: int = 2) -> Iterator[Node]:
     """The fused nodes of a graph after the passes of an optimisation level."""
     run_passes(graph, optimization_passes(level))
-    final = (Decompose(), *SIMPLIFY, Fusion(epilogues=level > 0), DeadCodeElimination())
-    run_passes(graph, final)
+    fusion = Fusion(epilogues=level > 0)
+    run_passes(graph, (Decompose(), *SIMPLIFY, fusion, DeadCodeElimination(), Borders()))
     for node in graph.walk():
         if node.op == "fused":
             yield node

@@ -27,10 +27,12 @@ from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
 from ...passes.attention_blocks import AttentionBlocks
 from ...passes.bands import ConvBands
+from ...passes.borders import Borders
 from ...passes.concat_views import ConcatViews
 from ...passes.dce import DeadCodeElimination
 from ...passes.decompose import RULES, Decompose
 from ...passes.exactness import Exactness
+from ...passes.forms import ChooseForms
 from ...passes.fusion import Fusion
 from ...passes.operand_panels import OperandPanels
 from ...passes.output_views import OutputViews
@@ -86,7 +88,7 @@ def slow_kernels_cpu(
 
 def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> Plan:
     """Optimise a graph in place, form its kernels, and plan their calls and memory."""
-    level = options.opt_level
+    level, threads = options.opt_level, max(1, options.threads)
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
         panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
@@ -97,14 +99,15 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
             Exactness(),
             RunTimeChecks(),
             Fusion(epilogues=level > 0),
+            DeadCodeElimination(),
+            *((ChooseForms(threads),) if level > 1 else ()),
+            Borders(),
         )
-        bands = ConvBands(max(1, options.threads))
-        views = (bands, OutputViews(), ConcatViews(), AttentionBlocks()) if level > 0 else ()
-        run_passes(graph, (*final, DeadCodeElimination(), *views), dump_after=options.dump_after)
+        views = (ConvBands(threads), OutputViews(), ConcatViews(), AttentionBlocks())
+        run_passes(graph, (*final, *(views if level > 0 else ())), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = partial(schedule, target=target, level=level)
-        threads = max(1, options.threads)
-        return Planner(graph, choose, winograd=level >= 2, threads=threads).build()
+        return Planner(graph, choose).build()
 
 
 def schedule(kernel: Kernel, target: Target, level: int) -> Schedule:

@@ -11,8 +11,8 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.ops.control import loop_varying
 from ..ir.ops.registry import make_node
 from ..ir.types import DENSE
+from .forms import lower_region
 from .in_place import origin
-from .lower import lower_region
 from .plan import Allocate, Assign, Branch, Place, Repeat, Step, View, bytes_of
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from ..ir.dims import Dim, symbol, symbols_of
 from ..ir.graph import Graph, Node, Value
 from ..ir.ops.registry import make_node
 from ..ir.types import TensorType
-from .border import border_kernel
 from .external import EXTERNAL
+from .forms import Lowered, form_of, lower_region
+from .forms.border import border_kernel
 from .in_place import aliased, last_uses, may_share, origin
 from .kernel import Kernel, kernel_label, kernel_text
-from .lower import Lowered, has_near_weights, lower_region, winograd_choice
 from .lower.scope import storage_elements
 from .memory import assign_offsets
 from .packing import Packing, pack
@@ -47,16 +47,11 @@ CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
 class Planner:
     """Builds the plan of one graph.
 
-    schedule: chooses the schedule of each kernel. threads: how many are expected to run it.
+    schedule: chooses the schedule of each kernel.
     """
 
-    def __init__(
-        self, graph: Graph, schedule: Scheduler, *, winograd: bool = True, threads: int = 1
-    ) -> None:
+    def __init__(self, graph: Graph, schedule: Scheduler) -> None:
         self.graph = graph
-        self.winograd = winograd
-        self.threads = threads
-        self.near_weights = has_near_weights(graph)
         self.schedule = schedule
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
@@ -225,9 +220,7 @@ class Planner:
         """Append the call of a fused node; `dying`: operands whose memory it may overwrite."""
         region = node.regions[0]
         try:
-            near = self.near_weights
-            algorithm = winograd_choice(node, near, self.threads) if self.winograd else None
-            lowered = lower_region(region, winograd=algorithm, threads=self.threads)
+            lowered = lower_region(region, form_of(node))
         except InternalError as error:
             operators = " ".join(inner.op for inner in region.nodes)
             raise InternalError(

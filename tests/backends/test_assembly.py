@@ -116,7 +116,7 @@ def test_main_loop(
     fill: Callable[[CaseBuilder], None],
     name: str,
 ) -> None:
-    monkeypatch.setattr("tensmith.compiler.kernel.lower.bands.MIN_BETWEEN_BYTES", 1 << 30)
+    monkeypatch.setattr("tensmith.compiler.kernel.forms.bands_choice.MIN_BETWEEN_BYTES", 1 << 30)
     result = compiled(fill, name, tmp_path)
     lanes = resolve_target(name)[1].lanes(32)
     kernel, *behind = [k for k in result.kernels if {"matmul", "conv"} & set(k.operators)]

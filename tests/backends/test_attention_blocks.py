@@ -13,7 +13,7 @@ from tensmith.backends.llvm.link import link
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
 from tensmith.compiler.ir.dims import Dim
-from tensmith.compiler.kernel.lower import blocks
+from tensmith.compiler.kernel.forms import row_blocks_choice
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
@@ -74,7 +74,9 @@ def test_matches_the_reference(
     threads: int,
     target: str,
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 48 << 10)  # several blocks of the larger ones
+    monkeypatch.setattr(
+        row_blocks_choice, "BLOCK_BYTES", 48 << 10
+    )  # several blocks of the larger ones
     case = attention(lead, queries, keys, width, mask=mask)
     compilation = compiled(case, tmp_path, target, threads)
     assert target == "native" or whole_kernels(compilation) == 1
@@ -106,10 +108,12 @@ def test_apart_where_blocks_do_not_fit(tmp_path: Path, case: Case) -> None:
 
 
 def test_rows_of_a_block() -> None:
-    fits, row = blocks.BLOCK_BYTES, 1 << 10
-    assert blocks._block_rows(128, row) == fits // row
-    assert blocks._block_rows(96, row) == 96
-    assert blocks._block_rows(1500, 6 << 10) == 20
-    assert blocks._block_rows(11, row) == 0
-    assert blocks._block_rows(1009, row) == 0
-    assert blocks._block_rows(197, 832) == 197  # a prime number of rows, not much too large
+    fits, row = row_blocks_choice.BLOCK_BYTES, 1 << 10
+    assert row_blocks_choice._block_rows(128, row) == fits // row
+    assert row_blocks_choice._block_rows(96, row) == 96
+    assert row_blocks_choice._block_rows(1500, 6 << 10) == 20
+    assert row_blocks_choice._block_rows(11, row) == 0
+    assert row_blocks_choice._block_rows(1009, row) == 0
+    assert (
+        row_blocks_choice._block_rows(197, 832) == 197
+    )  # a prime number of rows, not much too large

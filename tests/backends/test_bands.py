@@ -14,11 +14,12 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
 from tensmith.compiler.ir import DType, Graph, TensorType, Value
 from tensmith.compiler.ir.ops.registry import make_node
-from tensmith.compiler.kernel.lower import bands_of
+from tensmith.compiler.kernel.forms.bands import Bands
+from tensmith.compiler.kernel.forms.bands_choice import bands_form
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
-BANDS = "tensmith.compiler.kernel.lower.bands"
+BANDS = "tensmith.compiler.kernel.forms.bands_choice"
 
 
 def network(
@@ -141,9 +142,10 @@ def test_threads_get_as_many_bands(
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
     monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (20 * 35 * 48 * 4,))
     region = both_convolutions()
-    bands = bands_of(region, threads)
-    assert bands is not None
-    assert (bands.count, bands.block) == (count, 48)
+    form = bands_form(region, threads)
+    assert form is not None
+    first, second = (node for node in region.nodes if node.op == "conv")
+    assert (Bands(first, second, form).count, form.block) == (count, 48)
 
 
 @pytest.mark.parametrize("channels", [32, 48, 96, 112, 120, 128])

@@ -14,9 +14,9 @@ from tensmith.backends.llvm.shape import Address
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir.dims import coefficient
 from tensmith.compiler.kernel import expr as ex
+from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
-from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.packing import pack
 from tensmith.compiler.kernel.register_tile import reduced_loads
 from tensmith.compiler.kernel.schedule import StageSchedule

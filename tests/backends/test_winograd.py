@@ -13,8 +13,8 @@ from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.ir.ops.registry import Builder
 from tensmith.compiler.kernel.expr import Apply, Const
-from tensmith.compiler.kernel.lower import winograd
-from tensmith.compiler.kernel.lower.winograd_transforms import (
+from tensmith.compiler.kernel.forms import winograd_choice
+from tensmith.compiler.kernel.forms.winograd_transforms import (
     FilterTransform,
     Tiling,
     input_transform,
@@ -24,6 +24,7 @@ from tensmith.compiler.kernel.lower.winograd_transforms import (
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
+CHOICE = "tensmith.compiler.kernel.forms.winograd_choice"
 
 
 def network(shape, outputs, *, residual=False, relu=True, seed=0):
@@ -72,7 +73,8 @@ def compiled(graph, folder, threads, target="native"):
 )
 def test_matches_the_reference(monkeypatch, tmp_path, m, target, shape, outputs, residual, threads):
     monkeypatch.setattr(
-        "tensmith.compiler.kernel.lower.group.best_tilings", lambda conv, near: _only(conv, m)
+        f"{CHOICE}.best_tilings",
+        lambda conv, near: _only(conv, m),
     )
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, outputs, residual=residual), {"x": x})["y"]
@@ -104,11 +106,13 @@ def test_windows_and_dilations(monkeypatch, tmp_path, extents, window, dilations
     chosen = []
 
     def best(conv, near):
-        found = winograd._candidates(list(conv.inputs[1].shape[:-2]), conv.attrs["dilations"])
+        found = winograd_choice._candidates(
+            list(conv.inputs[1].shape[:-2]), conv.attrs["dilations"]
+        )
         chosen.extend(found[-1:])
         return found[-1] if found else None
 
-    monkeypatch.setattr("tensmith.compiler.kernel.lower.group.best_tilings", best)
+    monkeypatch.setattr(f"{CHOICE}.best_tilings", best)
     rng = np.random.default_rng(0)
     size = symbol(batch) if isinstance(batch, str) else batch
     x = Value(TensorType(DType.F32, (size, 16, *extents)), "x")
@@ -185,15 +189,15 @@ def test_weights_in_groups_of_outputs(groups):
 
 def test_threads_share_what_is_larger():
     # (tiles per block, groups): few tiles and large weights, many tiles and small weights
-    assert winograd.partition(16, 512, 512, 16, threads=1) == (16, 1)
-    assert winograd.partition(16, 512, 512, 16, threads=2) == (16, 2)
-    size, groups = winograd.partition(196, 64, 64, 36, threads=2)
+    assert winograd_choice.partition(16, 512, 512, 16, threads=1) == (16, 1)
+    assert winograd_choice.partition(16, 512, 512, 16, threads=2) == (16, 2)
+    size, groups = winograd_choice.partition(196, 64, 64, 36, threads=2)
     assert groups == 1
     assert -(-196 // size) % 2 == 0
     # tiles again: each thread transforms and multiplies its own, and both read the weights
-    assert winograd.partition(49, 128, 128, 36, threads=2) == (25, 1)
+    assert winograd_choice.partition(49, 128, 128, 36, threads=2) == (25, 1)
     # outputs that do not divide are not cut
-    assert winograd.partition(16, 512, 513, 16, threads=2)[1] == 1
+    assert winograd_choice.partition(16, 512, 513, 16, threads=2)[1] == 1
 
 
 def test_direct_where_weights_dominate():
@@ -226,4 +230,4 @@ def _choice(shape, outputs, window=(3, 3), near=False):
     pads = tuple((taps - 1) // 2 for taps in window) * 2
     attrs = {"pads": pads, "strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
     Builder(nodes).emit("conv", [x, w], {**attrs, "groups": 1})
-    return winograd.best_tilings(nodes[0], near)
+    return winograd_choice.best_tilings(nodes[0], near)

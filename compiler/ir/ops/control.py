@@ -233,4 +233,7 @@ register(
         infer_regions=_infer_loop,
     )
 )
-register(OpDef("fused", _no_regions, None, attrs={}, regions=1, infer_regions=_infer_fused))
+# form: which algorithm computes the group (`kernel/forms/form.py`); "": the loops of its operators
+register(
+    OpDef("fused", _no_regions, None, attrs={"form": ""}, regions=1, infer_regions=_infer_fused)
+)

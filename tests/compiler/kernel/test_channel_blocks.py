@@ -11,8 +11,8 @@ from kernels import fused_nodes
 from suites.case import CaseBuilder
 
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.kernel import Stage
-from tensmith.compiler.kernel.lower import lower_region
 
 
 def depthwise(channels: int, size: int) -> CaseBuilder:

@@ -9,8 +9,8 @@ import pytest
 from kernels import fused_nodes
 from suites.case import I64, CaseBuilder, N
 
+from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.kernel import kernel_text
-from tensmith.compiler.kernel.lower import lower_region
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -14,20 +14,21 @@ from suites.cases import ALL_CASES, Case
 
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import symbols_of
+from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms import region as forms_region
 from tensmith.compiler.kernel.kernel import Kernel
-from tensmith.compiler.kernel.lower import group, lower_region
 
 Simplify = Callable[[Kernel], Kernel]
 
 
 def check_region(region: Graph, sizes: dict[str, int], simplify: Simplify | None = None) -> None:
     """The kernel of a region computes what the region does."""
-    original = group.simplify
-    group.simplify = simplify or original
+    original = forms_region.simplify
+    forms_region.simplify = simplify or original
     try:
         lowered = lower_region(region)
     finally:
-        group.simplify = original
+        forms_region.simplify = original
     inputs = region_inputs(region, sizes, seed=1)
     want = reference(region, inputs, sizes)
     got = interpreted(lowered.kernel, (lowered.inputs, lowered.outputs), inputs, sizes)

@@ -13,9 +13,9 @@ from suites.case import CaseBuilder, N
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph, Node
+from tensmith.compiler.kernel.forms import form_of, lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.interpret import interpret
-from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.packing import Packing, pack
 from tensmith.passes.bands import ConvBands
 
@@ -74,7 +74,7 @@ def check(nodes: Iterable[Node], sizes: dict[str, int]) -> int:
     count = 0
     for node in nodes:
         region = node.regions[0]
-        lowered = lower_region(region)
+        lowered = lower_region(region, form_of(node))
         constants = dict(zip(region.inputs, node.inputs, strict=True))
         params = dict(zip(lowered.inputs, lowered.kernel.params, strict=False))
         held = {
@@ -123,7 +123,7 @@ def test_one_row_reads_several_panels(depth: int, columns: int) -> None:
 
 
 def test_blocks_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tensmith.compiler.kernel.lower.bands.MIN_BETWEEN_BYTES", 0)
+    monkeypatch.setattr("tensmith.compiler.kernel.forms.bands_choice.MIN_BETWEEN_BYTES", 0)
     for wide, packed in ((96, 2), (144, 2), (192, 2), (48, 2)):
         assert check(bands(5, wide), {}) == packed
 

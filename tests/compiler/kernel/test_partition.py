@@ -15,9 +15,9 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import Graph
+from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import Kernel
-from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.partition import by_rows, is_by_rows, outer_loops
 from tensmith.compiler.kernel.plan import Call
 from tensmith.compiler.kernel.schedule import Schedule
@@ -67,7 +67,7 @@ def test_more_than_a_batch_is_divided(heads: int, loops: int) -> None:
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions have kernels of their own."""
-    monkeypatch.setattr("tensmith.compiler.kernel.lower.bands.MIN_BETWEEN_BYTES", 1 << 30)
+    monkeypatch.setattr("tensmith.compiler.kernel.forms.bands_choice.MIN_BETWEEN_BYTES", 1 << 30)
 
 
 def residual(size: int, channels: int, wide: int) -> Graph:

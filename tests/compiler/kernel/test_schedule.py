@@ -16,9 +16,9 @@ from suites.cases import ALL_CASES
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, coefficient
+from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule, naive_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Kernel, Stage
-from tensmith.compiler.kernel.lower import lower_region
 from tensmith.compiler.kernel.schedule import Schedule, StageSchedule
 from tensmith.compiler.target import Target
 

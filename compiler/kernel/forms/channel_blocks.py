@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.dims import coefficient
-from .kernel import Kernel, Stage
-from .register_tile import reduced_loads
-from .simplify import split_axis
+from ...ir.dims import coefficient
+from ..kernel import Kernel, Stage
+from ..register_tile import reduced_loads
+from ..simplify import split_axis
 
 BLOCKS = (64, 48, 32)  # channels; the first that divides their number
 ROWS_BYTES = 32 << 10  # of the rows under a window, from which on they are cut

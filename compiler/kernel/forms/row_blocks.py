@@ -19,77 +19,53 @@ from ...ir.types import DType
 from .. import expr as ex
 from ..expr import Acc, Apply, Buffer, Expr, Load
 from ..kernel import CACHE_LINE, Axis, Kernel, Stage, Store
-from .scope import strides_of
+from ..lower.scope import strides_of
 
 Lower = Callable[[Graph], "tuple[Kernel, tuple[Value, ...]]"]
 
-BLOCK_BYTES = 128 << 10  # of the scores of one block
-MIN_BLOCK_ROWS = 12  # fewer read keys and values too few times
 LINE_ELEMENTS = CACHE_LINE // DType.F32.bytes
 
 
 @dataclass(frozen=True)
-class Chain:
+class RowBlocks:
     """Three fused nodes: scores of all queries, their softmax, and what it weighs.
 
-    rows: queries in a block. stride: elements from one row of scores in a block to the next.
+    rows: queries in a block.
     """
 
     scores: Node
     softmax: Node
     result: Node
     rows: int
-    stride: int
+
+    @property
+    def stride(self) -> int:
+        """Elements from one row of scores in a block to the next."""
+        return row_stride(self.scores.output, self.softmax.output)
 
 
-def chain_of(nodes: list[Node]) -> Chain | None:
-    """How three fused nodes are computed in blocks of rows; None where they are not."""
-    if len(nodes) != 3 or any(n.op != "fused" or len(n.outputs) != 1 for n in nodes):
-        return None
-    scores, softmax, result = nodes
-    matrix, weights = scores.output, softmax.output
-    if matrix not in softmax.inputs or weights not in result.inputs:
-        return None
-    if not matrix.type.is_static or not weights.type.is_static or weights.type.rank < 3:
-        return None
-    *rows_shape, columns = weights.type.static_shape
-    shape = matrix.type.static_shape  # columns may be apart as panels and what is in them
-    plain = not matrix.type.layout.border and not matrix.type.layout.parent
-    if not plain or weights.type.layout != matrix.type.layout:
-        return None
-    if matrix.dtype is not DType.F32 or weights.dtype is not DType.F32:
-        return None
-    if list(shape[: len(rows_shape)]) != rows_shape:
-        return None
-    columns = max(columns, math.prod(shape[len(rows_shape) :]))
-    stride = -(-columns // LINE_ELEMENTS) * LINE_ELEMENTS
-    rows = _block_rows(rows_shape[-1], stride * matrix.dtype.bytes)
-    return Chain(scores, softmax, result, rows, stride) if rows else None
+def row_stride(scores: Value, weights: Value) -> int:
+    """Elements from one row of scores to the next, where rows begin on cache lines.
+
+    Columns of the scores may be apart as panels and what is in them.
+    """
+    leading = weights.type.rank - 1
+    columns = max(weights.type.static_shape[-1], math.prod(scores.type.static_shape[leading:]))
+    return -(-columns // LINE_ELEMENTS) * LINE_ELEMENTS
 
 
-def _block_rows(rows: int, row_bytes: int) -> int:
-    """Rows of a block: a divisor of their number, 0 where none is good."""
-    if rows < MIN_BLOCK_ROWS:
-        return 0
-    divisors = [n for n in range(MIN_BLOCK_ROWS, rows + 1) if rows % n == 0]
-    fitting = [n for n in divisors if n * row_bytes <= BLOCK_BYTES]
-    if fitting:
-        return fitting[-1]
-    return divisors[0] if divisors[0] * row_bytes <= 2 * BLOCK_BYTES else 0
-
-
-def chain_kernel(chain: Chain, buffers: Mapping[Value, Buffer], lower: Lower) -> Kernel:
-    """The kernel of a chain. buffers: of the values around it. lower: of a region, not simplified.
+def row_block_kernel(blocks: RowBlocks, buffers: Mapping[Value, Buffer], lower: Lower) -> Kernel:
+    """The kernel of a blocks. buffers: of the values around it. lower: of a region, not simplified.
 
     Raises InternalError where a part does not go row by row.
     """
     parts = [
-        _Part(chain, number, node, *lower(node.regions[0]))
-        for number, node in enumerate((chain.scores, chain.softmax, chain.result))
+        _Part(blocks, number, node, *lower(node.regions[0]))
+        for number, node in enumerate((blocks.scores, blocks.softmax, blocks.result))
     ]
-    scores = Buffer("scores", DType.F32, chain.rows * chain.stride)
+    scores = Buffer("scores", DType.F32, blocks.rows * blocks.stride)
     weights = replace(scores, name="weights")
-    inside = {chain.scores.output: scores, chain.softmax.output: weights}
+    inside = {blocks.scores.output: scores, blocks.softmax.output: weights}
     first, middle, last = (part.stages({**buffers, **inside}) for part in parts)
     middle = _in_place(middle, scores, weights)
     last = [_renamed(stage, weights, scores) for stage in last]
@@ -106,7 +82,7 @@ def chain_kernel(chain: Chain, buffers: Mapping[Value, Buffer], lower: Lower) ->
 class _Part:
     """One of the nodes, its loops rearranged: leading axes and blocks, then rows and the rest."""
 
-    chain: Chain
+    blocks: RowBlocks
     number: int
     node: Node
     kernel: Kernel
@@ -115,7 +91,7 @@ class _Part:
     @property
     def lead(self) -> int:
         """Axes before the rows."""
-        return self.chain.softmax.output.type.rank - 2
+        return self.blocks.softmax.output.type.rank - 2
 
     def stages(self, outside: Mapping[Value, Buffer]) -> list[Stage]:
         """The stages over blocks of rows. outside: buffers of the node's operands and result."""
@@ -128,7 +104,7 @@ class _Part:
     def _row(self, stage: Stage) -> Axis:
         """The axis of the rows."""
         row = stage.axes[self.lead if self.number == 1 else len(stage.axes) - 2]
-        shape = self.chain.softmax.output.type.static_shape
+        shape = self.blocks.softmax.output.type.static_shape
         extents = [axis.extent for axis in stage.axes[: self.lead]]
         if extents != list(shape[:-2]) or row.extent != shape[-2] or self._uneven(stage):
             raise InternalError(f"'{self.kernel.operators[0]}' does not go over rows of {shape}")
@@ -140,7 +116,7 @@ class _Part:
     def _stage(
         self, stage: Stage, values: Mapping[Buffer, Value], outside: Mapping[Value, Buffer]
     ) -> Stage:
-        row, rows = self._row(stage), self.chain.rows
+        row, rows = self._row(stage), self.blocks.rows
         block = Axis(f"{row.name}b_{self.number}", row.extent // rows)  # type: ignore[operator]
         within = Axis(f"{row.name}_{self.number}", rows)
         names = {a.name: f"{a.name}_{self.number}" for a in stage.axes + stage.reduce_axes}
@@ -152,7 +128,7 @@ class _Part:
 
         lead = renamed(stage.axes[: self.lead])
         changed = stage.map_indices(lambda dim: substitute(dim, symbols))
-        place = _Places(self.chain, self.number, values, outside, lead, block, within)
+        place = _Places(self.blocks, self.number, values, outside, lead, block, within)
         return replace(
             place.moved(changed),
             axes=(*lead, block, *renamed(stage.axes[self.lead :])),
@@ -164,7 +140,7 @@ class _Part:
 class _Places:
     """Where the accesses of a part go: to the kernel's operands or to the block's memory."""
 
-    chain: Chain
+    blocks: RowBlocks
     number: int
     values: Mapping[Buffer, Value]
     outside: Mapping[Value, Buffer]
@@ -189,7 +165,7 @@ class _Places:
 
     def _access(self, buffer: Buffer, offset: Dim) -> tuple[Buffer, Dim]:
         if buffer.local is not None:  # one for every row
-            rows = buffer.local * self.chain.rows
+            rows = buffer.local * self.blocks.rows
             own = Buffer(f"{buffer.name}_{self.number}", buffer.dtype, rows)
             return own, offset + symbol(self.row.name) * buffer.local
         value = self.values[buffer]
@@ -198,7 +174,7 @@ class _Places:
             return place, offset
         strides, _ = strides_of(value.type)
         lead = len(self.lead)
-        start: Dim = symbol(self.block.name) * self.chain.rows * strides[lead]
+        start: Dim = symbol(self.block.name) * self.blocks.rows * strides[lead]
         units: dict[str, Dim] = {axis.name: 0 for axis in self.lead if axis.extent == 1}
         for axis, stride in zip(self.lead, strides, strict=False):
             start = start + symbol(axis.name) * stride
@@ -206,7 +182,7 @@ class _Places:
         outer = {axis.name for axis in (*self.lead, self.block)}
         if symbols_of(inside) & outer:
             raise InternalError(f"{value} is not read row by row")
-        return place, inside + symbol(self.row.name) * (self.chain.stride - strides[lead])
+        return place, inside + symbol(self.row.name) * (self.blocks.stride - strides[lead])
 
 
 def _rebuilt_stage(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..ir.dims import symbol
-from ..ir.types import TensorType
-from .expr import Buffer, Const
-from .kernel import Axis, Kernel, Stage, Store
-from .lower.scope import strides_of
-from .simplify import simplify
+from ...ir.dims import symbol
+from ...ir.types import TensorType
+from ..expr import Buffer, Const
+from ..kernel import Axis, Kernel, Stage, Store
+from ..lower.scope import strides_of
+from ..simplify import simplify
 
 
 def border_kernel(type_: TensorType) -> Kernel:

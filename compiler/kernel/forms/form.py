@@ -1,0 +1,89 @@
+"""Forms: which algorithm computes a fused group, where it is not the plain loops of its operators.
+
+A form is chosen once, by a pass, and kept as text in the attribute `form` of the `fused` node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...errors import UsageError
+from ...ir.graph import Node
+
+ATTRIBUTE = "form"
+
+
+@dataclass(frozen=True)
+class WinogradForm:
+    """The group's convolution by Winograd's algorithm (`winograd.py`).
+
+    outputs: of a tile along each spatial axis; 1 where nothing is transformed. block: tiles that
+    are computed together. groups: of output channels, each with blocks of its own.
+    """
+
+    outputs: tuple[int, ...]
+    block: int
+    groups: int
+
+    def __str__(self) -> str:
+        tile = "x".join(map(str, self.outputs))
+        return f"winograd {tile} block {self.block} groups {self.groups}"
+
+
+@dataclass(frozen=True)
+class BandsForm:
+    """Two convolutions in bands (`bands.py`) of so many rows of the second one's output, over
+    blocks of so many channels."""
+
+    rows: int
+    block: int
+
+    def __str__(self) -> str:
+        return f"bands {self.rows} block {self.block}"
+
+
+@dataclass(frozen=True)
+class RowBlocksForm:
+    """The fused nodes of attention in blocks of so many queries (`row_blocks.py`)."""
+
+    rows: int
+
+    def __str__(self) -> str:
+        return f"row_blocks {self.rows}"
+
+
+Form = WinogradForm | BandsForm | RowBlocksForm
+
+_PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
+    r"winograd (\d+(?:x\d+)*) block (\d+) groups (\d+)": lambda match: WinogradForm(
+        tuple(map(int, match[1].split("x"))), int(match[2]), int(match[3])
+    ),
+    r"bands (\d+) block (\d+)": lambda match: BandsForm(int(match[1]), int(match[2])),
+    r"row_blocks (\d+)": lambda match: RowBlocksForm(int(match[1])),
+}
+
+
+def parse_form(text: str) -> Form | None:
+    """The form that a text describes; None for the empty one: plain loops.
+
+    Raises UsageError for any other text.
+    """
+    if not text:
+        return None
+    for pattern, make in _PATTERNS.items():
+        match = re.fullmatch(pattern, text)
+        if match:
+            return make(match)
+    raise UsageError(f"'{text}' is no form")
+
+
+def form_of(node: Node) -> Form | None:
+    """The form of a fused node; None: plain loops."""
+    return parse_form(node.attrs[ATTRIBUTE])
+
+
+def set_form(node: Node, form: Form | None) -> None:
+    """Record the form of a fused node."""
+    node.attrs[ATTRIBUTE] = str(form or "")

@@ -1,0 +1,100 @@
+"""From a `fused` node's region to a kernel, in the form that was chosen for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...ir.graph import Graph, Node, Value
+from ..expr import Buffer, Load, walk
+from ..kernel import Kernel, Stage
+from ..lower.plain import plain_stages
+from ..lower.reductions import REDUCE
+from ..lower.scope import Scope
+from ..simplify import simplify
+from .bands import Bands, band_stages
+from .channel_blocks import in_channel_blocks
+from .form import BandsForm, Form, RowBlocksForm, WinogradForm
+from .row_blocks import RowBlocks, row_block_kernel
+from .winograd import Winograd, winograd_stages
+from .winograd_transforms import FilterTransform
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and the region values behind its parameters, inputs before outputs.
+
+    transforms: by parameter name, how a constant is changed before the kernel reads it.
+    """
+
+    kernel: Kernel
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    transforms: dict[str, FilterTransform]
+
+
+def lower_region(region: Graph, form: Form | None = None, name: str = "") -> Lowered:
+    """The kernel of a fused region. form: which algorithm computes it; None: plain loops.
+
+    Raises InternalError for a region that has no such form.
+    """
+    if isinstance(form, RowBlocksForm):
+        lowered = _in_row_blocks(region, form)
+    else:
+        lowered = _lower(region, form)
+    return replace(lowered, kernel=in_channel_blocks(simplify(replace(lowered.kernel, name=name))))
+
+
+def _in_row_blocks(region: Graph, form: RowBlocksForm) -> Lowered:
+    buffers = {value: Buffer(f"i{n}", value.dtype) for n, value in enumerate(region.inputs)}
+    buffers.update((value, Buffer("o0", value.dtype)) for value in region.outputs)
+
+    def lower(part: Graph) -> tuple[Kernel, tuple[Value, ...]]:
+        lowered = _lower(part, None)
+        return lowered.kernel, lowered.inputs
+
+    scores, softmax, result = region.nodes
+    blocks = RowBlocks(scores, softmax, result, form.rows)
+    kernel = row_block_kernel(blocks, buffers, lower)
+    return Lowered(kernel, tuple(region.inputs), tuple(region.outputs), {})
+
+
+def _lower(region: Graph, form: Form | None) -> Lowered:
+    """The kernel of a region that holds no fused nodes, with its loops as they were written."""
+    scope = Scope()
+    for position, value in enumerate(region.inputs):
+        scope.buffers[value] = Buffer(f"i{position}", value.dtype)
+    outputs = {value: Buffer(f"o{n}", value.dtype) for n, value in enumerate(region.outputs)}
+    transforms: dict[str, FilterTransform] = {}
+    if isinstance(form, WinogradForm):
+        [conv] = _convolutions(region)
+        winograd = Winograd(conv, form)
+        stages, shared = winograd_stages(scope, winograd, outputs)
+        channels = int(conv.inputs[0].shape[-1])
+        transform = FilterTransform(winograd.tilings, channels, form.groups)
+        transforms[scope.buffers[conv.inputs[1]].name] = transform
+    elif isinstance(form, BandsForm):
+        first, second = _convolutions(region)
+        stages, shared = band_stages(scope, Bands(first, second, form), outputs)
+    else:
+        stages, shared = plain_stages(scope, region, outputs)
+    used = _used_buffers(stages)
+    inputs = tuple(v for v in region.inputs if scope.buffers[v].name in used)
+    params = tuple(scope.buffers[v] for v in inputs) + tuple(outputs.values())
+    operators = tuple(node.op for node in region.nodes)
+    nodes = tuple(dict.fromkeys(node.name for node in region.nodes if node.name))
+    kernel = Kernel("", params, len(outputs), tuple(stages), shared, operators, nodes)
+    return Lowered(kernel, inputs, tuple(outputs), transforms)
+
+
+def _convolutions(region: Graph) -> list[Node]:
+    return [node for node in region.nodes if node.op in REDUCE]
+
+
+def _used_buffers(stages: list[Stage]) -> set[str]:
+    return {
+        part.buffer.name
+        for stage in stages
+        for expression in stage.expressions()
+        for part in walk(expression)
+        if isinstance(part, Load)
+    }

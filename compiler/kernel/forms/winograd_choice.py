@@ -1,0 +1,164 @@
+"""Where Winograd's algorithm is the faster one, with which tiles and in which blocks."""
+
+from __future__ import annotations
+
+import math
+from itertools import product as cartesian
+
+from ...ir.exactness import adds_exactly
+from ...ir.graph import Graph, Node
+from ...ir.types import DType
+from ..lower.plain import follows
+from ..lower.reductions import REDUCE
+from .form import WinogradForm
+from .winograd import images_together, shape_of, tile_count
+from .winograd_transforms import Tiling
+
+BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
+WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
+GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
+PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
+STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
+NEAR_BYTES = 512 << 10  # weights of a network that stay in a core's own caches from run to run
+NEAR_BYTES_PER_CYCLE = 20.0  # assumed rate at which they arrive from there
+FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
+MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
+MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
+
+
+def winograd_form(node: Node, near: bool = False, threads: int = 1) -> WinogradForm | None:
+    """How to compute the convolution of a fused node where Winograd is the faster algorithm.
+
+    near: whether the network `has_near_weights`. threads: how many are expected to share the work.
+    """
+    conv = convolution_of(node)
+    tilings = best_tilings(conv, near) if conv else None
+    if conv is None or tilings is None:
+        return None
+    batch, extents, outputs = shape_of(conv.output)
+    _, _, channels = shape_of(conv.inputs[0])
+    tiles = images_together(batch) * tile_count(tilings, extents)
+    points = math.prod(tiling.points for tiling in tilings)
+    block, groups = partition(tiles, channels, outputs, points, threads)
+    return WinogradForm(tuple(tiling.m for tiling in tilings), block, groups)
+
+
+def convolution_of(node: Node) -> Node | None:
+    """The convolution of a fused node that Winograd's algorithm could compute, whatever it costs.
+
+    Its weights are constant, and it is the only reduction, which all else follows.
+    """
+    region = node.regions[0]
+    reducers = [inner for inner in region.nodes if inner.op in REDUCE]
+    if len(reducers) != 1 or reducers[0].op != "conv" or not follows(reducers, region):
+        return None
+    conv = reducers[0]
+    operands = dict(zip(region.inputs, node.inputs, strict=True))
+    source, views = conv.inputs[0], 0
+    while source.producer is not None and source.producer.op == "reshape":
+        source, views = source.producer.inputs[0], views + 1
+    moved = sum(inner.op in ("reshape", "transpose") for inner in region.nodes)
+    if moved > views or source not in operands or conv.inputs[1] not in operands:
+        return None
+    weights = operands[conv.inputs[1]]
+    if weights.data is None or (conv.attrs["exact"] and adds_exactly(weights.data)):
+        return None
+    return conv
+
+
+def has_near_weights(graph: Graph) -> bool:
+    """Whether the weights of a whole network are few enough to stay in cache between runs."""
+    weights = (value.type for value in graph.constants())
+    return sum(math.prod(t.static_shape) * t.dtype.bytes for t in weights) <= NEAR_BYTES
+
+
+def best_tilings(conv: Node, near: bool = False) -> tuple[Tiling, ...] | None:
+    """The tilings with which Winograd is estimated to be fastest; None: direct convolution is.
+
+    near: whether the network has near weights.
+    """
+    if conv.op != "conv":
+        return None
+    x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
+    known = (*x.shape[1:], *conv.output.shape[1:], *w.shape)
+    static = all(isinstance(n, int) for n in known)
+    if set(attrs["strides"]) != {1} or attrs["groups"] != 1 or x.dtype is not DType.F32:
+        return None
+    if not static or attrs["layout"] != "NHWC":
+        return None
+    batch, extents, outputs = shape_of(conv.output)
+    *window, channels, _ = w.type.static_shape
+    images = images_together(batch)
+    short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
+    if min(channels, outputs) < MIN_CHANNELS or short:
+        return None
+    work, taps = channels * outputs, math.prod(window)
+    positions = images * math.prod(extents)
+    rate = NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
+    best, least = None, 0.9 * _cycles(positions * taps * work, taps * work, taps * channels, rate)
+    for tilings in _candidates(window, attrs["dilations"]):
+        points, tiles = math.prod(t.points for t in tilings), images * tile_count(tilings, extents)
+        if tiles < 4:
+            continue
+        cycles = _cycles(points * max(tiles, 6) * work, points * work, channels, rate)
+        cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
+        if cycles < least:
+            best, least = tilings, cycles
+    return best
+
+
+def _candidates(window: list[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:
+    """Tilings for a window: equal ones along axes with as many taps."""
+    wide = [taps for taps in window if taps > 1]
+    most = MAX_POINTS.get(len(wide), 0)
+    sides = {taps: [m for m in range(2, most + 2 - taps) if (m + taps) % 2] for taps in set(wide)}
+    if not wide or not all(sides.values()):
+        return []
+    found = []
+    for chosen in cartesian(*sides.values()):
+        m = {1: 1, **dict(zip(sides, chosen, strict=True))}
+        found.append(
+            tuple(
+                Tiling(m[taps], taps, dilation if taps > 1 else 1)
+                for taps, dilation in zip(window, dilations, strict=True)
+            )
+        )
+    return found
+
+
+def _cycles(multiply_adds: int, weights: int, depth: int, rate: float) -> float:
+    """Estimated cycles of a product whose weights arrive at `rate` bytes per cycle.
+
+    depth: of one sum. Weights arrive meanwhile if the next panel fits into the cache beside this.
+    """
+    compute, stream = multiply_adds / FMA_PER_CYCLE, weights * 4 / rate
+    if depth * PANEL_BYTES > BLOCK_BYTES:
+        return compute + stream
+    return max(compute, stream) + 0.3 * min(compute, stream)
+
+
+def partition(
+    tiles: int, channels: int, outputs: int, points: int, threads: int = 1
+) -> tuple[int, int]:
+    """(tiles per block, groups of output channels) with which a thread moves the least.
+
+    Every block reads the weights of its group anew unless they stay in cache; a block that is too
+    large for the cache writes and reads what it transforms once each; every group transforms the
+    same inputs. Threads get as many blocks each; those of one group fetch weights from memory for
+    each other, to a cache that they share.
+    """
+    best, least = (tiles, 1), float("inf")
+    dividing = [g for g in range(1, threads + 1) if threads % g == 0]
+    for groups in (g for g in dividing if outputs % (g * GROUP_CHANNELS) == 0 or g == 1):
+        sharing = threads // groups
+        weights = points * channels * outputs * 4 // groups
+        for blocks in range(sharing, max(sharing, -(-tiles // 6)) + 1, sharing):
+            size, turns = -(-tiles // blocks), blocks // sharing
+            inputs = turns * points * size * channels * 4
+            products = turns * points * size * outputs * 4 // groups
+            far = (WEIGHT_FACTOR + sharing - 1) / sharing
+            moved = far * weights * (turns if weights > BLOCK_BYTES else 1) + 2 * inputs
+            moved += 2 * (inputs + products) if (inputs + products) > BLOCK_BYTES * turns else 0
+            if moved < least:
+                best, least = (size, groups), moved
+    return best
