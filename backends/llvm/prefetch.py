@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
+from ...compiler.kernel.contraction import contraction_of
 from ...compiler.kernel.kernel import CACHE_LINE, Stage
 from ...compiler.kernel.schedule import StageSchedule
 from .builder import Int
@@ -49,12 +50,14 @@ def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[Panel
     if not own.prefetch or not tile.shape.vector:
         return []
     found = []
-    for reduction in stage.reductions:
-        parts = (part for part in ex.walk(reduction.body) if isinstance(part, ex.Load))
-        shared = next((part for part in parts if tile.depends(part) == (False, True)), None)
-        address = tile.addresses.get(id(shared)) if shared else None
-        if shared is None or address is None:
+    contraction = contraction_of(stage)
+    common = contraction.common(tile.shape.vector, tile.shape.row)
+    for number in range(contraction.beside):
+        operand = next((o for o in common if o.reduction == number), None)
+        address = tile.addresses.get(id(operand.load)) if operand else None
+        if operand is None or address is None:
             continue
+        shared = operand.load
         size = shared.dtype.bytes
         steps = {name: n * size for name, n in address.steps if isinstance(n, int)}
         width = own.vectors * own.lanes * size

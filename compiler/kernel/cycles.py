@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..ir.dims import Dim, all_calls, coefficient, symbols_of
 from ..target import Target
 from . import expr as ex
+from .contraction import Contraction, contraction_of
 from .kernel import Reduction, Stage
 from .schedule import StageSchedule
 from .tile_cycles import FMA_LATENCY, pieces, step_cycles
@@ -34,6 +35,7 @@ def stage_cycles(
     along_reduction = own.vector in {axis.name for axis in stage.reduce_axes}
     depth = math.prod(extents[axis.name] for axis in stage.reduce_axes)
     total = 0.0
+    contraction = contraction_of(stage)
     for count, rows, vectors in _tiles(stage, own, extents, along_reduction):
         tile = _Tile(own, rows, vectors, target)
         cycles = tile.finish(stage)
@@ -42,7 +44,7 @@ def stage_cycles(
             if along_reduction:
                 steps = -(-depth // max(1, own.lanes * own.vectors))
                 cycles += 3 * FMA_LATENCY * math.log2(max(2, own.lanes))  # lanes are summed
-            cycles += steps * tile.step(stage.reductions, depth) + TILE_CYCLES
+            cycles += steps * tile.step(contraction, depth) + TILE_CYCLES
         total += count * (cycles + LOOP_CYCLES)
     return total
 
@@ -69,15 +71,16 @@ class _Tile:
         self.own, self.rows, self.vectors, self.target = own, rows, vectors, target
         self._dependences = ex.Dependences()
 
-    def step(self, reductions: tuple[Reduction, ...], depth: int) -> float:
+    def step(self, contraction: Contraction, depth: int) -> float:
         """Cycles of one step of the reductions."""
+        reductions = contraction.stage.reductions
         bodies = [reduction.body for reduction in reductions]
         operations = self._operations(bodies) + sum(map(self._accumulation, reductions))
         far = 0.0
-        for load in _loads(bodies):
+        common = contraction.common(self.own.vector, self.own.row) if self.own.row else ()
+        for load in dict.fromkeys(operand.load for operand in common):
             panel = depth * self.vectors * self.own.lanes * load.dtype.bytes
-            shared = self._moves(load, self.own.vector) and not self._moves(load, self.own.row)
-            if self.own.row and shared and panel > self.target.l1_bytes // 2:
+            if panel > self.target.l1_bytes // 2:
                 far += self.vectors
         broadcasts = sum(
             self._slots(load) for load in _loads(bodies) if not self._moves(load, self.own.vector)

@@ -10,10 +10,11 @@ from dataclasses import replace
 from ..ir.dims import Dim, coefficient, symbols_of
 from ..target import Target
 from . import expr as ex
+from .contraction import Contraction, contraction_of, extent_of
 from .kernel import Axis, Kernel, Stage
 from .panels import streams, with_panels
 from .partition import parallel_loops
-from .register_tile import extent_of, reduced_loads, register_tile
+from .register_tile import register_tile
 from .schedule import Schedule, StageSchedule
 from .transposing import transposing_schedule
 
@@ -60,31 +61,33 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
     axis = next(a for a in own if a.name == vector)
     if not target.masked and isinstance(axis.extent, int):
         lanes = min(lanes, _power_of_two(axis.extent))
-    row = _row_axis(stage, own, vector) if stage.reductions else ""
+    contraction = contraction_of(stage)
+    row = _row_axis(contraction, own, vector) if stage.reductions else ""
     if not row:
         most = 8 // len(stage.reductions) if stage.reductions else max(1, 4 // len(stage.stores))
         vectors = max(1, min(most, -(-extent_of(axis) // lanes)))
         order = (*(n for n in names if n != vector), vector)
         whole = StageSchedule(vector, lanes, vectors, order=order, unroll=unroll)
-        return replace(whole, panel=streams(whole, stage))
+        return replace(whole, panel=streams(whole, contraction))
     row_axis = next(a for a in own if a.name == row)
-    shared_loads = _has_shared_loads(stage, vector, row)
-    rows, vectors = register_tile(stage, row_axis, axis, lanes, target, shared_loads)
+    common = contraction.common(vector, row)
+    shared_loads = bool(common and contraction.by_row(vector, row))
+    rows, vectors = register_tile(contraction, row_axis, axis, lanes, target, shared_loads)
     if not shared_loads:
         order = (*(n for n in names if n not in (vector, row)), row, vector)
         return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
     # the weights' panel stays in cache while the rows stream past it
     others = [n for n in names if n not in (vector, row)]
-    matrices = [n for n in others if _moves_panel(stage, vector, row, n)]
+    matrices = [n for n in others if any(operand.along(n) for operand in common)]
     order = (*matrices, vector, *(n for n in others if n not in matrices), row)
     plain = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
-    whole = with_panels(plain, stage, target)
+    whole = with_panels(plain, contraction, target)
     if whole is plain and vectors > 1:
         # a narrower panel may be divided into equal blocks where this one cannot
         rows, vectors = register_tile(
-            stage, row_axis, axis, lanes, target, shared_loads, vectors - 1
+            contraction, row_axis, axis, lanes, target, shared_loads, vectors - 1
         )
-        narrow = with_panels(replace(plain, rows=rows, vectors=vectors), stage, target)
+        narrow = with_panels(replace(plain, rows=rows, vectors=vectors), contraction, target)
         whole = narrow if narrow.split else plain
     if whole.rows * whole.vectors >= 20 and unroll == 4 and not whole.prefetch:
         in_use = whole.rows * whole.vectors + whole.vectors + 3
@@ -171,27 +174,11 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
     return best if best_cost < scalar else ""
 
 
-def _row_axis(stage: Stage, own: tuple[Axis, ...], vector: str) -> str:
+def _row_axis(contraction: Contraction, own: tuple[Axis, ...], vector: str) -> str:
     """The innermost other axis along which some vector load of the reductions is constant."""
-    loads = [part for part in reduced_loads(stage) if ex.depends_on(part, vector)]
+    by_lane = [operand for operand in contraction.operands if operand.along(vector)]
     for axis in reversed(own):
-        if axis.name != vector and any(not ex.depends_on(load, axis.name) for load in loads):
+        if axis.name != vector and any(not operand.along(axis.name) for operand in by_lane):
             return axis.name
     others = [axis.name for axis in own if axis.name != vector]
-    return others[-1] if others and stage.reduce_axes else ""
-
-
-def _moves_panel(stage: Stage, vector: str, row: str, name: str) -> bool:
-    """Whether an axis selects among several matrices of the operand that all rows share."""
-    return any(
-        ex.depends_on(part, vector) and not ex.depends_on(part, row) and ex.depends_on(part, name)
-        for part in reduced_loads(stage)
-    )
-
-
-def _has_shared_loads(stage: Stage, vector: str, row: str) -> bool:
-    """Whether the reductions read something that all rows share and something all lanes share."""
-    loads = reduced_loads(stage)
-    by_lane = any(ex.depends_on(p, vector) and not ex.depends_on(p, row) for p in loads)
-    by_row = any(ex.depends_on(p, row) and not ex.depends_on(p, vector) for p in loads)
-    return by_lane and by_row
+    return others[-1] if others and contraction.stage.reduce_axes else ""

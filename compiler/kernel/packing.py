@@ -10,7 +10,8 @@ import numpy as np
 
 from ..ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
 from . import expr as ex
-from .kernel import Axis, Kernel, Stage
+from .contraction import contraction_of
+from .kernel import Axis, Kernel
 from .schedule import Schedule
 
 
@@ -74,8 +75,10 @@ def pack(
         around = [a for a in stage.axes[kernel.shared :] if a.name in before]
         outer = [*stage.axes[: kernel.shared], *around]
         offsets: dict[ex.Load, Dim] = {}
-        for load in _constant_loads(stage, sizes):
-            name = load.buffer.name
+        for operand in contraction_of(stage).operands:
+            load, name = operand.load, operand.load.buffer.name
+            if name not in sizes:
+                continue
             found = _packed(load, axis, outer, width, sizes[name])
             if found is not None and _loads_of(kernel, name) == 1:
                 packings[name], offsets[load] = found
@@ -86,15 +89,6 @@ def pack(
             )
             stages[number] = replace(stage, reductions=reductions)
     return replace(kernel, stages=tuple(stages)), packings
-
-
-def _constant_loads(stage: Stage, sizes: dict[str, int]) -> list[ex.Load]:
-    return [
-        part
-        for reduction in stage.reductions
-        for part in ex.walk(reduction.body)
-        if isinstance(part, ex.Load) and part.buffer.name in sizes
-    ]
 
 
 def _loads_of(kernel: Kernel, name: str) -> int:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from ..target import Target
 from . import expr as ex
-from .kernel import MAX_STACK_BYTES, Stage
-from .register_tile import PANEL_SHARE, extent_of
+from .contraction import Contraction, extent_of
+from .kernel import MAX_STACK_BYTES
+from .register_tile import PANEL_SHARE
 from .schedule import StageSchedule, band_of
 
 MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
@@ -24,42 +25,43 @@ UNKNOWN_TURNS = 8  # row tiles that share the fetching of a panel where rows are
 MIN_BAND_TILES = 4  # fewer row tiles are not worth a block's partial sums
 
 
-def with_panels(own: StageSchedule, stage: Stage, target: Target) -> StageSchedule:
+def with_panels(own: StageSchedule, product: Contraction, target: Target) -> StageSchedule:
     """The schedule with prefetching, and in blocks where a panel of the shared operand is large.
 
     A panel and the next one that is fetched meanwhile share the second-level cache; where few rows
     use a panel, and the first level is small, its blocks and the rows' share the first level.
     """
-    if any(not isinstance(axis.extent, int) for axis in stage.reduce_axes):
+    if not product.static_depth:
         return own
-    depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
-    size = depth * own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
+    size = product.depth * own.vectors * own.lanes * product.accumulate.bytes
     if size < MIN_PREFETCH_BYTES:
         return own
     inside = own.order[own.order.index(own.vector) + 1 :]
-    few = _rows_inside(own, stage, inside) <= FEW_TILES * own.rows
+    few = _rows_inside(own, product, inside) <= FEW_TILES * own.rows
     if few and target.l1_bytes < ROOMY_L1_BYTES and size > target.l1_bytes // 2:
-        near = _in_blocks(own, stage, target, -(-size // int(target.l1_bytes * BLOCK_SHARE)), size)
+        near = _in_blocks(
+            own, product, target, -(-size // int(target.l1_bytes * BLOCK_SHARE)), size
+        )
         if near is not own:
             return near
-    most = int(target.l2_bytes * PANEL_SHARE) // len(stage.reductions)
+    most = int(target.l2_bytes * PANEL_SHARE) // product.beside
     if size <= most:
-        return _fetching(own, stage, size, target)
-    return _in_blocks(own, stage, target, -(-size // most), size)
+        return _fetching(own, product, size, target)
+    return _in_blocks(own, product, target, -(-size // most), size)
 
 
 def _in_blocks(
-    own: StageSchedule, stage: Stage, target: Target, least: int, size: int
+    own: StageSchedule, product: Contraction, target: Target, least: int, size: int
 ) -> StageSchedule:
     """The schedule with panels of `size` bytes in `least` blocks or a few more, if that can be."""
-    blocks = _blocks(own, stage, least)
+    stage, blocks = product.stage, _blocks(own, product, least)
     if not blocks:
         return own
     first = stage.reduce_axes[0].name
     place = own.order.index(own.vector) + 1
     head, inside = own.order[:place], own.order[place:]
-    band, most_rows = 0, _most_rows(own, stage)
-    if most_rows < _rows_inside(own, stage, inside):
+    band, most_rows = 0, _most_rows(own, product)
+    if most_rows < _rows_inside(own, product, inside):
         band = most_rows // (2 * own.rows) * own.rows
         row = next(axis for axis in stage.axes if axis.name == own.row)
         if min(band, extent_of(row)) < MIN_BAND_TILES * own.rows:
@@ -67,26 +69,29 @@ def _in_blocks(
         head, inside = (*head, *inside[:-1], band_of(own.row)), (own.row,)
     block = extent_of(stage.reduce_axes[0]) // blocks
     own = replace(own, order=(*head, first, *inside), split=first, block=block, band=band)
-    return _fetching(own, stage, size // blocks, target)
+    return _fetching(own, product, size // blocks, target)
 
 
-def _fetching(own: StageSchedule, stage: Stage, ahead: int, target: Target) -> StageSchedule:
+def _fetching(
+    own: StageSchedule, product: Contraction, ahead: int, target: Target
+) -> StageSchedule:
     """The schedule with panels, or blocks of them, fetched `ahead` bytes before they are read."""
     inside = own.order[own.order.index(own.split or own.vector) + 1 :]
-    rows = own.band or _rows_inside(own, stage, inside)
+    rows = own.band or _rows_inside(own, product, inside)
     tiles = rows // own.rows if rows < math.inf else UNKNOWN_TURNS
-    step = own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
+    step = own.vectors * own.lanes * product.accumulate.bytes
     turns = math.gcd(step, 1 << (max(1, int(tiles)).bit_length() - 1))
     level = 1 if target.l1_bytes >= ROOMY_L1_BYTES or ahead <= target.l1_bytes else 2
     return replace(own, prefetch=ahead, prefetch_level=level, turns=turns)
 
 
-def streams(own: StageSchedule, stage: Stage) -> int:
+def streams(own: StageSchedule, contraction: Contraction) -> int:
     """Vectors per panel where nothing is used twice, as in products of one row; 0: no panels.
 
     Such an operand comes from memory, and hardware that prefetches follows several streams at once
     faster than one: measured on one Zen 3 core, 17 GB/s against 13.
     """
+    stage = contraction.stage
     body = stage.reductions[0].body if stage.reductions else None
     if len(stage.reduce_axes) != 1 or not isinstance(body, ex.Apply):
         return 0  # not a product
@@ -98,30 +103,27 @@ def streams(own: StageSchedule, stage: Stage) -> int:
     return panel if size >= MIN_PREFETCH_BYTES else 0
 
 
-def _most_rows(own: StageSchedule, stage: Stage) -> int:
+def _most_rows(own: StageSchedule, product: Contraction) -> int:
     """Rows whose partial sums fit the stack."""
-    width = own.vectors * own.lanes * stage.reductions[0].body.dtype.bytes
+    width = own.vectors * own.lanes * product.accumulate.bytes
     return MAX_STACK_BYTES // width
 
 
-def _rows_inside(own: StageSchedule, stage: Stage, inside: tuple[str, ...]) -> float:
+def _rows_inside(own: StageSchedule, product: Contraction, inside: tuple[str, ...]) -> float:
     """Rows that loops go over, edge tiles counted whole; infinite where that is not known."""
-    axes = [axis for axis in stage.axes if axis.name in inside]
+    axes = [axis for axis in product.stage.axes if axis.name in inside]
     if not all(isinstance(axis.extent, int) for axis in axes):
         return math.inf
     steps = (own.rows if axis.name == own.row else 1 for axis in axes)
     return math.prod(-(-extent_of(a) // s) * s for a, s in zip(axes, steps, strict=True))
 
 
-def _blocks(own: StageSchedule, stage: Stage, least: int) -> int:
+def _blocks(own: StageSchedule, product: Contraction, least: int) -> int:
     """Into how many equal blocks the first reduction axis is split; 0 where it cannot be."""
+    stage = product.stage
     columns = next(axis.extent for axis in stage.axes if axis.name == own.vector)
-    body = stage.reductions[0].body
-    if len(stage.reductions) > 1 or not isinstance(columns, int):
-        return 0
-    if not isinstance(body, ex.Apply) or not all(
-        isinstance(part, ex.Load) and not part.dynamic for part in body.args
-    ):
+    plain = product.products[0] is not None and product.products[0].plain
+    if product.beside > 1 or not isinstance(columns, int) or not plain:
         return 0
     extent = extent_of(stage.reduce_axes[0])
     step = own.unroll if len(stage.reduce_axes) == 1 else 1

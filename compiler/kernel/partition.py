@@ -7,9 +7,8 @@ import math
 from dataclasses import replace
 
 from ..ir.dims import coefficient, estimate
-from . import expr as ex
+from .contraction import contraction_of, extent_of
 from .kernel import Kernel, Stage
-from .register_tile import extent_of, reduced_loads
 from .schedule import Schedule, StageSchedule, band_of
 
 ENOUGH_ITERATIONS = 64  # to keep several threads evenly busy
@@ -107,11 +106,11 @@ def _weight_bytes(stage: Stage, own: StageSchedule) -> int:
     inside = own.order[_columns_first(stage, own) :]
     sizes = {axis.name: extent_of(axis) for axis in (*stage.axes, *stage.reduce_axes)}
     found = 0
-    for load in reduced_loads(stage):
-        if not ex.depends_on(load, own.vector) or any(ex.depends_on(load, n) for n in inside):
+    for operand in contraction_of(stage).operands:
+        if not operand.along(own.vector) or any(map(operand.along, inside)):
             continue
-        moving = [size for name, size in sizes.items() if ex.depends_on(load, name)]
-        found += math.prod(moving) * load.dtype.bytes
+        moving = [size for name, size in sizes.items() if operand.along(name)]
+        found += math.prod(moving) * operand.load.dtype.bytes
     return found
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import product as cartesian
 
-from ..ir.dims import coefficient
 from ..target import Target
-from . import expr as ex
-from .kernel import CACHE_LINE, Axis, Stage
+from .contraction import Contraction, extent_of
+from .kernel import CACHE_LINE, Axis
 from .tile_cycles import pieces, step_cycles
 
-DYNAMIC_EXTENT = 256  # assumed length of an axis of unknown extent
 L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
 COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
@@ -19,32 +16,16 @@ LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the s
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
 
 
-def extent_of(axis: Axis) -> int:
-    """The axis' extent, or the assumed one when it is symbolic."""
-    return max(1, axis.extent) if isinstance(axis.extent, int) else DYNAMIC_EXTENT
-
-
-def reduced_loads(stage: Stage) -> list[ex.Load]:
-    """The loads of all reductions' bodies."""
-    return [
-        part
-        for reduction in stage.reductions
-        for part in ex.walk(reduction.body)
-        if isinstance(part, ex.Load)
-    ]
-
-
-def _row_stride_unknown(stage: Stage, row: str) -> bool:
+def _row_stride_unknown(contraction: Contraction, row: str) -> bool:
     """Whether the distance between rows of some operand is only known at run time."""
-    factors = [coefficient(part.offset, row) for part in reduced_loads(stage)]
-    return not all(isinstance(factor, int) for factor in factors)
+    return not all(isinstance(operand.stride(row), int) for operand in contraction.operands)
 
 
-def _rows_collide(stage: Stage, row: str) -> bool:
+def _rows_collide(contraction: Contraction, row: str) -> bool:
     """Whether all rows of some operand fall into the same sets of a first-level cache."""
-    for part in reduced_loads(stage):
-        factor = coefficient(part.offset, row)
-        if isinstance(factor, int) and factor and factor * part.dtype.bytes % L1_PAGE == 0:
+    for operand in contraction.operands:
+        stride = operand.stride(row)
+        if isinstance(stride, int) and stride and stride * operand.load.dtype.bytes % L1_PAGE == 0:
             return True
     return False
 
@@ -61,7 +42,7 @@ def _least_vectors(beside: int, columns: int, spare: int, target: Target) -> int
 
 
 def register_tile(
-    stage: Stage,
+    contraction: Contraction,
     row: Axis,
     vector: Axis,
     lanes: int,
@@ -76,20 +57,19 @@ def register_tile(
     the loads of the rows.
     """
     columns = -(-extent_of(vector) // lanes)
-    beside = len(stage.reductions)
-    depth = math.prod(extent_of(axis) for axis in stage.reduce_axes)
+    beside, depth = contraction.beside, contraction.depth
     # Broadcast values that no instruction takes from memory need registers, several in flight. Of
     # 16 registers only one is left for them: 4 x 3 and 6 x 2 tiles are fastest all the same.
     spare = 1 if target.vector_registers <= 16 or target.broadcast_operands else 3
     best, best_time = (1, 1), float("inf")
     most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
     max_vectors, max_rows, max_tile = (most_vectors, 14, 32) if shared_loads else (2, 8, most)
-    if shared_loads and _row_stride_unknown(stage, row.name):
+    if shared_loads and _row_stride_unknown(contraction, row.name):
         max_rows = 8  # every row needs an address register
     few = not isinstance(row.extent, int)  # there may be one
     least = _least_vectors(beside, columns, spare, target) if shared_loads and few else 1
-    collide = shared_loads and _rows_collide(stage, row.name)
-    may_split = all(isinstance(a.extent, int) for a in (vector, *stage.reduce_axes))
+    collide = shared_loads and _rows_collide(contraction, row.name)
+    may_split = isinstance(vector.extent, int) and contraction.static_depth
     for rows, vectors in cartesian(range(1, max_rows + 1), range(1, max_vectors + 1)):
         if rows * vectors * beside > max_tile:
             continue

@@ -14,11 +14,11 @@ from tensmith.backends.llvm.shape import Address
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir.dims import coefficient
 from tensmith.compiler.kernel import expr as ex
+from tensmith.compiler.kernel.contraction import contraction_of
 from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
 from tensmith.compiler.kernel.packing import pack
-from tensmith.compiler.kernel.register_tile import reduced_loads
 from tensmith.compiler.kernel.schedule import StageSchedule
 
 
@@ -63,7 +63,7 @@ class ReadingTile:
     def addresses(self) -> dict[int, Address]:
         """Of all loads, as a prepared tile has them."""
         found = {}
-        for load in reduced_loads(self.stage):
+        for load in (operand.load for operand in contraction_of(self.stage).operands):
             steps = [(a.name, coefficient(load.offset, a.name)) for a in self.stage.reduce_axes]
             found[id(load)] = Address(None, 0, 0, tuple(steps), 0)
         return found

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...ir.dims import coefficient
+from ..contraction import contraction_of
 from ..kernel import Kernel, Stage
-from ..register_tile import reduced_loads
 from ..simplify import split_axis
 
 BLOCKS = (64, 48, 32)  # channels; the first that divides their number
@@ -30,14 +29,14 @@ def _blocked(stage: Stage, shared: int) -> Stage:
     if len(own) < 3 or len(stage.reductions) != 1 or not stage.reduce_axes:
         return stage
     channel = own[-1]
-    loads = reduced_loads(stage)
-    if not loads or any(coefficient(load.offset, channel.name) != 1 for load in loads):
+    operands = contraction_of(stage).operands
+    if not operands or any(operand.stride(channel.name) != 1 for operand in operands):
         return stage  # something is shared by all channels: a sum over them
     width, channels, taps = own[-2].extent, channel.extent, stage.reduce_axes[0].extent
     if not (isinstance(width, int) and isinstance(channels, int) and isinstance(taps, int)):
         return stage
     size = next((n for n in BLOCKS if channels % n == 0), 0)
-    rows_bytes = taps * width * channels * loads[0].dtype.bytes
+    rows_bytes = taps * width * channels * operands[0].load.dtype.bytes
     if not size or channels <= BLOCKS[0] or rows_bytes < ROWS_BYTES:
         return stage
     split = split_axis(stage, channel, size)
