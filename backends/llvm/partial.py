@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from llvmlite import ir
 
+from ...compiler.kernel.axis_names import band_of, start_of
 from ...compiler.kernel.kernel import Stage
-from ...compiler.kernel.schedule import StageSchedule, band_of
+from ...compiler.kernel.schedule import StageSchedule
 from .builder import Emitter, Int, memory_type
 
 NAME = "partial sums"
@@ -20,21 +21,22 @@ class PartialSums:
     def __init__(self, e: Emitter, stage: Stage, own: StageSchedule) -> None:
         self.e, self.own = e, own
         self.dtype = stage.reductions[0].body.dtype
-        inside = own.order[own.order.index(own.split) + 1 :]
+        inside = own.order[own.order.index(own.blocks.axis) + 1 :]
         extents = {axis.name: axis.extent for axis in stage.axes}
         self.counts: list[tuple[str, int]] = []
         for name in inside:
-            steps = own.rows if name == own.row else 1
-            rows = own.band if name == own.row and own.band else int(extents[name])  # type: ignore[arg-type]
+            steps = own.tile.rows if name == own.tile.row else 1
+            banded = name == own.tile.row and own.blocks.band
+            rows = own.blocks.band if banded else int(extents[name])  # type: ignore[arg-type]
             self.counts.append((name, -(-rows // steps) * steps))
-        self.width = own.vectors * own.lanes
+        self.width = own.tile.width
         elements = math.prod(count for _, count in self.counts) * self.width
         self.memory = e.local(memory_type(self.dtype), elements)
         e.checks.add_local(NAME, self.memory, elements * self.dtype.bytes)
 
     def start(self, env: Mapping[str, Int]) -> Int:
         """The first step of the present block."""
-        return env[start_of(self.own.split)]
+        return env[start_of(self.own.blocks.axis)]
 
     def resume(self, env: Mapping[str, Int], neutral: Sequence[ir.Value]) -> list[ir.Value]:
         """The accumulators of a tile: neutral in the first block, else as they were left."""
@@ -42,7 +44,7 @@ class PartialSums:
         values = []
         for number, value in enumerate(neutral):
             pointer = self._pointer(env, number)
-            left = self.e.load(pointer, self.dtype, self.own.lanes, buffer=NAME)
+            left = self.e.load(pointer, self.dtype, self.own.tile.lanes, buffer=NAME)
             values.append(self.e.b.select(first, value, left))
         return values
 
@@ -56,13 +58,8 @@ class PartialSums:
         row: Int = 0
         for name, count in self.counts:
             place = env[name]
-            if name == self.own.row and self.own.band:
+            if name == self.own.tile.row and self.own.blocks.band:
                 place = e.sub(place, env[band_of(name)])
             row = e.add(e.mul(row, count), place)
-        offset = e.add(e.mul(row, self.width), number * self.own.lanes)
+        offset = e.add(e.mul(row, self.width), number * self.own.tile.lanes)
         return e.pointer(self.memory, offset, self.dtype)
-
-
-def start_of(axis: str) -> str:
-    """The name of a split axis' first step in an environment."""
-    return f"{axis}@start"

@@ -33,8 +33,8 @@ from .sanitize import extent_of, store_extents
 from .work import work
 
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
+MIN_CANCELLED_OPERATIONS = 1_000_000  # of a call before which a run may be cancelled
 INPUTS, SYMBOLS, WEIGHTS, THREADS, INSTANCE, STOP, MAX_TRIPS = range(7)
-MIN_PARALLEL_FLOPS = 1_000_000  # below that (some 10 us) a fork costs more than it gains
 
 
 class PlanEmitter:
@@ -274,10 +274,10 @@ class PlanEmitter:
         count = e.i64(parallel_count(e, kernel, planned.schedule, sizes))
         scratch = [self.scratch] if kernel.scratch_bytes else []
         direct = [*pointers, *symbols, *scratch, e.i64(0), count]
-        heavy = work(planned, step.sizes) >= MIN_PARALLEL_FLOPS
-        if heavy:
+        operations, schedule = work(planned, step.sizes), planned.schedule
+        if operations >= MIN_CANCELLED_OPERATIONS:
             self.guards.proceed()
-        if not (heavy and (kernel.shared or planned.schedule.parallel)):
+        if operations < schedule.fork or not (kernel.shared or schedule.parallel):
             e.b.call(function, direct)
             self._unharmed()
             return

@@ -47,7 +47,7 @@ class PanelPrefetch:
 def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[PanelPrefetch]:
     """The tile's part in fetching the next panel of each reduction; nothing where the schedule
     wants none, or the operand is not in panels. The tile's addresses are prepared."""
-    if not own.prefetch or not tile.shape.vector:
+    if not own.prefetch.ahead or not tile.shape.vector:
         return []
     found = []
     contraction = contraction_of(stage)
@@ -60,14 +60,14 @@ def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[Panel
         shared = operand.load
         size = shared.dtype.bytes
         steps = {name: n * size for name, n in address.steps if isinstance(n, int)}
-        width = own.vectors * own.lanes * size
+        width = own.tile.width * size
         if len(steps) < len(stage.reduce_axes) or min(steps.values()) != width:
             continue
-        part = own.prefetch // own.turns
-        start = tile.e.add(_turn(stage, own, tile, shared, part), own.prefetch)
-        slower = tuple((name, step - step // own.turns) for name, step in steps.items())
-        lines = -(-own.unroll * width // own.turns // CACHE_LINE)
-        found.append(PanelPrefetch(address, shared.dtype, start, slower, lines, own.prefetch_level))
+        part = own.prefetch.ahead // own.prefetch.turns
+        start = tile.e.add(_turn(stage, own, tile, shared, part), own.prefetch.ahead)
+        slower = tuple((name, step - step // own.prefetch.turns) for name, step in steps.items())
+        lines = -(-own.unrolling.unroll * width // own.prefetch.turns // CACHE_LINE)
+        found.append(PanelPrefetch(address, shared.dtype, start, slower, lines, own.prefetch.level))
     return found
 
 
@@ -75,13 +75,13 @@ def _turn(stage: Stage, own: StageSchedule, tile: Tile, load: ex.Load, part: int
     """Where the part of the present row tile begins in the panel, in bytes."""
     e = tile.e
     turn: Int = 0
-    inside = own.order[own.order.index(own.vector) + 1 :]
+    inside = own.order[own.order.index(own.tile.vector) + 1 :]
     extents = {axis.name: axis.extent for axis in stage.axes}
     for name in inside:
         if name not in extents or ex.depends_on(load, name):
             continue
-        step = own.tile(name)
+        step = own.tile.span(name)
         extent = extents[name]
-        tiles = -(-extent // step) if isinstance(extent, int) else own.turns
+        tiles = -(-extent // step) if isinstance(extent, int) else own.prefetch.turns
         turn = e.add(e.mul(turn, tiles), e.floordiv(tile.env[name], step))
-    return e.mul(e.mod(turn, own.turns), part)
+    return e.mul(e.mod(turn, own.prefetch.turns), part)

@@ -22,11 +22,6 @@ from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
 from .tile import Tile
 
-MAX_PARTS = 4  # of a reduction, done side by side
-MIN_PART_STEPS = 16  # of a part: fewer do not pay for adding the parts up
-ACCUMULATORS = 8  # two FMAs per cycle, each four cycles long, keep so many busy
-MAX_UNROLLED = 32  # longest run of reduction steps that is written out
-
 
 def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
     """Lanes [0, live) of a vector; None when that is all of them."""
@@ -69,7 +64,7 @@ class TileReduction:
 
     def emit(self) -> None:
         """Emit the loops; lanes run along a parallel axis, a reduction axis, or not at all."""
-        if self.schedule.vector in self.axes:
+        if self.schedule.tile.vector in self.axes:
             self._reduce_along_lanes(self.tile)
         else:
             self.tile.prepare(reduction.body for reduction in self.stage.reductions)
@@ -87,15 +82,18 @@ class TileReduction:
         axes, reductions = self.stage.reduce_axes, self.stage.reductions
         if len(axes) != 1:
             return 1
-        extent = self.schedule.block if self.schedule.split else axes[0].extent
+        extent = self.schedule.blocks.steps if self.schedule.blocks.axis else axes[0].extent
         if not isinstance(extent, int):
             return 1
         if any(r.kind not in ("sum", "max", "min") for r in reductions):
             return 1
         busy = len(self.tile.shape.slots()) * len(reductions)
-        parts = MAX_PARTS
+        chosen = self.schedule.unrolling
+        parts = chosen.parts
         while parts > 1 and (
-            parts * busy > ACCUMULATORS or extent % parts or extent // parts < MIN_PART_STEPS
+            parts * busy > chosen.accumulators
+            or extent % parts
+            or extent // parts < chosen.part_steps
         ):
             parts //= 2
         return parts
@@ -187,7 +185,8 @@ class TileReduction:
         slots = len(tile.shape.slots()) * len(self.stage.reductions)
         trip = math.prod(a.extent for a in axes if isinstance(a.extent, int))
         static = all(isinstance(axis.extent, int) for axis in axes)
-        written_out = static and trip <= MAX_UNROLLED and trip * slots <= self.schedule.written
+        chosen = self.schedule.unrolling
+        written_out = static and trip <= chosen.written_steps and trip * slots <= chosen.written
 
         def nest(position: int, accumulators: list[ir.Value]) -> list[ir.Value]:
             if position == len(axes):
@@ -198,8 +197,10 @@ class TileReduction:
                 tile.advance(axis.name, index)
                 return nest(position + 1, carried)
 
-            split = axis.name == self.schedule.split
-            extent = self.schedule.block if split else index_value(self.e, axis.extent, tile.env)
+            split = axis.name == self.schedule.blocks.axis
+            extent = (
+                self.schedule.blocks.steps if split else index_value(self.e, axis.extent, tile.env)
+            )
             if written_out and isinstance(extent, int):
                 for step in range(extent):
                     accumulators = body(step, accumulators)
@@ -246,12 +247,12 @@ class TileReduction:
         accumulators: list[ir.Value],
         body: Callable[[Int, list[ir.Value]], list[ir.Value]],
     ) -> list[ir.Value]:
-        e, unroll = self.e, self.schedule.unroll if innermost else 1
+        e, unroll = self.e, self.schedule.unrolling.unroll if innermost else 1
         whole = e.sub(extent, e.mod(extent, unroll))
 
         def steps(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
             for step in range(unroll):
-                if step and self.schedule.ordered:
+                if step and self.schedule.unrolling.ordered:
                     e.keep_order()
                 self.leads_group = innermost and step == 0
                 carried = body(e.add(index, step), carried)
@@ -269,9 +270,9 @@ class TileReduction:
 
     def _reduce_along_lanes(self, tile: Tile) -> None:
         """Lanes run along a reduction axis: partial results per lane, combined at the end."""
-        name, lanes = self.schedule.vector, self.schedule.lanes
+        name, lanes = self.schedule.tile.vector, self.schedule.tile.lanes
         outer = [axis for axis in self.stage.reduce_axes if axis.name != name]
-        wide = replace(tile.shape, vector=name, lanes=lanes, vectors=self.schedule.vectors)
+        wide = replace(tile.shape, vector=name, lanes=lanes, vectors=self.schedule.tile.vectors)
         one = replace(wide, vectors=1)
         tile.addresses.clear()
         tile.shape = wide
@@ -340,7 +341,7 @@ class TileReduction:
 
     def _across(self, vector: ir.Value, kind: str, dtype: DType) -> ir.Value:
         """Combine the lanes of a vector by halving it."""
-        if self.schedule.lanes == 1:
+        if self.schedule.tile.lanes == 1:
             return vector
         if dtype.is_float and kind == "sum":
             name = f"llvm.vector.reduce.fadd.{intrinsic_suffix(vector.type)}"

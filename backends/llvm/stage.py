@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from llvmlite import ir
 
 from ...compiler.kernel import expr as ex
+from ...compiler.kernel.axis_names import band_of, panel_base, start_of
 from ...compiler.kernel.kernel import CACHE_LINE, Stage, Store
-from ...compiler.kernel.packing import panel_base
-from ...compiler.kernel.schedule import StageSchedule, band_of
+from ...compiler.kernel.schedule import StageSchedule
 from ...compiler.kernel.transposing import rows_of_piece
 from .access import index_value
 from .builder import Emitter, Int
-from .partial import PartialSums, start_of
+from .partial import PartialSums
 from .reduction import TileReduction, lane_mask
 from .shape import Address, Shape, Slot
 from .tile import Tile
 from .transpose import is_without_gaps, piece_of, store_rows
-
-MIN_HIDING_STEPS = 16  # of a reduction: fewer are done before anything comes from memory
-MIN_FETCHED_POINTS = 64 << 10  # fewer elements are in a second-level cache, mostly
 
 
 class StageEmitter:
@@ -42,7 +38,7 @@ class StageEmitter:
         self.buffers = buffers
         self.dummy = dummy
         self.axes = {axis.name: axis for axis in stage.axes + stage.reduce_axes}
-        self.partial = PartialSums(e, stage, schedule) if schedule.split else None
+        self.partial = PartialSums(e, stage, schedule) if schedule.blocks.axis else None
 
     # parallel loops ------------------------------------------------------------------------
 
@@ -52,7 +48,7 @@ class StageEmitter:
 
     def tiles(self, name: str, env: Mapping[str, Int]) -> Int:
         """How many tiles cover the axis."""
-        size, extent = self.schedule.tile(name), self.extent(name, env)
+        size, extent = self.schedule.tile.span(name), self.extent(name, env)
         return self.e.floordiv(self.e.add(extent, size - 1), size)
 
     def loops(
@@ -66,22 +62,22 @@ class StageEmitter:
             (inside or self._dispatch_rows)(env)
             return
         name = order[0]
-        if name == self.schedule.split:
+        if name == self.schedule.blocks.axis:
             self._blocks(order[1:], env)
             return
-        band = band_of(self.schedule.row)
+        band = band_of(self.schedule.tile.row)
         if name == band:
             self._bands(order[1:], env)
             return
         first: Int = 0
         tiles = self.tiles(name, env)
-        if name == self.schedule.row and band in env:
-            first = self.e.floordiv(env[band], self.schedule.rows)
-            last = self.e.add(first, self.schedule.band // self.schedule.rows)
+        if name == self.schedule.tile.row and band in env:
+            first = self.e.floordiv(env[band], self.schedule.tile.rows)
+            last = self.e.add(first, self.schedule.blocks.band // self.schedule.tile.rows)
             tiles = self.e.minmax("min", tiles, last)
 
         def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
-            bound = {**env, name: self.e.mul(index, self.schedule.tile(name))}
+            bound = {**env, name: self.e.mul(index, self.schedule.tile.span(name))}
             self.loops(order[1:], bound, inside)
             return ()
 
@@ -89,7 +85,7 @@ class StageEmitter:
 
     def _bands(self, order: Sequence[str], env: dict[str, Int]) -> None:
         """Loop over the bands of rows; one takes all blocks before the next."""
-        name, band = self.schedule.row, self.schedule.band
+        name, band = self.schedule.tile.row, self.schedule.blocks.band
 
         def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
             self.loops(order, {**env, band_of(name): self.e.mul(index, band)})
@@ -100,7 +96,7 @@ class StageEmitter:
 
     def _blocks(self, order: Sequence[str], env: dict[str, Int]) -> None:
         """Loop over the blocks of a split reduction; sums are finished in the last one."""
-        name, block = self.schedule.split, self.schedule.block
+        name, block = self.schedule.blocks.axis, self.schedule.blocks.steps
 
         def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
             self.loops(order, {**env, start_of(name): self.e.mul(index, block)})
@@ -109,7 +105,7 @@ class StageEmitter:
         self.e.loop(0, self.e.floordiv(self.extent(name, env), block), 1, [], body)
 
     def _dispatch_rows(self, env: dict[str, Int]) -> None:
-        name, rows = self.schedule.row, self.schedule.rows
+        name, rows = self.schedule.tile.row, self.schedule.tile.rows
         if not name:
             self._dispatch_vectors(env, 1)
             return
@@ -126,7 +122,7 @@ class StageEmitter:
         """Fewer rows than a tile, their number known at run time: half a tile, then few."""
         start = env[name]
         end = self.e.add(start, remaining)
-        for size in sorted({max(rows // 2, 1), min(rows - 1, 2), 1}, reverse=True):
+        for size in self.schedule.tile.rests:
 
             def body(index: Int, _: list[ir.Value], size: int = size) -> Sequence[ir.Value]:
                 self._dispatch_vectors({**env, name: index}, size)
@@ -138,33 +134,32 @@ class StageEmitter:
             start = self.e.sub(end, left)
 
     def _dispatch_vectors(self, env: dict[str, Int], rows: int) -> None:
-        name, schedule = self.schedule.vector, self.schedule
+        chosen = self.schedule.tile
+        name, lanes = chosen.vector, chosen.lanes
         if not name or name not in env:
-            self._tile(env, Shape(schedule.row, rows, "", 1, 1))
+            self._tile(env, Shape(chosen.row, rows, "", 1, 1))
             return
-        full = Shape(
-            schedule.row, rows, name, schedule.lanes, schedule.vectors, panel=schedule.panel
-        )
+        full = Shape(chosen.row, rows, name, lanes, chosen.vectors, panel=self.schedule.panel)
         env = {**env, panel_base(name): env[name]}
 
         def rest(remaining: Int) -> None:
             if isinstance(remaining, int):
-                vectors = -(-remaining // schedule.lanes)
-                left = remaining - (vectors - 1) * schedule.lanes
-                mask = lane_mask(self.e, schedule.lanes, left)
+                vectors = -(-remaining // lanes)
+                left = remaining - (vectors - 1) * lanes
+                mask = lane_mask(self.e, lanes, left)
                 self._tile(env, replace(full, vectors=vectors, mask=mask, left=left))
                 return
             end = self.e.add(env[name], remaining)
 
             def body(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
                 left = self.e.sub(end, index)
-                mask = lane_mask(self.e, schedule.lanes, left)
+                mask = lane_mask(self.e, lanes, left)
                 self._tile({**env, name: index}, replace(full, vectors=1, mask=mask, left=left))
                 return ()
 
-            self.e.loop(env[name], end, schedule.lanes, [], body)
+            self.e.loop(env[name], end, lanes, [], body)
 
-        size = schedule.lanes * schedule.vectors
+        size = chosen.width
         self._full_or_rest(name, env, size, lambda: self._tile(env, full), rest)
 
     def _full_or_rest(
@@ -204,14 +199,16 @@ class StageEmitter:
     def _tile(self, env: dict[str, Int], shape: Shape) -> None:
         stage = self.stage
         inner = tuple(axis.name for axis in stage.reduce_axes)
-        tile = Tile(self.e, shape, self.buffers, dict(env), inner, self.dummy)
+        abreast = self.schedule.unrolling.abreast
+        tile = Tile(self.e, shape, self.buffers, dict(env), inner, self.dummy, abreast)
         if stage.reductions:
-            self._fetch_operands(tile)
+            if self.schedule.prefetch.epilogue:
+                self._fetch_operands(tile)
             TileReduction(self.e, stage, self.schedule, tile, self.partial).emit()
         if self.partial is None:
             self._finish(tile)
             return
-        last = self.e.sub(self.extent(self.schedule.split, env), self.schedule.block)
+        last = self.e.sub(self.extent(self.schedule.blocks.axis, env), self.schedule.blocks.steps)
         start = self.e.i64(self.partial.start(env))
         with self.e.when(self.e.b.icmp_signed("==", start, self.e.i64(last))):
             self._finish(tile)
@@ -219,12 +216,6 @@ class StageEmitter:
     def _fetch_operands(self, tile: Tile) -> None:
         """Fetch what follows the reductions reads at every slot, such as a residual, meanwhile."""
         stage, shape = self.stage, tile.shape
-        points = math.prod(a.extent for a in stage.axes if isinstance(a.extent, int))
-        steps = math.prod(a.extent for a in stage.reduce_axes if isinstance(a.extent, int))
-        if self.partial is not None or not shape.row or not shape.vector:
-            return
-        if steps < MIN_HIDING_STEPS or points < MIN_FETCHED_POINTS:
-            return
         parts = {part for store in stage.stores for part in ex.walk(store.value)}
         for load in sorted((p for p in parts if isinstance(p, ex.Load)), key=ex.text):
             if load.dynamic or tile.depends(load) != (True, True):

@@ -18,19 +18,16 @@ from ...compiler.errors import InternalError
 from ...compiler.ir.dims import Dim, coefficient, symbols_of
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
+from ...compiler.kernel.axis_names import panel_base, start_of
 from ...compiler.kernel.expr import Expr, Load
 from ...compiler.kernel.kernel import Store
-from ...compiler.kernel.packing import panel_base
 from ...compiler.kernel.transposing import rows_of_piece
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
 from .math import VECTORISED
-from .partial import start_of
 from .shape import Access, Address, Guard, Shape, Slot, symbols_in
 from .transpose import lanes_read, load_rows, piece_of
-
-ABREAST = 4  # transcendental functions that are computed side by side
 
 
 @dataclass
@@ -43,6 +40,7 @@ class Tile:
     env: dict[str, Int]
     inner: tuple[str, ...]  # reduction axes: they change inside the tile
     dummy: ir.Value  # memory that may always be read
+    abreast: int  # transcendental functions that are computed side by side
     accumulators: dict[tuple[int, int, int], ir.Value] = field(default_factory=dict)
     moved: dict[str, Int] = field(default_factory=dict)  # steps of the inner axes since `prepare`
     addresses: dict[int, Address | None] = field(default_factory=dict)
@@ -229,7 +227,7 @@ class Tile:
             key = (id(expression), r if by_row else -1, v if by_vector else -1, self.guard.key)
             if key not in self.memo and (found or (r, v) == slot):
                 found.setdefault(key, (r, v))
-        count = 1 << (min(len(found), ABREAST).bit_length() - 1)
+        count = 1 << (min(len(found), self.abreast).bit_length() - 1)
         keys = list(found)[:count]
         values = [self.value(expression.args[0], found[key]) for key in keys]
         kind = expression.args[0].dtype

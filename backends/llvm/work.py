@@ -20,7 +20,7 @@ def work(planned: PlannedKernel, sizes: Sequence[Dim]) -> int:
     if not any(stage.reductions for stage in planned.kernel.stages):
         work = work + MOVED * planned.kernel.stages[0].points()
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
-        if stage.reductions and own.vector and not own.row:
+        if stage.reductions and own.tile.vector and not own.tile.row:
             work = work + STREAMED * stage.points()
     values = dict(zip(planned.kernel.symbols, sizes, strict=True))
     return estimate(substitute(work, values), 64)

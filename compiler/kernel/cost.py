@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from ..ir.dims import Dim, evaluate, substitute, symbol, symbols_of
 from ..target import Target
 from . import expr as ex
+from .axis_names import axis_of_base, band_of, panel_base
 from .cycles import stage_cycles
 from .footprint import union_elements, value_range
 from .kernel import Kernel, Stage
 from .machine import Machine
-from .packing import panel_base
-from .schedule import Schedule, StageSchedule, band_of
+from .schedule import Schedule, StageSchedule
 
 CALL_CYCLES = 40.0
 WRITE_FACTOR = 2.0  # a line that is written is read first and goes out later
@@ -179,10 +179,10 @@ class _Nest:
     def _panels(self, sizes: Mapping[str, int]) -> dict[str, Dim]:
         """What symbols stand for: dims their sizes, the lanes of packed panels two axes."""
         values: dict[str, Dim] = dict(sizes)
-        vector = self.schedule.vector
+        vector = self.schedule.tile.vector
         if vector in self.extents:
             own = self.schedule
-            width = min(own.lanes * (own.panel or own.vectors), self.extents[vector])
+            width = min(own.tile.lanes * (own.panel or own.tile.vectors), self.extents[vector])
             self.extents[PANEL] = -(-self.extents[vector] // width)
             self.extents[LANE] = width
             values[panel_base(vector)] = symbol(PANEL) * width
@@ -191,17 +191,17 @@ class _Nest:
     def _loops(self) -> list[tuple[str, int]]:
         """(axis, step) of every loop; the tile's own axes end with the tile."""
         own = self.schedule
-        tile = {own.vector: own.lanes * own.vectors, own.row: own.rows}
+        tile = {own.tile.vector: own.tile.width, own.tile.row: own.tile.rows}
         order = [a.name for a in self.stage.axes[: self.shared]] + list(own.order)
         order += [a.name for a in self.stage.reduce_axes]
         found: list[tuple[str, int]] = []
         for name in order:
-            if name == band_of(own.row):
-                found.append((own.row, own.band))
+            if name == band_of(own.tile.row):
+                found.append((own.tile.row, own.blocks.band))
                 continue
-            outer_block = name == own.split and name not in {n for n, _ in found}
-            found.append((name, own.block if outer_block else tile.get(name, 1)))
-            if name == own.vector and PANEL in self.extents:
+            outer_block = name == own.blocks.axis and name not in {n for n, _ in found}
+            found.append((name, own.blocks.steps if outer_block else tile.get(name, 1)))
+            if name == own.tile.vector and PANEL in self.extents:
                 found.append((PANEL, 1))
         return found
 
@@ -213,7 +213,7 @@ class _Nest:
         moved = float(access.bytes(self.inside[fitting]))
         crossed = False
         # the vector axis and its panels are one loop: an operand moves with either name
-        alias = self.schedule.vector if access.moves_with(PANEL) else PANEL
+        alias = self.schedule.tile.vector if access.moves_with(PANEL) else PANEL
         for name, trips in reversed(self.trips[:fitting]):
             if name == alias:
                 continue
@@ -258,9 +258,10 @@ def _accesses(stage: Stage, values: Mapping[str, Dim]) -> list[Access]:
 
 def _split_lanes(offset: Dim) -> Dim:
     """A packed operand's offset by panel and lane instead of the axis and its tile's base."""
-    bases = [name for name in symbols_of(offset) if name.endswith("@base")]
-    for base in bases:
-        axis = base.removesuffix("@base")
+    for base in symbols_of(offset):
+        axis = axis_of_base(base)
+        if axis is None:
+            continue
         offset = substitute(offset, {axis: symbol(base) + symbol(LANE)})
     return offset
 

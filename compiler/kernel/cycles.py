@@ -32,7 +32,7 @@ def stage_cycles(
 
     extents: of every axis. Operands are near; `cost.py` accounts for those that are not.
     """
-    along_reduction = own.vector in {axis.name for axis in stage.reduce_axes}
+    along_reduction = own.tile.vector in {axis.name for axis in stage.reduce_axes}
     depth = math.prod(extents[axis.name] for axis in stage.reduce_axes)
     total = 0.0
     contraction = contraction_of(stage)
@@ -42,8 +42,8 @@ def stage_cycles(
         if stage.reductions:
             steps: float = depth
             if along_reduction:
-                steps = -(-depth // max(1, own.lanes * own.vectors))
-                cycles += 3 * FMA_LATENCY * math.log2(max(2, own.lanes))  # lanes are summed
+                steps = -(-depth // max(1, own.tile.width))
+                cycles += 3 * FMA_LATENCY * math.log2(max(2, own.tile.lanes))  # lanes are summed
             cycles += steps * tile.step(contraction, depth) + TILE_CYCLES
         total += count * (cycles + LOOP_CYCLES)
     return total
@@ -53,12 +53,12 @@ def _tiles(
     stage: Stage, own: StageSchedule, extents: Mapping[str, int], along_reduction: bool
 ) -> Iterator[tuple[int, int, int]]:
     """(how many, rows, vectors) of the full and the edge tiles of a stage."""
-    tiled = {own.row, own.vector} - {""}
+    tiled = {own.tile.row, own.tile.vector} - {""}
     others = math.prod(extents[axis.name] for axis in stage.axes if axis.name not in tiled)
-    rows = pieces(extents[own.row], own.rows) if own.row else [(1, 1)]
-    columns = [(1, own.vectors)]
-    if own.vector and not along_reduction:
-        columns = pieces(-(-extents[own.vector] // own.lanes), own.vectors)
+    rows = pieces(extents[own.tile.row], own.tile.rows) if own.tile.row else [(1, 1)]
+    columns = [(1, own.tile.vectors)]
+    if own.tile.vector and not along_reduction:
+        columns = pieces(-(-extents[own.tile.vector] // own.tile.lanes), own.tile.vectors)
     for count_r, r in rows:
         for count_v, v in columns:
             yield others * count_r * count_v, r, v
@@ -68,7 +68,7 @@ class _Tile:
     """A register tile: how many instructions an expression takes on it."""
 
     def __init__(self, own: StageSchedule, rows: int, vectors: int, target: Target) -> None:
-        self.own, self.rows, self.vectors, self.target = own, rows, vectors, target
+        self.chosen, self.rows, self.vectors, self.target = own.tile, rows, vectors, target
         self._dependences = ex.Dependences()
 
     def step(self, contraction: Contraction, depth: int) -> float:
@@ -77,13 +77,15 @@ class _Tile:
         bodies = [reduction.body for reduction in reductions]
         operations = self._operations(bodies) + sum(map(self._accumulation, reductions))
         far = 0.0
-        common = contraction.common(self.own.vector, self.own.row) if self.own.row else ()
+        common = contraction.common(self.chosen.vector, self.chosen.row) if self.chosen.row else ()
         for load in dict.fromkeys(operand.load for operand in common):
-            panel = depth * self.vectors * self.own.lanes * load.dtype.bytes
+            panel = depth * self.vectors * self.chosen.lanes * load.dtype.bytes
             if panel > self.target.l1_bytes // 2:
                 far += self.vectors
         broadcasts = sum(
-            self._slots(load) for load in _loads(bodies) if not self._moves(load, self.own.vector)
+            self._slots(load)
+            for load in _loads(bodies)
+            if not self._moves(load, self.chosen.vector)
         )
         return step_cycles(operations, self._load_count(bodies), broadcasts, far, self.target)
 
@@ -96,9 +98,9 @@ class _Tile:
         stores = 0.0
         operations += self._divisions(store.offset for store in stage.stores)
         for store in stage.stores:
-            together = self.own.row and coefficient(store.offset, self.own.row) == 1
+            together = self.chosen.row and coefficient(store.offset, self.chosen.row) == 1
             scattered = bool(store.dynamic) or (self._apart(store.offset) and not together)
-            stores += self.rows * self.vectors * (self.own.lanes if scattered else 1)
+            stores += self.rows * self.vectors * (self.chosen.lanes if scattered else 1)
         return max(operations / self.target.fma_ports, loads / 2, stores)
 
     def _accumulation(self, reduction: Reduction) -> float:
@@ -123,7 +125,7 @@ class _Tile:
             divisor = part.args[1]
             index = divisor.index if isinstance(divisor, ex.IndexValue) else None
             fixed = isinstance(divisor, ex.Const) or isinstance(index, int)
-            return self.own.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
+            return self.chosen.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
         return EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
 
     def _divisions(self, indices: Iterable[Dim]) -> float:
@@ -131,16 +133,19 @@ class _Tile:
         total = 0.0
         for call in all_calls(indices):
             names = symbols_of(call.args[0])
-            if call.fn in ("floordiv", "mod") and self.own.vector in names:
+            if call.fn in ("floordiv", "mod") and self.chosen.vector in names:
                 fixed = isinstance(call.args[1], int)
                 weight = FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS
-                rows = self.rows if self.own.row in names else 1
-                total += weight * rows * self.vectors * self.own.lanes
+                rows = self.rows if self.chosen.row in names else 1
+                total += weight * rows * self.vectors * self.chosen.lanes
         return total
 
     def _apart(self, offset: Dim) -> bool:
         """Whether the lanes of an access lie neither side by side nor on one element."""
-        return bool(self.own.vector) and coefficient(offset, self.own.vector) not in (0, 1)
+        return bool(self.chosen.vector) and coefficient(offset, self.chosen.vector) not in (
+            0,
+            1,
+        )
 
     def _load_count(self, expressions: Iterable[ex.Expr], whole: bool = False) -> float:
         """Loads of a vector; one whose lanes lie apart counts once per lane, one that is transposed
@@ -148,14 +153,14 @@ class _Tile:
         """
         total = 0.0
         for load in _loads(expressions):
-            if whole and not load.dynamic and is_transposed(load.offset, self.own):
-                piece = min(self.own.lanes, rows_of_piece(load.dtype.bytes))
-                total += self._slots(load) * (self.own.lanes / piece + math.log2(piece))
+            if whole and not load.dynamic and is_transposed(load.offset, self.chosen):
+                piece = min(self.chosen.lanes, rows_of_piece(load.dtype.bytes))
+                total += self._slots(load) * (self.chosen.lanes / piece + math.log2(piece))
                 continue
             gathered = self._apart(load.offset) or any(
-                self._moves(i, self.own.vector) for i, _ in load.dynamic
+                self._moves(i, self.chosen.vector) for i, _ in load.dynamic
             )
-            total += self._slots(load) * (self.own.lanes if gathered else 1)
+            total += self._slots(load) * (self.chosen.lanes if gathered else 1)
         return total
 
     def _moves(self, part: ex.Expr, axis: str) -> bool:
@@ -164,8 +169,8 @@ class _Tile:
 
     def _slots(self, part: ex.Expr) -> int:
         """How many registers of the tile the values of an expression fill."""
-        rows = self.rows if self._moves(part, self.own.row) else 1
-        return rows * (self.vectors if self._moves(part, self.own.vector) else 1)
+        rows = self.rows if self._moves(part, self.chosen.row) else 1
+        return rows * (self.vectors if self._moves(part, self.chosen.vector) else 1)
 
 
 def _unique(expressions: Iterable[ex.Expr]) -> Iterator[ex.Expr]:

@@ -15,11 +15,15 @@ from .kernel import Axis, Kernel, Stage
 from .panels import streams, with_panels
 from .partition import parallel_loops
 from .register_tile import register_tile
-from .schedule import Schedule, StageSchedule
+from .schedule import RegisterTile, Schedule, StageSchedule, Unrolling
 from .transposing import transposing_schedule
 
 MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
 UNROLLS = (4, 3, 5)  # of longer ones, the preferred first
+WRITTEN_PER_REGISTER = 8  # accumulations: what is written out is reordered, and more spills
+FORK_OPERATIONS = 1_000_000  # some 10 us: below that a fork costs more than it gains
+MIN_HIDING_STEPS = 16  # of a reduction: fewer are done before anything comes from memory
+MIN_FETCHED_POINTS = 64 << 10  # fewer elements are in a second-level cache, mostly
 
 
 def naive_schedule(kernel: Kernel) -> Schedule:
@@ -28,16 +32,31 @@ def naive_schedule(kernel: Kernel) -> Schedule:
         StageSchedule(order=tuple(axis.name for axis in stage.axes[kernel.shared :]))
         for stage in kernel.stages
     )
-    return Schedule(stages, parallel_loops(kernel, stages))
+    return Schedule(stages, parallel_loops(kernel, stages), fork=FORK_OPERATIONS)
 
 
 def default_schedule(kernel: Kernel, target: Target) -> Schedule:
     """The heuristic schedule for a target."""
-    # what is written out is reordered, and more than this spills: measured with 16 registers
-    written = 8 * target.vector_registers
     chosen = (_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
-    stages = tuple(replace(own, written=written) for own in chosen)
-    return Schedule(stages, parallel_loops(kernel, stages))
+    both = zip(kernel.stages, chosen, strict=True)
+    stages = tuple(_finished(stage, own, target) for stage, own in both)
+    return Schedule(stages, parallel_loops(kernel, stages), fork=FORK_OPERATIONS)
+
+
+def _finished(stage: Stage, own: StageSchedule, target: Target) -> StageSchedule:
+    """The schedule with what follows from the tile that was chosen."""
+    rows = own.tile.rows
+    smaller = {max(rows // 2, 1), min(rows - 1, 2), 1} if rows > 1 else set()
+    points = math.prod(a.extent for a in stage.axes if isinstance(a.extent, int))
+    steps = math.prod(a.extent for a in stage.reduce_axes if isinstance(a.extent, int))
+    tiled = bool(own.tile.row and own.tile.vector) and not own.blocks.axis
+    epilogue = tiled and steps >= MIN_HIDING_STEPS and points >= MIN_FETCHED_POINTS
+    return replace(
+        own,
+        tile=replace(own.tile, rests=tuple(sorted(smaller, reverse=True))),
+        prefetch=replace(own.prefetch, epilogue=epilogue),
+        unrolling=replace(own.unrolling, written=WRITTEN_PER_REGISTER * target.vector_registers),
+    )
 
 
 def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
@@ -52,12 +71,12 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
         return transposing
     vector = _vector_axis(stage, own, lanes)
     if not vector:
-        return StageSchedule(order=names, unroll=unroll)
+        return StageSchedule(order=names, unrolling=Unrolling(unroll))
     if vector not in names:  # along the reduction: independent partial sums hide the latency
         extent = next(extent_of(a) for a in stage.reduce_axes if a.name == vector)
         lanes = min(lanes, _power_of_two(extent))
         vectors = max(1, min(4, extent // lanes))
-        return StageSchedule(vector, lanes, vectors, order=names)
+        return StageSchedule(RegisterTile(vector, lanes, vectors), names)
     axis = next(a for a in own if a.name == vector)
     if not target.masked and isinstance(axis.extent, int):
         lanes = min(lanes, _power_of_two(axis.extent))
@@ -67,32 +86,37 @@ def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
         most = 8 // len(stage.reductions) if stage.reductions else max(1, 4 // len(stage.stores))
         vectors = max(1, min(most, -(-extent_of(axis) // lanes)))
         order = (*(n for n in names if n != vector), vector)
-        whole = StageSchedule(vector, lanes, vectors, order=order, unroll=unroll)
+        wide = RegisterTile(vector, lanes, vectors)
+        whole = StageSchedule(wide, order, unrolling=Unrolling(unroll))
         return replace(whole, panel=streams(whole, contraction))
     row_axis = next(a for a in own if a.name == row)
     common = contraction.common(vector, row)
     shared_loads = bool(common and contraction.by_row(vector, row))
     rows, vectors = register_tile(contraction, row_axis, axis, lanes, target, shared_loads)
+    tile = RegisterTile(vector, lanes, vectors, row, rows)
     if not shared_loads:
         order = (*(n for n in names if n not in (vector, row)), row, vector)
-        return StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+        return StageSchedule(tile, order, unrolling=Unrolling(unroll))
     # the weights' panel stays in cache while the rows stream past it
     others = [n for n in names if n not in (vector, row)]
     matrices = [n for n in others if any(operand.along(n) for operand in common)]
     order = (*matrices, vector, *(n for n in others if n not in matrices), row)
-    plain = StageSchedule(vector, lanes, vectors, row, rows, order, unroll)
+    plain = StageSchedule(tile, order, unrolling=Unrolling(unroll))
     whole = with_panels(plain, contraction, target)
     if whole is plain and vectors > 1:
         # a narrower panel may be divided into equal blocks where this one cannot
         rows, vectors = register_tile(
             contraction, row_axis, axis, lanes, target, shared_loads, vectors - 1
         )
-        narrow = with_panels(replace(plain, rows=rows, vectors=vectors), contraction, target)
-        whole = narrow if narrow.split else plain
-    if whole.rows * whole.vectors >= 20 and unroll == 4 and not whole.prefetch:
-        in_use = whole.rows * whole.vectors + whole.vectors + 3
+        narrow = with_panels(
+            replace(plain, tile=replace(tile, rows=rows, vectors=vectors)), contraction, target
+        )
+        whole = narrow if narrow.blocks.axis else plain
+    if whole.tile.rows * whole.tile.vectors >= 20 and unroll == 4 and not whole.prefetch.ahead:
+        in_use = whole.tile.rows * whole.tile.vectors + whole.tile.vectors + 3
         # enough independent work in two steps already
-        return replace(whole, unroll=2, ordered=in_use > target.vector_registers)
+        ordered = in_use > target.vector_registers
+        return replace(whole, unrolling=Unrolling(2, ordered=ordered))
     return whole
 
 

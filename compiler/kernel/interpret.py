@@ -17,9 +17,9 @@ from ..errors import InternalError
 from ..ir.dims import Call, Dim, Symbol, dbroadcast, evaluate
 from ..ir.ops.registry import lookup
 from ..ir.types import DType
+from .axis_names import panel_base
 from .expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, IndexValue, Load
 from .kernel import Kernel, Reduction, Stage, Store
-from .packing import panel_base
 
 Array = np.ndarray[Any, Any]
 Values = dict[str, "Array | int"]  # of axes (one number per point) and symbolic dims

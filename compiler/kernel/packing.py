@@ -10,14 +10,10 @@ import numpy as np
 
 from ..ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
 from . import expr as ex
+from .axis_names import panel_base
 from .contraction import contraction_of
 from .kernel import Axis, Kernel
 from .schedule import Schedule
-
-
-def panel_base(axis: str) -> str:
-    """The name, in offsets, of the first lane of the panel that an axis is in."""
-    return f"{axis}@base"
 
 
 class Transform(Protocol):
@@ -67,10 +63,10 @@ def pack(
     packings: dict[str, Packing] = {}
     stages = list(kernel.stages)
     for number, (stage, own) in enumerate(zip(kernel.stages, schedule.stages, strict=True)):
-        axis = next((a for a in stage.axes[kernel.shared :] if a.name == own.vector), None)
+        axis = next((a for a in stage.axes[kernel.shared :] if a.name == own.tile.vector), None)
         if axis is None or not isinstance(axis.extent, int) or not stage.reductions:
             continue
-        width = own.lanes * (own.panel or own.vectors)
+        width = own.tile.lanes * (own.panel or own.tile.vectors)
         before = own.order[: own.order.index(axis.name)]
         around = [a for a in stage.axes[kernel.shared :] if a.name in before]
         outer = [*stage.axes[: kernel.shared], *around]

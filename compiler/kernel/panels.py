@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from ..target import Target
 from . import expr as ex
+from .axis_names import band_of
 from .contraction import Contraction, extent_of
 from .kernel import MAX_STACK_BYTES
 from .register_tile import PANEL_SHARE
-from .schedule import StageSchedule, band_of
+from .schedule import Blocks, Prefetch, StageSchedule
 
 MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
 # measured with panels of 49 to 98 KiB: one Zen 5 core (48 KiB) multiplies 10 % faster when they
@@ -33,11 +34,11 @@ def with_panels(own: StageSchedule, product: Contraction, target: Target) -> Sta
     """
     if not product.static_depth:
         return own
-    size = product.depth * own.vectors * own.lanes * product.accumulate.bytes
+    size = product.depth * own.tile.width * product.accumulate.bytes
     if size < MIN_PREFETCH_BYTES:
         return own
-    inside = own.order[own.order.index(own.vector) + 1 :]
-    few = _rows_inside(own, product, inside) <= FEW_TILES * own.rows
+    inside = own.order[own.order.index(own.tile.vector) + 1 :]
+    few = _rows_inside(own, product, inside) <= FEW_TILES * own.tile.rows
     if few and target.l1_bytes < ROOMY_L1_BYTES and size > target.l1_bytes // 2:
         near = _in_blocks(
             own, product, target, -(-size // int(target.l1_bytes * BLOCK_SHARE)), size
@@ -58,17 +59,17 @@ def _in_blocks(
     if not blocks:
         return own
     first = stage.reduce_axes[0].name
-    place = own.order.index(own.vector) + 1
+    place = own.order.index(own.tile.vector) + 1
     head, inside = own.order[:place], own.order[place:]
     band, most_rows = 0, _most_rows(own, product)
     if most_rows < _rows_inside(own, product, inside):
-        band = most_rows // (2 * own.rows) * own.rows
-        row = next(axis for axis in stage.axes if axis.name == own.row)
-        if min(band, extent_of(row)) < MIN_BAND_TILES * own.rows:
+        band = most_rows // (2 * own.tile.rows) * own.tile.rows
+        row = next(axis for axis in stage.axes if axis.name == own.tile.row)
+        if min(band, extent_of(row)) < MIN_BAND_TILES * own.tile.rows:
             return own  # partial sums would come and go for little
-        head, inside = (*head, *inside[:-1], band_of(own.row)), (own.row,)
+        head, inside = (*head, *inside[:-1], band_of(own.tile.row)), (own.tile.row,)
     block = extent_of(stage.reduce_axes[0]) // blocks
-    own = replace(own, order=(*head, first, *inside), split=first, block=block, band=band)
+    own = replace(own, order=(*head, first, *inside), blocks=Blocks(first, block, band))
     return _fetching(own, product, size // blocks, target)
 
 
@@ -76,13 +77,13 @@ def _fetching(
     own: StageSchedule, product: Contraction, ahead: int, target: Target
 ) -> StageSchedule:
     """The schedule with panels, or blocks of them, fetched `ahead` bytes before they are read."""
-    inside = own.order[own.order.index(own.split or own.vector) + 1 :]
-    rows = own.band or _rows_inside(own, product, inside)
-    tiles = rows // own.rows if rows < math.inf else UNKNOWN_TURNS
-    step = own.vectors * own.lanes * product.accumulate.bytes
+    inside = own.order[own.order.index(own.blocks.axis or own.tile.vector) + 1 :]
+    rows = own.blocks.band or _rows_inside(own, product, inside)
+    tiles = rows // own.tile.rows if rows < math.inf else UNKNOWN_TURNS
+    step = own.tile.width * product.accumulate.bytes
     turns = math.gcd(step, 1 << (max(1, int(tiles)).bit_length() - 1))
     level = 1 if target.l1_bytes >= ROOMY_L1_BYTES or ahead <= target.l1_bytes else 2
-    return replace(own, prefetch=ahead, prefetch_level=level, turns=turns)
+    return replace(own, prefetch=Prefetch(ahead, level, turns))
 
 
 def streams(own: StageSchedule, contraction: Contraction) -> int:
@@ -96,16 +97,16 @@ def streams(own: StageSchedule, contraction: Contraction) -> int:
     if len(stage.reduce_axes) != 1 or not isinstance(body, ex.Apply):
         return 0  # not a product
     count = max(1, STREAMS // len(stage.reductions))  # side by side each is a stream of its own
-    if count == 1 or own.vectors % count:
+    if count == 1 or own.tile.vectors % count:
         return 0
-    panel = own.vectors // count
-    size = extent_of(stage.reduce_axes[0]) * panel * own.lanes * body.dtype.bytes
+    panel = own.tile.vectors // count
+    size = extent_of(stage.reduce_axes[0]) * panel * own.tile.lanes * body.dtype.bytes
     return panel if size >= MIN_PREFETCH_BYTES else 0
 
 
 def _most_rows(own: StageSchedule, product: Contraction) -> int:
     """Rows whose partial sums fit the stack."""
-    width = own.vectors * own.lanes * product.accumulate.bytes
+    width = own.tile.width * product.accumulate.bytes
     return MAX_STACK_BYTES // width
 
 
@@ -114,18 +115,18 @@ def _rows_inside(own: StageSchedule, product: Contraction, inside: tuple[str, ..
     axes = [axis for axis in product.stage.axes if axis.name in inside]
     if not all(isinstance(axis.extent, int) for axis in axes):
         return math.inf
-    steps = (own.rows if axis.name == own.row else 1 for axis in axes)
+    steps = (own.tile.rows if axis.name == own.tile.row else 1 for axis in axes)
     return math.prod(-(-extent_of(a) // s) * s for a, s in zip(axes, steps, strict=True))
 
 
 def _blocks(own: StageSchedule, product: Contraction, least: int) -> int:
     """Into how many equal blocks the first reduction axis is split; 0 where it cannot be."""
     stage = product.stage
-    columns = next(axis.extent for axis in stage.axes if axis.name == own.vector)
+    columns = next(axis.extent for axis in stage.axes if axis.name == own.tile.vector)
     plain = product.products[0] is not None and product.products[0].plain
     if product.beside > 1 or not isinstance(columns, int) or not plain:
         return 0
     extent = extent_of(stage.reduce_axes[0])
-    step = own.unroll if len(stage.reduce_axes) == 1 else 1
+    step = own.unrolling.unroll if len(stage.reduce_axes) == 1 else 1
     fitting = (n for n in range(least, 4 * least) if extent % (n * step) == 0)
     return next(fitting, 0)

@@ -7,9 +7,10 @@ import math
 from dataclasses import replace
 
 from ..ir.dims import coefficient, estimate
+from .axis_names import band_of
 from .contraction import contraction_of, extent_of
 from .kernel import Kernel, Stage
-from .schedule import Schedule, StageSchedule, band_of
+from .schedule import Schedule, StageSchedule
 
 ENOUGH_ITERATIONS = 64  # to keep several threads evenly busy
 ENOUGH_ROWS = 12  # iterations that are long or come several times over
@@ -26,7 +27,7 @@ def outer_loops(kernel: Kernel, schedule: Schedule) -> list[tuple[str, int]]:
         return []
     own = schedule.stages[0]
     names = own.order[schedule.ahead : schedule.ahead + schedule.parallel]
-    return [(name, own.tile(name)) for name in names]
+    return [(name, own.tile.span(name)) for name in names]
 
 
 def parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
@@ -39,7 +40,7 @@ def parallel_loops(kernel: Kernel, stages: tuple[StageSchedule, ...]) -> int:
     first = next((axis for axis in stage.axes if own.order and axis.name == own.order[0]), None)
     if first and not isinstance(first.extent, int) and len(own.order) > 1:
         certain = estimate(first.extent, 1)  # it may be a batch of one
-        certain = max(1, certain // own.tile(first.name))
+        certain = max(1, certain // own.tile.span(first.name))
         return 1 + _loops(stage, own, 1, -(-ENOUGH_ROWS // certain))
     return _loops(stage, own, 0, ENOUGH_ITERATIONS)
 
@@ -49,9 +50,9 @@ def _loops(stage: Stage, own: StageSchedule, ahead: int, enough: int) -> int:
     extents = {axis.name: extent_of(axis) for axis in stage.axes}
     count = 1
     for position, name in enumerate(own.order[ahead:]):
-        if count >= enough or name in (own.split, band_of(own.row)):
+        if count >= enough or name in (own.blocks.axis, band_of(own.tile.row)):
             return position
-        count *= -(-extents[name] // own.tile(name))
+        count *= -(-extents[name] // own.tile.span(name))
     return len(own.order) - ahead
 
 
@@ -67,7 +68,7 @@ def by_rows(kernel: Kernel, schedule: Schedule, following: bool) -> Schedule:
         return schedule
     stage, own = kernel.stages[0], schedule.stages[0]
     ahead = _columns_first(stage, own)
-    if not ahead or own.split or any(not isinstance(axis.extent, int) for axis in stage.axes):
+    if not ahead or own.blocks.axis or any(not isinstance(axis.extent, int) for axis in stage.axes):
         return schedule
     weights = _weight_bytes(stage, own)
     if not weights and not following:
@@ -75,7 +76,8 @@ def by_rows(kernel: Kernel, schedule: Schedule, following: bool) -> Schedule:
     if weights > min(MOST_COMMON_BYTES, _moved_bytes(stage, own)):
         return schedule
     count = _loops(stage, own, ahead, ENOUGH_ROWS)
-    own = replace(own, turns=max(1, own.turns // MOST_SHARES))  # all fetch the whole panel
+    turns = max(1, own.prefetch.turns // MOST_SHARES)  # all fetch the whole panel
+    own = replace(own, prefetch=replace(own.prefetch, turns=turns))
     return replace(schedule, stages=(own,), ahead=ahead, parallel=count)
 
 
@@ -107,7 +109,7 @@ def _weight_bytes(stage: Stage, own: StageSchedule) -> int:
     sizes = {axis.name: extent_of(axis) for axis in (*stage.axes, *stage.reduce_axes)}
     found = 0
     for operand in contraction_of(stage).operands:
-        if not operand.along(own.vector) or any(map(operand.along, inside)):
+        if not operand.along(own.tile.vector) or any(map(operand.along, inside)):
             continue
         moving = [size for name, size in sizes.items() if operand.along(name)]
         found += math.prod(moving) * operand.load.dtype.bytes
@@ -117,6 +119,6 @@ def _weight_bytes(stage: Stage, own: StageSchedule) -> int:
 def _moved_bytes(stage: Stage, own: StageSchedule) -> int:
     """Bytes of the result, or of the operand that it takes the rows from, whichever is more."""
     points = math.prod(extent_of(axis) for axis in stage.axes)
-    columns = math.prod(extent_of(a) for a in stage.axes if a.name == own.vector)
+    columns = math.prod(extent_of(a) for a in stage.axes if a.name == own.tile.vector)
     depth = extent_of(stage.reduce_axes[-1]) if stage.reduce_axes else 1
     return max(points, points // columns * depth) * stage.stores[0].buffer.dtype.bytes

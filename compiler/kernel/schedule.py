@@ -1,6 +1,7 @@
 """Schedules: how the loops of a kernel are tiled, vectorised, ordered and shared by threads.
 
-A schedule changes speed, never results (beyond the order of floating-point sums).
+A schedule changes speed, never results (beyond the order of floating-point sums). Every decision
+that code generation obeys is in it.
 """
 
 from __future__ import annotations
@@ -9,22 +10,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class StageSchedule:
-    """How one stage is emitted.
+class RegisterTile:
+    """What is computed at once: `rows` steps of one axis by `vectors` registers along another.
 
     vector: axis along which SIMD lanes run ("" for scalar code); it may be a reduction axis.
-    lanes: elements per SIMD register. vectors: registers per tile along it.
-    row: axis that is tiled by `rows` steps sharing loads ("" for none).
-    order: the stage's own parallel axes, outermost loop first. unroll: of the innermost
-    reduction loop. prefetch: how many bytes ahead the operand that all rows share is fetched
-    (0: not at all), to the cache of `prefetch_level`; so many `turns` of row tiles share that, a
-    power of two. split: reduction axis (the first one) that is
-    done in blocks of `block` steps, by a loop of that name in `order`; partial sums wait in memory.
-    band: how many rows, a multiple of the tile's, share a block, by a loop `band_of(row)` in
-    `order` around that over the blocks (0: all of them). written: a reduction of at most so many
-    accumulations is written out, without loops. panel: vectors per packed panel of the operand
-    that a tile reads along its lanes, a divisor of `vectors` (0: one panel is as wide as the tile).
-    ordered: nothing of an unrolled step begins before the one ahead of it, for want of registers.
+    lanes: elements per register. row: axis whose steps share loads ("" for none). rests: the sizes
+    of smaller tiles, falling to 1, for rows that are left where only a run knows how many.
     """
 
     vector: str = ""
@@ -32,29 +23,92 @@ class StageSchedule:
     vectors: int = 1
     row: str = ""
     rows: int = 1
-    order: tuple[str, ...] = ()
-    unroll: int = 1
-    prefetch: int = 0
-    prefetch_level: int = 1
-    turns: int = 1
-    split: str = ""
-    block: int = 0
-    band: int = 0
-    written: int = 0
-    panel: int = 0
-    ordered: bool = False
+    rests: tuple[int, ...] = ()
 
-    def tile(self, name: str) -> int:
-        """Steps of an axis that one tile covers."""
-        sizes = {self.vector: self.vectors * self.lanes, self.row: self.rows}
-        return sizes.get(name, 1) if name else 1
+    @property
+    def width(self) -> int:
+        """Elements along the vector axis."""
+        return self.lanes * self.vectors
+
+    def span(self, axis: str) -> int:
+        """Steps of an axis that the tile covers."""
+        sizes = {self.vector: self.width, self.row: self.rows}
+        return sizes.get(axis, 1) if axis else 1
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A sum in blocks of so many steps of its first axis; partial sums wait in memory.
+
+    axis: that one ("": not in blocks), whose loop over the blocks is in `order` under its name.
+    band: how many rows, a multiple of the tile's, share a block, by a loop `band_of(row)` in
+    `order` around that over the blocks (0: all of them).
+    """
+
+    axis: str = ""
+    steps: int = 0
+    band: int = 0
+
+
+@dataclass(frozen=True)
+class Prefetch:
+    """What is fetched before it is read.
+
+    ahead: how many bytes ahead the operand that all rows share is fetched (0: not at all), to the
+    cache of `level`. turns: so many row tiles share that, a power of two. epilogue: what follows
+    the sums and is read at every element, a residual for instance, is fetched during them.
+    """
+
+    ahead: int = 0
+    level: int = 1
+    turns: int = 1
+    epilogue: bool = False
+
+
+@dataclass(frozen=True)
+class Unrolling:
+    """How the loops over the steps of a sum are written out.
+
+    unroll: of the innermost one. written: a sum of at most so many accumulations, and at most
+    `written_steps` steps, has no loops. accumulators: where a tile has fewer, a sum is done in
+    parts side by side (at most `parts` of at least `part_steps` steps), and none waits for itself.
+    ordered: nothing of a step begins before the one ahead of it, for want of registers. abreast: so
+    many transcendental functions are computed side by side.
+    """
+
+    unroll: int = 1
+    written: int = 0
+    written_steps: int = 32
+    accumulators: int = 8
+    parts: int = 4
+    part_steps: int = 16
+    ordered: bool = False
+    abreast: int = 4
+
+
+@dataclass(frozen=True)
+class StageSchedule:
+    """How one stage is emitted.
+
+    order: the stage's own parallel axes, outermost loop first. panel: vectors per packed panel of
+    the operand that a tile reads along its lanes, a divisor of the tile's (0: one panel is as wide
+    as the tile).
+    """
+
+    tile: RegisterTile = RegisterTile()
+    order: tuple[str, ...] = ()
+    blocks: Blocks = Blocks()
+    prefetch: Prefetch = Prefetch()
+    unrolling: Unrolling = Unrolling()
+    panel: int = 0
 
     def __str__(self) -> str:
-        tile = f"{self.rows}x{self.vectors * self.lanes}"
-        split = f" split {self.block}" if self.split else ""
-        split += f" band {self.band}" if self.band else ""
-        split += f" panels of {self.panel * self.lanes}" if self.panel else ""
-        return f"{tile} {self.row or '-'}x{self.vector or '-'} unroll {self.unroll}{split}"
+        tile, blocks = self.tile, self.blocks
+        split = f" split {blocks.steps}" if blocks.axis else ""
+        split += f" band {blocks.band}" if blocks.band else ""
+        split += f" panels of {self.panel * tile.lanes}" if self.panel else ""
+        axes = f"{tile.row or '-'}x{tile.vector or '-'}"
+        return f"{tile.rows}x{tile.width} {axes} unroll {self.unrolling.unroll}{split}"
 
 
 @dataclass(frozen=True)
@@ -62,14 +116,11 @@ class Schedule:
     """Schedules of all stages, and which loops are divided among threads.
 
     Those are `parallel` loops of the only stage, behind the `ahead` outermost ones, which every
-    thread goes through; of stages that share axes, the loops over these.
+    thread goes through; of stages that share axes, the loops over these. fork: a call is divided
+    from so many operations on.
     """
 
     stages: tuple[StageSchedule, ...]
     parallel: int
     ahead: int = 0
-
-
-def band_of(row: str) -> str:
-    """The name of the loop over bands of an axis' rows, and of a band's first row."""
-    return f"{row}@band"
+    fork: int = 0

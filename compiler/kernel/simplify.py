@@ -25,6 +25,7 @@ from ..ir.dims import (
     symbol,
     symbols_of,
 )
+from .axis_names import halves_of
 from .index_ranges import fold_divisions
 from .kernel import Axis, Kernel, Stage
 
@@ -109,8 +110,8 @@ def _size_order(dim: Dim) -> tuple[int, int, str]:
 
 def split_axis(stage: Stage, axis: Axis, by: Dim) -> Stage:
     """The stage with an axis, of an extent that `by` divides, as two: blocks and inside them."""
-    outer = Axis(axis.name + "o", floordiv(axis.extent, by))
-    inner = Axis(axis.name + "i", by)
+    first, second = halves_of(axis.name)
+    outer, inner = Axis(first, floordiv(axis.extent, by)), Axis(second, by)
     o, i = symbol(outer.name), symbol(inner.name)
 
     def change(dim: Dim) -> Dim:

@@ -21,7 +21,7 @@ from .cycles import stage_cycles
 from .kernel import Stage
 from .machine import assumed_machine
 from .plan import Plan, PlannedKernel
-from .schedule import StageSchedule
+from .schedule import RegisterTile, StageSchedule
 from .sites import Site, sites_of
 from .transposing import is_transposed
 
@@ -167,7 +167,7 @@ def _cycles(planned: PlannedKernel, site: Site, target: Target, *, direct: bool)
             for axis in stage.axes + stage.reduce_axes
         }
         if direct and _is_scalar(stage, own):
-            own = replace(own, vector=stage.axes[-1].name, lanes=target.lanes(32))
+            own = replace(own, tile=RegisterTile(stage.axes[-1].name, target.lanes(32)))
         total += stage_cycles(_direct(stage, own) if direct else stage, own, extents, target)
     return total
 
@@ -176,7 +176,7 @@ def _is_scalar(stage: Stage, own: StageSchedule) -> bool:
     """Whether a stage runs element by element that need not."""
     in_order = stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions)
     chosen = any(store.dynamic for store in stage.stores) or any(map(_is_chosen, _loads(stage)))
-    return bool(stage.axes) and not (own.vector or in_order or chosen)
+    return bool(stage.axes) and not (own.tile.vector or in_order or chosen)
 
 
 def _is_chosen(load: ex.Load) -> bool:
@@ -188,15 +188,15 @@ def _direct(stage: Stage, own: StageSchedule) -> Stage:
     """The stage with the lanes of every access that no data decide side by side."""
 
     def placed(offset: Dim) -> Dim:
-        if not own.vector or coefficient(offset, own.vector) in (0, 1):
+        if not own.tile.vector or coefficient(offset, own.tile.vector) in (0, 1):
             return offset
-        return substitute(offset, {own.vector: 0}) + symbol(own.vector)
+        return substitute(offset, {own.tile.vector: 0}) + symbol(own.tile.vector)
 
     def near(part: ex.Expr) -> ex.Expr:
         if not isinstance(part, ex.Load) or _is_chosen(part):
             return part
-        if any(ex.depends_on(index, own.vector) for index, _ in part.dynamic):
-            offset = substitute(part.offset, {own.vector: 0}) + symbol(own.vector)
+        if any(ex.depends_on(index, own.tile.vector) for index, _ in part.dynamic):
+            offset = substitute(part.offset, {own.tile.vector: 0}) + symbol(own.tile.vector)
             return replace(part, offset=offset, dynamic=())
         return replace(part, offset=placed(part.offset))
 
@@ -212,7 +212,7 @@ def _reasons(planned: PlannedKernel) -> tuple[Reason, ...]:
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):
         if _is_scalar(stage, own):
             found[SCALAR] = None
-        elif own.vector:
+        elif own.tile.vector:
             found.update(dict.fromkeys(_apart(stage, own)))
     return tuple(found)
 
@@ -220,14 +220,16 @@ def _reasons(planned: PlannedKernel) -> tuple[Reason, ...]:
 def _apart(stage: Stage, own: StageSchedule) -> Iterator[Reason]:
     """Why lanes do not lie side by side."""
     for load in _loads(stage):
-        if stage.reductions or not is_transposed(load.offset, own):
-            yield from _displaced(load.offset, own.vector)
+        if stage.reductions or not is_transposed(load.offset, own.tile):
+            yield from _displaced(load.offset, own.tile.vector)
         for index, _ in () if _is_chosen(load) else load.dynamic:
-            if ex.depends_on(index, own.vector):
+            if ex.depends_on(index, own.tile.vector):
                 yield SIZES if any(map(_is_by_size, ex.walk(index))) else ORDER
     for store in stage.stores:
-        if not own.row or coefficient(store.offset, own.row) != 1:  # else moved in registers
-            yield from _displaced(store.offset, own.vector)
+        if (
+            not own.tile.row or coefficient(store.offset, own.tile.row) != 1
+        ):  # else moved in registers
+            yield from _displaced(store.offset, own.tile.vector)
 
 
 def _displaced(offset: Dim, axis: str) -> Iterator[Reason]:

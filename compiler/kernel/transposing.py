@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from ..ir.dims import Dim, coefficient
 from ..target import Target
 from . import expr as ex
+from .contraction import extent_of
 from .kernel import CACHE_LINE, Axis, Stage
-from .register_tile import extent_of
-from .schedule import StageSchedule
+from .schedule import RegisterTile, StageSchedule
 
 PIECE_BYTES = 16  # shuffles within so many are fast, others take longer
 LEAST_LANES = 16  # of a shorter axis along which results are contiguous, lanes go the other way
@@ -47,7 +47,7 @@ def transposing_schedule(
     while rows > LEAST_ROWS and rows * vectors * operations > MOST_WRITTEN:
         rows = max(LEAST_ROWS, rows // 2)
     order = (*others, *(axis.name for axis in inner))
-    return StageSchedule(vector.name, lanes, vectors, row.name, rows, order)
+    return StageSchedule(RegisterTile(vector.name, lanes, vectors, row.name, rows), order)
 
 
 def rows_of_piece(size: int) -> int:
@@ -55,10 +55,10 @@ def rows_of_piece(size: int) -> int:
     return max(1, PIECE_BYTES // size)
 
 
-def is_transposed(offset: Dim, own: StageSchedule) -> bool:
+def is_transposed(offset: Dim, tile: RegisterTile) -> bool:
     """Whether an access of a stage without reductions goes along the rows of its tiles."""
-    across = coefficient(offset, own.vector) if own.vector else 0
-    return own.rows > 1 and across not in (0, 1, None) and coefficient(offset, own.row) == 1
+    across = coefficient(offset, tile.vector) if tile.vector else 0
+    return tile.rows > 1 and across not in (0, 1, None) and coefficient(offset, tile.row) == 1
 
 
 def _axes(stage: Stage, own: tuple[Axis, ...]) -> tuple[Axis, Axis] | None:

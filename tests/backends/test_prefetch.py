@@ -19,7 +19,7 @@ from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
 from tensmith.compiler.kernel.packing import pack
-from tensmith.compiler.kernel.schedule import StageSchedule
+from tensmith.compiler.kernel.schedule import Prefetch, RegisterTile, StageSchedule
 
 
 @dataclass
@@ -69,11 +69,11 @@ class ReadingTile:
         return found
 
     @property
-    def shape(self) -> StageSchedule:
-        return self.own
+    def shape(self) -> RegisterTile:
+        return self.own.tile
 
     def depends(self, part: ex.Expr) -> tuple[bool, bool]:
-        return ex.depends_on(part, self.own.row), ex.depends_on(part, self.own.vector)
+        return ex.depends_on(part, self.own.tile.row), ex.depends_on(part, self.own.tile.vector)
 
     def point(self, address: Any, dtype: Any, slot: tuple[int, int]) -> int:
         return self.step * self.width
@@ -96,23 +96,23 @@ def scheduled(rows: int, depth: int, columns: int) -> tuple[Stage, StageSchedule
 )
 def test_the_next_panel_is_fetched_whole(rows: int, depth: int, columns: int) -> None:
     stage, own = scheduled(rows, depth, columns)
-    width = own.vectors * own.lanes * 4
+    width = own.tile.vectors * own.tile.lanes * 4
     (axis,) = stage.reduce_axes
-    wanted = range(own.prefetch // CACHE_LINE, 2 * own.prefetch // CACHE_LINE)
+    wanted = range(own.prefetch.ahead // CACHE_LINE, 2 * own.prefetch.ahead // CACHE_LINE)
     fetched_by: dict[int, int] = {}  # line: the first tile that fetches it
-    tiles = range(0, rows, own.rows)
+    tiles = range(0, rows, own.tile.rows)
     for turn, row in enumerate(tiles):
-        tile = ReadingTile(Arithmetic(), own, {own.row: row}, width, stage)
-        for step in range(0, own.block or depth, own.unroll):
+        tile = ReadingTile(Arithmetic(), own, {own.tile.row: row}, width, stage)
+        for step in range(0, own.blocks.steps or depth, own.unrolling.unroll):
             tile.moved[axis.name] = tile.step = step
             (ahead,) = panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
             ahead.emit(tile)  # type: ignore[arg-type]
         for address in tile.e.fetched:
             fetched_by.setdefault(address // CACHE_LINE, turn)
     assert set(wanted) <= set(fetched_by)
-    assert 1 < own.turns <= len(tiles)
+    assert 1 < own.prefetch.turns <= len(tiles)
     parts = [list(fetched_by.values()).count(turn) for turn in range(len(tiles))]
-    assert max(parts) <= len(wanted) / own.turns + own.unroll
+    assert max(parts) <= len(wanted) / own.prefetch.turns + own.unrolling.unroll
 
 
 def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
@@ -122,6 +122,8 @@ def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
     kernel = lower_region(node.regions[0]).kernel
     stage = kernel.stages[0]
     (chosen,) = default_schedule(kernel, resolve_target("x86-64-v3")[1]).stages
-    own = replace(chosen, prefetch=8192, turns=4)
-    tile = ReadingTile(Arithmetic(), own, {own.row: 0}, own.vectors * own.lanes * 4, stage)
+    own = replace(chosen, prefetch=Prefetch(8192, turns=4))
+    tile = ReadingTile(
+        Arithmetic(), own, {own.tile.row: 0}, own.tile.vectors * own.tile.lanes * 4, stage
+    )
     assert not panel_prefetches(stage, own, tile)  # type: ignore[arg-type]

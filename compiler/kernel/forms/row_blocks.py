@@ -17,6 +17,7 @@ from ...ir.dims import Dim, substitute, symbol, symbols_of
 from ...ir.graph import Graph, Node, Value
 from ...ir.types import DType
 from .. import expr as ex
+from ..axis_names import blocks_within_part, within_part
 from ..expr import Acc, Apply, Buffer, Expr, Load
 from ..kernel import CACHE_LINE, Axis, Kernel, Stage, Store
 from ..lower.scope import strides_of
@@ -117,9 +118,9 @@ class _Part:
         self, stage: Stage, values: Mapping[Buffer, Value], outside: Mapping[Value, Buffer]
     ) -> Stage:
         row, rows = self._row(stage), self.blocks.rows
-        block = Axis(f"{row.name}b_{self.number}", row.extent // rows)  # type: ignore[operator]
-        within = Axis(f"{row.name}_{self.number}", rows)
-        names = {a.name: f"{a.name}_{self.number}" for a in stage.axes + stage.reduce_axes}
+        block = Axis(blocks_within_part(row.name, self.number), row.extent // rows)  # type: ignore[operator]
+        within = Axis(within_part(row.name, self.number), rows)
+        names = {a.name: within_part(a.name, self.number) for a in stage.axes + stage.reduce_axes}
         symbols: dict[str, Dim] = {name: symbol(new) for name, new in names.items()}
         symbols[row.name] = symbol(block.name) * rows + symbol(within.name)
 

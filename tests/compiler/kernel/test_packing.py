@@ -92,7 +92,10 @@ def check(nodes: Iterable[Node], sizes: dict[str, int]) -> int:
         outputs = kernel.params[len(lowered.inputs) :]
         for buffer, value in zip(outputs, lowered.outputs, strict=True):
             arrays[buffer.name] = store(value.type, sizes)
-        panels = {own.vector: own.lanes * (own.panel or own.vectors) for own in schedule.stages}
+        panels = {
+            own.tile.vector: own.tile.lanes * (own.panel or own.tile.vectors)
+            for own in schedule.stages
+        }
         interpret(kernel, arrays, sizes, panels)
         for buffer, value, want in zip(
             outputs, lowered.outputs, reference(region, inputs, sizes), strict=True

@@ -38,8 +38,8 @@ def test_small_weights_are_read_by_all() -> None:
     kernel, schedule = product(784, 192, 64)
     divided = by_rows(kernel, schedule, following=False)
     [own] = divided.stages
-    assert next(name for name, _ in outer_loops(kernel, schedule)) == own.vector
-    assert outer_loops(kernel, divided) == [(own.row, own.rows)]
+    assert next(name for name, _ in outer_loops(kernel, schedule)) == own.tile.vector
+    assert outer_loops(kernel, divided) == [(own.tile.row, own.tile.rows)]
     assert is_by_rows(kernel, divided)
     assert not is_by_rows(kernel, schedule)
 

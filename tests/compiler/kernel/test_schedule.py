@@ -45,20 +45,20 @@ def check_stage(stage: Stage, own: StageSchedule, shared: int, target: Target) -
     axes = [axis.name for axis in stage.axes[shared:]]
     assert sorted(own.order) == sorted(axes), "every loop once"
     names = {*axes, *(axis.name for axis in stage.reduce_axes)}
-    assert own.vector in {"", *names}
-    assert own.row in {"", *axes}
-    assert not own.row or own.row != own.vector
-    assert min(own.lanes, own.vectors, own.rows, own.unroll) >= 1
-    assert own.lanes & (own.lanes - 1) == 0
-    assert own.rows == 1 or own.row
-    assert own.lanes * own.vectors == 1 or own.vector
-    accumulators = own.rows * own.vectors * len(stage.reductions)
-    bits = own.lanes * max((r.body.dtype.bits for r in stage.reductions), default=8)
+    assert own.tile.vector in {"", *names}
+    assert own.tile.row in {"", *axes}
+    assert not own.tile.row or own.tile.row != own.tile.vector
+    assert min(own.tile.lanes, own.tile.vectors, own.tile.rows, own.unrolling.unroll) >= 1
+    assert own.tile.lanes & (own.tile.lanes - 1) == 0
+    assert own.tile.rows == 1 or own.tile.row
+    assert own.tile.lanes * own.tile.vectors == 1 or own.tile.vector
+    accumulators = own.tile.rows * own.tile.vectors * len(stage.reductions)
+    bits = own.tile.lanes * max((r.body.dtype.bits for r in stage.reductions), default=8)
     registers = accumulators * -(-bits // target.vector_bits)
     assert registers <= target.vector_registers, "accumulators stay in registers"
     positions = any(r.kind.startswith("arg") for r in stage.reductions)
     if stage.sequential or positions:
-        assert own.lanes == own.vectors == own.rows == 1
+        assert own.tile.lanes == own.tile.vectors == own.tile.rows == 1
     if stage.sequential:
         assert list(own.order) == axes, "ordered points keep their order"
 
@@ -93,8 +93,8 @@ def test_lanes_of_a_narrow_product(columns: int) -> None:
     [kernel] = kernels(c.graph())
     for name in TARGETS:
         [own] = default_schedule(kernel, resolve_target(name)[1]).stages
-        assert own.vector in {axis.name for axis in kernel.stages[0].axes}
-        assert own.rows > 1
+        assert own.tile.vector in {axis.name for axis in kernel.stages[0].axes}
+        assert own.tile.rows > 1
 
 
 def test_equal_axes_and_names() -> None:
@@ -123,8 +123,8 @@ def test_large_panels_come_to_a_cache_with_room(l1_bytes: int, depth: int, level
     (kernel,) = kernels(c.graph())
     target = replace(resolve_target("x86-64-v4")[1], l1_bytes=l1_bytes)
     (own,) = default_schedule(kernel, target).stages
-    assert own.prefetch == depth * own.vectors * own.lanes * 4
-    assert own.prefetch_level == level
+    assert own.prefetch.ahead == depth * own.tile.vectors * own.tile.lanes * 4
+    assert own.prefetch.level == level
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,14 @@ def test_blocks_of_few_rows_stay_in_the_first_level(l1_bytes: int, rows: int, de
     (kernel,) = kernels(c.graph())
     target = replace(resolve_target("x86-64-v3")[1], l1_bytes=l1_bytes)
     (own,) = default_schedule(kernel, target).stages
-    assert bool(own.split) == bool(depth)
-    if own.split:
-        assert own.prefetch == own.block * own.vectors * own.lanes * 4 <= l1_bytes // 2
-        assert depth % own.block == 0
+    assert bool(own.blocks.axis) == bool(depth)
+    if own.blocks.axis:
+        assert (
+            own.prefetch.ahead
+            == own.blocks.steps * own.tile.vectors * own.tile.lanes * 4
+            <= l1_bytes // 2
+        )
+        assert depth % own.blocks.steps == 0
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -160,9 +164,9 @@ def test_tiles_of_a_cache_line_both_ways(
     (kernel,) = kernels(c.graph())
     (own,) = default_schedule(kernel, resolve_target(name)[1]).stages
     (stage,) = kernel.stages
-    assert coefficient(stage.stores[0].offset, own.vector) == 1
-    assert own.lanes * own.vectors * 4 == own.rows * 4 == CACHE_LINE
-    assert own.order[-1] == (own.row if reads_on else own.vector)
+    assert coefficient(stage.stores[0].offset, own.tile.vector) == 1
+    assert own.tile.width * 4 == own.tile.rows * 4 == CACHE_LINE
+    assert own.order[-1] == (own.row if reads_on else own.tile.vector)
 
 
 def test_lanes_follow_what_is_read_behind_a_border() -> None:
@@ -171,8 +175,8 @@ def test_lanes_follow_what_is_read_behind_a_border() -> None:
     c.output(c.op("pad", c.op("transpose", c.input(64, 80), perm=(1, 0)), pads=(1, 1, 1, 1)))
     (kernel,) = kernels(c.graph())
     (own,) = default_schedule(kernel, resolve_target("x86-64-v4")[1]).stages
-    assert coefficient(kernel.stages[0].stores[0].offset, own.row) == 1
-    assert own.rows > 1
+    assert coefficient(kernel.stages[0].stores[0].offset, own.tile.row) == 1
+    assert own.tile.rows > 1
 
 
 def test_what_lies_one_way_has_no_rows() -> None:
@@ -180,4 +184,4 @@ def test_what_lies_one_way_has_no_rows() -> None:
     c.output(c.op("add", c.input(64, 80), c.input(64, 1)))
     (kernel,) = kernels(c.graph())
     (own,) = default_schedule(kernel, resolve_target("x86-64-v4")[1]).stages
-    assert own.rows == 1
+    assert own.tile.rows == 1
