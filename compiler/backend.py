@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .artifact import CompiledModel
 from .errors import UsageError
 from .ir.graph import Graph, Node
+from .kernel.choices import Choices
 from .target import Target
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class CompileOptions:
     dump_after: Callable[[str, Graph], None] | None = None
     sanitize: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)
 
 
 @dataclass
@@ -79,7 +81,8 @@ class KernelInfo:
 
     operators: what it fuses, in order ("conv", "add", ...). flops: floating-point operations of
     one call (-1: depends on symbolic dims). calls: how often the plan calls it. slow: set where it
-    is predicted to take far longer than its bytes and operations.
+    is predicted to take far longer than its bytes and operations. choice: the decisions about it
+    (`kernel/choice.py`); keys: of the groups that it computes.
     """
 
     name: str
@@ -88,6 +91,8 @@ class KernelInfo:
     schedule: str
     calls: int = 1
     slow: SlowKernel | None = None
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

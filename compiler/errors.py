@@ -78,7 +78,9 @@ class UnsupportedError(TensmithError):
 
 
 class ScheduleError(TensmithError):
-    """A schedule that is illegal for its kernel or its target."""
+    """A schedule, choice or form that is illegal for its kernel or its target."""
+
+    exit_code = 2
 
 
 class VerificationError(TensmithError):

@@ -28,6 +28,7 @@ from ..compiler.errors import (
 )
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
+from ..compiler.kernel.choices import Choices, read_choices
 from ..compiler.knobs import SANITIZE, VERIFY_TIME
 from ..compiler.scratch import written_whole
 from ..compiler.target import Target
@@ -250,6 +251,7 @@ def compile(
     dump_after: Callable[[str, Graph], None] | None = None,
     progress: Callable[[str], None] | None = None,
     work_dir: str | Path | None = None,
+    choices: str | Path | None = None,
 ) -> Artifact:
     """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
@@ -262,11 +264,13 @@ def compile(
     differs. texts: forms to keep for `save` ("llvm", "asm"). dump_after: called with (pass name,
     graph) after the import (pass name "import") and after every pass. progress: told the name of
     each stage as it begins. work_dir: a folder for intermediate files where the system has none
-    that can be written.
+    that can be written. choices: a file of decisions about kernels
+    (`compiler/kernel/choices.py`) that stand in place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
-    UnsupportedError (names every node that cannot be compiled), VerificationError.
+    UnsupportedError (names every node that cannot be compiled), ScheduleError (an illegal choice),
+    VerificationError.
     """
     check_choice("precision", precision, PRECISIONS)
     check_choice("opt_level", opt_level, OPT_LEVELS)
@@ -276,6 +280,7 @@ def compile(
         check_choice("texts", text, TEXTS)
     backend, machine = resolve_target(target)
     require_available(backend)
+    given = read_choices(Path(choices), machine.name, threads) if choices else Choices()
     specs = {key: shape_of(key, dims) for key, dims in (shapes or {}).items()}
     own = make_work_dir(None if work_dir is None else Path(work_dir))
     try:
@@ -283,8 +288,9 @@ def compile(
             path = model_file(model, folder, own)
             chosen = name or c_identifier(path.stem)
             options = CompileOptions(
-                chosen, own, opt_level, precision, threads, wanted, dump_after, bool(SANITIZE.value)
-            )
+                chosen, own, opt_level, precision, threads, wanted, dump_after,
+                sanitize=bool(SANITIZE.value), choices=given,
+            )  # fmt: skip
             artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
     except BaseException:
         remove_work_dir(own)
@@ -326,6 +332,9 @@ def _compile(
         compilation = backend.compile(graph, target, options, stages)
     manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)
     compilation = replace(compilation, model=replace(compilation.model, manifest=manifest))
+    used = [key for kernel in compilation.kernels for key in kernel.keys]
+    if unused := options.choices.unused(used):
+        notes += (f"choices for no group of this model: {', '.join(unused)}",)
     source = _Source(path, shapes, sampler, notes)
     return Artifact(compilation, target, stages, options.threads, options.work_dir, source)
 

@@ -6,14 +6,16 @@ three fused nodes; here they become one, which computes blocks of queries one af
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
-from ..compiler.errors import InternalError
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.forms import lower_region
-from ..compiler.kernel.forms.row_blocks_choice import row_blocks_form
+from ..compiler.kernel.choices import Choices
+from ..compiler.kernel.forms.form import RowBlocksForm, set_form
+from ..compiler.kernel.forms.region import goes_row_by_row
+from ..compiler.kernel.forms.row_blocks_choice import row_blocks_form, row_blocks_illegal
 from ..compiler.kernel.lower import REDUCE
 
 ROWS = {"reduce_max", "reduce_sum"}
@@ -21,8 +23,12 @@ ROWS = {"reduce_max", "reduce_sum"}
 
 @dataclass(frozen=True)
 class AttentionBlocks:
-    """Three fused nodes become one that holds them, where nothing else reads what is between."""
+    """Three fused nodes become one that holds them, where nothing else reads what is between.
 
+    choices: forms that are given.
+    """
+
+    choices: Choices = field(default_factory=Choices)
     name: str = "attention_blocks"
 
     def run(self, graph: Graph) -> bool:
@@ -50,12 +56,24 @@ class AttentionBlocks:
                 None,
             )
             merged = _merged([first, middle, last]) if first else None
-            if first and merged:
+            if first and merged and self._choose(merged):
                 graph.nodes[graph.nodes.index(last)] = merged
                 graph.nodes.remove(first)
                 graph.nodes.remove(middle)
                 changed = True
         return changed
+
+    def _choose(self, merged: Node) -> bool:
+        """Give the merged node its form; whether it has one."""
+        region = merged.regions[0]
+        form = self.choices.form(
+            merged,
+            RowBlocksForm,
+            partial(row_blocks_form, region.nodes),
+            partial(row_blocks_illegal, region.nodes),
+        )
+        set_form(merged, form)
+        return form is not None and goes_row_by_row(region, form)
 
 
 def _reducers(node: Node) -> list[str]:
@@ -79,9 +97,8 @@ def _producer(graph: Graph, whole: Graph, node: Node, position: int) -> Node | N
 
 
 def _merged(nodes: list[Node]) -> Node | None:
-    """The nodes as one fused node; None where they cannot be computed in blocks."""
-    form = row_blocks_form(nodes)
-    if form is None or not _plain(nodes[1]):
+    """The nodes as one fused node without a form; None where it could have none."""
+    if row_blocks_form(nodes) is None or not _plain(nodes[1]):
         return None
     inside = {nodes[0].output, nodes[1].output}
     copies: dict[Value, Value] = {}
@@ -96,12 +113,8 @@ def _merged(nodes: list[Node]) -> Node | None:
         region.nodes.append(
             fused_node(inputs, [results[node.output]], node.regions[0], name=node.name)
         )
-    try:
-        lower_region(region, form)
-    except InternalError:
-        return None  # some part does not go row by row
     last = nodes[-1]
-    return fused_node(list(copies), last.outputs, region, form=str(form), name=last.name)
+    return fused_node(list(copies), last.outputs, region, name=last.name)
 
 
 def _plain(node: Node) -> bool:

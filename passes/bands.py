@@ -6,23 +6,26 @@ et al., "MobileNetV2: inverted residuals and linear bottlenecks", https://arxiv.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.forms import form_of
-from ..compiler.kernel.forms.bands_choice import bands_form
+from ..compiler.kernel.choices import Choices
+from ..compiler.kernel.forms.bands_choice import bands_form, bands_illegal
+from ..compiler.kernel.forms.form import BandsForm, form_of, set_form
 
 
 @dataclass(frozen=True)
 class ConvBands:
     """A fused convolution and the fused depthwise one that alone reads it become one node.
 
-    threads: how many are expected to share the work.
+    threads: how many are expected to share the work. choices: forms that are given.
     """
 
     threads: int = 1
+    choices: Choices = field(default_factory=Choices)
     name: str = "conv_bands"
 
     def run(self, graph: Graph) -> bool:
@@ -30,12 +33,24 @@ class ConvBands:
         changed = False
         for second in list(graph.nodes):
             first = _producer(graph, second)
-            merged = _merged(first, second, self.threads) if first else None
-            if first and merged:
+            merged = _merged(first, second) if first else None
+            if first and merged and self._choose(merged):
                 graph.nodes[graph.nodes.index(second)] = merged
                 graph.nodes.remove(first)
                 changed = True
         return changed
+
+    def _choose(self, merged: Node) -> bool:
+        """Give the merged node its form; whether it has one."""
+        region = merged.regions[0]
+        form = self.choices.form(
+            merged,
+            BandsForm,
+            partial(bands_form, region, self.threads),
+            partial(bands_illegal, region),
+        )
+        set_form(merged, form)
+        return form is not None
 
 
 def _conv(node: Node) -> Node | None:
@@ -69,8 +84,8 @@ def _producer(graph: Graph, node: Node) -> Node | None:
     return found if reads == inside == 1 and free and direct else None
 
 
-def _merged(first: Node, second: Node, threads: int) -> Node | None:
-    """Both as one fused node; None where computing them in bands would save nothing."""
+def _merged(first: Node, second: Node) -> Node:
+    """Both as one fused node, without a form yet."""
     mapping: dict[Value, Value] = {}
     operands: dict[Value, Value] = {}
     region = Graph(name="fused")
@@ -92,8 +107,5 @@ def _merged(first: Node, second: Node, threads: int) -> Node | None:
                 Node(inner_node.op, inputs, outputs, inner_node.attrs, (), inner_node.name)
             )
     region.outputs = [mapping[value] for value in second.regions[0].outputs]
-    form = bands_form(region, threads)
-    if form is None:
-        return None
     name = second.name or first.name
-    return fused_node(list(operands), second.outputs, region, form=str(form), name=name)
+    return fused_node(list(operands), second.outputs, region, name=name)

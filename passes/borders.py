@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.types import Layout
-from ..compiler.kernel.forms import form_of
-from ..compiler.kernel.forms.form import WinogradForm
+from ..compiler.kernel.forms.form import WinogradForm, form_of
 from ..compiler.kernel.forms.winograd import Winograd
 from ..compiler.kernel.lower.reductions import first_spatial, overhangs
 

@@ -5,29 +5,41 @@ What takes several groups together (`bands.py`, `attention_blocks.py`) chooses w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from ..compiler.ir.graph import Graph
-from ..compiler.kernel.forms import set_form
-from ..compiler.kernel.forms.winograd_choice import has_near_weights, winograd_form
+from ..compiler.kernel.choices import Choices
+from ..compiler.kernel.forms.form import WinogradForm, set_form
+from ..compiler.kernel.forms.winograd_choice import (
+    has_near_weights,
+    winograd_form,
+    winograd_illegal,
+)
 
 
 @dataclass(frozen=True)
 class ChooseForms:
     """Convolutions of fused nodes take Winograd's algorithm where it is the faster one.
 
-    threads: how many are expected to share the work.
+    threads: how many are expected to share the work. choices: forms that are given.
     """
 
     threads: int = 1
+    choices: Choices = field(default_factory=Choices)
     name: str = "choose_forms"
 
     def run(self, graph: Graph) -> bool:
         """Choose; whether any node got another form than plain loops."""
         near = has_near_weights(graph)
         changed = False
-        for node in list(graph.walk()):
-            form = winograd_form(node, near, self.threads) if node.op == "fused" else None
+        for node in [node for node in graph.walk() if node.op == "fused"]:
+            form = self.choices.form(
+                node,
+                WinogradForm,
+                partial(winograd_form, node, near, self.threads),
+                partial(winograd_illegal, node),
+            )
             if form is not None:
                 set_form(node, form)
                 changed = True

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tensmith.compiler.artifact import WEIGHT_ALIGNMENT, CompiledModel
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import DType, Graph
+from tensmith.compiler.kernel.choices import Choices
 from tensmith.compiler.knobs import SANITIZE
 from tensmith.runtime.loader import load
 
@@ -50,10 +51,14 @@ TS_API const ts_model *ts_model_get(void) {{
 
 @dataclass(frozen=True)
 class Job:
-    """A graph to compile (it is rewritten) and the inputs to run it on."""
+    """A graph to compile (it is rewritten) and the inputs to run it on.
+
+    choices: decisions about its kernels that are given.
+    """
 
     graph: Graph
     inputs: Arrays
+    choices: Choices = field(default_factory=Choices)
 
 
 @dataclass(frozen=True)
@@ -102,14 +107,21 @@ class Library:
     errors: by name, what ended the compilation of those that are not in it.
     """
 
-    def __init__(self, graphs: Mapping[str, Graph], setting: Setting, folder: Path) -> None:
+    def __init__(
+        self,
+        graphs: Mapping[str, Graph],
+        setting: Setting,
+        folder: Path,
+        choices: Mapping[str, Choices] | None = None,
+    ) -> None:
         self.errors: dict[str, Exception] = {}
         self.models: dict[str, CompiledModel] = {}
         self.emulated = setting.emulated
         self.binary = folder / ("program" if setting.emulated else "library.so")
         for number, (name, graph) in enumerate(graphs.items()):
             try:
-                self.models[name] = compile_graph(graph, setting, folder, f"m{number}")
+                given = {"choices": choices[name]} if choices else {}
+                self.models[name] = compile_graph(graph, setting, folder, f"m{number}", **given)
             except Exception as error:
                 self.errors[name] = error
         if self.models:
@@ -132,7 +144,9 @@ def run_all(
     jobs: Mapping[str, Job], setting: Setting, folder: Path
 ) -> dict[str, dict[str, Array] | Exception]:
     """The outputs of every job by name, or the error that it ended with."""
-    library = Library({name: job.graph for name, job in jobs.items()}, setting, folder)
+    graphs = {name: job.graph for name, job in jobs.items()}
+    choices = {name: job.choices for name, job in jobs.items()}
+    library = Library(graphs, setting, folder, choices)
     return {name: library.run(name, job.inputs) for name, job in jobs.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
 from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.chooser import CpuChooser
 from ...compiler.kernel.external import EXTERNAL
-from ...compiler.kernel.heuristic import default_schedule, naive_schedule
-from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan import ALIGNMENT, Plan
 from ...compiler.kernel.planner import Planner
-from ...compiler.kernel.schedule import Schedule
 from ...compiler.kernel.slow_kernels import SlowKernel, slow_kernels
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
@@ -100,19 +97,18 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
             RunTimeChecks(),
             Fusion(epilogues=level > 0),
             DeadCodeElimination(),
-            *((ChooseForms(threads),) if level > 1 else ()),
+            *((ChooseForms(threads, options.choices),) if level > 1 else ()),
             Borders(),
         )
-        views = (ConvBands(threads), OutputViews(), ConcatViews(), AttentionBlocks())
+        views = (
+            ConvBands(threads, options.choices),
+            OutputViews(),
+            ConcatViews(),
+            AttentionBlocks(options.choices),
+        )
         run_passes(graph, (*final, *(views if level > 0 else ())), dump_after=options.dump_after)
     with stages.stage("kernels"):
-        choose = partial(schedule, target=target, level=level)
-        return Planner(graph, choose).build()
-
-
-def schedule(kernel: Kernel, target: Target, level: int) -> Schedule:
-    """The schedule of a kernel at an optimisation level."""
-    return naive_schedule(kernel) if level <= 0 else default_schedule(kernel, target)
+        return Planner(graph, CpuChooser(target, level, options.choices)).build()
 
 
 def generate_code(plan: Plan, target: Target, options: CompileOptions, stages: Stages) -> Code:
@@ -201,6 +197,8 @@ def kernel_infos(plan: Plan, slow: Sequence[SlowKernel] = ()) -> tuple[KernelInf
                 schedule="; ".join(str(stage) for stage in planned.schedule.stages),
                 calls=plan.calls.get(number, 0),
                 slow=slow_of.get(planned.symbol),
+                choice=planned.choice.to_json(),
+                keys=planned.keys,
             )
         )
     return tuple(found)

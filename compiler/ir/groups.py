@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from .graph import Graph, Node, Value
+from .text import print_attribute, print_data, print_dim
+
+KEY_DIGITS = 16  # of a group's key: hexadecimal
 
 
 def fused_node(
@@ -20,3 +24,43 @@ def fused_node(
     form: see `kernel/forms/form.py`.
     """
     return Node("fused", list(operands), list(results), {"form": form}, [region], name)
+
+
+def group_key(node: Node) -> str:
+    """What a fused node computes, as a short text: equal for equal operators on equal types.
+
+    Names, storage layouts and the form do not count; which operands are constant does.
+    """
+    constants = [value.is_constant for value in node.inputs]
+    text = f"{constants}\n{_described(node.regions[0])}"
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def _described(region: Graph) -> str:
+    numbers: dict[Value, str] = {}
+    lines = []
+
+    def named(value: Value) -> str:
+        if value not in numbers:
+            if value.data is not None:
+                return print_data(value.data, full=False)
+            numbers[value] = f"%{len(numbers)}"
+        return numbers[value]
+
+    def typed(value: Value) -> str:
+        dims = ", ".join(map(print_dim, value.shape))
+        return f"{named(value)}: {value.dtype}[{dims}]"
+
+    lines.append(", ".join(map(typed, region.inputs)))
+    for node in region.nodes:
+        inputs = ", ".join(map(named, node.inputs))
+        attrs = ", ".join(
+            f"{key} = {print_attribute(value)}"
+            for key, value in sorted(node.attrs.items())
+            if key != "form"
+        )
+        inner = "".join(f" [{_described(part)}]" for part in node.regions)
+        results = ", ".join(map(typed, node.outputs))
+        lines.append(f"{results} = {node.op}({inputs}) {{{attrs}}}{inner}")
+    lines.append(f"return {', '.join(map(named, region.outputs))}")
+    return "\n".join(lines)

@@ -11,7 +11,8 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.ops.control import loop_varying
 from ..ir.ops.registry import make_node
 from ..ir.types import DENSE
-from .forms import lower_region
+from .chooser import Request
+from .forms.region import lower_region
 from .in_place import origin
 from .plan import Allocate, Assign, Branch, Place, Repeat, Step, View, bytes_of
 
@@ -324,7 +325,7 @@ def _expand(planner: Planner, node: Node, steps: list[Step]) -> None:
     inner = make_node("expand", [operand], node.attrs)
     kernel = lower_region(Graph([operand], [inner.output], [inner])).kernel
     copy: list[Step] = [Allocate(made, bytes_of(result.dtype, result.type.elements))]
-    planner.append_call(kernel, planner.schedule(kernel), (place, Place("heap", made)), copy)
+    planner.append_call(planner.choose(Request(kernel)), (place, Place("heap", made)), copy)
     pairs = zip(source.shape, result.shape, strict=True)
     equal = tuple((dim, size) for dim, size in pairs if dim != size)
     copy.append(View(view, Place("heap", made)))

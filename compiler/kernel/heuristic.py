@@ -10,53 +10,40 @@ from dataclasses import replace
 from ..ir.dims import Dim, coefficient, symbols_of
 from ..target import Target
 from . import expr as ex
+from .choice import Choice
 from .contraction import Contraction, contraction_of, extent_of
 from .kernel import Axis, Kernel, Stage
 from .panels import streams, with_panels
 from .partition import parallel_loops
 from .register_tile import register_tile
+from .resolve import choice_of, resolve
 from .schedule import RegisterTile, Schedule, StageSchedule, Unrolling
 from .transposing import transposing_schedule
 
 MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
 UNROLLS = (4, 3, 5)  # of longer ones, the preferred first
-WRITTEN_PER_REGISTER = 8  # accumulations: what is written out is reordered, and more spills
-FORK_OPERATIONS = 1_000_000  # some 10 us: below that a fork costs more than it gains
-MIN_HIDING_STEPS = 16  # of a reduction: fewer are done before anything comes from memory
-MIN_FETCHED_POINTS = 64 << 10  # fewer elements are in a second-level cache, mostly
 
 
-def naive_schedule(kernel: Kernel) -> Schedule:
+def naive_choice(kernel: Kernel) -> Choice:
     """Scalar loops in the written order: what `-O0` uses."""
     stages = tuple(
         StageSchedule(order=tuple(axis.name for axis in stage.axes[kernel.shared :]))
         for stage in kernel.stages
     )
-    return Schedule(stages, parallel_loops(kernel, stages), fork=FORK_OPERATIONS)
+    choice = choice_of(Schedule(stages, parallel_loops(kernel, stages)), kernel)
+    return replace(choice, stages=tuple(replace(s, written=False) for s in choice.stages))
+
+
+def default_choice(kernel: Kernel, target: Target) -> Choice:
+    """The heuristic choice for a target."""
+    stages = tuple(_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
+    choice = choice_of(Schedule(stages, parallel_loops(kernel, stages)), kernel)
+    return replace(choice, stages=tuple(replace(s, written=True) for s in choice.stages))
 
 
 def default_schedule(kernel: Kernel, target: Target) -> Schedule:
     """The heuristic schedule for a target."""
-    chosen = (_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
-    both = zip(kernel.stages, chosen, strict=True)
-    stages = tuple(_finished(stage, own, target) for stage, own in both)
-    return Schedule(stages, parallel_loops(kernel, stages), fork=FORK_OPERATIONS)
-
-
-def _finished(stage: Stage, own: StageSchedule, target: Target) -> StageSchedule:
-    """The schedule with what follows from the tile that was chosen."""
-    rows = own.tile.rows
-    smaller = {max(rows // 2, 1), min(rows - 1, 2), 1} if rows > 1 else set()
-    points = math.prod(a.extent for a in stage.axes if isinstance(a.extent, int))
-    steps = math.prod(a.extent for a in stage.reduce_axes if isinstance(a.extent, int))
-    tiled = bool(own.tile.row and own.tile.vector) and not own.blocks.axis
-    epilogue = tiled and steps >= MIN_HIDING_STEPS and points >= MIN_FETCHED_POINTS
-    return replace(
-        own,
-        tile=replace(own.tile, rests=tuple(sorted(smaller, reverse=True))),
-        prefetch=replace(own.prefetch, epilogue=epilogue),
-        unrolling=replace(own.unrolling, written=WRITTEN_PER_REGISTER * target.vector_registers),
-    )
+    return resolve(default_choice(kernel, target), kernel, target)
 
 
 def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:

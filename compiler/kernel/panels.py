@@ -11,7 +11,7 @@ from .axis_names import band_of
 from .contraction import Contraction, extent_of
 from .kernel import MAX_STACK_BYTES
 from .register_tile import PANEL_SHARE
-from .schedule import Blocks, Prefetch, StageSchedule
+from .schedule import Blocks, Prefetch, RegisterTile, StageSchedule
 
 MIN_PREFETCH_BYTES = 8 << 10  # panels that are used up sooner come by the hardware's prefetching
 # measured with panels of 49 to 98 KiB: one Zen 5 core (48 KiB) multiplies 10 % faster when they
@@ -38,7 +38,7 @@ def with_panels(own: StageSchedule, product: Contraction, target: Target) -> Sta
     if size < MIN_PREFETCH_BYTES:
         return own
     inside = own.order[own.order.index(own.tile.vector) + 1 :]
-    few = _rows_inside(own, product, inside) <= FEW_TILES * own.tile.rows
+    few = _rows_inside(own.tile, product, inside) <= FEW_TILES * own.tile.rows
     if few and target.l1_bytes < ROOMY_L1_BYTES and size > target.l1_bytes // 2:
         near = _in_blocks(
             own, product, target, -(-size // int(target.l1_bytes * BLOCK_SHARE)), size
@@ -47,7 +47,7 @@ def with_panels(own: StageSchedule, product: Contraction, target: Target) -> Sta
             return near
     most = int(target.l2_bytes * PANEL_SHARE) // product.beside
     if size <= most:
-        return _fetching(own, product, size, target)
+        return _fetching(own, size, target)
     return _in_blocks(own, product, target, -(-size // most), size)
 
 
@@ -62,7 +62,7 @@ def _in_blocks(
     place = own.order.index(own.tile.vector) + 1
     head, inside = own.order[:place], own.order[place:]
     band, most_rows = 0, _most_rows(own, product)
-    if most_rows < _rows_inside(own, product, inside):
+    if most_rows < _rows_inside(own.tile, product, inside):
         band = most_rows // (2 * own.tile.rows) * own.tile.rows
         row = next(axis for axis in stage.axes if axis.name == own.tile.row)
         if min(band, extent_of(row)) < MIN_BAND_TILES * own.tile.rows:
@@ -70,20 +70,27 @@ def _in_blocks(
         head, inside = (*head, *inside[:-1], band_of(own.tile.row)), (own.tile.row,)
     block = extent_of(stage.reduce_axes[0]) // blocks
     own = replace(own, order=(*head, first, *inside), blocks=Blocks(first, block, band))
-    return _fetching(own, product, size // blocks, target)
+    return _fetching(own, size // blocks, target)
 
 
-def _fetching(
-    own: StageSchedule, product: Contraction, ahead: int, target: Target
-) -> StageSchedule:
+def _fetching(own: StageSchedule, ahead: int, target: Target) -> StageSchedule:
     """The schedule with panels, or blocks of them, fetched `ahead` bytes before they are read."""
-    inside = own.order[own.order.index(own.blocks.axis or own.tile.vector) + 1 :]
-    rows = own.blocks.band or _rows_inside(own, product, inside)
-    tiles = rows // own.tile.rows if rows < math.inf else UNKNOWN_TURNS
-    step = own.tile.width * product.accumulate.bytes
-    turns = math.gcd(step, 1 << (max(1, int(tiles)).bit_length() - 1))
     level = 1 if target.l1_bytes >= ROOMY_L1_BYTES or ahead <= target.l1_bytes else 2
-    return replace(own, prefetch=Prefetch(ahead, level, turns))
+    return replace(own, prefetch=Prefetch(ahead, level))
+
+
+def fetched(
+    product: Contraction, tile: RegisterTile, order: tuple[str, ...], blocks: Blocks
+) -> tuple[int, int]:
+    """(bytes of a panel, or of a block of one, how many row tiles share its fetching)."""
+    ahead = product.depth * tile.width * product.accumulate.bytes
+    if blocks.axis:
+        ahead //= extent_of(product.stage.reduce_axes[0]) // blocks.steps
+    inside = order[order.index(blocks.axis or tile.vector) + 1 :]
+    rows = blocks.band or _rows_inside(tile, product, inside)
+    tiles = rows // tile.rows if rows < math.inf else UNKNOWN_TURNS
+    step = tile.width * product.accumulate.bytes
+    return ahead, math.gcd(step, 1 << (max(1, int(tiles)).bit_length() - 1))
 
 
 def streams(own: StageSchedule, contraction: Contraction) -> int:
@@ -110,12 +117,12 @@ def _most_rows(own: StageSchedule, product: Contraction) -> int:
     return MAX_STACK_BYTES // width
 
 
-def _rows_inside(own: StageSchedule, product: Contraction, inside: tuple[str, ...]) -> float:
+def _rows_inside(tile: RegisterTile, product: Contraction, inside: tuple[str, ...]) -> float:
     """Rows that loops go over, edge tiles counted whole; infinite where that is not known."""
     axes = [axis for axis in product.stage.axes if axis.name in inside]
     if not all(isinstance(axis.extent, int) for axis in axes):
         return math.inf
-    steps = (own.tile.rows if axis.name == own.tile.row else 1 for axis in axes)
+    steps = (tile.rows if axis.name == tile.row else 1 for axis in axes)
     return math.prod(-(-extent_of(a) // s) * s for a, s in zip(axes, steps, strict=True))
 
 

@@ -14,7 +14,6 @@ from .schedule import Schedule, StageSchedule
 
 ENOUGH_ITERATIONS = 64  # to keep several threads evenly busy
 ENOUGH_ROWS = 12  # iterations that are long or come several times over
-MOST_SHARES = 4  # of rows, for which each thread still fetches all of a panel
 # of weights that every thread reads whole, so that it needs no results of other threads
 MOST_COMMON_BYTES = 512 << 10
 
@@ -76,9 +75,7 @@ def by_rows(kernel: Kernel, schedule: Schedule, following: bool) -> Schedule:
     if weights > min(MOST_COMMON_BYTES, _moved_bytes(stage, own)):
         return schedule
     count = _loops(stage, own, ahead, ENOUGH_ROWS)
-    turns = max(1, own.prefetch.turns // MOST_SHARES)  # all fetch the whole panel
-    own = replace(own, prefetch=replace(own.prefetch, turns=turns))
-    return replace(schedule, stages=(own,), ahead=ahead, parallel=count)
+    return replace(schedule, ahead=ahead, parallel=count)
 
 
 def is_by_rows(kernel: Kernel, schedule: Schedule) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..ir.dims import Dim
 from ..ir.graph import Value
 from ..ir.types import DType
+from .choice import Choice
 from .kernel import Kernel
 from .packing import Packing
 from .schedule import Schedule
@@ -170,7 +171,8 @@ class PlannedKernel:
     """A kernel with its schedule.
 
     aliased: parameters that may lie in the same memory in some call, outputs among them. nodes:
-    names of those that its calls compute, where they have one.
+    names of those that its calls compute, where they have one. choice: what the schedule was made
+    of. keys: of the groups that it computes.
     """
 
     symbol: str
@@ -178,6 +180,8 @@ class PlannedKernel:
     schedule: Schedule
     aliased: frozenset[str] = frozenset()
     nodes: tuple[str, ...] = ()
+    choice: Choice = field(default_factory=Choice)
+    keys: tuple[str, ...] = ()
 
 
 @dataclass

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import InternalError
 from ..ir.dims import Dim, symbol, symbols_of
 from ..ir.graph import Graph, Node, Value
+from ..ir.groups import group_key
 from ..ir.ops.registry import make_node
 from ..ir.types import TensorType
+from .chooser import Chooser, Chosen, Constant, Request
 from .external import EXTERNAL
-from .forms import Lowered, form_of, lower_region
 from .forms.border import border_kernel
+from .forms.form import form_of
+from .forms.region import Lowered, lower_region
 from .in_place import aliased, last_uses, may_share, origin
 from .kernel import Kernel, kernel_label, kernel_text
 from .lower.scope import storage_elements
 from .memory import assign_offsets
-from .packing import Packing, pack
+from .packing import Packing
 from .parameters import parametrised
-from .partition import by_rows, is_by_rows
+from .partition import is_by_rows
 from .parts import Part, parts_of, piece_offsets
 from .plan import (
     ALIGNMENT,
@@ -40,19 +42,18 @@ from .plan import (
 from .schedule import Schedule
 from .versions import fitted, fitting
 
-Scheduler = Callable[[Kernel], Schedule]
 CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
 
 
 class Planner:
     """Builds the plan of one graph.
 
-    schedule: chooses the schedule of each kernel.
+    choose: makes each kernel ready to be emitted.
     """
 
-    def __init__(self, graph: Graph, schedule: Scheduler) -> None:
+    def __init__(self, graph: Graph, choose: Chooser) -> None:
         self.graph = graph
-        self.schedule = schedule
+        self.choose = choose
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
         self.parts: dict[Value, Part] = {}
@@ -236,12 +237,12 @@ class Planner:
                 self.places[value] = place
             self.reserve(value, steps)
         if not fits:
-            self.call(lowered, inputs, outputs, steps)
+            self.call(lowered, inputs, outputs, steps, node)
             return
         simpler = replace(lowered, kernel=fitted(lowered.kernel, fits))
         versions: tuple[list[Step], list[Step]] = ([], [])
-        for version, body in zip((simpler, lowered), versions, strict=True):
-            self.call(version, inputs, outputs, body)
+        self.call(simpler, inputs, outputs, versions[0], node, "+fitting")
+        self.call(lowered, inputs, outputs, versions[1], node)
         condition = tuple(fit.condition for fit in fits)
         steps.append(Branch(condition, tuple(versions[0]), tuple(versions[1])))
 
@@ -292,63 +293,63 @@ class Planner:
         return whole and old.type.layout == new.type.layout and _bytes(old.type) == size
 
     def call(
-        self, lowered: Lowered, inputs: list[Value], outputs: list[Value], steps: list[Step]
+        self,
+        lowered: Lowered,
+        inputs: list[Value],
+        outputs: list[Value],
+        steps: list[Step],
+        node: Node,
+        version: str = "",
     ) -> None:
-        """Append the call of a kernel; constant operands are packed as its schedule asks."""
-        kernel, schedule, packings = self._schedule(lowered, inputs)
+        """Append the call of a fused node's kernel; constants are packed as its schedule asks."""
         following = any(origin(value) in self._by_rows for value in inputs)
-        schedule = by_rows(kernel, schedule, following)
-        if is_by_rows(kernel, schedule):
+        constants = self._constants(lowered, inputs)
+        key = group_key(node) + version + "+rows" * following
+        chosen = self.choose(Request(lowered.kernel, constants, following, key, node.attrs["form"]))
+        if is_by_rows(chosen.kernel, chosen.schedule):
             self._by_rows.update(map(origin, outputs))
         places: list[Place] = []
-        for buffer, value in zip(kernel.params, inputs, strict=False):
-            packing = packings.get(buffer.name)
+        for buffer, value in zip(chosen.kernel.params, inputs, strict=False):
+            packing = chosen.packings.get(buffer.name)
             if packing is not None:
                 places.append(Place("weights", self._weight(value, packing)))
             else:
                 places.append(self.use(value))
         places += [self.use(value) for value in outputs]
-        self.append_call(kernel, schedule, tuple(places), steps)
+        self.append_call(chosen, tuple(places), steps)
 
-    def _schedule(
-        self, lowered: Lowered, inputs: list[Value]
-    ) -> tuple[Kernel, Schedule, dict[str, Packing]]:
-        kernel, transforms = lowered.kernel, lowered.transforms
-        schedule = self.schedule(kernel)
-        sizes: dict[str, int] = {}
-        whole: dict[str, Packing] = {}
-        for buffer, value in zip(kernel.params, inputs, strict=False):
+    def _constants(self, lowered: Lowered, inputs: list[Value]) -> dict[str, Constant]:
+        """What the chooser has to know of constant operands, by parameter."""
+        found: dict[str, Constant] = {}
+        for buffer, value in zip(lowered.kernel.params, inputs, strict=False):
             if not value.is_constant or value in self.places:
                 continue
-            transform = transforms.get(buffer.name)
+            transform = lowered.transforms.get(buffer.name)
             if transform is None:
-                sizes[buffer.name] = int(value.type.elements)  # type: ignore[arg-type]
+                found[buffer.name] = Constant(int(value.type.elements))  # type: ignore[arg-type]
                 continue
             columns = value.type.static_shape[-1] // transform.groups
-            whole[buffer.name] = Packing(transform.rows, columns, columns, before=transform)
-            sizes[buffer.name] = transform.rows * columns
-        packed, packings = pack(kernel, schedule, sizes)
-        for name, packing in whole.items():
-            changed = packings.get(name, packing)
-            packings[name] = replace(changed, before=packing.before)
-        return packed, schedule, packings
+            packing = Packing(transform.rows, columns, columns, before=transform)
+            found[buffer.name] = Constant(transform.rows * columns, packing)
+        return found
 
-    def append_call(
-        self, kernel: Kernel, schedule: Schedule, places: tuple[Place, ...], steps: list[Step]
-    ) -> None:
-        """Append the call of a scheduled kernel, which equal ones share."""
+    def append_call(self, chosen: Chosen, places: tuple[Place, ...], steps: list[Step]) -> None:
+        """Append the call of a kernel that is ready; equal ones are emitted once."""
+        kernel, schedule = chosen.kernel, chosen.schedule
         general, sizes = parametrised(kernel)
         key = (kernel_text(general), schedule)
         number = self._kernels.get(key)
         if number is None:
             number = self._kernels[key] = len(self.plan.kernels)
             name = f"k{number}_{kernel_label(kernel)}"
-            self.plan.kernels.append(PlannedKernel(name, replace(general, name=name), schedule))
+            made = PlannedKernel(name, replace(general, name=name), schedule, choice=chosen.choice)
+            self.plan.kernels.append(made)
         self.plan.calls[number] = self.plan.calls.get(number, 0) + 1
         planned = self.plan.kernels[number]
         shared = planned.aliased | aliased(kernel, tuple(map(self._memory, places)))
         nodes = tuple(dict.fromkeys((*planned.nodes, *kernel.nodes)))
-        self.plan.kernels[number] = replace(planned, aliased=shared, nodes=nodes)
+        keys = tuple(dict.fromkeys((*planned.keys, *([chosen.key] if chosen.key else ()))))
+        self.plan.kernels[number] = replace(planned, aliased=shared, nodes=nodes, keys=keys)
         steps.append(Call(number, places, sizes))
 
     def copy(self, value: Value, target: Place, steps: list[Step]) -> None:
@@ -359,18 +360,17 @@ class Planner:
         lowered = lower_region(Graph([source], [node.output], [node]))
         places = (self.use(value), target)
         self.touch(target)
-        self.append_call(lowered.kernel, self.schedule(lowered.kernel), places, steps)
+        self.append_call(self.choose(Request(lowered.kernel)), places, steps)
 
     def write_dims(self, dims: tuple[Dim, ...], target: Place, steps: list[Step]) -> None:
         """Append a kernel that writes dims into an i64 vector."""
         node = make_node("dims", [], {"values": dims})
         kernel = lower_region(Graph([], [node.output], [node])).kernel
         self.touch(target)
-        self.append_call(kernel, self.schedule(kernel), (target,), steps)
+        self.append_call(self.choose(Request(kernel)), (target,), steps)
 
     def _zero_border(self, type_: TensorType, place: Place, steps: list[Step]) -> None:
-        kernel = border_kernel(type_)
-        self.append_call(kernel, self.schedule(kernel), (place,), steps)
+        self.append_call(self.choose(Request(border_kernel(type_))), (place,), steps)
 
     def fresh(self, prefix: str) -> str:
         """A new symbol name."""

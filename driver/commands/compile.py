@@ -61,6 +61,18 @@ DumpDir = Annotated[
 ]
 
 
+ChoicesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--choices",
+        metavar="FILE",
+        help="Decisions about kernels to use in place of the heuristics': what `inspect --kernels "
+        "--json` prints, or parts of it.",
+        show_default=False,
+    ),
+]
+
+
 def command(
     model: Model,
     output: Output = None,
@@ -77,6 +89,7 @@ def command(
     atol: Atol = None,
     dump_after: DumpAfter = None,
     dump_dir: DumpDir = None,
+    choices: ChoicesFile = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -102,6 +115,7 @@ def command(
             work_dir=output.parent,
             dump_after=dumper if dump_after else None,
             progress=progress,
+            choices=choices,
         )
         dumper.finish()
         if verify is not False:

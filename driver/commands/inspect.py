@@ -61,6 +61,7 @@ def command(
         }
         if kernels:
             described["manifest"] = api.compile(model, **settings).manifest
+            described["choices"] = _choices(described["manifest"])
         if roofline:
             from ..roofline import roofline as measure
 
@@ -85,7 +86,7 @@ def _inspect_library(console: Console, path: Path, roofline: bool) -> None:
             remedy="give the ONNX file: inspect MODEL.onnx --roofline",
         )
     manifest = api.load(path).manifest
-    console.result({"manifest": manifest})
+    console.result({"manifest": manifest, "choices": _choices(manifest)})
     _show_manifest(console, manifest)
 
 
@@ -114,6 +115,14 @@ def _describe(path: Path, graph: Graph) -> dict[str, Any]:
         },
         "nodes": nodes,
     }
+
+
+def _choices(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The choices of a compiled model, as `compile --choices` takes them."""
+    from ...compiler.kernel.choices import choices_json
+
+    by_key = {key: kernel["choice"] for kernel in manifest["kernels"] for key in kernel["keys"]}
+    return choices_json(by_key, manifest["target"]["name"], manifest["threads"])
 
 
 def _plain(dim: Any) -> int | str:

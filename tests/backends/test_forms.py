@@ -35,7 +35,7 @@ def small_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     share = 12000 / resolve_target("x86-64-v3")[1].l2_bytes
     monkeypatch.setattr("tensmith.compiler.kernel.panels.PANEL_SHARE", share)
     monkeypatch.setattr("tensmith.compiler.kernel.panels.MIN_PREFETCH_BYTES", 1 << 10)
-    monkeypatch.setattr("tensmith.compiler.kernel.heuristic.FORK_OPERATIONS", 0)
+    monkeypatch.setattr("tensmith.compiler.kernel.resolve.FORK_OPERATIONS", 0)
 
 
 def graphs(

@@ -15,7 +15,7 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir.dims import coefficient
 from tensmith.compiler.kernel import expr as ex
 from tensmith.compiler.kernel.contraction import contraction_of
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
 from tensmith.compiler.kernel.packing import pack

@@ -27,7 +27,7 @@ SOME = [("row", "product"), ("gap", "gates"), ("picked", "layer"), ("joined", "a
 @pytest.fixture(autouse=True)
 def checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SANITIZE.variable, "1")
-    monkeypatch.setattr("tensmith.compiler.kernel.heuristic.FORK_OPERATIONS", 0)
+    monkeypatch.setattr("tensmith.compiler.kernel.resolve.FORK_OPERATIONS", 0)
 
 
 def check(graphs: list[Graph], setting: Setting, folder: Path) -> None:

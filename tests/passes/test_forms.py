@@ -6,11 +6,18 @@ import pytest
 from kernels import fused_nodes
 from suites.case import CaseBuilder
 
-from tensmith.compiler.errors import UsageError
+from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import parse_graph, print_graph, structurally_equal
-from tensmith.compiler.kernel.forms import Form, form_of, parse_form, set_form
-from tensmith.compiler.kernel.forms.form import BandsForm, RowBlocksForm, WinogradForm
+from tensmith.compiler.kernel.forms.form import (
+    BandsForm,
+    Form,
+    RowBlocksForm,
+    WinogradForm,
+    form_of,
+    parse_form,
+    set_form,
+)
 from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.borders import Borders
 from tensmith.passes.forms import ChooseForms
@@ -33,7 +40,7 @@ def test_a_form_is_its_text(form: Form, text: str) -> None:
 def test_no_form() -> None:
     assert parse_form("") is None
     for wrong in ("winograd", "bands 3", "rows 4", "winograd 4x block 1 groups 1"):
-        with pytest.raises(UsageError, match="is no form"):
+        with pytest.raises(ScheduleError, match="is no form"):
             parse_form(wrong)
 
 

@@ -27,6 +27,32 @@ def bands_form(region: Graph, threads: int = 1) -> BandsForm | None:
 
     threads: how many share the bands.
     """
+    convs = _convolutions(region)
+    if convs is None:
+        return None
+    first, second = convs
+    between = second.inputs[0]
+    functions = sum(n.op in EXPENSIVE for n in region.nodes[: region.nodes.index(second)])
+    return _sized(first, second, between, functions, threads)
+
+
+def bands_illegal(region: Graph, form: BandsForm) -> str:
+    """Why a region cannot take a form; empty where it can."""
+    convs = _convolutions(region)
+    if convs is None:
+        return "it is no convolution followed by a depthwise one, of known sizes"
+    between, out_rows = convs[1].inputs[0], convs[1].output.type.static_shape[1]
+    _, (_, after) = overhangs(convs[1])
+    if not isinstance(after, int) or between.dtype is not DType.F32:
+        return "what is between the convolutions has no known borders, or another type than f32"
+    if not 1 <= form.rows <= out_rows:
+        return f"bands have 1 to {out_rows} rows"
+    channels = between.type.static_shape[-1]
+    return f"blocks divide {channels} channels" if form.block < 1 or channels % form.block else ""
+
+
+def _convolutions(region: Graph) -> tuple[Node, Node] | None:
+    """The two convolutions of a region that bands can compute, the second depthwise."""
     convs = [node for node in region.nodes if node.op in REDUCE]
     if len(convs) != 2 or any(node.op != "conv" for node in convs):
         return None
@@ -37,8 +63,7 @@ def bands_form(region: Graph, threads: int = 1) -> BandsForm | None:
         return None
     if second.attrs["groups"] != between.type.static_shape[-1] or first.attrs["groups"] != 1:
         return None
-    functions = sum(n.op in EXPENSIVE for n in region.nodes[: region.nodes.index(second)])
-    return _sized(first, second, between, functions, threads)
+    return first, second
 
 
 def _plain(conv: Node) -> bool:

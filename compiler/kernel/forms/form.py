@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...errors import UsageError
+from ...errors import ScheduleError
 from ...ir.graph import Node
 
 ATTRIBUTE = "form"
@@ -68,7 +68,7 @@ _PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
 def parse_form(text: str) -> Form | None:
     """The form that a text describes; None for the empty one: plain loops.
 
-    Raises UsageError for any other text.
+    Raises ScheduleError for any other text.
     """
     if not text:
         return None
@@ -76,7 +76,7 @@ def parse_form(text: str) -> Form | None:
         match = re.fullmatch(pattern, text)
         if match:
             return make(match)
-    raise UsageError(f"'{text}' is no form")
+    raise ScheduleError(f"'{text}' is no form")
 
 
 def form_of(node: Node) -> Form | None:

@@ -12,9 +12,8 @@ from ..lower.reductions import REDUCE
 from ..lower.scope import Scope
 from ..simplify import simplify
 from .bands import Bands, band_stages
-from .channel_blocks import in_channel_blocks
 from .form import BandsForm, Form, RowBlocksForm, WinogradForm
-from .row_blocks import RowBlocks, row_block_kernel
+from .row_blocks import NotRowByRow, RowBlocks, row_block_kernel
 from .winograd import Winograd, winograd_stages
 from .winograd_transforms import FilterTransform
 
@@ -41,7 +40,17 @@ def lower_region(region: Graph, form: Form | None = None, name: str = "") -> Low
         lowered = _in_row_blocks(region, form)
     else:
         lowered = _lower(region, form)
-    return replace(lowered, kernel=in_channel_blocks(simplify(replace(lowered.kernel, name=name))))
+    return replace(lowered, kernel=simplify(replace(lowered.kernel, name=name)))
+
+
+def goes_row_by_row(region: Graph, form: RowBlocksForm) -> bool:
+    """Whether fused nodes of attention can be computed in blocks of rows: each part has to read
+    and write the rows of a block alone."""
+    try:
+        _in_row_blocks(region, form)
+    except NotRowByRow:
+        return False
+    return True
 
 
 def _in_row_blocks(region: Graph, form: RowBlocksForm) -> Lowered:

@@ -27,6 +27,10 @@ Lower = Callable[[Graph], "tuple[Kernel, tuple[Value, ...]]"]
 LINE_ELEMENTS = CACHE_LINE // DType.F32.bytes
 
 
+class NotRowByRow(InternalError):
+    """A part of attention reads or writes more than the rows of its block."""
+
+
 @dataclass(frozen=True)
 class RowBlocks:
     """Three fused nodes: scores of all queries, their softmax, and what it weighs.
@@ -58,7 +62,7 @@ def row_stride(scores: Value, weights: Value) -> int:
 def row_block_kernel(blocks: RowBlocks, buffers: Mapping[Value, Buffer], lower: Lower) -> Kernel:
     """The kernel of a blocks. buffers: of the values around it. lower: of a region, not simplified.
 
-    Raises InternalError where a part does not go row by row.
+    Raises NotRowByRow where a part does not.
     """
     parts = [
         _Part(blocks, number, node, *lower(node.regions[0]))
@@ -108,7 +112,7 @@ class _Part:
         shape = self.blocks.softmax.output.type.static_shape
         extents = [axis.extent for axis in stage.axes[: self.lead]]
         if extents != list(shape[:-2]) or row.extent != shape[-2] or self._uneven(stage):
-            raise InternalError(f"'{self.kernel.operators[0]}' does not go over rows of {shape}")
+            raise NotRowByRow(f"'{self.kernel.operators[0]}' does not go over rows of {shape}")
         return row
 
     def _uneven(self, stage: Stage) -> bool:
@@ -182,7 +186,7 @@ class _Places:
         inside = substitute(offset - start, units)
         outer = {axis.name for axis in (*self.lead, self.block)}
         if symbols_of(inside) & outer:
-            raise InternalError(f"{value} is not read row by row")
+            raise NotRowByRow(f"{value} is not read row by row")
         return place, inside + symbol(self.row.name) * (self.blocks.stride - strides[lead])
 
 
@@ -207,7 +211,7 @@ def _loads(stage: Stage, buffer: Buffer) -> list[Load]:
 def _in_place(stages: list[Stage], scores: Buffer, weights: Buffer) -> list[Stage]:
     """The stages with weights in the memory of the scores that they are made of.
 
-    Raises InternalError where scores are read later or elsewhere than they are overwritten.
+    Raises NotRowByRow where scores are read later or elsewhere than they are overwritten.
     """
     first = next(
         n for n, stage in enumerate(stages) if any(s.buffer == weights for s in stage.stores)
@@ -215,7 +219,7 @@ def _in_place(stages: list[Stage], scores: Buffer, weights: Buffer) -> list[Stag
     written = {s.offset for s in stages[first].stores if s.buffer == weights}
     read = {load.offset for load in _loads(stages[first], scores)}
     if any(_loads(stage, scores) for stage in stages[first + 1 :]) or not read <= written:
-        raise InternalError("scores are read elsewhere than their weights are written")
+        raise NotRowByRow("scores are read elsewhere than their weights are written")
     return [_renamed(stage, weights, scores) for stage in stages]
 
 

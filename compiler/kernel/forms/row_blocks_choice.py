@@ -15,25 +15,40 @@ MIN_BLOCK_ROWS = 12  # fewer read keys and values too few times
 
 def row_blocks_form(nodes: Sequence[Node]) -> RowBlocksForm | None:
     """How three fused nodes are computed in blocks of rows; None where they are not."""
-    if len(nodes) != 3 or any(n.op != "fused" or len(n.outputs) != 1 for n in nodes):
+    if not _possible(nodes):
         return None
+    matrix, weights = nodes[0].output, nodes[1].output
+    row_bytes = row_stride(matrix, weights) * matrix.dtype.bytes
+    rows = _block_rows(weights.type.static_shape[-2], row_bytes)
+    return RowBlocksForm(rows) if rows else None
+
+
+def row_blocks_illegal(nodes: Sequence[Node], form: RowBlocksForm) -> str:
+    """Why three fused nodes cannot take a form; empty where they can."""
+    if not _possible(nodes):
+        return "it is no attention of known sizes in f32"
+    rows = nodes[1].output.type.static_shape[-2]
+    return f"blocks divide {rows} rows" if form.rows < 1 or rows % form.rows else ""
+
+
+def _possible(nodes: Sequence[Node]) -> bool:
+    """Whether fused nodes are scores, their softmax and what it weighs, row by row."""
+    if len(nodes) != 3 or any(n.op != "fused" or len(n.outputs) != 1 for n in nodes):
+        return False
     scores, softmax, result = nodes
     matrix, weights = scores.output, softmax.output
     if matrix not in softmax.inputs or weights not in result.inputs:
-        return None
+        return False
     if not matrix.type.is_static or not weights.type.is_static or weights.type.rank < 3:
-        return None
+        return False
     *rows_shape, _ = weights.type.static_shape
     shape = matrix.type.static_shape
     plain = not matrix.type.layout.border and not matrix.type.layout.parent
     if not plain or weights.type.layout != matrix.type.layout:
-        return None
+        return False
     if matrix.dtype is not DType.F32 or weights.dtype is not DType.F32:
-        return None
-    if list(shape[: len(rows_shape)]) != rows_shape:
-        return None
-    rows = _block_rows(rows_shape[-1], row_stride(matrix, weights) * matrix.dtype.bytes)
-    return RowBlocksForm(rows) if rows else None
+        return False
+    return list(shape[: len(rows_shape)]) == rows_shape
 
 
 def _block_rows(rows: int, row_bytes: int) -> int:

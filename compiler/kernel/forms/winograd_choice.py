@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product as cartesian
 
 from ...ir.exactness import adds_exactly
@@ -66,6 +67,32 @@ def convolution_of(node: Node) -> Node | None:
     return conv
 
 
+def winograd_illegal(node: Node, form: WinogradForm) -> str:
+    """Why a fused node cannot take a form; empty where it can."""
+    conv = convolution_of(node)
+    if conv is None or not _possible(conv):
+        return "it is no convolution of known size and stride 1 by constant weights"
+    window = conv.inputs[1].type.static_shape[:-2]
+    tilings = [tuple(t.m for t in found) for found in _candidates(window, conv.attrs["dilations"])]
+    if form.outputs not in tilings:
+        known = ", ".join("x".join(map(str, outputs)) for outputs in tilings)
+        return f"tiles of a window of {'x'.join(map(str, window))} are {known or 'none'}"
+    if form.block < 1 or form.groups < 1 or conv.output.type.static_shape[-1] % form.groups:
+        return "blocks have at least one tile, and groups divide the output channels"
+    return ""
+
+
+def _possible(conv: Node) -> bool:
+    """Whether a convolution has a kind and sizes that tiles are made of."""
+    if conv.op != "conv":
+        return False
+    x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
+    known = (*x.shape[1:], *conv.output.shape[1:], *w.shape)
+    static = all(isinstance(n, int) for n in known)
+    plain = set(attrs["strides"]) == {1} and attrs["groups"] == 1 and x.dtype is DType.F32
+    return static and plain and attrs["layout"] == "NHWC"
+
+
 def has_near_weights(graph: Graph) -> bool:
     """Whether the weights of a whole network are few enough to stay in cache between runs."""
     weights = (value.type for value in graph.constants())
@@ -77,17 +104,11 @@ def best_tilings(conv: Node, near: bool = False) -> tuple[Tiling, ...] | None:
 
     near: whether the network has near weights.
     """
-    if conv.op != "conv":
+    if not _possible(conv):
         return None
-    x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
-    known = (*x.shape[1:], *conv.output.shape[1:], *w.shape)
-    static = all(isinstance(n, int) for n in known)
-    if set(attrs["strides"]) != {1} or attrs["groups"] != 1 or x.dtype is not DType.F32:
-        return None
-    if not static or attrs["layout"] != "NHWC":
-        return None
+    attrs = conv.attrs
     batch, extents, outputs = shape_of(conv.output)
-    *window, channels, _ = w.type.static_shape
+    *window, channels, _ = conv.inputs[1].type.static_shape
     images = images_together(batch)
     short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
     if min(channels, outputs) < MIN_CHANNELS or short:
@@ -107,7 +128,7 @@ def best_tilings(conv: Node, near: bool = False) -> tuple[Tiling, ...] | None:
     return best
 
 
-def _candidates(window: list[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:
+def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:
     """Tilings for a window: equal ones along axes with as many taps."""
     wide = [taps for taps in window if taps > 1]
     most = MAX_POINTS.get(len(wide), 0)

@@ -11,7 +11,7 @@ from kernels import fused_nodes
 from suites.case import CaseBuilder
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Stage
 
 

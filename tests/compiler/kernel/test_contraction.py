@@ -8,7 +8,7 @@ from suites.case import CaseBuilder, N
 
 from tensmith.compiler.ir import DType
 from tensmith.compiler.kernel.contraction import UNKNOWN_EXTENT, Contraction, contraction_of
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 
 WINDOW = {"strides": (1, 1), "pads": (1,) * 4, "dilations": (1, 1), "layout": "NHWC"}
 

@@ -8,7 +8,7 @@ from suites.case import CaseBuilder, N
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel.cost import KernelCost, kernel_cost
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.machine import assumed_machine
 from tensmith.compiler.kernel.packing import pack

@@ -9,7 +9,7 @@ import pytest
 from kernels import fused_nodes
 from suites.case import I64, CaseBuilder, N
 
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import kernel_text
 
 GOLDENS = Path(__file__).parent / "goldens"

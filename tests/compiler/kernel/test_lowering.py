@@ -14,8 +14,8 @@ from suites.cases import ALL_CASES, Case
 
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import symbols_of
-from tensmith.compiler.kernel.forms import lower_region
 from tensmith.compiler.kernel.forms import region as forms_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Kernel
 
 Simplify = Callable[[Kernel], Kernel]

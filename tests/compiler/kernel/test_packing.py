@@ -13,7 +13,8 @@ from suites.case import CaseBuilder, N
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph, Node
-from tensmith.compiler.kernel.forms import form_of, lower_region
+from tensmith.compiler.kernel.forms.form import form_of
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.packing import Packing, pack

@@ -9,7 +9,7 @@ from suites.case import CaseBuilder
 
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, symbol
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Kernel, kernel_text
 from tensmith.compiler.kernel.parameters import parametrised
 

@@ -15,7 +15,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.kernel.forms import lower_region
+from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import Kernel
 from tensmith.compiler.kernel.partition import by_rows, is_by_rows, outer_loops

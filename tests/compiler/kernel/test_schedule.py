@@ -16,9 +16,10 @@ from suites.cases import ALL_CASES
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, coefficient
-from tensmith.compiler.kernel.forms import lower_region
-from tensmith.compiler.kernel.heuristic import default_schedule, naive_schedule
+from tensmith.compiler.kernel.forms.region import lower_region
+from tensmith.compiler.kernel.heuristic import default_schedule, naive_choice
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Kernel, Stage
+from tensmith.compiler.kernel.resolve import resolve
 from tensmith.compiler.kernel.schedule import Schedule, StageSchedule
 from tensmith.compiler.target import Target
 
@@ -71,7 +72,7 @@ def test_schedules_of_the_suites(name: str) -> None:
             continue
         for kernel in kernels(case.graph()):
             check(kernel, default_schedule(kernel, target), target)
-            check(kernel, naive_schedule(kernel), target)
+            check(kernel, resolve(naive_choice(kernel), kernel, target), target)
 
 
 @given(

@@ -1,0 +1,99 @@
+"""Choices: the decisions about one kernel as a small value, which files can hold.
+
+A choice names axes by their roles, so that it outlives the names that lowering gives them: "p0",
+"p1", ... are a stage's own parallel axes as they were written, "r0", ... those of its sums; in the
+order of loops "blocks" stands for the loop over blocks of a sum and "bands" for that over bands of
+rows. What follows from a choice is `resolve.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from ..errors import ScheduleError
+
+VERSION = 1
+BLOCKS, BANDS = "blocks", "bands"
+
+
+@dataclass(frozen=True)
+class StageChoice:
+    """The decision about one stage.
+
+    vector, lanes, vectors, row, rows: the register tile. order: loops from the outermost. unroll:
+    steps of the innermost loop of a sum that are written out. ordered: none of them begins early.
+    written: short sums have no loops at all.
+    block: steps of a block of the sum (0: not in blocks). band: rows that share a block (0: all).
+    prefetch: the cache level to which the operand that all rows share is fetched (0: not at all).
+    panel: vectors of a packed panel (0: as wide as the tile).
+    """
+
+    vector: str = ""
+    lanes: int = 1
+    vectors: int = 1
+    row: str = ""
+    rows: int = 1
+    order: tuple[str, ...] = ()
+    unroll: int = 1
+    ordered: bool = False
+    written: bool = True
+    block: int = 0
+    band: int = 0
+    prefetch: int = 0
+    panel: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The decision about one kernel.
+
+    form: which algorithm the group takes (`forms/form.py`). channels: of a block over which a
+    depthwise operator goes as a whole (0: over all). stages: one for each. parallel: loops that
+    threads divide. ahead: loops around those, which every thread goes through.
+    """
+
+    form: str = ""
+    channels: int = 0
+    stages: tuple[StageChoice, ...] = ()
+    parallel: int = 0
+    ahead: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields: what a file leaves out is the heuristic's to choose."""
+        stages = [{**asdict(own), "order": list(own.order)} for own in self.stages]
+        return {**asdict(self), "stages": stages}
+
+    def with_json(self, data: Mapping[str, Any]) -> Choice:
+        """The choice with the fields that a file gives; others stay as they are.
+
+        Raises ScheduleError for fields that there are not, or values of another type.
+        """
+        given = dict(data)
+        stages = given.pop("stages", [])
+        if not isinstance(stages, list) or len(stages) > len(self.stages):
+            raise ScheduleError(f"a choice for {len(self.stages)} stages has {len(stages)}")
+        changed = [_filled(own, new) for own, new in zip(self.stages, stages, strict=False)] + list(
+            self.stages[len(stages) :]
+        )
+        return _filled(self, {**given, "stages": tuple(changed)})
+
+
+_T = TypeVar("_T", Choice, StageChoice)
+
+
+def _filled(value: _T, given: Mapping[str, Any]) -> _T:
+    known = {field.name: getattr(value, field.name) for field in fields(value)}
+    for key, item in given.items():
+        if key not in known:
+            raise ScheduleError(
+                f"a choice has no field '{key}'", remedy=f"those that there are: {', '.join(known)}"
+            )
+        new = tuple(item) if isinstance(item, list) else item
+        if type(new) is not type(known[key]):
+            raise ScheduleError(
+                f"field '{key}' of a choice: {item!r} is no {type(known[key]).__name__}"
+            )
+        known[key] = new
+    return type(value)(**known)
