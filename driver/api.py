@@ -272,12 +272,8 @@ def compile(
     UnsupportedError (names every node that cannot be compiled), ScheduleError (an illegal choice),
     VerificationError.
     """
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("opt_level", opt_level, OPT_LEVELS)
-    check_threads(threads)
     wanted = frozenset(texts)
-    for text in wanted:
-        check_choice("texts", text, TEXTS)
+    _check(precision, opt_level, threads, wanted)
     backend, machine = resolve_target(target)
     require_available(backend)
     given = read_choices(Path(choices), machine.name, threads) if choices else Choices()
@@ -286,10 +282,9 @@ def compile(
     try:
         with system_refusals("cannot write the files of a compilation"):
             path = model_file(model, folder, own)
-            chosen = name or c_identifier(path.stem)
             options = CompileOptions(
-                chosen, own, opt_level, precision, threads, wanted, dump_after,
-                sanitize=bool(SANITIZE.value), choices=given,
+                name or c_identifier(path.stem), own, opt_level, precision, threads, wanted,
+                dump_after, bool(SANITIZE.value), choices=given,
             )  # fmt: skip
             artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
     except BaseException:
@@ -300,6 +295,14 @@ def compile(
     if verify:
         _settle(artifact.verify(progress=progress))
     return artifact
+
+
+def _check(precision: str, opt_level: int, threads: int, texts: frozenset[str]) -> None:
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("opt_level", opt_level, OPT_LEVELS)
+    check_threads(threads)
+    for text in texts:
+        check_choice("texts", text, TEXTS)
 
 
 def _settle(report: VerifyReport) -> None:

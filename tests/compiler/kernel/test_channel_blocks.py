@@ -11,6 +11,7 @@ from kernels import fused_nodes
 from suites.case import CaseBuilder
 
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.kernel.forms.channel_blocks import best_block, in_channel_blocks
 from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Stage
 
@@ -26,7 +27,8 @@ def depthwise(channels: int, size: int) -> CaseBuilder:
 
 def reduction(case: CaseBuilder) -> Stage:
     [node] = fused_nodes(case.graph())
-    [stage] = lower_region(node.regions[0]).kernel.stages
+    kernel = lower_region(node.regions[0]).kernel
+    [stage] = in_channel_blocks(kernel, best_block(kernel)).stages
     return stage
 
 
