@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .backend import Stages
-from .errors import InternalError
+from .errors import InternalError, ScheduleError
 from .faults import internal_error
 from .ir.graph import Graph
 from .ir.verify import verify as verify_graph
@@ -87,7 +87,7 @@ class _Runner:
                 if changed and self.verify:
                     verify_graph(self.graph)
                     _check_interface(self.graph, names)
-            except MemoryError:
+            except (MemoryError, ScheduleError):  # the machine's fault, or the user's
                 raise
             except Exception as error:
                 raise internal_error(f"pass '{item.name}' broke the graph", error) from error
