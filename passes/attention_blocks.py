@@ -13,7 +13,7 @@ from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.kernel.choices import Choices
-from ..compiler.kernel.forms.form import RowBlocksForm, set_form
+from ..compiler.kernel.forms.form import RowBlocksForm
 from ..compiler.kernel.forms.region import goes_row_by_row
 from ..compiler.kernel.forms.row_blocks_choice import row_blocks_form, row_blocks_illegal
 from ..compiler.kernel.lower import REDUCE
@@ -55,25 +55,30 @@ class AttentionBlocks:
                 ),
                 None,
             )
-            merged = _merged([first, middle, last]) if first else None
-            if first and merged and self._choose(merged):
+            merged = self._merged([first, middle, last]) if first else None
+            if first and merged:
                 graph.nodes[graph.nodes.index(last)] = merged
                 graph.nodes.remove(first)
                 graph.nodes.remove(middle)
                 changed = True
         return changed
 
-    def _choose(self, merged: Node) -> bool:
-        """Give the merged node its form; whether it has one."""
-        region = merged.regions[0]
+    def _merged(self, nodes: list[Node]) -> Node | None:
+        """The nodes as one fused node; None where they cannot, or had better not be, in blocks."""
+        if row_blocks_form(nodes) is None or not _plain(nodes[1]):
+            return None
+        operands, region = _together(nodes)
         form = self.choices.form(
-            merged,
+            operands,
+            region,
             RowBlocksForm,
             partial(row_blocks_form, region.nodes),
             partial(row_blocks_illegal, region.nodes),
         )
-        set_form(merged, form)
-        return form is not None and goes_row_by_row(region, form)
+        if form is None or not goes_row_by_row(region, form):
+            return None
+        last = nodes[-1]
+        return fused_node(operands, last.outputs, region, form=str(form), name=last.name)
 
 
 def _reducers(node: Node) -> list[str]:
@@ -96,10 +101,8 @@ def _producer(graph: Graph, whole: Graph, node: Node, position: int) -> Node | N
     return found if reads == 1 and not returned else None
 
 
-def _merged(nodes: list[Node]) -> Node | None:
-    """The nodes as one fused node without a form; None where it could have none."""
-    if row_blocks_form(nodes) is None or not _plain(nodes[1]):
-        return None
+def _together(nodes: list[Node]) -> tuple[list[Value], Graph]:
+    """(operands, region) of a node that holds the nodes."""
     inside = {nodes[0].output, nodes[1].output}
     copies: dict[Value, Value] = {}
     for node in nodes:
@@ -113,8 +116,7 @@ def _merged(nodes: list[Node]) -> Node | None:
         region.nodes.append(
             fused_node(inputs, [results[node.output]], node.regions[0], name=node.name)
         )
-    last = nodes[-1]
-    return fused_node(list(copies), last.outputs, region, name=last.name)
+    return list(copies), region
 
 
 def _plain(node: Node) -> bool:

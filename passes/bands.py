@@ -14,7 +14,7 @@ from ..compiler.ir.groups import fused_node
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.kernel.choices import Choices
 from ..compiler.kernel.forms.bands_choice import bands_form, bands_illegal
-from ..compiler.kernel.forms.form import BandsForm, form_of, set_form
+from ..compiler.kernel.forms.form import BandsForm, form_of
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,27 @@ class ConvBands:
         changed = False
         for second in list(graph.nodes):
             first = _producer(graph, second)
-            merged = _merged(first, second) if first else None
-            if first and merged and self._choose(merged):
+            merged = self._merged(first, second) if first else None
+            if first and merged:
                 graph.nodes[graph.nodes.index(second)] = merged
                 graph.nodes.remove(first)
                 changed = True
         return changed
 
-    def _choose(self, merged: Node) -> bool:
-        """Give the merged node its form; whether it has one."""
-        region = merged.regions[0]
+    def _merged(self, first: Node, second: Node) -> Node | None:
+        """Both as one fused node; None where computing them in bands would save nothing."""
+        operands, region = _together(first, second)
         form = self.choices.form(
-            merged,
+            operands,
+            region,
             BandsForm,
             partial(bands_form, region, self.threads),
             partial(bands_illegal, region),
         )
-        set_form(merged, form)
-        return form is not None
+        if form is None:
+            return None
+        name = second.name or first.name
+        return fused_node(operands, second.outputs, region, form=str(form), name=name)
 
 
 def _conv(node: Node) -> Node | None:
@@ -84,8 +87,8 @@ def _producer(graph: Graph, node: Node) -> Node | None:
     return found if reads == inside == 1 and free and direct else None
 
 
-def _merged(first: Node, second: Node) -> Node:
-    """Both as one fused node, without a form yet."""
+def _together(first: Node, second: Node) -> tuple[list[Value], Graph]:
+    """(operands, region) of both nodes as one."""
     mapping: dict[Value, Value] = {}
     operands: dict[Value, Value] = {}
     region = Graph(name="fused")
@@ -107,5 +110,4 @@ def _merged(first: Node, second: Node) -> Node:
                 Node(inner_node.op, inputs, outputs, inner_node.attrs, (), inner_node.name)
             )
     region.outputs = [mapping[value] for value in second.regions[0].outputs]
-    name = second.name or first.name
-    return fused_node(list(operands), second.outputs, region, name=name)
+    return list(operands), region

@@ -35,7 +35,8 @@ class ChooseForms:
         changed = False
         for node in [node for node in graph.walk() if node.op == "fused"]:
             form = self.choices.form(
-                node,
+                node.inputs,
+                node.regions[0],
                 WinogradForm,
                 partial(winograd_form, node, near, self.threads),
                 partial(winograd_illegal, node),

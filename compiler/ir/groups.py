@@ -26,13 +26,13 @@ def fused_node(
     return Node("fused", list(operands), list(results), {"form": form}, [region], name)
 
 
-def group_key(node: Node) -> str:
-    """What a fused node computes, as a short text: equal for equal operators on equal types.
+def group_key(operands: Sequence[Value], region: Graph) -> str:
+    """What a fused node of these computes, as a short text: equal for equal operators and types.
 
     Names, storage layouts and the form do not count; which operands are constant does.
     """
-    constants = [value.is_constant for value in node.inputs]
-    text = f"{constants}\n{_described(node.regions[0])}"
+    constants = [value.is_constant for value in operands]
+    text = f"{constants}\n{_described(region)}"
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 

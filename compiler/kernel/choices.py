@@ -8,13 +8,13 @@ left out is chosen as usual.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ScheduleError, UsageError
-from ..ir.graph import Node
+from ..ir.graph import Graph, Value
 from ..ir.groups import group_key
 from .choice import VERSION
 from .forms.form import Form, parse_form
@@ -37,16 +37,17 @@ class Choices:
 
     def form(
         self,
-        node: Node,
+        operands: Sequence[Value],
+        region: Graph,
         kind: type[F],
         usual: Callable[[], F | None],
         illegal: Callable[[F], str],
     ) -> F | None:
-        """The form of a fused node: the given one, or the usual. illegal: why it cannot have one.
+        """The form of a group: the given one, or the usual. illegal: why it cannot have one.
 
         Raises ScheduleError for a given form that it cannot have.
         """
-        given = self._given_form(node) if self.by_key else None
+        given = self._given_form(group_key(operands, region)) if self.by_key else None
         if given is None:
             return usual()
         form = parse_form(str(given))
@@ -55,15 +56,14 @@ class Choices:
         why = illegal(form) if isinstance(form, kind) else "it is a group of another kind"
         if why or not isinstance(form, kind):
             raise ScheduleError(
-                f"the group '{node.name}' cannot take the form '{form}'",
+                f"the group '{'+'.join(n.op for n in region.nodes)}' cannot take the form '{form}'",
                 why=why,
                 remedy="leave the form out: the heuristic chooses one",
             )
         return form
 
-    def _given_form(self, node: Node) -> object | None:
+    def _given_form(self, group: str) -> object | None:
         """The form that a choice for any of a group's kernels names."""
-        group = group_key(node)
         forms = (data.get("form") for key, data in self.by_key.items() if _group(key) == group)
         return next((form for form in forms if form is not None), None)
 

@@ -304,7 +304,7 @@ class Planner:
         """Append the call of a fused node's kernel; constants are packed as its schedule asks."""
         following = any(origin(value) in self._by_rows for value in inputs)
         constants = self._constants(lowered, inputs)
-        key = group_key(node) + version + "+rows" * following
+        key = group_key(node.inputs, node.regions[0]) + version + "+rows" * following
         chosen = self.choose(Request(lowered.kernel, constants, following, key, node.attrs["form"]))
         if is_by_rows(chosen.kernel, chosen.schedule):
             self._by_rows.update(map(origin, outputs))

@@ -73,7 +73,7 @@ def test_the_space_begins_with_the_heuristic() -> None:
 
 def test_what_is_left_out_is_the_heuristics() -> None:
     node, kernel = kernel_of(product())
-    key = group_key(node)
+    key = group_key(node.inputs, node.regions[0])
     usual = CpuChooser(V3, 2)(Request(kernel, key=key))
     given = Choices({key: {"stages": [{"unroll": 8}]}})
     chosen = CpuChooser(V3, 2, given)(Request(kernel, key=key))
@@ -106,14 +106,15 @@ def test_what_is_left_out_is_the_heuristics() -> None:
 )
 def test_illegal_choices_are_refused(data: dict, reason: str) -> None:
     node, kernel = kernel_of(product())
-    key = group_key(node)
+    key = group_key(node.inputs, node.regions[0])
     with pytest.raises(ScheduleError, match=reason):
         CpuChooser(V3, 2, Choices({key: data}))(Request(kernel, key=key))
     assert ScheduleError.exit_code == 2
 
 
 def test_keys_are_of_what_is_computed() -> None:
-    keys = [group_key(kernel_of(case)[0]) for case in (product(), product(), product(columns=97))]
+    nodes = [kernel_of(case)[0] for case in (product(), product(), product(columns=97))]
+    keys = [group_key(node.inputs, node.regions[0]) for node in nodes]
     assert keys[0] == keys[1] != keys[2]
 
 
