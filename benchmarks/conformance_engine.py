@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tensmith.backends.llvm.link import link
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.backends.common.link import link
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import InvalidModelError, UnsupportedError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import print_graph

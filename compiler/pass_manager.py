@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-from .backend import Stages
+from .compilation import Stages
 from .errors import InternalError, ScheduleError
 from .faults import internal_error
 from .ir.graph import Graph

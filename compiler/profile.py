@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import KernelInfo
-from .kernel.cost import KernelCost
-from .kernel.machine import Machine
+from .compilation import KernelInfo
+from .kernel.cost.cost import KernelCost
+from .kernel.cost.machine import Machine
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.artifact import Code, TensorSpec
-from ..compiler.backend import (
-    Backend,
-    Compilation,
-    CompileOptions,
-    KernelInfo,
-    Stages,
-    resolve_target,
-)
+from ..compiler.backend import Backend, resolve_target
+from ..compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from ..compiler.errors import (
     InvalidModelError,
     ModelWarning,
@@ -28,7 +22,7 @@ from ..compiler.errors import (
 )
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
-from ..compiler.kernel.choices import Choices, read_choices
+from ..compiler.kernel.schedule.choices import Choices, read_choices
 from ..compiler.knobs import SANITIZE, VERIFY_TIME
 from ..compiler.scratch import written_whole
 from ..compiler.target import Target
@@ -151,7 +145,7 @@ class Artifact:
         check_writable(output, other_than=self._source.path)
         with self._stages.stage(f"link {kind}"):
             if kind not in TEXTS:
-                from ..backends.llvm.link import link
+                from ..backends.common.link import link
 
                 give_back_memory()  # the linker maps as much as the file has, twice
                 return link(self._model, kind, output)
@@ -265,7 +259,7 @@ def compile(
     graph) after the import (pass name "import") and after every pass. progress: told the name of
     each stage as it begins. work_dir: a folder for intermediate files where the system has none
     that can be written. choices: a file of decisions about kernels
-    (`compiler/kernel/choices.py`) that stand in place of the heuristics'.
+    (`compiler/kernel/schedule/choices.py`) that stand in place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),

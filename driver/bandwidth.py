@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends.llvm.zig import run_zig
+from ..backends.common.zig import run_zig
 from ..compiler.host import cache_bytes
-from ..compiler.kernel.machine import Level, Machine
+from ..compiler.kernel.cost.machine import Level, Machine
 from ..compiler.scratch import temporary_folder
 from ..compiler.target import Target
 from ..runtime.library import open_library

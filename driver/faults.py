@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..compiler.backend import Stages
+from ..compiler.compilation import Stages
 from ..compiler.errors import REPORT, InternalError, TensmithError
 from ..compiler.faults import internal_error, name_at_fault
 

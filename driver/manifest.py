@@ -9,7 +9,7 @@ from typing import Any
 
 from .._version import __version__
 from ..compiler.artifact import MANIFEST_VERSION, TensorSpec
-from ..compiler.backend import Compilation, CompileOptions
+from ..compiler.compilation import Compilation, CompileOptions
 from ..compiler.ir.dims import Dim
 from ..compiler.target import Target
 

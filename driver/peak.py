@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backends.llvm.zig import run_zig
+from ..backends.common.zig import run_zig
 from ..compiler.backend import resolve_target
 from ..compiler.scratch import temporary_folder
 from ..runtime.library import open_library

@@ -10,7 +10,7 @@ import numpy as np
 from ..compiler.ir import DType, Graph, Node, Value
 from ..compiler.ir.dims import Dim, product
 from ..compiler.ir.ops.registry import Trait, has_trait
-from ..passes.ranges import Ranges
+from ..passes.checks.ranges import Ranges
 
 LONG_SUM = 1 << 20  # terms: with random signs some 1e3 roundings add up, 1e-4 relative in f32
 _HALVES = (DType.F16, DType.BF16)

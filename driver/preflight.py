@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import Backend, CompileOptions, Stages, resolve_target
+from ..compiler.backend import Backend, resolve_target
+from ..compiler.compilation import CompileOptions, Stages
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
-from ..compiler.kernel.slow_kernels import SlowKernel
+from ..compiler.kernel.cost.slow_kernels import SlowKernel
 from ..compiler.target import Target
-from ..passes.run_time_checks import RunTimeChecks
+from ..passes.checks.run_time_checks import RunTimeChecks
 from .api import import_model
 from .checks import c_identifier, unsupported_nodes
 from .faults import faults_explained

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import CompileOptions, Stages, resolve_target
+from ..compiler.backend import resolve_target
+from ..compiler.compilation import CompileOptions, Stages
 from ..compiler.errors import UnsupportedError, UsageError
-from ..compiler.kernel.machine import Machine
+from ..compiler.kernel.cost.machine import Machine
 from ..compiler.profile import KernelProfile, Profile, ProfileOptions
 from .api import import_model
 from .bandwidth import measure_machine

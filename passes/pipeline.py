@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from ..compiler.pass_manager import Fixpoint, Pass
-from .attention import AttentionPattern
-from .canonicalize import Canonicalize
-from .constant_folding import ConstantFolding
-from .cse import CommonSubexpressions
-from .dce import DeadCodeElimination
-from .layer_norm import LayerNormPattern
-from .layout import Layout
-from .lift_expands import LiftExpands
-from .matmul_form import MatmulForm
-from .reciprocal import Reciprocal
-from .scale_folding import ScaleFolding
-from .sink_reshapes import SinkReshapes
-from .split_products import SplitProducts
-from .transposed_conv import TransposedConv
+from .layout.layout import Layout
+from .layout.matmul_form import MatmulForm
+from .layout.sink_reshapes import SinkReshapes
+from .layout.transposed_conv import TransposedConv
+from .patterns.attention import AttentionPattern
+from .patterns.layer_norm import LayerNormPattern
+from .patterns.lift_expands import LiftExpands
+from .patterns.split_products import SplitProducts
+from .simplify.canonicalize import Canonicalize
+from .simplify.constant_folding import ConstantFolding
+from .simplify.cse import CommonSubexpressions
+from .simplify.dce import DeadCodeElimination
+from .simplify.reciprocal import Reciprocal
+from .simplify.scale_folding import ScaleFolding
 
 SIMPLIFY = (Canonicalize(), ConstantFolding(), CommonSubexpressions(), DeadCodeElimination())
 

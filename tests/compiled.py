@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensmith.backends.llvm.cdesc import WEIGHTS_SYMBOL, describe
-from tensmith.backends.llvm.elf import write_data_object
-from tensmith.backends.llvm.toolchain import (
+from tensmith.backends.common.cdesc import WEIGHTS_SYMBOL, describe
+from tensmith.backends.common.elf import write_data_object
+from tensmith.backends.common.toolchain import (
     PROGRAM_SOURCES,
     RUNTIME,
     SHARED_SOURCES,
@@ -24,13 +24,14 @@ from tensmith.backends.llvm.toolchain import (
     arch_of,
     runtime_objects,
 )
-from tensmith.backends.llvm.zig import run_zig
+from tensmith.backends.common.zig import run_zig
 from tensmith.backends.x86.hosts import host_features
 from tensmith.compiler.artifact import WEIGHT_ALIGNMENT, CompiledModel
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import DType, Graph
-from tensmith.compiler.kernel.choices import Choices
+from tensmith.compiler.kernel.schedule.choices import Choices
 from tensmith.compiler.knobs import SANITIZE
 from tensmith.runtime.loader import load
 

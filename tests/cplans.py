@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tensmith.backends.llvm.toolchain import CTarget, compile_c
+from tensmith.backends.common.toolchain import CTarget, compile_c
 from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
 
 PLANS = Path(__file__).parent / "runtime" / "plans.c"

@@ -15,11 +15,11 @@ from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.kernel import Kernel
 from tensmith.compiler.kernel.lower.scope import storage_elements, strides_of
 from tensmith.compiler.pass_manager import run_passes
-from tensmith.passes.borders import Borders
-from tensmith.passes.dce import DeadCodeElimination
-from tensmith.passes.decompose import Decompose
-from tensmith.passes.fusion import Fusion
+from tensmith.passes.grouping.borders import Borders
+from tensmith.passes.grouping.fusion import Fusion
 from tensmith.passes.pipeline import SIMPLIFY, optimization_passes
+from tensmith.passes.simplify.dce import DeadCodeElimination
+from tensmith.passes.simplify.decompose import Decompose
 
 Array = np.ndarray[Any, Any]
 

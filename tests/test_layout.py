@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {"runtime": 0, "compiler": 1, "passes": 2, "frontends": 2, "backends": 3, "driver": 4}
 OUTSIDE_WHEEL = ("tests", "benchmarks", "examples", "docs", ".ci")
+SHARED = ("llvm", "common")  # folders of backends/ that every backend may import
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
@@ -85,7 +87,7 @@ def _violation(path: Path, module: str) -> str | None:
     if there[0] not in FLOORS:
         return None if there[0] == "_version" else f"{there[0]} is not a folder of the package"
     if there[0] == here[0]:
-        sibling = here[0] == "backends" and len(here) > 2 and there[1] not in (here[1], "llvm")
+        sibling = here[0] == "backends" and len(here) > 2 and there[1] not in (here[1], *SHARED)
         return f"backend {here[1]} imports its sibling {there[1]}" if sibling else None
     if FLOORS[there[0]] >= FLOORS[here[0]]:
         return f"{here[0]} (floor {FLOORS[here[0]]}) imports {there[0]} (floor {FLOORS[there[0]]})"
@@ -97,6 +99,38 @@ def test_imports_go_down(path: Path) -> None:
     found = ((line, module, _violation(path, module)) for line, module in _imports(path))
     wrong = [f"{_name(path)}:{line}: {module}: {why}" for line, module, why in found if why]
     assert not wrong, "\n".join(wrong)
+
+
+def _modules(path: Path) -> Iterator[Path]:
+    """The files of the package that a file imports, wherever in it and for whatever purpose."""
+    for _, module in _imports(path):
+        parts = module.strip(".").split(".") if module.startswith(".") else []
+        for found in (parts, parts[:-1]):  # the last part may be a name in the module
+            place = ROOT.joinpath(*found)
+            if found and place.with_suffix(".py").is_file():
+                yield place.with_suffix(".py")
+                break
+            if found and (place / "__init__.py").is_file():
+                yield place / "__init__.py"
+                break
+
+
+def test_no_files_import_each_other() -> None:
+    """Imports inside functions and for type checkers count as well."""
+    order = nx.DiGraph((path, other) for path in PACKAGE_FILES for other in _modules(path))
+    order.remove_edges_from(list(nx.selfloop_edges(order)))
+    assert order.number_of_edges() > 1000
+    circles = [sorted(map(_name, part)) for part in nx.strongly_connected_components(order)]
+    assert not [names for names in circles if len(names) > 1]
+
+
+def test_no_headers_include_each_other() -> None:
+    headers = _files("runtime", suffix=".h")
+    included = re.compile(r'^#include "(.*)"', re.MULTILINE)
+    order = nx.DiGraph(
+        (path.name, name) for path in headers for name in included.findall(path.read_text())
+    )
+    assert nx.is_directed_acyclic_graph(order)
 
 
 @pytest.mark.parametrize(

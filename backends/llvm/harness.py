@@ -13,15 +13,15 @@ from pathlib import Path
 
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
-from ...compiler.kernel.cost import parameter_bytes
+from ...compiler.kernel.cost.cost import parameter_bytes
 from ...compiler.kernel.kernel import Kernel
-from ...compiler.kernel.plan import Plan, PlannedKernel
-from ...compiler.kernel.sites import Site, parallel_iterations
+from ...compiler.kernel.plan.plan import Plan, PlannedKernel
+from ...compiler.kernel.plan.sites import Site, parallel_iterations
 from ...compiler.target import Target
+from ..common.toolchain import CTarget, arch_of, compile_c
+from ..common.zig import run_zig
 from . import codegen
-from .kernel import emit_kernel
-from .toolchain import CTarget, arch_of, compile_c
-from .zig import run_zig
+from .emit.kernel_function import emit_kernel
 
 SLACK_BYTES = 4096  # behind every operand: vectors may read past its end
 _FILLS = {DType.F32: 1, DType.F64: 2}  # of fill() below; everything else is zero

@@ -9,18 +9,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ...compiler.backend import CompileOptions, KernelInfo, Stages
+from ...compiler.compilation import CompileOptions, KernelInfo, Stages
 from ...compiler.errors import InternalError
 from ...compiler.ir.dims import evaluate
 from ...compiler.ir.graph import Graph
-from ...compiler.kernel.cost import kernel_cost
-from ...compiler.kernel.machine import Machine
-from ...compiler.kernel.plan import Branch, External, Plan, Repeat, Step
-from ...compiler.kernel.sites import Site, sites_of
+from ...compiler.kernel.cost.cost import kernel_cost
+from ...compiler.kernel.cost.machine import Machine
+from ...compiler.kernel.plan.plan import Branch, External, Plan, Repeat, Step
+from ...compiler.kernel.plan.sites import Site, sites_of
 from ...compiler.profile import KernelProfile, Profile, ProfileOptions
 from ...compiler.target import Target
+from .harness import build_profiler
 from .pipeline import kernel_infos, make_plan
-from .profile import build_profiler
 
 _MOST_EVICTED = 256 << 20  # bytes
 _START_SECONDS, _SITE_SECONDS = 120.0, 20.0  # a program that takes longer hangs

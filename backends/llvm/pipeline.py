@@ -10,33 +10,34 @@ from typing import Any
 import numpy as np
 
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
-from ...compiler.backend import Compilation, CompileOptions, KernelInfo, Stages
+from ...compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
-from ...compiler.kernel.chooser import CpuChooser
-from ...compiler.kernel.external import EXTERNAL
+from ...compiler.kernel.cost.slow_kernels import SlowKernel, slow_kernels
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
-from ...compiler.kernel.plan import ALIGNMENT, Plan
-from ...compiler.kernel.planner import Planner
-from ...compiler.kernel.slow_kernels import SlowKernel, slow_kernels
+from ...compiler.kernel.plan.control import CONTROL
+from ...compiler.kernel.plan.external import EXTERNAL
+from ...compiler.kernel.plan.plan import ALIGNMENT, Plan
+from ...compiler.kernel.plan.planner import Planner
+from ...compiler.kernel.schedule.chooser import CpuChooser
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import Target
-from ...passes.attention_blocks import AttentionBlocks
-from ...passes.bands import ConvBands
-from ...passes.borders import Borders
-from ...passes.concat_views import ConcatViews
-from ...passes.dce import DeadCodeElimination
-from ...passes.decompose import RULES, Decompose
-from ...passes.exactness import Exactness
-from ...passes.forms import ChooseForms
-from ...passes.fusion import Fusion
-from ...passes.operand_panels import OperandPanels
-from ...passes.output_views import OutputViews
+from ...passes.checks.exactness import Exactness
+from ...passes.checks.run_time_checks import RunTimeChecks
+from ...passes.grouping.attention_blocks import AttentionBlocks
+from ...passes.grouping.bands import ConvBands
+from ...passes.grouping.borders import Borders
+from ...passes.grouping.concat_views import ConcatViews
+from ...passes.grouping.forms import ChooseForms
+from ...passes.grouping.fusion import Fusion
+from ...passes.grouping.output_views import OutputViews
+from ...passes.layout.operand_panels import OperandPanels
 from ...passes.pipeline import SIMPLIFY, optimization_passes
-from ...passes.run_time_checks import RunTimeChecks
+from ...passes.simplify.dce import DeadCodeElimination
+from ...passes.simplify.decompose import RULES, Decompose
 from . import codegen
-from .plan import emit_plan
+from .emit.plan_function import emit_plan
 
 Array = np.ndarray[Any, Any]
 _STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", *RULES})
@@ -108,7 +109,8 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
         )
         run_passes(graph, (*final, *(views if level > 0 else ())), dump_after=options.dump_after)
     with stages.stage("kernels"):
-        return Planner(graph, CpuChooser(target, level, options.choices)).build()
+        choose = CpuChooser(target, level, options.choices)
+        return Planner(graph, choose, CONTROL).build()
 
 
 def generate_code(plan: Plan, target: Target, options: CompileOptions, stages: Stages) -> Code:

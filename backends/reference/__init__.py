@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from ...compiler.backend import Backend, CompileOptions, Stages
+from ...compiler.backend import Backend
+from ...compiler.compilation import CompileOptions, Stages
 from ...compiler.errors import UsageError
 from ...compiler.ir.graph import Graph, Node
 from ...compiler.target import Target

@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import (
-    Atol,
-    Inputs,
-    Json,
-    OptLevel,
-    Rtol,
-    Runnable,
-    Shapes,
-    Target,
-    Threads,
-    Verbose,
-)
+from ..options import Atol, Inputs, Json, OptLevel, Rtol, Runnable, Shapes, Target, Threads, Verbose
 
 if TYPE_CHECKING:
     from ..bench import Timing

@@ -119,7 +119,7 @@ def _describe(path: Path, graph: Graph) -> dict[str, Any]:
 
 def _choices(manifest: dict[str, Any]) -> dict[str, Any]:
     """The choices of a compiled model, as `compile --choices` takes them."""
-    from ...compiler.kernel.choices import choices_json
+    from ...compiler.kernel.schedule.choices import choices_json
 
     by_key = {key: kernel["choice"] for kernel in manifest["kernels"] for key in kernel["keys"]}
     return choices_json(by_key, manifest["target"]["name"], manifest["threads"])
@@ -190,7 +190,7 @@ def _show_graph(console: Console, value: dict[str, Any], nodes: bool) -> None:
 
 
 def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
-    from ...compiler.kernel.slow_kernels import SlowKernel
+    from ...compiler.kernel.cost.slow_kernels import SlowKernel
     from ..console import human_bytes, human_count
 
     console.print()

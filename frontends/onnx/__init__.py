@@ -11,13 +11,13 @@ from ...compiler.ir import Graph
 from ...compiler.knobs import DEFAULTS
 from .container_inputs import ValueSpec
 from .default_inputs import AUTO, decided, needed_by, replaceable
-from .external import ModelFolder
-from .foreign import in_folder
 from .importer import Importer, ShapeSpec
 from .origin import operator_of
-from .stored import store
-from .validate import validate
-from .wire import Source, read_model
+from .reading.external import ModelFolder
+from .reading.foreign import in_folder
+from .reading.stored import store
+from .reading.validate import validate
+from .reading.wire import Source, read_model
 
 __all__ = ["in_folder", "load", "load_model", "operator_of", "store"]
 

@@ -10,9 +10,9 @@ import onnx
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from ...compiler.ir import Meaning, Value
 from .containers import Growing, Maybe, Scores, Text, ValueList
-from .declared import check_element_type, contradiction
 from .emitter import Emitter
-from .scopes import Missing, Scope
+from .reading.declared import check_element_type, contradiction
+from .reading.scopes import Missing, Scope
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import onnx
 import onnx.defs
 
 from . import ops as _ops  # noqa: F401  (fills the operator table)
-from .schemas import domain_of
+from .reading.schemas import domain_of
+from .reading.tensors import DTYPES
 from .table import find, is_refused, supported
-from .tensors import DTYPES
 
 _SUPPORTED = {
     f"tensor({onnx.TensorProto.DataType.Name(code).lower()})": str(dtype)

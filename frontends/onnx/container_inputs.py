@@ -13,7 +13,7 @@ import onnx
 from ...compiler.errors import UsageError
 from ...compiler.ir import Dim, DType, Value, constant
 from .containers import Content, Maybe, Text, ValueList
-from .tensors import UnsupportedType, dtype_of
+from .reading.tensors import UnsupportedType, dtype_of
 
 Array = np.ndarray[Any, Any]
 Fixed = Array | Sequence[Array] | None

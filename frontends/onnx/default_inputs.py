@@ -15,7 +15,7 @@ import onnx
 from ...compiler.errors import TensmithError, UnsupportedError, UsageError
 from ...compiler.knobs import DEFAULTS
 from .origin import node_name
-from .topology import names_used
+from .reading.topology import names_used
 
 AUTO, CONSTANT, INPUT = "auto", "constant", "input"
 MODES = (AUTO, CONSTANT, INPUT)

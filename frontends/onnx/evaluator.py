@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from .wire import read_model
+from .reading.wire import read_model
 
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",

@@ -23,16 +23,16 @@ from . import text_moves
 from .border import Border
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
-from .declared import DeclaredTypes, declared_ranks
 from .emitter import Emitter
 from .origin import node_name
-from .schemas import body_of, domain_of, opsets_of, schema_of
-from .scopes import MISSING, Entry, Missing, Scope, initial_values
+from .reading.declared import DeclaredTypes, declared_ranks
+from .reading.schemas import body_of, domain_of, opsets_of, schema_of
+from .reading.scopes import MISSING, Entry, Missing, Scope, initial_values
+from .reading.tensors import UnsupportedType
+from .reading.topology import names_used, ordered
+from .reading.wire import Source
 from .site import NotSupported, Site
 from .table import find, is_refused
-from .tensors import UnsupportedType
-from .topology import names_used, ordered
-from .wire import Source
 
 ShapeSpec = Mapping[str, Sequence[Dim | str]]
 

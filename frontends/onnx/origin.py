@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from .wire import read_model
+from .reading.wire import read_model
 
 
 def node_name(node: onnx.NodeProto) -> str:

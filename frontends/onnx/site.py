@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -14,11 +14,9 @@ from ...compiler.ir.dims import is_nonnegative
 from .containers import Content
 from .elements import Elements
 from .emitter import Emitter
-from .tensors import Array, UnsupportedType, dtype_of, sparse_array, to_array
-
-if TYPE_CHECKING:
-    from .importer import Importer
-    from .scopes import Scope
+from .importing import Importing
+from .reading.scopes import Scope
+from .reading.tensors import Array, UnsupportedType, dtype_of, sparse_array, to_array
 
 T = TypeVar("T")
 Operand = Value | int | float | bool
@@ -40,7 +38,7 @@ class Site:
         node: onnx.NodeProto,
         entries: Sequence[Content | None],
         opset: int,
-        importer: Importer,
+        importer: Importing,
         attributes: dict[str, onnx.AttributeProto],
         scope: Scope,
     ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.exactness import exact_values
-from ..compiler.ir.graph import Graph
+from ...compiler.ir.exactness import exact_values
+from ...compiler.ir.graph import Graph
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compiler.ir.dims import (
+from ...compiler.ir.dims import (
     Dim,
     Symbol,
     dmax,
@@ -20,9 +20,9 @@ from ..compiler.ir.dims import (
     substitute,
     symbol,
 )
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.ir.types import DType
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.types import DType
 
 MAX_DEPTH = 48  # of the expressions looked at
 MAX_BOUNDS = 4  # alternatives that are kept

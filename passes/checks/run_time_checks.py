@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.assumptions import (
+from ...compiler.ir.assumptions import (
     AT_MOST,
     FITS,
     MOST,
@@ -14,12 +14,12 @@ from ..compiler.ir.assumptions import (
     may_wrap,
     recorded,
 )
-from ..compiler.ir.dims import Dim, all_calls, dmin, symbols_of
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.ops.control import symbol_name
-from ..compiler.ir.ops.registry import infer_types, make_node
+from ...compiler.ir.dims import Dim, all_calls, dmin, symbols_of
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.control import symbol_name
+from ...compiler.ir.ops.registry import infer_types, make_node
+from ..simplify.symbol_use import bound_by, dims_in
 from .ranges import Ranges
-from .symbol_use import bound_by, dims_in
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.groups import fused_node
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.choices import Choices
-from ..compiler.kernel.forms.form import RowBlocksForm
-from ..compiler.kernel.forms.region import goes_row_by_row
-from ..compiler.kernel.forms.row_blocks_choice import row_blocks_form, row_blocks_illegal
-from ..compiler.kernel.lower import REDUCE
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import fused_node
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.forms.form import RowBlocksForm
+from ...compiler.kernel.forms.region import goes_row_by_row
+from ...compiler.kernel.forms.row_blocks_choice import row_blocks_form, row_blocks_illegal
+from ...compiler.kernel.lower import REDUCE
+from ...compiler.kernel.schedule.choices import Choices
 
 ROWS = {"reduce_max", "reduce_sum"}
 

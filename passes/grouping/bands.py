@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.groups import fused_node
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.choices import Choices
-from ..compiler.kernel.forms.bands_choice import bands_form, bands_illegal
-from ..compiler.kernel.forms.form import BandsForm, form_of
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import fused_node
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.forms.bands_choice import bands_form, bands_illegal
+from ...compiler.kernel.forms.form import BandsForm, form_of
+from ...compiler.kernel.schedule.choices import Choices
 
 
 @dataclass(frozen=True)

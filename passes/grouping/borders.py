@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.types import Layout
-from ..compiler.kernel.forms.form import WinogradForm, form_of
-from ..compiler.kernel.forms.winograd import Winograd
-from ..compiler.kernel.lower.reductions import first_spatial, overhangs
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.types import Layout
+from ...compiler.kernel.forms.form import WinogradForm, form_of
+from ...compiler.kernel.forms.winograd import Winograd
+from ...compiler.kernel.lower.reductions import first_spatial, overhangs
 
 MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being stored
 

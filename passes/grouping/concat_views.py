@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..compiler.ir.dims import product, symbols_of
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.groups import fused_node
-from ..compiler.ir.ops.registry import make_node
-from ..compiler.ir.types import DENSE, Layout, TensorType
-from ..compiler.kernel.in_place import origin
-from ..compiler.kernel.lower.scope import storage_shape, strides_of
-from ..compiler.kernel.planner import input_symbols
+from ...compiler.ir.dims import product, symbols_of
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import fused_node
+from ...compiler.ir.ops.registry import make_node
+from ...compiler.ir.types import DENSE, Layout, TensorType
+from ...compiler.kernel.lower.scope import storage_shape, strides_of
+from ...compiler.kernel.plan.in_place import origin
+from ...compiler.kernel.plan.planner import input_symbols
 
 MIN_RUN = 8  # elements; kernels that write shorter runs are slower than a copy
 PARALLEL_COPY = 1 << 18  # elements; copies as large get a kernel each, which threads can share

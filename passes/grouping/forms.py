@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..compiler.ir.graph import Graph
-from ..compiler.kernel.choices import Choices
-from ..compiler.kernel.forms.form import WinogradForm, set_form
-from ..compiler.kernel.forms.winograd_choice import (
+from ...compiler.ir.graph import Graph
+from ...compiler.kernel.forms.form import WinogradForm, set_form
+from ...compiler.kernel.forms.winograd_choice import (
     has_near_weights,
     winograd_form,
     winograd_illegal,
 )
+from ...compiler.kernel.schedule.choices import Choices
 
 
 @dataclass(frozen=True)

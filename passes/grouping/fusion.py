@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
-from ..compiler.errors import InternalError
-from ..compiler.ir.graph import Graph, Node, Value, captures
-from ..compiler.ir.groups import fused_node
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.kernel.external import reads_memory
-from ..compiler.kernel.lower import INLINE, REDUCE, SCATTER
-from ..compiler.kernel.lower.reductions import CUMULATIVE
-from .operand_panels import many_rows
-from .siblings import siblings_of
-from .symbol_use import binders, bound_by, used_by
+from ...compiler.errors import InternalError
+from ...compiler.ir.graph import Graph, Node, Value, captures
+from ...compiler.ir.groups import fused_node
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
+from ...compiler.kernel.lower.reductions import CUMULATIVE
+from ...compiler.kernel.plan.external import reads_memory
+from ..layout.operand_panels import many_rows
+from ..patterns.siblings import siblings_of
+from ..simplify.symbol_use import binders, bound_by, used_by
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
 # lowering expands it, and recurses to its depth.

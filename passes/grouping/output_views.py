@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.graph import Graph, Node
-from ..compiler.ir.ops.registry import make_node
-from ..compiler.ir.types import DENSE
-from ..compiler.kernel.in_place import origin
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.ops.registry import make_node
+from ...compiler.ir.types import DENSE
+from ...compiler.kernel.plan.in_place import origin
 from .concat_views import control_graphs
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..compiler.ir.dims import Dim, product
-from ..compiler.ir.graph import Node
-from ..compiler.ir.ops.registry import Trait, has_trait
-from .rules.movement import keeps_order, without_ones
+from ...compiler.ir.dims import Dim, product
+from ...compiler.ir.graph import Node
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ..simplify.rules.movement import keeps_order, without_ones
 
 Perm = tuple[int, ...]
 Shape = Sequence[Dim]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.ir.types import DType
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.types import DType
 
 LANES = 16  # f32 elements of the widest vectors in use
 MOST_CHANNELS = LANES // 2

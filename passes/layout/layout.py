@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.graph import Graph, Node
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.ir.ops.windows import to_channels_last
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.ops.windows import to_channels_last
 from .axis_permutation import inverse
 from .few_channels import along_width
 from .layout_rebuild import rebuild

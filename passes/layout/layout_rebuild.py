@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..compiler.ir.graph import Graph, Node, Value, captures, constant
-from ..compiler.ir.ops.registry import make_node
-from ..compiler.ir.ops.windows import to_channels_last
+from ...compiler.ir.graph import Graph, Node, Value, captures, constant
+from ...compiler.ir.ops.registry import make_node
+from ...compiler.ir.ops.windows import to_channels_last
 from .axis_permutation import Perm, compose, inverse, is_identity
 from .layout_region import Region
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
-from ..compiler.ir.dims import estimate, product
-from ..compiler.ir.graph import Graph, Node, Value, captures
-from ..compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.dims import estimate, product
+from ...compiler.ir.graph import Graph, Node, Value, captures
+from ...compiler.ir.ops.registry import Trait, has_trait
 from .axis_permutation import (
     Carried,
     Perm,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.dims import product
-from ..compiler.ir.graph import Graph, Node
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.dims import product
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
 RULES = Rules()
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from ..compiler.ir.dims import Dim, product
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.dims import Dim, product
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
 MIN_ROWS = 32  # fewer read the operand too few times to pay for a copy
 MAX_WASTE = 1.06  # of columns that are added to fill the last panel

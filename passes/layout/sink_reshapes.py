@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..compiler.ir.dims import Dim
-from ..compiler.ir.graph import Graph, Node, Value, constant
-from ..compiler.ir.ops.registry import Trait
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
-from ..compiler.ir.types import TensorType
+from ...compiler.ir.dims import Dim
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Trait
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.types import TensorType
 from .axis_permutation import match_axes
 
 RULES = Rules()

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..compiler.ir.dims import Dim
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
+from ...compiler.ir.dims import Dim
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
 from .layout import Layout
 
 RULES = Rules()

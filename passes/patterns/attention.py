@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..compiler.ir.dims import Dim
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite, scalar
+from ...compiler.ir.dims import Dim
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite, scalar
 
 RULES = Rules()
 _MASKED = -1e30  # a score this low is gone in f32 and below, whatever is added to it

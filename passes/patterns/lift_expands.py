@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..compiler.ir.dims import Dim
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.ops.registry import Trait, has_trait, make_node
-from ..compiler.ir.rewrite import use_counts
-from .axis_permutation import match_axes
+from ...compiler.ir.dims import Dim
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait, make_node
+from ...compiler.ir.rewrite import use_counts
+from ..layout.axis_permutation import match_axes
 
 Shape = tuple[Dim, ...]
 _MOVES = frozenset({"transpose", "reshape", "slice", "broadcast_to"})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..compiler.ir.graph import Node, Value
-from ..compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.graph import Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait
 
 MOST_SIBLINGS = 4  # products at a time: their sums share the registers
 

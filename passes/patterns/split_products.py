@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..compiler.ir.graph import Graph, Node, Value, constant
-from ..compiler.ir.ops.registry import Trait, has_trait, make_node
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Trait, has_trait, make_node
 from .siblings import MOST_SIBLINGS, meet
 
 Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.graph import Graph
-from ..compiler.ir.rewrite import Rules, rewrite
+from ...compiler.ir.graph import Graph
+from ...compiler.ir.rewrite import Rules, rewrite
 from .rules import algebra, control, movement, reductions, requantise
 
 

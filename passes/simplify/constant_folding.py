@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compiler.errors import TensmithError
-from ..compiler.ir.graph import Graph, Node, Value, constant
-from ..compiler.ir.ops.registry import Trait, has_trait, lookup
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, attribute_symbols, rewrite
+from ...compiler.errors import TensmithError
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Trait, has_trait, lookup
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, attribute_symbols, rewrite
 
 
 @dataclass(frozen=True)

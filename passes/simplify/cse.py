@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait
 
 Key = tuple[Hashable, ...]
 

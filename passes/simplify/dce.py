@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..compiler.ir.dims import symbols_of
-from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ir.ops.control import symbol_name
-from ..compiler.ir.ops.registry import Trait, has_trait
-from ..compiler.ir.rewrite import attribute_symbols
+from ...compiler.ir.dims import symbols_of
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.control import symbol_name
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.rewrite import attribute_symbols
 
 
 @dataclass(frozen=True)

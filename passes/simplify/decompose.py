@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compiler.ir.graph import Graph, Node, Value, constant
-from ..compiler.ir.ops.registry import Builder
-from ..compiler.ir.types import DType
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Builder
+from ...compiler.ir.types import DType
 
 Rule = Callable[[Builder, Node], Value]
 

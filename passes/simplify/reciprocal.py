@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..compiler.ir.graph import Graph, Node, Value, constant
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
 RULES = Rules()
 

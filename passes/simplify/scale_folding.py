@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.ir.dims import product
-from ..compiler.ir.graph import Graph, Node, Value, constant
-from ..compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.dims import product
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
 Array = np.ndarray[Any, Any]
 _CONTRACTIONS = ("conv", "conv_transpose", "matmul")

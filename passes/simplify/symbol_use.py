@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..compiler.ir.dims import Sym, symbols_of
-from ..compiler.ir.graph import Graph, Node
+from ...compiler.ir.dims import Sym, symbols_of
+from ...compiler.ir.graph import Graph, Node
 
 
 def bound_by(node: Node) -> tuple[str, ...]:

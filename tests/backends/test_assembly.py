@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 from suites.case import CaseBuilder
 
-from tensmith.compiler.backend import (
-    Compilation,
-    CompileOptions,
-    KernelInfo,
-    Stages,
-    resolve_target,
-)
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 
 FMA = re.compile(r"\s(vfn?madd\d+ps|fmla)\s")
 LABEL = re.compile(r"(\.L\w+):")

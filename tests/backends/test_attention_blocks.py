@@ -9,9 +9,10 @@ import pytest
 from compiled import needs_native
 from suites.case import Case, CaseBuilder, N
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import Compilation, CompileOptions, Stages
 from tensmith.compiler.ir.dims import Dim
 from tensmith.compiler.kernel.forms import row_blocks_choice
 from tensmith.runtime.loader import load

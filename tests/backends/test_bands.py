@@ -9,9 +9,10 @@ import pytest
 from compiled import needs_native
 from suites.case import CaseBuilder
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.backend import Compilation, CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import Compilation, CompileOptions, Stages
 from tensmith.compiler.ir import DType, Graph, TensorType, Value
 from tensmith.compiler.ir.ops.registry import make_node
 from tensmith.compiler.kernel.forms.bands import Bands

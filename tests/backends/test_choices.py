@@ -13,11 +13,12 @@ from suites.case import Case, CaseBuilder, N
 
 from tensmith.backends.llvm import pipeline
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
-from tensmith.compiler.kernel.choices import Choices
-from tensmith.compiler.kernel.chooser import Chosen, CpuChooser, Request
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.kernel.forms.channel_blocks import in_channel_blocks
-from tensmith.compiler.kernel.space import choices
+from tensmith.compiler.kernel.schedule.choices import Choices
+from tensmith.compiler.kernel.schedule.chooser import Chosen, CpuChooser, Request
+from tensmith.compiler.kernel.schedule.space import choices
 
 SETTINGS = (Setting("x86-64-v3", 2), Setting("x86-64-v4", 2), Setting("aarch64", 2, emulated=True))
 WINDOW = {"strides": (1, 1), "dilations": (1, 1)}

@@ -12,7 +12,7 @@ from compiled import Job, Setting, compile_graph, run_all
 from frontends.oracle import floats, model, node, run_ort
 from onnx import TensorProto, helper
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.frontends.onnx import load_model
 from tensmith.runtime.loader import ModuleError, load
 

@@ -33,9 +33,9 @@ TOLERANCE = 1e-4  # of the largest element: long sums, behind which gates are st
 def small_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums of some hundred steps are cut into blocks, and small kernels shared by threads."""
     share = 12000 / resolve_target("x86-64-v3")[1].l2_bytes
-    monkeypatch.setattr("tensmith.compiler.kernel.panels.PANEL_SHARE", share)
-    monkeypatch.setattr("tensmith.compiler.kernel.panels.MIN_PREFETCH_BYTES", 1 << 10)
-    monkeypatch.setattr("tensmith.compiler.kernel.resolve.FORK_OPERATIONS", 0)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.PANEL_SHARE", share)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.MIN_PREFETCH_BYTES", 1 << 10)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.resolve.FORK_OPERATIONS", 0)
 
 
 def graphs(

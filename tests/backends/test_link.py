@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from cplans import make_model, needs_x86
 
-from tensmith.backends.llvm import toolchain
-from tensmith.backends.llvm.elf import write_data_object
-from tensmith.backends.llvm.link import EMITS, link
+from tensmith.backends.common import toolchain
+from tensmith.backends.common.elf import write_data_object
+from tensmith.backends.common.link import EMITS, link
 from tensmith.compiler.errors import InternalError, UsageError
 
 pytestmark = needs_x86

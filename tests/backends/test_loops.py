@@ -11,7 +11,7 @@ from compiled import Job, Setting, compile_graph, run_all
 from suites.case import BOOL, CLOSE, F32, I64, CaseBuilder, N
 from suites.cases import compare
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph, symbol
 from tensmith.runtime.loader import ModuleError, load

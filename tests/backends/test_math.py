@@ -10,7 +10,8 @@ from compiled import Job, Setting, run_all
 from suites.case import CaseBuilder, N
 
 from tensmith.backends.x86.targets import host_features
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import DType, Graph
 from tensmith.compiler.ir.ops.pointwise import erf
 

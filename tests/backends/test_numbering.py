@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from llvmlite import ir
 
-from tensmith.backends.llvm.builder import F32, I32, I64, VOID, Emitter
-from tensmith.backends.llvm.constants import undefined
+from tensmith.backends.llvm.emit.builder import F32, I32, I64, VOID, Emitter
+from tensmith.backends.llvm.emit.constants import undefined
 
 
 @pytest.fixture

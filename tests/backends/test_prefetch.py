@@ -9,17 +9,21 @@ import pytest
 from kernels import fused_nodes
 from suites.case import CaseBuilder
 
-from tensmith.backends.llvm.prefetch import panel_prefetches
-from tensmith.backends.llvm.shape import Address
+from tensmith.backends.llvm.emit.prefetch import panel_prefetches
+from tensmith.backends.llvm.emit.shape import Address
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir.dims import coefficient
 from tensmith.compiler.kernel import expr as ex
 from tensmith.compiler.kernel.contraction import contraction_of
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
-from tensmith.compiler.kernel.packing import pack
-from tensmith.compiler.kernel.schedule import Prefetch, RegisterTile, StageSchedule
+from tensmith.compiler.kernel.schedule.heuristic import default_schedule
+from tensmith.compiler.kernel.schedule.packing import pack
+from tensmith.compiler.kernel.schedule.schedule import (
+    Prefetch,
+    RegisterTile,
+    StageSchedule,
+)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from suites.cases import ALL_CASES, compare
 from suites.graphs import chain, value
 
 from tensmith.backends.reference import BACKEND, run_graph
-from tensmith.compiler.backend import CompileOptions, Stages
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import InternalError, RunError, UsageError
 from tensmith.compiler.ir import DType, Graph, symbol
 from tensmith.compiler.ir.ops.registry import make_node

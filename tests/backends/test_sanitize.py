@@ -17,7 +17,7 @@ from suites.edges import EDGE_CASES
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, evaluate
-from tensmith.compiler.kernel.plan import Place, Plan
+from tensmith.compiler.kernel.plan.plan import Place, Plan
 from tensmith.compiler.knobs import SANITIZE
 
 SETTINGS = (Setting("native", 2), Setting("x86-64-v3", 2), Setting("aarch64", 2, emulated=True))
@@ -27,7 +27,7 @@ SOME = [("row", "product"), ("gap", "gates"), ("picked", "layer"), ("joined", "a
 @pytest.fixture(autouse=True)
 def checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SANITIZE.variable, "1")
-    monkeypatch.setattr("tensmith.compiler.kernel.resolve.FORK_OPERATIONS", 0)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.resolve.FORK_OPERATIONS", 0)
 
 
 def check(graphs: list[Graph], setting: Setting, folder: Path) -> None:
@@ -61,13 +61,13 @@ def test_a_kernel_that_strays_is_named(
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch, change: Callable[[Dim], Dim]) -> None:
-    from tensmith.backends.llvm.sanitize import extent_of
+    from tensmith.backends.llvm.emit.sanitize import extent_of
 
     def shrunk(plan: Plan, place: Place) -> tuple[Dim | None, str]:
         size, name = extent_of(plan, place)
         return None if size is None else change(size), name
 
-    monkeypatch.setattr("tensmith.backends.llvm.plan.extent_of", shrunk)
+    monkeypatch.setattr("tensmith.backends.llvm.emit.plan_function.extent_of", shrunk)
 
 
 def test_gathers_behind_guards_of_rows_and_lanes(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from llvmlite import ir
 
-from tensmith.backends.llvm.builder import F32, VOID, Emitter
+from tensmith.backends.llvm.emit.builder import F32, VOID, Emitter
 
 
 def emitter(triple: str) -> Emitter:

@@ -11,9 +11,10 @@ import pytest
 from compiled import needs_native
 from suites.case import CaseBuilder, N, S
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import evaluate
 from tensmith.runtime.loader import load
@@ -44,7 +45,7 @@ def test_matches_the_reference(
     target: str,
 ) -> None:
     share = 5200 / resolve_target(target)[1].l2_bytes
-    monkeypatch.setattr("tensmith.compiler.kernel.panels.PANEL_SHARE", share)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.PANEL_SHARE", share)
     schedules = compare(fill, target, tmp_path, [{}])
     assert target == "native" or any("split" in schedule for schedule in schedules)
 
@@ -76,8 +77,8 @@ def test_rows_in_bands(
     target: str,
 ) -> None:
     share = 12000 / resolve_target(target)[1].l2_bytes
-    monkeypatch.setattr("tensmith.compiler.kernel.panels.PANEL_SHARE", share)
-    monkeypatch.setattr("tensmith.compiler.kernel.panels.MAX_STACK_BYTES", 16 << 10)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.PANEL_SHARE", share)
+    monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.MAX_STACK_BYTES", 16 << 10)
     sizes = [{"n": n, "s": s} for n, s in ((1, 1), (5, 2), (47, 1), (128, 1), (389, 2))]
     schedules = compare(fill, target, tmp_path, sizes if fill in (any_rows, any_batch) else [{}])
     assert target == "native" or any("band" in schedule for schedule in schedules)

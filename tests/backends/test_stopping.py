@@ -11,7 +11,7 @@ import pytest
 from compiled import Setting, compile_graph
 from suites.case import BOOL, I64, CaseBuilder
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.compiler.ir import Graph
 from tensmith.runtime.loader import Module, ModuleError, load
 

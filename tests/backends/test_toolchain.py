@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tensmith.backends.llvm import toolchain, zig
-from tensmith.backends.llvm.toolchain import CTarget
+from tensmith.backends.common import toolchain, zig
+from tensmith.backends.common.toolchain import CTarget
 from tensmith.compiler.errors import InternalError, UsageError
 
 TARGET = CTarget("x86_64", static=False)

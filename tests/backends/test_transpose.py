@@ -13,8 +13,9 @@ import pytest
 from compiled import Array, Library, Setting, needs_native
 from suites.case import BOOL, F16, F32, F64, I8, I64, CaseBuilder, N, S
 
-from tensmith.backends.llvm.link import link
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.backends.common.link import link
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import Value
 from tensmith.compiler.ir.dims import evaluate
 from tensmith.compiler.ir.types import DType

@@ -9,7 +9,7 @@ import pytest
 from compiled import Setting, compile_graph
 from suites.case import CaseBuilder
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph, Value
 from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, symbol

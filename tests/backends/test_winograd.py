@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from compiled import needs_native
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.ir.ops.registry import Builder

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from rewriting import body
 
-from tensmith.compiler.backend import Stages
+from tensmith.compiler.compilation import Stages
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import parse_graph

@@ -14,13 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
-from tensmith.compiler.backend import (
-    Backend,
-    Compilation,
-    CompileOptions,
-    KernelInfo,
-    Stages,
-)
+from tensmith.compiler.backend import Backend
+from tensmith.compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.target import Target
 
@@ -79,7 +74,7 @@ class FakeBackend:
     def compile(
         self, graph: Graph, target: Target, options: CompileOptions, stages: Stages
     ) -> Compilation:
-        from tensmith.backends.llvm.toolchain import CTarget, arch_of, compile_c
+        from tensmith.backends.common.toolchain import CTarget, arch_of, compile_c
 
         with stages.stage("double"):
             if options.dump_after:

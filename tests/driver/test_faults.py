@@ -12,9 +12,9 @@ import tensmith
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.graph import Node
-from tensmith.compiler.kernel.planner import Planner
+from tensmith.compiler.kernel.plan.planner import Planner
 from tensmith.frontends.onnx.importer import Importer
-from tensmith.passes.fusion import Fusion
+from tensmith.passes.grouping.fusion import Fusion
 
 
 @pytest.fixture

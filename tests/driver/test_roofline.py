@@ -13,7 +13,7 @@ from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.compiler.backend import resolve_target
-from tensmith.compiler.kernel.machine import Machine, assumed_machine
+from tensmith.compiler.kernel.cost.machine import Machine, assumed_machine
 from tensmith.driver import cli
 from tensmith.driver.bandwidth import measure_machine
 from tensmith.driver.roofline import roofline

@@ -7,9 +7,9 @@ from rewriting import body, count, rewritten
 
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.pass_manager import Fixpoint
-from tensmith.passes.attention import AttentionPattern
+from tensmith.passes.patterns.attention import AttentionPattern
 from tensmith.passes.pipeline import SIMPLIFY
-from tensmith.passes.reciprocal import Reciprocal
+from tensmith.passes.simplify.reciprocal import Reciprocal
 
 FIND = (Fixpoint((Reciprocal(), *SIMPLIFY)), Fixpoint((AttentionPattern(), *SIMPLIFY)))
 QKV = "%q: f32[2, 3, s, 4], %k: f32[2, 3, t, 4], %v: f32[2, 3, t, 5]"

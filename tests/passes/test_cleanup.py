@@ -10,11 +10,11 @@ from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant
 from tensmith.compiler.ir.ops.registry import make_node
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
-from tensmith.passes.canonicalize import Canonicalize
-from tensmith.passes.constant_folding import ConstantFolding
-from tensmith.passes.cse import CommonSubexpressions
-from tensmith.passes.dce import DeadCodeElimination
 from tensmith.passes.pipeline import SIMPLIFY
+from tensmith.passes.simplify.canonicalize import Canonicalize
+from tensmith.passes.simplify.constant_folding import ConstantFolding
+from tensmith.passes.simplify.cse import CommonSubexpressions
+from tensmith.passes.simplify.dce import DeadCodeElimination
 
 CLEAN = Fixpoint(SIMPLIFY)
 FOLD = Fixpoint((ConstantFolding(), DeadCodeElimination()))

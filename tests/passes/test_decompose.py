@@ -8,7 +8,7 @@ from rewriting import body, inputs_for
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir.text import parse_graph
-from tensmith.passes.decompose import RULES, Decompose
+from tensmith.passes.simplify.decompose import RULES, Decompose
 
 CASES = {
     "softmax": ("%x: {t}[3, 40]", "%y: {t}[3, 40] = softmax(%x) {{axis = 1}}"),

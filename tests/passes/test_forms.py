@@ -19,8 +19,8 @@ from tensmith.compiler.kernel.forms.form import (
     set_form,
 )
 from tensmith.compiler.pass_manager import run_passes
-from tensmith.passes.borders import Borders
-from tensmith.passes.forms import ChooseForms
+from tensmith.passes.grouping.borders import Borders
+from tensmith.passes.grouping.forms import ChooseForms
 
 
 @pytest.mark.parametrize(

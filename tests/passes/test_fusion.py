@@ -8,7 +8,7 @@ import pytest
 from rewriting import body, rewritten
 
 from tensmith.compiler.ir import Graph
-from tensmith.passes.fusion import MAX_EXPRESSION, Fusion
+from tensmith.passes.grouping.fusion import MAX_EXPRESSION, Fusion
 
 X = "%x: f32[n, 4]"
 

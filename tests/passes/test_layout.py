@@ -6,8 +6,8 @@ from rewriting import body, check, count, rewritten
 
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
-from tensmith.passes.axis_permutation import match_axes, regroup
-from tensmith.passes.layout import Layout
+from tensmith.passes.layout.axis_permutation import match_axes, regroup
+from tensmith.passes.layout.layout import Layout
 from tensmith.passes.pipeline import SIMPLIFY
 
 LAYOUT = (Layout(), Fixpoint(SIMPLIFY))

@@ -9,8 +9,8 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
-from tensmith.passes.fusion import Fusion
-from tensmith.passes.lift_expands import LiftExpands
+from tensmith.passes.grouping.fusion import Fusion
+from tensmith.passes.patterns.lift_expands import LiftExpands
 from tensmith.passes.pipeline import SIMPLIFY
 
 WIDE = "broadcast(n, m)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rewriting import body, check, count, rewritten
 
 from tensmith.compiler.pass_manager import Fixpoint
-from tensmith.passes.matmul_form import MatmulForm
+from tensmith.passes.layout.matmul_form import MatmulForm
+from tensmith.passes.layout.sink_reshapes import SinkReshapes
 from tensmith.passes.pipeline import SIMPLIFY
-from tensmith.passes.reciprocal import Reciprocal
-from tensmith.passes.sink_reshapes import SinkReshapes
+from tensmith.passes.simplify.reciprocal import Reciprocal
 
 FORM = Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY))
 

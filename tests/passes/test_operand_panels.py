@@ -6,7 +6,7 @@ import pytest
 from rewriting import body, check, rewritten
 
 from tensmith.compiler.pass_manager import Fixpoint
-from tensmith.passes.operand_panels import OperandPanels
+from tensmith.passes.layout.operand_panels import OperandPanels
 from tensmith.passes.pipeline import SIMPLIFY
 
 PANELS = Fixpoint((OperandPanels(8), *SIMPLIFY))

@@ -18,14 +18,14 @@ from tensmith.compiler.ir.text import print_graph
 from tensmith.compiler.ir.verify import verify
 from tensmith.compiler.pass_manager import Fixpoint, Pass, run_passes
 from tensmith.frontends.onnx import load
-from tensmith.passes.attention import AttentionPattern
-from tensmith.passes.layer_norm import LayerNormPattern
-from tensmith.passes.layout import Layout
-from tensmith.passes.matmul_form import MatmulForm
+from tensmith.passes.layout.layout import Layout
+from tensmith.passes.layout.matmul_form import MatmulForm
+from tensmith.passes.layout.sink_reshapes import SinkReshapes
+from tensmith.passes.patterns.attention import AttentionPattern
+from tensmith.passes.patterns.layer_norm import LayerNormPattern
 from tensmith.passes.pipeline import SIMPLIFY, optimization_passes
-from tensmith.passes.reciprocal import Reciprocal
-from tensmith.passes.scale_folding import ScaleFolding
-from tensmith.passes.sink_reshapes import SinkReshapes
+from tensmith.passes.simplify.reciprocal import Reciprocal
+from tensmith.passes.simplify.scale_folding import ScaleFolding
 
 MODELS = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
 SMALL = (

@@ -7,8 +7,8 @@ import pytest
 from rewriting import body, count, rewritten
 
 from tensmith.compiler.pass_manager import Fixpoint
-from tensmith.passes.canonicalize import Canonicalize
-from tensmith.passes.dce import DeadCodeElimination
+from tensmith.passes.simplify.canonicalize import Canonicalize
+from tensmith.passes.simplify.dce import DeadCodeElimination
 
 SIMPLIFY = Fixpoint((Canonicalize(), DeadCodeElimination()))
 SCALE = 0.0123

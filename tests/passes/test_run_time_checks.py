@@ -10,8 +10,8 @@ from suites.case import BOOL, F32, I64, CaseBuilder, N
 from tensmith.compiler.ir import Graph, Value
 from tensmith.compiler.ir.dims import Dim, dmin
 from tensmith.compiler.ir.text import parse_graph
-from tensmith.passes.ranges import Ranges
-from tensmith.passes.run_time_checks import RunTimeChecks
+from tensmith.passes.checks.ranges import Ranges
+from tensmith.passes.checks.run_time_checks import RunTimeChecks
 
 CHECK = RunTimeChecks()
 

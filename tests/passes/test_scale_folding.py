@@ -11,7 +11,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph, Value
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.pipeline import SIMPLIFY
-from tensmith.passes.scale_folding import ScaleFolding
+from tensmith.passes.simplify.scale_folding import ScaleFolding
 
 FOLD = Fixpoint((ScaleFolding(), *SIMPLIFY))
 

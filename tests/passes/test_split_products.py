@@ -11,9 +11,9 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph, constant
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import run_passes
-from tensmith.passes.fusion import Fusion
+from tensmith.passes.grouping.fusion import Fusion
+from tensmith.passes.patterns.split_products import SplitProducts
 from tensmith.passes.pipeline import SIMPLIFY
-from tensmith.passes.split_products import SplitProducts
 
 ROWS = "%x: f32[n, 5], %b: f32[n, 12]"
 

@@ -6,8 +6,8 @@ import pytest
 from rewriting import body, count, rewritten
 
 from tensmith.compiler.ir.dims import Dim
+from tensmith.passes.layout.transposed_conv import TransposedConv
 from tensmith.passes.pipeline import SIMPLIFY
-from tensmith.passes.transposed_conv import TransposedConv
 
 
 def _conv_transpose(

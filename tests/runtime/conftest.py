@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cplans import make_model
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 
 
 @pytest.fixture(scope="module")

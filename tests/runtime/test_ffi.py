@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cplans import make_model, needs_x86
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 
 pytestmark = needs_x86
 tvm_ffi = pytest.importorskip("tvm_ffi", reason="apache-tvm-ffi is not installed")

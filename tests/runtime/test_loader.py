@@ -12,7 +12,7 @@ import pytest
 from cplans import TYPES, make_model, needs_x86
 from together import run_together
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.runtime.loader import Module, ModuleError, load
 
 pytestmark = needs_x86

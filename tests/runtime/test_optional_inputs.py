@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cplans import make_model, needs_x86
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.runtime.loader import Module, ModuleError, load
 
 pytestmark = needs_x86

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cplans import make_model, needs_x86
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 
 pytestmark = needs_x86
 

@@ -15,7 +15,7 @@ import pytest
 from cplans import make_model, needs_x86
 from together import run_together
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.runtime import repeat
 from tensmith.runtime.loader import Module, ModuleError, load
 from tensmith.runtime.slots import Output

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .case import (
-    BOOL,
-    EXACT,
-    F16,
-    F64,
-    HALF,
-    I32,
-    I64,
-    SUM,
-    Case,
-    CaseBuilder,
-    N,
-    S,
-    unary,
-)
+from .case import BOOL, EXACT, F16, F64, HALF, I32, I64, SUM, Case, CaseBuilder, N, S, unary
 
 _KINDS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_mean")
 

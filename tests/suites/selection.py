@@ -10,22 +10,7 @@ import numpy as np
 from tensmith.compiler.ir import Dim, DType, constant
 from tensmith.compiler.ir.ops.forest import LEAF, node_type
 
-from .case import (
-    BF16,
-    BOOL,
-    EXACT,
-    F16,
-    F64,
-    I8,
-    I32,
-    I64,
-    SUM,
-    U8,
-    Case,
-    CaseBuilder,
-    N,
-    unary,
-)
+from .case import BF16, BOOL, EXACT, F16, F64, I8, I32, I64, SUM, U8, Case, CaseBuilder, N, unary
 
 _FLOATS = (DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2, DType.F8E5M2FNUZ)
 _NARROW = (*_FLOATS, DType.F8E8M0FNU, DType.F4E2M1FN, DType.I4, DType.U4, DType.I2, DType.U2)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Call, Dim, Symbol, as_dim, calls_of, symbols_of, terms_of
+from ....compiler.errors import InternalError
+from ....compiler.ir.dims import Call, Dim, Symbol, as_dim, calls_of, symbols_of, terms_of
 from .builder import F64, Emitter, Int
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from llvmlite import ir
 
-from ...compiler.ir.types import DType
-from .checks import Checks
+from ....compiler.ir.types import DType
+from ..checks import Checks
 from .constants import Splat, lanes_from, undefined
 from .numbering import NumberingBuilder
 from .sizes import SizeHolder

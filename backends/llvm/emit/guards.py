@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from llvmlite import ir
 
-from ...compiler.ir.assumptions import ONE_OR_EQUAL
-from ...compiler.ir.dims import Dim
+from ....compiler.ir.assumptions import ONE_OR_EQUAL
+from ....compiler.ir.dims import Dim
 from .access import float_value
 from .builder import F64, I8, I32, POINTER, VOID, Emitter, Int
 

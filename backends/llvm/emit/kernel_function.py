@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from ...compiler.kernel.kernel import Axis, Kernel
-from ...compiler.kernel.partition import outer_loops
-from ...compiler.kernel.schedule import Schedule
+from ....compiler.kernel.kernel import Axis, Kernel
+from ....compiler.kernel.schedule.partition import outer_loops
+from ....compiler.kernel.schedule.schedule import Schedule
 from .access import index_value
 from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
 from .sanitize import EXTRA, Sanitizer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ...compiler.ir.types import DType
+from ....compiler.ir.types import DType
 from .builder import F32, I8, I32, Emitter, shaped
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from llvmlite import ir
 
-from ...compiler.kernel.axis_names import band_of, start_of
-from ...compiler.kernel.kernel import Stage
-from ...compiler.kernel.schedule import StageSchedule
+from ....compiler.kernel.axis_names import band_of, start_of
+from ....compiler.kernel.kernel import Stage
+from ....compiler.kernel.schedule.schedule import StageSchedule
 from .builder import Emitter, Int, memory_type
 
 NAME = "partial sums"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ...compiler.kernel.plan import PlannedKernel
+from ....compiler.kernel.plan.plan import PlannedKernel
 from .builder import I8, I64, POINTER, VOID
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from ...compiler.errors import InternalError
-from ...compiler.ir.assumptions import AT_MOST, FITS, may_wrap
-from ...compiler.ir.dims import Dim, product, size_of, symbol, symbols_of
-from ...compiler.kernel.plan import (
+from ....compiler.errors import InternalError
+from ....compiler.ir.assumptions import AT_MOST, FITS, may_wrap
+from ....compiler.ir.dims import Dim, product, size_of, symbol, symbols_of
+from ....compiler.kernel.plan.plan import (
     Allocate,
     Assign,
     Bind,
@@ -27,7 +27,7 @@ from ...compiler.kernel.plan import (
 from .access import index_value
 from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
 from .guards import MAX_BYTES, Guards
-from .kernel import emit_kernel, parallel_count
+from .kernel_function import emit_kernel, parallel_count
 from .parts import part_wrapper
 from .sanitize import extent_of, store_extents
 from .work import work

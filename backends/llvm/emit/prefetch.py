@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...compiler.ir.types import DType
-from ...compiler.kernel import expr as ex
-from ...compiler.kernel.contraction import contraction_of
-from ...compiler.kernel.kernel import CACHE_LINE, Stage
-from ...compiler.kernel.schedule import StageSchedule
+from ....compiler.ir.types import DType
+from ....compiler.kernel import expr as ex
+from ....compiler.kernel.contraction import contraction_of
+from ....compiler.kernel.kernel import CACHE_LINE, Stage
+from ....compiler.kernel.schedule.schedule import StageSchedule
 from .builder import Int
 from .shape import Address
 from .tile import Tile

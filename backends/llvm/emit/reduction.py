@@ -9,10 +9,10 @@ from typing import Any
 
 from llvmlite import ir
 
-from ...compiler.ir.types import DType
-from ...compiler.kernel import expr as ex
-from ...compiler.kernel.kernel import Reduction, Stage
-from ...compiler.kernel.schedule import StageSchedule
+from ....compiler.ir.types import DType
+from ....compiler.kernel import expr as ex
+from ....compiler.kernel.kernel import Reduction, Stage
+from ....compiler.kernel.schedule.schedule import StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Dim
-from ...compiler.kernel.plan import Place, Plan, bytes_of
+from ....compiler.errors import InternalError
+from ....compiler.ir.dims import Dim
+from ....compiler.kernel.plan.plan import Place, Plan, bytes_of
+from ..checks import Checks
 from .builder import I8, I32, I64, POINTER, Emitter, Int
-from .checks import Checks
 
 EXTENT = ir.LiteralStructType([I64, POINTER])  # ts_extent of runtime/plan_abi.h
 MOST_LANES = 64

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from ...compiler.errors import InternalError
-from ...compiler.ir.types import DType
+from ....compiler.errors import InternalError
+from ....compiler.ir.types import DType
 from . import math
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
 from .narrow import carrier, narrowed, widened

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ...compiler.ir.dims import symbols_of
-from ...compiler.kernel import expr as ex
+from ....compiler.ir.dims import symbols_of
+from ....compiler.kernel import expr as ex
 from .builder import Int
 
 Slot = tuple[int, int]  # (row, vector) within the tile

@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from ...compiler.ir.dims import Call
+from ....compiler.ir.dims import Call
 
 
 class SizeHolder:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from llvmlite import ir
 
-from ...compiler.kernel import expr as ex
-from ...compiler.kernel.axis_names import band_of, panel_base, start_of
-from ...compiler.kernel.kernel import CACHE_LINE, Stage, Store
-from ...compiler.kernel.schedule import StageSchedule
-from ...compiler.kernel.transposing import rows_of_piece
+from ....compiler.kernel import expr as ex
+from ....compiler.kernel.axis_names import band_of, panel_base, start_of
+from ....compiler.kernel.kernel import CACHE_LINE, Stage, Store
+from ....compiler.kernel.schedule.schedule import StageSchedule
+from ....compiler.kernel.schedule.transposing import rows_of_piece
 from .access import index_value
 from .builder import Emitter, Int
 from .partial import PartialSums

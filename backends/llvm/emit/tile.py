@@ -14,14 +14,14 @@ from functools import reduce
 
 from llvmlite import ir
 
-from ...compiler.errors import InternalError
-from ...compiler.ir.dims import Dim, coefficient, symbols_of
-from ...compiler.ir.types import DType
-from ...compiler.kernel import expr as ex
-from ...compiler.kernel.axis_names import panel_base, start_of
-from ...compiler.kernel.expr import Expr, Load
-from ...compiler.kernel.kernel import Store
-from ...compiler.kernel.transposing import rows_of_piece
+from ....compiler.errors import InternalError
+from ....compiler.ir.dims import Dim, coefficient, symbols_of
+from ....compiler.ir.types import DType
+from ....compiler.kernel import expr as ex
+from ....compiler.kernel.axis_names import panel_base, start_of
+from ....compiler.kernel.expr import Expr, Load
+from ....compiler.kernel.kernel import Store
+from ....compiler.kernel.schedule.transposing import rows_of_piece
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from ...compiler.ir.types import DType
-from ...compiler.kernel.expr import Buffer
+from ....compiler.ir.types import DType
+from ....compiler.kernel.expr import Buffer
 from .builder import I1, I32, Emitter, Int, scalar_type
 from .constants import undefined
 from .shape import Shape

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...compiler.ir.dims import Dim, estimate, substitute
-from ...compiler.kernel.plan import PlannedKernel
+from ....compiler.ir.dims import Dim, estimate, substitute
+from ....compiler.kernel.plan.plan import PlannedKernel
 
 STREAMED = 10  # operations that take as long as reading an operand that no other row shares
 MOVED = 16  # operations that take as long as moving an element from one cache to another

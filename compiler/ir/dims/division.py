@@ -12,17 +12,7 @@ import math
 from functools import lru_cache
 
 from ...errors import InternalError
-from .terms import (
-    MEMO,
-    Call,
-    Dim,
-    Monomial,
-    Sym,
-    as_dim,
-    is_position,
-    make,
-    terms_of,
-)
+from .terms import MEMO, Call, Dim, Monomial, Sym, as_dim, is_position, make, terms_of
 
 _MAX_DIVISOR = 1 << 20  # of nested quotients made one: numerators grow by as much
 _MAX_TERMS = 64  # of the quotient of two polynomials

@@ -12,15 +12,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..ir.dims import Dim, evaluate, substitute, symbol, symbols_of
-from ..target import Target
-from . import expr as ex
-from .axis_names import axis_of_base, band_of, panel_base
+from ...ir.dims import Dim, evaluate, substitute, symbol, symbols_of
+from ...target import Target
+from .. import expr as ex
+from ..axis_names import axis_of_base, band_of, panel_base
+from ..footprint import union_elements, value_range
+from ..kernel import Kernel, Stage
+from ..schedule.schedule import Schedule, StageSchedule
 from .cycles import stage_cycles
-from .footprint import union_elements, value_range
-from .kernel import Kernel, Stage
 from .machine import Machine
-from .schedule import Schedule, StageSchedule
 
 CALL_CYCLES = 40.0
 WRITE_FACTOR = 2.0  # a line that is written is read first and goes out later

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..ir.dims import Dim, all_calls, coefficient, symbols_of
-from ..target import Target
-from . import expr as ex
-from .contraction import Contraction, contraction_of
-from .kernel import Reduction, Stage
-from .schedule import StageSchedule
+from ...ir.dims import Dim, all_calls, coefficient, symbols_of
+from ...target import Target
+from .. import expr as ex
+from ..contraction import Contraction, contraction_of
+from ..kernel import Reduction, Stage
+from ..schedule.schedule import StageSchedule
+from ..schedule.transposing import is_transposed, rows_of_piece
 from .tile_cycles import FMA_LATENCY, pieces, step_cycles
-from .transposing import is_transposed, rows_of_piece
 
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
 DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another

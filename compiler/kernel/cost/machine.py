@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..target import Target
+from ...target import Target
 
 CLOCK = 3e9  # Hz, of a core about which nothing was measured
 # Bytes per cycle of one core reading from each level, typical of current x86 and Arm cores.

@@ -12,18 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import InternalError
-from ..ir.dims import Dim, all_calls, coefficient, evaluate, substitute, symbol, symbols_of
-from ..target import Target
-from . import expr as ex
+from ...errors import InternalError
+from ...ir.dims import Dim, all_calls, coefficient, evaluate, substitute, symbol, symbols_of
+from ...target import Target
+from .. import expr as ex
+from ..kernel import Stage
+from ..plan.plan import Plan, PlannedKernel
+from ..plan.sites import Site, sites_of
+from ..schedule.schedule import RegisterTile, StageSchedule
+from ..schedule.transposing import is_transposed
 from .cost import KernelCost, kernel_cost
 from .cycles import stage_cycles
-from .kernel import Stage
 from .machine import assumed_machine
-from .plan import Plan, PlannedKernel
-from .schedule import RegisterTile, StageSchedule
-from .sites import Site, sites_of
-from .transposing import is_transposed
 
 DIVISIONS = ("floordiv", "mod")
 SHOWN_NODES = 3  # of a kernel, in a sentence

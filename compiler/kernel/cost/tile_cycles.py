@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..target import Target
+from ...target import Target
 
 # more than another load costs, where it is an instruction of its own: fitted to tiles of 13 x 1,
 # 7 x 1, 5 x 2, 6 x 2 and 4 x 3 vectors on one Zen 3 core

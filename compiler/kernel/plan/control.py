@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from ..ir.dims import Dim, symbol, symbols_of
-from ..ir.graph import Graph, Node, Value
-from ..ir.ops.control import loop_varying
-from ..ir.ops.registry import make_node
-from ..ir.types import DENSE
-from .chooser import Request
-from .forms.region import lower_region
+from ...ir.dims import Dim, symbol, symbols_of
+from ...ir.graph import Graph, Node, Value
+from ...ir.ops.control import loop_varying
+from ...ir.ops.registry import make_node
+from ...ir.types import DENSE
+from ..forms.region import lower_region
+from ..schedule.chooser import Request
 from .in_place import origin
 from .plan import Allocate, Assign, Branch, Place, Repeat, Step, View, bytes_of
-
-if TYPE_CHECKING:
-    from .planner import Planner
-
-Rule = Callable[["Planner", Node, list[Step]], None]
+from .planner import Planner, Rule
 
 
 def _made_inside(region: Graph, value: Value) -> bool:

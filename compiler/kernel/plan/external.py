@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..ir.dims import Dim, product
-from ..ir.graph import Node
-from ..ir.ops.forest import REDUCTIONS
-from ..ir.types import DType
+from ...ir.dims import Dim, product
+from ...ir.graph import Node
+from ...ir.ops.forest import REDUCTIONS
+from ...ir.types import DType
 
 Arguments = Callable[[Node], tuple[Dim, ...]]
 # enum ts_element of runtime/plan_abi.h

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..ir.dims import Dim, substitute, symbol, symbols_of
-from ..ir.graph import Graph, Value
-from . import expr as ex
-from .expr import Expr, Load
-from .kernel import Kernel, Stage, Store
+from ...ir.dims import Dim, substitute, symbol, symbols_of
+from ...ir.graph import Graph, Value
+from .. import expr as ex
+from ..expr import Expr, Load
+from ..kernel import Kernel, Stage, Store
 from .plan import Place
 
 

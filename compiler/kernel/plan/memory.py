@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from ..ir.dims import Dim, ceildiv, dmax, estimate, is_nonnegative
+from ...ir.dims import Dim, ceildiv, dmax, estimate, is_nonnegative
 from .plan import ALIGNMENT, ArenaBuffer
 
 NOMINAL = 64  # assumed value of a symbol where sizes are compared

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from ..ir.dims import Call, Dim, Monomial, Symbol, as_dim, symbol, terms_of
-from .kernel import Kernel
+from ...ir.dims import Call, Dim, Monomial, Symbol, as_dim, symbol, terms_of
+from ..kernel import Kernel
 
 PARAMETER = "#"  # begins the names of sizes that calls compute
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ir.dims import Dim
-from ..ir.graph import Graph, Node, Value
+from ...ir.dims import Dim
+from ...ir.graph import Graph, Node, Value
+from ..lower.scope import strides_of
 from .in_place import origin
-from .lower.scope import strides_of
 
 
 @dataclass(frozen=True)

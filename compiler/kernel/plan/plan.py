@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..ir.dims import Dim
-from ..ir.graph import Value
-from ..ir.types import DType
-from .choice import Choice
-from .kernel import Kernel
-from .packing import Packing
-from .schedule import Schedule
+from ...ir.dims import Dim
+from ...ir.graph import Value
+from ...ir.types import DType
+from ..kernel import Kernel
+from ..schedule.choice import Choice
+from ..schedule.packing import Packing
+from ..schedule.schedule import Schedule
 
 ALIGNMENT = 64  # bytes, of every tensor
 

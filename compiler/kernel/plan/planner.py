@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..errors import InternalError
-from ..ir.dims import Dim, symbol, symbols_of
-from ..ir.graph import Graph, Node, Value
-from ..ir.groups import group_key
-from ..ir.ops.registry import make_node
-from ..ir.types import TensorType
-from .chooser import Chooser, Chosen, Constant, Request
+from ...errors import InternalError
+from ...ir.dims import Dim, symbol, symbols_of
+from ...ir.graph import Graph, Node, Value
+from ...ir.groups import group_key
+from ...ir.ops.registry import make_node
+from ...ir.types import TensorType
+from ..forms.border import border_kernel
+from ..forms.form import form_of
+from ..forms.region import Lowered, lower_region
+from ..kernel import Kernel, kernel_label, kernel_text
+from ..lower.scope import storage_elements
+from ..schedule.chooser import Chooser, Chosen, Constant, Request
+from ..schedule.packing import Packing
+from ..schedule.partition import is_by_rows
+from ..schedule.schedule import Schedule
 from .external import EXTERNAL
-from .forms.border import border_kernel
-from .forms.form import form_of
-from .forms.region import Lowered, lower_region
 from .in_place import aliased, last_uses, may_share, origin
-from .kernel import Kernel, kernel_label, kernel_text
-from .lower.scope import storage_elements
 from .memory import assign_offsets
-from .packing import Packing
 from .parameters import parametrised
-from .partition import is_by_rows
 from .parts import Part, parts_of, piece_offsets
 from .plan import (
     ALIGNMENT,
@@ -39,21 +41,23 @@ from .plan import (
     Step,
     Weight,
 )
-from .schedule import Schedule
 from .versions import fitted, fitting
 
+Rule = Callable[["Planner", Node, list[Step]], None]
 CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
 
 
 class Planner:
     """Builds the plan of one graph.
 
-    choose: makes each kernel ready to be emitted.
+    choose: makes each kernel ready to be emitted. control: the rules of nodes with regions, and of
+    others that become branches of steps (`control.py`).
     """
 
-    def __init__(self, graph: Graph, choose: Chooser) -> None:
+    def __init__(self, graph: Graph, choose: Chooser, control: Mapping[str, Rule]) -> None:
         self.graph = graph
         self.choose = choose
+        self.control = control
         self.plan = Plan(tuple(graph.inputs), tuple(graph.outputs), input_symbols(graph))
         self.places: dict[Value, Place] = {}
         self.parts: dict[Value, Part] = {}
@@ -90,8 +94,6 @@ class Planner:
 
     def block(self, graph: Graph, steps: list[Step]) -> None:
         """Append the steps of a graph's nodes."""
-        from .control import CONTROL
-
         ends = last_uses(graph)
         self.parts.update(parts_of(graph))
         made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
@@ -116,8 +118,8 @@ class Planner:
                 steps.append(Require(*(node.attrs[key] for key in CHECK)))
             elif node.op in EXTERNAL:
                 self._external(node, steps)
-            elif node.op in CONTROL:
-                CONTROL[node.op](self, node, steps)
+            elif node.op in self.control:
+                self.control[node.op](self, node, steps)
             else:
                 raise InternalError(f"'{node.op}' was not fused into a kernel")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import InternalError
-from ..ir.dims import Dim, ceildiv, evaluate, product
-from .kernel import Kernel
-from .partition import outer_loops
+from ...errors import InternalError
+from ...ir.dims import Dim, ceildiv, evaluate, product
+from ..kernel import Kernel
+from ..schedule.partition import outer_loops
+from ..schedule.schedule import Schedule
 from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step
-from .schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
-from ..ir.dims import Call, Dim, Sym, Symbol, all_calls, floordiv, substitute, symbol, symbols_of
-from .kernel import Kernel
-from .simplify import simplify
+from ...ir.dims import Call, Dim, Sym, Symbol, all_calls, floordiv, substitute, symbol, symbols_of
+from ..kernel import Kernel
+from ..simplify import simplify
 
 MAX_SYMBOLS = 8  # of a kernel for which pairs are tried
 UNIT = "/"  # in the name of the number of windows in a size

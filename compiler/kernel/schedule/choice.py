@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from ..errors import ScheduleError
+from ...errors import ScheduleError
 
 VERSION = 1
 BLOCKS, BANDS = "blocks", "bands"

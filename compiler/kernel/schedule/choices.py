@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ScheduleError, UsageError
-from ..ir.graph import Graph, Value
-from ..ir.groups import group_key
+from ...errors import ScheduleError, UsageError
+from ...ir.graph import Graph, Value
+from ...ir.groups import group_key
+from ..forms.form import Form, parse_form
 from .choice import VERSION
-from .forms.form import Form, parse_form
 
 F = TypeVar("F", bound=Form)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..target import Target
+from ...target import Target
+from ..forms.channel_blocks import best_block, in_channel_blocks
+from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
-from .forms.channel_blocks import best_block, in_channel_blocks
 from .heuristic import default_choice, naive_choice
-from .kernel import Kernel
 from .legality import check_schedule
 from .packing import Packing, pack
 from .partition import by_rows

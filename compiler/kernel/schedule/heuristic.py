@@ -7,12 +7,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..ir.dims import Dim, coefficient, symbols_of
-from ..target import Target
-from . import expr as ex
+from ...ir.dims import Dim, coefficient, symbols_of
+from ...target import Target
+from .. import expr as ex
+from ..contraction import Contraction, contraction_of, extent_of
+from ..kernel import Axis, Kernel, Stage
 from .choice import Choice
-from .contraction import Contraction, contraction_of, extent_of
-from .kernel import Axis, Kernel, Stage
 from .panels import streams, with_panels
 from .partition import parallel_loops
 from .register_tile import register_tile

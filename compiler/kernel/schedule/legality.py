@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ..errors import ScheduleError
-from ..ir.dims import symbols_of
-from ..target import Target
-from .axis_names import band_of
-from .contraction import contraction_of
-from .kernel import MAX_STACK_BYTES, Kernel, Stage
+from ...errors import ScheduleError
+from ...ir.dims import symbols_of
+from ...target import Target
+from ..axis_names import band_of
+from ..contraction import contraction_of
+from ..kernel import MAX_STACK_BYTES, Kernel, Stage
 from .schedule import Schedule, StageSchedule
 
 MAX_LANES = 64  # of a vector of bytes in the widest registers

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
-from . import expr as ex
-from .axis_names import panel_base
-from .contraction import contraction_of
-from .kernel import Axis, Kernel
+from ...ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
+from .. import expr as ex
+from ..axis_names import panel_base
+from ..contraction import contraction_of
+from ..kernel import Axis, Kernel
 from .schedule import Schedule
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..target import Target
-from . import expr as ex
-from .axis_names import band_of
-from .contraction import Contraction, extent_of
-from .kernel import MAX_STACK_BYTES
+from ...target import Target
+from .. import expr as ex
+from ..axis_names import band_of
+from ..contraction import Contraction, extent_of
+from ..kernel import MAX_STACK_BYTES
 from .register_tile import PANEL_SHARE
 from .schedule import Blocks, Prefetch, RegisterTile, StageSchedule
 

@@ -6,10 +6,10 @@ import itertools
 import math
 from dataclasses import replace
 
-from ..ir.dims import coefficient, estimate
-from .axis_names import band_of
-from .contraction import contraction_of, extent_of
-from .kernel import Kernel, Stage
+from ...ir.dims import coefficient, estimate
+from ..axis_names import band_of
+from ..contraction import contraction_of, extent_of
+from ..kernel import Kernel, Stage
 from .schedule import Schedule, StageSchedule
 
 ENOUGH_ITERATIONS = 64  # to keep several threads evenly busy

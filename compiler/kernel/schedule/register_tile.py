@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import product as cartesian
 
-from ..target import Target
-from .contraction import Contraction, extent_of
-from .kernel import CACHE_LINE, Axis
-from .tile_cycles import pieces, step_cycles
+from ...target import Target
+from ..contraction import Contraction, extent_of
+from ..cost.tile_cycles import pieces, step_cycles
+from ..kernel import CACHE_LINE, Axis
 
 L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ..errors import ScheduleError
-from ..target import Target
-from .axis_names import band_of
+from ...errors import ScheduleError
+from ...target import Target
+from ..axis_names import band_of
+from ..contraction import contraction_of
+from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
-from .contraction import contraction_of
-from .kernel import Kernel, Stage
 from .panels import fetched
 from .schedule import Blocks, Prefetch, RegisterTile, Schedule, StageSchedule, Unrolling
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import permutations
 
-from ..errors import ScheduleError
-from ..target import Target
+from ...errors import ScheduleError
+from ...target import Target
+from ..contraction import contraction_of
+from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
-from .contraction import contraction_of
 from .heuristic import default_choice
-from .kernel import Kernel, Stage
 from .legality import check_schedule
 from .resolve import axes_by_role, resolve
 

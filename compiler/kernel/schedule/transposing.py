@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..ir.dims import Dim, coefficient
-from ..target import Target
-from . import expr as ex
-from .contraction import extent_of
-from .kernel import CACHE_LINE, Axis, Stage
+from ...ir.dims import Dim, coefficient
+from ...target import Target
+from .. import expr as ex
+from ..contraction import extent_of
+from ..kernel import CACHE_LINE, Axis, Stage
 from .schedule import RegisterTile, StageSchedule
 
 PIECE_BYTES = 16  # shuffles within so many are fast, others take longer

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import onnx
 
-from ...compiler.errors import InvalidModelError, UsageError
-from ...compiler.ir import Dim, TensorType
-from .emitter import Emitter
+from ....compiler.errors import InvalidModelError, UsageError
+from ....compiler.ir import Dim, TensorType
+from ..emitter import Emitter
 from .tensors import UnsupportedType, dtype_of
 
 UNKNOWN = "?"  # a dim that the caller leaves open, whatever is declared

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
-from ...compiler.errors import InvalidModelError
+from ....compiler.errors import InvalidModelError
 
 Key = tuple[str, str]
 

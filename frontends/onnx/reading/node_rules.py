@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from ...compiler.errors import InvalidModelError
+from ....compiler.errors import InvalidModelError
 from .schemas import domain_of, schema_of
 
 _POSITIVE = frozenset({"strides", "dilations", "kernel_shape", "group", "blocksize", "hidden_size"})

@@ -10,7 +10,7 @@ import onnx
 import onnx.defs
 import onnx.helper
 
-from ...compiler.ir import DType, TensorType
+from ....compiler.ir import DType, TensorType
 from .tensors import DTYPES
 
 DEFAULT = ("", "ai.onnx")

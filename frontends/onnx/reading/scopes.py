@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from ...compiler.errors import Unsupported
-from ...compiler.ir import constant
-from .containers import Content, Text
+from ....compiler.errors import Unsupported
+from ....compiler.ir import constant
+from ..containers import Content, Text
 from .external import ModelFolder
 from .tensors import UnsupportedType, sparse_array, to_array, to_bytes
 

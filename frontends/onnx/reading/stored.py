@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 
-from ...compiler.errors import InvalidModelError, UsageError
+from ....compiler.errors import InvalidModelError, UsageError
 from .external import ModelFolder
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...compiler.errors import InvalidModelError
-from ...compiler.ir import DType
+from ....compiler.errors import InvalidModelError
+from ....compiler.ir import DType
 from .external import ModelFolder
 
 Array = np.ndarray[Any, Any]

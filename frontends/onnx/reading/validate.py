@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence, Set
 import onnx
 import onnx.defs
 
-from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
-from .emitter import SIZE_LIMIT
+from ....compiler.errors import InvalidModelError, Unsupported, UnsupportedError
+from ..emitter import SIZE_LIMIT
 from .functions import check_functions
 from .node_rules import check_node
 from .schemas import domain_of, opsets_of

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from ...compiler.errors import InvalidModelError, UsageError
+from ....compiler.errors import InvalidModelError, UsageError
 from .external import ModelFolder
 from .foreign import foreign
 

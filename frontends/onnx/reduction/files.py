@@ -11,7 +11,7 @@ from onnx import external_data_helper
 
 from ....compiler.errors import UsageError
 from ..importer import ShapeSpec
-from ..wire import read_model
+from ..reading.wire import read_model
 from .draft import subgraphs
 
 LARGE = 1 << 16  # bytes of a tensor that lies beside the file

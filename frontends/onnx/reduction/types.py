@@ -10,7 +10,7 @@ from onnx import helper, shape_inference
 
 from ....compiler.errors import TensmithError
 from ....compiler.ir import Dim, DType, TensorType
-from ..tensors import DTYPES
+from ..reading.tensors import DTYPES
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.ir.graph import Node, Value, constant
-from ...compiler.ir.ops.registry import Trait, lookup
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, scalar
-from ...compiler.ir.types import DType
+from ....compiler.ir.graph import Node, Value, constant
+from ....compiler.ir.ops.registry import Trait, lookup
+from ....compiler.ir.rewrite import Replacement, Rewriter, Rules, like, scalar
+from ....compiler.ir.types import DType
 
 RULES = Rules()
 Array = np.ndarray[Any, Any]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...compiler.ir.dims import Dim
-from ...compiler.ir.graph import Graph, Node, Value
-from ...compiler.ir.ops.control import symbol_name
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
+from ....compiler.ir.dims import Dim
+from ....compiler.ir.graph import Graph, Node, Value
+from ....compiler.ir.ops.control import symbol_name
+from ....compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
 
 RULES = Rules()
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...compiler.ir.dims import Dim
-from ...compiler.ir.graph import Node, Value, constant
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
+from ....compiler.ir.dims import Dim
+from ....compiler.ir.graph import Node, Value, constant
+from ....compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
 
 RULES = Rules()
 SMALL = 4096  # elements: constants up to this size are joined and indexed at compile time

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...compiler.ir.graph import Node
-from ...compiler.ir.ops.registry import Trait
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules
+from ....compiler.ir.graph import Node
+from ....compiler.ir.ops.registry import Trait
+from ....compiler.ir.rewrite import Replacement, Rewriter, Rules
 
 RULES = Rules()
 _POOL_AS_REDUCTION = {"avg_pool": "reduce_mean", "max_pool": "reduce_max"}

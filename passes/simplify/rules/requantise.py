@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...compiler.errors import TensmithError
-from ...compiler.ir.graph import Node
-from ...compiler.ir.ops.registry import Trait, has_trait, lookup
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
-from ...compiler.ir.types import DType
+from ....compiler.errors import TensmithError
+from ....compiler.ir.graph import Node
+from ....compiler.ir.ops.registry import Trait, has_trait, lookup
+from ....compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
+from ....compiler.ir.types import DType
 
 RULES = Rules()
 _BITS = 16  # of the integers that are all tried

@@ -15,15 +15,15 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError, UsageError
 from tensmith.compiler.ir import Node
 from tensmith.compiler.ir.groups import group_key
-from tensmith.compiler.kernel.choice import Choice
-from tensmith.compiler.kernel.choices import Choices, choices_json, read_choices
-from tensmith.compiler.kernel.chooser import CpuChooser, Request
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.heuristic import default_choice, naive_choice
 from tensmith.compiler.kernel.kernel import Kernel
-from tensmith.compiler.kernel.legality import check_schedule
-from tensmith.compiler.kernel.resolve import choice_of, resolve
-from tensmith.compiler.kernel.space import choices
+from tensmith.compiler.kernel.schedule.choice import Choice
+from tensmith.compiler.kernel.schedule.choices import Choices, choices_json, read_choices
+from tensmith.compiler.kernel.schedule.chooser import CpuChooser, Request
+from tensmith.compiler.kernel.schedule.heuristic import default_choice, naive_choice
+from tensmith.compiler.kernel.schedule.legality import check_schedule
+from tensmith.compiler.kernel.schedule.resolve import choice_of, resolve
+from tensmith.compiler.kernel.schedule.space import choices
 
 TARGETS = ("x86-64-v3", "x86-64-v4", "aarch64")
 V3 = resolve_target("x86-64-v3")[1]

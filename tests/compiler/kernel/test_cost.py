@@ -7,11 +7,11 @@ from kernels import fused_nodes
 from suites.case import CaseBuilder, N
 
 from tensmith.compiler.backend import resolve_target
-from tensmith.compiler.kernel.cost import KernelCost, kernel_cost
+from tensmith.compiler.kernel.cost.cost import KernelCost, kernel_cost
+from tensmith.compiler.kernel.cost.machine import assumed_machine
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.heuristic import default_schedule
-from tensmith.compiler.kernel.machine import assumed_machine
-from tensmith.compiler.kernel.packing import pack
+from tensmith.compiler.kernel.schedule.heuristic import default_schedule
+from tensmith.compiler.kernel.schedule.packing import pack
 
 TARGET = resolve_target("x86-64-v4")[1]
 MACHINE = assumed_machine(TARGET)

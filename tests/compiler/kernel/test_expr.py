@@ -5,10 +5,10 @@ from __future__ import annotations
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.ir.types import DType
-from tensmith.compiler.kernel.cycles import stage_cycles
+from tensmith.compiler.kernel.cost.cycles import stage_cycles
 from tensmith.compiler.kernel.expr import Acc, Apply, Buffer, Const, Dependences, Expr, Load
 from tensmith.compiler.kernel.kernel import Axis, Stage, Store
-from tensmith.compiler.kernel.schedule import StageSchedule
+from tensmith.compiler.kernel.schedule.schedule import StageSchedule
 
 ROW, COLUMN, N = (symbol(name) for name in ("$r", "$c", "n"))
 TARGET = resolve_target("x86-64-v4")[1]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensmith.compiler.ir.dims import Dim, evaluate, symbol
-from tensmith.compiler.kernel.memory import assign_offsets, lower_bound
-from tensmith.compiler.kernel.plan import ALIGNMENT, ArenaBuffer
+from tensmith.compiler.kernel.plan.memory import assign_offsets, lower_bound
+from tensmith.compiler.kernel.plan.plan import ALIGNMENT, ArenaBuffer
 
 N, M = symbol("n"), symbol("m")
 SIZES: st.SearchStrategy[Dim] = st.one_of(

@@ -15,10 +15,10 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph, Node
 from tensmith.compiler.kernel.forms.form import form_of
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.interpret import interpret
-from tensmith.compiler.kernel.packing import Packing, pack
-from tensmith.passes.bands import ConvBands
+from tensmith.compiler.kernel.schedule.heuristic import default_schedule
+from tensmith.compiler.kernel.schedule.packing import Packing, pack
+from tensmith.passes.grouping.bands import ConvBands
 
 TARGET = resolve_target("x86-64-v3")[1]
 

@@ -11,7 +11,7 @@ from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, symbol
 from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Kernel, kernel_text
-from tensmith.compiler.kernel.parameters import parametrised
+from tensmith.compiler.kernel.plan.parameters import parametrised
 
 H, W, N = (symbol(name) for name in "hwn")
 SIZES = {"h": 37, "w": 22, "n": 2}

@@ -9,18 +9,19 @@ import pytest
 from kernels import fused_nodes
 from suites.case import CaseBuilder, N, S
 
-from tensmith.backends.llvm.link import link
+from tensmith.backends.common.link import link
 from tensmith.backends.llvm.pipeline import make_plan
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.backend import CompileOptions, Stages, resolve_target
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.heuristic import default_schedule
 from tensmith.compiler.kernel.kernel import Kernel
-from tensmith.compiler.kernel.partition import by_rows, is_by_rows, outer_loops
-from tensmith.compiler.kernel.plan import Call
-from tensmith.compiler.kernel.schedule import Schedule
+from tensmith.compiler.kernel.plan.plan import Call
+from tensmith.compiler.kernel.schedule.heuristic import default_schedule
+from tensmith.compiler.kernel.schedule.partition import by_rows, is_by_rows, outer_loops
+from tensmith.compiler.kernel.schedule.schedule import Schedule
 from tensmith.runtime.loader import load
 
 TARGET = resolve_target("x86-64-v3")[1]

@@ -17,10 +17,10 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, coefficient
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.heuristic import default_schedule, naive_choice
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Kernel, Stage
-from tensmith.compiler.kernel.resolve import resolve
-from tensmith.compiler.kernel.schedule import Schedule, StageSchedule
+from tensmith.compiler.kernel.schedule.heuristic import default_schedule, naive_choice
+from tensmith.compiler.kernel.schedule.resolve import resolve
+from tensmith.compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from tensmith.compiler.target import Target
 
 TARGETS = ["x86-64-v3", "x86-64-v4", "aarch64"]

@@ -12,7 +12,7 @@ from suites.case import CaseBuilder
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, symbol
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.versions import Fit, fitted, fitting
+from tensmith.compiler.kernel.plan.versions import Fit, fitted, fitting
 
 B, E, N, M = (symbol(name) for name in "benm")
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
-from .contrib_heads import (
+from .....compiler.ir import Dim, DType, Value
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
+from ..shared.heads import (
     added,
     attend,
     causal_mask,
@@ -24,7 +24,7 @@ from .contrib_heads import (
     scores_of,
     split_last,
 )
-from .quantization import dequantize
+from ..standard.quantization import dequantize
 
 
 def _mask(s: Site, padding: Value | None, bias: Value | None, q: Value, total: Dim) -> Value | None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Value, ceildiv, constant
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
-from .matmul import matmul
+from .....compiler.ir import Dim, DType, Value, ceildiv, constant
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
+from ..standard.matmul import matmul
 
 Array = np.ndarray[Any, Any]
 # Levels of 4-bit floats: NF4 is in Dettmers et al., QLoRA (2023), appendix E; FP4 as bitsandbytes

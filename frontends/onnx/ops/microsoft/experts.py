@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value, constant
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
-from .activations import gelu, relu, swish
-from .contrib_bits import real_blocks, unpacked
-from .matmul import swap_last
+from .....compiler.ir import DType, Value, constant
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
+from ..standard.activations import gelu, relu, swish
+from ..standard.matmul import swap_last
+from .bits import real_blocks, unpacked
 
 Array = np.ndarray[Any, Any]
 

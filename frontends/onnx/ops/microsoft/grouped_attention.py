@@ -6,21 +6,12 @@ different fill: `seqlens_k` says, for each, the number of its keys less one.
 
 from __future__ import annotations
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import dmax
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
-from .contrib_heads import (
-    attend,
-    divided,
-    heads_of,
-    lowest,
-    merged,
-    rotated,
-    scale_of,
-    split_last,
-)
-from .normalization import rms_norm
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.dims import dmax
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
+from ..shared.heads import attend, divided, heads_of, lowest, merged, rotated, scale_of, split_last
+from ..standard.normalization import rms_norm
 
 
 @lowers("GroupQueryAttention", domain=MICROSOFT)

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import onnx
 
-from ....compiler.ir import DType, Value
-from ..containers import Content
-from ..schemas import body_of
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers, refuses
-from .activations import by_name, gelu, swish
-from .matmul import gemm
-from .quantization import dequantize
+from .....compiler.ir import DType, Value
+from ...containers import Content
+from ...reading.schemas import body_of
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers, refuses
+from ..standard.activations import by_name, gelu, swish
+from ..standard.matmul import gemm
+from ..standard.quantization import dequantize
 
 _RECURRENT_OPSET = 27  # of ai.onnx, the first with these layers
 

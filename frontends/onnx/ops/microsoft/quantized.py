@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ....compiler.ir import DType, Value
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
-from .activations import flatten_from, leaky_relu
-from .matmul import swap_last
-from .nn import centred
-from .pooling import average_pool, max_pool
-from .quantization import dequantize, qlinear_conv, quantize, requantize, saturated
-from .recurrent import recurrent
+from .....compiler.ir import DType, Value
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
+from ..standard.activations import flatten_from, leaky_relu
+from ..standard.matmul import swap_last
+from ..standard.nn import centred
+from ..standard.pooling import average_pool, max_pool
+from ..standard.quantization import dequantize, qlinear_conv, quantize, requantize, saturated
+from ..standard.recurrent import recurrent
 
 
 def _single(s: Site, value: Value | None) -> Value | None:

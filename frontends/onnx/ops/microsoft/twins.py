@@ -6,14 +6,14 @@ registered with its operators.
 
 from __future__ import annotations
 
-from ....compiler.ir import DType, Value
-from ....compiler.ir.dims import product
-from ..site import Site
-from ..table import MICROSOFT, lowers
-from .generators import span
-from .movement import pad_value
-from .run_time import signed_dims
-from .selection import unique_rows
+from .....compiler.ir import DType, Value
+from .....compiler.ir.dims import product
+from ...site import Site
+from ...table import MICROSOFT, lowers
+from ..shared.run_time import signed_dims
+from ..standard.generators import span
+from ..standard.movement import pad_value
+from ..standard.selection import unique_rows
 
 
 @lowers("Pad", domain=MICROSOFT)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value, constant
-from ..containers import Text
-from ..site import NotSupported, Site
-from ..table import lowers, refuses
-from .ml_common import ML, floats, rows
-from .strings import matches
+from .....compiler.ir import DType, Value, constant
+from ...containers import Text
+from ...site import NotSupported, Site
+from ...table import lowers, refuses
+from ..shared.scores import ML, floats, rows
+from ..standard.strings import matches
 
 Array = np.ndarray[Any, Any]
 

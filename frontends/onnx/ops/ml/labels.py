@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value
-from ..containers import Content, Scores, Text
-from ..site import Site
-from ..table import lowers
-from .ml_common import ML, pick
-from .strings import chosen, matches, text_at
+from .....compiler.ir import DType, Value
+from ...containers import Content, Scores, Text
+from ...site import Site
+from ...table import lowers
+from ..shared.scores import ML, pick
+from ..standard.strings import chosen, matches, text_at
 
 Array = np.ndarray[Any, Any]
 DENSE = 8  # entries of a table for each key

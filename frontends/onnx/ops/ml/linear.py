@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.errors import InternalError
-from ....compiler.ir import DType, Graph, TensorType, Value, constant
-from ..containers import Content
-from ..site import NotSupported, Site
-from ..table import lowers
-from .ml_common import ML, class_labels, columns, floats, label_at, probit, rows, transform_name
-from .ml_common import transformed as transform
+from .....compiler.errors import InternalError
+from .....compiler.ir import DType, Graph, TensorType, Value, constant
+from ...containers import Content
+from ...site import NotSupported, Site
+from ...table import lowers
+from ..shared.scores import (
+    ML,
+    class_labels,
+    columns,
+    floats,
+    label_at,
+    probit,
+    rows,
+    transform_name,
+)
+from ..shared.scores import transformed as transform
 
 Array = np.ndarray[Any, Any]
 _ROUNDS = 100  # of the iteration for class probabilities, as in ONNX Runtime

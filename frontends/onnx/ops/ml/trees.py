@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value, constant
-from ..containers import Content
-from ..site import Site
-from ..table import lowers
-from .ml_common import (
+from .....compiler.ir import DType, Value, constant
+from ...containers import Content
+from ...site import Site
+from ...table import lowers
+from ..shared.forest import Forest, classic_forest, newer_forest
+from ..shared.scores import (
     ML,
     class_labels,
     columns,
@@ -22,8 +23,7 @@ from .ml_common import (
     rows,
     transform_name,
 )
-from .ml_common import transformed as transform
-from .ml_forest import Forest, classic_forest, newer_forest
+from ..shared.scores import transformed as transform
 
 Array = np.ndarray[Any, Any]
 

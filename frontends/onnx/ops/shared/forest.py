@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType
-from ....compiler.ir.ops.forest import EXACT, FEATURE_SHIFT, NAN_PASSES, node_type
-from ....compiler.ir.ops.forest import LEAF as LEAF_BIT
-from ..site import NotSupported, Site
-from .ml_common import floats
+from .....compiler.ir import DType
+from .....compiler.ir.ops.forest import EXACT, FEATURE_SHIFT, NAN_PASSES, node_type
+from .....compiler.ir.ops.forest import LEAF as LEAF_BIT
+from ...site import NotSupported, Site
+from .scores import floats
 
 Array = np.ndarray[Any, Any]
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "LEAF")

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Value, constant
-from ....compiler.ir.assumptions import AT_MOST, EQUAL
-from ....compiler.ir.dims import ceildiv, symbols_of
-from ..containers import Content, Growing, ValueList
-from ..site import NotSupported, Site
+from .....compiler.ir import Dim, DType, Value, constant
+from .....compiler.ir.assumptions import AT_MOST, EQUAL
+from .....compiler.ir.dims import ceildiv, symbols_of
+from ...containers import Content, Growing, ValueList
+from ...site import NotSupported, Site
 
 REMEDY = "give its elements one shape, or shapes that differ in one size only"
 

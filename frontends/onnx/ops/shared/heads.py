@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import floordiv
-from ..site import NotSupported, Site
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.dims import floordiv
+from ...site import NotSupported, Site
 
 _LOWEST = {DType.F16: -65504.0, DType.BF16: -3.3e38, DType.F32: -3.4e38, DType.F64: -3.4e38}
 

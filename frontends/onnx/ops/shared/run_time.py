@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Sym, Value
-from ..site import NotSupported, Site
+from .....compiler.ir import Dim, DType, Sym, Value
+from ...site import NotSupported, Site
 
 TOO_MUCH = 1 << 60  # beyond any size, and far from where arithmetic on amounts wraps
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value, constant
-from ..containers import Content
-from ..site import Site
-from .strings import text_at
+from .....compiler.ir import DType, Value, constant
+from ...containers import Content
+from ...site import Site
+from ..standard.strings import text_at
 
 ML = "ai.onnx.ml"
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")  # opset 5 numbers them

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ....compiler.ir import DType, Value
-from ....compiler.ir.dims import product
-from ..site import NotSupported, Site
-from ..table import lowers
+from .....compiler.ir import DType, Value
+from .....compiler.ir.dims import product
+from ...site import NotSupported, Site
+from ...table import lowers
 from .math import SQRT_HALF, lowest
 
 # Selu constants: Klambauer et al., Self-Normalizing Neural Networks, as ONNX rounds them.

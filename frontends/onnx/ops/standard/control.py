@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import onnx
 
-from ....compiler.ir import Dim, DType, Graph, TensorType, Value
-from ....compiler.ir.assumptions import EQUAL, OTHER, Assumption
-from ....compiler.ir.dims import symbols_of
-from ....compiler.ir.ops.registry import make_node
-from ..containers import Content, Growing, flattened, refilled, shape_of
-from ..site import NotSupported, Site
-from ..table import lowers
-from .growing import as_growing, common_form
+from .....compiler.ir import Dim, DType, Graph, TensorType, Value
+from .....compiler.ir.assumptions import EQUAL, OTHER, Assumption
+from .....compiler.ir.dims import symbols_of
+from .....compiler.ir.ops.registry import make_node
+from ...containers import Content, Growing, flattened, refilled, shape_of
+from ...site import NotSupported, Site
+from ...table import lowers
+from ..shared.growing import as_growing, common_form
 
 
 def flag(s: Site, value: Value) -> Value:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 from onnx import TensorProto
 
-from ....compiler.ir import DType, Value
-from ..site import Site
-from ..table import lowers
-from ..tensors import dtype_of
+from .....compiler.ir import DType, Value
+from ...reading.tensors import dtype_of
+from ...site import Site
+from ...table import lowers
 
 _ROUND_MODES = ("up", "down", "nearest")
 

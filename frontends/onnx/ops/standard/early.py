@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....compiler.ir import Value
-from ....compiler.ir.assumptions import AT_MOST
-from ..site import Site
-from ..table import lowers
+from .....compiler.ir import Value
+from .....compiler.ir.assumptions import AT_MOST
+from ...site import Site
+from ...table import lowers
 from .activations import by_name
 
 

@@ -7,13 +7,13 @@ import math
 import ml_dtypes
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Graph, Value, ceildiv, constant
-from ....compiler.ir.dims import dmax
-from ..containers import Content, Text
-from ..site import NotSupported, Site
-from ..table import lowers
-from ..tensors import to_bytes
-from .run_time import TOO_MUCH
+from .....compiler.ir import Dim, DType, Graph, Value, ceildiv, constant
+from .....compiler.ir.dims import dmax
+from ...containers import Content, Text
+from ...reading.tensors import to_bytes
+from ...site import NotSupported, Site
+from ...table import lowers
+from ..shared.run_time import TOO_MUCH
 from .strings import encoded
 
 RUN_TIME_STEPS = 1 << 18

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value
-from ....compiler.ir.dims import Dim
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
+from .....compiler.ir import DType, Value
+from .....compiler.ir.dims import Dim
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
 
 Array = np.ndarray[Any, Any]
 _REDUCTIONS = ("none", "add", "mul", "max", "min")

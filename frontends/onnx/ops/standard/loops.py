@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import onnx
 
-from ....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
-from ....compiler.ir.dims import symbols_of
-from ....compiler.ir.ops.control import loop_varying
-from ..containers import Content, Growing, Maybe, ValueList, flattened, refilled, shape_of
-from ..site import NotSupported, Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
+from .....compiler.ir.dims import symbols_of
+from .....compiler.ir.ops.control import loop_varying
+from ...containers import Content, Growing, Maybe, ValueList, flattened, refilled, shape_of
+from ...site import NotSupported, Site
+from ...table import lowers
+from ..shared.growing import as_growing, common_form, growing, varying_axis
 from .control import flag
-from .growing import as_growing, common_form, growing, varying_axis
 from .sequence import MAX_STEPS, unrolled_loop
 
 _FOREVER = (1 << 63) - 1

@@ -8,10 +8,10 @@ from functools import reduce
 
 import numpy as np
 
-from ....compiler.ir import DType, Value
-from ..containers import Content, Text
-from ..site import Site
-from ..table import lowers
+from .....compiler.ir import DType, Value
+from ...containers import Content, Text
+from ...site import Site
+from ...table import lowers
 from .strings import equal_texts
 
 _UNARY = {

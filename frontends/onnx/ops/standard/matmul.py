@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ....compiler.ir import DType, Value
-from ....compiler.ir.dims import product
-from ..broadcasting import common_shape, expanded_shape
-from ..site import Site
-from ..table import MICROSOFT, lowers
+from .....compiler.ir import DType, Value
+from .....compiler.ir.dims import product
+from ...broadcasting import common_shape, expanded_shape
+from ...site import Site
+from ...table import MICROSOFT, lowers
 from .nn import centred
 
 

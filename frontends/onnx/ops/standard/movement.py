@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, Assumption
-from ....compiler.ir.dims import dmax, floordiv, is_never_one, product
-from ..broadcasting import common_shape
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
-from .run_time import (
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, Assumption
+from .....compiler.ir.dims import dmax, floordiv, is_never_one, product
+from ...broadcasting import common_shape
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
+from ..shared.run_time import (
     TOO_MUCH,
     axes_of_rank,
     is_known,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value, constant
-from ..site import NotSupported, Site
-from ..table import lowers
+from .....compiler.ir import DType, Value, constant
+from ...site import NotSupported, Site
+from ...table import lowers
 
 Array = np.ndarray[Any, Any]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import ceildiv, dmax, floordiv
-from ..site import Site
-from ..table import MICROSOFT, lowers
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.dims import ceildiv, dmax, floordiv
+from ...site import Site
+from ...table import MICROSOFT, lowers
 from .activations import by_name
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import floordiv
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.dims import floordiv
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
 
 
 def per_channel(s: Site, value: Value, rank: int, axis: int = 1) -> Value:

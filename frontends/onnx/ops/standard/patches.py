@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST
-from ....compiler.ir.dims import floordiv, product
-from ..site import Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.assumptions import AT_MOST
+from .....compiler.ir.dims import floordiv, product
+from ...site import Site
+from ...table import lowers
 from .math import lowest
 from .movement import pad_value
 from .sampling import number

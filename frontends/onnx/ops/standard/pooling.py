@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST
-from ....compiler.ir.dims import dmax, dmin
-from ....compiler.ir.ops.windows import extent, windows
-from ..site import NotSupported, Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.assumptions import AT_MOST
+from .....compiler.ir.dims import dmax, dmin
+from .....compiler.ir.ops.windows import extent, windows
+from ...site import NotSupported, Site
+from ...table import lowers
 from .nn import window_attributes
 from .patches import places_of_maxima
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ....compiler.ir import DType, Value, ceildiv
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
+from .....compiler.ir import DType, Value, ceildiv
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
 from .conversion import convert
 from .matmul import matmul
 from .nn import convolve

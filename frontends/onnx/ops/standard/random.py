@@ -11,10 +11,10 @@ import struct
 import zlib
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import product
-from ..site import Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.dims import product
+from ...site import Site
+from ...table import lowers
 
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....compiler.ir import Dim, DType, Graph, TensorType, Value
-from ..site import Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Graph, TensorType, Value
+from ...site import Site
+from ...table import lowers
 from .activations import by_name, parameters
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

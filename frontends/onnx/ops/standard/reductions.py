@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Value
-from ..site import Site
-from ..table import lowers
-from .run_time import around_axis, axes_of_rank, is_known, split_axes, without_axes
+from .....compiler.ir import Dim, DType, Value
+from ...site import Site
+from ...table import lowers
+from ..shared.run_time import around_axis, axes_of_rank, is_known, split_axes, without_axes
 
 _RANKED = 128  # elements of an axis up to which comparing all pairs is faster than sorting
 _AXES_INPUT = {"ReduceSum": 13}  # the opset in which `axes` became an input; 18 for the others

@@ -11,12 +11,12 @@ from functools import reduce
 
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Value, ceildiv, constant
-from ....compiler.ir.assumptions import AT_MOST
-from ....compiler.ir.dims import dmax, dmin, floordiv, product
-from ..emitter import pieces
-from ..site import NotSupported, Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Value, ceildiv, constant
+from .....compiler.ir.assumptions import AT_MOST
+from .....compiler.ir.dims import dmax, dmin, floordiv, product
+from ...emitter import pieces
+from ...site import NotSupported, Site
+from ...table import lowers
 
 _F = DType.F32
 _MODES = ("nearest", "linear", "cubic")

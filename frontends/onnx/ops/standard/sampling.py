@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product as combinations
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.dims import floordiv, product
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.dims import floordiv, product
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers
 
 _CUBIC = -0.75  # the coefficient of Keys' convolution that the standard uses
 

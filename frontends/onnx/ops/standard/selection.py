@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....compiler.ir import Dim, DType, Value, constant
-from ....compiler.ir.dims import product
-from ..site import Site
-from ..table import lowers
+from .....compiler.ir import Dim, DType, Value, constant
+from .....compiler.ir.dims import product
+from ...site import Site
+from ...table import lowers
 
 
 def true_places(s: Site, flags: Value) -> Value:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import Dim, DType, Sym, Value
-from ....compiler.ir.assumptions import EQUAL
-from ....compiler.ir.dims import ceildiv
-from ..containers import Content, Growing, Maybe, ValueList
-from ..site import NotSupported, Site
-from ..table import lowers
-from . import growing
+from .....compiler.ir import Dim, DType, Sym, Value
+from .....compiler.ir.assumptions import EQUAL
+from .....compiler.ir.dims import ceildiv
+from ...containers import Content, Growing, Maybe, ValueList
+from ...site import NotSupported, Site
+from ...table import lowers
+from ..shared import growing
 
 MAX_STEPS = 1024  # of a loop that is unrolled
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST
-from ....compiler.ir.dims import floordiv
-from ..site import Site
-from ..table import lowers
-from .run_time import around_axis, chosen, is_known, shape_vector
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.assumptions import AT_MOST
+from .....compiler.ir.dims import floordiv
+from ...site import Site
+from ...table import lowers
+from ..shared.run_time import around_axis, chosen, is_known, shape_vector
 from .sampling import number
 
 

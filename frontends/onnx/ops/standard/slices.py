@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....compiler.ir import Dim, DType, Value
-from ....compiler.ir.assumptions import AT_MOST
-from ....compiler.ir.dims import dmax, dmin, has_calls, is_nonnegative
-from ..site import Site
-from ..table import lowers
-from .run_time import TOO_MUCH, is_known, matches, shape_vector, vector
+from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.assumptions import AT_MOST
+from .....compiler.ir.dims import dmax, dmin, has_calls, is_nonnegative
+from ...site import Site
+from ...table import lowers
+from ..shared.run_time import TOO_MUCH, is_known, matches, shape_vector, vector
 
 _FAR = 10**9  # slice bounds from here on mean "to the end"; exporters write 2**31 - 1, 2**63 - 1
 _UNBOUNDED = ((1 << 31) - 1, (1 << 63) - 1)  # as an end: as far as the step goes

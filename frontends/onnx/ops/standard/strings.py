@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ....compiler.ir import DType, Value, constant
-from ....compiler.ir.dims import Dim, dmax
-from ..broadcasting import common_shape
-from ..containers import Content, Text
-from ..site import NotSupported, Site
-from ..table import MICROSOFT, lowers, refuses
-from ..tensors import padded
-from ..text_moves import widened
+from .....compiler.ir import DType, Value, constant
+from .....compiler.ir.dims import Dim, dmax
+from ...broadcasting import common_shape
+from ...containers import Content, Text
+from ...reading.tensors import padded
+from ...site import NotSupported, Site
+from ...table import MICROSOFT, lowers, refuses
+from ...text_moves import widened
 
 Array = np.ndarray[Any, Any]
 _REMEDY = "work on the strings outside of the model"

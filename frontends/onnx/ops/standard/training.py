@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ir import DType, Value
-from ..site import NotSupported, Site
-from ..table import lowers, refuses
+from .....compiler.ir import DType, Value
+from ...site import NotSupported, Site
+from ...table import lowers, refuses
 
 TRAINING = "ai.onnx.preview.training"
 

@@ -1,0 +1,1 @@
+"""What backends share beyond loops: object files, linking, the toolchain."""

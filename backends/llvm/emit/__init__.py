@@ -1,0 +1,1 @@
+"""Loop code: from kernels and plans to LLVM IR."""

@@ -1,0 +1,1 @@
+"""What a kernel costs: cycles, traffic, and what loses time."""

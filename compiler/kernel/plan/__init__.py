@@ -1,0 +1,1 @@
+"""From fused nodes to a plan: kernels formed, tensors placed, control flow."""

@@ -1,0 +1,1 @@
+"""Schedules: what can be decided about a kernel, and who decides it."""

@@ -1,0 +1,23 @@
+"""Operators of com.microsoft, and experimental ones."""
+
+from __future__ import annotations
+
+from . import (
+    attention,
+    bits,
+    experts,
+    grouped_attention,
+    operators,
+    quantized,
+    twins,
+)
+
+__all__ = [
+    "attention",
+    "bits",
+    "experts",
+    "grouped_attention",
+    "operators",
+    "quantized",
+    "twins",
+]

@@ -1,0 +1,17 @@
+"""Operators of ai.onnx.ml."""
+
+from __future__ import annotations
+
+from . import (
+    features,
+    labels,
+    linear,
+    trees,
+)
+
+__all__ = [
+    "features",
+    "labels",
+    "linear",
+    "trees",
+]

@@ -1,0 +1,1 @@
+"""Reading models: the wire format, tensors, names, and what makes a model valid."""

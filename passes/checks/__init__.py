@@ -1,0 +1,1 @@
+"""Passes that find what a run has to check, or must not round."""

@@ -1,0 +1,1 @@
+"""Passes that form the groups that become kernels, their forms and their storage."""
