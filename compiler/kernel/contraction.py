@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..ir.dims import Dim, coefficient, symbols_of
+from ..ir.dims import Dim, coefficient
 from ..ir.types import DType
 from . import expr as ex
 from .kernel import Axis, Reduction, Stage
@@ -126,21 +126,15 @@ class Contraction:
 
 def contraction_of(stage: Stage) -> Contraction:
     """What the reductions of a stage read; without reductions there are no operands."""
-    moves: dict[int, frozenset[str]] = {}
+    dependences = ex.Dependences()
     operands: list[Operand] = []
     products: list[Product | None] = []
     for number, reduction in enumerate(stage.reductions):
-        loads = [part for part in ex.walk(reduction.body) if isinstance(part, ex.Load)]
-        for load in loads:
-            moves.setdefault(id(load), _moves(load))
-        own = [Operand(load, moves[id(load)], number) for load in loads]
+        loads = [part for part in ex.unique_parts(reduction.body) if isinstance(part, ex.Load)]
+        own = [Operand(load, dependences.of(load)[0], number) for load in loads]
         operands += own
         products.append(_product(reduction, own))
     return Contraction(stage, tuple(operands), tuple(products))
-
-
-def _moves(load: ex.Load) -> frozenset[str]:
-    return frozenset(name for index in ex.all_indices(load) for name in symbols_of(index))
 
 
 def _product(reduction: Reduction, operands: list[Operand]) -> Product | None:
@@ -150,7 +144,7 @@ def _product(reduction: Reduction, operands: list[Operand]) -> Product | None:
         return None
     if len(operands) != 2:
         return None
-    factors = [[p for p in ex.walk(arg) if isinstance(p, ex.Load)] for arg in body.args]
+    factors = [[p for p in ex.unique_parts(arg) if isinstance(p, ex.Load)] for arg in body.args]
     if [len(loads) for loads in factors] != [1, 1]:
         return None
     plain = all(isinstance(arg, ex.Load) and not arg.dynamic for arg in body.args)

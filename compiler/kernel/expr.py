@@ -122,6 +122,18 @@ def walk(expr: Expr) -> Iterator[Expr]:
         yield from walk(child)
 
 
+def unique_parts(expr: Expr) -> Iterator[Expr]:
+    """The parts of an expression in the order of `walk`, each object once, whatever uses it."""
+    seen: set[int] = set()
+    pending = [expr]
+    while pending:
+        part = pending.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            pending += reversed(list(children(part)))
+
+
 def indices(expr: Expr) -> Iterator[Dim]:
     """Every index expression in this node itself (not in its operands)."""
     match expr:

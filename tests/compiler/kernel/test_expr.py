@@ -8,7 +8,7 @@ from tensmith.compiler.ir.types import DType
 from tensmith.compiler.kernel.cost.cycles import stage_cycles
 from tensmith.compiler.kernel.expr import Acc, Apply, Buffer, Const, Dependences, Expr, Load
 from tensmith.compiler.kernel.kernel import Axis, Stage, Store
-from tensmith.compiler.kernel.schedule.schedule import StageSchedule
+from tensmith.compiler.kernel.schedule.schedule import RegisterTile, StageSchedule
 
 ROW, COLUMN, N = (symbol(name) for name in ("$r", "$c", "n"))
 TARGET = resolve_target("x86-64-v4")[1]
@@ -42,7 +42,7 @@ def test_shared_parts_are_looked_at_once() -> None:
 
 
 def test_cycles_of_a_stage_with_shared_parts() -> None:
-    own = StageSchedule("$c", 16, 2, "$r", 4)
+    own = StageSchedule(RegisterTile("$c", 16, 2, "$r", 4))
 
     def cycles(times: int, *offsets: object) -> float:
         value = doubled(load(*offsets), times)

@@ -167,7 +167,7 @@ def test_tiles_of_a_cache_line_both_ways(
     (stage,) = kernel.stages
     assert coefficient(stage.stores[0].offset, own.tile.vector) == 1
     assert own.tile.width * 4 == own.tile.rows * 4 == CACHE_LINE
-    assert own.order[-1] == (own.row if reads_on else own.tile.vector)
+    assert own.order[-1] == (own.tile.row if reads_on else own.tile.vector)
 
 
 def test_lanes_follow_what_is_read_behind_a_border() -> None:
