@@ -2,6 +2,7 @@
 
 python -m benchmarks.table out.json                      # as Markdown
 python -m benchmarks.table out.json --update README.md   # between the markers of that file
+python -m benchmarks.table one.json two.json --compact   # ratios of several runs, side by side
 """
 
 from __future__ import annotations
@@ -77,20 +78,62 @@ def speed_grid(results: dict[str, Any]) -> list[list[str]]:
     models = results["models"]
     shown = engines_shown(results)
     subject = shown[0] if shown else ""
-    peers = [peer for peer in PEERS if peer in shown and peer != subject]
+    peers = _peers(results)
     header = ["ms (p90)", *(TITLES[engine] for engine in shown)]
     rows = [header + [f"{TITLES[subject]} vs {TITLES[peer]}" for peer in peers]]
     for model in models:
         records = [model["engines"].get(engine, {}) for engine in shown]
         speed = records[0].get("speed", {}) if records else {}
         row = [model["name"], *map(cell, records)]
-        rows.append(row + [f"{speed[peer]:.2f}×" if peer in speed else "" for peer in peers])
+        rows.append(row + [_times(speed[peer]) if peer in speed else "" for peer in peers])
     means = summary(models).get(subject, {})
     if means and peers:
         total = ["geometric mean", *("" for _ in shown)]
-        total += [f"{means[peer]['geomean']:.2f}×" if peer in means else "" for peer in peers]
+        total += [_times(means[peer]["geomean"]) if peer in means else "" for peer in peers]
         rows.append(total)
     return rows
+
+
+def compact_grid(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """Header and rows of several runs: times and ratios of the first engine, run by run."""
+    names = list(dict.fromkeys(model["name"] for run in runs for model in run["models"]))
+    rows = [["ms", *(name for run in runs for name in _compact_header(run))]]
+    for name in names:
+        cells: list[str] = []
+        for run in runs:
+            model = next((m for m in run["models"] if m["name"] == name), None)
+            cells += _compact_cells(run, model)
+        rows.append([name, *cells])
+    means = ["geometric mean"]
+    for run in runs:
+        subject = next(iter(engines_shown(run)), "")
+        found = summary(run["models"]).get(subject, {})
+        means += ["", *(_times(found[p]["geomean"]) if p in found else "" for p in _peers(run))]
+    return [*rows, means]
+
+
+def _peers(run: dict[str, Any]) -> list[str]:
+    """Engines that the first one of a run is compared with."""
+    shown = engines_shown(run)
+    return [peer for peer in PEERS if peer in shown[1:]]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}×"
+
+
+def _compact_header(run: dict[str, Any]) -> list[str]:
+    threads = "1 thread" if run["threads"] == 1 else f"{run['threads']} threads"
+    return [threads, *(f"vs {TITLES[peer]}" for peer in _peers(run))]
+
+
+def _compact_cells(run: dict[str, Any], model: dict[str, Any] | None) -> list[str]:
+    shown = engines_shown(run)
+    record = model["engines"].get(shown[0], {}) if model and shown else {}
+    speed = record.get("speed", {})
+    time = milliseconds(record["median"]) if "median" in record else cell(record)
+    ratios = [_times(speed[peer]) if peer in speed else "" for peer in _peers(run)]
+    return [time, *ratios] if model else [""] * (1 + len(ratios))
 
 
 def ready_grid(results: dict[str, Any]) -> list[list[str]]:
@@ -131,13 +174,32 @@ def markdown_table(rows: list[list[str]]) -> list[str]:
     return [lines[0], "|---|" + "--:|" * (len(rows[0]) - 1), *lines[1:]]
 
 
+def machine(results: dict[str, Any]) -> str:
+    """What the results were measured on."""
+    info = results["machine"]
+    return (
+        f"{info['processor']}, {info['cores']} cores, {info['memory_gib']} GiB, {info['system']} "
+        f"({', '.join(info['features'])})"
+    )
+
+
+def compact_markdown(runs: list[dict[str, Any]]) -> str:
+    """Several runs of one machine as Markdown: machine, versions, one table, the commands."""
+    lines = [
+        f"{machine(runs[0])}; f32; {versions(runs[0])}; Python {runs[0]['machine']['python']}.",
+        "",
+        *markdown_table(compact_grid(runs)),
+        "",
+        *(f"    {run['command']}" for run in runs),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The results as Markdown: machine, versions, tables, what is missing."""
-    info = results["machine"]
     lines = [
-        f"{info['processor']}, {info['cores']} cores, {info['memory_gib']} GiB, {info['system']} "
-        f"({', '.join(info['features'])}); {results['threads']} thread(s), f32; "
-        f"{versions(results)}; Python {info['python']}.",
+        f"{machine(results)}; {results['threads']} thread(s), f32; {versions(results)}; "
+        f"Python {results['machine']['python']}.",
         "",
         *markdown_table(speed_grid(results)),
         "",
@@ -177,9 +239,11 @@ def replace_between_markers(text: str, content: str) -> str:
 def main(
     results: Annotated[list[Path], typer.Argument(help="files written by benchmarks.run")],
     update: Annotated[Path | None, typer.Option(help="file with markers to update")] = None,
+    compact: Annotated[bool, typer.Option(help="one table: runs side by side")] = False,
 ) -> None:
     """Print the results as Markdown, or put them into a file."""
-    content = "\n".join(markdown(json.loads(path.read_text())) for path in results)
+    runs = [json.loads(path.read_text()) for path in results]
+    content = compact_markdown(runs) if compact else "\n".join(map(markdown, runs))
     if update is None:
         print(content, end="")
     else:

@@ -10,6 +10,7 @@ from rich.console import Console
 from tensmith.benchmarks.table import (
     BEGIN,
     END,
+    compact_grid,
     markdown,
     milliseconds,
     replace_between_markers,
@@ -59,6 +60,17 @@ def results() -> dict[str, Any]:
         "python": "3.11",
     }
     return {"machine": info, "threads": 1, "command": "run", "models": models}
+
+
+def test_runs_side_by_side(results: dict[str, Any]) -> None:
+    two = {**results, "threads": 2, "models": results["models"][:1]}
+    peers = ["vs ONNX Runtime", "vs OpenVINO"]
+    assert compact_grid([results, two]) == [
+        ["ms", "1 thread", *peers, "2 threads", *peers],
+        ["one", "10.0", "4.00×", "1.50×", "10.0", "4.00×", "1.50×"],
+        ["two", "4.000", "0.25×", "", "", "", ""],
+        ["geometric mean", "", "1.00×", "1.50×", "", "4.00×", "1.50×"],
+    ]
 
 
 def test_summary_counts_only_models_that_both_ran(results: dict[str, Any]) -> None:
