@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from ...compiler.ir.graph import Graph, Node, Value
-from ...compiler.ir.groups import fused_node
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.groups import RegionBuilder, Uses, fused_node, is_fused, replace_groups
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.forms.bands_choice import bands_form, bands_illegal
 from ...compiler.kernel.forms.form import BandsForm, form_of
@@ -31,18 +31,21 @@ class ConvBands:
     def run(self, graph: Graph) -> bool:
         """Merge; whether there was anything to merge."""
         changed = False
+        uses = Uses(graph)
         for second in list(graph.nodes):
-            first = _producer(graph, second)
+            first = _producer(uses, second)
             merged = self._merged(first, second) if first else None
             if first and merged:
-                graph.nodes[graph.nodes.index(second)] = merged
-                graph.nodes.remove(first)
+                replace_groups(graph, [first, second], merged, uses)
                 changed = True
         return changed
 
     def _merged(self, first: Node, second: Node) -> Node | None:
         """Both as one fused node; None where computing them in bands would save nothing."""
-        operands, region = _together(first, second)
+        builder = RegionBuilder()
+        builder.inline(first)
+        builder.inline(second)
+        operands, region = builder.close(second.outputs)
         form = self.choices.form(
             operands,
             region,
@@ -58,14 +61,14 @@ class ConvBands:
 
 def _conv(node: Node) -> Node | None:
     """The only convolution of a fused node that otherwise works element by element."""
-    if node.op != "fused":
+    if not is_fused(node):
         return None
     inner = node.regions[0].nodes
     others = [n for n in inner if not has_trait(n, Trait.POINTWISE)]
     return others[0] if len(others) == 1 and others[0].op == "conv" else None
 
 
-def _producer(graph: Graph, node: Node) -> Node | None:
+def _producer(uses: Uses, node: Node) -> Node | None:
     """The fused node whose only result nothing but the node's depthwise convolution reads."""
     conv = _conv(node)
     if conv is None or conv.attrs["groups"] == 1:
@@ -73,41 +76,7 @@ def _producer(graph: Graph, node: Node) -> Node | None:
     region = node.regions[0]
     if conv.inputs[0] not in region.inputs:
         return None
-    value = node.inputs[region.inputs.index(conv.inputs[0])]
-    found = next((n for n in graph.nodes if value in n.outputs), None)
-    if found is None or _conv(found) is None or len(found.outputs) > 1:
+    found = uses.sole_group(node.inputs[region.inputs.index(conv.inputs[0])])
+    if found is None or _conv(found) is None or form_of(found) is not None:
         return None
-    reads = sum(other is value for n in graph.walk() for other in n.inputs)
-    reads += sum(  # a branch may return what the graph around it made
-        other is value for n in graph.walk() for inner in n.regions for other in inner.outputs
-    )
-    inside = sum(other is conv.inputs[0] for n in region.nodes for other in n.inputs)
-    free = value not in graph.outputs and conv.inputs[0] not in region.outputs
-    direct = form_of(found) is None
-    return found if reads == inside == 1 and free and direct else None
-
-
-def _together(first: Node, second: Node) -> tuple[list[Value], Graph]:
-    """(operands, region) of both nodes as one."""
-    mapping: dict[Value, Value] = {}
-    operands: dict[Value, Value] = {}
-    region = Graph(name="fused")
-    for node in (first, second):
-        own = node.regions[0]
-        for outer, inner in zip(node.inputs, own.inputs, strict=True):
-            if outer is first.output:
-                mapping[inner] = mapping[first.regions[0].outputs[0]]
-                continue
-            if outer not in operands:
-                operands[outer] = Value(inner.type, inner.name)
-                region.inputs.append(operands[outer])
-            mapping[inner] = operands[outer]
-        for inner_node in own.nodes:
-            inputs = [mapping.get(value, value) for value in inner_node.inputs]
-            outputs = [Value(value.type, value.name) for value in inner_node.outputs]
-            mapping.update(zip(inner_node.outputs, outputs, strict=True))
-            region.nodes.append(
-                Node(inner_node.op, inputs, outputs, inner_node.attrs, (), inner_node.name)
-            )
-    region.outputs = [mapping[value] for value in second.regions[0].outputs]
-    return list(operands), region
+    return found if len(uses.readers(conv.inputs[0])) == 1 else None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import Uses, inner_result, is_fused, lay_out
+from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.types import Layout
 from ...compiler.kernel.forms.form import WinogradForm, form_of
 from ...compiler.kernel.forms.winograd import Winograd
@@ -25,34 +27,26 @@ class Borders:
 
     def run(self, graph: Graph) -> bool:
         """Set the layouts; whether there were any to set."""
-        return any([_set_borders(part) for part in list(graph.graphs())])
+        uses = Uses(graph)
+        return any([_set_borders(part, uses) for part in list(graph.graphs())])
 
 
-def _set_borders(graph: Graph) -> bool:
-    made_here = {v: n for n in graph.nodes if n.op == "fused" for v in n.outputs}
+def _set_borders(graph: Graph, uses: Uses) -> bool:
+    groups = [node for node in graph.nodes if is_fused(node)]
+    made_here = {value for group in groups for value in group.outputs}
     wanted: dict[Value, list[tuple[int, int]]] = {}
-    refused: set[Value] = set(graph.outputs)
     changed = False
-    for node in graph.nodes:
-        if node.op == "fused":
-            _ask(node, wanted)
-        else:
-            refused.update(node.inputs)
+    for group in groups:
+        _ask(group, wanted)
     for value, border in wanted.items():
-        producer = made_here.get(value)
-        if producer is None or value in refused or not any(a or b for a, b in border):
+        if value not in made_here or not any(a or b for a, b in border):
             continue
-        inner = producer.regions[0].outputs[producer.outputs.index(value)]
-        if inner.producer is not None and inner.producer.op == "reshape":
+        inner = inner_result(value)
+        if not all(is_fused(reader) for reader, _ in uses.readers(value)) or (
+            inner.producer is not None and has_trait(inner.producer, Trait.VIEW)
+        ):
             continue
-        layout = Layout(tuple(border))
-        value.type = value.type.with_layout(layout)
-        inner.type = inner.type.with_layout(layout)
-        for node in graph.nodes:
-            if node.op == "fused":
-                for outer, copy in zip(node.inputs, node.regions[0].inputs, strict=True):
-                    if outer is value:
-                        copy.type = copy.type.with_layout(layout)
+        lay_out(value, Layout(tuple(border)), uses)
         changed = True
     return changed
 

@@ -13,8 +13,17 @@ from dataclasses import dataclass
 
 from ...compiler.ir.dims import product, symbols_of
 from ...compiler.ir.graph import Graph, Node, Value
-from ...compiler.ir.groups import fused_node
-from ...compiler.ir.ops.registry import make_node
+from ...compiler.ir.groups import (
+    RegionBuilder,
+    Uses,
+    control_graphs,
+    fused_node,
+    inner_operand,
+    inner_result,
+    is_fused,
+    lay_out,
+)
+from ...compiler.ir.ops.registry import Trait, has_trait, make_node
 from ...compiler.ir.types import DENSE, Layout, TensorType
 from ...compiler.kernel.lower.scope import storage_shape, strides_of
 from ...compiler.kernel.plan.in_place import origin
@@ -33,39 +42,20 @@ class ConcatViews:
     def run(self, graph: Graph) -> bool:
         """Turn concat kernels of the graph and of its control flow into views."""
         known = frozenset(input_symbols(graph))
-        return any([_Views(part, known).run() for part in control_graphs(graph)])
-
-
-def control_graphs(graph: Graph) -> list[Graph]:
-    """The graph and the regions of its control flow."""
-    found = [graph]
-    for node in graph.nodes:
-        if node.op != "fused":
-            for region in node.regions:
-                found += control_graphs(region)
-    return found
+        uses = Uses(graph)
+        return any([_Views(part, known, uses).run() for part in control_graphs(graph)])
 
 
 class _Views:
     """known: symbols that have values before the graph runs."""
 
-    def __init__(self, graph: Graph, known: frozenset[str]) -> None:
+    def __init__(self, graph: Graph, known: frozenset[str], uses: Uses) -> None:
         self.graph = graph
         self.known = known
+        self.uses = uses
         self.taken: set[Value] = set()
         self.results = {origin(value) for value in graph.outputs}
-        self.users: dict[Value, list[Node]] = {}
-        self.elsewhere: set[Value] = set()
-        self.made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
-        for node in graph.nodes:
-            for value in node.inputs:
-                self.users.setdefault(value, []).append(node)
-            if node.op != "fused":
-                self.elsewhere.update(node.inputs)
-                for region in node.regions:
-                    for inner in region.graphs():
-                        self.elsewhere.update(inner.outputs)
-                        self.elsewhere.update(v for n in inner.nodes for v in n.inputs)
+        self.groups = {node for node in graph.nodes if is_fused(node)}
 
     def run(self) -> bool:
         """Convert concats, the last ones first: they may have the earlier ones as parts."""
@@ -88,7 +78,9 @@ class _Views:
         for piece in concat.inputs:
             dense = _lies_densely(piece.type, whole)
             source = piece
-            while dense and source.producer in region.nodes and source.producer.op == "reshape":
+            while (
+                dense and source.producer in region.nodes and has_trait(source.producer, Trait.VIEW)
+            ):
                 source = source.producer.inputs[0]
             value = outer.get(source)
             suits = value is not None and value not in sources and self._movable(value, dense, node)
@@ -105,7 +97,7 @@ class _Views:
                 pieces.append(Value(piece.type.with_layout(layout), piece.name))
                 copied.append((piece, pieces[-1]))
                 continue
-            self._set_layout(value, layout)
+            lay_out(value, layout, self.uses)
             self.taken.add(value)
             if value.shape != piece.shape:
                 nodes.append(make_node("reshape", [value], {"shape": piece.shape}))
@@ -118,7 +110,7 @@ class _Views:
     def _movable(self, value: Value, dense: bool, concat: Node) -> bool:
         """Whether a value can be made inside a concat's result, densely or with its strides."""
         if (
-            value not in self.made
+            self.uses.group_of(value) not in self.groups
             or value in self.taken
             or value in self.results
             or value.type.layout != DENSE
@@ -126,47 +118,31 @@ class _Views:
             return False
         if dense:
             return True
-        producer = value.producer
-        assert producer is not None
-        inner = producer.regions[0].outputs[producer.outputs.index(value)]
-        if value in self.elsewhere or _is_reshaped(inner):
+        readers = [reader for reader, _ in self.uses.readers(value)]
+        if not self.groups.issuperset(readers) or _is_view(inner_result(value).producer):
             return False
         axis = concat.regions[0].nodes[-1].attrs["axis"] % value.type.rank
         run = product(value.shape[axis:])
         if isinstance(run, int) and run < MIN_RUN:
             return False
         return not any(
-            reader.op == "reshape" and copy in reader.inputs
-            for user in self.users[value]
-            if user is not concat
-            for other, copy in zip(user.inputs, user.regions[0].inputs, strict=True)
-            if other is value
-            for reader in user.regions[0].nodes
+            _is_view(inner)
+            for reader in readers
+            if reader is not concat and isinstance(reader, Node)
+            for copy in inner_operand(reader, value)
+            for inner, _ in self.uses.readers(copy)
         )
-
-    def _set_layout(self, value: Value, layout: Layout) -> None:
-        """Store a value in another way, in the kernels that make and read it too."""
-        producer = value.producer
-        assert producer is not None
-        inner = producer.regions[0].outputs[producer.outputs.index(value)]
-        inner.type = inner.type.with_layout(layout)
-        value.type = value.type.with_layout(layout)
-        for user in self.users.get(value, ()):
-            if user.op == "fused":
-                for other, copy in zip(user.inputs, user.regions[0].inputs, strict=True):
-                    if other is value:
-                        copy.type = copy.type.with_layout(layout)
 
 
 def _is_concat(node: Node) -> bool:
-    if node.op != "fused" or len(node.outputs) != 1:
+    if not is_fused(node) or len(node.outputs) != 1:
         return False
     last = node.regions[0].nodes[-1]
     return last.op == "concat" and node.regions[0].outputs == [last.output]
 
 
-def _is_reshaped(value: Value) -> bool:
-    return value.producer is not None and value.producer.op == "reshape"
+def _is_view(node: Node | Graph | None) -> bool:
+    return isinstance(node, Node) and has_trait(node, Trait.VIEW)
 
 
 def _lies_densely(piece: TensorType, whole: TensorType) -> bool:
@@ -190,28 +166,11 @@ def _copies(
 
 
 def _copy_node(group: Sequence[tuple[Value, Value]], outer: dict[Value, Value], name: str) -> Node:
-    region = Graph(name="fused")
-    copies: dict[Value, Value] = {}
-    operands: list[Value] = []
-
-    def inner(value: Value) -> Value:
-        if value in copies or value.producer is None:
-            if value in outer and value not in copies:
-                copies[value] = Value(value.type, value.name)
-                region.inputs.append(copies[value])
-                operands.append(outer[value])
-            return copies.get(value, value)
-        node = value.producer
-        inputs = [inner(operand) for operand in node.inputs]
-        outputs = [Value(result.type, result.name) for result in node.outputs]
-        copies.update(zip(node.outputs, outputs, strict=True))
-        region.nodes.append(Node(node.op, inputs, outputs, node.attrs, (), node.name))
-        return copies[value]
-
+    builder = RegionBuilder(lambda value: outer.get(value) or value.producer)
+    results = [result for _, result in group]
     for piece, result in group:
-        source = inner(piece)
-        copy = make_node("reshape", [source], {"shape": piece.shape})
+        copy = make_node("reshape", [builder.read(piece)], {"shape": piece.shape})
         copy.output.type = result.type
-        region.nodes.append(copy)
-        region.outputs.append(copy.output)
-    return fused_node(operands, [result for _, result in group], region, name=name)
+        builder.add(copy, [result])
+    operands, region = builder.close(results)
+    return fused_node(operands, results, region, name=name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ...compiler.ir.graph import Graph
+from ...compiler.ir.groups import is_fused
 from ...compiler.kernel.forms.form import WinogradForm, set_form
 from ...compiler.kernel.forms.winograd_choice import (
     has_near_weights,
@@ -33,7 +34,7 @@ class ChooseForms:
         """Choose; whether any node got another form than plain loops."""
         near = has_near_weights(graph)
         changed = False
-        for node in [node for node in graph.walk() if node.op == "fused"]:
+        for node in [node for node in graph.walk() if is_fused(node)]:
             form = self.choices.form(
                 node.inputs,
                 node.regions[0],

@@ -17,7 +17,7 @@ import networkx as nx
 
 from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, captures
-from ...compiler.ir.groups import fused_node
+from ...compiler.ir.groups import RegionBuilder, fused_node, is_fused
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.lower.reductions import CUMULATIVE
@@ -297,37 +297,20 @@ class _Fuser:
         self.graph.nodes = result
         _sort(self.graph)
 
+    def _source(self, value: Value) -> Node | Value | None:
+        """What a group that reads a value holds of it: a map, an operand, a number as it is."""
+        if value.data is not None and value.data.size == 1:
+            return None
+        node = value.producer
+        if node is None or node not in self.position or node in self.group_of or not _is_map(node):
+            return value
+        return node
+
     def _fuse(self, group: _Group) -> Node:
         members = set(group.members)
-        region = Graph(name="fused")
-        mapping: dict[Value, Value] = {}
-        operands: list[Value] = []
-
-        def inner(value: Value) -> Value:
-            if value in mapping:
-                return mapping[value]
-            if value.data is not None and value.data.size == 1:
-                return value
-            node = value.producer
-            if node is not None and node in self.position and (
-                node not in self.group_of and _is_map(node)
-            ):  # fmt: skip
-                clone(node)
-                return mapping[value]
-            copy = Value(value.type, value.name)
-            mapping[value] = copy
-            operands.append(value)
-            region.inputs.append(copy)
-            return copy
-
-        def clone(node: Node) -> None:
-            inputs = [inner(value) for value in node.inputs]
-            outputs = [Value(value.type, value.name) for value in node.outputs]
-            mapping.update(zip(node.outputs, outputs, strict=True))
-            region.nodes.append(Node(node.op, inputs, outputs, node.attrs, (), node.name))
-
+        builder = RegionBuilder(self._source)
         for member in group.members:
-            clone(member)
+            builder.copy(member)
         results = [
             value
             for member in group.members
@@ -335,7 +318,7 @@ class _Fuser:
             if value in self.escapes
             or any(user not in members for user in self.users.get(value, ()))
         ]
-        region.outputs = [mapping[value] for value in results]
+        operands, region = builder.close(results)
         name = next((m.name for m in group.members if m.name), "")
         return fused_node(operands, results, region, name=name)
 
@@ -353,7 +336,7 @@ def _row_axes(node: Node) -> tuple[int, ...] | None:
 
 def _captured(node: Node) -> set[Value]:
     """What the regions of control flow read of the graphs around them."""
-    if node.op == "fused":
+    if is_fused(node):
         return set()  # it captures nothing
     return {value for region in node.regions for value in captures(region)}
 

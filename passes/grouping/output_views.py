@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...compiler.ir.graph import Graph, Node
-from ...compiler.ir.ops.registry import make_node
+from ...compiler.ir.groups import control_graphs, is_fused
+from ...compiler.ir.ops.registry import Trait, has_trait, make_node
 from ...compiler.ir.types import DENSE
 from ...compiler.kernel.plan.in_place import origin
-from .concat_views import control_graphs
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OutputViews:
 
 
 def _rewrite(graph: Graph) -> bool:
-    made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
+    made = {v for node in graph.nodes if is_fused(node) for v in node.outputs}
     claimed = {origin(value) for value in graph.outputs if not _is_reshape(value.producer)}
     changed = False
     for position, node in enumerate(graph.nodes):
@@ -49,6 +49,6 @@ def _rewrite(graph: Graph) -> bool:
 
 def _is_reshape(node: Node | None) -> bool:
     """Whether a node is a kernel that only reshapes its operand."""
-    if node is None or node.op != "fused" or len(node.inputs) != 1 or len(node.outputs) != 1:
+    if node is None or not is_fused(node) or len(node.inputs) != 1 or len(node.outputs) != 1:
         return False
-    return all(inner.op == "reshape" for inner in node.regions[0].nodes)
+    return all(has_trait(inner, Trait.VIEW) for inner in node.regions[0].nodes)
