@@ -5,6 +5,7 @@ from __future__ import annotations
 from tensmith.compiler.ir.dims import symbol
 
 from .case import BOOL, CLOSE, EXACT, F32, I64, SUM, Case, CaseBuilder, N
+from .contractions import window
 
 
 def _if(c: CaseBuilder) -> None:
@@ -25,6 +26,18 @@ def _if_shapes(c: CaseBuilder) -> None:
     attrs = {"bound": ("rows", "columns")}
     node = c.node("if", [cond], attrs, [one.graph(), other.graph()])
     c.output(c.op("reduce_sum", node.output, axes=(0, 1)), node.output)
+
+
+def _if_bordered(c: CaseBuilder) -> None:
+    """A branch reads, channels last, what a padded convolution beside it reads too."""
+    cond, x = c.input(dtype=BOOL, name="cond"), c.input(1, 8, 6, 6)
+    made = c.op("tanh", c.op("conv", x, c.weight(16, 8, 1, 1), **window(2, pads=(0,) * 4)))
+    c.output(c.op("conv", made, c.weight(8, 16, 3, 3), **window(2, pads=(1,) * 4)))
+    moved = c.op("transpose", made, perm=(0, 2, 3, 1))
+    one, other = c.region("then"), c.region("else")
+    one.output(one.op("neg", moved))
+    other.output(other.op("abs", other.op("sub", moved, other.scalar(1))))
+    c.output(c.node("if", [cond], {}, [one.graph(), other.graph()]).output)
 
 
 def _cumulative(c: CaseBuilder, reverse: bool) -> None:
@@ -130,6 +143,7 @@ CASES: list[Case] = [
     Case("if_else", _if, CLOSE, {"n": 4}, {"cond": False}),
     Case("if_shapes_then", _if_shapes, CLOSE, {"n": 3}, {"cond": True}),
     Case("if_shapes_else", _if_shapes, CLOSE, {"n": 3}, {"cond": False}),
+    Case("if_bordered", _if_bordered, SUM, given={"cond": True}),
     Case("scan_forward", _scan_forward, CLOSE, {"n": 5}),
     Case("scan_backward", _scan_backward, CLOSE, {"n": 5}),
     Case("scan_one_step", _scan_forward, CLOSE, {"n": 1}),
