@@ -104,11 +104,14 @@ def _forest(
         for at in unfinished:
             table[at] = (float(leaves), LEAF, (at, at))
             leaves += 1
-    nodes = np.array(table, node_type(dtype)).view(np.int32).reshape(len(table), -1)
+    nodes = np.zeros(len(table), node_type(dtype))
+    for at, node in enumerate(table):
+        nodes[at] = node
+    words = nodes.view(np.int32).reshape(len(table), -1)
     tables = [c.weight(leaves, 1 if apart else columns, dtype=dtype)]
     if apart:
         tables.append(constant(c.rng.integers(0, columns, leaves).astype(np.int32)))
-    fixed = constant(nodes), constant(np.array(roots, np.int32))
+    fixed = constant(words), constant(np.array(roots, np.int32))
     attrs = {"columns": columns, "features": 6, "reduction": reduction, "plain": plain}
     c.output(c.op("forest", c.input(rows, 6, dtype=dtype), *fixed, *tables, **attrs))
 
