@@ -135,7 +135,7 @@ class Ranges:
         rule = _RULES.get(node.op)
         if rule is not None:
             return rule(node, node.outputs.index(value), lambda v: self.of(v, depth + 1))
-        if has_trait(node, Trait.INDEX_MAP) or node.op in _SELECTS:
+        if has_trait(node, Trait.INDEX_MAP | Trait.LOOKUP) or node.op in _SELECTS:
             return self.of(node.inputs[0], depth + 1)
         return UNKNOWN
 
@@ -150,9 +150,7 @@ class Ranges:
 
 
 # operators whose elements are elements of their first operand
-_SELECTS = frozenset(
-    {"gather", "gather_elements", "gather_nd", "reduce_max", "reduce_min", "floor", "ceil", "round"}
-)
+_SELECTS = frozenset({"reduce_max", "reduce_min", "floor", "ceil", "round"})
 Of = Callable[[Value], Range]
 Rule = Callable[[Node, int, Of], Range]
 

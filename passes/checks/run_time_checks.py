@@ -17,7 +17,7 @@ from ...compiler.ir.assumptions import (
 from ...compiler.ir.dims import Dim, all_calls, dmin, symbols_of
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.control import symbol_name
-from ...compiler.ir.ops.registry import infer_types, make_node
+from ...compiler.ir.ops.registry import Trait, has_trait, infer_types, make_node
 from ..simplify.symbol_use import bound_by, dims_in
 from .ranges import Ranges
 
@@ -156,10 +156,10 @@ def _assumptions(node: Node) -> list[Assumption]:
 
 def _indexed_sizes(node: Node) -> tuple[Dim, ...]:
     """The sizes that the node's indices (operand 1) must stay below; () for other operators."""
-    if node.op in ("gather", "gather_elements", "scatter_elements"):
+    if not has_trait(node, Trait.INDEXED):
+        return ()
+    if "axis" in node.attrs:
         return (node.inputs[0].shape[node.attrs["axis"]],)
-    if node.op in ("gather_nd", "scatter_nd"):
-        first = node.attrs.get("batch_dims", 0)
-        depth = int(node.inputs[1].shape[-1])
-        return node.inputs[0].shape[first : first + depth]
-    return ()
+    first = node.attrs.get("batch_dims", 0)
+    depth = int(node.inputs[1].shape[-1])
+    return node.inputs[0].shape[first : first + depth]

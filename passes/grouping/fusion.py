@@ -20,7 +20,6 @@ from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.groups import RegionBuilder, fused_node, is_fused
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
-from ...compiler.kernel.lower.reductions import CUMULATIVE
 from ...compiler.kernel.plan.external import reads_memory
 from ..layout.operand_panels import many_rows
 from ..patterns.siblings import siblings_of
@@ -130,7 +129,7 @@ class _Fuser:
     def _start(self, anchor: Node) -> None:
         group = _Group([anchor])
         self.group_of[anchor] = group
-        if self.epilogues and not anchor.op.startswith("arg") and anchor.op not in CUMULATIVE:
+        if self.epilogues and not has_trait(anchor, Trait.PLACE | Trait.CUMULATIVE):
             self._grow(group, anchor)
             if anchor.op in REDUCE and has_trait(anchor, Trait.REDUCTION):
                 self._absorb_producers(group, anchor)
@@ -182,7 +181,7 @@ class _Fuser:
         source = node.inputs[0] if node.inputs else None
         return (
             node.op == "transpose"
-            and (anchor.op == "matmul" or has_trait(anchor, Trait.CONTRACTION))
+            and has_trait(anchor, Trait.CONTRACTION)
             and source is not None
             and node.attrs["perm"][-1] == len(node.attrs["perm"]) - 1
             and source in inside
@@ -198,7 +197,9 @@ class _Fuser:
         if _is_pointwise(node):
             return node.output.shape in (full, shape)
         return (
-            _row_axes(node) == rows and node.inputs[0].shape == full and node.op not in CUMULATIVE
+            _row_axes(node) == rows
+            and node.inputs[0].shape == full
+            and not has_trait(node, Trait.CUMULATIVE)
         )
 
     def _absorb_producers(self, group: _Group, anchor: Node) -> None:
@@ -227,7 +228,7 @@ class _Fuser:
             if not _is_map(node) or node in self.group_of:
                 continue
             placed = self._is_placed(node.output)
-            if node.op != "reshape":
+            if not has_trait(node, Trait.VIEW):
                 alone = placed or self._is_slow(node, node.output)
             else:
                 alone = self._needs_copy(node)
@@ -248,11 +249,12 @@ class _Fuser:
         if node.output not in self.escapes:
             return False
         source = node.inputs[0]
-        while source.producer is not None and source.producer.op == "reshape" and (
-            source.producer in self.position and source.producer not in self.group_of
-        ):  # fmt: skip
-            source = source.producer.inputs[0]
         owner = source.producer
+        while (
+            owner in self.position and owner not in self.group_of and has_trait(owner, Trait.VIEW)
+        ):
+            source = owner.inputs[0]
+            owner = source.producer
         return owner is None or owner not in self.position or node.output in self.graph.outputs
 
     def _is_slow(self, node: Node, value: Value) -> bool:
@@ -261,9 +263,9 @@ class _Fuser:
         for user in self.users.get(value, []):
             if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, value, user):
                 return True
-            if has_trait(user, Trait.POOLING) and node.op != "reshape":
+            if has_trait(user, Trait.POOLING) and not has_trait(node, Trait.VIEW):
                 return True
-            if user.op in ("gather", "gather_nd", "gather_elements") and (
+            if has_trait(user, Trait.LOOKUP) and (
                 user.inputs[0] is value and node.op in ("pad", "iota", "dims")
             ):
                 return True
@@ -280,7 +282,7 @@ class _Fuser:
             return user.op == "matmul" and user.inputs[1] is value and many_rows(user)
         if node.op == "slice":
             return bool(node.attrs["steps"][-1] != 1)
-        return node.op in ("pad", "gather", "gather_nd", "gather_elements") or user.op == "conv"
+        return node.op == "pad" or has_trait(node, Trait.LOOKUP) or user.op == "conv"
 
     # building ------------------------------------------------------------------------------
 

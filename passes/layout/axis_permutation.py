@@ -84,7 +84,7 @@ def source(node: Node, perm: Perm) -> Perm | None:
         return perm
     if node.op == "gather" and node.inputs[1].type.rank == 1:
         return perm
-    if node.op in ("broadcast_to", "expand") and node.inputs[0].type.rank == len(perm):
+    if has_trait(node, Trait.BROADCAST) and node.inputs[0].type.rank == len(perm):
         return perm
     if node.op == "reshape":
         return regroup(node.output.shape, node.inputs[0].shape, perm)

@@ -59,7 +59,7 @@ def _pays(node: Node, candidates: set[Node], users: dict[Value, list[Node]]) -> 
 
 def _keeps_order(node: Node) -> bool:
     """Whether elements stay in the order in which they are."""
-    return node.op == "reshape" or has_trait(node, Trait.POINTWISE)
+    return has_trait(node, Trait.VIEW | Trait.POINTWISE)
 
 
 def _maker(value: Value) -> Node | None:

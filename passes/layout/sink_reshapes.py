@@ -117,7 +117,7 @@ def _same_axes(axes: Sequence[int], value: Value, source: Value) -> tuple[int, .
     return tuple(single[axis] for axis in axes)
 
 
-@RULES.on("softmax", "layer_norm")
+@RULES.on(Trait.NORMALISATION)
 def normalisation(node: Node, rw: Rewriter) -> Replacement:
     """Over one axis (for layer_norm: the last), which the reshape leaves alone."""
     x = node.inputs[0]

@@ -9,6 +9,7 @@ from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite, scalar
 
 RULES = Rules()
+_SCALES = frozenset({"mul", "div"})
 _MASKED = -1e30  # a score this low is gone in f32 and below, whatever is added to it
 
 
@@ -68,11 +69,11 @@ def _match_scores(value: Value, rw: Rewriter) -> _Scores | None:
     while (node := rw.sole(value, "add", "where", "mul", "div", "matmul")) is not None:
         if node.output.shape != shape or node.op == "matmul":
             break
-        if node.op in ("mul", "div"):
-            number = scalar(node.inputs[1])
-            if number is None or not number:
+        if node.op in _SCALES:
+            number = _factor(node)
+            if number is None:
                 return None
-            scale *= number if node.op == "mul" else 1 / number
+            scale *= number
             value = node.inputs[0]
             continue
         split = _split_mask(node, rw) if scale == 1.0 else None
@@ -112,18 +113,26 @@ def _leads_to_product(value: Value, rw: Rewriter) -> bool:
     return False
 
 
+def _factor(node: Node) -> float | None:
+    """What a product or quotient multiplies its first operand by, or None."""
+    number = scalar(node.inputs[1])
+    if number is None or not number:
+        return None
+    return float(number if node.op == "mul" else 1 / number)
+
+
 def _unscaled(value: Value, rw: Rewriter) -> tuple[Value, float]:
     """An operand without constant factors, also those in front of a transpose or reshape."""
     views: list[Node] = []
     current, factor = value, 1.0
     while (node := rw.sole(current, "mul", "div", "transpose", "reshape")) is not None:
-        if node.op in ("transpose", "reshape"):
+        if node.op not in _SCALES:
             views.append(node)
         else:
-            number = scalar(node.inputs[1])
-            if number is None or not number or node.inputs[0].shape != current.shape:
+            number = _factor(node)
+            if number is None or node.inputs[0].shape != current.shape:
                 break
-            factor *= number if node.op == "mul" else 1 / number
+            factor *= number
         current = node.inputs[0]
     if factor == 1.0:
         return value, 1.0

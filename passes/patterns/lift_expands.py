@@ -209,7 +209,7 @@ def _anchor_shapes(node: Node, shape: Shape, changed: Sequence[int]) -> list[Sha
     kept: list[int] = []
     if node.op == "conv":
         kept = [0]
-    elif node.op in ("softmax", "layer_norm"):
+    elif has_trait(node, Trait.NORMALISATION):
         kept = list(range(node.attrs["axis"]))
     elif has_trait(node, Trait.REDUCTION) and "axes" in node.attrs:
         rank = node.inputs[0].type.rank

@@ -84,13 +84,14 @@ def _attention(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 
 _KIND = Trait.COMPOSITE
-register(OpDef("softmax", _infer_softmax, _softmax, _KIND, {"axis": REQUIRED}, arity=(1, 1)))
+_ROWS = _KIND | Trait.NORMALISATION
+register(OpDef("softmax", _infer_softmax, _softmax, _ROWS, {"axis": REQUIRED}, arity=(1, 1)))
 register(
     OpDef(
         "layer_norm",
         _infer_layer_norm,
         _layer_norm,
-        _KIND,
+        _ROWS,
         {"axis": REQUIRED, "epsilon": 1e-5},
         arity=(2, 3),
     )

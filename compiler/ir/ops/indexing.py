@@ -12,7 +12,7 @@ from ..assumptions import assume_at_most
 from ..graph import Value
 from ..types import DType, TensorType
 from .common import INDICES, like, need_axis, need_dtype, same_dtype, unify, widen
-from .registry import REQUIRED, Array, OpDef, register
+from .registry import REQUIRED, Array, OpDef, Trait, register
 
 REDUCTIONS = ("none", "add", "mul", "max", "min")
 
@@ -165,19 +165,21 @@ def _register_all() -> None:
         ("gather_nd", _infer_gather_nd, _gather_nd, {"batch_dims": 0}),
     ]
     for name, infer, evaluate, attrs in gather:
-        register(OpDef(name, infer, evaluate, attrs=attrs, arity=(2, 2)))
+        register(OpDef(name, infer, evaluate, Trait.INDEXED | Trait.LOOKUP, attrs, arity=(2, 2)))
     attrs = {"axis": REQUIRED, "reduction": "none"}
     register(
         OpDef(
             "scatter_elements",
             _infer_scatter_elements,
             _scatter_elements,
-            attrs=attrs,
+            Trait.INDEXED,
+            attrs,
             arity=(3, 3),
         )
     )
     attrs = {"reduction": "none"}
-    register(OpDef("scatter_nd", _infer_scatter_nd, _scatter_nd, attrs=attrs, arity=(3, 3)))
+    kind = Trait.INDEXED
+    register(OpDef("scatter_nd", _infer_scatter_nd, _scatter_nd, kind, attrs, arity=(3, 3)))
 
 
 _register_all()

@@ -205,16 +205,12 @@ def _pad_constant(x: Array, widths: list[tuple[int, int]], value: Array) -> Arra
 
 
 _MAP = Trait.INDEX_MAP
-register(
-    OpDef("reshape", _infer_reshape, _reshape, Trait.VIEW | _MAP, {"shape": REQUIRED}, arity=(1, 1))
-)
+_REPEAT = _MAP | Trait.BROADCAST
+_SHAPE = {"shape": REQUIRED}
+register(OpDef("reshape", _infer_reshape, _reshape, Trait.VIEW | _MAP, _SHAPE, arity=(1, 1)))
 register(OpDef("transpose", _infer_transpose, _transpose, _MAP, {"perm": REQUIRED}, arity=(1, 1)))
-register(
-    OpDef(
-        "broadcast_to", _infer_broadcast_to, _broadcast_to, _MAP, {"shape": REQUIRED}, arity=(1, 1)
-    )
-)
-register(OpDef("expand", _infer_expand, _expand, _MAP, {"shape": REQUIRED}, arity=(1, 1)))
+register(OpDef("broadcast_to", _infer_broadcast_to, _broadcast_to, _REPEAT, _SHAPE, arity=(1, 1)))
+register(OpDef("expand", _infer_expand, _expand, _REPEAT, _SHAPE, arity=(1, 1)))
 register(OpDef("concat", _infer_concat, _concat, attrs={"axis": REQUIRED}, arity=(1, None)))
 register(
     OpDef(

@@ -182,20 +182,21 @@ _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "erf": erf,
     "sigmoid": _sigmoid,
 }
+_NONNEGATIVE = {"exp", "sigmoid"}
 
 
 def _register_all() -> None:
     idem, comm, steps = Trait.IDEMPOTENT, Trait.COMMUTATIVE, Trait.DISCRETE
-    _unary("neg", np.negative, NUMBERS)
-    _unary("abs", np.abs, NUMBERS, idem)
+    _unary("neg", np.negative, NUMBERS, Trait.INVOLUTION)
+    _unary("abs", np.abs, NUMBERS, idem | Trait.NONNEGATIVE)
     _unary("sign", np.sign, NUMBERS, idem | steps)
     _unary("ceil", np.ceil, FLOATS, idem | steps)
     _unary("floor", np.floor, FLOATS, idem | steps)
     _unary("round", np.rint, FLOATS, idem | steps)
     for name, fn in _FUNCTIONS.items():
-        _unary(name, fn, FLOATS)
-    _unary("not", np.logical_not, BOOLS)
-    _unary("bitnot", np.invert, INTEGERS)
+        _unary(name, fn, FLOATS, Trait.NONNEGATIVE if name in _NONNEGATIVE else Trait.NONE)
+    _unary("not", np.logical_not, BOOLS, Trait.INVOLUTION)
+    _unary("bitnot", np.invert, INTEGERS, Trait.INVOLUTION)
     _unary("isnan", np.isnan, FLOATS, result=DType.BOOL)
     _unary("isinf", np.isinf, FLOATS, result=DType.BOOL)
 

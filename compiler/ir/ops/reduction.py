@@ -115,7 +115,7 @@ def _arg(name: str, best: np.ufunc) -> None:
         return [np.expand_dims(found, axis) if attrs["keepdims"] else found]
 
     attrs = {"axis": REQUIRED, "keepdims": False, "select_last": False}
-    traits = Trait.REDUCTION | Trait.DISCRETE
+    traits = Trait.REDUCTION | Trait.PLACE | Trait.DISCRETE
     register(OpDef(name, _infer_arg, evaluate, traits, attrs, arity=(1, 1)))
 
 
@@ -140,7 +140,7 @@ def _cumulative(name: str, fn: Callable[..., Array], neutral: int) -> None:
         return [np.asarray(np.moveaxis(total, 0, axis).astype(args[0].dtype), order="C")]
 
     attrs = {"axis": REQUIRED, "exclusive": False, "reverse": False}
-    register(OpDef(name, _infer_cumulative, evaluate, attrs=attrs, arity=(1, 1)))
+    register(OpDef(name, _infer_cumulative, evaluate, Trait.CUMULATIVE, attrs, arity=(1, 1)))
 
 
 _reduction("reduce_sum", _sum, NUMBERS)

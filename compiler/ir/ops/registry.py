@@ -27,9 +27,17 @@ class Trait(Flag):
     POINTWISE = auto()  # each output element depends on the same (broadcast) element of the inputs
     COMMUTATIVE = auto()
     IDEMPOTENT = auto()  # f(f(x)) == f(x)
+    INVOLUTION = auto()  # f(f(x)) == x
+    NONNEGATIVE = auto()  # no element of the result is negative or -0
     VIEW = auto()  # moves no data: the elements stay in row-major order (reshape)
     INDEX_MAP = auto()  # each output element is one input element, by a static index map
+    BROADCAST = auto()  # repeats its operand along axes, up to the attribute `shape`
+    INDEXED = auto()  # operand 1 says at which places of operand 0, along an axis or as rows
+    LOOKUP = auto()  # each output element is one of operand 0, at an index of operand 1
     REDUCTION = auto()
+    PLACE = auto()  # gives places of elements along an axis instead of elements
+    CUMULATIVE = auto()  # each output element depends on those before it along an axis
+    NORMALISATION = auto()  # everything along the attribute `axis` (and behind it) by itself
     CONTRACTION = auto()
     POOLING = auto()
     COMPOSITE = auto()  # several kernel stages (softmax, norms, attention)

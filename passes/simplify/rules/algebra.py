@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ....compiler.ir.graph import Node, Value, constant
-from ....compiler.ir.ops.registry import Trait, lookup
+from ....compiler.ir.ops.registry import Trait, has_trait, lookup
 from ....compiler.ir.rewrite import Replacement, Rewriter, Rules, like, scalar
 from ....compiler.ir.types import DType
 
@@ -163,7 +163,8 @@ def _is_positive(x: Value, depth: int = 6) -> bool:
         return x.data.size == 1 and bool((x.data > 0).all())
     if node is None or not depth:
         return False
-    if node.op in ("abs", "exp", "sigmoid") or (node.op == "mul" and len(set(node.inputs)) == 1):
+    square = node.op == "mul" and len(set(node.inputs)) == 1
+    if square or has_trait(node, Trait.NONNEGATIVE):
         return True
     kept = ("add", "mul", "div", "reduce_sum", "reduce_mean", "reshape", "broadcast_to")
     return node.op in kept and all(_is_positive(value, depth - 1) for value in node.inputs)
@@ -176,7 +177,7 @@ def idempotent(node: Node, rw: Rewriter) -> Replacement:
     return inner.output if inner is not None and inner.attrs == node.attrs else None
 
 
-@RULES.on("neg", "not", "bitnot")
+@RULES.on(Trait.INVOLUTION)
 def involution(node: Node, rw: Rewriter) -> Replacement:
     """f(f(x)) -> x"""
     inner = rw.producer(node.inputs[0], node.op)
