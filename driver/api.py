@@ -268,9 +268,9 @@ def compile(
     """
     wanted = frozenset(texts)
     _check(precision, opt_level, threads, wanted)
-    backend, machine = resolve_target(target)
+    backend, resolved = resolve_target(target)
     require_available(backend)
-    given = read_choices(Path(choices), machine.name, threads) if choices else Choices()
+    given = read_choices(Path(choices), resolved.name, threads) if choices else Choices()
     specs = {key: shape_of(key, dims) for key, dims in (shapes or {}).items()}
     own = make_work_dir(None if work_dir is None else Path(work_dir))
     try:
@@ -280,7 +280,7 @@ def compile(
                 name or c_identifier(path.stem), own, opt_level, precision, threads, wanted,
                 dump_after, bool(SANITIZE.value), choices=given,
             )  # fmt: skip
-            artifact = _compile(path, specs, backend, machine, options, Stages(progress=progress))
+            artifact = _compile(path, specs, backend, resolved, options, Stages(progress=progress))
     except BaseException:
         remove_work_dir(own)
         raise

@@ -61,7 +61,7 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
 
     Raises UsageError and InvalidModelError as the import does.
     """
-    backend, machine = resolve_target(target)
+    backend, resolved = resolve_target(target)
     found = Preflight(target)
     try:
         graph = import_model(path, shapes)
@@ -70,7 +70,7 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
         return found
     found.notes, found.optional = list(graph.notes), list(graph.defaults)
     found.nodes = sum(1 for _ in graph.walk())
-    found.unsupported = unsupported_nodes(graph, backend, machine)
+    found.unsupported = unsupported_nodes(graph, backend, resolved)
     found.symbols = _input_symbols(graph)
     found.unknown = _unknown_shapes(graph, set(found.symbols))
     found.risks = precision_risks(graph)
@@ -78,7 +78,7 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     found.checks = [node.name for node in graph.walk() if node.op == "check_index"]
     if backend.slow_kernels and not found.unsupported and found.nodes <= MAX_PLANNED_NODES:
         # planning rewrites the graph, and wants it without the checks
-        found.slow = _slow_kernels(path, import_model(path, shapes), backend, machine)
+        found.slow = _slow_kernels(path, import_model(path, shapes), backend, resolved)
     return found
 
 

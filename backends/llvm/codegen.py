@@ -24,15 +24,15 @@ def target_machine(target: Target, opt_level: int) -> binding.TargetMachine:
     """LLVM's code generator for a target: position independent, small code model."""
     _initialise()
     features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
-    machine = binding.Target.from_triple(target.triple).create_target_machine(
+    generator = binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu,
         features=features,
         opt=min(opt_level, 3),
         reloc="pic",
         codemodel="small",
     )
-    machine.set_asm_verbosity(False)
-    return machine
+    generator.set_asm_verbosity(False)
+    return generator
 
 
 def new_module(name: str, target: Target) -> ir.Module:
@@ -70,14 +70,14 @@ def parse(module: ir.Module) -> binding.ModuleRef:
     return parsed
 
 
-def optimise(parsed: binding.ModuleRef, machine: binding.TargetMachine, opt_level: int) -> None:
+def optimise(parsed: binding.ModuleRef, generator: binding.TargetMachine, opt_level: int) -> None:
     """Run LLVM's passes. Loops and tiles are ours already: no vectoriser, no unroller."""
     options = binding.create_pipeline_tuning_options(speed_level=min(opt_level, 2))
     options.loop_vectorization = False
     options.slp_vectorization = False
     options.loop_unrolling = False
     options.loop_interleaving = False
-    builder = binding.create_pass_builder(machine, options)
+    builder = binding.create_pass_builder(generator, options)
     builder.getModulePassManager().run(parsed, builder)
 
 

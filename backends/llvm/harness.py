@@ -16,7 +16,7 @@ from ...compiler.kernel import expr as ex
 from ...compiler.kernel.cost.cost import parameter_bytes
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.plan.plan import Plan, PlannedKernel
-from ...compiler.kernel.plan.sites import Site, parallel_iterations
+from ...compiler.kernel.plan.sites import KernelSite, parallel_iterations
 from ...compiler.target import Target
 from ..common.toolchain import CTarget, arch_of, compile_c
 from ..common.zig import run_zig
@@ -130,7 +130,7 @@ int main(int argc, char **argv) {
 """
 
 
-def build_profiler(plan: Plan, sites: Sequence[Site], target: Target, folder: Path) -> Path:
+def build_profiler(plan: Plan, sites: Sequence[KernelSite], target: Target, folder: Path) -> Path:
     """The program for sites whose sizes are known, in `folder`.
 
     Its arguments: the number of the first site to time, nanoseconds for each, bytes of other memory
@@ -145,10 +145,10 @@ def build_profiler(plan: Plan, sites: Sequence[Site], target: Target, folder: Pa
         emit_kernel(module, planned.symbol, planned.kernel, planned.schedule, planned.aliased)
     codegen.set_attributes(module, target)
     parsed = codegen.parse(module)
-    machine = codegen.target_machine(target, 3)
-    codegen.optimise(parsed, machine, 2)
+    generator = codegen.target_machine(target, 3)
+    codegen.optimise(parsed, generator, 2)
     kernels = folder / "kernels.o"
-    kernels.write_bytes(machine.emit_object(parsed))
+    kernels.write_bytes(generator.emit_object(parsed))
     source = folder / "profile.c"
     text = _HARNESS.replace("@SITES@", _tables(plan, sites))
     source.write_text(text.replace("@SLACK@", str(SLACK_BYTES)).replace("@COUNT@", str(len(sites))))
@@ -160,7 +160,7 @@ def build_profiler(plan: Plan, sites: Sequence[Site], target: Target, folder: Pa
     return program
 
 
-def _tables(plan: Plan, sites: Sequence[Site]) -> str:
+def _tables(plan: Plan, sites: Sequence[KernelSite]) -> str:
     """C text: a declaration of every kernel, a call and a table of operands for every site."""
     lines, rows = [], []
     for number in sorted({site.number for site in sites}):

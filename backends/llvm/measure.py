@@ -16,7 +16,7 @@ from ...compiler.ir.graph import Graph
 from ...compiler.kernel.cost.cost import kernel_cost
 from ...compiler.kernel.cost.machine import Machine
 from ...compiler.kernel.plan.plan import Branch, External, Plan, Repeat, Step
-from ...compiler.kernel.plan.sites import Site, sites_of
+from ...compiler.kernel.plan.sites import KernelSite, sites_of
 from ...compiler.profile import KernelProfile, Profile, ProfileOptions
 from ...compiler.target import Target
 from .harness import build_profiler
@@ -42,7 +42,7 @@ def profile_cpu(
     sites = sites_of(plan, wanted.sizes)
     known = [site for site in sites if not _reason(plan, site)]
     evicted = _evicted_bytes(plan, wanted.sizes, wanted.machine)
-    readings: dict[Site, float | str] = {}
+    readings: dict[KernelSite, float | str] = {}
     if known:
         with stages.stage("profiler"):
             program = build_profiler(plan, known, target, options.work_dir)
@@ -58,11 +58,11 @@ def profile_cpu(
 
 def _profile(
     plan: Plan,
-    site: Site,
+    site: KernelSite,
     info: KernelInfo,
     target: Target,
     machine: Machine,
-    readings: Mapping[Site, float | str],
+    readings: Mapping[KernelSite, float | str],
 ) -> KernelProfile:
     planned, sizes = plan.kernels[site.number], dict(site.sizes or ())
     if reason := _reason(plan, site):
@@ -82,7 +82,7 @@ def _profile(
     return KernelProfile(info, sizes, site.calls, site.certain, cost, reading)
 
 
-def _reason(plan: Plan, site: Site) -> str:
+def _reason(plan: Plan, site: KernelSite) -> str:
     """Why a site cannot be measured, or ""."""
     if site.sizes is None:
         return "only a run knows its sizes"

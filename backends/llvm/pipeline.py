@@ -122,16 +122,16 @@ def generate_code(plan: Plan, target: Target, options: CompileOptions, stages: S
         codegen.set_attributes(module, target)
         parsed = codegen.parse(module)
     level = 2 if options.opt_level else 0
-    machine = codegen.target_machine(target, 3 if level else 0)
+    generator = codegen.target_machine(target, 3 if level else 0)
     with stages.stage("optimise"):
-        codegen.optimise(parsed, machine, level)
+        codegen.optimise(parsed, generator, level)
     texts: dict[str, str] = {}
     if "llvm" in options.texts:
         texts["llvm"] = str(parsed)
     with stages.stage("code"):
-        machine_code = machine.emit_object(parsed)
+        machine_code = generator.emit_object(parsed)
         if "asm" in options.texts:
-            texts["asm"] = machine.emit_assembly(parsed)
+            texts["asm"] = generator.emit_assembly(parsed)
     return Code(
         objects=((options.name, machine_code),),
         plan_symbol=symbol,

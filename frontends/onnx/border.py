@@ -10,9 +10,9 @@ import onnx
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from ...compiler.ir import Meaning, Value
 from .containers import Growing, Maybe, Scores, Text, ValueList
-from .emitter import Emitter
+from .emitter import GraphEmitter
 from .reading.declared import check_element_type, contradiction
-from .reading.scopes import Missing, Scope
+from .reading.scopes import Missing, NameScope
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Border:
     """The main graph of a model whose nodes are in a scope, lowered."""
 
     proto: onnx.GraphProto
-    scope: Scope
-    emitter: Emitter
+    scope: NameScope
+    emitter: GraphEmitter
 
     def outputs(self, inputs: Sequence[Value]) -> list[Value]:
         """The values that the model gives, each of a node of its own.

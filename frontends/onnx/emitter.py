@@ -23,7 +23,7 @@ FOLD_LIMIT = 1 << 20  # elements of a constant result computed at import
 SIZE_LIMIT = 1 << 37  # bytes of one tensor that a real model may have
 
 
-class Emitter:
+class GraphEmitter:
     """Appends nodes to the graph being built and to the regions nested in it."""
 
     def __init__(self) -> None:

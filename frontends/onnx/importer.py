@@ -23,11 +23,11 @@ from . import text_moves
 from .border import Border
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
-from .emitter import Emitter
+from .emitter import GraphEmitter
 from .origin import node_name
 from .reading.declared import DeclaredTypes, declared_ranks
 from .reading.schemas import body_of, domain_of, opsets_of, schema_of
-from .reading.scopes import MISSING, Entry, Missing, Scope, initial_values
+from .reading.scopes import MISSING, Entry, Missing, NameScope, initial_values
 from .reading.tensors import UnsupportedType
 from .reading.topology import names_used, ordered
 from .reading.wire import Source
@@ -59,7 +59,7 @@ class Importer:
         self.folder = source.folder
         self.shapes, self.fixed, self.replaceable = shapes, values, replaceable
         self.defaults: dict[str, np.ndarray[Any, Any]] = {}
-        self.emitter = Emitter()
+        self.emitter = GraphEmitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.declared = DeclaredTypes(self.emitter)
         self.ranks = declared_ranks(self.model.graph)
@@ -71,7 +71,7 @@ class Importer:
         Raises InvalidModelError, or UnsupportedError that names every node that is not supported.
         """
         proto = self.model.graph
-        scope = Scope(None, opsets_of(self.model))
+        scope = NameScope(None, opsets_of(self.model))
         scope.values.update(initial_values(proto, self.raw, self.folder))
         inputs = self._inputs(proto, scope)
         self.nodes(proto.node, scope)
@@ -88,7 +88,7 @@ class Importer:
 
     # ------------------------------------------------------------------ inputs
 
-    def _inputs(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
+    def _inputs(self, proto: onnx.GraphProto, scope: NameScope) -> list[Value]:
         made, initial = [], set(scope.values)
         for info in proto.input:
             try:
@@ -110,7 +110,7 @@ class Importer:
             )
         return made
 
-    def _default(self, info: onnx.ValueInfoProto, scope: Scope) -> list[Value]:
+    def _default(self, info: onnx.ValueInfoProto, scope: NameScope) -> list[Value]:
         """The input that an initialiser is the default of, where callers may replace that."""
         entry = scope.values[info.name]
         if info.name not in self.replaceable or not isinstance(entry, Value):
@@ -122,7 +122,7 @@ class Importer:
         scope.values[info.name] = value
         return [value]
 
-    def _input(self, info: onnx.ValueInfoProto, scope: Scope) -> list[Value]:
+    def _input(self, info: onnx.ValueInfoProto, scope: NameScope) -> list[Value]:
         """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
         parts = container_parts(info, self.shapes)
         values = [
@@ -134,14 +134,14 @@ class Importer:
 
     # ------------------------------------------------------------------ nodes
 
-    def value(self, scope: Scope, name: str) -> Value:
+    def value(self, scope: NameScope, name: str) -> Value:
         """The value called `name`. Raises InvalidModelError when there is none."""
         found = scope.find(name)
         if not isinstance(found, Value):
             raise InvalidModelError(f"there is no value '{name[:80]}'")
         return found
 
-    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
+    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: NameScope) -> None:
         """Lower nodes in a scope; what is not supported is collected in `problems`."""
         for node in ordered(nodes):
             missing = [e for e in map(scope.find, names_used(node)) if isinstance(e, Missing)]
@@ -163,7 +163,7 @@ class Importer:
             if problem is not None:
                 self.problems[problem.node, problem.op, problem.reason] = problem
 
-    def _note_unknown(self, node: onnx.NodeProto, scope: Scope) -> None:
+    def _note_unknown(self, node: onnx.NodeProto, scope: NameScope) -> None:
         """Report an operator that could not be lowered whatever its inputs were."""
         domain = domain_of(node.domain)
         if is_refused(domain, node.op_type):
@@ -175,7 +175,7 @@ class Importer:
             self._problem(node_name(node), node.op_type, _NO_LOWERING, _EXPORT)
 
     def _node(
-        self, node: onnx.NodeProto, inputs: list[Content | None], scope: Scope
+        self, node: onnx.NodeProto, inputs: list[Content | None], scope: NameScope
     ) -> list[Entry | None]:
         name = node_name(node)
         outer, self.emitter.name = self.emitter.name, name
@@ -204,7 +204,7 @@ class Importer:
         return list(results)
 
     def _lower(
-        self, node: onnx.NodeProto, inputs: list[Content | None], scope: Scope
+        self, node: onnx.NodeProto, inputs: list[Content | None], scope: NameScope
     ) -> Sequence[Content | None]:
         domain = domain_of(node.domain)
         attributes = _attributes(node, scope)
@@ -245,7 +245,7 @@ class Importer:
     ) -> list[Content | None]:
         """Lower the body of a function on the given inputs; its outputs, None where unsupported."""
         found = {domain_of(item.domain): item.version for item in function.opset_import}
-        scope = Scope(None, {**(opsets or {}), **found})
+        scope = NameScope(None, {**(opsets or {}), **found})
         scope.attributes = {item.name: item for item in function.attribute_proto} | attributes
         for name, value in zip(function.input, inputs, strict=False):
             if value is not None:
@@ -255,7 +255,7 @@ class Importer:
         return [None if isinstance(entry, Missing) else entry for entry in results]
 
     def region(
-        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
+        self, proto: onnx.GraphProto, outer: NameScope, inputs: Mapping[str, Content]
     ) -> list[Value]:
         """Lower a subgraph in place (its nodes go to the innermost region); its outputs.
 
@@ -268,10 +268,10 @@ class Importer:
         return values
 
     def region_entries(
-        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
+        self, proto: onnx.GraphProto, outer: NameScope, inputs: Mapping[str, Content]
     ) -> list[Content]:
         """The same for a subgraph whose outputs may be sequences and optionals."""
-        scope = Scope(outer, outer.opsets)
+        scope = NameScope(outer, outer.opsets)
         scope.attributes = outer.attributes
         scope.values.update(initial_values(proto, {}, self.folder))
         scope.values.update(inputs)
@@ -289,7 +289,7 @@ class Importer:
         self.problems[name, op, reason] = Unsupported(name[:120], op, reason, remedy)
 
 
-def _attributes(node: onnx.NodeProto, scope: Scope) -> dict[str, onnx.AttributeProto]:
+def _attributes(node: onnx.NodeProto, scope: NameScope) -> dict[str, onnx.AttributeProto]:
     """The node's attributes, those that refer to the enclosing function's being replaced."""
     found = {}
     for attribute in node.attribute:

@@ -10,9 +10,9 @@ import onnx
 from ...compiler.errors import Unsupported
 from ...compiler.ir import Value
 from .containers import Content
-from .emitter import Emitter
+from .emitter import GraphEmitter
 from .reading.external import ModelFolder
-from .reading.scopes import Scope
+from .reading.scopes import NameScope
 
 
 class Importing(Protocol):
@@ -23,7 +23,7 @@ class Importing(Protocol):
     """
 
     folder: ModelFolder | None
-    emitter: Emitter
+    emitter: GraphEmitter
     ranks: dict[str, int]
     problems: dict[tuple[str, str, str], Unsupported]
 
@@ -38,13 +38,13 @@ class Importing(Protocol):
         ...
 
     def region(
-        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
+        self, proto: onnx.GraphProto, outer: NameScope, inputs: Mapping[str, Content]
     ) -> list[Value]:
         """Lower a subgraph in place; its outputs. Raises NotSupported where one is no tensor."""
         ...
 
     def region_entries(
-        self, proto: onnx.GraphProto, outer: Scope, inputs: Mapping[str, Content]
+        self, proto: onnx.GraphProto, outer: NameScope, inputs: Mapping[str, Content]
     ) -> list[Content]:
         """The same for a subgraph whose outputs may be sequences and optionals."""
         ...

@@ -13,9 +13,9 @@ from ...compiler.ir.assumptions import EQUAL
 from ...compiler.ir.dims import is_nonnegative
 from .containers import Content
 from .elements import Elements
-from .emitter import Emitter
+from .emitter import GraphEmitter
 from .importing import Importing
-from .reading.scopes import Scope
+from .reading.scopes import NameScope
 from .reading.tensors import Array, UnsupportedType, dtype_of, sparse_array, to_array
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Site:
         opset: int,
         importer: Importing,
         attributes: dict[str, onnx.AttributeProto],
-        scope: Scope,
+        scope: NameScope,
     ) -> None:
         self.scope = scope
         self.node = node
@@ -49,7 +49,7 @@ class Site:
         self.inputs = [entry if isinstance(entry, Value) else None for entry in entries]
         self.opset = opset
         self.importer = importer
-        self.emitter: Emitter = importer.emitter
+        self.emitter: GraphEmitter = importer.emitter
         self.attributes = attributes
 
     # ------------------------------------------------------------------ inputs and attributes

@@ -13,7 +13,7 @@ import numpy as np
 from ...compiler.ir import DType, TensorType, Value, constant
 from ...compiler.ir.dims import Dim, dmax, product
 from .containers import Content, Text
-from .emitter import Emitter
+from .emitter import GraphEmitter
 
 # Operators that move elements, and those that look at shapes alone.
 MOVES = frozenset(
@@ -26,7 +26,7 @@ Entries = Sequence[Content | None]
 Lower = Callable[[Entries], Entries]
 
 
-def moved(emitter: Emitter, entries: Entries, lower: Lower) -> list[Content | None]:
+def moved(emitter: GraphEmitter, entries: Entries, lower: Lower) -> list[Content | None]:
     """The results of an operator of `MOVES`, which `lower` emits on numbers that stand for the
     strings among its inputs."""
     texts = [entry for entry in entries if isinstance(entry, Text)]
@@ -57,7 +57,7 @@ def moved(emitter: Emitter, entries: Entries, lower: Lower) -> list[Content | No
     ]
 
 
-def widened(emitter: Emitter, data: Value, width: Dim) -> Value:
+def widened(emitter: GraphEmitter, data: Value, width: Dim) -> Value:
     """The bytes [..., width so far] with zeros up to a width."""
     missing = width - data.shape[-1]
     if missing == 0:

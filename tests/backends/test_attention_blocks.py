@@ -40,9 +40,9 @@ def attention(
 
 
 def compiled(case: Case, folder: Path, target: str, threads: int = 1) -> Compilation:
-    backend, machine = resolve_target(target)
+    backend, resolved = resolve_target(target)
     options = CompileOptions(name="m", work_dir=folder, threads=threads)
-    compilation = backend.compile(case.graph(), machine, options, Stages())
+    compilation = backend.compile(case.graph(), resolved, options, Stages())
     link(compilation.model, "so", folder / "m.so")
     return compilation
 

@@ -56,9 +56,9 @@ def network(
 def compiled(
     graph: Graph, folder: Path, target: str = "x86-64-v3", threads: int = 1
 ) -> Compilation:
-    backend, machine = resolve_target(target)
+    backend, resolved = resolve_target(target)
     options = CompileOptions("m", folder, threads=threads)
-    found = backend.compile(graph, machine, options, Stages())
+    found = backend.compile(graph, resolved, options, Stages())
     link(found.model, "so", folder / "m.so")
     return found
 
@@ -197,10 +197,10 @@ def test_only_where_it_saves(
 
 
 def test_short_reductions_mostly_stay_in_registers(tmp_path: Path) -> None:
-    backend, machine = resolve_target("x86-64-v3")
+    backend, resolved = resolve_target("x86-64-v3")
     options = CompileOptions("m", tmp_path, texts=frozenset({"asm"}))
     graph = network((1, 16, 112, 112), 96, 3, 2)
-    found = backend.compile(graph, machine, options, Stages())
+    found = backend.compile(graph, resolved, options, Stages())
     assert merged(found) == 1
     products = [line for line in found.model.code.texts["asm"].splitlines() if "\tvfm" in line]
     spilled = [line for line in products if "(%rsp)" in line]

@@ -115,8 +115,8 @@ def compare(
 ) -> list[str]:
     """Compare compiled code with the reference at every size; returns the schedules."""
     graph, truth = build(fill), build(fill)
-    backend, machine = resolve_target(target)
-    compilation = backend.compile(graph, machine, CompileOptions("m", folder), Stages())
+    backend, resolved = resolve_target(target)
+    compilation = backend.compile(graph, resolved, CompileOptions("m", folder), Stages())
     link(compilation.model, "so", folder / "m.so")
     rng = np.random.default_rng(0)
     for size in sizes:
@@ -155,7 +155,7 @@ def test_panels_that_fit_the_caches_stay_whole(
     tmp_path: Path, fill: Callable[[CaseBuilder], None], l1_kib: int, l2_kib: int, split: bool
 ) -> None:
     """A panel may take a part of the second level, and where few rows read it, of the first."""
-    backend, machine = resolve_target("x86-64-v3")
-    machine = replace(machine, l1_bytes=l1_kib << 10, l2_bytes=l2_kib << 10)
-    found = backend.compile(build(fill), machine, CompileOptions("m", tmp_path), Stages()).kernels
+    backend, resolved = resolve_target("x86-64-v3")
+    resolved = replace(resolved, l1_bytes=l1_kib << 10, l2_bytes=l2_kib << 10)
+    found = backend.compile(build(fill), resolved, CompileOptions("m", tmp_path), Stages()).kernels
     assert any("split" in kernel.schedule for kernel in found) == split

@@ -37,9 +37,9 @@ PERMS = {
 
 def build(c: CaseBuilder, target: str, folder: Path) -> tuple[Module, str]:
     """The compiled graph and its schedules."""
-    backend, machine = resolve_target(target)
+    backend, resolved = resolve_target(target)
     options = CompileOptions("m", folder)
-    compilation = backend.compile(c.graph(), machine, options, Stages())
+    compilation = backend.compile(c.graph(), resolved, options, Stages())
     link(compilation.model, "so", folder / "m.so")
     schedules = " ".join(kernel.schedule for kernel in compilation.kernels)
     return load(folder / "m.so"), schedules

@@ -54,8 +54,8 @@ def network(shape, outputs, *, residual=False, relu=True, seed=0):
 
 def compiled(graph, folder, threads, target="native"):
     options = CompileOptions(name="m", work_dir=folder, threads=threads)
-    backend, machine = resolve_target(target)
-    compilation = backend.compile(graph, machine, options, Stages())
+    backend, resolved = resolve_target(target)
+    compilation = backend.compile(graph, resolved, options, Stages())
     link(compilation.model, "so", folder / "m.so")
     return compilation, load(folder / "m.so", threads=threads)
 

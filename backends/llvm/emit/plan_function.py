@@ -14,8 +14,8 @@ from ....compiler.kernel.plan.plan import (
     Assign,
     Bind,
     Branch,
-    Call,
     External,
+    KernelCall,
     OpenOutput,
     Place,
     Plan,
@@ -163,7 +163,7 @@ class PlanEmitter:
     def _steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
-                case Call():
+                case KernelCall():
                     self._call(step)
                 case Bind():
                     self._bind(step)
@@ -263,7 +263,7 @@ class PlanEmitter:
         self.outputs[number] = e.local(POINTER, align=8)
         e.b.store(self.guards.not_null(e.call("ts_rt_output", POINTER, args)), self.outputs[number])
 
-    def _call(self, step: Call) -> None:
+    def _call(self, step: KernelCall) -> None:
         e, planned = self.e, self.plan.kernels[step.kernel]
         kernel, function = planned.kernel, self.kernels[step.kernel]
         pointers = [self._pointer(place) for place in step.places]
@@ -295,7 +295,7 @@ class PlanEmitter:
             status = self.e.call("ts_rt_failed", I32, [self.function.args[0]])
             self.guards.hold(self.e.b.icmp_signed("==", status, ir.Constant(I32, 0)))
 
-    def _extents(self, step: Call) -> ir.Value:
+    def _extents(self, step: KernelCall) -> ir.Value:
         """The sizes and names of what a call's tensors lie in."""
         found = []
         for place in step.places:

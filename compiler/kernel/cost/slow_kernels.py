@@ -18,7 +18,7 @@ from ...target import Target
 from .. import expr as ex
 from ..kernel import Stage
 from ..plan.plan import Plan, PlannedKernel
-from ..plan.sites import Site, sites_of
+from ..plan.sites import KernelSite, sites_of
 from ..schedule.schedule import RegisterTile, StageSchedule
 from ..schedule.transposing import is_transposed
 from .cost import KernelCost, kernel_cost
@@ -104,7 +104,7 @@ def slow_kernels(plan: Plan, target: Target, sizes: Mapping[str, int]) -> tuple[
     model refuses, are left out.
     """
     clock = assumed_machine(target).clock(target)
-    suspects: list[tuple[Site, float]] = []
+    suspects: list[tuple[KernelSite, float]] = []
     sites = [site for site in sites_of(plan, sizes, fitting=True) if site.sizes is not None]
     for site in sites:
         planned = plan.kernels[site.number]
@@ -141,7 +141,7 @@ def slow_kernels(plan: Plan, target: Target, sizes: Mapping[str, int]) -> tuple[
     return tuple(slow for _, slow in sorted(found.values(), key=lambda item: -item[0]))
 
 
-def _cost(plan: Plan, site: Site, target: Target) -> KernelCost | None:
+def _cost(plan: Plan, site: KernelSite, target: Target) -> KernelCost | None:
     """None where the sizes make no sense."""
     planned = plan.kernels[site.number]
     try:
@@ -158,7 +158,7 @@ def _cost(plan: Plan, site: Site, target: Target) -> KernelCost | None:
         return None
 
 
-def _cycles(planned: PlannedKernel, site: Site, target: Target, *, direct: bool) -> float:
+def _cycles(planned: PlannedKernel, site: KernelSite, target: Target, *, direct: bool) -> float:
     """Cycles of the arithmetic of a call. direct: with all lanes side by side."""
     total, sizes = 0.0, dict(site.sizes or ())
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):

@@ -29,7 +29,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Call:
+class KernelCall:
     """Run a kernel on tensors, given in the order of its parameters.
 
     sizes: the values of the kernel's symbols, in their order.
@@ -142,7 +142,9 @@ class Require:
     text: str
 
 
-Step = Call | External | Require | Bind | OpenOutput | Allocate | Assign | Branch | View | Repeat
+Step = (
+    KernelCall | External | Require | Bind | OpenOutput | Allocate | Assign | Branch | View | Repeat
+)
 
 
 @dataclass(frozen=True)

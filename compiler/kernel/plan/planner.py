@@ -31,8 +31,8 @@ from .plan import (
     ArenaBuffer,
     Bind,
     Branch,
-    Call,
     External,
+    KernelCall,
     OpenOutput,
     Place,
     Plan,
@@ -352,7 +352,7 @@ class Planner:
         nodes = tuple(dict.fromkeys((*planned.nodes, *kernel.nodes)))
         keys = tuple(dict.fromkeys((*planned.keys, *([chosen.key] if chosen.key else ()))))
         self.plan.kernels[number] = replace(planned, aliased=shared, nodes=nodes, keys=keys)
-        steps.append(Call(number, places, sizes))
+        steps.append(KernelCall(number, places, sizes))
 
     def copy(self, value: Value, target: Place, steps: list[Step]) -> None:
         """Append a copy of a value (densely stored) to another place."""

@@ -10,11 +10,11 @@ from ...ir.dims import Dim, ceildiv, evaluate, product
 from ..kernel import Kernel
 from ..schedule.partition import outer_loops
 from ..schedule.schedule import Schedule
-from .plan import Assign, Bind, Branch, Call, Place, Plan, Repeat, Step
+from .plan import Assign, Bind, Branch, KernelCall, Place, Plan, Repeat, Step
 
 
 @dataclass(frozen=True)
-class Site:
+class KernelSite:
     """One kernel with one set of sizes.
 
     number: of the kernel in the plan. sizes: of its symbolic dims; None where only a run can tell.
@@ -29,7 +29,7 @@ class Site:
     calls: int
 
 
-def sites_of(plan: Plan, sizes: Mapping[str, int], *, fitting: bool = False) -> list[Site]:
+def sites_of(plan: Plan, sizes: Mapping[str, int], *, fitting: bool = False) -> list[KernelSite]:
     """Every site of a plan for sizes of the inputs' symbols, in the order of first calls.
 
     fitting: the sizes are made up, and those of real runs are supposed to fit together where the
@@ -39,7 +39,7 @@ def sites_of(plan: Plan, sizes: Mapping[str, int], *, fitting: bool = False) -> 
     walker = _Walker(plan, dict(sizes), fitting)
     walker.steps(plan.steps, 1, True)
     return [
-        Site(number, env, certain, constants, calls)
+        KernelSite(number, env, certain, constants, calls)
         for (number, env, certain, constants), calls in walker.found.items()
     ]
 
@@ -67,7 +67,7 @@ class _Walker:
         """Count the calls of steps that run `times` times."""
         for step in steps:
             match step:
-                case Call():
+                case KernelCall():
                     self._call(step, times, certain)
                 case Bind(symbols=names):
                     self._forget(names)
@@ -80,7 +80,7 @@ class _Walker:
                 case Repeat():
                     self._repeat(step, times, certain)
 
-    def _call(self, step: Call, times: int, certain: bool) -> None:
+    def _call(self, step: KernelCall, times: int, certain: bool) -> None:
         kernel = self.plan.kernels[step.kernel].kernel
         values = [self._value(size) for size in step.sizes]
         known = [value for value in values if value is not None]

@@ -8,7 +8,7 @@ import onnx
 
 from ....compiler.errors import InvalidModelError, UsageError
 from ....compiler.ir import Dim, TensorType
-from ..emitter import Emitter
+from ..emitter import GraphEmitter
 from .tensors import UnsupportedType, dtype_of
 
 UNKNOWN = "?"  # a dim that the caller leaves open, whatever is declared
@@ -64,7 +64,7 @@ def check_element_type(info: onnx.ValueInfoProto, kind: TensorType) -> None:
 class DeclaredTypes:
     """Makes the types of inputs; `bounds` has the limits of their symbols."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: GraphEmitter) -> None:
         self.emitter = emitter
         self.bounds: dict[str, tuple[int, int]] = {}
 

@@ -28,10 +28,10 @@ MISSING = Missing()
 Entry = Content | Missing
 
 
-class Scope:
+class NameScope:
     """Names visible in a graph or function body; lookups go outwards."""
 
-    def __init__(self, outer: Scope | None, opsets: Mapping[str, int]) -> None:
+    def __init__(self, outer: NameScope | None, opsets: Mapping[str, int]) -> None:
         self.outer = outer
         self.opsets = opsets
         self.values: dict[str, Entry] = {}
@@ -39,7 +39,7 @@ class Scope:
 
     def find(self, name: str) -> Entry | None:
         """The value called `name` here or further out."""
-        scope: Scope | None = self
+        scope: NameScope | None = self
         while scope is not None:
             if name in scope.values:
                 return scope.values[name]

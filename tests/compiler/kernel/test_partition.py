@@ -18,7 +18,7 @@ from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Kernel
-from tensmith.compiler.kernel.plan.plan import Call
+from tensmith.compiler.kernel.plan.plan import KernelCall
 from tensmith.compiler.kernel.schedule.heuristic import default_schedule
 from tensmith.compiler.kernel.schedule.partition import by_rows, is_by_rows, outer_loops
 from tensmith.compiler.kernel.schedule.schedule import Schedule
@@ -93,7 +93,7 @@ def residual(size: int, channels: int, wide: int) -> Graph:
 def test_depthwise_follows(tmp_path: Path, size: int, channels: int, rows: bool) -> None:
     options = CompileOptions("m", tmp_path, threads=2)
     plan = make_plan(residual(size, channels, 6 * channels), TARGET, options, Stages())
-    called = [plan.kernels[step.kernel] for step in plan.steps if isinstance(step, Call)]
+    called = [plan.kernels[step.kernel] for step in plan.steps if isinstance(step, KernelCall)]
     convs = [k for k in called if "conv" in k.kernel.operators]
     assert len(convs) == 3
     assert {is_by_rows(k.kernel, k.schedule) for k in convs} == {rows}
@@ -103,7 +103,7 @@ def test_depthwise_follows(tmp_path: Path, size: int, channels: int, rows: bool)
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_matches_the_reference(tmp_path: Path, threads: int) -> None:
     try:
-        backend, machine = resolve_target("native")
+        backend, resolved = resolve_target("native")
     except UsageError:
         pytest.skip("this machine has no native target")
     graph = residual(19, 24, 144)
@@ -111,7 +111,7 @@ def test_matches_the_reference(tmp_path: Path, threads: int) -> None:
     [want] = run_graph(residual(19, 24, 144), {graph.inputs[0].name: x}).values()
     name = graph.inputs[0].name
     options = CompileOptions("m", tmp_path, threads=threads)
-    link(backend.compile(graph, machine, options, Stages()).model, "so", tmp_path / "m.so")
+    link(backend.compile(graph, resolved, options, Stages()).model, "so", tmp_path / "m.so")
     model = load(tmp_path / "m.so", threads=threads)
     for _ in range(3):
         [got] = model({name: x}).values()
