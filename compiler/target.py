@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from .errors import UsageError
@@ -9,24 +10,47 @@ from .errors import UsageError
 
 @dataclass(frozen=True)
 class Target:
-    """One processor to compile for.
+    """What every kind of hardware has; each kind adds its own figures.
 
     name: the target string. backend: name of the backend that compiles for it.
-    triple, cpu, tune: LLVM's names. cpu is the instruction set that code may use, tune the
-    processor whose latencies it is scheduled for.
-    features: what the code needs of a CPU, checked at load; with cpu, all it may use.
+    triple: LLVM's name of the machine that programs run on; "" where nothing is linked.
+    features: what the code needs of the hardware, checked at load.
+    instructions: what computes several steps of a product at once, by name: "fma", "vnni", ...
+    """
+
+    name: str
+    backend: str
+    triple: str = ""
+    features: tuple[str, ...] = ()
+    instructions: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What it is called, and by whom."""
+        return {"name": self.name, "backend": self.backend, "triple": self.triple}
+
+
+def instructions_of(
+    features: Collection[str], table: Mapping[str, Collection[str]]
+) -> tuple[str, ...]:
+    """The instructions of a table, name -> features that it is part of, that hardware has."""
+    return tuple(name for name, needed in table.items() if set(needed) <= set(features))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuTarget(Target):
+    """One core of a processor.
+
+    cpu, tune: LLVM's names. cpu is the instruction set that code may use, tune the
+    processor whose latencies it is scheduled for. With cpu, features are all that code may use.
     vector_bits: width of a SIMD register. vector_registers: how many there are.
     masked: whether loads and stores can be masked per lane at full speed.
     broadcast_operands: whether an FMA can take a scalar from memory as operand.
     fma_ports: fused multiply-adds per cycle. l1_bytes, l2_bytes: data caches of one core.
     """
 
-    name: str
-    backend: str
-    triple: str
     cpu: str
     tune: str
-    features: tuple[str, ...]
     vector_bits: int
     vector_registers: int
     masked: bool
@@ -40,6 +64,11 @@ class Target:
             raise UsageError(f"target '{self.name}': vectors of {self.vector_bits} bits")
         if self.vector_registers < 8:
             raise UsageError(f"target '{self.name}': {self.vector_registers} vector registers")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What it is called, and by whom."""
+        return {**super().names, "cpu": self.cpu, "tune": self.tune}
 
     def lanes(self, bits: int) -> int:
         """Elements of `bits` bits in one SIMD register, at least one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.artifact import Code, TensorSpec
-from ..compiler.backend import Backend, resolve_target
+from ..compiler.backend import AnyBackend, resolve_target
 from ..compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from ..compiler.errors import (
     InvalidModelError,
@@ -309,7 +309,7 @@ def _settle(report: VerifyReport) -> None:
 def _compile(
     path: Path,
     shapes: ShapeSpecs,
-    backend: Backend,
+    backend: AnyBackend,
     target: Target,
     options: CompileOptions,
     stages: Stages,

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.backend import resolve_target
 from ..compiler.errors import RunError, UsageError, VerificationError
 from ..compiler.ir.dims import FUNCTIONS, Dim, evaluate, symbol
+from ..compiler.kernel.cost.machine import Peak
+from .checks import measures_of
 from .compare import Tolerance, compare_outputs
 from .engines import EngineSpec
 from .processes import EngineProcess
@@ -164,6 +167,13 @@ def _statistics(
         flops_per_second=rate,
         peak_share=rate / peak if rate and peak else None,
     )
+
+
+def measure_peak(threads: int) -> Peak:
+    """What so many cores of this machine can do at most. Raises UsageError when no backend compiles
+    for it."""
+    backend, target = resolve_target("native")
+    return measures_of(backend).peak(target, threads)
 
 
 def flops_of(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import Backend
+from ..compiler.backend import AnyBackend, Measures
 from ..compiler.errors import Unsupported, UsageError, system_refusals
 from ..compiler.ir import Graph
 from ..compiler.knobs import KEEP_WORK
@@ -114,14 +114,24 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"{threads} threads: at least one is needed")
 
 
-def require_available(backend: Backend) -> None:
+def require_available(backend: AnyBackend) -> None:
     """Raise TensmithError when the backend cannot be used on this machine."""
     reason = backend.available()
     if reason:
         raise UsageError(f"the backend '{backend.name}' cannot be used here", why=reason)
 
 
-def unsupported_nodes(graph: Graph, backend: Backend, target: Target) -> list[Unsupported]:
+def measures_of(backend: AnyBackend) -> Measures[Any]:
+    """What a backend measures of this machine. Raises UsageError where it measures nothing."""
+    if backend.measures is None:
+        raise UsageError(
+            f"kernels of the backend '{backend.name}' cannot be measured",
+            remedy="choose a target that generates code for this machine, such as 'native'",
+        )
+    return backend.measures
+
+
+def unsupported_nodes(graph: Graph, backend: AnyBackend, target: Target) -> list[Unsupported]:
     """Every node, regions included, that the backend refuses for the target, with its reason."""
     refused = ((node, backend.supports(node, target)) for node in graph.walk())
     return [Unsupported(node.name, node.op, reason) for node, reason in refused if reason]

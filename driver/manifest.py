@@ -51,11 +51,8 @@ def build_manifest(
         "symbols": list(model.symbols),
         "bounds": {name: list(limits) for name, limits in model.bounds.items()},
         "target": {
-            "name": target.name,
-            "backend": target.backend,
+            **target.names,
             "triple": model.code.triple,
-            "cpu": target.cpu,
-            "tune": target.tune,
             "features": sorted(model.code.features),
         },
         "precision": options.precision,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import Backend, resolve_target
+from ..compiler.backend import AnyBackend, resolve_target
 from ..compiler.compilation import CompileOptions, Stages
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
@@ -82,7 +82,9 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     return found
 
 
-def _slow_kernels(path: Path, graph: Graph, backend: Backend, target: Target) -> list[SlowKernel]:
+def _slow_kernels(
+    path: Path, graph: Graph, backend: AnyBackend, target: Target
+) -> list[SlowKernel]:
     assert backend.slow_kernels is not None
     sizes, stages = Sampler(graph).usual_sizes, Stages()
     options = CompileOptions(c_identifier(path.stem), path.parent, sizes=sizes)

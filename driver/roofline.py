@@ -9,15 +9,15 @@ from typing import Any
 
 from ..compiler.backend import resolve_target
 from ..compiler.compilation import CompileOptions, Stages
-from ..compiler.errors import UnsupportedError, UsageError
+from ..compiler.errors import UnsupportedError
 from ..compiler.kernel.cost.machine import Machine
 from ..compiler.profile import KernelProfile, Profile, ProfileOptions
 from .api import import_model
-from .bandwidth import measure_machine
 from .checks import (
     c_identifier,
     check_native,
     make_work_dir,
+    measures_of,
     remove_work_dir,
     require_available,
     unsupported_nodes,
@@ -119,11 +119,7 @@ def roofline(
     """
     backend, machine_target = resolve_target(target)
     require_available(backend)
-    if backend.profile is None:
-        raise UsageError(
-            f"kernels of the backend '{backend.name}' cannot be measured",
-            remedy="choose a target that generates code for this machine, such as 'native'",
-        )
+    measures = measures_of(backend)
     check_native(machine_target.triple)
     stages = Stages(progress=progress)
     with stages.stage("import"):
@@ -134,12 +130,12 @@ def roofline(
     sampler = Sampler(graph)
     sizes = sampler.usual_sizes
     with stages.stage("measuring the machine"):
-        machine = measure_machine(machine_target)
+        machine = measures.machine(machine_target)
     work_dir = make_work_dir()
     try:
         options = CompileOptions(c_identifier(path.stem), work_dir, opt_level, threads=threads)
         wanted = ProfileOptions(sizes, machine, progress=progress)
-        profile = backend.profile(graph, machine_target, options, stages, wanted)
+        profile = measures.profile(graph, machine_target, options, stages, wanted)
     finally:
         remove_work_dir(work_dir)
     notes = tuple(

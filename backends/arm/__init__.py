@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...compiler.backend import Backend
-from ..llvm.measure import profile_cpu
+from ..llvm.measure import MEASURES
 from ..llvm.pipeline import compile_cpu, slow_kernels_cpu, supports
 from .targets import TARGETS, parse_target
 
@@ -14,6 +14,6 @@ BACKEND = Backend(
     supports=supports,
     compile=compile_cpu,
     available=lambda: None,
-    profile=profile_cpu,
+    measures=MEASURES,
     slow_kernels=slow_kernels_cpu,
 )

@@ -8,7 +8,7 @@ import llvmlite
 from llvmlite import binding, ir
 
 from ...compiler.errors import InternalError
-from ...compiler.target import Target
+from ...compiler.target import CpuTarget
 
 # LLVM's features by the names that targets and the run-time check use
 _LLVM_FEATURES = {"avx512_vnni": "avx512vnni", "avx512_bf16": "avx512bf16"}
@@ -20,7 +20,7 @@ def _initialise() -> None:
     binding.initialize_all_asmprinters()
 
 
-def target_machine(target: Target, opt_level: int) -> binding.TargetMachine:
+def target_machine(target: CpuTarget, opt_level: int) -> binding.TargetMachine:
     """LLVM's code generator for a target: position independent, small code model."""
     _initialise()
     features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
@@ -35,14 +35,14 @@ def target_machine(target: Target, opt_level: int) -> binding.TargetMachine:
     return generator
 
 
-def new_module(name: str, target: Target) -> ir.Module:
+def new_module(name: str, target: CpuTarget) -> ir.Module:
     """An empty module for the target."""
     module = ir.Module(name=name)
     module.triple = target.triple
     return module
 
 
-def set_attributes(module: ir.Module, target: Target) -> None:
+def set_attributes(module: ir.Module, target: CpuTarget) -> None:
     """Give every defined function the attributes that keep full-width vectors."""
     features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
     quoted = [

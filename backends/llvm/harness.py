@@ -17,7 +17,7 @@ from ...compiler.kernel.cost.cost import parameter_bytes
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.plan.plan import Plan, PlannedKernel
 from ...compiler.kernel.plan.sites import KernelSite, parallel_iterations
-from ...compiler.target import Target
+from ...compiler.target import CpuTarget
 from ..common.toolchain import CTarget, arch_of, compile_c
 from ..common.zig import run_zig
 from . import codegen
@@ -130,7 +130,9 @@ int main(int argc, char **argv) {
 """
 
 
-def build_profiler(plan: Plan, sites: Sequence[KernelSite], target: Target, folder: Path) -> Path:
+def build_profiler(
+    plan: Plan, sites: Sequence[KernelSite], target: CpuTarget, folder: Path
+) -> Path:
     """The program for sites whose sizes are known, in `folder`.
 
     Its arguments: the number of the first site to time, nanoseconds for each, bytes of other memory

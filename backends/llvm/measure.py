@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ...compiler.backend import Measures
 from ...compiler.compilation import CompileOptions, KernelInfo, Stages
 from ...compiler.errors import InternalError
 from ...compiler.ir.dims import evaluate
@@ -18,8 +19,10 @@ from ...compiler.kernel.cost.machine import Machine
 from ...compiler.kernel.plan.plan import Branch, External, Plan, Repeat, Step
 from ...compiler.kernel.plan.sites import KernelSite, sites_of
 from ...compiler.profile import KernelProfile, Profile, ProfileOptions
-from ...compiler.target import Target
+from ...compiler.target import CpuTarget
+from .bandwidth import measure_machine
 from .harness import build_profiler
+from .peak import measure_peak
 from .pipeline import kernel_infos, make_plan
 
 _MOST_EVICTED = 256 << 20  # bytes
@@ -28,7 +31,7 @@ _START_SECONDS, _SITE_SECONDS = 120.0, 20.0  # a program that takes longer hangs
 
 def profile_cpu(
     graph: Graph,
-    target: Target,
+    target: CpuTarget,
     options: CompileOptions,
     stages: Stages,
     wanted: ProfileOptions,
@@ -60,7 +63,7 @@ def _profile(
     plan: Plan,
     site: KernelSite,
     info: KernelInfo,
-    target: Target,
+    target: CpuTarget,
     machine: Machine,
     readings: Mapping[KernelSite, float | str],
 ) -> KernelProfile:
@@ -153,3 +156,6 @@ def _functions(steps: Sequence[Step]) -> Iterator[str]:
                 yield from _functions((*step.then, *step.otherwise))
             case Repeat():
                 yield from _functions(step.body)
+
+
+MEASURES = Measures(peak=measure_peak, machine=measure_machine, profile=profile_cpu)

@@ -22,7 +22,7 @@ from ...compiler.kernel.plan.plan import ALIGNMENT, Plan
 from ...compiler.kernel.plan.planner import Planner
 from ...compiler.kernel.schedule.chooser import CpuChooser
 from ...compiler.pass_manager import run_passes
-from ...compiler.target import Target
+from ...compiler.target import CpuTarget
 from ...passes.checks.exactness import Exactness
 from ...passes.checks.run_time_checks import RunTimeChecks
 from ...passes.grouping.attention_blocks import AttentionBlocks
@@ -44,7 +44,7 @@ _STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", *RULES})
 
 
 def compile_cpu(
-    graph: Graph, target: Target, options: CompileOptions, stages: Stages
+    graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages
 ) -> Compilation:
     """Compile a graph for a CPU; the graph is rewritten in place and loses its large constants.
 
@@ -78,13 +78,13 @@ def compile_cpu(
 
 
 def slow_kernels_cpu(
-    graph: Graph, target: Target, options: CompileOptions, stages: Stages
+    graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages
 ) -> tuple[SlowKernel, ...]:
     """The kernels of a graph that are predicted to be slow; the graph is rewritten in place."""
     return slow_kernels(make_plan(graph, target, options, stages), target, options.sizes)
 
 
-def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> Plan:
+def make_plan(graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages) -> Plan:
     """Optimise a graph in place, form its kernels, and plan their calls and memory."""
     level, threads = options.opt_level, max(1, options.threads)
     with stages.stage("passes"):
@@ -113,7 +113,7 @@ def make_plan(graph: Graph, target: Target, options: CompileOptions, stages: Sta
         return Planner(graph, choose, CONTROL).build()
 
 
-def generate_code(plan: Plan, target: Target, options: CompileOptions, stages: Stages) -> Code:
+def generate_code(plan: Plan, target: CpuTarget, options: CompileOptions, stages: Stages) -> Code:
     """Machine code of a plan and its kernels."""
     symbol = f"ts_plan_{options.name}"
     with stages.stage("emit"):
@@ -165,7 +165,7 @@ def append_defaults(defaults: Mapping[str, Array], path: Path) -> dict[str, int]
     return places
 
 
-def supports(node: Node, target: Target) -> str | None:
+def supports(node: Node, target: CpuTarget) -> str | None:
     """Why a node cannot be compiled for a CPU, or None when it can."""
     known = node.op in INLINE or node.op in REDUCE or node.op in SCATTER or node.op in EXTERNAL
     if known or node.op in _STRUCTURAL or has_trait(node, Trait.CONTROL):

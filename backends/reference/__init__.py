@@ -13,22 +13,7 @@ from .interpreter import run_graph
 
 __all__ = ["BACKEND", "run_graph"]
 
-# numpy decides what it runs on: these are the smallest figures that a Target may have
-_TARGET = Target(
-    name="reference",
-    backend="reference",
-    triple="",
-    cpu="",
-    tune="",
-    features=(),
-    vector_bits=128,
-    vector_registers=8,
-    masked=False,
-    broadcast_operands=False,
-    fma_ports=1,
-    l1_bytes=32 << 10,
-    l2_bytes=256 << 10,
-)
+_TARGET = Target("reference", "reference")  # numpy decides what it runs on
 
 
 def _parse_target(text: str) -> Target | None:

@@ -6,29 +6,40 @@ import platform
 from dataclasses import replace
 
 from ...compiler.errors import UsageError
-from ...compiler.target import Target
+from ...compiler.target import CpuTarget, instructions_of
 from .hosts import V3, V4, described_host, host_features
 
 TRIPLE = "x86_64-unknown-linux-gnu"
+# The features, by LLVM's names, that each is part of.
+INSTRUCTIONS = {
+    "fma": ("fma",),
+    "vnni": ("avx512vnni",),
+    "bf16": ("avx512bf16",),
+    "amx": ("amx-tile", "amx-int8", "amx-bf16"),
+}
 
 
-def _avx2(name: str, tune: str, *, l2_bytes: int = 256 << 10) -> Target:
-    return Target(
+def _avx2(name: str, tune: str, *, l2_bytes: int = 256 << 10) -> CpuTarget:
+    return CpuTarget(
         name=name, backend="x86", triple=TRIPLE, cpu="x86-64-v3", tune=tune,
-        features=V3, vector_bits=256, vector_registers=16, masked=True,
+        features=V3, instructions=instructions_of(V3, INSTRUCTIONS),
+        vector_bits=256, vector_registers=16, masked=True,
         broadcast_operands=False, fma_ports=2, l1_bytes=32 << 10, l2_bytes=l2_bytes,
     )  # fmt: skip
 
 
-def _avx512(name: str, tune: str, *, l1_bytes: int = 32 << 10, l2_bytes: int = 1 << 20) -> Target:
-    return Target(
+def _avx512(
+    name: str, tune: str, *, l1_bytes: int = 32 << 10, l2_bytes: int = 1 << 20
+) -> CpuTarget:
+    return CpuTarget(
         name=name, backend="x86", triple=TRIPLE, cpu="x86-64-v4", tune=tune,
-        features=V4, vector_bits=512, vector_registers=32, masked=True,
+        features=V4, instructions=instructions_of(V4, INSTRUCTIONS),
+        vector_bits=512, vector_registers=32, masked=True,
         broadcast_operands=True, fma_ports=2, l1_bytes=l1_bytes, l2_bytes=l2_bytes,
     )  # fmt: skip
 
 
-TARGETS: dict[str, Target] = {
+TARGETS: dict[str, CpuTarget] = {
     target.name: target
     for target in (
         _avx2("x86-64-v3", "x86-64-v3"),
@@ -40,7 +51,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def native_target() -> Target | None:
+def native_target() -> CpuTarget | None:
     """The widest target that this machine runs, for the caches that it has.
 
     A knob may name another machine, whose code this one runs as well: features count where both
@@ -63,7 +74,7 @@ def native_target() -> Target | None:
     )
 
 
-def parse_target(text: str) -> Target | None:
+def parse_target(text: str) -> CpuTarget | None:
     """The target for "native", "x86" or a name in `TARGETS`; None for another backend's.
 
     Raises UsageError where "native" is a machine that no code can be generated for.

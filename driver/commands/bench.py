@@ -9,10 +9,10 @@ import typer
 from ..options import Atol, Inputs, Json, OptLevel, Rtol, Runnable, Shapes, Target, Threads, Verbose
 
 if TYPE_CHECKING:
+    from ...compiler.kernel.cost.machine import Peak
     from ..bench import Timing
     from ..bench_setup import Subject
     from ..console import Console
-    from ..peak import Peak
 
 
 Peers = Annotated[str, typer.Option("--vs", metavar="ENGINES", help="onnxruntime,openvino")]
@@ -40,10 +40,9 @@ def command(
     verbose: Verbose = False,
 ) -> None:
     """Measure latency and throughput; peers run in turns on the same inputs, and must agree."""
-    from ..bench import BenchOptions, bench, flops_of
+    from ..bench import BenchOptions, bench, flops_of, measure_peak
     from ..bench_setup import prepare
     from ..console import Console
-    from ..peak import measure_peak
     from ..shapes import parse_shapes
 
     console = Console(json=json, verbose=verbose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ..options import Json
@@ -19,15 +20,17 @@ def command(json: Json = False) -> None:
         reason = backend.available()
         for name in backend.targets:
             target = backend.parse_target(name)
+            figures = asdict(target) if target else {}
             rows.append(
                 {
                     "target": name,
                     "backend": backend.name,
-                    "cpu": target.cpu if target else "",
-                    "tune": target.tune if target else "",
-                    "features": list(target.features) if target else [],
-                    "triple": target.triple if target else "",
-                    "vector_bits": target.vector_bits if target else None,
+                    "cpu": figures.get("cpu", ""),
+                    "tune": figures.get("tune", ""),
+                    "features": list(figures.get("features", ())),
+                    "instructions": list(figures.get("instructions", ())),
+                    "triple": figures.get("triple", ""),
+                    "vector_bits": figures.get("vector_bits"),
                     "available": reason is None,
                     "reason": reason or "",
                 }
@@ -48,7 +51,7 @@ def command(json: Json = False) -> None:
                 row["cpu"],
                 row["tune"],
                 row["triple"],
-                f"{row['vector_bits']} bits" if row["triple"] else "",
+                f"{row['vector_bits']} bits" if row["vector_bits"] else "",
                 "yes" if row["available"] else f"no: {row['reason']}",
             )
             for row in rows

@@ -13,11 +13,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
 from tensmith.compiler.backend import Backend
 from tensmith.compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.target import Target
+from tensmith.compiler.target import CpuTarget
 
 # y[batch, 4] = FACTOR * x[batch, 4]
 PLAN = """
@@ -47,7 +48,7 @@ class FakeBackend:
         self.before = ""
         self.unsupported: dict[str, str] = {}
         self.unavailable: str | None = None
-        self.target = Target(
+        self.target = CpuTarget(
             name="native",
             backend="fake",
             triple=f"{platform.machine()}-unknown-linux-gnu",
@@ -69,10 +70,11 @@ class FakeBackend:
             supports=lambda node, target: self.unsupported.get(node.op),
             compile=self.compile,
             available=lambda: self.unavailable,
+            measures=MEASURES,
         )
 
     def compile(
-        self, graph: Graph, target: Target, options: CompileOptions, stages: Stages
+        self, graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages
     ) -> Compilation:
         from tensmith.backends.common.toolchain import CTarget, arch_of, compile_c
 

@@ -10,9 +10,8 @@ import pytest
 from tensmith.compiler.errors import UsageError, VerificationError
 from tensmith.compiler.ir import floordiv, symbol
 from tensmith.driver import api
-from tensmith.driver.bench import BenchOptions, bench, flops_of, parse_dim
+from tensmith.driver.bench import BenchOptions, bench, flops_of, measure_peak, parse_dim
 from tensmith.driver.engines import EngineSpec
-from tensmith.driver.peak import measure_peak
 
 QUICK = BenchOptions(warmup=1, iterations=10, duration=0.0)
 
@@ -84,6 +83,6 @@ def test_dims_read_back() -> None:
 
 
 def test_peak_is_measured(fake) -> None:
-    peak = measure_peak()
+    peak = measure_peak(1)
     assert peak.flops_per_second > 1e9
     assert peak.label == "measured: FMA loop on 128-bit registers, 1 thread"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
+from tensmith.backends.llvm.bandwidth import measure_machine
+from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel.cost.machine import Machine, assumed_machine
 from tensmith.driver import cli
-from tensmith.driver.bandwidth import measure_machine
+from tensmith.driver.checks import measures_of
 from tensmith.driver.roofline import roofline
 
 pytestmark = needs_native
@@ -25,7 +28,11 @@ pytestmark = needs_native
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Typical figures instead of measured ones: predictions are the same everywhere."""
     found = assumed_machine(resolve_target("native")[1])
-    monkeypatch.setattr("tensmith.driver.roofline.measure_machine", lambda target: found)
+    measures = replace(MEASURES, machine=lambda target: found)
+    monkeypatch.setattr(
+        "tensmith.driver.roofline.measures_of",
+        lambda backend: measures if backend.measures else measures_of(backend),
+    )
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.dims import Dim, evaluate, substitute, symbol, symbols_of
-from ...target import Target
+from ...target import CpuTarget
 from .. import expr as ex
 from ..axis_names import axis_of_base, band_of, panel_base
 from ..footprint import union_elements, value_range
@@ -81,7 +81,7 @@ class Access:
 def kernel_cost(
     kernel: Kernel,
     schedule: Schedule,
-    target: Target,
+    target: CpuTarget,
     machine: Machine,
     sizes: Mapping[str, int],
     *,
@@ -225,7 +225,7 @@ class _Nest:
             return max(moved, whole)
         return float(whole) if home > capacity else 0.0
 
-    def cycles(self, target: Target) -> float:
+    def cycles(self, target: CpuTarget) -> float:
         """Cycles of the arithmetic, the operands being near."""
         return stage_cycles(self.stage, self.schedule, self.extents, target)
 

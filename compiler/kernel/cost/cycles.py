@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...ir.dims import Dim, all_calls, coefficient, symbols_of
-from ...target import Target
+from ...target import CpuTarget
 from .. import expr as ex
 from ..contraction import Contraction, contraction_of
 from ..kernel import Reduction, Stage
@@ -26,7 +26,7 @@ LOOP_CYCLES = 2.0
 
 
 def stage_cycles(
-    stage: Stage, own: StageSchedule, extents: Mapping[str, int], target: Target
+    stage: Stage, own: StageSchedule, extents: Mapping[str, int], target: CpuTarget
 ) -> float:
     """Cycles of one run of a stage, all iterations of the loops it shares with others included.
 
@@ -67,7 +67,7 @@ def _tiles(
 class _Tile:
     """A register tile: how many instructions an expression takes on it."""
 
-    def __init__(self, own: StageSchedule, rows: int, vectors: int, target: Target) -> None:
+    def __init__(self, own: StageSchedule, rows: int, vectors: int, target: CpuTarget) -> None:
         self.chosen, self.rows, self.vectors, self.target = own.tile, rows, vectors, target
         self._dependences = ex.Dependences()
 

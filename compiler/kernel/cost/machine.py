@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...target import Target
+from ...target import CpuTarget
 
 CLOCK = 3e9  # Hz, of a core about which nothing was measured
 # Bytes per cycle of one core reading from each level, typical of current x86 and Arm cores.
 _L2, _L3, _MEMORY = 32.0, 10.0, 4.0
 _L3_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Measured f32 peak in FLOP/s (a fused multiply-add counts two), and how it was measured."""
+
+    flops_per_second: float
+    label: str
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,12 @@ class Machine:
     levels: tuple[Level, ...]
     label: str
 
-    def clock(self, target: Target) -> float:
+    def clock(self, target: CpuTarget) -> float:
         """Cycles per second at which `target.fma_ports` units reach the peak."""
         return self.flops_per_second / (2 * target.lanes(32) * target.fma_ports)
 
 
-def assumed_machine(target: Target) -> Machine:
+def assumed_machine(target: CpuTarget) -> Machine:
     """A typical machine of the target, for where nothing can be measured."""
     levels = (
         Level("L1", target.l1_bytes, CLOCK * target.vector_bits / 8 * 2),

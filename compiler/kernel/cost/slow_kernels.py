@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import InternalError
 from ...ir.dims import Dim, all_calls, coefficient, evaluate, substitute, symbol, symbols_of
-from ...target import Target
+from ...target import CpuTarget
 from .. import expr as ex
 from ..kernel import Stage
 from ..plan.plan import Plan, PlannedKernel
@@ -97,7 +97,7 @@ SCALAR = Reason(
 )
 
 
-def slow_kernels(plan: Plan, target: Target, sizes: Mapping[str, int]) -> tuple[SlowKernel, ...]:
+def slow_kernels(plan: Plan, target: CpuTarget, sizes: Mapping[str, int]) -> tuple[SlowKernel, ...]:
     """The kernels that lose much of a run's time so, those that lose most first.
 
     sizes: of the inputs' symbols, made up or not. Calls whose sizes only a run knows, or that the
@@ -141,7 +141,7 @@ def slow_kernels(plan: Plan, target: Target, sizes: Mapping[str, int]) -> tuple[
     return tuple(slow for _, slow in sorted(found.values(), key=lambda item: -item[0]))
 
 
-def _cost(plan: Plan, site: KernelSite, target: Target) -> KernelCost | None:
+def _cost(plan: Plan, site: KernelSite, target: CpuTarget) -> KernelCost | None:
     """None where the sizes make no sense."""
     planned = plan.kernels[site.number]
     try:
@@ -158,7 +158,7 @@ def _cost(plan: Plan, site: KernelSite, target: Target) -> KernelCost | None:
         return None
 
 
-def _cycles(planned: PlannedKernel, site: KernelSite, target: Target, *, direct: bool) -> float:
+def _cycles(planned: PlannedKernel, site: KernelSite, target: CpuTarget, *, direct: bool) -> float:
     """Cycles of the arithmetic of a call. direct: with all lanes side by side."""
     total, sizes = 0.0, dict(site.sizes or ())
     for stage, own in zip(planned.kernel.stages, planned.schedule.stages, strict=True):

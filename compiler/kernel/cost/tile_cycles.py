@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...target import Target
+from ...target import CpuTarget
 
 # more than another load costs, where it is an instruction of its own: fitted to tiles of 13 x 1,
 # 7 x 1, 5 x 2, 6 x 2 and 4 x 3 vectors on one Zen 3 core
@@ -11,7 +11,7 @@ FMA_LATENCY = 4  # cycles, on current x86 and Arm cores
 
 
 def step_cycles(
-    operations: float, loads: float, broadcasts: float, far: float, target: Target
+    operations: float, loads: float, broadcasts: float, far: float, target: CpuTarget
 ) -> float:
     """Estimated cycles of one reduction step of a tile.
 

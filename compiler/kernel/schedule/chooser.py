@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ...target import Target
+from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
 from ..kernel import Kernel
 from .choice import Choice
@@ -62,7 +62,7 @@ class CpuChooser:
     level: of optimisation; 0: loops as they were written. given: choices by group.
     """
 
-    target: Target
+    target: CpuTarget
     level: int
     given: Choices = field(default_factory=Choices)
 

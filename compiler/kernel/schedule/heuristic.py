@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 
 from ...ir.dims import Dim, coefficient, symbols_of
-from ...target import Target
+from ...target import CpuTarget
 from .. import expr as ex
 from ..contraction import Contraction, contraction_of, extent_of
 from ..kernel import Axis, Kernel, Stage
@@ -34,19 +34,19 @@ def naive_choice(kernel: Kernel) -> Choice:
     return replace(choice, stages=tuple(replace(s, written=False) for s in choice.stages))
 
 
-def default_choice(kernel: Kernel, target: Target) -> Choice:
+def default_choice(kernel: Kernel, target: CpuTarget) -> Choice:
     """The heuristic choice for a target."""
     stages = tuple(_schedule_stage(stage, kernel.shared, target) for stage in kernel.stages)
     choice = choice_of(Schedule(stages, parallel_loops(kernel, stages)), kernel)
     return replace(choice, stages=tuple(replace(s, written=True) for s in choice.stages))
 
 
-def default_schedule(kernel: Kernel, target: Target) -> Schedule:
+def default_schedule(kernel: Kernel, target: CpuTarget) -> Schedule:
     """The heuristic schedule for a target."""
     return resolve(default_choice(kernel, target), kernel, target)
 
 
-def _schedule_stage(stage: Stage, shared: int, target: Target) -> StageSchedule:
+def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedule:
     own = stage.axes[shared:]
     names = tuple(axis.name for axis in own)
     unroll = _unroll(stage)

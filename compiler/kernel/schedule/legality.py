@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...errors import ScheduleError
 from ...ir.dims import symbols_of
-from ...target import Target
+from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..kernel import MAX_STACK_BYTES, Kernel, Stage
@@ -18,7 +18,7 @@ MAX_TILE = 64  # registers that a tile's results fill: more only spill, and take
 MAX_UNROLL = 32
 
 
-def check_schedule(kernel: Kernel, schedule: Schedule, target: Target) -> None:
+def check_schedule(kernel: Kernel, schedule: Schedule, target: CpuTarget) -> None:
     """Raise ScheduleError, with every reason, unless the kernel can be emitted so."""
     reasons = list(_threads(kernel, schedule))
     for number, (stage, own) in enumerate(zip(kernel.stages, schedule.stages, strict=True)):
@@ -54,7 +54,7 @@ def _serial(own: StageSchedule) -> set[str]:
     return {own.blocks.axis, band_of(own.tile.row)} if own.blocks.axis else set()
 
 
-def _stage(stage: Stage, own: StageSchedule, shared: int, target: Target) -> Iterator[str]:
+def _stage(stage: Stage, own: StageSchedule, shared: int, target: CpuTarget) -> Iterator[str]:
     tile, names = own.tile, [axis.name for axis in stage.axes[shared:]]
     loops = [*names, *_loops_of_blocks(own)]
     if sorted(own.order) != sorted(loops):

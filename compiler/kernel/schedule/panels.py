@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ...target import Target
+from ...target import CpuTarget
 from .. import expr as ex
 from ..axis_names import band_of
 from ..contraction import Contraction, extent_of
@@ -26,7 +26,7 @@ UNKNOWN_TURNS = 8  # row tiles that share the fetching of a panel where rows are
 MIN_BAND_TILES = 4  # fewer row tiles are not worth a block's partial sums
 
 
-def with_panels(own: StageSchedule, product: Contraction, target: Target) -> StageSchedule:
+def with_panels(own: StageSchedule, product: Contraction, target: CpuTarget) -> StageSchedule:
     """The schedule with prefetching, and in blocks where a panel of the shared operand is large.
 
     A panel and the next one that is fetched meanwhile share the second-level cache; where few rows
@@ -52,7 +52,7 @@ def with_panels(own: StageSchedule, product: Contraction, target: Target) -> Sta
 
 
 def _in_blocks(
-    own: StageSchedule, product: Contraction, target: Target, least: int, size: int
+    own: StageSchedule, product: Contraction, target: CpuTarget, least: int, size: int
 ) -> StageSchedule:
     """The schedule with panels of `size` bytes in `least` blocks or a few more, if that can be."""
     stage, blocks = product.stage, _blocks(own, product, least)
@@ -73,7 +73,7 @@ def _in_blocks(
     return _fetching(own, size // blocks, target)
 
 
-def _fetching(own: StageSchedule, ahead: int, target: Target) -> StageSchedule:
+def _fetching(own: StageSchedule, ahead: int, target: CpuTarget) -> StageSchedule:
     """The schedule with panels, or blocks of them, fetched `ahead` bytes before they are read."""
     level = 1 if target.l1_bytes >= ROOMY_L1_BYTES or ahead <= target.l1_bytes else 2
     return replace(own, prefetch=Prefetch(ahead, level))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product as cartesian
 
-from ...target import Target
+from ...target import CpuTarget
 from ..contraction import Contraction, extent_of
 from ..cost.tile_cycles import pieces, step_cycles
 from ..kernel import CACHE_LINE, Axis
@@ -30,7 +30,7 @@ def _rows_collide(contraction: Contraction, row: str) -> bool:
     return False
 
 
-def _least_vectors(beside: int, columns: int, spare: int, target: Target) -> int:
+def _least_vectors(beside: int, columns: int, spare: int, target: CpuTarget) -> int:
     """Vectors of a panel that is a cache line wide, where two rows of it fit beside each other.
 
     A tile of one row reads narrower ones slower: measured on one Zen 3 core, 10 % for the two
@@ -46,7 +46,7 @@ def register_tile(
     row: Axis,
     vector: Axis,
     lanes: int,
-    target: Target,
+    target: CpuTarget,
     shared_loads: bool,
     most_vectors: int = 4,
 ) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from ...errors import ScheduleError
-from ...target import Target
+from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..kernel import Kernel, Stage
@@ -26,7 +26,7 @@ MIN_FETCHED_POINTS = 64 << 10  # fewer elements are in a second-level cache, mos
 MOST_SHARES = 4  # of rows, for which each thread still fetches all of a panel
 
 
-def resolve(choice: Choice, kernel: Kernel, target: Target) -> Schedule:
+def resolve(choice: Choice, kernel: Kernel, target: CpuTarget) -> Schedule:
     """The schedule of a kernel.
 
     Raises ScheduleError where the choice does not speak of this kernel: other stages, axes that
@@ -82,7 +82,7 @@ def _roles(own: StageSchedule, stage: Stage, shared: int) -> StageChoice:
 
 
 def _stage(
-    choice: StageChoice, stage: Stage, shared: int, target: Target, *, shared_panels: bool
+    choice: StageChoice, stage: Stage, shared: int, target: CpuTarget, *, shared_panels: bool
 ) -> StageSchedule:
     names: Mapping[str, str] = {**axes_by_role(stage, shared), "": ""}
     first = stage.reduce_axes[0].name if stage.reduce_axes else ""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import permutations
 
 from ...errors import ScheduleError
-from ...target import Target
+from ...target import CpuTarget
 from ..contraction import contraction_of
 from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
@@ -22,7 +22,7 @@ VECTORS = (1, 2, 3, 4)
 BLOCK_COUNTS = (2, 3, 4, 6, 8)
 
 
-def choices(kernel: Kernel, target: Target) -> Iterator[Choice]:
+def choices(kernel: Kernel, target: CpuTarget) -> Iterator[Choice]:
     """Every legal choice of a kernel as it is lowered, each once.
 
     One stage differs from the heuristic's choice at a time, or the loops that threads divide: what
@@ -36,7 +36,7 @@ def choices(kernel: Kernel, target: Target) -> Iterator[Choice]:
             yield choice
 
 
-def _is_legal(choice: Choice, kernel: Kernel, target: Target) -> bool:
+def _is_legal(choice: Choice, kernel: Kernel, target: CpuTarget) -> bool:
     try:
         check_schedule(kernel, resolve(choice, kernel, target), target)
     except ScheduleError:
@@ -53,7 +53,7 @@ def _shares(first: Choice) -> Iterator[Choice]:
                 yield replace(first, ahead=ahead if parallel else 0, parallel=parallel)
 
 
-def _by_stage(kernel: Kernel, first: Choice, target: Target) -> Iterator[Choice]:
+def _by_stage(kernel: Kernel, first: Choice, target: CpuTarget) -> Iterator[Choice]:
     for number, (stage, own) in enumerate(zip(kernel.stages, first.stages, strict=True)):
         for changed in _stage(stage, kernel.shared, own, target):
             stages = (*first.stages[:number], changed, *first.stages[number + 1 :])
@@ -62,7 +62,7 @@ def _by_stage(kernel: Kernel, first: Choice, target: Target) -> Iterator[Choice]
             yield replace(first, stages=stages, parallel=parallel)
 
 
-def _stage(stage: Stage, shared: int, own: StageChoice, target: Target) -> Iterator[StageChoice]:
+def _stage(stage: Stage, shared: int, own: StageChoice, target: CpuTarget) -> Iterator[StageChoice]:
     roles = axes_by_role(stage, shared)
     for tile in _tiles(roles, own, target):
         plain = _without_blocks(tile)
@@ -80,7 +80,7 @@ def _without_blocks(own: StageChoice) -> StageChoice:
     return replace(own, order=order, block=0, band=0)
 
 
-def _tiles(roles: Iterable[str], own: StageChoice, target: Target) -> Iterator[StageChoice]:
+def _tiles(roles: Iterable[str], own: StageChoice, target: CpuTarget) -> Iterator[StageChoice]:
     """Register tiles along the heuristic's axes, then along others."""
     yield own
     lanes = [own.lanes, own.lanes // 2] if own.lanes > 1 else [own.lanes]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...ir.dims import Dim, coefficient
-from ...target import Target
+from ...target import CpuTarget
 from .. import expr as ex
 from ..contraction import extent_of
 from ..kernel import CACHE_LINE, Axis, Stage
@@ -27,7 +27,7 @@ SHORT_RUN_BYTES = 1024
 
 
 def transposing_schedule(
-    stage: Stage, own: tuple[Axis, ...], target: Target, lanes: int
+    stage: Stage, own: tuple[Axis, ...], target: CpuTarget, lanes: int
 ) -> StageSchedule | None:
     """Tiles of rows and vectors for a stage that needs transposes; None for others.
 

@@ -21,7 +21,7 @@ from tensmith.compiler.kernel.kernel import CACHE_LINE, Kernel, Stage
 from tensmith.compiler.kernel.schedule.heuristic import default_schedule, naive_choice
 from tensmith.compiler.kernel.schedule.resolve import resolve
 from tensmith.compiler.kernel.schedule.schedule import Schedule, StageSchedule
-from tensmith.compiler.target import Target
+from tensmith.compiler.target import CpuTarget
 
 TARGETS = ["x86-64-v3", "x86-64-v4", "aarch64"]
 
@@ -30,7 +30,7 @@ def kernels(graph: Graph) -> list[Kernel]:
     return [lower_region(node.regions[0]).kernel for node in fused_nodes(graph)]
 
 
-def check(kernel: Kernel, schedule: Schedule, target: Target) -> None:
+def check(kernel: Kernel, schedule: Schedule, target: CpuTarget) -> None:
     assert len(schedule.stages) == len(kernel.stages)
     for stage, own in zip(kernel.stages, schedule.stages, strict=True):
         check_stage(stage, own, kernel.shared, target)
@@ -42,7 +42,7 @@ def check(kernel: Kernel, schedule: Schedule, target: Target) -> None:
         assert schedule.parallel == 0, "stages that follow each other must not be divided"
 
 
-def check_stage(stage: Stage, own: StageSchedule, shared: int, target: Target) -> None:
+def check_stage(stage: Stage, own: StageSchedule, shared: int, target: CpuTarget) -> None:
     axes = [axis.name for axis in stage.axes[shared:]]
     assert sorted(own.order) == sorted(axes), "every loop once"
     names = {*axes, *(axis.name for axis in stage.reduce_axes)}

@@ -6,13 +6,13 @@ import ctypes
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..backends.common.zig import run_zig
-from ..compiler.backend import resolve_target
-from ..compiler.scratch import temporary_folder
-from ..runtime.library import open_library
+from ...compiler.kernel.cost.machine import Peak
+from ...compiler.scratch import temporary_folder
+from ...compiler.target import CpuTarget
+from ...runtime.library import open_library
+from ..common.zig import run_zig
 
 ACCUMULATORS = 12  # chains: more than two FMA pipes times a latency of four; 14 of 16 registers
 # Rounds of 1 ms fit between the turns of other programs on the core; threads take 50 us to start.
@@ -37,20 +37,10 @@ float fma_loop(long steps, float factor, float term) {{
 Loop = Callable[[int, float, float], float]
 
 
-@dataclass(frozen=True)
-class Peak:
-    """Measured f32 peak in FLOP/s (a fused multiply-add counts two), and how it was measured."""
-
-    flops_per_second: float
-    label: str
-
-
-def measure_peak(threads: int = 1) -> Peak:
-    """Measure the f32 FMA peak of `threads` cores: the best of some rounds of 1 to 10 ms.
-
-    Raises UsageError when no backend compiles for this machine.
-    """
-    bits = resolve_target("native")[1].vector_bits
+def measure_peak(target: CpuTarget, threads: int = 1) -> Peak:
+    """Measure the f32 FMA peak of `threads` cores of this machine, with registers as wide as the
+    target's: the best of some rounds of 1 to 10 ms."""
+    bits = target.vector_bits
     with temporary_folder("tensmith-peak-") as folder:
         loop = _build(bits // 8, Path(folder))
         flops = 2.0 * ACCUMULATORS * (bits // 32)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends.common.zig import run_zig
-from ..compiler.host import cache_bytes
-from ..compiler.kernel.cost.machine import Level, Machine
-from ..compiler.scratch import temporary_folder
-from ..compiler.target import Target
-from ..runtime.library import open_library
+from ...compiler.host import cache_bytes
+from ...compiler.kernel.cost.machine import Level, Machine
+from ...compiler.scratch import temporary_folder
+from ...compiler.target import CpuTarget
+from ...runtime.library import open_library
+from ..common.zig import run_zig
 from .peak import measure_peak
 
 _ROUNDS = 10
@@ -41,13 +41,13 @@ long read_all(const vec *start, long bytes, long rounds) {{
 Reader = Callable[[int, int, int], int]
 
 
-def measure_machine(target: Target) -> Machine:
-    """Peak arithmetic and bandwidths of one core, measured on buffers that fill half of a level.
+def measure_machine(target: CpuTarget) -> Machine:
+    """Peak arithmetic and bandwidths of one core of this machine.
 
-    The third level is left out where Linux reports none. Takes about a second. Raises UsageError
-    when no backend compiles for this machine.
+    Bandwidths are measured on buffers that fill half of a level.
+    The third level is left out where Linux reports none. Takes about a second.
     """
-    peak = measure_peak(1)
+    peak = measure_peak(target)
     l3 = cache_bytes(3)
     plan: list[tuple[str, float, int]] = [
         ("L1", target.l1_bytes, target.l1_bytes // 2),
