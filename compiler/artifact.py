@@ -1,11 +1,10 @@
-"""What a compiled model is before it is linked: machine code, weights, interface, manifest."""
+"""What a compiled model is before it is linked: machine code, weights, interface."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 MANIFEST_VERSION = 1
 SIDE_FILE_THRESHOLD = 3 << 29  # bytes (1.5 GiB): larger weights go to a file beside the artifact
@@ -51,7 +50,7 @@ class Code:
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """Everything that the linker needs.
+    """Everything that the linker needs but the manifest, which tells of the whole compilation.
 
     name: a C identifier. symbols: names of the symbolic dimensions that the inputs bind, in the
     order of `ts_frame.symbols`. weights: file holding the constant data (may be empty). bounds: the
@@ -65,6 +64,5 @@ class CompiledModel:
     symbols: tuple[str, ...]
     code: Code
     weights: Path
-    manifest: dict[str, Any]
     bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     defaults: Mapping[str, int] = field(default_factory=dict)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
+from .artifact import CompiledModel
 from .compilation import Compilation, CompileOptions, Stages
 from .errors import UsageError
 from .ir.graph import Graph, Node
@@ -18,13 +22,12 @@ if TYPE_CHECKING:
     from .kernel.cost.slow_kernels import SlowKernel
     from .profile import Profile, ProfileOptions
 
+Array = np.ndarray[Any, Any]
+
 BUILTIN = {
-    "x86": "tensmith.backends.x86:BACKEND",
-    "arm": "tensmith.backends.arm:BACKEND",
-    "reference": "tensmith.backends.reference:BACKEND",
+    name: metadata.EntryPoint(name, f"tensmith.backends.{name}:BACKEND", "tensmith.backends")
+    for name in ("x86", "arm", "reference")
 }
-
-
 T = TypeVar("T", bound=Target)
 
 
@@ -51,8 +54,14 @@ class Backend(Generic[T]):
     parse_target: target string -> Target, or None when it is not this backend's.
     supports: (node, target) -> reason why the node cannot be compiled, or None.
     compile: (graph, target, options, stages) -> Compilation; may change the graph.
+    link: (model, kind such as "so", output, manifest) -> the files written, `output` first.
     available: reason why the backend cannot be used here, or None.
-    measures: None where a backend measures nothing.
+    runs_here: reason why code for the target does not run on this machine, or None.
+    emulator: path of what runs the target's programs here, "" where they run by themselves; raises
+    UsageError where nothing does.
+    evaluate: (graph, inputs by name) -> outputs by name, without compiling. None where a backend
+    only compiles.
+    measures: of this machine; None where a backend measures nothing.
     slow_kernels: (graph, target, options, stages) -> the kernels that `KernelInfo.slow` is set for,
     without code being generated; may change the graph. None where a backend predicts nothing.
     """
@@ -62,7 +71,11 @@ class Backend(Generic[T]):
     parse_target: Callable[[str], T | None]
     supports: Callable[[Node, T], str | None]
     compile: Callable[[Graph, T, CompileOptions, Stages], Compilation]
+    link: Callable[[CompiledModel, str, Path, Mapping[str, Any]], list[Path]]
     available: Callable[[], str | None]
+    runs_here: Callable[[T], str | None]
+    emulator: Callable[[T], str]
+    evaluate: Callable[[Graph, Mapping[str, Array]], dict[str, Array]] | None = None
     measures: Measures[T] | None = None
     slow_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[SlowKernel, ...]] | None = None
 
@@ -76,19 +89,27 @@ def backends() -> dict[str, AnyBackend]:
 
     Raises UsageError when an entry point does not lead to a Backend.
     """
-    found: dict[str, AnyBackend] = {}
-    points = {
-        name: metadata.EntryPoint(name, value, "tensmith.backends")
-        for name, value in BUILTIN.items()
-    }
-    for point in metadata.entry_points(group="tensmith.backends"):
-        points.setdefault(point.name, point)
-    for name, point in points.items():
-        backend = point.load()
-        if not isinstance(backend, Backend):
-            raise UsageError(f"entry point 'tensmith.backends:{name}' is not a Backend")
-        found[name] = backend
-    return found
+    others = {point.name for point in metadata.entry_points(group="tensmith.backends")}
+    return {name: backend_of(name) for name in (*BUILTIN, *sorted(others - set(BUILTIN)))}
+
+
+@cache
+def backend_of(name: str) -> AnyBackend:
+    """The backend of a name; no other is loaded.
+
+    Raises UsageError when there is none, or its entry point does not lead to a Backend.
+    """
+    points = (
+        (BUILTIN[name],)
+        if name in BUILTIN
+        else tuple(metadata.entry_points(group="tensmith.backends", name=name))
+    )
+    if not points:
+        raise UsageError(f"there is no backend '{name}'")
+    backend = points[0].load()
+    if not isinstance(backend, Backend):
+        raise UsageError(f"entry point 'tensmith.backends:{name}' is not a Backend")
+    return backend
 
 
 def resolve_target(text: str) -> tuple[AnyBackend, Target]:

@@ -30,10 +30,9 @@ from .checks import (
     c_identifier,
     check_choice,
     check_file,
-    check_native,
+    check_runs_here,
     check_threads,
     check_writable,
-    emulator_for,
     make_work_dir,
     remove_work_dir,
     require_available,
@@ -81,6 +80,8 @@ class Artifact:
     def __init__(
         self,
         compilation: Compilation,
+        manifest: dict[str, Any],
+        backend: AnyBackend,
         target: Target,
         stages: Stages,
         threads: int,
@@ -89,10 +90,11 @@ class Artifact:
     ) -> None:
         self.target = target
         self.kernels: tuple[KernelInfo, ...] = compilation.kernels
-        self.manifest: dict[str, Any] = compilation.model.manifest
+        self.manifest = manifest
         self.sampler = source.sampler
         self.notes = source.notes
         self.report: VerifyReport | None = None
+        self._backend = backend
         self._model = compilation.model
         self._stages = stages
         self._threads = threads
@@ -145,10 +147,8 @@ class Artifact:
         check_writable(output, other_than=self._source.path)
         with self._stages.stage(f"link {kind}"):
             if kind not in TEXTS:
-                from ..backends.common.link import link
-
                 give_back_memory()  # the linker maps as much as the file has, twice
-                return link(self._model, kind, output)
+                return self._backend.link(self._model, kind, output, self.manifest)
             text = self._model.code.texts.get(kind)
             if text is None:
                 raise UsageError(
@@ -171,11 +171,15 @@ class Artifact:
 
         Raises UsageError when this machine has no such emulator.
         """
-        emulator = emulator_for(self._model.code.triple)
+        emulator = self._backend.emulator(self.target)
         if not emulator:
             return EngineSpec("tensmith", self.library(), self._threads)
         program = self.save(self._work_dir / f"{self.name}.program", "exe")[0]
         return EngineSpec("program", program, self._threads, emulator=emulator)
+
+    def check_runs_here(self) -> None:
+        """Raise UsageError when it was compiled for another architecture than this machine's."""
+        check_runs_here(self._backend, self.target)
 
     def load(self, threads: int | None = None, *, dicts: bool = False) -> Module:
         """The model, ready to run here; `threads` defaults to those it was compiled for.
@@ -185,7 +189,7 @@ class Artifact:
         Raises UsageError when it was compiled for another architecture, RunError when this machine
         lacks instructions that it needs.
         """
-        check_native(self._model.code.triple)
+        self.check_runs_here()
         module = load(self.library(), threads or self._threads, dicts=dicts)
         weakref.finalize(module, _keep_alive, self)
         return module
@@ -328,12 +332,13 @@ def _compile(
     with faults_explained(path, stages):
         compilation = backend.compile(graph, target, options, stages)
     manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)
-    compilation = replace(compilation, model=replace(compilation.model, manifest=manifest))
     used = [key for kernel in compilation.kernels for key in kernel.keys]
     if unused := options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)
     source = _Source(path, shapes, sampler, notes)
-    return Artifact(compilation, target, stages, options.threads, options.work_dir, source)
+    return Artifact(
+        compilation, manifest, backend, target, stages, options.threads, options.work_dir, source
+    )
 
 
 def load(path: str | Path, threads: int = 1, max_trips: int = 0, *, dicts: bool = False) -> Module:

@@ -12,7 +12,7 @@ from ..compiler.errors import UsageError
 from ..compiler.ir import Graph, Meaning, TensorType, Value, symbol
 from ..compiler.ir.types import DType
 from . import api
-from .checks import check_choice, check_native
+from .checks import check_choice
 from .compare import Tolerance
 from .engines import PEERS, EngineSpec
 from .samples import Sampler
@@ -79,7 +79,7 @@ def prepare(
             progress=progress,
         )
         specs = artifact.inputs
-        check_native(artifact.manifest["target"]["triple"])
+        artifact.check_runs_here()
         manifest, library, sampler = artifact.manifest, artifact.library(), artifact.sampler
         shapes = {}
     notes: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 import sys
@@ -76,36 +75,11 @@ def check_writable(path: Path, other_than: Path | None = None) -> None:
         raise UsageError(f"cannot write '{path}'", why=reason, remedy=remedy)
 
 
-def is_native(triple: str) -> bool:
-    """Whether this machine has the architecture of an LLVM triple."""
-    return triple.partition("-")[0] == platform.machine()
-
-
-def check_native(triple: str) -> None:
-    """Raise UsageError for code of another architecture than this machine's."""
-    if not is_native(triple):
-        raise UsageError(
-            "the model was compiled for another machine",
-            why=f"it is for {triple}, this is {platform.machine()}",
-        )
-
-
-def emulator_for(triple: str) -> str:
-    """Path of QEMU's user-mode emulator for a triple; "" for this machine's own architecture.
-
-    Raises UsageError when it is needed and not installed.
-    """
-    if is_native(triple):
-        return ""
-    name = f"qemu-{triple.partition('-')[0]}"
-    found = shutil.which(name)
-    if found is None:
-        raise UsageError(
-            f"this machine cannot run code for {triple}",
-            why=f"there is no {name} on the path",
-            remedy="install QEMU's user-mode emulation",
-        )
-    return found
+def check_runs_here(backend: AnyBackend, target: Target) -> None:
+    """Raise UsageError for a target whose code does not run on this machine."""
+    reason = backend.runs_here(target)
+    if reason:
+        raise UsageError("the model was compiled for another machine", why=reason)
 
 
 def check_threads(threads: int) -> None:

@@ -42,7 +42,6 @@ def build_manifest(
     """
     model, arena = compilation.model, compilation.arena_bytes
     return {
-        **model.manifest,
         "manifest_version": MANIFEST_VERSION,
         "tensmith": __version__,
         "name": model.name,

@@ -15,7 +15,7 @@ from ..compiler.profile import KernelProfile, Profile, ProfileOptions
 from .api import import_model
 from .checks import (
     c_identifier,
-    check_native,
+    check_runs_here,
     make_work_dir,
     measures_of,
     remove_work_dir,
@@ -120,7 +120,7 @@ def roofline(
     backend, machine_target = resolve_target(target)
     require_available(backend)
     measures = measures_of(backend)
-    check_native(machine_target.triple)
+    check_runs_here(backend, machine_target)
     stages = Stages(progress=progress)
     with stages.stage("import"):
         graph = import_model(path, shapes)

@@ -179,8 +179,6 @@ def serve() -> None:
 
 def _preload() -> None:
     """What every trial would have to import."""
-    from ..backends.common import link  # noqa: F401
-    from ..backends.llvm import pipeline  # noqa: F401
     from ..compiler.backend import backends
     from ..frontends import onnx  # noqa: F401
     from . import api, compare, engines  # noqa: F401

@@ -62,6 +62,10 @@ INTERFACES: dict[str, Interface] = {
 }
 
 
+# what `link` is given for them
+MANIFEST = {"manifest_version": 1, "name": "some", "note": 'quote " slash \\ ü ??/'}
+
+
 @functools.cache
 def plan_object(arch: str) -> bytes:
     """plans.c as an ELF object."""
@@ -97,5 +101,4 @@ def make_model(
         ),
         weights=path,
         defaults={spec.name: 8 for spec in inputs if spec.default is not None},
-        manifest={"manifest_version": 1, "name": name, "note": 'quote " slash \\ ü ??/'},
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ...compiler.backend import Backend
+from ..common.link import link
+from ..common.running import emulator, runs_here
 from ..llvm.measure import MEASURES
 from ..llvm.pipeline import compile_cpu, slow_kernels_cpu, supports
 from .targets import TARGETS, parse_target
@@ -13,7 +15,10 @@ BACKEND = Backend(
     parse_target=parse_target,
     supports=supports,
     compile=compile_cpu,
+    link=link,
     available=lambda: None,
+    runs_here=runs_here,
+    emulator=emulator,
     measures=MEASURES,
     slow_kernels=slow_kernels_cpu,
 )

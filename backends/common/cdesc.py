@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...compiler.artifact import CompiledModel, TensorSpec
 
@@ -97,14 +98,21 @@ def _default_tables(model: CompiledModel) -> list[str]:
     return [*lines, f"static const ts_default input_defaults[] = {{{table}}};"]
 
 
-def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: bytes) -> str:
+def describe(
+    model: CompiledModel,
+    manifest: Mapping[str, Any],
+    *,
+    exports_get: bool,
+    side_file: str,
+    tag: bytes,
+) -> str:
     """C source that defines the model's table and its `ts_model_<name>()`.
 
-    exports_get: also define `ts_model_get()`. side_file: name of the file with the weights, ""
-    when they are linked in; tag: digest of its data (32 bytes).
+    manifest: a JSON object. exports_get: also define `ts_model_get()`. side_file: name of
+    the file with the weights, "" when they are linked in; tag: digest of its data (32 bytes).
     """
     features = ", ".join(map(c_string, model.code.features)) or "0"
-    manifest = json.dumps(model.manifest, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(dict(manifest), separators=(",", ":"), allow_nan=False)
     size = model.weights.stat().st_size
     embedded = bool(size) and not side_file
     lines = [
@@ -117,7 +125,7 @@ def describe(model: CompiledModel, *, exports_get: bool, side_file: str, tag: by
         *_default_tables(model),
         f"static const char *const features[] = {{{features}}};",
         f"static const uint8_t tag[WEIGHTS_TAG_BYTES] = {{{', '.join(map(str, tag)) or '0'}}};",
-        f"static const char manifest[] = {c_string(manifest)};",
+        f"static const char manifest[] = {c_string(text)};",
         "static const ts_model model = {",
         "  .abi_version = TS_ABI_VERSION,",
         f"  .input_count = {len(model.inputs)},",

@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from ...compiler.artifact import SIDE_FILE_THRESHOLD, WEIGHT_ALIGNMENT, CompiledModel
 from ...compiler.errors import InternalError, UsageError
@@ -28,6 +30,7 @@ from .toolchain import (
 from .zig import run_zig
 
 EMITS = ("so", "exe", "lib", "obj")
+NO_MANIFEST: Mapping[str, Any] = MappingProxyType({})
 STATIC_PROGRAMS = ("aarch64",)  # programs for these need no libraries of their machine
 _SIDE_MAGIC = b"TSWEIGHT"
 _VERSION_SCRIPT = "{ global: ts_*; __tvm_ffi_*; local: *; };\n"
@@ -47,6 +50,7 @@ def link(
     model: CompiledModel,
     emit: str,
     output: Path,
+    manifest: Mapping[str, Any] = NO_MANIFEST,
     *,
     side_file_threshold: int = SIDE_FILE_THRESHOLD,
 ) -> list[Path]:
@@ -54,8 +58,9 @@ def link(
 
     emit: "so" (shared library), "exe" (program with the command line of runtime/main.c), "lib"
     (archive with the runtime) or "obj" (one object with the runtime); the last two come with C
-    headers beside them. Weights of more than `side_file_threshold` bytes go to `<output>.weights`.
-    The same model and output name give the same bytes; files appear only when complete.
+    headers beside them. manifest: a JSON object, which goes inside. Weights of more than
+    `side_file_threshold` bytes go to `<output>.weights`. The same arguments give the same bytes;
+    files appear only when complete.
     Raises UsageError for an unknown kind or a target without a runtime, InternalError if a tool
     fails and the system is not to blame.
     """
@@ -63,7 +68,7 @@ def link(
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     with new_files(output) as folder:
-        files = _Linker(model, emit, output.name, folder, side_file_threshold).run()
+        files = _Linker(model, manifest, emit, output.name, folder, side_file_threshold).run()
         for path in files:
             place(path, output.parent / path.name)
     return [output.parent / path.name for path in files]
@@ -85,9 +90,16 @@ class _Linker:
     """One link: every file is made in `work` under its final name."""
 
     def __init__(
-        self, model: CompiledModel, emit: str, name: str, work: Path, threshold: int
+        self,
+        model: CompiledModel,
+        manifest: Mapping[str, Any],
+        emit: str,
+        name: str,
+        work: Path,
+        threshold: int,
     ) -> None:
-        self.model, self.emit, self.name, self.work = model, emit, name, work
+        self.model, self.manifest = model, manifest
+        self.emit, self.name, self.work = emit, name, work
         arch = arch_of(model.code.triple)
         self.target = CTarget(arch, static=emit == "exe" and arch in STATIC_PROGRAMS)
         size = model.weights.stat().st_size
@@ -121,6 +133,7 @@ class _Linker:
         source.write_text(
             describe(
                 self.model,
+                self.manifest,
                 exports_get=self.emit in ("so", "exe"),
                 side_file=self.side_file,
                 tag=tag,

@@ -68,7 +68,6 @@ def compile_cpu(
         symbols=plan.symbols,
         code=code,
         weights=weights,
-        manifest={},
         bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
         defaults=defaults,
     )

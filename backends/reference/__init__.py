@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
 
+from ...compiler.artifact import CompiledModel
 from ...compiler.backend import Backend
 from ...compiler.compilation import CompileOptions, Stages
 from ...compiler.errors import UsageError
@@ -25,15 +28,19 @@ def _supports(node: Node, target: Target) -> str | None:
 
 
 def _compile(graph: Graph, target: Target, options: CompileOptions, stages: Stages) -> NoReturn:
-    raise UsageError(
+    raise _no_binaries(options.name)
+
+
+def _link(model: CompiledModel, emit: str, output: Path, manifest: Mapping[str, Any]) -> NoReturn:
+    raise _no_binaries(model.name)
+
+
+def _no_binaries(name: str) -> UsageError:
+    return UsageError(
         "the reference backend runs graphs in numpy and emits no binaries",
-        where=f"model '{options.name}'",
+        where=f"model '{name}'",
         remedy="compile for another target, such as 'native'",
     )
-
-
-def _available() -> str | None:
-    return None
 
 
 BACKEND = Backend(
@@ -42,5 +49,9 @@ BACKEND = Backend(
     parse_target=_parse_target,
     supports=_supports,
     compile=_compile,
-    available=_available,
+    link=_link,
+    available=lambda: None,
+    runs_here=lambda target: None,
+    emulator=lambda target: "",
+    evaluate=run_graph,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cplans import make_model
 from suites.cases import ALL_CASES, compare
 from suites.graphs import chain, value
 
@@ -173,6 +174,11 @@ def test_manifest(tmp_path: Path) -> None:
     assert BACKEND.supports(nodes[0], target) is None
     with pytest.raises(UsageError, match="emits no binaries"):
         BACKEND.compile(graph, target, CompileOptions("m", tmp_path), Stages())
+    model = make_model("affine", tmp_path)
+    with pytest.raises(UsageError, match="emits no binaries"):
+        BACKEND.link(model, "so", tmp_path / "m.so", {})
+    assert BACKEND.evaluate is run_graph
+    assert BACKEND.runs_here(target) is None
 
 
 def test_compare() -> None:

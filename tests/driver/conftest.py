@@ -13,6 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tensmith.backends.common.link import link
+from tensmith.backends.common.running import emulator, runs_here
 from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
 from tensmith.compiler.backend import Backend
@@ -69,7 +71,10 @@ class FakeBackend:
             parse_target=lambda text: self.target if text == "native" else None,
             supports=lambda node, target: self.unsupported.get(node.op),
             compile=self.compile,
+            link=link,
             available=lambda: self.unavailable,
+            runs_here=runs_here,
+            emulator=emulator,
             measures=MEASURES,
         )
 
@@ -90,9 +95,7 @@ class FakeBackend:
         weights.write_bytes(b"")
         texts = {text: f"; {text}\n" for text in sorted(options.texts)}
         code = Code((("plan", object_file.read_bytes()),), "plan", target.triple, (), texts)
-        model = CompiledModel(
-            options.name, (_spec("x"),), (_spec("y"),), ("batch",), code, weights, {}
-        )
+        model = CompiledModel(options.name, (_spec("x"),), (_spec("y"),), ("batch",), code, weights)
         kernels = (KernelInfo("f32_double", ("add",), -1, "rows"),)
         return Compilation(model, kernels, arena_bytes=0, weight_bytes=0)
 

@@ -55,7 +55,7 @@ def test_another_architecture_is_verified_in_its_emulator() -> None:
 
 
 def test_another_architecture_without_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tensmith.driver.checks.shutil.which", lambda name: None)
+    monkeypatch.setattr("tensmith.backends.common.running.shutil.which", lambda name: None)
     artifact = api.compile(MODELS / "mnist" / "model.onnx", target="aarch64", verify=True)
     assert artifact.report.status == "incomplete"
     assert "qemu-aarch64" in artifact.report.reason

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cplans import make_model
+from cplans import MANIFEST, make_model
 
 from tensmith.backends.common.link import link
 
@@ -20,7 +20,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def get(kind: str, arch: str = "x86_64") -> Path:
         name = f"{kind}_{arch}"
         if name not in made:
-            made[name] = link(make_model(kind, folder, arch=arch), "exe", folder / name)[0]
+            model = make_model(kind, folder, arch=arch)
+            made[name] = link(model, "exe", folder / name, MANIFEST)[0]
         return made[name]
 
     return get

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from cplans import make_model, needs_x86
+from cplans import MANIFEST, make_model, needs_x86
 
 from tensmith.backends.common.link import link
 
@@ -25,7 +25,7 @@ def symbolic(tmp_path_factory):
 @pytest.fixture(scope="module")
 def affine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ffi")
-    path = link(make_model("affine", folder), "so", folder / "affine.so")[0]
+    path = link(make_model("affine", folder), "so", folder / "affine.so", MANIFEST)[0]
     return tvm_ffi.load_module(str(path))
 
 
@@ -96,6 +96,6 @@ def test_errors_are_python_exceptions(affine) -> None:
 
 
 def test_metadata(affine) -> None:
-    assert json.loads(affine.manifest())["name"] == "affine"
+    assert json.loads(affine.manifest()) == MANIFEST
     assert "type_schema" in affine.get_function_metadata("run")
     assert "outputs" in affine.get_function_doc("run")

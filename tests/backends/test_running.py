@@ -1,0 +1,52 @@
+"""What runs on this machine by itself, and what runs the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from tensmith.backends.common import running
+from tensmith.compiler.backend import backend_of, backends, resolve_target
+from tensmith.compiler.errors import UsageError
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An x86 machine."""
+    monkeypatch.setattr(running.platform, "machine", lambda: "x86_64")
+
+
+@pytest.mark.usefixtures("machine")
+def test_own_architecture_needs_no_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running.shutil, "which", lambda name: f"somewhere/{name}")
+    for name in ("x86-64-v3", "x86-64-v4"):
+        backend, target = resolve_target(name)
+        assert backend.runs_here(target) is None
+        assert backend.emulator(target) == ""
+
+
+@pytest.mark.usefixtures("machine")
+def test_another_architecture_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, target = resolve_target("aarch64")
+    assert backend.runs_here(target) == "it is for aarch64-unknown-linux-gnu, this is x86_64"
+    monkeypatch.setattr(running.shutil, "which", lambda name: f"somewhere/{name}")
+    assert backend.emulator(target) == "somewhere/qemu-aarch64"
+    monkeypatch.setattr(running.shutil, "which", lambda name: None)
+    with pytest.raises(UsageError, match="cannot run code for aarch64") as caught:
+        backend.emulator(target)
+    assert "no qemu-aarch64" in caught.value.why
+
+
+def test_backends_by_name() -> None:
+    assert {"x86", "arm", "reference"} <= set(backends())
+    assert all(backend_of(name) is backend for name, backend in backends().items())
+    with pytest.raises(UsageError, match="no backend 'abacus'"):
+        backend_of("abacus")
+
+
+def test_what_is_no_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensmith.compiler import backend as registry
+
+    point = registry.metadata.EntryPoint("odd", "pathlib:Path", "tensmith.backends")
+    monkeypatch.setitem(registry.BUILTIN, "odd", point)
+    with pytest.raises(UsageError, match="odd' is not a Backend"):
+        backend_of("odd")
