@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.artifact import Code, TensorSpec
-from ..compiler.backend import AnyBackend, resolve_target
-from ..compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
+from ..compiler.backend import AnyBackend
+from ..compiler.compilation import Compilation, KernelInfo, Stages
 from ..compiler.errors import (
     InvalidModelError,
     ModelWarning,
@@ -22,13 +22,10 @@ from ..compiler.errors import (
 )
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
-from ..compiler.kernel.schedule.choices import Choices, read_choices
-from ..compiler.knobs import SANITIZE, VERIFY_TIME
+from ..compiler.knobs import VERIFY_TIME
 from ..compiler.scratch import written_whole
 from ..compiler.target import Target
 from .checks import (
-    c_identifier,
-    check_choice,
     check_file,
     check_runs_here,
     check_threads,
@@ -44,6 +41,7 @@ from .faults import faults_explained
 from .given import ModelLike, model_file
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
+from .request import TEXTS, CompileRequest
 from .samples import Sampler
 from .second_opinion import second_opinion
 from .shapes import DimSpec, ShapeSpecs, shape_of
@@ -52,9 +50,6 @@ from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
 if TYPE_CHECKING:
     from ..runtime.loader import Module
 
-PRECISIONS = ("fp32",)
-OPT_LEVELS = (0, 1, 2, 3)
-TEXTS = ("llvm", "asm")
 EMITS = ("so", "exe", "lib", "obj", *TEXTS)
 SUFFIXES = {"so": ".so", "exe": "", "lib": ".a", "obj": ".o", "llvm": ".ll", "asm": ".s"}
 
@@ -65,6 +60,7 @@ class _Source:
 
     path: Path
     shapes: ShapeSpecs
+    threads: int
     sampler: Sampler
     notes: tuple[str, ...]
 
@@ -84,7 +80,6 @@ class Artifact:
         backend: AnyBackend,
         target: Target,
         stages: Stages,
-        threads: int,
         work_dir: Path,
         source: _Source,
     ) -> None:
@@ -97,7 +92,7 @@ class Artifact:
         self._backend = backend
         self._model = compilation.model
         self._stages = stages
-        self._threads = threads
+        self._threads = source.threads
         self._work_dir = work_dir
         self._source = source
         self._library: Path | None = None
@@ -270,37 +265,41 @@ def compile(
     UnsupportedError (names every node that cannot be compiled), ScheduleError (an illegal choice),
     VerificationError.
     """
-    wanted = frozenset(texts)
-    _check(precision, opt_level, threads, wanted)
-    backend, resolved = resolve_target(target)
-    require_available(backend)
-    given = read_choices(Path(choices), resolved.name, threads) if choices else Choices()
-    specs = {key: shape_of(key, dims) for key, dims in (shapes or {}).items()}
-    own = make_work_dir(None if work_dir is None else Path(work_dir))
-    try:
-        with system_refusals("cannot write the files of a compilation"):
-            path = model_file(model, folder, own)
-            options = CompileOptions(
-                name or c_identifier(path.stem), own, opt_level, precision, threads, wanted,
-                dump_after, bool(SANITIZE.value), choices=given,
-            )  # fmt: skip
-            artifact = _compile(path, specs, backend, resolved, options, Stages(progress=progress))
-    except BaseException:
-        remove_work_dir(own)
-        raise
-    for note in artifact.notes:
-        warnings.warn(note, ModelWarning, stacklevel=2)
+    request = CompileRequest(
+        target=target,
+        precision=precision,
+        opt_level=opt_level,
+        threads=threads,
+        shapes={key: shape_of(key, dims) for key, dims in (shapes or {}).items()},
+        choices=_path(choices or None),
+        name=name or "",
+        texts=frozenset(texts),
+        folder=_path(folder),
+        work_dir=_path(work_dir),
+        dump_after=dump_after,
+        progress=progress,
+    )
+    artifact = _compile(model, request)
+    _warn(artifact)
     if verify:
         _settle(artifact.verify(progress=progress))
     return artifact
 
 
-def _check(precision: str, opt_level: int, threads: int, texts: frozenset[str]) -> None:
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("opt_level", opt_level, OPT_LEVELS)
-    check_threads(threads)
-    for text in texts:
-        check_choice("texts", text, TEXTS)
+def compile_request(model: ModelLike, request: CompileRequest) -> Artifact:
+    """`compile` for a request that is made; nothing is verified."""
+    artifact = _compile(model, request)
+    _warn(artifact)
+    return artifact
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _warn(artifact: Artifact) -> None:
+    for note in artifact.notes:
+        warnings.warn(note, ModelWarning, stacklevel=3)
 
 
 def _settle(report: VerifyReport) -> None:
@@ -310,16 +309,26 @@ def _settle(report: VerifyReport) -> None:
         warnings.warn(report.summary(), stacklevel=3)
 
 
-def _compile(
-    path: Path,
-    shapes: ShapeSpecs,
-    backend: AnyBackend,
-    target: Target,
-    options: CompileOptions,
-    stages: Stages,
+def _compile(model: ModelLike, request: CompileRequest) -> Artifact:
+    backend, target = request.resolve()
+    require_available(backend)
+    own = make_work_dir(request.work_dir)
+    try:
+        with system_refusals("cannot write the files of a compilation"):
+            path = model_file(model, request.folder, own)
+            return _compile_file(path, request, backend, target, own)
+    except BaseException:
+        remove_work_dir(own)
+        raise
+
+
+def _compile_file(
+    path: Path, request: CompileRequest, backend: AnyBackend, target: Target, work_dir: Path
 ) -> Artifact:
+    options = request.options(path, work_dir, target)
+    stages = Stages(progress=request.progress)
     with stages.stage("import"):
-        graph = import_model(path, shapes)
+        graph = import_model(path, request.shapes)
         digest = sha256_of(path)
     if options.dump_after:
         options.dump_after("import", graph)
@@ -335,10 +344,8 @@ def _compile(
     used = [key for kernel in compilation.kernels for key in kernel.keys]
     if unused := options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)
-    source = _Source(path, shapes, sampler, notes)
-    return Artifact(
-        compilation, manifest, backend, target, stages, options.threads, options.work_dir, source
-    )
+    source = _Source(path, request.shapes, request.threads, sampler, notes)
+    return Artifact(compilation, manifest, backend, target, stages, work_dir, source)
 
 
 def load(path: str | Path, threads: int = 1, max_trips: int = 0, *, dicts: bool = False) -> Module:

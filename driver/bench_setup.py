@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from . import api
 from .checks import check_choice
 from .compare import Tolerance
 from .engines import PEERS, EngineSpec
+from .request import CompileRequest
 from .samples import Sampler
 from .session import is_compiled, specs_of
 from .shapes import ShapeSpecs
@@ -45,15 +46,7 @@ class Subject:
 
 
 def prepare(
-    path: Path,
-    peers: Sequence[str],
-    *,
-    target: str,
-    opt_level: int,
-    threads: int,
-    shapes: ShapeSpecs,
-    files: Sequence[str],
-    progress: Callable[[str], None] | None = None,
+    path: Path, peers: Sequence[str], request: CompileRequest, files: Sequence[str]
 ) -> Subject:
     """Compile (or take the library), and choose inputs: from files, else random.
 
@@ -62,22 +55,15 @@ def prepare(
     """
     for peer in peers:
         check_choice("--vs", peer, PEERS)
-    artifact = None
+    artifact, threads = None, request.threads
     if is_compiled(path):
         if peers:
             raise UsageError("peers need the ONNX file", remedy="bench MODEL.onnx --vs ...")
         module = api.load(path, threads)
         specs, manifest, library = specs_of(module), module.manifest, path
-        sampler = Sampler(_interface_graph(specs))
+        sampler, shapes = Sampler(_interface_graph(specs)), request.shapes
     else:
-        artifact = api.compile(
-            path,
-            target=target,
-            opt_level=opt_level,
-            threads=threads,
-            shapes=shapes,
-            progress=progress,
-        )
+        artifact = api.compile_request(path, request)
         specs = artifact.inputs
         artifact.check_runs_here()
         manifest, library, sampler = artifact.manifest, artifact.library(), artifact.sampler

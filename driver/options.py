@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .standard_input import from_standard_input
+
+if TYPE_CHECKING:
+    from .request import CompileRequest
 
 Model = Annotated[
     Path,
@@ -80,3 +83,14 @@ VerifyTime = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log every step on stderr.")]
+
+
+def requested(shape: list[str] | None, **given: Any) -> CompileRequest:
+    """The request that the options of a command make; given: its other fields.
+
+    Raises UsageError for options that cannot be.
+    """
+    from .request import CompileRequest
+    from .shapes import parse_shapes
+
+    return CompileRequest(shapes=parse_shapes(shape or []), **given)

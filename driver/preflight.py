@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import AnyBackend, resolve_target
-from ..compiler.compilation import CompileOptions, Stages
+from ..compiler.backend import AnyBackend
+from ..compiler.compilation import Stages
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
@@ -15,11 +15,11 @@ from ..compiler.kernel.cost.slow_kernels import SlowKernel
 from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
 from .api import import_model
-from .checks import c_identifier, unsupported_nodes
+from .checks import unsupported_nodes
 from .faults import faults_explained
 from .precision import Risk, precision_risks
+from .request import CompileRequest
 from .samples import Sampler
-from .shapes import ShapeSpecs
 
 MAX_PLANNED_NODES = 1000  # of a model that is checked within seconds
 
@@ -56,21 +56,21 @@ class Preflight:
         return {"supported": not self.unsupported, **asdict(self), "shared": self.shared}
 
 
-def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
+def preflight(path: Path, request: CompileRequest) -> Preflight:
     """Import the model and ask the target's backend about every node, regions included.
 
     Raises UsageError and InvalidModelError as the import does.
     """
-    backend, resolved = resolve_target(target)
-    found = Preflight(target)
+    backend, target = request.resolve()
+    found = Preflight(request.target)
     try:
-        graph = import_model(path, shapes)
+        graph = import_model(path, request.shapes)
     except UnsupportedError as error:
         found.unsupported = list(error.items)
         return found
     found.notes, found.optional = list(graph.notes), list(graph.defaults)
     found.nodes = sum(1 for _ in graph.walk())
-    found.unsupported = unsupported_nodes(graph, backend, resolved)
+    found.unsupported = unsupported_nodes(graph, backend, target)
     found.symbols = _input_symbols(graph)
     found.unknown = _unknown_shapes(graph, set(found.symbols))
     found.risks = precision_risks(graph)
@@ -78,16 +78,17 @@ def preflight(path: Path, target: str, shapes: ShapeSpecs) -> Preflight:
     found.checks = [node.name for node in graph.walk() if node.op == "check_index"]
     if backend.slow_kernels and not found.unsupported and found.nodes <= MAX_PLANNED_NODES:
         # planning rewrites the graph, and wants it without the checks
-        found.slow = _slow_kernels(path, import_model(path, shapes), backend, resolved)
+        found.slow = _slow_kernels(path, request, backend, target)
     return found
 
 
 def _slow_kernels(
-    path: Path, graph: Graph, backend: AnyBackend, target: Target
+    path: Path, request: CompileRequest, backend: AnyBackend, target: Target
 ) -> list[SlowKernel]:
+    graph = import_model(path, request.shapes)
     assert backend.slow_kernels is not None
     sizes, stages = Sampler(graph).usual_sizes, Stages()
-    options = CompileOptions(c_identifier(path.stem), path.parent, sizes=sizes)
+    options = replace(request.options(path, path.parent, target), sizes=sizes)
     with faults_explained(path, stages):
         return list(backend.slow_kernels(graph, target, options, stages))
 

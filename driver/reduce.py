@@ -24,12 +24,13 @@ from typing import Any
 from ..compiler.errors import RunError, UsageError
 from ..compiler.knobs import WORK_DIR, child_environment
 from ..frontends.onnx import reduction
-from .shapes import ShapeSpecs
+from .request import CompileRequest
 from .trial import COMPILE, DEPTHS, FINE, HANG, PEER, REFERENCE, Outcome, Task
 
 IN_MEMORY = 1 << 24  # elements of weights that no longer lie beside the model
 LEAST_SECONDS = 10.0  # of a trial; else several times as long as the first one took
 SLACK = 4.0
+DEFAULT = CompileRequest()
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Trials:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self.count += 1
-        self._server.stdin.write(json.dumps(asdict(task)) + "\n")
+        self._server.stdin.write(json.dumps(task.to_json()) + "\n")
         self._server.stdin.flush()
         answer = self._server.stdout.readline()
         for left in self.folder.glob("tensmith-*"):
@@ -190,15 +191,12 @@ class _Reducer:
 def reduce_model(
     path: Path,
     output: Path,
+    request: CompileRequest = DEFAULT,
     *,
-    target: str = "native",
-    opt_level: int = 2,
-    shapes: ShapeSpecs | None = None,
     inputs: Path | None = None,
     seconds: float = 600.0,
     trial_seconds: float = 120.0,
     anonymous: bool = False,
-    progress: Callable[[str], None] = lambda text: None,
 ) -> Reduction:
     """Write a small model that fails as the one at `path` does.
 
@@ -213,9 +211,10 @@ def reduce_model(
     depth = PEER if find_spec(PEER) else REFERENCE
     model = reduction.read(path)
     before = reduction.size(model)
-    reduction.pin(model, shapes or {})
+    reduction.pin(model, request.shapes)
     file = str(inputs.resolve()) if inputs else ""
-    task = Task("", file, target, opt_level, depth, trial_seconds)
+    task = Task("", file, replace(request, shapes={}), depth, trial_seconds)
+    progress = request.progress or _silent
     with Trials(task) as trials:
         progress("trying the model")
         reduction.stow(model, trials.folder)
@@ -243,6 +242,10 @@ def reduce_model(
             time.monotonic() - begin,
             hidden,
         )
+
+
+def _silent(text: str) -> None:
+    del text
 
 
 def _sound(path: Path, depth: str) -> UsageError:

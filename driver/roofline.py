@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compiler.backend import resolve_target
-from ..compiler.compilation import CompileOptions, Stages
+from ..compiler.compilation import Stages
 from ..compiler.errors import UnsupportedError
 from ..compiler.kernel.cost.machine import Machine
 from ..compiler.profile import KernelProfile, Profile, ProfileOptions
 from .api import import_model
 from .checks import (
-    c_identifier,
     check_runs_here,
     make_work_dir,
     measures_of,
@@ -22,8 +20,8 @@ from .checks import (
     require_available,
     unsupported_nodes,
 )
+from .request import CompileRequest
 from .samples import Sampler
-from .shapes import ShapeSpecs
 
 
 @dataclass(frozen=True)
@@ -102,40 +100,32 @@ def total_seconds(kernel: KernelProfile) -> float:
     return kernel.calls * (kernel.seconds or 0.0)
 
 
-def roofline(
-    path: Path,
-    *,
-    target: str,
-    opt_level: int,
-    threads: int,
-    shapes: ShapeSpecs,
-    progress: Callable[[str], None] | None = None,
-) -> Roofline:
+def roofline(path: Path, request: CompileRequest) -> Roofline:
     """Compile an ONNX file's kernels, measure them one by one on one core, and predict them.
 
-    Symbolic dims that `shapes` leaves get a default size. threads: for which the kernels are made.
+    Symbolic dims that the request's shapes leave get a default size.
     Raises UsageError for a target that is not this machine's or has no such measurement, else as
     `api.compile`.
     """
-    backend, machine_target = resolve_target(target)
+    backend, target = request.resolve()
     require_available(backend)
     measures = measures_of(backend)
-    check_runs_here(backend, machine_target)
-    stages = Stages(progress=progress)
+    check_runs_here(backend, target)
+    stages = Stages(progress=request.progress)
     with stages.stage("import"):
-        graph = import_model(path, shapes)
-    unsupported = unsupported_nodes(graph, backend, machine_target)
+        graph = import_model(path, request.shapes)
+    unsupported = unsupported_nodes(graph, backend, target)
     if unsupported:
-        raise UnsupportedError(unsupported, where=f"target '{machine_target.name}'")
+        raise UnsupportedError(unsupported, where=f"target '{target.name}'")
     sampler = Sampler(graph)
     sizes = sampler.usual_sizes
     with stages.stage("measuring the machine"):
-        machine = measures.machine(machine_target)
+        machine = measures.machine(target)
     work_dir = make_work_dir()
     try:
-        options = CompileOptions(c_identifier(path.stem), work_dir, opt_level, threads=threads)
-        wanted = ProfileOptions(sizes, machine, progress=progress)
-        profile = measures.profile(graph, machine_target, options, stages, wanted)
+        options = request.options(path, work_dir, target)
+        wanted = ProfileOptions(sizes, machine, progress=request.progress)
+        profile = measures.profile(graph, target, options, stages, wanted)
     finally:
         remove_work_dir(work_dir)
     notes = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from ..compiler.artifact import TensorSpec
 from ..compiler.errors import RunError, UsageError
 from . import api
 from .checks import check_file
-from .shapes import ShapeSpecs
+from .request import CompileRequest
 from .tensors import Array, check_inputs
 
 if TYPE_CHECKING:
@@ -25,31 +25,15 @@ def is_compiled(path: Path) -> bool:
         return file.read(len(_ELF)) == _ELF
 
 
-def compile_or_load(
-    path: Path,
-    *,
-    target: str,
-    opt_level: int,
-    threads: int,
-    shapes: ShapeSpecs,
-    progress: Callable[[str], None] | None = None,
-) -> Module:
-    """The model, ready to run with `threads`. An ONNX file is compiled, without verification."""
+def compile_or_load(path: Path, request: CompileRequest) -> Module:
+    """The model, ready to run with threads as asked; an ONNX file is compiled, not verified."""
     if is_compiled(path):
-        if shapes:
+        if request.shapes:
             raise UsageError(
                 "--shape changes nothing in a compiled model", remedy="give the ONNX file"
             )
-        return api.load(path, threads)
-    artifact = api.compile(
-        path,
-        target=target,
-        opt_level=opt_level,
-        threads=threads,
-        shapes=shapes,
-        progress=progress,
-    )
-    return artifact.load()
+        return api.load(path, request.threads)
+    return api.compile_request(path, request).load()
 
 
 def specs_of(module: Module) -> tuple[TensorSpec, ...]:

@@ -15,12 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..compiler.errors import InternalError, TensmithError, UnsupportedError
+from .request import CompileRequest
 
 FINE, REFUSED, INTERNAL, EXCEPTION = "fine", "refused", "internal error", "exception"
 CRASH, HANG, FAILS, DIFFERS, WRONG = "crash", "hang", "fails", "differs", "wrong"
@@ -39,10 +40,18 @@ class Task:
 
     path: str
     inputs: str = ""
-    target: str = "native"
-    opt_level: int = 2
+    request: CompileRequest = field(default_factory=CompileRequest)
     depth: str = COMPILE
     seconds: float = 60.0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the server."""
+        return {**vars(self), "request": self.request.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Task:
+        """The task that `to_json` wrote."""
+        return cls(**{**data, "request": CompileRequest.from_json(data["request"])})
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def attempt(task: Task, reached: Callable[[str], None]) -> Outcome:
 
     reached(COMPILE)
     try:
-        artifact = api.compile(task.path, target=task.target, opt_level=task.opt_level)
+        artifact = api.compile_request(task.path, task.request)
     except InternalError as error:
         text = str(InternalError(error.what, where=error.where, why=error.why))
         return Outcome(INTERNAL, _key(error.what), COMPILE, text)
@@ -172,7 +181,7 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print goes to stderr
     _preload()
     for line in sys.stdin:
-        answer = isolated(Task(**json.loads(line)))
+        answer = isolated(Task.from_json(json.loads(line)))
         sink.write(json.dumps(asdict(answer)) + "\n")
         sink.flush()
 

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import Atol, Inputs, Json, OptLevel, Rtol, Runnable, Shapes, Target, Threads, Verbose
+from ..options import (
+    Atol,
+    Inputs,
+    Json,
+    OptLevel,
+    Rtol,
+    Runnable,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+    requested,
+)
 
 if TYPE_CHECKING:
     from ...compiler.kernel.cost.machine import Peak
@@ -43,21 +55,14 @@ def command(
     from ..bench import BenchOptions, bench, flops_of, measure_peak
     from ..bench_setup import prepare
     from ..console import Console
-    from ..shapes import parse_shapes
 
     console = Console(json=json, verbose=verbose)
     peers = [name.strip() for name in vs.split(",") if name.strip()]
     with console.progress("compiling") as progress:
-        subject = prepare(
-            model,
-            peers,
-            target=target,
-            opt_level=opt_level,
-            threads=threads,
-            shapes=parse_shapes(shape or []),
-            files=input or [],
-            progress=progress,
+        request = requested(
+            shape, target=target, opt_level=opt_level, threads=threads, progress=progress
         )
+        subject = prepare(model, peers, request, input or [])
         for note in subject.notes:
             console.log(f"note: {note}")
         progress("measuring the machine's peak")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..options import Json, Model, Shapes, Target
+from ..options import Json, Model, Shapes, Target, requested
 
 
 def command(
@@ -17,10 +17,9 @@ def command(
     from ..checks import check_file
     from ..console import Console
     from ..preflight import MAX_PLANNED_NODES, preflight
-    from ..shapes import parse_shapes
 
     console = Console(json=json)
-    found = preflight(check_file(model, "model"), target, parse_shapes(shape or []))
+    found = preflight(check_file(model, "model"), requested(shape, target=target))
     console.result(found.to_json())
     if found.unsupported:
         console.table(

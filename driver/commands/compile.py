@@ -19,6 +19,7 @@ from ..options import (
     Threads,
     Verbose,
     VerifyTime,
+    requested,
 )
 
 if TYPE_CHECKING:
@@ -97,26 +98,26 @@ def command(
     from .. import api
     from ..console import Console
     from ..dump import Dumper
-    from ..shapes import parse_shapes
+    from ..request import TEXTS
 
     console = Console(json=json, verbose=verbose)
     output, kind = _destination(model, output, emit)
     dumper = Dumper(dump_after or [], dump_dir)
     with console.progress("compiling") as progress:
-        artifact = api.compile(
-            model,
+        request = requested(
+            shape,
             target=target,
             precision=precision,
             threads=threads,
             opt_level=opt_level,
-            shapes=parse_shapes(shape or []),
-            name=name,
-            texts=[kind] if kind in api.TEXTS else [],
+            name=name or "",
+            texts=frozenset({kind} & set(TEXTS)),
             work_dir=output.parent,
             dump_after=dumper if dump_after else None,
             progress=progress,
             choices=choices,
         )
+        artifact = api.compile_request(model, request)
         dumper.finish()
         if verify is not False:
             tolerance = artifact.tolerance(rtol, atol)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose
+from ..options import Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose, requested
 
 if TYPE_CHECKING:
     from ...compiler.ir import Graph, Value
@@ -40,32 +41,25 @@ def command(
     from .. import api
     from ..console import Console
     from ..session import is_compiled
-    from ..shapes import parse_shapes
 
     console = Console(json=json, verbose=verbose)
     if is_compiled(model):
         _inspect_library(console, model, roofline)
         return
-    shapes = parse_shapes(shape or [])
-    described = _describe(model, api.import_model(model, shapes))
+    request = requested(shape, target=target, opt_level=opt_level, threads=threads)
+    described = _describe(model, api.import_model(model, request.shapes))
     _show_graph(console, described, nodes)
     if not nodes:
         del described["nodes"]
     with console.progress("compiling") as progress:
-        settings: dict[str, Any] = {
-            "target": target,
-            "opt_level": opt_level,
-            "threads": threads,
-            "shapes": shapes,
-            "progress": progress,
-        }
+        request = replace(request, progress=progress)
         if kernels:
-            described["manifest"] = api.compile(model, **settings).manifest
+            described["manifest"] = api.compile_request(model, request).manifest
             described["choices"] = _choices(described["manifest"])
         if roofline:
             from ..roofline import roofline as measure
 
-            found = measure(model, **settings)
+            found = measure(model, request)
             described["roofline"] = found.to_json()
     if kernels:
         _show_kernels(console, described["manifest"])

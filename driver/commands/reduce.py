@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import Json, Model, OptLevel, Shapes, Target, Verbose
+from ..options import Json, Model, OptLevel, Shapes, Target, Verbose, requested
 
 Output = Annotated[
     Path | None,
@@ -53,7 +53,6 @@ def command(
     from ..checks import check_file, check_writable
     from ..console import Console
     from ..reduce import reduce_model
-    from ..shapes import parse_shapes
 
     console = Console(json=json, verbose=verbose)
     path = check_file(model, "model")
@@ -63,14 +62,11 @@ def command(
         found = reduce_model(
             path,
             output,
-            target=target,
-            opt_level=opt_level,
-            shapes=parse_shapes(shape or []),
+            requested(shape, target=target, opt_level=opt_level, progress=progress),
             inputs=check_file(inputs, "file of inputs") if inputs else None,
             seconds=time,
             trial_seconds=trial_time,
             anonymous=anonymous,
-            progress=progress,
         )
     console.result({"file": str(output), **found.to_json()})
     console.print(f"{found.failure.kind}: {found.failure.text}")

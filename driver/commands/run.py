@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import Inputs, Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose
+from ..options import Inputs, Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose, requested
 
 if TYPE_CHECKING:
     from ..tensors import Array
@@ -31,21 +31,16 @@ def command(
     from ..checks import check_writable
     from ..console import Console
     from ..session import compile_or_load, run_once
-    from ..shapes import parse_shapes
     from ..tensors import read_inputs, write_file
 
     console = Console(json=json, verbose=verbose)
     if output is not None:
         check_writable(output)
     with console.progress("compiling") as progress:
-        module = compile_or_load(
-            model,
-            target=target,
-            opt_level=opt_level,
-            threads=threads,
-            shapes=parse_shapes(shape or []),
-            progress=progress,
+        request = requested(
+            shape, target=target, opt_level=opt_level, threads=threads, progress=progress
         )
+        module = compile_or_load(model, request)
     inputs = read_inputs(input or [], [spec.name for spec in module.inputs])
     outputs = run_once(module, inputs)
     if output is not None:

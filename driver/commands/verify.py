@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from ..options import (
     Threads,
     Verbose,
     VerifyTime,
+    requested,
 )
 
 if TYPE_CHECKING:
@@ -62,30 +64,22 @@ def command(
     from ..compare import Tolerance
     from ..console import Console
     from ..engines import EngineSpec
-    from ..shapes import parse_shapes
     from ..verify import Verification
 
     console = Console(json=json, verbose=verbose)
     given = _library(model, library, inputs, outputs, against)
-    shapes = parse_shapes(shape or [])
+    request = requested(shape, target=target, opt_level=opt_level, threads=threads)
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:
             subject = EngineSpec("tensmith", given, threads)
         else:
-            artifact = api.compile(
-                model,
-                target=target,
-                opt_level=opt_level,
-                threads=threads,
-                shapes=shapes,
-                progress=progress,
-            )
+            artifact = api.compile_request(model, replace(request, progress=progress))
             subject = artifact.subject()
         job = Verification(
             subject=subject,
             model=model,
-            shapes=shapes,
+            shapes=request.shapes,
             against="stored outputs" if outputs else against,
             tolerance=Tolerance(rtol, atol),
             time_limit=float(VERIFY_TIME.value) if verify_time is None else verify_time,
@@ -144,8 +138,6 @@ def _show(console: Console, report: VerifyReport) -> None:
 
 
 def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> VerifyReport:
-    from dataclasses import replace
-
     from ..api import import_model
     from ..samples import Sampler
     from ..second_opinion import second_opinion

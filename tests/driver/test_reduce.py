@@ -235,6 +235,6 @@ def test_errors_are_told_apart(
     def broken(*given: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(api, "compile", broken)
+    monkeypatch.setattr(api, "compile_request", broken)
     found = trial.attempt(Task("model.onnx"), lambda stage: None)
     assert (found.kind, found.key, found.stage) == (kind, key, COMPILE)

@@ -19,6 +19,7 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel.cost.machine import Machine, assumed_machine
 from tensmith.driver import cli
 from tensmith.driver.checks import measures_of
+from tensmith.driver.request import CompileRequest
 from tensmith.driver.roofline import roofline
 
 pytestmark = needs_native
@@ -107,10 +108,9 @@ def test_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sizes_of_symbolic_dims(model: Path) -> None:
-    arguments = {"target": "native", "opt_level": 2, "threads": 1}
-    default = roofline(model, shapes={}, **arguments)
+    default = roofline(model, CompileRequest())
     assert default.sizes == {"batch": 1, "time": 128}
-    pinned = roofline(model, shapes={"x": ("batch", 64, 24)}, **arguments)
+    pinned = roofline(model, CompileRequest(shapes={"x": ("batch", 64, 24)}))
     assert pinned.sizes == {"batch": 1}
     assert 0 < pinned.flops < default.flops
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert code == 0, err
     assert "only a run knows its sizes" in out
     assert "functions of the runtime" in out
-    found = roofline(path, target="native", opt_level=2, threads=1, shapes={"x": (128,)})
+    found = roofline(path, CompileRequest(shapes={"x": (128,)}))
     assert all(kernel.seconds is None or kernel.seconds > 0 for kernel in found.profile.kernels)
 
 

@@ -1,0 +1,90 @@
+"""What a model is compiled for, and how: one value, which every command makes of its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..compiler.backend import AnyBackend, resolve_target
+from ..compiler.compilation import CompileOptions
+from ..compiler.ir import Graph
+from ..compiler.kernel.schedule.choices import Choices, read_choices
+from ..compiler.knobs import SANITIZE
+from ..compiler.target import Target
+from .checks import c_identifier, check_choice, check_threads
+from .shapes import ShapeSpecs
+
+PRECISIONS = ("fp32",)
+OPT_LEVELS = (0, 1, 2, 3)
+TEXTS = ("llvm", "asm")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileRequest:
+    """All that a compilation is told besides the model; the fields are those of `api.compile`.
+
+    Raises UsageError where it is made with a value that does not exist. The target is looked up
+    when it is needed (`resolve`): a model that is compiled already has its own.
+    """
+
+    target: str = "native"
+    precision: str = "fp32"
+    opt_level: int = 2
+    threads: int = 1
+    shapes: ShapeSpecs = field(default_factory=dict)
+    choices: Path | None = None
+    name: str = ""
+    texts: frozenset[str] = frozenset()
+    folder: Path | None = None
+    work_dir: Path | None = None
+    dump_after: Callable[[str, Graph], None] | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("opt_level", self.opt_level, OPT_LEVELS)
+        check_threads(self.threads)
+        for text in sorted(self.texts):
+            check_choice("texts", text, TEXTS)
+
+    def resolve(self) -> tuple[AnyBackend, Target]:
+        """The target, and who compiles for it. Raises UsageError for one that nobody knows."""
+        return resolve_target(self.target)
+
+    def options(self, model: Path, work_dir: Path, target: Target) -> CompileOptions:
+        """What a backend is told, of a model file. Raises UsageError for choices that cannot be
+        read, or are for another target or number of threads."""
+        given = read_choices(self.choices, target.name, self.threads) if self.choices else Choices()
+        return CompileOptions(
+            name=self.name or c_identifier(model.stem),
+            work_dir=work_dir,
+            opt_level=self.opt_level,
+            precision=self.precision,
+            threads=self.threads,
+            texts=self.texts,
+            dump_after=self.dump_after,
+            sanitize=bool(SANITIZE.value),
+            choices=given,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What a compilation in another process is told: all that decides the machine code."""
+        return {
+            "target": self.target,
+            "precision": self.precision,
+            "opt_level": self.opt_level,
+            "threads": self.threads,
+            "shapes": {name: list(dims) for name, dims in self.shapes.items()},
+            "choices": str(self.choices) if self.choices else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CompileRequest:
+        """The request that `to_json` wrote."""
+        shapes = {name: tuple(dims) for name, dims in data["shapes"].items()}
+        choices = Path(data["choices"]) if data["choices"] else None
+        return cls(**{**data, "shapes": shapes, "choices": choices})
