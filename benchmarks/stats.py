@@ -35,7 +35,7 @@ def speed_ratio(own: Sequence[Sequence[float]], peer: Sequence[Sequence[float]])
 
 
 @dataclass(frozen=True)
-class Difference:
+class Deviation:
     """How far outputs are from the reference.
 
     relative: largest over the outputs of max|a-b| / max|b|; inf where shapes, count, or the places
@@ -46,23 +46,23 @@ class Difference:
     reason: str
 
 
-def difference(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Difference:
+def difference(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Deviation:
     """Compare the outputs of an engine with those of the reference engine, in model order."""
     if len(outputs) != len(reference):
-        return Difference(math.inf, f"{len(outputs)} outputs instead of {len(reference)}")
-    worst = Difference(0.0, "equal")
+        return Deviation(math.inf, f"{len(outputs)} outputs instead of {len(reference)}")
+    worst = Deviation(0.0, "equal")
     for index, (own, other) in enumerate(zip(outputs, reference, strict=True)):
         if own.shape != other.shape:
-            return Difference(math.inf, f"output {index}: shape {own.shape}, not {other.shape}")
+            return Deviation(math.inf, f"output {index}: shape {own.shape}, not {other.shape}")
         a, b = own.astype(np.float64), other.astype(np.float64)
         finite = np.isfinite(b)
         if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-            return Difference(math.inf, f"output {index}: infinities or NaN elsewhere")
+            return Deviation(math.inf, f"output {index}: infinities or NaN elsewhere")
         gap = float(np.max(np.abs(a[finite] - b[finite]), initial=0.0))
         if math.isnan(gap):
-            return Difference(math.inf, f"output {index}: infinities or NaN elsewhere")
+            return Deviation(math.inf, f"output {index}: infinities or NaN elsewhere")
         peak = float(np.max(np.abs(b[finite]), initial=0.0))
         relative = 0.0 if gap == 0 else gap / peak if peak else math.inf
         if relative > worst.relative:
-            worst = Difference(relative, f"output {index}")
+            worst = Deviation(relative, f"output {index}")
     return worst

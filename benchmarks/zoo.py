@@ -48,7 +48,7 @@ TOLERANCE = 1e-4  # of the peak: ONNX Runtime against torch
 
 
 @dataclass(frozen=True)
-class Spec:
+class ZooModel:
     """A network and what it is exported with.
 
     example: inputs by argument name, for tracing; a list stands for several model inputs.
@@ -106,20 +106,20 @@ def pictures(batch: int, size: int) -> Tensor:
     return total + 0.3 * torch.randn(total.shape)
 
 
-def vision(model: nn.Module, size: int = 224) -> Spec:
+def vision(model: nn.Module, size: int = 224) -> ZooModel:
     randomise(model)
     classifier = Classifier(model).eval()
     calibrate_batch_norm(classifier, pictures(16, size))
     inputs = {"pixel_values": pictures(1, size)}
-    return Spec(classifier, inputs, [inputs], ["pixel_values"], ["logits"])
+    return ZooModel(classifier, inputs, [inputs], ["pixel_values"], ["logits"])
 
 
-def resnet(hidden: list[int], depths: list[int], layer: str) -> Spec:
+def resnet(hidden: list[int], depths: list[int], layer: str) -> ZooModel:
     config = tf.ResNetConfig(hidden_sizes=hidden, depths=depths, layer_type=layer, num_labels=1000)
     return vision(tf.ResNetForImageClassification(config))
 
 
-def efficientnet_b0() -> Spec:
+def efficientnet_b0() -> ZooModel:
     config = tf.EfficientNetConfig(
         width_coefficient=1.0,
         depth_coefficient=1.0,
@@ -131,7 +131,7 @@ def efficientnet_b0() -> Spec:
     return vision(tf.EfficientNetForImageClassification(config))
 
 
-def vit_small() -> Spec:
+def vit_small() -> ZooModel:
     config = tf.ViTConfig(
         hidden_size=384,
         num_hidden_layers=12,
@@ -153,7 +153,7 @@ def token_batch(batch: int, sequence: int, vocabulary: int) -> dict[str, Tensor]
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def bert_base(dynamic: bool) -> Spec:
+def bert_base(dynamic: bool) -> ZooModel:
     config = tf.BertConfig(attn_implementation="eager")
     model = tf.BertModel(config)
     randomise(model)
@@ -164,18 +164,18 @@ def bert_base(dynamic: bool) -> Spec:
         axes = {name: {0: "batch", 1: "sequence"} for name in samples[0]}
     names = list(samples[0])
     outputs = ["last_hidden_state", "pooler_output"]
-    return Spec(Encoder(model).eval(), samples[-1], samples, names, outputs, axes)
+    return ZooModel(Encoder(model).eval(), samples[-1], samples, names, outputs, axes)
 
 
-def gpt2() -> Spec:
+def gpt2() -> ZooModel:
     config = tf.GPT2Config(attn_implementation="eager")
     model = tf.GPT2LMHeadModel(config)
     randomise(model)
     inputs = {"input_ids": torch.randint(0, config.vocab_size, (1, SEQUENCE))}
-    return Spec(LanguageModel(model).eval(), inputs, [inputs], ["input_ids"], ["logits"])
+    return ZooModel(LanguageModel(model).eval(), inputs, [inputs], ["input_ids"], ["logits"])
 
 
-def llama_decode(dynamic: bool) -> Spec:
+def llama_decode(dynamic: bool) -> ZooModel:
     """The shape of SmolLM-135M."""
     config = tf.LlamaConfig(
         vocab_size=49152,
@@ -209,10 +209,10 @@ def llama_decode(dynamic: bool) -> Spec:
     slots = [f"{i}.{kind}" for i in range(config.num_hidden_layers) for kind in ("key", "value")]
     names = ["input_ids", "position_ids", *(f"past_key_values.{slot}" for slot in slots)]
     outputs = ["logits", *(f"present.{slot}" for slot in slots)]
-    return Spec(DecodeStep(model).eval(), samples[-1], samples, names, outputs, axes)
+    return ZooModel(DecodeStep(model).eval(), samples[-1], samples, names, outputs, axes)
 
 
-MODELS: dict[str, Callable[[], Spec]] = {
+MODELS: dict[str, Callable[[], ZooModel]] = {
     "resnet18": lambda: resnet([64, 128, 256, 512], [2, 2, 2, 2], "basic"),
     "mobilenet_v2": lambda: vision(
         tf.MobileNetV2ForImageClassification(tf.MobileNetV2Config(num_labels=1000))
@@ -237,7 +237,7 @@ def flatten(value: Any) -> Iterator[Tensor]:
             yield from flatten(item)
 
 
-def write_model(spec: Spec, path: Path) -> None:
+def write_model(spec: ZooModel, path: Path) -> None:
     """Export `spec` to `path` as one file, with the names of the spec."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -256,7 +256,7 @@ def write_model(spec: Spec, path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def check(spec: Spec, folder: Path) -> float:
+def check(spec: ZooModel, folder: Path) -> float:
     """Compare ONNX Runtime with torch on all samples; the largest difference relative to the peak.
 
     Raises RuntimeError when they differ, or when an output says nothing (not finite, constant).
@@ -284,14 +284,14 @@ def check(spec: Spec, folder: Path) -> float:
     return worst
 
 
-def known() -> dict[str, Callable[[], Spec]]:
+def known() -> dict[str, Callable[[], ZooModel]]:
     """All models by name, the further ones too."""
     from .zoo_more import MORE  # it uses this module
 
     return {**MODELS, **MORE}
 
 
-def build(name: str) -> Spec:
+def build(name: str) -> ZooModel:
     """The network `name` of `known()` with its weights and inputs: the same in every process."""
     torch.manual_seed(SEED)
     with torch.no_grad():

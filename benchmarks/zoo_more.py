@@ -15,7 +15,7 @@ import torch
 import transformers as tf
 from torch import Tensor, nn
 
-from .zoo import Spec, calibrate_batch_norm, pictures, randomise, resnet, vision
+from .zoo import ZooModel, calibrate_batch_norm, pictures, randomise, resnet, vision
 
 CLASSES = {"num_labels": 1000}
 EAGER = {"attn_implementation": "eager"}
@@ -43,18 +43,18 @@ class Plain(nn.Module):
         return self.model(x)
 
 
-def spec_of(module: nn.Module, x: Tensor) -> Spec:
+def spec_of(module: nn.Module, x: Tensor) -> ZooModel:
     """One input, one output."""
-    return Spec(module.eval(), {"x": x}, [{"x": x}], ["x"], ["y"])
+    return ZooModel(module.eval(), {"x": x}, [{"x": x}], ["x"], ["y"])
 
 
-def hidden(model: nn.Module, argument: str, x: Tensor) -> Spec:
+def hidden(model: nn.Module, argument: str, x: Tensor) -> ZooModel:
     """A model of `transformers` that has no head."""
     draw(model)
     return spec_of(Hidden(model, argument), x)
 
 
-def plain(model: nn.Module, x: Tensor) -> Spec:
+def plain(model: nn.Module, x: Tensor) -> ZooModel:
     """A model written out here."""
     draw(model)
     calibrate_batch_norm(model, pictures(8, x.shape[-1]) if x.shape[1] == 3 else x)
@@ -96,7 +96,7 @@ class Joined(nn.Module):
         return torch.cat([part(x) for part in self.parts], 1)
 
 
-def vgg13() -> Spec:
+def vgg13() -> ZooModel:
     layers: list[nn.Module] = []
     channels = 3
     for width in (64, 128, 256, 512):
@@ -107,7 +107,7 @@ def vgg13() -> Spec:
     return plain(nn.Sequential(*layers, *head(512)), pictures(1, 224))
 
 
-def densenet121() -> Spec:
+def densenet121() -> ZooModel:
     layers: list[nn.Module] = [*conv_norm(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 64
     for block, count in enumerate((6, 12, 24, 16)):
@@ -126,7 +126,7 @@ def densenet121() -> Spec:
     return plain(nn.Sequential(*layers, *head(channels)), pictures(1, 224))
 
 
-def squeezenet() -> Spec:
+def squeezenet() -> ZooModel:
     def fire(i: int, squeezed: int, wide: int) -> nn.Module:
         one = nn.Sequential(nn.Conv2d(squeezed, wide, 1), nn.ReLU())
         three = nn.Sequential(nn.Conv2d(squeezed, wide, 3, padding=1), nn.ReLU())
@@ -161,7 +161,7 @@ class Shuffled(nn.Module):
         return y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-def shufflenet() -> Spec:
+def shufflenet() -> ZooModel:
     layers: list[nn.Module] = [*conv_norm(3, 24, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 24
     for width, count in ((116, 4), (232, 8), (464, 4)):
@@ -198,7 +198,7 @@ class UNet(nn.Module):
         return self.last(x)
 
 
-def tcn() -> Spec:
+def tcn() -> ZooModel:
     """Dilated convolutions over 400 frames of 80 features."""
     layers: list[nn.Module] = [nn.Conv1d(80, 256, 5, padding=2), nn.ReLU()]
     for step in (1, 2, 4, 8):
@@ -244,25 +244,25 @@ class Tagger(nn.Module):
         return self.out(self.lstm(self.embedding(x))[0])
 
 
-def regnet(layer: str, widths: list[int], depths: list[int], group: int) -> Spec:
+def regnet(layer: str, widths: list[int], depths: list[int], group: int) -> ZooModel:
     config = tf.RegNetConfig(
         hidden_sizes=widths, depths=depths, groups_width=group, layer_type=layer, **CLASSES
     )
     return vision(tf.RegNetForImageClassification(config))
 
 
-def bert(tokens_: int, **config: Any) -> Spec:
+def bert(tokens_: int, **config: Any) -> ZooModel:
     return hidden(tf.BertModel(tf.BertConfig(**EAGER, **config)), "input_ids", tokens(tokens_))
 
 
-def whisper_encoder() -> Spec:
+def whisper_encoder() -> ZooModel:
     """Of whisper-tiny: 30 seconds of sound, 1500 positions."""
     sizes = {"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6}
     config = tf.WhisperConfig(encoder_ffn_dim=1536, decoder_layers=1, **sizes, **EAGER)
     return hidden(tf.WhisperModel(config).encoder, "input_features", torch.randn(1, 80, 3000))
 
 
-def llama_prefill() -> Spec:
+def llama_prefill() -> ZooModel:
     config = tf.LlamaConfig(
         hidden_size=512, intermediate_size=1408, num_hidden_layers=4, num_attention_heads=8,
         num_key_value_heads=2, use_cache=False, **EAGER,
@@ -270,7 +270,7 @@ def llama_prefill() -> Spec:
     return hidden(tf.LlamaModel(config), "input_ids", tokens(64))
 
 
-MORE: dict[str, Callable[[], Spec]] = {
+MORE: dict[str, Callable[[], ZooModel]] = {
     "resnet34": lambda: resnet([64, 128, 256, 512], [3, 4, 6, 3], "basic"),
     "vgg13": vgg13,
     "densenet121": densenet121,

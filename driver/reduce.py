@@ -34,7 +34,7 @@ DEFAULT = CompileRequest()
 
 
 @dataclass(frozen=True)
-class Reduction:
+class ReducedModel:
     """What came out. before, after: numbers of nodes and of elements of weights.
 
     anonymous: whether weights and names are made up: asked for, and the failure is still there.
@@ -197,7 +197,7 @@ def reduce_model(
     seconds: float = 600.0,
     trial_seconds: float = 120.0,
     anonymous: bool = False,
-) -> Reduction:
+) -> ReducedModel:
     """Write a small model that fails as the one at `path` does.
 
     The failure is found out: the compiler's refusal, error, crash or hang, then a difference from
@@ -234,7 +234,7 @@ def reduce_model(
         reduction.unstow(reducer.model, trials.folder)
         reduction.write(reducer.model, output)
         found = final if final.same(failure) else failure
-        return Reduction(
+        return ReducedModel(
             found,
             before,
             reduction.size(reducer.model),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..compiler.pass_manager import Fixpoint, Pass
-from .layout.layout import Layout
+from .layout.layout import ChooseLayouts
 from .layout.matmul_form import MatmulForm
 from .layout.sink_reshapes import SinkReshapes
 from .layout.transposed_conv import TransposedConv
@@ -28,14 +28,14 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
     if level <= 0:
-        return (Fixpoint(SIMPLIFY), Layout(), Fixpoint(SIMPLIFY))
+        return (Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
         Fixpoint(SIMPLIFY),
         Fixpoint((LiftExpands(), *SIMPLIFY)),
         Fixpoint((Reciprocal(), LayerNormPattern(), *SIMPLIFY)),
         Fixpoint((AttentionPattern(), *SIMPLIFY)),
         Fixpoint((ScaleFolding(), *SIMPLIFY)),
-        Layout(),
+        ChooseLayouts(),
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
         SplitProducts(),

@@ -194,6 +194,17 @@ def test_functions_are_short() -> None:
     _check_ratchet(lengths, LONG_FUNCTIONS, MAX_FUNCTION_LINES)
 
 
+def test_no_two_classes_have_one_name() -> None:
+    """Those that other files may use; tests, which see one of them at a time, name as they like."""
+    places: dict[str, list[str]] = {}
+    for path in PYTHON_FILES:
+        if path.relative_to(ROOT).parts[0] != "tests":
+            for node in _tree(path).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(_name(path))
+    assert not {name: files for name, files in places.items() if len(files) > 1}
+
+
 def _check_ratchet(lengths: dict[str, int], allowed: dict[str, int], limit: int) -> None:
     wrong = [f"{k}: {n} lines" for k, n in lengths.items() if n > allowed.get(k, limit)]
     assert not wrong, f"over {limit} lines:\n" + "\n".join(wrong)

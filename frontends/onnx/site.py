@@ -19,7 +19,7 @@ from .reading.scopes import NameScope
 from .reading.tensors import Array, UnsupportedType, dtype_of, sparse_array, to_array
 
 T = TypeVar("T")
-Operand = Value | int | float | bool
+OperandLike = Value | int | float | bool
 
 
 class NotSupported(Exception):
@@ -268,7 +268,7 @@ class Site:
         """The result of a core operator."""
         return self.emitter.emit(op, inputs, attrs)
 
-    def op_(self, op: str, *operands: Operand) -> Value:
+    def op_(self, op: str, *operands: OperandLike) -> Value:
         """A pointwise core operator; numbers take the element type of the value operands."""
         typed = [item for item in operands if isinstance(item, Value)]
         if op == "where":

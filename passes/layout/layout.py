@@ -14,7 +14,7 @@ from .layout_region import Region, Surroundings
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChooseLayouts:
     """Make convolutions and poolings channels-last and move transposes to where they cost least.
 
     Convolutions that make few channels may stay as they are (see few_channels.py).

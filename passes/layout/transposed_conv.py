@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
-from .layout import Layout
+from .layout import ChooseLayouts
 
 RULES = Rules()
 
@@ -33,7 +33,7 @@ class TransposedConv:
         """Rewrite; whether there was one."""
         changed = rewrite(graph, RULES)
         if changed:
-            Layout().run(graph)
+            ChooseLayouts().run(graph)
         return changed
 
 

@@ -8,7 +8,7 @@ from suites.case import CaseBuilder
 from tensmith.compiler.ir import Dim, Graph, Value
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.pass_manager import run_passes
-from tensmith.passes.layout.layout import Layout
+from tensmith.passes.layout.layout import ChooseLayouts
 
 
 def conv(c: CaseBuilder, x: Value, out: int, taps: int, stride: int = 1) -> Value:
@@ -19,7 +19,7 @@ def conv(c: CaseBuilder, x: Value, out: int, taps: int, stride: int = 1) -> Valu
 
 def layouts(graph: Graph) -> list[str]:
     """Of the convolutions, in order, after the pass."""
-    run_passes(graph, (Layout(),))
+    run_passes(graph, (ChooseLayouts(),))
     return [node.attrs["layout"] for node in graph.nodes if node.op == "conv"]
 
 

@@ -7,10 +7,10 @@ from rewriting import body, check, count, rewritten
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.layout.axis_permutation import match_axes, regroup
-from tensmith.passes.layout.layout import Layout
+from tensmith.passes.layout.layout import ChooseLayouts
 from tensmith.passes.pipeline import SIMPLIFY
 
-LAYOUT = (Layout(), Fixpoint(SIMPLIFY))
+LAYOUT = (ChooseLayouts(), Fixpoint(SIMPLIFY))
 WINDOW = "dilations = (1, 1), pads = (1, 1, 1, 1), strides = (1, 1)"
 POINT = "dilations = (1, 1), pads = (0, 0, 0, 0), strides = (1, 1)"
 NHWC = 'dilations = (1, 1), layout = "NHWC", pads = (1, 1, 1, 1), strides = (1, 1)'

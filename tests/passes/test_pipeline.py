@@ -18,7 +18,7 @@ from tensmith.compiler.ir.text import print_graph
 from tensmith.compiler.ir.verify import verify
 from tensmith.compiler.pass_manager import Fixpoint, Pass, run_passes
 from tensmith.frontends.onnx import load
-from tensmith.passes.layout.layout import Layout
+from tensmith.passes.layout.layout import ChooseLayouts
 from tensmith.passes.layout.matmul_form import MatmulForm
 from tensmith.passes.layout.sink_reshapes import SinkReshapes
 from tensmith.passes.patterns.attention import AttentionPattern
@@ -38,7 +38,7 @@ ALONE: tuple[Pass, ...] = (
     LayerNormPattern(),
     AttentionPattern(),
     ScaleFolding(),
-    Layout(),
+    ChooseLayouts(),
     MatmulForm(),
     SinkReshapes(),
 )

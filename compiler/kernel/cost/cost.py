@@ -28,7 +28,7 @@ LANE, PANEL = "$lane", "$panel"
 
 
 @dataclass(frozen=True)
-class Operand:
+class ParameterBytes:
     """A parameter of a kernel. bytes: distinct bytes that one call touches."""
 
     name: str
@@ -47,7 +47,7 @@ class KernelCost:
     """
 
     flops: int
-    operands: tuple[Operand, ...]
+    operands: tuple[ParameterBytes, ...]
     compute_seconds: float
     traffic: tuple[tuple[str, float], ...]
     level_seconds: tuple[tuple[str, float], ...]
@@ -62,7 +62,7 @@ class KernelCost:
 
 
 @dataclass(frozen=True)
-class Access:
+class StageAccess:
     """Every access of one stage to one buffer. offsets: with symbolic dims replaced."""
 
     buffer: ex.Buffer
@@ -124,7 +124,9 @@ def kernel_cost(
     )
 
 
-def _operands(kernel: Kernel, nests: list[_Nest], constants: frozenset[str]) -> tuple[Operand, ...]:
+def _operands(
+    kernel: Kernel, nests: list[_Nest], constants: frozenset[str]
+) -> tuple[ParameterBytes, ...]:
     sizes: dict[str, int] = {}
     for nest in nests:
         for access in nest.accesses:
@@ -132,7 +134,7 @@ def _operands(kernel: Kernel, nests: list[_Nest], constants: frozenset[str]) -> 
             sizes[name] = max(sizes.get(name, 0), access.bytes(nest.extents))
     written = {buffer.name for buffer in kernel.params[len(kernel.params) - kernel.outputs :]}
     return tuple(
-        Operand(b.name, sizes.get(b.name, 0), b.name in written, b.name in constants)
+        ParameterBytes(b.name, sizes.get(b.name, 0), b.name in written, b.name in constants)
         for b in kernel.params
     )
 
@@ -205,7 +207,7 @@ class _Nest:
                 found.append((PANEL, 1))
         return found
 
-    def traffic(self, access: Access, capacity: float, home: int) -> float:
+    def traffic(self, access: StageAccess, capacity: float, home: int) -> float:
         """Bytes of one access that miss a cache, given the bytes among which its buffer lives."""
         if self.held[0] <= capacity and home <= capacity:
             return 0.0
@@ -230,7 +232,7 @@ class _Nest:
         return stage_cycles(self.stage, self.schedule, self.extents, target)
 
 
-def _accesses(stage: Stage, values: Mapping[str, Dim]) -> list[Access]:
+def _accesses(stage: Stage, values: Mapping[str, Dim]) -> list[StageAccess]:
     """One access per buffer read or written; an index from data may touch a line per element."""
     found: dict[tuple[ex.Buffer, bool], dict[Dim, None]] = {}
 
@@ -248,11 +250,15 @@ def _accesses(stage: Stage, values: Mapping[str, Dim]) -> list[Access]:
         for part in ex.walk(expression):
             if isinstance(part, ex.Load):
                 note(part.buffer, part.offset, part.dynamic)
-    accesses = [Access(buffer, tuple(offsets), False) for (buffer, _), offsets in found.items()]
+    accesses = [
+        StageAccess(buffer, tuple(offsets), False) for (buffer, _), offsets in found.items()
+    ]
     found.clear()
     for store in stage.stores:
         note(store.buffer, store.offset, store.dynamic)
-    accesses += [Access(buffer, tuple(offsets), True) for (buffer, _), offsets in found.items()]
+    accesses += [
+        StageAccess(buffer, tuple(offsets), True) for (buffer, _), offsets in found.items()
+    ]
     return accesses
 
 
