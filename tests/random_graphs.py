@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from suites.case import BOOL, F32, I64, CaseBuilder, N, S
+from suites.case import BOOL, F32, F64, I64, CaseBuilder, N, S
 
 from tensmith.compiler.ir import Dim, Graph, Value, symbol
-from tensmith.compiler.ir.dims import symbols_of
+from tensmith.compiler.ir.dims import estimate, symbols_of
 from tensmith.compiler.ir.ops.control import bound_symbols
 
 Step = Callable[[CaseBuilder, Value, np.random.Generator, list[Value]], Value]
@@ -106,9 +106,14 @@ def _matmul(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value
     return c.op("matmul", x, c.weight(x.shape[-1], 6))
 
 
-def _join(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+def _alike(x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    """A value of the shape of x, where there is one, else x itself."""
     same = [value for value in made if value.shape == x.shape]
-    other = same[int(rng.integers(len(same)))] if same else x
+    return same[int(rng.integers(len(same)))] if same else x
+
+
+def _join(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    other = _alike(x, rng, made)
     if rng.integers(2):
         return c.op("add", other, x)
     return c.op("concat", x, other, axis=int(rng.integers(x.type.rank)))
@@ -180,7 +185,7 @@ def _loop(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value])
     factor = body.op("cast", body.op("add", step, body.scalar(1, I64)), dtype=F32)
     moved = body.op("tanh", body.op("add", state, factor))
     if rng.integers(2):
-        moved = body.op("mul", moved, x)
+        moved = body.op("mul", moved, _alike(x, rng, made))
     body.results = [cond, moved, body.op("neg", moved)]
     trip = c.scalar(int(rng.integers(4)), I64)
     name = f"rounds{len(c.nodes)}_{c.name.replace('.', '_')}"
@@ -250,6 +255,52 @@ def build(
         made.append(_branch(c, made[-1], numbers[half:], steps))
     results = dict.fromkeys((made[-1], made[len(made) // 2]))
     c.output(*(value for value in results if value.producer is not None))
+    return c.graph()
+
+
+def _joins(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    """One value joined twice, each time with another."""
+    axis = int(rng.integers(min(2, x.type.rank)))
+    last = x.type.rank - 1
+    shared = c.op("softmax", x, axis=last)
+    first = c.op("concat", shared, c.op("softmax", _alike(x, rng, made), axis=0), axis=axis)
+    made.append(c.op("softmax", first, axis=last))
+    return c.op("softmax", c.op("concat", x, shared, axis=axis), axis=0)
+
+
+def _wide(c: CaseBuilder, x: Value, rng: np.random.Generator, made: list[Value]) -> Value:
+    """Elements of twice the size in between."""
+    wide = c.op("softmax", c.op("cast", x, dtype=F64), axis=x.type.rank - 1)
+    return c.op("cast", c.op("softmax", wide, axis=0), dtype=F32)
+
+
+# what shares memory: joins, other shapes, and kernels between them that are not fused into one
+TANGLED_STEPS: tuple[Step, ...] = (
+    _join, _join, _merge, _merge, _split, _unary, _unary, _scalar, _softmax, _softmax, _matmul,
+    _transpose, _slice, _reduce, _channels, _conv, _scatter, _scan, _loop,
+    _joins, _joins, _wide, _wide, _sort, _loop,
+)  # fmt: skip
+MOST_ELEMENTS = 2000
+
+
+def build_tangled(numbers: Sequence[int], *, symbols: int = 0) -> Graph:
+    """One step per number, on any of the last values; up to four values are outputs.
+
+    Among the outputs are other shapes of values that are outputs or read elsewhere. symbols: as in
+    `build`.
+    """
+    c = CaseBuilder("tangled")
+    x = c.input(N if symbols & 1 else 2, 3, 4, S if symbols & 2 else 6)
+    made = [c.op("softmax", x, axis=3)]
+    for number in numbers:
+        rng = np.random.default_rng(number)
+        source = made[-1 - int(rng.integers(min(3, len(made))))]
+        if estimate(source.type.elements, 4) > MOST_ELEMENTS:
+            source = made[0]
+        made.append(TANGLED_STEPS[number % len(TANGLED_STEPS)](c, source, rng, made))
+    results = dict.fromkeys((made[-1], *made[:: max(2, len(made) // 3)]))
+    flat = [c.op("reshape", value, shape=(value.type.elements,)) for value in (*results,)[:2]]
+    c.output(*results, *flat)
     return c.graph()
 
 

@@ -38,17 +38,23 @@ def interpret(
     arrays: Mapping[str, Array],
     symbols: Mapping[str, int] | None = None,
     panels: Mapping[str, int] | None = None,
+    order: np.random.Generator | None = None,
 ) -> None:
     """Run a kernel on flat arrays, one per parameter, writing its outputs.
 
     symbols: values of the symbolic dims. panels: width of the tile along axes whose tile's start
-    the indices use ("$axis@base", in packed operands).
+    the indices use ("$axis@base", in packed operands). order: runs points in a drawn order and a
+    stage in two halves, so that the outcome changes where arrays share memory that one point
+    writes and another reads.
     Raises InternalError for an access outside an array and for two points that write one element.
     """
     memory = dict(arrays)
     values: Values = dict(symbols or {})
     shared = [evaluate(axis.extent, symbols or {}) for axis in _shared(kernel, 0)]
-    for point in np.ndindex(*shared):
+    points = list(np.ndindex(*shared))
+    if order is not None and not any(stage.sequential for stage in kernel.stages):
+        order.shuffle(points)
+    for point in points:
         for number, stage in enumerate(kernel.stages):
             for store in stage.stores:
                 if store.buffer.local is not None and store.buffer.name not in memory:
@@ -56,7 +62,7 @@ def interpret(
                     memory[store.buffer.name] = local
             names = (axis.name for axis in _shared(kernel, number))
             here: Values = {**values, **dict(zip(names, point, strict=True))}
-            _Run(stage, kernel.shared, memory, here, dict(panels or {})).all_points()
+            _Run(stage, kernel.shared, memory, here, dict(panels or {}), order).all_points()
 
 
 def _shared(kernel: Kernel, stage: int) -> tuple[Any, ...]:
@@ -77,9 +83,10 @@ class _Run:
     memory: dict[str, Array]
     values: Values
     panels: dict[str, int]
+    order: np.random.Generator | None
 
     def all_points(self) -> None:
-        """Run the stage's own loops: at once, or one by one where their order matters."""
+        """Run the stage's own loops: at once, in halves, or one by one if their order matters."""
         own = self.stage.axes[self.shared :]
         extents = [int(self.dim(axis.extent)) for axis in own]
         names = [axis.name for axis in own]
@@ -87,7 +94,13 @@ class _Run:
             for point in np.ndindex(*extents):
                 self._points(names, np.array(point, np.int64).reshape(-1, 1))
         elif math.prod(extents):  # no axes: one point
-            self._points(names, _grid(extents))
+            grid = _grid(extents)
+            if self.order is not None and grid.shape[1] > 1:
+                mixed = self.order.permutation(grid.shape[1])
+                for half in np.array_split(mixed, 2):
+                    self._points(names, grid[:, half])
+            else:
+                self._points(names, grid)
 
     def _points(self, names: list[str], index: Array) -> None:
         points = index.shape[1] if names else 1
