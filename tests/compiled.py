@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ from tensmith.runtime.loader import load
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 EMULATOR = "qemu-aarch64"
+# Processors with the features of a target and few others, those preferred first.
+EMULATED: dict[str, tuple[str, ...]] = {
+    "aarch64": ("cortex-a53", "cortex-a57"),
+    "aarch64:cortex-a76": ("cortex-a76", "neoverse-n1", "max"),
+}
 _CHOOSER = """#include <stdlib.h>
 #include "internal.h"
 {declarations}
@@ -76,7 +82,9 @@ class Setting:
     def missing(self) -> str:
         """Why code for the target cannot run here; "" when it can."""
         if self.emulated:
-            return "" if shutil.which(EMULATOR) else f"{EMULATOR} is not installed"
+            if not shutil.which(EMULATOR):
+                return f"{EMULATOR} is not installed"
+            return "" if self.processor() else f"{EMULATOR} has none of {EMULATED[self.target]}"
         if platform.machine() != "x86_64":
             return "the host is not an x86-64 machine"
         try:
@@ -84,6 +92,18 @@ class Setting:
         except UsageError:
             return f"the host cannot run code for '{self.target}'"
         return f"the host lacks {', '.join(sorted(lacking))}" if lacking else ""
+
+    def processor(self) -> str:
+        """The processor that the emulator runs code for the target as; "" if it knows none."""
+        known = _emulated_processors()
+        return next((name for name in EMULATED[self.target] if name in known), "")
+
+
+@cache
+def _emulated_processors() -> frozenset[str]:
+    command = [EMULATOR, "-cpu", "help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return frozenset(told.stdout.split())
 
 
 _MISSING = Setting("native", 2).missing()
@@ -117,7 +137,7 @@ class Library:
     ) -> None:
         self.errors: dict[str, Exception] = {}
         self.models: dict[str, CompiledModel] = {}
-        self.emulated = setting.emulated
+        self.processor = setting.processor() if setting.emulated else ""
         self.binary = folder / ("program" if setting.emulated else "library.so")
         for number, (name, graph) in enumerate(graphs.items()):
             try:
@@ -134,8 +154,9 @@ class Library:
             return self.errors[name]
         os.environ["CHOSEN_MODEL"] = str(list(self.models).index(name))
         try:
-            if self.emulated:
-                return _emulate(self.binary, inputs, self.models[name], threads)
+            if self.processor:
+                model = self.models[name]
+                return _emulate(self.binary, self.processor, inputs, model, threads)
             return dict(load(self.binary, threads=threads)(dict(inputs)))
         except Exception as error:
             return error
@@ -183,11 +204,13 @@ def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
     run_zig(["cc", *flags, *kind, "-o", output, chooser, *files, *runtime], parts)
 
 
-def _emulate(program: Path, inputs: Arrays, model: CompiledModel, threads: int) -> dict[str, Array]:
+def _emulate(
+    program: Path, processor: str, inputs: Arrays, model: CompiledModel, threads: int
+) -> dict[str, Array]:
     folder = program.parent / model.name
     folder.mkdir(exist_ok=True)
     np.savez(folder / "in.npz", **{name: _plain(array) for name, array in inputs.items()})
-    command = [EMULATOR, str(program), "--quiet", "--threads", str(threads)]
+    command = [EMULATOR, "-cpu", processor, str(program), "--quiet", "--threads", str(threads)]
     if inputs:
         command += ["--input", str(folder / "in.npz")]
     for number, spec in enumerate(model.outputs):

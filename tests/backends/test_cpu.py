@@ -21,6 +21,7 @@ SETTINGS = (
     Setting("x86-64-v3", 2),
     Setting("aarch64", 2, emulated=True),
 )
+NEWER = Setting("aarch64:cortex-a76", 2, emulated=True)  # runs a twenty-fourth of the cases
 CHUNK = 40  # cases that are linked into one file
 
 # (which cases, why they are not for a compiler)
@@ -45,7 +46,7 @@ def without_denormals(inputs: Arrays) -> dict[str, np.ndarray]:
 
 
 def chunks() -> Iterator[Any]:
-    """(cases, setting): the cases of the suites everywhere, those at the edges once."""
+    """(cases, setting): the suites everywhere, cases at the edges once, a sample on NEWER."""
     for setting in SETTINGS:
         for cases in (ALL_CASES, EDGE_CASES):
             late = cases is EDGE_CASES and setting is not SETTINGS[0]
@@ -53,6 +54,10 @@ def chunks() -> Iterator[Any]:
                 part = cases[start : start + CHUNK]
                 label = f"{setting}-{part[0].name}..{part[-1].name}"
                 yield pytest.param(part, setting, id=label, marks=[pytest.mark.slow] * late)
+    sample = ALL_CASES[::24]
+    for start in range(0, len(sample), CHUNK):
+        part = sample[start : start + CHUNK]
+        yield pytest.param(part, NEWER, id=f"{NEWER}-{part[0].name}..{part[-1].name}")
 
 
 @pytest.mark.parametrize(("cases", "setting"), list(chunks()))

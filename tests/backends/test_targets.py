@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from compiled import Setting, compile_graph
-from suites.case import BF16, F16, F32, I8, I32, CaseBuilder
+from compiled import Library, Setting, compile_graph
+from suites.case import BF16, F16, F32, I8, I32, Case, CaseBuilder
 
 from tensmith.backends import arm, x86
 from tensmith.compiler.backend import resolve_target
@@ -66,3 +66,16 @@ def test_functions_are_tuned_within_the_instruction_set(name: str, tmp_path: Pat
         assert f'"tune-cpu"="{target.tune}"' in line
     if target.backend == "x86":
         assert not set(BEYOND_LEVEL_4.findall(code.texts["asm"]))
+
+
+def test_newer_code_is_refused_by_an_older_processor(tmp_path: Path) -> None:
+    newer, older = (Setting(f"aarch64{kind}", 2, emulated=True) for kind in (":cortex-a76", ""))
+    if missing := newer.missing() or older.missing():
+        pytest.skip(missing)
+    case = Case("halves", lambda c: c.output(c.op("neg", c.input(3, dtype=F16))))
+    library = Library({"halves": case.graph()}, newer, tmp_path)
+    assert isinstance(library.run("halves", case.inputs()), dict)
+    library.processor = older.processor()
+    refused = library.run("halves", case.inputs())
+    assert isinstance(refused, RuntimeError)
+    assert "dotprod" in str(refused)
