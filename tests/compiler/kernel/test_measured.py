@@ -8,7 +8,7 @@ from itertools import combinations
 import measured_kernels
 import numpy as np
 
-RANKS = 0.92  # rank correlation over all kernels, at least
+RANKS = 0.95  # rank correlation over all kernels, at least
 APART = 1.15  # times that differ by this factor are not noise
 ORDERED = 0.8  # share of such pairs of choices for one kernel that are ordered as they are
 
