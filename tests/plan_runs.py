@@ -28,8 +28,8 @@ from tensmith.compiler.kernel.plan.plan import (
     Assign,
     Bind,
     Branch,
-    Call,
     External,
+    KernelCall,
     OpenOutput,
     Place,
     Plan,
@@ -161,7 +161,7 @@ class _Run:
     def steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
-                case Call():
+                case KernelCall():
                     self.call(step)
                 case External():
                     self.external(step)
@@ -213,7 +213,7 @@ class _Run:
             done += 1
             self.env[step.counter] = done
 
-    def call(self, step: Call) -> None:
+    def call(self, step: KernelCall) -> None:
         self.bury(self.clocks[id(step)])
         planned = self.plan.kernels[step.kernel]
         kernel = planned.kernel

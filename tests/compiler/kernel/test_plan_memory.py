@@ -144,7 +144,8 @@ def _in_regions_unseen(graph: Graph) -> dict[Value, int]:
 
 
 def _any_that_is_made(views: _Views, value: Value, dense: bool, concat: Node) -> bool:
-    return value in views.made and value.type.layout == DENSE
+    made = value.producer is not None and value.producer.op == "fused"
+    return made and value.type.layout == DENSE
 
 
 def _always_over_the_old(self: Planner, value: Value, ends: dict[Value, int], now: int) -> None:
