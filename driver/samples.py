@@ -11,6 +11,7 @@ import numpy as np
 
 from ..compiler.ir import DType, Graph, Node, Sym, TensorType, Value
 from ..compiler.ir.dims import Dim, evaluate, symbols_of
+from ..compiler.ir.groups import is_fused
 
 Array = np.ndarray[Any, Any]
 
@@ -54,7 +55,7 @@ def integer_range(graph: Graph, source: Value) -> IntegerRange:
         _note_use(node, reached, found)
         if node.op not in (*_INDEXED, "gather_nd") or node.inputs[0] in reached:
             reached.update(value for value in node.outputs if value.dtype.is_integer)
-        if node.op == "fused":
+        if is_fused(node):
             pairs = zip(node.inputs, node.regions[0].inputs, strict=True)
             reached.update(inner for outer, inner in pairs if outer in reached)
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph, Node, Value
+from .groups import inner_result, is_fused
 from .ops.registry import Trait, has_trait, lookup
 
 Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]
@@ -70,11 +71,11 @@ def _sources(value: Value, owners: Mapping[Value, tuple[Node, Graph]]) -> list[V
         if value not in owners:
             return []
         owner, region = owners[value]
-        if owner.op == "fused":
+        if is_fused(owner):
             return [owner.inputs[region.inputs.index(value)]]
         return [*owner.inputs, *region.outputs]  # of a loop: the last round's results, too
-    if node.op == "fused":
-        return [node.regions[0].outputs[node.outputs.index(value)]]
+    if is_fused(node):
+        return [inner_result(value)]
     if node.regions:
         return [*node.inputs, *(result for region in node.regions for result in region.outputs)]
     if has_trait(node, Trait.CONTRACTION | Trait.COMPOSITE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...ir.graph import Node
+from ...ir.groups import is_fused
 from ...ir.types import DType
 from .form import RowBlocksForm
 from .row_blocks import row_stride
@@ -33,7 +34,7 @@ def row_blocks_illegal(nodes: Sequence[Node], form: RowBlocksForm) -> str:
 
 def _possible(nodes: Sequence[Node]) -> bool:
     """Whether fused nodes are scores, their softmax and what it weighs, row by row."""
-    if len(nodes) != 3 or any(n.op != "fused" or len(n.outputs) != 1 for n in nodes):
+    if len(nodes) != 3 or any(not is_fused(n) or len(n.outputs) != 1 for n in nodes):
         return False
     scores, softmax, result = nodes
     matrix, weights = scores.output, softmax.output

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ...ir.dims import Dim, substitute, symbol, symbols_of
 from ...ir.graph import Graph, Value
+from ...ir.groups import is_fused
 from .. import expr as ex
 from ..expr import Expr, Load
 from ..kernel import Kernel, Stage, Store
@@ -124,7 +125,7 @@ def last_uses(graph: Graph) -> dict[Value, int]:
     for position, node in enumerate(graph.nodes):
         for value in node.inputs:
             read(value, position)
-        if node.op != "fused":
+        if not is_fused(node):
             for region in node.regions:
                 for inner in region.graphs():
                     for value in (*inner.outputs, *(v for n in inner.nodes for v in n.inputs)):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...errors import InternalError
 from ...ir.dims import Dim, symbol, symbols_of
 from ...ir.graph import Graph, Node, Value
-from ...ir.groups import group_key
+from ...ir.groups import group_key, is_fused
 from ...ir.ops.registry import make_node
 from ...ir.types import TensorType
 from ..forms.border import border_kernel
@@ -96,11 +96,11 @@ class Planner:
         """Append the steps of a graph's nodes."""
         ends = last_uses(graph)
         self.parts.update(parts_of(graph))
-        made = {v for node in graph.nodes if node.op == "fused" for v in node.outputs}
+        made = {v for node in graph.nodes if is_fused(node) for v in node.outputs}
         states = {old for old, _ in self.states.values()}
         for position, node in enumerate(graph.nodes):
             self.clock += 1
-            if node.op == "fused":
+            if is_fused(node):
                 last = {v for v in node.inputs if ends[origin(v)] == position}
                 for value in node.outputs:
                     self._update_in_place(value, ends, position)
