@@ -208,6 +208,14 @@ def test_concat_is_flattened() -> None:
     )
 
 
+def test_of_broadcasts_in_a_chain_the_last_stays() -> None:
+    """Axes of the first operand are looked for from the end of the last shape."""
+    a = "%a: f32[4, 2, 3] = broadcast_to(%x) {shape = (4, 2, 3)}"
+    y = "%y: f32[5, 4, 2, 3] = broadcast_to({source}) {{shape = (5, 4, 2, 3)}}"
+    x = X.replace("[n, 3]", "[2, 3]")
+    check(body(x, [a, y.format(source="%a")]), body(x, y.format(source="%x")), SIMPLIFY)
+
+
 def test_broadcast_before_pointwise_goes() -> None:
     inputs = "%x: f32[n, 3], %z: f32[3]"
     check(
