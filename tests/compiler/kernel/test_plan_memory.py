@@ -132,6 +132,14 @@ def test_cases(case: Case) -> None:
     check(case.graph, case.inputs())
 
 
+def test_memory_is_written_over() -> None:
+    """What nothing reads any more is: one arena buffer fewer for each."""
+    c = CaseBuilder("chain")
+    c.output(c.op("softmax", c.op("matmul", c.input(40, 6), c.weight(6, 6)), axis=0))
+    plan = PlannedGraph(c.graph(), TARGETS[0]).plan
+    assert [kernel.symbol for kernel in plan.kernels if kernel.aliased] == ["k2_sub_exp"]
+
+
 def _all_at_the_start(node: Node, real: Callable[[Node], list[Dim]] = parts.piece_offsets) -> Any:
     return [real(node)[0]] * len(node.inputs)
 
