@@ -79,6 +79,17 @@ def captured(c: CaseBuilder) -> None:
     c.output(c.op("softmax", loop.output, axis=0), c.op("matmul", other, c.weight(6, 6)))
 
 
+def traded(c: CaseBuilder) -> None:
+    """States of a loop that trade places."""
+    starts = [c.op("matmul", c.input(4, 6), c.weight(6, 6)) for _ in range(2)]
+    body = c.region("body")
+    body.input(dtype=I64)
+    going, one, other = body.input(dtype=BOOL), body.input(4, 6), body.input(4, 6)
+    body.results = [going, other, one]
+    loop = c.node("loop", [c.scalar(3, I64), c.scalar(1, BOOL), *starts], {}, [body.graph()])
+    c.output(*loop.outputs)
+
+
 def sorted_part(c: CaseBuilder) -> None:
     """A part of a concat that a function of the runtime reads as well."""
     x = c.op("softmax", c.input(3, 16), axis=1)
@@ -101,6 +112,7 @@ SHARING = [
     Case("expanded", expanded, sizes={"n": 3, "s": 3}),
     Case("expanded_from_one", expanded, sizes={"n": 1, "s": 3}),
     Case("captured", captured),
+    Case("traded", traded),
     Case("sorted_part", sorted_part),
     Case("halo", halo),
 ]
