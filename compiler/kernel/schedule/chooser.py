@@ -79,7 +79,7 @@ class CpuChooser:
             choice = choice.with_json({**data, "form": request.form})
         schedule = resolve(choice, kernel, self.target)
         if data is not None:
-            check_schedule(kernel, schedule, self.target)
+            check_schedule(kernel, schedule)
         kernel, packings = _packed(kernel, schedule, request.constants)
         return Chosen(kernel, schedule, packings, choice, request.key)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from ...errors import ScheduleError
 from ...ir.dims import symbols_of
-from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..kernel import MAX_STACK_BYTES, Kernel, Stage
@@ -18,11 +17,14 @@ MAX_TILE = 64  # registers that a tile's results fill: more only spill, and take
 MAX_UNROLL = 32
 
 
-def check_schedule(kernel: Kernel, schedule: Schedule, target: CpuTarget) -> None:
-    """Raise ScheduleError, with every reason, unless the kernel can be emitted so."""
+def check_schedule(kernel: Kernel, schedule: Schedule) -> None:
+    """Raise ScheduleError, with every reason, unless the kernel can be emitted so.
+
+    Any CPU can run any legal schedule: where vectors are wider than its registers, in parts.
+    """
     reasons = list(_threads(kernel, schedule))
     for number, (stage, own) in enumerate(zip(kernel.stages, schedule.stages, strict=True)):
-        reasons += [f"stage {number}: {text}" for text in _stage(stage, own, kernel.shared, target)]
+        reasons += [f"stage {number}: {text}" for text in _stage(stage, own, kernel.shared)]
     if reasons:
         raise ScheduleError(
             f"the kernel '{'+'.join(kernel.operators)}' cannot be scheduled so",
@@ -54,7 +56,7 @@ def _serial(own: StageSchedule) -> set[str]:
     return {own.blocks.axis, band_of(own.tile.row)} if own.blocks.axis else set()
 
 
-def _stage(stage: Stage, own: StageSchedule, shared: int, target: CpuTarget) -> Iterator[str]:
+def _stage(stage: Stage, own: StageSchedule, shared: int) -> Iterator[str]:
     tile, names = own.tile, [axis.name for axis in stage.axes[shared:]]
     loops = [*names, *_loops_of_blocks(own)]
     if sorted(own.order) != sorted(loops):
@@ -71,7 +73,6 @@ def _stage(stage: Stage, own: StageSchedule, shared: int, target: CpuTarget) -> 
         yield f"there is no cache level {own.prefetch.level} to fetch to"
     if own.panel and (tile.vectors % own.panel or not stage.reductions):
         yield f"panels of {own.panel} vectors do not make up a tile of {tile.vectors}"
-    del target  # any target can emit any legal schedule; it only takes longer
 
 
 def _loops_of_blocks(own: StageSchedule) -> Iterator[str]:

@@ -38,7 +38,7 @@ def choices(kernel: Kernel, target: CpuTarget) -> Iterator[Choice]:
 
 def _is_legal(choice: Choice, kernel: Kernel, target: CpuTarget) -> bool:
     try:
-        check_schedule(kernel, resolve(choice, kernel, target), target)
+        check_schedule(kernel, resolve(choice, kernel, target))
     except ScheduleError:
         return False
     return True

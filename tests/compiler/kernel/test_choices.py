@@ -51,7 +51,7 @@ def test_a_choice_says_all(name: str) -> None:
             kernel = lower_region(node.regions[0]).kernel
             for choice in (default_choice(kernel, target), naive_choice(kernel)):
                 schedule = resolve(choice, kernel, target)
-                check_schedule(kernel, schedule, target)
+                check_schedule(kernel, schedule)
                 assert choice_of(schedule, kernel) == choice
                 text = json.dumps(choice.to_json())
                 empty = replace(choice, stages=tuple(type(s)() for s in choice.stages))
