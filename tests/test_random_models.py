@@ -18,7 +18,9 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is the oracle of these te
 
 ALWAYS, IN_ALL = 200, 2000
 # seeds whose models differ for a reason that is no fault, and the reason
-LISTED: dict[int, str] = {}
+LISTED: dict[int, str] = {
+    1897: "ONNX Runtime's Softplus in recurrent cells is infinite above 88; float64 agrees with us",
+}
 
 
 def _check(first: int, folder: Path, features: Features = ALL) -> None:
