@@ -82,12 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         return _report(error, "interrupted", INTERRUPTED, words)
     except BrokenPipeError:
+        _give_up_output()
         sys.stderr.close()  # the reader went away: nothing is left to say, nor anybody to say it to
         return 1
     except MemoryError as error:
         text = "error: there is not enough memory\n  remedy: end other programs, or raise the limit"
         return _report(error, text, UsageError.exit_code, words)
     except OSError as error:
+        _give_up_output()
         refusal = system_refusal(error)
         if refusal is None:
             return _unexpected(error, words)
@@ -105,6 +107,17 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and mode == "w":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _give_up_output() -> None:
+    """Let go what standard output does not take: the interpreter would write it again at its end,
+    and say so with an exit code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _unexpected(error: Exception, words: Sequence[str]) -> int:

@@ -138,12 +138,20 @@ def test_closed_streams(model_path: Path, closed: str) -> None:
     assert not done.stderr
 
 
-def test_standard_output_that_is_full(model_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_that_is_full(model_path: Path, unbuffered: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     command = [sys.executable, "-m", "tensmith", "check", str(model_path)]
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=child_environment(PYTHONUNBUFFERED=unbuffered),
+        )
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert "report" not in done.stderr
