@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
+from ...compiler.collector import collector_paused
 from ...compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
@@ -115,7 +116,7 @@ def make_plan(graph: Graph, target: CpuTarget, options: CompileOptions, stages: 
 def generate_code(plan: Plan, target: CpuTarget, options: CompileOptions, stages: Stages) -> Code:
     """Machine code of a plan and its kernels."""
     symbol = f"ts_plan_{options.name}"
-    with stages.stage("emit"):
+    with stages.stage("emit"), collector_paused():
         module = codegen.new_module(options.name, target)
         emit_plan(module, plan, symbol, options.sanitize)
         codegen.set_attributes(module, target)
