@@ -12,7 +12,8 @@ def collector_paused() -> Iterator[None]:
     """No search for cycles in the block; afterwards as before.
 
     Code generation makes millions of objects that all live until it ends, and every search looks
-    at all of them anew: a sixth of the time of a compilation. What is in no cycle is freed as ever.
+    at all of them anew (measured: 4 % of the time for a detector of symbolic sizes, and 6 % more
+    memory at most). What is in no cycle is freed as ever.
     """
     enabled = gc.isenabled()
     gc.disable()
