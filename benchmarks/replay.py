@@ -100,10 +100,10 @@ class Side:
         Raises RuntimeError when the process does not answer.
         """
         source = self.tree / "build" / "src"
-        source.mkdir(parents=True, exist_ok=True)
-        link = source / "tensmith"
-        if not link.exists():
-            link.symlink_to(Path("../.."))
+        with self._lock:
+            source.mkdir(parents=True, exist_ok=True)
+            if not (source / "tensmith").exists():
+                (source / "tensmith").symlink_to(Path("../.."))
         environment = {**os.environ, "PYTHONPATH": str(source)}
         done = subprocess.run(
             [sys.executable, str(WORKER)], input=job.request(asm) + "\n", env=environment,
