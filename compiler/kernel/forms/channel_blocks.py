@@ -61,7 +61,7 @@ def _best_block(stage: Stage, shared: int) -> int:
 
 def _blocked(stage: Stage, shared: int, size: int) -> Stage:
     channels = _channels(stage, shared)
-    if channels % size or channels <= size:
+    if size < 1 or channels % size or channels <= size:
         return stage
     split = split_axis(stage, stage.axes[-1], size)
     *lead, outer, inner = split.axes

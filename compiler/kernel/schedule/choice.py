@@ -84,6 +84,8 @@ _T = TypeVar("_T", Choice, StageChoice)
 
 
 def _filled(value: _T, given: Mapping[str, Any]) -> _T:
+    if not isinstance(given, Mapping):
+        raise ScheduleError(f"a choice for a stage is an object, not {given!r}")
     known = {field.name: getattr(value, field.name) for field in fields(value)}
     for key, item in given.items():
         if key not in known:
@@ -91,7 +93,10 @@ def _filled(value: _T, given: Mapping[str, Any]) -> _T:
                 f"a choice has no field '{key}'", remedy=f"those that there are: {', '.join(known)}"
             )
         new = tuple(item) if isinstance(item, list) else item
-        if type(new) is not type(known[key]):
+        names = (
+            not isinstance(new, tuple) or key == "stages" or all(isinstance(n, str) for n in new)
+        )
+        if type(new) is not type(known[key]) or not names:
             raise ScheduleError(
                 f"field '{key}' of a choice: {item!r} is no {type(known[key]).__name__}"
             )

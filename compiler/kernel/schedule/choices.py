@@ -88,6 +88,9 @@ def read_choices(path: Path, target: str, threads: int) -> Choices:
             data = data["choices"]
         version, by_key = data["version"], dict(data["choices"])
         meant = data["target"], data["threads"]
+        for key, choice in by_key.items():
+            if not isinstance(choice, dict):
+                raise TypeError(f"the choice '{key}' is no object")
     except OSError as error:
         raise UsageError(f"cannot read '{path}'", why=error.strerror or str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

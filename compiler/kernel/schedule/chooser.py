@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ...errors import ScheduleError
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
 from ..kernel import Kernel
@@ -69,14 +70,22 @@ class CpuChooser:
     def __call__(self, request: Request) -> Chosen:
         """The kernel as it is emitted. Raises ScheduleError for a given choice that is illegal."""
         data = self.given.of(request.key)
+        if data is not None and data.get("form", request.form) != request.form:
+            raise ScheduleError(
+                f"the group '{request.key}' has the form '{request.form}', not '{data['form']}'",
+                why="at this level of optimisation, or beside these neighbours, it gets no other",
+                remedy="leave the form out, or compile as the choice was made for",
+            )
         channels = best_block(request.kernel)
         if data is not None:
             channels = Choice(channels=channels).with_json({**data, "stages": []}).channels
         kernel = in_channel_blocks(request.kernel, channels)
+        if channels and kernel == request.kernel:
+            raise ScheduleError(f"the kernel has no channels to go over in blocks of {channels}")
         choice = self._heuristic(kernel, request)
         choice = replace(choice, form=request.form, channels=channels)
         if data is not None:
-            choice = choice.with_json({**data, "form": request.form})
+            choice = choice.with_json(data)
         schedule = resolve(choice, kernel, self.target)
         if data is not None:
             check_schedule(kernel, schedule)

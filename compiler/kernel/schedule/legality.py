@@ -45,7 +45,7 @@ def _threads(kernel: Kernel, schedule: Schedule) -> Iterator[str]:
     order = schedule.stages[0].order
     inner = [n for n, name in enumerate(order) if name in _serial(schedule.stages[0])]
     most = min(inner, default=len(order))
-    if not 0 <= schedule.ahead + schedule.parallel <= most or schedule.ahead < 0:
+    if min(schedule.ahead, schedule.parallel) < 0 or schedule.ahead + schedule.parallel > most:
         yield f"threads can divide {most} loops, not {schedule.parallel} behind {schedule.ahead}"
     if schedule.ahead and not schedule.parallel:
         yield "no loop is divided behind those that every thread goes through"
@@ -71,7 +71,7 @@ def _stage(stage: Stage, own: StageSchedule, shared: int) -> Iterator[str]:
         yield from _blocks(stage, own)
     if own.prefetch.ahead and own.prefetch.level not in (1, 2):
         yield f"there is no cache level {own.prefetch.level} to fetch to"
-    if own.panel and (tile.vectors % own.panel or not stage.reductions):
+    if own.panel and (own.panel < 0 or tile.vectors % own.panel or not stage.reductions):
         yield f"panels of {own.panel} vectors do not make up a tile of {tile.vectors}"
 
 
@@ -130,7 +130,7 @@ def _blocks(stage: Stage, own: StageSchedule) -> Iterator[str]:
         return
     if not blocks.axis or blocks.steps < 1 or extent % blocks.steps:
         yield f"blocks of {blocks.steps} steps do not divide a sum of {extent}"
-    if blocks.band and (not tile.row or blocks.band % tile.rows):
+    if blocks.band and (blocks.band < 0 or not tile.row or blocks.band % tile.rows):
         yield f"bands of {blocks.band} rows are no multiple of the tile's {tile.rows}"
         return
     if own.order.index(blocks.axis) < own.order.index(tile.vector):

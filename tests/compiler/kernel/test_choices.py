@@ -99,6 +99,17 @@ def test_what_is_left_out_is_the_heuristics() -> None:
         ({"stages": [{"panel": 7}]}, "panels of 7 vectors"),
         ({"stages": [{"prefetch": 5, "order": ["p1", "p0"]}]}, "no cache level 5"),
         ({"parallel": 9}, "threads can divide"),
+        ({"parallel": -1, "ahead": 2}, "threads can divide"),
+        ({"stages": [{"panel": -1}]}, "panels of -1 vectors"),
+        (
+            {"stages": [{"block": 64, "band": -8, "order": ["p1", "bands", "blocks", "p0"]}]},
+            "bands of -8",
+        ),
+        ({"stages": [{"order": [1, ["p0"]]}]}, "is no tuple"),
+        ({"stages": [[]]}, "is an object"),
+        ({"channels": 7}, "no channels to go over in blocks of 7"),
+        ({"channels": -7}, "no channels to go over in blocks of -7"),
+        ({"form": "bands 3 block 32"}, "has the form '', not 'bands 3 block 32'"),
         ({"stages": [{}, {}]}, "for 1 stages has 2"),
         ({"tile": 4}, "no field 'tile'"),
         ({"stages": [{"rows": "four"}]}, "is no int"),
@@ -131,7 +142,13 @@ def test_files(tmp_path) -> None:
     for target, threads in (("x86-64-v4", 1), ("x86-64-v3", 2)):
         with pytest.raises(UsageError, match="is for 'x86-64-v3' and 1 thread"):
             read_choices(path, target, threads)
-    for text in ("", "[]", '{"version": 1}', '{"version": 9, "choices": {}}'):
+    for text in (
+        "",
+        "[]",
+        '{"version": 1, "target": "", "threads": 1, "choices": {"k": 3}}',
+        '{"version": 1}',
+        '{"version": 9, "choices": {}}',
+    ):
         path.write_text(text)
         with pytest.raises(UsageError, match=r"choices|version"):
             read_choices(path, "x86-64-v3", 1)
