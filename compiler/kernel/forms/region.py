@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...ir.graph import Graph, Node, Value
-from ..expr import Buffer, Load, walk
+from ..expr import Buffer, Load, unique_parts
 from ..kernel import Kernel, Stage
 from ..lower.plain import plain_stages
 from ..lower.reductions import REDUCE
@@ -31,7 +31,7 @@ class Lowered:
     transforms: dict[str, FilterTransform]
 
 
-def lower_region(region: Graph, form: Form | None = None, name: str = "") -> Lowered:
+def lower_region(region: Graph, form: Form | None = None) -> Lowered:
     """The kernel of a fused region. form: which algorithm computes it; None: plain loops.
 
     Raises InternalError for a region that has no such form.
@@ -40,7 +40,7 @@ def lower_region(region: Graph, form: Form | None = None, name: str = "") -> Low
         lowered = _in_row_blocks(region, form)
     else:
         lowered = _lower(region, form)
-    return replace(lowered, kernel=simplify(replace(lowered.kernel, name=name)))
+    return replace(lowered, kernel=simplify(lowered.kernel))
 
 
 def goes_row_by_row(region: Graph, form: RowBlocksForm) -> bool:
@@ -104,6 +104,6 @@ def _used_buffers(stages: list[Stage]) -> set[str]:
         part.buffer.name
         for stage in stages
         for expression in stage.expressions()
-        for part in walk(expression)
+        for part in unique_parts(expression)
         if isinstance(part, Load)
     }
