@@ -48,7 +48,7 @@ def together(
         copy.output[0] = f"y{number}"
         made.append(copy)
     outputs = [f"y{number}" for number in range(len(made))]
-    proto = model(made, inputs, outputs, types=types, constants=constants, opset=20)
+    proto = model(made, inputs, outputs, types=types, constants=constants, opset=21)
     return OrtCase(name, proto, inputs, 1e-4, 2e-5, expected=expected)
 
 
@@ -174,6 +174,24 @@ def integers() -> list[OrtCase]:
     return cases
 
 
-@pytest.mark.parametrize("group", [pointwise, clipped, along_axes, casts, integers])
+def quantised() -> list[OrtCase]:
+    """To every integer type, of one scale or one per row: NaN is the lowest."""
+    kinds = [np.uint8, np.int8, np.uint16, np.int16]
+    cases = []
+    for dtype in (np.float32, np.float16):
+        with np.errstate(over="ignore"):
+            x = np.stack([NUMBERS, NUMBERS[::-1]]).astype(dtype)
+        constants = {"s0": np.array(0.5, dtype), "s1": np.array([0.5, 3], dtype)}
+        nodes = []
+        for i, kind in enumerate(kinds):
+            constants |= {f"a{i}": np.array(3, kind), f"b{i}": np.array([0, 7], kind)}
+            nodes += [node("QuantizeLinear", f"x s0 a{i}"),
+                      node("QuantizeLinear", f"x s1 b{i}", axis=0)]  # fmt: skip
+        types = [code(kind) for kind in kinds for _ in range(2)]
+        cases.append(together(f"quantised {code(dtype)}", nodes, {"x": x}, types, constants))
+    return cases
+
+
+@pytest.mark.parametrize("group", [pointwise, clipped, along_axes, casts, integers, quantised])
 def test_as_onnx_runtime(group: Any, tmp_path: Path) -> None:
     check_all(group(), tmp_path)

@@ -69,9 +69,13 @@ def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) 
 
 
 def saturated(s: Site, steps: Value, dtype: DType) -> Value:
-    """Whole numbers as an integer type, the nearest it has."""
+    """Whole numbers as an integer type, the nearest it has; NaN is its lowest, as in ONNX Runtime.
+
+    What does not compare greater than the lowest is the lowest, and vmaxps does just that.
+    """
     low, high = _RANGE[dtype]
-    return s.cast(s.op_("min", s.op_("max", steps, float(low)), float(high)), dtype)
+    above = s.op_("where", s.op_("gt", steps, float(low)), steps, float(low))
+    return s.cast(s.op_("min", above, float(high)), dtype)
 
 
 @lowers("DequantizeLinear")
