@@ -11,6 +11,7 @@ from .patterns.attention import AttentionPattern
 from .patterns.layer_norm import LayerNormPattern
 from .patterns.lift_expands import LiftExpands
 from .patterns.split_products import SplitProducts
+from .precision.lower_quantisation import LowerQuantisation
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
 from .simplify.cse import CommonSubexpressions
@@ -28,8 +29,9 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
     if level <= 0:
-        return (Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
+        return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
+        LowerQuantisation(),
         Fixpoint(SIMPLIFY),
         Fixpoint((LiftExpands(), *SIMPLIFY)),
         Fixpoint((Reciprocal(), LayerNormPattern(), *SIMPLIFY)),

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from . import contractions, control, movement, patterns, pointwise, reductions, selection
+from . import (
+    contractions,
+    control,
+    movement,
+    patterns,
+    pointwise,
+    quantisation,
+    reductions,
+    selection,
+)
 from .case import Case, compare
 
 __all__ = ["ALL_CASES", "Case", "compare"]
@@ -15,4 +24,5 @@ ALL_CASES: list[Case] = [
     *control.CASES,
     *patterns.CASES,
     *selection.CASES,
+    *quantisation.CASES,
 ]

@@ -75,6 +75,8 @@ def _float(e: Emitter, op: str, args: Sequence[ir.Value], flags: tuple[str, ...]
         return result
     if op in _ROUNDING:
         return math.intrinsic(e, _ROUNDING[op], x)
+    if op == "rint":
+        return math.nearest_integer(e, x)
     if op in _TRANSCENDENTAL:
         return math.unary(e, op, x)
     if op in ("pow", "fmod"):

@@ -193,6 +193,7 @@ def _register_all() -> None:
     _unary("ceil", np.ceil, FLOATS, idem | steps)
     _unary("floor", np.floor, FLOATS, idem | steps)
     _unary("round", np.rint, FLOATS, idem | steps)
+    _unary("rint", np.rint, FLOATS, steps, DType.I32)  # of what an i32 holds
     for name, fn in _FUNCTIONS.items():
         _unary(name, fn, FLOATS, Trait.NONNEGATIVE if name in _NONNEGATIVE else Trait.NONE)
     _unary("not", np.logical_not, BOOLS, Trait.INVOLUTION)

@@ -43,6 +43,7 @@ class Trait(Flag):
     COMPOSITE = auto()  # several kernel stages (softmax, norms, attention)
     CONTROL = auto()  # has regions that run conditionally or repeatedly
     EFFECT = auto()  # never dead, even without outputs
+    QUANTISATION = auto()  # between floats and integers of few bits: algebra and folding stay off
     DISCRETE = auto()  # rounding of the operands may change the result by a whole step
 
 

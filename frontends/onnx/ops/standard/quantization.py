@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from .....compiler.ir import DType, Value, ceildiv
+from .....compiler.ir.ops.quantization import RANGES
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
 from .conversion import convert
 from .matmul import matmul
 from .nn import convolve
-
-_RANGE = {
-    DType.U8: (0, 255),
-    DType.I8: (-128, 127),
-    DType.U16: (0, 65535),
-    DType.I16: (-32768, 32767),
-    DType.U4: (0, 15),
-    DType.I4: (-8, 7),
-    DType.U2: (0, 3),
-    DType.I2: (-2, 1),
-}
 
 
 def aligned(s: Site, parameter: Value, x: Value) -> Value:
@@ -43,29 +33,22 @@ def aligned(s: Site, parameter: Value, x: Value) -> Value:
 
 def dequantize(s: Site, x: Value, scale: Value, zero: Value | None) -> Value:
     """(x - zero) * scale, in the type of the scale."""
-    offset = zero is not None and not (zero.data is not None and not zero.data.any())
-    if zero is None or not offset or (x.dtype not in _RANGE and x.dtype.is_narrow):
+    if x.dtype.is_narrow and x.dtype not in RANGES:
         return s.op_("mul", s.cast(x, scale.dtype), scale)
-    # the difference of small integers is exact in f32; others are subtracted as integers
-    if x.dtype in _RANGE and scale.dtype in (DType.F32, DType.F64):
-        wide = s.op_("sub", s.cast(x, scale.dtype), s.cast(zero, scale.dtype))
-    else:
-        wide = s.cast(s.op_("sub", s.cast(x, DType.I32), s.cast(zero, DType.I32)), scale.dtype)
-    return s.op_("mul", wide, scale)
+    return s.emit("dequantize", [x, scale, s.scalar(0, x.dtype) if zero is None else zero])
 
 
 def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
     """round(x / scale) + zero, saturated; to a narrow float without rounding to integers first."""
-    wide = s.cast(x, DType.F32) if x.dtype is not DType.F64 else x
-    if dtype.is_narrow and dtype not in _RANGE:
+    if dtype.is_narrow and dtype not in RANGES:
+        wide = s.cast(x, DType.F32) if x.dtype is not DType.F64 else x
         saturate = bool(s.integer("saturate", 1))
         return convert(s, s.op_("div", wide, s.cast(scale, wide.dtype)), dtype, saturate)
-    if dtype not in _RANGE:
+    if dtype not in RANGES:
         raise NotSupported(f"quantising to {dtype} is not supported")
-    steps = s.op_("round", s.op_("div", wide, s.cast(scale, wide.dtype)))
-    if zero is not None and not (zero.data is not None and not zero.data.any()):
-        steps = s.op_("add", steps, s.cast(zero, wide.dtype))
-    return saturated(s, steps, dtype)
+    if not x.dtype.is_float:
+        x = s.cast(x, DType.F32)
+    return s.emit("quantize", [x, scale, s.scalar(0, dtype) if zero is None else zero])
 
 
 def saturated(s: Site, steps: Value, dtype: DType) -> Value:
@@ -73,7 +56,7 @@ def saturated(s: Site, steps: Value, dtype: DType) -> Value:
 
     What does not compare greater than the lowest is the lowest, and vmaxps does just that.
     """
-    low, high = _RANGE[dtype]
+    low, high = RANGES[dtype]
     above = s.op_("where", s.op_("gt", steps, float(low)), steps, float(low))
     return s.cast(s.op_("min", above, float(high)), dtype)
 
@@ -131,10 +114,9 @@ def _wide(s: Site, x: Value, zero: Value, axis: int) -> Value:
 
 def requantize(s: Site, total: Value, scale: Value, y_scale: Value, zero: Value) -> Value:
     """Sums of products as integers of the type of `zero`; scale / y_scale is one factor."""
-    factor = s.op_("div", scale, s.reshape(y_scale, ()))
-    real = s.op_("mul", s.cast(total, DType.F32), factor)
-    one = s.scalar(1.0, DType.F32)
-    return quantize(s, real, one, s.reshape(zero, ()), zero.dtype)
+    factor = s.op_("div", s.cast(scale, DType.F32), s.cast(s.reshape(y_scale, ()), DType.F32))
+    low, high = RANGES[zero.dtype]
+    return s.emit("requantize", [total, factor, s.reshape(zero, ())], low=low, high=high)
 
 
 @lowers("QLinearConv")

@@ -1,0 +1,1 @@
+"""Precision: what is quantised becomes integer arithmetic, and the rest is written out."""

@@ -1,0 +1,135 @@
+"""Quantising and dequantising as plain pointwise operators, where nothing better was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...compiler.errors import InternalError
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.fixed_point import multiplier_of
+from ...compiler.ir.ops.quantization import NEAREST, RANGES
+from ...compiler.ir.ops.registry import Builder
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.types import DType
+
+Array = np.ndarray[Any, Any]
+_EXACT_IN_F32 = frozenset(RANGES)  # differences of such integers are exact in f32
+
+
+@dataclass(frozen=True)
+class LowerQuantisation:
+    """The pass: after it no operator is between floats and integers of few bits but casts."""
+
+    name: str = "lower_quantisation"
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrite; whether there was anything to."""
+        return rewrite(graph, _RULES)
+
+
+_RULES = Rules()
+
+
+def _cast(rw: Rewriter | Builder, value: Value, dtype: DType) -> Value:
+    if value.dtype is dtype:
+        return value
+    if value.data is not None:
+        return constant(_plain(value).astype(dtype.numpy))
+    return rw.emit("cast", [value], {"dtype": dtype})
+
+
+def _plain(value: Value) -> Array:
+    """A constant's elements; of those types that are stored only, as i32."""
+    assert value.data is not None
+    return value.data.astype(np.int32) if value.dtype.is_narrow else value.data
+
+
+def _is_zero(value: Value) -> bool:
+    return value.data is not None and not value.data.any()
+
+
+@_RULES.on("dequantize")
+def _dequantize(node: Node, rw: Rewriter) -> Replacement:
+    x, scale, zero = node.inputs
+    if _is_zero(zero):
+        return rw.emit("mul", [_cast(rw, x, scale.dtype), scale])
+    if x.dtype in _EXACT_IN_F32 and scale.dtype in (DType.F32, DType.F64):
+        operands = [_cast(rw, x, scale.dtype), _cast(rw, zero, scale.dtype)]
+        return rw.emit("mul", [rw.emit("sub", operands), scale])
+    difference = rw.emit("sub", [_cast(rw, x, DType.I32), _cast(rw, zero, DType.I32)])
+    return rw.emit("mul", [_cast(rw, difference, scale.dtype), scale])
+
+
+@_RULES.on("quantize")
+def _quantize(node: Node, rw: Rewriter) -> Replacement:
+    x, scale, zero = node.inputs
+    wide = DType.F64 if x.dtype is DType.F64 else DType.F32
+    steps = rw.emit("div", [_cast(rw, x, wide), _cast(rw, scale, wide)])
+    return rounded(rw, steps, zero, *RANGES[zero.dtype])
+
+
+@_RULES.on("requantize")
+def _requantize(node: Node, rw: Rewriter) -> Replacement:
+    total, scale, zero = node.inputs
+    low, high, rounding = (node.attrs[key] for key in ("low", "high", "rounding"))
+    if rounding == NEAREST:
+        real = rw.emit("mul", [_cast(rw, total, DType.F32), scale])
+        return rounded(rw, real, zero, low, high)
+    steps = _fixed_point(rw, total, scale, rounding)
+    offset = _cast(rw, zero, DType.I64)
+    moved = rw.emit("add", [steps, offset])
+    inside = rw.emit("max", [moved, constant(np.asarray(low, np.int64))])
+    inside = rw.emit("min", [inside, constant(np.asarray(high, np.int64))])
+    return _cast(rw, inside, zero.dtype)
+
+
+def rounded(rw: Rewriter | Builder, steps: Value, zero: Value, low: int, high: int) -> Value:
+    """round(steps) + zero within [low, high], of the zero point's type; a NaN becomes low."""
+    if zero.data is not None:
+        offset = _plain(zero).astype(np.int64)
+        least, most = (constant((n - offset).astype(steps.dtype.numpy)) for n in (low, high))
+    else:
+        moved = _cast(rw, zero, steps.dtype)
+        least, most = (
+            rw.emit("sub", [constant(np.asarray(n, steps.dtype.numpy)), moved]) for n in (low, high)
+        )
+    above = rw.emit("where", [rw.emit("gt", [steps, least]), steps, least])
+    number = rw.emit("rint", [rw.emit("min", [above, most])])
+    if not _is_zero(zero):
+        number = rw.emit("add", [number, _cast(rw, zero, DType.I32)])
+    return _cast(rw, number, zero.dtype)
+
+
+def _fixed_point(rw: Rewriter, total: Value, scale: Value, rounding: str) -> Value:
+    """The sum times a constant scale in 64-bit integers (see `ops/fixed_point.py`)."""
+    if scale.data is None:
+        raise InternalError(f"rounding '{rounding}' with a scale that only a run knows")
+    multiplier, shift = multiplier_of(scale.data)
+    wide = _cast(rw, total, DType.I64)
+
+    def emit(op: str, a: Value, b: Array | int | Value) -> Value:
+        other = b if isinstance(b, Value) else constant(np.asarray(b, np.int64))
+        return rw.emit(op, [a, other])
+
+    if rounding == "single":
+        left, right = np.maximum(-shift, 0), np.maximum(shift, 0)
+        half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
+        product = emit("mul", emit("shl", wide, left) if left.any() else wide, multiplier)
+        return emit("shr", emit("add", product, half), right)
+    left, right = np.maximum(31 - shift, 0), np.maximum(shift - 31, 0)
+    product = emit("mul", emit("shl", wide, left) if left.any() else wide, multiplier)
+    negative = emit("lt", product, 0)
+    nudge = rw.emit("where", [negative, *_numbers(1 - (1 << 30), 1 << 30)])
+    high = emit("div", rw.emit("add", [product, nudge]), 1 << 31)  # towards zero
+    mask = (np.int64(1) << right) - 1
+    rest = emit("bitand", high, mask)
+    threshold = rw.emit("where", [emit("lt", high, 0), *_numbers((mask >> 1) + 1, mask >> 1)])
+    more = rw.emit("cast", [rw.emit("gt", [rest, threshold])], {"dtype": DType.I64})
+    return rw.emit("add", [emit("shr", high, right), more])
+
+
+def _numbers(*values: Array | int) -> list[Value]:
+    return [constant(np.asarray(value, np.int64)) for value in values]
