@@ -77,6 +77,8 @@ def _max_pool(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 
 def _avg_pool(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    """The average over what counts; 0 for a window that lies in padding alone."""
+
     def average(x: Array) -> Array:
         ones = np.ones((1, 1, *x.shape[2:]))
         inner = attrs
@@ -91,7 +93,7 @@ def _avg_pool(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
         total = _window_reduce(x, attrs, 0, np.add)
         count = _window_reduce(ones, inner, 0, np.add)
         crop: tuple[Any, ...] = (..., *(slice(0, n) for n in total.shape[2:]))
-        return np.asarray(total / count[crop])
+        return np.asarray(total / np.maximum(count[crop], 1))
 
     with np.errstate(all="ignore"):
         return _in_layout(accurate(args[0]), args[0].dtype, attrs, average)

@@ -318,7 +318,10 @@ def _avg_pool(scope: Scope, node: Node, index: Index) -> Reduced:
             continue
         dilation = attrs["dilations"][axis]
         start = index[1 + axis] * attrs["strides"][axis] - before
-        counts.append(_live_taps(start, size, dilation, low, high))
+        live = _live_taps(start, size, dilation, low, high)
+        # dense windows that reach over an edge by less than their size meet the input
+        met = dilation == 1 and all(isinstance(n, int) and n < size for n in (over_low, over_high))
+        counts.append(live if met else dmax(live, 1))
     total = product(counts)
 
     def finish(value: Expr) -> Expr:

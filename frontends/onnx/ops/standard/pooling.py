@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from .....compiler.ir import Dim, DType, Value
 from .....compiler.ir.assumptions import AT_MOST
 from .....compiler.ir.dims import dmax, dmin
 from .....compiler.ir.ops.windows import extent, windows
-from ...site import NotSupported, Site
+from ...site import Site
 from ...table import lowers
 from .nn import window_attributes
 from .patches import places_of_maxima
@@ -19,8 +21,9 @@ from .patches import places_of_maxima
 class _Pool:
     """The windows of a pooling over x, N C spatial....
 
-    window: strides, dilations and pads. cut_off: whether a window that does not fit ends with the
-    padding. dims: the spatial sizes of the result, of which one is 0 where there is no window.
+    window: strides, dilations and pads. cut_off: by how much an axis is too small for its only
+    window, which ends with the padding. dims: the spatial sizes of the result, of which one is 0
+    where there is no window.
     """
 
     sizes: tuple[Dim, ...]
@@ -28,7 +31,7 @@ class _Pool:
     kernel: tuple[int, ...]
     window: dict[str, tuple[Dim, ...]]
     ceil_mode: bool
-    cut_off: bool
+    cut_off: tuple[int, ...]
     dims: tuple[Dim, ...]
 
     @property
@@ -39,6 +42,25 @@ class _Pool:
     def nothing(self, s: Site, dtype: DType) -> Value:
         """A result without elements."""
         return s.expand(s.scalar(0, dtype), (*self.batch, *self.dims))
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether a window may lie in padding alone, or meet it on both sides of the input."""
+        pads, count = self.window["pads"], len(self.sizes)
+        for i, pad in enumerate(pads):
+            apart = pad != 0 and self.window["dilations"][i % count] != 1
+            if apart or (isinstance(pad, int) and pad >= self.kernel[i % count]):
+                return True
+        return False
+
+    def taken_share(self) -> float:
+        """How many times more elements the windows have that are cut off than are left of them."""
+        share = 1.0
+        for i, missing in enumerate(self.cut_off):
+            dilation = int(self.window["dilations"][i])  # type: ignore[arg-type]
+            left = (_span(self.kernel, self.window, i) - missing - 1) // dilation + 1
+            share *= self.kernel[i] / left
+        return share
 
     def filled_up(self) -> dict[str, tuple[Dim, ...]]:
         """Windows whose padding ends with the last one, so that all of them are whole."""
@@ -64,7 +86,8 @@ def pool_of(s: Site, x: Value) -> _Pool:
     """
     kernel = tuple(s.ints("kernel_shape"))
     window = window_attributes(s, x, kernel)
-    ceil_mode, cut_off = bool(s.integer("ceil_mode", 0)), False
+    ceil_mode = bool(s.integer("ceil_mode", 0))
+    cut_off = [0] * len(kernel)
     if ceil_mode:
         _require_elements(s, x)
     pads, dims = list(window["pads"]), []
@@ -77,11 +100,11 @@ def pool_of(s: Site, x: Value) -> _Pool:
                 dims.append(0)
                 continue
             if room > -stride and not ceil_mode:
-                pads[high], cut_off = pads[high] - room, True
+                pads[high], cut_off[i] = pads[high] - room, -room
         around = (pads[i], pads[high])
         dims.append(windows(size, kernel[i], stride, dilation, around, ceil_mode))  # type: ignore[arg-type]
     window = {**window, "pads": tuple(pads)}
-    return _Pool(x.shape[2:], x.shape[:2], kernel, window, ceil_mode, cut_off, tuple(dims))
+    return _Pool(x.shape[2:], x.shape[:2], kernel, window, ceil_mode, tuple(cut_off), tuple(dims))
 
 
 @lowers("MaxPool")
@@ -91,9 +114,18 @@ def max_pool(s: Site) -> list[Value]:
     if pool.empty:
         return [pool.nothing(s, x.dtype), pool.nothing(s, DType.I64)][: 1 + s.wants(1)]
     out = s.emit("max_pool", [x], kernel=pool.kernel, ceil_mode=pool.ceil_mode, **pool.window)
+    maxima = _at_least(s, out) if pool.may_miss else out
     if not s.wants(1):
-        return [out]
-    return [out, places_of_maxima(s, x, pool.kernel, pool.window, out)]
+        return [maxima]
+    return [maxima, places_of_maxima(s, x, pool.kernel, pool.window, out)]
+
+
+def _at_least(s: Site, maxima: Value) -> Value:
+    """Maxima of windows that may lie in padding alone: there they are the least finite number."""
+    if maxima.dtype not in (DType.F32, DType.F64):
+        return maxima
+    least = float(np.finfo(np.float32 if maxima.dtype is DType.F32 else np.float64).min)
+    return s.op_("max", maxima, least)
 
 
 @lowers("AveragePool")
@@ -102,20 +134,17 @@ def average_pool(s: Site) -> Value:
     pool, counted = pool_of(s, x), bool(s.integer("count_include_pad", 0))
     if pool.empty:
         return pool.nothing(s, x.dtype)
-    clipped = pool.cut_off and s.opset >= 19  # before, ONNX Runtime divides by the whole window
-    if clipped and counted and any(s.ints("pads", [])):
-        raise NotSupported(
-            f"a padded window does not fit into {x.type}, and its padding counts",
-            "pad the input, or pin a larger one",
-        )
-    return s.emit(
+    clipped = any(pool.cut_off) and s.opset >= 19
+    out = s.emit(
         "avg_pool",
         [x],
         kernel=pool.kernel,
         ceil_mode=pool.ceil_mode,
-        count_include_pad=counted and not clipped,
+        count_include_pad=counted,
         **pool.window,
     )
+    # before opset 19, ONNX Runtime divides by the whole window
+    return s.op_("mul", out, pool.taken_share()) if counted and clipped else out
 
 
 @lowers("LpPool")
