@@ -20,6 +20,7 @@ from .faults import faults_explained
 from .precision import Risk, precision_risks
 from .request import CompileRequest
 from .samples import Sampler
+from .shapes import loosened
 
 MAX_PLANNED_NODES = 1000  # of a model that is checked within seconds
 
@@ -31,8 +32,10 @@ class Preflight:
     nodes: number of core operators, 0 when the model could not be imported. symbols: symbolic
     dims of the inputs, with the places where they stand. unknown: values whose shape only a run
     can tell, as text. risks: see `precision.py`. checks: nodes whose indices a run checks. notes:
-    what the model says and does not hold. optional: inputs that have a default. slow: kernels
-    predicted to take far longer than their bytes and operations; None where nothing is predicted.
+    what the model says and does not hold. optional: inputs that have a default. free: for every
+    shared symbol, what --shape takes to let the last input that it is in have other sizes. slow:
+    kernels predicted to take far longer than their bytes and operations; None where nothing is
+    predicted.
     """
 
     target: str
@@ -44,6 +47,7 @@ class Preflight:
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     optional: list[str] = field(default_factory=list)
+    free: dict[str, str] = field(default_factory=dict)
     slow: list[SlowKernel] | None = None
 
     @property
@@ -72,6 +76,7 @@ def preflight(path: Path, request: CompileRequest) -> Preflight:
     found.nodes = sum(1 for _ in graph.walk())
     found.unsupported = unsupported_nodes(graph, backend, target)
     found.symbols = _input_symbols(graph)
+    found.free = {name: _freed(graph, name) for name in found.shared}
     found.unknown = _unknown_shapes(graph, set(found.symbols))
     found.risks = precision_risks(graph)
     RunTimeChecks().run(graph)
@@ -100,6 +105,12 @@ def _input_symbols(graph: Graph) -> dict[str, list[str]]:
             for name in sorted(symbols_of(dim)):
                 places.setdefault(name, []).append(f"input '{value.name}' axis {axis}")
     return places
+
+
+def _freed(graph: Graph, name: str) -> str:
+    inside = [[name in symbols_of(dim) for dim in value.shape] for value in graph.inputs]
+    value, places = [(v, p) for v, p in zip(graph.inputs, inside, strict=True) if any(p)][-1]
+    return loosened(value.name, value.shape, [axis for axis, here in enumerate(places) if here])
 
 
 def _unknown_shapes(graph: Graph, known: set[str]) -> list[str]:

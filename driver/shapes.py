@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ..compiler.errors import UsageError
 
@@ -51,6 +51,15 @@ def _parse_dim(part: str, text: str) -> DimSpec:
             raise UsageError(f"--shape {text!r}: the range {part} is empty", remedy=_REMEDY)
         return part
     raise UsageError(f"--shape {text!r}: {part!r} is not a dimension", remedy=_REMEDY)
+
+
+def loosened(name: str, dims: Sequence[object], free: Container[int]) -> str:
+    """What --shape takes to leave an input's dims as they are, but those on the axes `free`."""
+    parts = []
+    for axis, dim in enumerate(dims):
+        named = isinstance(dim, int) or _NAME.fullmatch(str(dim))
+        parts.append(str(dim) if named and axis not in free else "?")
+    return f"{name}:[{','.join(parts)}]"
 
 
 def shape_of(name: str, dims: Sequence[DimSpec] | str) -> tuple[DimSpec, ...]:

@@ -16,6 +16,7 @@ from ..compiler.errors import UsageError
 from ..compiler.ir.types import DType
 from ..compiler.scratch import written_whole
 from ..runtime.meaning import encode
+from .shapes import loosened
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -133,12 +134,13 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
         got = f"{array.dtype}{list(array.shape)}"
         if array.dtype != DType(spec.dtype).numpy or array.ndim != len(spec.dims):
             raise UsageError(f"{what}, not {got}")
-        for dim, size in zip(spec.dims, array.shape, strict=True):
+        for axis, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=True)):
             expected = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
             if expected != size:
                 raise UsageError(
                     f"{what}, not {got}",
                     why=f"{dim} is {expected}, not {size}",
-                    remedy="compile with ? in --shape where sizes are to be free",
+                    remedy=f"compile with --shape '{loosened(spec.name, spec.dims, [axis])}' "
+                    "where any size is to be taken",
                 )
     return symbols

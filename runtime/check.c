@@ -6,14 +6,34 @@
 #include "internal.h"
 
 enum { SHAPE_TEXT = 256, MAX_NDIM = 64 };
-static const char OPENED[] = "; compiled with ? for it in --shape, the model takes any size";
-static const char PARTED[] = "; compiled with ? for it in --shape, the sizes may differ";
-
 static int same_dtype(DLDataType given, DLDataType expected) {
   if (given.lanes != 1 || given.bits != expected.bits) return 0;
   if (given.code == expected.code) return 1;
   /* DLPack producers from before kDLBool describe booleans as 8-bit unsigned integers. */
   return expected.code == kDLBool && given.code == kDLUInt;
+}
+
+static int is_word(const char *name) {
+  for (const char *c = name; *c; ++c) {
+    const int letter = *c == '_' || ((*c | 32) >= 'a' && (*c | 32) <= 'z');
+    if (!letter && (c == name || !(*c == '.' || (*c >= '0' && *c <= '9')))) return 0;
+  }
+  return *name != 0;
+}
+
+/* What --shape takes to compile a model of which one dimension of an input may have any size. */
+static const char *loosened(char *text, const ts_tensor_info *info, int32_t axis) {
+  int used = snprintf(text, SHAPE_TEXT, "; compile with --shape '%s:[", info->name);
+  for (int32_t d = 0; d < info->ndim && used < SHAPE_TEXT; ++d) {
+    const char *comma = d ? "," : "", *name = info->dim_names[d];
+    const size_t room = (size_t)(SHAPE_TEXT - used);
+    if (d == axis || (name && !is_word(name))) used += snprintf(text + used, room, "%s?", comma);
+    else if (name) used += snprintf(text + used, room, "%s%s", comma, name);
+    else used += snprintf(text + used, room, "%s%" PRId64, comma, info->dims[d]);
+  }
+  if (used < SHAPE_TEXT)
+    used += snprintf(text + used, (size_t)(SHAPE_TEXT - used), "]' where any size is to be taken");
+  return used < SHAPE_TEXT ? text : "; compile with ? for it in --shape";
 }
 
 /* Type, device, rank and fixed dimensions of one input or output. */
@@ -37,7 +57,7 @@ static ts_status check_tensor(ts_instance *instance, ts_status status, const cha
   }
   for (int32_t d = 0; d < info->ndim; ++d) {
     if (info->dims[d] < 0 ? tensor->shape[d] >= 0 : tensor->shape[d] == info->dims[d]) continue;
-    char given[SHAPE_TEXT];
+    char given[SHAPE_TEXT], argument[SHAPE_TEXT];
     ts_shape_text(given, sizeof given, tensor->ndim, tensor->shape, NULL);
     if (info->dims[d] < 0)
       return ts_error(instance, status, "%s '%s': dimension %d is negative: %s", role,
@@ -45,7 +65,7 @@ static ts_status check_tensor(ts_instance *instance, ts_status status, const cha
     return ts_error(instance, status,
                     "%s '%s': dimension %d: expected %" PRId64 ", got %" PRId64 " (shape %s)%s",
                     role, info->name, d, info->dims[d], tensor->shape[d], given,
-                    status == TS_ERROR_INPUT ? OPENED : "");
+                    status == TS_ERROR_INPUT ? loosened(argument, info, d) : "");
   }
   if (ts_tensor_bytes(tensor->dtype, tensor->ndim, tensor->shape) < 0)
     return ts_error(instance, status, "%s '%s': its size overflows", role, info->name);
@@ -76,11 +96,13 @@ static ts_status bind_symbols(ts_instance *instance, int32_t index, const DLTens
     if (instance->symbols[symbol] == tensor->shape[d]) continue;
     int32_t input, axis;
     find_binding(model, symbol, &input, &axis);
+    char argument[SHAPE_TEXT];
     return ts_error(instance, TS_ERROR_INPUT,
                     "input '%s': dimension %d (%s): expected %" PRId64
                     " as in dimension %d of input '%s', got %" PRId64 "%s",
                     info->name, d, info->dim_names[d], instance->symbols[symbol], axis,
-                    model->inputs[input].name, tensor->shape[d], PARTED);
+                    model->inputs[input].name, tensor->shape[d],
+                    loosened(argument, info, d));
   }
   return TS_OK;
 }

@@ -30,8 +30,11 @@ def command(
         )
     for name, places in found.symbols.items():
         console.print(f"symbolic dimension {name}: {', '.join(places)}")
-    for name in found.shared:
-        console.print(f"all that is called {name} has one size; ? in --shape lets sizes differ")
+    for name, argument in found.free.items():
+        freed = argument.rpartition(":")[0]
+        console.print(
+            f"all that is called {name} has one size; --shape '{argument}' frees that of '{freed}'"
+        )
     for name in found.optional:
         console.print(f"a run may leave out the input '{name}', which has a default")
     for note in found.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from frontends.oracle import floats, model, node, run_ort
 from onnx import TensorProto, helper
 
 from tensmith.backends.common.link import link
+from tensmith.driver.shapes import ShapeSpecs, parse_shapes
 from tensmith.frontends.onnx import load_model
 from tensmith.runtime.loader import ModuleError, load
 
@@ -221,3 +223,32 @@ def test_limits_of_a_dimension_are_checked_by_every_run(tmp_path: Path) -> None:
             module(floats(2, 4), floats(2, 3))
         with pytest.raises(ModuleError, match="expected 4 as in dimension 0 of input 'a', got 2"):
             module(floats(4, 3), floats(2, 3))
+
+
+def test_a_shared_size_is_freed_as_the_run_says(tmp_path: Path) -> None:
+    """Of a name that --shape cannot spell, too."""
+    if missing := SETTING.missing():
+        pytest.skip(missing)
+    inputs = {"a": floats(2, 3), "b": floats(4, 3)}
+    proto = model(
+        [node("Neg", "a", "y"), node("Neg", "b", "z")],
+        inputs,
+        ["y", "z"],
+        dims={"a": ["rows of a", 3], "b": ["rows of a", "S"]},
+    )
+    shapes: ShapeSpecs = {}
+    for attempt in ("refused", "taken"):
+        graph = load_model(proto, shapes=shapes)
+        folder = tmp_path / attempt
+        folder.mkdir()
+        code = compile_graph(graph, SETTING, folder)
+        with load(link(code, "so", folder / "m.so")[0]) as module:
+            if shapes:
+                assert module(inputs)["z"].shape == (4, 3)
+                continue
+            with pytest.raises(ModuleError) as error:
+                module(inputs)
+        argument = re.search("--shape '(.*?)'", str(error.value))
+        assert argument is not None
+        shapes = parse_shapes([argument[1]])
+        assert shapes == {"b": ("?", "S")}

@@ -194,7 +194,8 @@ def test_every_element_type(module) -> None:
         ((np.zeros(3, np.float32), np.zeros(3, np.float32)), r"'a': expected 2 dim.* \[N, M\]"),
         (
             (np.zeros((2, 3), np.float32), np.zeros(4, np.float32)),
-            r"'s': dimension 0 \(M\): expected 3 as in dimension 1 of input 'a', got 4",
+            r"'s': dimension 0 \(M\): expected 3 as in dimension 1 of input 'a', got 4"
+            r"; compile with --shape 's:\[\?\]'",
         ),
         ((np.zeros((2, 3), np.float32),), "expected 2 inputs, got 1"),
         (({"a": np.zeros((2, 3), np.float32), "t": 1},), r"missing \['s'\], unknown \['t'\]"),
@@ -212,7 +213,11 @@ def test_wrong_inputs_name_the_fault(module, inputs, message) -> None:
 
 
 def test_wrong_fixed_size(module) -> None:
-    with pytest.raises(ModuleError, match=r"'x': dimension 1: expected 3, got 4 \(shape \[2, 4\]"):
+    message = (
+        r"'x': dimension 1: expected 3, got 4 \(shape \[2, 4\]\); "
+        r"compile with --shape 'x:\[2,\?\]' where any size is to be taken"
+    )
+    with pytest.raises(ModuleError, match=message):
         module("affine")(np.zeros((2, 4), np.float32))
 
 

@@ -190,7 +190,7 @@ def test_fixed_batch_takes_several_samples_and_constants_repeat(run, tmp_path, x
         (("--input", "absent.npy"), "cannot read 'absent.npy'"),
         (("--input", "z=x.npy"), "expected the name of one of: 'x'"),
         (("--input", "wide.npy"), "expected element type f32, got f64"),
-        (("--input", "long.npy"), r"dimension 1: expected 3, got 4"),
+        (("--input", "long.npy"), "3, got 4 (shape [2, 4]); compile with --shape 'x:[2,?]'"),
         (("--input", "cut.npy"), "is truncated"),
         (("--input", "cut.npz"), "is not a complete .npz"),
         (("--input", "bad.npz"), "damaged"),
