@@ -55,7 +55,7 @@ def recurrent(s: Site) -> list[Value]:
     sequences, finals = [], []
     for index in range(count):
         backward = direction == "reverse" or index == 1
-        states = _initial(s, x.shape[1], index, hidden, batch_first)
+        states = _initial(s, x, index, hidden, batch_first)
         stacked, last = _direction(s, x, index, states, backward)
         sequences.append(s.reshape(stacked, (x.shape[0], 1, x.shape[1], hidden)))
         finals.append([s.reshape(v, (1, x.shape[1], hidden)) for v in last])
@@ -73,8 +73,13 @@ def _check_lengths(s: Site, lengths: Value, steps: Dim) -> None:
     s.require_nonzero(inside, f"a length is negative or more than {steps} steps")
 
 
-def _initial(s: Site, batch: Dim, index: int, hidden: int, batch_first: bool) -> list[Value]:
-    """The states before the first step, [batch, hidden] each."""
+def _initial(s: Site, x: Value, index: int, hidden: int, batch_first: bool) -> list[Value]:
+    """The states before the first step, [batch, hidden] each.
+
+    A sequence without steps starts with zeros, whatever is given, and so ends with them: as ONNX
+    Runtime has it.
+    """
+    steps, batch = x.shape[:2]
     states = []
     for place in (5, 6) if s.op == "LSTM" else (5,):
         given = s.optional(place)
@@ -83,8 +88,20 @@ def _initial(s: Site, batch: Dim, index: int, hidden: int, batch_first: bool) ->
             states.append(s.expand(zero, (batch, hidden)))
         else:
             given = s.transpose(given, (1, 0, 2)) if batch_first else given
-            states.append(s.reshape(s.take(given, 0, index), (batch, hidden)))
+            first = s.reshape(s.take(given, 0, index), (batch, hidden))
+            begins = _begins(s, steps, batch)
+            states.append(first if begins is None else s.op_("where", begins, first, 0))
     return states
+
+
+def _begins(s: Site, steps: Dim, batch: Dim) -> Value | None:
+    """Whether a sequence has any steps, of one value or [batch, 1]; None: all have."""
+    lengths = s.optional(4)
+    if lengths is not None:
+        return s.op_("gt", s.reshape(lengths, (batch, 1)), 0)
+    if isinstance(steps, int) and steps > 0:
+        return None
+    return s.op_("gt", s.reshape(s.emitter.virtual([steps]), ()), 0)
 
 
 def _direction(
