@@ -45,8 +45,9 @@ def positions(type_: TensorType, sizes: Mapping[str, int]) -> Array:
 
 
 def store(type_: TensorType, sizes: Mapping[str, int], data: Array | None = None) -> Array:
-    """The flat storage of a tensor, zeros around its elements."""
-    flat = np.zeros(evaluate(storage_elements(type_), sizes), type_.dtype.numpy)
+    """The flat storage of a tensor, what its layout says around its elements."""
+    size = evaluate(storage_elements(type_), sizes)
+    flat = np.full(size, type_.layout.fill, type_.dtype.numpy)
     if data is not None:
         flat[positions(type_, sizes)] = data
     return flat

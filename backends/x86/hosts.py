@@ -18,7 +18,8 @@ V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
 _LINUX_NAMES = {
     "abm": "lzcnt", "bmi1": "bmi", "lahf_lm": "sahf", "pni": "sse3", "sse4_1": "sse4.1",
-    "sse4_2": "sse4.2", "amx_tile": "amx-tile",
+    "sse4_2": "sse4.2", "amx_tile": "amx-tile", "avx512_vnni": "avx512vnni",
+    "avx512_bf16": "avx512bf16", "avx_vnni": "avxvnni",
 }  # fmt: skip
 
 
@@ -42,12 +43,12 @@ HOSTS: dict[str, Host] = {
     "skylake": _host(V3, 32, 256),
     "zen2": _host(V3, 32, 512),
     "zen3": _host(V3, 32, 512),
-    "alderlake": _host(V3, 48, 1280),
+    "alderlake": _host((*V3, "avxvnni"), 48, 1280),
     "skylake-sp": _host(V4, 32, 1024),
-    "icelake-sp": _host(V4, 48, 1280),
-    "zen4": _host(V4, 32, 1024),
-    "zen5": _host(V4, 48, 1024),
-    "sapphirerapids": _host((*V4, "amx-tile"), 48, 2048),
+    "icelake-sp": _host((*V4, "avx512vnni"), 48, 1280),
+    "zen4": _host((*V4, "avx512vnni", "avx512bf16"), 32, 1024),
+    "zen5": _host((*V4, "avx512vnni", "avx512bf16", "avxvnni"), 48, 1024),
+    "sapphirerapids": _host((*V4, "avx512vnni", "avx512bf16", "avxvnni", "amx-tile"), 48, 2048),
     "no-caches": _host(V4, 0, 0),
     "shared-caches": _host(V4, 32, 32 << 10),
     "least": _host(V3, 16, 256),

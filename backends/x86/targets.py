@@ -13,10 +13,16 @@ TRIPLE = "x86_64-unknown-linux-gnu"
 # The features, by LLVM's names, that each is part of.
 INSTRUCTIONS = {
     "fma": ("fma",),
+    "madd": ("avx2",),
     "vnni": ("avx512vnni",),
+    "avxvnni": ("avxvnni",),
     "bf16": ("avx512bf16",),
     "amx": ("amx-tile", "amx-int8", "amx-bf16"),
 }
+
+# beside the levels of the psABI: instructions for lower precision
+SERVER = ("avx512vnni", "avx512bf16")
+BEYOND = (*SERVER, "avxvnni")
 
 
 def _avx2(name: str, tune: str, *, l2_bytes: int = 256 << 10) -> CpuTarget:
@@ -29,11 +35,17 @@ def _avx2(name: str, tune: str, *, l2_bytes: int = 256 << 10) -> CpuTarget:
 
 
 def _avx512(
-    name: str, tune: str, *, l1_bytes: int = 32 << 10, l2_bytes: int = 1 << 20
+    name: str,
+    tune: str,
+    features: tuple[str, ...] = (),
+    *,
+    l1_bytes: int = 32 << 10,
+    l2_bytes: int = 1 << 20,
 ) -> CpuTarget:
+    every = (*V4, *features)
     return CpuTarget(
         name=name, backend="x86", triple=TRIPLE, cpu="x86-64-v4", tune=tune,
-        features=V4, instructions=instructions_of(V4, INSTRUCTIONS),
+        features=every, instructions=instructions_of(every, INSTRUCTIONS),
         vector_bits=512, vector_registers=32, masked=True,
         broadcast_operands=True, fma_ports=2, l1_bytes=l1_bytes, l2_bytes=l2_bytes,
     )  # fmt: skip
@@ -44,9 +56,9 @@ TARGETS: dict[str, CpuTarget] = {
     for target in (
         _avx2("x86-64-v3", "x86-64-v3"),
         _avx512("x86-64-v4", "x86-64-v4"),
-        _avx512("znver4", "znver4"),
-        _avx512("znver5", "znver5", l1_bytes=48 << 10),
-        _avx512("sapphirerapids", "sapphirerapids", l1_bytes=48 << 10, l2_bytes=2 << 20),
+        _avx512("znver4", "znver4", SERVER),
+        _avx512("znver5", "znver5", (*SERVER, "avxvnni"), l1_bytes=48 << 10),
+        _avx512("sapphirerapids", "sapphirerapids", SERVER, l1_bytes=48 << 10, l2_bytes=2 << 20),
     )
 }
 
@@ -59,16 +71,21 @@ def native_target() -> CpuTarget | None:
     """
     host = described_host()
     found = host.features & host_features()
-    if found.issuperset(V4):
-        target = TARGETS["sapphirerapids" if "amx-tile" in host.features else "x86-64-v4"]
+    if found.issuperset((*V4, *SERVER)) and "amx-tile" in host.features:
+        target = TARGETS["sapphirerapids"]
+    elif found.issuperset(V4):
+        target = TARGETS["x86-64-v4"]
     elif found.issuperset(V3):
         target = TARGETS["x86-64-v3"]
     else:
         return None
+    features = (*target.features, *(f for f in BEYOND if f in found and f not in target.features))
     # other sizes than these are a virtual machine's invention, or a cache that cores share
     l1, l2 = host.l1_bytes, host.l2_bytes
     return replace(
         target,
+        features=features,
+        instructions=instructions_of(features, INSTRUCTIONS),
         l1_bytes=l1 if 16 << 10 <= l1 <= 128 << 10 else target.l1_bytes,
         l2_bytes=l2 if 256 << 10 <= l2 <= 4 << 20 else target.l2_bytes,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from .dims import Dim, Sym, Symbol
 from .graph import Graph, Node, Value
+from .ops.registry import lookup
 from .text import print_attribute, print_data
 from .types import Layout
 
@@ -210,13 +211,20 @@ def _described(region: Graph) -> str:
         attrs = ", ".join(
             f"{key} = {_attribute_text(value)}"
             for key, value in sorted(node.attrs.items())
-            if key != "form"
+            if key != "form" and not _is_unset(node, key)
         )
         inner = "".join(f" [{_described(part)}]" for part in node.regions)
         results = ", ".join(map(typed, node.outputs))
         lines.append(f"{results} = {node.op}({inputs}) {{{attrs}}}{inner}")
     lines.append(f"return {', '.join(map(named, region.outputs))}")
     return "\n".join(lines)
+
+
+def _is_unset(node: Node, key: str) -> bool:
+    """Whether an attribute is left at a default that means there is none of it."""
+    default = lookup(node.op).attrs[key]
+    unset = default is None or (default == 0 and type(default) is int)
+    return unset and node.attrs[key] == default
 
 
 def _attribute_text(value: Any) -> str:

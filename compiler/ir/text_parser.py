@@ -185,7 +185,12 @@ class _Parser:
             self.expect(":")
             sides.append((low, int(self.take("int"))))
             if not self.accept("+"):
-                return Layout(tuple(sides))
+                fill = self.number() if self.accept("of") else 0
+                return Layout(tuple(sides), fill=fill)
+
+    def number(self) -> int:
+        sign = -1 if self.accept("-") else 1
+        return sign * int(self.take("int"))
 
     def dtype(self, text: str) -> DType:
         try:
@@ -279,5 +284,4 @@ class _Parser:
             return self.attribute()
         if dtype.is_float:
             return self.real()
-        sign = -1 if self.accept("-") else 1
-        return sign * int(self.take("int"))
+        return self.number()

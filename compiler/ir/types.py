@@ -134,20 +134,23 @@ _FROM_NUMPY = {numpy_type: dtype for dtype, numpy_type in _NUMPY.items()}
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor lies in memory: row-major, inside a border of zeros or a larger tensor.
+    """How a tensor lies in memory: row-major, inside a border of one number or a larger tensor.
 
-    border: per axis the number of zero elements (before, after); () means none (dense).
+    border: per axis the number of elements (before, after); () means none (dense). fill: what they
+    all are.
     parent: the dims of the storage that the tensor is a part of; () means that it has its own.
     """
 
     border: tuple[tuple[int, int], ...] = ()
     parent: tuple[Dim, ...] = ()
+    fill: int = 0
 
     def __str__(self) -> str:
         if self.parent:
             return f" within [{', '.join(map(str, self.parent))}]"
         sides = "+".join(f"{lo}:{hi}" for lo, hi in self.border)
-        return f" border {sides}" if sides else ""
+        of = f" of {self.fill}" if self.fill else ""
+        return f" border {sides}{of}" if sides else ""
 
 
 DENSE = Layout()

@@ -116,7 +116,8 @@ class _Checker:
         if unknown or missing:
             self.fail(f"attributes {unknown} are unknown, {missing} are missing")
         for key, value in node.attrs.items():
-            if value is REQUIRED or not _is_attribute(value):
+            unset = value is None and definition.attrs[key] is None
+            if value is REQUIRED or not (unset or _is_attribute(value)):
                 self.fail(f"attribute '{key}' has a value of no known kind: {value!r}")
             self.need_symbols(_attr_dims(value), symbols, f"attribute '{key}'")
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from ..ir.dims import Dim, coefficient
 from ..ir.types import DType
 from . import expr as ex
+from .instruction import DOTS
 from .kernel import Axis, Reduction, Stage
 
 UNKNOWN_EXTENT = 256  # assumed of an axis whose extent only a run knows
@@ -140,7 +141,9 @@ def contraction_of(stage: Stage) -> Contraction:
 def _product(reduction: Reduction, operands: list[Operand]) -> Product | None:
     """The product that a reduction adds up, if its body multiplies two factors of one load each."""
     body = reduction.body
-    if reduction.kind != "sum" or not isinstance(body, ex.Apply) or body.op != "mul":
+    if reduction.kind != "sum" or not isinstance(body, ex.Apply):
+        return None
+    if body.op != "mul" and body.op not in DOTS:
         return None
     if len(operands) != 2:
         return None

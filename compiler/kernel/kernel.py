@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from ..ir.dims import Dim, product, symbols_of
 from . import expr as ex
 from .expr import Bound, Buffer, Expr
+from .instruction import DOTS, STEPS
 
 CACHE_LINE = 64  # bytes, on all CPUs that code is generated for
 MAX_STACK_BYTES = 64 << 10  # a larger local buffer lies in scratch memory
@@ -174,11 +175,18 @@ class Kernel:
         """Floating-point operations of one call, a multiply-add counted as two."""
         total: Dim = 0
         for stage in self.stages:
-            body = sum(max(1, _operations(r.body)) + 1 for r in stage.reductions)
+            body = sum(_accumulation(r.body) for r in stage.reductions)
             outer = product(axis.extent for axis in stage.axes)
             total = total + stage.points() * body
             total = total + outer * sum(_operations(s.value) for s in stage.stores)
         return total
+
+
+def _accumulation(body: Expr) -> int:
+    """Operations of one step of a sum, a product of groups counted with all its products."""
+    if isinstance(body, ex.Apply) and body.op in DOTS:
+        return 2 * STEPS[body.op]
+    return max(1, _operations(body)) + 1
 
 
 def _operations(expression: Expr) -> int:

@@ -1,4 +1,4 @@
-"""Borders: the zeros around a padded convolution's input are stored once instead of tested for."""
+"""Borders: what pads a convolution's input is stored once around it instead of tested for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being st
 
 @dataclass(frozen=True)
 class Borders:
-    """Results of fused nodes that padded convolutions read are surrounded with zeros in memory.
+    """Results of fused nodes that padded convolutions read are surrounded with it in memory.
 
     Borders are as wide as the windows reach, or the tiles of the form that the group has.
     """
@@ -35,9 +35,10 @@ def _set_borders(graph: Graph, uses: Uses) -> bool:
     groups = [node for node in graph.nodes if is_fused(node)]
     made_here = {value for group in groups for value in group.outputs}
     wanted: dict[Value, list[tuple[int, int]]] = {}
+    fills: dict[Value, int] = {}
     changed = False
     for group in groups:
-        _ask(group, wanted)
+        _ask(group, wanted, fills)
     for value, border in wanted.items():
         if value not in made_here or not any(a or b for a, b in border):
             continue
@@ -46,17 +47,22 @@ def _set_borders(graph: Graph, uses: Uses) -> bool:
             inner.producer is not None and has_trait(inner.producer, Trait.VIEW)
         ):
             continue
-        lay_out(value, Layout(tuple(border)), uses)
+        lay_out(value, Layout(tuple(border), fill=fills[value]), uses)
         changed = True
     return changed
 
 
-def _ask(node: Node, wanted: dict[Value, list[tuple[int, int]]]) -> None:
-    """Note the borders that a fused node's convolutions want around its operands."""
+def _ask(node: Node, wanted: dict[Value, list[tuple[int, int]]], fills: dict[Value, int]) -> None:
+    """Note the borders that a fused node's convolutions want around its operands.
+
+    Of several that want other numbers there, the first has its way.
+    """
     region = node.regions[0]
     for outer, inner in zip(node.inputs, region.inputs, strict=True):
         for conv in region.nodes:
-            if conv.op == "conv" and conv.inputs[0] is inner:
+            if conv.op != "conv" or conv.inputs[0] is not inner:
+                continue
+            if fills.setdefault(outer, conv.attrs["pad_value"]) == conv.attrs["pad_value"]:
                 _want(outer, conv, wanted)
     form = form_of(node)
     if isinstance(form, WinogradForm):

@@ -32,5 +32,5 @@ def two_dimensional(node: Node, rw: Rewriter) -> Replacement:
         return None
     rows = rw.emit("reshape", [a], {"shape": (product(a.shape[:-1]), a.shape[-1])})
     matrix = rw.emit("reshape", [b], {"shape": b.shape[-2:]})
-    flat = rw.emit("matmul", [rows, matrix])
+    flat = rw.emit("matmul", [rows, matrix], node.attrs)
     return rw.emit("reshape", [flat], {"shape": node.output.shape})

@@ -61,7 +61,7 @@ def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
     b = rw.emit("reshape", [b], {"shape": (*b.shape[:-1], count, width)})
     b = rw.emit("transpose", [b], {"perm": _panels_swapped(rank + 1)})
     a = rw.emit("reshape", [a], {"shape": (*a.shape[:-2], 1, *a.shape[-2:])})
-    result = rw.emit("matmul", [a, b])
+    result = rw.emit("matmul", [a, b], node.attrs)
     rank = result.type.rank
     result = rw.emit("transpose", [result], {"perm": _panels_swapped(rank)})
     result = rw.emit("reshape", [result], {"shape": (*result.shape[:-2], columns + missing)})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from tensmith.compiler.ir import DType, Value, constant
+from tensmith.compiler.ir import Dim, DType, Value, constant
 from tensmith.compiler.ir.ops.quantization import RANGES
 
-from .case import EXACT, F16, F32, F64, HALF, I8, I32, U8, Case, CaseBuilder, N, unary
+from .case import EXACT, F16, F32, F64, HALF, I8, I32, SUM, U8, Case, CaseBuilder, N, S, unary
 
 _TYPES = (DType.U8, DType.I8, DType.U16, DType.I16, DType.U4, DType.I4, DType.U2, DType.I2)
 
@@ -107,7 +108,83 @@ def _large(rounding: str) -> Case:
     return Case(f"requantize_ends_{rounding}", build, EXACT, given=given)
 
 
+def _matmul(name: str, a: tuple[Dim, ...], b: tuple[int, ...], **more: Any) -> Case:
+    """Products of bytes with constant ones, added up in i32."""
+    left, right = more.pop("left", U8), more.pop("right", I8)
+    ends = {U8: (0, 256), I8: (-128, 128)}
+
+    def build(c: CaseBuilder) -> None:
+        x = c.input(*a, dtype=left, low=ends[left][0], high=ends[left][1])
+        w = c.weight(*b, dtype=right, low=ends[right][0], high=ends[right][1])
+        total = c.op("matmul", x, w, accumulate=I32)
+        scale = c.weight(b[-1], low=0.0001, high=0.0002)
+        c.output(c.op("requantize", total, scale, _zero(U8, 128), low=0, high=255), total)
+
+    return Case(f"integer_matmul_{name}", build, EXACT, more.pop("sizes", {}))
+
+
+def _conv(name: str, x: tuple[Dim, ...], w: tuple[int, ...], **attrs: Any) -> Case:
+    """Bytes, surrounded with a number, convolved with constant ones; channels first."""
+    rank = len(x) - 2
+    ends = {U8: (0, 256), I8: (-128, 128), F32: (-1, 1)}
+    right, sizes = attrs.pop("right", I8), attrs.pop("sizes", {})
+    window = {"strides": (1,) * rank, "pads": (1,) * (2 * rank), "dilations": (1,) * rank,
+              "accumulate": I32, "pad_value": 77, **attrs}  # fmt: skip
+
+    def build(c: CaseBuilder) -> None:
+        images = c.input(*x, low=-2, high=2)
+        data = c.op("quantize", images, c.scalar(1 / 64), _zero(U8, 120))
+        weights = c.weight(*w, dtype=right, low=ends[right][0], high=ends[right][1])
+        total = c.op("conv", data, weights, **window)
+        if window["accumulate"] is F32:
+            c.output(total)
+            return
+        bias = c.weight(w[0], *(1,) * rank, dtype=I32, low=-5000, high=5000)
+        moved = c.op("add", total, bias)
+        scale = c.weight(w[0], *(1,) * rank, low=0.0001, high=0.0004)
+        c.output(c.op("requantize", moved, scale, _zero(U8, 100), low=100, high=255))
+
+    tolerance = SUM if window["accumulate"] is F32 else EXACT
+    return Case(f"integer_conv_{name}", build, tolerance, sizes)
+
+
+def _products() -> Iterator[Case]:
+    yield _matmul("groups", (13, 64), (64, 48))
+    yield _matmul("odd_columns", (7, 32), (32, 35))
+    yield _matmul("odd_depth", (7, 33), (33, 35))
+    yield _matmul("one_row", (1, 128), (128, 96))
+    yield _matmul("one_column", (9, 64), (64, 1))
+    yield _matmul("batch", (2, 3, 5, 16), (16, 24))
+    yield _matmul("rows_of_data", (N, 40), (40, 33), sizes={"n": 11})
+    yield _matmul("signed", (6, 32), (32, 32), left=I8)
+    yield _matmul("unsigned", (6, 32), (32, 32), right=U8)
+    yield _matmul("deep", (6, 4096), (4096, 40))
+    yield _matmul("matrices", (2, 5, 16), (2, 16, 20))
+    yield _conv("three", (1, 8, 9, 11), (24, 8, 3, 3))
+    yield _conv("strided", (2, 16, 9, 11), (19, 16, 3, 3), strides=(2, 2))
+    yield _conv("dilated", (1, 8, 9, 11), (16, 8, 3, 3), dilations=(2, 2), pads=(2, 2, 2, 2))
+    yield _conv("pointwise", (1, 32, 7, 7), (40, 32, 1, 1), pads=(0, 0, 0, 0))
+    yield _conv("grouped", (1, 32, 7, 7), (32, 8, 3, 3), groups=4)
+    yield _conv("depthwise", (1, 24, 7, 9), (24, 1, 3, 3), groups=24)
+    yield _conv("few_channels", (1, 3, 12, 12), (16, 3, 3, 3), strides=(2, 2))
+    yield _conv("line", (1, 8, 17), (16, 8, 3))
+    yield _conv("volume", (1, 4, 5, 6, 7), (8, 4, 3, 3, 3))
+    yield _conv("size_of_data", (N, 8, S, 10), (16, 8, 3, 3), sizes={"n": 2, "s": 6})
+    yield _conv("wide_border", (1, 8, 6, 6), (16, 8, 5, 5), pads=(4, 0, 1, 3))
+    yield _conv("depthwise_in_floats", (1, 24, 7, 9), (24, 1, 3, 3), groups=24, right=F32,
+                accumulate=F32)  # fmt: skip
+
+
+def _dot4() -> Case:
+    def build(c: CaseBuilder) -> None:
+        ends = {"low": -(2**31), "high": 2**31 - 1}
+        c.output(c.op("dot4", c.input(5, 37, dtype=I32, **ends), c.input(37, dtype=I32, **ends)))
+
+    return Case("dot4", build, EXACT)
+
+
 CASES: list[Case] = [
+    _dot4(),
     *map(_quantize, _TYPES),
     *_per_axis(),
     *(_dequantize(dtype) for dtype in (*_TYPES, I32)),
@@ -120,6 +197,7 @@ CASES: list[Case] = [
     ),
     *map(_ties, ("nearest", "single", "double")),
     *map(_large, ("nearest", "single", "double")),
+    *_products(),
     unary("rint", 6, 37, tolerance=EXACT, low=-40, high=40),
     unary("rint", 37, tolerance=EXACT, low=-40, high=40, dtype=F64),
     unary("rint", 37, tolerance=EXACT, low=-40, high=40, dtype=F16),

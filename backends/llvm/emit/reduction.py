@@ -11,12 +11,14 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel import expr as ex
+from ....compiler.kernel.instruction import DOTS
 from ....compiler.kernel.kernel import Reduction, Stage
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from . import scalar
 from .access import index_value
 from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
 from .constants import lanes_from, undefined
+from .dot import dot
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
@@ -39,6 +41,10 @@ def _joins_sum(body: ex.Expr) -> bool:
     return (
         isinstance(body, ex.Apply) and body.op == "mul" and body.dtype.is_float and not body.exact
     )
+
+
+def _is_dot(body: ex.Expr) -> bool:
+    return isinstance(body, ex.Apply) and body.op in DOTS
 
 
 class TileReduction:
@@ -154,6 +160,9 @@ class TileReduction:
         if reduction.kind == "sum" and mask is None and _joins_sum(body):
             a, b = (tile.vector_value(arg, slot) for arg in ex.children(body))
             return self.e.fma(a, b, accumulator)
+        if reduction.kind == "sum" and mask is None and _is_dot(body):
+            a, b = (tile.vector_value(arg, slot) for arg in ex.children(body))
+            return dot(self.e, self.schedule.instruction, accumulator, a, b)
         value = tile.vector_value(body, slot)
         if mask is not None:
             neutral = self.e.constant(scalar.identity(reduction.kind, body.dtype), value.type)

@@ -8,8 +8,10 @@ from llvmlite import ir
 
 from ....compiler.errors import InternalError
 from ....compiler.ir.types import DType
+from ....compiler.kernel.instruction import DOTS
 from . import math
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
+from .dot import dot
 from .narrow import carrier, narrowed, widened
 
 I16 = ir.IntType(16)
@@ -46,6 +48,8 @@ def apply(
         return e.b.select(args[0], args[1], args[2])
     if op == "fma":
         return e.fma(*args)
+    if op in DOTS:
+        return dot(e, "", e.constant(0, args[0].type), args[0], args[1])
     kind = kinds[0]
     if kind in HALVES:
         wide = [cast(e, arg, kind, DType.F32) for arg in args]

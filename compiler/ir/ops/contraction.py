@@ -1,4 +1,8 @@
-"""Contractions: matmul, conv, conv_transpose. Floats are accumulated in f64 and rounded once."""
+"""Contractions: matmul, conv, conv_transpose. Floats are accumulated in f64 and rounded once.
+
+With the attribute `accumulate` the operands of `matmul` and `conv` may be of different types, whose
+elements are converted to that one: products of bytes add up in i32, those of bf16 in f32.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,13 @@ _EXACT = 1 << 53  # integers up to here are exact in f64
 
 def _operands(a: Array, b: Array, terms: int) -> tuple[Array, Array]:
     """Both operands in the type to accumulate in: f64 where that is exact (it is also fast)."""
-    if DType.of(a.dtype).is_float:
+    if DType.of(a.dtype).is_float or DType.of(b.dtype).is_float:
         return a.astype(np.float64), b.astype(np.float64)
     largest = [max((abs(int(x.max())), abs(int(x.min())))) if x.size else 0 for x in (a, b)]
     if largest[0] * largest[1] * max(1, terms) < _EXACT:
         return a.astype(np.float64), b.astype(np.float64)
+    if a.dtype != b.dtype:
+        return a.astype(np.int64), b.astype(np.int64)
     return a, b
 
 
@@ -41,13 +47,30 @@ def _rounded(x: Array, dtype: np.dtype[Any]) -> Array:
     if DType.of(dtype).is_float:
         return x.astype(dtype, copy=False)
     # by way of i64, so that what does not fit wraps
-    return x.astype(np.int64).astype(dtype) if x.dtype == np.float64 else x
+    return x.astype(np.int64).astype(dtype) if x.dtype != dtype else x
+
+
+def _result_type(inputs: Sequence[Value], attrs: dict[str, Any]) -> DType:
+    """The type that is added up in: that of the operands, unless another is asked for."""
+    wanted: DType | None = attrs.get("accumulate")
+    for value in inputs[:2]:
+        need_dtype(value, NUMBERS, "the operand")
+    if wanted is None:
+        return same_dtype(inputs)
+    if wanted not in NUMBERS or any(v.dtype.is_float > wanted.is_float for v in inputs[:2]):
+        raise ValueError(f"products of {inputs[0].dtype} and {inputs[1].dtype} are no {wanted}")
+    same_dtype([*inputs[2:], Value(TensorType(wanted, ()))])
+    return wanted
+
+
+def _accumulated(attrs: dict[str, Any], args: Sequence[Array]) -> np.dtype[Any]:
+    wanted: DType | None = attrs.get("accumulate")
+    return args[0].dtype if wanted is None else wanted.numpy
 
 
 def _infer_matmul(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
     a, b = inputs
-    dtype = same_dtype(inputs)
-    need_dtype(a, NUMBERS, "the operand of 'matmul'")
+    dtype = _result_type(inputs, attrs)
     if a.type.rank < 2 or b.type.rank < 2:
         raise ValueError(f"ranks {a.type.rank} and {b.type.rank}: matmul needs 2 or more")
     unify(a.shape[-1], b.shape[-2], "the contracted dimensions differ")
@@ -58,7 +81,7 @@ def _infer_matmul(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Tensor
 def _matmul(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     a, b = _operands(args[0], args[1], args[0].shape[-1])
     with np.errstate(all="ignore"):
-        return [_rounded(np.matmul(a, b), args[0].dtype)]
+        return [_rounded(np.matmul(a, b), _accumulated(attrs, args))]
 
 
 def _filter_dims(w: Value, layout: str) -> tuple[tuple[Dim, ...], Dim, Dim]:
@@ -70,8 +93,7 @@ def _filter_dims(w: Value, layout: str) -> tuple[tuple[Dim, ...], Dim, Dim]:
 
 def _check_operands(inputs: Sequence[Value], attrs: dict[str, Any]) -> tuple[DType, int]:
     x, w = inputs[:2]
-    dtype = same_dtype(inputs)
-    need_dtype(x, NUMBERS, "the operand")
+    dtype = _result_type(inputs, attrs)
     rank = x.type.rank
     if not 3 <= rank <= 5 or w.type.rank != rank:
         raise ValueError(f"ranks {rank} and {w.type.rank}: both must be 3, 4 or 5")
@@ -118,12 +140,12 @@ def _channels_first(args: Sequence[Array], layout: str) -> tuple[Array, Array]:
     return x, w
 
 
-def _finish(out: Array, args: Sequence[Array], layout: str) -> list[Array]:
+def _finish(out: Array, args: Sequence[Array], layout: str, dtype: np.dtype[Any]) -> list[Array]:
     if len(args) == 3:
         out = out + args[2].astype(out.dtype).reshape(-1, *(1,) * (out.ndim - 2))
     if layout == "NHWC":
         out = out.transpose(to_channels_last(out.ndim))
-    return [np.asarray(_rounded(out, args[0].dtype), order="C")]
+    return [np.asarray(_rounded(out, dtype), order="C")]
 
 
 def _conv(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
@@ -134,7 +156,8 @@ def _conv(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     x, w = _operands(x, w, int(np.prod(w.shape[1:])))
     pads = attrs["pads"]
     out_dims = sizes_of(output_dims(x.shape[2:], kernel, attrs))
-    x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:spatial], pads[spatial:], strict=True)])
+    around = [(0, 0), (0, 0), *zip(pads[:spatial], pads[spatial:], strict=True)]
+    x = np.pad(x, around, constant_values=attrs["pad_value"])
     x = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     w = w.reshape(groups, w.shape[0] // groups, w.shape[1], *kernel)
     points = int(np.prod(out_dims))
@@ -146,7 +169,7 @@ def _conv(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
             weights = w[(slice(None), slice(None), slice(None), *offset)]
             out += weights * part if x.shape[2] == 1 else np.matmul(weights, part)
         out = out.reshape(x.shape[0], groups * w.shape[1], *out_dims)
-        return _finish(out, args, attrs["layout"])
+        return _finish(out, args, attrs["layout"], _accumulated(attrs, args))
 
 
 def _infer_conv_transpose(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
@@ -202,18 +225,19 @@ def _conv_transpose(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]
     pads = attrs["pads"]
     crop: list[Any] = [slice(pads[i], full[i] - pads[spatial + i]) for i in range(spatial)]
     out = out.reshape(x.shape[0], groups * w.shape[2], *full)[(..., *crop)]
-    return _finish(out, args, attrs["layout"])
+    return _finish(out, args, attrs["layout"], args[0].dtype)
 
 
 _WINDOW = {"strides": REQUIRED, "pads": REQUIRED, "dilations": REQUIRED, "groups": 1}
-register(OpDef("matmul", _infer_matmul, _matmul, Trait.CONTRACTION, arity=(2, 2)))
+_ACCUMULATE = {"accumulate": None}
+register(OpDef("matmul", _infer_matmul, _matmul, Trait.CONTRACTION, _ACCUMULATE, (2, 2)))
 register(
     OpDef(
         "conv",
         _infer_conv,
         _conv,
         Trait.CONTRACTION,
-        {**_WINDOW, **EXACT, "layout": "NCHW"},
+        {**_WINDOW, **EXACT, **_ACCUMULATE, "layout": "NCHW", "pad_value": 0},
         arity=(2, 3),
     )
 )

@@ -13,6 +13,7 @@ from ...ir.dims import Dim, all_calls, coefficient, symbols_of
 from ...target import CpuTarget
 from .. import expr as ex
 from ..contraction import Contraction, contraction_of
+from ..instruction import DOTS, INSTRUCTIONS
 from ..kernel import Reduction, Stage
 from ..schedule.schedule import StageSchedule
 from ..schedule.transposing import is_transposed, rows_of_piece
@@ -21,6 +22,7 @@ from .tile_cycles import FMA_LATENCY, pieces, step_cycles
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
 DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another
 FIXED_DIVISION_OPERATIONS = 2.0  # by a constant: a multiplication and shifts
+BYTES_OPERATIONS = 24.0  # instructions of a product of groups of bytes without one for it
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction
 LOOP_CYCLES = 2.0
 
@@ -69,6 +71,7 @@ class _Tile:
 
     def __init__(self, own: StageSchedule, rows: int, vectors: int, target: CpuTarget) -> None:
         self.chosen, self.rows, self.vectors, self.target = own.tile, rows, vectors, target
+        self.instruction = INSTRUCTIONS.get(own.instruction)
         self._dependences = ex.Dependences()
 
     def step(self, contraction: Contraction, depth: int) -> float:
@@ -106,7 +109,8 @@ class _Tile:
     def _accumulation(self, reduction: Reduction) -> float:
         """Instructions that add a body to its accumulator; a product's addition is part of it."""
         body = reduction.body
-        fused = reduction.kind == "sum" and isinstance(body, ex.Apply) and body.op == "mul"
+        product = isinstance(body, ex.Apply) and (body.op == "mul" or body.op in DOTS)
+        fused = reduction.kind == "sum" and product
         return 0.0 if fused else float(self.rows * self.vectors)
 
     def _operations(self, expressions: Iterable[ex.Expr]) -> float:
@@ -126,6 +130,8 @@ class _Tile:
             index = divisor.index if isinstance(divisor, ex.IndexValue) else None
             fixed = isinstance(divisor, ex.Const) or isinstance(index, int)
             return self.chosen.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
+        if part.op in DOTS:
+            return self.instruction.operations if self.instruction else BYTES_OPERATIONS
         return EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
 
     def _divisions(self, indices: Iterable[Dim]) -> float:

@@ -1,4 +1,4 @@
-"""Borders of zeros around tensors in memory."""
+"""Borders of one number around tensors in memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ..simplify import simplify
 
 
 def border_kernel(type_: TensorType) -> Kernel:
-    """A kernel that writes zeros around a tensor: axis by axis, before and behind it."""
+    """A kernel that writes what surrounds a tensor: axis by axis, before and behind it."""
     buffer = Buffer("o0", type_.dtype)
     strides, origin = strides_of(type_)
-    zero = Const(0.0 if type_.dtype.is_float else 0, type_.dtype)
+    fill = type_.layout.fill
+    number = Const(float(fill) if type_.dtype.is_float else fill, type_.dtype)
     stages: list[Stage] = []
     for axis, (low, high) in enumerate(type_.layout.border):
         for start, count in ((-low, low), (type_.shape[axis], high)):
@@ -31,6 +32,6 @@ def border_kernel(type_: TensorType) -> Kernel:
                 offset = offset + strides[other] * symbol(name)
                 if whole:
                     offset = offset - strides[other] * before
-            stages.append(Stage(tuple(axes), (), (), (Store(buffer, offset, zero),)))
-    kernel = Kernel("", (buffer,), 1, tuple(stages), 0, ("zero_border",))
+            stages.append(Stage(tuple(axes), (), (), (Store(buffer, offset, number),)))
+    kernel = Kernel("", (buffer,), 1, tuple(stages), 0, ("border",))
     return simplify(kernel)

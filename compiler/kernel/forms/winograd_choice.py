@@ -89,8 +89,8 @@ def _possible(conv: Node) -> bool:
     x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
     known = (*x.shape[1:], *conv.output.shape[1:], *w.shape)
     static = all(isinstance(n, int) for n in known)
-    plain = set(attrs["strides"]) == {1} and attrs["groups"] == 1 and x.dtype is DType.F32
-    return static and plain and attrs["layout"] == "NHWC"
+    plain = set(attrs["strides"]) == {1} and attrs["groups"] == 1 and attrs["pad_value"] == 0
+    return static and plain and x.dtype is w.dtype is DType.F32 and attrs["layout"] == "NHWC"
 
 
 def has_near_weights(graph: Graph) -> bool:

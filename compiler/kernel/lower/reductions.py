@@ -174,7 +174,7 @@ def _window(
 def _padded_element(
     scope: Scope, node: Node, source: Index, other: Expr, kernel: tuple[Dim, ...]
 ) -> Expr:
-    """An input element, or `other` in the padding; no test where storage has a border of zeros."""
+    """An input element, or `other` in the padding; no test where storage has a border of it."""
     x = node.inputs[0]
     border = x.type.layout.border
     bounds: list[Bound] = []
@@ -186,8 +186,8 @@ def _padded_element(
             and isinstance(high, int) and border[place][1] >= high
         )  # fmt: skip
         padded = low != 0 or not (isinstance(high, int) and high <= 0)
-        zero = isinstance(other, Const) and other.value == 0
-        if padded and not (covered and zero):
+        filled = isinstance(other, Const) and other.value == x.type.layout.fill
+        if padded and not (covered and filled):
             bounds.append(Bound(as_dim(at), 0, size))
     value = scope.element(x, source)
     return Guarded(tuple(bounds), value, other) if bounds else value
@@ -223,7 +223,7 @@ def overhangs(node: Node) -> list[tuple[Dim, Dim]]:
 @reduces("conv")
 def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     x, w = node.inputs[:2]
-    dtype, kernel, last = x.dtype, _taps(node), node.attrs["layout"] == "NHWC"
+    dtype, kernel, last = node.output.dtype, _taps(node), node.attrs["layout"] == "NHWC"
     groups = node.attrs["groups"]
     per_group, channels = w.shape[-2:] if last else w.shape[1::-1]
     loops, spatial = _window(scope, node, index, kernel)
@@ -232,7 +232,8 @@ def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     channel: Dim = c
     if groups > 1:
         channel = floordiv(as_dim(oc), floordiv(channels, groups)) * per_group + c
-    zero = Const(0.0 if dtype.is_float else 0, dtype)
+    outside = node.attrs["pad_value"]
+    zero = Const(float(outside) if x.dtype.is_float else outside, x.dtype)
     source = (index[0], *spatial, channel) if last else (index[0], channel, *spatial)
     left = _padded_element(scope, node, source, zero, kernel)
     taps = tuple(symbol(loop.name) for loop in loops)

@@ -211,7 +211,8 @@ class Planner:
         if key not in self._weights:
             self._keep.append(value.data)
             elements = packing.elements if packing else int(value.type.elements)  # type: ignore[arg-type]
-            size = elements * value.dtype.bytes
+            wide = packing.element_bytes if packing else 0
+            size = elements * (wide or value.dtype.bytes)
             offset = -(-self.plan.weight_bytes // ALIGNMENT) * ALIGNMENT
             self.plan.weights.append(Weight(value, packing, offset, size))
             self._weights[key] = len(self.plan.weights) - 1

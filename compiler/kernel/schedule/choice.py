@@ -49,12 +49,14 @@ class StageChoice:
 class Choice:
     """The decision about one kernel.
 
-    form: which algorithm the group takes (`forms/form.py`). channels: of a block over which a
-    depthwise operator goes as a whole (0: over all). stages: one for each. parallel: loops that
-    threads divide. ahead: loops around those, which every thread goes through.
+    form: which algorithm the group takes (`forms/form.py`). instruction: what computes its products
+    of narrow elements, several steps at once (`instruction.py`; "": one by one). channels: of a
+    block over which a depthwise operator goes as a whole (0: over all). stages: one for each.
+    parallel: loops that threads divide. ahead: loops around those, which every thread goes through.
     """
 
     form: str = ""
+    instruction: str = ""
     channels: int = 0
     stages: tuple[StageChoice, ...] = ()
     parallel: int = 0

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...errors import ScheduleError
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
+from ..forms.step_groups import best_instruction, in_groups
+from ..instruction import GENERIC, GROUP, INSTRUCTIONS
 from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
@@ -82,15 +85,52 @@ class CpuChooser:
         kernel = in_channel_blocks(request.kernel, channels)
         if channels and kernel == request.kernel:
             raise ScheduleError(f"the kernel has no channels to go over in blocks of {channels}")
+        kernel, instruction, constants = self._in_groups(kernel, request.constants, data)
         choice = self._heuristic(kernel, request)
-        choice = replace(choice, form=request.form, channels=channels)
+        choice = replace(choice, form=request.form, channels=channels, instruction=instruction)
         if data is not None:
             choice = choice.with_json(data)
         schedule = resolve(choice, kernel, self.target)
         if data is not None:
             check_schedule(kernel, schedule)
-        kernel, packings = _packed(kernel, schedule, request.constants)
+        kernel, packings = _packed(kernel, schedule, constants)
         return Chosen(kernel, schedule, packings, choice, request.key)
+
+    def _in_groups(
+        self, kernel: Kernel, constants: Mapping[str, Constant], data: Mapping[str, Any] | None
+    ) -> tuple[Kernel, str, Mapping[str, Constant]]:
+        """The kernel with products in groups, for which instruction, and what it reads of
+        constants then."""
+        best = best_instruction(kernel, self.target.instructions) if self.level > 0 else None
+        plain = {name: c.elements for name, c in constants.items() if c.packing is None}
+        grouped = in_groups(kernel, best, plain) if best else None
+        name = best.name if best and grouped else ""
+        if data is not None:
+            name = self._given_instruction(name, data.get("instruction", name))
+        if not name or best is None or grouped is None:
+            return kernel, "", constants
+        changed = dict(constants)
+        for parameter, rows in grouped.transforms.items():
+            elements = constants[parameter].elements // best.steps
+            packing = Packing(
+                elements // rows.columns, rows.columns, rows.columns, 1, rows, GROUP.bytes
+            )
+            changed[parameter] = Constant(elements, packing)
+        return grouped.kernel, name, changed
+
+    def _given_instruction(self, best: str, wanted: object) -> str:
+        """The instruction that a choice names. Raises ScheduleError for one that there is not."""
+        if not wanted:
+            return ""
+        found = INSTRUCTIONS.get(str(wanted))
+        has = found is not None and found.name in GENERIC | set(self.target.instructions)
+        if not best or found is None or not has or found.op != INSTRUCTIONS[best].op:
+            raise ScheduleError(
+                f"the instruction '{wanted}' computes none of the kernel's products",
+                why=f"{self.target.name} has it not, or the products are no such groups",
+                remedy="leave the field out, or empty",
+            )
+        return found.name
 
     def _heuristic(self, kernel: Kernel, request: Request) -> Choice:
         if self.level <= 0:
@@ -109,5 +149,9 @@ def _packed(
     for name, constant in constants.items():
         if constant.packing is not None:
             changed = packings.get(name, constant.packing)
-            packings[name] = replace(changed, before=constant.packing.before)
+            packings[name] = replace(
+                changed,
+                before=constant.packing.before,
+                element_bytes=constant.packing.element_bytes,
+            )
     return packed, packings

@@ -28,7 +28,8 @@ class Transform(Protocol):
 class Packing:
     """Row-major matrices [rows, columns], each stored as [panels][rows][width].
 
-    before: a transform of the constant that makes the matrices.
+    before: a transform of the constant that makes the matrices. element_bytes: of one element of
+    these, where the transform makes it another size than the constant's.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class Packing:
     width: int
     matrices: int = 1
     before: Transform | None = None
+    element_bytes: int = 0
 
     def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The packed elements, flat, of matrices * rows * columns transformed ones."""

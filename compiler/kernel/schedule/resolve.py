@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...errors import ScheduleError
 from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
+from ..forms.step_groups import has_groups
 from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
 from .panels import fetched
@@ -37,7 +39,10 @@ def resolve(choice: Choice, kernel: Kernel, target: CpuTarget) -> Schedule:
             f"the choice has {len(choice.stages)} stages, the kernel {len(kernel.stages)}"
         )
     stages = tuple(
-        _stage(own, stage, kernel.shared, target, shared_panels=choice.ahead > 0)
+        replace(
+            _stage(own, stage, kernel.shared, target, shared_panels=choice.ahead > 0),
+            instruction=choice.instruction if has_groups(stage) else "",
+        )
         for own, stage in zip(choice.stages, kernel.stages, strict=True)
     )
     return Schedule(stages, choice.parallel, choice.ahead, FORK_OPERATIONS)
@@ -49,7 +54,10 @@ def choice_of(schedule: Schedule, kernel: Kernel) -> Choice:
         _roles(own, stage, kernel.shared)
         for own, stage in zip(schedule.stages, kernel.stages, strict=True)
     )
-    return Choice(stages=stages, parallel=schedule.parallel, ahead=schedule.ahead)
+    instruction = next((own.instruction for own in schedule.stages if own.instruction), "")
+    return Choice(
+        instruction=instruction, stages=stages, parallel=schedule.parallel, ahead=schedule.ahead
+    )
 
 
 def axes_by_role(stage: Stage, shared: int) -> dict[str, str]:

@@ -92,7 +92,8 @@ class StageSchedule:
 
     order: the stage's own parallel axes, outermost loop first. panel: vectors per packed panel of
     the operand that a tile reads along its lanes, a divisor of the tile's (0: one panel is as wide
-    as the tile).
+    as the tile). instruction: what computes its products of groups (`instruction.py`; "": a
+    multiply-add).
     """
 
     tile: RegisterTile = RegisterTile()
@@ -101,12 +102,14 @@ class StageSchedule:
     prefetch: Prefetch = Prefetch()
     unrolling: Unrolling = Unrolling()
     panel: int = 0
+    instruction: str = ""
 
     def __str__(self) -> str:
         tile, blocks = self.tile, self.blocks
         split = f" split {blocks.steps}" if blocks.axis else ""
         split += f" band {blocks.band}" if blocks.band else ""
         split += f" panels of {self.panel * tile.lanes}" if self.panel else ""
+        split += f" by {self.instruction}" if self.instruction else ""
         axes = f"{tile.row or '-'}x{tile.vector or '-'}"
         return f"{tile.rows}x{tile.width} {axes} unroll {self.unrolling.unroll}{split}"
 

@@ -198,11 +198,14 @@ def gather_range(node: Node, rw: Rewriter) -> Replacement:
 
 @RULES.on("conv")
 def pad_into_conv(node: Node, rw: Rewriter) -> Replacement:
-    """A convolution pads with zeros by itself."""
+    """A convolution pads by itself, with one number on all sides."""
     inner = rw.sole(node.inputs[0], "pad")
     if inner is None or inner.attrs["mode"] != "constant":
         return None
-    if len(inner.inputs) == 2 and scalar(inner.inputs[1]) != 0:
+    number = scalar(inner.inputs[1]) if len(inner.inputs) == 2 else 0
+    if number is None or (number != 0 and inner.output.dtype.is_float):
+        return None
+    if any(node.attrs["pads"]) and number != node.attrs["pad_value"]:
         return None
     rank = inner.output.type.rank
     first = 2 if node.attrs["layout"] == "NCHW" else 1
@@ -214,4 +217,8 @@ def pad_into_conv(node: Node, rw: Rewriter) -> Replacement:
     if not fits or any(before[axis] != 0 or after[axis] != 0 for axis in others):
         return None
     total = tuple(a + b for a, b in zip(node.attrs["pads"], pads, strict=True))
-    return rw.emit("conv", [inner.inputs[0], *node.inputs[1:]], {**node.attrs, "pads": total})
+    return rw.emit(
+        "conv",
+        [inner.inputs[0], *node.inputs[1:]],
+        {**node.attrs, "pads": total, "pad_value": int(number)},
+    )

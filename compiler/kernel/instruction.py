@@ -1,0 +1,68 @@
+"""Instructions: what computes several steps of a sum of products at once.
+
+Several neighbouring elements of each operand are read as one element of 32 bits; an operator of the
+graph says what becomes of two of them (`dot4`), and each hardware has its own way to compute that.
+All ways to compute an operator give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..ir.types import DType
+
+GROUP = DType.I32  # what a group of neighbouring elements is read as
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One way to add a sum of products to an accumulator.
+
+    op: the operator that it computes. left, right: elements of its operands. accumulate: of the
+    sum. steps: how many products one takes. operations: what one costs, in multiply-adds of a
+    vector. prepare: what each vector of the right operand, and each group of the left one, costs
+    beside.
+    """
+
+    name: str
+    op: str
+    left: DType
+    right: DType
+    accumulate: DType
+    steps: int
+    operations: float = 1.0
+    prepare: float = 0.0
+
+
+_BYTES = (DType.U8, DType.I8, DType.I32, 4)
+# The first that a target has is taken. madd: the even and the odd bytes as 16-bit numbers, which a
+# product of pairs adds up exactly (_mm256_madd_epi16; Intel SDM vol. 2, PMADDWD).
+INSTRUCTIONS: dict[str, Instruction] = {
+    item.name: item
+    for item in (
+        Instruction("vnni", "dot4", *_BYTES),
+        Instruction("avxvnni", "dot4", *_BYTES),
+        Instruction("madd", "dot4", *_BYTES, 4.0, 2.5),
+        Instruction("bytes", "dot4", *_BYTES, 8.0, 8.0),
+    )
+}
+STEPS = {item.op: item.steps for item in INSTRUCTIONS.values()}
+DOTS = frozenset(STEPS)
+GENERIC = frozenset({"bytes"})  # those that every target has
+
+
+def instruction_for(
+    left: DType, right: DType, accumulate: DType, available: Iterable[str]
+) -> Instruction | None:
+    """The best instruction for products of such elements, if any."""
+    names = GENERIC | set(available)
+    wanted = (left, right, accumulate)
+    return next(
+        (
+            item
+            for item in INSTRUCTIONS.values()
+            if item.name in names and (item.left, item.right, item.accumulate) == wanted
+        ),
+        None,
+    )

@@ -1,0 +1,104 @@
+"""Products of bytes: which instructions compute them, and the same bits from all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compiled import Job, Library, Setting, compile_graph, run_all
+from suites.case import I8, I32, U8, CaseBuilder
+
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
+from tensmith.compiler.errors import ScheduleError
+from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.kernel.schedule.choices import Choices
+
+# target -> the instruction that its code has for products of bytes
+EXPECTED = {
+    "x86-64-v3": ("madd", "vpmaddwd"),
+    "x86-64-v4": ("madd", "vpmaddwd"),
+    "znver4": ("vnni", "vpdpbusd"),
+    "znver5": ("vnni", "vpdpbusd"),
+    "sapphirerapids": ("vnni", "vpdpbusd"),
+}
+
+
+def products(depth: int = 64) -> Graph:
+    """A product of bytes with constant ones, and a convolution padded with a number."""
+    c = CaseBuilder("products")
+    x = c.input(9, depth, dtype=U8, low=0, high=256, name="x")
+    w = c.weight(depth, 48, dtype=I8, low=-128, high=128)
+    c.output(c.op("matmul", x, w, accumulate=I32))
+    images = c.input(1, 8, 7, 7, dtype=U8, low=0, high=256, name="images")
+    filters = c.weight(24, 8, 3, 3, dtype=I8, low=-128, high=128)
+    window = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "pad_value": 9}
+    c.output(c.op("conv", images, filters, accumulate=I32, **window))
+    return c.graph()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_products_of_bytes_are_one_instruction(name: str, tmp_path: Path) -> None:
+    instruction, mnemonic = EXPECTED[name]
+    model = compile_graph(products(), Setting(name, 2), tmp_path, texts=frozenset({"asm"}))
+    lines = [line.split()[0] for line in model.code.texts["asm"].splitlines() if line.split()]
+    assert lines.count(mnemonic) >= 24, instruction
+    assert not {"vpmulld", "vpmullw"} & set(lines)
+
+
+def _keys(name: str, folder: Path) -> list[str]:
+    """The groups of `products`, as choices name them."""
+    backend, target = resolve_target(name)
+    options = CompileOptions("keys", folder, opt_level=2)
+    found = backend.compile(products(), target, options, Stages())
+    return [key for kernel in found.kernels for key in kernel.keys if kernel.choice["instruction"]]
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "native"])
+@pytest.mark.parametrize("instruction", ["", "bytes", "madd"])
+def test_all_instructions_give_the_same_bits(name: str, instruction: str, tmp_path: Path) -> None:
+    setting = Setting(name, 2)
+    if missing := setting.missing():
+        pytest.skip(missing)
+    rng = np.random.default_rng(5)
+    inputs = {"x": rng.integers(0, 256, (9, 64), np.uint8),
+              "images": rng.integers(0, 256, (1, 8, 7, 7), np.uint8)}  # fmt: skip
+    (tmp_path / "keys").mkdir()
+    keys = _keys(name, tmp_path / "keys")
+    assert len(keys) == 2
+    choices = Choices({key: {"instruction": instruction} for key in keys})
+    got = run_all({"m": Job(products(), inputs, choices)}, setting, tmp_path)["m"]
+    assert not isinstance(got, Exception), got
+    for name_, want in run_graph(products(), inputs).items():
+        np.testing.assert_array_equal(got[name_], want, name_)
+
+
+def test_an_instruction_that_the_target_lacks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    keys = _keys("x86-64-v3", tmp_path / "keys")
+    choices = Choices({key: {"instruction": "vnni"} for key in keys})
+    library = Library({"m": products()}, Setting("x86-64-v3", 2), tmp_path, {"m": choices})
+    assert isinstance(library.errors["m"], ScheduleError)
+    assert "vnni" in str(library.errors["m"])
+
+
+def _ends() -> Graph:
+    c = CaseBuilder("ends")
+    x = c.input(3, 128, dtype=U8, name="x")
+    w = np.where(np.arange(32) % 2, 127, -128) * np.ones((128, 1))
+    c.output(c.op("matmul", x, constant(w.astype(np.int8)), accumulate=I32))
+    return c.graph()
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "native"])
+def test_largest_bytes_add_up_exactly(name: str, tmp_path: Path) -> None:
+    """No pair of products saturates on the way."""
+    setting = Setting(name, 2)
+    if missing := setting.missing():
+        pytest.skip(missing)
+    inputs = {"x": np.full((3, 128), 255, np.uint8)}
+    got = run_all({"m": Job(_ends(), inputs)}, setting, tmp_path)["m"]
+    assert not isinstance(got, Exception), got
+    np.testing.assert_array_equal(got["y0"][0, :2], [-128 * 255 * 128, 127 * 255 * 128])
