@@ -36,6 +36,7 @@ from tensmith.compiler.kernel.plan.plan import (
     PlannedKernel,
     Repeat,
     Require,
+    Space,
     Step,
     View,
 )
@@ -113,18 +114,22 @@ class _Run:
                 if str(dim) in self.plan.symbols:
                     self.env.setdefault(str(dim), size)
         self.arena = _garbage(self.dim(self.plan.arena_bytes))
-        self.memory: dict[tuple[str, int], Array] = {}
+        self.memory: dict[tuple[Space, str, int], Array] = {}
         for number, value in enumerate(self.plan.inputs):
             flat = store(value.type, self.env, inputs[value.name])
-            self.memory["input", number] = flat.view(np.uint8)
+            self.memory[Place("input", number).memory] = flat.view(np.uint8)
         for number, weight in enumerate(self.plan.weights):
             data = weight.value.data
             assert data is not None
             packed = weight.packing.apply(data) if weight.packing else data
-            self.memory["weights", number] = np.array(packed).reshape(-1).view(np.uint8)
+            self.memory[Place("weights", number).memory] = (
+                np.array(packed).reshape(-1).view(np.uint8)
+            )
         for number, buffer in enumerate(self.plan.arena):
             start = self.dim(buffer.offset)
-            self.memory["arena", number] = self.arena[start : start + self.dim(buffer.size)]
+            self.memory[Place("arena", number).memory] = self.arena[
+                start : start + self.dim(buffer.size)
+            ]
 
     def outputs(self) -> dict[str, Array]:
         self.steps(self.plan.steps)
@@ -138,7 +143,7 @@ class _Run:
 
     def bytes_at(self, place: Place) -> Array:
         """The memory from a place to the end of what it lies in."""
-        return self.memory[place.kind, place.number][self.dim(place.offset) :]
+        return self.memory[place.memory][self.dim(place.offset) :]
 
     def typed(self, place: Place, dtype: DType) -> Array:
         found = self.bytes_at(place)
@@ -176,14 +181,14 @@ class _Run:
                     self.env.update(zip(names, [self.dim(dim) for dim in dims], strict=True))
                 case OpenOutput(number=number):
                     flat = store(self.plan.outputs[number].type, self.env)
-                    self.memory["output", number] = _garbage(flat.nbytes)
+                    self.memory[Place("output", number).memory] = _garbage(flat.nbytes)
                 case Allocate(number=number, size=size, keep=keep):
                     made, kept = _garbage(self.dim(size)), self.dim(keep)
                     if kept:
-                        made[:kept] = self.memory["heap", number][:kept]
-                    self.memory["heap", number] = made
+                        made[:kept] = self.memory[Place("heap", number).memory][:kept]
+                    self.memory[Place("heap", number).memory] = made
                 case View(number=number, source=source):
-                    self.memory["heap", number] = self.bytes_at(source)
+                    self.memory[Place("heap", number).memory] = self.bytes_at(source)
                 case Branch():
                     self.branch(step)
                 case Repeat():

@@ -21,6 +21,7 @@ from ....compiler.kernel.plan.plan import (
     Plan,
     Repeat,
     Require,
+    Space,
     Step,
     View,
 )
@@ -148,6 +149,8 @@ class PlanEmitter:
         return self.e.b.gep(base, [self.e.i64(total)], source_etype=I8)
 
     def _base(self, place: Place) -> tuple[ir.Value, Int]:
+        if place.space is not Space.HOST:
+            raise InternalError(f"the host has no address for {place}")
         if place.kind == "input":
             return self.inputs[place.number], 0
         if place.kind == "output":

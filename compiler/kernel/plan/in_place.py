@@ -100,7 +100,7 @@ def _offsets_seen_from(writer: Stage, stage: Stage, inputs: frozenset[str]) -> s
 def aliased(kernel: Kernel, places: tuple[Place, ...]) -> frozenset[str]:
     """Outputs that lie in the memory of another parameter, and those parameters."""
     found: set[str] = set()
-    memory = [(place.kind, place.number) for place in places]
+    memory = [place.memory for place in places]
     for position in range(len(places) - kernel.outputs, len(places)):
         if memory.count(memory[position]) > 1:
             found.update(

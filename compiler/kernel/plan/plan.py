@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from ...ir.dims import Dim
 from ...ir.graph import Value
@@ -15,17 +16,36 @@ from ..schedule.schedule import Schedule
 ALIGNMENT = 64  # bytes, of every tensor
 
 
+class Space(Enum):
+    """A memory that tensors lie in: its addresses mean nothing in another."""
+
+    HOST = "host"
+    DEVICE = "device"
+    SRAM = "sram"
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a tensor lies.
 
     kind: "input", "output", "weights" (number: entry), "arena" or "heap" (number: buffer).
-    offset: in bytes from there; it may use loop counters.
+    offset: in bytes from there; it may use loop counters. space: the memory that all this is in.
     """
 
     kind: str
     number: int
     offset: Dim = 0
+    space: Space = Space.HOST
+
+    @property
+    def memory(self) -> tuple[Space, str, int]:
+        """What it lies in, wherever there: places of one memory may overlap."""
+        return self.space, self.kind, self.number
+
+    def __str__(self) -> str:
+        space = "" if self.space is Space.HOST else f"{self.space.value} "
+        offset = "" if self.offset == 0 else f" + {self.offset}"
+        return f"{space}{self.kind} {self.number}{offset}"
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from .plan import (
     Step,
     Weight,
 )
+from .verify_plan import verify_plan
 from .versions import fitted, fitting
 
 Rule = Callable[["Planner", Node, list[Step]], None]
@@ -90,6 +91,7 @@ class Planner:
                 self.copy(value, Place("output", number), steps)
         self.plan.steps = tuple(steps)
         self.plan.arena_bytes = assign_offsets(self.plan.arena)
+        verify_plan(self.plan)
         return self.plan
 
     def block(self, graph: Graph, steps: list[Step]) -> None:
@@ -272,7 +274,7 @@ class Planner:
             same = frozenset(
                 buffer.name
                 for buffer, other in zip(kernel.params, memory, strict=False)
-                if other and (other.kind, other.number) == (place.kind, place.number)
+                if other and other.memory == place.memory
             )
             if may_share(kernel, same, output):
                 return place

@@ -1,0 +1,111 @@
+"""Checks of a finished plan: every step speaks of memory that there is, and that it can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import InternalError
+from .plan import (
+    Allocate,
+    Bind,
+    Branch,
+    External,
+    KernelCall,
+    OpenOutput,
+    Place,
+    Plan,
+    Repeat,
+    Space,
+    Step,
+    View,
+)
+
+
+def verify_plan(plan: Plan) -> None:
+    """Raise InternalError unless the host can run the plan.
+
+    All places are in the host's memory; inputs, weights and the arena have what they name, outputs
+    are open and memory of the heap is there before it is named; calls have what kernels take.
+    """
+    _Verifier(plan).steps(plan.steps)
+
+
+class _Verifier:
+    """Walks steps in order. heap, opened: what is there by now, in whichever way steps went."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.counts = {
+            "input": len(plan.inputs), "weights": len(plan.weights), "arena": len(plan.arena)
+        }  # fmt: skip
+        self.heap: frozenset[int] = frozenset()
+        self.opened: frozenset[int] = frozenset()
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        """Check steps, one behind the other."""
+        for step in steps:
+            match step:
+                case KernelCall():
+                    self._call(step)
+                case External(function=function, places=places):
+                    for place in places:
+                        self._place(place, f"'{function}'")
+                case Bind(place=place):
+                    self._place(place, "the binding of symbols")
+                case View(number=number, source=source):
+                    self._place(source, "a view")
+                    self.heap |= {number}
+                case Allocate(number=number):
+                    self.heap |= {number}
+                case OpenOutput(number=number):
+                    self.opened |= {number}
+                case Branch():
+                    self._branch(step)
+                case Repeat():
+                    self._repeat(step)
+
+    def _call(self, step: KernelCall) -> None:
+        if not 0 <= step.kernel < len(self.plan.kernels):
+            raise InternalError(f"the plan has no kernel {step.kernel}")
+        planned = self.plan.kernels[step.kernel]
+        given = len(step.places), len(step.sizes)
+        taken = len(planned.kernel.params), len(planned.kernel.symbols)
+        if given != taken:
+            raise InternalError(
+                f"{planned.symbol} takes {taken[0]} tensors and {taken[1]} sizes,"
+                f" not {given[0]} and {given[1]}"
+            )
+        for place in step.places:
+            self._place(place, planned.symbol)
+
+    def _branch(self, step: Branch) -> None:
+        if isinstance(step.condition, Place):
+            self._place(step.condition, "a branch")
+        before = self.heap, self.opened
+        self.steps(step.then)
+        then = self.heap, self.opened
+        self.heap, self.opened = before
+        self.steps(step.otherwise)
+        self.heap &= then[0]
+        self.opened &= then[1]
+
+    def _repeat(self, step: Repeat) -> None:
+        for place in (step.count, step.condition):
+            if isinstance(place, Place):
+                self._place(place, "a loop")
+        before = self.heap, self.opened
+        self.steps(step.body)
+        self.heap, self.opened = before  # there may be no round
+
+    def _place(self, place: Place, who: str) -> None:
+        """Check a place that a step of the host reads or writes."""
+        if place.space is not Space.HOST:
+            raise InternalError(f"{who} cannot reach {place}: the host has other memory")
+        if place.kind == "heap":
+            there = place.number in self.heap
+        elif place.kind == "output":
+            there = place.number in self.opened
+        else:
+            there = 0 <= place.number < self.counts.get(place.kind, 0)
+        if not there:
+            raise InternalError(f"{who} is given {place}, which is not there")
