@@ -86,12 +86,11 @@ class CpuChooser:
         if channels and kernel == request.kernel:
             raise ScheduleError(f"the kernel has no channels to go over in blocks of {channels}")
         kernel, instruction, constants = self._in_groups(kernel, request.constants, data)
-        choice = self._heuristic(kernel, request)
-        choice = replace(choice, form=request.form, channels=channels, instruction=instruction)
+        own = Choice(request.form, instruction, channels)
+        choice, schedule = self._heuristic(kernel, own, request.rows_divided)
         if data is not None:
             choice = choice.with_json(data)
-        schedule = resolve(choice, kernel, self.target)
-        if data is not None:
+            schedule = resolve(choice, kernel, self.target)
             check_schedule(kernel, schedule)
         kernel, packings = _packed(kernel, schedule, constants)
         return Chosen(kernel, schedule, packings, choice, request.key)
@@ -132,13 +131,26 @@ class CpuChooser:
             )
         return found.name
 
-    def _heuristic(self, kernel: Kernel, request: Request) -> Choice:
+    def _heuristic(
+        self, kernel: Kernel, own: Choice, rows_divided: bool
+    ) -> tuple[Choice, Schedule]:
+        """The usual choice with its schedule. own: what was chosen with the kernel's loops."""
+
+        def whole(choice: Choice) -> Choice:
+            return replace(
+                choice, form=own.form, instruction=own.instruction, channels=own.channels
+            )
+
         if self.level <= 0:
-            return naive_choice(kernel)
-        choice = default_choice(kernel, self.target)
+            choice = whole(naive_choice(kernel))
+            return choice, resolve(choice, kernel, self.target)
+        choice = whole(default_choice(kernel, self.target))
         schedule = resolve(choice, kernel, self.target)
-        divided = by_rows(kernel, schedule, request.rows_divided)
-        return choice if divided is schedule else choice_of(divided, kernel)
+        divided = by_rows(kernel, schedule, rows_divided)
+        if divided is schedule:
+            return choice, schedule
+        choice = whole(choice_of(divided, kernel))  # so divided, threads share a panel's fetch
+        return choice, resolve(choice, kernel, self.target)
 
 
 def _packed(

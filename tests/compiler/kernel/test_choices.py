@@ -15,8 +15,10 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError, UsageError
 from tensmith.compiler.ir import Node
 from tensmith.compiler.ir.groups import group_key
+from tensmith.compiler.kernel.forms.channel_blocks import in_channel_blocks
 from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Kernel
+from tensmith.compiler.kernel.schedule import chooser
 from tensmith.compiler.kernel.schedule.choice import Choice
 from tensmith.compiler.kernel.schedule.choices import Choices, choices_json, read_choices
 from tensmith.compiler.kernel.schedule.chooser import CpuChooser, Request
@@ -57,6 +59,38 @@ def test_a_choice_says_all(name: str) -> None:
                 empty = replace(choice, stages=tuple(type(s)() for s in choice.stages))
                 blank = replace(empty, form="", channels=0, parallel=0, ahead=0)
                 assert blank.with_json(json.loads(text)) == choice
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_schedule_is_that_of_its_choice(level: int, divided: bool) -> None:
+    choose, ahead = CpuChooser(V3, level), 0
+    builders = [product(), product(columns=96), product(depth=8)]
+    for graph in (*(builder.graph() for builder in builders), *(c.graph() for c in ALL_CASES)):
+        if any(node.op == "fused" for node in graph.nodes):
+            continue
+        for node in fused_nodes(graph):
+            kernel = lower_region(node.regions[0]).kernel
+            chosen = choose(Request(kernel, rows_divided=divided))
+            blocked = in_channel_blocks(kernel, chosen.choice.channels)
+            assert chosen.schedule == resolve(chosen.choice, blocked, V3)
+            ahead += chosen.choice.ahead > 0
+    assert (ahead > 0) == (level > 0)
+
+
+def test_what_nothing_changes_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[Choice] = []
+
+    def counted(choice: Choice, *others: object) -> object:
+        resolved.append(choice)
+        return resolve(choice, *others)
+
+    monkeypatch.setattr(chooser, "resolve", counted)
+    _, kernel = kernel_of(product())
+    for level in (0, 2):
+        chosen = CpuChooser(V3, level)(Request(kernel))
+        assert resolved.pop() == chosen.choice
+        assert not resolved
 
 
 def test_the_space_begins_with_the_heuristic() -> None:
