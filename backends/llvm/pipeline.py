@@ -12,6 +12,7 @@ import numpy as np
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
 from ...compiler.collector import collector_paused
 from ...compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
+from ...compiler.errors import ScheduleError
 from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
@@ -21,6 +22,7 @@ from ...compiler.kernel.plan.control import CONTROL
 from ...compiler.kernel.plan.external import EXTERNAL
 from ...compiler.kernel.plan.plan import ALIGNMENT, Plan
 from ...compiler.kernel.plan.planner import Planner
+from ...compiler.kernel.schedule.choices import Choices
 from ...compiler.kernel.schedule.chooser import CpuChooser
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import CpuTarget
@@ -85,7 +87,10 @@ def slow_kernels_cpu(
 
 
 def make_plan(graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages) -> Plan:
-    """Optimise a graph in place, form its kernels, and plan their calls and memory."""
+    """Optimise a graph in place, form its kernels, and plan their calls and memory.
+
+    Raises ScheduleError for given choices that no kernel can have.
+    """
     level, threads = options.opt_level, max(1, options.threads)
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
@@ -110,7 +115,24 @@ def make_plan(graph: Graph, target: CpuTarget, options: CompileOptions, stages: 
         run_passes(graph, (*final, *(views if level > 0 else ())), dump_after=options.dump_after)
     with stages.stage("kernels"):
         choose = CpuChooser(target, level, options.choices)
-        return Planner(graph, choose, CONTROL).build()
+        plan = Planner(graph, choose, CONTROL).build()
+        check_forms_used(options.choices, plan, level)
+        return plan
+
+
+def check_forms_used(choices: Choices, plan: Plan, level: int) -> None:
+    """Raise ScheduleError for a form that was given to a group that the plan does not compute.
+
+    Schedules for other models do no harm; a form makes the group that it is for.
+    """
+    used = [key for planned in plan.kernels for key in planned.keys]
+    for key in choices.unused(used):
+        if form := choices.by_key[key].get("form"):
+            raise ScheduleError(
+                f"no group '{key}' takes the form '{form}'",
+                why=f"at -O{level}, beside these neighbours, the model has no such group",
+                remedy="leave the choice out, or compile the model as it was made for",
+            )
 
 
 def generate_code(plan: Plan, target: CpuTarget, options: CompileOptions, stages: Stages) -> Code:

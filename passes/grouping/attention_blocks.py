@@ -54,8 +54,11 @@ class AttentionBlocks:
         return changed
 
     def _merged(self, nodes: list[Node]) -> Node | None:
-        """The nodes as one fused node; None where they cannot, or had better not be, in blocks."""
-        if row_blocks_form(nodes) is None or not _plain(nodes[1]):
+        """The nodes as one fused node; None where they cannot, or had better not be, in blocks.
+
+        Raises ScheduleError for given blocks that they cannot have.
+        """
+        if not self.choices.by_key and row_blocks_form(nodes) is None:
             return None
         builder = RegionBuilder()
         for node in nodes:
@@ -65,13 +68,28 @@ class AttentionBlocks:
             operands,
             region,
             RowBlocksForm,
-            partial(row_blocks_form, region.nodes),
-            partial(row_blocks_illegal, region.nodes),
+            partial(_usual, region),
+            partial(_illegal, region),
         )
-        if form is None or not goes_row_by_row(region, form):
+        if form is None:
             return None
         last = nodes[-1]
         return fused_node(operands, last.outputs, region, form=str(form), name=last.name)
+
+
+def _usual(region: Graph) -> RowBlocksForm | None:
+    """The form of three nested nodes where nothing is given."""
+    form = row_blocks_form(region.nodes)
+    return None if form is None or _illegal(region, form) else form
+
+
+def _illegal(region: Graph, form: RowBlocksForm) -> str:
+    """Why three nested nodes cannot take a form; empty where they can."""
+    if why := row_blocks_illegal(region.nodes, form):
+        return why
+    if not _plain(region.nodes[1]):
+        return "what is between the products is more than a softmax, element by element"
+    return "" if goes_row_by_row(region, form) else "a block needs more than its own rows"
 
 
 def _reducers(node: Node | None) -> list[str]:

@@ -7,7 +7,6 @@ et al., "MobileNetV2: inverted residuals and linear bottlenecks", https://arxiv.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 from ...compiler.ir.graph import Graph, Node
 from ...compiler.ir.groups import RegionBuilder, Uses, fused_node, is_fused, replace_groups
@@ -41,18 +40,27 @@ class ConvBands:
         return changed
 
     def _merged(self, first: Node, second: Node) -> Node | None:
-        """Both as one fused node; None where computing them in bands would save nothing."""
+        """Both as one fused node; None where computing them in bands would save nothing.
+
+        Raises ScheduleError for given bands that they cannot have.
+        """
+        own = form_of(first)
+        if own is not None and not self.choices.by_key:
+            return None
         builder = RegionBuilder()
         builder.inline(first)
         builder.inline(second)
         operands, region = builder.close(second.outputs)
-        form = self.choices.form(
-            operands,
-            region,
-            BandsForm,
-            partial(bands_form, region, self.threads),
-            partial(bands_illegal, region),
-        )
+
+        def usual() -> BandsForm | None:
+            return None if own else bands_form(region, self.threads)
+
+        def illegal(form: BandsForm) -> str:
+            if own:
+                return f"its first convolution has the form '{own}'"
+            return bands_illegal(region, form)
+
+        form = self.choices.form(operands, region, BandsForm, usual, illegal)
         if form is None:
             return None
         name = second.name or first.name
@@ -77,6 +85,6 @@ def _producer(uses: Uses, node: Node) -> Node | None:
     if conv.inputs[0] not in region.inputs:
         return None
     found = uses.sole_group(node.inputs[region.inputs.index(conv.inputs[0])])
-    if found is None or _conv(found) is None or form_of(found) is not None:
+    if found is None or _conv(found) is None:
         return None
     return found if len(uses.readers(conv.inputs[0])) == 1 else None
