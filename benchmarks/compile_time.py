@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .cases import Case, exported_zoo, find_cases
-from .machine import machine, revision
 from .process import EngineError, Worker, one_cpu_per_core
+from .provenance import machine, revision
 
 MIB = float(1 << 20)
 log = Console(stderr=True)

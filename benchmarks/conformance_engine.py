@@ -30,7 +30,7 @@ from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import InvalidModelError, UnsupportedError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import print_graph
-from tensmith.driver.checks import unsupported_nodes
+from tensmith.driver.argument_checks import unsupported_nodes
 from tensmith.frontends.onnx import load as load_onnx
 from tensmith.runtime.loader import Module, load
 from tensmith.runtime.meaning import decode, encode

@@ -24,8 +24,8 @@ from rich.console import Console
 
 from .cases import Case, exported_zoo, find_cases
 from .engines import ENGINES
-from .machine import machine, revision
 from .process import EngineError, EngineSkipped, Worker, one_cpu_per_core
+from .provenance import machine, revision
 from .stats import difference, median_of_rounds, percentile, speed_ratio
 from .table import rich_tables, summary
 

@@ -25,7 +25,7 @@ from ..compiler.ir.flops import graph_flops
 from ..compiler.knobs import VERIFY_TIME
 from ..compiler.scratch import written_whole
 from ..compiler.target import Target
-from .checks import (
+from .argument_checks import (
     check_file,
     check_runs_here,
     check_threads,

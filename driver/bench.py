@@ -20,7 +20,7 @@ from ..compiler.backend import resolve_target
 from ..compiler.errors import RunError, UsageError, VerificationError
 from ..compiler.ir.dims import FUNCTIONS, Dim, evaluate, symbol
 from ..compiler.kernel.cost.machine import Peak
-from .checks import measures_of
+from .argument_checks import measures_of
 from .compare import Tolerance, compare_outputs
 from .engines import EngineSpec
 from .processes import EngineProcess

@@ -12,14 +12,14 @@ from ..compiler.errors import UsageError
 from ..compiler.ir import Graph, Meaning, TensorType, Value, symbol
 from ..compiler.ir.types import DType
 from . import api
-from .checks import check_choice
+from .argument_checks import check_choice
 from .compare import Tolerance
 from .engines import PEERS, EngineSpec
 from .request import CompileRequest
 from .samples import Sampler
 from .session import is_compiled, specs_of
 from .shapes import ShapeSpecs
-from .tensors import Array, check_inputs, read_inputs
+from .tensor_files import Array, check_inputs, read_inputs
 
 if TYPE_CHECKING:
     from .api import Artifact

@@ -20,7 +20,7 @@ from ..compiler.errors import RunError, UsageError
 from ..compiler.scratch import temporary_folder
 from ..runtime.meaning import decode, encode
 from .shapes import DimSpec
-from .tensors import read_file, write_npz
+from .tensor_files import read_file, write_npz
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]

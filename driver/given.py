@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..compiler.errors import UsageError
-from .checks import check_file
+from .argument_checks import check_file
 
 
 class Message(Protocol):

@@ -15,7 +15,7 @@ from ..compiler.kernel.cost.slow_kernels import SlowKernel
 from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
 from .api import import_model
-from .checks import unsupported_nodes
+from .argument_checks import unsupported_nodes
 from .faults import faults_explained
 from .precision import Risk, precision_risks
 from .request import CompileRequest

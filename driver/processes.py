@@ -17,7 +17,7 @@ from ..compiler.errors import RunError
 from ..compiler.knobs import child_environment
 from ..compiler.scratch import temporary_folder
 from .engines import CrashError, EngineSpec
-from .tensors import Arrays, read_file, write_npz
+from .tensor_files import Arrays, read_file, write_npz
 
 _MESSAGE_BYTES = 1 << 16
 

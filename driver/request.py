@@ -13,7 +13,7 @@ from ..compiler.ir import Graph
 from ..compiler.kernel.schedule.choices import Choices, read_choices
 from ..compiler.knobs import SANITIZE
 from ..compiler.target import Target
-from .checks import c_identifier, check_choice, check_threads
+from .argument_checks import c_identifier, check_choice, check_threads
 from .shapes import ShapeSpecs
 
 PRECISIONS = ("fp32",)

@@ -12,7 +12,7 @@ from ..compiler.errors import UnsupportedError
 from ..compiler.kernel.cost.machine import Machine
 from ..compiler.profile import KernelProfile, Profile, ProfileOptions
 from .api import import_model
-from .checks import (
+from .argument_checks import (
     check_runs_here,
     make_work_dir,
     measures_of,

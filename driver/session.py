@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..compiler.artifact import TensorSpec
 from ..compiler.errors import RunError, UsageError
 from . import api
-from .checks import check_file
+from .argument_checks import check_file
 from .request import CompileRequest
-from .tensors import Array, check_inputs
+from .tensor_files import Array, check_inputs
 
 if TYPE_CHECKING:
     from ..runtime.loader import Module

@@ -129,7 +129,7 @@ def _drawn(sampler: Any) -> Iterator[Mapping[str, Any]]:
 
 def _given(artifact: Any, path: Path) -> Iterator[Mapping[str, Any]]:
     """The inputs of a file; what the model takes besides is drawn, at the sizes that they have."""
-    from .tensors import read_file
+    from .tensor_files import read_file
 
     arrays = read_file(path)
     sizes = dict.fromkeys(artifact.sampler.symbols, 2)

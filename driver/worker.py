@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from ..compiler.errors import TensmithError
 from ..runtime.loader import ModuleError
 from .engines import CrashError, EngineSpec, Run, engine_version, open_engine
-from .tensors import Arrays, read_file, write_npz
+from .tensor_files import Arrays, read_file, write_npz
 
 
 class Session:

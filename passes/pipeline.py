@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..compiler.pass_manager import Fixpoint, Pass
-from .layout.layout import ChooseLayouts
+from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
 from .layout.sink_reshapes import SinkReshapes
 from .layout.transposed_conv import TransposedConv
-from .patterns.attention import AttentionPattern
-from .patterns.layer_norm import LayerNormPattern
+from .patterns.attention_pattern import AttentionPattern
+from .patterns.layer_norm_pattern import LayerNormPattern
 from .patterns.lift_expands import LiftExpands
 from .patterns.split_products import SplitProducts
 from .precision.lower_quantisation import LowerQuantisation

@@ -205,6 +205,22 @@ def test_no_two_classes_have_one_name() -> None:
     assert not {name: files for name, files in places.items() if len(files) > 1}
 
 
+# Folders with a file for each family of operators or each command, named as what it is about.
+FAMILIES = ("compiler/ir/ops", "frontends/onnx/ops", "passes/simplify/rules", "driver/commands")
+
+
+def test_no_two_files_of_a_floor_have_one_name() -> None:
+    """What is in a family may be named as a file outside is; backends are alike as siblings."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for path in PACKAGE_FILES:
+        parts = path.relative_to(ROOT).parts
+        sibling = parts[1] if parts[0] == "backends" and parts[1] not in SHARED else ""
+        if path.stem != "__init__" and not _name(path).startswith(FAMILIES):
+            key = (str(FLOORS[parts[0]]), sibling, path.name)
+            places.setdefault(key, []).append(_name(path))
+    assert not [files for files in places.values() if len(files) > 1]
+
+
 def _check_ratchet(lengths: dict[str, int], allowed: dict[str, int], limit: int) -> None:
     wrong = [f"{k}: {n} lines" for k, n in lengths.items() if n > allowed.get(k, limit)]
     assert not wrong, f"over {limit} lines:\n" + "\n".join(wrong)

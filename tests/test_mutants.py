@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mutants import Finder, Mutant, draw, mirrors_of, mutate
 
-from tensmith.compiler.kernel.plan import memory
+from tensmith.compiler.kernel.plan import arena
 from tensmith.compiler.kernel.plan.plan import ArenaBuffer
 
 SOURCE = """
@@ -41,25 +41,25 @@ def test_draws_are_repeatable() -> None:
 
 
 def test_modules_are_imported_with_the_mistake() -> None:
-    path = "compiler/kernel/plan/memory.py"
+    path = "compiler/kernel/plan/arena.py"
     places = mutate((Path(__file__).parents[1] / path).read_text())[1]
     ends = set()
     for number, (_, what) in enumerate(places):
         if what == "LtE is Lt":
-            spec = Finder(Mutant(path, number)).find_spec(memory.__name__, None)
+            spec = Finder(Mutant(path, number)).find_spec(arena.__name__, None)
             changed = module_from_spec(spec)
-            sys.modules[memory.__name__] = changed
+            sys.modules[arena.__name__] = changed
             try:
                 spec.loader.exec_module(changed)
             finally:
-                sys.modules[memory.__name__] = memory
+                sys.modules[arena.__name__] = arena
             touching = ArenaBuffer(64, 0, 1), ArenaBuffer(64, 1, 2)
-            assert memory._overlap(*touching)
+            assert arena._overlap(*touching)
             ends.add(changed._overlap(*touching))
     assert ends == {True, False}
 
 
 def test_mirrors() -> None:
-    quick, thorough = mirrors_of("compiler/kernel/plan/memory.py")
-    assert "tests/compiler/kernel/test_memory.py" in quick
+    quick, thorough = mirrors_of("compiler/kernel/plan/arena.py")
+    assert "tests/compiler/kernel/test_arena.py" in quick
     assert thorough == ["tests/compiler/kernel"]

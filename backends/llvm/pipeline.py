@@ -18,7 +18,7 @@ from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.cost.slow_kernels import SlowKernel, slow_kernels
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
-from ...compiler.kernel.plan.control import CONTROL
+from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.external import EXTERNAL
 from ...compiler.kernel.plan.plan import ALIGNMENT, Plan
 from ...compiler.kernel.plan.planner import Planner
@@ -29,10 +29,10 @@ from ...compiler.target import CpuTarget
 from ...passes.checks.exactness import Exactness
 from ...passes.checks.run_time_checks import RunTimeChecks
 from ...passes.grouping.attention_blocks import AttentionBlocks
-from ...passes.grouping.bands import ConvBands
 from ...passes.grouping.borders import Borders
+from ...passes.grouping.choose_forms import ChooseForms
 from ...passes.grouping.concat_views import ConcatViews
-from ...passes.grouping.forms import ChooseForms
+from ...passes.grouping.conv_bands import ConvBands
 from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.output_views import OutputViews
 from ...passes.layout.operand_panels import OperandPanels

@@ -14,7 +14,7 @@ def command(
     large, kernels predicted to be slow for what they do. No code is generated.
     """
     from ...compiler.errors import UnsupportedError
-    from ..checks import check_file
+    from ..argument_checks import check_file
     from ..console import Console
     from ..preflight import MAX_PLANNED_NODES, preflight
 

@@ -133,7 +133,7 @@ def command(
 def _destination(model: Path, output: Path | None, emit: str | None) -> tuple[Path, str]:
     """The file to write and the emit kind. Raises UsageError before anything is compiled."""
     from .. import api
-    from ..checks import check_choice, check_writable
+    from ..argument_checks import check_choice, check_writable
 
     kind = emit or (api.emit_of(output) if output else "so")
     check_choice("--emit", kind, api.EMITS)

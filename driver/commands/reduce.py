@@ -50,7 +50,7 @@ def command(
     The failure may be an error, a crash or a hang of the compiler, a model that does not run, or
     results that differ from the reference or from ONNX Runtime: whatever this model shows first.
     """
-    from ..checks import check_file, check_writable
+    from ..argument_checks import check_file, check_writable
     from ..console import Console
     from ..reduce import reduce_model
 

@@ -10,7 +10,7 @@ import typer
 from ..options import Inputs, Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose, requested
 
 if TYPE_CHECKING:
-    from ..tensors import Array
+    from ..tensor_files import Array
 
 
 def command(
@@ -28,10 +28,10 @@ def command(
     verbose: Verbose = False,
 ) -> None:
     """Run a model once; an ONNX file is compiled first (and not verified)."""
-    from ..checks import check_writable
+    from ..argument_checks import check_writable
     from ..console import Console
     from ..session import compile_or_load, run_once
-    from ..tensors import read_inputs, write_file
+    from ..tensor_files import read_inputs, write_file
 
     console = Console(json=json, verbose=verbose)
     if output is not None:

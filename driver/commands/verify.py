@@ -98,7 +98,7 @@ def _library(
     """The compiled library that the user names, if any. Raises UsageError for options that do not
     go together."""
     from ...compiler.errors import UsageError
-    from ..checks import check_choice, check_file
+    from ..argument_checks import check_choice, check_file
     from ..engines import PEERS
     from ..session import is_compiled
 
@@ -141,7 +141,7 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
     from ..api import import_model
     from ..samples import Sampler
     from ..second_opinion import second_opinion
-    from ..tensors import read_file
+    from ..tensor_files import read_file
     from ..verify import verify_given, verify_random, verify_stored
 
     if inputs is not None and outputs is not None:

@@ -13,7 +13,7 @@ from .container_inputs import ValueSpec
 from .default_inputs import AUTO, decided, needed_by, replaceable
 from .importer import Importer, ShapeSpec
 from .origin import operator_of
-from .reading.external import ModelFolder
+from .reading.external_data import ModelFolder
 from .reading.foreign import in_folder
 from .reading.stored import store
 from .reading.validate import validate

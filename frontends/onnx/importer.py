@@ -20,10 +20,10 @@ from ...compiler.errors import (
 from ...compiler.ir import Dim, Graph, Value
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from . import text_moves
-from .border import Border
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
 from .emitter import GraphEmitter
+from .model_border import Border
 from .origin import node_name
 from .reading.declared import DeclaredTypes, declared_ranks
 from .reading.schemas import body_of, domain_of, opsets_of, schema_of

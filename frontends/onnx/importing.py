@@ -11,7 +11,7 @@ from ...compiler.errors import Unsupported
 from ...compiler.ir import Value
 from .containers import Content
 from .emitter import GraphEmitter
-from .reading.external import ModelFolder
+from .reading.external_data import ModelFolder
 from .reading.scopes import NameScope
 
 

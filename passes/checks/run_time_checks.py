@@ -42,12 +42,12 @@ class RunTimeChecks:
                     where = f"{name} is dimension {axis} of input '{value.name}'"
                     places.setdefault(name, where)
         adder = _Adder(Ranges(graph), places)
-        adder.graph(graph, _Scope(set(places)))
+        adder.graph(graph, _Facts(set(places)))
         return adder.changed
 
 
 @dataclass
-class _Scope:
+class _Facts:
     """What holds at a point of a graph: symbols that have a value, and what was checked before."""
 
     known: set[str]
@@ -61,9 +61,9 @@ class _Adder:
     places: dict[str, str]
     changed: bool = False
 
-    def graph(self, graph: Graph, outer: _Scope) -> _Scope:
+    def graph(self, graph: Graph, outer: _Facts) -> _Facts:
         """Add the checks of a graph; what holds at its end."""
-        scope = _Scope(set(outer.known), outer.indices, outer.dims)
+        scope = _Facts(set(outer.known), outer.indices, outer.dims)
         nodes: list[Node] = []
         for node in graph.nodes:
             assumed = [*self._sizes(node), *_assumptions(node)]
@@ -87,17 +87,17 @@ class _Adder:
             if may_wrap(size) and not symbols_of(size) <= set(self.places)
         ]
 
-    def _region(self, node: Node, region: Graph, assumed: list[Assumption], scope: _Scope) -> None:
+    def _region(self, node: Node, region: Graph, assumed: list[Assumption], scope: _Facts) -> None:
         """Also what the node assumes of dims that only the region knows, at the region's end."""
         own: set[str] = set()
         if node.op == "loop":
             own = {name for v in region.inputs for dim in v.shape if (name := symbol_name(dim))}
-        inside = self.graph(region, _Scope(scope.known | own, scope.indices, scope.dims))
+        inside = self.graph(region, _Facts(scope.known | own, scope.indices, scope.dims))
         late = self._check_dims(node, assumed, inside)
         self.changed |= bool(late)
         region.nodes += late
 
-    def _check_dims(self, node: Node, assumed: list[Assumption], scope: _Scope) -> list[Node]:
+    def _check_dims(self, node: Node, assumed: list[Assumption], scope: _Facts) -> list[Node]:
         made = []
         for assumption in assumed:
             names = symbols_of(assumption.left) | symbols_of(assumption.right)
@@ -115,7 +115,7 @@ class _Adder:
             made.append(make_node("check_dims", [], attrs, name=node.name))
         return made
 
-    def _check_indices(self, node: Node, scope: _Scope) -> list[Node]:
+    def _check_indices(self, node: Node, scope: _Facts) -> list[Node]:
         sizes = _indexed_sizes(node)
         if not sizes:
             return []

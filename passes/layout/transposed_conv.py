@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
-from .layout import ChooseLayouts
+from .choose_layouts import ChooseLayouts
 
 RULES = Rules()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import Job, Library, Setting, run_all
-from forms import IMAGE_USES, IMAGE_VIEWS, SIZES, USES, VIEWS, feed, image_graph, row_graph
 from random_graphs import ALL_STEPS, build
 from suites.case import I64, CaseBuilder
 from suites.cases import ALL_CASES
 from suites.edges import EDGE_CASES
+from view_graphs import IMAGE_USES, IMAGE_VIEWS, SIZES, USES, VIEWS, feed, image_graph, row_graph
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph

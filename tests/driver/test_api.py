@@ -20,7 +20,7 @@ from tensmith.compiler.errors import (
     VerificationError,
 )
 from tensmith.driver import api
-from tensmith.driver.checks import c_identifier
+from tensmith.driver.argument_checks import c_identifier
 
 
 def test_compile_save_load_run(fake, model_path: Path, tmp_path: Path, batch) -> None:

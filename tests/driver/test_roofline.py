@@ -18,7 +18,7 @@ from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel.cost.machine import Machine, assumed_machine
 from tensmith.driver import cli
-from tensmith.driver.checks import measures_of
+from tensmith.driver.argument_checks import measures_of
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.roofline import roofline
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tensmith.compiler.errors import InvalidModelError, UsageError
-from tensmith.driver.checks import check_file
+from tensmith.driver.argument_checks import check_file
 from tensmith.frontends.onnx import load
 
 MODEL = (Path(__file__).resolve().parents[2] / "examples/digits/digits.onnx").read_bytes()

@@ -8,7 +8,7 @@ from suites.case import CaseBuilder
 from tensmith.compiler.ir import Dim, Graph, Value
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.pass_manager import run_passes
-from tensmith.passes.layout.layout import ChooseLayouts
+from tensmith.passes.layout.choose_layouts import ChooseLayouts
 
 
 def conv(c: CaseBuilder, x: Value, out: int, taps: int, stride: int = 1) -> Value:

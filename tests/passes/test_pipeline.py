@@ -18,11 +18,11 @@ from tensmith.compiler.ir.text import print_graph
 from tensmith.compiler.ir.verify import verify
 from tensmith.compiler.pass_manager import Fixpoint, Pass, run_passes
 from tensmith.frontends.onnx import load
-from tensmith.passes.layout.layout import ChooseLayouts
+from tensmith.passes.layout.choose_layouts import ChooseLayouts
 from tensmith.passes.layout.matmul_form import MatmulForm
 from tensmith.passes.layout.sink_reshapes import SinkReshapes
-from tensmith.passes.patterns.attention import AttentionPattern
-from tensmith.passes.patterns.layer_norm import LayerNormPattern
+from tensmith.passes.patterns.attention_pattern import AttentionPattern
+from tensmith.passes.patterns.layer_norm_pattern import LayerNormPattern
 from tensmith.passes.pipeline import SIMPLIFY, optimization_passes
 from tensmith.passes.simplify.reciprocal import Reciprocal
 from tensmith.passes.simplify.scale_folding import ScaleFolding

@@ -10,7 +10,7 @@ import numpy as np
 from llvmlite import ir
 
 from ....compiler.ir.types import DType
-from ..checks import Checks
+from ..access_checks import Checks
 from .constants import Splat, lanes_from, undefined
 from .numbering import NumberingBuilder
 from .sizes import SizeHolder

@@ -29,8 +29,8 @@ from .access import index_value
 from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
 from .guards import MAX_BYTES, Guards
 from .kernel_function import emit_kernel, parallel_count
-from .parts import part_wrapper
 from .sanitize import extent_of, store_extents
+from .thread_parts import part_wrapper
 from .work import work
 
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])

@@ -15,7 +15,7 @@ from llvmlite import ir
 from ....compiler.errors import InternalError
 from ....compiler.ir.dims import Dim
 from ....compiler.kernel.plan.plan import Place, Plan, bytes_of
-from ..checks import Checks
+from ..access_checks import Checks
 from .builder import I8, I32, I64, POINTER, Emitter, Int
 
 EXTENT = ir.LiteralStructType([I64, POINTER])  # ts_extent of runtime/plan_abi.h

@@ -7,6 +7,7 @@ from . import (
     composite,
     contraction,
     control,
+    dim_tensors,
     forest,
     indexing,
     movement,
@@ -14,7 +15,6 @@ from . import (
     pooling,
     quantization,
     reduction,
-    shapes,
     sorting,
 )
 
@@ -23,6 +23,7 @@ __all__ = [
     "composite",
     "contraction",
     "control",
+    "dim_tensors",
     "forest",
     "indexing",
     "movement",
@@ -30,6 +31,5 @@ __all__ = [
     "pooling",
     "quantization",
     "reduction",
-    "shapes",
     "sorting",
 ]

@@ -20,11 +20,11 @@ from ..schedule.chooser import Chooser, Chosen, Constant, Request
 from ..schedule.packing import Packing
 from ..schedule.partition import is_by_rows
 from ..schedule.schedule import Schedule
+from .arena import assign_offsets
+from .concat_parts import Part, parts_of, piece_offsets
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
-from .memory import assign_offsets
 from .parameters import parametrised
-from .parts import Part, parts_of, piece_offsets
 from .plan import (
     ALIGNMENT,
     Allocate,
@@ -52,7 +52,7 @@ class Planner:
     """Builds the plan of one graph.
 
     choose: makes each kernel ready to be emitted. control: the rules of nodes with regions, and of
-    others that become branches of steps (`control.py`).
+    others that become branches of steps (`control_steps.py`).
     """
 
     def __init__(self, graph: Graph, choose: Chooser, control: Mapping[str, Rule]) -> None:

@@ -10,7 +10,7 @@ import onnx
 from ....compiler.errors import Unsupported
 from ....compiler.ir import constant
 from ..containers import Content, Text
-from .external import ModelFolder
+from .external_data import ModelFolder
 from .tensors import UnsupportedType, sparse_array, to_array, to_bytes
 
 

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 
 from ....compiler.errors import InvalidModelError, UsageError
-from .external import ModelFolder
+from .external_data import ModelFolder
 
 
 def store(model: onnx.ModelProto | bytes, path: Path, folder: Path | None) -> None:

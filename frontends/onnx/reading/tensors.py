@@ -11,7 +11,7 @@ import onnx
 
 from ....compiler.errors import InvalidModelError
 from ....compiler.ir import DType
-from .external import ModelFolder
+from .external_data import ModelFolder
 
 Array = np.ndarray[Any, Any]
 MAX_RANK = 32

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ....compiler.errors import InvalidModelError, UsageError
-from .external import ModelFolder
+from .external_data import ModelFolder
 from .foreign import foreign
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in ModelProto, GraphProto, TensorProto

@@ -10,7 +10,7 @@ from .anonymous import anonymous, random_weights
 from .draft import Edit, edited
 from .edits import STAGES, cuts
 from .files import pin, read, size, stow, unstow, write
-from .types import types_of
+from .value_types import types_of
 
 __all__ = [
     "STAGES",

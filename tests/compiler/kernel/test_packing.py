@@ -18,7 +18,7 @@ from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.schedule.heuristic import default_schedule
 from tensmith.compiler.kernel.schedule.packing import Packing, pack
-from tensmith.passes.grouping.bands import ConvBands
+from tensmith.passes.grouping.conv_bands import ConvBands
 
 TARGET = resolve_target("x86-64-v3")[1]
 

@@ -16,8 +16,13 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import DENSE, Dim, Graph, Node, Value
 from tensmith.compiler.ir.dims import dbroadcast, evaluate
-from tensmith.compiler.kernel.plan import control as control_plan
-from tensmith.compiler.kernel.plan import in_place, memory, parts, planner
+from tensmith.compiler.kernel.plan import (
+    arena,
+    concat_parts,
+    control_steps,
+    in_place,
+    planner,
+)
 from tensmith.compiler.kernel.plan.planner import Planner
 from tensmith.passes.grouping import concat_views
 from tensmith.passes.grouping.concat_views import _Views
@@ -152,7 +157,9 @@ def test_memory_is_written_over() -> None:
     assert [kernel.symbol for kernel in plan.kernels if kernel.aliased] == ["k2_sub_exp"]
 
 
-def _all_at_the_start(node: Node, real: Callable[[Node], list[Dim]] = parts.piece_offsets) -> Any:
+def _all_at_the_start(
+    node: Node, real: Callable[[Node], list[Dim]] = concat_parts.piece_offsets
+) -> Any:
     return [real(node)[0]] * len(node.inputs)
 
 
@@ -181,16 +188,16 @@ MISTAKES: tuple[tuple[str, tuple[Any, ...], str, Callable[..., Any]], ...] = (
     ("what turns in shared loops read", (in_place,), "_offsets_seen_from", lambda *_: set()),
     ("that sizes differ", (Planner,), "_fits", lambda *_: True),
     ("to say what is aliased", (planner,), "aliased", lambda *_: frozenset()),
-    ("where a part begins", (parts, planner), "piece_offsets", _all_at_the_start),
+    ("where a part begins", (concat_parts, planner), "piece_offsets", _all_at_the_start),
     ("that parts have strides", (concat_views,), "_lies_densely", lambda *_: True),
     ("that a part is a result", (_Views,), "_movable", _any_that_is_made),
     ("the last use", (Planner,), "touch", lambda *_: None),
-    ("loops in lifetimes", (control_plan,), "_keep_alive", lambda *_: None),
+    ("loops in lifetimes", (control_steps,), "_keep_alive", lambda *_: None),
     ("uses in regions", (planner,), "last_uses", _in_regions_unseen),
     ("that an expanded value may be its operand", (in_place,), "_owners", lambda value: [value]),
     ("what heap memory stands for", (Planner,), "_memory", lambda _, place: place),
     ("that a state is still read", (Planner,), "_update_in_place", _always_over_the_old),
-    ("that a buffer lives in its last step", (memory,), "_overlap",
+    ("that a buffer lives in its last step", (arena,), "_overlap",
      lambda a, b: a.first < b.last and b.first < a.last),
 )  # fmt: skip
 WITNESSES = [

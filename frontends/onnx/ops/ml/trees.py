@@ -12,7 +12,7 @@ from .....compiler.ir import DType, Value, constant
 from ...containers import Content
 from ...site import Site
 from ...table import lowers
-from ..shared.forest import Forest, classic_forest, newer_forest
+from ..shared.forest_attributes import Forest, classic_forest, newer_forest
 from ..shared.scores import (
     ML,
     class_labels,

@@ -7,7 +7,7 @@ from rewriting import body, count, rewritten
 
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.pass_manager import Fixpoint
-from tensmith.passes.patterns.attention import AttentionPattern
+from tensmith.passes.patterns.attention_pattern import AttentionPattern
 from tensmith.passes.pipeline import SIMPLIFY
 from tensmith.passes.simplify.reciprocal import Reciprocal
 

@@ -1,6 +1,6 @@
 """The choice of forms: which algorithm computes a fused group.
 
-What takes several groups together (`bands.py`, `attention_blocks.py`) chooses with the merge.
+What takes several groups together (`conv_bands.py`, `attention_blocks.py`) chooses with the merge.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from tensmith.compiler.artifact import TensorSpec
 from tensmith.compiler.errors import UsageError
-from tensmith.driver.tensors import check_inputs, read_file, read_inputs, write_file, write_npz
+from tensmith.driver.tensor_files import check_inputs, read_file, read_inputs, write_file, write_npz
 
 A, B = np.arange(3.0), np.arange(4)
 

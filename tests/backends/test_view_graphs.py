@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import Library, Setting
-from forms import IMAGE_USES, IMAGE_VIEWS, SIZES, USES, VIEWS, feed, image_graph, row_graph
+from view_graphs import IMAGE_USES, IMAGE_VIEWS, SIZES, USES, VIEWS, feed, image_graph, row_graph
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target

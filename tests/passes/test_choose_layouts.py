@@ -7,7 +7,7 @@ from rewriting import body, check, count, rewritten
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.layout.axis_permutation import match_axes, regroup
-from tensmith.passes.layout.layout import ChooseLayouts
+from tensmith.passes.layout.choose_layouts import ChooseLayouts
 from tensmith.passes.pipeline import SIMPLIFY
 
 LAYOUT = (ChooseLayouts(), Fixpoint(SIMPLIFY))

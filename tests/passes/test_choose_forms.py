@@ -20,7 +20,7 @@ from tensmith.compiler.kernel.forms.form import (
 )
 from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.grouping.borders import Borders
-from tensmith.passes.grouping.forms import ChooseForms
+from tensmith.passes.grouping.choose_forms import ChooseForms
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from rewriting import body, check, count, rewritten
 
 from tensmith.compiler.pass_manager import Fixpoint
-from tensmith.passes.patterns.layer_norm import LayerNormPattern
+from tensmith.passes.patterns.layer_norm_pattern import LayerNormPattern
 from tensmith.passes.pipeline import SIMPLIFY
 
 FIND = (Fixpoint(SIMPLIFY), Fixpoint((LayerNormPattern(), *SIMPLIFY)))

@@ -15,7 +15,7 @@ from suites import control, patterns
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, evaluate, symbol, symbols_of
-from tensmith.compiler.kernel.plan.memory import assign_offsets, lower_bound
+from tensmith.compiler.kernel.plan.arena import assign_offsets, lower_bound
 from tensmith.compiler.kernel.plan.plan import ALIGNMENT, ArenaBuffer
 
 TARGET = resolve_target("x86-64-v3")[1]
