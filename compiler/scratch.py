@@ -17,6 +17,7 @@ from .knobs import CACHE_DIR, WORK_DIR, child_environment
 
 LEAST_BYTES = 60 << 20  # free space without which a folder keeps nothing: the C library takes 50 MB
 _MEMORY = Path("/dev/shm")
+_COPIES: dict[str, str] = {}  # files of ours -> what they are copies of, as messages have it
 
 
 def temporary_folder(prefix: str, *, near: Path | None = None) -> tempfile.TemporaryDirectory[str]:
@@ -31,6 +32,35 @@ def make_folder(prefix: str, *, near: Path | None = None) -> Path:
     `near`, whichever can be written first. Raises UsageError where none can.
     """
     return Path(tempfile.mkdtemp(prefix=prefix, dir=_parent(near)))
+
+
+def speak_of(copy: Path, name: str) -> None:
+    """Let messages call a file, which its user has never seen, by what it is a copy of."""
+    _COPIES[str(copy)] = name
+
+
+def called(path: Path) -> str:
+    """What messages call a file: its path in quotes, or what it is a copy of."""
+    return _COPIES.get(str(path), f"'{path}'")
+
+
+def is_copy(path: Path) -> bool:
+    """Whether messages call it by another name than its path."""
+    return str(path) in _COPIES
+
+
+def in_our_words(text: str) -> str:
+    """What another program says, with files called as our messages call them."""
+    for path, name in _COPIES.copy().items():
+        text = text.replace(path, name)
+    return text
+
+
+def forget(folder: Path) -> None:
+    """Of copies in a folder that goes nothing will be said."""
+    for path in _COPIES.copy():
+        if Path(path).is_relative_to(folder):
+            _COPIES.pop(path, None)
 
 
 def _parent(near: Path | None) -> Path:

@@ -23,7 +23,7 @@ from ..compiler.errors import (
 from ..compiler.ir import Graph
 from ..compiler.ir.flops import graph_flops
 from ..compiler.knobs import VERIFY_TIME
-from ..compiler.scratch import written_whole
+from ..compiler.scratch import called, written_whole
 from ..compiler.target import Target
 from .argument_checks import (
     check_file,
@@ -377,9 +377,9 @@ def import_model(path: Path, shapes: ShapeSpecs) -> Graph:
     try:
         return load_model(path, shapes=shapes)
     except RecursionError:
-        raise InvalidModelError(f"'{path}' is nested too deeply") from None
+        raise InvalidModelError(f"{called(path)} is nested too deeply") from None
     except MemoryError:
-        raise InvalidModelError(f"'{path}' needs more memory than there is") from None
+        raise InvalidModelError(f"{called(path)} needs more memory than there is") from None
 
 
 def emit_of(path: Path) -> str:

@@ -13,7 +13,7 @@ from ..compiler.backend import AnyBackend, Measures
 from ..compiler.errors import Unsupported, UsageError, system_refusals
 from ..compiler.ir import Graph
 from ..compiler.knobs import KEEP_WORK
-from ..compiler.scratch import check_output, make_folder, unwritable
+from ..compiler.scratch import check_output, forget, make_folder, unwritable
 from ..compiler.target import Target
 
 
@@ -37,6 +37,7 @@ def remove_work_dir(folder: Path) -> None:
         print(f"tensmith: kept {folder}", file=sys.stderr)
     else:
         shutil.rmtree(folder, ignore_errors=True)
+    forget(folder)
 
 
 def check_file(path: Path, what: str) -> Path:

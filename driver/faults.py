@@ -9,6 +9,7 @@ from pathlib import Path
 from ..compiler.compilation import Stages
 from ..compiler.errors import REPORT, InternalError, TensmithError
 from ..compiler.faults import internal_error, name_at_fault
+from ..compiler.scratch import is_copy
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def _explained(found: InternalError, error: Exception, model: Path) -> InternalE
     name = name_at_fault(error)
     origin = _operator(model, name) if name else ""
     where = "\n".join(filter(None, (found.where, origin and f"    of the model: {origin}")))
-    remedy = found.remedy or REPORT.replace("MODEL", str(model))
+    remedy = found.remedy or (REPORT if is_copy(model) else REPORT.replace("MODEL", str(model)))
     return InternalError(found.what, where=where, why=found.why, remedy=remedy)
 
 

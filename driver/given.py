@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..compiler.errors import UsageError
+from ..compiler.scratch import speak_of
 from .argument_checks import check_file
 
 
@@ -34,6 +35,7 @@ def model_file(model: ModelLike, folder: str | Path | None, work_dir: Path) -> P
 
     path = work_dir / "source" / _NAME
     path.parent.mkdir()
+    speak_of(path, "the model")
     base = None if folder is None else Path(folder)
     if base is not None and not base.is_dir():
         raise UsageError(f"there is no folder '{base}'")

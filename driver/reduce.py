@@ -23,6 +23,7 @@ from typing import Any
 
 from ..compiler.errors import RunError, UsageError
 from ..compiler.knobs import WORK_DIR, child_environment
+from ..compiler.scratch import called
 from ..frontends.onnx import reduction
 from .request import CompileRequest
 from .trial import COMPILE, DEPTHS, FINE, HANG, PEER, REFERENCE, Outcome, Task
@@ -251,7 +252,7 @@ def _silent(text: str) -> None:
 def _sound(path: Path, depth: str) -> UsageError:
     agrees = " and ".join(DEPTHS[1 : DEPTHS.index(depth) + 1])
     return UsageError(
-        f"'{path}' does not fail",
+        f"{called(path)} does not fail",
         why=f"it compiles, runs, and agrees with {agrees}",
         remedy="give the options with which it failed: --target, -O, --shape, --inputs",
     )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..compiler.errors import UsageError
-from ..compiler.scratch import make_folder
+from ..compiler.scratch import make_folder, speak_of
 
 STANDARD_INPUT = "-"
 
@@ -24,4 +24,5 @@ def from_standard_input(path: Path) -> Path:
     copy = folder / "model.onnx"
     with copy.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
+    speak_of(copy, "the model in standard input")
     return copy

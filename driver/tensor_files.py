@@ -20,6 +20,7 @@ from .shapes import loosened
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
+_HEAD = 2048  # bytes of a file that tell what it is
 
 
 def read_file(path: Path) -> Arrays:
@@ -37,9 +38,21 @@ def read_file(path: Path) -> Arrays:
     except FileNotFoundError:
         raise UsageError(f"there is no file '{path}'") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"'{path}' is not a .npy or .npz file of tensors", why=str(error)
-        ) from None
+        raise _no_tensors(path, error) from None
+
+
+def _no_tensors(path: Path, error: Exception) -> UsageError:
+    from ..frontends.onnx import pointer
+
+    what = f"'{path}' is not a .npy or .npz file of tensors"
+    try:
+        with path.open("rb") as file:
+            known = pointer(file.read(_HEAD))
+    except OSError:
+        known = None
+    if known is None:
+        return UsageError(what, why=str(error))
+    return UsageError(f"{what}, but {known[0]}", remedy=known[1])
 
 
 def _typed(array: Array) -> Array:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.errors import BudgetError, RunError, TensmithError, VerificationError
+from ..compiler.scratch import in_our_words
 from .compare import Difference, Tolerance, compare_outputs
 from .engines import CrashError, EngineSpec
 from .processes import DeadlineError, EngineProcess
@@ -248,7 +249,9 @@ def _sides(
             try:
                 engine.open()
             except RunError as error:
-                raise _Outcome(INCOMPLETE, f"{kind} cannot load the model: {error}") from None
+                raise _Outcome(
+                    INCOMPLETE, f"{kind} cannot load the model: {in_our_words(str(error))}"
+                ) from None
         _open_ours(job, ours)
         yield _Sides(job, report, truth, ours, screen)
 

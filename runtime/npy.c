@@ -42,8 +42,20 @@ static const file_bytes *standard_input(void) {
   return &kept;
 }
 
+/* Git LFS leaves a few lines of text where it did not fetch a file. */
+static void refuse_pointer(const char *path, const file_bytes *file) {
+  static const char mark[] = "version https://git-lfs.github.com/spec";
+  if (file->bytes < sizeof mark || file->bytes > 1024) return;
+  if (!memcmp(file->data, mark, sizeof mark - 1))
+    die(EXIT_USAGE, "'%s' is a pointer of Git LFS to the file: run `git lfs pull`", path);
+}
+
 static file_bytes read_file(const char *path) {
-  if (strcmp(path, "-")) return read_stream(path, fopen(path, "rb"));
+  if (strcmp(path, "-")) {
+    const file_bytes file = read_stream(path, fopen(path, "rb"));
+    refuse_pointer(path, &file);
+    return file;
+  }
   const file_bytes *kept = standard_input();
   file_bytes out = {allocate(kept->bytes), kept->bytes};
   memcpy(out.data, kept->data, kept->bytes);

@@ -86,6 +86,7 @@ def _inspect_library(console: Console, path: Path, roofline: bool) -> None:
 
 def _describe(path: Path, graph: Graph) -> dict[str, Any]:
     from ...compiler.ir.flops import graph_flops, node_flops, parameter_bytes, parameters
+    from ...compiler.scratch import is_copy
 
     operators: dict[str, dict[str, Any]] = {}
     nodes = []
@@ -97,7 +98,7 @@ def _describe(path: Path, graph: Graph) -> dict[str, Any]:
         shapes = [str(value.type) for value in node.outputs]
         nodes.append({"op": node.op, "name": node.name, "outputs": shapes, "flops": _plain(flops)})
     return {
-        "model": str(path),
+        "model": "-" if is_copy(path) else str(path),
         "inputs": _interface(graph.inputs, graph.defaults),
         "outputs": _interface(graph.outputs, {}),
         "parameters": parameters(graph),

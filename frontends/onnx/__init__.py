@@ -14,12 +14,12 @@ from .default_inputs import AUTO, decided, needed_by, replaceable
 from .importer import Importer, ShapeSpec
 from .origin import operator_of
 from .reading.external_data import ModelFolder
-from .reading.foreign import in_folder
+from .reading.foreign import in_folder, pointer
 from .reading.stored import store
 from .reading.validate import validate
 from .reading.wire import Source, read_model
 
-__all__ = ["in_folder", "load", "load_model", "operator_of", "store"]
+__all__ = ["in_folder", "load", "load_model", "operator_of", "pointer", "store"]
 
 
 def load(

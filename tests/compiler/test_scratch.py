@@ -56,6 +56,18 @@ def test_the_first_folder_that_can_be_written(
     assert "Read-only" in caught.value.why
 
 
+def test_copies_are_called_by_what_they_are_copies_of(tmp_path: Path) -> None:
+    copy, other = tmp_path / "model.onnx", tmp_path / "other.onnx"
+    scratch.speak_of(copy, "the model")
+    assert scratch.called(copy) == "the model"
+    assert scratch.called(other) == f"'{other}'"
+    assert scratch.in_our_words(f"no {copy}, no {other}") == f"no the model, no {other}"
+    scratch.forget(tmp_path / "elsewhere")
+    assert scratch.is_copy(copy)
+    scratch.forget(tmp_path)
+    assert not scratch.is_copy(copy)
+
+
 def test_no_temporary_folder_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def nowhere() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")

@@ -94,3 +94,17 @@ def test_fault_of_the_import(monkeypatch: pytest.MonkeyPatch, model: Path) -> No
     with pytest.raises(InternalError, match=r"the import of node 'If:y' \(If\) failed") as caught:
         tensmith.compile(model)
     assert "tensmith reduce" in caught.value.remedy
+
+
+@pytest.mark.parametrize("given", ["bytes", "path"])
+def test_the_remedy_names_a_file_of_the_user_only(
+    monkeypatch: pytest.MonkeyPatch, model: Path, given: str
+) -> None:
+    def broken(self: Fusion, graph: Graph) -> Graph:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Fusion, "run", broken)
+    with pytest.raises(InternalError) as failed:
+        tensmith.compile(model if given == "path" else model.read_bytes())
+    named = "MODEL" if given == "bytes" else str(model)
+    assert f"`tensmith reduce {named}`" in failed.value.remedy

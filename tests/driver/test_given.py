@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -109,8 +110,9 @@ def test_external_data_lies_in_the_folder(fake, weighted: Path, form: str) -> No
 
 def test_external_data_that_is_not_there(fake, weighted: Path, tmp_path: Path) -> None:
     data = (weighted / "model.onnx").read_bytes()
-    with pytest.raises(InvalidModelError, match="external data"):
+    with pytest.raises(InvalidModelError, match="external data") as failed:
         api.compile(data)
+    assert "folder=" in failed.value.remedy
     with pytest.raises(InvalidModelError, match="external data"):
         api.compile(data, folder=tmp_path)
     with pytest.raises(UsageError, match="there is no folder"):
@@ -124,7 +126,32 @@ def test_standard_input(model_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = subprocess.run(command, input=b"", capture_output=True, check=False)
     assert done.returncode == 2
-    assert b"is empty" in done.stderr
+    assert b"error: the model in standard input is empty" in done.stderr
+    with model_path.open("rb") as file:
+        command[3] = "inspect"
+        done = subprocess.run(command, stdin=file, capture_output=True, check=False)
+    assert json.loads(done.stdout)["model"] == "-"
+
+
+@pytest.mark.parametrize("form", ["bytes", "stream"])
+@pytest.mark.parametrize("fault", ["empty", "truncated", "of another kind", "nested"])
+def test_messages_speak_of_the_model(
+    fake, monkeypatch: pytest.MonkeyPatch, model_path: Path, form: str, fault: str
+) -> None:
+    """And not of the file that its bytes were written to."""
+    data = model_path.read_bytes()
+    data = {"empty": b"", "truncated": data[:-5], "of another kind": b"{}", "nested": data}[fault]
+    given: Any = data if form == "bytes" else io.BytesIO(data)
+
+    def deep(path: Path, **options: Any) -> None:
+        raise RecursionError
+
+    if fault == "nested":
+        monkeypatch.setattr("tensmith.frontends.onnx.load", deep)
+    with pytest.raises(InvalidModelError) as failed:
+        api.compile(given)
+    assert str(failed.value).startswith("the model is ")
+    assert "/" not in str(failed.value)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -105,3 +105,12 @@ def test_npy_holds_one(tmp_path: Path) -> None:
         write_file(tmp_path / "x.npy", {"y": np.arange(3), "z": np.arange(2)})
     write_file(tmp_path / "z", {"y": np.arange(3)})
     assert set(read_file(tmp_path / "z")) == {"y"}
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_what_git_lfs_did_not_fetch(tmp_path: Path, name: str) -> None:
+    lines = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
+    (tmp_path / name).write_bytes(lines)
+    with pytest.raises(UsageError, match="a pointer of Git LFS") as caught:
+        read_file(tmp_path / name)
+    assert caught.value.remedy == "run `git lfs pull`"

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from tensmith.compiler.errors import InvalidModelError
-from tensmith.frontends.onnx import load, load_model
+from tensmith.frontends.onnx import load, load_model, reduction
 
 from .oracle import model, node
 
@@ -110,6 +110,27 @@ def test_a_store_is_no_licence_for_what_lies_beside_it(tmp_path: Path) -> None:
     link(tmp_path / "snapshot" / "m.onnx", blobs / DIGESTS[0])
     link(tmp_path / "snapshot" / "data.bin", write(tmp_path / "cache" / "token", DATA))
     refuse(tmp_path / "snapshot" / "m.onnx", "none of the model's folders")
+
+
+@pytest.mark.parametrize("dims", [16, 4096])
+def test_what_git_lfs_did_not_fetch(tmp_path: Path, dims: int) -> None:
+    """Also where the tensor is no larger than the few lines that lie in its place."""
+    made = proto("data.bin")
+    made.graph.initializer[0].dims[0] = dims
+    path = write(tmp_path / "m.onnx", made.SerializeToString())
+    lines = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
+    write(tmp_path / "data.bin", lines)
+    for read in (load, reduction.read):
+        with pytest.raises(InvalidModelError, match="is a pointer of Git LFS") as caught:
+            read(path)
+        assert caught.value.remedy == "run `git lfs pull`"
+
+
+def test_reduction_follows_the_links_too(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "snapshot", tmp_path / "blobs"
+    link(snapshot / "m.onnx", write(blobs / "1f3a", proto("data.bin").SerializeToString()))
+    link(snapshot / "data.bin", write(blobs / "77c0", DATA))
+    assert reduction.read(snapshot / "m.onnx").graph.initializer[0].raw_data == DATA
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "missing", "data.bin", "."])

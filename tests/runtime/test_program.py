@@ -192,6 +192,10 @@ def test_fixed_batch_takes_several_samples_and_constants_repeat(run, tmp_path, x
         (("--input", "wide.npy"), "expected element type f32, got f64"),
         (("--input", "long.npy"), "3, got 4 (shape [2, 4]); compile with --shape 'x:[2,?]'"),
         (("--input", "cut.npy"), "is truncated"),
+        (
+            ("--input", "lfs.npy"),
+            "'lfs.npy' is a pointer of Git LFS to the file: run `git lfs pull`",
+        ),
         (("--input", "cut.npz"), "is not a complete .npz"),
         (("--input", "bad.npz"), "damaged"),
         (("--input", "objects.npy"), "are not supported"),
@@ -207,6 +211,8 @@ def test_wrong_usage(run, tmp_path, x, arguments, message) -> None:
     np.save(tmp_path / "long.npy", np.zeros((2, 4), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}]))
     np.save(tmp_path / "x.npy", x)
+    lines = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
+    (tmp_path / "lfs.npy").write_bytes(lines)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-1])
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((2, 3), np.float32))
     data = (tmp_path / "x.npz").read_bytes()

@@ -11,21 +11,26 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ....compiler.scratch import is_copy
+
 _MOST_LINKS = 40  # as many as the system follows
 _DIGEST = re.compile(r"[0-9a-fA-F]{30}")
 _SHARD = re.compile(r"[0-9A-Za-z]{2,3}")
 _MOST_SHARDS = 2
+_LOOSE = "give the path of the model, beside which it lies, or in Python its folder (folder=...)"
 
 
 @dataclass(frozen=True)
 class ModelFolder:
     """The folders in which the files of a model may lie, without links; the first comes first.
 
-    stores: further folders, to which links in the first ones may lead.
+    stores: further folders, to which links in the first ones may lead. remedy: what to do where a
+    file is not there.
     """
 
     folders: tuple[Path, ...]
     stores: tuple[Path, ...] = ()
+    remedy: str = "put it beside the model, or export it again"
 
     @staticmethod
     def of_file(path: Path) -> ModelFolder:
@@ -37,6 +42,8 @@ class ModelFolder:
                 break
             current = current.parent / current.readlink()
         stores = (_store(current),) if len(folders) > 1 else ()
+        if is_copy(path):
+            return ModelFolder(tuple(folders), stores, _LOOSE)
         return ModelFolder(tuple(folders), stores)
 
     @staticmethod

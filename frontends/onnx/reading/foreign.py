@@ -6,6 +6,8 @@ import io
 import zipfile
 from pathlib import Path
 
+POINTER_BYTES = 1024  # no pointer of Git LFS is larger (its specification, docs/spec.md)
+_POINTER = b"version https://git-lfs.github.com/spec"
 _AGAIN = "export or download the model again"
 _UNPACK = "unpack it, and give the model in it"
 _EXPORT = "export the model to ONNX"
@@ -13,7 +15,6 @@ _TORCH = "load it in Python and export it with torch.onnx.export"
 
 # (where a mark is, the mark, what the file is, what to do). Sources: the formats' specifications.
 _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"version https://git-lfs", "a pointer of Git LFS to the file", "run `git lfs pull`"),
     (0, b"\x1f\x8b", "compressed by gzip", _UNPACK),
     (0, b"BZh", "compressed by bzip2", _UNPACK),
     (0, b"\xfd7zXZ\0", "compressed by xz", _UNPACK),
@@ -47,6 +48,8 @@ def foreign(data: bytes) -> tuple[str, str] | None:
     """What the bytes of a file are instead of an ONNX model, and what to do; None: unknown."""
     if data.startswith(b"PK\x03\x04"):
         return _archive(data)
+    if (found := pointer(data)) is not None:
+        return found
     for place, mark, what, remedy in _MARKS:
         if data[place : place + len(mark)] == mark:
             return what, remedy
@@ -55,6 +58,13 @@ def foreign(data: bytes) -> tuple[str, str] | None:
         if text.startswith(mark):
             return what, remedy
     return None
+
+
+def pointer(data: bytes) -> tuple[str, str] | None:
+    """As `foreign`, of what Git LFS leaves where it did not fetch a file."""
+    if len(data) > POINTER_BYTES or not data.startswith(_POINTER):
+        return None
+    return "a pointer of Git LFS to the file", "run `git lfs pull`"
 
 
 def _archive(data: bytes) -> tuple[str, str]:

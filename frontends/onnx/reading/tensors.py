@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 from ....compiler.errors import InvalidModelError
 from ....compiler.ir import DType
 from .external_data import ModelFolder
+from .foreign import POINTER_BYTES, pointer
 
 Array = np.ndarray[Any, Any]
 MAX_RANK = 32
@@ -196,9 +198,21 @@ def _from_fields(tensor: onnx.TensorProto, count: int, dtype: DType) -> Array:
     return np.array(data, natural[field]).astype(dtype.numpy)
 
 
-def _external(
-    tensor: onnx.TensorProto, count: int, dtype: DType, folder: ModelFolder | None
-) -> Array:
+def external_bytes(tensor: onnx.TensorProto, folder: ModelFolder | None) -> bytes:
+    """The data of a tensor that lies outside of the model, as `raw_data` would hold it.
+
+    Raises InvalidModelError where it is not there.
+    """
+    path, offset, length = _place(tensor, folder)
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def _place(
+    tensor: onnx.TensorProto, folder: ModelFolder | None, usual: int | None = None
+) -> tuple[Path, int, int]:
+    """The file, the offset and the number of bytes of external data; `usual` where it says none."""
     name = tensor.name
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if folder is None:
@@ -206,21 +220,38 @@ def _external(
     try:
         path = folder.find(entries.get("location", ""))
     except ValueError as error:
-        raise _invalid(name, str(error), "put it beside the model, or export it again") from None
+        raise _invalid(name, str(error), folder.remedy) from None
     size = path.stat().st_size
+    _refuse_pointer(name, entries["location"], path)
     offset = _number(name, entries, "offset", 0)
-    stored = _stored_bytes(count, dtype)
-    length = _number(name, entries, "length", stored)
-    if length != stored:
-        raise _invalid(name, f"{length} bytes of data, {stored} expected")
+    rest = max(size - offset, 0)
+    length = _number(name, entries, "length", rest if usual is None else usual)
     if offset + length > size:
         raise _invalid(name, f"bytes {offset} to {offset + length} of a file of {size} bytes")
+    return path, offset, length
+
+
+def _external(
+    tensor: onnx.TensorProto, count: int, dtype: DType, folder: ModelFolder | None
+) -> Array:
+    stored = _stored_bytes(count, dtype)
+    path, offset, length = _place(tensor, folder, stored)
+    if length != stored:
+        raise _invalid(tensor.name, f"{length} bytes of data, {stored} expected")
     if count == 0:
         return np.zeros(0, dtype.numpy)
     if dtype.is_narrow:
         octets = np.memmap(path, np.uint8, mode="r", offset=offset, shape=(stored,))
         return _unpack(octets, count, dtype) if dtype in _PACKED else octets.view(dtype.numpy)
     return np.memmap(path, dtype.numpy, mode="r", offset=offset, shape=(count,))
+
+
+def _refuse_pointer(name: str, location: str, path: Path) -> None:
+    """Raise InvalidModelError for a file that Git LFS would put in the place of the data."""
+    with path.open("rb") as file:
+        found = pointer(file.read(POINTER_BYTES + 1))
+    if found is not None:
+        raise _invalid(name, f"external data '{location[:80]}' is {found[0]}", found[1])
 
 
 def _number(name: str, entries: dict[str, str], key: str, default: int) -> int:

@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ....compiler.errors import InvalidModelError, UsageError
+from ....compiler.scratch import called
 from .external_data import ModelFolder
 from .foreign import foreign
 
@@ -43,13 +44,13 @@ def read_model(path: str | Path) -> Source:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise UsageError(f"cannot read {path}", why="it is not a regular file")
+        raise UsageError(f"cannot read {called(path)}", why="it is not a regular file")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from None
+        raise UsageError(f"cannot read {called(path)}", why=error.strerror or str(error)) from None
     if not data:
-        raise InvalidModelError(f"{path} is empty", remedy=_REMEDY)
+        raise InvalidModelError(f"{called(path)} is empty", remedy=_REMEDY)
     try:
         raw: dict[int, memoryview] = {}
         stripped = b"".join(_strip_model(memoryview(data), raw))
@@ -64,9 +65,11 @@ def read_model(path: str | Path) -> Source:
 def _no_model(path: Path, data: bytes, why: str) -> InvalidModelError:
     known = foreign(data)
     if known is not None:
-        return InvalidModelError(f"{path} is not an ONNX model, but {known[0]}", remedy=known[1])
+        return InvalidModelError(
+            f"{called(path)} is not an ONNX model, but {known[0]}", remedy=known[1]
+        )
     return InvalidModelError(
-        f"{path} is not an ONNX model, or is truncated", why=why, remedy=_REMEDY
+        f"{called(path)} is not an ONNX model, or is truncated", why=why, remedy=_REMEDY
     )
 
 

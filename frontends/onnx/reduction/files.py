@@ -11,6 +11,8 @@ from onnx import external_data_helper
 
 from ....compiler.errors import UsageError
 from ..importer import ShapeSpec
+from ..reading.external_data import ModelFolder
+from ..reading.tensors import external_bytes
 from ..reading.wire import read_model
 from .draft import subgraphs
 
@@ -28,24 +30,19 @@ def read(path: Path) -> onnx.ModelProto:
     for index, tensor in enumerate(model.graph.initializer):
         if index in source.raw:
             tensor.raw_data = bytes(source.raw[index])
-    _fetch(model.graph.initializer, path.parent)
+    _fetch(model.graph.initializer, source.folder)
     for name in ("doc_string", "metadata_props", "training_info"):
         model.ClearField(name)
     model.graph.ClearField("doc_string")
     return model
 
 
-def _fetch(tensors: Iterable[onnx.TensorProto], folder: Path) -> None:
+def _fetch(tensors: Iterable[onnx.TensorProto], folder: ModelFolder | None) -> None:
     """Bring external data into the messages."""
     for tensor in tensors:
         if not external_data_helper.uses_external_data(tensor):
             continue
-        try:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise UsageError(
-                f"cannot read the weights of '{tensor.name}'", why=str(error)
-            ) from None
+        tensor.raw_data = external_bytes(tensor, folder)
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
 
@@ -75,7 +72,7 @@ def stow(model: onnx.ModelProto, folder: Path) -> None:
 
 def unstow(model: onnx.ModelProto, folder: Path) -> None:
     """Bring the weights in `folder` back into the model."""
-    _fetch(model.graph.initializer, folder)
+    _fetch(model.graph.initializer, ModelFolder.of_folder(folder))
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:
