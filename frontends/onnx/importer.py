@@ -19,7 +19,7 @@ from ...compiler.errors import (
 )
 from ...compiler.ir import Dim, Graph, Value
 from . import ops as _ops  # noqa: F401  (fills the operator table)
-from . import text_moves
+from . import text_moves, widening
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
 from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
 from .emitter import GraphEmitter
@@ -207,6 +207,11 @@ class Importer:
         self, node: onnx.NodeProto, inputs: list[Content | None], scope: NameScope
     ) -> Sequence[Content | None]:
         domain = domain_of(node.domain)
+        narrow = widening.narrow_type(domain, node.op_type, inputs)
+        if narrow is not None:
+            wide = widening.widened(self.emitter, inputs)
+            results = self._lower(node, wide, scope)
+            return widening.narrowed(self.emitter, results, inputs, narrow)
         attributes = _attributes(node, scope)
         function = self.functions.get((node.domain, node.op_type))
         if function is not None:

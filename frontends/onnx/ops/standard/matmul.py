@@ -45,12 +45,18 @@ def gemm(s: Site) -> Value:
     b = swap_last(s, b) if s.integer("transB", 0) else b
     alpha, beta = s.real("alpha", 1.0), s.real("beta", 1.0)
     out = s.emit("matmul", [a, b])
-    if alpha != 1.0:
-        out = s.op_("mul", out, alpha)
-    if c is None or beta == 0.0:
-        return out
-    c = s.emit("expand", [c], shape=expanded_shape(c.shape, out.shape))
-    return s.op_("add", out, c if beta == 1.0 else s.op_("mul", c, beta))
+    if c is not None and beta != 0.0:
+        c = s.emit("expand", [c], shape=expanded_shape(c.shape, out.shape))
+    if alpha == beta == 1.0:
+        return out if c is None else s.op_("add", out, c)
+
+    def scaled(total: Value) -> Value:
+        total = s.op_("mul", total, alpha)
+        if c is None or beta == 0.0:
+            return total
+        return s.op_("add", total, s.op_("mul", s.cast(c, total.dtype), beta))
+
+    return s.in_f32(scaled, out)
 
 
 @lowers("MatMulInteger")
