@@ -132,6 +132,17 @@ def test_dropout_is_identity() -> None:
     check(model([node("Dropout", "x")], {"x": x}, ["y"], opset=13), {"x": x})
 
 
+@pytest.mark.parametrize(
+    ("opset", "kind"), [(7, TensorProto.FLOAT), (10, TensorProto.BOOL), (13, TensorProto.BOOL)]
+)
+def test_the_mask_of_a_dropout_that_is_off(opset: int, kind: int) -> None:
+    made = node("Dropout", "x", "y m")
+    proto = model(
+        [made], {"x": floats(2, 3)}, ["y", "m"], opset=opset, types=[TensorProto.FLOAT, kind]
+    )
+    check(proto, {"x": floats(2, 3)})
+
+
 def test_pow_of_integers_with_a_float_exponent() -> None:
     x = np.array([1, 2, 3], np.int32)
     proto = model(

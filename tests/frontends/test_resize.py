@@ -136,3 +136,14 @@ def test_crop_and_resize() -> None:
         },
     )
     check(proto, {"x": x})
+
+
+@pytest.mark.parametrize("scale", [0.35, 0.6, 0.9, 1.3, 2.5])
+@pytest.mark.parametrize("known", [True, False])
+def test_nearest_before_opset_11(scale: float, known: bool) -> None:
+    """Places between elements are rounded up where the axis shrinks."""
+    x, scales = floats(1, 2, 9), np.float32([1, 1, scale])
+    inputs = {"x": x} if known else {"x": x, "s": scales}
+    constants = {"s": scales} if known else {}
+    made = node("Resize", "x s", mode="nearest")
+    check(model([made], inputs, ["y"], constants=constants, opset=10), inputs)

@@ -108,8 +108,9 @@ def dropout(s: Site) -> list[Value]:
     if training is None or (training.data is not None and not bool(training.data)):
         if not s.wants(1):
             return [x]
-        ones = s.expand(s.scalar(True, DType.BOOL), x.shape)
-        return [x, ones if s.opset >= 10 else s.cast(ones, x.dtype)]
+        # before opset 12 a mask is of training alone, and ONNX Runtime has zeros for it
+        mask = s.expand(s.scalar(s.opset >= 12, DType.BOOL), x.shape)
+        return [x, mask if s.opset >= 10 else s.cast(mask, x.dtype)]
     dtype = _wide(x.dtype)
     given = s.optional(1)
     ratio = s.scalar(0.5, dtype) if given is None else s.cast(s.reshape(given, ()), dtype)

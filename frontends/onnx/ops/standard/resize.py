@@ -51,7 +51,7 @@ def resize(s: Site) -> Value:
     x = s.input(0)
     if s.opset < 11:
         lines = _scaled(s, x, s.input(1), list(range(x.type.rank)))
-        return _resize(s, x, lines, "asymmetric", "floor")
+        return _resize(s, x, lines, "asymmetric", "by scale")
     axes = list(range(x.type.rank))
     if s.has("axes"):
         axes = s.axes(s.ints("axes"), x.type.rank)
@@ -247,6 +247,9 @@ def _nearest(s: Site, x: Value, line: Line, mode: str, rounding: str) -> Value:
         whole = s.op_("floor", s.op_("add", where, 0.5))
     elif rounding in ("floor", "ceil"):
         whole = s.op_(rounding, where)
+    elif rounding == "by scale":  # before opset 11, in ONNX Runtime: up where an axis shrinks
+        up, down = s.op_("ceil", where), s.op_("floor", where)
+        whole = s.op_("where", s.op_("lt", line.scale, 1.0), up, down)
     else:
         raise ValueError(f"nearest_mode '{rounding}' does not exist")
     out = s.emit("gather", [x, _position(s, whole, line)], axis=line.axis)
