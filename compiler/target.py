@@ -46,7 +46,8 @@ class CpuTarget(Target):
     vector_bits: width of a SIMD register. vector_registers: how many there are.
     masked: whether loads and stores can be masked per lane at full speed.
     broadcast_operands: whether an FMA can take a scalar from memory as operand.
-    fma_ports: fused multiply-adds per cycle. l1_bytes, l2_bytes: data caches of one core.
+    fma_ports: fused multiply-adds per cycle. costs: of instructions that take longer here than
+    elsewhere, in multiply-adds of a vector. l1_bytes, l2_bytes: data caches of one core.
     """
 
     cpu: str
@@ -58,6 +59,7 @@ class CpuTarget(Target):
     fma_ports: int
     l1_bytes: int
     l2_bytes: int
+    costs: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.vector_bits not in (128, 256, 512):
@@ -69,6 +71,10 @@ class CpuTarget(Target):
     def names(self) -> dict[str, str]:
         """What it is called, and by whom."""
         return {**super().names, "cpu": self.cpu, "tune": self.tune}
+
+    def cost(self, instruction: str, usual: float) -> float:
+        """Multiply-adds of a vector that take as long as an instruction."""
+        return dict(self.costs).get(instruction, usual)
 
     def lanes(self, bits: int) -> int:
         """Elements of `bits` bits in one SIMD register, at least one."""

@@ -9,6 +9,7 @@ from llvmlite import binding, ir
 
 from ...compiler.errors import InternalError
 from ...compiler.target import CpuTarget
+from .emit.target_module import TargetModule
 
 # LLVM's features by the names that targets and the run-time check use
 _LLVM_FEATURES = {"avx512_vnni": "avx512vnni", "avx512_bf16": "avx512bf16"}
@@ -37,9 +38,7 @@ def target_machine(target: CpuTarget, opt_level: int) -> binding.TargetMachine:
 
 def new_module(name: str, target: CpuTarget) -> ir.Module:
     """An empty module for the target."""
-    module = ir.Module(name=name)
-    module.triple = target.triple
-    return module
+    return TargetModule(name, target.triple, target.instructions)
 
 
 def set_attributes(module: ir.Module, target: CpuTarget) -> None:

@@ -41,6 +41,7 @@ def _avx512(
     *,
     l1_bytes: int = 32 << 10,
     l2_bytes: int = 1 << 20,
+    costs: tuple[tuple[str, float], ...] = (),
 ) -> CpuTarget:
     every = (*V4, *features)
     return CpuTarget(
@@ -48,6 +49,7 @@ def _avx512(
         features=every, instructions=instructions_of(every, INSTRUCTIONS),
         vector_bits=512, vector_registers=32, masked=True,
         broadcast_operands=True, fma_ports=2, l1_bytes=l1_bytes, l2_bytes=l2_bytes,
+        costs=costs,
     )  # fmt: skip
 
 
@@ -58,7 +60,14 @@ TARGETS: dict[str, CpuTarget] = {
         _avx512("x86-64-v4", "x86-64-v4"),
         _avx512("znver4", "znver4", SERVER),
         _avx512("znver5", "znver5", (*SERVER, "avxvnni"), l1_bytes=48 << 10),
-        _avx512("sapphirerapids", "sapphirerapids", SERVER, l1_bytes=48 << 10, l2_bytes=2 << 20),
+        _avx512(
+            "sapphirerapids",
+            "sapphirerapids",
+            SERVER,
+            l1_bytes=48 << 10,
+            l2_bytes=2 << 20,
+            costs=(("bf16", 4.0),),  # measured: 1.14 a ns, multiply-adds 4.7
+        ),
     )
 }
 

@@ -1,8 +1,10 @@
 """Instructions: what computes several steps of a sum of products at once.
 
 Several neighbouring elements of each operand are read as one element of 32 bits; an operator of the
-graph says what becomes of two of them (`dot4`), and each hardware has its own way to compute that.
-All ways to compute an operator give the same bits.
+graph says what becomes of two of them (`dot4`, `dot2`), and each hardware has its own way to
+compute that. All ways to compute `dot4` give the same bits. Those of `dot2` differ as sums of f32
+in another order do: a step rounds twice, each time by up to 2^-24 of the sum so far, and what is
+smaller than 2^-126 becomes zero.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ class Instruction:
     sum. steps: how many products one takes. operations: what one costs, in multiply-adds of a
     vector. prepare: what each vector of the right operand, and each group of the left one, costs
     beside.
+
+    A target says what an instruction costs there where that is something else (`Target.costs`).
     """
 
     name: str
@@ -45,6 +49,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("avxvnni", "dot4", *_BYTES),
         Instruction("madd", "dot4", *_BYTES, 4.0, 2.5),
         Instruction("bytes", "dot4", *_BYTES, 8.0, 8.0),
+        Instruction("bf16", "dot2", DType.BF16, DType.BF16, DType.F32, 2),
     )
 }
 STEPS = {item.op: item.steps for item in INSTRUCTIONS.values()}

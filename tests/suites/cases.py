@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     contractions,
     control,
+    halves,
     movement,
     patterns,
     pointwise,
@@ -25,4 +26,5 @@ ALL_CASES: list[Case] = [
     *patterns.CASES,
     *selection.CASES,
     *quantisation.CASES,
+    *halves.CASES,
 ]

@@ -1,4 +1,4 @@
-"""Sums of products of groups of bytes: what each instruction computes of them."""
+"""Sums of products of groups of elements: what each instruction computes of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from .builder import I8, Emitter, is_vector
+from .builder import F32, I8, Emitter, is_vector, shaped
+from .target_module import BFLOAT
 
 I16 = ir.IntType(16)
 _Dot = Callable[[Emitter, ir.Value, ir.Value, ir.Value], ir.Value]
-_WIDEST = {"vnni": 16, "avxvnni": 8, "madd": 16}  # lanes of one instruction
 _MADD = {
     4: "llvm.x86.sse2.pmadd.wd",
     8: "llvm.x86.avx2.pmadd.wd",
@@ -18,21 +18,24 @@ _MADD = {
 }
 
 
-def dot(e: Emitter, instruction: str, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
-    """total (i32) plus the products of four unsigned bytes of a and four signed ones of b.
+def dot(
+    e: Emitter, op: str, instruction: str, total: ir.Value, a: ir.Value, b: ir.Value
+) -> ir.Value:
+    """total plus the products of the elements of two groups of 32 bits.
 
-    All are of as many lanes. Where the instruction has no such number of lanes, several or others
-    compute the same.
+    `dot4`: four unsigned bytes of a and four signed ones of b, added up in i32. `dot2`: two bf16 of
+    either, in f32. All are of as many lanes. Where the instruction has no such number of lanes,
+    several or others compute the same.
     """
     lanes = total.type.count if is_vector(total) else 1
-    widest = _WIDEST.get(instruction, 0)
+    widest, emit = _BY_INSTRUCTION.get(instruction, (0, _PLAIN[op]))
     if widest and lanes > widest:
         count = lanes // widest
         pieces = zip(*(e.parts(value, count) for value in (total, a, b)), strict=True)
-        return e.joined([dot(e, instruction, *piece) for piece in pieces])
-    if widest and lanes >= 4:
-        return (_madd if instruction == "madd" else _vnni)(e, total, a, b)
-    return _bytes(e, total, a, b)
+        return e.joined([dot(e, op, instruction, *piece) for piece in pieces])
+    if widest and lanes < 4:
+        emit = _PLAIN[op]
+    return emit(e, total, a, b)
 
 
 def _vnni(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -65,3 +68,34 @@ def _bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
         signed = e.b.ashr(e.b.shl(b, left), top)
         total = e.b.add(total, e.b.mul(unsigned, signed))
     return total
+
+
+def _bf16(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The later element's product is added before the earlier one's, each rounded to nearest;
+    denormal numbers, also such sums, count as zero (Intel SDM vol. 2, VDPBF16PS)."""
+    lanes = total.type.count
+    pairs = ir.VectorType(BFLOAT, 2 * lanes)
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
+    return e.call(name, total.type, [total, e.b.bitcast(a, pairs), e.b.bitcast(b, pairs)])
+
+
+def _pairs(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    """As `_bf16` adds up, by multiply-adds of f32."""
+    half, later = e.constant(16, a.type), e.constant(-(1 << 16), a.type)
+    for parts in (
+        [e.b.and_(group, later) for group in (a, b)],
+        [e.b.shl(group, half) for group in (a, b)],
+    ):
+        left, right = (e.b.bitcast(part, shaped(F32, part)) for part in parts)
+        total = e.fma(left, right, total)
+    return total
+
+
+# the most lanes of one instruction
+_BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
+    "vnni": (16, _vnni),
+    "avxvnni": (8, _vnni),
+    "madd": (16, _madd),
+    "bf16": (16, _bf16),
+}
+_PLAIN: dict[str, _Dot] = {"dot4": _bytes, "dot2": _pairs}

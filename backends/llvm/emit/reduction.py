@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from llvmlite import ir
 
@@ -43,7 +43,7 @@ def _joins_sum(body: ex.Expr) -> bool:
     )
 
 
-def _is_dot(body: ex.Expr) -> bool:
+def _is_dot(body: ex.Expr) -> TypeGuard[ex.Apply]:
     return isinstance(body, ex.Apply) and body.op in DOTS
 
 
@@ -162,7 +162,7 @@ class TileReduction:
             return self.e.fma(a, b, accumulator)
         if reduction.kind == "sum" and mask is None and _is_dot(body):
             a, b = (tile.vector_value(arg, slot) for arg in ex.children(body))
-            return dot(self.e, self.schedule.instruction, accumulator, a, b)
+            return dot(self.e, body.op, self.schedule.instruction, accumulator, a, b)
         value = tile.vector_value(body, slot)
         if mask is not None:
             neutral = self.e.constant(scalar.identity(reduction.kind, body.dtype), value.type)

@@ -13,6 +13,7 @@ from . import math
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
 from .dot import dot
 from .narrow import carrier, narrowed, widened
+from .target_module import BFLOAT, has_instruction
 
 I16 = ir.IntType(16)
 HALVES = (DType.F16, DType.BF16)
@@ -49,7 +50,8 @@ def apply(
     if op == "fma":
         return e.fma(*args)
     if op in DOTS:
-        return dot(e, "", e.constant(0, args[0].type), args[0], args[1])
+        zero = e.constant(identity("sum", dtype), shaped(scalar_type(dtype), args[0]))
+        return dot(e, op, "", zero, args[0], args[1])
     kind = kinds[0]
     if kind in HALVES:
         wide = [cast(e, arg, kind, DType.F32) for arg in args]
@@ -288,8 +290,14 @@ def bitcast(e: Emitter, x: ir.Value, target: DType) -> ir.Value:
 
 
 def _to_bfloat(e: Emitter, x: ir.Value) -> ir.Value:
-    """An f32 as the bits of a bf16: to nearest, ties to even, NaNs stay quiet NaNs."""
+    """An f32 as the bits of a bf16: to nearest, ties to even, NaNs stay quiet NaNs.
+
+    Where the target has an instruction for it, denormal numbers become zero (Intel SDM vol. 2,
+    VCVTNEPS2BF16), as they do in arithmetic; elsewhere they are rounded as the others.
+    """
     wide, narrow = shaped(I32, x), shaped(I16, x)
+    if has_instruction(e.module, "bf16"):
+        return e.b.bitcast(e.b.fptrunc(x, shaped(BFLOAT, x)), narrow)
 
     def const(value: int) -> ir.Constant:
         return e.constant(value, wide)

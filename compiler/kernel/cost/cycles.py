@@ -22,7 +22,7 @@ from .tile_cycles import FMA_LATENCY, pieces, step_cycles
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
 DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another
 FIXED_DIVISION_OPERATIONS = 2.0  # by a constant: a multiplication and shifts
-BYTES_OPERATIONS = 24.0  # instructions of a product of groups of bytes without one for it
+PLAIN_OPERATIONS = {"dot4": 24.0, "dot2": 6.0}  # instructions that make up for one of groups
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction
 LOOP_CYCLES = 2.0
 
@@ -131,7 +131,9 @@ class _Tile:
             fixed = isinstance(divisor, ex.Const) or isinstance(index, int)
             return self.chosen.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
         if part.op in DOTS:
-            return self.instruction.operations if self.instruction else BYTES_OPERATIONS
+            if self.instruction is None:
+                return PLAIN_OPERATIONS[part.op]
+            return self.target.cost(self.instruction.name, self.instruction.operations)
         return EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
 
     def _divisions(self, indices: Iterable[Dim]) -> float:

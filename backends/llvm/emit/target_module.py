@@ -1,0 +1,37 @@
+"""What LLVM's text form has beside llvmlite's: a module that knows its target, and bfloat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is untyped
+    """A bf16 as some instructions take it; elsewhere it is the integer of its bits."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+BFLOAT = _BFloat()
+
+
+class TargetModule(ir.Module):  # type: ignore[misc]  # llvmlite is untyped
+    """A module for a target. instructions: those that it has, by name (`Target.instructions`)."""
+
+    def __init__(self, name: str, triple: str, instructions: Sequence[str] = ()) -> None:
+        super().__init__(name=name)
+        self.triple = triple
+        self.instructions = frozenset(instructions)
+
+
+def has_instruction(module: ir.Module, name: str) -> bool:
+    """Whether the target of a module has an instruction."""
+    return isinstance(module, TargetModule) and name in module.instructions
