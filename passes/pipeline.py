@@ -11,7 +11,10 @@ from .patterns.attention_pattern import AttentionPattern
 from .patterns.layer_norm_pattern import LayerNormPattern
 from .patterns.lift_expands import LiftExpands
 from .patterns.split_products import SplitProducts
+from .precision.byte_products import ByteProducts
+from .precision.integer_products import IntegerProducts
 from .precision.lower_quantisation import LowerQuantisation
+from .precision.quantised_movement import QuantisedMovement
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
 from .simplify.cse import CommonSubexpressions
@@ -31,6 +34,9 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
+        Fixpoint((QuantisedMovement(), *SIMPLIFY)),
+        IntegerProducts(),
+        ByteProducts(),
         LowerQuantisation(),
         Fixpoint(SIMPLIFY),
         Fixpoint((LiftExpands(), *SIMPLIFY)),

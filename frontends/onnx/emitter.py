@@ -14,7 +14,7 @@ import numpy as np
 from ...compiler.errors import InvalidModelError, RunError
 from ...compiler.ir import Dim, DType, Graph, Node, TensorType, Value, constant, symbol
 from ...compiler.ir.dims import product
-from ...compiler.ir.ops.registry import lookup, make_node
+from ...compiler.ir.ops.registry import Array, Trait, has_trait, lookup, make_node
 from .broadcasting import expanded_shapes
 from .elements import MAX_ELEMENTS, Elements, apply, elements
 from .sources import Element, Sources
@@ -183,13 +183,24 @@ class GraphEmitter:
         trial = make_node(op, inputs, attrs, name=self.name)
         kind = trial.output.type
         _check_size(kind)
-        if kind.is_static and kind.elements <= FOLD_LIMIT:  # type: ignore[operator]
+        limit = 1 if has_trait(trial, Trait.QUANTISATION) else FOLD_LIMIT
+        if kind.is_static and kind.elements <= limit:  # type: ignore[operator]
             folded = self._fold(op, trial, kind)
             if folded is not None:
                 return folded
         trial.inputs = [self.real(value) for value in inputs]
         self.nodes.append(trial)
         return trial.output
+
+    def constant(self, value: Value) -> Array | None:
+        """The elements of a constant, also of one that is stored as integers; None of another."""
+        made = value.producer
+        if value.data is not None or made is None or not has_trait(made, Trait.QUANTISATION):
+            return value.data
+        if not all(operand.is_constant for operand in made.inputs):
+            return None
+        found = _evaluate(made)
+        return None if found is None else found.data
 
     def _fold(self, op: str, trial: Node, kind: TensorType) -> Value | None:
         inputs = trial.inputs

@@ -189,9 +189,10 @@ class Site:
 
     def constant(self, value: Value, what: str) -> Array:
         """The elements of a value that must be constant. Raises NotSupported when it is not."""
-        if value.data is None:
+        data = self.emitter.constant(value)
+        if data is None:
             raise NotSupported(f"{what} is computed at run time", "make it a constant of the model")
-        return value.data
+        return data
 
     def declared_rank(self, index: int = 0) -> int | None:
         """The rank that the model declares for output `index`: a hint, no truth."""

@@ -14,6 +14,7 @@ from ...compiler.ir.ops.quantization import NEAREST, RANGES
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
+from .byte_products import FLOAT_SUMS
 
 Array = np.ndarray[Any, Any]
 _EXACT_IN_F32 = frozenset(RANGES)  # differences of such integers are exact in f32
@@ -31,6 +32,7 @@ class LowerQuantisation:
 
 
 _RULES = Rules()
+_RULES.extend(FLOAT_SUMS)
 
 
 def _cast(rw: Rewriter | Builder, value: Value, dtype: DType) -> Value:

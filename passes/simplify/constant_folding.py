@@ -42,7 +42,11 @@ class ConstantFolding:
         if node.regions or not all(value.is_constant for value in node.inputs):
             return None
         evaluate = lookup(node.op).evaluate
-        if evaluate is None or has_trait(node, Trait.EFFECT) or not self._affordable(node):
+        if (
+            evaluate is None
+            or has_trait(node, Trait.EFFECT | Trait.QUANTISATION)
+            or not self._affordable(node)
+        ):
             return None
         arrays = [value.data for value in node.inputs if value.data is not None]
         try:

@@ -1,0 +1,227 @@
+"""Products of integers as products of bytes, which instructions take several steps at once of.
+
+The data is unsigned, the weights are signed. Zero points leave the sum: that of the data times the
+sum of the weights of a column is a constant, that of the weights times the sum of a row's data is a
+product with ones. Around a convolution's data lies its zero point. Where channels are too few to
+be grouped, floats add up the same integers exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
+from ...compiler.ir.types import DType
+
+Array = np.ndarray[Any, Any]
+RULES = Rules()
+STEPS = 4  # of a group
+FEWEST = 3  # steps that are worth being filled up to a group
+EXACT_F32 = 1 << 24  # integers up to here are exact
+LARGEST = 255  # of the data
+
+
+@dataclass(frozen=True)
+class ByteProducts:
+    """The pass."""
+
+    name: str = "byte_products"
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrite; whether anything was."""
+        return rewrite(graph, RULES)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Data of bytes less a zero point (of an i32: None is none)."""
+
+    bytes: Value
+    zero: Value | None
+
+
+@RULES.on("matmul", "conv")
+def byte_product(node: Node, rw: Rewriter) -> Replacement:
+    """product(cast(q) - z, w) -> product of bytes, less what z adds up to"""
+    weights = node.inputs[1].data
+    if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
+        return None
+    if weights is None or len(node.inputs) > 2 or not weights.size:
+        return None
+    data = _unsigned(node.inputs[0], rw)
+    if data is None or (node.op == "matmul" and weights.ndim != 2):
+        return None
+    signed, offset = _signed(weights, node.op)
+    if signed is None:
+        return None
+    product = _Product(node, data, rw)
+    total = product.of(signed)
+    if total is None:
+        return None
+    if offset.any():
+        ones = np.ones_like(signed[..., :1] if node.op == "matmul" else signed[:1])
+        rows = product.of(ones) if node.op == "matmul" or node.attrs["groups"] == 1 else None
+        if rows is None:
+            return None
+        total = rw.emit("add", [total, rw.emit("mul", [rows, constant(offset)])])
+    return product.centred(total, weights)
+
+
+def _unsigned(value: Value, rw: Rewriter) -> _Data | None:
+    """What an i32 is made of, if it is bytes less a zero point; signed ones are moved by 128."""
+    zero: Value | None = None
+    shifted = rw.producer(value, "sub")
+    if shifted is not None:
+        value, zero = shifted.inputs
+        if zero.type.rank and zero.type.elements != 1:
+            return None
+    made = rw.producer(value, "cast")
+    if made is None or made.inputs[0].dtype not in (DType.U8, DType.I8):
+        return None
+    data = made.inputs[0]
+    if data.dtype is DType.U8:
+        return _Data(data, zero)
+    moved = constant(np.int32(128))
+    zero = moved if zero is None else _added(zero, moved, rw)
+    source = rw.sole(data, "quantize", "requantize")
+    if source is not None and (at := scalar(source.inputs[2])) is not None:
+        attrs = {**source.attrs}
+        for key in ("low", "high"):
+            if key in attrs:
+                attrs[key] += 128
+        point = constant(np.uint8(at + 128))
+        return _Data(rw.emit(source.op, [*source.inputs[:2], point], attrs), zero)
+    octets = rw.emit("bitcast", [data], {"dtype": DType.U8})
+    return _Data(rw.emit("bitxor", [octets, constant(np.uint8(128))]), zero)
+
+
+def _added(a: Value, b: Value, rw: Rewriter) -> Value:
+    if a.data is not None and b.data is not None:
+        return constant(np.asarray(a.data + b.data))
+    return rw.emit("add", [a, b])
+
+
+def _signed(weights: Array, op: str) -> tuple[Array | None, Array]:
+    """(weights as signed bytes, what was taken off those of each column, shaped like a result)."""
+    low, high = int(weights.min()), int(weights.max())
+    none = np.zeros((), np.int32)
+    if low >= -128 and high <= 127:
+        return weights.astype(np.int8), none
+    if high - low > LARGEST:
+        return None, none
+    shift = np.asarray(low + 128, np.int32)
+    return (weights - shift).astype(np.int8), shift
+
+
+class _Product:
+    """One contraction of bytes with signed ones."""
+
+    def __init__(self, node: Node, data: _Data, rw: Rewriter) -> None:
+        self.node, self.data, self.rw = node, data, rw
+        self.attrs = dict(node.attrs)
+        self.bytes = data.bytes
+        self.ready = node.op == "matmul" or self._pad()
+
+    def _pad(self) -> bool:
+        """Surround a convolution's data with its zero point."""
+        zero = self.data.zero
+        if zero is None or all(pad == 0 for pad in self.attrs["pads"]):
+            return True
+        number = scalar(zero)
+        if number is not None:
+            self.attrs["pad_value"] = int(number)
+            return bool(0 <= number <= LARGEST)
+        rank, pads = self.bytes.type.rank, self.attrs["pads"]
+        half = len(pads) // 2
+        around = (0, 0, *pads[:half], 0, 0, *pads[half:])
+        point = self.rw.emit("cast", [zero], {"dtype": DType.U8})
+        point = self.rw.emit("reshape", [point], {"shape": ()})
+        attrs = {"pads": around, "mode": "constant"}
+        self.bytes = self.rw.emit("pad", [self.bytes, point], attrs)
+        self.attrs["pads"] = (0,) * len(pads)
+        return rank == half + 2
+
+    def of(self, weights: Array) -> Value | None:
+        """The sums with weights (signed bytes), in i32; None where nothing adds them up fast."""
+        if not self.ready:
+            return None
+        matmul = self.node.op == "matmul"
+        depth = weights.shape[-2 if matmul else 1]
+        missing = -depth % STEPS
+        if not missing:
+            return self._emit(self.bytes, weights)
+        fits = int(np.abs(weights.astype(np.int64)).reshape(_flat(weights, matmul)).sum(1).max())
+        if depth < FEWEST or self.attrs.get("groups", 1) > 1:
+            return self._in_floats(weights) if fits * LARGEST < EXACT_F32 else None
+        axis = self.bytes.type.rank - 1 if matmul else 1
+        pads = [0] * (2 * self.bytes.type.rank)
+        pads[self.bytes.type.rank + axis] = missing
+        attrs = {"pads": tuple(pads), "mode": "constant"}
+        filled = self.rw.emit("pad", [self.bytes], attrs)
+        more = [(0, 0)] * weights.ndim
+        more[-2 if matmul else 1] = (0, missing)
+        return self._emit(filled, np.pad(weights, more))
+
+    def _emit(self, data: Value, weights: Array) -> Value:
+        attrs = {**self.attrs, "accumulate": DType.I32}
+        operands = [data, constant(weights, self.node.inputs[1].name)]
+        return self.rw.emit(self.node.op, operands, attrs)
+
+    def _in_floats(self, weights: Array) -> Value:
+        attrs = {**self.attrs, "accumulate": DType.F32}
+        operands = [self.bytes, constant(weights.astype(np.float32), self.node.inputs[1].name)]
+        total = self.rw.emit(self.node.op, operands, attrs)
+        return self.rw.emit("cast", [total], {"dtype": DType.I32})
+
+    def centred(self, total: Value, weights: Array) -> Value:
+        """The sums less the data's zero point times the sums of the (whole) weights."""
+        zero = self.data.zero
+        if zero is None or scalar(zero) == 0:
+            return total
+        if self.node.op == "matmul":
+            columns = weights.sum(0, dtype=np.int32)
+        else:
+            columns = weights.reshape(len(weights), -1).sum(1, dtype=np.int32)
+            columns = columns.reshape(-1, *(1,) * (weights.ndim - 2))
+        number = scalar(zero)
+        if number is not None:
+            return self.rw.emit("add", [total, constant(columns * np.int32(-number))])
+        point = self.rw.emit("reshape", [zero], {"shape": ()})
+        taken = self.rw.emit("mul", [point, constant(columns)])
+        return self.rw.emit("sub", [total, taken])
+
+
+def _flat(weights: Array, matmul: bool) -> tuple[int, int]:
+    return (1, weights.size) if matmul else (len(weights), -1)
+
+
+FLOAT_SUMS = Rules()
+
+
+@FLOAT_SUMS.on("cast")
+def floats_stay(node: Node, rw: Rewriter) -> Replacement:
+    """f32(i32(t) + c) -> t + c, of sums that floats add up exactly"""
+    value = node.inputs[0]
+    if node.output.dtype is not DType.F32 or value.dtype is not DType.I32:
+        return None
+    moved: list[Value] = []
+    while (added := rw.sole(value, "add")) is not None and added.inputs[1].data is not None:
+        if np.abs(added.inputs[1].data.astype(np.int64)).max() >= EXACT_F32:
+            return None
+        moved.append(added.inputs[1])
+        value = added.inputs[0]
+    made = rw.sole(value, "cast")
+    if made is None or made.inputs[0].dtype is not DType.F32:
+        return None
+    product = rw.producer(made.inputs[0], "matmul", "conv")
+    if product is None or product.attrs["accumulate"] is not DType.F32:
+        return None
+    result = made.inputs[0]
+    offset = sum((m.data.astype(np.int64) for m in moved if m.data is not None), start=np.int64(0))
+    if np.abs(offset).max() >= EXACT_F32:
+        return None
+    return rw.emit("add", [result, constant(np.asarray(offset, np.float32))]) if moved else result
