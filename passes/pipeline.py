@@ -15,6 +15,7 @@ from .precision.byte_products import ByteProducts
 from .precision.integer_products import IntegerProducts
 from .precision.lower_quantisation import LowerQuantisation
 from .precision.quantised_movement import QuantisedMovement
+from .precision.unsigned_bytes import UnsignedBytes
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
 from .simplify.cse import CommonSubexpressions
@@ -34,8 +35,9 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
-        Fixpoint((QuantisedMovement(), *SIMPLIFY)),
+        Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
         IntegerProducts(),
+        Fixpoint((UnsignedBytes(), *SIMPLIFY)),
         ByteProducts(),
         LowerQuantisation(),
         Fixpoint(SIMPLIFY),

@@ -23,6 +23,7 @@ STEPS = 4  # of a group
 FEWEST = 3  # steps that are worth being filled up to a group
 EXACT_F32 = 1 << 24  # integers up to here are exact
 LARGEST = 255  # of the data
+BIT = 128  # what signed bytes are moved by
 
 
 @dataclass(frozen=True)
@@ -73,36 +74,31 @@ def byte_product(node: Node, rw: Rewriter) -> Replacement:
 
 def _unsigned(value: Value, rw: Rewriter) -> _Data | None:
     """What an i32 is made of, if it is bytes less a zero point; signed ones are moved by 128."""
+    known, points = 0, list[Value]()
     zero: Value | None = None
-    shifted = rw.producer(value, "sub")
-    if shifted is not None:
-        value, zero = shifted.inputs
-        if zero.type.rank and zero.type.elements != 1:
+    while (moved := rw.producer(value, "sub", "add")) is not None:
+        value, point = moved.inputs
+        number = scalar(point)
+        if number is not None:
+            known += int(number) if moved.op == "sub" else -int(number)
+        elif moved.op == "sub" and point.type.elements == 1:
+            points.append(point)
+        else:
             return None
     made = rw.producer(value, "cast")
     if made is None or made.inputs[0].dtype not in (DType.U8, DType.I8):
         return None
     data = made.inputs[0]
-    if data.dtype is DType.U8:
-        return _Data(data, zero)
-    moved = constant(np.int32(128))
-    zero = moved if zero is None else _added(zero, moved, rw)
-    source = rw.sole(data, "quantize", "requantize")
-    if source is not None and (at := scalar(source.inputs[2])) is not None:
-        attrs = {**source.attrs}
-        for key in ("low", "high"):
-            if key in attrs:
-                attrs[key] += 128
-        point = constant(np.uint8(at + 128))
-        return _Data(rw.emit(source.op, [*source.inputs[:2], point], attrs), zero)
-    octets = rw.emit("bitcast", [data], {"dtype": DType.U8})
-    return _Data(rw.emit("bitxor", [octets, constant(np.uint8(128))]), zero)
-
-
-def _added(a: Value, b: Value, rw: Rewriter) -> Value:
-    if a.data is not None and b.data is not None:
-        return constant(np.asarray(a.data + b.data))
-    return rw.emit("add", [a, b])
+    if data.dtype is DType.I8:
+        known += BIT
+        octets = rw.emit("bitcast", [data], {"dtype": DType.U8})
+        data = rw.emit("bitxor", [octets, constant(np.uint8(BIT))])
+    for point in points:
+        point = rw.emit("reshape", [point], {"shape": ()})
+        zero = point if zero is None else rw.emit("add", [zero, point])
+    if zero is None:
+        return _Data(data, constant(np.int32(known)) if known else None)
+    return _Data(data, rw.emit("add", [zero, constant(np.int32(known))]) if known else zero)
 
 
 def _signed(weights: Array, op: str) -> tuple[Array | None, Array]:
@@ -209,12 +205,12 @@ def floats_stay(node: Node, rw: Rewriter) -> Replacement:
     if node.output.dtype is not DType.F32 or value.dtype is not DType.I32:
         return None
     moved: list[Value] = []
-    while (added := rw.sole(value, "add")) is not None and added.inputs[1].data is not None:
+    while (added := rw.producer(value, "add")) is not None and added.inputs[1].data is not None:
         if np.abs(added.inputs[1].data.astype(np.int64)).max() >= EXACT_F32:
             return None
         moved.append(added.inputs[1])
         value = added.inputs[0]
-    made = rw.sole(value, "cast")
+    made = rw.producer(value, "cast")
     if made is None or made.inputs[0].dtype is not DType.F32:
         return None
     product = rw.producer(made.inputs[0], "matmul", "conv")
