@@ -5,7 +5,8 @@ row reduction) takes the pointwise nodes that follow it element by element; prod
 matrix join where their results meet, reductions over the same rows as well (softmax, norms); what
 is left of pointwise nodes joins by shape. A node that depends on a group by way of a node outside
 it never joins; of groups that need each other all the same the smallest is dissolved. Operators
-that only move elements are copied into every group that reads them, as index maps.
+that only move elements are copied into every group that reads them, as index maps, and so is what
+makes floats of bytes.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Fusion:
 
 
 def _is_map(node: Node) -> bool:
+    if has_trait(node, Trait.QUANTISATION):
+        return True  # where it is in no group
     return (
         node.op in INLINE
         and not has_trait(node, Trait.POINTWISE)
@@ -111,6 +114,7 @@ class _Fuser:
             elif node.op in SCATTER or node.op == "concat":
                 self.group_of[node] = _Group([node])
         self._untangle()
+        self._release()
         self._materialise_maps()
         self._rebuild()
 
@@ -125,6 +129,18 @@ class _Fuser:
             group = min((g for g in circle if len(g.members) > 1), key=lambda g: len(g.members))
             for member in group.members:
                 self.group_of[member] = _Group([member])
+
+    def _release(self) -> None:
+        """Bytes are read as such: what makes floats of them is done anew in every group."""
+        for node in self.graph.nodes:
+            group = self.group_of.get(node)
+            if group is None or not has_trait(node, Trait.QUANTISATION):
+                continue
+            users = self.users.get(node.output, [])
+            apart = node.output in self.escapes or not users
+            if not apart and any(self.group_of.get(user) is not group for user in users):
+                group.members.remove(node)
+                del self.group_of[node]
 
     def _start(self, anchor: Node) -> None:
         group = _Group([anchor])
@@ -276,6 +292,8 @@ class _Fuser:
     def _slow_operand(self, node: Node, value: Value, user: Node) -> bool:
         """Whether a contraction would read the map's result, its operand `value`, with a stride,
         through data, or many times by rows that lie apart."""
+        if has_trait(node, Trait.QUANTISATION):
+            return True
         if node.op == "transpose":
             if node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1:
                 return True

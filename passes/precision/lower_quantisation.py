@@ -12,7 +12,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.fixed_point import multiplier_of
 from ...compiler.ir.ops.quantization import NEAREST, RANGES
 from ...compiler.ir.ops.registry import Builder
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
 from .byte_products import FLOAT_SUMS
 
@@ -22,7 +22,8 @@ _EXACT_IN_F32 = frozenset(RANGES)  # differences of such integers are exact in f
 
 @dataclass(frozen=True)
 class LowerQuantisation:
-    """The pass: after it no operator is between floats and integers of few bits but casts."""
+    """The pass: after it only casts are between floats and integers of few bits, and what makes
+    floats of bytes by one constant scale."""
 
     name: str = "lower_quantisation"
 
@@ -53,9 +54,18 @@ def _is_zero(value: Value) -> bool:
     return value.data is not None and not value.data.any()
 
 
+def stays(node: Node) -> bool:
+    """Whether kernels make floats of bytes themselves, wherever they read them."""
+    x, scale, zero = node.inputs
+    known = scalar(scale) is not None and scalar(zero) is not None and not x.is_constant
+    return known and x.dtype in (DType.U8, DType.I8) and scale.dtype is DType.F32
+
+
 @_RULES.on("dequantize")
 def _dequantize(node: Node, rw: Rewriter) -> Replacement:
     x, scale, zero = node.inputs
+    if stays(node):
+        return None
     if _is_zero(zero):
         return rw.emit("mul", [_cast(rw, x, scale.dtype), scale])
     if x.dtype in _EXACT_IN_F32 and scale.dtype in (DType.F32, DType.F64):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from rewriting import body, rewritten
+from suites.case import F32, U8, CaseBuilder
 
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.grouping.fusion import MAX_EXPRESSION, Fusion
 
 X = "%x: f32[n, 4]"
@@ -228,3 +231,23 @@ def test_groups_that_would_need_each_other() -> None:
         ["exp", "mul", "add", "exp", "mul", "concat", "concat"]
     )
     assert max(map(len, found)) > 1  # one of the two is kept
+
+
+def test_bytes_are_made_floats_by_every_group_that_reads_them() -> None:
+    """A residual connection keeps bytes in memory; a float product gets its floats from there."""
+    c = CaseBuilder("bytes")
+    zero, scale = constant(np.uint8(3)), c.scalar(0.5)
+    x = c.op("matmul", c.input(4, 8), c.weight(8, 8))
+    q = c.op("rint", x)
+    q = c.op("cast", q, dtype=U8)
+    real = c.op("dequantize", q, scale, zero)
+    y = c.op("matmul", c.op("cast", c.op("reshape", q, shape=(8, 4)), dtype=F32), c.weight(4, 4))
+    y = c.op("reshape", y, shape=(4, 8))
+    c.output(c.op("add", c.op("sigmoid", y), real))
+    graph = c.graph()
+    run_passes(graph, (Fusion(),))
+    holders = [
+        [inner.op for inner in node.regions[0].nodes] for node in graph.nodes if node.op == "fused"
+    ]
+    assert "dequantize" not in holders[0]
+    assert "dequantize" in holders[-1]

@@ -31,6 +31,19 @@ for _name, _definition in all_ops().items():
         INLINE[_name] = _pointwise
 
 
+@inline("dequantize")
+def _dequantize(scope: Scope, node: Node, index: Index) -> Expr:
+    """(x - zero) * scale, rounded by itself."""
+    x, scale, zero = (scope.element(v, broadcast_index(v, index)) for v in node.inputs)
+    dtype = node.output.dtype
+    value: Expr = Apply("cast", (x,), dtype)
+    if not (isinstance(zero, Const) and zero.value == 0):
+        offset = Const(float(zero.value), dtype) if isinstance(zero, Const) else (
+            Apply("cast", (zero,), dtype))  # fmt: skip
+        value = Apply("sub", (value, offset), dtype)
+    return Apply("mul", (value, scale), dtype, exact=True)
+
+
 @inline("transpose")
 def _transpose(scope: Scope, node: Node, index: Index) -> Expr:
     source: list[Dim | Expr] = [0] * len(index)
