@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from tensmith.backends.reference import run_graph
 from tensmith.frontends.onnx import load_model
 
-from .oracle import floats, model, node, run_ort
+from .oracle import check, floats, model, node, run_ort
 from .ort_cases import OrtCase, check_all
 
 GRID = list(product((2, 3, 5), (1, 2, 3), ([0, 0], [1, 1], [0, 2]), (0, 1), (1, 2), range(1, 8)))
@@ -90,3 +90,12 @@ def test_averages_that_count_padding() -> None:
         proto = model([made], {"x": x}, ["y"], opset=opset)
         want = run_ort(proto, {"x": x})["y"]
         np.testing.assert_allclose(run_graph(load_model(proto), {"x": x})["y"], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_regions_that_end_between_elements(scale: float) -> None:
+    """Ends are rounded away from 0."""
+    x = floats(1, 2, 8, 8)
+    rois = np.float32([[0, 0.5, 1, 2.5, 6.5], [0, -0.5, 1.5, 9, 9], [0, 1, 1, 5, 5]])
+    made = node("MaxRoiPool", "x r", pooled_shape=[2, 2], spatial_scale=scale)
+    check(model([made], {"x": x}, ["y"], constants={"r": rois}, opset=7), {"x": x})

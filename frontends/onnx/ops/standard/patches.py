@@ -152,6 +152,12 @@ def max_unpool(s: Site) -> Value:
     return s.reshape(pad_value(s, image, [0] * len(shape) + behind, "constant"), wanted)
 
 
+def _rounded_away(s: Site, x: Value) -> Value:
+    """To the nearest whole numbers, of two the one further from 0: C's round."""
+    nearest = s.op_("floor", s.op_("add", s.op_("abs", x), 0.5))
+    return s.op_("mul", s.op_("sign", x), nearest)
+
+
 @lowers("MaxRoiPool")
 def max_roi_pool(s: Site) -> Value:
     """The largest element of every bin of regions (batch, x1, y1, x2, y2), ends included."""
@@ -162,7 +168,7 @@ def max_roi_pool(s: Site) -> Value:
     hits = []
     for axis, first in enumerate((2, 1)):
         ends = [
-            s.op_("round", s.op_("mul", s.take(rois, 1, column), scale))
+            _rounded_away(s, s.op_("mul", s.take(rois, 1, column), scale))
             for column in (first, first + 2)
         ]
         size = number(s, x.shape[2 + axis], rois.dtype)
