@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from compiled import Job, Setting, run_all
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from legal_choices import legal_choices
 from suites.case import Case, CaseBuilder, N
 
 from tensmith.backends.llvm import pipeline
@@ -16,13 +22,15 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.kernel.forms.channel_blocks import in_channel_blocks
+from tensmith.compiler.kernel.kernel import Kernel
+from tensmith.compiler.kernel.schedule.choice import Choice
 from tensmith.compiler.kernel.schedule.choices import Choices
 from tensmith.compiler.kernel.schedule.chooser import Chosen, CpuChooser, Request
 from tensmith.compiler.kernel.schedule.space import choices
 
 SETTINGS = (Setting("x86-64-v3", 2), Setting("x86-64-v4", 2), Setting("aarch64", 2, emulated=True))
 WINDOW = {"strides": (1, 1), "dilations": (1, 1)}
-TRIED, ENOUGH = 4, 800  # choices of every graph; of a kernel that are looked at
+TRIED, ENOUGH = 2, 800  # choices of every graph; of a kernel that are looked at
 
 
 def product(c: CaseBuilder) -> None:
@@ -55,50 +63,106 @@ def summed(c: CaseBuilder) -> None:
 
 
 BUILDS = (product, batched, convolution, depthwise, normalised, summed)
-CASES = [Case(build.__name__, build, sizes={"n": 9}) for build in BUILDS]
+CASES = {build.__name__: Case(build.__name__, build, sizes={"n": 9}) for build in BUILDS}
 
 
-def spaces(case: Case, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
-    """Legal choices of every kernel of a graph, by key."""
-    found: dict[str, list] = {}
+@cache
+def kernels(case: str, setting: Setting) -> Mapping[str, Kernel]:
+    """The kernels of a graph as choices see them, by key."""
+    found: dict[str, Kernel] = {}
 
     class Recorder(CpuChooser):
         def __call__(self, request: Request) -> Chosen:
             chosen = super().__call__(request)
-            kernel = in_channel_blocks(request.kernel, chosen.choice.channels)
             if request.key:
-                found[request.key] = list(islice(choices(kernel, self.target), ENOUGH))
+                found[request.key] = in_channel_blocks(request.kernel, chosen.choice.channels)
             return chosen
 
-    monkeypatch.setattr(pipeline, "CpuChooser", Recorder)
     options = CompileOptions("m", Path(), opt_level=setting.level)
-    pipeline.make_plan(case.graph(), resolve_target(setting.target)[1], options, Stages())
-    monkeypatch.undo()
+    with patch.object(pipeline, "CpuChooser", Recorder):
+        pipeline.make_plan(
+            CASES[case].graph(), resolve_target(setting.target)[1], options, Stages()
+        )
     return found
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_any_legal_choice_computes_the_same(
-    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if reason := setting.missing():
-        pytest.skip(reason)
-    chance = random.Random(5)
+Given = tuple[str, Mapping[str, Choice]]  # the name of a case, choices by key
+
+
+def check(given: Iterable[Given], setting: Setting, folder: Path) -> None:
+    """Compile graphs as they are given, all into one library, and compare with the reference."""
     jobs: dict[str, Job] = {}
     wanted: dict[str, dict[str, np.ndarray]] = {}
-    for case in CASES:
+    for number, (name, by_key) in enumerate(given):
+        case = CASES[name]
         feed = case.inputs()
-        want = run_graph(case.graph(), feed)
-        for key, space in spaces(case, setting, monkeypatch).items():
-            assert space
-            for choice in chance.sample(space, min(TRIED, len(space))):
-                name = f"{case.name} {key} {choice.to_json()}"
-                data = {field: item for field, item in choice.to_json().items() if field != "form"}
-                jobs[name] = Job(case.graph(), feed, Choices({key: data}))
-                wanted[name] = want
-    for name, got in run_all(jobs, setting, tmp_path).items():
+        data = {key: choice.to_json() for key, choice in by_key.items()}
+        for own in data.values():
+            del own["form"], own["channels"]
+        name = f"{number} {name} {data}"
+        jobs[name] = Job(case.graph(), feed, Choices(data))
+        wanted[name] = run_graph(case.graph(), feed)
+    for name, got in run_all(jobs, setting, folder).items():
         if isinstance(got, Exception):
             raise AssertionError(name) from got
         for output, value in wanted[name].items():
             worst = np.abs(got[output] - value).max()
             assert worst <= 2e-6 * max(1.0, np.abs(value).max()), name
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_other_choices_than_the_heuristics_compute_the_same(
+    setting: Setting, tmp_path: Path
+) -> None:
+    """Choices that differ from the heuristic's in one stage."""
+    if reason := setting.missing():
+        pytest.skip(reason)
+    chance, target = random.Random(5), resolve_target(setting.target)[1]
+    found: list[Given] = []
+    for case in CASES:
+        for key, kernel in kernels(case, setting).items():
+            space = list(islice(choices(kernel, target), ENOUGH))
+            assert space
+            drawn = chance.sample(space, min(TRIED, len(space)))
+            found += [(case, {key: choice}) for choice in drawn]
+    check(found, setting, tmp_path)
+
+
+def check_drawn(
+    data: st.DataObject, setting: Setting, folders: pytest.TempPathFactory, count: int
+) -> None:
+    """Draw so many choices of every graph, and check them."""
+    if reason := setting.missing():
+        pytest.skip(reason)
+    target = resolve_target(setting.target)[1]
+    found: list[Given] = []
+    for case in (case for _ in range(count) for case in CASES):
+        own = kernels(case, setting).items()
+        found.append((case, {key: data.draw(legal_choices(kernel, target)) for key, kernel in own}))
+    check(found, setting, folders.mktemp("choices"))
+
+
+OPTIONS = {
+    "deadline": None, "derandomize": True, "database": None,
+    "suppress_health_check": list(HealthCheck),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@settings(max_examples=4, **OPTIONS)
+@given(data=st.data())
+def test_any_legal_choice_computes_the_same(
+    setting: Setting, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Choices drawn field by field, in all stages and for threads at once."""
+    check_drawn(data, setting, tmp_path_factory, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@settings(max_examples=25, **OPTIONS)
+@given(data=st.data())
+def test_many_legal_choices_compute_the_same(
+    setting: Setting, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check_drawn(data, setting, tmp_path_factory, 3)

@@ -116,6 +116,8 @@ def _stage(
             choice.unroll,
             written=WRITTEN_PER_REGISTER * target.vector_registers if choice.written else 0,
             ordered=choice.ordered,
+            # what side by side keeps in registers has to fit one
+            abreast=Unrolling.abreast if choice.lanes <= target.lanes(32) else 1,
         ),
         choice.panel,
     )

@@ -61,6 +61,15 @@ def test_a_choice_says_all(name: str) -> None:
                 assert blank.with_json(json.loads(text)) == choice
 
 
+def test_what_fits_no_register_is_not_computed_side_by_side() -> None:
+    _, kernel = kernel_of(product())
+    usual = default_choice(kernel, V3)
+    for lanes, abreast in ((4, 4), (8, 4), (16, 1), (32, 1)):
+        [own] = usual.stages
+        choice = replace(usual, stages=(replace(own, lanes=lanes),))
+        assert resolve(choice, kernel, V3).stages[0].unrolling.abreast == abreast
+
+
 @pytest.mark.parametrize("level", [0, 2])
 @pytest.mark.parametrize("divided", [False, True])
 def test_a_schedule_is_that_of_its_choice(level: int, divided: bool) -> None:
