@@ -347,7 +347,7 @@ def _row_axes(node: Node) -> tuple[int, ...] | None:
     """The trailing axes that a reduction keeps as ones; None for what is not such a reduction."""
     if not has_trait(node, Trait.REDUCTION) or "axes" not in node.attrs:
         return None
-    if not node.attrs.get("keepdims", False):
+    if not node.attrs["keepdims"]:
         return None
     rank = node.inputs[0].type.rank
     axes = tuple(sorted(axis % rank for axis in node.attrs["axes"]))

@@ -251,3 +251,20 @@ def test_bytes_are_made_floats_by_every_group_that_reads_them() -> None:
     ]
     assert "dequantize" not in holders[0]
     assert "dequantize" in holders[-1]
+
+
+def test_places_of_extremes_are_no_rows_that_join() -> None:
+    """argmax keeps an axis as well, but of a single one, and goes in order."""
+    graph = rewritten(
+        body(
+            X,
+            [
+                "%m: f32[n, 1] = reduce_max(%x) {axes = (1,), keepdims = true}",
+                "%i: i64[n, 1] = argmax(%x) {axis = 1, keepdims = true}",
+                "%f: f32[n, 1] = cast(%i) {dtype = !f32}",
+                "%y: f32[n, 1] = mul(%m, %f)",
+            ],
+        ),
+        Fusion(),
+    )
+    assert not [group for group in groups(graph) if {"reduce_max", "argmax"} <= set(group)]

@@ -79,7 +79,7 @@ class Planner:
             self.places[value] = Place("input", number)
         for number, value in enumerate(self.graph.outputs):
             source = origin(value)
-            if source.producer is not None and source not in self.places:
+            if source.producer is not None:
                 self.final.setdefault(source, number)
         steps: list[Step] = []
         for number, value in enumerate(self.graph.outputs):
