@@ -260,7 +260,8 @@ def test_places_of_extremes_are_no_rows_that_join() -> None:
             X,
             [
                 "%m: f32[n, 1] = reduce_max(%x) {axes = (1,), keepdims = true}",
-                "%i: i64[n, 1] = argmax(%x) {axis = 1, keepdims = true}",
+                "%d: f32[n, 4] = sub(%x, %m)",
+                "%i: i64[n, 1] = argmax(%d) {axis = 1, keepdims = true}",
                 "%f: f32[n, 1] = cast(%i) {dtype = !f32}",
                 "%y: f32[n, 1] = mul(%m, %f)",
             ],
