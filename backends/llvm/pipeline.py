@@ -103,11 +103,11 @@ def make_plan(graph: Graph, target: CpuTarget, options: CompileOptions, stages: 
             RunTimeChecks(),
             Fusion(epilogues=level > 0),
             DeadCodeElimination(),
-            *((ChooseForms(threads, options.choices),) if level > 1 else ()),
+            *((ChooseForms(target, threads, options.choices),) if level > 1 else ()),
             Borders(),
         )
         views = (
-            ConvBands(threads, options.choices),
+            ConvBands(target, threads, options.choices),
             OutputViews(),
             ConcatViews(),
             AttentionBlocks(options.choices),

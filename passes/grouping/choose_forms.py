@@ -17,6 +17,7 @@ from ...compiler.kernel.forms.winograd_choice import (
     winograd_illegal,
 )
 from ...compiler.kernel.schedule.choices import Choices
+from ...compiler.target import CpuTarget
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ChooseForms:
     threads: how many are expected to share the work. choices: forms that are given.
     """
 
+    target: CpuTarget
     threads: int = 1
     choices: Choices = field(default_factory=Choices)
     name: str = "choose_forms"
@@ -39,7 +41,7 @@ class ChooseForms:
                 node.inputs,
                 node.regions[0],
                 WinogradForm,
-                partial(winograd_form, node, near, self.threads),
+                partial(winograd_form, node, self.target, near, self.threads),
                 partial(winograd_illegal, node),
             )
             if form is not None:

@@ -14,6 +14,7 @@ from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.forms.bands_choice import bands_form, bands_illegal
 from ...compiler.kernel.forms.form import BandsForm, form_of
 from ...compiler.kernel.schedule.choices import Choices
+from ...compiler.target import CpuTarget
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ConvBands:
     threads: how many are expected to share the work. choices: forms that are given.
     """
 
+    target: CpuTarget
     threads: int = 1
     choices: Choices = field(default_factory=Choices)
     name: str = "conv_bands"
@@ -53,7 +55,7 @@ class ConvBands:
         operands, region = builder.close(second.outputs)
 
         def usual() -> BandsForm | None:
-            return None if own else bands_form(region, self.threads)
+            return None if own else bands_form(region, self.target, self.threads)
 
         def illegal(form: BandsForm) -> str:
             if own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,20 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import Compilation, CompileOptions, Stages
 from tensmith.compiler.ir import DType, Graph, TensorType, Value
 from tensmith.compiler.ir.ops.registry import make_node
+from tensmith.compiler.kernel.forms import bands_choice
 from tensmith.compiler.kernel.forms.bands import Bands
 from tensmith.compiler.kernel.forms.bands_choice import bands_form
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
 BANDS = "tensmith.compiler.kernel.forms.bands_choice"
+V3 = resolve_target("x86-64-v3")[1]
+
+
+def set_band_bytes(patch: pytest.MonkeyPatch, size: int, target: str = "x86-64-v3") -> None:
+    """Bands hold so many bytes, whatever caches the target has."""
+    cache = max(resolve_target(target)[1].l2_bytes, bands_choice.LEAST_CACHE)
+    patch.setattr(f"{BANDS}.BAND_SHARES", (size / cache,))
 
 
 def network(
@@ -89,7 +98,7 @@ def test_matches_the_reference(
 ) -> None:
     monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
-    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (9 * (shape[3] + kernel) * wide * 4,))
+    set_band_bytes(monkeypatch, 9 * (shape[3] + kernel) * wide * 4, target)
     graph = network(shape, wide, kernel, stride)
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, wide, kernel, stride), {graph.inputs[0].name: x})
@@ -141,9 +150,9 @@ def test_threads_get_as_many_bands(
 ) -> None:
     monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
-    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (20 * 35 * 48 * 4,))
+    set_band_bytes(monkeypatch, 20 * 35 * 48 * 4)
     region = both_convolutions()
-    form = bands_form(region, threads)
+    form = bands_form(region, V3, threads)
     assert form is not None
     first, second = (node for node in region.nodes if node.op == "conv")
     assert (Bands(first, second, form).count, form.block) == (count, 48)
@@ -157,7 +166,7 @@ def test_blocks_of_channels_and_whole_images(
 ) -> None:
     monkeypatch.setattr(f"{BANDS}.MIN_BETWEEN_BYTES", 0)
     monkeypatch.setattr(f"{BANDS}.SLOW_BYTES_PER_CYCLE", 1e-3)
-    monkeypatch.setattr(f"{BANDS}.BAND_BYTES", (rows * 20 * (120 if channels == 120 else 48) * 4,))
+    set_band_bytes(monkeypatch, rows * 20 * (120 if channels == 120 else 48) * 4)
     shape = (2, 24, 17, 18)
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     graph = network(shape, channels, 3, stride)
@@ -207,3 +216,17 @@ def test_short_reductions_mostly_stay_in_registers(tmp_path: Path) -> None:
     assert products
     # over half of them with twice as much written out; a quarter is left, most of it windows
     assert len(spilled) < 0.4 * len(products)
+
+
+def test_bands_grow_with_the_cache() -> None:
+    c = CaseBuilder("large")
+    plain = {"strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
+    wide = c.op("conv", c.input(1, 112, 112, 16), c.weight(1, 1, 16, 96), **plain, pads=(0,) * 4,
+                groups=1)  # fmt: skip
+    c.output(c.op("conv", wide, c.weight(3, 3, 1, 96), **plain, pads=(1,) * 4, groups=96))
+    region = c.graph()
+    forms = [
+        bands_form(region, replace(V3, l2_bytes=size << 10)) for size in (256, 1024, 2048, 4096)
+    ]
+    rows = [form.rows for form in forms if form is not None]
+    assert rows[0] == rows[1] < rows[2] < rows[3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from compiled import needs_native
@@ -25,6 +27,7 @@ from tensmith.compiler.kernel.forms.winograd_transforms import (
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
+V3, V4 = (resolve_target(name)[1] for name in ("x86-64-v3", "x86-64-v4"))
 CHOICE = "tensmith.compiler.kernel.forms.winograd_choice"
 
 
@@ -75,7 +78,7 @@ def compiled(graph, folder, threads, target="native"):
 def test_matches_the_reference(monkeypatch, tmp_path, m, target, shape, outputs, residual, threads):
     monkeypatch.setattr(
         f"{CHOICE}.best_tilings",
-        lambda conv, near: _only(conv, m),
+        lambda conv, target, near: _only(conv, m),
     )
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, outputs, residual=residual), {"x": x})["y"]
@@ -106,7 +109,7 @@ def _only(conv, m):
 def test_windows_and_dilations(monkeypatch, tmp_path, extents, window, dilations, batch):
     chosen = []
 
-    def best(conv, near):
+    def best(conv, target, near):
         found = winograd_choice._candidates(
             list(conv.inputs[1].shape[:-2]), conv.attrs["dilations"]
         )
@@ -210,6 +213,14 @@ def test_direct_where_weights_dominate():
     assert _choice((1, 4, 56, 56), 32) is None
 
 
+def test_slower_arithmetic_is_worth_more_weights():
+    """Weights arrive at the same rate, while narrower vectors compute for longer."""
+    shape, small, large = (1, 256, 14, 14), (Tiling(2, 3),) * 2, (Tiling(4, 3),) * 2
+    assert [_choice(shape, 256, target=target) for target in (V4, V3)] == [small, large]
+    slow = replace(V4, fma_ports=1)
+    assert _choice(shape, 256, target=slow) == large
+
+
 def test_choice_where_weights_are_near():
     shape = (1, 64, 8, 8)
     assert _choice(shape, 64) is None
@@ -223,7 +234,7 @@ def test_choice_by_window():
     assert _choice((1, 64, 32, 32), 64, (7, 7)) is None, "errors would be large"
 
 
-def _choice(shape, outputs, window=(3, 3), near=False):
+def _choice(shape, outputs, window=(3, 3), near=False, target=V4):
     batch, channels, height, width = shape
     x = Value(TensorType(DType.F32, (batch, height, width, channels)), "x")
     w = constant(np.zeros((*window, channels, outputs), np.float32))
@@ -231,4 +242,4 @@ def _choice(shape, outputs, window=(3, 3), near=False):
     pads = tuple((taps - 1) // 2 for taps in window) * 2
     attrs = {"pads": pads, "strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
     Builder(nodes).emit("conv", [x, w], {**attrs, "groups": 1})
-    return winograd_choice.best_tilings(nodes[0], near)
+    return winograd_choice.best_tilings(nodes[0], target, near)

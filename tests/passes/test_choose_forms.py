@@ -6,6 +6,7 @@ import pytest
 from kernels import fused_nodes
 from suites.case import CaseBuilder
 
+from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import parse_graph, print_graph, structurally_equal
@@ -21,6 +22,8 @@ from tensmith.compiler.kernel.forms.form import (
 from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.grouping.borders import Borders
 from tensmith.passes.grouping.choose_forms import ChooseForms
+
+V4 = resolve_target("x86-64-v4")[1]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ def test_borders_follow_the_form() -> None:
         groups = list(fused_nodes(graph))
         first = next(n for n in groups if any(i.op == "conv" for i in n.regions[0].nodes))
         if chosen:
-            assert run_passes(graph, (ChooseForms(), Borders()))
+            assert run_passes(graph, (ChooseForms(V4), Borders()))
             assert isinstance(form_of(first), WinogradForm)
         reach[chosen] = first.output.type.layout.border
     assert reach[False][1] == (1, 1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from ...ir.graph import Graph, Node, Value
+from ...ir.graph import Graph, Node
 from ...ir.ops.registry import Trait, has_trait
 from ...ir.types import DType
+from ...target import CpuTarget
 from ..expr import EXPENSIVE
 from ..lower.reductions import REDUCE, overhangs
 from .bands import Bands
 from .form import BandsForm
 
-# of the rows between the convolutions that one band holds; larger ones where smaller do not pay
-BAND_BYTES = (256 << 10, 640 << 10)
+# of the second-level cache, for the rows between the convolutions that one band holds; larger ones
+# where smaller do not pay
+BAND_SHARES = (0.25, 0.625)
+LEAST_CACHE = 1 << 20  # bytes, that a smaller second-level cache counts as
 MIN_BETWEEN_BYTES = 128 << 10  # less than that stays in cache anyway
 BLOCKS = (48, 32)  # channels of a block; the first that divides their number
 SLOW_BYTES_PER_CYCLE = 16.0  # assumed, of what the second-level cache does not hold (one core)
@@ -21,7 +25,7 @@ FLOPS_PER_CYCLE = 50.0  # assumed, of a convolution on a 512-bit core; only rati
 FUNCTION_CYCLES = 4.0  # assumed, of a transcendental function for one element on such a core
 
 
-def bands_form(region: Graph, threads: int = 1) -> BandsForm | None:
+def bands_form(region: Graph, target: CpuTarget, threads: int = 1) -> BandsForm | None:
     """How a region of two convolutions is computed in bands; None where that does not pay, or for
     any other region.
 
@@ -31,9 +35,9 @@ def bands_form(region: Graph, threads: int = 1) -> BandsForm | None:
     if convs is None:
         return None
     first, second = convs
-    between = second.inputs[0]
     functions = sum(n.op in EXPENSIVE for n in region.nodes[: region.nodes.index(second)])
-    return _sized(first, second, between, functions, threads)
+    limits = [share * max(target.l2_bytes, LEAST_CACHE) for share in BAND_SHARES]
+    return _sized(first, second, limits, functions, threads)
 
 
 def bands_illegal(region: Graph, form: BandsForm) -> str:
@@ -79,12 +83,14 @@ def _block(channels: int) -> int:
 
 
 def _sized(
-    first: Node, second: Node, between: Value, functions: int, threads: int
+    first: Node, second: Node, limits: Sequence[float], functions: int, threads: int
 ) -> BandsForm | None:
     """The bands that save more than they compute twice; None when none do.
 
-    functions: how many transcendental ones follow the first convolution.
+    limits: bytes that bands may hold, the preferred first. functions: how many transcendental ones
+    follow the first convolution.
     """
+    between = second.inputs[0]
     batch, height, width, channels = between.type.static_shape
     _, (before, after) = overhangs(second)
     total = batch * height * width * channels * between.dtype.bytes
@@ -105,7 +111,7 @@ def _sized(
         """Rows that the thread with the most bands computes, and how many bands there are."""
         return -(-batch * own.count // threads) * len(own.made_rows), own.count
 
-    for limit in BAND_BYTES:
+    for limit in limits:
         fitting = [own for own in choices if own.held_rows * row_bytes <= limit]
         best = min(fitting, key=most_work, default=None)
         if best and saved > 1.5 * cycles * (best.count * len(best.made_rows) / height - 1):

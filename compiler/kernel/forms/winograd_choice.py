@@ -9,6 +9,7 @@ from itertools import product as cartesian
 from ...ir.exactness import adds_exactly
 from ...ir.graph import Graph, Node
 from ...ir.types import DType
+from ...target import CpuTarget
 from ..lower.plain import follows
 from ..lower.reductions import REDUCE
 from .form import WinogradForm
@@ -18,22 +19,23 @@ from .winograd_transforms import Tiling
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
 WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
 GROUP_CHANNELS = 32  # of the output, a multiple of which a group has
-PANEL_BYTES = 48 * 4  # of the weights for one step of a sum
+PANEL_VECTORS = 3  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
 NEAR_BYTES = 512 << 10  # weights of a network that stay in a core's own caches from run to run
 NEAR_BYTES_PER_CYCLE = 20.0  # assumed rate at which they arrive from there
-FMA_PER_CYCLE = 32.0  # of a 512-bit core; only ratios matter
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
 
 
-def winograd_form(node: Node, near: bool = False, threads: int = 1) -> WinogradForm | None:
+def winograd_form(
+    node: Node, target: CpuTarget, near: bool = False, threads: int = 1
+) -> WinogradForm | None:
     """How to compute the convolution of a fused node where Winograd is the faster algorithm.
 
     near: whether the network `has_near_weights`. threads: how many are expected to share the work.
     """
     conv = convolution_of(node)
-    tilings = best_tilings(conv, near) if conv else None
+    tilings = best_tilings(conv, target, near) if conv else None
     if conv is None or tilings is None:
         return None
     batch, extents, outputs = shape_of(conv.output)
@@ -99,7 +101,7 @@ def has_near_weights(graph: Graph) -> bool:
     return sum(math.prod(t.static_shape) * t.dtype.bytes for t in weights) <= NEAR_BYTES
 
 
-def best_tilings(conv: Node, near: bool = False) -> tuple[Tiling, ...] | None:
+def best_tilings(conv: Node, target: CpuTarget, near: bool = False) -> tuple[Tiling, ...] | None:
     """The tilings with which Winograd is estimated to be fastest; None: direct convolution is.
 
     near: whether the network has near weights.
@@ -116,12 +118,13 @@ def best_tilings(conv: Node, near: bool = False) -> tuple[Tiling, ...] | None:
     work, taps = channels * outputs, math.prod(window)
     positions = images * math.prod(extents)
     rate = NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
-    best, least = None, 0.9 * _cycles(positions * taps * work, taps * work, taps * channels, rate)
+    direct = _cycles(positions * taps * work, taps * work, taps * channels, rate, target)
+    best, least = None, 0.9 * direct
     for tilings in _candidates(window, attrs["dilations"]):
         points, tiles = math.prod(t.points for t in tilings), images * tile_count(tilings, extents)
         if tiles < 4:
             continue
-        cycles = _cycles(points * max(tiles, 6) * work, points * work, channels, rate)
+        cycles = _cycles(points * max(tiles, 6) * work, points * work, channels, rate, target)
         cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
         if cycles < least:
             best, least = tilings, cycles
@@ -147,13 +150,14 @@ def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple
     return found
 
 
-def _cycles(multiply_adds: int, weights: int, depth: int, rate: float) -> float:
+def _cycles(multiply_adds: int, weights: int, depth: int, rate: float, target: CpuTarget) -> float:
     """Estimated cycles of a product whose weights arrive at `rate` bytes per cycle.
 
     depth: of one sum. Weights arrive meanwhile if the next panel fits into the cache beside this.
     """
-    compute, stream = multiply_adds / FMA_PER_CYCLE, weights * 4 / rate
-    if depth * PANEL_BYTES > BLOCK_BYTES:
+    lanes = target.lanes(32)
+    compute, stream = multiply_adds / (lanes * target.fma_ports), weights * 4 / rate
+    if depth * PANEL_VECTORS * lanes * 4 > BLOCK_BYTES:
         return compute + stream
     return max(compute, stream) + 0.3 * min(compute, stream)
 

@@ -66,7 +66,7 @@ def bands(channels: int, wide: int) -> Iterator[Node]:
     c.output(c.op("conv", y, c.weight(wide, 1, 3, 3), **plain, pads=(1,) * 4, groups=wide))
     graph = c.graph()
     list(fused_nodes(graph))
-    assert ConvBands().run(graph)
+    assert ConvBands(TARGET).run(graph)
     yield from (node for node in graph.walk() if node.op == "fused")
 
 

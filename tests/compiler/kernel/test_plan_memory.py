@@ -141,7 +141,7 @@ def bands(monkeypatch: pytest.MonkeyPatch) -> None:
     choice = "tensmith.compiler.kernel.forms.bands_choice"
     monkeypatch.setattr(f"{choice}.MIN_BETWEEN_BYTES", 0)
     monkeypatch.setattr(f"{choice}.SLOW_BYTES_PER_CYCLE", 1e-3)
-    monkeypatch.setattr(f"{choice}.BAND_BYTES", (9 * 22 * 16 * 4,))
+    monkeypatch.setattr(f"{choice}.BAND_SHARES", (9 * 22 * 16 * 4 / (1 << 20),))
 
 
 @pytest.mark.parametrize("case", [*SHARING, *CASES], ids=lambda case: case.name)
