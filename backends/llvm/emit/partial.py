@@ -29,6 +29,8 @@ class PartialSums:
             banded = name == own.tile.row and own.blocks.band
             rows = own.blocks.band if banded else int(extents[name])  # type: ignore[arg-type]
             self.counts.append((name, -(-rows // steps) * steps))
+        # a tile's rows lie one behind the other, wherever their loop is
+        self.counts.sort(key=lambda count: count[0] == own.tile.row)
         self.width = own.tile.width
         elements = math.prod(count for _, count in self.counts) * self.width
         self.memory = e.local(memory_type(self.dtype), elements)

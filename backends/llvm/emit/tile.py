@@ -265,7 +265,9 @@ class Tile:
     def _is_transposed(self, load: Load) -> bool:
         """Whether its rows, not its lanes, are neighbours in memory, and may all be read."""
         address, shape = self.addresses.get(id(load)), self.shape
-        if address is None or address.row != 1 or address.vector == 1 or shape.rows == 1:
+        if address is None or address.row != 1 or address.vector == 1:
+            return False
+        if shape.rows == 1 or shape.lanes == 1:
             return False
         guarded = self.guard.scalar is not None or self.guard.lanes is not None
         return not (guarded or self.inner or self.accumulators)
