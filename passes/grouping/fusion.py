@@ -24,6 +24,7 @@ from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan.external import reads_memory
 from ..layout.operand_panels import many_rows
 from ..patterns.siblings import siblings_of
+from ..precision.parameters import scales_of
 from ..simplify.symbol_use import binders, bound_by, used_by
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -83,6 +84,7 @@ class _Fuser:
         self.map_sizes: dict[Value, int] = {}
         self.deep_maps: set[Node] = set()
         self.aliases: set[Node] = set()  # reshapes outside of kernels
+        self.scales = scales_of(graph.nodes)
         for node in graph.nodes:
             if _is_map(node):
                 self._measure_map(node)
@@ -320,7 +322,7 @@ class _Fuser:
     def _source(self, value: Value) -> Node | Value | None:
         """What a group that reads a value holds of it: a map, an operand, a number as it is."""
         if value.data is not None and value.data.size == 1:
-            return None
+            return value if value in self.scales else None
         node = value.producer
         if node is None or node not in self.position or node in self.group_of or not _is_map(node):
             return value

@@ -108,8 +108,8 @@ def rounded(rw: Rewriter | Builder, steps: Value, zero: Value, low: int, high: i
         least, most = (
             rw.emit("sub", [constant(np.asarray(n, steps.dtype.numpy)), moved]) for n in (low, high)
         )
-    above = rw.emit("where", [rw.emit("gt", [steps, least]), steps, least])
-    number = rw.emit("rint", [rw.emit("min", [above, most])])
+    inside = rw.emit("at_most", [rw.emit("at_least", [steps, least]), most])
+    number = rw.emit("rint", [inside])
     if not _is_zero(zero):
         number = rw.emit("add", [number, _cast(rw, zero, DType.I32)])
     return _cast(rw, number, zero.dtype)

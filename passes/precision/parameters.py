@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 
 Array = np.ndarray[Any, Any]
+_BOUNDS = ("at_least", "at_most")  # which nothing but rounding to integers of few bits uses
 
 
 def uniform(value: Value) -> bool:
@@ -48,3 +50,20 @@ def one_scale(node: Node | None) -> bool:
         and uniform(node.inputs[1])
         and uniform(node.inputs[2])
     )
+
+
+def scales_of(nodes: Sequence[Node]) -> set[Value]:
+    """Constant numbers, other than 0, by which values are quantised and dequantised.
+
+    Every layer of a network has its own: they are operands, so that all layers have one kernel.
+    """
+    found: set[Value] = set()
+    for node in nodes:
+        if has_trait(node, Trait.QUANTISATION) or node.op in _BOUNDS:
+            found.update(node.inputs)
+            scaled = node.inputs[0].producer
+            if node.op in _BOUNDS and scaled is not None and scaled.op in ("mul", "div"):
+                found.update(scaled.inputs)
+        elif node.op == "add" and any(v.producer and v.producer.op == "rint" for v in node.inputs):
+            found.update(node.inputs)
+    return {v for v in found if v.data is not None and v.data.size == 1 and v.data.any()}

@@ -183,8 +183,19 @@ def _dot4() -> Case:
     return Case("dot4", build, EXACT)
 
 
+def _bound(op: str, dtype: DType) -> Case:
+    def build(c: CaseBuilder) -> None:
+        c.output(c.op(op, c.input(5, 37, dtype=dtype, low=-9, high=9), c.scalar(2, dtype)))
+
+    given = np.linspace(-9, 9, 5 * 37).reshape(5, 37)
+    if dtype.is_float:
+        given[0, :3] = [np.nan, np.inf, -np.inf]
+    return Case(f"{op}_{dtype}", build, EXACT, given={"x0": given})
+
+
 CASES: list[Case] = [
     _dot4(),
+    *(_bound(op, dtype) for op in ("at_least", "at_most") for dtype in (F32, F64, I32, I8)),
     *map(_quantize, _TYPES),
     *_per_axis(),
     *(_dequantize(dtype) for dtype in (*_TYPES, I32)),

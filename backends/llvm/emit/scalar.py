@@ -18,6 +18,7 @@ from .target_module import BFLOAT, has_instruction
 I16 = ir.IntType(16)
 HALVES = (DType.F16, DType.BF16)
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+BOUNDS = {"at_least": "gt", "at_most": "lt"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul"}
 _BITS = {"and": "and_", "or": "or_", "xor": "xor", "bitand": "and_", "bitor": "or_",
@@ -58,6 +59,8 @@ def apply(
         result_type = DType.F32 if dtype is kind else dtype
         result = apply(e, op, wide, [DType.F32] * len(args), result_type, exact)
         return cast(e, result, result_type, dtype)
+    if op in BOUNDS:
+        return e.b.select(_compare(e, BOUNDS[op], args[0], args[1], kind), args[0], args[1])
     if op in COMPARISONS:
         return _compare(e, op, args[0], args[1], kind)
     if op in _BITS:

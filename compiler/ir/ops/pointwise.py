@@ -234,6 +234,8 @@ def _register_all() -> None:
     _binary("pow", _power, NUMBERS)
     _binary("max", np.maximum, NUMBERS, comm)
     _binary("min", np.minimum, NUMBERS, comm)
+    _binary("at_least", lambda a, b: np.where(a > b, a, b), NUMBERS, steps)
+    _binary("at_most", lambda a, b: np.where(a < b, a, b), NUMBERS, steps)
     _binary("mod", np.mod, NUMBERS, steps)
     _binary("fmod", np.fmod, NUMBERS, steps)
     _binary("and", np.logical_and, BOOLS, comm)
