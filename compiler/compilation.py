@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class CompileOptions:
     """What the user asked for.
 
-    name: C identifier of the model. opt_level: 0 (naive kernels) to 3. precision: "fp32".
+    name: C identifier of the model. opt_level: 0 (naive kernels) to 3. precision: "fp32", "bf16" or
+    "fp16": the graph has it already.
     threads: expected number of threads (a hint for partitioning). work_dir: an existing folder
     for intermediate files. texts: textual forms wanted ("llvm", "asm"). dump_after: called with
     (pass name, graph) after every pass. sanitize: generated kernels check every access to memory.

@@ -39,11 +39,12 @@ from .compare import Tolerance
 from .engines import EngineSpec
 from .faults import faults_explained
 from .given import ModelLike, model_file
+from .halves import in_halves
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .request import TEXTS, CompileRequest
 from .samples import Sampler
-from .second_opinion import second_opinion
+from .second_opinion import add_opinions
 from .shapes import DimSpec, ShapeSpecs, shape_of
 from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
 
@@ -61,6 +62,7 @@ class _Source:
     path: Path
     shapes: ShapeSpecs
     threads: int
+    target: str
     sampler: Sampler
     notes: tuple[str, ...]
 
@@ -215,12 +217,13 @@ class Artifact:
                 subject=subject,
                 model=self._source.path,
                 shapes=self._source.shapes,
+                precision=self.manifest["precision"],
+                target=self._source.target,
                 tolerance=tolerance or self.tolerance(),
                 time_limit=float(VERIFY_TIME.value) if time_limit is None else time_limit,
                 progress=progress,
             )
-            self.report = verify_random(job, self.sampler)
-            self.report.opinion = second_opinion(job, self.report, self.sampler)
+            self.report = add_opinions(job, verify_random(job, self.sampler), self.sampler)
         return self.report
 
 
@@ -339,12 +342,15 @@ def _compile_file(
     flops = graph_flops(graph)
     options = replace(options, sizes=sampler.usual_sizes)
     with faults_explained(path, stages):
+        decisions = in_halves(graph, request.precision, target, options.dump_after)
         compilation = backend.compile(graph, target, options, stages)
-    manifest = build_manifest(compilation, target, options, source_sha256=digest, flops=flops)
+    manifest = build_manifest(
+        compilation, target, options, source_sha256=digest, flops=flops, decisions=decisions
+    )
     used = [key for kernel in compilation.kernels for key in kernel.keys]
     if unused := options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)
-    source = _Source(path, request.shapes, request.threads, sampler, notes)
+    source = _Source(path, request.shapes, request.threads, request.target, sampler, notes)
     return Artifact(compilation, manifest, backend, target, stages, work_dir, source)
 
 

@@ -70,7 +70,7 @@ class Difference:
     """How one output compares. `message` says what is wrong, "" when nothing is.
 
     max_abs: the largest |a - b|. informative: whether that it agrees says anything: some element
-    is finite, and larger than atol unless all are equal.
+    is finite, and larger than atol unless all are equal. peak: the largest |b|.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Difference:
     atol: float
     message: str
     informative: bool
+    peak: float = 0.0
 
     @property
     def agrees(self) -> bool:
@@ -141,6 +142,7 @@ def _compare(name: str, actual: Array, expected: Array, tolerance: Tolerance) ->
         atol=atol,
         message=_describe(wrong, gap, actual, expected),
         informative=bool(finite.any()) and (max_abs == 0 or bool((np.abs(b) > atol).any())),
+        peak=float(np.abs(b[finite]).max(initial=0.0)),
     )
 
 

@@ -34,7 +34,8 @@ class EngineSpec:
     kind: "tensmith" (path is a shared library), "program" (an executable of ours, run by
     `emulator` unless that is ""), "reference", "onnx" (the standard's own evaluator), "onnxruntime"
     or "openvino" (path is an ONNX model). shapes: as for `frontends.onnx.load`. plain: ONNX Runtime
-    computes operator by operator, without optimising.
+    computes operator by operator, without optimising. precision, target: of the graph that the
+    reference evaluates, see `halves.py`.
     """
 
     kind: str
@@ -43,6 +44,8 @@ class EngineSpec:
     shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
     emulator: str = ""
     plain: bool = False
+    precision: str = "fp32"
+    target: str = "native"
 
 
 class CrashError(RunError):
@@ -113,13 +116,16 @@ def _program(spec: EngineSpec) -> Run:
 
 
 def _reference(spec: EngineSpec) -> Run:
-    """The backend of this name; it evaluates the graph as it was imported."""
+    """The backend of this name; it evaluates the graph as it was imported, or what a lower
+    precision makes of it."""
     from ..compiler.backend import backend_of
     from ..frontends.onnx import load
+    from .halves import reference_graph
 
     evaluate = backend_of(spec.kind).evaluate
     assert evaluate is not None
     graph = load(spec.path, shapes=dict(spec.shapes))
+    graph = reference_graph(graph, spec.precision, spec.target)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
     return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts)), texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..compiler.artifact import MANIFEST_VERSION, TensorSpec
 from ..compiler.compilation import Compilation, CompileOptions
 from ..compiler.ir.dims import Dim
 from ..compiler.target import Target
+from ..passes.precision.half import Decision
 
 
 def sha256_of(path: Path) -> str:
@@ -32,12 +34,14 @@ def build_manifest(
     *,
     source_sha256: str,
     flops: Dim | None,
+    decisions: Sequence[Decision] = (),
 ) -> dict[str, Any]:
     """The manifest, a JSON object of schema `manifest_version`. Holds no time, path or host name.
 
     memory.peak_bytes: arena and weights together; null, as arena_bytes, where the sizes of
     symbolic dims decide. flops: of one run of the source graph: a number, an expression of the
-    symbols as text, or null where only the run can tell. inputs[].default, of an input that a run
+    symbols as text, or null where only the run can tell. contractions: what a lower precision has
+    made of each, and why not more. inputs[].default, of an input that a run
     may leave out: the shape of the value that it has then.
     """
     model, arena = compilation.model, compilation.arena_bytes
@@ -55,6 +59,7 @@ def build_manifest(
             "features": sorted(model.code.features),
         },
         "precision": options.precision,
+        "contractions": [asdict(decision) for decision in decisions],
         "opt_level": options.opt_level,
         "threads": options.threads,
         "kernels": [asdict(kernel) for kernel in compilation.kernels],

@@ -34,7 +34,7 @@ Target = Annotated[str, typer.Option("--target", help="See `tensmith targets`.")
 OptLevel = Annotated[
     int, typer.Option("-O", min=0, max=3, metavar="0..3", help="0: naive kernels; 3: all.")
 ]
-Precision = Annotated[str, typer.Option("--precision", help="Arithmetic: fp32.")]
+Precision = Annotated[str, typer.Option("--precision", help="Arithmetic: fp32, bf16 or fp16.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
 Shapes = Annotated[
     list[str] | None,

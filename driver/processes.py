@@ -82,6 +82,8 @@ class EngineProcess:
             threads=spec.threads,
             emulator=spec.emulator,
             plain=spec.plain,
+            precision=spec.precision,
+            target=spec.target,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])

@@ -16,7 +16,7 @@ from ..compiler.target import Target
 from .argument_checks import c_identifier, check_choice, check_threads
 from .shapes import ShapeSpecs
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "bf16", "fp16")
 OPT_LEVELS = (0, 1, 2, 3)
 TEXTS = ("llvm", "asm")
 

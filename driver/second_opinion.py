@@ -14,10 +14,12 @@ from importlib.util import find_spec
 
 from ..compiler.errors import UsageError
 from ..compiler.knobs import SECOND_OPINION
+from .compare import Tolerance
 from .samples import Sampler
 from .verify import INCOMPLETE, PASSED, Verification, VerifyReport, verify_draws
 
 ENGINES = ("onnxruntime", "onnx")
+_ANY = Tolerance(0.0, 1e30)  # of what is reported, and not judged
 _LEAST_SECONDS = 1.0  # less than this is not worth starting for
 
 
@@ -34,17 +36,26 @@ def engines_to_ask() -> tuple[str, ...]:
     return () if wanted == "off" else (wanted,)
 
 
+def add_opinions(job: Verification, report: VerifyReport, sampler: Sampler) -> VerifyReport:
+    """The report of a verification against the reference, with all that is to be said beside it."""
+    report.opinion = second_opinion(job, report, sampler)
+    report.precision_error = error_of_precision(job, report, sampler)
+    return report
+
+
 def second_opinion(
     job: Verification, report: VerifyReport, sampler: Sampler
 ) -> VerifyReport | None:
     """What another engine says of the inputs on which model and reference agreed.
 
-    None where nobody is asked: the comparison did not pass, no time is left, the knob says so, or
-    the model draws random numbers. A report of status "incomplete" says why it has no opinion.
+    None where nobody is asked: the comparison did not pass, no time is left, the knob says so, the
+    model was compiled in a lower precision, or it draws random numbers. A report of status
+    "incomplete" says why it has no opinion.
     """
     from ..frontends.onnx.evaluator import incomparable
 
-    engines = engines_to_ask() if report.status == PASSED else ()
+    asked = report.status == PASSED and job.precision == "fp32"
+    engines = engines_to_ask() if asked else ()
     start, opinion = time.monotonic(), None
     for engine in engines:
         left = None
@@ -61,3 +72,17 @@ def second_opinion(
         if opinion.status != INCOMPLETE:
             break
     return opinion
+
+
+def error_of_precision(
+    job: Verification, report: VerifyReport, sampler: Sampler
+) -> VerifyReport | None:
+    """How far the compiled model is from the one in fp32, on inputs on which it was verified.
+
+    None where it is in fp32, or was not verified.
+    """
+    if job.precision == "fp32" or report.status != PASSED:
+        return None
+    job.note("comparing with fp32")
+    wide = replace(job, precision="fp32", against="reference", tolerance=_ANY)
+    return replace(verify_draws(wide, sampler, report.draws), status=PASSED, reason="")

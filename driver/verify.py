@@ -35,7 +35,8 @@ class Verification:
     """What to verify and how.
 
     subject: the compiled model. model: the ONNX file. shapes: as it was imported with.
-    against: "reference" (numpy evaluation of the imported, unoptimised graph) or a peer.
+    against: "reference" (numpy evaluation of the imported, unoptimised graph, or what `precision`
+    makes of it for `target`) or a peer.
     time_limit: seconds, everything included; None for no limit.
     """
 
@@ -43,10 +44,24 @@ class Verification:
     model: Path
     shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
     against: str = "reference"
+    precision: str = "fp32"
+    target: str = "native"
     tolerance: Tolerance = field(default_factory=Tolerance)
     time_limit: float | None = None
     seed: int = 0
     progress: Callable[[str], None] | None = None
+
+    def truth(self, kind: str, *, plain: bool = False) -> EngineSpec:
+        """An engine that the compiled model is compared with."""
+        return EngineSpec(
+            kind,
+            self.model,
+            self.subject.threads,
+            self.shapes,
+            plain=plain,
+            precision=self.precision,
+            target=self.target,
+        )
 
     def note(self, text: str) -> None:
         """Tell the user what happens now."""
@@ -62,7 +77,8 @@ class VerifyReport:
     unusable: inputs that the other side refused, and why. refusals: inputs that it took and the
     compiled model refused (sizes of symbolic dims that do not fit together, as a rule). draws:
     sizes and seed of the random inputs compared. opinion: what another engine says of the same
-    inputs, where one was asked (`second_opinion.py`).
+    inputs, where one was asked (`second_opinion.py`). precision_error: against the model in fp32,
+    which nothing judges.
     """
 
     status: str
@@ -74,6 +90,7 @@ class VerifyReport:
     refusals: list[str] = field(default_factory=list)
     draws: list[tuple[Mapping[str, int], int]] = field(default_factory=list)
     opinion: VerifyReport | None = None
+    precision_error: VerifyReport | None = None
 
     @property
     def disputed(self) -> bool:
@@ -84,6 +101,12 @@ class VerifyReport:
     def max_abs(self) -> float:
         """The largest absolute difference seen."""
         return max((d.max_abs for trial in self.trials for d in trial), default=0.0)
+
+    @property
+    def max_share(self) -> float:
+        """The largest difference seen, as a share of the largest element of its output."""
+        trials = (d for trial in self.trials for d in trial if d.peak)
+        return max((d.max_abs / d.peak for d in trials), default=0.0)
 
     def summary(self) -> str:
         """One line for people."""
@@ -98,7 +121,10 @@ class VerifyReport:
             sides = self.against
             if self.opinion and self.opinion.status == PASSED:
                 sides += f" and {self.opinion.against}"
-            return f"verified against {sides}: {done}, max |a-b| {self.max_abs:.3g}"
+            text = f"verified against {sides}: {done}, max |a-b| {self.max_abs:.3g}"
+            if self.precision_error:
+                text += f"; up to {self.precision_error.max_share:.2%} of the peak away from fp32"
+            return text
         if self.status == FAILED:
             return f"verification against {self.against} FAILED: {self.reason}"
         agreed = f"; {done} agreed" if count else ""
@@ -115,6 +141,7 @@ class VerifyReport:
             "refusals": self.refusals,
             "trials": [[asdict(difference) for difference in trial] for trial in self.trials],
             "opinion": self.opinion.to_json() if self.opinion else None,
+            "precision_error": self.precision_error.to_json() if self.precision_error else None,
         }
 
     def error(self) -> TensmithError | None:
@@ -232,17 +259,14 @@ def _sides(
     job: Verification, report: VerifyReport, deadline: float | None, *, screened: bool = False
 ) -> Iterator[_Sides]:
     """Both sides, loaded, and the reference too when it is to screen the inputs."""
-    threads = job.subject.threads
     with ExitStack() as stack:
 
         def start(spec: EngineSpec) -> EngineProcess:
             return stack.enter_context(EngineProcess(spec, deadline))
 
-        truth = start(EngineSpec(job.against, job.model, threads, job.shapes, plain=True))
+        truth = start(job.truth(job.against, plain=True))
         ours = start(job.subject)
-        screen = (
-            start(EngineSpec("reference", job.model, threads, job.shapes)) if screened else None
-        )
+        screen = start(job.truth("reference")) if screened else None
         for engine in filter(None, (truth, screen)):
             kind = engine.spec.kind
             job.note(f"loading {kind}")

@@ -44,6 +44,8 @@ class Session:
             shapes={name: tuple(dims) for name, dims in request["shapes"].items()},
             emulator=request["emulator"],
             plain=request["plain"],
+            precision=request["precision"],
+            target=request["target"],
         )
         self.run = open_engine(spec)
         return {

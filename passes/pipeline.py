@@ -12,6 +12,7 @@ from .patterns.layer_norm_pattern import LayerNormPattern
 from .patterns.lift_expands import LiftExpands
 from .patterns.split_products import SplitProducts
 from .precision.byte_products import ByteProducts
+from .precision.half import StoreHalves, ToHalf
 from .precision.integer_products import IntegerProducts
 from .precision.lower_quantisation import LowerQuantisation
 from .precision.quantised_movement import QuantisedMovement
@@ -24,6 +25,18 @@ from .simplify.reciprocal import Reciprocal
 from .simplify.scale_folding import ScaleFolding
 
 SIMPLIFY = (Canonicalize(), ConstantFolding(), CommonSubexpressions(), DeadCodeElimination())
+_RECOGNISED = (
+    Fixpoint(SIMPLIFY),
+    Fixpoint((LiftExpands(), *SIMPLIFY)),
+    Fixpoint((Reciprocal(), LayerNormPattern(), *SIMPLIFY)),
+    Fixpoint((AttentionPattern(), *SIMPLIFY)),
+    Fixpoint((ScaleFolding(), *SIMPLIFY)),
+)
+
+
+def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
+    """What makes a model of floats one of bf16 or f16: the reference of what is compiled then."""
+    return (*_RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
 
 
 def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
@@ -40,11 +53,7 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
         Fixpoint((UnsignedBytes(), *SIMPLIFY)),
         ByteProducts(),
         LowerQuantisation(),
-        Fixpoint(SIMPLIFY),
-        Fixpoint((LiftExpands(), *SIMPLIFY)),
-        Fixpoint((Reciprocal(), LayerNormPattern(), *SIMPLIFY)),
-        Fixpoint((AttentionPattern(), *SIMPLIFY)),
-        Fixpoint((ScaleFolding(), *SIMPLIFY)),
+        *_RECOGNISED,
         ChooseLayouts(),
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),

@@ -12,6 +12,7 @@ from ..options import (
     Atol,
     Json,
     OptLevel,
+    Precision,
     Rtol,
     Runnable,
     Shapes,
@@ -49,6 +50,7 @@ def command(
     outputs: OutputFile = None,
     against: Against = "reference",
     target: Target = "native",
+    precision: Precision = "fp32",
     opt_level: OptLevel = 2,
     threads: Threads = 1,
     shape: Shapes = None,
@@ -68,7 +70,9 @@ def command(
 
     console = Console(json=json, verbose=verbose)
     given = _library(model, library, inputs, outputs, against)
-    request = requested(shape, target=target, opt_level=opt_level, threads=threads)
+    request = requested(
+        shape, target=target, precision=precision, opt_level=opt_level, threads=threads
+    )
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:
@@ -81,6 +85,8 @@ def command(
             model=model,
             shapes=request.shapes,
             against="stored outputs" if outputs else against,
+            precision=precision,
+            target=target,
             tolerance=Tolerance(rtol, atol),
             time_limit=float(VERIFY_TIME.value) if verify_time is None else verify_time,
             progress=progress,
@@ -140,7 +146,7 @@ def _show(console: Console, report: VerifyReport) -> None:
 def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> VerifyReport:
     from ..api import import_model
     from ..samples import Sampler
-    from ..second_opinion import second_opinion
+    from ..second_opinion import add_opinions
     from ..tensor_files import read_file
     from ..verify import verify_given, verify_random, verify_stored
 
@@ -152,5 +158,5 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
         return verify_given(job, read_file(inputs))
     report = verify_random(job, sampler)
     if job.against == "reference":
-        report.opinion = second_opinion(job, report, sampler)
+        return add_opinions(job, report, sampler)
     return report

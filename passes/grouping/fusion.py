@@ -20,6 +20,7 @@ from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.groups import RegionBuilder, fused_node, is_fused
 from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.types import DType
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan.external import reads_memory
 from ..layout.operand_panels import many_rows
@@ -58,8 +59,15 @@ class Fusion:
         return True
 
 
+def _widens(node: Node) -> bool:
+    """Whether it makes f32 of smaller elements, which is cheap and so better done by readers."""
+    if node.op == "cast":
+        return node.output.dtype is DType.F32 and node.inputs[0].dtype in (DType.F16, DType.BF16)
+    return has_trait(node, Trait.QUANTISATION)
+
+
 def _is_map(node: Node) -> bool:
-    if has_trait(node, Trait.QUANTISATION):
+    if _widens(node):
         return True  # where it is in no group
     return (
         node.op in INLINE
@@ -133,10 +141,10 @@ class _Fuser:
                 self.group_of[member] = _Group([member])
 
     def _release(self) -> None:
-        """Bytes are read as such: what makes floats of them is done anew in every group."""
+        """Bytes and halves are read as such: what makes f32 of them is done anew in every group."""
         for node in self.graph.nodes:
             group = self.group_of.get(node)
-            if group is None or not has_trait(node, Trait.QUANTISATION):
+            if group is None or not _widens(node):
                 continue
             users = self.users.get(node.output, [])
             apart = node.output in self.escapes or not users
@@ -294,7 +302,7 @@ class _Fuser:
     def _slow_operand(self, node: Node, value: Value, user: Node) -> bool:
         """Whether a contraction would read the map's result, its operand `value`, with a stride,
         through data, or many times by rows that lie apart."""
-        if has_trait(node, Trait.QUANTISATION):
+        if _widens(node):
             return True
         if node.op == "transpose":
             if node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1:

@@ -109,6 +109,8 @@ def _foldable(node: Node, limit: int) -> bool:
     weights = node.inputs[1]
     if weights.data is None or not weights.dtype.is_float or weights.data.size > limit:
         return False
+    if node.attrs.get("accumulate"):
+        return False  # weights of another type than the sums are rounded already
     if node.op == "matmul":
         return weights.type.rank == 2
     bias_known = len(node.inputs) < 3 or node.inputs[2].is_constant
@@ -150,7 +152,8 @@ def _shifted(node: Node, vector: Array) -> list[Value] | None:
     """The operands that add `vector` to the result, per output channel."""
     if node.op == "matmul" or (len(node.inputs) == 3 and not node.inputs[2].is_constant):
         return None
-    return [*node.inputs[:2], _rounded(_bias(node) + vector, node.inputs[1])]
+    bias = (_bias(node) + vector).astype(node.output.dtype.numpy)
+    return [*node.inputs[:2], constant(bias, node.inputs[1].name)]
 
 
 def _scale_of_shifted_product(node: Node, rw: Rewriter, limit: int) -> Replacement:

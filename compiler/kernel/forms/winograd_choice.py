@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import product as cartesian
 
+from ...ir.dims import Dim
 from ...ir.exactness import adds_exactly
-from ...ir.graph import Graph, Node
-from ...ir.types import DType
+from ...ir.graph import Graph, Node, Value
+from ...ir.ops.registry import make_node
+from ...ir.types import DType, TensorType
 from ...target import CpuTarget
 from ..lower.plain import follows
 from ..lower.reductions import REDUCE
@@ -106,15 +108,33 @@ def best_tilings(conv: Node, target: CpuTarget, near: bool = False) -> tuple[Til
 
     near: whether the network has near weights.
     """
-    if not _possible(conv):
-        return None
+    return _best(conv, target, near)[0] if _possible(conv) else None
+
+
+def winograd_gain(conv: Node, target: CpuTarget) -> float:
+    """How many times as long a convolution of floats takes when it is computed directly."""
+    if conv.attrs["layout"] == "NCHW":
+        shapes = zip(conv.inputs, _channels_last(conv), strict=False)
+        x, w = (Value(TensorType(value.dtype, shape)) for value, shape in shapes)
+        conv = make_node("conv", [x, w], {**conv.attrs, "layout": "NHWC"})
+    return _best(conv, target, False)[1] if _possible(conv) else 1.0
+
+
+def _channels_last(conv: Node) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """Shapes of the operands of a channels-first convolution with the channels last."""
+    (n, c, *sizes), (m, per_group, *taps) = (value.shape for value in conv.inputs[:2])
+    return (n, *sizes, c), (*taps, per_group, m)
+
+
+def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...] | None, float]:
+    """The fastest tilings, if any are faster, and how many times as fast they are."""
     attrs = conv.attrs
     batch, extents, outputs = shape_of(conv.output)
     *window, channels, _ = conv.inputs[1].type.static_shape
     images = images_together(batch)
     short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
     if min(channels, outputs) < MIN_CHANNELS or short:
-        return None
+        return None, 1.0
     work, taps = channels * outputs, math.prod(window)
     positions = images * math.prod(extents)
     rate = NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
@@ -128,7 +148,7 @@ def best_tilings(conv: Node, target: CpuTarget, near: bool = False) -> tuple[Til
         cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
         if cycles < least:
             best, least = tilings, cycles
-    return best
+    return best, direct / least if best else 1.0
 
 
 def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:

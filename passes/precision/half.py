@@ -1,0 +1,259 @@
+"""bf16 and f16: products of such elements, added up in f32, and values stored as such.
+
+Only operands of contractions are rounded: norms, softmax, other reductions and functions compute in
+f32 as before. What a contraction reads is stored once, rounded; operators beside it that read the
+same read that. See D. Kalamkar et al., "A study of BFLOAT16 for deep learning training",
+https://arxiv.org/abs/1905.12322.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ...compiler.ir.dims import product
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Trait, has_trait, make_node
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.types import DType
+from ...compiler.kernel.forms.winograd_choice import winograd_gain
+from ...compiler.kernel.instruction import instruction_for
+from ...compiler.target import CpuTarget, Target
+
+STEPS = 2  # of a sum that an instruction takes at once
+FEW_ROWS = 8  # that read weights: converting more often costs more than fewer bytes save
+MIN_TABLE = 1 << 16  # elements of a table whose rows are looked up
+_CONTRACTIONS = ("conv", "matmul")
+_ROUNDED_BESIDE = Trait.POINTWISE | Trait.VIEW | Trait.INDEX_MAP | Trait.POOLING
+_MOVES = ("reshape", "transpose", "slice", "concat", "pad", "max_pool")
+
+Note = Callable[["Decision"], None]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a contraction, or a table, has become.
+
+    name: of the node. op: its operator. precision: "bf16", "fp16", "bf16 weights", "fp16 weights"
+    or "fp32". reason: why it stays as it is, "" where it does not.
+    """
+
+    name: str
+    op: str
+    precision: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ToHalf:
+    """Contractions by constant weights get operands of half the size, and accumulate in f32.
+
+    dtype: BF16 or F16. target: where it takes products of such elements no faster than those of
+    f32, only weights that few rows read, and tables, are stored so, and their elements converted.
+    note: is told of every decision.
+    """
+
+    dtype: DType
+    target: Target
+    note: Note | None = None
+    name: str = "to_half"
+
+    def run(self, graph: Graph) -> bool:
+        """Convert; whether anything was."""
+        rules = Rules()
+        rules.on(*_CONTRACTIONS)(partial(_contraction, options=self))
+        rules.on("gather")(partial(_table, options=self))
+        return rewrite(graph, rules)
+
+    def decided(self, node: Node, precision: str, reason: str = "") -> None:
+        """Tell of a decision."""
+        if self.note:
+            self.note(Decision(node.name, node.op, precision, reason))
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as those of f32 the target takes products of such elements; 0
+        where it has no instruction for them."""
+        instructions = self.target.instructions
+        found = instruction_for(self.dtype, self.dtype, DType.F32, instructions)
+        if found is None or not isinstance(self.target, CpuTarget):
+            return 0.0
+        return found.steps / self.target.cost(found.name, found.operations)
+
+    @property
+    def label(self) -> str:
+        """What users call the elements."""
+        return {DType.BF16: "bf16", DType.F16: "fp16"}[self.dtype]
+
+
+@dataclass(frozen=True)
+class StoreHalves:
+    """What contractions read as halves is made so, and stored once. dtype: BF16 or F16.
+
+    cast(move(x)) -> move(cast(x)). Operators beside the contractions read the same where they work
+    element by element; sums along axes, norms and results of the model keep the f32.
+    """
+
+    dtype: DType
+    name: str = "store_halves"
+
+    def run(self, graph: Graph) -> bool:
+        """Move; whether anything was."""
+        rules = Rules()
+        rules.on("cast")(partial(_before_movement, half=self.dtype))
+        changed = rewrite(graph, rules)
+        for inner in graph.graphs():
+            changed |= _stored_once(inner, graph.uses(), self.dtype)
+        return changed
+
+
+def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
+    a, b = node.inputs[:2]
+    if a.dtype is not DType.F32 or b.dtype is not DType.F32:
+        return None
+    attrs = {**node.attrs, "accumulate": DType.F32}
+    reason = _unfit(node, options.dtype)
+    grouped = "" if reason else _not_grouped(node, options)
+    if not reason and not grouped:
+        options.decided(node, options.label)
+        operands = [_cast(rw, a, options.dtype), _rounded(b, options.dtype), *node.inputs[2:]]
+        return rw.emit(node.op, operands, attrs)
+    if not reason and _rows(node) <= FEW_ROWS:
+        options.decided(node, f"{options.label} weights", grouped)
+        return rw.emit(node.op, [a, _rounded(b, options.dtype), *node.inputs[2:]], attrs)
+    options.decided(node, "fp32", reason or grouped)
+    return None
+
+
+def _unfit(node: Node, half: DType) -> str:
+    """Why a contraction stays as it is, whatever the hardware; "" where it need not."""
+    weights = node.inputs[1]
+    if weights.data is None:
+        return "both operands are made by the run"
+    if node.attrs.get("groups", 1) != 1:
+        return "few products are added up for each element"
+    if not np.isfinite(weights.data).all():
+        return "the weights hold values that are no numbers"
+    if np.abs(weights.data).max(initial=0) > float(np.finfo(np.float16).max) and half is DType.F16:
+        return "the weights exceed the range of fp16"
+    return ""
+
+
+def _not_grouped(node: Node, options: ToHalf) -> str:
+    """Why products are no faster than those of f32; "" where they are."""
+    target, gain = options.target, options.gain
+    if gain <= 1 or not isinstance(target, CpuTarget):
+        return f"the target multiplies {options.label} no faster than fp32"
+    depth = node.inputs[1].shape[1 if node.op == "conv" else -2]
+    if not isinstance(depth, int) or depth % STEPS:
+        return f"sums of {depth} products make no whole groups of {STEPS}"
+    if node.op == "conv" and (winograd := winograd_gain(node, target)) > gain:
+        return f"fewer products of fp32 (Winograd) are faster: {winograd:.1f} times as few"
+    return ""
+
+
+def _rows(node: Node) -> float:
+    """How often the weights are read: many where only a run knows."""
+    shape = node.output.shape
+    rows = product(shape[:-1] if node.op == "matmul" else (shape[0], *shape[2:]))
+    if node.op == "conv" and node.attrs["layout"] == "NHWC":
+        rows = product(shape[:-1])
+    batched = node.op == "matmul" and any(dim != 1 for dim in node.inputs[1].shape[:-2])
+    return rows if isinstance(rows, int) and not batched else float("inf")
+
+
+def _table(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
+    """gather(table) -> cast(gather(table of half the size))"""
+    table = node.inputs[0]
+    if table.data is None or table.dtype is not DType.F32 or table.data.size < MIN_TABLE:
+        return None
+    found = _rounded(table, options.dtype)
+    if found.data is None or not np.isfinite(found.data.astype(np.float32)).all():
+        options.decided(node, "fp32", f"the table exceeds the range of {options.label}")
+        return None
+    options.decided(node, f"{options.label} weights")
+    return _cast(rw, rw.emit("gather", [found, node.inputs[1]], node.attrs), DType.F32)
+
+
+def _cast(rw: Rewriter, value: Value, dtype: DType) -> Value:
+    return rw.emit("cast", [value], {"dtype": dtype})
+
+
+def _rounded(weights: Value, half: DType) -> Value:
+    assert weights.data is not None
+    with np.errstate(over="ignore"):
+        return constant(weights.data.astype(half.numpy), weights.name)
+
+
+Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]
+
+
+def _stored_once(graph: Graph, uses: Uses, half: DType) -> bool:
+    """One rounding for all that read a value rounded, or may."""
+    nodes: list[Node] = []
+    changed = False
+    for node in graph.nodes:
+        nodes.append(node)
+        for value in node.outputs:
+            readers = [user for user, _ in uses.get(value, ()) if not _is_dead(user, uses)]
+            casts = [user for user in readers if _is_cast(user, half, uses)]
+            others = [user for user in readers if user not in casts]
+            if not casts or len(readers) < 2 or not all(map(_reads_rounded, others)):
+                continue
+            first = make_node("cast", [value], {"dtype": half}, name=node.name)
+            nodes.append(first)
+            mapping = {result: first.output for cast in casts for result in cast.outputs}
+            if others:
+                wide = make_node("cast", [first.output], {"dtype": DType.F32}, name=node.name)
+                nodes.append(wide)
+                _replace(others, {value: wide.output})
+            for cast in mapping:
+                _replace([user for user, _ in uses[cast]], mapping)
+            changed = True
+    graph.nodes = nodes
+    return changed
+
+
+def _is_dead(user: Node | Graph, uses: Uses) -> bool:
+    """Whether it is a cast that nothing reads any more."""
+    return isinstance(user, Node) and user.op == "cast" and not uses.get(user.output)
+
+
+def _is_cast(user: Node | Graph, half: DType, uses: Uses) -> bool:
+    """Whether it is a cast to the half type that is no result of a graph."""
+    if not isinstance(user, Node) or user.op != "cast" or user.attrs["dtype"] is not half:
+        return False
+    return all(isinstance(reader, Node) for reader, _ in uses.get(user.output, ()))
+
+
+def _reads_rounded(user: Node | Graph) -> bool:
+    return isinstance(user, Node) and has_trait(user, _ROUNDED_BESIDE)
+
+
+def _replace(users: Sequence[Node | Graph], mapping: Mapping[Value, Value]) -> None:
+    for user in users:
+        if isinstance(user, Node):
+            user.inputs = [mapping.get(value, value) for value in user.inputs]
+        else:
+            user.outputs = [mapping.get(value, value) for value in user.outputs]
+
+
+def _before_movement(node: Node, rw: Rewriter, half: DType) -> Replacement:
+    """cast(move(x)) -> move(cast(x)): what made x writes the rounded elements."""
+    if node.attrs["dtype"] is not half or node.inputs[0].dtype is not DType.F32:
+        return None
+    move = rw.sole(node.inputs[0], *_MOVES)
+    if move is None:
+        return None
+    return rw.emit(move.op, list(_casts(rw, move.inputs, half)), move.attrs)
+
+
+def _casts(rw: Rewriter, values: Sequence[Value], half: DType) -> Iterator[Value]:
+    for value in values:
+        yield _cast(rw, value, half)
+
+
+__all__ = ["Decision", "StoreHalves", "ToHalf"]
