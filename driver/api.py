@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +35,17 @@ from .argument_checks import (
     require_available,
     unsupported_nodes,
 )
+from .calibration import CalibrationData
 from .compare import Tolerance
+from .emits import EMITS, emit_of
 from .engines import EngineSpec
 from .faults import faults_explained
 from .given import ModelLike, model_file
 from .halves import in_halves
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
-from .request import TEXTS, CompileRequest
+from .model_source import ModelSource
+from .request import INT8, TEXTS, CompileRequest
 from .samples import Sampler
 from .second_opinion import add_opinions
 from .shapes import DimSpec, ShapeSpecs, shape_of
@@ -50,21 +53,6 @@ from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
 
 if TYPE_CHECKING:
     from ..runtime.loader import Module
-
-EMITS = ("so", "exe", "lib", "obj", *TEXTS)
-SUFFIXES = {"so": ".so", "exe": "", "lib": ".a", "obj": ".o", "llvm": ".ll", "asm": ".s"}
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where an artifact came from; enough to import the model again."""
-
-    path: Path
-    shapes: ShapeSpecs
-    threads: int
-    target: str
-    sampler: Sampler
-    notes: tuple[str, ...]
 
 
 class Artifact:
@@ -83,7 +71,7 @@ class Artifact:
         target: Target,
         stages: Stages,
         work_dir: Path,
-        source: _Source,
+        source: ModelSource,
     ) -> None:
         self.target = target
         self.kernels: tuple[KernelInfo, ...] = compilation.kernels
@@ -126,6 +114,11 @@ class Artifact:
         return self._model.code
 
     @property
+    def compiled(self) -> Path:
+        """The model that was compiled: the given one, or what quantising made of it."""
+        return self._source.path
+
+    @property
     def weights(self) -> Path:
         """The file of its constants, packed as kernels read them; gone when the artifact is."""
         return self._model.weights
@@ -141,7 +134,7 @@ class Artifact:
         kind = emit or emit_of(output)
         if kind not in EMITS:
             raise UsageError(f"unknown --emit '{kind}'", remedy=f"choose from {', '.join(EMITS)}")
-        check_writable(output, other_than=self._source.path)
+        check_writable(output, other_than=self._source.given)
         with self._stages.stage(f"link {kind}"):
             if kind not in TEXTS:
                 give_back_memory()  # the linker maps as much as the file has, twice
@@ -238,6 +231,7 @@ def compile(
     folder: str | Path | None = None,
     target: str = "native",
     precision: str = "fp32",
+    calibration: CalibrationData | None = None,
     threads: int = 1,
     opt_level: int = 2,
     shapes: Mapping[str, Sequence[DimSpec] | str] | None = None,
@@ -252,15 +246,17 @@ def compile(
     """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
     folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
-    threads: how many the plan is partitioned for (any number can run it). opt_level: 0 (naive
-    kernels) to 3. shapes: input name -> dims that replace declared ones: numbers fix them, names
-    make them symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8"
-    bounds what is symbolic; or text, as --shape has it ("1x3x224x224"). name: C identifier; by
-    default from the file name. verify: compare with the reference, and warn where another engine
-    differs. texts: forms to keep for `save` ("llvm", "asm"). dump_after: called with (pass name,
-    graph) after the import (pass name "import") and after every pass. progress: told the name of
-    each stage as it begins. work_dir: a folder for intermediate files where the system has none
-    that can be written. choices: a file of decisions about kernels
+    precision: "fp32", or "int8": products of 8 bits, by ranges that `calibration` shows: a path, a
+    dict of arrays or an iterable of dicts (docs/precision.md); without it those of matrix products
+    are found in every run. threads: how many the plan is partitioned for (any number can run it).
+    opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace declared ones:
+    numbers fix them, names make them symbolic (equal names, equal sizes), "?" symbolic with a size
+    of their own, "1..8" bounds what is symbolic; or text, as --shape has it ("1x3x224x224"). name:
+    C identifier; by default from the file name. verify: compare with the reference, and warn where
+    another engine differs. texts: forms to keep for `save` ("llvm", "asm"). dump_after: called with
+    (pass name, graph) after the import (pass name "import") and after every pass. progress: told
+    the name of each stage as it begins. work_dir: a folder for intermediate files where the system
+    has none that can be written. choices: a file of decisions about kernels
     (`compiler/kernel/schedule/choices.py`) that stand in place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
@@ -271,6 +267,7 @@ def compile(
     request = CompileRequest(
         target=target,
         precision=precision,
+        calibration=calibration,
         opt_level=opt_level,
         threads=threads,
         shapes={key: shape_of(key, dims) for key, dims in (shapes or {}).items()},
@@ -330,15 +327,22 @@ def _compile_file(
 ) -> Artifact:
     options = request.options(path, work_dir, target)
     stages = Stages(progress=request.progress)
+    given, quantised = path, None
+    if request.precision == INT8:
+        from .quantisation import quantised_as
+
+        with stages.stage("quantise"):
+            quantised = quantised_as(request, given, work_dir)
+            path = quantised.path
     with stages.stage("import"):
         graph = import_model(path, request.shapes)
-        digest = sha256_of(path)
+        digest = sha256_of(given)
     if options.dump_after:
         options.dump_after("import", graph)
     unsupported = unsupported_nodes(graph, backend, target)
     if unsupported:
         raise UnsupportedError(unsupported, where=f"target '{target.name}'")
-    sampler, notes = Sampler(graph), tuple(graph.notes)
+    sampler, notes = Sampler(graph), (*graph.notes, *(quantised.notes if quantised else ()))
     flops = graph_flops(graph)
     options = replace(options, sizes=sampler.usual_sizes)
     with faults_explained(path, stages):
@@ -347,10 +351,13 @@ def _compile_file(
     manifest = build_manifest(
         compilation, target, options, source_sha256=digest, flops=flops, decisions=decisions
     )
+    manifest |= quantised.to_json() if quantised else {}
     used = [key for kernel in compilation.kernels for key in kernel.keys]
     if unused := options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)
-    source = _Source(path, request.shapes, request.threads, request.target, sampler, notes)
+    source = ModelSource(
+        path, given, request.shapes, request.threads, request.target, sampler, notes
+    )
     return Artifact(compilation, manifest, backend, target, stages, work_dir, source)
 
 
@@ -386,15 +393,3 @@ def import_model(path: Path, shapes: ShapeSpecs) -> Graph:
         raise InvalidModelError(f"{called(path)} is nested too deeply") from None
     except MemoryError:
         raise InvalidModelError(f"{called(path)} needs more memory than there is") from None
-
-
-def emit_of(path: Path) -> str:
-    """The emit kind that a suffix means. Raises UsageError for an unknown suffix."""
-    for kind, suffix in SUFFIXES.items():
-        if path.suffix == suffix:
-            return kind
-    known = ", ".join(suffix for suffix in SUFFIXES.values() if suffix)
-    raise UsageError(
-        f"'{path.name}': the suffix says nothing about what to write",
-        remedy=f"use one of {known}, none for a program, or give --emit",
-    )

@@ -16,7 +16,18 @@ import typer
 from .._version import __version__
 from ..compiler.errors import ModelWarning, TensmithError, UsageError, system_refusal
 from ..compiler.knobs import TRACEBACK
-from .commands import bench, check, compile, inspect, knobs, reduce, run, targets, verify
+from .commands import (
+    bench,
+    check,
+    compile,
+    inspect,
+    knobs,
+    quantize,
+    reduce,
+    run,
+    targets,
+    verify,
+)
 
 INTERRUPTED = 130
 
@@ -32,7 +43,18 @@ app = typer.Typer(
     "supported on the target, 4 verification failed, 5 budget not met, 130 interrupted.",
 )
 
-for _module in (compile, run, bench, verify, check, inspect, reduce, targets, knobs):
+for _module in (
+    compile,
+    quantize,
+    run,
+    bench,
+    verify,
+    check,
+    inspect,
+    reduce,
+    targets,
+    knobs,
+):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 
 

@@ -34,7 +34,19 @@ Target = Annotated[str, typer.Option("--target", help="See `tensmith targets`.")
 OptLevel = Annotated[
     int, typer.Option("-O", min=0, max=3, metavar="0..3", help="0: naive kernels; 3: all.")
 ]
-Precision = Annotated[str, typer.Option("--precision", help="Arithmetic: fp32, bf16 or fp16.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Arithmetic: fp32, bf16, fp16 or int8.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="DATA",
+        help="Inputs to quantise by: a .npz of arrays by input name (one sample, or several along "
+        "a new leading axis), a .npy for a single input, or a folder of such files.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
 Shapes = Annotated[
     list[str] | None,

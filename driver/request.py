@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 
 from ..compiler.backend import AnyBackend, resolve_target
 from ..compiler.compilation import CompileOptions
+from ..compiler.errors import UsageError
 from ..compiler.ir import Graph
 from ..compiler.kernel.schedule.choices import Choices, read_choices
 from ..compiler.knobs import SANITIZE
 from ..compiler.target import Target
 from .argument_checks import c_identifier, check_choice, check_threads
+from .calibration import CalibrationData
 from .shapes import ShapeSpecs
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+INT8 = "int8"
+PRECISIONS = ("fp32", "bf16", "fp16", INT8)
 OPT_LEVELS = (0, 1, 2, 3)
 TEXTS = ("llvm", "asm")
 
@@ -34,6 +38,7 @@ class CompileRequest:
     target: str = "native"
     precision: str = "fp32"
     opt_level: int = 2
+    calibration: CalibrationData | None = None
     threads: int = 1
     shapes: ShapeSpecs = field(default_factory=dict)
     choices: Path | None = None
@@ -48,6 +53,11 @@ class CompileRequest:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("opt_level", self.opt_level, OPT_LEVELS)
         check_threads(self.threads)
+        if self.calibration is not None and self.precision != INT8:
+            raise UsageError(
+                f"calibration data change nothing at the precision {self.precision}",
+                remedy="ask for --precision int8",
+            )
         for text in sorted(self.texts):
             check_choice("texts", text, TEXTS)
 
@@ -76,11 +86,20 @@ class CompileRequest:
         return {
             "target": self.target,
             "precision": self.precision,
+            "calibration": self._calibration_file(),
             "opt_level": self.opt_level,
             "threads": self.threads,
             "shapes": {name: list(dims) for name, dims in self.shapes.items()},
             "choices": str(self.choices) if self.choices else None,
         }
+
+    def _calibration_file(self) -> str | None:
+        if self.calibration is None or isinstance(self.calibration, str | os.PathLike):
+            return None if self.calibration is None else str(self.calibration)
+        raise UsageError(
+            "calibration data in memory cannot be given to another process",
+            remedy="store them in a .npz file or a folder of such files",
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CompileRequest:

@@ -250,7 +250,7 @@ class Sampler:
 def is_quantised(graph: Graph) -> bool:
     """Whether values are rounded to integers on the way (a quantised network)."""
     return any(
-        node.op == "round"
+        node.op in ("round", "quantize", "requantize")
         or (node.op == "cast" and _is_byte(node.output.dtype) and node.inputs[0].dtype.is_float)
         for node in graph.walk()
     )

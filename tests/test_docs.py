@@ -19,7 +19,13 @@ from tensmith.compiler.ir.ops.registry import all_ops
 from tensmith.compiler.knobs import child_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/precision.md",
+    "benchmarks/README.md",
+)
 
 
 def test_every_core_operator_is_in_the_table() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from ..options import (
     Atol,
+    Calibration,
     Json,
     Model,
     OptLevel,
@@ -81,6 +82,7 @@ def command(
     opt_level: OptLevel = 2,
     emit: Emit = None,
     precision: Precision = "fp32",
+    calibration: Calibration = None,
     threads: Threads = 1,
     shape: Shapes = None,
     name: Name = None,
@@ -108,6 +110,7 @@ def command(
             shape,
             target=target,
             precision=precision,
+            calibration=calibration,
             threads=threads,
             opt_level=opt_level,
             name=name or "",
@@ -132,18 +135,19 @@ def command(
 
 def _destination(model: Path, output: Path | None, emit: str | None) -> tuple[Path, str]:
     """The file to write and the emit kind. Raises UsageError before anything is compiled."""
-    from .. import api
     from ..argument_checks import check_choice, check_writable
+    from ..emits import EMITS, SUFFIXES, emit_of
 
-    kind = emit or (api.emit_of(output) if output else "so")
-    check_choice("--emit", kind, api.EMITS)
-    output = output or Path(f"{model.stem}{api.SUFFIXES[kind]}")
+    kind = emit or (emit_of(output) if output else "so")
+    check_choice("--emit", kind, EMITS)
+    output = output or Path(f"{model.stem}{SUFFIXES[kind]}")
     check_writable(output)
     return output, kind
 
 
 def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
     from ..console import human_bytes, human_seconds
+    from ..quantisation import summary_of
 
     report = artifact.report
     memory: dict[str, Any] = artifact.manifest["memory"]
@@ -165,6 +169,8 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
         f"target {artifact.target.name}, {len(artifact.kernels)} kernels, "
         f"weights {human_bytes(memory['weight_bytes'])}, arena {_arena(memory['arena_bytes'])}"
     )
+    for line in summary_of(artifact.manifest):
+        console.print(line)
     if report is None:
         console.print("not verified (--no-verify)")
     elif report.status == "passed" and not report.disputed:

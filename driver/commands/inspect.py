@@ -216,6 +216,8 @@ def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
 
 
 def _show_manifest(console: Console, manifest: dict[str, Any]) -> None:
+    from ..quantisation import summary_of
+
     target = manifest["target"]
     console.table("Interface", ("", "name", "type", "shape"), _interface_rows(manifest), left=4)
     console.print(
@@ -223,4 +225,6 @@ def _show_manifest(console: Console, manifest: dict[str, Any]) -> None:
         f"-O{manifest['opt_level']}, source sha256 {manifest['source_sha256']}"
     )
     console.print(f"target {target['name']} ({target['triple']}): {' '.join(target['features'])}")
+    for line in summary_of(manifest):
+        console.print(line)
     _show_kernels(console, manifest)

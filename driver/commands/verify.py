@@ -10,6 +10,7 @@ import typer
 
 from ..options import (
     Atol,
+    Calibration,
     Json,
     OptLevel,
     Precision,
@@ -51,6 +52,7 @@ def command(
     against: Against = "reference",
     target: Target = "native",
     precision: Precision = "fp32",
+    calibration: Calibration = None,
     opt_level: OptLevel = 2,
     threads: Threads = 1,
     shape: Shapes = None,
@@ -70,8 +72,14 @@ def command(
 
     console = Console(json=json, verbose=verbose)
     given = _library(model, library, inputs, outputs, against)
+    _check_known(precision, given, outputs)
     request = requested(
-        shape, target=target, precision=precision, opt_level=opt_level, threads=threads
+        shape,
+        target=target,
+        precision=precision,
+        calibration=calibration,
+        opt_level=opt_level,
+        threads=threads,
     )
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
@@ -82,7 +90,7 @@ def command(
             subject = artifact.subject()
         job = Verification(
             subject=subject,
-            model=model,
+            model=artifact.compiled if artifact else model,
             shapes=request.shapes,
             against="stored outputs" if outputs else against,
             precision=precision,
@@ -119,6 +127,18 @@ def _library(
             )
         return model
     return check_file(library, "library") if library else None
+
+
+def _check_known(precision: str, library: Path | None, outputs: Path | None) -> None:
+    """Raise UsageError for a library whose reference only its compilation could make."""
+    from ...compiler.errors import UsageError
+    from ..request import INT8
+
+    if precision == INT8 and library is not None and outputs is None:
+        raise UsageError(
+            "what a model is in int8 is decided when it is compiled",
+            remedy="`tensmith quantize` writes it: verify that file and its library in fp32",
+        )
 
 
 def _show(console: Console, report: VerifyReport) -> None:

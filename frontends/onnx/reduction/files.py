@@ -20,8 +20,8 @@ LARGE = 1 << 16  # bytes of a tensor that lies beside the file
 MAX_MODEL = (1 << 31) - (1 << 20)  # what protobuf can write
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """The model with all its weights, wherever they lie, without documentation.
+def whole(path: Path) -> onnx.ModelProto:
+    """The model with all its weights, wherever they lie.
 
     Raises UsageError and InvalidModelError as `read_model` does.
     """
@@ -31,6 +31,12 @@ def read(path: Path) -> onnx.ModelProto:
         if index in source.raw:
             tensor.raw_data = bytes(source.raw[index])
     _fetch(model.graph.initializer, source.folder)
+    return model
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """As `whole`, without documentation."""
+    model = whole(path)
     for name in ("doc_string", "metadata_props", "training_info"):
         model.ClearField(name)
     model.graph.ClearField("doc_string")

@@ -1,0 +1,259 @@
+"""Post-training quantisation with data: ranges are observed, and what they cost is measured.
+
+Ranges are observed on calibration samples in two ways, of which the better one on samples that took
+no part is kept. Products that make most of the noise for little work stay in floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..compiler.errors import UsageError
+from ..compiler.ir.dims import Dim, evaluate, symbols_of
+from ..frontends.onnx.quantising.quantisable import Quantisable
+from ..frontends.onnx.quantising.recipe import Limits, Recipe
+from ..passes.precision.observers import (
+    HIGH,
+    LOW,
+    NOISE,
+    SAMPLE,
+    SQUARE,
+    compare,
+    observe,
+    observed,
+    sample,
+)
+from .calibration import CalibrationData, Samples, specs_of_inputs
+from .graph_run import Array, GraphRun, compiled_graph
+from .ranges_observed import CLIPS, Spread, decibels, squared_errors
+from .tensor_files import check_inputs
+
+MINMAX, CLIPPED = "minmax", "mse"
+EVERY = 4  # one sample of so many is held out
+MOST_HELD = 32
+CLEAR = 0.1  # decibels by which clipped ranges must be better
+ENOUGH = 40.0  # decibels of error below the outputs, which no product stays in floats for
+GAIN = 3.0  # decibels for which products stay in floats: half the noise
+SHARE = 0.1  # of all multiplications, at most, that stay in floats for that
+_FRAGILE = "it makes much of the noise for little work: in floats the outputs have half of it"
+_STRAY = "its data were not finite in calibration"
+
+
+class Search:
+    """Calibration, and the choice between what was observed.
+
+    count: of samples. held: (inputs, outputs in floats) of those on which errors are measured;
+    shared: they took part in calibration too. rule: of the ranges that were kept. decibels: how far
+    the error of each scored tensor lies below it; tried: the mean of that for all that was tried.
+    reasons: why products that could be integer stay in floats, by key.
+    """
+
+    def __init__(
+        self,
+        source: Quantisable,
+        data: CalibrationData,
+        folder: Path,
+        threads: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self.source, self.folder, self.threads, self.note = source, folder, threads, note
+        self.scores = source.scores()
+        self.products = [product for product in source.products if not product.reason]
+        self.points = list(dict.fromkeys(product.data for product in self.products))
+        self.graph = source.floats([*self.scores, *self.points])
+        self.specs = specs_of_inputs(self.graph)
+        self.samples = Samples(data, self.specs, folder / "samples")
+        self.count = 0
+        self.held: list[tuple[dict[str, Array], dict[str, Array]]] = []
+        self.shared = False
+        self.tried: dict[str, float] = {}
+        self.decibels: dict[str, float] = {}
+        self.rule = MINMAX
+        self.reasons: dict[str, str] = {}
+
+    def run(self) -> Recipe:
+        """The recipe that is best where it was not calibrated."""
+        next(iter(self.samples))
+        seen, other = self._observe()
+        spreads = {name: seen[name].merged(other[name]) for name in self.points}
+        stray = {name for name, spread in spreads.items() if not spread.finite}
+        self.reasons = {p.key: _STRAY for p in self.products if p.data in stray}
+        integer = frozenset(p.key for p in self.products) - frozenset(self.reasons)
+        if not integer:
+            raise UsageError("nothing is quantised: all data of products were NaN or infinite")
+        plain = {name: spread.range for name, spread in seen.items()}
+        recipe = self._best(Recipe(plain, integer), MINMAX)
+        final = {name: spread.range for name, spread in spreads.items()}
+        tails = [name for name, spread in spreads.items() if spread.is_long_tailed]
+        if tails:
+            errors = self._clip_errors({name: spreads[name] for name in tails})
+            clipped = _clipped(spreads, {name: first for name, (first, _) in errors.items()})
+            if clipped:
+                recipe = self._best(replace(recipe, ranges=plain | clipped), CLIPPED, recipe)
+            if self.rule == CLIPPED:
+                whole = {name: used + held for name, (used, held) in errors.items()}
+                final |= _clipped(spreads, whole)
+        recipe = self._fragile(recipe)
+        return replace(recipe, ranges=final)
+
+    # ------------------------------------------------------------------ observing
+
+    def _is_held(self, index: int) -> bool:
+        return index % EVERY == 1 and len(self.held) < MOST_HELD
+
+    def _observe(self) -> tuple[dict[str, Spread], dict[str, Spread]]:
+        """What is known of every point: from samples that are used, and from those held out."""
+        observe(self.graph, len(self.scores), [None] * len(self.points))
+        self.note("compiling observers")
+        run = compiled_graph(self.graph, self.folder, "observers", self.threads)
+        del self.graph
+        used = {name: Spread() for name in self.points}
+        held = {name: Spread() for name in self.points}
+        first: list[tuple[dict[str, Array], dict[str, Array]]] = []
+        for index, inputs in enumerate(self.samples):
+            self.note(f"calibrating ({index + 1})")
+            outputs = run(inputs)
+            pair = (inputs, {name: outputs[name] for name in self.scores})
+            spreads = held if self._is_held(index) else used
+            if self._is_held(index):
+                self.held.append(pair)
+            elif not index:
+                first.append(pair)
+            for name in self.points:
+                low, high, square = (
+                    float(outputs[observed(name, what)]) for what in (LOW, HIGH, SQUARE)
+                )
+                spreads[name].add(low, high, square)
+            self.count = index + 1
+        if not self.held:
+            self.held, self.shared = first, True
+        return used, held
+
+    def _clip_errors(self, tails: Mapping[str, Spread]) -> dict[str, tuple[Array, Array]]:
+        """What each clip loses of each tensor: in samples used, and in those held out."""
+        graph = self.source.floats([*self.scores[:1], *tails])
+        sample(graph, 1)
+        self.note("compiling observers of tails")
+        run = compiled_graph(graph, self.folder, "tails", self.threads)
+        ranges = {
+            name: [spread.clipped(factor) for factor in CLIPS] for name, spread in tails.items()
+        }
+        used = {name: np.zeros(len(CLIPS)) for name in tails}
+        held = {name: np.zeros(len(CLIPS)) for name in tails}
+        for index, inputs in enumerate(self.samples):
+            self.note(f"looking at tails ({index + 1} of {self.count})")
+            outputs = run(inputs)
+            is_held = not self.shared and index % EVERY == 1 and index // EVERY < MOST_HELD
+            errors = held if is_held else used
+            for name in tails:
+                errors[name] += squared_errors(outputs[observed(name, SAMPLE)], ranges[name])
+        return {name: (used[name], held[name]) for name in tails}
+
+    # ------------------------------------------------------------------ choosing
+
+    def _best(self, recipe: Recipe, name: str, other: Recipe | None = None) -> Recipe:
+        """The recipe, or the other one where it is not clearly better."""
+        found = self._score(recipe, name)
+        before = self.tried.get(self.rule, -np.inf)
+        self.tried[name] = mean = _mean(found)
+        if other is not None and not mean > before + CLEAR:
+            return other
+        self.rule, self.decibels = name, found
+        return recipe
+
+    def _fragile(self, recipe: Recipe) -> Recipe:
+        """Without the few products that make most of the noise, where that halves it at least."""
+        if len(recipe.integer) < 2 or not self.decibels or _mean(self.decibels) >= ENOUGH:
+            return recipe
+        noise, work = self._local_noise(recipe)
+        last = {product.key for product in self.products if product.last}
+        floats = _worst(noise, work) | _noisy(last & set(noise), noise, work)
+        if not floats:
+            return recipe
+        tried = replace(recipe, integer=recipe.integer - floats)
+        found = self._score(tried, "float parts")
+        self.tried["float parts"] = mean = _mean(found)
+        if mean < _mean(self.decibels) + GAIN:
+            return recipe
+        self.decibels = found
+        self.reasons |= dict.fromkeys(floats, _FRAGILE)
+        return tried
+
+    def _local_noise(self, recipe: Recipe) -> tuple[dict[str, float], dict[str, float]]:
+        """Of every product: the noise that its own operands make in its result, relative to that,
+        and how many multiplications it takes."""
+        graph = self.source.beside(recipe)
+        results = {value.name: value.shape for value in graph.outputs[::2]}
+        terms = {p.key: p.terms for p in self.products}
+        compare(graph)
+        self.note("compiling pairs of products")
+        run = compiled_graph(graph, self.folder, "pairs", self.threads)
+        noise, work = dict.fromkeys(results, 0.0), dict.fromkeys(results, 0.0)
+        for index, inputs in enumerate(self.samples):
+            if index >= MOST_HELD:
+                break
+            self.note(f"comparing products ({index + 1})")
+            outputs = run(inputs)
+            sizes = check_inputs(self.specs, inputs)
+            for key, shape in results.items():
+                square, lost = (float(outputs[observed(key, what)]) for what in (SQUARE, NOISE))
+                noise[key] += lost / square if square > 0 else 0.0
+                work[key] += _count(shape, sizes) * terms[key]
+        return noise, work
+
+    def _score(self, recipe: Recipe, name: str) -> dict[str, float]:
+        """Decibels of every scored tensor on the samples held out."""
+        self.note(f"trying {name}")
+        graph = self.source.quantised(recipe, self.scores)
+        run = compiled_graph(graph, self.folder, f"trial_{len(self.tried)}", self.threads)
+        return decibels(self._pairs(run))
+
+    def _pairs(self, run: GraphRun) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        for inputs, wanted in self.held:
+            yield wanted, run(inputs)
+
+
+def _clipped(spreads: Mapping[str, Spread], errors: Mapping[str, Array]) -> dict[str, Limits]:
+    """The ranges that lose least, where that is not the whole range."""
+    best = {name: CLIPS[int(np.argmin(lost))] for name, lost in errors.items()}
+    return {name: spreads[name].clipped(clip) for name, clip in best.items() if clip < 1.0}
+
+
+def _worst(noise: Mapping[str, float], work: Mapping[str, float]) -> frozenset[str]:
+    """The products that make most of the noise for a small share of the work; none where those do
+    not make half of it."""
+    left, total = sum(noise.values()), sum(noise.values())
+    budget = SHARE * sum(work.values())
+    found: set[str] = set()
+    for key in sorted(noise, key=lambda k: noise[k] / max(work[k], 1.0), reverse=True):
+        if left <= total / 4:
+            break
+        if work[key] <= budget and noise[key] > total / (8 * len(noise)):
+            found.add(key)
+            left -= noise[key]
+            budget -= work[key]
+    return frozenset(found) if found and left <= total / 2 else frozenset()
+
+
+def _noisy(keys: set[str], noise: Mapping[str, float], work: Mapping[str, float]) -> frozenset[str]:
+    """The products, where they make a good part of the noise for a small share of the work.
+
+    Nothing behind the last ones lessens what they add.
+    """
+    small = sum(work[key] for key in keys) <= SHARE * sum(work.values())
+    loud = sum(noise[key] for key in keys) >= SHARE * sum(noise.values())
+    return frozenset(keys) if small and loud else frozenset()
+
+
+def _count(shape: Sequence[Dim], sizes: Mapping[str, int]) -> float:
+    """Elements; 1 for each dim that only a run knows."""
+    known = (evaluate(dim, sizes) if symbols_of(dim) <= set(sizes) else 1 for dim in shape)
+    return float(np.prod(list(known)))
+
+
+def _mean(found: Mapping[str, float]) -> float:
+    return float(np.mean(list(found.values()))) if found else 0.0

@@ -1,0 +1,189 @@
+"""Calibration data: files, folders, dicts and iterables, as samples that a model takes.
+
+A sample holds an array for every input. A record (a file, a dict) is one sample, or several along
+a new leading axis of its arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.artifact import TensorSpec
+from ..compiler.errors import UsageError
+from ..compiler.ir import DType, Graph, Meaning
+from .tensor_files import Array, Arrays, check_inputs, read_file, write_npz
+
+CalibrationData = str | os.PathLike[str] | Mapping[str, Any] | Iterable[Any]
+SUFFIXES = (".npz", ".npy")
+_FORMS = (
+    "give a .npz with an array for every input (one sample, or several along a new leading axis), "
+    "a .npy for a model of one input, or a folder of such files"
+)
+
+
+def specs_of_inputs(graph: Graph) -> list[TensorSpec]:
+    """What the inputs of an imported graph take."""
+    return [
+        TensorSpec(
+            value.name,
+            str(value.dtype),
+            tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape),
+            graph.meanings.get(value.name, Meaning()).strings,
+            default=graph.defaults[value.name].shape if value.name in graph.defaults else None,
+        )
+        for value in graph.inputs
+    ]
+
+
+class Samples:
+    """The samples of calibration data: iterable again and again, one in memory at a time.
+
+    What can be iterated only once is stored in `folder` as it is read. Raises UsageError for data
+    of no known form; iterating raises it for what does not fit the model, names where.
+    """
+
+    def __init__(self, data: CalibrationData, specs: Sequence[TensorSpec], folder: Path) -> None:
+        self._specs = list(specs)
+        self._known = {spec.name for spec in self._specs}
+        self._sources: Iterable[tuple[str, Any]]
+        if isinstance(data, str | os.PathLike):
+            self._sources = [(f"'{path}'", path) for path in _files(Path(data))]
+        elif isinstance(data, Mapping | np.ndarray):
+            self._sources = [("the calibration data", data)]
+        elif isinstance(data, Iterator):
+            self._sources = [(where, path) for where, path in self._stored(data, folder)]
+        elif isinstance(data, Iterable):
+            self._sources = _Numbered(data)
+        else:
+            raise UsageError(
+                f"calibration data cannot be a {type(data).__name__}",
+                remedy="give a path, a dict of arrays, or an iterable of such dicts",
+            )
+
+    def _stored(self, data: Iterator[Any], folder: Path) -> Iterator[tuple[str, Path]]:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, record in enumerate(data):
+            where = f"sample {number}"
+            path = folder / f"{number}.npz"
+            write_npz(path, self._arrays(record, where))
+            yield where, path
+
+    def __iter__(self) -> Iterator[Arrays]:
+        number = 0
+        for where, source in self._sources:
+            record = read_file(source) if isinstance(source, Path) else source
+            for sample in self._split(self._arrays(record, where), where):
+                yield sample
+                number += 1
+        if not number:
+            raise UsageError("the calibration data holds no sample", remedy=_FORMS)
+
+    def _arrays(self, record: Any, where: str) -> Arrays:
+        """A record's arrays by the names of the inputs. Raises UsageError for other names."""
+        if not isinstance(record, Mapping):
+            record = {"": record}
+        if set(record) == {""}:
+            if len(self._specs) != 1:
+                names = ", ".join(self._known)
+                raise UsageError(
+                    f"calibration: {where} is an array without a name, and the model has "
+                    f"{len(self._specs)} inputs",
+                    remedy=f"give an array for each of {names} in a .npz or dict",
+                )
+            record = {self._specs[0].name: record[""]}
+        unknown = sorted(set(record) - self._known)
+        if unknown:
+            raise UsageError(
+                f"calibration: {where} has arrays for no input: {', '.join(unknown)}",
+                remedy=f"name them as the inputs are named: {', '.join(sorted(self._known))}",
+            )
+        return {name: np.asarray(array) for name, array in record.items()}
+
+    def _split(self, arrays: Arrays, where: str) -> Iterator[Arrays]:
+        """The samples of a record, checked."""
+        counts = {spec.name: self._count(spec, arrays[spec.name]) for spec in self._specs
+                  if spec.name in arrays}  # fmt: skip
+        sizes = {number for number in counts.values() if number is not None}
+        if len(sizes) > 1:
+            told = ", ".join(f"{n} of '{name}'" for name, n in counts.items() if n is not None)
+            raise UsageError(
+                f"calibration: {where} holds different numbers of samples: {told}",
+                remedy="give as many of every input, or one that all samples share",
+            )
+        for index in range(sizes.pop()) if sizes else (0,):
+            sample = {
+                name: array if counts.get(name) is None else self._piece(name, array, index)
+                for name, array in arrays.items()
+            }
+            self._check(sample, f"{where}, sample {index}" if sizes or index else where)
+            yield sample
+
+    def _count(self, spec: TensorSpec, array: Array) -> int | None:
+        """How many samples lie along the leading axis of an array; None: it is one."""
+        rank = len(spec.dims) - (spec.strings and array.dtype.kind in "US")
+        if array.ndim == rank + 1:
+            return len(array)
+        first = spec.dims[0] if rank else None
+        if array.ndim == rank and isinstance(first, int) and first and len(array) != first:
+            return len(array) // first if len(array) % first == 0 else None
+        return None
+
+    def _piece(self, name: str, array: Array, index: int) -> Array:
+        spec = next(spec for spec in self._specs if spec.name == name)
+        if array.ndim > len(spec.dims):
+            return np.asarray(array[index])
+        size = spec.dims[0]
+        assert isinstance(size, int)
+        return array[index * size : (index + 1) * size]
+
+    def _check(self, sample: Arrays, where: str) -> None:
+        for spec in self._specs:
+            array = sample.get(spec.name)
+            wanted = DType(spec.dtype).numpy
+            if array is not None and array.dtype != wanted and not spec.strings:
+                raise UsageError(
+                    f"calibration: '{spec.name}' is {array.dtype}, and the input is {wanted}",
+                    where=where,
+                    remedy=f"convert the data as the model's users do, to {wanted}",
+                )
+        try:
+            check_inputs(self._specs, sample)
+        except UsageError as error:
+            raise UsageError(
+                f"calibration: {error.what}", where=where, why=error.why, remedy=_FORMS
+            ) from None
+        for name, array in sample.items():
+            if array.dtype.kind == "f" and not np.isfinite(array.astype(np.float64)).all():
+                raise UsageError(
+                    f"calibration: '{name}' has elements that are NaN or infinite",
+                    where=where,
+                    remedy="leave the sample out, or mend how it was made",
+                )
+
+
+class _Numbered:
+    """The items of an iterable, each with what it is called."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return ((f"sample {n}", item) for n, item in zip(count(), self._items, strict=False))
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those of a folder by name."""
+    if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"there is no calibration data '{path}'", remedy=_FORMS)
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if not found:
+        raise UsageError(f"the folder '{path}' has no .npz and no .npy file", remedy=_FORMS)
+    return found

@@ -1,0 +1,158 @@
+"""Post-training quantisation: a model of floats becomes one whose products are of 8 bits.
+
+Data of products are u8 by one scale for a tensor, weights s8 by one for each output channel; what
+lies between products stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..compiler.errors import UsageError
+from ..frontends.onnx.quantising.products import ModelProduct
+from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
+from ..frontends.onnx.quantising.recipe import Recipe
+from .calibrated_search import Search
+from .request import CompileRequest
+
+STATIC, DYNAMIC = "static", "dynamic"
+FLOAT, INT8, DYNAMIC_INT8 = "fp32", "int8", "dynamic int8"
+_LISTED = 12
+_NO_DATA = "convolutions are quantised with calibration data only"
+_ONE = "there is one calibration sample: errors are measured on it, too; a few dozen tell more"
+
+
+@dataclass(frozen=True)
+class ProductDecision:
+    """What became of a product: "int8", "dynamic int8" or "fp32", and why it is not int8.
+
+    low, high: the range of its data.
+    """
+
+    name: str
+    op: str
+    precision: str
+    reason: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """A quantised model. path: its file. method: whether ranges are in the file or found by runs.
+
+    samples, held_out: how many there were, and on how many of them the error was measured. ranges:
+    the rule that was kept. decibels: how far the error of each scored tensor lies below it, on the
+    samples held out; tried: the mean of that for everything that was tried.
+    """
+
+    path: Path
+    method: str
+    products: tuple[ProductDecision, ...]
+    samples: int = 0
+    held_out: int = 0
+    ranges: str = ""
+    decibels: Mapping[str, float] = field(default_factory=dict)
+    tried: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Entries of a manifest; they say nothing of files."""
+        return {
+            "quantisation": {
+                "method": self.method,
+                "samples": self.samples,
+                "held_out": self.held_out,
+                "ranges": self.ranges,
+                "decibels": dict(self.decibels),
+                "tried": dict(self.tried),
+            },
+            "contractions": [asdict(product) for product in self.products],
+        }
+
+
+def summary_of(manifest: Mapping[str, Any]) -> list[str]:
+    """Lines for people, of what a manifest says of quantisation; none where it says nothing."""
+    told = manifest.get("quantisation")
+    if told is None:
+        return []
+    rows = [ProductDecision(**row) for row in manifest["contractions"]]
+    integer = [row for row in rows if row.precision != FLOAT]
+    text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
+    if told["method"] == STATIC:
+        text += f", ranges by {told['ranges']} of {told['samples']} samples"
+    if told["decibels"]:
+        worst = min(told["decibels"].values())
+        text += f"; on {told['held_out']} held out the error is {worst:.1f} dB below the outputs"
+    floats = [f"in floats: {row.op} '{row.name}': {row.reason}" for row in rows if row.reason]
+    more = [f"and {len(floats) - _LISTED} more in floats"] if len(floats) > _LISTED else []
+    return [text, *floats[:_LISTED], *more]
+
+
+def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -> Quantisation:
+    """Write the quantised model to `output`, as a request for int8 says.
+
+    Without calibration data only matrix products are quantised, by ranges that every run finds.
+    folder: for what is made on the way.
+
+    Raises UsageError where nothing can be quantised, or the data do not fit.
+    """
+    note = request.progress or (lambda text: None)
+    note("reading the model")
+    source = Quantisable(model, request.shapes)
+    check_quantisable(source.products)
+    if request.calibration is None:
+        return _dynamic(source, output)
+    search = Search(source, request.calibration, folder, request.threads, note)
+    recipe = search.run()
+    source.save(recipe, output)
+    return Quantisation(
+        output,
+        STATIC,
+        tuple(_decision(p, recipe, search.reasons) for p in source.products),
+        samples=search.count,
+        held_out=len(search.held),
+        ranges=search.rule,
+        decibels={name: round(value, 2) for name, value in search.decibels.items()},
+        tried={name: round(value, 2) for name, value in search.tried.items()},
+        notes=(*source.notes, *((_ONE,) if search.shared else ())),
+    )
+
+
+def quantised_as(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:
+    """The model, quantised as a request says, in a folder of its own. Raises as `quantise`."""
+    folder = work_dir / "quantised"
+    folder.mkdir()
+    return quantise(model, folder / "model.onnx", request, folder)
+
+
+def _decision(product: ModelProduct, recipe: Recipe, reasons: Mapping[str, str]) -> ProductDecision:
+    if product.key not in recipe.integer:
+        reason = product.reason or reasons[product.key]
+        return ProductDecision(product.name, product.op, FLOAT, reason)
+    limits = recipe.ranges[product.data]
+    return ProductDecision(product.name, product.op, INT8, "", limits.low, limits.high)
+
+
+def _dynamic(source: Quantisable, output: Path) -> Quantisation:
+    fit = [p for p in source.products if not p.reason and p.op != "Conv"]
+    if not fit:
+        raise UsageError(
+            "without calibration data only matrix products can be quantised, and there is none",
+            remedy="give --calibration: a few dozen inputs as the model gets them",
+        )
+    keys = frozenset(product.key for product in fit)
+    source.save(Recipe(integer=keys, dynamic=keys), output)
+    rows = []
+    for product in source.products:
+        reason = product.reason or ("" if product.key in keys else _NO_DATA)
+        precision = FLOAT if reason else DYNAMIC_INT8
+        rows.append(ProductDecision(product.name, product.op, precision, reason))
+    note = (
+        "no calibration data: every run finds the ranges of what matrix products take, and "
+        "convolutions stay in floats; --calibration gives faster and better models"
+    )
+    return Quantisation(output, DYNAMIC, tuple(rows), notes=(*source.notes, note))

@@ -1,0 +1,106 @@
+"""What calibration tells of tensors, and the ranges that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..frontends.onnx.quantising.recipe import STEPS, Limits
+
+Array = np.ndarray[Any, Any]
+
+LONG_TAIL = 6.0  # greatest element, in units of the root of the mean square
+CLIPS = tuple(0.85**step for step in range(16))  # of the greatest magnitude
+
+
+@dataclass
+class Spread:
+    """The least and greatest elements of a tensor, and the mean of their squares, over samples."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    squares: float = 0.0
+    samples: int = 0
+    finite: bool = True
+
+    def add(self, low: float, high: float, square: float) -> None:
+        """Take note of a sample; one without elements (whose least is infinite) says nothing."""
+        if low > high:
+            return
+        self.finite &= bool(np.isfinite(low) and np.isfinite(high))
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.squares += square
+        self.samples += 1
+
+    def merged(self, other: Spread) -> Spread:
+        """Of the samples of both."""
+        return Spread(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.squares + other.squares,
+            self.samples + other.samples,
+            self.finite and other.finite,
+        )
+
+    @property
+    def peak(self) -> float:
+        """The greatest magnitude."""
+        return max(abs(self.low), abs(self.high)) if self.samples else 0.0
+
+    @property
+    def is_long_tailed(self) -> bool:
+        """Whether few elements are far larger than the others, as far as that shows."""
+        root = np.sqrt(self.squares / self.samples) if self.samples else 0.0
+        return bool(root > 0 and self.peak > LONG_TAIL * root)
+
+    @property
+    def range(self) -> Limits:
+        """From the least to the greatest element."""
+        return Limits(float(self.low), float(self.high)) if self.samples else Limits(0.0, 0.0)
+
+    def clipped(self, factor: float) -> Limits:
+        """The range without what is larger than a share of the greatest magnitude."""
+        bound = self.peak * factor
+        return Limits(float(max(self.low, -bound)), float(min(self.high, bound)))
+
+
+def squared_errors(elements: Array, ranges: Iterable[Limits]) -> Array:
+    """How much every range loses of some elements: sums of squares."""
+    x = elements.astype(np.float32).reshape(-1)
+    found = []
+    for limits in ranges:
+        scale, zero = limits.u8()
+        steps = np.clip(np.rint(x / scale), -zero, STEPS - zero)
+        found.append(float(np.square(steps * scale - x, dtype=np.float64).sum()))
+    return np.array(found)
+
+
+def decibels(pairs: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]) -> dict[str, float]:
+    """Of (wanted, got) outputs of runs: how far the error lies below what is wanted, for each
+    output of floats, over all runs."""
+    signal: dict[str, float] = {}
+    noise: dict[str, float] = {}
+    for wanted, got in pairs:
+        for name, array in wanted.items():
+            if array.dtype.kind != "f" or not array.size:
+                continue
+            exact, real = array.astype(np.float64), got[name].astype(np.float64)
+            error = float("inf") if real.shape != exact.shape else np.square(real - exact).sum()
+            signal[name] = signal.get(name, 0.0) + float(np.square(exact).sum())
+            noise[name] = noise.get(name, 0.0) + float(error)
+    return {name: _ratio(signal[name], noise[name]) for name in signal}
+
+
+MOST_DECIBELS = 120.0
+
+
+def _ratio(signal: float, noise: float) -> float:
+    if not np.isfinite(noise) or not np.isfinite(signal):
+        return -MOST_DECIBELS
+    if noise <= 0.0:
+        return MOST_DECIBELS
+    ratio = 10.0 * np.log10(max(signal, 1e-30) / noise)
+    return float(np.clip(ratio, -MOST_DECIBELS, MOST_DECIBELS))

@@ -1,0 +1,1 @@
+"""Quantising a model of floats: as a file of QuantizeLinear and DequantizeLinear."""

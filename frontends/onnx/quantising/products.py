@@ -1,0 +1,123 @@
+"""The products of a model: which of them can be computed in integers, and why others cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+
+from ..origin import node_name
+from ..reduction.draft import subgraphs
+from .constants import Constants
+
+F32 = onnx.TensorProto.FLOAT
+QUANTISABLE = ("Conv", "MatMul", "Gemm")
+# other operators that are, or hold, products
+_OTHERS = {
+    "ConvTranspose": "transposed convolutions are computed in floats",
+    "LSTM": "recurrent layers are computed in floats",
+    "GRU": "recurrent layers are computed in floats",
+    "RNN": "recurrent layers are computed in floats",
+    "Einsum": "sums of products that are named by letters are computed in floats",
+    "Attention": "no operand of it is constant",
+    "MultiHeadAttention": "no operand of it is constant",
+    "FusedConv": "the operator is none of the standard",
+    "FusedMatMul": "the operator is none of the standard",
+}
+_INNER = "it is in a branch or loop"
+
+
+@dataclass(frozen=True)
+class ModelProduct:
+    """A node of a model that multiplies and adds up.
+
+    key: its result. name, op: as messages call it. data: the tensor that is quantised before it.
+    reason: why it cannot be computed in integers; "" where it can. terms: how many products an
+    element of the result adds up. last: no other product lies between it and an output.
+    """
+
+    key: str
+    name: str
+    op: str
+    data: str
+    reason: str = ""
+    terms: int = 0
+    last: bool = False
+
+
+def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProduct, ...]:
+    """The products of a model in order; those of branches and loops are there with the reason."""
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    last = _last(graph, makers)
+    found = []
+    for node in graph.node:
+        if node.op_type in QUANTISABLE or node.op_type in _OTHERS:
+            reason = _reason(node, makers, constants)
+            terms = 0 if reason else _terms(node, constants)
+            key, name = node.output[0], node_name(node)
+            found.append(
+                ModelProduct(key, name, node.op_type, node.input[0], reason, terms, key in last)
+            )
+        for inner in _inner(node):
+            name = node_name(inner)
+            found.append(ModelProduct(inner.output[0], name, inner.op_type, "", _INNER))
+    return tuple(found)
+
+
+def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            if inner.op_type in QUANTISABLE or inner.op_type in _OTHERS:
+                yield inner
+            yield from _inner(inner)
+
+
+def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: Constants) -> str:
+    if node.op_type in _OTHERS:
+        return _OTHERS[node.op_type]
+    data, weights = node.input[0], node.input[1]
+    made = [makers[name].op_type for name in (data, weights) if name in makers]
+    if "DequantizeLinear" in made:
+        return "the model says itself how it is quantised"
+    if data in constants:
+        return "its data are constant"
+    if weights not in constants:
+        return "its weights are not constant"
+    if constants.type_of(weights) != F32:
+        kind = onnx.TensorProto.DataType.Name(constants.type_of(weights)).lower()
+        return f"its weights are {kind}"
+    rank = len(constants.shape_of(weights))
+    if node.op_type != "Conv" and rank != 2:
+        return f"its weights have {rank} axes"
+    attributes = {a.name: a for a in node.attribute}
+    if "transA" in attributes and attributes["transA"].i:
+        return "its data are transposed"
+    return "" if constants.elements(weights) else "it has no weights"
+
+
+def _terms(node: onnx.NodeProto, constants: Constants) -> int:
+    shape = constants.shape_of(node.input[1])
+    if node.op_type == "Conv":
+        return math.prod(shape[1:])
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    return shape[1 if transposed else 0]
+
+
+def _last(graph: onnx.GraphProto, makers: dict[str, onnx.NodeProto]) -> set[str]:
+    """Results of products between which and an output of the graph no product lies."""
+    found, seen = set(), set()
+    waiting = [info.name for info in graph.output]
+    while waiting:
+        name = waiting.pop()
+        node = makers.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type in QUANTISABLE or node.op_type in _OTHERS:
+            found.add(node.output[0])
+        else:
+            waiting += node.input
+    return found

@@ -1,0 +1,149 @@
+"""A model that is to be quantised: what it multiplies, parts of it to run, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import inliner, version_converter
+
+from ....compiler.errors import UsageError
+from ....compiler.ir import Graph
+from ....compiler.scratch import written_whole
+from .. import load_model
+from ..importer import ShapeSpec
+from ..reduction.files import LARGE, MAX_MODEL, whole
+from .batch_norms import fold_batch_norms
+from .constants import Constants
+from .products import ModelProduct, products_of
+from .recipe import Recipe
+from .writing import Writer, drop_unused, twin
+
+FIRST_OPSET = 13  # whose DequantizeLinear has an axis
+_FIRST_IR_VERSION = 7  # that opset's
+_THROUGH = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_MONOTONE = ("Softmax", "LogSoftmax", "ArgMax")
+
+
+class Quantisable:
+    """A model of floats with weights, functions inlined and batch normalisations folded.
+
+    products: see `ModelProduct`. notes: what the user should know.
+    """
+
+    def __init__(self, path: Path, shapes: ShapeSpec | None = None) -> None:
+        """Read a model file. Raises UsageError and InvalidModelError where it cannot be."""
+        self.original = whole(path)
+        self.shapes = shapes or {}
+        self.notes: list[str] = []
+        model = onnx.ModelProto()
+        model.CopyFrom(self.original)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        self.foreign = False
+        opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+        if opset < FIRST_OPSET:
+            model = self._converted(model, opset)
+        fold_batch_norms(model)
+        self._model = model
+        self.constants = Constants(model)
+        self.products: tuple[ModelProduct, ...] = products_of(model, self.constants)
+
+    def _converted(self, model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+        """The model at the first opset that has scales for channels; where it cannot be converted,
+        as it is."""
+        listed = model.ir_version < 4
+        try:
+            converted = version_converter.convert_version(model, FIRST_OPSET)
+        except (RuntimeError, ValueError, IndexError) as error:
+            self.foreign = True
+            reason = (str(error).splitlines() or [""])[0][:120]
+            self.notes.append(
+                f"the model of opset {opset} cannot be converted to {FIRST_OPSET} ({reason}): it "
+                "is quantised with operators of the domain com.microsoft"
+            )
+            return model
+        converted.ir_version = max(converted.ir_version, _FIRST_IR_VERSION)
+        if listed:
+            initial = {tensor.name for tensor in converted.graph.initializer}
+            inputs = [info for info in converted.graph.input if info.name not in initial]
+            del converted.graph.input[:]
+            converted.graph.input.extend(inputs)
+        return converted
+
+    def scores(self) -> list[str]:
+        """The tensors that tell how good a quantised model is: its outputs, or what a last softmax
+        or arg max reads."""
+        makers = {name: node for node in self._model.graph.node for name in node.output}
+        found = []
+        for info in self._model.graph.output:
+            name = info.name
+            while (node := makers.get(name)) is not None and node.op_type in _THROUGH:
+                name = node.input[0]
+            monotone = node is not None and node.op_type in _MONOTONE
+            found.append(node.input[0] if node is not None and monotone else info.name)
+        return list(dict.fromkeys(found))
+
+    def floats(self, tensors: Sequence[str]) -> Graph:
+        """The graph of the model of floats that makes the given tensors."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        return load_model(_making(model, tensors), shapes=self.shapes)
+
+    def quantised(self, recipe: Recipe, tensors: Sequence[str]) -> Graph:
+        """The graph of the quantised model that makes the given tensors."""
+        return load_model(_making(self._written(recipe), tensors), shapes=self.shapes)
+
+    def beside(self, recipe: Recipe) -> Graph:
+        """The graph that makes, of every product of a recipe, the result in floats and the one of
+        quantised operands."""
+        keys = [product.key for product in self.products if product.key in recipe.integer]
+        model = self._written(recipe, beside=True)
+        pairs = [name for key in keys for name in (key, twin(key))]
+        return load_model(_making(model, pairs), shapes=self.shapes)
+
+    def _written(self, recipe: Recipe, beside: bool = False) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        Writer(model, recipe, foreign=self.foreign, beside=beside).write(self.products)
+        if not beside:
+            drop_unused(model)
+        return model
+
+    def save(self, recipe: Recipe, path: Path) -> None:
+        """Write the quantised model; weights lie in a second file where one cannot hold all.
+
+        Raises UsageError where that cannot be written.
+        """
+        model = self._written(recipe)
+        data = path.with_name(f"{path.name}.data")
+        large = model.ByteSize() > MAX_MODEL
+        with written_whole(path) as new:
+            if large:
+                onnx.save_model(
+                    model, new, save_as_external_data=True, location=data.name, size_threshold=LARGE
+                )
+            else:
+                new.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _making(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The model with the given tensors as outputs."""
+    known = {info.name: info for info in model.graph.output}
+    outputs = [known.get(name) or onnx.ValueInfoProto(name=name) for name in tensors]
+    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in outputs]
+    del model.graph.output[:]
+    model.graph.output.extend(copies)
+    return model
+
+
+def check_quantisable(products: Sequence[ModelProduct]) -> None:
+    """Raise UsageError where no product of a model can be computed in integers."""
+    if not any(not product.reason for product in products):
+        reasons = dict.fromkeys(f"{p.op} '{p.name}': {p.reason}" for p in products)
+        raise UsageError(
+            "nothing in the model can be computed in integers",
+            why="; ".join(list(reasons)[:3]) or "it has no convolution and no matrix product",
+            remedy="compile it with --precision fp32",
+        )

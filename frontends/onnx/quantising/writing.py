@@ -1,0 +1,218 @@
+"""Writing what a recipe says into a model: QuantizeLinear, DequantizeLinear, integer weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ..reading.topology import names_used
+from .constants import MOVES, Constants
+from .products import ModelProduct
+from .recipe import Array, Limits, Recipe, quantised_weights
+
+MICROSOFT = "com.microsoft"
+
+
+def twin(key: str) -> str:
+    """The result of the product that is beside another."""
+    return f"{key}:quantised"
+
+
+class Writer:
+    """Changes the products of a model, which is changed in place.
+
+    beside: the products stay, and each has a quantised one beside it, which reads the same data and
+    whose result is called as `twin` says. foreign: QuantizeLinear and DequantizeLinear are those of
+    ONNX Runtime's own domain, because the model's opset has none for channels.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, recipe: Recipe, *, foreign: bool, beside: bool = False
+    ) -> None:
+        self.graph, self.recipe, self.beside = model.graph, recipe, beside
+        self.constants = Constants(model)
+        self.domain = MICROSOFT if foreign else ""
+        self.nodes: list[onnx.NodeProto] = []
+        self._taken = {name for node in self.graph.node for name in (*node.input, *node.output)}
+        self._taken.update(tensor.name for tensor in self.graph.initializer)
+        self._data: dict[tuple[str, bool], str] = {}
+        self._weights: dict[tuple[str, int, bool], Sequence[str]] = {}
+        if foreign and not any(o.domain == MICROSOFT for o in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+
+    def write(self, products: Sequence[ModelProduct]) -> None:
+        """Rewrite those that the recipe names."""
+        by_key = {p.key: p for p in products if p.key in self.recipe.integer and not p.reason}
+        for node in self.graph.node:
+            product = by_key.get(node.output[0]) if node.output else None
+            if product is None:
+                self.nodes.append(node)
+            elif product.key in self.recipe.dynamic:
+                self._dynamic(node)
+            elif self.beside:
+                self.nodes.append(node)
+                copy = onnx.NodeProto.FromString(node.SerializeToString())
+                copy.output[0] = twin(product.key)
+                self._static(copy)
+            else:
+                self._static(node)
+        copies = [type(node).FromString(node.SerializeToString()) for node in self.nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+
+    # ------------------------------------------------------------------ products
+
+    def _static(self, node: onnx.NodeProto) -> None:
+        """DequantizeLinear in front of both operands."""
+        data, weights = node.input[0], node.input[1]
+        transposed = self._untransposed(node)
+        axis = 0 if node.op_type == "Conv" else 1
+        key = (weights, axis, transposed)
+        if key not in self._weights:
+            self._weights[key] = self._stored(weights, axis, transposed)
+        steps, scale, zero = self._weights[key]
+        node.input[0] = self._through_bytes(data, self.recipe.ranges[data])
+        node.input[1] = self._made(
+            "DequantizeLinear", [steps, scale, zero], f"{weights}_dequantised", axis=axis
+        )
+        bias = self.recipe.biases.get(node.output[0])
+        self._add(node, bias) if bias is not None else self.nodes.append(node)
+
+    def _untransposed(self, node: onnx.NodeProto) -> bool:
+        """Whether a Gemm transposes its weights, which it does no more afterwards."""
+        found = [a for a in node.attribute if a.name == "transB" and a.i]
+        for attribute in found:
+            node.attribute.remove(attribute)
+        return bool(found)
+
+    def _stored(self, name: str, axis: int, transposed: bool) -> tuple[str, str, str]:
+        """Names of the integers, scales and zero points of weights."""
+        array = self.constants.array(name)
+        steps, scale = quantised_weights(array.T if transposed else array, axis)
+        zero = np.zeros(scale.shape, np.int8)
+        return (
+            self._initial(f"{name}_int8", steps),
+            self._initial(f"{name}_scale", scale),
+            self._initial(f"{name}_zero", zero),
+        )
+
+    def _through_bytes(self, name: str, limits: Limits) -> str:
+        """The tensor, quantised to u8 and dequantised."""
+        key = (name, False)
+        if key not in self._data:
+            scale, zero = limits.u8()
+            parameters = [
+                self._initial(f"{name}_scale", np.asarray(scale, np.float32)),
+                self._initial(f"{name}_zero", np.asarray(zero, np.uint8)),
+            ]
+            steps = self._made("QuantizeLinear", [name, *parameters], f"{name}_quantised")
+            self._data[key] = self._made(
+                "DequantizeLinear", [steps, *parameters], f"{name}_dequantised"
+            )
+        return self._data[key]
+
+    def _add(self, node: onnx.NodeProto, bias: Array) -> None:
+        """A correction joins the bias of a convolution, or is added to a matrix product."""
+        if node.op_type == "Conv":
+            own = node.input[2] if len(node.input) > 2 and node.input[2] else ""
+            if not own or own in self.constants:
+                old = self.constants.array(own) if own else np.float32(0)
+                name = self._initial(f"{node.output[0]}_bias", (old + bias).astype(np.float32))
+                inputs = [*node.input[:2], name]
+                del node.input[:]
+                node.input.extend(inputs)
+                self.nodes.append(node)
+                return
+            bias = bias.reshape(-1, *(1,) * (self.constants.array(node.input[1]).ndim - 2))
+        result = node.output[0]
+        node.output[0] = self._fresh(f"{result}_uncorrected")
+        self.nodes.append(node)
+        added = self._initial(f"{result}_correction", bias.astype(np.float32))
+        self.nodes.append(onnx.helper.make_node("Add", [node.output[0], added], [result]))
+
+    def _dynamic(self, node: onnx.NodeProto) -> None:
+        """DynamicQuantizeLinear, MatMulInteger, and the scales of both."""
+        data, result = node.input[0], node.output[0]
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        transposed = self._untransposed(node)
+        key = (node.input[1], 1, transposed)
+        if key not in self._weights:
+            self._weights[key] = self._stored(node.input[1], 1, transposed)
+        steps, scale, _ = self._weights[key]
+        made = self._parts(data)
+        total = self._plain("MatMulInteger", [made[0], steps, made[2]], f"{result}_sums")
+        real = self._plain("Cast", [total], f"{result}_float", to=onnx.TensorProto.FLOAT)
+        both = self._plain("Mul", [made[1], scale], f"{result}_scale")
+        parts = [(real, both)]
+        if node.op_type == "Gemm" and attributes.get("alpha", 1.0) != 1.0:
+            alpha = self._initial(f"{result}_alpha", np.array(attributes["alpha"], np.float32))
+            parts.append((self._plain("Mul", list(parts.pop()), f"{result}_scaled"), alpha))
+        bias = node.input[2] if len(node.input) > 2 else ""
+        product = onnx.helper.make_node("Mul", list(parts[0]), [result], name=node.name)
+        self.nodes.append(product)
+        if bias:
+            product.output[0] = self._fresh(f"{result}_product")
+            if attributes.get("beta", 1.0) != 1.0:
+                beta = self._initial(f"{result}_beta", np.array(attributes["beta"], np.float32))
+                bias = self._plain("Mul", [bias, beta], f"{result}_bias")
+            self.nodes.append(onnx.helper.make_node("Add", [product.output[0], bias], [result]))
+
+    def _parts(self, data: str) -> Sequence[str]:
+        """Bytes, scale and zero point of data, as a run finds them."""
+        key = (data, -1, False)
+        if key not in self._weights:
+            names = [self._fresh(f"{data}_{part}") for part in ("quantised", "scale", "zero")]
+            self.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [data], names))
+            self._weights[key] = names
+        return self._weights[key]
+
+    # ------------------------------------------------------------------ names and nodes
+
+    def _fresh(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _initial(self, wanted: str, array: Array) -> str:
+        name = self._fresh(wanted)
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def _made(self, op: str, inputs: Sequence[str], wanted: str, **attributes: Any) -> str:
+        return self._plain(op, inputs, wanted, domain=self.domain, **attributes)
+
+    def _plain(self, op: str, inputs: Sequence[str], wanted: str, **attributes: Any) -> str:
+        name = self._fresh(wanted)
+        self.nodes.append(onnx.helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Remove constants that nothing reads any more, and inputs that were only names of such."""
+    graph = model.graph
+    outputs = {info.name for info in graph.output}
+    initial = {tensor.name for tensor in graph.initializer}
+    nodes = list(graph.node)
+    while True:
+        used = outputs | {name for node in nodes for name in names_used(node)}
+        kept = [n for n in nodes if n.op_type not in _CONSTANT or used & {*n.output}]
+        if len(kept) == len(nodes):
+            break
+        nodes = kept
+    tensors = [tensor for tensor in graph.initializer if tensor.name in used]
+    inputs = [i for i in graph.input if i.name not in initial or i.name in used]
+    for field, items in ((graph.node, nodes), (graph.initializer, tensors), (graph.input, inputs)):
+        if len(items) != len(field):
+            copies = [type(item).FromString(item.SerializeToString()) for item in items]
+            del field[:]
+            field.extend(copies)
+
+
+_CONSTANT = frozenset({"Constant", *MOVES})

@@ -1,0 +1,88 @@
+"""Observers: what is to be known of tensors, as operators behind them.
+
+They are compiled as everything else is, and a run hands out a few numbers for each tensor, however
+large that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...compiler.ir.dims import product
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import make_node
+from ...compiler.ir.types import DType
+
+LOW, HIGH, SQUARE, MEAN, SAMPLE, NOISE = "low", "high", "square", "mean", "sample", "noise"
+SAMPLED = 1 << 16  # elements of a tensor, roughly
+_STATISTICS = ((LOW, "reduce_min"), (HIGH, "reduce_max"))
+
+
+def observed(name: str, what: str) -> str:
+    """The name of the output that says something of a tensor."""
+    return f"{name}:{what}"
+
+
+class _Behind:
+    """Adds operators at the end of a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def emit(self, op: str, inputs: Sequence[Value], **attrs: object) -> Value:
+        node: Node = make_node(op, inputs, attrs)
+        self.graph.nodes.append(node)
+        return node.output
+
+    def give(self, value: Value, name: str) -> None:
+        value.name = name
+        self.graph.outputs.append(value)
+
+
+def observe(graph: Graph, kept: int, channels: Sequence[int | None]) -> None:
+    """Outputs behind the first `kept` become what is to be known of them: for every f32 tensor the
+    least and greatest element and the mean of the squares; and of each channel the mean, where
+    `channels` (one entry for each such output) says which axis the channels are."""
+    tensors, behind = graph.outputs[kept:], _Behind(graph)
+    del graph.outputs[kept:]
+    for value, axis in zip(tensors, channels, strict=True):
+        name, every = value.name, tuple(range(value.type.rank))
+        x = value if value.dtype is DType.F32 else behind.emit("cast", [value], dtype=DType.F32)
+        for what, op in _STATISTICS:
+            behind.give(behind.emit(op, [x], axes=every, keepdims=False), observed(name, what))
+        square = behind.emit("mul", [x, x])
+        mean = behind.emit("reduce_mean", [square], axes=every, keepdims=False)
+        behind.give(mean, observed(name, SQUARE))
+        if axis is not None:
+            others = tuple(a for a in every if a != axis % value.type.rank)
+            mean = behind.emit("reduce_mean", [x], axes=others, keepdims=False)
+            behind.give(mean, observed(name, MEAN))
+
+
+def sample(graph: Graph, kept: int) -> None:
+    """Outputs behind the first `kept` become vectors of some of their elements, evenly chosen."""
+    tensors, behind = graph.outputs[kept:], _Behind(graph)
+    del graph.outputs[kept:]
+    for value in tensors:
+        name, count = value.name, product(value.shape)
+        x = behind.emit("reshape", [value], shape=(count,))
+        step = count // SAMPLED | 1 if isinstance(count, int) else 1
+        if step > 1:
+            x = behind.emit("slice", [x], starts=(0,), stops=(count,), steps=(step,))
+        elif value.type.rank == 1:
+            x = behind.emit("reshape", [x], shape=(count,))
+        behind.give(x, observed(name, SAMPLE))
+
+
+def compare(graph: Graph) -> None:
+    """Pairs of outputs become, of the first of each, the mean of its squares and that of the
+    squares of the differences."""
+    tensors, behind = graph.outputs, _Behind(graph)
+    graph.outputs = []
+    for exact, real in zip(tensors[::2], tensors[1::2], strict=True):
+        name, every = exact.name, tuple(range(exact.type.rank))
+        difference = behind.emit("sub", [real, exact])
+        for value, what in ((exact, SQUARE), (difference, NOISE)):
+            square = behind.emit("mul", [value, value])
+            mean = behind.emit("reduce_mean", [square], axes=every, keepdims=False)
+            behind.give(mean, observed(name, what))
