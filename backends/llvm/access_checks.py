@@ -8,7 +8,9 @@ from llvmlite import ir
 
 
 class Checks:
-    """Every access may be."""
+    """Every access may be. watching: whether accesses are looked at one by one."""
+
+    watching = False
 
     def add_arguments(
         self, names: Sequence[str], bases: Sequence[ir.Value], table: ir.Value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as binding
@@ -16,10 +19,13 @@ V2 = ("cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3")
 V3 = (*V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
+SPR = ("avx512vnni", "avx512bf16", "avxvnni", "amx-tile", "amx-int8")
+AMX = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
+
 _LINUX_NAMES = {
     "abm": "lzcnt", "bmi1": "bmi", "lahf_lm": "sahf", "pni": "sse3", "sse4_1": "sse4.1",
-    "sse4_2": "sse4.2", "amx_tile": "amx-tile", "avx512_vnni": "avx512vnni",
-    "avx512_bf16": "avx512bf16", "avx_vnni": "avxvnni",
+    "sse4_2": "sse4.2", "amx_tile": "amx-tile", "amx_int8": "amx-int8", "amx_bf16": "amx-bf16",
+    "avx512_vnni": "avx512vnni", "avx512_bf16": "avx512bf16", "avx_vnni": "avxvnni",
 }  # fmt: skip
 
 
@@ -48,12 +54,23 @@ HOSTS: dict[str, Host] = {
     "icelake-sp": _host((*V4, "avx512vnni"), 48, 1280),
     "zen4": _host((*V4, "avx512vnni", "avx512bf16"), 32, 1024),
     "zen5": _host((*V4, "avx512vnni", "avx512bf16", "avxvnni"), 48, 1024),
-    "sapphirerapids": _host((*V4, "avx512vnni", "avx512bf16", "avxvnni", "amx-tile"), 48, 2048),
+    "sapphirerapids": _host(
+        (*V4, "avx512vnni", "avx512bf16", "avxvnni", "amx-tile", "amx-int8"), 48, 2048
+    ),
     "no-caches": _host(V4, 0, 0),
     "shared-caches": _host(V4, 32, 32 << 10),
     "least": _host(V3, 16, 256),
     "most": _host(V4, 128, 4 << 10),
 }
+
+
+@cache
+def lends_matrices() -> bool:
+    """Whether Linux lets this process use the AMX registers (arch_prctl, since 5.16)."""
+    if platform.machine() != "x86_64":
+        return False
+    request, arch_prctl, tile_data = 0x1023, 158, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0)
 
 
 def host_features() -> frozenset[str]:
@@ -65,7 +82,8 @@ def host_features() -> frozenset[str]:
     for line in text.splitlines():
         if line.startswith("flags"):
             flags = set(line.split(":", 1)[1].split())
-            return frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags)
+            found = frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags)
+            return found if lends_matrices() else found - AMX
     return frozenset()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..ir.dims import Dim
 from ..ir.types import DType
 
 GROUP = DType.I32  # what a group of neighbouring elements is read as
@@ -45,6 +46,7 @@ _BYTES = (DType.U8, DType.I8, DType.I32, 4)
 INSTRUCTIONS: dict[str, Instruction] = {
     item.name: item
     for item in (
+        Instruction("amx", "dot4", *_BYTES, 0.125),
         Instruction("vnni", "dot4", *_BYTES),
         Instruction("avxvnni", "dot4", *_BYTES),
         Instruction("madd", "dot4", *_BYTES, 4.0, 2.5),
@@ -54,7 +56,23 @@ INSTRUCTIONS: dict[str, Instruction] = {
 }
 STEPS = {item.op: item.steps for item in INSTRUCTIONS.values()}
 DOTS = frozenset(STEPS)
+MATRICES = frozenset({"amx"})  # those that multiply matrices, kept in registers of their own
+MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
 GENERIC = frozenset({"bytes"})  # those that every target has
+
+
+def matrix_steps(extent: Dim) -> int:
+    """Groups of a sum's innermost axis that one product of matrices takes: a divisor of these."""
+    if not isinstance(extent, int):
+        return 1
+    return next(n for n in range(min(MATRIX_GROUPS, max(extent, 1)), 0, -1) if extent % n == 0)
+
+
+def without_matrices(instruction: Instruction, available: Iterable[str]) -> Instruction:
+    """What computes the same on vectors: where there is too little for matrices."""
+    names = [name for name in available if name not in MATRICES]
+    found = instruction_for(instruction.left, instruction.right, instruction.accumulate, names)
+    return found or instruction
 
 
 def instruction_for(

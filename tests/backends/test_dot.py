@@ -22,7 +22,7 @@ EXPECTED = {
     "x86-64-v4": ("madd", "vpmaddwd"),
     "znver4": ("vnni", "vpdpbusd"),
     "znver5": ("vnni", "vpdpbusd"),
-    "sapphirerapids": ("vnni", "vpdpbusd"),
+    "sapphirerapids": ("amx", "tdpbusd"),
 }
 
 
@@ -44,7 +44,7 @@ def test_products_of_bytes_are_one_instruction(name: str, tmp_path: Path) -> Non
     instruction, mnemonic = EXPECTED[name]
     model = compile_graph(products(), Setting(name, 2), tmp_path, texts=frozenset({"asm"}))
     lines = [line.split()[0] for line in model.code.texts["asm"].splitlines() if line.split()]
-    assert lines.count(mnemonic) >= 24, instruction
+    assert lines.count(mnemonic) >= (2 if instruction == "amx" else 24), instruction
     assert not {"vpmulld", "vpmullw"} & set(lines)
 
 
@@ -57,11 +57,13 @@ def _keys(name: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["x86-64-v3", "native"])
-@pytest.mark.parametrize("instruction", ["", "bytes", "madd"])
+@pytest.mark.parametrize("instruction", ["", "bytes", "madd", "vnni", "amx"])
 def test_all_instructions_give_the_same_bits(name: str, instruction: str, tmp_path: Path) -> None:
     setting = Setting(name, 2)
     if missing := setting.missing():
         pytest.skip(missing)
+    if instruction not in ("", "bytes", *resolve_target(name)[1].instructions):
+        pytest.skip(f"{name} has no {instruction}")
     rng = np.random.default_rng(5)
     inputs = {"x": rng.integers(0, 256, (9, 64), np.uint8),
               "images": rng.integers(0, 256, (1, 8, 7, 7), np.uint8)}  # fmt: skip
@@ -82,6 +84,26 @@ def test_an_instruction_that_the_target_lacks_is_refused(tmp_path: Path) -> None
     library = Library({"m": products()}, Setting("x86-64-v3", 2), tmp_path, {"m": choices})
     assert isinstance(library.errors["m"], ScheduleError)
     assert "vnni" in str(library.errors["m"])
+
+
+def _tall() -> Graph:
+    c = CaseBuilder("tall")
+    x = c.input(64, 64, dtype=U8, low=0, high=256, name="x")
+    c.output(c.op("matmul", x, c.weight(64, 128, dtype=I8, low=-99, high=99), accumulate=I32))
+    return c.graph()
+
+
+@pytest.mark.parametrize("changed", [{"rows": 31}, {"vectors": 4, "rows": 32}, {"lanes": 8}])
+def test_tiles_that_are_no_matrices_are_refused(changed: dict[str, int], tmp_path: Path) -> None:
+    backend, target = resolve_target("sapphirerapids")
+    (tmp_path / "keys").mkdir()
+    options = CompileOptions("keys", tmp_path / "keys", opt_level=2)
+    [kernel] = backend.compile(_tall(), target, options, Stages()).kernels
+    stage = {**kernel.choice["stages"][0], **changed}
+    given = Choices({kernel.keys[0]: {"instruction": "amx", "stages": [stage]}})
+    library = Library({"m": _tall()}, Setting("sapphirerapids", 2), tmp_path, {"m": given})
+    assert isinstance(library.errors["m"], ScheduleError)
+    assert "matrices" in str(library.errors["m"])
 
 
 def _ends() -> Graph:

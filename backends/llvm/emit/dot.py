@@ -93,6 +93,7 @@ def _pairs(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
 
 # the most lanes of one instruction
 _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
+    "amx": (16, _vnni),  # where there is too little for matrices
     "vnni": (16, _vnni),
     "avxvnni": (8, _vnni),
     "madd": (16, _madd),

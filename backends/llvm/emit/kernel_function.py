@@ -16,6 +16,7 @@ from ....compiler.kernel.schedule.partition import outer_loops
 from ....compiler.kernel.schedule.schedule import Schedule
 from .access import index_value
 from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
+from .matrices import release, set_up
 from .sanitize import EXTRA, Sanitizer
 from .stage import StageEmitter
 
@@ -92,6 +93,7 @@ def emit_kernel(
             buffers[buffer.name] = where
             e.checks.add_local(buffer.name, where, buffer.local * buffer.dtype.bytes)
     outer = outer_loops(kernel, schedule)
+    multiplies = set_up(e, kernel, schedule)
 
     def share(bound: dict[str, Int]) -> None:
         def iteration(index: Int, _: list[ir.Value]) -> Sequence[ir.Value]:
@@ -106,6 +108,8 @@ def emit_kernel(
         StageEmitter(e, stage, own, buffers, dummy).loops(own.order[: schedule.ahead], env, share)
     else:
         share(env)
+    if multiplies:
+        release(e)
     e.b.ret_void()
     return function
 

@@ -50,6 +50,8 @@ class Sanitizer(Checks):
     frame, table: the function's extra arguments. dummy: memory that may always be touched.
     """
 
+    watching = True
+
     def __init__(self, e: Emitter, kernel: str, frame: ir.Value, dummy: ir.Value) -> None:
         self.e, self.frame, self.dummy = e, frame, dummy
         self.kernel = text(e.module, kernel)

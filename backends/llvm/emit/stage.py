@@ -14,6 +14,7 @@ from ....compiler.kernel.schedule.schedule import StageSchedule
 from ....compiler.kernel.schedule.transposing import rows_of_piece
 from .access import index_value
 from .builder import Emitter, Int
+from .matrices import MatrixSums, matrices_of
 from .partial import PartialSums
 from .reduction import TileReduction, lane_mask
 from .shape import Address, Shape, Slot
@@ -39,6 +40,8 @@ class StageEmitter:
         self.dummy = dummy
         self.axes = {axis.name: axis for axis in stage.axes + stage.reduce_axes}
         self.partial = PartialSums(e, stage, schedule) if schedule.blocks.axis else None
+        matrices = matrices_of(stage, schedule)
+        self.matrices = MatrixSums(e, stage, schedule, matrices) if matrices else None
 
     # parallel loops ------------------------------------------------------------------------
 
@@ -204,7 +207,10 @@ class StageEmitter:
         if stage.reductions:
             if self.schedule.prefetch.epilogue:
                 self._fetch_operands(tile)
-            TileReduction(self.e, stage, self.schedule, tile, self.partial).emit()
+            if self.matrices is not None and self.matrices.fits(shape):
+                self.matrices.emit(tile)
+            else:
+                TileReduction(self.e, stage, self.schedule, tile, self.partial).emit()
         if self.partial is None:
             self._finish(tile)
             return

@@ -42,6 +42,8 @@ class Tile:
     dummy: ir.Value  # memory that may always be read
     abreast: int  # transcendental functions that are computed side by side
     accumulators: dict[tuple[int, int, int], ir.Value] = field(default_factory=dict)
+    # where results that wait in memory lie: buffer, offset of the first lane
+    stored: dict[tuple[int, int, int], tuple[ir.Value, int]] = field(default_factory=dict)
     moved: dict[str, Int] = field(default_factory=dict)  # steps of the inner axes since `prepare`
     addresses: dict[int, Address | None] = field(default_factory=dict)
     keep: list[Expr | Store] = field(default_factory=list)  # ids stay valid while these live
@@ -210,8 +212,11 @@ class Tile:
                 return scalar.apply(e, op, values, [arg.dtype for arg in args], dtype, exact)
             case ex.Guarded():
                 return self._guarded(expression, slot)
-            case ex.Acc(position=position):
-                return self.accumulators[(position, *slot)]
+            case ex.Acc(position=position, dtype=dtype):
+                if (position, *slot) not in self.stored:
+                    return self.accumulators[(position, *slot)]
+                memory, offset = self.stored[(position, *slot)]
+                return e.load(e.pointer(memory, offset, dtype), dtype, self.shape.lanes)
         raise InternalError(f"no code for {expression}")
 
     def _abreast(self, expression: ex.Apply, slot: Slot) -> ir.Value:
@@ -270,7 +275,7 @@ class Tile:
         if shape.rows == 1 or shape.lanes == 1:
             return False
         guarded = self.guard.scalar is not None or self.guard.lanes is not None
-        return not (guarded or self.inner or self.accumulators)
+        return not (guarded or self.inner or self.accumulators or self.stored)
 
     def _transposed(self, load: Load, slot: Slot) -> ir.Value:
         """A row, loaded together with a few others and transposed in registers."""

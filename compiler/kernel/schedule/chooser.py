@@ -10,12 +10,13 @@ from ...errors import ScheduleError
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
 from ..forms.step_groups import best_instruction, in_groups
-from ..instruction import GENERIC, GROUP, INSTRUCTIONS
+from ..instruction import GENERIC, GROUP, INSTRUCTIONS, MATRICES, without_matrices
 from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
 from .heuristic import default_choice, naive_choice
 from .legality import check_schedule
+from .matrix_tiles import with_matrix_tiles
 from .packing import Packing, pack
 from .partition import by_rows
 from .resolve import choice_of, resolve
@@ -145,6 +146,11 @@ class CpuChooser:
             choice = whole(naive_choice(kernel))
             return choice, resolve(choice, kernel, self.target)
         choice = whole(default_choice(kernel, self.target))
+        if own.instruction in MATRICES:
+            tiled = with_matrix_tiles(choice, kernel)
+            vectors = without_matrices(INSTRUCTIONS[own.instruction], self.target.instructions)
+            choice = tiled or replace(choice, instruction=vectors.name)
+            own = replace(own, instruction=choice.instruction)
         schedule = resolve(choice, kernel, self.target)
         divided = by_rows(kernel, schedule, rows_divided)
         if divided is schedule:

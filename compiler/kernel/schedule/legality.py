@@ -9,7 +9,9 @@ from ...errors import ScheduleError
 from ...ir.dims import symbols_of
 from ..axis_names import band_of
 from ..contraction import contraction_of
+from ..instruction import MATRICES, MATRIX_REGISTERS, MATRIX_ROWS
 from ..kernel import MAX_STACK_BYTES, Kernel, Stage
+from .matrix_tiles import LANES, plain_operands
 from .schedule import Schedule, StageSchedule
 
 MAX_LANES = 64  # of a vector of bytes in the widest registers
@@ -69,10 +71,26 @@ def _stage(stage: Stage, own: StageSchedule, shared: int) -> Iterator[str]:
     yield from _unrolling(own)
     if own.blocks.axis or own.blocks.steps or own.blocks.band:
         yield from _blocks(stage, own)
+    if own.instruction in MATRICES:
+        yield from _matrices(stage, own)
     if own.prefetch.ahead and own.prefetch.level not in (1, 2):
         yield f"there is no cache level {own.prefetch.level} to fetch to"
     if own.panel and (own.panel < 0 or tile.vectors % own.panel or not stage.reductions):
         yield f"panels of {own.panel} vectors do not make up a tile of {tile.vectors}"
+
+
+def _matrices(stage: Stage, own: StageSchedule) -> Iterator[str]:
+    """Why a tile cannot be made of matrices."""
+    tile = own.tile
+    high = max(1, -(-tile.rows // MATRIX_ROWS))
+    if tile.lanes != LANES or not tile.row or len(stage.reductions) != 1:
+        yield f"matrices have {LANES} columns, and rows along an axis"
+    elif not plain_operands(stage, tile.vector, tile.row):
+        yield "what rows or columns of matrices read does not lie in rows"
+    if tile.rows % high or high * tile.vectors + high + 1 > MATRIX_REGISTERS:
+        yield f"{tile.rows} x {tile.vectors} vectors are not made of whole matrices in registers"
+    if own.blocks.axis:
+        yield "matrices add up whole sums, not blocks"
 
 
 def _loops_of_blocks(own: StageSchedule) -> Iterator[str]:
