@@ -75,6 +75,11 @@ class Search:
         self.rule = MINMAX
         self.reasons: dict[str, str] = {}
 
+    @property
+    def mean(self) -> float:
+        """The mean of the decibels."""
+        return _mean(self.decibels)
+
     def run(self) -> Recipe:
         """The recipe that is best where it was not calibrated."""
         next(iter(self.samples))
@@ -167,7 +172,7 @@ class Search:
 
     def _fragile(self, recipe: Recipe) -> Recipe:
         """Without the few products that make most of the noise, where that halves it at least."""
-        if len(recipe.integer) < 2 or not self.decibels or _mean(self.decibels) >= ENOUGH:
+        if len(recipe.integer) < 2 or not self.decibels or self.mean >= ENOUGH:
             return recipe
         noise, work = self._local_noise(recipe)
         last = {product.key for product in self.products if product.last}
@@ -177,7 +182,7 @@ class Search:
         tried = replace(recipe, integer=recipe.integer - floats)
         found = self._score(tried, "float parts")
         self.tried["float parts"] = mean = _mean(found)
-        if mean < _mean(self.decibels) + GAIN:
+        if mean < self.mean + GAIN:
             return recipe
         self.decibels = found
         self.reasons |= dict.fromkeys(floats, _FRAGILE)

@@ -15,7 +15,7 @@ from ..compiler.errors import UsageError
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
 from ..frontends.onnx.quantising.recipe import Recipe
-from .calibrated_search import Search
+from .calibrated_search import ENOUGH, GAIN, Search
 from .request import CompileRequest
 
 STATIC, DYNAMIC = "static", "dynamic"
@@ -45,8 +45,9 @@ class Quantisation:
     """A quantised model. path: its file. method: whether ranges are in the file or found by runs.
 
     samples, held_out: how many there were, and on how many of them the error was measured. ranges:
-    the rule that was kept. decibels: how far the error of each scored tensor lies below it, on the
-    samples held out; tried: the mean of that for everything that was tried.
+    the rule that was kept. rotated: whether operands of matrix products are. decibels: how far the
+    error of each scored tensor lies below it, on the samples held out; tried: the mean of that for
+    everything that was tried.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Quantisation:
     samples: int = 0
     held_out: int = 0
     ranges: str = ""
+    rotated: bool = False
     decibels: Mapping[str, float] = field(default_factory=dict)
     tried: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class Quantisation:
                 "samples": self.samples,
                 "held_out": self.held_out,
                 "ranges": self.ranges,
+                "rotated": self.rotated,
                 "decibels": dict(self.decibels),
                 "tried": dict(self.tried),
             },
@@ -84,6 +87,7 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
     if told["method"] == STATIC:
         text += f", ranges by {told['ranges']} of {told['samples']} samples"
+        text += ", rotated" if told["rotated"] else ""
     if told["decibels"]:
         worst = min(told["decibels"].values())
         text += f"; on {told['held_out']} held out the error is {worst:.1f} dB below the outputs"
@@ -108,16 +112,25 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
         return _dynamic(source, output)
     search = Search(source, request.calibration, folder, request.threads, note)
     recipe = search.run()
+    tried = dict(search.tried)
+    rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
+    if rotated is not None:
+        other = Search(rotated, search.samples, folder / "rotated", request.threads, note)
+        turned = other.run()
+        tried |= {f"rotated, {name}": mean for name, mean in other.tried.items()}
+        if other.mean >= search.mean + GAIN:
+            source, search, recipe = rotated, other, turned
     source.save(recipe, output)
     return Quantisation(
         output,
         STATIC,
         tuple(_decision(p, recipe, search.reasons) for p in source.products),
+        rotated=source is rotated,
         samples=search.count,
         held_out=len(search.held),
         ranges=search.rule,
         decibels={name: round(value, 2) for name, value in search.decibels.items()},
-        tried={name: round(value, 2) for name, value in search.tried.items()},
+        tried={name: round(value, 2) for name, value in tried.items()},
         notes=(*source.notes, *((_ONE,) if search.shared else ())),
     )
 

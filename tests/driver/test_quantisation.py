@@ -204,6 +204,33 @@ def test_clipped_ranges_are_kept_where_samples_held_out_gain(
 
 
 @needs_native
+def test_outliers_of_matrix_products_are_rotated_away(tmp_path: Path) -> None:
+    """Channels of which one is far larger than the others, as in transformers."""
+    scale = np.ones((1, 1, 1, 64), np.float32)
+    scale[..., 9] = 100
+    constants = {"dims": np.array([1, 1, 3, 64]), "scale": scale}
+    nodes = [helper.make_node("Reshape", ["x", "dims"], ["d0"])]
+    for n in range(4):
+        constants[f"w{n}"] = weights(64, 64, seed=n)
+        nodes += [
+            helper.make_node("Tanh", [f"d{n}"], [f"t{n}"]),
+            helper.make_node("Mul", [f"t{n}", "scale"], [f"s{n}"]),
+            helper.make_node("MatMul", [f"s{n}", f"w{n}"], [f"d{n + 1}"], f"product{n}"),
+        ]
+    nodes.append(helper.make_node("Identity", ["d4"], ["y"]))
+    net = store(tmp_path, nodes, constants)
+    found = quantised(net, iter([{"x": x} for x in SAMPLES]))
+    assert found.rotated
+    assert found.tried["rotated, minmax"] > found.tried["minmax"] + 3
+    assert {p.precision for p in found.products} == {"int8"}
+    module = tensmith.compile(net, precision="int8", calibration={"x": SAMPLES}).load()
+    truth = run_graph(load(found.path), {"x": SAMPLES[2]})["y"]
+    np.testing.assert_allclose(
+        module({"x": SAMPLES[2]})["y"], truth, rtol=0, atol=0.02 * np.abs(truth).max()
+    )
+
+
+@needs_native
 def test_data_that_are_not_finite_stay_in_floats(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], "first"),
@@ -223,7 +250,7 @@ def test_summaries() -> None:
         {"name": f"n{i}", "op": "Conv", "precision": "fp32", "reason": "why"} for i in range(14)
     ]
     told = {
-        "method": "static", "samples": 8, "held_out": 2, "ranges": "minmax",
+        "method": "static", "samples": 8, "held_out": 2, "ranges": "minmax", "rotated": False,
         "decibels": {"a": 31.25, "b": 20.04}, "tried": {},
     }  # fmt: skip
     lines = summary_of({"quantisation": told, "contractions": rows})

@@ -17,38 +17,9 @@ from tensmith.frontends.onnx.quantising.quantisable import Quantisable, check_qu
 from tensmith.frontends.onnx.quantising.recipe import Limits, Recipe, quantised_weights
 from tensmith.frontends.onnx.quantising.writing import twin
 
+from .float_models import normal, small_net, store
+
 Array = np.ndarray[Any, Any]
-
-
-def normal(*shape: int) -> Array:
-    return np.random.default_rng([*shape, len(shape)]).standard_normal(shape).astype(np.float32)
-
-
-def store(
-    folder: Path,
-    nodes: list[onnx.NodeProto],
-    weights: dict[str, Array],
-    outputs: tuple[str, ...] = ("y",),
-    *,
-    shape: tuple[int, ...] = (1, 3, 6, 6),
-    opset: int = 17,
-    listed: bool = False,
-) -> Path:
-    """A model of one input x; listed: weights are inputs too, as in files of IR version 3."""
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
-    if listed:
-        inputs += [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
-            for name, array in weights.items()
-        ]
-    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "g", inputs, results, tensors)
-    domains = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=domains, ir_version=3 if listed else 8)
-    path = folder / "model.onnx"
-    onnx.save_model(onnx.shape_inference.infer_shapes(model), path)
-    return path
 
 
 def everything(source: Quantisable, low: float = -3.0, high: float = 3.0) -> Recipe:
@@ -56,31 +27,6 @@ def everything(source: Quantisable, low: float = -3.0, high: float = 3.0) -> Rec
     return Recipe(
         {product.data: Limits(low, high) for product in fit}, frozenset(p.key for p in fit)
     )
-
-
-def small_net(folder: Path, **options: Any) -> Path:
-    """Conv, BatchNormalization, Relu, grouped Conv, Gemm with transposed weights, Softmax."""
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"], "first", pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["c", "s", "t", "m", "v"], ["n"], epsilon=0.5),
-        helper.make_node("Relu", ["n"], ["r"]),
-        helper.make_node("Conv", ["r", "d", "b"], ["e"], "depthwise", group=4),
-        helper.make_node("Flatten", ["e"], ["f"]),
-        helper.make_node("Gemm", ["f", "g", "h"], ["l"], "last", transB=1),
-        helper.make_node("Softmax", ["l"], ["y"]),
-    ]
-    weights = {
-        "w": normal(4, 3, 3, 3),
-        "s": normal(4),
-        "t": normal(4),
-        "m": normal(4),
-        "v": np.abs(normal(4)),
-        "d": normal(4, 1, 3, 3),
-        "b": normal(4),
-        "g": normal(5, 64) * 0.2,
-        "h": normal(5),
-    }
-    return store(folder, nodes, weights, **options)
 
 
 def test_products_and_what_is_scored(tmp_path: Path) -> None:

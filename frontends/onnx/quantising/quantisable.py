@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -18,6 +20,7 @@ from .batch_norms import fold_batch_norms
 from .constants import Constants
 from .products import ModelProduct, products_of
 from .recipe import Recipe
+from .rotation import Rotator, rotatable
 from .writing import Writer, drop_unused, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
@@ -71,6 +74,23 @@ class Quantisable:
             del converted.graph.input[:]
             converted.graph.input.extend(inputs)
         return converted
+
+    def rotated(self) -> Quantisable | None:
+        """The same model with the operands of matrix products rotated; None where it has few."""
+        products = rotatable(self.products)
+        if not products:
+            return None
+        other = copy(self)
+        other._model = onnx.ModelProto()
+        other._model.CopyFrom(self._model)
+        rotator = Rotator(other._model)
+        rotator.rotate(products)
+        drop_unused(other._model)
+        other.constants = Constants(other._model)
+        other.products = tuple(
+            replace(p, data=rotator.data.get(p.key, p.data)) for p in self.products
+        )
+        return other
 
     def scores(self) -> list[str]:
         """The tensors that tell how good a quantised model is: its outputs, or what a last softmax

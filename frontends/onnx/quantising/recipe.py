@@ -35,14 +35,13 @@ class Recipe:
 
     ranges: of tensors, by name. integer: keys of the products that are computed in integers.
     dynamic: those of them whose data's range a run finds. biases: what is added to the results of
-    products, one number for each channel. rotated: products of whose operands blocks are rotated.
+    products, one number for each channel.
     """
 
     ranges: Mapping[str, Limits] = field(default_factory=dict)
     integer: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
     biases: Mapping[str, Array] = field(default_factory=dict)
-    rotated: frozenset[str] = frozenset()
 
 
 def quantised_weights(weights: Array, axis: int) -> tuple[Array, Array]:

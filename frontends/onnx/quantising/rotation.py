@@ -1,0 +1,127 @@
+"""Rotated operands: few channels of large numbers are spread over many, so that bits serve all.
+
+A product of data and weights does not change if both are multiplied by an orthogonal matrix and its
+transpose: (x H)(H' w) = x w. With a Hadamard matrix of blocks of channels an outlier becomes many
+small numbers. That of the weights is part of them; that of the data is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .constants import Array, Constants
+from .products import ModelProduct
+
+BLOCK = 128  # channels, at most
+LEAST = 32
+FEWEST = 4  # products that are worth the search
+
+
+def hadamard(size: int) -> Array:
+    """The orthonormal matrix of a size that is a power of two (Sylvester's); it is symmetric."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return np.asarray(matrix / np.sqrt(size))
+
+
+def block_of(terms: int) -> int:
+    """How many channels are rotated together, of so many; 0: they do not fall into blocks."""
+    size = BLOCK
+    while size >= LEAST and terms % size:
+        size //= 2
+    return size if size >= LEAST else 0
+
+
+def rotatable(products: Sequence[ModelProduct]) -> list[ModelProduct]:
+    """Matrix products whose operands can be rotated; none unless most products are such."""
+    fit = [product for product in products if not product.reason]
+    found = [p for p in fit if p.op in ("MatMul", "Gemm") and block_of(p.terms)]
+    return found if len(found) >= FEWEST and 2 * len(found) > len(fit) else []
+
+
+class Rotator:
+    """Rotates the operands of products of a model, in place; results stay what they are.
+
+    data: of every product, the tensor that it reads afterwards.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.constants = Constants(model)
+        self.nodes: list[onnx.NodeProto] = []
+        self.data: dict[str, str] = {}
+        self._taken = {name for node in self.graph.node for name in (*node.input, *node.output)}
+        self._taken.update(tensor.name for tensor in self.graph.initializer)
+        self._factors: dict[int, Sequence[str]] = {}
+        self._rotated: dict[str, str] = {}
+        self._folded: dict[tuple[str, bool], str] = {}
+
+    def rotate(self, products: Sequence[ModelProduct]) -> None:
+        """Rotate both operands of the products."""
+        terms = {product.key: product.terms for product in products}
+        for node in self.graph.node:
+            key = node.output[0] if node.output else ""
+            if key in terms:
+                size = block_of(terms[key])
+                node.input[0] = self.data[key] = self._turned(node.input[0], size)
+                transposed = any(a.name == "transB" and a.i for a in node.attribute)
+                node.input[1] = self._weights(node.input[1], size, transposed)
+            self.nodes.append(node)
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+
+    def _turned(self, name: str, size: int) -> str:
+        """The data with every block of their last axis multiplied by the matrix.
+
+        That of a block of a * b is the Kronecker product of two smaller ones: rows and columns of
+        the block, as a matrix of a x b, are multiplied one after the other.
+        """
+        if name not in self._rotated:
+            if size not in self._factors:
+                rows = 1 << (size.bit_length() - 1) // 2
+                self._factors[size] = (
+                    self._initial("hadamard", np.array([-1, rows, size // rows])),
+                    self._initial("hadamard", hadamard(rows).astype(np.float32)),
+                    self._initial("hadamard", hadamard(size // rows).astype(np.float32)),
+                )
+            shape, left, right = self._factors[size]
+            own = self._emit("Shape", [name], f"{name}_shape")
+            blocks = self._emit("Reshape", [name, shape], f"{name}_blocks")
+            half = self._emit("MatMul", [blocks, right], f"{name}_half_turned")
+            turned = self._emit("MatMul", [left, half], f"{name}_turned")
+            self._rotated[name] = self._emit("Reshape", [turned, own], f"{name}_rotated")
+        return self._rotated[name]
+
+    def _weights(self, name: str, size: int, transposed: bool) -> str:
+        if (name, transposed) not in self._folded:
+            array = self.constants.array(name).astype(np.float64)
+            array = array.T if transposed else array
+            blocks = array.reshape(len(array) // size, size, -1)
+            turned = np.matmul(hadamard(size), blocks).reshape(array.shape)
+            turned = np.ascontiguousarray(turned.T if transposed else turned, np.float32)
+            self._folded[name, transposed] = self._initial(f"{name}_rotated", turned)
+        return self._folded[name, transposed]
+
+    def _fresh(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _emit(self, op: str, inputs: Sequence[str], wanted: str) -> str:
+        name = self._fresh(wanted)
+        self.nodes.append(onnx.helper.make_node(op, inputs, [name], name=name))
+        return name
+
+    def _initial(self, wanted: str, array: Array) -> str:
+        name = self._fresh(wanted)
+        self.graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
