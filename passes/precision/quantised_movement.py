@@ -56,6 +56,23 @@ def sink(node: Node, rw: Rewriter) -> Replacement:
     return rw.emit("dequantize", [moved, scale, zero])
 
 
+@RULES.on("transpose")
+def sink_below_transpose(node: Node, rw: Rewriter) -> Replacement:
+    """transpose(dequantize(w)) -> dequantize(transpose(w)), of constants with many scales"""
+    inner = rw.producer(node.inputs[0], "dequantize")
+    if inner is None or one_scale(inner) or not all(v.is_constant for v in inner.inputs):
+        return None
+    rank, perm = node.output.type.rank, node.attrs["perm"]
+
+    def moved(value: Value) -> Value:
+        assert value.data is not None
+        shape = (1,) * (rank - value.type.rank) + value.data.shape
+        return constant(np.ascontiguousarray(value.data.reshape(shape).transpose(perm)), value.name)
+
+    data, scale, zero = inner.inputs
+    return rw.emit("dequantize", [moved(data), moved(scale), moved(zero)])
+
+
 @RULES.on("concat")
 def sink_below_concat(node: Node, rw: Rewriter) -> Replacement:
     """concat(dequantize(a), dequantize(b)) -> dequantize(concat(a, b)), by the same scale"""

@@ -142,6 +142,13 @@ def test_depthwise_convolutions_add_up_in_floats() -> None:
     assert all(n.output.dtype is not F32 for n in casts), "sums need not be converted"
 
 
+def test_weights_with_scales_are_transposed_as_bytes() -> None:
+    c = CaseBuilder("transposed")
+    w = c.op("transpose", weights(c, 12, 16, axis=0), perm=(1, 0))
+    graph = passed(c, c.op("matmul", data(c, 5, 16), w))
+    assert the(graph, "matmul").output.dtype is I32
+
+
 def test_scales_of_channels_are_folded_into_depthwise_convolutions() -> None:
     c = CaseBuilder("depthwise")
     scale, zero = c.weight(6, 1, 1, low=0.01, high=0.1), number(128, U8)
