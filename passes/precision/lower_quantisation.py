@@ -17,6 +17,7 @@ from ...compiler.ir.types import DType
 from .byte_products import FLOAT_SUMS
 
 Array = np.ndarray[Any, Any]
+LEAST_SCALE = 2.0**-100
 _EXACT_IN_F32 = frozenset(RANGES)  # differences of such integers are exact in f32
 
 
@@ -79,6 +80,8 @@ def _dequantize(node: Node, rw: Rewriter) -> Replacement:
 def _quantize(node: Node, rw: Rewriter) -> Replacement:
     x, scale, zero = node.inputs
     wide = DType.F64 if x.dtype is DType.F64 else DType.F32
+    if wide is DType.F32 and zero.data is not None and _is_usual(scale):
+        return _divided(rw, _cast(rw, x, wide), scale, zero)
     steps = rw.emit("div", [_cast(rw, x, wide), _cast(rw, scale, wide)])
     return rounded(rw, steps, zero, *RANGES[zero.dtype])
 
@@ -96,6 +99,27 @@ def _requantize(node: Node, rw: Rewriter) -> Replacement:
     inside = rw.emit("max", [moved, constant(np.asarray(low, np.int64))])
     inside = rw.emit("min", [inside, constant(np.asarray(high, np.int64))])
     return _cast(rw, inside, zero.dtype)
+
+
+def _is_usual(scale: Value) -> bool:
+    """Whether a constant scale is such that neither its inverse nor any bound is out of range."""
+    data = scale.data
+    if data is None or data.dtype != np.float32 or not data.size:
+        return False
+    return bool(np.all((data >= LEAST_SCALE) & (data <= 1 / LEAST_SCALE)))
+
+
+def _divided(rw: Rewriter, x: Value, scale: Value, zero: Value) -> Value:
+    """round(x / scale) + zero, of x that is clipped before: a quotient of finite numbers."""
+    assert scale.data is not None
+    offset = _plain(zero).astype(np.float32)
+    bounds = [constant(np.float32(n - offset) * scale.data) for n in RANGES[zero.dtype]]
+    inside = rw.emit("at_most", [rw.emit("at_least", [x, bounds[0]]), bounds[1]])
+    inverse = constant(np.float32(1) / scale.data)
+    number = rw.emit("rint", [rw.emit("quotient", [inside, scale, inverse])])
+    if not _is_zero(zero):
+        number = rw.emit("add", [number, _cast(rw, zero, DType.I32)])
+    return _cast(rw, number, zero.dtype)
 
 
 def rounded(rw: Rewriter | Builder, steps: Value, zero: Value, low: int, high: int) -> Value:

@@ -59,7 +59,7 @@ def scales_of(nodes: Sequence[Node]) -> set[Value]:
     """
     found: set[Value] = set()
     for node in nodes:
-        if has_trait(node, Trait.QUANTISATION) or node.op in _BOUNDS:
+        if has_trait(node, Trait.QUANTISATION) or node.op in (*_BOUNDS, "quotient"):
             found.update(node.inputs)
             scaled = node.inputs[0].producer
             if node.op in _BOUNDS and scaled is not None and scaled.op in ("mul", "div"):

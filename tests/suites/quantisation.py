@@ -189,6 +189,20 @@ def _dot4() -> Case:
     return Case("dot4", build, EXACT)
 
 
+def _quotient(scale: float) -> Case:
+    """Also quotients halfway between two integers, and next to these."""
+
+    def build(c: CaseBuilder) -> None:
+        s = np.float32(scale)
+        c.output(c.op("quotient", c.input(64, 67), constant(s), constant(np.float32(1) / s)))
+
+    rng = np.random.default_rng(11)
+    halves = (rng.integers(-300, 300, (64, 67)) + 0.5).astype(np.float32) * np.float32(scale)
+    given = np.nextafter(halves, np.inf, where=rng.random((64, 67)) < 0.3, out=halves)
+    given[:, 40:] *= rng.uniform(0, 2, (64, 27)).astype(np.float32)
+    return Case(f"quotient_{scale}", build, EXACT, given={"x0": given})
+
+
 def _bound(op: str, dtype: DType) -> Case:
     def build(c: CaseBuilder) -> None:
         c.output(c.op(op, c.input(5, 37, dtype=dtype, low=-9, high=9), c.scalar(2, dtype)))
@@ -201,6 +215,7 @@ def _bound(op: str, dtype: DType) -> Case:
 
 CASES: list[Case] = [
     _dot4(),
+    *map(_quotient, (0.0234, 1.9999999, 3e-5, 0.25, 77.7, 0.1)),
     *(_bound(op, dtype) for op in ("at_least", "at_most") for dtype in (F32, F64, I32, I8)),
     *map(_quantize, _TYPES),
     *_per_axis(),

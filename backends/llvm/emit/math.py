@@ -221,6 +221,23 @@ def nearest_integer(e: Emitter, x: ir.Value) -> ir.Value:
     return e.call(name, whole, [x])
 
 
+def quotient(e: Emitter, x: ir.Value, divisor: ir.Value, inverse: ir.Value) -> ir.Value:
+    """x / divisor, rounded once, by the rounded inverse of the divisor; all finite.
+
+    The first correction gives one of the two numbers next to the quotient, the second, of such a
+    one, the nearest (Markstein, "Computation of elementary functions on the IBM RISC System/6000
+    processor", 1990; theorem 7). Where remainders are too small for a float, the quotient of a
+    divisor of 2^-100 or more is below 1/4.
+    """
+    if not is_vector(x):
+        return e.b.fdiv(x, divisor)
+    result = e.b.fmul(x, inverse)
+    for _ in range(2):
+        rest = e.fma(e.b.fneg(result), divisor, x)
+        result = e.fma(rest, inverse, result)
+    return result
+
+
 def is_class(e: Emitter, x: ir.Value, kind: str) -> ir.Value:
     """Lane-wise isnan or isinf, as i1."""
     if kind == "isnan":

@@ -50,6 +50,8 @@ def apply(
         return e.b.select(args[0], args[1], args[2])
     if op == "fma":
         return e.fma(*args)
+    if op == "quotient":
+        return math.quotient(e, *args)
     if op in DOTS:
         zero = e.constant(identity("sum", dtype), shaped(scalar_type(dtype), args[0]))
         return dot(e, op, "", zero, args[0], args[1])

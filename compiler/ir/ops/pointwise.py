@@ -145,6 +145,12 @@ def _fma(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return [np.asarray(a * b + c, np.float32)]
 
 
+def _quotient(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    """x / s, rounded once; the third operand is 1 / s, rounded, which saves kernels a division."""
+    with np.errstate(all="ignore"):
+        return [np.asarray(args[0] / args[1], np.float32)]
+
+
 def _infer_cast(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
     if not isinstance(attrs["dtype"], DType):
         raise ValueError(f"dtype {attrs['dtype']!r} is not an element type")
@@ -255,6 +261,7 @@ def _register_all() -> None:
 
     register(OpDef("where", _infer_where, _where, Trait.POINTWISE, arity=(3, 3)))
     register(OpDef("fma", _infer_fma, _fma, Trait.POINTWISE, arity=(3, 3)))
+    register(OpDef("quotient", _infer_fma, _quotient, Trait.POINTWISE, arity=(3, 3)))
     register(OpDef("dot4", _infer_dot4, _dot4, Trait.POINTWISE, arity=(2, 2)))
     register(OpDef("dot2", _infer_dot2, _dot2, Trait.POINTWISE, arity=(2, 2)))
     attrs = {"dtype": REQUIRED}

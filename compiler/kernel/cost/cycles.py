@@ -20,6 +20,7 @@ from ..schedule.transposing import is_transposed, rows_of_piece
 from .tile_cycles import FMA_LATENCY, pieces, step_cycles
 
 EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a division
+QUOTIENT_OPERATIONS = 5.0  # multiply-adds of a division whose divisor's inverse is known
 DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another
 FIXED_DIVISION_OPERATIONS = 2.0  # by a constant: a multiplication and shifts
 PLAIN_OPERATIONS = {"dot4": 24.0, "dot2": 6.0}  # instructions that make up for one of groups
@@ -134,6 +135,8 @@ class _Tile:
             if self.instruction is None:
                 return PLAIN_OPERATIONS[part.op]
             return self.target.cost(self.instruction.name, self.instruction.operations)
+        if part.op == "quotient":
+            return QUOTIENT_OPERATIONS
         return EXPENSIVE_OPERATIONS if part.op in ex.EXPENSIVE else 1.0
 
     def _divisions(self, indices: Iterable[Dim]) -> float:

@@ -36,12 +36,21 @@ def _dequantize(scope: Scope, node: Node, index: Index) -> Expr:
     """(x - zero) * scale, rounded by itself."""
     x, scale, zero = (scope.element(v, broadcast_index(v, index)) for v in node.inputs)
     dtype = node.output.dtype
-    value: Expr = Apply("cast", (x,), dtype)
+    value: Expr = Apply("cast", (_unrounded(x),), dtype)
     if not (isinstance(zero, Const) and zero.value == 0):
         offset = Const(float(zero.value), dtype) if isinstance(zero, Const) else (
             Apply("cast", (zero,), dtype))  # fmt: skip
         value = Apply("sub", (value, offset), dtype)
     return Apply("mul", (value, scale), dtype, exact=True)
+
+
+def _unrounded(x: Expr) -> Expr:
+    """Bytes that were rounded within their range just before: the i32 that they are."""
+    whole = x.args[0] if isinstance(x, Apply) and x.op == "cast" else x
+    number = whole
+    if isinstance(number, Apply) and number.op == "add":
+        number = number.args[0]
+    return whole if isinstance(number, Apply) and number.op == "rint" else x
 
 
 @inline("transpose")
