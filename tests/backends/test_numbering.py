@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from llvmlite import ir
 
-from tensmith.backends.llvm.emit.builder import F32, I32, I64, VOID, Emitter
+from tensmith.backends.llvm.emit.builder import F32, I8, I32, I64, POINTER, VOID, Emitter
 from tensmith.backends.llvm.emit.constants import undefined
+from tensmith.backends.llvm.emit.reduction import lane_mask
+from tensmith.compiler.ir import DType
 
 
 @pytest.fixture
@@ -46,3 +48,14 @@ def test_loads_and_other_blocks_are_computed_anew(e: Emitter) -> None:
 
 def test_what_nothing_reads_is_one_word() -> None:
     assert str(undefined(ir.VectorType(F32, 16))) == "<16 x float> undef"
+
+
+@pytest.mark.parametrize(("live", "masked"), [(1, False), (2, True), (3, True)])
+def test_one_lane_is_stored_as_one_element(e: Emitter, live: int, masked: bool) -> None:
+    """A masked store of one truncated element writes 4 bytes in LLVM 22."""
+    wide = e.splat(e.b.trunc(e.function.args[0], I32), 4)
+    narrow = e.b.trunc(wide, ir.VectorType(I8, 4))
+    place = e.b.inttoptr(e.function.args[1], POINTER)
+    e.store(narrow, place, DType.I8, lane_mask(e, 4, live))
+    assert ("masked.store" in str(e.function)) == masked
+    assert ("store i8 " in str(e.function)) != masked

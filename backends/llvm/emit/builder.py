@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ..access_checks import Checks
-from .constants import Splat, lanes_from, undefined
+from .constants import Splat, is_first_lane, lanes_from, undefined
 from .numbering import NumberingBuilder
 from .sizes import SizeHolder
 
@@ -293,6 +293,8 @@ class Emitter(SizeHolder):
     ) -> None:
         """Store an element or a vector of contiguous elements of a buffer."""
         stored = self._to_memory(value, dtype)
+        if is_first_lane(mask):  # LLVM 22 stores more than that of elements that it truncates
+            stored, mask = self.b.extract_element(stored, ir.Constant(I32, 0)), None
         lanes = stored.type.count if is_vector(stored) else 1
         pointer = self.checks.together(buffer, pointer, dtype.bytes, lanes, mask)
         if mask is None:

@@ -34,3 +34,11 @@ class _Undefined(ir.Constant):  # type: ignore[misc]
 def undefined(type_: ir.Type) -> ir.Constant:
     """A value of the type that nothing reads, written as one word."""
     return _Undefined(type_)
+
+
+def is_first_lane(mask: ir.Value | None) -> bool:
+    """Whether a mask is known to leave the first lane alone."""
+    if not isinstance(mask, ir.Constant) or not isinstance(mask.constant, list):
+        return False
+    lanes = [bool(getattr(lane, "constant", lane)) for lane in mask.constant]
+    return lanes[0] and not any(lanes[1:])
