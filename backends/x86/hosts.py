@@ -19,7 +19,7 @@ V2 = ("cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3")
 V3 = (*V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
-SPR = ("avx512vnni", "avx512bf16", "avxvnni", "amx-tile", "amx-int8")
+SPR = ("avx512vnni", "avx512bf16", "avxvnni", "amx-tile", "amx-int8", "amx-bf16")
 AMX = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
 
 _LINUX_NAMES = {
@@ -54,9 +54,7 @@ HOSTS: dict[str, Host] = {
     "icelake-sp": _host((*V4, "avx512vnni"), 48, 1280),
     "zen4": _host((*V4, "avx512vnni", "avx512bf16"), 32, 1024),
     "zen5": _host((*V4, "avx512vnni", "avx512bf16", "avxvnni"), 48, 1024),
-    "sapphirerapids": _host(
-        (*V4, "avx512vnni", "avx512bf16", "avxvnni", "amx-tile", "amx-int8"), 48, 2048
-    ),
+    "sapphirerapids": _host((*V4, *SPR), 48, 2048),
     "no-caches": _host(V4, 0, 0),
     "shared-caches": _host(V4, 32, 32 << 10),
     "least": _host(V3, 16, 256),

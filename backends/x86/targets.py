@@ -18,11 +18,12 @@ INSTRUCTIONS = {
     "avxvnni": ("avxvnni",),
     "bf16": ("avx512bf16",),
     "amx": ("amx-tile", "amx-int8"),
+    "amxbf16": ("amx-tile", "amx-bf16"),
 }
 
 # beside the levels of the psABI: instructions for lower precision
 SERVER = ("avx512vnni", "avx512bf16")
-MATRICES = ("amx-tile", "amx-int8")
+MATRICES = ("amx-tile", "amx-int8", "amx-bf16")
 BEYOND = (*SERVER, "avxvnni", *MATRICES)
 
 

@@ -40,6 +40,7 @@ class Instruction:
     prepare: float = 0.0
 
 
+_HALVES = (DType.BF16, DType.BF16, DType.F32, 2)
 _BYTES = (DType.U8, DType.I8, DType.I32, 4)
 # The first that a target has is taken. madd: the even and the odd bytes as 16-bit numbers, which a
 # product of pairs adds up exactly (_mm256_madd_epi16; Intel SDM vol. 2, PMADDWD).
@@ -51,12 +52,15 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("avxvnni", "dot4", *_BYTES),
         Instruction("madd", "dot4", *_BYTES, 4.0, 2.5),
         Instruction("bytes", "dot4", *_BYTES, 8.0, 8.0),
-        Instruction("bf16", "dot2", DType.BF16, DType.BF16, DType.F32, 2),
+        Instruction("amxbf16", "dot2", *_HALVES, 0.125),
+        Instruction("bf16", "dot2", *_HALVES),
     )
 }
 STEPS = {item.op: item.steps for item in INSTRUCTIONS.values()}
 DOTS = frozenset(STEPS)
-MATRICES = frozenset({"amx"})  # those that multiply matrices, kept in registers of their own
+MATRICES = frozenset(
+    {"amx", "amxbf16"}
+)  # those that multiply matrices, kept in registers of their own
 MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
 GENERIC = frozenset({"bytes"})  # those that every target has
 

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1905.12322.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ from ...compiler.ir.ops.registry import Trait, has_trait, make_node
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
 from ...compiler.kernel.forms.winograd_choice import winograd_gain
-from ...compiler.kernel.instruction import instruction_for
+from ...compiler.kernel.instruction import MATRICES, instruction_for
+from ...compiler.kernel.schedule.matrix_tiles import FEWEST_ROWS, LANES, deep_enough
 from ...compiler.target import CpuTarget, Target
 
 STEPS = 2  # of a sum that an instruction takes at once
@@ -73,12 +75,11 @@ class ToHalf:
         if self.note:
             self.note(Decision(node.name, node.op, precision, reason))
 
-    @property
-    def gain(self) -> float:
+    def gain(self, *, matrices: bool = True) -> float:
         """How many times as fast as those of f32 the target takes products of such elements; 0
-        where it has no instruction for them."""
-        instructions = self.target.instructions
-        found = instruction_for(self.dtype, self.dtype, DType.F32, instructions)
+        where it has no instruction for them. matrices: whether there is enough for those."""
+        names = [n for n in self.target.instructions if matrices or n not in MATRICES]
+        found = instruction_for(self.dtype, self.dtype, DType.F32, names)
         if found is None or not isinstance(self.target, CpuTarget):
             return 0.0
         return found.steps / self.target.cost(found.name, found.operations)
@@ -144,15 +145,32 @@ def _unfit(node: Node, half: DType) -> str:
 
 def _not_grouped(node: Node, options: ToHalf) -> str:
     """Why products are no faster than those of f32; "" where they are."""
-    target, gain = options.target, options.gain
+    target, gain = options.target, options.gain(matrices=_fills_matrices(node))
     if gain <= 1 or not isinstance(target, CpuTarget):
-        return f"the target multiplies {options.label} no faster than fp32"
+        return f"the target multiplies {options.label} no faster than fp32 there"
     depth = node.inputs[1].shape[1 if node.op == "conv" else -2]
     if not isinstance(depth, int) or depth % STEPS:
         return f"sums of {depth} products make no whole groups of {STEPS}"
     if node.op == "conv" and (winograd := winograd_gain(node, target)) > gain:
         return f"fewer products of fp32 (Winograd) are faster: {winograd:.1f} times as few"
     return ""
+
+
+def _fills_matrices(node: Node) -> bool:
+    """Whether rows, columns and steps suffice for products of matrices. Rows of a padded window are
+    those of a line, of known length: others have no border in memory."""
+    shape, rows, weights = node.output.shape, _rows(node), node.inputs[1].type.static_shape
+    columns, groups = shape[-1], weights[-2] // STEPS
+    depth = groups
+    if node.op == "conv":
+        last = node.attrs["layout"] == "NHWC"
+        columns, line = (shape[-1], shape[-2]) if last else (shape[1], shape[-1])
+        groups = weights[-2 if last else 1] // STEPS
+        depth = math.prod(weights) // (STEPS * weights[-1 if last else 0])
+        if any(node.attrs["pads"]):
+            rows = line if isinstance(line, int) else 0
+    wide = isinstance(columns, int) and columns >= LANES
+    return wide and rows >= FEWEST_ROWS and deep_enough(groups, depth)
 
 
 def _rows(node: Node) -> float:

@@ -9,12 +9,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from compiled import Job, Setting, compile_graph, run_all
-from suites.case import BF16, F16, F32, CaseBuilder
+from suites.case import BF16, F16, F32, CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.ir import DType, Graph
-from tensmith.compiler.kernel.instruction import instruction_for
+from tensmith.compiler.kernel.instruction import MATRICES, instruction_for
 from tensmith.compiler.target import CpuTarget
 
 Array = np.ndarray[Any, Any]
@@ -22,10 +22,10 @@ DEPTH = 256
 GROUPS = Setting("znver4", 2)  # its code has the instruction and nothing beside that is newer
 
 
-def products(half: DType) -> Graph:
+def products(half: DType, rows: int = 9) -> Graph:
     """A product, and a convolution between the same kinds of elements that ends in them."""
     c = CaseBuilder("products")
-    x = c.input(9, DEPTH, dtype=half, name="x")
+    x = c.input(rows, DEPTH, dtype=half, name="x")
     c.output(c.op("matmul", x, c.weight(DEPTH, 48, dtype=half), accumulate=F32))
     images = c.input(1, 8, 7, 7, dtype=half, name="images")
     window = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
@@ -39,12 +39,40 @@ def _mnemonics(graph: Graph, target: str, folder: Path) -> list[str]:
     return [line.split()[0] for line in model.code.texts["asm"].splitlines() if line.split()]
 
 
-@pytest.mark.parametrize("target", ["znver4", "znver5", "sapphirerapids"])
+@pytest.mark.parametrize("target", ["znver4", "znver5"])
 def test_products_of_bf16_are_one_instruction(target: str, tmp_path: Path) -> None:
     found = _mnemonics(products(BF16), target, tmp_path)
     assert found.count("vdpbf16ps") >= 24
     assert any(name.startswith("vcvtneps2bf16") for name in found)  # of the epilogue
     assert not [name for name in found if name.startswith("vfmadd")]
+
+
+def test_products_of_bf16_are_those_of_matrices(tmp_path: Path) -> None:
+    found = _mnemonics(products(BF16, rows=64), "sapphirerapids", tmp_path)
+    assert (found.count("tdpbf16ps"), found.count("tilestored")) == (4, 4)
+    assert found.count("ldtilecfg") == 1
+    assert "tilerelease" in found
+
+
+def test_matrices_add_up_what_vectors_do(tmp_path: Path) -> None:
+    """Rows, columns and steps that fill no matrix, and rows that only a run counts."""
+    setting = Setting("sapphirerapids", 2)
+    if missing := setting.missing():
+        pytest.skip(missing)
+    rng = np.random.default_rng(6)
+    jobs = {}
+    for rows, depth, columns in [(6, 64, 16), (33, 132, 70), (47, 48, 50), (70, 256, 33)]:
+        for dim in (rows, N):
+            c = CaseBuilder("sizes")
+            x = c.input(dim, depth, dtype=BF16, name="x")
+            total = c.op("matmul", x, c.weight(depth, columns, dtype=BF16), accumulate=F32)
+            c.output(c.op("max", total, c.scalar(0)))
+            inputs = {"x": rng.normal(size=(rows, depth)).astype(BF16.numpy)}
+            jobs[f"{dim}x{depth}x{columns}"] = Job(c.graph(), inputs)
+    wanted = {name: run_graph(job.graph, job.inputs) for name, job in jobs.items()}
+    for name, got in run_all(jobs, setting, tmp_path).items():
+        assert not isinstance(got, Exception), f"{name}: {got}"
+        np.testing.assert_allclose(got["y0"], wanted[name]["y0"], 1e-4, 1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(("target", "half"), [("x86-64-v4", BF16), ("znver4", F16)])
@@ -136,7 +164,8 @@ def test_instructions_cost_what_the_target_says() -> None:
     for name, cost in (("znver4", 1.0), ("sapphirerapids", 4.0)):
         target = resolve_target(name)[1]
         assert isinstance(target, CpuTarget)
-        found = instruction_for(BF16, BF16, F32, target.instructions)
+        names = [name for name in target.instructions if name not in MATRICES]
+        found = instruction_for(BF16, BF16, F32, names)
         assert found is not None
         assert (found.op, target.cost(found.name, found.operations)) == ("dot2", cost)
     assert instruction_for(F16, F16, F32, target.instructions) is None

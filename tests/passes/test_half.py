@@ -17,7 +17,7 @@ from tensmith.passes.pipeline import SIMPLIFY
 from tensmith.passes.precision.half import FEW_ROWS, MIN_TABLE, Decision, StoreHalves, ToHalf
 
 ZEN4 = resolve_target("znver4")[1]
-NO_FASTER = "the target multiplies {} no faster than fp32"
+NO_FASTER = "the target multiplies {} no faster than fp32 there"
 WINDOW = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
 
 
@@ -187,8 +187,20 @@ def test_a_second_run_changes_nothing() -> None:
 
 
 def test_gains_are_those_of_the_target() -> None:
-    """Zen 4 takes products of bf16 twice as fast, Sapphire Rapids half as fast (without tiles)."""
+    """Zen 4 takes products of bf16 twice as fast, Sapphire Rapids half as fast but for matrices."""
     names = ("znver4", "sapphirerapids", "x86-64-v3", "aarch64", "reference")
-    gains = [ToHalf(BF16, resolve_target(name)[1]).gain for name in names]
+    gains = [ToHalf(BF16, resolve_target(name)[1]).gain(matrices=False) for name in names]
     assert gains == [2.0, 0.5, 0.0, 0.0, 0.0]
-    assert ToHalf(F16, ZEN4).gain == 0
+    assert ToHalf(BF16, resolve_target("sapphirerapids")[1]).gain() == 16
+    assert ToHalf(F16, ZEN4).gain() == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "made"),
+    [(64, 64, 16, "bf16"), (4, 64, 64, "bf16 weights"), (64, 64, 8, "fp32"), (64, 24, 64, "fp32")],
+)
+def test_matrices_need_rows_columns_and_steps(
+    rows: int, depth: int, columns: int, made: str
+) -> None:
+    _, found = _in_halves(_one(_drawn(depth, columns), rows), BF16, "sapphirerapids")
+    assert [d.precision for d in found] == [made]

@@ -98,5 +98,6 @@ _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
     "avxvnni": (8, _vnni),
     "madd": (16, _madd),
     "bf16": (16, _bf16),
+    "amxbf16": (16, _bf16),
 }
 _PLAIN: dict[str, _Dot] = {"dot4": _bytes, "dot2": _pairs}

@@ -2,7 +2,7 @@
 
 The registers hold so many rows of so many bytes as the kernel sets up at its start. A tile's
 results are stored and read again where what follows the sums needs them. Source: Intel SDM vol. 1,
-chapter 18, and vol. 2, LDTILECFG, TILELOADD, TDPBUSD.
+chapter 18, and vol. 2, LDTILECFG, TILELOADD, TDPBUSD, TDPBF16PS.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .builder import I8, I32, VOID, Emitter, Int
 from .shape import Address, Shape, Slot
 from .tile import Tile
 
+_PRODUCTS = {"amx": "llvm.x86.tdpbusd", "amxbf16": "llvm.x86.tdpbf16ps"}
 NAME = "results of matrices"
 _LINE = 64  # bytes of a matrix register's row
 _CONFIGURATION = 64  # bytes: palette, start row, bytes of a row and rows of each register
@@ -153,7 +154,7 @@ class MatrixSums:
             self._load(first + m.high, tile.point(right, GROUP, (0, v)), stride)
             for i in range(m.high):
                 numbers = [ir.Constant(I8, n) for n in (i * m.wide + v, first + i, first + m.high)]
-                e.call("llvm.x86.tdpbusd", VOID, numbers)
+                e.call(_PRODUCTS[self.own.instruction], VOID, numbers)
 
     def _load(self, number: int, place: ir.Value, stride: Int) -> None:
         self._call("tileloadd64", number, place, self.e.i64(self.e.mul(stride, GROUP.bytes)))

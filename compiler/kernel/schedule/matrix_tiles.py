@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...ir.dims import Dim
 from .. import expr as ex
 from ..contraction import UNKNOWN_EXTENT, Contraction, contraction_of, extent_of
 from ..forms.step_groups import has_groups
@@ -41,9 +42,7 @@ def _tiled(own: StageChoice, stage: Stage, shared: int) -> StageChoice | None:
         return None
     if len(stage.reductions) != 1 or not plain_operands(stage, axes[own.vector], axes[own.row]):
         return None
-    contraction = contraction_of(stage)
-    steps = matrix_steps(stage.reduce_axes[-1].extent)
-    if steps < FEWEST_STEPS // 4 or contraction.depth < FEWEST_STEPS:
+    if not deep_enough(stage.reduce_axes[-1].extent, contraction_of(stage).depth):
         return None
     sizes = {axis.name: axis for axis in stage.axes}
     rows = _rows(extent_of(sizes[axes[own.row]]))
@@ -59,6 +58,11 @@ def _tiled(own: StageChoice, stage: Stage, shared: int) -> StageChoice | None:
         own, rows=rows, vectors=vectors, order=order, unroll=1, block=0, band=0, prefetch=0,
         panel=0, ordered=False,
     )  # fmt: skip
+
+
+def deep_enough(innermost: Dim, depth: int) -> bool:
+    """Whether a sum of so many groups, so many of them along its innermost axis, pays."""
+    return matrix_steps(innermost) >= FEWEST_STEPS // 4 and depth >= FEWEST_STEPS
 
 
 def plain_operands(stage: Stage, vector: str, row: str) -> bool:
