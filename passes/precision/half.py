@@ -157,7 +157,7 @@ def _not_grouped(node: Node, options: ToHalf) -> str:
 
 
 def _fills_matrices(node: Node) -> bool:
-    """Whether rows, columns and steps suffice for products of matrices. Rows of a padded window are
+    """Whether rows, columns and steps suffice for products of matrices. Rows of a convolution are
     those of a line, of known length: others have no border in memory."""
     shape, rows, weights = node.output.shape, _rows(node), node.inputs[1].type.static_shape
     columns, groups = shape[-1], weights[-2] // STEPS
@@ -167,10 +167,9 @@ def _fills_matrices(node: Node) -> bool:
         columns, line = (shape[-1], shape[-2]) if last else (shape[1], shape[-1])
         groups = weights[-2 if last else 1] // STEPS
         depth = math.prod(weights) // (STEPS * weights[-1 if last else 0])
-        if any(node.attrs["pads"]):
-            rows = line if isinstance(line, int) else 0
+        rows = line if isinstance(line, int) else 0
     wide = isinstance(columns, int) and columns >= LANES
-    return wide and rows >= FEWEST_ROWS and deep_enough(groups, depth)
+    return wide and rows >= FEWEST_ROWS["amxbf16"] and deep_enough(groups, depth)
 
 
 def _rows(node: Node) -> float:

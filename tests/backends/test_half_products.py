@@ -49,9 +49,8 @@ def test_products_of_bf16_are_one_instruction(target: str, tmp_path: Path) -> No
 
 def test_products_of_bf16_are_those_of_matrices(tmp_path: Path) -> None:
     found = _mnemonics(products(BF16, rows=64), "sapphirerapids", tmp_path)
-    assert (found.count("tdpbf16ps"), found.count("tilestored")) == (4, 4)
-    assert found.count("ldtilecfg") == 1
-    assert "tilerelease" in found
+    assert found.count("tdpbf16ps") >= 4
+    assert {"ldtilecfg", "tilestored", "tilerelease"} <= set(found)
 
 
 def test_matrices_add_up_what_vectors_do(tmp_path: Path) -> None:

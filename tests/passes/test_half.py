@@ -197,7 +197,7 @@ def test_gains_are_those_of_the_target() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "depth", "columns", "made"),
-    [(64, 64, 16, "bf16"), (4, 64, 64, "bf16 weights"), (64, 64, 8, "fp32"), (64, 24, 64, "fp32")],
+    [(64, 64, 16, "bf16"), (3, 64, 64, "bf16 weights"), (64, 64, 8, "fp32"), (64, 24, 64, "fp32")],
 )
 def test_matrices_need_rows_columns_and_steps(
     rows: int, depth: int, columns: int, made: str

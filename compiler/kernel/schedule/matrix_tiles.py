@@ -19,7 +19,8 @@ from .choice import BANDS, BLOCKS, Choice, StageChoice
 from .resolve import axes_by_role
 
 LANES = 16  # columns of a matrix
-FEWEST_ROWS = 6  # of a matrix
+# of a matrix: bytes go by vectors fast enough, bf16 slower than f32 where there are matrices
+FEWEST_ROWS = {"amx": 6, "amxbf16": 4}
 FEWEST_STEPS = 16  # groups of a sum: fewer are not worth a detour of the results through memory
 
 
@@ -29,14 +30,15 @@ def with_matrix_tiles(choice: Choice, kernel: Kernel) -> Choice | None:
     if len(found) != 1:
         return None
     number = found[0]
-    own = _tiled(choice.stages[number], kernel.stages[number], kernel.shared)
+    fewest = FEWEST_ROWS[choice.instruction]
+    own = _tiled(choice.stages[number], kernel.stages[number], kernel.shared, fewest)
     if own is None:
         return None
     stages = (*choice.stages[:number], own, *choice.stages[number + 1 :])
     return replace(choice, stages=stages)
 
 
-def _tiled(own: StageChoice, stage: Stage, shared: int) -> StageChoice | None:
+def _tiled(own: StageChoice, stage: Stage, shared: int, fewest: int) -> StageChoice | None:
     axes = axes_by_role(stage, shared)
     if not own.row or not own.vector.startswith("p") or own.lanes != LANES:
         return None
@@ -45,7 +47,7 @@ def _tiled(own: StageChoice, stage: Stage, shared: int) -> StageChoice | None:
     if not deep_enough(stage.reduce_axes[-1].extent, contraction_of(stage).depth):
         return None
     sizes = {axis.name: axis for axis in stage.axes}
-    rows = _rows(extent_of(sizes[axes[own.row]]))
+    rows = _rows(extent_of(sizes[axes[own.row]]), fewest)
     columns = extent_of(sizes[axes[own.vector]]) // LANES
     if not rows or not columns:
         return None
@@ -82,13 +84,13 @@ def plain_operands(stage: Stage, vector: str, row: str) -> bool:
     )
 
 
-def _rows(extent: int) -> int:
+def _rows(extent: int, fewest: int) -> int:
     """Rows of a tile, such that few are left: of two matrices where that many are there."""
     if extent == UNKNOWN_EXTENT:
         return 2 * MATRIX_ROWS
     best, least = 0, extent * 8.0
     for count in (2, 1):
-        for rows in range(MATRIX_ROWS, FEWEST_ROWS - 1, -1):
+        for rows in range(MATRIX_ROWS, fewest - 1, -1):
             tile = count * rows
             if tile > extent:
                 continue
