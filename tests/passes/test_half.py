@@ -14,7 +14,14 @@ from tensmith.compiler.ir.text import parse_graph, print_graph, structurally_equ
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.grouping.fusion import Fusion
 from tensmith.passes.pipeline import SIMPLIFY
-from tensmith.passes.precision.half import FEW_ROWS, MIN_TABLE, Decision, StoreHalves, ToHalf
+from tensmith.passes.precision.half import (
+    FEW_ROWS,
+    MIN_TABLE,
+    MIN_WEIGHTS,
+    Decision,
+    StoreHalves,
+    ToHalf,
+)
 
 ZEN4 = resolve_target("znver4")[1]
 NO_FASTER = "the target multiplies {} no faster than fp32 there"
@@ -142,10 +149,17 @@ def test_products_that_stay(graph: Graph, half: DType, target: str, reason: str)
 
 @pytest.mark.parametrize(("rows", "stored"), [(1, F16), (FEW_ROWS, F16), (FEW_ROWS + 1, F32)])
 def test_weights_that_few_rows_read_are_stored_in_halves(rows: int, stored: DType) -> None:
-    graph, found = _in_halves(_one(_drawn(32, 8), rows), F16)
+    weights = _drawn(512, MIN_WEIGHTS // 512, scale=0.05)
+    graph, found = _in_halves(_one(weights, rows), F16)
     assert _weights(graph) == [stored]
     assert "cast" not in count(graph)
     assert found[0].precision == ("fp16 weights" if stored is F16 else "fp32")
+
+
+def test_few_weights_are_not_worth_converting() -> None:
+    graph, found = _in_halves(_one(_drawn(32, 8), 1), F16)
+    assert _weights(graph) == [F32]
+    assert found[0].precision == "fp32"
 
 
 def test_products_of_what_a_run_makes_and_depthwise_ones_stay() -> None:
@@ -197,7 +211,12 @@ def test_gains_are_those_of_the_target() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "depth", "columns", "made"),
-    [(64, 64, 16, "bf16"), (3, 64, 64, "bf16 weights"), (64, 64, 8, "fp32"), (64, 24, 64, "fp32")],
+    [
+        (64, 64, 16, "bf16"),
+        (3, 512, 256, "bf16 weights"),
+        (64, 64, 8, "fp32"),
+        (64, 24, 64, "fp32"),
+    ],
 )
 def test_matrices_need_rows_columns_and_steps(
     rows: int, depth: int, columns: int, made: str
