@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artifact import CompiledModel
+from .decisions import Decision
 from .ir.graph import Graph
 from .kernel.schedule.choices import Choices
 
@@ -89,10 +90,12 @@ class KernelInfo:
 class Compilation:
     """A backend's answer; it keeps no graph, whose constants would stay in memory.
 
-    arena_bytes: -1 where it depends on symbolic dims.
+    arena_bytes: -1 where it depends on symbolic dims. decisions: what became of products of what
+    the model has quantised.
     """
 
     model: CompiledModel
     kernels: tuple[KernelInfo, ...]
     arena_bytes: int
     weight_bytes: int
+    decisions: tuple[Decision, ...] = ()

@@ -11,9 +11,9 @@ from typing import Any
 from .._version import __version__
 from ..compiler.artifact import MANIFEST_VERSION, TensorSpec
 from ..compiler.compilation import Compilation, CompileOptions
+from ..compiler.decisions import Decision
 from ..compiler.ir.dims import Dim
 from ..compiler.target import Target
-from ..passes.precision.half import Decision
 
 
 def sha256_of(path: Path) -> str:
@@ -59,7 +59,7 @@ def build_manifest(
             "features": sorted(model.code.features),
         },
         "precision": options.precision,
-        "contractions": [asdict(decision) for decision in decisions],
+        "contractions": [asdict(told) for told in decisions or compilation.decisions],
         "opt_level": options.opt_level,
         "threads": options.threads,
         "kernels": [asdict(kernel) for kernel in compilation.kernels],

@@ -6,7 +6,7 @@ lies between products stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,12 @@ class Quantisation:
 def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     """Lines for people, of what a manifest says of quantisation; none where it says nothing."""
     told = manifest.get("quantisation")
-    if told is None:
-        return []
     rows = [ProductDecision(**row) for row in manifest["contractions"]]
     integer = [row for row in rows if row.precision != FLOAT]
+    if told is None:
+        kinds = " and ".join(dict.fromkeys(row.precision for row in integer)) or INT8
+        text = f"{len(integer)} of {len(rows)} products in {kinds}"
+        return [text, *_floats(rows)] if rows else []
     text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
     if told["method"] == STATIC:
         text += f", ranges by {told['ranges']} of {told['samples']} samples"
@@ -91,9 +93,14 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     if told["decibels"]:
         worst = min(told["decibels"].values())
         text += f"; on {told['held_out']} held out the error is {worst:.1f} dB below the outputs"
+    return [text, *_floats(rows)]
+
+
+def _floats(rows: Sequence[ProductDecision]) -> list[str]:
+    """Lines about the products that stay in floats."""
     floats = [f"in floats: {row.op} '{row.name}': {row.reason}" for row in rows if row.reason]
     more = [f"and {len(floats) - _LISTED} more in floats"] if len(floats) > _LISTED else []
-    return [text, *floats[:_LISTED], *more]
+    return [*floats[:_LISTED], *more]
 
 
 def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -> Quantisation:

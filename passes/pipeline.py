@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..compiler.decisions import Note
 from ..compiler.pass_manager import Fixpoint, Pass
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
@@ -39,9 +40,10 @@ def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
     return (*_RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
 
 
-def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
+def optimization_passes(level: int, note: Note | None = None) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
+    note: is told what becomes of products of what is quantised.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
@@ -49,7 +51,7 @@ def optimization_passes(level: int) -> tuple[Pass | Fixpoint, ...]:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
         Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
-        IntegerProducts(),
+        IntegerProducts(note),
         Fixpoint((UnsignedBytes(), *SIMPLIFY)),
         ByteProducts(),
         LowerQuantisation(),

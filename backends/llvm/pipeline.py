@@ -12,6 +12,7 @@ import numpy as np
 from ...compiler.artifact import Code, CompiledModel, TensorSpec
 from ...compiler.collector import collector_paused
 from ...compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
+from ...compiler.decisions import Decision, Note
 from ...compiler.errors import ScheduleError
 from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
@@ -53,7 +54,8 @@ def compile_cpu(
 
     Raises InternalError when a stage breaks an invariant.
     """
-    plan = make_plan(graph, target, options, stages)
+    decisions: list[Decision] = []
+    plan = make_plan(graph, target, options, stages, decisions.append)
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
         defaults = append_defaults(graph.defaults, weights)
@@ -76,7 +78,8 @@ def compile_cpu(
     )
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
     slow = slow_kernels(plan, target, options.sizes)
-    return Compilation(model, kernel_infos(plan, slow), arena, weights.stat().st_size)
+    infos = kernel_infos(plan, slow)
+    return Compilation(model, infos, arena, weights.stat().st_size, tuple(decisions))
 
 
 def slow_kernels_cpu(
@@ -86,14 +89,21 @@ def slow_kernels_cpu(
     return slow_kernels(make_plan(graph, target, options, stages), target, options.sizes)
 
 
-def make_plan(graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages) -> Plan:
+def make_plan(
+    graph: Graph,
+    target: CpuTarget,
+    options: CompileOptions,
+    stages: Stages,
+    note: Note | None = None,
+) -> Plan:
     """Optimise a graph in place, form its kernels, and plan their calls and memory.
 
+    note: is told what becomes of products of what is quantised.
     Raises ScheduleError for given choices that no kernel can have.
     """
     level, threads = options.opt_level, max(1, options.threads)
     with stages.stage("passes"):
-        run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
+        run_passes(graph, optimization_passes(level, note), dump_after=options.dump_after)
         panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
         final = (
             Decompose(),

@@ -9,12 +9,13 @@ https://arxiv.org/abs/1905.12322.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from ...compiler.decisions import Decision, Note
 from ...compiler.ir.dims import product
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Trait, has_trait, make_node
@@ -34,22 +35,6 @@ MIN_TABLE = 1 << 16  # elements of a table whose rows are looked up
 _CONTRACTIONS = ("conv", "matmul")
 _ROUNDED_BESIDE = Trait.POINTWISE | Trait.VIEW | Trait.INDEX_MAP | Trait.POOLING
 _MOVES = ("reshape", "transpose", "slice", "concat", "pad", "max_pool")
-
-Note = Callable[["Decision"], None]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a contraction, or a table, has become.
-
-    name: of the node. op: its operator. precision: "bf16", "fp16", "bf16 weights", "fp16 weights"
-    or "fp32". reason: why it stays as it is, "" where it does not.
-    """
-
-    name: str
-    op: str
-    precision: str
-    reason: str = ""
 
 
 @dataclass(frozen=True)

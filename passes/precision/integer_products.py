@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.decisions import Decision, Note
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.quantization import RANGES
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
@@ -21,6 +22,7 @@ from .parameters import along, one_scale, uniform, varying_axis, vector
 
 Array = np.ndarray[Any, Any]
 RULES = Rules()
+_PRODUCTS = ("matmul", "conv", "conv_transpose")
 BYTES = frozenset({DType.U8, DType.I8})
 MAX_BITS = 8  # of either factor
 SAME_SCALE = 1e-5  # relative; a bias by another scale than its sum's is no integer there
@@ -28,13 +30,41 @@ SAME_SCALE = 1e-5  # relative; a bias by another scale than its sum's is no inte
 
 @dataclass(frozen=True)
 class IntegerProducts:
-    """The pass. Sums of products are i32 afterwards, of operands cast to i32 less zero points."""
+    """The pass. Sums of products are i32 afterwards, of operands cast to i32 less zero points.
 
+    note: is told of every product that something quantised is an operand of.
+    """
+
+    note: Note | None = None
     name: str = "integer_products"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
-        return rewrite(graph, RULES)
+        changed = rewrite(graph, RULES)
+        for node in graph.walk() if self.note else ():
+            if node.op in _PRODUCTS and self.note and (told := _decision(node)):
+                self.note(told)
+        return changed
+
+
+def _decision(node: Node) -> Decision | None:
+    """What a product has become; None where nothing of it is quantised."""
+    if node.output.dtype is DType.I32:
+        return Decision(node.name, node.op, "int8")
+    data, weights = (value.producer for value in node.inputs[:2])
+    real = [made is not None and made.op == "dequantize" for made in (data, weights)]
+    if not any(real):
+        return None
+    reason = "the scale of an operand changes along the sum"
+    if not real[0]:
+        reason = "its data is not quantised"
+    elif not real[1]:
+        reason = "its weights are floats"
+    elif not weights_of(weights):
+        reason = "the run makes its weights, or they have more than 8 bits"
+    elif not data_of(data):
+        reason = "its data is not of 8 bits with one zero point"
+    return Decision(node.name, node.op, "fp32", reason)
 
 
 def _is_plain(node: Node) -> bool:

@@ -10,6 +10,7 @@ from rewriting import count, same_results
 from suites.case import F32, I8, I32, U8, CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.decisions import Decision
 from tensmith.compiler.ir import DType, Graph, Node, Value, constant
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.pipeline import SIMPLIFY
@@ -200,6 +201,28 @@ def test_what_stays_in_floats() -> None:
     c = CaseBuilder("floats")
     graph = passed(c, c.op("matmul", data(c, 5, 16), data(c, 16, 7)))
     assert the(graph, "matmul").output.dtype is F32
+
+
+def test_decisions_are_told_with_the_reason() -> None:
+    c = CaseBuilder("told")
+    x, w = data(c, 5, 16), weights(c, 16, 12, axis=1)
+    c.output(
+        c.op("matmul", x, w),
+        c.op("matmul", c.input(5, 16), w),
+        c.op("matmul", x, c.weight(16, 12)),
+        c.op("matmul", x, weights(c, 16, 12, axis=0)),
+        c.op("matmul", x, data(c, 16, 7)),
+        c.op("matmul", c.input(5, 16), c.weight(16, 12)),
+    )
+    told: list[Decision] = []
+    run_passes(c.graph(), (MOVE, IntegerProducts(told.append)))
+    assert [(d.precision, d.reason) for d in told] == [
+        ("int8", ""),
+        ("fp32", "its data is not quantised"),
+        ("fp32", "its weights are floats"),
+        ("fp32", "the scale of an operand changes along the sum"),
+        ("fp32", "the run makes its weights, or they have more than 8 bits"),
+    ]
 
 
 def moved(c: CaseBuilder, result: Value) -> Graph:
