@@ -22,6 +22,9 @@ FLOAT_TOLERANCE = {
     DType.F16: (1e-2, 2e-3),
     DType.BF16: (5e-2, 2e-2),
 }
+# A model in halves rounds on the way: what falls between two of them may fall to either side, and
+# the difference goes through all layers that follow. Results differ as those of such a type do.
+_ROUNDED = {"bf16": DType.BF16, "fp16": DType.F16}
 # What was near one before a subtraction, as 1 - x, carries units of this size, however small it is.
 FLOOR_IN_EPSILONS = 4.0
 # Quantised networks round activations: a difference in the last bit before a rounding becomes one
@@ -35,17 +38,21 @@ class Tolerance:
     """rtol and absolute atol for every float output; None: by element type, see above.
 
     unknown_sizes: whether sizes of tensors without elements may be 0 in what is expected. ONNX
-    Runtime gives 0 for those it does not know, of what a loop of no rounds stacks.
+    Runtime gives 0 for those it does not know, of what a loop of no rounds stacks. rounded: the
+    type that the model rounds to on the way, if it is smaller than that of its outputs.
     """
 
     rtol: float | None = None
     atol: float | None = None
     quantised: bool = False
     unknown_sizes: bool = False
+    rounded: DType | None = None
 
-    def of(self, engine: str) -> Tolerance:
-        """The tolerance for what an engine (of `engines.py`) computes."""
-        return replace(self, unknown_sizes=engine == "onnxruntime")
+    def of(self, engine: str, precision: str = "fp32") -> Tolerance:
+        """The tolerance for what an engine (of `engines.py`) computes. precision: that a model was
+        compiled in, and the engine takes it in."""
+        rounded = _ROUNDED.get(precision)
+        return replace(self, unknown_sizes=engine == "onnxruntime", rounded=rounded)
 
     def limits(self, expected: Array) -> tuple[float, float]:
         """(rtol, atol) for an output with the given expected values; (0, 0) means exact."""
@@ -54,6 +61,8 @@ class Tolerance:
             default = float(BYTE_STEP if dtype.is_integer and dtype.bits == 8 else 0)
             return 0.0, default if self.atol is None else self.atol
         rtol, share = FLOAT_TOLERANCE[dtype]
+        if self.rounded:
+            rtol, share = map(max, (rtol, share), FLOAT_TOLERANCE[self.rounded])
         if self.quantised:
             share = max(share, QUANTISED_ATOL)
         finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))

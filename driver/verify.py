@@ -369,7 +369,7 @@ def _compare(
     expected: Mapping[str, Array],
     at: str,
 ) -> None:
-    differences = compare_outputs(actual, expected, job.tolerance.of(job.against))
+    differences = compare_outputs(actual, expected, job.tolerance.of(job.against, job.precision))
     report.trials.append(differences)
     wrong = [f"output '{d.name}': {d.message}{at}" for d in differences if not d.agrees]
     if wrong:

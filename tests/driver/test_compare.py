@@ -33,6 +33,18 @@ def test_floor_of_the_default_limit() -> None:
     assert not _one(np.array([1e-6, 0], np.float32), expected).agrees
 
 
+@pytest.mark.parametrize(
+    ("precision", "share"), [("fp32", 1e-4), ("fp16", 2e-3), ("bf16", 2e-2), ("int8", 1e-4)]
+)
+def test_models_in_halves_differ_as_halves_do(precision: str, share: float) -> None:
+    expected = np.array([1000.0, 0.0], np.float32)
+    tolerance = Tolerance().of("reference", precision)
+    for factor, agrees in ((0.9, True), (1.1, False)):
+        actual = np.array([1000.0, 1000 * share * factor], np.float32)
+        assert _one(actual, expected, tolerance).agrees == agrees
+    assert Tolerance(atol=1.0, rtol=0.0).of("reference", precision).limits(expected) == (0.0, 1.0)
+
+
 def test_message_names_the_worst_element() -> None:
     expected = np.zeros((2, 3), np.float32)
     actual = expected.copy()
