@@ -45,7 +45,7 @@ from .halves import in_halves
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .model_source import ModelSource
-from .request import INT8, TEXTS, CompileRequest
+from .request import INT8, TEXTS, CompileRequest, reference_precision
 from .samples import Sampler
 from .second_opinion import add_opinions
 from .shapes import DimSpec, ShapeSpecs, shape_of
@@ -210,7 +210,7 @@ class Artifact:
                 subject=subject,
                 model=self._source.path,
                 shapes=self._source.shapes,
-                precision=self.manifest["precision"],
+                precision=reference_precision(self.manifest["precision"]),
                 target=self._source.target,
                 tolerance=tolerance or self.tolerance(),
                 time_limit=float(VERIFY_TIME.value) if time_limit is None else time_limit,
@@ -246,18 +246,18 @@ def compile(
     """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
     folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
-    precision: "fp32", or "int8": products of 8 bits, by ranges that `calibration` shows: a path, a
-    dict of arrays or an iterable of dicts (docs/precision.md); without it those of matrix products
-    are found in every run. threads: how many the plan is partitioned for (any number can run it).
-    opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace declared ones:
-    numbers fix them, names make them symbolic (equal names, equal sizes), "?" symbolic with a size
-    of their own, "1..8" bounds what is symbolic; or text, as --shape has it ("1x3x224x224"). name:
-    C identifier; by default from the file name. verify: compare with the reference, and warn where
-    another engine differs. texts: forms to keep for `save` ("llvm", "asm"). dump_after: called with
-    (pass name, graph) after the import (pass name "import") and after every pass. progress: told
-    the name of each stage as it begins. work_dir: a folder for intermediate files where the system
-    has none that can be written. choices: a file of decisions about kernels
-    (`compiler/kernel/schedule/choices.py`) that stand in place of the heuristics'.
+    precision: "fp32", "bf16", "fp16", or "int8": products of 8 bits, by ranges that `calibration`
+    shows: a path, a dict of arrays or an iterable of dicts (docs/precision.md); without it those of
+    matrix products are found in every run. threads: how many the plan is partitioned for (any
+    number can run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace
+    declared ones: numbers fix them, names make them symbolic (equal names, equal sizes), "?"
+    symbolic with a size of their own, "1..8" bounds what is symbolic; or text, as --shape has it
+    ("1x3x224x224"). name: C identifier; by default from the file name. verify: compare with the
+    reference, and warn where another engine differs. texts: forms to keep for `save` ("llvm",
+    "asm"). dump_after: called with (pass name, graph) after the import (pass name "import") and
+    after every pass. progress: told the name of each stage as it begins. work_dir: a folder for
+    intermediate files where the system has none that can be written. choices: a file of decisions
+    about kernels (`compiler/kernel/schedule/choices.py`) that stand in place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),

@@ -107,3 +107,11 @@ class CompileRequest:
         shapes = {name: tuple(dims) for name, dims in data["shapes"].items()}
         choices = Path(data["choices"]) if data["choices"] else None
         return cls(**{**data, "shapes": shapes, "choices": choices})
+
+
+def reference_precision(precision: str) -> str:
+    """That of the reference of what was compiled in a precision.
+
+    What int8 makes of a model is a model itself, with all its roundings, and taken as it is.
+    """
+    return "fp32" if precision == INT8 else precision

@@ -68,6 +68,7 @@ def command(
     from ..compare import Tolerance
     from ..console import Console
     from ..engines import EngineSpec
+    from ..request import reference_precision
     from ..verify import Verification
 
     console = Console(json=json, verbose=verbose)
@@ -93,7 +94,7 @@ def command(
             model=artifact.compiled if artifact else model,
             shapes=request.shapes,
             against="stored outputs" if outputs else against,
-            precision=precision,
+            precision=reference_precision(precision),
             target=target,
             tolerance=Tolerance(rtol, atol),
             time_limit=float(VERIFY_TIME.value) if verify_time is None else verify_time,

@@ -338,6 +338,7 @@ def test_verify_takes_the_quantised_model_for_the_truth(net: Path, call: Any) ->
     code, out, err = call("verify", net, "--precision", "int8", "--calibration", data)
     assert code == 0, err
     assert "verified against reference" in out
+    assert "away from fp32" not in out  # of a file that is quantised itself
     code, _, err = call("verify", net, "--precision", "int8", "--library", data)
     assert code == 2
     assert "tensmith quantize" in err
