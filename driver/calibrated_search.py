@@ -19,6 +19,7 @@ from ..frontends.onnx.quantising.recipe import Limits, Recipe
 from ..passes.precision.observers import (
     HIGH,
     LOW,
+    MEAN,
     NOISE,
     SAMPLE,
     SQUARE,
@@ -84,26 +85,38 @@ class Search:
         """The recipe that is best where it was not calibrated."""
         next(iter(self.samples))
         seen, other = self._observe()
-        spreads = {name: seen[name].merged(other[name]) for name in self.points}
-        stray = {name for name, spread in spreads.items() if not spread.finite}
+        every = {name: seen[name].merged(other[name]) for name in self.points}
+        stray = {name for name, spread in every.items() if not spread.finite}
         self.reasons = {p.key: _STRAY for p in self.products if p.data in stray}
         integer = frozenset(p.key for p in self.products) - frozenset(self.reasons)
         if not integer:
             raise UsageError("nothing is quantised: all data of products were NaN or infinite")
-        plain = {name: spread.range for name, spread in seen.items()}
-        recipe = self._best(Recipe(plain, integer), MINMAX)
-        final = {name: spread.range for name, spread in spreads.items()}
-        tails = [name for name, spread in spreads.items() if spread.is_long_tailed]
-        if tails:
-            errors = self._clip_errors({name: spreads[name] for name in tails})
-            clipped = _clipped(spreads, {name: first for name, (first, _) in errors.items()})
-            if clipped:
-                recipe = self._best(replace(recipe, ranges=plain | clipped), CLIPPED, recipe)
-            if self.rule == CLIPPED:
-                whole = {name: used + held for name, (used, held) in errors.items()}
-                final |= _clipped(spreads, whole)
-        recipe = self._fragile(recipe)
-        return replace(recipe, ranges=final)
+        recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer)
+        self._accepts(recipe, MINMAX)
+        recipe, final = self._with_clips(recipe, every)
+        corrected = replace(recipe, biases=self.source.corrections(integer, _means(seen)))
+        if self._accepts(corrected, "corrected biases", CLEAR):
+            recipe = corrected
+        recipe = self._without_fragile(recipe)
+        biases = self.source.corrections(frozenset(recipe.biases), _means(every))
+        return replace(recipe, ranges=final, biases=biases)
+
+    def _with_clips(
+        self, recipe: Recipe, every: Mapping[str, Spread]
+    ) -> tuple[Recipe, dict[str, Limits]]:
+        """The recipe, with clipped ranges if those are better; and the ranges of all samples."""
+        final = {name: spread.range for name, spread in every.items()}
+        tails = {name: spread for name, spread in every.items() if spread.is_long_tailed}
+        errors = self._clip_errors(tails) if tails else {}
+        clipped = _clipped(every, {name: used for name, (used, _) in errors.items()})
+        if not clipped:
+            return recipe, final
+        narrower = replace(recipe, ranges={**recipe.ranges, **clipped})
+        if not self._accepts(narrower, CLIPPED, CLEAR):
+            return recipe, final
+        self.rule = CLIPPED
+        whole = {name: used + held for name, (used, held) in errors.items()}
+        return narrower, final | _clipped(every, whole)
 
     # ------------------------------------------------------------------ observing
 
@@ -112,7 +125,8 @@ class Search:
 
     def _observe(self) -> tuple[dict[str, Spread], dict[str, Spread]]:
         """What is known of every point: from samples that are used, and from those held out."""
-        observe(self.graph, len(self.scores), [None] * len(self.points))
+        axes = self.source.axes
+        observe(self.graph, len(self.scores), [axes[name] for name in self.points])
         self.note("compiling observers")
         run = compiled_graph(self.graph, self.folder, "observers", self.threads)
         del self.graph
@@ -132,7 +146,7 @@ class Search:
                 low, high, square = (
                     float(outputs[observed(name, what)]) for what in (LOW, HIGH, SQUARE)
                 )
-                spreads[name].add(low, high, square)
+                spreads[name].add(low, high, square, outputs[observed(name, MEAN)])
             self.count = index + 1
         if not self.held:
             self.held, self.shared = first, True
@@ -160,33 +174,30 @@ class Search:
 
     # ------------------------------------------------------------------ choosing
 
-    def _best(self, recipe: Recipe, name: str, other: Recipe | None = None) -> Recipe:
-        """The recipe, or the other one where it is not clearly better."""
-        found = self._score(recipe, name)
-        before = self.tried.get(self.rule, -np.inf)
-        self.tried[name] = mean = _mean(found)
-        if other is not None and not mean > before + CLEAR:
-            return other
-        self.rule, self.decibels = name, found
-        return recipe
+    def _accepts(self, recipe: Recipe, name: str, gain: float | None = None) -> bool:
+        """Whether a recipe is better than what was accepted before, by so many decibels.
 
-    def _fragile(self, recipe: Recipe) -> Recipe:
+        The first, of no gain, is accepted in any case; others never where nothing can be scored.
+        """
+        found = self._score(recipe, name)
+        self.tried[name] = _mean(found)
+        if gain is not None and (not found or _mean(found) < self.mean + gain):
+            return False
+        self.decibels = found
+        return True
+
+    def _without_fragile(self, recipe: Recipe) -> Recipe:
         """Without the few products that make most of the noise, where that halves it at least."""
         if len(recipe.integer) < 2 or not self.decibels or self.mean >= ENOUGH:
             return recipe
         noise, work = self._local_noise(recipe)
         last = {product.key for product in self.products if product.last}
         floats = _worst(noise, work) | _noisy(last & set(noise), noise, work)
-        if not floats:
+        wider = replace(recipe, integer=recipe.integer - floats)
+        if not floats or not self._accepts(wider, "float parts", GAIN):
             return recipe
-        tried = replace(recipe, integer=recipe.integer - floats)
-        found = self._score(tried, "float parts")
-        self.tried["float parts"] = mean = _mean(found)
-        if mean < self.mean + GAIN:
-            return recipe
-        self.decibels = found
         self.reasons |= dict.fromkeys(floats, _FRAGILE)
-        return tried
+        return wider
 
     def _local_noise(self, recipe: Recipe) -> tuple[dict[str, float], dict[str, float]]:
         """Of every product: the noise that its own operands make in its result, relative to that,
@@ -226,6 +237,11 @@ def _clipped(spreads: Mapping[str, Spread], errors: Mapping[str, Array]) -> dict
     """The ranges that lose least, where that is not the whole range."""
     best = {name: CLIPS[int(np.argmin(lost))] for name, lost in errors.items()}
     return {name: spreads[name].clipped(clip) for name, clip in best.items() if clip < 1.0}
+
+
+def _means(spreads: Mapping[str, Spread]) -> dict[str, Array]:
+    """The mean of every channel of tensors."""
+    return {name: s.means / s.samples for name, s in spreads.items() if s.means is not None}
 
 
 def _worst(noise: Mapping[str, float], work: Mapping[str, float]) -> frozenset[str]:

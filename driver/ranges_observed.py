@@ -18,21 +18,24 @@ CLIPS = tuple(0.85**step for step in range(16))  # of the greatest magnitude
 
 @dataclass
 class Spread:
-    """The least and greatest elements of a tensor, and the mean of their squares, over samples."""
+    """The least and greatest elements of a tensor over samples, and sums over samples of the mean
+    of the squares and of the means of channels."""
 
     low: float = np.inf
     high: float = -np.inf
     squares: float = 0.0
     samples: int = 0
     finite: bool = True
+    means: Array | None = None
 
-    def add(self, low: float, high: float, square: float) -> None:
+    def add(self, low: float, high: float, square: float, means: Array | None = None) -> None:
         """Take note of a sample; one without elements (whose least is infinite) says nothing."""
         if low > high:
             return
         self.finite &= bool(np.isfinite(low) and np.isfinite(high))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.squares += square
+        self.means = _sum(self.means, means)
         self.samples += 1
 
     def merged(self, other: Spread) -> Spread:
@@ -43,6 +46,7 @@ class Spread:
             self.squares + other.squares,
             self.samples + other.samples,
             self.finite and other.finite,
+            _sum(self.means, other.means),
         )
 
     @property
@@ -65,6 +69,12 @@ class Spread:
         """The range without what is larger than a share of the greatest magnitude."""
         bound = self.peak * factor
         return Limits(float(max(self.low, -bound)), float(min(self.high, bound)))
+
+
+def _sum(one: Array | None, other: Array | None) -> Array | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return np.asarray(one + other)
 
 
 def squared_errors(elements: Array, ranges: Iterable[Limits]) -> Array:

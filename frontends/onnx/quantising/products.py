@@ -46,6 +46,11 @@ class ModelProduct:
     terms: int = 0
     last: bool = False
 
+    @property
+    def axis(self) -> int:
+        """Along which the channels of the data lie."""
+        return 1 if self.op == "Conv" else -1
+
 
 def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProduct, ...]:
     """The products of a model in order; those of branches and loops are there with the reason."""

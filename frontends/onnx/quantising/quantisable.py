@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,8 @@ from .. import load_model
 from ..importer import ShapeSpec
 from ..reduction.files import LARGE, MAX_MODEL, whole
 from .batch_norms import fold_batch_norms
-from .constants import Constants
+from .constants import Array, Constants
+from .corrections import lost_on_average
 from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
@@ -91,6 +92,32 @@ class Quantisable:
             replace(p, data=rotator.data.get(p.key, p.data)) for p in self.products
         )
         return other
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Along which axis the channels of tensors lie, for the products that read them."""
+        found: dict[str, int] = {}
+        for product in self.products:
+            if not product.reason:
+                found.setdefault(product.data, product.axis)
+        return found
+
+    def corrections(self, keys: Set[str], means: Mapping[str, Array]) -> dict[str, Array]:
+        """What is to be added to the results of products because their weights are rounded.
+
+        keys: of the products. means: of every channel of their data, along `axes`.
+        """
+        nodes = {node.output[0]: node for node in self._model.graph.node if node.output}
+        axes, found = self.axes, {}
+        for product in self.products:
+            alike = axes.get(product.data) == product.axis
+            if product.key in keys and product.data in means and alike:
+                node = nodes[product.key]
+                weights = self.constants.array(node.input[1])
+                lost = lost_on_average(node, weights, means[product.data])
+                if lost is not None:
+                    found[product.key] = lost
+        return found
 
     def scores(self) -> list[str]:
         """The tensors that tell how good a quantised model is: its outputs, or what a last softmax

@@ -57,29 +57,29 @@ class Writer:
                 self.nodes.append(node)
                 copy = onnx.NodeProto.FromString(node.SerializeToString())
                 copy.output[0] = twin(product.key)
-                self._static(copy)
+                self._static(copy, product.key)
             else:
-                self._static(node)
+                self._static(node, product.key)
         copies = [type(node).FromString(node.SerializeToString()) for node in self.nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)
 
     # ------------------------------------------------------------------ products
 
-    def _static(self, node: onnx.NodeProto) -> None:
-        """DequantizeLinear in front of both operands."""
+    def _static(self, node: onnx.NodeProto, key: str) -> None:
+        """DequantizeLinear in front of both operands; key: of the product."""
         data, weights = node.input[0], node.input[1]
         transposed = self._untransposed(node)
         axis = 0 if node.op_type == "Conv" else 1
-        key = (weights, axis, transposed)
-        if key not in self._weights:
-            self._weights[key] = self._stored(weights, axis, transposed)
-        steps, scale, zero = self._weights[key]
+        stored = (weights, axis, transposed)
+        if stored not in self._weights:
+            self._weights[stored] = self._stored(weights, axis, transposed)
+        steps, scale, zero = self._weights[stored]
         node.input[0] = self._through_bytes(data, self.recipe.ranges[data])
         node.input[1] = self._made(
             "DequantizeLinear", [steps, scale, zero], f"{weights}_dequantised", axis=axis
         )
-        bias = self.recipe.biases.get(node.output[0])
+        bias = self.recipe.biases.get(key)
         self._add(node, bias) if bias is not None else self.nodes.append(node)
 
     def _untransposed(self, node: onnx.NodeProto) -> bool:
