@@ -102,9 +102,6 @@ def command(
         )
         report = _verify(job, inputs, outputs)
     _show(console, report)
-    error = report.error()
-    if error is not None:
-        console.exit(error)
 
 
 def _library(
@@ -143,6 +140,7 @@ def _check_known(precision: str, library: Path | None, outputs: Path | None) -> 
 
 
 def _show(console: Console, report: VerifyReport) -> None:
+    """Print the report; ends the program with the code of its error, if it has one."""
     console.result(report.to_json())
     console.table(
         "Outputs",
@@ -162,6 +160,9 @@ def _show(console: Console, report: VerifyReport) -> None:
         left=2,
     )
     console.print(report.summary())
+    error = report.error()
+    if error is not None:
+        console.exit(error)
 
 
 def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> VerifyReport:
