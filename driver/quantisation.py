@@ -80,7 +80,7 @@ class Quantisation:
 def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     """Lines for people, of what a manifest says of quantisation; none where it says nothing."""
     told = manifest.get("quantisation")
-    rows = [ProductDecision(**row) for row in manifest["contractions"]]
+    rows = [ProductDecision(**row) for row in manifest.get("contractions", ())]
     integer = [row for row in rows if row.precision != FLOAT]
     if told is None:
         kinds = " and ".join(dict.fromkeys(row.precision for row in integer)) or INT8
