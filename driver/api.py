@@ -41,7 +41,7 @@ from .emits import EMITS, emit_of
 from .engines import EngineSpec
 from .faults import faults_explained
 from .given import ModelLike, model_file
-from .halves import in_halves
+from .halves import InPrecision
 from .manifest import build_manifest, sha256_of
 from .memory import give_back_memory
 from .model_source import ModelSource
@@ -346,7 +346,7 @@ def _compile_file(
     flops = graph_flops(graph)
     options = replace(options, sizes=sampler.usual_sizes)
     with faults_explained(path, stages):
-        decisions = in_halves(graph, request.precision, target, options.dump_after)
+        decisions = InPrecision(request.precision, target).rewrite(graph, options.dump_after)
         compilation = backend.compile(graph, target, options, stages)
     manifest = build_manifest(
         compilation, target, options, source_sha256=digest, flops=flops, decisions=decisions

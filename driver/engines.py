@@ -118,14 +118,14 @@ def _program(spec: EngineSpec) -> Run:
 def _reference(spec: EngineSpec) -> Run:
     """The backend of this name; it evaluates the graph as it was imported, or what a lower
     precision makes of it."""
-    from ..compiler.backend import backend_of
+    from ..compiler.backend import backend_of, resolve_target
     from ..frontends.onnx import load
-    from .halves import reference_graph
+    from .halves import InPrecision
 
     evaluate = backend_of(spec.kind).evaluate
     assert evaluate is not None
     graph = load(spec.path, shapes=dict(spec.shapes))
-    graph = reference_graph(graph, spec.precision, spec.target)
+    InPrecision(spec.precision, resolve_target(spec.target)[1]).rewrite(graph)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
     return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts)), texts)
 
