@@ -180,9 +180,8 @@ def _recurrent_sweeps(op: str, gates: int, direction: str, count: int) -> Iterat
     attributes = {"hidden_size": 3, "direction": direction}
     constants = {"w": floats(count, gates * 3, 2), "r": floats(count, gates * 3, 3)}
 
-    def ends(steps: int, batch: int, state: Array | None = None) -> dict[str, Array]:
-        last = _zeros(count, batch, 3) if state is None else state
-        states = dict.fromkeys(outputs.split()[1:], last)
+    def ends(steps: int, batch: int) -> dict[str, Array]:
+        states = dict.fromkeys(outputs.split()[1:], _zeros(count, batch, 3))
         return {"y": _zeros(steps, count, batch, 3), **states}
 
     sizes = [(4, 2), (0, 2), (4, 0), (0, 0), (1, 1)]
@@ -202,7 +201,7 @@ def _recurrent_sweeps(op: str, gates: int, direction: str, count: int) -> Iterat
     names = "x w r - - i i" if op == "LSTM" else "x w r - - i"
     begun = [node(op, names, outputs, **attributes)]
     name = f"{op} {direction} from a state"
-    yield Sweep(name, begun, feeds, outputs, answered={1: ends(0, 2, state)}, fixed="i", **more)
+    yield Sweep(name, begun, feeds, outputs, answered={1: ends(0, 2)}, fixed="i", **more)
 
 
 def _moves() -> Iterator[Sweep]:

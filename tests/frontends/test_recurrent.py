@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,20 @@ def test_directions_and_lengths(op: str, direction: str, lengths: Sequence[int])
 
 
 def test_without_steps(tmp_path: Path) -> None:
-    """Last states are zeros then, not the given ones. ONNX Runtime does not survive it in a GRU."""
+    """Last states are zeros then, not the given ones.
+
+    ONNX Runtime does not survive it in a GRU, and leaves the last cells of an LSTM as they lie in
+    memory.
+    """
     cases = [
         _case(op, direction=direction, steps=0, states=True, dynamic=dynamic)
         for op, direction in product(("LSTM", "RNN"), ("forward", "bidirectional"))
         for dynamic in (False, True)
     ]
+    for number, case in enumerate(cases[:4]):
+        last = np.zeros((1 + (number > 1), BATCH, HIDDEN), np.float32)
+        nothing = np.zeros((0, len(last), BATCH, HIDDEN), np.float32)
+        cases[number] = replace(case, expected={"y": nothing, "h": last, "c": last})
     cases += [_case(op, lengths=(0, 3), states=True, dynamic=True) for op in GATES]
     cases.append(_case("GRU", steps=1, lengths=(1, 0), states=True))
     check_all(cases, tmp_path)
