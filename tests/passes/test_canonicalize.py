@@ -308,6 +308,19 @@ def test_pool_over_everything_is_a_reduction() -> None:
     )
 
 
+@pytest.mark.parametrize("op", ["avg_pool", "max_pool"])
+def test_a_window_reaches_no_further_than_the_axis(op: str) -> None:
+    """As exporters write a mean over everything: a window of a thousand elements, one of ceil."""
+    x = "%x: f32[n, 2, 4, 5]"
+    attrs = "ceil_mode = true, dilations = (1, 1), kernel = (90, 80), pads = (0, 0, 0, 0)"
+    reduction = {"avg_pool": "reduce_mean", "max_pool": "reduce_max"}[op]
+    check(
+        body(x, f"%y: f32[n, 2, 1, 1] = {op}(%x) {{{attrs}, strides = (90, 80)}}"),
+        body(x, f"%y: f32[n, 2, 1, 1] = {reduction}(%x) {{axes = (2, 3), keepdims = true}}"),
+        SIMPLIFY,
+    )
+
+
 def test_one_spatial_axis_becomes_two() -> None:
     graph = rewritten(
         body(

@@ -42,6 +42,24 @@ def reduce_reduction(node: Node, rw: Rewriter) -> Replacement:
 
 
 @RULES.on(*_POOL_AS_REDUCTION)
+def trimmed_pool(node: Node, rw: Rewriter) -> Replacement:
+    """The only window of an axis reaches no further than the axis does."""
+    x, attrs = node.inputs[0], node.attrs
+    first = 2 if attrs["layout"] == "NCHW" else 1
+    kernel = list(attrs["kernel"])
+    half = len(kernel)
+    for axis, taps in enumerate(kernel):
+        size = x.shape[first + axis]
+        alone = node.output.shape[first + axis] == 1 and attrs["dilations"][axis] == 1
+        padded = attrs["pads"][axis] != 0 or attrs["pads"][half + axis] != 0
+        if alone and not padded and isinstance(size, int) and isinstance(taps, int):
+            kernel[axis] = max(1, min(taps, size))
+    if kernel == list(attrs["kernel"]):
+        return None
+    return rw.emit(node.op, [x], {**attrs, "kernel": tuple(kernel)})
+
+
+@RULES.on(*_POOL_AS_REDUCTION)
 def global_pool(node: Node, rw: Rewriter) -> Replacement:
     """One window over everything is a reduction."""
     x, rank = node.inputs[0], node.inputs[0].type.rank
