@@ -19,7 +19,7 @@ from .calibrated_search import ENOUGH, GAIN, Search
 from .request import CompileRequest
 
 STATIC, DYNAMIC = "static", "dynamic"
-FLOAT, INT8, DYNAMIC_INT8 = "fp32", "int8", "dynamic int8"
+FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
 _LISTED = 12
 _NO_DATA = "convolutions are quantised with calibration data only"
 _ONE = "there is one calibration sample: errors are measured on it, too; a few dozen tell more"
@@ -81,11 +81,11 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     """Lines for people, of what a manifest says of quantisation; none where it says nothing."""
     told = manifest.get("quantisation")
     rows = [ProductDecision(**row) for row in manifest.get("contractions", ())]
-    integer = [row for row in rows if row.precision != FLOAT]
+    integer = [row for row in rows if row.precision not in (FLOAT, INT32)]
     if told is None:
         kinds = " and ".join(dict.fromkeys(row.precision for row in integer)) or INT8
         text = f"{len(integer)} of {len(rows)} products in {kinds}"
-        return [text, *_floats(rows)] if rows else []
+        return [text, *_unchanged(rows)] if rows else []
     text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
     if told["method"] == STATIC:
         text += f", ranges by {told['ranges']} of {told['samples']} samples"
@@ -93,14 +93,19 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     if told["decibels"]:
         worst = min(told["decibels"].values())
         text += f"; on {told['held_out']} held out the error is {worst:.1f} dB below the outputs"
-    return [text, *_floats(rows)]
+    return [text, *_unchanged(rows)]
 
 
-def _floats(rows: Sequence[ProductDecision]) -> list[str]:
-    """Lines about the products that stay in floats."""
-    floats = [f"in floats: {row.op} '{row.name}': {row.reason}" for row in rows if row.reason]
-    more = [f"and {len(floats) - _LISTED} more in floats"] if len(floats) > _LISTED else []
-    return [*floats[:_LISTED], *more]
+def _unchanged(rows: Sequence[ProductDecision]) -> list[str]:
+    """Lines about the products that stay as they were, in floats mostly."""
+    kinds = {FLOAT: "floats"}
+    lines = [
+        f"in {kinds.get(row.precision, row.precision)}: {row.op} '{row.name}': {row.reason}"
+        for row in rows
+        if row.reason
+    ]
+    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    return [*lines[:_LISTED], *more]
 
 
 def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -> Quantisation:

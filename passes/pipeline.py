@@ -53,7 +53,7 @@ def optimization_passes(level: int, note: Note | None = None) -> tuple[Pass | Fi
         Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
         IntegerProducts(note),
         Fixpoint((UnsignedBytes(), *SIMPLIFY)),
-        ByteProducts(),
+        ByteProducts(note),
         LowerQuantisation(),
         *_RECOGNISED,
         ChooseLayouts(),

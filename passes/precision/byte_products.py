@@ -8,11 +8,13 @@ be grouped, floats add up the same integers exactly.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...compiler.decisions import Decision, Note
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
@@ -28,13 +30,62 @@ BIT = 128  # what signed bytes are moved by
 
 @dataclass(frozen=True)
 class ByteProducts:
-    """The pass."""
+    """The pass. note: is told of every product of bytes, and of those that could be none."""
 
+    note: Note | None = None
     name: str = "byte_products"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
-        return rewrite(graph, RULES)
+        changed = rewrite(graph, RULES)
+        for told in dict.fromkeys(_decisions(graph)) if self.note else ():
+            if self.note:
+                self.note(told)
+        return changed
+
+
+def _decisions(graph: Graph) -> Iterator[Decision]:
+    """What has become of products of bytes; one may be made of several."""
+    for node in graph.walk():
+        if node.op not in ("matmul", "conv"):
+            continue
+        if node.attrs["accumulate"] is not None and node.inputs[0].dtype is DType.U8:
+            yield Decision(node.name, node.op, "int8")
+        elif _is_of_bytes(node.inputs[0]):
+            weights = node.inputs[1].data
+            made = "the run makes its weights"
+            reason = made if weights is None else why_no_bytes(node.op, weights, node.attrs)
+            yield Decision(node.name, node.op, "int32", reason or "its zero point is no byte")
+
+
+def _is_of_bytes(value: Value) -> bool:
+    """Whether an i32 is bytes, less a zero point."""
+    node = value.producer
+    while node is not None and node.op in ("sub", "add"):
+        node = node.inputs[0].producer
+    bytes_ = node is not None and node.inputs and node.inputs[0].dtype in (DType.U8, DType.I8)
+    return bool(bytes_ and node is not None and node.op == "cast" and value.dtype is DType.I32)
+
+
+def why_no_bytes(op: str, weights: Array, attrs: Mapping[str, Any]) -> str:
+    """Why weights (integers) make no product with bytes that is fast; "" where they do."""
+    if op == "matmul" and weights.ndim != 2:
+        return "its weights are several matrices"
+    if not weights.size or int(weights.max()) - int(weights.min()) > LARGEST:
+        return "its weights span more than 8 bits"
+    depth = weights.shape[-2 if op == "matmul" else 1]
+    if depth % STEPS and (depth < FEWEST or attrs.get("groups", 1) > 1):
+        signed, _ = _signed(weights, op)
+        if signed is None or _greatest_sum(signed, op) >= EXACT_F32:
+            return "its channels make no groups, and floats would not add them up exactly"
+    return ""
+
+
+def _greatest_sum(weights: Array, op: str) -> int:
+    """The greatest sum of products with bytes."""
+    size = np.abs(weights.astype(np.int64))
+    sums = size.sum(0) if op == "matmul" else size.reshape(len(size), -1).sum(1)
+    return int(sums.max()) * LARGEST
 
 
 @dataclass(frozen=True)
@@ -51,10 +102,10 @@ def byte_product(node: Node, rw: Rewriter) -> Replacement:
     weights = node.inputs[1].data
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
-    if weights is None or len(node.inputs) > 2 or not weights.size:
+    if weights is None or len(node.inputs) > 2 or why_no_bytes(node.op, weights, node.attrs):
         return None
     data = _unsigned(node.inputs[0], rw)
-    if data is None or (node.op == "matmul" and weights.ndim != 2):
+    if data is None:
         return None
     signed, offset = _signed(weights, node.op)
     if signed is None:
@@ -150,9 +201,9 @@ class _Product:
         missing = -depth % STEPS
         if not missing:
             return self._emit(self.bytes, weights)
-        fits = int(np.abs(weights.astype(np.int64)).reshape(_flat(weights, matmul)).sum(1).max())
         if depth < FEWEST or self.attrs.get("groups", 1) > 1:
-            return self._in_floats(weights) if fits * LARGEST < EXACT_F32 else None
+            exact = _greatest_sum(weights, self.node.op) < EXACT_F32
+            return self._in_floats(weights) if exact else None
         axis = self.bytes.type.rank - 1 if matmul else 1
         pads = [0] * (2 * self.bytes.type.rank)
         pads[self.bytes.type.rank + axis] = missing
@@ -189,10 +240,6 @@ class _Product:
         point = self.rw.emit("reshape", [zero], {"shape": ()})
         taken = self.rw.emit("mul", [point, constant(columns)])
         return self.rw.emit("sub", [total, taken])
-
-
-def _flat(weights: Array, matmul: bool) -> tuple[int, int]:
-    return (1, weights.size) if matmul else (len(weights), -1)
 
 
 FLOAT_SUMS = Rules()

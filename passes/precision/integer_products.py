@@ -18,6 +18,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.quantization import RANGES
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
+from .byte_products import why_no_bytes
 from .parameters import along, one_scale, uniform, varying_axis, vector
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ SAME_SCALE = 1e-5  # relative; a bias by another scale than its sum's is no inte
 class IntegerProducts:
     """The pass. Sums of products are i32 afterwards, of operands cast to i32 less zero points.
 
-    note: is told of every product that something quantised is an operand of.
+    note: is told of every product that stays in floats although something of it is quantised.
     """
 
     note: Note | None = None
@@ -48,13 +49,13 @@ class IntegerProducts:
 
 
 def _decision(node: Node) -> Decision | None:
-    """What a product has become; None where nothing of it is quantised."""
-    if node.output.dtype is DType.I32:
-        return Decision(node.name, node.op, "int8")
+    """Why a product stays in floats; None where nothing of it is quantised."""
     data, weights = (value.producer for value in node.inputs[:2])
     real = [made is not None and made.op == "dequantize" for made in (data, weights)]
     if not any(real):
         return None
+    if node.op == "conv_transpose":
+        return Decision(node.name, node.op, "fp32", "transposed convolutions add up floats")
     reason = "the scale of an operand changes along the sum"
     if not real[0]:
         reason = "its data is not quantised"
@@ -64,6 +65,8 @@ def _decision(node: Node) -> Decision | None:
         reason = "the run makes its weights, or they have more than 8 bits"
     elif not data_of(data):
         reason = "its data is not of 8 bits with one zero point"
+    elif no_bytes := why_no_bytes(node.op, _numbers(weights), node.attrs):
+        reason = no_bytes
     return Decision(node.name, node.op, "fp32", reason)
 
 
@@ -102,7 +105,7 @@ def integer_product(node: Node, rw: Rewriter) -> Replacement:
     if data is None or weights is None or not data_of(data) or not weights_of(weights):
         return None
     scale = _common_scale(node, data, weights, rw)
-    if scale is None:
+    if scale is None or why_no_bytes(node.op, _numbers(weights), node.attrs):
         return None
     total = _sum(node, data, weights, rw)
     bias = _bias(node, scale, rw)
@@ -155,11 +158,17 @@ def _sum(node: Node, data: Node, weights: Node, rw: Rewriter) -> Value:
     else:
         moved = rw.emit("cast", [zero], {"dtype": DType.I32})
         wide = rw.emit("sub", [wide, rw.emit("reshape", [moved], {"shape": ()})])
+    numbers = constant(_numbers(weights), weights.inputs[0].name)
+    return rw.emit(node.op, [wide, numbers], node.attrs)
+
+
+def _numbers(weights: Node | None) -> Array:
+    """Constant weights less their zero points, before they are scaled."""
+    assert weights is not None
     p, _, offset = (value.data for value in weights.inputs)
     assert p is not None
     assert offset is not None
-    numbers = constant(p.astype(np.int32) - offset.astype(np.int32), weights.inputs[0].name)
-    return rw.emit(node.op, [wide, numbers], node.attrs)
+    return np.asarray(p.astype(np.int32) - offset.astype(np.int32))
 
 
 def _bias(node: Node, scale: Value, rw: Rewriter) -> Value | None:

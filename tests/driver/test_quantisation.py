@@ -260,7 +260,7 @@ def test_summaries() -> None:
         "is 20.0 dB below the outputs"
     )
     assert lines[1] == "in floats: Conv 'n0': why"
-    assert lines[-1] == "and 2 more in floats"
+    assert lines[-1] == "and 2 more"
 
 
 def test_spreads() -> None:

@@ -212,16 +212,24 @@ def test_decisions_are_told_with_the_reason() -> None:
         c.op("matmul", x, c.weight(16, 12)),
         c.op("matmul", x, weights(c, 16, 12, axis=0)),
         c.op("matmul", x, data(c, 16, 7)),
+        c.op("matmul", data(c, 2, 5, 16), weights(c, 2, 16, 12, axis=2)),
         c.op("matmul", c.input(5, 16), c.weight(16, 12)),
+        c.op("matmul", c.input(5, 16, dtype=I32), c.weight(16, 12, dtype=I32)),
+        c.op(
+            "matmul", c.op("cast", c.input(5, 16, dtype=U8), dtype=I32), c.input(16, 12, dtype=I32)
+        ),
     )
     told: list[Decision] = []
-    run_passes(c.graph(), (MOVE, IntegerProducts(told.append)))
+    turn = (TURN, ByteProducts(told.append))
+    run_passes(c.graph(), (MOVE, IntegerProducts(told.append), *turn))
     assert [(d.precision, d.reason) for d in told] == [
-        ("int8", ""),
         ("fp32", "its data is not quantised"),
         ("fp32", "its weights are floats"),
         ("fp32", "the scale of an operand changes along the sum"),
         ("fp32", "the run makes its weights, or they have more than 8 bits"),
+        ("fp32", "its weights are several matrices"),
+        ("int8", ""),
+        ("int32", "the run makes its weights"),
     ]
 
 
