@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from .additions import Additions
 from .constants import Array, Constants
 from .products import ModelProduct
 
@@ -53,10 +53,8 @@ class Rotator:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
         self.constants = Constants(model)
-        self.nodes: list[onnx.NodeProto] = []
+        self.new = Additions(model.graph)
         self.data: dict[str, str] = {}
-        self._taken = {name for node in self.graph.node for name in (*node.input, *node.output)}
-        self._taken.update(tensor.name for tensor in self.graph.initializer)
         self._factors: dict[int, Sequence[str]] = {}
         self._rotated: dict[str, str] = {}
         self._folded: dict[tuple[str, bool], str] = {}
@@ -71,10 +69,8 @@ class Rotator:
                 node.input[0] = self.data[key] = self._turned(node.input[0], size)
                 transposed = any(a.name == "transB" and a.i for a in node.attribute)
                 node.input[1] = self._weights(node.input[1], size, transposed)
-            self.nodes.append(node)
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
+            self.new.nodes.append(node)
+        self.new.finish()
 
     def _turned(self, name: str, size: int) -> str:
         """The data with every block of their last axis multiplied by the matrix.
@@ -86,16 +82,16 @@ class Rotator:
             if size not in self._factors:
                 rows = 1 << (size.bit_length() - 1) // 2
                 self._factors[size] = (
-                    self._initial("hadamard", np.array([-1, rows, size // rows])),
-                    self._initial("hadamard", hadamard(rows).astype(np.float32)),
-                    self._initial("hadamard", hadamard(size // rows).astype(np.float32)),
+                    self.new.initial("hadamard", np.array([-1, rows, size // rows])),
+                    self.new.initial("hadamard", hadamard(rows).astype(np.float32)),
+                    self.new.initial("hadamard", hadamard(size // rows).astype(np.float32)),
                 )
             shape, left, right = self._factors[size]
-            own = self._emit("Shape", [name], f"{name}_shape")
-            blocks = self._emit("Reshape", [name, shape], f"{name}_blocks")
-            half = self._emit("MatMul", [blocks, right], f"{name}_half_turned")
-            turned = self._emit("MatMul", [left, half], f"{name}_turned")
-            self._rotated[name] = self._emit("Reshape", [turned, own], f"{name}_rotated")
+            own = self.new.node("Shape", [name], f"{name}_shape")
+            blocks = self.new.node("Reshape", [name, shape], f"{name}_blocks")
+            half = self.new.node("MatMul", [blocks, right], f"{name}_half_turned")
+            turned = self.new.node("MatMul", [left, half], f"{name}_turned")
+            self._rotated[name] = self.new.node("Reshape", [turned, own], f"{name}_rotated")
         return self._rotated[name]
 
     def _weights(self, name: str, size: int, transposed: bool) -> str:
@@ -105,23 +101,5 @@ class Rotator:
             blocks = array.reshape(len(array) // size, size, -1)
             turned = np.matmul(hadamard(size), blocks).reshape(array.shape)
             turned = np.ascontiguousarray(turned.T if transposed else turned, np.float32)
-            self._folded[name, transposed] = self._initial(f"{name}_rotated", turned)
+            self._folded[name, transposed] = self.new.initial(f"{name}_rotated", turned)
         return self._folded[name, transposed]
-
-    def _fresh(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
-
-    def _emit(self, op: str, inputs: Sequence[str], wanted: str) -> str:
-        name = self._fresh(wanted)
-        self.nodes.append(onnx.helper.make_node(op, inputs, [name], name=name))
-        return name
-
-    def _initial(self, wanted: str, array: Array) -> str:
-        name = self._fresh(wanted)
-        self.graph.initializer.append(numpy_helper.from_array(array, name))
-        return name

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from ..reading.topology import names_used
+from .additions import Additions
 from .constants import MOVES, Constants
 from .products import ModelProduct
 from .recipe import Array, Limits, Recipe, quantised_weights
@@ -36,9 +36,7 @@ class Writer:
         self.graph, self.recipe, self.beside = model.graph, recipe, beside
         self.constants = Constants(model)
         self.domain = MICROSOFT if foreign else ""
-        self.nodes: list[onnx.NodeProto] = []
-        self._taken = {name for node in self.graph.node for name in (*node.input, *node.output)}
-        self._taken.update(tensor.name for tensor in self.graph.initializer)
+        self.new = Additions(model.graph)
         self._data: dict[tuple[str, bool], str] = {}
         self._weights: dict[tuple[str, int, bool], Sequence[str]] = {}
         if foreign and not any(o.domain == MICROSOFT for o in model.opset_import):
@@ -50,19 +48,17 @@ class Writer:
         for node in self.graph.node:
             product = by_key.get(node.output[0]) if node.output else None
             if product is None:
-                self.nodes.append(node)
+                self.new.nodes.append(node)
             elif product.key in self.recipe.dynamic:
                 self._dynamic(node)
             elif self.beside:
-                self.nodes.append(node)
+                self.new.nodes.append(node)
                 copy = onnx.NodeProto.FromString(node.SerializeToString())
                 copy.output[0] = twin(product.key)
                 self._static(copy, product.key)
             else:
                 self._static(node, product.key)
-        copies = [type(node).FromString(node.SerializeToString()) for node in self.nodes]
-        del self.graph.node[:]
-        self.graph.node.extend(copies)
+        self.new.finish()
 
     # ------------------------------------------------------------------ products
 
@@ -80,7 +76,7 @@ class Writer:
             "DequantizeLinear", [steps, scale, zero], f"{weights}_dequantised", axis=axis
         )
         bias = self.recipe.biases.get(key)
-        self._add(node, bias) if bias is not None else self.nodes.append(node)
+        self._add(node, bias) if bias is not None else self.new.nodes.append(node)
 
     def _untransposed(self, node: onnx.NodeProto) -> bool:
         """Whether a Gemm transposes its weights, which it does no more afterwards."""
@@ -95,9 +91,9 @@ class Writer:
         steps, scale = quantised_weights(array.T if transposed else array, axis)
         zero = np.zeros(scale.shape, np.int8)
         return (
-            self._initial(f"{name}_int8", steps),
-            self._initial(f"{name}_scale", scale),
-            self._initial(f"{name}_zero", zero),
+            self.new.initial(f"{name}_int8", steps),
+            self.new.initial(f"{name}_scale", scale),
+            self.new.initial(f"{name}_zero", zero),
         )
 
     def _through_bytes(self, name: str, limits: Limits) -> str:
@@ -106,8 +102,8 @@ class Writer:
         if key not in self._data:
             scale, zero = limits.u8()
             parameters = [
-                self._initial(f"{name}_scale", np.asarray(scale, np.float32)),
-                self._initial(f"{name}_zero", np.asarray(zero, np.uint8)),
+                self.new.initial(f"{name}_scale", np.asarray(scale, np.float32)),
+                self.new.initial(f"{name}_zero", np.asarray(zero, np.uint8)),
             ]
             steps = self._made("QuantizeLinear", [name, *parameters], f"{name}_quantised")
             self._data[key] = self._made(
@@ -121,18 +117,18 @@ class Writer:
             own = node.input[2] if len(node.input) > 2 and node.input[2] else ""
             if not own or own in self.constants:
                 old = self.constants.array(own) if own else np.float32(0)
-                name = self._initial(f"{node.output[0]}_bias", (old + bias).astype(np.float32))
+                name = self.new.initial(f"{node.output[0]}_bias", (old + bias).astype(np.float32))
                 inputs = [*node.input[:2], name]
                 del node.input[:]
                 node.input.extend(inputs)
-                self.nodes.append(node)
+                self.new.nodes.append(node)
                 return
             bias = bias.reshape(-1, *(1,) * (self.constants.array(node.input[1]).ndim - 2))
         result = node.output[0]
-        node.output[0] = self._fresh(f"{result}_uncorrected")
-        self.nodes.append(node)
-        added = self._initial(f"{result}_correction", bias.astype(np.float32))
-        self.nodes.append(onnx.helper.make_node("Add", [node.output[0], added], [result]))
+        node.output[0] = self.new.fresh(f"{result}_uncorrected")
+        self.new.nodes.append(node)
+        added = self.new.initial(f"{result}_correction", bias.astype(np.float32))
+        self.new.nodes.append(onnx.helper.make_node("Add", [node.output[0], added], [result]))
 
     def _dynamic(self, node: onnx.NodeProto) -> None:
         """DynamicQuantizeLinear, MatMulInteger, and the scales of both."""
@@ -144,54 +140,34 @@ class Writer:
             self._weights[key] = self._stored(node.input[1], 1, transposed)
         steps, scale, _ = self._weights[key]
         made = self._parts(data)
-        total = self._plain("MatMulInteger", [made[0], steps, made[2]], f"{result}_sums")
-        real = self._plain("Cast", [total], f"{result}_float", to=onnx.TensorProto.FLOAT)
-        both = self._plain("Mul", [made[1], scale], f"{result}_scale")
+        total = self.new.node("MatMulInteger", [made[0], steps, made[2]], f"{result}_sums")
+        real = self.new.node("Cast", [total], f"{result}_float", to=onnx.TensorProto.FLOAT)
+        both = self.new.node("Mul", [made[1], scale], f"{result}_scale")
         parts = [(real, both)]
         if node.op_type == "Gemm" and attributes.get("alpha", 1.0) != 1.0:
-            alpha = self._initial(f"{result}_alpha", np.array(attributes["alpha"], np.float32))
-            parts.append((self._plain("Mul", list(parts.pop()), f"{result}_scaled"), alpha))
+            alpha = self.new.initial(f"{result}_alpha", np.array(attributes["alpha"], np.float32))
+            parts.append((self.new.node("Mul", list(parts.pop()), f"{result}_scaled"), alpha))
         bias = node.input[2] if len(node.input) > 2 else ""
         product = onnx.helper.make_node("Mul", list(parts[0]), [result], name=node.name)
-        self.nodes.append(product)
+        self.new.nodes.append(product)
         if bias:
-            product.output[0] = self._fresh(f"{result}_product")
+            product.output[0] = self.new.fresh(f"{result}_product")
             if attributes.get("beta", 1.0) != 1.0:
-                beta = self._initial(f"{result}_beta", np.array(attributes["beta"], np.float32))
-                bias = self._plain("Mul", [bias, beta], f"{result}_bias")
-            self.nodes.append(onnx.helper.make_node("Add", [product.output[0], bias], [result]))
+                beta = self.new.initial(f"{result}_beta", np.array(attributes["beta"], np.float32))
+                bias = self.new.node("Mul", [bias, beta], f"{result}_bias")
+            self.new.nodes.append(onnx.helper.make_node("Add", [product.output[0], bias], [result]))
 
     def _parts(self, data: str) -> Sequence[str]:
         """Bytes, scale and zero point of data, as a run finds them."""
         key = (data, -1, False)
         if key not in self._weights:
-            names = [self._fresh(f"{data}_{part}") for part in ("quantised", "scale", "zero")]
-            self.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [data], names))
+            names = [self.new.fresh(f"{data}_{part}") for part in ("quantised", "scale", "zero")]
+            self.new.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [data], names))
             self._weights[key] = names
         return self._weights[key]
 
-    # ------------------------------------------------------------------ names and nodes
-
-    def _fresh(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
-
-    def _initial(self, wanted: str, array: Array) -> str:
-        name = self._fresh(wanted)
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-        return name
-
     def _made(self, op: str, inputs: Sequence[str], wanted: str, **attributes: Any) -> str:
-        return self._plain(op, inputs, wanted, domain=self.domain, **attributes)
-
-    def _plain(self, op: str, inputs: Sequence[str], wanted: str, **attributes: Any) -> str:
-        name = self._fresh(wanted)
-        self.nodes.append(onnx.helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
+        return self.new.node(op, inputs, wanted, domain=self.domain, **attributes)
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
