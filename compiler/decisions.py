@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Decision:
     """What a contraction, or a table, has become.
 
-    name: of the node. op: its operator. precision: "int8", "int32", "bf16", "fp16", "bf16 weights", "fp16
-    weights" or "fp32". reason: why it stays as it is, "" where it does not.
+    name: of the node. op: its operator. precision: "int8", "int32", "bf16", "fp16", "bf16 weights",
+    "fp16 weights" or "fp32". reason: why it stays as it is, "" where it does not.
     """
 
     name: str

@@ -72,8 +72,8 @@ def _print_atom(atom: Atom) -> str:
 def print_type(type_: TensorType) -> str:
     """A tensor type as text: `f32[n, 4]`.
 
-    ` border 1:1+0:0` follows when it is stored inside a border of zeros, ` within [n, 8]` when it
-    is part of a larger tensor's storage.
+    ` border 1:1+0:0` follows when it is stored inside a border of zeros (` of 7`: of sevens),
+    ` within [n, 8]` when it is part of a larger tensor's storage.
     """
     dims = ", ".join(map(print_dim, type_.shape))
     layout = str(type_.layout)

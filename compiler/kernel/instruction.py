@@ -24,8 +24,7 @@ class Instruction:
 
     op: the operator that it computes. left, right: elements of its operands. accumulate: of the
     sum. steps: how many products one takes. operations: what one costs, in multiply-adds of a
-    vector. prepare: what each vector of the right operand, and each group of the left one, costs
-    beside.
+    vector.
 
     A target says what an instruction costs there where that is something else (`Target.costs`).
     """
@@ -37,7 +36,6 @@ class Instruction:
     accumulate: DType
     steps: int
     operations: float = 1.0
-    prepare: float = 0.0
 
 
 _HALVES = (DType.BF16, DType.BF16, DType.F32, 2)
@@ -50,17 +48,16 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("amx", "dot4", *_BYTES, 0.125),
         Instruction("vnni", "dot4", *_BYTES),
         Instruction("avxvnni", "dot4", *_BYTES),
-        Instruction("madd", "dot4", *_BYTES, 4.0, 2.5),
-        Instruction("bytes", "dot4", *_BYTES, 8.0, 8.0),
+        Instruction("madd", "dot4", *_BYTES, 4.0),
+        Instruction("bytes", "dot4", *_BYTES, 8.0),
         Instruction("amxbf16", "dot2", *_HALVES, 0.125),
         Instruction("bf16", "dot2", *_HALVES),
     )
 }
 STEPS = {item.op: item.steps for item in INSTRUCTIONS.values()}
 DOTS = frozenset(STEPS)
-MATRICES = frozenset(
-    {"amx", "amxbf16"}
-)  # those that multiply matrices, kept in registers of their own
+# those that multiply matrices, kept in registers of their own
+MATRICES = frozenset({"amx", "amxbf16"})
 MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
 GENERIC = frozenset({"bytes"})  # those that every target has
 

@@ -11,7 +11,6 @@ from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.fixed_point import multiplier_of
 from ...compiler.ir.ops.quantization import NEAREST, RANGES
-from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
 from .byte_products import FLOAT_SUMS
@@ -37,7 +36,7 @@ _RULES = Rules()
 _RULES.extend(FLOAT_SUMS)
 
 
-def _cast(rw: Rewriter | Builder, value: Value, dtype: DType) -> Value:
+def _cast(rw: Rewriter, value: Value, dtype: DType) -> Value:
     if value.dtype is dtype:
         return value
     if value.data is not None:
@@ -122,7 +121,7 @@ def _divided(rw: Rewriter, x: Value, scale: Value, zero: Value) -> Value:
     return _cast(rw, number, zero.dtype)
 
 
-def rounded(rw: Rewriter | Builder, steps: Value, zero: Value, low: int, high: int) -> Value:
+def rounded(rw: Rewriter, steps: Value, zero: Value, low: int, high: int) -> Value:
     """round(steps) + zero within [low, high], of the zero point's type; a NaN becomes low."""
     if zero.data is not None:
         offset = _plain(zero).astype(np.int64)

@@ -173,7 +173,7 @@ class Planner:
             return self.places[value]
         self.places[value] = self._new_place(value, steps)
         if value.type.layout.border:
-            self._zero_border(value.type, self.places[value], steps)
+            self._fill_border(value.type, self.places[value], steps)
         return self.places[value]
 
     def _new_place(self, value: Value, steps: list[Step]) -> Place:
@@ -374,7 +374,7 @@ class Planner:
         self.touch(target)
         self.append_call(self.choose(Request(kernel)), (target,), steps)
 
-    def _zero_border(self, type_: TensorType, place: Place, steps: list[Step]) -> None:
+    def _fill_border(self, type_: TensorType, place: Place, steps: list[Step]) -> None:
         self.append_call(self.choose(Request(border_kernel(type_))), (place,), steps)
 
     def fresh(self, prefix: str) -> str:
