@@ -72,7 +72,13 @@ def lends_matrices() -> bool:
 
 
 def host_features() -> frozenset[str]:
-    """CPU features of this machine by LLVM's names: as Linux reports them, or the processor."""
+    """CPU features of this machine by LLVM's names: as Linux reports them, or the processor; those
+    of matrices only where Linux lends the registers."""
+    found = _reported_features()
+    return found if not found & AMX or lends_matrices() else found - AMX
+
+
+def _reported_features() -> frozenset[str]:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:  # no /proc, as in a bare chroot
@@ -80,8 +86,7 @@ def host_features() -> frozenset[str]:
     for line in text.splitlines():
         if line.startswith("flags"):
             flags = set(line.split(":", 1)[1].split())
-            found = frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags)
-            return found if lends_matrices() else found - AMX
+            return frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags)
     return frozenset()
 
 

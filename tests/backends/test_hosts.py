@@ -10,6 +10,7 @@ from compiled import Job, Setting, needs_native, run_all
 from suites.case import SUM, Case, CaseBuilder, N, compare
 
 from tensmith.backends.reference import run_graph
+from tensmith.backends.x86 import hosts
 from tensmith.backends.x86.hosts import HOSTS, V3, V4
 from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.errors import UsageError
@@ -113,3 +114,25 @@ def test_every_schedule_computes_the_same(
         for name, want in run_graph(case.graph(), case.inputs()).items():
             scale = max(1, np.abs(want).max())  # sums of up to 3000 products
             compare(f"{case.name} {name}", got[name] / scale, want / scale, SUM)
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_registers_of_matrices_that_linux_does_not_lend_are_not_there(
+    reported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether features are read from /proc or, without it, from the processor."""
+    flags = "flags : fma avx2 amx_tile amx_int8 avx512_vnni"
+
+    def read(*args: object, **more: object) -> str:
+        if reported:
+            return flags
+        raise OSError
+
+    every = {"fma": True, "avx2": True, "amx-tile": True, "amx-int8": True, "avx512vnni": True}
+    monkeypatch.setattr(hosts.Path, "read_text", read)
+    monkeypatch.setattr(hosts.binding, "get_host_cpu_features", lambda: every)
+    for lent in (True, False):
+        monkeypatch.setattr(hosts, "lends_matrices", lambda lent=lent: lent)
+        found = hosts.host_features()
+        assert {"fma", "avx2", "avx512vnni"} <= found
+        assert ("amx-tile" in found, "amx-int8" in found) == (lent, lent)
