@@ -22,7 +22,7 @@ from .shapes import ShapeSpecs
 from .tensor_files import Array, check_inputs, read_inputs
 
 if TYPE_CHECKING:
-    from .api import Artifact
+    from .artifacts import Artifact
 
 
 @dataclass

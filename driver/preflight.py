@@ -14,8 +14,8 @@ from ..compiler.ir.dims import symbols_of
 from ..compiler.kernel.cost.slow_kernels import SlowKernel
 from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
-from .api import import_model
 from .argument_checks import unsupported_nodes
+from .building import import_model
 from .faults import faults_explained
 from .precision import Risk, precision_risks
 from .request import CompileRequest

@@ -11,7 +11,6 @@ from ..compiler.compilation import Stages
 from ..compiler.errors import UnsupportedError
 from ..compiler.kernel.cost.machine import Machine
 from ..compiler.profile import KernelProfile, Profile, ProfileOptions
-from .api import import_model
 from .argument_checks import (
     check_runs_here,
     make_work_dir,
@@ -20,6 +19,7 @@ from .argument_checks import (
     require_available,
     unsupported_nodes,
 )
+from .building import import_model
 from .request import CompileRequest
 from .samples import Sampler
 

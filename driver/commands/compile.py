@@ -24,7 +24,7 @@ from ..options import (
 )
 
 if TYPE_CHECKING:
-    from ..api import Artifact
+    from ..artifacts import Artifact
     from ..console import Console
 
 

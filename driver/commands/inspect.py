@@ -39,6 +39,7 @@ def command(
     """Show inputs, outputs, operators, FLOPs, parameters; with --kernels, kernels and memory; with
     --roofline, how long every kernel takes and what bounds it."""
     from .. import api
+    from ..building import import_model
     from ..console import Console
     from ..session import is_compiled
 
@@ -47,7 +48,7 @@ def command(
         _inspect_library(console, model, roofline)
         return
     request = requested(shape, target=target, opt_level=opt_level, threads=threads)
-    described = _describe(model, api.import_model(model, request.shapes))
+    described = _describe(model, import_model(model, request.shapes))
     _show_graph(console, described, nodes)
     if not nodes:
         del described["nodes"]
@@ -72,14 +73,14 @@ def command(
 
 def _inspect_library(console: Console, path: Path, roofline: bool) -> None:
     from ...compiler.errors import UsageError
-    from .. import api
+    from ..artifacts import load
 
     if roofline:
         raise UsageError(
             "--roofline measures kernels anew as they are compiled",
             remedy="give the ONNX file: inspect MODEL.onnx --roofline",
         )
-    manifest = api.load(path).manifest
+    manifest = load(path).manifest
     console.result({"manifest": manifest, "choices": _choices(manifest)})
     _show_manifest(console, manifest)
 

@@ -166,7 +166,7 @@ def _show(console: Console, report: VerifyReport) -> None:
 
 
 def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> VerifyReport:
-    from ..api import import_model
+    from ..building import import_model
     from ..samples import Sampler
     from ..second_opinion import add_opinions
     from ..tensor_files import read_file

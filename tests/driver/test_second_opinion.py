@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from tensmith.compiler.errors import UsageError, VerificationError
 from tensmith.driver import api, cli
+from tensmith.driver.building import import_model
 from tensmith.driver.engines import EngineSpec, open_engine
 from tensmith.driver.samples import Sampler
 from tensmith.driver.second_opinion import engines_to_ask, second_opinion
@@ -33,7 +34,7 @@ def _asked(path: Path, **settings: float) -> VerifyReport | None:
     library = api.compile(path).save(path.with_suffix(".so"))[0]
     job = Verification(EngineSpec("tensmith", library), path, **settings)
     agreed = VerifyReport(PASSED, "reference", draws=[({"batch": 3}, 0), ({"batch": 1}, 1)])
-    agreed.opinion = second_opinion(job, agreed, Sampler(api.import_model(path, {})))
+    agreed.opinion = second_opinion(job, agreed, Sampler(import_model(path, {})))
     return agreed if agreed.opinion else None
 
 
