@@ -67,6 +67,11 @@ CACHE_DIR = Knob("cache_dir", "", "where the compiled runtime is kept (else: the
 SANITIZE = Knob("sanitize", False, "generated code checks that every access stays in its tensor")
 VERIFY_TIME = Knob("verify_time", 60.0, "seconds that verification may take by default")
 HOST = Knob("host", "", "machine whose caches and features `native` takes (else: this one's)")
+TIME_PRECISION = Knob(
+    "time_precision",
+    True,
+    "time binaries of lower precision against fp32, and keep what is faster (off: keep them)",
+)
 SECOND_OPINION = Knob(
     "second_opinion",
     "auto",
@@ -87,6 +92,7 @@ KNOBS = (
     CACHE_DIR,
     VERIFY_TIME,
     HOST,
+    TIME_PRECISION,
     SECOND_OPINION,
     DEFAULTS,
 )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from ..compiler.errors import ModelWarning, system_refusals
 from ..compiler.ir import Graph
 from .argument_checks import make_work_dir, remove_work_dir, require_available
 from .artifacts import Artifact, load
-from .building import build
-from .calibration import CalibrationData
+from .choosing import compiled
 from .given import ModelLike, model_file
-from .request import CompileRequest
+from .request import CompileRequest, LowerPrecision
 from .shapes import DimSpec, shape_of
 from .verify import VerifyReport
 
@@ -26,7 +27,6 @@ def compile(
     folder: str | Path | None = None,
     target: str = "native",
     precision: str = "fp32",
-    calibration: CalibrationData | None = None,
     threads: int = 1,
     opt_level: int = 2,
     shapes: Mapping[str, Sequence[DimSpec] | str] | None = None,
@@ -37,13 +37,13 @@ def compile(
     progress: Callable[[str], None] | None = None,
     work_dir: str | Path | None = None,
     choices: str | Path | None = None,
+    **lower: Unpack[LowerPrecision],
 ) -> Artifact:
     """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
     folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
-    precision: "fp32", "bf16", "fp16", or "int8": products of 8 bits, by ranges that `calibration`
-    shows: a path, a dict of arrays or an iterable of dicts (docs/precision.md); without it those of
-    matrix products are found in every run. threads: how many the plan is partitioned for (any
+    precision: "fp32", "bf16", "fp16", or "int8" (products of 8 bits); lower: what such a precision
+    is told (`LowerPrecision`, docs/precision.md). threads: how many the plan is partitioned for (any
     number can run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace
     declared ones: numbers fix them, names make them symbolic (equal names, equal sizes), "?"
     symbolic with a size of their own, "1..8" bounds what is symbolic; or text, as --shape has it
@@ -62,7 +62,6 @@ def compile(
     request = CompileRequest(
         target=target,
         precision=precision,
-        calibration=calibration,
         opt_level=opt_level,
         threads=threads,
         shapes={key: shape_of(key, dims) for key, dims in (shapes or {}).items()},
@@ -73,6 +72,7 @@ def compile(
         work_dir=_path(work_dir),
         dump_after=dump_after,
         progress=progress,
+        **lower,
     )
     artifact = _compile(model, request)
     _warn(artifact)
@@ -111,7 +111,9 @@ def _compile(model: ModelLike, request: CompileRequest) -> Artifact:
     try:
         with system_refusals("cannot write the files of a compilation"):
             path = model_file(model, request.folder, own)
-            return build(path, request, backend, target, own)
+            artifact = compiled(path, request, backend, target, own)
     except BaseException:
         remove_work_dir(own)
         raise
+    weakref.finalize(artifact, remove_work_dir, own)
+    return artifact

@@ -19,13 +19,13 @@ from .argument_checks import (
     check_runs_here,
     check_threads,
     check_writable,
-    remove_work_dir,
 )
 from .compare import Tolerance
 from .emits import EMITS, emit_of
 from .engines import EngineSpec
 from .memory import give_back_memory
 from .model_source import ModelSource
+from .precision_choice import PrecisionChoice
 from .request import TEXTS, reference_precision
 from .second_opinion import add_opinions
 from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 class Artifact:
-    """A compiled model. Its folder of intermediate files lives as long as the object.
+    """A compiled model; its intermediate files lie in a folder.
 
     kernels: in the order of the plan. stages: seconds by stage. manifest: see `driver/manifest.py`.
     sampler: draws random inputs. notes: what the user should know of the model. report: of the last
-    verification, or None.
+    verification, or None. choice: between precisions, where there was one.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Artifact:
         self.sampler = source.sampler
         self.notes = source.notes
         self.report: VerifyReport | None = None
+        self.choice: PrecisionChoice | None = None
         self._backend = backend
         self._model = compilation.model
         self._stages = stages
@@ -65,7 +66,6 @@ class Artifact:
         self._work_dir = work_dir
         self._source = source
         self._library: Path | None = None
-        weakref.finalize(self, remove_work_dir, work_dir)
 
     @property
     def stages(self) -> dict[str, float]:

@@ -24,12 +24,18 @@ from .shapes import ShapeSpecs
 
 
 def build(
-    path: Path, request: CompileRequest, backend: AnyBackend, target: Target, work_dir: Path
+    path: Path,
+    request: CompileRequest,
+    backend: AnyBackend,
+    target: Target,
+    work_dir: Path,
+    stages: Stages,
 ) -> Artifact:
-    """Compile a file as a request says, with intermediate files in `work_dir`, which the artifact
-    removes in the end. Raises as `api.compile`."""
+    """Compile a file as a request says, with intermediate files in `work_dir`.
+
+    Raises as `api.compile`.
+    """
     options = request.options(path, work_dir, target)
-    stages = Stages(progress=request.progress)
     given, quantised = path, None
     if request.precision == INT8:
         from .quantisation import quantised_as

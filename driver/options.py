@@ -47,6 +47,13 @@ Calibration = Annotated[
         show_default=False,
     ),
 ]
+ForcePrecision = Annotated[
+    bool,
+    typer.Option(
+        "--force-precision",
+        help="Keep a lower precision even where its binary is no faster than that of fp32.",
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
 Shapes = Annotated[
     list[str] | None,

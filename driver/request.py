@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ..compiler.backend import AnyBackend, resolve_target
 from ..compiler.compilation import CompileOptions
@@ -18,13 +18,27 @@ from ..compiler.target import Target
 from .argument_checks import c_identifier, check_choice, check_threads
 from .calibration import CalibrationData
 from .shapes import ShapeSpecs
+from .timing import Timer
 
-INT8 = "int8"
-PRECISIONS = ("fp32", "bf16", "fp16", INT8)
+FP32, INT8 = "fp32", "int8"
+PRECISIONS = (FP32, "bf16", "fp16", INT8)
 OPT_LEVELS = (0, 1, 2, 3)
 TEXTS = ("llvm", "asm")
 
 Progress = Callable[[str], None]
+
+
+class LowerPrecision(TypedDict, total=False):
+    """What `api.compile` takes besides where a lower precision is asked for.
+
+    calibration: inputs that show ranges: a path, a dict of arrays or an iterable of dicts; without
+    them int8 finds those of matrix products in every run.
+    force_precision: keep it even where its binary is no faster than that of fp32; else both run
+    here in turns, and the model is compiled in fp32 where that is as fast.
+    """
+
+    calibration: CalibrationData | None
+    force_precision: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +46,8 @@ class CompileRequest:
     """All that a compilation is told besides the model; the fields are those of `api.compile`.
 
     Raises UsageError where it is made with a value that does not exist. The target is looked up
-    when it is needed (`resolve`): a model that is compiled already has its own.
+    when it is needed (`resolve`): a model that is compiled already has its own. timer: what times
+    binaries; None: the clock of this machine.
     """
 
     target: str = "native"
@@ -48,6 +63,8 @@ class CompileRequest:
     work_dir: Path | None = None
     dump_after: Callable[[str, Graph], None] | None = None
     progress: Progress | None = None
+    force_precision: bool = False
+    timer: Timer | None = None
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
@@ -91,6 +108,7 @@ class CompileRequest:
             "threads": self.threads,
             "shapes": {name: list(dims) for name, dims in self.shapes.items()},
             "choices": str(self.choices) if self.choices else None,
+            "force_precision": self.force_precision,
         }
 
     def _calibration_file(self) -> str | None:

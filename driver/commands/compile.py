@@ -10,6 +10,7 @@ import typer
 from ..options import (
     Atol,
     Calibration,
+    ForcePrecision,
     Json,
     Model,
     OptLevel,
@@ -83,6 +84,7 @@ def command(
     emit: Emit = None,
     precision: Precision = "fp32",
     calibration: Calibration = None,
+    force_precision: ForcePrecision = False,
     threads: Threads = 1,
     shape: Shapes = None,
     name: Name = None,
@@ -111,6 +113,7 @@ def command(
             target=target,
             precision=precision,
             calibration=calibration,
+            force_precision=force_precision,
             threads=threads,
             opt_level=opt_level,
             name=name or "",
@@ -157,6 +160,7 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
             "files": sizes,
             "stages": artifact.stages,
             "verify": report.to_json() if report else None,
+            "precision": artifact.choice.to_json() if artifact.choice else None,
             "manifest": artifact.manifest,
         }
     )
@@ -169,6 +173,8 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
         f"target {artifact.target.name}, {len(artifact.kernels)} kernels, "
         f"weights {human_bytes(memory['weight_bytes'])}, arena {_arena(memory['arena_bytes'])}"
     )
+    if artifact.choice:
+        console.print(artifact.choice.summary())
     for line in summary_of(artifact.manifest):
         console.print(line)
     if report is None:

@@ -81,6 +81,7 @@ def command(
         calibration=calibration,
         opt_level=opt_level,
         threads=threads,
+        force_precision=True,
     )
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end

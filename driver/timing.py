@@ -1,0 +1,60 @@
+"""Times of runs that take turns in one process, so that a change of the machine's speed meets all.
+
+A `Timer` is given wherever times decide: `interleaved`, or what a test has in its place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+Runs = Mapping[str, Callable[[], object]]
+Times = Mapping[str, Sequence[float]]
+Timer = Callable[[Runs], Times]
+
+ROUND_SECONDS = 0.02  # of each run in a round, about
+MOST_ROUNDS, FEWEST_ROUNDS = 15, 3
+MOST_CALLS = 2000  # of a run in a round
+ALL_SECONDS = 3.0  # of all rounds, unless the fewest take longer
+
+
+def interleaved(runs: Runs) -> dict[str, list[float]]:
+    """Seconds of a call, by name: the median of every round.
+
+    In a round every run is called for about `ROUND_SECONDS`, once at least; each is called twice
+    before, untimed. The order turns with the rounds: none always follows the same.
+    """
+    counts = {name: _calls(run) for name, run in runs.items()}
+    whole = sum(max(ROUND_SECONDS, seconds) for _, seconds in counts.values())
+    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, round(ALL_SECONDS / whole)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
+    for _ in range(rounds):
+        for name in order:
+            times[name].append(_median(runs[name], counts[name][0]))
+        order = order[1:] + order[:1]
+    return times
+
+
+def _calls(run: Callable[[], object]) -> tuple[int, float]:
+    """How often to call it in a round, and about how long one call takes."""
+    run()
+    seconds = _median(run, 1)
+    return min(MOST_CALLS, max(1, round(ROUND_SECONDS / max(seconds, 1e-7)))), seconds
+
+
+def _median(run: Callable[[], object], calls: int) -> float:
+    found = []
+    last = time.perf_counter()
+    for _ in range(calls):
+        run()
+        now = time.perf_counter()
+        found.append(now - last)
+        last = now
+    return median(found)
+
+
+def share_of(times: Times, name: str, other: str) -> float:
+    """How long one run takes as a share of another: the median over rounds of the quotient."""
+    return median(a / b for a, b in zip(times[name], times[other], strict=True))

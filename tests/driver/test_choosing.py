@@ -1,0 +1,147 @@
+"""What is compiled where a lower precision is asked for: the binary that is faster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from compiled import needs_native
+from onnx import TensorProto, helper, numpy_helper
+
+import tensmith
+from tensmith.compiler.errors import ModelWarning
+from tensmith.driver import api, choosing
+from tensmith.driver.precision_choice import PrecisionChoice
+from tensmith.driver.request import CompileRequest
+from tensmith.driver.timing import Runs, interleaved, share_of
+
+DATA = np.random.default_rng(3).random((4, 2, 16), np.float32)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """y = tanh(x m) n."""
+    draw = np.random.default_rng(0).standard_normal
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "m"], ["p"], "first"),
+            helper.make_node("Tanh", ["p"], ["t"]),
+            helper.make_node("MatMul", ["t", "n"], ["y"], "last"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 16))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(draw((16, 32)).astype(np.float32), "m"),
+            numpy_helper.from_array(draw((32, 8)).astype(np.float32), "n"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(onnx.shape_inference.infer_shapes(model), tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+class Clock:
+    """Seconds of a call by name, whatever the machine does; calls: what it timed."""
+
+    def __init__(self, **seconds: float) -> None:
+        self.seconds, self.calls = seconds, 0
+
+    def __call__(self, runs: Runs) -> Mapping[str, list[float]]:
+        for run in runs.values():
+            run()
+        self.calls += 1
+        return {name: [self.seconds[name]] * 3 for name in runs}
+
+
+def request(clock: Clock | None, **given: Any) -> CompileRequest:
+    return CompileRequest(precision="int8", calibration={"x": DATA}, timer=clock, **given)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
+
+
+@needs_native
+def test_a_faster_binary_is_kept(net: Path, timed: None) -> None:
+    clock = Clock(int8=0.001, fp32=0.002)
+    artifact = api.compile_request(net, request(clock))
+    assert clock.calls == 1
+    assert artifact.choice == PrecisionChoice("int8", "int8", "", {"int8": 0.001, "fp32": 0.002})
+    assert artifact.choice.summary() == "timed in turns: int8 1 ms, fp32 2 ms; int8 is kept"
+    assert artifact.manifest["precision"] == "int8"
+    assert artifact.manifest["precision_choice"] == {"asked": "int8", "kept": "int8", "reason": ""}
+    assert "quantisation" in artifact.manifest
+
+
+@needs_native
+def test_a_slower_binary_is_not(net: Path, timed: None) -> None:
+    with pytest.warns(ModelWarning, match="int8 is not faster on this machine"):
+        artifact = api.compile_request(net, request(Clock(int8=0.002, fp32=0.002)))
+    assert artifact.choice is not None
+    assert (artifact.choice.asked, artifact.choice.kept) == ("int8", "fp32")
+    assert artifact.manifest["precision"] == "fp32"
+    assert artifact.manifest["precision_choice"]["kept"] == "fp32"
+    assert "quantisation" not in artifact.manifest
+    exact = tensmith.compile(net).load()({"x": DATA[0]})["y"]
+    np.testing.assert_array_equal(artifact.load()({"x": DATA[0]})["y"], exact)
+    assert artifact.verify().status == "passed"
+
+
+@needs_native
+def test_what_is_not_timed(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    off = api.compile_request(net, request(clock))
+    monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
+    forced = api.compile_request(net, request(clock, force_precision=True))
+    monkeypatch.setattr(choosing, "_AS_GIVEN", ("fp32", "int8"))
+    same = api.compile_request(net, request(clock))
+    told = [a.choice.reason for a in (off, forced, same) if a.choice]
+    assert [reason.removeprefix("not timed: ") for reason in told] == [
+        "TENSMITH_TIME_PRECISION is off",
+        "the precision is forced",
+        "no product is computed otherwise than in fp32",
+    ]
+    assert {a.manifest["precision"] for a in (off, forced, same)} == {"int8"}
+    assert clock.calls == 0
+
+
+@needs_native
+def test_other_machines_cannot_be_timed(net: Path, timed: None) -> None:
+    artifact = api.compile_request(net, request(None, target="aarch64:cortex-a76"))
+    assert artifact.choice is not None
+    assert artifact.choice.kept == "int8"
+    assert "compiled for another machine" in artifact.choice.reason
+
+
+@needs_native
+def test_the_command_line(net: Path, timed: None, call: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=DATA)
+    line = ("compile", net, "--precision", "int8", "--calibration", tmp_path / "data.npz")
+    code, out, err = call(*line, "--no-verify")
+    assert code == 0, err
+    assert "timed in turns" in out
+    code, out, err = call(*line, "--no-verify", "--force-precision", "--json")
+    assert code == 0, err
+    assert json.loads(out)["precision"]["reason"] == "not timed: the precision is forced"
+
+
+def test_runs_take_turns() -> None:
+    order: list[str] = []
+    times = interleaved({name: lambda n=name: order.append(n) for name in "ab"})  # type: ignore[misc]
+    assert set(times) == {"a", "b"}
+    assert len(times["a"]) == len(times["b"]) >= 3
+    turns = [name for name, last in zip(order, [None, *order], strict=False) if name != last]
+    assert turns[:4] == ["a", "b", "a", "b"]
+    assert len(turns) >= len(times["a"])  # abba: one of them is last, then first
+
+
+def test_shares_are_of_rounds() -> None:
+    times = {"a": [1.0, 10.0, 3.0], "b": [2.0, 20.0, 1.0]}
+    assert share_of(times, "a", "b") == 0.5
