@@ -12,13 +12,15 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .compiler.errors import TensmithError
     from .driver.api import Artifact, compile, load
+    from .driver.layer_checks import layers
     from .runtime.loader import Module
 
-__all__ = ["Artifact", "Module", "TensmithError", "__version__", "compile", "load"]
+__all__ = ["Artifact", "Module", "TensmithError", "__version__", "compile", "layers", "load"]
 
 _HOMES = {
     "Artifact": ".driver.api",
     "compile": ".driver.api",
+    "layers": ".driver.layer_checks",
     "load": ".driver.api",
     "Module": ".runtime.loader",
     "TensmithError": ".compiler.errors",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -46,6 +46,17 @@ class Measures(Generic[T]):
     profile: Callable[[Graph, T, CompileOptions, Stages, ProfileOptions], Profile]
 
 
+Observe = Callable[[Node, Sequence[Array]], Sequence[Array] | None]
+
+
+class Evaluate(Protocol):
+    """What runs a graph without compiling it; see `Backend.evaluate`."""
+
+    def __call__(
+        self, graph: Graph, inputs: Mapping[str, Array], observe: Observe | None = None
+    ) -> dict[str, Array]: ...
+
+
 @dataclass(frozen=True)
 class Backend(Generic[T]):
     """A validated manifest of one backend, whose targets are of kind T.
@@ -59,8 +70,9 @@ class Backend(Generic[T]):
     runs_here: reason why code for the target does not run on this machine, or None.
     emulator: path of what runs the target's programs here, "" where they run by themselves; raises
     UsageError where nothing does.
-    evaluate: (graph, inputs by name) -> outputs by name, without compiling. None where a backend
-    only compiles.
+    evaluate: (graph, inputs by name, observe) -> outputs by name, without compiling; observe, where
+    it is given, is told each node's results, and may give others in their place. None where a
+    backend only compiles.
     measures: of this machine; None where a backend measures nothing.
     slow_kernels: (graph, target, options, stages) -> the kernels that `KernelInfo.slow` is set for,
     without code being generated; may change the graph. None where a backend predicts nothing.
@@ -75,7 +87,7 @@ class Backend(Generic[T]):
     available: Callable[[], str | None]
     runs_here: Callable[[T], str | None]
     emulator: Callable[[T], str]
-    evaluate: Callable[[Graph, Mapping[str, Array]], dict[str, Array]] | None = None
+    evaluate: Evaluate | None = None
     measures: Measures[T] | None = None
     slow_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[SlowKernel, ...]] | None = None
 

@@ -27,7 +27,8 @@ class CompileOptions:
     threads: expected number of threads (a hint for partitioning). work_dir: an existing folder
     for intermediate files. texts: textual forms wanted ("llvm", "asm"). dump_after: called with
     (pass name, graph) after every pass. sanitize: generated kernels check every access to memory.
-    sizes: of the inputs' symbolic dims, for which times are predicted.
+    sizes: of the inputs' symbolic dims, for which times are predicted. probe: called with the graph
+    whose nodes become kernels, to which it may add outputs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CompileOptions:
     sanitize: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
     choices: Choices = field(default_factory=Choices)
+    probe: Callable[[Graph], None] | None = None
 
 
 @dataclass

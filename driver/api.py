@@ -43,8 +43,8 @@ def compile(
 
     folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
     precision: "fp32", "bf16", "fp16", or "int8" (products of 8 bits); lower: what such a precision
-    is told (`LowerPrecision`, docs/precision.md). threads: how many the plan is partitioned for (any
-    number can run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace
+    is told (`LowerPrecision`, docs/precision.md). threads: of the plan's partition (any number can
+    run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace
     declared ones: numbers fix them, names make them symbolic (equal names, equal sizes), "?"
     symbolic with a size of their own, "1..8" bounds what is symbolic; or text, as --shape has it
     ("1x3x224x224"). name: C identifier; by default from the file name. verify: compare with the

@@ -54,6 +54,8 @@ def build(
     sampler, notes = Sampler(graph), (*graph.notes, *(quantised.notes if quantised else ()))
     flops = graph_flops(graph)
     options = replace(options, sizes=sampler.usual_sizes)
+    if request.probe:
+        request.probe.imported(graph)
     with faults_explained(path, stages):
         decisions = InPrecision(request.precision, target).rewrite(graph, options.dump_after)
         compilation = backend.compile(graph, target, options, stages)

@@ -101,13 +101,14 @@ def decibels(pairs: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]) -
             error = float("inf") if real.shape != exact.shape else np.square(real - exact).sum()
             signal[name] = signal.get(name, 0.0) + float(np.square(exact).sum())
             noise[name] = noise.get(name, 0.0) + float(error)
-    return {name: _ratio(signal[name], noise[name]) for name in signal}
+    return {name: ratio_in_decibels(signal[name], noise[name]) for name in signal}
 
 
 MOST_DECIBELS = 120.0
 
 
-def _ratio(signal: float, noise: float) -> float:
+def ratio_in_decibels(signal: float, noise: float) -> float:
+    """How far noise lies below a signal (sums of squares), within `MOST_DECIBELS`."""
     if not np.isfinite(noise) or not np.isfinite(signal):
         return -MOST_DECIBELS
     if noise <= 0.0:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from ..compiler.backend import AnyBackend, resolve_target
 from ..compiler.compilation import CompileOptions
@@ -41,6 +41,19 @@ class LowerPrecision(TypedDict, total=False):
     force_precision: bool
 
 
+class Prober(Protocol):
+    """Looks into a compilation: at the graph as it was imported, and at that whose nodes become
+    kernels (`CompileOptions.probe`)."""
+
+    def imported(self, graph: Graph) -> None:
+        """Before any pass; may change names of what is no input and no output."""
+        ...
+
+    def __call__(self, graph: Graph) -> None:
+        """Behind all passes."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompileRequest:
     """All that a compilation is told besides the model; the fields are those of `api.compile`.
@@ -62,6 +75,7 @@ class CompileRequest:
     folder: Path | None = None
     work_dir: Path | None = None
     dump_after: Callable[[str, Graph], None] | None = None
+    probe: Prober | None = None
     progress: Progress | None = None
     force_precision: bool = False
     timer: Timer | None = None
@@ -96,6 +110,7 @@ class CompileRequest:
             dump_after=self.dump_after,
             sanitize=bool(SANITIZE.value),
             choices=given,
+            probe=self.probe,
         )
 
     def to_json(self) -> dict[str, Any]:

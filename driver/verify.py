@@ -76,9 +76,9 @@ class VerifyReport:
     trials: differences of every comparison made. reason: why it failed or is incomplete.
     unusable: inputs that the other side refused, and why. refusals: inputs that it took and the
     compiled model refused (sizes of symbolic dims that do not fit together, as a rule). draws:
-    sizes and seed of the random inputs compared. opinion: what another engine says of the same
-    inputs, where one was asked (`second_opinion.py`). precision_error: against the model in fp32,
-    which nothing judges.
+    sizes and seed of the random inputs compared, those that fail last. opinion: what another engine
+    says of the same inputs, where one was asked (`second_opinion.py`). precision_error: against the
+    model in fp32, which nothing judges.
     """
 
     status: str
@@ -322,7 +322,11 @@ class _Sides:
 
     def drawn(self, sampler: Sampler, sizes: Mapping[str, int], seed: int) -> bool:
         """Compare on random inputs; False when either side refuses them."""
-        accepted = self.trial(sampler.draw(sizes, seed), sizes)
+        try:
+            accepted = self.trial(sampler.draw(sizes, seed), sizes)
+        except _Outcome:
+            self.report.draws.append((sizes, seed))
+            raise
         if accepted:
             self.report.draws.append((sizes, seed))
         return accepted

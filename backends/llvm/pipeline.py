@@ -123,6 +123,8 @@ def make_plan(
             AttentionBlocks(options.choices),
         )
         run_passes(graph, (*final, *(views if level > 0 else ())), dump_after=options.dump_after)
+        if options.probe:
+            options.probe(graph)
     with stages.stage("kernels"):
         choose = CpuChooser(target, level, options.choices)
         plan = Planner(graph, choose, CONTROL).build()

@@ -17,7 +17,7 @@ from ...compiler.ir.types import DType
 Array = np.ndarray[Any, Any]
 Store = dict[Value, Array]
 Env = dict[str, int]
-Observer = Callable[[Node, Sequence[Array]], None]
+Observer = Callable[[Node, Sequence[Array]], Sequence[Array] | None]
 
 
 def run_graph(
@@ -26,7 +26,7 @@ def run_graph(
     """The outputs of `graph`, by name, for inputs by name.
 
     Symbolic dims are bound from the inputs' shapes. Inputs that have a default may be left out.
-    `observe` is told each node's results.
+    `observe` is told each node's results, and may give others in their place.
     Raises UsageError when the inputs do not fit the graph, RunError when a node fails (an index
     out of range, dims that turn out not to fit).
     """
@@ -119,9 +119,8 @@ class _Interpreter:
         """Run all nodes; `store` has the inputs and captures and is used up."""
         for node, dying in zip(graph.nodes, self.plan(graph).dying, strict=True):
             results = self.run_node(node, store, env)
-            store.update(zip(node.outputs, results, strict=True))
-            if self.observe is not None:
-                self.observe(node, results)
+            given = self.observe(node, results) if self.observe is not None else None
+            store.update(zip(node.outputs, given or results, strict=True))
             for value in dying:
                 store.pop(value, None)
         return [_read(value, store) for value in graph.outputs]

@@ -211,6 +211,8 @@ class Rewriter:
             new = self._reshape(new, new.shape)
         self._replaced[old] = new
         self._uses[new] += self._uses[old]
+        if _is_named(old) and new.producer is not None and not _is_named(new):
+            new.name = old.name
         if old in self._results:
             new.name = old.name
             self._results.add(new)
@@ -235,6 +237,11 @@ class Rewriter:
         self._scope.append(node)
         self._local.add(node)
         return node.output
+
+
+def _is_named(value: Value) -> bool:
+    """Whether a value has a name that is not the one of the node that makes it."""
+    return value.name not in ("", value.producer.name if value.producer is not None else "")
 
 
 def rewrite(graph: Graph, rules: Rules) -> bool:

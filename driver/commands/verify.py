@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,10 @@ from ..options import (
 )
 
 if TYPE_CHECKING:
+    from ..artifacts import Artifact
     from ..console import Console
+    from ..layer_checks import LayerChecks
+    from ..request import CompileRequest
     from ..verify import Verification, VerifyReport
 
 
@@ -43,6 +46,15 @@ Against = Annotated[
     str, typer.Option("--against", help="reference, onnx, onnxruntime or openvino.")
 ]
 
+Layers = Annotated[
+    bool,
+    typer.Option(
+        "--layers",
+        help="Compare layer by layer, too: name the first that diverges and, with --precision "
+        "int8, where the error of quantising enters.",
+    ),
+]
+
 
 def command(
     model: Runnable,
@@ -56,6 +68,7 @@ def command(
     opt_level: OptLevel = 2,
     threads: Threads = 1,
     shape: Shapes = None,
+    layers: Layers = False,
     verify_time: VerifyTime = None,
     rtol: Rtol = None,
     atol: Atol = None,
@@ -63,9 +76,7 @@ def command(
     verbose: Verbose = False,
 ) -> None:
     """Compare a compiled model with the reference, a peer, or stored outputs."""
-    from ...compiler.knobs import VERIFY_TIME
     from .. import api
-    from ..compare import Tolerance
     from ..console import Console
     from ..engines import EngineSpec
     from ..request import reference_precision
@@ -73,7 +84,7 @@ def command(
 
     console = Console(json=json, verbose=verbose)
     given = _library(model, library, inputs, outputs, against)
-    _check_known(precision, given, outputs)
+    _check_known(precision, given, outputs, layers=layers, against=against)
     request = requested(
         shape,
         target=target,
@@ -97,12 +108,23 @@ def command(
             against="stored outputs" if outputs else against,
             precision=reference_precision(precision),
             target=target,
-            tolerance=Tolerance(rtol, atol),
-            time_limit=float(VERIFY_TIME.value) if verify_time is None else verify_time,
             progress=progress,
+            **_limits(rtol, atol, verify_time),
         )
         report = _verify(job, inputs, outputs)
-    _show(console, report)
+        found = (
+            _layers(job, model, artifact, request, report, inputs) if layers and artifact else None
+        )
+    _show(console, report, found)
+
+
+def _limits(rtol: float | None, atol: float | None, seconds: float | None) -> dict[str, Any]:
+    """What differences, and how much time, a verification is given."""
+    from ...compiler.knobs import VERIFY_TIME
+    from ..compare import Tolerance
+
+    limit = float(VERIFY_TIME.value) if seconds is None else seconds
+    return {"tolerance": Tolerance(rtol, atol), "time_limit": limit}
 
 
 def _library(
@@ -128,11 +150,21 @@ def _library(
     return check_file(library, "library") if library else None
 
 
-def _check_known(precision: str, library: Path | None, outputs: Path | None) -> None:
-    """Raise UsageError for a library whose reference only its compilation could make."""
+def _check_known(
+    precision: str, library: Path | None, outputs: Path | None, *, layers: bool, against: str
+) -> None:
+    """Raise UsageError for a library whose reference only its compilation could make, and where
+    layers are to be compared and cannot be."""
     from ...compiler.errors import UsageError
     from ..request import INT8
 
+    if layers and library is not None:
+        raise UsageError(
+            "a compiled library does not hand out what lies between its layers",
+            remedy="leave --library out: --layers compiles the model itself",
+        )
+    if layers and against != "reference":
+        raise UsageError(f"layers are compared with the reference, not with {against}")
     if precision == INT8 and library is not None and outputs is None:
         raise UsageError(
             "what a model is in int8 is decided when it is compiled",
@@ -140,9 +172,65 @@ def _check_known(precision: str, library: Path | None, outputs: Path | None) -> 
         )
 
 
-def _show(console: Console, report: VerifyReport) -> None:
+def _layers(
+    job: Verification,
+    model: Path,
+    artifact: Artifact,
+    request: CompileRequest,
+    report: VerifyReport,
+    inputs: Path | None,
+) -> LayerChecks:
+    from ...compiler.scratch import temporary_folder
+    from ..layer_checks import check_layers
+    from ..tensor_files import read_file
+
+    with temporary_folder("tensmith-samples-") as folder:
+        return check_layers(
+            model,
+            artifact,
+            request,
+            read_file(inputs) if inputs else None,
+            draws=report.draws,
+            tolerance=replace(job.tolerance, quantised=artifact.sampler.quantised),
+            time_limit=job.time_limit,
+            folder=Path(folder),
+        )
+
+
+def _show_layers(console: Console, found: LayerChecks) -> None:
+    console.table(
+        "Layers",
+        ("operators", "tensor", "shape", "by its operators", "of the model", "dB", "agrees"),
+        [
+            (
+                ", ".join(layer.nodes),
+                layer.tensor,
+                list(layer.shape),
+                "" if layer.kernel is None else f"{layer.kernel.max_abs:.3g}",
+                "" if layer.model is None else f"{layer.model.max_abs:.3g}",
+                "" if layer.decibels is None else f"{layer.decibels:.0f}",
+                "NO" if layer.fault else "yes" if layer.kernel or layer.model else layer.note,
+            )
+            for layer in found.code.layers
+        ],
+        left=3,
+    )
+    if found.noise:
+        console.table(
+            "Quantisation error, dB below the tensor",
+            ("operator", "tensor", "its own", "in all"),
+            [(n.node, n.tensor, f"{n.own:.1f}", f"{n.total:.1f}") for n in found.noise.layers],
+            left=2,
+        )
+    for text in found.code.missing:
+        console.print(f"not compared: {text}")
+    for line in found.summary():
+        console.print(line)
+
+
+def _show(console: Console, report: VerifyReport, layers: LayerChecks | None) -> None:
     """Print the report; ends the program with the code of its error, if it has one."""
-    console.result(report.to_json())
+    console.result(report.to_json() | ({"layers": layers.to_json()} if layers else {}))
     console.table(
         "Outputs",
         ("output", "shape", "max |a-b|", "atol", "rtol", "agrees"),
@@ -160,8 +248,10 @@ def _show(console: Console, report: VerifyReport) -> None:
         ],
         left=2,
     )
+    if layers:
+        _show_layers(console, layers)
     console.print(report.summary())
-    error = report.error()
+    error = (layers and layers.error()) or report.error()
     if error is not None:
         console.exit(error)
 

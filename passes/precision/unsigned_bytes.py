@@ -18,6 +18,7 @@ from ...compiler.ir.types import DType
 
 RULES = Rules()
 BIT = 128
+UNSIGNED = " + 128"  # behind the name of what is kept so
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ def made_unsigned(node: Node, rw: Rewriter) -> Replacement:
     point = constant((zero.data.astype(np.int16) + BIT).astype(np.uint8))
     attrs = dict(node.attrs)
     attrs.update({key: attrs[key] + BIT for key in ("low", "high") if key in attrs})
-    return signed(rw.emit(node.op, [value, scale, point], attrs), rw)
+    made = rw.emit(node.op, [value, scale, point], attrs)
+    if made.producer is not None and node.output.name:
+        made.name = f"{node.output.name}{UNSIGNED}"
+    return signed(made, rw)
 
 
 @RULES.on(Trait.INDEX_MAP, Trait.LOOKUP, "max_pool")
