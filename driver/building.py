@@ -62,7 +62,7 @@ def build(
     manifest = build_manifest(
         compilation, target, options, source_sha256=digest, flops=flops, decisions=decisions
     )
-    manifest |= quantised.to_json() if quantised else {}
+    manifest |= quantised.to_json(compilation.decisions) if quantised else {}
     used = [key for kernel in compilation.kernels for key in kernel.keys]
     if unused := options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)

@@ -7,10 +7,11 @@ lies between products stays as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..compiler.decisions import Decision
 from ..compiler.errors import UsageError
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
@@ -22,6 +23,7 @@ STATIC, DYNAMIC = "static", "dynamic"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
 _LISTED = 12
 _NO_DATA = "convolutions are quantised with calibration data only"
+_UNSEEN = "its operands are quantised, and the compiled model multiplies them as floats"
 _ONE = "there is one calibration sample: errors are measured on it, too; a few dozen tell more"
 
 
@@ -61,8 +63,12 @@ class Quantisation:
     tried: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Entries of a manifest; they say nothing of files."""
+    def to_json(self, compiled: Sequence[Decision] | None = None) -> dict[str, Any]:
+        """Entries of a manifest; they say nothing of files.
+
+        compiled: what the backend has made of the products, if it was asked. One that was quantised
+        and that it does not multiply as bytes is listed as what it is, with the backend's reason.
+        """
         return {
             "quantisation": {
                 "method": self.method,
@@ -73,8 +79,18 @@ class Quantisation:
                 "decibels": dict(self.decibels),
                 "tried": dict(self.tried),
             },
-            "contractions": [asdict(product) for product in self.products],
+            "contractions": [asdict(_as_compiled(row, compiled)) for row in self.products],
         }
+
+
+def _as_compiled(row: ProductDecision, compiled: Sequence[Decision] | None) -> ProductDecision:
+    if row.precision == FLOAT or compiled is None:
+        return row
+    found = [told for told in compiled if told.name == row.name]
+    refused = next((told for told in found if told.precision != INT8), None)
+    if refused is not None:
+        return replace(row, precision=refused.precision, reason=refused.reason)
+    return row if found else replace(row, precision=FLOAT, reason=_UNSEEN)
 
 
 def summary_of(manifest: Mapping[str, Any]) -> list[str]:

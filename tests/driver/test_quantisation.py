@@ -21,6 +21,7 @@ from tensmith.driver.ranges_observed import CLIPS, Spread, decibels, squared_err
 from tensmith.driver.request import CompileRequest
 from tensmith.frontends.onnx import load
 from tensmith.frontends.onnx.quantising.recipe import Limits
+from tensmith.passes.precision import integer_products
 
 Array = np.ndarray[Any, Any]
 SAMPLES = np.random.default_rng(7).random((8, 1, 3, 8, 8), np.float32)
@@ -119,6 +120,50 @@ def test_compiled_it_computes_what_the_written_file_says(net: Path) -> None:
     }  # fmt: skip
     fused = [op for kernel in model.manifest["kernels"] for op in kernel["operators"]]
     assert fused.count("conv") + fused.count("matmul") == 3
+
+
+@needs_native
+def test_the_manifest_tells_what_the_backend_has_made(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of bytes are what the binary multiplies so, whatever quantising meant to have."""
+    request: dict[str, Any] = {"precision": "int8", "calibration": {"x": SAMPLES}}
+    forced = {**request, "force_precision": True}
+
+    def told(model: tensmith.Artifact) -> dict[str, tuple[str, str]]:
+        rows = model.manifest["contractions"]
+        return {row["name"]: (row["precision"], row["reason"]) for row in rows}
+
+    plain = told(tensmith.compile(net, **forced, opt_level=0))
+    assert {precision for precision, _ in plain.values()} == {"fp32"}
+    assert all("multiplies them as floats" in reason for _, reason in plain.values())
+    refused = integer_products.why_no_bytes
+    monkeypatch.setattr(
+        integer_products,
+        "why_no_bytes",
+        lambda op, *given: "no room" if op == "matmul" else refused(op, *given),
+    )
+    model = tensmith.compile(net, **forced)
+    assert told(model) == {
+        "first": ("int8", ""),
+        "second": ("int8", ""),
+        "last": ("fp32", "no room"),
+    }
+    assert summary_of(model.manifest)[0].startswith("2 of 3 products")
+
+
+def test_names_of_products_stay_where_their_results_are_renamed(tmp_path: Path) -> None:
+    """A correction, or a range that a run finds, puts other nodes behind the product."""
+    data = np.random.default_rng(3).random((6, 1, 3, 8, 8), np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["v"]),
+        helper.make_node("MatMul", ["v", "m"], ["y"]),
+    ]
+    net = store(tmp_path, nodes, {"m": weights(5, 192).T.copy()})
+    for calibration in ({"x": data}, None):
+        found = quantised(net, calibration, f"q{calibration is None}")
+        names = [node.name for node in onnx.load(found.path).graph.node]
+        assert names.count(found.products[0].name) == 1
 
 
 @needs_native

@@ -49,7 +49,9 @@ class Writer:
             product = by_key.get(node.output[0]) if node.output else None
             if product is None:
                 self.new.nodes.append(node)
-            elif product.key in self.recipe.dynamic:
+                continue
+            node.name = product.name  # what is told of it holds, whatever its result is called
+            if product.key in self.recipe.dynamic:
                 self._dynamic(node)
             elif self.beside:
                 self.new.nodes.append(node)
@@ -141,6 +143,7 @@ class Writer:
         steps, scale, _ = self._weights[key]
         made = self._parts(data)
         total = self.new.node("MatMulInteger", [made[0], steps, made[2]], f"{result}_sums")
+        self.new.nodes[-1].name, node.name = node.name, ""
         real = self.new.node("Cast", [total], f"{result}_float", to=onnx.TensorProto.FLOAT)
         both = self.new.node("Mul", [made[1], scale], f"{result}_scale")
         parts = [(real, both)]
