@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from .dims import Dim, dmax, product
 from .graph import Graph, Node
+from .ops.step_groups import GROUP_PRODUCTS
 
 _UNBOUNDED = (1 << 63) - 1  # the trip count of a loop that only its condition ends
 
@@ -44,6 +45,8 @@ def parameter_bytes(graph: Graph) -> int:
 
 def _matmul(node: Node) -> Dim:
     depth: Dim = node.inputs[0].shape[-1]
+    if node.attrs["product"]:
+        depth = depth * GROUP_PRODUCTS[node.attrs["product"]].steps
     return 2 * node.output.type.elements * depth
 
 

@@ -13,49 +13,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..ir.dims import Dim
+from ..ir.ops.step_groups import GROUP_PRODUCTS, GroupProduct
 from ..ir.types import DType
-
-GROUP = DType.I32  # what a group of neighbouring elements is read as
 
 
 @dataclass(frozen=True)
 class Instruction:
     """One way to add a sum of products to an accumulator.
 
-    op: the operator that it computes. left, right: elements of its operands. accumulate: of the
-    sum. steps: how many products one takes. operations: what one costs, in multiply-adds of a
-    vector.
+    op: the operator that it computes. operations: what one costs, in multiply-adds of a vector.
 
     A target says what an instruction costs there where that is something else (`Target.costs`).
     """
 
     name: str
     op: str
-    left: DType
-    right: DType
-    accumulate: DType
-    steps: int
     operations: float = 1.0
 
+    @property
+    def of(self) -> GroupProduct:
+        """What it multiplies: the elements of its operands, their number, and those of the sum."""
+        return GROUP_PRODUCTS[self.op]
 
-_HALVES = (DType.BF16, DType.BF16, DType.F32, 2)
-_BYTES = (DType.U8, DType.I8, DType.I32, 4)
+    @property
+    def steps(self) -> int:
+        """How many products one takes."""
+        return self.of.steps
+
+
 # The first that a target has is taken. madd: the even and the odd bytes as 16-bit numbers, which a
 # product of pairs adds up exactly (_mm256_madd_epi16; Intel SDM vol. 2, PMADDWD).
 INSTRUCTIONS: dict[str, Instruction] = {
     item.name: item
     for item in (
-        Instruction("amx", "dot4", *_BYTES, 0.125),
-        Instruction("vnni", "dot4", *_BYTES),
-        Instruction("avxvnni", "dot4", *_BYTES),
-        Instruction("madd", "dot4", *_BYTES, 4.0),
-        Instruction("bytes", "dot4", *_BYTES, 8.0),
-        Instruction("amxbf16", "dot2", *_HALVES, 0.125),
-        Instruction("bf16", "dot2", *_HALVES),
+        Instruction("amx", "dot4", 0.125),
+        Instruction("vnni", "dot4"),
+        Instruction("avxvnni", "dot4"),
+        Instruction("madd", "dot4", 4.0),
+        Instruction("bytes", "dot4", 8.0),
+        Instruction("amxbf16", "dot2", 0.125),
+        Instruction("bf16", "dot2"),
     )
 }
-STEPS = {item.op: item.steps for item in INSTRUCTIONS.values()}
-DOTS = frozenset(STEPS)
+DOTS = frozenset(GROUP_PRODUCTS)
 # those that multiply matrices, kept in registers of their own
 MATRICES = frozenset({"amx", "amxbf16"})
 MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
@@ -72,21 +72,20 @@ def matrix_steps(extent: Dim) -> int:
 def without_matrices(instruction: Instruction, available: Iterable[str]) -> Instruction:
     """What computes the same on vectors: where there is too little for matrices."""
     names = [name for name in available if name not in MATRICES]
-    found = instruction_for(instruction.left, instruction.right, instruction.accumulate, names)
-    return found or instruction
+    return best_of(instruction.op, names) or instruction
+
+
+def best_of(op: str, available: Iterable[str]) -> Instruction | None:
+    """The best instruction for an operator of groups, if any."""
+    names = GENERIC | set(available)
+    found = (item for item in INSTRUCTIONS.values() if item.name in names and item.op == op)
+    return next(found, None)
 
 
 def instruction_for(
     left: DType, right: DType, accumulate: DType, available: Iterable[str]
 ) -> Instruction | None:
     """The best instruction for products of such elements, if any."""
-    names = GENERIC | set(available)
-    wanted = (left, right, accumulate)
-    return next(
-        (
-            item
-            for item in INSTRUCTIONS.values()
-            if item.name in names and (item.left, item.right, item.accumulate) == wanted
-        ),
-        None,
-    )
+    wanted = GroupProduct(left, right, accumulate)
+    ops = [op for op, product in GROUP_PRODUCTS.items() if product == wanted]
+    return best_of(ops[0], available) if ops else None

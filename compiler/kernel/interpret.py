@@ -168,10 +168,16 @@ class _Run:
         self._check(store.buffer, at)
         if np.unique(at).size != at.size:
             raise InternalError(f"several points write one element of '{store.buffer.name}'")
-        self.memory[store.buffer.name][at] = value
+        self._stored(store.buffer)[at] = value
+
+    def _stored(self, buffer: Buffer) -> Array:
+        """A buffer's elements: groups of neighbouring ones where it is read as such."""
+        array, wanted = self.memory[buffer.name], buffer.dtype
+        grouped = array.dtype.itemsize < wanted.bytes and not wanted.is_narrow
+        return array.view(wanted.numpy) if grouped else array
 
     def _check(self, buffer: Buffer, at: Array) -> None:
-        size = self.memory[buffer.name].size
+        size = self._stored(buffer).size
         if at.size and not (at.min() >= 0 and at.max() < size):
             raise InternalError(
                 f"'{buffer.name}' has {size} elements; {at.min()}..{at.max()} are accessed"
@@ -206,7 +212,7 @@ class _Run:
                 at = np.asarray(self._address(offset, dynamic, results, live=live))
                 at, mask = np.broadcast_arrays(np.atleast_2d(at), live)
                 self._check(buffer, at[mask])
-                source = self.memory[buffer.name]
+                source = self._stored(buffer)
                 if not source.size:
                     return np.zeros(at.shape, source.dtype)
                 return np.asarray(source[np.where(mask, at, 0)])

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ..ir.dims import Dim, product, symbols_of
+from ..ir.ops.step_groups import GROUP_PRODUCTS
 from . import expr as ex
 from .expr import Bound, Buffer, Expr
-from .instruction import DOTS, STEPS
+from .instruction import DOTS
 
 CACHE_LINE = 64  # bytes, on all CPUs that code is generated for
 MAX_STACK_BYTES = 64 << 10  # a larger local buffer lies in scratch memory
@@ -185,7 +186,7 @@ class Kernel:
 def _accumulation(body: Expr) -> int:
     """Operations of one step of a sum, a product of groups counted with all its products."""
     if isinstance(body, ex.Apply) and body.op in DOTS:
-        return 2 * STEPS[body.op]
+        return 2 * GROUP_PRODUCTS[body.op].steps
     return max(1, _operations(body)) + 1
 
 

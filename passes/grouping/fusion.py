@@ -11,14 +11,13 @@ makes floats of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import networkx as nx
 
-from ...compiler.errors import InternalError
-from ...compiler.ir.graph import Graph, Node, Value, captures
-from ...compiler.ir.groups import RegionBuilder, fused_node, is_fused
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import RegionBuilder, fused_node
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.types import DType
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
@@ -26,7 +25,8 @@ from ...compiler.kernel.plan.external import reads_memory
 from ..layout.operand_panels import many_rows
 from ..patterns.siblings import siblings_of
 from ..precision.parameters import scales_of
-from ..simplify.symbol_use import binders, bound_by, used_by
+from ..simplify.symbol_use import bound_by, used_by
+from .dependences import captured, needs, sort_nodes
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
 # lowering expands it, and recurses to its depth.
@@ -87,7 +87,7 @@ class _Fuser:
         self.group_of: dict[Node, _Group] = {}
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.users: dict[Value, list[Node]] = {}
-        self.captured = {node: _captured(node) for node in graph.nodes if node.regions}
+        self.captured = {node: captured(node) for node in graph.nodes if node.regions}
         self.escapes: set[Value] = set(graph.outputs).union(*self.captured.values())
         self.map_sizes: dict[Value, int] = {}
         self.deep_maps: set[Node] = set()
@@ -132,7 +132,7 @@ class _Fuser:
         """Dissolve groups that need each other: one grew over an earlier one's other members."""
         nodes = self.graph.nodes
         while True:
-            order = _needs(nodes, [self.group_of.get(node, node) for node in nodes])
+            order = needs(nodes, [self.group_of.get(node, node) for node in nodes])
             if nx.is_directed_acyclic_graph(order):
                 return
             circle = [part for part, _ in nx.find_cycle(order) if isinstance(part, _Group)]
@@ -209,7 +209,7 @@ class _Fuser:
             node.op == "transpose"
             and has_trait(anchor, Trait.CONTRACTION)
             and source is not None
-            and node.attrs["perm"][-1] == len(node.attrs["perm"]) - 1
+            and not _moves_last(node)
             and source in inside
             and source not in self.escapes
             and len(self.users.get(source, ())) == 1
@@ -304,9 +304,9 @@ class _Fuser:
         through data, or many times by rows that lie apart."""
         if _widens(node):
             return True
+        if _moves_last(node):
+            return True
         if node.op == "transpose":
-            if node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1:
-                return True
             return user.op == "matmul" and user.inputs[1] is value and many_rows(user)
         if node.op == "slice":
             return bool(node.attrs["steps"][-1] != 1)
@@ -325,7 +325,7 @@ class _Fuser:
             elif group.members[-1] is node:
                 result.append(self._fuse(group))
         self.graph.nodes = result
-        _sort(self.graph)
+        sort_nodes(self.graph)
 
     def _source(self, value: Value) -> Node | Value | None:
         """What a group that reads a value holds of it: a map, an operand, a number as it is."""
@@ -353,6 +353,13 @@ class _Fuser:
         return fused_node(operands, results, region, name=name)
 
 
+def _moves_last(node: Node) -> bool:
+    """Whether what lies side by side is not so in the operand."""
+    if node.op == "pack_groups":
+        return bool(node.attrs["axis"] != -1)
+    return node.op == "transpose" and bool(node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1)
+
+
 def _row_axes(node: Node) -> tuple[int, ...] | None:
     """The trailing axes that a reduction keeps as ones; None for what is not such a reduction."""
     if not has_trait(node, Trait.REDUCTION) or "axes" not in node.attrs:
@@ -362,39 +369,3 @@ def _row_axes(node: Node) -> tuple[int, ...] | None:
     rank = node.inputs[0].type.rank
     axes = tuple(sorted(axis % rank for axis in node.attrs["axes"]))
     return axes if axes and axes == tuple(range(rank - len(axes), rank)) else None
-
-
-def _captured(node: Node) -> set[Value]:
-    """What the regions of control flow read of the graphs around them."""
-    if is_fused(node):
-        return set()  # it captures nothing
-    return {value for region in node.regions for value in captures(region)}
-
-
-def _needs(nodes: Sequence[Node], parts: Sequence[_Part]) -> nx.DiGraph:
-    """Which of the parts that nodes belong to are made from which: an edge leads to the later."""
-    order = nx.DiGraph()
-    order.add_nodes_from(parts)
-    makers = {
-        value: part for node, part in zip(nodes, parts, strict=True) for value in node.outputs
-    }
-    part_of = dict(zip(nodes, parts, strict=True))
-    bound = {name: part_of[node] for name, node in binders(nodes).items()}
-    for node, part in part_of.items():
-        needed = [makers.get(value) for value in (*node.inputs, *_captured(node))]
-        if bound:
-            needed += [bound.get(name) for name in used_by(node)]
-        order.add_edges_from((other, part) for other in needed if other not in (None, part))
-    return order
-
-
-def _sort(graph: Graph) -> None:
-    """Order nodes so that values and symbols are made before they are used, keeping the order
-    otherwise. Raises InternalError when nodes need each other."""
-    order = _needs(graph.nodes, graph.nodes)
-    position = {node: place for place, node in enumerate(graph.nodes)}
-    try:
-        graph.nodes = list(nx.lexicographical_topological_sort(order, key=position.__getitem__))
-    except nx.NetworkXUnfeasible:
-        circle = " -> ".join(f"{a.op} '{a.name}'" for a, _ in nx.find_cycle(order))
-        raise InternalError("kernels need each other's results", where=circle) from None

@@ -12,7 +12,7 @@ from functools import partial
 
 from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.graph import Graph, Node, Value
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 
 MIN_ROWS = 32  # fewer read the operand too few times to pay for a copy
 MAX_WASTE = 1.06  # of columns that are added to fill the last panel
@@ -45,7 +45,9 @@ def many_rows(node: Node) -> bool:
 
 def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
     a, b = node.inputs
-    if min(a.type.rank, b.type.rank) < 2 or b.is_constant or not b.dtype.is_float:
+    if min(a.type.rank, b.type.rank) < 2 or b.is_constant:
+        return None
+    if not b.dtype.is_float and not node.attrs["product"]:
         return None
     columns = b.shape[-1]
     if not isinstance(columns, int) or not many_rows(node) or _is_panels(b, rw):
@@ -53,6 +55,11 @@ def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
     width = _width(columns, lanes)
     if columns < 2 * width:
         return None
+    flipped = rw.sole(b, "bitxor")
+    if flipped is not None and scalar(flipped.inputs[1]) is None:
+        flipped = None
+    if flipped is not None:
+        b = flipped.inputs[0]  # done with what the copy stores
     missing = -columns % width
     if missing:
         pads = (0,) * (2 * b.type.rank - 1) + (missing,)
@@ -60,6 +67,8 @@ def _in_panels(node: Node, rw: Rewriter, lanes: int) -> Replacement:
     count, rank = (columns + missing) // width, b.type.rank
     b = rw.emit("reshape", [b], {"shape": (*b.shape[:-1], count, width)})
     b = rw.emit("transpose", [b], {"perm": _panels_swapped(rank + 1)})
+    if flipped is not None:
+        b = rw.emit("bitxor", [b, flipped.inputs[1]])
     a = rw.emit("reshape", [a], {"shape": (*a.shape[:-2], 1, *a.shape[-2:])})
     result = rw.emit("matmul", [a, b], node.attrs)
     rank = result.type.rank
@@ -91,7 +100,8 @@ def _width(columns: int, lanes: int) -> int:
 
 def _is_panels(b: Value, rw: Rewriter) -> bool:
     """Whether the operand is what this pass made: panels, one after the other."""
-    node = rw.producer(b, "transpose")
+    flipped = rw.producer(b, "bitxor")
+    node = rw.producer(flipped.inputs[0] if flipped else b, "transpose")
     return node is not None and bool(node.attrs["perm"] == _panels_swapped(b.type.rank))
 
 

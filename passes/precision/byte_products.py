@@ -18,6 +18,7 @@ from ...compiler.decisions import Decision, Note
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
+from .data_products import product_of_groups, why_no_groups
 
 Array = np.ndarray[Any, Any]
 RULES = Rules()
@@ -49,13 +50,21 @@ def _decisions(graph: Graph) -> Iterator[Decision]:
     for node in graph.walk():
         if node.op not in ("matmul", "conv"):
             continue
-        if node.attrs["accumulate"] is not None and node.inputs[0].dtype is DType.U8:
+        bytes_ = node.attrs["accumulate"] is not None and node.inputs[0].dtype is DType.U8
+        if bytes_ or node.attrs.get("product") == "dot4":
             yield Decision(node.name, node.op, "int8")
         elif _is_of_bytes(node.inputs[0]):
             weights = node.inputs[1].data
-            made = "the run makes its weights"
-            reason = made if weights is None else why_no_bytes(node.op, weights, node.attrs)
-            yield Decision(node.name, node.op, "int32", reason or "its zero point is no byte")
+            if weights is None:
+                reason = why_no_groups(node)
+            else:
+                reason = why_no_bytes(node.op, weights, node.attrs)
+            yield Decision(
+                node.name,
+                node.op,
+                "int32",
+                reason or "an operand is not of bytes with one zero point",
+            )
 
 
 def _is_of_bytes(value: Value) -> bool:
@@ -121,6 +130,54 @@ def byte_product(node: Node, rw: Rewriter) -> Replacement:
             return None
         total = rw.emit("add", [total, rw.emit("mul", [rows, constant(offset)])])
     return product.centred(total, weights)
+
+
+@RULES.on("matmul")
+def product_of_data(node: Node, rw: Rewriter) -> Replacement:
+    """matmul(cast(q) - z, cast(p) - o) of what the run makes -> product of groups of bytes, less
+    what the zero points add up to"""
+    if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
+        return None
+    if node.inputs[1].is_constant or node.attrs["product"] or why_no_groups(node):
+        return None
+    left, right = (_unsigned(value, rw) for value in node.inputs)
+    if left is None or right is None:
+        return None
+    depth = node.inputs[0].shape[-1]
+    assert isinstance(depth, int)
+    total = product_of_groups(rw, "dot4", left.bytes, right.bytes, BIT)
+    # its right operand are the bytes less 128: sum (p - z)(q - o) = sum p (q - 128) - (o - 128)
+    # sum p - z sum q + depth z o
+    if (number := _number(right.zero)) != BIT:
+        moved = rw.emit("sub", [_scalar(right.zero), constant(np.int32(BIT))])
+        if number is not None:
+            moved = constant(np.int32(number - BIT))
+        total = rw.emit("sub", [total, rw.emit("mul", [_sums(left.bytes, -1, rw), moved])])
+    if _number(left.zero) != 0:
+        zero = _scalar(left.zero)
+        columns = rw.emit("mul", [_sums(right.bytes, -2, rw), zero])
+        both = rw.emit(
+            "mul", [zero, rw.emit("mul", [_scalar(right.zero), constant(np.int32(depth))])]
+        )
+        total = rw.emit("add", [rw.emit("sub", [total, columns]), both])
+    return total
+
+
+def _number(zero: Value | None) -> int | None:
+    """A zero point that is known."""
+    number = 0 if zero is None else scalar(zero)
+    return None if number is None else int(number)
+
+
+def _scalar(zero: Value | None) -> Value:
+    return constant(np.int32(0)) if zero is None else zero
+
+
+def _sums(data: Value, axis: int, rw: Rewriter) -> Value:
+    """What bytes add up to along an axis, kept with size 1, in i32."""
+    wide = rw.emit("cast", [data], {"dtype": DType.I32})
+    attrs = {"axes": (data.type.rank + axis,), "keepdims": True}
+    return rw.emit("reduce_sum", [wide], attrs)
 
 
 def _unsigned(value: Value, rw: Rewriter) -> _Data | None:

@@ -25,6 +25,8 @@ from ...compiler.kernel.forms.winograd_choice import winograd_gain
 from ...compiler.kernel.instruction import MATRICES, instruction_for
 from ...compiler.kernel.schedule.matrix_tiles import FEWEST_ROWS, LANES, deep_enough
 from ...compiler.target import CpuTarget, Target
+from ..simplify.decompose import RULES as DECOMPOSED
+from .data_products import product_of_groups, why_no_groups
 
 STEPS = 2  # of a sum that an instruction takes at once
 # measured on one Sapphire Rapids core: products of 3 rows by 1024 x 1024 weights take 0.7 times as
@@ -32,6 +34,7 @@ STEPS = 2  # of a sum that an instruction takes at once
 FEW_ROWS = 4  # that read weights
 MIN_WEIGHTS = 1 << 17  # elements
 MIN_TABLE = 1 << 16  # elements of a table whose rows are looked up
+NO_FASTER = "the target multiplies {} no faster than fp32 there"
 _CONTRACTIONS = ("conv", "matmul")
 _ROUNDED_BESIDE = Trait.POINTWISE | Trait.VIEW | Trait.INDEX_MAP | Trait.POOLING
 _MOVES = ("reshape", "transpose", "slice", "concat", "pad", "max_pool")
@@ -55,6 +58,7 @@ class ToHalf:
         """Convert; whether anything was."""
         rules = Rules()
         rules.on(*_CONTRACTIONS)(partial(_contraction, options=self))
+        rules.on("attention")(partial(_attention, options=self))
         rules.on("gather")(partial(_table, options=self))
         return rewrite(graph, rules)
 
@@ -103,6 +107,8 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     a, b = node.inputs[:2]
     if a.dtype is not DType.F32 or b.dtype is not DType.F32:
         return None
+    if not b.is_constant:
+        return _product_of_data(node, rw, options)
     attrs = {**node.attrs, "accumulate": DType.F32}
     reason = _unfit(node, options.dtype)
     grouped = "" if reason else _not_grouped(node, options)
@@ -117,6 +123,28 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     return None
 
 
+def _product_of_data(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
+    """A product of two operands that the run makes: rounded, and in groups."""
+    reason = why_no_groups(node)
+    if not reason and options.gain(matrices=False) <= 1:
+        reason = NO_FASTER.format(options.label)
+    options.decided(node, "fp32" if reason else options.label, reason)
+    if reason:
+        return None
+    left, right = (_cast(rw, value, options.dtype) for value in node.inputs)
+    return product_of_groups(rw, "dot2", left, right)
+
+
+def _attention(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
+    """Scores and the sum of values are products like others."""
+    if node.inputs[0].dtype is not DType.F32:
+        return None
+    if options.gain(matrices=False) <= 1:
+        options.decided(node, "fp32", NO_FASTER.format(options.label))
+        return None
+    return DECOMPOSED["attention"](rw, node)
+
+
 def _is_large(weights: Value) -> bool:
     return weights.data is not None and weights.data.size >= MIN_WEIGHTS
 
@@ -124,8 +152,7 @@ def _is_large(weights: Value) -> bool:
 def _unfit(node: Node, half: DType) -> str:
     """Why a contraction stays as it is, whatever the hardware; "" where it need not."""
     weights = node.inputs[1]
-    if weights.data is None:
-        return "both operands are made by the run"
+    assert weights.data is not None
     if node.attrs.get("groups", 1) != 1:
         return "few products are added up for each element"
     if not np.isfinite(weights.data).all():
@@ -139,7 +166,7 @@ def _not_grouped(node: Node, options: ToHalf) -> str:
     """Why products are no faster than those of f32; "" where they are."""
     target, gain = options.target, options.gain(matrices=_fills_matrices(node))
     if gain <= 1 or not isinstance(target, CpuTarget):
-        return f"the target multiplies {options.label} no faster than fp32 there"
+        return NO_FASTER.format(options.label)
     depth = node.inputs[1].shape[1 if node.op == "conv" else -2]
     if not isinstance(depth, int) or depth % STEPS:
         return f"sums of {depth} products make no whole groups of {STEPS}"

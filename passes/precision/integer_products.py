@@ -19,6 +19,7 @@ from ...compiler.ir.ops.quantization import RANGES
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
 from .byte_products import why_no_bytes
+from .data_products import why_no_groups
 from .parameters import along, one_scale, uniform, varying_axis, vector
 
 Array = np.ndarray[Any, Any]
@@ -62,7 +63,9 @@ def _decision(node: Node) -> Decision | None:
     elif not real[1]:
         reason = "its weights are floats"
     elif not weights_of(weights):
-        reason = "the run makes its weights, or they have more than 8 bits"
+        reason = "its second operand is not of 8 bits with one zero point"
+        if data_of(weights):
+            reason = why_no_groups(node)
     elif not data_of(data):
         reason = "its data is not of 8 bits with one zero point"
     elif no_bytes := why_no_bytes(node.op, _numbers(weights), node.attrs):
@@ -115,6 +118,29 @@ def integer_product(node: Node, rw: Rewriter) -> Replacement:
     return rw.emit("add", [real, bias]) if bias is not None and bias.dtype.is_float else real
 
 
+@RULES.on("matmul")
+def product_of_data(node: Node, rw: Rewriter) -> Replacement:
+    """matmul(dequantize(q), dequantize(p)) -> scale * matmul(q - z, p - o), p made by the run"""
+    if not _is_plain(node) or why_no_groups(node):
+        return None
+    made = [rw.producer(value, "dequantize") for value in node.inputs]
+    left, right = made
+    if left is None or right is None or not (data_of(left) and data_of(right)):
+        return None
+    if not all(uniform(side.inputs[1]) for side in (left, right)):
+        return None
+    numbers = [_centred(side, rw) for side in (left, right)]
+    total = rw.emit("cast", [rw.emit("matmul", numbers, node.attrs)], {"dtype": DType.F32})
+    return rw.emit("mul", [total, _scale_of_both(left.inputs[1], right.inputs[1], rw)])
+
+
+def _scale_of_both(a: Value, b: Value, rw: Rewriter) -> Value:
+    """The product of two scales of one element each: a constant if both are."""
+    if a.data is not None and b.data is not None:
+        return constant(np.float32(a.data.reshape(())) * np.float32(b.data.reshape(())))
+    return rw.emit("mul", [rw.emit("reshape", [scale], {"shape": ()}) for scale in (a, b)])
+
+
 def _common_scale(node: Node, data: Node, weights: Node, rw: Rewriter) -> Value | None:
     """The factor of every sum, shaped like the result; None where steps of a sum differ."""
     conv = node.op == "conv"
@@ -150,6 +176,12 @@ def _is_depthwise(node: Node) -> bool:
 
 def _sum(node: Node, data: Node, weights: Node, rw: Rewriter) -> Value:
     """The product of what both operands are before they are scaled, in i32."""
+    numbers = constant(_numbers(weights), weights.inputs[0].name)
+    return rw.emit(node.op, [_centred(data, rw), numbers], node.attrs)
+
+
+def _centred(data: Node, rw: Rewriter) -> Value:
+    """What quantised data are before they are scaled, in i32."""
     q, _, zero = data.inputs
     wide = rw.emit("cast", [q], {"dtype": DType.I32})
     if zero.data is not None:
@@ -158,8 +190,7 @@ def _sum(node: Node, data: Node, weights: Node, rw: Rewriter) -> Value:
     else:
         moved = rw.emit("cast", [zero], {"dtype": DType.I32})
         wide = rw.emit("sub", [wide, rw.emit("reshape", [moved], {"shape": ()})])
-    numbers = constant(_numbers(weights), weights.inputs[0].name)
-    return rw.emit(node.op, [wide, numbers], node.attrs)
+    return wide
 
 
 def _numbers(weights: Node | None) -> Array:

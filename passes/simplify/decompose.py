@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,26 +12,34 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
 
-Rule = Callable[[Builder, Node], Value]
+
+class Emits(Protocol):
+    """What appends nodes."""
+
+    def emit(self, op: str, inputs: Sequence[Value], attrs: dict[str, Any] | None = None) -> Value:
+        """Append a node with one output, which is returned."""
+
+
+Rule = Callable[[Emits, Node], Value]
 
 
 def _scalar(value: float, like: Value) -> Value:
     return constant(np.asarray(value, like.dtype.numpy))
 
 
-def _wide(b: Builder, value: Value) -> Value:
+def _wide(b: Emits, value: Value) -> Value:
     """A 16-bit float as f32: only the results of an operator are rounded, no step inside."""
     narrow = value.dtype in (DType.F16, DType.BF16)
     return b.emit("cast", [value], {"dtype": DType.F32}) if narrow else value
 
 
-def _like(b: Builder, value: Value, node: Node) -> Value:
+def _like(b: Emits, value: Value, node: Node) -> Value:
     """The value with the element type of the node's output."""
     dtype = node.output.dtype
     return value if value.dtype is dtype else b.emit("cast", [value], {"dtype": dtype})
 
 
-def _softmax(b: Builder, node: Node) -> Value:
+def _softmax(b: Emits, node: Node) -> Value:
     x = _wide(b, node.inputs[0])
     axes = {"axes": (node.attrs["axis"] % x.type.rank,), "keepdims": True}
     shifted = b.emit("sub", [x, b.emit("reduce_max", [x], axes)])
@@ -40,7 +49,7 @@ def _softmax(b: Builder, node: Node) -> Value:
     return _like(b, b.emit("mul", [raised, b.emit("div", [one, total])]), node)
 
 
-def _layer_norm(b: Builder, node: Node) -> Value:
+def _layer_norm(b: Emits, node: Node) -> Value:
     x, scale, *bias = (_wide(b, value) for value in node.inputs)
     axis = node.attrs["axis"] % x.type.rank
     axes = {"axes": tuple(range(axis, x.type.rank)), "keepdims": True}
@@ -52,7 +61,7 @@ def _layer_norm(b: Builder, node: Node) -> Value:
     return _like(b, b.emit("add", [result, *bias]) if bias else result, node)
 
 
-def _attention(b: Builder, node: Node) -> Value:
+def _attention(b: Emits, node: Node) -> Value:
     q, k, v, *mask = (_wide(b, value) for value in node.inputs)
     rank = k.type.rank
     perm = (*range(rank - 2), rank - 1, rank - 2)

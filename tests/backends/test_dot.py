@@ -13,7 +13,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError
-from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.ir import Graph, Value, constant
 from tensmith.compiler.kernel.schedule.choices import Choices
 
 # target -> the instruction that its code has for products of bytes
@@ -24,6 +24,12 @@ EXPECTED = {
     "znver5": ("vnni", "vpdpbusd"),
     "sapphirerapids": ("amx", "tdpbusd"),
 }
+
+SETTINGS = (
+    *(Setting("native", level) for level in (0, 2)),
+    Setting("x86-64-v3", 2),
+    Setting("aarch64", 2, emulated=True),
+)
 
 
 def products(depth: int = 64) -> Graph:
@@ -46,6 +52,56 @@ def test_products_of_bytes_are_one_instruction(name: str, tmp_path: Path) -> Non
     lines = [line.split()[0] for line in model.code.texts["asm"].splitlines() if line.split()]
     assert lines.count(mnemonic) >= (2 if instruction == "amx" else 24), instruction
     assert not {"vpmulld", "vpmullw"} & set(lines)
+
+
+def attention(queries: int, keys: int, depth: int) -> Graph:
+    """Bytes of queries and keys, scores as bytes, and what they weigh, by way of the passes."""
+    c = CaseBuilder("attention")
+
+    def bytes_(value: Value, zero: int, scale: float = 1 / 32) -> Value:
+        point = constant(np.uint8(zero))
+        stored = c.op("quantize", value, c.scalar(scale), point)
+        return c.op("dequantize", stored, c.scalar(scale), point)
+
+    q = bytes_(c.input(1, queries, 3, depth, name="q"), 120)
+    k = bytes_(c.input(1, keys, 3, depth, name="k"), 131)
+    v = bytes_(c.input(1, keys, 3, depth, name="v"), 128)
+    q, v = (c.op("transpose", value, perm=(0, 2, 1, 3)) for value in (q, v))
+    scores = bytes_(c.op("matmul", q, c.op("transpose", k, perm=(0, 2, 3, 1))), 100, 1 / 4)
+    weights = bytes_(c.op("softmax", scores, axis=3), 0, 1 / 255)
+    c.output(c.op("matmul", weights, v))
+    return c.graph()
+
+
+@pytest.mark.parametrize(("queries", "keys", "depth"), [(64, 64, 32), (49, 51, 32), (40, 33, 18)])
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_products_of_data_give_what_the_reference_gives(
+    queries: int, keys: int, depth: int, setting: Setting, tmp_path: Path
+) -> None:
+    """On all targets, with whole groups and without."""
+    if missing := setting.missing():
+        pytest.skip(missing)
+    rng = np.random.default_rng(7)
+    sizes = {"q": queries, "k": keys, "v": keys}
+    inputs = {
+        name: rng.uniform(-3, 3, (1, rows, 3, depth)).astype(np.float32)
+        for name, rows in sizes.items()
+    }
+    graph = attention(queries, keys, depth)
+    want = run_graph(graph, inputs)["y0"]
+    got = run_all({"m": Job(graph, inputs)}, setting, tmp_path)["m"]
+    assert not isinstance(got, Exception), got
+    steps = np.abs(got["y0"] - want) * (32 * 255)
+    assert steps.max() < 3 * 255  # a weight may round to the byte beside
+    assert (steps > 0.5).mean() < 0.02
+
+
+def test_products_of_data_are_of_groups(tmp_path: Path) -> None:
+    graph = attention(64, 64, 32)
+    model = compile_graph(graph, Setting("znver4", 2), tmp_path, texts=frozenset({"asm"}))
+    lines = [line.split()[0] for line in model.code.texts["asm"].splitlines() if line.split()]
+    assert lines.count("vpdpbusd") >= 24
+    assert not [line for line in lines if line.startswith("vpgather")]
 
 
 def _keys(name: str, folder: Path) -> list[str]:

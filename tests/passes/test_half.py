@@ -18,13 +18,13 @@ from tensmith.passes.precision.half import (
     FEW_ROWS,
     MIN_TABLE,
     MIN_WEIGHTS,
+    NO_FASTER,
     Decision,
     StoreHalves,
     ToHalf,
 )
 
 ZEN4 = resolve_target("znver4")[1]
-NO_FASTER = "the target multiplies {} no faster than fp32 there"
 WINDOW = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
 
 
@@ -171,6 +171,34 @@ def test_products_of_what_a_run_makes_and_depthwise_ones_stay() -> None:
     graph, found = _in_halves(c.graph())
     assert {d.precision for d in found} == {"fp32"}
     assert count(graph)["cast"] == 0
+
+
+@pytest.mark.parametrize("keys", [64, 65])
+def test_products_of_attention_are_of_pairs(keys: int) -> None:
+    """Where there are enough queries; an odd number of keys is filled up."""
+    c = CaseBuilder("attention")
+    q, k, v = c.input(2, 48, 32), c.input(2, keys, 32), c.input(2, keys, 32)
+    c.output(c.op("attention", q, k, v, scale=0.2))
+    want = c.graph()
+    inputs = inputs_for(want)
+    expected = run_graph(want, inputs)
+    graph, found = _in_halves(want)
+    assert [d.precision for d in found] == ["bf16", "bf16"]
+    products = [node for node in graph.walk() if node.op == "matmul"]
+    assert [node.attrs["product"] for node in products] == ["dot2", "dot2"]
+    assert count(graph)["pad"] == (2 if keys % 2 else 0)
+    same_results(expected, run_graph(graph, inputs), rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(("half", "target"), [(F16, "znver4"), (BF16, "x86-64-v3")])
+def test_attention_is_whole_where_no_instruction_multiplies_halves(
+    half: DType, target: str
+) -> None:
+    c = CaseBuilder("attention")
+    c.output(c.op("attention", *(c.input(2, 48, 32) for _ in range(3)), scale=0.2))
+    graph, found = _in_halves(c.graph(), half, target)
+    assert [(d.op, d.precision) for d in found] == [("attention", "fp32")]
+    assert count(graph) == {"attention": 1}
 
 
 def test_convolutions_with_a_fast_algorithm_keep_it() -> None:

@@ -68,3 +68,21 @@ def test_as_many_rows_as_steps_are_many() -> None:
     text = body("%x: f32[2, n, n], %w: f32[2, n, 64]", "%y: f32[2, n, 64] = matmul(%x, %w)")
     product = next(node for node in rewritten(text, PANELS).nodes if node.op == "matmul")
     assert product.inputs[1].type.rank == 4
+
+
+def test_groups_are_copied_to_panels_and_their_bits_changed_by_the_copy() -> None:
+    text = body(
+        "%x: i32[2, 40, 6], %w: i32[2, 6, 61]",
+        [
+            "%f: i32[2, 6, 61] = bitxor(%w, %bits)",
+            '%y: i32[2, 40, 61] = matmul(%x, %f) {product = "dot4"}',
+        ],
+        "const %bits: i32[] = [-2139062144]",
+    )
+    graph = rewritten(text, PANELS)
+    kinds = [node.op for node in graph.nodes]
+    order = ["pad", "reshape", "transpose", "bitxor", "matmul"]
+    assert [kind for kind in kinds if kind in order][:4] == order[:4]
+    product = next(node for node in graph.nodes if node.op == "matmul")
+    assert product.attrs["product"] == "dot4"
+    assert product.inputs[1].shape == (2, 4, 6, 16)

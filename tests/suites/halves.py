@@ -76,4 +76,13 @@ def _products() -> Iterator[Case]:
     yield _conv("few_channels", (1, 3, 12, 12), (16, 3, 3, 3), strides=(2, 2))
 
 
-CASES: list[Case] = [_dot2(), *_products()]
+def _groups() -> Case:
+    def build(c: CaseBuilder) -> None:
+        left, right = c.input(2, N, 10, dtype=BF16), c.input(2, 10, 33, dtype=BF16)
+        groups = [c.op("pack_groups", left, axis=-1), c.op("pack_groups", right, axis=-2)]
+        c.output(c.op("matmul", *groups, product="dot2"))
+
+    return Case("matmul_pairs", build, SUM, {"n": 5})
+
+
+CASES: list[Case] = [_dot2(), _groups(), *_products()]

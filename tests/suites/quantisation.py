@@ -213,7 +213,41 @@ def _bound(op: str, dtype: DType) -> Case:
     return Case(f"{op}_{dtype}", build, EXACT, given={"x0": given})
 
 
+def _groups() -> Iterator[Case]:
+    """Elements put together, along either axis, and products of them."""
+
+    def packed(c: CaseBuilder) -> None:
+        x = c.input(3, 8, 20, dtype=I8, low=-128, high=128)
+        turned = c.op("transpose", x, perm=(0, 2, 1))
+        for value in (x, turned):
+            for axis in (-1, -2):
+                c.output(c.op("pack_groups", value, axis=axis))
+        c.output(c.op("pack_groups", c.input(6, N, dtype=DType.I16, low=-999, high=999), axis=-2))
+
+    yield Case("pack_groups", packed, EXACT, {"n": 5})
+
+    def product(c: CaseBuilder) -> None:
+        left = c.input(2, N, 24, dtype=U8, low=0, high=256)
+        right = c.input(2, 24, 19, dtype=I8, low=-128, high=128)
+        groups = [c.op("pack_groups", left, axis=-1), c.op("pack_groups", right, axis=-2)]
+        c.output(c.op("matmul", *groups, product="dot4"))
+
+    yield Case("matmul_groups", product, EXACT, {"n": 7})
+
+    def far(c: CaseBuilder) -> None:
+        """Rows of the left operand that lie apart in memory, and begin between groups."""
+        x = c.input(5, 30, dtype=U8, low=0, high=256)
+        right = c.op("pack_groups", c.input(24, 16, dtype=I8, low=-128, high=128), axis=-2)
+        for start in (3, 4):
+            part = c.op("slice", x, starts=(0, start), stops=(5, start + 24), steps=(1, 1))
+            groups = c.op("pack_groups", part, axis=-1)
+            c.output(c.op("matmul", groups, right, product="dot4"))
+
+    yield Case("matmul_groups_of_parts", far, EXACT)
+
+
 CASES: list[Case] = [
+    *_groups(),
     _dot4(),
     *map(_quotient, (0.0234, 1.9999999, 3e-5, 0.25, 77.7, 0.1)),
     *(_bound(op, dtype) for op in ("at_least", "at_most") for dtype in (F32, F64, I32, I8)),

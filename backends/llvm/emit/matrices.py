@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from ....compiler.errors import InternalError
+from ....compiler.ir.ops.step_groups import GROUP
 from ....compiler.kernel import expr as ex
-from ....compiler.kernel.instruction import GROUP, MATRICES, MATRIX_ROWS, matrix_steps
+from ....compiler.kernel.instruction import MATRICES, MATRIX_ROWS, matrix_steps
 from ....compiler.kernel.kernel import Kernel, Stage
 from ....compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from .access import index_value

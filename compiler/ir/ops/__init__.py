@@ -16,6 +16,7 @@ from . import (
     quantization,
     reduction,
     sorting,
+    step_groups,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "quantization",
     "reduction",
     "sorting",
+    "step_groups",
 ]

@@ -1,7 +1,9 @@
 """Contractions: matmul, conv, conv_transpose. Floats are accumulated in f64 and rounded once.
 
 With the attribute `accumulate` the operands of `matmul` and `conv` may be of different types, whose
-elements are converted to that one: products of bytes add up in i32, those of bf16 in f32.
+elements are converted to that one: products of bytes add up in i32, those of bf16 in f32. The
+operands of a `matmul` whose attribute `product` is `dot4` or `dot2` are groups of elements, as
+`pack_groups` makes them: an element of either holds several steps of the sum.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from ..graph import Value
 from ..types import DType, TensorType, broadcast_shapes
 from .common import NUMBERS, need_dtype, same_dtype, unify
 from .registry import EXACT, REQUIRED, Array, OpDef, Trait, register
+from .step_groups import GROUP, GROUP_PRODUCTS, ungrouped
 from .windows import (
     channel_axis,
     check_window,
@@ -53,6 +56,11 @@ def _rounded(x: Array, dtype: np.dtype[Any]) -> Array:
 def _result_type(inputs: Sequence[Value], attrs: dict[str, Any]) -> DType:
     """The type that is added up in: that of the operands, unless another is asked for."""
     wanted: DType | None = attrs.get("accumulate")
+    if attrs.get("product"):
+        if same_dtype(inputs) is not GROUP or attrs["product"] not in GROUP_PRODUCTS:
+            what = inputs[0].dtype.value
+            raise ValueError(f"elements of {what} are no groups for '{attrs['product']}'")
+        return GROUP_PRODUCTS[attrs["product"]].accumulate
     for value in inputs[:2]:
         need_dtype(value, NUMBERS, "the operand")
     if wanted is None:
@@ -79,9 +87,15 @@ def _infer_matmul(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Tensor
 
 
 def _matmul(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    a, b = _operands(args[0], args[1], args[0].shape[-1])
+    left, right = args
+    dtype = _accumulated(attrs, args)
+    if attrs["product"]:
+        of = GROUP_PRODUCTS[attrs["product"]]
+        left, right = ungrouped(left, of.left, -1), ungrouped(right, of.right, -2)
+        dtype = of.accumulate.numpy
+    a, b = _operands(left, right, left.shape[-1])
     with np.errstate(all="ignore"):
-        return [_rounded(np.matmul(a, b), _accumulated(attrs, args))]
+        return [_rounded(np.matmul(a, b), dtype)]
 
 
 def _filter_dims(w: Value, layout: str) -> tuple[tuple[Dim, ...], Dim, Dim]:
@@ -230,7 +244,8 @@ def _conv_transpose(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]
 
 _WINDOW = {"strides": REQUIRED, "pads": REQUIRED, "dilations": REQUIRED, "groups": 1}
 _ACCUMULATE = {"accumulate": None}
-register(OpDef("matmul", _infer_matmul, _matmul, Trait.CONTRACTION, _ACCUMULATE, (2, 2)))
+_PRODUCT = {**_ACCUMULATE, "product": None}
+register(OpDef("matmul", _infer_matmul, _matmul, Trait.CONTRACTION, _PRODUCT, (2, 2)))
 register(
     OpDef(
         "conv",

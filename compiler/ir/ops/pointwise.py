@@ -109,32 +109,6 @@ def _where(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return [np.asarray(np.where(args[0], args[1], args[2])).astype(args[1].dtype, copy=False)]
 
 
-def _infer_dot4(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    need_dtype(inputs[0], frozenset({DType.I32}), "a group of elements")
-    return [TensorType(same_dtype(inputs), broadcast_shapes(*(v.shape for v in inputs)))]
-
-
-def _dot4(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    """The sum of the products of four unsigned bytes of a and four signed ones of b."""
-    a, b = (np.ascontiguousarray(arg) for arg in np.broadcast_arrays(*args))
-    left = a[..., None].view(np.uint8).astype(np.int32)
-    right = b[..., None].view(np.int8).astype(np.int32)
-    return [np.asarray((left * right).sum(-1, dtype=np.int32))]
-
-
-def _infer_dot2(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    return [found.with_dtype(DType.F32) for found in _infer_dot4(inputs, attrs)]
-
-
-def _dot2(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    """The sum of the products of two bf16 of a and two of b: the product of the later ones, which
-    is exact in f32, then that of the earlier ones added to it with one rounding."""
-    a, b = (np.ascontiguousarray(arg) for arg in np.broadcast_arrays(*args))
-    left, right = (x[..., None].view(DType.BF16.numpy).astype(np.float64) for x in (a, b))
-    with np.errstate(all="ignore"):
-        return [np.asarray((left * right).sum(-1).astype(np.float32))]
-
-
 def _infer_fma(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
     need_dtype(inputs[0], frozenset({DType.F32}), "a factor of 'fma'")
     return [TensorType(same_dtype(inputs), broadcast_shapes(*(v.shape for v in inputs)))]
@@ -262,8 +236,6 @@ def _register_all() -> None:
     register(OpDef("where", _infer_where, _where, Trait.POINTWISE, arity=(3, 3)))
     register(OpDef("fma", _infer_fma, _fma, Trait.POINTWISE, arity=(3, 3)))
     register(OpDef("quotient", _infer_fma, _quotient, Trait.POINTWISE, arity=(3, 3)))
-    register(OpDef("dot4", _infer_dot4, _dot4, Trait.POINTWISE, arity=(2, 2)))
-    register(OpDef("dot2", _infer_dot2, _dot2, Trait.POINTWISE, arity=(2, 2)))
     attrs = {"dtype": REQUIRED}
     register(OpDef("cast", _infer_cast, _cast, Trait.POINTWISE, attrs, arity=(1, 1)))
     kind = Trait.POINTWISE | steps

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...ir.dims import Dim, coefficient, floordiv, substitute, symbol, symbols_of
+from ...ir.ops.step_groups import GROUP
 from .. import expr as ex
-from ..instruction import DOTS, GROUP, Instruction, instruction_for
+from ..instruction import DOTS, Instruction, best_of, instruction_for
 from ..kernel import Axis, Kernel, Reduction, Stage
 
 
@@ -41,15 +42,17 @@ class Grouped:
     transforms: Mapping[str, GroupRows]
 
 
-def has_groups(stage: Stage) -> bool:
-    """Whether a stage adds up products of groups."""
+def products_of_groups(stage: Stage) -> tuple[str, ...]:
+    """The operators that multiply groups in the sums of a stage."""
     bodies = (reduction.body for reduction in stage.reductions)
-    return any(isinstance(body, ex.Apply) and body.op in DOTS for body in bodies)
+    return tuple(body.op for body in bodies if isinstance(body, ex.Apply) and body.op in DOTS)
 
 
 def best_instruction(kernel: Kernel, available: Iterable[str]) -> Instruction | None:
     """The best instruction among those available for the products of a kernel, if there is any."""
     for stage in kernel.stages:
+        for op in products_of_groups(stage):
+            return best_of(op, available)
         for reduction in stage.reductions:
             factors = _factors(reduction)
             if factors is not None:
@@ -95,7 +98,7 @@ def _grouped(
     reductions: list[Reduction] = []
     for reduction in stage.reductions:
         factors = _factors(reduction)
-        if factors is None or reduction.body.dtype is not instruction.accumulate:
+        if factors is None or reduction.body.dtype is not instruction.of.accumulate:
             return None
         left = _left(factors[0], axis, instruction)
         right = _right(factors[1], axis, instruction, extents, sizes)
@@ -105,7 +108,7 @@ def _grouped(
         name = load.buffer.name
         if transforms.setdefault(name, rows) != rows:
             return None
-        body = ex.Apply(instruction.op, (left, load), instruction.accumulate)
+        body = ex.Apply(instruction.op, (left, load), instruction.of.accumulate)
         reductions.append(replace(reduction, body=body))
     shorter = Axis(axis.name, axis.extent // instruction.steps)
     axes = (*stage.reduce_axes[:-1], shorter)
@@ -142,7 +145,7 @@ def _loaded(part: ex.Expr) -> ex.Load:
 def _left(part: ex.Expr, axis: Axis, instruction: Instruction) -> ex.Expr | None:
     """The left factor's groups: its steps are neighbours, and groups begin at multiples."""
     load, steps = _loaded(part), instruction.steps
-    if load.dtype is not instruction.left or coefficient(load.offset, axis.name) != 1:
+    if load.dtype is not instruction.of.left or coefficient(load.offset, axis.name) != 1:
         return None
     start = substitute(load.offset, {axis.name: symbol(axis.name) * steps})
     offset = floordiv(start, steps)
@@ -166,7 +169,7 @@ def _right(
     sizes: Mapping[str, int],
 ) -> tuple[ex.Load, GroupRows] | None:
     """The right factor's groups, of a constant matrix whose rows are the steps of the sum."""
-    if not isinstance(part, ex.Load) or part.dtype is not instruction.right:
+    if not isinstance(part, ex.Load) or part.dtype is not instruction.of.right:
         return None
     columns, steps = coefficient(part.offset, axis.name), instruction.steps
     size = sizes.get(part.buffer.name, 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...ir.dims import Dim, Sym, dmin, floordiv, product
 from ...ir.graph import Node
 from ...ir.ops.registry import Trait, all_ops
+from ...ir.ops.step_groups import GROUP
 from ...ir.types import DENSE, DType
-from ..expr import Apply, Bound, Const, Expr, Guarded, IndexValue
+from ..expr import Apply, Bound, Const, Expr, Guarded, IndexValue, Load
 from .scope import (
     INLINE,
     Index,
@@ -105,6 +108,49 @@ def _divides(small: Dim, large: Dim) -> bool:
         return small < large and large % small == 0
     quotient = floordiv(large, small)
     return quotient * small == large
+
+
+@inline("pack_groups")
+def _pack_groups(scope: Scope, node: Node, index: Index) -> Expr:
+    """One element of 32 bits where a group lies side by side, else put together of its parts."""
+    source, axis = node.inputs[0], node.attrs["axis"]
+    steps = GROUP.bytes // source.dtype.bytes
+    parts = [
+        scope.element(
+            source,
+            tuple(
+                shift(at, steps, k) if i == axis % len(index) else at for i, at in enumerate(index)
+            ),
+        )
+        for k in range(steps)
+    ]
+    return _side_by_side(parts) or _joined(parts)
+
+
+def _side_by_side(parts: list[Expr]) -> Load | None:
+    """The group that loads of neighbouring elements read, if it begins where groups may."""
+    first, steps = parts[0], len(parts)
+    if not isinstance(first, Load) or first.dynamic:
+        return None
+    if any(part != replace(first, offset=first.offset + k) for k, part in enumerate(parts)):
+        return None
+    offset = floordiv(first.offset, steps)
+    if offset * steps != first.offset:
+        return None
+    return Load(replace(first.buffer, dtype=GROUP), offset)
+
+
+def _joined(parts: list[Expr]) -> Expr:
+    """The parts as the bits of one element, the first ones lowest."""
+    bits = parts[0].dtype.bits
+    unsigned = {8: DType.U8, 16: DType.U16}[bits]
+    total: Expr | None = None
+    for k, part in enumerate(parts):
+        whole = Apply("cast", (Apply("bitcast", (part,), unsigned),), DType.U32)
+        moved = Apply("shl", (whole, Const(k * bits, DType.U32)), DType.U32) if k else whole
+        total = moved if total is None else Apply("bitor", (total, moved), DType.U32)
+    assert total is not None
+    return Apply("bitcast", (total,), GROUP)
 
 
 @inline("broadcast_to")

@@ -146,7 +146,10 @@ def _matmul(scope: Scope, node: Node, index: Index) -> Reduced:
     *batch, m, n = index
     left = scope.element(a, (*broadcast_index_of(a, batch), m, k))
     right = scope.element(b, (*broadcast_index_of(b, batch), k, n))
-    return Reduced((loop,), Reduction("sum", _product(left, right, node.output.dtype)), _same)
+    body = _product(left, right, node.output.dtype)
+    if node.attrs["product"]:
+        body = Apply(node.attrs["product"], (left, right), node.output.dtype)
+    return Reduced((loop,), Reduction("sum", body), _same)
 
 
 def broadcast_index_of(value: Value, batch: list[Dim | Expr]) -> Index:

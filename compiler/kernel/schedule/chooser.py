@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ScheduleError
+from ...ir.ops.step_groups import GROUP
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
-from ..forms.step_groups import best_instruction, in_groups
-from ..instruction import GENERIC, GROUP, INSTRUCTIONS, MATRICES, without_matrices
+from ..forms.step_groups import best_instruction, in_groups, products_of_groups
+from ..instruction import GENERIC, INSTRUCTIONS, MATRICES, without_matrices
 from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
@@ -104,11 +105,12 @@ class CpuChooser:
         best = best_instruction(kernel, self.target.instructions) if self.level > 0 else None
         plain = {name: c.elements for name, c in constants.items() if c.packing is None}
         grouped = in_groups(kernel, best, plain) if best else None
-        name = best.name if best and grouped else ""
+        already = any(products_of_groups(stage) for stage in kernel.stages)
+        name = best.name if best and (grouped or already) else ""
         if data is not None:
             name = self._given_instruction(name, data.get("instruction", name))
         if not name or best is None or grouped is None:
-            return kernel, "", constants
+            return kernel, name, constants
         changed = dict(constants)
         for parameter, rows in grouped.transforms.items():
             elements = constants[parameter].elements // best.steps

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ...ir.dims import Dim
 from .. import expr as ex
 from ..contraction import UNKNOWN_EXTENT, Contraction, contraction_of, extent_of
-from ..forms.step_groups import has_groups
+from ..forms.step_groups import products_of_groups
 from ..instruction import MATRIX_REGISTERS, MATRIX_ROWS, matrix_steps
 from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
@@ -26,7 +26,7 @@ FEWEST_STEPS = 16  # groups of a sum: fewer are not worth a detour of the result
 
 def with_matrix_tiles(choice: Choice, kernel: Kernel) -> Choice | None:
     """The choice with tiles of matrices in the stage that has groups; None where it cannot."""
-    found = [number for number, stage in enumerate(kernel.stages) if has_groups(stage)]
+    found = [number for number, stage in enumerate(kernel.stages) if products_of_groups(stage)]
     if len(found) != 1:
         return None
     number = found[0]
@@ -77,7 +77,7 @@ def plain_operands(stage: Stage, vector: str, row: str) -> bool:
     return (
         left.along(row)
         and not left.along(vector)
-        and right.along(vector)
+        and right.stride(vector) == 1
         and not right.along(row)
         and left.stride(row) is not None
         and not left.load.dynamic

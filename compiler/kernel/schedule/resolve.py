@@ -15,7 +15,7 @@ from ...errors import ScheduleError
 from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
-from ..forms.step_groups import has_groups
+from ..forms.step_groups import products_of_groups
 from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
 from .panels import fetched
@@ -41,7 +41,7 @@ def resolve(choice: Choice, kernel: Kernel, target: CpuTarget) -> Schedule:
     stages = tuple(
         replace(
             _stage(own, stage, kernel.shared, target, shared_panels=choice.ahead > 0),
-            instruction=choice.instruction if has_groups(stage) else "",
+            instruction=choice.instruction if products_of_groups(stage) else "",
         )
         for own, stage in zip(choice.stages, kernel.stages, strict=True)
     )
