@@ -253,28 +253,8 @@ def embeddings() -> list[OrtCase]:
     return [made]
 
 
-def recurrent() -> list[OrtCase]:
-    """Within the rounding of inputs and states to 8 bits, which only ONNX Runtime does."""
-    cases = []
-    for directions, name in ((1, "forward"), (1, "reverse"), (2, "bidirectional")):
-        values: dict[str, Array] = {
-            "x": floats(5, 2, 6),
-            "W": weights(directions, 6, 16),
-            "R": weights(directions, 4, 16, seed=1),
-            "B": floats(directions, 32, seed=2) / 4,
-            "-l": NONE, "-h": NONE, "-c": NONE, "-p": NONE,
-            "WS": np.full(directions, 0.004, np.float32), "WZ": np.zeros(directions, np.int8),
-            "RS": np.full(directions, 0.004, np.float32), "RZ": np.zeros(directions, np.int8),
-        }  # fmt: skip
-        made = one(name, "DynamicQuantizeLSTM", values, outputs="y h c", hidden_size=4,
-                   direction=name)  # fmt: skip
-        cases.append(replace(made, atol=0.03))
-    return cases
-
-
 GROUPS = [
     n_bits, odd_bits, tables, bnb4, pointwise, pools, ties, products, linear, embeddings,
-    recurrent,
 ]  # fmt: skip
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from .....compiler.ir import DType, Value
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
+from ..shared.factors import ByteFactor
 from ..standard.activations import flatten_from, leaky_relu
 from ..standard.matmul import swap_last
 from ..standard.nn import centred
 from ..standard.pooling import average_pool, max_pool
 from ..standard.quantization import dequantize, qlinear_conv, quantize, requantize, saturated
-from ..standard.recurrent import recurrent
+from ..standard.recurrent import lowered
 
 
 def _single(s: Site, value: Value | None) -> Value | None:
@@ -154,17 +155,42 @@ def q_gemm(s: Site) -> Value:
 
 @lowers("DynamicQuantizeLSTM", domain=MICROSOFT)
 def dynamic_quantize_lstm(s: Site) -> Sequence[Value]:
-    """An LSTM of floats on the dequantised weights; inputs are not rounded to 8 bits."""
-    weights = []
-    for place, at in ((1, 8), (2, 10)):
-        packed, scale, zero = s.input(place), s.input(at), s.input(at + 1)
-        if packed.type.rank != 3:
-            raise ValueError(f"a weight {packed.type} does not have 3 dimensions")
-        shape = (scale.shape[0], 1, scale.shape[1] if scale.type.rank == 2 else 1)
-        real = dequantize(s, packed, s.reshape(scale, shape), s.reshape(zero, shape))
-        weights.append(s.transpose(real, (0, 2, 1)))
+    """An LSTM whose products are of bytes: the input is quantised once, the state in each step."""
     if s.inputs[0] is None:
         raise NotSupported("it has no input")
-    s.inputs = [s.inputs[0], *weights, *s.inputs[3:8]]
+    factors = {place: _packed(s, place, at) for place, at in ((1, 8), (2, 10))}
+    s.inputs = [_within(s), *s.inputs[1:8]]
     s.op = "LSTM"
-    return recurrent(s)
+    return lowered(s, lambda place, index: factors[place][index], by_range=True)
+
+
+def _within(s: Site) -> Value:
+    """The input, zero behind the longest sequence: no result depends on that, nor may its range."""
+    x, lengths = s.input(0), s.optional(4)
+    if lengths is None or x.type.rank != 3:
+        return x
+    longest = s.reshape(s.reduce("max", s.cast(lengths, DType.I64), (0,)), (1, 1, 1))
+    steps = s.reshape(s.iota((x.shape[0],), 0, DType.I64), (x.shape[0], 1, 1))
+    return s.op_("where", s.op_("lt", steps, longest), x, 0)
+
+
+def _packed(s: Site, place: int, at: int) -> list[ByteFactor]:
+    """The weights [directions, depth, columns] that are input `place`; scales and zero points are
+    inputs at, at + 1: one for each direction, or for each of its columns."""
+    packed, scale, zero = s.input(place), s.input(at), s.input(at + 1)
+    if packed.type.rank != 3:
+        raise ValueError(f"a weight {packed.type} does not have 3 dimensions")
+    directions, columns = packed.shape[0], packed.shape[2]
+    hidden = s.integer("hidden_size")
+    if columns != 4 * hidden or (place == 2 and packed.shape[1] != hidden):
+        raise ValueError(f"a weight {packed.type} does not fit hidden_size {hidden}")
+    for parameter in (scale, zero):
+        if parameter.shape not in ((directions,), (directions, columns)):
+            raise ValueError(f"a scale or zero point {parameter.type} does not fit {packed.type}")
+    shape = (directions, 1, zero.shape[1] if zero.type.rank == 2 else 1)
+    offset = s.reshape(s.cast(zero, DType.I32), shape)
+    wide = s.op_("sub", s.cast(packed, DType.I32), offset)
+    return [
+        ByteFactor(s, s.take(wide, 0, index), s.take(scale, 0, index))
+        for index in range(int(directions))
+    ]

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from .....compiler.ir import Dim, DType, Graph, TensorType, Value
 from ...site import Site
 from ...table import lowers
+from ..shared.factors import Factor, FloatFactor
 from .activations import by_name, parameters
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 Activation = Callable[[Value], Value]
 Step = Callable[["Cell", Value, list[Value]], list[Value]]
+Weights = Callable[[int, int], Factor]
 
 
 @dataclass
@@ -25,10 +27,11 @@ class Cell:
 
     site: Site
     hidden: int
-    recurrent: Value
+    recurrent: Factor
     activations: list[Activation]
     peepholes: list[Value]  # LSTM: of the gates i, o, f; [hidden] each
     recurrent_bias: Value | None  # GRU with linear_before_reset: of gate h
+    by_range: bool = False  # what a state is multiplied by depends on that of the whole batch
 
     def gate(self, gates: Value, index: int) -> Value:
         """Columns of one gate."""
@@ -38,25 +41,45 @@ class Cell:
 
 @lowers("LSTM", "GRU", "RNN")
 def recurrent(s: Site) -> list[Value]:
-    x, w, r = s.input(0), s.input(1), s.input(2)
+    w, r = s.input(1), s.input(2)
     hidden, gates = s.integer("hidden_size"), _GATES[s.op]
+    count = _directions(s)
+    if w.shape[:2] != (count, gates * hidden) or r.shape != (count, gates * hidden, hidden):
+        raise ValueError(f"W {w.type} or R {r.type} do not fit hidden_size {hidden}")
+    return lowered(s, lambda place, index: FloatFactor.of_direction(s, s.input(place), index))
+
+
+def _directions(s: Site) -> int:
     direction = s.text("direction", "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"direction '{direction}' does not exist")
-    count = 2 if direction == "bidirectional" else 1
+    return 2 if direction == "bidirectional" else 1
+
+
+def lowered(s: Site, weights: Weights, *, by_range: bool = False) -> list[Value]:
+    """The results of a recurrent operator.
+
+    weights: (1 for what multiplies the input or 2 for what multiplies the state, direction) -> the
+    factor [., gates * hidden]. by_range: products depend on the range of all they read; sequences
+    of unlike lengths are then laid out step by step as ONNX Runtime does, the last ones of each
+    first for the backward direction, and zeros for the state of those that have ended.
+    """
+    x, hidden, count = s.input(0), s.integer("hidden_size"), _directions(s)
     if x.type.rank != 3:
         raise ValueError(f"the input {x.type} does not have 3 dimensions")
-    if w.shape[:2] != (count, gates * hidden) or r.shape != (count, gates * hidden, hidden):
-        raise ValueError(f"W {w.type} or R {r.type} do not fit hidden_size {hidden}")
     batch_first = bool(s.integer("layout", 0))
     x = s.transpose(x, (1, 0, 2)) if batch_first else x
     if s.optional(4) is not None:
         _check_lengths(s, s.input(4), x.shape[0])
     sequences, finals = [], []
     for index in range(count):
-        backward = direction == "reverse" or index == 1
+        backward = s.text("direction", "forward") == "reverse" or index == 1
         states = _initial(s, x, index, hidden, batch_first)
-        stacked, last = _direction(s, x, index, states, backward)
+        mirrored = by_range and backward and s.optional(4) is not None
+        read = _mirrored(s, x, s.input(4)) if mirrored else x
+        turns = backward and not mirrored
+        stacked, last = _direction(s, read, index, states, turns, weights, by_range=by_range)
+        stacked = _mirrored(s, stacked, s.input(4)) if mirrored else stacked
         sequences.append(s.reshape(stacked, (x.shape[0], 1, x.shape[1], hidden)))
         finals.append([s.reshape(v, (1, x.shape[1], hidden)) for v in last])
     y = s.emit("concat", sequences, axis=1)
@@ -105,13 +128,19 @@ def _begins(s: Site, steps: Dim, batch: Dim) -> Value | None:
 
 
 def _direction(
-    s: Site, x: Value, index: int, states: list[Value], backward: bool
+    s: Site,
+    x: Value,
+    index: int,
+    states: list[Value],
+    backward: bool,
+    weights: Weights,
+    *,
+    by_range: bool,
 ) -> tuple[Value, list[Value]]:
     """All outputs [steps, batch, hidden] and the last states of one direction."""
     hidden, gates = s.integer("hidden_size"), _GATES[s.op]
-    weights = s.transpose(s.take(s.input(1), 0, index), (1, 0))
     bias = s.optional(3)
-    inputs = s.emit("matmul", [x, weights])
+    inputs = weights(1, index).times(x)
     recurrent_bias = None
     if bias is not None:
         row = s.take(bias, 0, index)
@@ -129,10 +158,11 @@ def _direction(
     cell = Cell(
         s,
         hidden,
-        s.transpose(s.take(s.input(2), 0, index), (1, 0)),
+        weights(2, index),
         _activations(s, index),
         peepholes,
         recurrent_bias,
+        by_range,
     )
     step = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}[s.op]
     return _run(s, cell, step, inputs, states, backward)
@@ -179,10 +209,14 @@ def _run(
     inner = [Value(value.type) for value in states]
     inner += [Value(TensorType(v.dtype, v.shape[1:])) for v in scanned]
     s.emitter.enter()
-    after = step(cell, inner[len(states)], inner[: len(states)])
-    output = after[0]
+    before = inner[: len(states)]
     if lengths is not None:
         column = s.reshape(s.cast(lengths, DType.I64), (inputs.shape[1], 1))
+        if cell.by_range:
+            before[0] = s.op_("where", s.op_("le", inner[-1], column), before[0], 0)
+    after = step(cell, inner[len(states)], before)
+    output = after[0]
+    if lengths is not None:
         alive = s.op_("lt", inner[-1], column)
         output = s.op_("where", alive, after[0], 0)
         after = [
@@ -208,7 +242,7 @@ def _run(
 def _lstm(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
     s, (h, c) = cell.site, states
     f, g, out = cell.activations
-    gates = s.op_("add", inputs, s.emit("matmul", [h, cell.recurrent]))
+    gates = s.op_("add", inputs, cell.recurrent.times(h))
     i_in, o_in, f_in, c_in = (cell.gate(gates, index) for index in range(4))
     if cell.peepholes:
         i_in = s.op_("add", i_in, s.op_("mul", cell.peepholes[0], c))
@@ -224,17 +258,17 @@ def _lstm(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
 def _gru(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
     s, h, hidden = cell.site, states[0], cell.hidden
     f, g = cell.activations
-    both = s.slice(cell.recurrent, 1, 0, 2 * hidden)
-    last = s.slice(cell.recurrent, 1, 2 * hidden, 3 * hidden)
-    gates = s.op_("add", s.slice(inputs, 1, 0, 2 * hidden), s.emit("matmul", [h, both]))
+    both = cell.recurrent.columns(0, 2 * hidden)
+    last = cell.recurrent.columns(2 * hidden, 3 * hidden)
+    gates = s.op_("add", s.slice(inputs, 1, 0, 2 * hidden), both.times(h))
     z, r = f(cell.gate(gates, 0)), f(cell.gate(gates, 1))
     if s.integer("linear_before_reset", 0):
-        linear = s.emit("matmul", [h, last])
+        linear = last.times(h)
         if cell.recurrent_bias is not None:
             linear = s.op_("add", linear, cell.recurrent_bias)
         linear = s.op_("mul", r, linear)
     else:
-        linear = s.emit("matmul", [s.op_("mul", r, h), last])
+        linear = last.times(s.op_("mul", r, h))
     new = g(s.op_("add", cell.gate(inputs, 2), linear))
     kept = s.op_("mul", z, h)
     return [s.op_("add", s.op_("mul", s.op_("sub", 1.0, z), new), kept)]
@@ -242,7 +276,7 @@ def _gru(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
 
 def _rnn(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
     s = cell.site
-    total = s.op_("add", inputs, s.emit("matmul", [states[0], cell.recurrent]))
+    total = s.op_("add", inputs, cell.recurrent.times(states[0]))
     return [cell.activations[0](total)]
 
 
@@ -253,12 +287,16 @@ def reverse_sequence(s: Site) -> Value:
     time, batch = s.integer("time_axis", 0), s.integer("batch_axis", 1)
     if {time, batch} != {0, 1} or x.type.rank < 2:
         raise ValueError(f"time axis {time} and batch axis {batch} must be 0 and 1")
-    limit = x.shape[time]
+    _check_lengths(s, lengths, x.shape[time])
+    return _mirrored(s, x, lengths, time)
+
+
+def _mirrored(s: Site, x: Value, lengths: Value, time: int = 0) -> Value:
+    """Sequences back to front, each within its length. time: the axis of steps, 0 or 1."""
     rank = x.type.rank
     row = (x.shape[0], 1) if time == 0 else (1, x.shape[1])
     steps = s.iota(row, time, DType.I64)
     line = (1, x.shape[1]) if time == 0 else (x.shape[0], 1)
-    _check_lengths(s, lengths, limit)
     ends = s.reshape(s.cast(lengths, DType.I64), line)
     mirrored = s.op_("sub", s.op_("sub", ends, 1), steps)
     places = s.op_("where", s.op_("lt", steps, ends), mirrored, steps)
