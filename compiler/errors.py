@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 REPORT = "`tensmith reduce MODEL` makes a small model that shows it: please report that"
 
@@ -90,9 +91,13 @@ class VerificationError(TensmithError):
 
 
 class BudgetError(TensmithError):
-    """A time, memory or accuracy budget that the user gave was not met."""
+    """A time, memory or accuracy budget that the user gave was not met.
+
+    best: what was found all the same (of an accuracy budget an `Artifact`), or None.
+    """
 
     exit_code = 5
+    best: Any = None
 
 
 class RunError(TensmithError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from platform import machine
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 10, "M": 20, "G": 30}
@@ -19,6 +20,13 @@ def cache_bytes(level: int) -> int:
             number = text.rstrip("KMG")
             return int(number) << _UNITS.get(text[-1:], 0) if number.isdigit() else 0
     return 0
+
+
+def processor_name() -> str:
+    """What Linux calls the processor; the architecture where it has no name for it."""
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    told = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    return next((v.strip() for k, v in told.items() if k.strip() == "model name"), "") or machine()
 
 
 def _read(path: Path) -> str:

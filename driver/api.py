@@ -57,7 +57,7 @@ def compile(
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
     UnsupportedError (names every node that cannot be compiled), ScheduleError (an illegal choice),
-    VerificationError.
+    VerificationError, BudgetError (an accuracy budget is not met; `best` is the best that is).
     """
     request = CompileRequest(
         target=target,
@@ -76,6 +76,7 @@ def compile(
     )
     artifact = _compile(model, request)
     _warn(artifact)
+    _check_budget(artifact)
     if verify:
         _settle(artifact.verify(progress=progress))
     return artifact
@@ -95,6 +96,14 @@ def _path(given: str | Path | None) -> Path | None:
 def _warn(artifact: Artifact) -> None:
     for note in artifact.notes:
         warnings.warn(note, ModelWarning, stacklevel=3)
+
+
+def _check_budget(artifact: Artifact) -> None:
+    """Raise BudgetError, with the artifact as its `best`, where one is not met."""
+    error = artifact.budget.error() if artifact.budget else None
+    if error is not None:
+        error.best = artifact
+        raise error
 
 
 def _settle(report: VerifyReport) -> None:

@@ -20,6 +20,7 @@ from .argument_checks import (
     check_threads,
     check_writable,
 )
+from .budget.report import BudgetReport
 from .compare import Tolerance
 from .emits import EMITS, emit_of
 from .engines import EngineSpec
@@ -39,7 +40,8 @@ class Artifact:
 
     kernels: in the order of the plan. stages: seconds by stage. manifest: see `driver/manifest.py`.
     sampler: draws random inputs. notes: what the user should know of the model. report: of the last
-    verification, or None. choice: between precisions, where there was one.
+    verification, or None. choice: between precisions, where there was one. budget: what became of
+    one, where there was one.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Artifact:
         self.notes = source.notes
         self.report: VerifyReport | None = None
         self.choice: PrecisionChoice | None = None
+        self.budget: BudgetReport | None = None
         self._backend = backend
         self._model = compilation.model
         self._stages = stages

@@ -69,7 +69,9 @@ def build(
     source = ModelSource(
         path, given, request.shapes, request.threads, request.target, sampler, notes
     )
-    return Artifact(compilation, manifest, backend, target, stages, work_dir, source)
+    artifact = Artifact(compilation, manifest, backend, target, stages, work_dir, source)
+    artifact.budget = quantised.budget if quantised else None
+    return artifact
 
 
 def import_model(path: Path, shapes: ShapeSpecs) -> Graph:

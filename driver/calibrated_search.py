@@ -50,7 +50,8 @@ class Search:
     count: of samples. held: (inputs, outputs in floats) of those on which errors are measured;
     shared: they took part in calibration too. rule: of the ranges that were kept. decibels: how far
     the error of each scored tensor lies below it; tried: the mean of that for all that was tried.
-    reasons: why products that could be integer stay in floats, by key.
+    reasons: why products that could be integer stay in floats, by key. spares_fragile: whether
+    some do that make most of the noise.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class Search:
         folder: Path,
         threads: int,
         note: Callable[[str], None],
+        *,
+        spares_fragile: bool = True,
     ) -> None:
+        self.spares_fragile = spares_fragile
         self.source, self.folder, self.threads, self.note = source, folder, threads, note
         self.scores = source.scores()
         self.products = [product for product in source.products if not product.reason]
@@ -188,7 +192,12 @@ class Search:
 
     def _without_fragile(self, recipe: Recipe) -> Recipe:
         """Without the few products that make most of the noise, where that halves it at least."""
-        if len(recipe.integer) < 2 or not self.decibels or self.mean >= ENOUGH:
+        if (
+            not self.spares_fragile
+            or len(recipe.integer) < 2
+            or not self.decibels
+            or self.mean >= ENOUGH
+        ):
             return recipe
         noise, work = self._local_noise(recipe)
         last = {product.key for product in self.products if product.last}

@@ -1,13 +1,15 @@
-"""A lower precision is kept where its binary is faster than that of f32, as both run here."""
+"""In which precision a model is compiled: the one that is asked for, where its binary is faster
+here than that of f32; or the fastest of all that are within a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..compiler.backend import AnyBackend
 from ..compiler.compilation import Stages
@@ -16,11 +18,15 @@ from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import Target
 from .artifacts import Artifact
 from .building import build
-from .calibration import Samples
+from .calibration import CalibrationData, Samples, stored
+from .halves import HALVES
 from .precision_choice import PrecisionChoice
-from .request import FP32, CompileRequest
+from .request import AUTO, FP32, INT8, CompileRequest
 from .tensor_files import Arrays
-from .timing import Timer, interleaved, share_of
+from .timing import Times, interleaved, share_of
+
+if TYPE_CHECKING:
+    from .budget.whole_models import WholeModels
 
 _SIZES = 6  # of symbolic dims that are tried, until the model takes one
 _AS_GIVEN = (FP32, "int32")  # of products that no lower precision has changed
@@ -31,79 +37,253 @@ def compiled(
 ) -> Artifact:
     """Compile a file in the precision that is asked for, or in f32 where that is no slower.
 
-    Both binaries run here in turns (`timing.py`), on a calibration sample or random inputs. Where
-    they cannot, or a request forces the precision, that is what is compiled. Raises as `build`.
+    Binaries run here in turns (`timing.py`), on a calibration sample or random inputs. Where they
+    cannot, or a request forces the precision, that is what is compiled. Raises as `build`.
     """
     stages = Stages(progress=request.progress)
-    lower = build(path, request, backend, target, work_dir, stages)
-    if request.precision == FP32:
-        return lower
-    reason = _untimed(lower, request, backend, target)
-    if reason:
-        return _chosen(lower, PrecisionChoice(request.precision, request.precision, reason))
-    folder = work_dir / FP32
-    folder.mkdir()
-    in_f32 = replace(request, precision=FP32, calibration=None, dump_after=None)
-    plain = build(path, in_f32, backend, target, folder, stages)
-    with stages.stage("timing"):
-        times = _timed({request.precision: lower, FP32: plain}, request, folder)
-    if times is None:
-        reason = "not timed: the model takes no inputs that were tried"
-        return _chosen(lower, PrecisionChoice(request.precision, request.precision, reason))
-    seconds = {name: median(rounds) for name, rounds in times.items()}
-    if share_of(times, request.precision, FP32) < 1.0:
-        return _chosen(lower, PrecisionChoice(request.precision, request.precision, "", seconds))
-    reason = f"{request.precision} is not faster on this machine"
-    note = (
-        f"compiled in fp32: {reason} ({seconds[request.precision] * 1e3:.4g} ms, fp32 "
-        f"{seconds[FP32] * 1e3:.4g} ms); --force-precision (force_precision=True) keeps it"
-    )
-    plain.notes += (note,)
-    return _chosen(plain, PrecisionChoice(request.precision, FP32, reason, seconds))
+    if request.precision == FP32 or request.probe:
+        return build(path, request, backend, target, work_dir, stages)
+    if request.has_budget:  # data are read several times
+        request = replace(
+            request,
+            calibration=_again(request.calibration, work_dir / "calibration"),
+            eval=_again(request.eval, work_dir / "eval"),
+        )
+    choosing = _Choosing(path, request, backend, target, work_dir, stages)
+    return choosing.automatic() if request.precision == AUTO else choosing.asked()
 
 
-def _untimed(lower: Artifact, request: CompileRequest, backend: AnyBackend, target: Target) -> str:
-    """Why the binary is not timed against that of f32; "" where it is."""
-    if all(row["precision"] in _AS_GIVEN for row in lower.manifest["contractions"]):
-        return "not timed: no product is computed otherwise than in fp32"
-    if request.force_precision:
-        return "not timed: the precision is forced"
-    if not TIME_PRECISION.value:
-        return f"not timed: {TIME_PRECISION.variable} is off"
-    elsewhere = backend.runs_here(target)
-    return f"not timed: compiled for another machine ({elsewhere})" if elsewhere else ""
+def _again(data: CalibrationData | None, folder: Path) -> CalibrationData | None:
+    """Data that can be read again and again: those of an iterator, from files."""
+    return stored(data, folder) if isinstance(data, Iterator) else data
+
+
+class _Choosing:
+    """Builds what is needed to choose, each in a folder of its own."""
+
+    def __init__(
+        self,
+        path: Path,
+        request: CompileRequest,
+        backend: AnyBackend,
+        target: Target,
+        work_dir: Path,
+        stages: Stages,
+    ) -> None:
+        self.path, self.request, self.work_dir = path, request, work_dir
+        self.backend, self.target, self.stages = backend, target, stages
+        self.folders = 0
+
+    def built(self, path: Path, **changes: Any) -> Artifact:
+        """The binary of a file and a request with some changes."""
+        request = replace(self.request, **changes)
+        folder = self._folder()
+        return build(path, request, self.backend, self.target, folder, self.stages)
+
+    def _folder(self) -> Path:
+        self.folders += 1
+        folder = self.work_dir / f"choice{self.folders}"
+        folder.mkdir()
+        return folder
+
+    @cached_property
+    def plain(self) -> Artifact:
+        """The binary of f32."""
+        return self.built(self.path, precision=FP32, dump_after=None, **_NO_DATA)
+
+    @cached_property
+    def whole_models(self) -> WholeModels:
+        """What evaluates binaries."""
+        from .budget.whole_models import WholeModels
+
+        with self.stages.stage("evaluate"):
+            return WholeModels(self.path, self.request, self._folder(), self.plain.load())
+
+    # ------------------------------------------------------------------ one precision
+
+    def asked(self) -> Artifact:
+        """The binary of the precision that is asked for, or that of f32."""
+        asked = self.request.precision
+        lower = self.built(self.path)
+        if asked in HALVES and self.request.has_budget:
+            self._evaluate(lower, asked)
+        reason = self._untimed(lower)
+        if reason == _SAME and lower.budget is not None:
+            return self._reverted(lower, "nothing that is within the budget is faster", {})
+        if reason:
+            return _chosen(lower, PrecisionChoice(asked, asked, reason))
+        times = self._timed({asked: lower, FP32: self.plain})
+        if times is None:
+            return _chosen(lower, PrecisionChoice(asked, asked, _NO_INPUTS))
+        seconds = _seconds(times)
+        if share_of(times, asked, FP32) < 1.0:
+            return _chosen(lower, PrecisionChoice(asked, asked, "", seconds))
+        return self._reverted(lower, f"{asked} is not faster on this machine", seconds)
+
+    def _reverted(self, lower: Artifact, reason: str, seconds: Mapping[str, float]) -> Artifact:
+        asked, told = self.request.precision, ""
+        if seconds:
+            told = f" ({seconds[asked] * 1e3:.4g} ms, fp32 {seconds[FP32] * 1e3:.4g} ms)"
+        keep = "; --force-precision (force_precision=True) keeps it" if seconds else ""
+        self.plain.notes += (f"compiled in fp32: {reason}{told}{keep}",)
+        if lower.budget is not None:
+            self.plain.budget = replace(lower.budget, drop=None, met=True)
+        return _chosen(self.plain, PrecisionChoice(asked, FP32, reason, seconds))
+
+    def _untimed(self, lower: Artifact) -> str:
+        """Why the binary is not timed against that of f32; "" where it is."""
+        if not _is_lower(lower):
+            return _SAME
+        if lower.budget is not None and not lower.budget.met:
+            return "not timed: the budget is not met"
+        if self.request.force_precision:
+            return "not timed: the precision is forced"
+        if not TIME_PRECISION.value:
+            return f"not timed: {TIME_PRECISION.variable} is off"
+        elsewhere = self.backend.runs_here(self.target)
+        return f"not timed: compiled for another machine ({elsewhere})" if elsewhere else ""
+
+    # ------------------------------------------------------------------ any precision
+
+    def automatic(self) -> Artifact:
+        """The fastest binary within the budget. Raises UsageError for another machine's target."""
+        elsewhere = self.backend.runs_here(self.target)
+        if elsewhere:
+            raise UsageError(
+                "--precision auto chooses by times that are measured, and the target is another "
+                "machine's",
+                why=elsewhere,
+                remedy="name a precision, or compile there",
+            )
+        found, reasons = {FP32: self.plain}, list[str]()
+        integer = self._integer(reasons)
+        half = self._half()
+        if half is not None:
+            self._admit(found, half.manifest["precision"], half, reasons)
+        if integer is not None:
+            self._admit(found, INT8, integer, reasons)
+        if integer is not None and half is not None:
+            self._admit(found, *self._mixed(integer, half.manifest["precision"]), reasons)
+        times = self._timed(found) if len(found) > 1 else {}
+        if times is None:
+            raise UsageError(
+                "--precision auto cannot time the model: it takes no inputs that were tried",
+                remedy="give --calibration or --eval, or name a precision",
+            )
+        kept = min(found, key=lambda name: share_of(times, name, FP32)) if times else FP32
+        choice = PrecisionChoice(AUTO, kept, "; ".join(reasons), _seconds(times))
+        chosen = found[kept]
+        if chosen.budget is None and integer is not None and integer.budget is not None:
+            chosen.budget = replace(integer.budget, drop=None, met=True)
+        return _chosen(chosen, choice)
+
+    def _admit(
+        self, found: dict[str, Artifact], name: str, artifact: Artifact, reasons: list[str]
+    ) -> None:
+        """Let a binary be chosen that is lower than f32 and within the budget."""
+        if not _is_lower(artifact):
+            reasons.append(f"{name} changes nothing")
+            return
+        if artifact.budget is None:
+            self._evaluate(artifact, name)
+        if artifact.budget is not None and artifact.budget.met:
+            found[name] = artifact
+        elif artifact.budget is not None and artifact.budget.drop is not None:
+            reasons.append(f"{name} loses {artifact.budget.drop.drop:.4g}")
+
+    def _integer(self, reasons: list[str]) -> Artifact | None:
+        from ..frontends.onnx.quantising.quantisable import NothingToQuantise
+        from .budget.within import USUAL_DROP
+
+        if self.request.calibration is None:
+            reasons.append("int8 needs calibration data")
+            return None
+        drop = self.request.max_accuracy_drop
+        given = USUAL_DROP if drop is None else drop
+        try:
+            return self.built(self.path, precision=INT8, max_accuracy_drop=given)
+        except NothingToQuantise as error:
+            reasons.append(f"int8: {error.what}")
+            return None
+
+    def _half(self) -> Artifact | None:
+        """The binary of bf16, or of fp16 where that changes nothing."""
+        for precision in HALVES:
+            artifact = self.built(self.path, precision=precision, **_NO_DATA)
+            if _is_lower(artifact):
+                return artifact
+        return None
+
+    def _mixed(self, integer: Artifact, half: str) -> tuple[str, Artifact]:
+        """What int8 leaves in floats, in a half."""
+        mixed = self.built(integer.compiled, precision=half, **_NO_DATA)
+        rows = {row["name"]: row for row in integer.manifest["contractions"]}
+        own = {row["name"]: row for row in mixed.manifest["contractions"]}
+        halves = {name: row for name, row in own.items() if row["precision"].startswith(half)}
+        if not halves:
+            mixed.manifest["contractions"] = []  # it is what int8 alone is
+        else:
+            mixed.manifest["quantisation"] = integer.manifest["quantisation"]
+            merged = {**rows, **{n: {**rows.get(n, {}), **r} for n, r in halves.items()}}
+            mixed.manifest["contractions"] = list(merged.values())
+        return f"{INT8}+{half}", mixed
+
+    # ------------------------------------------------------------------ measuring
+
+    def _evaluate(self, artifact: Artifact, name: str) -> None:
+        whole = self.whole_models
+        with self.stages.stage("evaluate"):
+            artifact.budget = whole.report(artifact.load(), name)
+
+    def _timed(self, artifacts: Mapping[str, Artifact]) -> Times | None:
+        """Seconds of every round by name; None where no inputs are taken by all."""
+        from ..runtime.loader import ModuleError
+
+        modules = {name: artifact.load() for name, artifact in artifacts.items()}
+        timer = self.request.timer or interleaved
+        with self.stages.stage("timing"):
+            for inputs in self._inputs():
+                try:
+                    for module in modules.values():
+                        module(inputs)
+                except (ModuleError, UsageError):
+                    continue  # of sizes that do not fit together
+                return timer({n: lambda m=m, x=inputs: m(x) for n, m in modules.items()})  # type: ignore[misc]
+        return None
+
+    def _inputs(self) -> Iterator[Arrays]:
+        """The first sample that is given, or such as are drawn."""
+        for data in (self.request.calibration, self.request.eval):
+            if data is not None and not isinstance(data, Iterator):
+                specs, folder = self.plain.inputs, self._folder()
+                yield next(iter(Samples(data, specs, folder, labelled=True)))
+        sampler = self.plain.sampler
+        yield sampler.draw(sampler.usual_sizes, 0)
+        for sizes in islice(sampler.candidate_sizes(), _SIZES):
+            yield sampler.draw(sizes, 0)
+
+
+_NO_DATA: dict[str, Any] = {
+    "calibration": None,
+    "eval": None,
+    "metric": None,
+    "max_accuracy_drop": None,
+}
+_SAME = "not timed: no product is computed otherwise than in fp32"
+_NO_INPUTS = "not timed: the model takes no inputs that were tried"
+
+
+def _is_lower(artifact: Artifact) -> bool:
+    return any(row["precision"] not in _AS_GIVEN for row in artifact.manifest["contractions"])
+
+
+def _seconds(times: Times) -> dict[str, float]:
+    return {name: median(rounds) for name, rounds in times.items()}
 
 
 def _chosen(artifact: Artifact, choice: PrecisionChoice) -> Artifact:
     artifact.choice = choice
     artifact.manifest["precision_choice"] = choice.in_manifest()
+    if artifact.budget is not None:
+        artifact.manifest["budget"] = artifact.budget.to_json()
     return artifact
-
-
-def _timed(
-    artifacts: Mapping[str, Artifact], request: CompileRequest, folder: Path
-) -> Mapping[str, Any] | None:
-    """Seconds of every round by name; None where no inputs are taken by all."""
-    from ..runtime.loader import ModuleError
-
-    modules = {name: artifact.load() for name, artifact in artifacts.items()}
-    timer: Timer = request.timer or interleaved
-    for inputs in _inputs(next(iter(artifacts.values())), request, folder):
-        try:
-            for module in modules.values():
-                module(inputs)
-        except (ModuleError, UsageError):
-            continue  # of sizes that do not fit together
-        return timer({name: lambda m=m, x=inputs: m(x) for name, m in modules.items()})  # type: ignore[misc]
-    return None
-
-
-def _inputs(artifact: Artifact, request: CompileRequest, folder: Path) -> Iterator[Arrays]:
-    """The first calibration sample, or such as are drawn."""
-    if request.calibration is not None and not isinstance(request.calibration, Iterator):
-        yield next(iter(Samples(request.calibration, artifact.inputs, folder / "samples")))
-        return
-    sampler = artifact.sampler
-    yield sampler.draw(sampler.usual_sizes, 0)
-    for sizes in islice(sampler.candidate_sizes(), _SIZES):
-        yield sampler.draw(sizes, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,19 +16,24 @@ from .argument_checks import require_available
 from .manifest import build_manifest
 from .samples import Sampler
 
+if TYPE_CHECKING:
+    from ..runtime.loader import Module
+
 Array = np.ndarray[Any, Any]
 GraphRun = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def compiled_graph(graph: Graph, folder: Path, name: str, threads: int) -> GraphRun:
-    """What runs a graph here; the graph is rewritten and loses its constants.
+def compiled_module(
+    graph: Graph, folder: Path, name: str, threads: int, target_name: str = "native"
+) -> Module:
+    """A graph, loaded here; it is rewritten and loses its constants.
 
-    name: a C identifier; the files that `folder` gets are called so. What the run raises is a
-    RunError. Raises UsageError where nothing compiles for this machine.
+    name: a C identifier; the files that `folder` gets are called so. Raises UsageError where
+    nothing compiles for the target.
     """
-    from ..runtime.loader import ModuleError, load
+    from ..runtime.loader import load
 
-    backend, target = resolve_target("native")
+    backend, target = resolve_target(target_name)
     require_available(backend)
     work = folder / name
     work.mkdir(parents=True)
@@ -38,7 +43,14 @@ def compiled_graph(graph: Graph, folder: Path, name: str, threads: int) -> Graph
     compilation = backend.compile(graph, target, options, Stages())
     manifest = build_manifest(compilation, target, options, source_sha256="", flops=None)
     files = backend.link(compilation.model, "so", work / f"{name}.so", manifest)
-    module = load(files[0], threads=threads)
+    return load(files[0], threads=threads)
+
+
+def compiled_graph(graph: Graph, folder: Path, name: str, threads: int) -> GraphRun:
+    """What runs a graph here; as `compiled_module`. What the run raises is a RunError."""
+    from ..runtime.loader import ModuleError
+
+    module = compiled_module(graph, folder, name, threads)
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:

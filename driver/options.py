@@ -35,7 +35,8 @@ OptLevel = Annotated[
     int, typer.Option("-O", min=0, max=3, metavar="0..3", help="0: naive kernels; 3: all.")
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Arithmetic: fp32, bf16, fp16 or int8.")
+    str,
+    typer.Option("--precision", help="fp32, bf16, fp16, int8, or auto: the fastest."),
 ]
 Calibration = Annotated[
     Path | None,
@@ -53,6 +54,39 @@ ForcePrecision = Annotated[
         "--force-precision",
         help="Keep a lower precision even where its binary is no faster than that of fp32.",
     ),
+]
+MaxAccuracyDrop = Annotated[
+    str | None,
+    typer.Option(
+        "--max-accuracy-drop",
+        metavar="DROP",
+        help="Stay this close to fp32, by --metric on --eval: 0.5%, 0.005, or 30dB of snr. What "
+        "costs more than it saves stays in floats; exit code 5 where nothing is within it.",
+        show_default=False,
+    ),
+]
+Evaluation = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval",
+        metavar="DATA",
+        help="Inputs to measure accuracy on, in the forms of --calibration; labels are the array "
+        "`labels`, or the only one that is no input.",
+        show_default=False,
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="top1, f1 or mae (by labels); agreement, cosine or snr (with fp32). Default: by the "
+        "labels and outputs.",
+        show_default=False,
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Do not go on with what an earlier, interrupted search found."),
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
 Shapes = Annotated[

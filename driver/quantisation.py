@@ -16,7 +16,9 @@ from ..compiler.errors import UsageError
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
 from ..frontends.onnx.quantising.recipe import Recipe
-from .calibrated_search import ENOUGH, GAIN, Search
+from .budget.report import BudgetReport
+from .budget.within import BudgetSearch
+from .calibrated_recipe import Calibrated, calibrate
 from .request import CompileRequest
 
 STATIC, DYNAMIC = "static", "dynamic"
@@ -49,7 +51,7 @@ class Quantisation:
     samples, held_out: how many there were, and on how many of them the error was measured. ranges:
     the rule that was kept. rotated: whether operands of matrix products are. decibels: how far the
     error of each scored tensor lies below it, on the samples held out; tried: the mean of that for
-    everything that was tried.
+    everything that was tried. budget: what became of one, where there was one.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Quantisation:
     decibels: Mapping[str, float] = field(default_factory=dict)
     tried: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    budget: BudgetReport | None = None
 
     def to_json(self, compiled: Sequence[Decision] | None = None) -> dict[str, Any]:
         """Entries of a manifest; they say nothing of files.
@@ -138,28 +141,31 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
     check_quantisable(source.products)
     if request.calibration is None:
         return _dynamic(source, output)
-    search = Search(source, request.calibration, folder, request.threads, note)
-    recipe = search.run()
-    tried = dict(search.tried)
-    rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
-    if rotated is not None:
-        other = Search(rotated, search.samples, folder / "rotated", request.threads, note)
-        turned = other.run()
-        tried |= {f"rotated, {name}": mean for name, mean in other.tried.items()}
-        if other.mean >= search.mean + GAIN:
-            source, search, recipe = rotated, other, turned
+    if request.max_accuracy_drop is not None:
+        search = BudgetSearch(source, request, folder)
+        recipe, reasons, report = search.run()
+        return replace(_written(search.calibrated, recipe, reasons, output), budget=report)
+    found = calibrate(source, request.calibration, folder, request.threads, note)
+    return _written(found, found.recipe, found.reasons, output)
+
+
+def _written(
+    found: Calibrated, recipe: Recipe, reasons: Mapping[str, str], output: Path
+) -> Quantisation:
+    """Write what calibration found; recipe: that, or a part of it. reasons: for what is not."""
+    source = found.source
     source.save(recipe, output)
     return Quantisation(
         output,
         STATIC,
-        tuple(_decision(p, recipe, search.reasons) for p in source.products),
-        rotated=source is rotated,
-        samples=search.count,
-        held_out=len(search.held),
-        ranges=search.rule,
-        decibels={name: round(value, 2) for name, value in search.decibels.items()},
-        tried={name: round(value, 2) for name, value in tried.items()},
-        notes=(*source.notes, *((_ONE,) if search.shared else ())),
+        tuple(_decision(p, recipe, reasons) for p in source.products),
+        rotated=found.rotated,
+        samples=found.samples,
+        held_out=found.held,
+        ranges=found.rule,
+        decibels={name: round(value, 2) for name, value in found.decibels.items()},
+        tried={name: round(value, 2) for name, value in found.tried.items()},
+        notes=(*source.notes, *((_ONE,) if found.shared else ())),
     )
 
 

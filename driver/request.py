@@ -16,12 +16,15 @@ from ..compiler.kernel.schedule.choices import Choices, read_choices
 from ..compiler.knobs import SANITIZE
 from ..compiler.target import Target
 from .argument_checks import c_identifier, check_choice, check_threads
+from .budget.drops import Limit
+from .budget.metrics import UserMetric, metric_of
 from .calibration import CalibrationData
 from .shapes import ShapeSpecs
 from .timing import Timer
 
 FP32, INT8 = "fp32", "int8"
-PRECISIONS = (FP32, "bf16", "fp16", INT8)
+AUTO = "auto"
+PRECISIONS = (FP32, "bf16", "fp16", INT8, AUTO)
 OPT_LEVELS = (0, 1, 2, 3)
 TEXTS = ("llvm", "asm")
 
@@ -32,12 +35,23 @@ class LowerPrecision(TypedDict, total=False):
     """What `api.compile` takes besides where a lower precision is asked for.
 
     calibration: inputs that show ranges: a path, a dict of arrays or an iterable of dicts; without
-    them int8 finds those of matrix products in every run.
-    force_precision: keep it even where its binary is no faster than that of fp32; else both run
-    here in turns, and the model is compiled in fp32 where that is as fast.
+    them int8 finds those of matrix products in every run. force_precision: keep it even where its
+    binary is no faster than that of fp32; else both run here in turns, and the model is compiled in
+    fp32 where that is as fast.
+
+    max_accuracy_drop: a budget: "0.5%", a number in the metric's own unit, or "30dB" of the metric
+    snr. eval: data that it is measured on, in the forms of calibration data; labels are the array
+    `labels`, or the only one that is no input. Without them, calibration samples. metric: a name of
+    `budget/metrics.py`, or a function of (dict of outputs, labels), of which `metric_direction`,
+    "higher" or "lower", is better. fresh: what an earlier search has found is not taken over.
     """
 
     calibration: CalibrationData | None
+    max_accuracy_drop: str | float | None
+    eval: CalibrationData | None
+    metric: str | UserMetric | None
+    metric_direction: str
+    fresh: bool
     force_precision: bool
 
 
@@ -67,6 +81,11 @@ class CompileRequest:
     precision: str = "fp32"
     opt_level: int = 2
     calibration: CalibrationData | None = None
+    max_accuracy_drop: str | float | None = None
+    eval: CalibrationData | None = None
+    metric: str | UserMetric | None = None
+    metric_direction: str = "higher"
+    fresh: bool = False
     threads: int = 1
     shapes: ShapeSpecs = field(default_factory=dict)
     choices: Path | None = None
@@ -84,13 +103,43 @@ class CompileRequest:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("opt_level", self.opt_level, OPT_LEVELS)
         check_threads(self.threads)
-        if self.calibration is not None and self.precision != INT8:
+        if self.calibration is not None and self.precision not in (INT8, AUTO):
             raise UsageError(
                 f"calibration data change nothing at the precision {self.precision}",
-                remedy="ask for --precision int8",
+                remedy="ask for --precision int8 or auto",
             )
+        self._check_budget()
         for text in sorted(self.texts):
             check_choice("texts", text, TEXTS)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the accuracy of what is compiled has to be within a budget."""
+        return self.max_accuracy_drop is not None or self.precision == AUTO
+
+    def _check_budget(self) -> None:
+        if self.max_accuracy_drop is not None:
+            Limit.of(self.max_accuracy_drop)
+        metric_of(self.metric, self.metric_direction)
+        if self.precision == FP32 and self.max_accuracy_drop is not None:
+            raise UsageError(
+                "fp32 loses nothing, whatever the budget", remedy="ask for --precision int8 or auto"
+            )
+        if not self.has_budget and (self.eval is not None or self.metric is not None):
+            raise UsageError(
+                "evaluation data and a metric change nothing without a budget",
+                remedy="give --max-accuracy-drop, such as 0.5%, or ask for --precision auto",
+            )
+        if self.precision == INT8 and self.has_budget and self.calibration is None:
+            raise UsageError(
+                "int8 within an accuracy budget needs calibration data",
+                remedy="give --calibration: a few dozen inputs as the model gets them",
+            )
+        if self.has_budget and self.eval is None and self.calibration is None:
+            raise UsageError(
+                "an accuracy budget needs data to measure with",
+                remedy="give --eval: inputs as the model gets them, with labels if you have them",
+            )
 
     def resolve(self) -> tuple[AnyBackend, Target]:
         """The target, and who compiles for it. Raises UsageError for one that nobody knows."""

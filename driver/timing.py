@@ -16,18 +16,19 @@ Timer = Callable[[Runs], Times]
 ROUND_SECONDS = 0.02  # of each run in a round, about
 MOST_ROUNDS, FEWEST_ROUNDS = 15, 3
 MOST_CALLS = 2000  # of a run in a round
-ALL_SECONDS = 3.0  # of all rounds, unless the fewest take longer
+ALL_SECONDS = 3.0
 
 
-def interleaved(runs: Runs) -> dict[str, list[float]]:
+def interleaved(runs: Runs, seconds: float = ALL_SECONDS) -> dict[str, list[float]]:
     """Seconds of a call, by name: the median of every round.
 
     In a round every run is called for about `ROUND_SECONDS`, once at least; each is called twice
-    before, untimed. The order turns with the rounds: none always follows the same.
+    before, untimed. The order turns with the rounds: none always follows the same. seconds: of all
+    rounds, about, unless the fewest take longer.
     """
     counts = {name: _calls(run) for name, run in runs.items()}
-    whole = sum(max(ROUND_SECONDS, seconds) for _, seconds in counts.values())
-    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, round(ALL_SECONDS / whole)))
+    whole = sum(max(ROUND_SECONDS, once) for _, once in counts.values())
+    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, round(seconds / whole)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = list(runs)
     for _ in range(rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,12 @@ import typer
 from ..options import (
     Atol,
     Calibration,
+    Evaluation,
     ForcePrecision,
+    Fresh,
     Json,
+    MaxAccuracyDrop,
+    Metric,
     Model,
     OptLevel,
     Precision,
@@ -26,8 +31,11 @@ from ..options import (
 
 if TYPE_CHECKING:
     from ..artifacts import Artifact
+    from ..compare import Tolerance
     from ..console import Console
 
+
+_GROUPS = 12  # lines of the table of groups
 
 Output = Annotated[
     Path | None,
@@ -84,6 +92,10 @@ def command(
     emit: Emit = None,
     precision: Precision = "fp32",
     calibration: Calibration = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
+    eval: Evaluation = None,
+    metric: Metric = None,
+    fresh: Fresh = False,
     force_precision: ForcePrecision = False,
     threads: Threads = 1,
     shape: Shapes = None,
@@ -102,10 +114,9 @@ def command(
     from .. import api
     from ..console import Console
     from ..dump import Dumper
-    from ..request import TEXTS
 
     console = Console(json=json, verbose=verbose)
-    output, kind = _destination(model, output, emit)
+    output, kind, texts = _destination(model, output, emit)
     dumper = Dumper(dump_after or [], dump_dir)
     with console.progress("compiling") as progress:
         request = requested(
@@ -113,11 +124,15 @@ def command(
             target=target,
             precision=precision,
             calibration=calibration,
+            max_accuracy_drop=max_accuracy_drop,
+            eval=eval,
+            metric=metric,
+            fresh=fresh,
             force_precision=force_precision,
             threads=threads,
             opt_level=opt_level,
             name=name or "",
-            texts=frozenset({kind} & set(TEXTS)),
+            texts=texts,
             work_dir=output.parent,
             dump_after=dumper if dump_after else None,
             progress=progress,
@@ -126,31 +141,71 @@ def command(
         artifact = api.compile_request(model, request)
         dumper.finish()
         if verify is not False:
-            tolerance = artifact.tolerance(rtol, atol)
-            report = artifact.verify(time_limit=verify_time, tolerance=tolerance, progress=progress)
-            report.raise_if_failed()
+            _verify(artifact, artifact.tolerance(rtol, atol), verify_time, progress)
         files = artifact.save(output, kind)
-    _show(console, artifact, files)
-    error = artifact.report.error() if verify and artifact.report else None
-    if error is not None:
-        console.exit(error)
+    _end(console, artifact, files, bool(verify))
 
 
-def _destination(model: Path, output: Path | None, emit: str | None) -> tuple[Path, str]:
-    """The file to write and the emit kind. Raises UsageError before anything is compiled."""
+def _destination(
+    model: Path, output: Path | None, emit: str | None
+) -> tuple[Path, str, frozenset[str]]:
+    """The file to write, the emit kind, and the texts that takes. Raises UsageError before anything
+    is compiled."""
     from ..argument_checks import check_choice, check_writable
     from ..emits import EMITS, SUFFIXES, emit_of
+    from ..request import TEXTS
 
     kind = emit or (emit_of(output) if output else "so")
     check_choice("--emit", kind, EMITS)
     output = output or Path(f"{model.stem}{SUFFIXES[kind]}")
     check_writable(output)
-    return output, kind
+    return output, kind, frozenset({kind} & set(TEXTS))
+
+
+def _verify(
+    artifact: Artifact,
+    tolerance: Tolerance,
+    time_limit: float | None,
+    progress: Callable[[str], None],
+) -> None:
+    """Raise VerificationError where it fails."""
+    report = artifact.verify(time_limit=time_limit, tolerance=tolerance, progress=progress)
+    report.raise_if_failed()
+
+
+def _end(console: Console, artifact: Artifact, files: list[Path], verify: bool) -> None:
+    """Show the result; exit with the code of what was asked for and not met, a verification or a
+    budget."""
+    _show(console, artifact, files)
+    error = artifact.report.error() if verify and artifact.report else None
+    error = error or (artifact.budget.error() if artifact.budget else None)
+    if error is not None:
+        console.exit(error)
+
+
+def _show_precision(console: Console, artifact: Artifact) -> None:
+    from ..budget.report import rows_of
+    from ..quantisation import summary_of
+
+    if artifact.choice:
+        console.print(artifact.choice.summary())
+    for line in artifact.budget.summary() if artifact.budget else ():
+        console.print(line)
+    groups = artifact.manifest.get("budget", {}).get("groups", [])
+    if groups:
+        rows = rows_of(groups)
+        shown = rows if console.verbose else rows[:_GROUPS]
+        columns = ("products", "precision", "reason", "noise dB", "fp32 us", "int8 us")
+        console.table("Groups of products", columns, shown, left=3)
+        if len(shown) < len(rows):
+            console.print(f"and {len(rows) - len(shown)} more (-v, --json, the manifest)")
+    else:
+        for line in summary_of(artifact.manifest):
+            console.print(line)
 
 
 def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
     from ..console import human_bytes, human_seconds
-    from ..quantisation import summary_of
 
     report = artifact.report
     memory: dict[str, Any] = artifact.manifest["memory"]
@@ -173,10 +228,7 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
         f"target {artifact.target.name}, {len(artifact.kernels)} kernels, "
         f"weights {human_bytes(memory['weight_bytes'])}, arena {_arena(memory['arena_bytes'])}"
     )
-    if artifact.choice:
-        console.print(artifact.choice.summary())
-    for line in summary_of(artifact.manifest):
-        console.print(line)
+    _show_precision(console, artifact)
     if report is None:
         console.print("not verified (--no-verify)")
     elif report.status == "passed" and not report.disputed:

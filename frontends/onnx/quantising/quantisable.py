@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence, Set
 from copy import copy
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ....compiler.ir import Graph
 from ....compiler.scratch import written_whole
 from .. import load_model
 from ..importer import ShapeSpec
+from ..reading.topology import names_used
 from ..reduction.files import LARGE, MAX_MODEL, whole
 from .batch_norms import fold_batch_norms
 from .constants import Array, Constants
@@ -22,11 +24,13 @@ from .corrections import lost_on_average
 from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
+from .switching import add_switches, one_product, quantised_alone, takes_bytes
 from .writing import Writer, drop_unused, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
 _FIRST_IR_VERSION = 7  # that opset's
 _THROUGH = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_SCORING = ("Softmax", "LogSoftmax", "ArgMax", "Gemm", "MatMul", "GlobalAveragePool")
 _MONOTONE = ("Softmax", "LogSoftmax", "ArgMax")
 
 
@@ -94,6 +98,11 @@ class Quantisable:
         return other
 
     @property
+    def outputs(self) -> list[str]:
+        """Names of the model's outputs."""
+        return [info.name for info in self.original.graph.output]
+
+    @property
     def axes(self) -> dict[str, int]:
         """Along which axis the channels of tensors lie, for the products that read them."""
         found: dict[str, int] = {}
@@ -150,6 +159,67 @@ class Quantisable:
         pairs = [name for key in keys for name in (key, twin(key))]
         return load_model(_making(model, pairs), shapes=self.shapes)
 
+    def switched(
+        self, recipe: Recipe, groups: Sequence[Sequence[str]], tensors: Sequence[str]
+    ) -> Graph:
+        """The graph that makes the given tensors, and whose runs say which of the groups (keys of
+        products) are computed in integers: see `switching.py`."""
+        model = self._written(recipe, beside=True)
+        add_switches(model, groups)
+        return load_model(_making(model, tensors), shapes=self.shapes)
+
+    def product_alone(self, key: str, shape: Sequence[int], recipe: Recipe) -> tuple[Graph, Graph]:
+        """The graphs of one product of data of the given shape: in floats, and in integers of data
+        that are bytes already."""
+        product = next(p for p in self.products if p.key == key)
+        plain = one_product(self._model, key, shape, self.constants)
+        model = onnx.ModelProto()
+        model.CopyFrom(plain)
+        Writer(model, recipe, foreign=self.foreign).write([product])
+        drop_unused(model)
+        takes_bytes(model)
+        return load_model(plain), load_model(model)
+
+    def bytes_alone(self, shape: Sequence[int]) -> Graph:
+        """The graph that makes bytes of a tensor of the given shape."""
+        return load_model(quantised_alone(shape))
+
+    def read_as_floats(self, data: str, keys: Set[str]) -> bool:
+        """Whether a tensor that products (of the given keys) read as bytes is there in floats, too:
+        inputs of the model, and what other nodes read."""
+        graph = self._model.graph
+        named = {info.name for info in (*graph.input, *graph.output)}
+        readers = (node for node in graph.node if data in names_used(node))
+        return data in named or any(keys.isdisjoint(node.output) for node in readers)
+
+    def described(self, key: str) -> str:
+        """What decides how long a product takes, but for the size of its data."""
+        node = next(node for node in self._model.graph.node if key in node.output)
+        attributes = sorted((a.name, str(onnx.helper.get_attribute_value(a)))
+                            for a in node.attribute)  # fmt: skip
+        shapes = [self.constants.shape_of(n) for n in node.input[1:] if n in self.constants]
+        return f"{node.op_type} {attributes} {shapes}"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the first output is, as far as the operator before it tells, scores of classes:
+        rows that a softmax, an arg max, a product or a global pooling makes."""
+        makers = {name: node for node in self._model.graph.node for name in node.output}
+        node = makers.get(self._model.graph.output[0].name)
+        while node is not None and (node.op_type in _THROUGH or _adds(node, self.constants)):
+            node = makers.get(next((n for n in node.input if n not in self.constants), ""))
+        return node is not None and node.op_type in _SCORING
+
+    def digest(self) -> str:
+        """SHA-256 of the model as it was read, weights included."""
+        found = hashlib.sha256()
+        graph = self.original.graph
+        for tensor in graph.initializer:
+            found.update(tensor.SerializeToString(deterministic=True))
+        for part in (*graph.node, *graph.input, *graph.output, *self.original.functions):
+            found.update(part.SerializeToString(deterministic=True))
+        return found.hexdigest()
+
     def _written(self, recipe: Recipe, beside: bool = False) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
@@ -175,6 +245,11 @@ class Quantisable:
                 new.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def _adds(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Whether it adds a constant: a bias."""
+    return node.op_type == "Add" and any(name in constants for name in node.input)
+
+
 def _making(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """The model with the given tensors as outputs."""
     known = {info.name: info for info in model.graph.output}
@@ -185,11 +260,15 @@ def _making(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     return model
 
 
+class NothingToQuantise(UsageError):
+    """No product of a model can be computed in integers."""
+
+
 def check_quantisable(products: Sequence[ModelProduct]) -> None:
-    """Raise UsageError where no product of a model can be computed in integers."""
+    """Raise NothingToQuantise where no product of a model can be computed in integers."""
     if not any(not product.reason for product in products):
         reasons = dict.fromkeys(f"{p.op} '{p.name}': {p.reason}" for p in products)
-        raise UsageError(
+        raise NothingToQuantise(
             "nothing in the model can be computed in integers",
             why="; ".join(list(reasons)[:3]) or "it has no convolution and no matrix product",
             remedy="compile it with --precision fp32",

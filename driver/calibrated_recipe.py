@@ -1,0 +1,102 @@
+"""The recipe that calibration gives, of a model as it is or rotated, and all that is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..frontends.onnx.quantising.quantisable import Quantisable
+from ..frontends.onnx.quantising.recipe import Limits, Recipe
+from .calibrated_search import ENOUGH, GAIN, Search
+from .calibration import CalibrationData
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found. source: the model that the recipe is for; rotated: whether operands
+    of its products are. samples, held: how many there were, and took no part; shared: they did.
+    rule: of ranges. decibels, tried, reasons: see `Search`.
+    """
+
+    source: Quantisable
+    recipe: Recipe
+    rotated: bool
+    samples: int
+    held: int
+    shared: bool
+    rule: str
+    decibels: Mapping[str, float]
+    tried: Mapping[str, float]
+    reasons: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the model."""
+        recipe = self.recipe
+        return {
+            "ranges": {name: (r.low, r.high) for name, r in recipe.ranges.items()},
+            "integer": sorted(recipe.integer),
+            "biases": {key: array.tolist() for key, array in recipe.biases.items()},
+            "rotated": self.rotated,
+            "samples": self.samples,
+            "held": self.held,
+            "shared": self.shared,
+            "rule": self.rule,
+            "decibels": dict(self.decibels),
+            "tried": dict(self.tried),
+            "reasons": dict(self.reasons),
+        }
+
+    @classmethod
+    def from_json(cls, source: Quantisable, data: Mapping[str, Any]) -> Calibrated:
+        """What `to_json` wrote, of the same model."""
+        turned = source.rotated() if data["rotated"] else source
+        assert turned is not None
+        recipe = Recipe(
+            {name: Limits(*limits) for name, limits in data["ranges"].items()},
+            frozenset(data["integer"]),
+            biases={key: np.array(array) for key, array in data["biases"].items()},
+        )
+        own = ("rotated", "samples", "held", "shared", "rule", "decibels", "tried", "reasons")
+        return cls(turned, recipe, **{name: data[name] for name in own})
+
+
+def calibrate(
+    source: Quantisable,
+    data: CalibrationData,
+    folder: Path,
+    threads: int,
+    note: Callable[[str], None],
+    *,
+    spares_fragile: bool = True,
+) -> Calibrated:
+    """Search, with rotated operands too where the error is large, and keep the better.
+
+    folder: for what is made on the way. Raises UsageError for data that do not fit.
+    """
+    search = Search(source, data, folder, threads, note, spares_fragile=spares_fragile)
+    recipe = search.run()
+    tried = dict(search.tried)
+    rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
+    if rotated is not None:
+        own = folder / "rotated"
+        other = Search(rotated, search.samples, own, threads, note, spares_fragile=spares_fragile)
+        turned = other.run()
+        tried |= {f"rotated, {name}": mean for name, mean in other.tried.items()}
+        if other.mean >= search.mean + GAIN:
+            source, search, recipe = rotated, other, turned
+    return Calibrated(
+        source,
+        recipe,
+        source is rotated,
+        search.count,
+        len(search.held),
+        search.shared,
+        search.rule,
+        search.decibels,
+        tried,
+        search.reasons,
+    )

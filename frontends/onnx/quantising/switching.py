@@ -1,0 +1,91 @@
+"""One model that is many: a run says which of its products are computed in integers.
+
+Behind every product in floats and the one of quantised operands beside it stands a Where, whose
+condition is an input. So what any choice of precisions computes is known without compiling it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .constants import Constants
+from .writing import twin
+
+
+def switch_of(group: int) -> str:
+    """The name of the input that turns a group of products to integers."""
+    return f"tensmith:switch:{group}"
+
+
+def add_switches(model: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> None:
+    """Put a Where behind every pair of products, in place; groups: keys of products each.
+
+    model: has the twin of every product beside it (`Writer`).
+    """
+    graph = model.graph
+    number = {key: index for index, keys in enumerate(groups) for key in keys}
+    nodes, waiting = [], dict[str, list[onnx.NodeProto]]()
+    for node in graph.node:
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        nodes.append(copy)
+        for key in [name for name in copy.output if name in number]:
+            plain = f"{key}:floats"
+            copy.output[list(copy.output).index(key)] = plain
+            names = [switch_of(number[key]), twin(key), plain]
+            waiting[twin(key)] = [onnx.helper.make_node("Where", names, [key])]
+        for name in copy.output:
+            nodes += waiting.pop(name, [])
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for index in range(len(groups)):
+        info = onnx.helper.make_tensor_value_info(switch_of(index), onnx.TensorProto.BOOL, ())
+        graph.input.append(info)
+
+
+def one_product(
+    model: onnx.ModelProto, key: str, shape: Sequence[int], constants: Constants
+) -> onnx.ModelProto:
+    """A model of one product of another, whose data, of the given shape, are its input.
+
+    A bias that a run makes is left out.
+    """
+    node = next(node for node in model.graph.node if key in node.output)
+    copy = onnx.NodeProto.FromString(node.SerializeToString())
+    data = onnx.helper.make_tensor_value_info(copy.input[0], onnx.TensorProto.FLOAT, shape)
+    kept = [name for name in copy.input[1:] if name in constants]
+    del copy.input[1:]
+    copy.input.extend(kept)
+    tensors = [numpy_helper.from_array(constants.array(name), name) for name in kept]
+    result = onnx.ValueInfoProto(name=key)
+    graph = onnx.helper.make_graph([copy], "product", [data], [result], tensors)
+    return onnx.helper.make_model(
+        graph, opset_imports=list(model.opset_import), ir_version=model.ir_version
+    )
+
+
+def quantised_alone(shape: Sequence[int]) -> onnx.ModelProto:
+    """A model that makes bytes of a tensor of the given shape."""
+    data = onnx.helper.make_tensor_value_info("data", onnx.TensorProto.FLOAT, shape)
+    tensors = [
+        numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"),
+        numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+    ]
+    node = onnx.helper.make_node("QuantizeLinear", ["data", "scale", "zero"], ["bytes"])
+    result = onnx.ValueInfoProto(name="bytes")
+    graph = onnx.helper.make_graph([node], "quantise", [data], [result], tensors)
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def takes_bytes(model: onnx.ModelProto) -> None:
+    """Make what the first QuantizeLinear gives the input of a model, in place."""
+    graph = model.graph
+    found = next(node for node in graph.node if node.op_type == "QuantizeLinear")
+    info = graph.input[0]
+    info.name = found.output[0]
+    info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    graph.node.remove(found)
