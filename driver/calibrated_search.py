@@ -68,7 +68,7 @@ class Search:
         self.source, self.folder, self.threads, self.note = source, folder, threads, note
         self.scores = source.scores()
         self.products = [product for product in source.products if not product.reason]
-        self.points = list(dict.fromkeys(product.data for product in self.products))
+        self.points = list(dict.fromkeys(p.data for p in self.products if not p.by_run))
         self.graph = source.floats([*self.scores, *self.points])
         self.specs = specs_of_inputs(self.graph)
         self.samples = Samples(data, self.specs, folder / "samples")
@@ -91,11 +91,12 @@ class Search:
         seen, other = self._observe()
         every = {name: seen[name].merged(other[name]) for name in self.points}
         stray = {name for name, spread in every.items() if not spread.finite}
-        self.reasons = {p.key: _STRAY for p in self.products if p.data in stray}
+        self.reasons = {p.key: _STRAY for p in self.products if p.data in stray and not p.by_run}
         integer = frozenset(p.key for p in self.products) - frozenset(self.reasons)
         if not integer:
             raise UsageError("nothing is quantised: all data of products were NaN or infinite")
-        recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer)
+        dynamic = frozenset(p.key for p in self.products if p.by_run)
+        recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer, dynamic)
         self._accepts(recipe, MINMAX)
         recipe, final = self._with_clips(recipe, every)
         corrected = replace(recipe, biases=self.source.corrections(integer, _means(seen)))

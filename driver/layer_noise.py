@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..compiler.backend import Observe, backend_of
-from ..compiler.ir import Graph, Node
+from ..compiler.ir import Graph, Node, Value
 from ..compiler.scratch import temporary_folder
 from .building import import_model
 from .engines import as_bytes
+from .probes import tensors_by_name
 from .processes import DeadlineError
 from .ranges_observed import MOST_DECIBELS, ratio_in_decibels
 from .request import Progress
@@ -90,7 +91,7 @@ def layer_noise(
     """
     start = time.monotonic()
     pair = [import_model(path, shapes) for path in (floats, quantised)]
-    common = set.intersection(*(_tensors(graph) for graph in pair))
+    common = set.intersection(*(_floats(graph) for graph in pair))
     sums: dict[str, dict[str, _Sums]] = {"own": {}, "total": {}}
     with temporary_folder("tensmith-noise-") as folder:
         watch = _Watch(
@@ -111,8 +112,8 @@ def layer_noise(
     return NoiseReport(layers, len(sums["own"]), time.monotonic() - start)
 
 
-def _tensors(graph: Graph) -> set[str]:
-    return {v.name for node in graph.nodes for v in node.outputs if v.name and v.dtype.is_float}
+def _floats(graph: Graph) -> set[str]:
+    return {name for name, value in tensors_by_name(graph).items() if value.dtype.is_float}
 
 
 def _run(graph: Graph, inputs: Mapping[str, Array], observe: Observe) -> None:
@@ -145,15 +146,14 @@ class _Watch:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.npy"
 
     def _named(self, graph: Graph) -> dict[Node, list[str | None]]:
-        """Of every node, which of its results are tensors of the model: the last of a name is."""
-        last = {value.name: value for node in graph.nodes for value in node.outputs}
-        return {
-            node: [
-                v.name if v.name in self.common and last[v.name] is v else None
-                for v in node.outputs
-            ]
-            for node in graph.nodes
-        }
+        """Of every node, which of its results are tensors that both models have."""
+        last = tensors_by_name(graph)
+
+        def tensor(value: Value) -> str | None:
+            own = value.name in self.common and last[value.name] is value
+            return value.name if own else None
+
+        return {node: [tensor(value) for value in node.outputs] for node in graph.nodes}
 
     def storing(self, graph: Graph) -> Observe:
         """Stores tensors as files."""

@@ -33,16 +33,25 @@ def mark_tensors(graph: Graph) -> list[str]:
     """Rename what an imported graph makes of the model's tensors, so that a pass that makes the
     same anew keeps the mark; the model's names by number. Outputs keep their names.
 
-    Of several values of a name the last one is the model's: an operator's name may be that of its
-    result, and what the importer makes on the way is called so, too.
     """
     outputs = set(graph.outputs)
-    last = {value.name: value for node in graph.nodes for value in node.outputs if value.name}
+    last = tensors_by_name(graph)
     names = list(last)
     for number, value in enumerate(last.values()):
         if value not in outputs:
             value.name = f"{_MARK}{number}"
     return names
+
+
+def tensors_by_name(graph: Graph) -> dict[str, Value]:
+    """What an imported graph makes of the model's tensors.
+
+    What the importer makes on the way is called as its operator. Where that is the name of a result
+    as well, the last value of it is the tensor.
+    """
+    last = {value.name: value for node in graph.nodes for value in node.outputs if value.name}
+    own = {n.name for n in graph.nodes for v in n.outputs if v.name and v.name != n.name}
+    return {name: value for name, value in last.items() if name not in own}
 
 
 def marked(value: Value) -> int | None:

@@ -180,6 +180,8 @@ def _decision(product: ModelProduct, recipe: Recipe, reasons: Mapping[str, str])
     if product.key not in recipe.integer:
         reason = product.reason or reasons[product.key]
         return ProductDecision(product.name, product.op, FLOAT, reason)
+    if product.key in recipe.dynamic:
+        return ProductDecision(product.name, product.op, DYNAMIC_INT8)
     limits = recipe.ranges[product.data]
     return ProductDecision(product.name, product.op, INT8, "", limits.low, limits.high)
 

@@ -13,13 +13,14 @@ from ..reduction.draft import subgraphs
 from .constants import Constants
 
 F32 = onnx.TensorProto.FLOAT
-QUANTISABLE = ("Conv", "MatMul", "Gemm")
+PLAIN = ("Conv", "MatMul", "Gemm")
+RECURRENT = "LSTM"  # the recurrent layer that has an operator for weights of bytes
+QUANTISABLE = (*PLAIN, RECURRENT)
 # other operators that are, or hold, products
 _OTHERS = {
     "ConvTranspose": "transposed convolutions are computed in floats",
-    "LSTM": "recurrent layers are computed in floats",
-    "GRU": "recurrent layers are computed in floats",
-    "RNN": "recurrent layers are computed in floats",
+    "GRU": "no operator has a GRU with weights of bytes",
+    "RNN": "no operator has an RNN with weights of bytes",
     "Einsum": "sums of products that are named by letters are computed in floats",
     "Attention": "no operand of it is constant",
     "MultiHeadAttention": "no operand of it is constant",
@@ -50,6 +51,11 @@ class ModelProduct:
     def axis(self) -> int:
         """Along which the channels of the data lie."""
         return 1 if self.op == "Conv" else -1
+
+    @property
+    def by_run(self) -> bool:
+        """Whether it always finds the ranges of its data when it runs."""
+        return self.op == RECURRENT
 
 
 def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProduct, ...]:
@@ -83,6 +89,8 @@ def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: Constants) -> str:
     if node.op_type in _OTHERS:
         return _OTHERS[node.op_type]
+    if node.op_type == RECURRENT:
+        return _recurrent_reason(node, constants)
     data, weights = node.input[0], node.input[1]
     made = [makers[name].op_type for name in (data, weights) if name in makers]
     if "DequantizeLinear" in made:
@@ -103,7 +111,19 @@ def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: 
     return "" if constants.elements(weights) else "it has no weights"
 
 
+def _recurrent_reason(node: onnx.NodeProto, constants: Constants) -> str:
+    if any(name not in constants for name in node.input[1:3]):
+        return "its weights are not constant"
+    if any(constants.type_of(name) != F32 for name in node.input[1:3]):
+        return "its weights are not f32"
+    if any(a.name == "layout" and a.i for a in node.attribute):
+        return "its batch comes first, which the operator for weights of bytes does not take"
+    return ""
+
+
 def _terms(node: onnx.NodeProto, constants: Constants) -> int:
+    if node.op_type == RECURRENT:
+        return sum(4 * constants.shape_of(name)[2] for name in node.input[1:3])
     shape = constants.shape_of(node.input[1])
     if node.op_type == "Conv":
         return math.prod(shape[1:])

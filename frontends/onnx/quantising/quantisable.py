@@ -107,7 +107,7 @@ class Quantisable:
         """Along which axis the channels of tensors lie, for the products that read them."""
         found: dict[str, int] = {}
         for product in self.products:
-            if not product.reason:
+            if not product.reason and not product.by_run:
                 found.setdefault(product.data, product.axis)
         return found
 
@@ -120,7 +120,7 @@ class Quantisable:
         axes, found = self.axes, {}
         for product in self.products:
             alike = axes.get(product.data) == product.axis
-            if product.key in keys and product.data in means and alike:
+            if product.key in keys and product.data in means and alike and not product.by_run:
                 node = nodes[product.key]
                 weights = self.constants.array(node.input[1])
                 lost = lost_on_average(node, weights, means[product.data])

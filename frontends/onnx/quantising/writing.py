@@ -39,8 +39,13 @@ class Writer:
         self.new = Additions(model.graph)
         self._data: dict[tuple[str, bool], str] = {}
         self._weights: dict[tuple[str, int, bool], Sequence[str]] = {}
-        if foreign and not any(o.domain == MICROSOFT for o in model.opset_import):
-            model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+        self.model = model
+        if foreign:
+            self._needs_microsoft()
+
+    def _needs_microsoft(self) -> None:
+        if not any(opset.domain == MICROSOFT for opset in self.model.opset_import):
+            self.model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
 
     def write(self, products: Sequence[ModelProduct]) -> None:
         """Rewrite those that the recipe names."""
@@ -51,7 +56,9 @@ class Writer:
                 self.new.nodes.append(node)
                 continue
             node.name = product.name  # what is told of it holds, whatever its result is called
-            if product.key in self.recipe.dynamic:
+            if product.by_run:
+                self._recurrent(node)
+            elif product.key in self.recipe.dynamic:
                 self._dynamic(node)
             elif self.beside:
                 self.new.nodes.append(node)
@@ -159,6 +166,39 @@ class Writer:
                 beta = self.new.initial(f"{result}_beta", np.array(attributes["beta"], np.float32))
                 bias = self.new.node("Mul", [bias, beta], f"{result}_bias")
             self.new.nodes.append(onnx.helper.make_node("Add", [product.output[0], bias], [result]))
+
+    def _recurrent(self, node: onnx.NodeProto) -> None:
+        """DynamicQuantizeLSTM, with weights [directions, ., gates] of bytes by a scale for each
+        column."""
+        new = onnx.NodeProto.FromString(node.SerializeToString())
+        new.op_type, new.domain = "DynamicQuantizeLSTM", MICROSOFT
+        self._needs_microsoft()
+        parameters = [name for place in (1, 2) for name in self._stacked(node.input[place])]
+        inputs = [*node.input, *[""] * (8 - len(node.input)), *parameters[1:3], *parameters[4:]]
+        inputs[1], inputs[2] = parameters[0], parameters[3]
+        del new.input[:]
+        new.input.extend(inputs)
+        for attribute in [a for a in new.attribute if a.name == "layout"]:
+            new.attribute.remove(attribute)
+        if self.beside:
+            self.new.nodes.append(node)
+            results = [self.new.fresh(name) if name else "" for name in node.output[1:]]
+            del new.output[:]
+            new.output.extend([twin(node.output[0]), *results])
+        self.new.nodes.append(new)
+
+    def _stacked(self, name: str) -> Sequence[str]:
+        """Names of the integers, scales and zero points of [directions, gates, depth]."""
+        key = (name, 0, True)
+        if key not in self._weights:
+            pairs = [quantised_weights(array.T, 1) for array in self.constants.array(name)]
+            scale = np.stack([scale for _, scale in pairs])
+            self._weights[key] = (
+                self.new.initial(f"{name}_int8", np.stack([steps for steps, _ in pairs])),
+                self.new.initial(f"{name}_scale", scale),
+                self.new.initial(f"{name}_zero", np.zeros(scale.shape, np.int8)),
+            )
+        return self._weights[key]
 
     def _parts(self, data: str) -> Sequence[str]:
         """Bytes, scale and zero point of data, as a run finds them."""

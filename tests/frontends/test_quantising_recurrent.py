@@ -1,0 +1,113 @@
+"""LSTM layers of floats become those of bytes; other recurrent layers are listed with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from compiled import needs_native
+from onnx import TensorProto, helper, numpy_helper
+
+import tensmith
+from tensmith.backends.reference import run_graph
+from tensmith.frontends.onnx import load
+from tensmith.frontends.onnx.quantising.quantisable import Quantisable
+from tensmith.frontends.onnx.quantising.recipe import Recipe
+from tensmith.frontends.onnx.quantising.writing import twin
+
+Array = np.ndarray[Any, Any]
+STEPS, BATCH, SIZE, HIDDEN = 6, 2, 16, 24
+X = np.random.default_rng(9).standard_normal((STEPS, BATCH, SIZE)).astype(np.float32)
+
+
+def drawn(*shape: int, seed: int) -> Array:
+    numbers = np.random.default_rng(seed).standard_normal(shape) / np.sqrt(shape[-1])
+    return np.asarray(numbers, np.float32)
+
+
+def net(folder: Path, op: str = "LSTM", gates: int = 4, **attributes: Any) -> Path:
+    """A bidirectional layer whose last state a matrix product reads."""
+    constants = {
+        "w": drawn(2, gates * HIDDEN, SIZE, seed=1),
+        "r": drawn(2, gates * HIDDEN, HIDDEN, seed=2),
+        "b": drawn(2, 2 * gates * HIDDEN, seed=3),
+        "h0": drawn(2, BATCH, HIDDEN, seed=4),
+        "m": drawn(HIDDEN, 3, seed=5),
+    }
+    inputs = ["x", "w", "r", "b", "", "h0"]
+    made = helper.make_node(
+        op, inputs, ["y", "h"], "layer", hidden_size=HIDDEN, direction="bidirectional", **attributes
+    )
+    graph = helper.make_graph(
+        [made, helper.make_node("MatMul", ["h", "m"], ["z"], "last")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "z")],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / "net.onnx"
+    onnx.save_model(model, path)
+    return path
+
+
+def recipe_of(source: Quantisable) -> Recipe:
+    keys = frozenset(product.key for product in source.products if product.by_run)
+    return Recipe(integer=keys, dynamic=keys)
+
+
+def test_what_is_written_computes_nearly_the_same(tmp_path: Path) -> None:
+    path = net(tmp_path, clip=2.0)
+    source = Quantisable(path)
+    told = [(p.name, p.op, p.terms, p.reason) for p in source.products]
+    assert told == [("layer", "LSTM", 4 * (SIZE + HIDDEN), ""), ("last", "MatMul", HIDDEN, "")]
+    out = tmp_path / "quantised.onnx"
+    source.save(recipe_of(source), out)
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}
+    assert {"w", "r"}.isdisjoint(stored)
+    assert stored["w_int8"].shape == (2, SIZE, 4 * HIDDEN)
+    assert stored["w_int8"].dtype == np.int8
+    exact, got = (run_graph(load(p), {"x": X}) for p in (path, out))
+    for name, array in exact.items():
+        assert 0 < np.abs(got[name] - array).max() < 0.02
+
+
+def test_onnx_runtime_runs_it(tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    out = tmp_path / "quantised.onnx"
+    source = Quantisable(net(tmp_path))
+    source.save(recipe_of(source), out)
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    wanted = run_graph(load(out), {"x": X})
+    for name, got in zip(("y", "z"), session.run(["y", "z"], {"x": X}), strict=True):
+        np.testing.assert_allclose(got, wanted[name], atol=1e-2)
+
+
+def test_beside_the_layer_of_floats(tmp_path: Path) -> None:
+    source = Quantisable(net(tmp_path))
+    graph = source.beside(recipe_of(source))
+    assert [value.name for value in graph.outputs] == ["y", twin("y")]
+    real, rounded = run_graph(graph, {"x": X}).values()
+    assert 0 < np.abs(real - rounded).max() < 0.02
+
+
+def test_others_are_listed(tmp_path: Path) -> None:
+    reasons = [p.reason for p in Quantisable(net(tmp_path, "GRU", 3)).products]
+    assert reasons == ["no operator has a GRU with weights of bytes", ""]
+
+
+@needs_native
+@pytest.mark.parametrize("data", [True, False])
+def test_a_model_with_one_is_compiled(tmp_path: Path, data: bool) -> None:
+    calibration = {"x": np.stack([X, X / 2, -X, X * 1.5])} if data else None
+    model = tensmith.compile(
+        net(tmp_path), precision="int8", calibration=calibration, force_precision=True
+    )
+    rows = {row["name"]: (row["precision"], row["low"]) for row in model.manifest["contractions"]}
+    assert rows["layer"] == ("dynamic int8", None)
+    assert rows["last"][0] == ("int8" if data else "dynamic int8")
+    exact = run_graph(load(net(tmp_path)), {"x": X})
+    assert 0 < np.abs(model.load()({"x": X})["z"] - exact["z"]).max() < 0.02
