@@ -8,6 +8,7 @@ from pathlib import Path
 
 MANIFEST_VERSION = 1
 SIDE_FILE_THRESHOLD = 3 << 29  # bytes (1.5 GiB): larger weights go to a file beside the artifact
+APPENDED_THRESHOLD = 1 << 26  # bytes: larger weights are put behind a binary that is linked already
 WEIGHT_ALIGNMENT = 4096  # bytes: weights start on a page, so that the file can be mapped and shared
 
 

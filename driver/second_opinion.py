@@ -20,6 +20,8 @@ from .verify import INCOMPLETE, PASSED, Verification, VerifyReport, verify_draws
 
 ENGINES = ("onnxruntime", "onnx")
 _ANY = Tolerance(0.0, 1e30)  # of what is reported, and not judged
+_MOST_BYTES = 1 << 29  # of a binary: engines hold weights twice, in an order of their own as well
+_TOO_LARGE = "the model is large, and the engine would hold its weights in memory twice"
 _LEAST_SECONDS = 1.0  # less than this is not worth starting for
 
 
@@ -56,6 +58,9 @@ def second_opinion(
 
     asked = report.status == PASSED and job.precision == "fp32"
     engines = engines_to_ask() if asked else ()
+    large = job.subject.path.stat().st_size > _MOST_BYTES
+    if engines and large and SECOND_OPINION.value == "auto":
+        return VerifyReport(INCOMPLETE, engines[0], _TOO_LARGE)
     start, opinion = time.monotonic(), None
     for engine in engines:
         left = None

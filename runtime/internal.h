@@ -37,7 +37,7 @@ struct ts_model {
   const char *const *features;         /* CPU features that the code needs */
   ts_plan plan;
   const uint8_t *weights;     /* NULL: in a side file */
-  const char *weights_file;   /* name of the side file */
+  const char *weights_file;   /* name of the side file; "": behind the binary; NULL: linked in */
   uint64_t weights_bytes;
   const uint8_t *weights_tag; /* digest of the side file's data, WEIGHTS_TAG_BYTES long */
 };

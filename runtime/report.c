@@ -152,7 +152,7 @@ void print_info(const ts_model *model, int json) {
     return;
   }
   printf("weights %" PRIu64 " bytes%s\ncpu features", model->weights_bytes,
-         model->weights_file ? " in a side file" : "");
+         model->weights_file ? (model->weights_file[0] ? " in a side file" : " behind the binary") : "");
   for (int32_t i = 0; i < model->feature_count; ++i) printf(" %s", model->features[i]);
   printf("%s\n", model->feature_count ? "" : " none");
 }

@@ -1,6 +1,8 @@
-/* Where the weights are: in the binary, or in a side file that is mapped read-only.
+/* Where the weights are: linked in, or in a file that is mapped read-only: a side file, or the
+ * binary itself (weights_file is empty), behind what was linked.
  *
- * Side file: the data, then (little-endian) "TSWEIGHT", the data's size as u64, its SHA-256.
+ * Such a file ends with the data, which begins on a page, then (little-endian) "TSWEIGHT", the
+ * data's size as u64, its SHA-256.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,9 +49,11 @@ static ts_status map_file(ts_instance *instance, const char *path) {
   ts_trailer trailer;
   struct stat status;
   const off_t bytes = (off_t)model->weights_bytes;
+  off_t start = -1;
   ts_status result = TS_OK;
-  if (fstat(file, &status) || status.st_size != bytes + (off_t)sizeof trailer ||
-      pread(file, &trailer, sizeof trailer, bytes) != (ssize_t)sizeof trailer ||
+  if (!fstat(file, &status)) start = status.st_size - bytes - (off_t)sizeof trailer;
+  if (start < 0 || start % (off_t)sysconf(_SC_PAGESIZE) ||
+      pread(file, &trailer, sizeof trailer, start + bytes) != (ssize_t)sizeof trailer ||
       memcmp(trailer.magic, "TSWEIGHT", sizeof trailer.magic) ||
       trailer.bytes != model->weights_bytes ||
       memcmp(trailer.tag, model->weights_tag, sizeof trailer.tag)) {
@@ -57,7 +61,7 @@ static ts_status map_file(ts_instance *instance, const char *path) {
                       "weights file '%s' is truncated or belongs to another build of model '%s'",
                       path, model->name);
   } else {
-    void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, file, 0);
+    void *mapping = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, file, start);
     if (mapping == MAP_FAILED) {
       result = ts_error(instance, TS_ERROR_WEIGHTS, "weights file '%s': %s", path, strerror(errno));
     } else {
@@ -82,6 +86,10 @@ ts_status ts_weights_open(ts_instance *instance, const char *path) {
   char found[PATH_BYTES];
   const char *name = model->weights_file;
   int length;
+  if (!name[0]) {
+    if (binary_path(model, found, sizeof found)) return map_file(instance, found);
+    return ts_error(instance, TS_ERROR_WEIGHTS, "cannot tell where the binary with the weights is");
+  }
   if (path && !is_folder(path)) return map_file(instance, path);
   if (path) {
     length = snprintf(found, sizeof found, "%s/%s", path, name);

@@ -181,7 +181,7 @@ def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
     for model in models:
         source = parts / f"{model.name}.c"
         weights = f"{WEIGHTS_SYMBOL}_{model.name}"
-        text = describe(model, {}, exports_get=False, side_file="", tag=b"")
+        text = describe(model, {}, exports_get=False, side_file=None, tag=b"")
         source.write_text(f"#define {WEIGHTS_SYMBOL} {weights}\n{text}")
         files.append(source)
         for stem, data in model.code.objects:

@@ -103,18 +103,19 @@ def describe(
     manifest: Mapping[str, Any],
     *,
     exports_get: bool,
-    side_file: str,
+    side_file: str | None,
     tag: bytes,
 ) -> str:
     """C source that defines the model's table and its `ts_model_<name>()`.
 
     manifest: a JSON object. exports_get: also define `ts_model_get()`. side_file: name of
-    the file with the weights, "" when they are linked in; tag: digest of its data (32 bytes).
+    the file with the weights, "" when they are behind the binary, None when they are linked in;
+    tag: digest of its data (32 bytes).
     """
     features = ", ".join(map(c_string, model.code.features)) or "0"
     text = json.dumps(dict(manifest), separators=(",", ":"), allow_nan=False)
     size = model.weights.stat().st_size
-    embedded = bool(size) and not side_file
+    embedded = bool(size) and side_file is None
     lines = [
         '#include "internal.h"',
         f"extern TS_LOCAL int32_t {model.code.plan_symbol}(ts_frame *frame);",
@@ -142,7 +143,7 @@ def describe(
         "  .features = features,",
         f"  .plan = {model.code.plan_symbol},",
         f"  .weights = {WEIGHTS_SYMBOL if embedded else '0'},",
-        f"  .weights_file = {c_string(side_file) if side_file else '0'},",
+        f"  .weights_file = {'0' if side_file is None else c_string(side_file)},",
         f"  .weights_bytes = {size}u,",
         "  .weights_tag = tag,",
         "};",

@@ -10,9 +10,14 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
-from ...compiler.artifact import SIDE_FILE_THRESHOLD, WEIGHT_ALIGNMENT, CompiledModel
+from ...compiler.artifact import (
+    APPENDED_THRESHOLD,
+    SIDE_FILE_THRESHOLD,
+    WEIGHT_ALIGNMENT,
+    CompiledModel,
+)
 from ...compiler.errors import InternalError, UsageError
 from ...compiler.scratch import new_files, place
 from .cdesc import WEIGHTS_SYMBOL, describe, header
@@ -32,7 +37,8 @@ from .zig import run_zig
 EMITS = ("so", "exe", "lib", "obj")
 NO_MANIFEST: Mapping[str, Any] = MappingProxyType({})
 STATIC_PROGRAMS = ("aarch64",)  # programs for these need no libraries of their machine
-_SIDE_MAGIC = b"TSWEIGHT"
+_MAGIC = b"TSWEIGHT"
+_APPENDED_ALIGNMENT = 1 << 16  # bytes: the largest page of any target
 _VERSION_SCRIPT = "{ global: ts_*; __tvm_ffi_*; local: *; };\n"
 _LINK_FLAGS = (
     "-s",
@@ -53,14 +59,16 @@ def link(
     manifest: Mapping[str, Any] = NO_MANIFEST,
     *,
     side_file_threshold: int = SIDE_FILE_THRESHOLD,
+    appended_threshold: int = APPENDED_THRESHOLD,
 ) -> list[Path]:
     """Link `model` into `output`; returns the files written, `output` first.
 
     emit: "so" (shared library), "exe" (program with the command line of runtime/main.c), "lib"
     (archive with the runtime) or "obj" (one object with the runtime); the last two come with C
     headers beside them. manifest: a JSON object, which goes inside. Weights of more than
-    `side_file_threshold` bytes go to `<output>.weights`. The same arguments give the same bytes;
-    files appear only when complete.
+    `side_file_threshold` bytes go to `<output>.weights`; of more than `appended_threshold` behind a
+    library or program, as a linker would hold all of them twice in memory. The same arguments give
+    the same bytes; files appear only when complete.
     Raises UsageError for an unknown kind or a target without a runtime, InternalError if a tool
     fails and the system is not to blame.
     """
@@ -68,7 +76,8 @@ def link(
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     with new_files(output) as folder:
-        files = _Linker(model, manifest, emit, output.name, folder, side_file_threshold).run()
+        thresholds = side_file_threshold, appended_threshold
+        files = _Linker(model, manifest, emit, output.name, folder, thresholds).run()
         for path in files:
             place(path, output.parent / path.name)
     return [output.parent / path.name for path in files]
@@ -96,15 +105,17 @@ class _Linker:
         emit: str,
         name: str,
         work: Path,
-        threshold: int,
+        thresholds: tuple[int, int],
     ) -> None:
         self.model, self.manifest = model, manifest
         self.emit, self.name, self.work = emit, name, work
         arch = arch_of(model.code.triple)
         self.target = CTarget(arch, static=emit == "exe" and arch in STATIC_PROGRAMS)
         size = model.weights.stat().st_size
-        self.side_file = f"{name}.weights" if size > threshold else ""
-        self.embedded = bool(size) and not self.side_file
+        beside, behind = thresholds
+        self.side_file = f"{name}.weights" if size > beside else ""
+        self.appended = size > behind and not self.side_file and emit in ("so", "exe")
+        self.embedded = bool(size) and not self.side_file and not self.appended
         self.parts = work / "parts"
         self.parts.mkdir()
 
@@ -113,8 +124,11 @@ class _Linker:
         extra, tag = [], b""
         if self.side_file:
             side = self.work / self.side_file
-            tag = _write_side_file(self.model.weights, side)
+            with side.open("wb") as target:
+                tag = _write_weights(self.model.weights, target)
             extra.append(side)
+        elif self.appended:
+            tag = _digest(self.model.weights)
         objects = self._model_objects(tag)
         if self.emit in ("lib", "obj"):
             extra += self._headers()
@@ -126,6 +140,10 @@ class _Linker:
         }[self.emit]
         output = self.work / self.name
         os.replace(make(objects), output)
+        if self.appended:
+            with output.open("ab") as target:
+                target.write(b"\0" * (-target.tell() % _APPENDED_ALIGNMENT))
+                _write_weights(self.model.weights, target)
         return [output, *extra]
 
     def _model_objects(self, tag: bytes) -> list[Path]:
@@ -135,7 +153,7 @@ class _Linker:
                 self.model,
                 self.manifest,
                 exports_get=self.emit in ("so", "exe"),
-                side_file=self.side_file,
+                side_file="" if self.appended else self.side_file or None,
                 tag=tag,
             ),
             encoding="utf-8",
@@ -222,12 +240,17 @@ def _shared_interface() -> list[str]:
     return names
 
 
-def _write_side_file(weights: Path, path: Path) -> bytes:
-    """Write the side file (layout: runtime/weights.c); returns the digest of its data."""
+def _digest(weights: Path) -> bytes:
+    with weights.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").digest()
+
+
+def _write_weights(weights: Path, target: BinaryIO) -> bytes:
+    """Write weights and what marks them (layout: runtime/weights.c); the digest of their data."""
     digest = hashlib.sha256()
-    with weights.open("rb") as source, path.open("wb") as target:
+    with weights.open("rb") as source:
         while chunk := source.read(1 << 22):
             digest.update(chunk)
             target.write(chunk)
-        target.write(_SIDE_MAGIC + struct.pack("<Q", weights.stat().st_size) + digest.digest())
+    target.write(_MAGIC + struct.pack("<Q", weights.stat().st_size) + digest.digest())
     return digest.digest()

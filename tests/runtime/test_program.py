@@ -256,6 +256,14 @@ def test_side_file_of_weights(tmp_path, x) -> None:
     subprocess.run([*command, "--weights", renamed], capture_output=True, check=True)
 
 
+def test_weights_behind_the_program(tmp_path, x) -> None:
+    made = make_model("affine", tmp_path)
+    [program] = link(made, "exe", tmp_path / "m", appended_threshold=0)
+    np.save(tmp_path / "x.npy", x)
+    command = [program.rename(tmp_path / "other"), "--input", tmp_path / "x.npy"]
+    assert b"1 3 5 7 9 11" in subprocess.run(command, capture_output=True, check=True).stdout
+
+
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not installed")
 def test_aarch64_program_under_qemu(programs, tmp_path) -> None:
     x = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
