@@ -18,6 +18,7 @@ from .precision.integer_products import IntegerProducts
 from .precision.lower_quantisation import LowerQuantisation
 from .precision.quantised_movement import QuantisedMovement
 from .precision.unsigned_bytes import UnsignedBytes
+from .precision.weight_products import WeightProducts
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
 from .simplify.cse import CommonSubexpressions
@@ -50,6 +51,7 @@ def optimization_passes(level: int, note: Note | None = None) -> tuple[Pass | Fi
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
+        WeightProducts(note),
         Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
         IntegerProducts(note),
         Fixpoint((UnsignedBytes(), *SIMPLIFY)),

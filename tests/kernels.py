@@ -87,13 +87,19 @@ def interpreted(
     values: tuple[tuple[Any, ...], tuple[Any, ...]],
     inputs: Mapping[str, Array],
     sizes: Mapping[str, int],
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
-    """A kernel's outputs by the name of their value. values: those behind its parameters."""
+    """A kernel's outputs by the name of their value. values: those behind its parameters.
+
+    changes: by parameter name, how constants are stored for the kernel.
+    """
     sources, results = values
     arrays = {
         buffer.name: store(value.type, sizes, inputs[value.name])
         for buffer, value in zip(kernel.params, sources, strict=False)
     }
+    for name, change in (changes or {}).items():
+        arrays[name] = np.ascontiguousarray(change.apply(arrays[name])).reshape(-1)
     outputs = kernel.params[len(sources) :]
     for buffer, value in zip(outputs, results, strict=True):
         arrays[buffer.name] = store(value.type, sizes)

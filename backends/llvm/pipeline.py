@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from . import codegen
 from .emit.plan_function import emit_plan
 
 Array = np.ndarray[Any, Any]
-_STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", *RULES})
+_STRUCTURAL = frozenset({"read_dims", "check_dims", "fused", "unpack", *RULES})
 
 
 def compile_cpu(
@@ -60,8 +61,6 @@ def compile_cpu(
         weights = write_weights(plan, options.work_dir / "weights.bin")
         defaults = append_defaults(graph.defaults, weights)
     shapes = {name: array.shape for name, array in graph.defaults.items()}
-    for weight in plan.weights:
-        weight.value.data = None  # it is in the file: code generation needs the memory
     code = generate_code(plan, target, options, stages)
     model = CompiledModel(
         name=options.name,
@@ -176,7 +175,11 @@ def generate_code(plan: Plan, target: CpuTarget, options: CompileOptions, stages
 
 
 def write_weights(plan: Plan, path: Path) -> Path:
-    """Write the constants, packed as their kernels read them, at their offsets."""
+    """Write the constants, packed as their kernels read them, at their offsets.
+
+    A constant loses its elements when it is written: code generation needs the memory.
+    """
+    left = Counter(weight.value for weight in plan.weights)
     with path.open("wb") as file:
         for weight in plan.weights:
             file.write(b"\0" * (weight.offset - file.tell()))
@@ -184,6 +187,9 @@ def write_weights(plan: Plan, path: Path) -> Path:
             assert data is not None
             packed = weight.packing.apply(data) if weight.packing else data
             file.write(packed.reshape(-1).view("u1").data if packed.size else b"")
+            left[weight.value] -= 1
+            if not left[weight.value]:
+                weight.value.data = None
     return path
 
 

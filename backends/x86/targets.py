@@ -14,6 +14,7 @@ TRIPLE = "x86_64-unknown-linux-gnu"
 INSTRUCTIONS = {
     "fma": ("fma",),
     "madd": ("avx2",),
+    "lookup16": ("avx512f",),
     "vnni": ("avx512vnni",),
     "avxvnni": ("avxvnni",),
     "bf16": ("avx512bf16",),

@@ -45,7 +45,7 @@ def parameter_bytes(graph: Graph) -> int:
 
 def _matmul(node: Node) -> Dim:
     depth: Dim = node.inputs[0].shape[-1]
-    if node.attrs["product"]:
+    if node.attrs.get("product"):
         depth = depth * GROUP_PRODUCTS[node.attrs["product"]].steps
     return 2 * node.output.type.elements * depth
 
@@ -91,6 +91,7 @@ def _fused(node: Node) -> Dim:
 
 _COUNTS: dict[str, Callable[[Node], Dim]] = {
     "matmul": _matmul,
+    "quantised_matmul": _matmul,
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "attention": _attention,

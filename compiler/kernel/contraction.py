@@ -133,7 +133,13 @@ def contraction_of(stage: Stage) -> Contraction:
     for number, reduction in enumerate(stage.reductions):
         loads = [part for part in ex.unique_parts(reduction.body) if isinstance(part, ex.Load)]
         own = [Operand(load, dependences.of(load)[0], number) for load in loads]
+        factor = () if reduction.factor is None else ex.unique_parts(reduction.factor)
         operands += own
+        operands += [
+            Operand(part, dependences.of(part)[0], number)
+            for part in factor
+            if isinstance(part, ex.Load)
+        ]
         products.append(_product(reduction, own))
     return Contraction(stage, tuple(operands), tuple(products))
 

@@ -145,6 +145,9 @@ class _Run:
     def _reduce(self, reduction: Reduction, shape: tuple[int, int]) -> Array:
         dtype = reduction.body.dtype
         body = np.broadcast_to(self.element(reduction.body, []), shape)
+        if reduction.factor is not None:
+            factor = np.broadcast_to(self.element(reduction.factor, []), shape)
+            body = body.astype(np.float64) * factor
         if reduction.kind.startswith("arg"):
             find = np.argmax if reduction.kind == "argmax" else np.argmin
             if reduction.last:

@@ -34,11 +34,24 @@ class Reduction:
     """kind: "sum", "max", "min", "prod", or "argmax"/"argmin" (body: the compared value).
 
     The last two give the i64 position along the one reduction axis; `last` prefers later ties.
+    factor: of a sum: what the sum over the innermost axes that it does not move along is multiplied
+    by, before it is added up over the others (`Stage.outer_axes`); of the body's type.
     """
 
     kind: str
     body: Expr
     last: bool = False
+    factor: Expr | None = None
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """What it evaluates at every step, and for every factor."""
+        return (self.body,) if self.factor is None else (self.body, self.factor)
+
+    def with_parts(self, change: Callable[[Expr], Expr]) -> Reduction:
+        """The reduction with `change` applied to its expressions."""
+        factor = None if self.factor is None else change(self.factor)
+        return replace(self, body=change(self.body), factor=factor)
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ class Stage:
     def expressions(self) -> Iterator[Expr]:
         """All scalar expressions: reduction bodies, then stored values and dynamic indices."""
         for reduction in self.reductions:
-            yield reduction.body
+            yield from reduction.expressions
         for store in self.stores:
             yield store.value
             for index, _ in store.dynamic:
@@ -78,7 +91,7 @@ class Stage:
         def moved(expression: Expr) -> Expr:
             return ex.map_indices(expression, change, done)
 
-        reductions = tuple(replace(r, body=moved(r.body)) for r in self.reductions)
+        reductions = tuple(r.with_parts(moved) for r in self.reductions)
         stores = tuple(
             Store(
                 s.buffer,
@@ -90,6 +103,18 @@ class Stage:
             for s in self.stores
         )
         return replace(self, reductions=reductions, stores=stores)
+
+    @property
+    def outer_axes(self) -> int:
+        """How many of the reduction axes, from the first, factors of sums move along: sums over
+        the others are multiplied by them. 0 without factors."""
+        factors = [r.factor for r in self.reductions if r.factor is not None]
+        moving = [
+            place
+            for place, axis in enumerate(self.reduce_axes, 1)
+            if any(ex.depends_on(factor, axis.name) for factor in factors)
+        ]
+        return max(moving, default=0)
 
     def all_indices(self) -> Iterator[Dim]:
         """Every index expression of the stage."""
@@ -105,6 +130,11 @@ class Stage:
     def points(self) -> Dim:
         """Evaluations of the reduction bodies (or of the stores where there are none)."""
         return product(axis.extent for axis in self.axes + self.reduce_axes)
+
+
+def has_factors(stage: Stage) -> bool:
+    """Whether the stage adds up sums that are multiplied by a factor each."""
+    return any(reduction.factor is not None for reduction in stage.reductions)
 
 
 @dataclass(frozen=True)
@@ -216,9 +246,9 @@ def kernel_text(kernel: Kernel) -> str:
         over = " ".join(f"{axis.name}<{axis.extent}" for axis in stage.reduce_axes)
         for number, reduction in enumerate(stage.reductions):
             last = " last" if reduction.last else ""
-            lines.append(
-                f"    acc{number} = {reduction.kind}{last} over {over}: {ex.text(reduction.body)}"
-            )
+            factor = "" if reduction.factor is None else f" by {ex.text(reduction.factor)}"
+            body = ex.text(reduction.body)
+            lines.append(f"    acc{number} = {reduction.kind}{last} over {over}: {body}{factor}")
         for store in stage.stores:
             more = "".join(f" + {ex.text(index)}*({stride})" for index, stride in store.dynamic)
             more += "]" + "".join(f" if {b.low} <= {b.index} < {b.high}" for b in store.bounds)

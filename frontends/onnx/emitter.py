@@ -197,10 +197,18 @@ class GraphEmitter:
         made = value.producer
         if value.data is not None or made is None or not has_trait(made, Trait.QUANTISATION):
             return value.data
-        if not all(operand.is_constant for operand in made.inputs):
+        operands = [self.constant(operand) for operand in made.inputs]
+        if any(operand is None for operand in operands):
             return None
-        found = _evaluate(made)
+        known = [constant(operand) for operand in operands]
+        found = _evaluate(make_node(made.op, known, made.attrs))
         return None if found is None else found.data
+
+    def unpacked(self, packed: Value, dtype: DType, shape: tuple[int, ...]) -> Value:
+        """Integers that are several in a byte of a constant, which stays as it is."""
+        numbers = self.emit("unpack", [packed], {"dtype": dtype, "shape": shape})
+        numbers.name = packed.name
+        return numbers
 
     def _fold(self, op: str, trial: Node, kind: TensorType) -> Value | None:
         inputs = trial.inputs

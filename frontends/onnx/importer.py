@@ -72,7 +72,7 @@ class Importer:
         """
         proto = self.model.graph
         scope = NameScope(None, opsets_of(self.model))
-        scope.values.update(initial_values(proto, self.raw, self.folder))
+        scope.values.update(initial_values(proto, self.raw, self.folder, self.emitter.unpacked))
         inputs = self._inputs(proto, scope)
         self.nodes(proto.node, scope)
         if self.problems:
@@ -117,8 +117,9 @@ class Importer:
             return []
         pinned = self.shapes.get(info.name)
         value = Value(self.declared.type_with_default(info, pinned, entry.type), info.name)
-        assert entry.data is not None
-        self.defaults[info.name] = entry.data
+        data = self.emitter.constant(entry)
+        assert data is not None
+        self.defaults[info.name] = data
         scope.values[info.name] = value
         return [value]
 
@@ -278,7 +279,7 @@ class Importer:
         """The same for a subgraph whose outputs may be sequences and optionals."""
         scope = NameScope(outer, outer.opsets)
         scope.attributes = outer.attributes
-        scope.values.update(initial_values(proto, {}, self.folder))
+        scope.values.update(initial_values(proto, {}, self.folder, self.emitter.unpacked))
         scope.values.update(inputs)
         self.nodes(proto.node, scope)
         found = []

@@ -11,6 +11,7 @@ from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.fixed_point import multiplier_of
 from ...compiler.ir.ops.quantization import NEAREST, RANGES
+from ...compiler.ir.ops.registry import lookup
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
 from .byte_products import FLOAT_SUMS
@@ -73,6 +74,16 @@ def _dequantize(node: Node, rw: Rewriter) -> Replacement:
         return rw.emit("mul", [rw.emit("sub", operands), scale])
     difference = rw.emit("sub", [_cast(rw, x, DType.I32), _cast(rw, zero, DType.I32)])
     return rw.emit("mul", [_cast(rw, difference, scale.dtype), scale])
+
+
+@_RULES.on("unpack")
+def _unpack(node: Node, rw: Rewriter) -> Replacement:
+    """Integers that no product reads packed lie one to a byte."""
+    packed = node.inputs[0].data
+    evaluate = lookup(node.op).evaluate
+    assert packed is not None
+    assert evaluate is not None
+    return constant(evaluate([packed], node.attrs)[0], node.output.name)
 
 
 @_RULES.on("quantize")

@@ -1,4 +1,4 @@
-"""LSTM layers of floats become those of bytes; other recurrent layers are listed with the reason."""
+"""LSTM layers of floats become those of bytes; other recurrent layers are listed with a reason."""
 
 from __future__ import annotations
 

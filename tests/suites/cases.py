@@ -7,6 +7,7 @@ from . import (
     control,
     halves,
     movement,
+    packed,
     patterns,
     pointwise,
     quantisation,
@@ -27,4 +28,5 @@ ALL_CASES: list[Case] = [
     *selection.CASES,
     *quantisation.CASES,
     *halves.CASES,
+    *packed.CASES,
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeGuard
 
 from llvmlite import ir
@@ -16,6 +17,7 @@ from ....compiler.kernel.kernel import Reduction, Stage
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from . import scalar
 from .access import index_value
+from .block_sums import BlockSums
 from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
 from .constants import lanes_from, undefined
 from .dot import dot
@@ -73,7 +75,7 @@ class TileReduction:
         if self.schedule.tile.vector in self.axes:
             self._reduce_along_lanes(self.tile)
         else:
-            self.tile.prepare(reduction.body for reduction in self.stage.reductions)
+            self.tile.prepare(part for r in self.stage.reductions for part in r.expressions)
             self.parts = self._find_parts()
             if self.parts == 1:
                 self.ahead = panel_prefetches(self.stage, self.schedule, self.tile)
@@ -197,20 +199,28 @@ class TileReduction:
         chosen = self.schedule.unrolling
         written_out = static and trip <= chosen.written_steps and trip * slots <= chosen.written
 
-        def nest(position: int, accumulators: list[ir.Value]) -> list[ir.Value]:
+        blocks = BlockSums(self.stage, self.schedule, tile.shape)
+
+        def nest(
+            position: int, accumulators: list[ir.Value], inside: bool = not blocks.any
+        ) -> list[ir.Value]:
+            if not inside and position == blocks.outer:
+                sums = nest(position, self._initial(tile.shape) * blocks.parts, True)
+                return blocks.scaled(tile, accumulators, sums)
             if position == len(axes):
-                return self._accumulate(tile, accumulators)
+                return blocks.step(accumulators, partial(self._accumulate, tile))
             axis = axes[position]
 
             def body(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
                 tile.advance(axis.name, index)
-                return nest(position + 1, carried)
+                return nest(position + 1, carried, inside)
 
             split = axis.name == self.schedule.blocks.axis
             extent = (
                 self.schedule.blocks.steps if split else index_value(self.e, axis.extent, tile.env)
             )
-            if written_out and isinstance(extent, int):
+            whole = written_out or (blocks.any and inside and blocks.written)
+            if whole and isinstance(extent, int):
                 for step in range(extent):
                     accumulators = body(step, accumulators)
                 return accumulators

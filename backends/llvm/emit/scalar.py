@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from ....compiler.errors import InternalError
+from ....compiler.ir.ops.packed import DIGITS
 from ....compiler.ir.types import DType
 from ....compiler.kernel.instruction import DOTS
 from . import math
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
+from .digits import digit
 from .dot import dot
 from .narrow import carrier, narrowed, widened
 from .target_module import BFLOAT, has_instruction
@@ -55,6 +57,8 @@ def apply(
     if op in DOTS:
         zero = e.constant(identity("sum", dtype), shaped(scalar_type(dtype), args[0]))
         return dot(e, op, "", zero, args[0], args[1])
+    if op in DIGITS:
+        return digit(e, op, *args)
     kind = kinds[0]
     if kind in HALVES:
         wide = [cast(e, arg, kind, DType.F32) for arg in args]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ...errors import InternalError
@@ -200,7 +201,7 @@ def _direct(stage: Stage, own: StageSchedule) -> Stage:
             return replace(part, offset=offset, dynamic=())
         return replace(part, offset=placed(part.offset))
 
-    reductions = tuple(replace(r, body=ex.rebuilt(r.body, near)) for r in stage.reductions)
+    reductions = tuple(r.with_parts(partial(ex.rebuilt, change=near)) for r in stage.reductions)
     stores = tuple(
         replace(s, offset=placed(s.offset), value=ex.rebuilt(s.value, near)) for s in stage.stores
     )

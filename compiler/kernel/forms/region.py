@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...ir.graph import Graph, Node, Value
+from ...ir.ops.quantised_product import QUANTISED_MATMUL
 from ..expr import Buffer, Load, unique_parts
 from ..kernel import Kernel, Stage
 from ..lower.plain import plain_stages
+from ..lower.quantised import Change, constant_changes
 from ..lower.reductions import REDUCE
 from ..lower.scope import Scope
 from ..simplify import simplify
@@ -16,6 +18,8 @@ from .form import BandsForm, Form, RowBlocksForm, WinogradForm
 from .row_blocks import NotRowByRow, RowBlocks, row_block_kernel
 from .winograd import Winograd, winograd_stages
 from .winograd_transforms import FilterTransform
+
+ConstantChange = FilterTransform | Change
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Lowered:
     kernel: Kernel
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    transforms: dict[str, FilterTransform]
+    transforms: dict[str, ConstantChange]
 
 
 def lower_region(region: Graph, form: Form | None = None) -> Lowered:
@@ -73,7 +77,7 @@ def _lower(region: Graph, form: Form | None) -> Lowered:
     for position, value in enumerate(region.inputs):
         scope.buffers[value] = Buffer(f"i{position}", value.dtype)
     outputs = {value: Buffer(f"o{n}", value.dtype) for n, value in enumerate(region.outputs)}
-    transforms: dict[str, FilterTransform] = {}
+    transforms: dict[str, ConstantChange] = {}
     if isinstance(form, WinogradForm):
         [conv] = _convolutions(region)
         winograd = Winograd(conv, form)
@@ -86,6 +90,7 @@ def _lower(region: Graph, form: Form | None) -> Lowered:
         stages, shared = band_stages(scope, Bands(first, second, form), outputs)
     else:
         stages, shared = plain_stages(scope, region, outputs)
+        transforms = _changes(scope, region)
     used = _used_buffers(stages)
     inputs = tuple(v for v in region.inputs if scope.buffers[v].name in used)
     params = tuple(scope.buffers[v] for v in inputs) + tuple(outputs.values())
@@ -97,6 +102,17 @@ def _lower(region: Graph, form: Form | None) -> Lowered:
 
 def _convolutions(region: Graph) -> list[Node]:
     return [node for node in region.nodes if node.op in REDUCE]
+
+
+def _changes(scope: Scope, region: Graph) -> dict[str, ConstantChange]:
+    """How constants are stored for the products that read them packed, by parameter."""
+    return {
+        scope.buffers[value].name: change
+        for node in region.nodes
+        if node.op == QUANTISED_MATMUL
+        for value, change in constant_changes(node).items()
+        if value in scope.buffers
+    }
 
 
 def _used_buffers(stages: list[Stage]) -> set[str]:

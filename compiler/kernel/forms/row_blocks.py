@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ...errors import InternalError
 from ...ir.dims import Dim, substitute, symbol, symbols_of
@@ -194,7 +195,7 @@ def _rebuilt_stage(
     stage: Stage, change: Callable[[Expr], Expr], place: Callable[[Store], Store]
 ) -> Stage:
     """The stage with every expression rebuilt and every store placed."""
-    reductions = tuple(replace(r, body=ex.rebuilt(r.body, change)) for r in stage.reductions)
+    reductions = tuple(r.with_parts(partial(ex.rebuilt, change=change)) for r in stage.reductions)
     stores = tuple(place(replace(s, value=ex.rebuilt(s.value, change))) for s in stage.stores)
     return replace(stage, reductions=reductions, stores=stores)
 

@@ -66,6 +66,15 @@ class FilterTransform:
         """Rows of the matrix [groups * points * C, O/groups]."""
         return math.prod(t.points for t in self.tilings) * self.channels * self.groups
 
+    @property
+    def element_bytes(self) -> int:
+        """Of one element: those of the constant's, which 0 stands for."""
+        return 0
+
+    def columns(self, shape: tuple[int, ...]) -> int:
+        """Columns of the matrix; shape: of the constant."""
+        return shape[-1] // self.groups
+
     def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The transformed weights, [groups * points * C, O/groups], rounded once."""
         outer = np.ones((1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import quantised as _quantised  # noqa: F401  (registers the rule)
 from .reductions import REDUCE
 from .scatter import SCATTER
 from .scope import INLINE

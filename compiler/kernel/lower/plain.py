@@ -9,7 +9,7 @@ updates).
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import replace
+from functools import partial
 
 from ...errors import InternalError
 from ...ir.dims import Dim, product, symbol
@@ -131,9 +131,9 @@ def _anchored(scope: Scope, reducers: list[Node], outputs: dict[Value, Buffer]) 
         reduce_axes = reduce_axes or reduced.axes
         same = zip(reduced.axes, reduce_axes, strict=True)
         names: dict[str, Dim] = {own.name: symbol(first.name) for own, first in same}
-        body = substitute_indices(reduced.reduction.body, names)
+        renamed = reduced.reduction.with_parts(partial(substitute_indices, values=names))
         result = reduced.finish(accumulated(len(reductions), reduced.reduction))
-        reductions.append(replace(reduced.reduction, body=body))
+        reductions.append(renamed)
         scope.results[reducer.output] = _only_at(index, result)
     stores = []
     for value, buffer in outputs.items():

@@ -62,7 +62,9 @@ def _reads(stage: Stage, names: frozenset[str]) -> bool:
 
 def _reads_what_it_writes(stage: Stage, inputs: frozenset[str], output: str) -> bool:
     """Whether every load of the inputs is at the offset that its own store overwrites."""
-    if any(True for _ in _loads((r.body for r in stage.reductions), inputs)):
+    if any(
+        True for _ in _loads((part for r in stage.reductions for part in r.expressions), inputs)
+    ):
         return False
     axes = {axis.name for axis in stage.axes}
     written = False

@@ -327,15 +327,16 @@ class Planner:
         """What the chooser has to know of constant operands, by parameter."""
         found: dict[str, Constant] = {}
         for buffer, value in zip(lowered.kernel.params, inputs, strict=False):
-            if not value.is_constant or value in self.places:
-                continue
             transform = lowered.transforms.get(buffer.name)
+            if not value.is_constant or (transform is None and value in self.places):
+                continue
             if transform is None:
                 found[buffer.name] = Constant(int(value.type.elements))  # type: ignore[arg-type]
                 continue
-            columns = value.type.static_shape[-1] // transform.groups
-            packing = Packing(transform.rows, columns, columns, before=transform)
-            found[buffer.name] = Constant(transform.rows * columns, packing)
+            columns, rows = transform.columns(value.type.static_shape), transform.rows
+            wide = transform.element_bytes
+            packing = Packing(rows, columns, columns, before=transform, element_bytes=wide)
+            found[buffer.name] = Constant(rows * columns, packing)
         return found
 
     def append_call(self, chosen: Chosen, places: tuple[Place, ...], steps: list[Step]) -> None:

@@ -11,7 +11,7 @@ from ...ir.dims import Dim, coefficient, symbols_of
 from ...target import CpuTarget
 from .. import expr as ex
 from ..contraction import Contraction, contraction_of, extent_of
-from ..kernel import Axis, Kernel, Stage
+from ..kernel import Axis, Kernel, Stage, has_factors
 from .choice import Choice
 from .panels import streams, with_panels
 from .partition import parallel_loops
@@ -160,7 +160,8 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
     depth = math.prod(extent_of(a) for a in stage.reduce_axes)
     operations = sum(ex.cost(s.value) for s in stage.stores) / depth
     operations += sum(ex.cost(reduction.body) for reduction in stage.reductions)
-    candidates = [*reversed(own), *(reversed(stage.reduce_axes) if stage.reductions else ())]
+    along = stage.reduce_axes if stage.reductions and not has_factors(stage) else ()
+    candidates = [*reversed(own), *reversed(along)]
     for axis in candidates:
         extent = extent_of(axis)
         along_reduction = axis in stage.reduce_axes

@@ -10,7 +10,7 @@ from ...ir.dims import symbols_of
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..instruction import MATRICES, MATRIX_REGISTERS, MATRIX_ROWS
-from ..kernel import MAX_STACK_BYTES, Kernel, Stage
+from ..kernel import MAX_STACK_BYTES, Kernel, Stage, has_factors
 from .matrix_tiles import LANES, plain_operands
 from .schedule import Schedule, StageSchedule
 
@@ -121,6 +121,8 @@ def _along_sum(stage: Stage, own: StageSchedule) -> Iterator[str]:
     tile = own.tile
     if tile.vector not in [axis.name for axis in stage.reduce_axes]:
         yield "lanes run along no axis of the stage"
+    if has_factors(stage):
+        yield "lanes along the sum, parts of which have factors of their own"
     if tile.row:
         yield "lanes along the sum leave no rows to tile"
     for store in stage.stores:

@@ -82,7 +82,7 @@ def pack(
                 packings[name], offsets[load] = found
         if offsets:
             reductions = tuple(
-                replace(r, body=ex.rebuilt(r.body, partial(_moved, offsets=offsets)))
+                r.with_parts(partial(ex.rebuilt, change=partial(_moved, offsets=offsets)))
                 for r in stage.reductions
             )
             stages[number] = replace(stage, reductions=reductions)

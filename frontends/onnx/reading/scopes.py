@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
 
 from ....compiler.errors import Unsupported
-from ....compiler.ir import constant
+from ....compiler.ir import DType, Value, constant
 from ..containers import Content, Text
 from .external_data import ModelFolder
-from .tensors import UnsupportedType, sparse_array, to_array, to_bytes
+from .tensors import (
+    UnsupportedType,
+    dtype_of,
+    packed_bytes,
+    sparse_array,
+    to_array,
+    to_bytes,
+)
+
+Unpack = Callable[[Value, DType, tuple[int, ...]], Value]
+MIN_PACKED = 1 << 10  # elements; smaller tensors are scales' zero points, mostly
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,16 @@ class NameScope:
 
 
 def initial_values(
-    graph: onnx.GraphProto, raw: Mapping[int, memoryview], folder: ModelFolder | None
+    graph: onnx.GraphProto,
+    raw: Mapping[int, memoryview],
+    folder: ModelFolder | None,
+    unpack: Unpack,
 ) -> Iterator[tuple[str, Entry]]:
     """The initialisers of a graph by name; of two of one name the last counts.
 
-    raw: data that was left out of the message, by index. folder: where external data lies. One of
-    an element type that the IR lacks is no fault while nothing uses it.
+    raw: data that was left out of the message, by index. folder: where external data lies. unpack:
+    makes the value of one that stays packed. One of an element type that the IR lacks is no fault
+    while nothing uses it.
     """
     last = {tensor.name: index for index, tensor in enumerate(graph.initializer)}
     for name, index in last.items():
@@ -61,8 +76,7 @@ def initial_values(
             yield name, Text(constant(to_bytes(graph.initializer[index]), name))
             continue
         try:
-            array = to_array(graph.initializer[index], raw=raw.get(index), folder=folder)
-            yield name, constant(array, name)
+            yield name, _initial(graph.initializer[index], raw.get(index), folder, unpack)
         except UnsupportedType as error:
             yield name, _unsupported(name, error)
     for sparse in graph.sparse_initializer:
@@ -71,6 +85,17 @@ def initial_values(
             yield name, constant(sparse_array(sparse, folder=folder), name)
         except UnsupportedType as error:
             yield name, _unsupported(name, error)
+
+
+def _initial(
+    tensor: onnx.TensorProto, raw: memoryview | None, folder: ModelFolder | None, unpack: Unpack
+) -> Value:
+    if math.prod(tensor.dims) >= MIN_PACKED:
+        packed = packed_bytes(tensor, raw=raw, folder=folder)
+        if packed is not None:
+            octets = constant(packed, tensor.name)
+            return unpack(octets, dtype_of(tensor.data_type), tuple(tensor.dims))
+    return constant(to_array(tensor, raw=raw, folder=folder), tensor.name)
 
 
 def _unsupported(name: str, error: UnsupportedType) -> Missing:

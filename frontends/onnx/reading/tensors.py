@@ -12,6 +12,7 @@ import onnx
 
 from ....compiler.errors import InvalidModelError
 from ....compiler.ir import DType
+from ....compiler.ir.ops.packed import PACKED_BITS
 from .external_data import ModelFolder
 from .foreign import POINTER_BYTES, pointer
 
@@ -46,7 +47,7 @@ DTYPES: dict[int, DType] = {
     _T.UINT2: DType.U2,
 }
 # elements of which a byte of the file holds several: bits of one
-_PACKED = {DType.F4E2M1FN: 4, DType.I4: 4, DType.U4: 4, DType.I2: 2, DType.U2: 2}
+_PACKED = {DType.F4E2M1FN: 4, **PACKED_BITS}
 _FIELDS = {
     _T.DOUBLE: "double_data",
     _T.FLOAT: "float_data",
@@ -81,13 +82,8 @@ def to_array(
     lie. Raises InvalidModelError when data and dims disagree, UnsupportedType for the element type.
     """
     name = tensor.name or "constant"
-    shape = tuple(tensor.dims)
-    if any(dim < 0 for dim in shape) or len(shape) > MAX_RANK:
-        raise _invalid(name, f"dims {list(shape)[:8]} are negative or more than {MAX_RANK}")
+    shape, dtype = _checked_shape(tensor), dtype_of(tensor.data_type)
     count = math.prod(shape)
-    if tensor.HasField("segment"):
-        raise _invalid(name, "it is a segment of a larger tensor")
-    dtype = dtype_of(tensor.data_type)
     if tensor.data_location == _T.EXTERNAL:
         return _external(tensor, count, dtype, folder).reshape(shape)
     if raw is None and tensor.raw_data:
@@ -95,6 +91,43 @@ def to_array(
     if raw is not None:
         return _from_raw(name, raw, count, dtype).reshape(shape)
     return _from_fields(tensor, count, dtype).reshape(shape)
+
+
+def _checked_shape(tensor: onnx.TensorProto) -> tuple[int, ...]:
+    name, shape = tensor.name or "constant", tuple(tensor.dims)
+    if any(dim < 0 for dim in shape) or len(shape) > MAX_RANK:
+        raise _invalid(name, f"dims {list(shape)[:8]} are negative or more than {MAX_RANK}")
+    if tensor.HasField("segment"):
+        raise _invalid(name, "it is a segment of a larger tensor")
+    return shape
+
+
+def packed_bytes(
+    tensor: onnx.TensorProto, *, raw: memoryview | None = None, folder: ModelFolder | None = None
+) -> Array | None:
+    """The bytes of a tensor that holds several integers in each, flat u8; None of another.
+
+    As `to_array`: a view where possible, and the same errors.
+    """
+    name = tensor.name or "constant"
+    shape, dtype = _checked_shape(tensor), dtype_of(tensor.data_type)
+    if dtype not in PACKED_BITS:
+        return None
+    stored = _stored_bytes(math.prod(shape), dtype)
+    if tensor.data_location == _T.EXTERNAL:
+        path, offset, length = _place(tensor, folder, stored)
+        if length != stored:
+            raise _invalid(name, f"{length} bytes of data, {stored} expected")
+        if not stored:
+            return np.zeros(0, np.uint8)
+        return np.memmap(path, np.uint8, mode="r", offset=offset, shape=(stored,))
+    if raw is None and tensor.raw_data:
+        raw = memoryview(tensor.raw_data)
+    found = np.array(tensor.int32_data, np.int32).astype(np.uint8) if raw is None else (
+        np.frombuffer(raw, np.uint8))  # fmt: skip
+    if found.size != stored:
+        raise _invalid(name, f"{found.size} bytes of data, {stored} expected")
+    return found
 
 
 def sparse_array(sparse: onnx.SparseTensorProto, *, folder: ModelFolder | None = None) -> Array:

@@ -31,7 +31,8 @@ def check_region(region: Graph, sizes: dict[str, int], simplify: Simplify | None
         forms_region.simplify = original
     inputs = region_inputs(region, sizes, seed=1)
     want = reference(region, inputs, sizes)
-    got = interpreted(lowered.kernel, (lowered.inputs, lowered.outputs), inputs, sizes)
+    values = lowered.inputs, lowered.outputs
+    got = interpreted(lowered.kernel, values, inputs, sizes, lowered.transforms)
     for value, array in zip(region.outputs, want, strict=True):
         scale = max(1.0, float(np.abs(array).max())) if array.size and value.dtype.is_float else 1
         np.testing.assert_allclose(

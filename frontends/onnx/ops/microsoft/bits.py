@@ -1,6 +1,7 @@
 """Weights of few bits in com.microsoft: MatMulNBits, MatMulBnb4, GatherBlockQuantized.
 
-Weights become floats at compile time; a table that rows are gathered from stays packed.
+Integers of 2, 4 and 8 bits stay packed, also as a table that rows are gathered from; others become
+floats at compile time.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from .....compiler.ir import Dim, DType, Value, ceildiv, constant
+from .....compiler.ir.ops.packed import WORD_BITS, pack_digits
+from .....compiler.ir.ops.quantised_product import BITS
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
+from ..shared.quantised_product import PackedColumns, packed_product
 from ..standard.matmul import matmul
 
 Array = np.ndarray[Any, Any]
@@ -57,34 +61,77 @@ def matmul_n_bits(s: Site) -> Value:
         raise ValueError(f"N, K and block_size {rows, depth, block} must be positive")
     blocks = int(ceildiv(depth, block))  # type: ignore[arg-type]
     packed = s.constant(s.input(1), "the weight").view(np.uint8).reshape(rows, blocks, -1)
-    values = unpacked(packed, bits).reshape(rows, -1)[:, : blocks * block]
-    if values.shape[1] != blocks * block:
-        raise ValueError(f"a row holds {values.shape[1]} numbers, not {blocks * block}")
+    if packed.shape[2] * 8 < block * bits:
+        raise ValueError(f"a block holds {packed.shape[2]} bytes, too few for {block} numbers")
     scales = s.constant(s.input(2), "the scales").reshape(rows, blocks)
-    zeros = _zero_points(s, rows, blocks, bits)
-    order = s.optional(4)
-    if order is None:
-        real = real_blocks(values[:, :depth], scales, zeros, block)
+    given = s.optional(3)
+    zeros = None if given is None else s.constant(given, "the zero points").reshape(rows, -1)
+    form = PackedColumns(bits, block, packed.reshape(rows, -1), scales, zeros)
+    x, order = s.input(0), s.optional(4)
+    group = None if order is None else _order(s, order, depth, blocks)
+    if group is not None:
+        form, x = _sorted_by_group(s, form, x, group)
+    if form.block * bits % WORD_BITS == 0 and bits in BITS:
+        out = packed_product(s, x, form)
     else:
-        group = s.constant(order, "the order of groups").reshape(-1)[:depth]
-        if len(group) != depth or group.min() < 0 or group.max() >= blocks:
-            raise ValueError("the order of groups does not fit the weight")
-        real = real_blocks(values[:, :depth], scales[:, group], zeros[:, group], 1)
-    x = s.input(0)
-    weight = constant(np.ascontiguousarray(real.T.astype(x.dtype.numpy)))
-    out = matmul(s, x, weight)
+        weight = _floats(form)[:depth].astype(x.dtype.numpy)
+        out = matmul(s, x, constant(weight))
     bias = s.optional(5)
     return out if bias is None else s.op_("add", out, s.cast(bias, out.dtype))
 
 
-def _zero_points(s: Site, rows: int, blocks: int, bits: int) -> Array:
-    given = s.optional(3)
-    if given is None:
-        return np.full((rows, blocks), 1 << (bits - 1), np.float32)
-    data = s.constant(given, "the zero points")
-    if data.dtype == np.uint8:
-        data = unpacked(data.reshape(rows, -1), bits)[:, :blocks]
-    return data.reshape(rows, blocks).astype(np.float32)
+def _order(s: Site, order: Value, depth: int, blocks: int) -> Array:
+    """The block that each step of the sum takes its scale from."""
+    group = s.constant(order, "the order of groups").reshape(-1)[:depth]
+    if len(group) != depth or group.min() < 0 or group.max() >= blocks:
+        raise ValueError("the order of groups does not fit the weight")
+    return group
+
+
+def _sorted_by_group(
+    s: Site, form: PackedColumns, x: Value, group: Array
+) -> tuple[PackedColumns, Value]:
+    """The steps of the sum in the order of their blocks, each of which begins one of its own.
+
+    A block with more steps than others has them in several blocks of its scale.
+    """
+    rows, blocks = form.scales.shape
+    numbers = unpacked(form.weights.reshape(rows, blocks, -1), form.bits)[..., : form.block]
+    flat = numbers.reshape(rows, -1)
+    zeros = None if form.zeros is None else _numbers(form.zeros, form.bits)[:, :blocks]
+    counts = np.bincount(group, minlength=blocks)
+    owner = np.repeat(np.arange(blocks), -(-counts // form.block))
+    steps = np.full((len(owner), form.block), -1)
+    for place, number in enumerate(owner):
+        before = int((owner[:place] == number).sum()) * form.block
+        own = np.flatnonzero(group == number)[before : before + form.block]
+        steps[place, : len(own)] = own
+    places = steps.reshape(-1)
+    taken = np.where(places >= 0, flat[:, places], 0).astype(np.uint8)
+    if zeros is not None:
+        zeros = zeros[:, owner]
+        zeros = pack_digits(zeros, form.bits) if zeros.dtype == np.uint8 else zeros
+    moved = PackedColumns(
+        form.bits, form.block, pack_digits(taken, form.bits), form.scales[:, owner], zeros
+    )
+    wide = s.emit("pad", [x], pads=(*[0] * (2 * x.type.rank - 1), 1), mode="constant")
+    at = constant(np.where(places >= 0, places, x.shape[-1]))
+    return moved, s.emit("gather", [wide, at], axis=x.type.rank - 1)
+
+
+def _numbers(zeros: Array, bits: int) -> Array:
+    return unpacked(zeros, bits) if zeros.dtype == np.uint8 else zeros
+
+
+def _floats(form: PackedColumns) -> Array:
+    """The weights as floats [K, N], of bits that no kernel reads packed."""
+    rows, blocks = form.scales.shape
+    numbers = unpacked(form.weights.reshape(rows, blocks, -1), form.bits)[..., : form.block]
+    zeros = np.full((rows, blocks), 1 << (form.bits - 1), np.float32)
+    if form.zeros is not None:
+        zeros = _numbers(form.zeros, form.bits)[:, :blocks].astype(np.float32)
+    real = real_blocks(numbers.reshape(rows, -1), form.scales, zeros, form.block)
+    return np.ascontiguousarray(real.T)
 
 
 @lowers("MatMulBnb4", domain=MICROSOFT)

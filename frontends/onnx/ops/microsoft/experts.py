@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 
 from .....compiler.ir import DType, Value, constant
+from .....compiler.ir.ops.packed import digits
+from .....compiler.ir.ops.quantised_product import BITS
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
+from ..shared.quantised_product import PackedColumns, packed_product
 from ..standard.activations import gelu, relu, swish
 from ..standard.matmul import swap_last
-from .bits import real_blocks, unpacked
 
 Array = np.ndarray[Any, Any]
+
+
+Weight = Value | PackedColumns  # of all experts: [experts, columns, depth]
+Linear = tuple[Weight, Value | None]
 
 
 def routing(s: Site, logits: Value, weights: Value | None) -> Value:
@@ -49,9 +55,9 @@ def mixture(
     s: Site,
     x: Value,
     share: Value,
-    up: tuple[Value, Value | None],
-    down: tuple[Value, Value | None],
-    third: tuple[Value, Value | None] | None,
+    up: Linear,
+    down: Linear,
+    third: Linear | None,
 ) -> Value:
     """The experts' answers to x, weighted by their shares.
 
@@ -66,8 +72,12 @@ def mixture(
     return s.reshape(s.reduce("sum", s.op_("mul", out, part), [0], False), x.shape)
 
 
-def _linear(s: Site, x: Value, weight: Value, bias: Value | None) -> Value:
-    out = s.emit("matmul", [x, swap_last(s, weight)])
+def _linear(s: Site, x: Value, weight: Weight, bias: Value | None) -> Value:
+    if isinstance(weight, PackedColumns):
+        wide = x if x.type.rank > 2 else s.reshape(x, (1, *x.shape))
+        out = packed_product(s, wide, weight)
+    else:
+        out = s.emit("matmul", [x, swap_last(s, weight)])
     if bias is None:
         return out
     return s.op_("add", out, s.reshape(bias, (bias.shape[0], 1, bias.shape[1])))
@@ -132,8 +142,7 @@ def quantised_mixture(s: Site) -> Value:
     if s.integer("weights_prepacked", -1) == 1:
         raise NotSupported("the weights are laid out for another device", "export them unpacked")
     x = s.input(0)
-    experts = [_expert_weight(s, number, x.dtype) for number in range(3)]
-    up, down, third = experts
+    up, down, third = (_expert_weight(s, number) for number in range(3))
     if up is None or down is None:
         raise ValueError("the weights of the experts are missing")
     gate = None if third is None else (third, s.optional(10))
@@ -141,23 +150,31 @@ def quantised_mixture(s: Site) -> Value:
     return mixture(s, x, share, (up, s.optional(4)), (down, s.optional(7)), gate)
 
 
-def _expert_weight(s: Site, number: int, dtype: DType) -> Value | None:
-    """Weight `number` (0 to 2) of all experts as floats [experts, rows, columns]."""
+def _expert_weight(s: Site, number: int) -> PackedColumns | None:
+    """Weight `number` (0 to 2) of all experts."""
     place = 2 + 3 * number
     if s.optional(place) is None:
         return None
     bits = s.integer(f"fc{number + 1}_expert_weight_bits", s.integer("expert_weight_bits", 4))
-    values = unpacked(s.constant(s.input(place), "a weight").view(np.uint8), bits)
-    scales = s.constant(s.input(place + 1), "the scales").astype(np.float32)
-    block = s.integer("block_size", 0) or values.shape[2]
-    blocks = -(-values.shape[2] // block)
-    scales = scales.reshape(*values.shape[:2], blocks)
-    zeros = np.full(scales.shape, 1 << (bits - 1), np.float32)
-    given = s.optional(11 + number)
+    if bits not in BITS:
+        raise NotSupported(f"experts of {bits} bits are not supported")
+    packed = s.constant(s.input(place), "a weight").view(np.uint8)
+    experts, rows, size = packed.shape
+    block = s.integer("block_size", 0)
+    if not block:  # one scale for a row, which is filled up to whole words
+        packed = np.pad(packed, ((0, 0), (0, 0), (0, -size % 4)))
+        block = packed.shape[2] * 8 // bits
+    if block * bits % 32:
+        raise ValueError(f"blocks of {block} numbers of {bits} bits")
+    blocks = -(-size * 8 // (bits * block))
+    missing = blocks * block * bits // 8 - packed.shape[2]
+    packed = np.pad(packed, ((0, 0), (0, 0), (0, missing))) if missing else packed
+    scales = s.constant(s.input(place + 1), "the scales").reshape(experts, rows, blocks)
+    zeros, given = None, s.optional(11 + number)
     if given is not None:
-        data = unpacked(s.constant(given, "the zero points").view(np.uint8), bits)
+        zeros = s.constant(given, "the zero points").view(np.uint8)
         if blocks == 1:
-            zeros = data.reshape(values.shape[0], -1)[:, : values.shape[1], None].astype(np.float32)
-        else:
-            zeros = data[..., :blocks].astype(np.float32)
-    return constant(real_blocks(values, scales, zeros, block).astype(dtype.numpy))
+            flat = digits(zeros.reshape(experts, -1), bits)
+            zeros = flat[:, :rows, None]
+        zeros = zeros.reshape(experts, rows, -1)
+    return PackedColumns(bits, block, packed, scales, zeros)

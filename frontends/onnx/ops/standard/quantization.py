@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .....compiler.ir import DType, Value, ceildiv
+from .....compiler.ir import Dim, DType, Value, ceildiv
 from .....compiler.ir.ops.quantization import RANGES
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
@@ -61,11 +61,37 @@ def saturated(s: Site, steps: Value, dtype: DType) -> Value:
     return s.cast(s.op_("min", above, float(high)), dtype)
 
 
+def _in_blocks(s: Site, x: Value, scale: Value, zero: Value | None) -> Value | None:
+    """What blocks of a scale each make, the axis split and filled up; None for other scales."""
+    block, rank = s.integer("block_size", 0), x.type.rank
+    if block < 1 or scale.type.rank != rank or x.dtype not in RANGES:
+        return None
+    axis = s.axis(s.integer("axis", 1), rank)
+    blocks, size = scale.shape[axis], x.shape[axis]
+    if ceildiv(size, block) != blocks:
+        raise ValueError(f"{blocks} blocks of {block} for an axis of {size}")
+    missing = blocks * block - size
+    if missing != 0:
+        pads = tuple(missing if a == rank + axis else 0 for a in range(2 * rank))
+        x = s.emit("pad", [x, s.scalar(0, x.dtype)], pads=pads, mode="constant")
+
+    def apart(value: Value, steps: Dim) -> Value:
+        shape = value.shape
+        return s.reshape(value, (*shape[:axis], blocks, steps, *shape[axis + 1 :]))
+
+    number = None if zero is None else apart(zero, 1)
+    real = s.reshape(dequantize(s, apart(x, block), apart(scale, 1), number), x.shape)
+    return s.slice(real, axis, 0, size)
+
+
 @lowers("DequantizeLinear")
 @lowers("DequantizeLinear", domain=MICROSOFT)
 def dequantize_linear(s: Site) -> Value:
     x, scale, zero = s.input(0), s.input(1), s.optional(2)
-    out = dequantize(s, x, aligned(s, scale, x), None if zero is None else aligned(s, zero, x))
+    out = _in_blocks(s, x, scale, zero)
+    if out is None:
+        whole = None if zero is None else aligned(s, zero, x)
+        out = dequantize(s, x, aligned(s, scale, x), whole)
     return s.cast(out, s.dtype("output_dtype")) if s.integer("output_dtype", 0) else out
 
 

@@ -1,0 +1,67 @@
+"""Sums of blocks that a factor of their own is multiplied to, before they are added up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from ....compiler.kernel.kernel import Stage, has_factors
+from ....compiler.kernel.schedule.schedule import StageSchedule
+from . import scalar
+from .shape import Shape
+from .tile import Tile
+
+
+class BlockSums:
+    """What the reductions of a stage with factors keep while a block is added up.
+
+    A block's sums go in `parts` side by side, in turns from step to step, where a tile has so few
+    of them that each would wait for itself.
+    """
+
+    def __init__(self, stage: Stage, own: StageSchedule, shape: Shape) -> None:
+        self.stage = stage
+        self.any = has_factors(stage)
+        self.outer = stage.outer_axes
+        busy = len(shape.slots()) * len(stage.reductions)
+        inside = [axis.extent for axis in stage.reduce_axes[self.outer :]]
+        steps = math.prod(n for n in inside if isinstance(n, int))
+        static = all(isinstance(n, int) for n in inside)
+        self.written = static and steps <= own.unrolling.written_steps and (
+            steps * busy <= own.unrolling.written
+        )  # fmt: skip
+        self.parts = 1
+        while (
+            self.any
+            and 2 * self.parts * busy <= own.unrolling.accumulators
+            and 2 * self.parts <= min(own.unrolling.parts, steps)
+        ):
+            self.parts *= 2
+        self._turn = 0
+
+    def step(
+        self, sums: list[ir.Value], accumulate: Callable[[list[ir.Value]], list[ir.Value]]
+    ) -> list[ir.Value]:
+        """One step of a block, added to the part whose turn it is."""
+        count = len(sums) // self.parts
+        start = self._turn % self.parts * count
+        self._turn += 1
+        return [*sums[:start], *accumulate(sums[start : start + count]), *sums[start + count :]]
+
+    def scaled(self, tile: Tile, totals: list[ir.Value], sums: list[ir.Value]) -> list[ir.Value]:
+        """The totals with a block's sums, times its factors, added."""
+        tile.begin_step()
+        slots, count = tile.shape.slots(), len(totals)
+        result = []
+        for place, total in enumerate(totals):
+            reduction = self.stage.reductions[place // len(slots)]
+            whole = sums[place]
+            for part in sums[place + count :: count]:
+                dtype = reduction.body.dtype
+                whole = scalar.combine(tile.e, reduction.kind, whole, part, dtype)
+            assert reduction.factor is not None
+            factor = tile.vector_value(reduction.factor, slots[place % len(slots)])
+            result.append(tile.e.fma(whole, factor, total))
+        return result

@@ -1,0 +1,270 @@
+"""Products of floats with dequantised constants read the integers, which stay packed.
+
+What a file has as DequantizeLinear of constant weights, by column or in blocks along the sum, in
+front of MatMul or Gemm becomes one product (`ir/ops/quantised_product.py`). Activations stay
+floats: nothing is rounded that the model does not round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...compiler.decisions import Decision, Note
+from ...compiler.ir.dims import product
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.packed import PACKED_BITS, WORD_BITS, digits, pack_digits
+from ...compiler.ir.ops.quantised_product import QUANTISED_MATMUL
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.types import DType
+from .parameters import uniform
+
+Array = np.ndarray[Any, Any]
+MIN_WEIGHTS = 1 << 14  # elements; fewer are floats in the first-level cache
+_BYTES = {DType.U8: 8, DType.I8: 8}
+_MOVES = Trait.VIEW | Trait.INDEX_MAP | Trait.LOOKUP | Trait.POOLING
+
+
+@dataclass(frozen=True)
+class WeightProducts:
+    """The pass. note: is told of every product whose weights stay packed.
+
+    Products of quantised data with 8-bit weights are left to those of integers.
+    """
+
+    note: Note | None = None
+    name: str = "weight_products"
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrite; whether anything was."""
+        found: dict[Value, _Weights | None] = {}
+        rules = Rules()
+
+        @rules.on("matmul")
+        def weight_product(node: Node, rw: Rewriter) -> Replacement:
+            return _packed(node, rw, found)
+
+        changed = rewrite(graph, rules)
+        for told in dict.fromkeys(_decisions(graph)) if self.note else ():
+            if self.note:
+                self.note(told)
+        return changed
+
+
+def _decisions(graph: Graph) -> Iterator[Decision]:
+    for node in graph.walk():
+        if node.op == QUANTISED_MATMUL:
+            yield Decision(node.name, "matmul", f"int{node.attrs['bits']} weights")
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Operands of a product and its attributes; depth: steps of the sum in the model."""
+
+    operands: tuple[Value, ...]
+    attrs: dict[str, Any]
+    depth: int
+
+
+def _packed(node: Node, rw: Rewriter, found: dict[Value, _Weights | None]) -> Replacement:
+    """matmul(x, dequantize(w)) -> quantised_matmul(x, w)"""
+    x, right = node.inputs
+    if node.attrs["accumulate"] is not None or not x.dtype.is_float or x.dtype is DType.F64:
+        return None
+    if right not in found:
+        found[right] = _weights(right)
+    weights = found[right]
+    if weights is None or (weights.attrs["bits"] == 8 and _is_quantised(x)):
+        return None
+    wide = x if x.dtype is DType.F32 else rw.emit("cast", [x], {"dtype": DType.F32})
+    flat = rw.emit("reshape", [wide], {"shape": (product(x.shape[:-1]), weights.depth)})
+    missing = weights.attrs["depth"] - weights.depth
+    if missing:
+        flat = rw.emit("pad", [flat], {"pads": (0, 0, 0, missing), "mode": "constant"})
+    result = rw.emit(QUANTISED_MATMUL, [flat, *weights.operands], weights.attrs)
+    result = rw.emit("reshape", [result], {"shape": node.output.shape})
+    dtype = node.output.dtype
+    return result if dtype is DType.F32 else rw.emit("cast", [result], {"dtype": dtype})
+
+
+def _is_quantised(x: Value) -> bool:
+    """Whether integers lie behind data, which products of integers take."""
+    node = x.producer
+    while node is not None and has_trait(node, _MOVES):
+        node = node.inputs[0].producer
+    return node is not None and node.op == "dequantize"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A matrix of integers as it is stored, [rows, bytes], and what makes floats of it.
+
+    scale, zero: of as many axes as `shape`, which may split an axis into blocks.
+    """
+
+    packed: Array
+    bits: int
+    signed: bool
+    shape: tuple[int, ...]
+    scale: Array
+    zero: Array
+
+
+def _weights(value: Value) -> _Weights | None:
+    """The operands that weights [K, N] are made of; None where they are no dequantised integers."""
+    if value.type.rank != 2 or not value.type.is_static:
+        return None
+    depth, columns = value.type.static_shape
+    if depth * columns < MIN_WEIGHTS:
+        return None
+    by_column, current = False, value
+    while (node := current.producer) is not None and node.op in ("transpose", "reshape", "slice"):
+        if node.op == "transpose":
+            if tuple(node.attrs["perm"]) != (1, 0):
+                return None
+            by_column = not by_column
+        elif node.op == "slice" and not _drops_last(node, 1 if by_column else 0):
+            return None
+        current = node.inputs[0]
+    stored = _stored(node) if node is not None and node.op == "dequantize" else None
+    if stored is None:
+        return None
+    return _operands(stored, depth, columns, by_column)
+
+
+def _drops_last(node: Node, axis: int) -> bool:
+    """Whether a slice takes away last steps of one axis of a matrix, the others being whole."""
+    attrs, shape = node.attrs, node.inputs[0].shape
+    steps, starts = set(attrs["steps"]), set(attrs["starts"])
+    others = (stop == dim for n, (stop, dim) in enumerate(zip(attrs["stops"], shape, strict=True))
+              if n != axis)  # fmt: skip
+    return node.output.type.rank == 2 and steps == {1} and starts == {0} and all(others)
+
+
+def _stored(node: Node) -> _Stored | None:
+    q, scale, zero = node.inputs
+    scales, zeros = _known(scale), _known(zero)
+    source, filled = q, None
+    while (made := source.producer) is not None and made.op in ("reshape", "pad"):
+        if made.op == "pad":  # by the frontend, up to whole blocks
+            filled = made.output
+        source = made.inputs[0]
+    if scales is None or zeros is None or not q.type.is_static or scale.dtype is DType.F64:
+        return None
+    if source.dtype in _BYTES and source.data is not None:
+        packed, bits = np.ascontiguousarray(source.data).view(np.uint8), 8
+    elif made is not None and made.op == "unpack" and made.inputs[0].data is not None:
+        packed, bits = made.inputs[0].data, PACKED_BITS[source.dtype]
+    else:
+        return None
+    shape, signed = q.type.static_shape, source.dtype in (DType.I8, DType.I4, DType.I2)
+    rank = len(shape)
+    whole = source if filled is None else filled
+    if not (source.type.is_static and whole.type.is_static):
+        return None
+    rows = packed
+    if bits < 8 or filled is not None:
+        if source.type.rank != 2:
+            return None
+        sizes = source.type.static_shape, whole.type.static_shape
+        rows = _rows_apart(packed.reshape(-1), bits, *sizes)
+    return _Stored(rows, bits, signed, shape, _ranked(scales, rank), _ranked(zeros, rank))
+
+
+def _known(value: Value) -> Array | None:
+    """The elements of a constant, also of one that is viewed or unpacked: i16 where integers."""
+    node = value.producer
+    if value.data is not None:
+        narrow = not value.dtype.is_float
+        return value.data.astype(np.int16) if narrow else value.data
+    if node is None or node.op not in ("reshape", "unpack"):
+        return None
+    if node.op == "reshape":
+        found = _known(node.inputs[0])
+        return None if found is None else found.reshape(value.type.static_shape)
+    packed = node.inputs[0].data
+    if packed is None:
+        return None
+    bits = PACKED_BITS[value.dtype]
+    numbers = digits(packed, bits)[: int(np.prod(value.type.static_shape))].astype(np.int16)
+    if value.dtype.value.startswith("i"):
+        numbers = (numbers ^ (1 << (bits - 1))) - (1 << (bits - 1))
+    return numbers.reshape(value.type.static_shape)
+
+
+def _ranked(array: Array, rank: int) -> Array:
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def _operands(stored: _Stored, depth: int, columns: int, by_column: bool) -> _Weights | None:
+    """The product's operands, where scales change by column and along the sum in blocks alone."""
+    whole, rest = divmod(int(np.prod(stored.shape)), columns)
+    if rest or whole < depth:
+        return None
+    rows = (columns, whole) if by_column else (whole, columns)
+    blocks, block, axis = 1, whole, 1 if by_column else 0
+    if stored.shape != rows:
+        split = (*rows[:axis], -1, *rows[axis + 1 :])
+        if len(stored.shape) != 3:
+            return None
+        blocks, block = stored.shape[axis : axis + 2]
+        if stored.shape != (*split[:axis], blocks, block, *split[axis + 1 :]):
+            return None
+    parts = []
+    for parameter in (stored.scale, stored.zero):
+        flat = _by_block(parameter, axis, blocked=stored.shape != rows)
+        if flat is None:
+            return None
+        wanted = (columns, blocks) if by_column else (blocks, columns)
+        parts.append(np.broadcast_to(flat, wanted))
+    scale, zero = parts
+    packed = stored.packed.reshape(rows[0], -1)
+    form = {"bits": stored.bits, "block": block, "depth": whole, "columns": columns}
+    attrs = {**form, "signed": stored.signed, "by_column": by_column, "zero": 0}
+    if block * stored.bits % WORD_BITS:
+        if blocks > 1:
+            return None
+        packed, attrs = _filled(packed, attrs)
+    operands = [packed, np.ascontiguousarray(scale)]
+    if uniform(constant(stored.zero)):
+        attrs["zero"] = int(stored.zero.reshape(-1)[0])
+    else:
+        numbers = zero & ((1 << stored.bits) - 1)
+        operands.append(pack_digits(numbers.astype(np.uint8), stored.bits))
+    return _Weights(tuple(map(constant, operands)), attrs, depth)
+
+
+def _by_block(parameter: Array, axis: int, *, blocked: bool) -> Array | None:
+    """A parameter as [rows, columns] of blocks; None where it changes inside of one."""
+    if blocked:
+        if parameter.shape[axis + 1] != 1:
+            return None
+        return parameter.reshape(*parameter.shape[: axis + 1], *parameter.shape[axis + 2 :])
+    return parameter if parameter.shape[axis] == 1 else None
+
+
+def _rows_apart(packed: Array, bits: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> Array:
+    """Packed numbers [rows, columns] whose rows begin with a byte each; `whole`: as filled up."""
+    more = [(0, after - before) for before, after in zip(shape, whole, strict=True)]
+    if shape[1] * bits % 8 == 0 and whole[1] * bits % 8 == 0:
+        rows = packed.reshape(shape[0], -1)
+        more[1] = (0, whole[1] * bits // 8 - rows.shape[1])
+        return np.pad(rows, more) if any(after for _, after in more) else rows
+    numbers = digits(packed, bits)[: shape[0] * shape[1]].reshape(shape)
+    return pack_digits(np.pad(numbers, more), bits)
+
+
+def _filled(packed: Array, attrs: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+    """Weights of one block whose sums are filled up to whole words; what is added meets zeros."""
+    depth = attrs["depth"]
+    whole = -(-depth * attrs["bits"] // WORD_BITS) * WORD_BITS // attrs["bits"]
+    if attrs["by_column"]:
+        more = (0, whole * attrs["bits"] // 8 - packed.shape[1])
+        filled = np.pad(packed, ((0, 0), more))
+    else:
+        filled = np.pad(packed, ((0, whole - depth), (0, 0)))
+    return filled, {**attrs, "depth": whole, "block": whole}

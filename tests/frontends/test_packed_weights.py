@@ -1,0 +1,138 @@
+"""Weights of few bits stay as files have them, all the way to the binary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import tensmith
+from tensmith.compiler.errors import InvalidModelError
+from tensmith.frontends.onnx import load_model
+
+from .oracle import floats, model, node
+from .ort_cases import OrtCase, check_all
+
+MS = "com.microsoft"
+Array = np.ndarray[Any, Any]
+CODES = {
+    TensorProto.INT4: (-8, 8), TensorProto.UINT4: (0, 16),
+    TensorProto.INT8: (-128, 128), TensorProto.UINT8: (0, 256),
+}  # fmt: skip
+
+
+def dequantised(
+    code: int, shape: tuple[int, int], block: int, *, zeros: bool, turned: bool, rows: int = 3
+) -> OrtCase:
+    """x times weights of a type in blocks along the sum, by Gemm where these are turned."""
+    rng = np.random.default_rng(code)
+    axis = 1 if turned else 0
+    low, high = CODES[code]
+    numbers = rng.integers(low, high, shape)
+    sizes = [*shape]
+    sizes[axis] = -(-sizes[axis] // block)
+    scale = rng.uniform(0.01, 0.1, sizes).astype(np.float32)
+    points = rng.integers(low, high, sizes)
+    names = "Q S Z" if zeros else "Q S"
+    nodes = [node("DequantizeLinear", names, "w", axis=axis, block_size=block)]
+    x = floats(rows, shape[axis])
+    if turned:
+        nodes.append(node("Gemm", "x w B", transB=1))
+    else:
+        nodes.append(node("MatMul", "x w"))
+    proto = model(nodes, {"x": x}, ["y"], constants={"S": scale, "B": floats(shape[0])}, opset=21)
+    proto.graph.initializer.append(helper.make_tensor("Q", code, shape, numbers.reshape(-1)))
+    if zeros:
+        proto.graph.initializer.append(helper.make_tensor("Z", code, sizes, points.reshape(-1)))
+    text = f"{TensorProto.DataType.Name(code)} {shape} by {block}, {zeros}, {turned}, {rows}"
+    return OrtCase(text, proto, {"x": x}, atol=1e-4)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_blocks(code: int, tmp_path: Path) -> None:
+    """Also where the last block is not full, and with an odd number of columns."""
+    cases = [
+        dequantised(code, shape, 32, zeros=zeros, turned=turned, rows=rows)
+        for shape, turned, rows in (
+            ((160, 129), False, 1), ((150, 128), False, 4), ((128, 160), True, 17),
+            ((131, 150), True, 2),
+        )
+        for zeros in (False, True)
+    ]  # fmt: skip
+    check_all(cases, tmp_path)
+
+
+def test_order_of_groups(tmp_path: Path) -> None:
+    """Steps of the sum take scales in any order, some blocks of more steps than others."""
+    rng = np.random.default_rng(0)
+    rows, depth, block = 6, 64, 16
+    cases = []
+    for bits in (2, 4, 8):
+        packed = rng.integers(0, 256, (rows, 4, block * bits // 8)).astype(np.uint8)
+        flags = np.unpackbits(packed.reshape(rows, -1), -1, bitorder="little")
+        numbers = (flags.reshape(rows, depth, bits) << np.arange(bits)).sum(-1)
+        scales, x = floats(rows, 4, seed=1), floats(3, depth)
+        for text, order in (
+            ("even", rng.permutation(depth) // block),
+            ("uneven", rng.integers(0, 4, depth)),
+        ):
+            made = node("MatMulNBits", "x W S - G", domain=MS, N=rows, K=depth,
+                        block_size=block, bits=bits)  # fmt: skip
+            constants = {"W": packed, "S": scales, "G": order.astype(np.int32)}
+            proto = model([made], {"x": x}, ["y"], constants=constants, domains=[MS])
+            real = (numbers - (1 << (bits - 1))) * scales[:, order]
+            want = {"y": (x.astype(np.float64) @ real.T).astype(np.float32)}
+            case = OrtCase(f"{bits} bits, {text}", proto, {"x": x}, atol=1e-4)
+            cases.append(replace(case, expected=want))
+    check_all(cases, tmp_path)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_binary_is_as_large_as_the_file(bits: int, tmp_path: Path) -> None:
+    """Beside code and the runtime, a binary holds what the file does."""
+    rng = np.random.default_rng(0)
+    width, block = 1024, 32
+    weights = rng.integers(0, 256, (width, width // block, block * bits // 8)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.1, (width, width // block)).astype(np.float32)
+    made = node("MatMulNBits", "x W S", domain=MS, N=width, K=width, block_size=block, bits=bits)
+    constants = {"W": weights, "S": scales}
+    proto = model([made], {"x": floats(1, width)}, ["y"], constants=constants, domains=[MS])
+    artifact = tensmith.compile(proto, target="x86-64-v3")
+    told = artifact.manifest["contractions"]
+    assert [item["precision"] for item in told] == [f"int{bits} weights"]
+    given = weights.nbytes + scales.nbytes
+    assert given <= artifact.weights.stat().st_size <= 1.01 * given
+
+
+def test_initialisers_are_views_of_the_file(tmp_path: Path) -> None:
+    """Neither read nor unpacked: bytes of the mapped file."""
+    path = tmp_path / "model.onnx"
+    proto = dequantised(TensorProto.INT4, (256, 128), 32, zeros=False, turned=False).proto
+    [tensor] = [t for t in proto.graph.initializer if t.name == "Q"]
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), "Q"))
+    onnx.save(proto, path, save_as_external_data=True, location="data", size_threshold=1024)
+    graph = tensmith.frontends.onnx.load(path)
+    [unpack] = [item for item in graph.nodes if item.op == "unpack"]
+    packed = unpack.inputs[0].data
+    assert packed is not None
+    assert isinstance(packed.base, np.memmap)
+    assert packed.nbytes == 256 * 128 // 2
+
+
+@pytest.mark.parametrize("where", ["raw_data", "int32_data"])
+def test_truncated_packed_weights(where: str) -> None:
+    case = dequantised(TensorProto.INT4, (256, 128), 32, zeros=False, turned=False)
+    [tensor] = [t for t in case.proto.graph.initializer if t.name == "Q"]
+    array = numpy_helper.to_array(tensor)
+    if where == "raw_data":
+        tensor.CopyFrom(numpy_helper.from_array(array, "Q"))
+        tensor.raw_data = tensor.raw_data[:-1]
+    else:
+        del tensor.int32_data[-1]
+    with pytest.raises(InvalidModelError, match="16384 expected"):
+        load_model(case.proto)
