@@ -16,7 +16,7 @@ from .choosing import compiled
 from .given import ModelLike, model_file
 from .request import CompileRequest, LowerPrecision
 from .shapes import DimSpec, shape_of
-from .verify import VerifyReport
+from .verify_report import VerifyReport
 
 __all__ = ["Artifact", "compile", "compile_request", "load"]
 

@@ -29,7 +29,8 @@ from .model_source import ModelSource
 from .precision_choice import PrecisionChoice
 from .request import TEXTS, reference_precision
 from .second_opinion import add_opinions
-from .verify import INCOMPLETE, Verification, VerifyReport, verify_random
+from .verify import Verification, verify_random
+from .verify_report import INCOMPLETE, VerifyReport
 
 if TYPE_CHECKING:
     from ..runtime.loader import Module

@@ -79,7 +79,9 @@ class Difference:
     """How one output compares. `message` says what is wrong, "" when nothing is.
 
     max_abs: the largest |a - b|. informative: whether that it agrees says anything: some element
-    is finite, and larger than atol unless all are equal. peak: the largest |b|.
+    is finite, and larger than atol unless all are equal. peak: the largest |b|. roundings: how far
+    roundings alone may move elements, where that is more than atol and was measured
+    (`roundings.py`).
     """
 
     name: str
@@ -90,6 +92,7 @@ class Difference:
     message: str
     informative: bool
     peak: float = 0.0
+    roundings: float = 0.0
 
     @property
     def agrees(self) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from ..compiler.errors import RunError, UsageError
 from ..compiler.scratch import temporary_folder
 from ..runtime.meaning import decode, encode
+from .roundings import nudge
 from .shapes import DimSpec
 from .tensor_files import read_file, write_npz
 
@@ -35,7 +36,8 @@ class EngineSpec:
     `emulator` unless that is ""), "reference", "onnx" (the standard's own evaluator), "onnxruntime"
     or "openvino" (path is an ONNX model). shapes: as for `frontends.onnx.load`. plain: ONNX Runtime
     computes operator by operator, without optimising. precision, target: of the graph that the
-    reference evaluates, see `halves.py`.
+    reference evaluates, see `halves.py`. nudged: whether the reference moves every float by some
+    units in its last place (`roundings.py`).
     """
 
     kind: str
@@ -46,6 +48,7 @@ class EngineSpec:
     plain: bool = False
     precision: str = "fp32"
     target: str = "native"
+    nudged: bool = False
 
 
 class CrashError(RunError):
@@ -127,7 +130,8 @@ def _reference(spec: EngineSpec) -> Run:
     graph = load(spec.path, shapes=dict(spec.shapes))
     InPrecision(spec.precision, resolve_target(spec.target)[1]).rewrite(graph)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
-    return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts)), texts)
+    observe = nudge(seed=1) if spec.nudged else None
+    return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts), observe), texts)
 
 
 def strings_of(specs: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -42,7 +42,7 @@ from .processes import DeadlineError, EngineProcess
 from .ranges_observed import decibels
 from .request import CompileRequest, reference_precision
 from .tensor_files import read_file, write_file
-from .verify import FAILED, INCOMPLETE, PASSED
+from .verify_report import FAILED, INCOMPLETE, PASSED
 
 Array = np.ndarray[Any, Any]
 

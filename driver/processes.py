@@ -84,6 +84,7 @@ class EngineProcess:
             plain=spec.plain,
             precision=spec.precision,
             target=spec.target,
+            nudged=spec.nudged,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])

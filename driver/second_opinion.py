@@ -16,7 +16,8 @@ from ..compiler.errors import UsageError
 from ..compiler.knobs import SECOND_OPINION
 from .compare import Tolerance
 from .samples import Sampler
-from .verify import INCOMPLETE, PASSED, Verification, VerifyReport, verify_draws
+from .verify import Verification, verify_draws
+from .verify_report import INCOMPLETE, PASSED, VerifyReport
 
 ENGINES = ("onnxruntime", "onnx")
 _ANY = Tolerance(0.0, 1e30)  # of what is reported, and not judged
@@ -73,7 +74,8 @@ def second_opinion(
             opinion = VerifyReport(INCOMPLETE, engine, reason)
             continue
         job.note(f"asking {engine}")
-        opinion = verify_draws(replace(job, against=engine, time_limit=left), sampler, report.draws)
+        asked_for = replace(job, against=engine, time_limit=left, spreads=report.spreads)
+        opinion = verify_draws(asked_for, sampler, report.draws)
         if opinion.status != INCOMPLETE:
             break
     return opinion

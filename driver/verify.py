@@ -9,25 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..compiler.errors import BudgetError, RunError, TensmithError, VerificationError
+from ..compiler.errors import RunError
 from ..compiler.scratch import in_our_words
-from .compare import Difference, Tolerance, compare_outputs
+from .compare import Tolerance, compare_outputs
 from .engines import CrashError, EngineSpec
 from .processes import DeadlineError, EngineProcess
+from .roundings import RUNS, RoundingSpread, spreads, within_roundings
 from .samples import Sampler
 from .shapes import DimSpec
+from .verify_report import FAILED, INCOMPLETE, PASSED, VerifyReport
 
 Array = np.ndarray[Any, Any]
 
 TRIALS = 2  # one with normal, one with uniform floats; also two sizes of the symbolic dims
-
-PASSED, FAILED, INCOMPLETE = "passed", "failed", "incomplete"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Verification:
     subject: the compiled model. model: the ONNX file. shapes: as it was imported with.
     against: "reference" (numpy evaluation of the imported, unoptimised graph, or what `precision`
     makes of it for `target`) or a peer.
-    time_limit: seconds, everything included; None for no limit.
+    time_limit: seconds, everything included; None for no limit. spreads: how far roundings move
+    outputs, where that was measured, by the number of the trial.
     """
 
     subject: EngineSpec
@@ -50,8 +51,9 @@ class Verification:
     time_limit: float | None = None
     seed: int = 0
     progress: Callable[[str], None] | None = None
+    spreads: Mapping[int, Mapping[str, RoundingSpread]] = field(default_factory=dict)
 
-    def truth(self, kind: str, *, plain: bool = False) -> EngineSpec:
+    def truth(self, kind: str, *, plain: bool = False, nudged: bool = False) -> EngineSpec:
         """An engine that the compiled model is compared with."""
         return EngineSpec(
             kind,
@@ -61,112 +63,13 @@ class Verification:
             plain=plain,
             precision=self.precision,
             target=self.target,
+            nudged=nudged,
         )
 
     def note(self, text: str) -> None:
         """Tell the user what happens now."""
         if self.progress:
             self.progress(text)
-
-
-@dataclass
-class VerifyReport:
-    """The answer. status: "passed", "failed" or "incomplete" (which is never a success).
-
-    trials: differences of every comparison made. reason: why it failed or is incomplete.
-    unusable: inputs that the other side refused, and why. refusals: inputs that it took and the
-    compiled model refused (sizes of symbolic dims that do not fit together, as a rule). draws:
-    sizes and seed of the random inputs compared, those that fail last. opinion: what another engine
-    says of the same inputs, where one was asked (`second_opinion.py`). precision_error: against the
-    model in fp32, which nothing judges.
-    """
-
-    status: str
-    against: str
-    reason: str = ""
-    trials: list[list[Difference]] = field(default_factory=list)
-    seconds: float = 0.0
-    unusable: list[str] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-    draws: list[tuple[Mapping[str, int], int]] = field(default_factory=list)
-    opinion: VerifyReport | None = None
-    precision_error: VerifyReport | None = None
-
-    @property
-    def disputed(self) -> bool:
-        """Whether it agrees with the reference and not with another engine."""
-        return self.status == PASSED and bool(self.opinion and self.opinion.status == FAILED)
-
-    @property
-    def max_abs(self) -> float:
-        """The largest absolute difference seen."""
-        return max((d.max_abs for trial in self.trials for d in trial), default=0.0)
-
-    @property
-    def max_share(self) -> float:
-        """The largest difference seen, as a share of the largest element of its output."""
-        trials = (d for trial in self.trials for d in trial if d.peak)
-        return max((d.max_abs / d.peak for d in trials), default=0.0)
-
-    def summary(self) -> str:
-        """One line for people."""
-        count = len(self.trials)
-        done = f"{count} input set{'s' * (count != 1)}"
-        if self.disputed and self.opinion:
-            return (
-                f"DISPUTED: agrees with the {self.against}, but {self.opinion.against} says "
-                f"otherwise: {self.opinion.reason}"
-            )
-        if self.status == PASSED:
-            sides = self.against
-            if self.opinion and self.opinion.status == PASSED:
-                sides += f" and {self.opinion.against}"
-            text = f"verified against {sides}: {done}, max |a-b| {self.max_abs:.3g}"
-            if self.precision_error:
-                text += f"; up to {self.precision_error.max_share:.2%} of the peak away from fp32"
-            return text
-        if self.status == FAILED:
-            return f"verification against {self.against} FAILED: {self.reason}"
-        agreed = f"; {done} agreed" if count else ""
-        return f"NOT VERIFIED: {self.reason}{agreed}"
-
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "status": self.status,
-            "against": self.against,
-            "reason": self.reason,
-            "max_abs": self.max_abs,
-            "seconds": self.seconds,
-            "refusals": self.refusals,
-            "trials": [[asdict(difference) for difference in trial] for trial in self.trials],
-            "opinion": self.opinion.to_json() if self.opinion else None,
-            "precision_error": self.precision_error.to_json() if self.precision_error else None,
-        }
-
-    def error(self) -> TensmithError | None:
-        """VerificationError when it failed or is disputed, BudgetError when it is incomplete."""
-        if self.status == FAILED:
-            return VerificationError(
-                f"the compiled model disagrees with {self.against}", why=self.reason
-            )
-        if self.status == INCOMPLETE:
-            return BudgetError("the verification was not completed", why=self.reason)
-        if self.disputed and self.opinion:
-            other = self.opinion.against
-            return VerificationError(
-                f"the compiled model agrees with the {self.against}, but not with {other}",
-                why=f"{self.opinion.reason}; one of the two reads the standard differently",
-                remedy="find out which is right for the model (`tensmith reduce` makes it small); "
-                "TENSMITH_SECOND_OPINION=off asks nobody else",
-            )
-        return None
-
-    def raise_if_failed(self) -> None:
-        """Raise VerificationError for a report of status "failed"."""
-        error = self.error()
-        if self.status == FAILED and error is not None:
-            raise error
 
 
 class _Outcome(Exception):
@@ -232,7 +135,7 @@ def verify_stored(
                 actual = ours.run(dict(inputs))
             except RunError as error:
                 raise _Outcome(FAILED, f"the compiled model does not run: {error.what}") from None
-            _compare(job, report, actual, outputs, "")
+            _compare(job, report, actual, outputs, "", dict)
 
     return _run(job, steps)
 
@@ -277,7 +180,7 @@ def _sides(
                     INCOMPLETE, f"{kind} cannot load the model: {in_our_words(str(error))}"
                 ) from None
         _open_ours(job, ours)
-        yield _Sides(job, report, truth, ours, screen)
+        yield _Sides(job, report, truth, ours, screen, start)
 
 
 def _open_ours(job: Verification, ours: EngineProcess) -> None:
@@ -292,13 +195,15 @@ def _open_ours(job: Verification, ours: EngineProcess) -> None:
 
 @dataclass(frozen=True)
 class _Sides:
-    """Loaded engines. screen: runs first, and only inputs that it takes count."""
+    """Loaded engines. screen: runs first, and only inputs that it takes count. start: a further
+    engine, which ends with these."""
 
     job: Verification
     report: VerifyReport
     truth: EngineProcess
     ours: EngineProcess
     screen: EngineProcess | None
+    start: Callable[[EngineSpec], EngineProcess]
 
     def trials(self, sampler: Sampler) -> None:
         """Look for sizes that both sides accept, compare there, then once more: at the next
@@ -362,8 +267,22 @@ class _Sides:
         except RunError as error:
             self.report.refusals.append(f"{error.what}{at}")
             return False
-        _compare(self.job, self.report, actual, expected, at)
+        _compare(self.job, self.report, actual, expected, at, lambda: self._spreads(inputs))
         return True
+
+    def _spreads(self, inputs: Mapping[str, Array]) -> Mapping[str, RoundingSpread]:
+        """How far roundings move the outputs; nothing where none are to integers."""
+        number = len(self.report.trials)
+        if number in self.job.spreads:
+            return self.job.spreads[number]
+        if not self.job.tolerance.quantised:
+            return {}
+        self.job.note("measuring how far roundings move the results")
+        engine = self.start(self.job.truth("reference", nudged=True))
+        engine.open()
+        found = spreads(engine.run(dict(inputs)) for _ in range(RUNS))
+        self.report.spreads[number] = found
+        return found
 
 
 def _compare(
@@ -372,8 +291,13 @@ def _compare(
     actual: Mapping[str, Array],
     expected: Mapping[str, Array],
     at: str,
+    spreads_of: Callable[[], Mapping[str, RoundingSpread]],
 ) -> None:
+    """Note the differences. spreads_of: how far roundings move outputs, asked for where they are
+    not within the tolerance. Raises _Outcome where an output is wrong."""
     differences = compare_outputs(actual, expected, job.tolerance.of(job.against, job.precision))
+    if not all(d.agrees for d in differences):
+        differences = within_roundings(differences, actual, expected, spreads_of())
     report.trials.append(differences)
     wrong = [f"output '{d.name}': {d.message}{at}" for d in differences if not d.agrees]
     if wrong:

@@ -46,6 +46,7 @@ class Session:
             plain=request["plain"],
             precision=request["precision"],
             target=request["target"],
+            nudged=request["nudged"],
         )
         self.run = open_engine(spec)
         return {

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..layer_checks import LayerChecks
     from ..request import CompileRequest
-    from ..verify import Verification, VerifyReport
+    from ..verify import Verification
+    from ..verify_report import VerifyReport
 
 
 Library = Annotated[

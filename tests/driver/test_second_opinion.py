@@ -16,7 +16,8 @@ from tensmith.driver.building import import_model
 from tensmith.driver.engines import EngineSpec, open_engine
 from tensmith.driver.samples import Sampler
 from tensmith.driver.second_opinion import engines_to_ask, second_opinion
-from tensmith.driver.verify import PASSED, Verification, VerifyReport
+from tensmith.driver.verify import Verification
+from tensmith.driver.verify_report import PASSED, VerifyReport
 
 ENGINES = ("onnxruntime", "onnx")
 
