@@ -3,7 +3,7 @@ here than that of f32; or the fastest of all that are within a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -28,6 +28,7 @@ from .timing import Times, interleaved, share_of
 if TYPE_CHECKING:
     from .budget.whole_models import WholeModels
 
+SAME = 1.01  # times that differ by less are not told apart
 _SIZES = 6  # of symbolic dims that are tried, until the model takes one
 _AS_GIVEN = (FP32, "int32")  # of products that no lower precision has changed
 
@@ -163,14 +164,17 @@ class _Choosing:
         if integer is not None:
             self._admit(found, INT8, integer, reasons)
         if integer is not None and half is not None:
-            self._admit(found, *self._mixed(integer, half.manifest["precision"]), reasons)
+            name, mixed = self._mixed(integer, half.manifest["precision"])
+            self._admit(found, name, mixed, reasons)
+            if mixed.budget is not None and integer.budget is not None:
+                mixed.budget = replace(mixed.budget, groups=integer.budget.groups)
         times = self._timed(found) if len(found) > 1 else {}
         if times is None:
             raise UsageError(
                 "--precision auto cannot time the model: it takes no inputs that were tried",
                 remedy="give --calibration or --eval, or name a precision",
             )
-        kept = min(found, key=lambda name: share_of(times, name, FP32)) if times else FP32
+        kept = _fastest(found, times) if times else FP32
         choice = PrecisionChoice(AUTO, kept, "; ".join(reasons), _seconds(times))
         chosen = found[kept]
         if chosen.budget is None and integer is not None and integer.budget is not None:
@@ -231,6 +235,13 @@ class _Choosing:
     # ------------------------------------------------------------------ measuring
 
     def _evaluate(self, artifact: Artifact, name: str) -> None:
+        elsewhere = self.backend.runs_here(self.target)
+        if elsewhere:
+            raise UsageError(
+                f"what {name} loses is measured by its binary, and the target is another machine's",
+                why=elsewhere,
+                remedy="compile there, or leave out --max-accuracy-drop",
+            )
         whole = self.whole_models
         with self.stages.stage("evaluate"):
             artifact.budget = whole.report(artifact.load(), name)
@@ -271,6 +282,13 @@ _NO_DATA: dict[str, Any] = {
 }
 _SAME = "not timed: no product is computed otherwise than in fp32"
 _NO_INPUTS = "not timed: the model takes no inputs that were tried"
+
+
+def _fastest(names: Iterable[str], times: Times) -> str:
+    """The first of those that are as fast as the fastest, as far as that can be told."""
+    shares = {name: share_of(times, name, FP32) for name in names}
+    least = min(shares.values())
+    return next(name for name, share in shares.items() if share <= least * SAME)
 
 
 def _is_lower(artifact: Artifact) -> bool:
