@@ -1,4 +1,4 @@
-"""Inference engines behind one interface. All compute in f32.
+"""Inference engines behind one interface. All compute in f32, but for those that say otherwise.
 
 `server.py` imports this file by its bare name, so it has no relative imports.
 """
@@ -28,10 +28,13 @@ class Skip(Exception):
 class Engine(ABC):
     """One engine with at most one model loaded.
 
-    module: what has to be importable. threads: number of threads to use, the calling one included.
+    module: what has to be importable. precision: of the arithmetic. threads: number of threads to
+    use, the calling one included. sample: inputs of the model, to calibrate with.
     """
 
     module: str
+    precision = "fp32"
+    sample: Feed | None = None
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -72,7 +75,14 @@ class Tensmith(Engine):
 
         self.folder = tempfile.TemporaryDirectory(prefix="tensmith-bench-")
         self.path = Path(self.folder.name) / "model.so"
-        artifact = tensmith.compile(str(model), target="native", threads=self.threads)
+        artifact = tensmith.compile(
+            str(model),
+            target="native",
+            threads=self.threads,
+            precision=self.precision,
+            calibration=self.sample if self.precision == "int8" else None,
+            force_precision=True,
+        )
         artifact.save(str(self.path))
 
     def load(self) -> None:
@@ -88,6 +98,16 @@ class Tensmith(Engine):
 
     def arrays(self, result: Any) -> list[np.ndarray]:
         return [np.array(item) for item in result.values()]
+
+
+class TensmithBf16(Tensmith):
+    precision = "bf16"
+
+
+class TensmithInt8(Tensmith):
+    """Calibrated with the inputs that are timed."""
+
+    precision = "int8"
 
 
 class OnnxRuntime(Engine):
@@ -106,6 +126,9 @@ class OnnxRuntime(Engine):
         return self.session.run(None, prepared)
 
 
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's default is bf16 where the CPU has it
+
+
 class OpenVino(Engine):
     module = "openvino"
 
@@ -113,7 +136,7 @@ class OpenVino(Engine):
         import openvino
 
         properties = {
-            "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 where the CPU has it
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self.threads,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -130,6 +153,10 @@ class OpenVino(Engine):
 
     def version(self) -> str:
         return super().version().split("-")[0]
+
+
+class OpenVinoBf16(OpenVino):
+    precision = "bf16"
 
 
 def input_names(model: Path) -> list[str]:
@@ -285,4 +312,13 @@ ENGINES: dict[str, type[Engine]] = {
     "tvm": Tvm,
     "iree": Iree,
     "torch": TorchCompile,
+    "tensmith-bf16": TensmithBf16,
+    "tensmith-int8": TensmithInt8,
+    "openvino-bf16": OpenVinoBf16,
 }
+
+
+def in_precision(engine: str, precision: str) -> str:
+    """The engine of a name in a precision; "" where there is none."""
+    name = engine if precision == "fp32" else f"{engine}-{precision}"
+    return name if name in ENGINES else ""

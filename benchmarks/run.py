@@ -3,9 +3,12 @@
     python -m benchmarks.run --models resnet18,bert-base --threads 1 --json out.json
     python -m benchmarks.run --models path/to/model.onnx --engines tensmith,onnxruntime
 
+    python -m benchmarks.run --models resnet18 --precision fp32,bf16,int8   # side by side
+
 Each engine runs in a process of its own, pinned to the same cores, with the same number of threads,
-in f32. Outputs are compared with ONNX Runtime's before anything is timed; an engine that differs is
-not timed. Rounds are interleaved: in each, every engine runs the same number of iterations.
+in f32 unless `--precision` says otherwise. Outputs are compared with ONNX Runtime's before anything
+is timed; an engine that differs is not timed. Rounds are interleaved: in each, every engine runs the
+same number of iterations.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import typer
 from rich.console import Console
 
 from .cases import Case, exported_zoo, find_cases
-from .engines import ENGINES
+from .engines import ENGINES, in_precision
 from .process import EngineError, EngineSkipped, Worker, one_cpu_per_core
 from .provenance import machine, revision
 from .stats import difference, median_of_rounds, percentile, speed_ratio
@@ -33,6 +36,7 @@ SCHEMA = 1
 REFERENCE = "onnxruntime"
 DEFAULT_ENGINES = "tensmith,onnxruntime,openvino"
 TOLERANCE = 1e-4  # of the peak of an output
+LOWER_TOLERANCE = {"bf16": 0.1, "int8": 0.5}  # a wrong result is further off; how far is told
 MAX_ITERATIONS = 2000  # of one engine in one round
 log = Console(stderr=True)
 
@@ -89,7 +93,8 @@ def start(
             if engine == REFERENCE:
                 sets = range(len(case.inputs))
                 expected = [outputs(worker, case, index, scratch) for index in sets]
-            record["difference"] = compare(worker, case, expected, scratch, tolerance)
+            allowed = LOWER_TOLERANCE.get(ENGINES[engine].precision, tolerance)
+            record["difference"] = compare(worker, case, expected, scratch, allowed)
         except EngineSkipped as reason:
             record = {"skipped": str(reason)}
         except EngineError as error:
@@ -169,6 +174,9 @@ def main(
         str, typer.Option(help="zoo names, folders, .onnx files, with commas; default: the zoo")
     ] = "",
     engines: Annotated[str, typer.Option(help="of " + ", ".join(ENGINES))] = DEFAULT_ENGINES,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, int8, with commas: of the engines that have it")
+    ] = "fp32",
     threads: Annotated[int, typer.Option(min=1, help="threads of every engine")] = 1,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     round_seconds: Annotated[float, typer.Option(help="time of the slowest in a round")] = 0.5,
@@ -179,9 +187,14 @@ def main(
     ] = None,
 ) -> None:
     """Compare outputs, then measure Tensmith and its peers in interleaved rounds."""
-    chosen = split(engines)
-    if unknown := [engine for engine in chosen if engine not in ENGINES]:
+    named = split(engines)
+    if unknown := [engine for engine in named if engine not in ENGINES]:
         raise typer.BadParameter(f"unknown engines {unknown}; known: {list(ENGINES)}")
+    kinds = split(precision)
+    if unknown := [kind for kind in kinds if kind not in ("fp32", *LOWER_TOLERANCE)]:
+        raise typer.BadParameter(f"unknown precisions {unknown}")
+    pairs = (in_precision(engine, kind) for kind in kinds for engine in named)
+    chosen = [engine for engine in pairs if engine]
     cpus = one_cpu_per_core(threads)
     results: dict[str, Any] = {
         "schema": SCHEMA,

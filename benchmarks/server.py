@@ -82,6 +82,8 @@ class Server:
 
     def load(self, model: str, inputs: str, per_step: list[str]) -> dict[str, Any]:
         base = self.start()
+        if self.engine.precision == "int8":
+            self.engine.sample = read_feed(inputs, per_step)
         marks = [time.perf_counter()]
         self.engine.compile(Path(model))
         marks.append(time.perf_counter())

@@ -24,6 +24,9 @@ TITLES = {
     "tvm": "TVM",
     "iree": "IREE",
     "torch": "torch.compile",
+    "tensmith-bf16": "Tensmith bf16",
+    "tensmith-int8": "Tensmith int8",
+    "openvino-bf16": "OpenVINO bf16",
 }
 PEERS = ("onnxruntime", "openvino")
 

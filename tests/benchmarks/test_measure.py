@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from compiled import needs_native
 from onnx import TensorProto, helper
 
 from tensmith.benchmarks.cases import find_cases
 from tensmith.benchmarks.compile_time import weight_bytes
+from tensmith.benchmarks.engines import ENGINES, in_precision
 from tensmith.benchmarks.process import (
     EngineError,
     EngineSkipped,
@@ -23,6 +25,7 @@ from tensmith.benchmarks.process import (
     tree_bytes,
 )
 from tensmith.benchmarks.run import measure
+from tensmith.benchmarks.table import TITLES
 
 
 @pytest.fixture
@@ -87,6 +90,26 @@ def test_measure_compares_and_times(folder: Path, tmp_path: Path) -> None:
     assert record["difference"] == 0.0
     assert 0 < record["minimum"] <= record["median"]
     assert record["peak_rss"] > record["base_rss"] > 0
+
+
+def test_engines_in_lower_precisions() -> None:
+    names = [in_precision("tensmith", kind) for kind in ("fp32", "bf16", "int8")]
+    assert names == ["tensmith", "tensmith-bf16", "tensmith-int8"]
+    assert [ENGINES[name].precision for name in names] == ["fp32", "bf16", "int8"]
+    assert in_precision("openvino", "bf16") == "openvino-bf16"
+    assert in_precision("onnxruntime", "bf16") == ""
+    assert set(ENGINES) == set(TITLES)
+
+
+@needs_native
+def test_a_lower_precision_is_measured_beside_f32(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is the reference")
+    (case,) = find_cases([str(folder)], tmp_path)
+    engines = ["tensmith", "tensmith-int8"]
+    row = measure(case, engines, one_cpu_per_core(1), rounds=2, round_seconds=0.001)
+    assert row["engines"]["tensmith"]["difference"] < 1e-4
+    assert 1e-4 < row["engines"]["tensmith-int8"]["difference"] < 0.1
+    assert "tensmith" in row["engines"]["tensmith-int8"]["speed"]
 
 
 def test_errors_of_an_engine_reach_the_caller(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def request(labels: Array | None, **given: Any) -> CompileRequest:
         "precision": "int8",
         "calibration": {"x": SAMPLES},
         "eval": judged,
-        "max_accuracy_drop": "2%",
+        "max_accuracy_drop": "5%",
         "timer": Clock(int8=1.0, fp32=2.0),
     }
     return CompileRequest(**{**wanted, **given})
@@ -112,7 +112,7 @@ def test_a_layer_that_quantises_badly_stays_in_floats(net: Path, labels: Array, 
     assert report is not None
     assert report.drop is not None
     assert report.met
-    assert (report.metric, report.given, report.limit) == ("top1", "2%", 0.02)
+    assert (report.metric, report.given, report.limit) == ("top1", "5%", 0.05)
     assert precisions(artifact) == {"good": "int8", "bad": "fp32", "last": "int8"}
     module = artifact.load()
 
@@ -133,7 +133,7 @@ def test_a_layer_that_quantises_badly_stays_in_floats(net: Path, labels: Array, 
     assert by_name["good"]["int8_seconds"] == 1.1  # bytes of an input are made besides
     json.dumps(artifact.manifest, allow_nan=False)
     lines = report.summary()
-    assert lines[0].startswith("budget of 2% in top1: met, drop ")
+    assert lines[0].startswith("budget of 5% in top1: met, drop ")
     assert "too few to prove it" in lines[1]
     assert "2 of 3 groups of products in int8" in lines[2]
 
@@ -228,7 +228,7 @@ def test_functions_are_metrics(net: Path, labels: Array, kept: Path) -> None:
     assert report.drop is not None
     assert report.metric == "loss"
     assert report.met
-    assert report.limit == pytest.approx(0.02 * report.drop.exact)
+    assert report.limit == pytest.approx(0.05 * report.drop.exact)
     assert report.drop.low < report.drop.drop < report.drop.high
     assert precisions(artifact)["bad"] == "fp32"
     assert all(group.int8_seconds is None for group in report.groups)
