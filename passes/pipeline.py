@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..compiler.decisions import Note
 from ..compiler.pass_manager import Fixpoint, Pass
+from ..compiler.target import Target
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
 from .layout.sink_reshapes import SinkReshapes
@@ -13,6 +14,7 @@ from .patterns.layer_norm_pattern import LayerNormPattern
 from .patterns.lift_expands import LiftExpands
 from .patterns.split_products import SplitProducts
 from .precision.byte_products import ByteProducts
+from .precision.byte_tables import ByteTables
 from .precision.half import StoreHalves, ToHalf
 from .precision.integer_products import IntegerProducts
 from .precision.lower_quantisation import LowerQuantisation
@@ -41,10 +43,13 @@ def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
     return (*_RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
 
 
-def optimization_passes(level: int, note: Note | None = None) -> tuple[Pass | Fixpoint, ...]:
+def optimization_passes(
+    level: int, note: Note | None = None, target: Target | None = None
+) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
-    note: is told what becomes of products of what is quantised.
+    note: is told what becomes of products of what is quantised. target: where functions of bytes
+    become tables; None: nowhere.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
@@ -53,6 +58,7 @@ def optimization_passes(level: int, note: Note | None = None) -> tuple[Pass | Fi
     return (
         WeightProducts(note),
         Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
+        *((ByteTables(target), Fixpoint(SIMPLIFY)) if target else ()),
         IntegerProducts(note),
         Fixpoint((UnsignedBytes(), *SIMPLIFY)),
         ByteProducts(note),

@@ -8,6 +8,7 @@ TRIPLE = "aarch64-unknown-linux-gnu"
 # The features, by LLVM's names, that each is part of.
 INSTRUCTIONS = {
     "fma": ("neon",),
+    "tbl": ("neon",),
     "dotprod": ("dotprod",),
     "i8mm": ("i8mm",),
     "bf16": ("bf16",),

@@ -102,7 +102,7 @@ def make_plan(
     """
     level, threads = options.opt_level, max(1, options.threads)
     with stages.stage("passes"):
-        run_passes(graph, optimization_passes(level, note), dump_after=options.dump_after)
+        run_passes(graph, optimization_passes(level, note, target), dump_after=options.dump_after)
         panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
         final = (
             Decompose(),

@@ -19,7 +19,8 @@ V2 = ("cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3")
 V3 = (*V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
-SPR = ("avx512vnni", "avx512bf16", "avxvnni", "amx-tile", "amx-int8", "amx-bf16")
+SERVER = ("avx512vbmi", "avx512vnni", "avx512bf16")
+SPR = (*SERVER, "avxvnni", "amx-tile", "amx-int8", "amx-bf16")
 AMX = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
 
 _LINUX_NAMES = {
@@ -51,9 +52,9 @@ HOSTS: dict[str, Host] = {
     "zen3": _host(V3, 32, 512),
     "alderlake": _host((*V3, "avxvnni"), 48, 1280),
     "skylake-sp": _host(V4, 32, 1024),
-    "icelake-sp": _host((*V4, "avx512vnni"), 48, 1280),
-    "zen4": _host((*V4, "avx512vnni", "avx512bf16"), 32, 1024),
-    "zen5": _host((*V4, "avx512vnni", "avx512bf16", "avxvnni"), 48, 1024),
+    "icelake-sp": _host((*V4, "avx512vbmi", "avx512vnni"), 48, 1280),
+    "zen4": _host((*V4, *SERVER), 32, 1024),
+    "zen5": _host((*V4, *SERVER, "avxvnni"), 48, 1024),
     "sapphirerapids": _host((*V4, *SPR), 48, 2048),
     "no-caches": _host(V4, 0, 0),
     "shared-caches": _host(V4, 32, 32 << 10),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...compiler.errors import UsageError
 from ...compiler.target import CpuTarget, instructions_of
-from .hosts import V3, V4, described_host, host_features
+from .hosts import SERVER, V3, V4, described_host, host_features
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 # The features, by LLVM's names, that each is part of.
@@ -15,6 +15,9 @@ INSTRUCTIONS = {
     "fma": ("fma",),
     "madd": ("avx2",),
     "lookup16": ("avx512f",),
+    "vpshufb256": ("avx2",),
+    "vpshufb512": ("avx512bw",),
+    "vpermi2b": ("avx512vbmi",),
     "vnni": ("avx512vnni",),
     "avxvnni": ("avxvnni",),
     "bf16": ("avx512bf16",),
@@ -23,7 +26,6 @@ INSTRUCTIONS = {
 }
 
 # beside the levels of the psABI: instructions for lower precision
-SERVER = ("avx512vnni", "avx512bf16")
 MATRICES = ("amx-tile", "amx-int8", "amx-bf16")
 BEYOND = (*SERVER, "avxvnni", *MATRICES)
 

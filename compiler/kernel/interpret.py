@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InternalError
 from ..ir.dims import Call, Dim, Symbol, dbroadcast, evaluate
+from ..ir.ops.byte_table import looked_up
 from ..ir.ops.registry import lookup
 from ..ir.types import DType
 from .axis_names import panel_base
@@ -223,6 +224,8 @@ class _Run:
                 inside = self._holds(bounds)
                 chosen = self.element(value, results, live & inside)
                 return np.where(inside, chosen, self.element(other, results, live))
+            case Apply(op="byte_table", args=args, dtype=dtype, table=table):
+                return looked_up(self.element(args[0], results, live), table, dtype)
             case Apply(op=op, args=args, dtype=dtype):
                 operator = lookup(op)
                 if operator.evaluate is None:

@@ -23,11 +23,16 @@ CHECKED = {"x86-64-v3": LEVEL_3, "x86-64-v4": LEVEL_4, "generic": {"neon"}}
 BEYOND_LEVEL_4 = re.compile(
     r"^\s+(vpdp\w+|v\w*bf16\w*|v(?:add|sub|mul|div|min|max|sqrt|cmp|fn?m(?:add|sub)\d+)[sp]h"
     r"|vmovw|vcvt\w*(?:2phx|phx2\w+|2sh|sh2\w+)|vpmadd52\w+|vpcompress[bw]|vpexpand[bw]"
-    r"|vpsh[lr]dv?[wdq]|vpopcnt\w+|v?gf2p8\w+|tdp\w+)\b",
+    r"|vpsh[lr]dv?[wdq]|vperm(?:[it]2)?b|vpopcnt\w+|v?gf2p8\w+|tdp\w+)\b",
     re.MULTILINE,
 )
 # features beside the levels, and the mnemonics of their instructions
-MARKS = {"avx512vnni": r"vpdp", "avxvnni": r"vpdp", "avx512bf16": r"v\w*bf16"}
+MARKS = {
+    "avx512vbmi": r"vperm",
+    "avx512vnni": r"vpdp",
+    "avxvnni": r"vpdp",
+    "avx512bf16": r"v\w*bf16",
+}
 TARGETS = [name for backend in (x86, arm) for name in backend.BACKEND.targets if name != "native"]
 
 

@@ -41,8 +41,13 @@ def test_an_instruction_needs_all_its_features() -> None:
     assert instructions_of(server, X86) == ("fma", "vnni", "bf16")
     assert instructions_of((*server, "amx-int8"), X86) == ("fma", "vnni", "bf16", "amx")
     assert instructions_of((*server, "amx-bf16"), X86) == ("fma", "vnni", "bf16", "amxbf16")
-    assert instructions_of(("fma", "avx2", "avxvnni"), X86) == ("fma", "madd", "avxvnni")
-    assert instructions_of(("neon", "i8mm"), ARM) == ("fma", "i8mm")
+    assert instructions_of(("fma", "avx2", "avxvnni"), X86) == (
+        "fma",
+        "madd",
+        "vpshufb256",
+        "avxvnni",
+    )
+    assert instructions_of(("neon", "i8mm"), ARM) == ("fma", "tbl", "i8mm")
     assert instructions_of((), ARM) == ()
 
 

@@ -246,7 +246,19 @@ def _groups() -> Iterator[Case]:
     yield Case("matmul_groups_of_parts", far, EXACT)
 
 
+def _byte_table() -> Case:
+    def build(c: CaseBuilder) -> None:
+        values = tuple(np.random.default_rng(2).permutation(256).tolist())
+        for dtype, result in ((U8, I8), (I8, U8)):
+            x = c.input(N, 90, dtype=dtype, low=0 if dtype is U8 else -128, high=128)
+            table = c.op("byte_table", x, values=values, dtype=result)
+            c.output(table, c.op("cast", table, dtype=F32))
+
+    return Case("byte_table", build, EXACT, {"n": 3})
+
+
 CASES: list[Case] = [
+    _byte_table(),
     *_groups(),
     _dot4(),
     *map(_quotient, (0.0234, 1.9999999, 3e-5, 0.25, 77.7, 0.1)),

@@ -25,6 +25,7 @@ from ....compiler.kernel.schedule.transposing import rows_of_piece
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
+from .byte_table import looked_up
 from .math import VECTORISED
 from .shape import Access, Address, Guard, Shape, Slot, symbols_in
 from .transpose import lanes_read, load_rows, piece_of
@@ -205,6 +206,8 @@ class Tile:
                 return scalar.cast(e, self._index(index, slot), DType.I64, dtype)
             case ex.Load():
                 return self._load(expression, slot)
+            case ex.Apply(args=args, table=table) if table:
+                return looked_up(e, self.value(args[0], slot), table)
             case ex.Apply(op=op, args=args, dtype=dtype, exact=exact):
                 if op in VECTORISED and dtype is DType.F32:
                     return self._abreast(expression, slot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    byte_table,
     checks,
     composite,
     contraction,
@@ -22,6 +23,7 @@ from . import (
 )
 
 __all__ = [
+    "byte_table",
     "checks",
     "composite",
     "contraction",

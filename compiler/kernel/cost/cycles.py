@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ...ir.dims import Dim, all_calls, coefficient, symbols_of
 from ...target import CpuTarget
 from .. import expr as ex
+from ..byte_lookup import lookup_operations
 from ..contraction import Contraction, contraction_of
 from ..instruction import DOTS, INSTRUCTIONS
 from ..kernel import Reduction, Stage
@@ -131,6 +132,8 @@ class _Tile:
             index = divisor.index if isinstance(divisor, ex.IndexValue) else None
             fixed = isinstance(divisor, ex.Const) or isinstance(index, int)
             return self.chosen.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
+        if part.table:
+            return lookup_operations(self.chosen.lanes, self.target.instructions)
         if part.op in DOTS:
             if self.instruction is None:
                 return PLAIN_OPERATIONS[part.op]

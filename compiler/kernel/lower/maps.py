@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ...ir.dims import Dim, Sym, dmin, floordiv, product
 from ...ir.graph import Node
+from ...ir.ops.byte_table import BYTE_TABLE
 from ...ir.ops.registry import Trait, all_ops
 from ...ir.ops.step_groups import GROUP
 from ...ir.types import DENSE, DType
@@ -32,6 +33,12 @@ def _pointwise(scope: Scope, node: Node, index: Index) -> Expr:
 for _name, _definition in all_ops().items():
     if _definition.traits & Trait.POINTWISE:
         INLINE[_name] = _pointwise
+
+
+@inline(BYTE_TABLE)
+def _byte_table(scope: Scope, node: Node, index: Index) -> Expr:
+    x = scope.element(node.inputs[0], index)
+    return Apply(BYTE_TABLE, (x,), node.output.dtype, table=node.attrs["values"])
 
 
 @inline("dequantize")
