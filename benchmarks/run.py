@@ -2,13 +2,12 @@
 
     python -m benchmarks.run --models resnet18,bert-base --threads 1 --json out.json
     python -m benchmarks.run --models path/to/model.onnx --engines tensmith,onnxruntime
-
     python -m benchmarks.run --models resnet18 --precision fp32,bf16,int8   # side by side
 
 Each engine runs in a process of its own, pinned to the same cores, with the same number of threads,
 in f32 unless `--precision` says otherwise. Outputs are compared with ONNX Runtime's before anything
-is timed; an engine that differs is not timed. Rounds are interleaved: in each, every engine runs the
-same number of iterations.
+is timed; an engine that differs is not timed. Rounds are interleaved: in each, every engine runs
+the same number of iterations.
 """
 
 from __future__ import annotations

@@ -106,10 +106,10 @@ class _Choosing:
         """The binary of the precision that is asked for, or that of f32."""
         asked = self.request.precision
         lower = self.built(self.path)
-        if asked in HALVES and self.request.has_budget:
+        if self.request.has_budget and lower.budget is None:
             self._evaluate(lower, asked)
         reason = self._untimed(lower)
-        if reason == _SAME and lower.budget is not None:
+        if reason == _SAME and asked == INT8 and lower.budget is not None:
             return self._reverted(lower, "nothing that is within the budget is faster", {})
         if reason:
             return _chosen(lower, PrecisionChoice(asked, asked, reason))

@@ -33,4 +33,5 @@ class PrecisionChoice:
         if not self.seconds:
             return f"{self.kept}, {self.reason}"
         told = ", ".join(f"{name} {s * 1e3:.4g} ms" for name, s in self.seconds.items())
-        return f"timed in turns: {told}; {self.kept} is kept"
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"timed in turns: {told}; {self.kept} is kept{reason}"

@@ -154,11 +154,16 @@ def _library(
 def _check_known(
     precision: str, library: Path | None, outputs: Path | None, *, layers: bool, against: str
 ) -> None:
-    """Raise UsageError for a library whose reference only its compilation could make, and where
-    layers are to be compared and cannot be."""
+    """Raise UsageError for no single precision, for a library whose reference only its compilation
+    could make, and where layers are to be compared and cannot be."""
     from ...compiler.errors import UsageError
-    from ..request import INT8
+    from ..request import AUTO, INT8
 
+    if precision == AUTO:
+        raise UsageError(
+            "which precision auto is depends on data and times",
+            remedy="name a precision, or compile with --precision auto, which verifies the binary",
+        )
     if layers and library is not None:
         raise UsageError(
             "a compiled library does not hand out what lies between its layers",

@@ -261,6 +261,26 @@ def test_other_machines_have_no_fastest(net: Path, labels: Array, kept: Path) ->
         api.compile_request(net, asked)
 
 
+def test_halves_have_budgets_too(net: Path, labels: Array, kept: Path) -> None:
+    """What they lose is measured by their binary; nothing is searched."""
+    asked = request(labels, precision="bf16", calibration=None, timer=Clock(bf16=1.0, fp32=2.0))
+    artifact = api.compile_request(net, asked)
+    assert artifact.choice is not None
+    if artifact.choice.seconds:  # the target has what multiplies bf16
+        assert artifact.budget is not None
+        assert artifact.budget.drop is not None
+        assert artifact.budget.groups == ()
+    elsewhere = request(labels, precision="bf16", calibration=None, target="aarch64:cortex-a76")
+    with pytest.raises(UsageError, match="another machine's"):
+        api.compile_request(net, elsewhere)
+
+
+def test_verify_wants_one_precision(net: Path, call: Any) -> None:
+    code, _, err = call("verify", net, "--precision", "auto", "--calibration", "c.npz")
+    assert code == 2
+    assert "name a precision" in err
+
+
 @pytest.mark.parametrize(
     ("judged", "given", "what"),
     [
