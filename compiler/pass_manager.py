@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .compilation import Stages
 from .errors import InternalError, ScheduleError
 from .faults import internal_error
-from .ir.graph import Graph
+from .ir.graph import Graph, Node
+from .ir.verify import Signature
 from .ir.verify import verify as verify_graph
 
 Dump = Callable[[str, Graph], None]
@@ -78,6 +79,7 @@ class _Runner:
     verify: bool
     dump_after: Dump | None
     stages: Stages | None
+    known: dict[Node, Signature] = field(default_factory=dict)
 
     def step(self, item: Pass) -> bool:
         names = _interface(self.graph)
@@ -85,7 +87,7 @@ class _Runner:
             try:
                 changed = item.run(self.graph)
                 if changed and self.verify:
-                    verify_graph(self.graph)
+                    verify_graph(self.graph, self.known)
                     _check_interface(self.graph, names)
             except (MemoryError, ScheduleError):  # the machine's fault, or the user's
                 raise

@@ -16,12 +16,18 @@ from .types import DType, TensorType
 _ATTRIBUTE_KINDS = (bool, int, float, str, DType, Sym)
 
 
-def verify(graph: Graph) -> None:
+Signature = tuple[tuple[TensorType, ...], tuple[TensorType, ...], dict[str, Any]]
+
+
+def verify(graph: Graph, known: dict[Node, Signature] | None = None) -> None:
     """Check single assignment, scopes, producers, arity, types, attributes, regions and symbols.
 
-    Raises InternalError that names the node and the reason.
+    known: nodes whose types and attributes were found to fit, with these, and are not looked at
+    again where they are the same; the graph's are added. Raises InternalError that names the node
+    and the reason.
     """
-    _Checker(graph).check(graph, set(), _plain_symbols(graph.inputs))
+    checker = _Checker(graph, {} if known is None else known)
+    checker.check(graph, set(), _plain_symbols(graph.inputs))
 
 
 def _plain_symbols(values: Iterable[Value]) -> set[str]:
@@ -43,8 +49,9 @@ class _Checker:
 
     `where`: what is being checked, for the message."""
 
-    def __init__(self, root: Graph) -> None:
+    def __init__(self, root: Graph, known: dict[Node, Signature]) -> None:
         self.root = root
+        self.known = known
         self.made: set[Value] = set()
         self.where = ""
 
@@ -95,10 +102,11 @@ class _Checker:
             self.fail(f"{whose} uses the undefined symbol(s) {' '.join(missing)}")
 
     def check_node(self, node: Node, visible: set[Value], symbols: set[str]) -> None:
-        self.check_attributes(node, symbols)
         for value in node.inputs:
             self.need_visible(value, visible)
-        self.check_types(node)
+        self.check_signature(node)
+        for key, value in node.attrs.items():
+            self.need_symbols(_attr_dims(value), symbols, f"attribute '{key}'")
         self.check_regions(node, visible, symbols)
         self.bind(node, symbols)
         for value in node.outputs:
@@ -109,7 +117,16 @@ class _Checker:
             self.define(value, visible)
             self.need_symbols(value.shape, symbols, value)
 
-    def check_attributes(self, node: Node, symbols: set[str]) -> None:
+    def check_signature(self, node: Node) -> None:
+        """What depends on the node's own types and attributes alone, unless it has regions."""
+        inputs, outputs = (tuple(v.type for v in side) for side in (node.inputs, node.outputs))
+        if not node.regions and self.known.get(node) == (inputs, outputs, node.attrs):
+            return
+        self.check_attributes(node)
+        self.check_types(node)
+        self.known[node] = inputs, outputs, dict(node.attrs)
+
+    def check_attributes(self, node: Node) -> None:
         definition = lookup(node.op)
         unknown = sorted(set(node.attrs) - set(definition.attrs))
         missing = sorted(set(definition.attrs) - set(node.attrs))
@@ -119,7 +136,6 @@ class _Checker:
             unset = value is None and definition.attrs[key] is None
             if value is REQUIRED or not (unset or _is_attribute(value)):
                 self.fail(f"attribute '{key}' has a value of no known kind: {value!r}")
-            self.need_symbols(_attr_dims(value), symbols, f"attribute '{key}'")
 
     def check_types(self, node: Node) -> None:
         try:
