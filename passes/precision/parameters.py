@@ -9,8 +9,10 @@ import numpy as np
 
 from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.types import DType
 
 Array = np.ndarray[Any, Any]
+_ARITHMETIC = ("add", "sub", "mul")  # by which zero points leave sums
 _BOUNDS = ("at_least", "at_most")  # which nothing but rounding to integers of few bits uses
 
 
@@ -52,18 +54,35 @@ def one_scale(node: Node | None) -> bool:
     )
 
 
+def _is_of_sums(value: Value) -> bool:
+    """Whether an i32 is made of sums (of products) of integers, by arithmetic."""
+    node = value.producer
+    if node is None or value.dtype is not DType.I32:
+        return False
+    if node.op in _ARITHMETIC:
+        return any(map(_is_of_sums, node.inputs))
+    return node.op == "reduce_sum" or has_trait(node, Trait.CONTRACTION)
+
+
 def scales_of(nodes: Sequence[Node]) -> set[Value]:
-    """Constant numbers, other than 0, by which values are quantised and dequantised.
+    """Constant numbers, other than 0, by which values are quantised and dequantised, and what zero
+    points are multiplied by in sums.
 
     Every layer of a network has its own: they are operands, so that all layers have one kernel.
     """
     found: set[Value] = set()
     for node in nodes:
-        if has_trait(node, Trait.QUANTISATION) or node.op in (*_BOUNDS, "quotient"):
+        if _has_parameters(node):
             found.update(node.inputs)
             scaled = node.inputs[0].producer
             if node.op in _BOUNDS and scaled is not None and scaled.op in ("mul", "div"):
                 found.update(scaled.inputs)
-        elif node.op == "add" and any(v.producer and v.producer.op == "rint" for v in node.inputs):
-            found.update(node.inputs)
     return {v for v in found if v.data is not None and v.data.size == 1 and v.data.any()}
+
+
+def _has_parameters(node: Node) -> bool:
+    if has_trait(node, Trait.QUANTISATION) or node.op in (*_BOUNDS, "quotient"):
+        return True
+    if node.op == "add" and any(v.producer and v.producer.op == "rint" for v in node.inputs):
+        return True
+    return node.op in _ARITHMETIC and any(map(_is_of_sums, node.inputs))

@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from rewriting import body, rewritten
-from suites.case import F32, U8, CaseBuilder
+from suites.case import F32, I32, U8, CaseBuilder
 
 from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.ir.text import print_graph
 from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.grouping.fusion import MAX_EXPRESSION, Fusion
 
@@ -269,3 +270,21 @@ def test_places_of_extremes_are_no_rows_that_join() -> None:
         Fusion(),
     )
     assert not [group for group in groups(graph) if {"reduce_max", "argmax"} <= set(group)]
+
+
+def test_layers_with_other_zero_points_have_one_kernel() -> None:
+    """What zero points take off sums are operands."""
+
+    def layer(numbers: tuple[int, int]) -> str:
+        c = CaseBuilder("layer")
+        a = c.input(40, 16, dtype=I32, name="a")
+        total = c.op("matmul", a, c.input(16, 24, dtype=I32), product="dot4")
+        rows = c.op("reduce_sum", a, axes=(1,), keepdims=True)
+        moved = c.op("sub", total, c.op("mul", rows, constant(np.int32(numbers[0]))))
+        c.output(c.op("add", moved, constant(np.int32(numbers[1]))))
+        graph = c.graph()
+        run_passes(graph, [Fusion()])
+        regions = [print_graph(n.regions[0]) for n in graph.nodes if n.op == "fused"]
+        return "\n".join(regions)
+
+    assert layer((7, 90)) == layer((-3, 5))
