@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..compiler.backend import AnyBackend
 from ..compiler.compilation import Stages
@@ -18,9 +19,12 @@ from .faults import faults_explained
 from .halves import InPrecision
 from .manifest import build_manifest, sha256_of
 from .model_source import ModelSource
-from .request import INT8, CompileRequest
+from .request import INT8, WEIGHT_BITS, CompileRequest
 from .samples import Sampler
 from .shapes import ShapeSpecs
+
+if TYPE_CHECKING:
+    from .quantisation import Quantisation
 
 
 def build(
@@ -37,11 +41,9 @@ def build(
     """
     options = request.options(path, work_dir, target)
     given, quantised = path, None
-    if request.precision == INT8:
-        from .quantisation import quantised_as
-
+    if request.precision in (INT8, *WEIGHT_BITS):
         with stages.stage("quantise"):
-            quantised = quantised_as(request, given, work_dir)
+            quantised = _quantised(request, given, work_dir)
             path = quantised.path
     with stages.stage("import"):
         graph = import_model(path, request.shapes)
@@ -88,3 +90,16 @@ def import_model(path: Path, shapes: ShapeSpecs) -> Graph:
         raise InvalidModelError(f"{called(path)} is nested too deeply") from None
     except MemoryError:
         raise InvalidModelError(f"{called(path)} needs more memory than there is") from None
+
+
+def _quantised(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:
+    """The model, quantised as a request says, in a folder of its own."""
+    from .quantisation import quantise
+    from .weight_quantisation import quantise_weights
+
+    folder = work_dir / "quantised"
+    folder.mkdir()
+    output = folder / "model.onnx"
+    if request.precision in WEIGHT_BITS:
+        return quantise_weights(model, output, request)
+    return quantise(model, output, request, folder)

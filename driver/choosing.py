@@ -21,7 +21,7 @@ from .building import build
 from .calibration import CalibrationData, Samples, stored
 from .halves import HALVES
 from .precision_choice import PrecisionChoice
-from .request import AUTO, FP32, INT8, CompileRequest
+from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
 from .tensor_files import Arrays
 from .timing import Times, interleaved, share_of
 
@@ -137,6 +137,8 @@ class _Choosing:
             return _SAME
         if lower.budget is not None and not lower.budget.met:
             return "not timed: the budget is not met"
+        if self.request.precision in WEIGHT_BITS:
+            return "not timed: weights of few bits are there for size"
         if self.request.force_precision:
             return "not timed: the precision is forced"
         if not TIME_PRECISION.value:

@@ -36,7 +36,11 @@ OptLevel = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="fp32, bf16, fp16, int8, or auto: the fastest."),
+    typer.Option(
+        "--precision",
+        help="fp32, bf16, fp16, int8, int8-weights or int4-weights (weights alone are stored so), "
+        "or auto: the fastest.",
+    ),
 ]
 Calibration = Annotated[
     Path | None,
@@ -45,6 +49,16 @@ Calibration = Annotated[
         metavar="DATA",
         help="Inputs to quantise by: a .npz of arrays by input name (one sample, or several along "
         "a new leading axis), a .npy for a single input, or a folder of such files.",
+        show_default=False,
+    ),
+]
+Block = Annotated[
+    int | None,
+    typer.Option(
+        "--block",
+        metavar="32|64|128",
+        help="Steps of a sum that have a scale, of weights alone (default: 32 with 4 bits, a whole "
+        "column with 8).",
         show_default=False,
     ),
 ]

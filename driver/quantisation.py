@@ -21,7 +21,7 @@ from .budget.within import BudgetSearch
 from .calibrated_recipe import Calibrated, calibrate
 from .request import CompileRequest
 
-STATIC, DYNAMIC = "static", "dynamic"
+STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
 _LISTED = 12
 _NO_DATA = "convolutions are quantised with calibration data only"
@@ -31,7 +31,8 @@ _ONE = "there is one calibration sample: errors are measured on it, too; a few d
 
 @dataclass(frozen=True)
 class ProductDecision:
-    """What became of a product: "int8", "dynamic int8" or "fp32", and why it is not int8.
+    """What became of a product: "int8", "dynamic int8", "int4 weights", "int8 weights" or "fp32",
+    and why it is the last.
 
     low, high: the range of its data.
     """
@@ -90,7 +91,8 @@ def _as_compiled(row: ProductDecision, compiled: Sequence[Decision] | None) -> P
     if row.precision == FLOAT or compiled is None:
         return row
     found = [told for told in compiled if told.name == row.name]
-    refused = next((told for told in found if told.precision != INT8), None)
+    wanted = INT8 if row.precision == DYNAMIC_INT8 else row.precision
+    refused = next((told for told in found if told.precision != wanted), None)
     if refused is not None:
         return replace(row, precision=refused.precision, reason=refused.reason)
     return row if found else replace(row, precision=FLOAT, reason=_UNSEEN)
@@ -105,12 +107,16 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
         kinds = " and ".join(dict.fromkeys(row.precision for row in integer)) or INT8
         text = f"{len(integer)} of {len(rows)} products in {kinds}"
         return [text, *_unchanged(rows)] if rows else []
+    worst = min(told["decibels"].values(), default=0.0)
+    if told["method"] == WEIGHTS:
+        kinds = " and ".join(dict.fromkeys(row.precision for row in integer))
+        text = f"{len(integer)} of {len(rows)} products in {kinds}, scales of {told['ranges']}"
+        return [f"{text}; rounding is {worst:.1f} dB below weights, or more", *_unchanged(rows)]
     text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
     if told["method"] == STATIC:
         text += f", ranges by {told['ranges']} of {told['samples']} samples"
         text += ", rotated" if told["rotated"] else ""
     if told["decibels"]:
-        worst = min(told["decibels"].values())
         text += f"; on {told['held_out']} held out the error is {worst:.1f} dB below the outputs"
     return [text, *_unchanged(rows)]
 
@@ -167,13 +173,6 @@ def _written(
         tried={name: round(value, 2) for name, value in found.tried.items()},
         notes=(*source.notes, *((_ONE,) if found.shared else ())),
     )
-
-
-def quantised_as(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:
-    """The model, quantised as a request says, in a folder of its own. Raises as `quantise`."""
-    folder = work_dir / "quantised"
-    folder.mkdir()
-    return quantise(model, folder / "model.onnx", request, folder)
 
 
 def _decision(product: ModelProduct, recipe: Recipe, reasons: Mapping[str, str]) -> ProductDecision:

@@ -24,7 +24,9 @@ from .timing import Timer
 
 FP32, INT8 = "fp32", "int8"
 AUTO = "auto"
-PRECISIONS = (FP32, "bf16", "fp16", INT8, AUTO)
+WEIGHT_BITS = {"int8-weights": 8, "int4-weights": 4}  # of weights alone
+PRECISIONS = (FP32, "bf16", "fp16", INT8, *WEIGHT_BITS, AUTO)
+BLOCKS = (32, 64, 128)
 OPT_LEVELS = (0, 1, 2, 3)
 TEXTS = ("llvm", "asm")
 
@@ -44,8 +46,12 @@ class LowerPrecision(TypedDict, total=False):
     `labels`, or the only one that is no input. Without them, calibration samples. metric: a name of
     `budget/metrics.py`, or a function of (dict of outputs, labels), of which `metric_direction`,
     "higher" or "lower", is better. fresh: what an earlier search has found is not taken over.
+
+    block: of int8-weights and int4-weights, so many steps of a sum have a scale: 32, 64 or 128;
+    None: 32 with 4 bits, a whole column with 8.
     """
 
+    block: int | None
     calibration: CalibrationData | None
     max_accuracy_drop: str | float | None
     eval: CalibrationData | None
@@ -86,6 +92,7 @@ class CompileRequest:
     metric: str | UserMetric | None = None
     metric_direction: str = "higher"
     fresh: bool = False
+    block: int | None = None
     threads: int = 1
     shapes: ShapeSpecs = field(default_factory=dict)
     choices: Path | None = None
@@ -108,6 +115,7 @@ class CompileRequest:
                 f"calibration data change nothing at the precision {self.precision}",
                 remedy="ask for --precision int8 or auto",
             )
+        self._check_block()
         self._check_budget()
         for text in sorted(self.texts):
             check_choice("texts", text, TEXTS)
@@ -116,6 +124,16 @@ class CompileRequest:
     def has_budget(self) -> bool:
         """Whether the accuracy of what is compiled has to be within a budget."""
         return self.max_accuracy_drop is not None or self.precision == AUTO
+
+    def _check_block(self) -> None:
+        if self.block is None:
+            return
+        check_choice("block", self.block, BLOCKS)
+        if self.precision not in WEIGHT_BITS:
+            raise UsageError(
+                f"blocks of weights change nothing at the precision {self.precision}",
+                remedy=f"ask for --precision {' or '.join(WEIGHT_BITS)}",
+            )
 
     def _check_budget(self) -> None:
         if self.max_accuracy_drop is not None:
@@ -129,6 +147,11 @@ class CompileRequest:
             raise UsageError(
                 "evaluation data and a metric change nothing without a budget",
                 remedy="give --max-accuracy-drop, such as 0.5%, or ask for --precision auto",
+            )
+        if self.precision in WEIGHT_BITS and self.has_budget:
+            raise UsageError(
+                f"{self.precision} stores all weights so, whatever that loses",
+                remedy="leave the budget out, or ask for --precision int8 or auto",
             )
         if self.precision == INT8 and self.has_budget and self.calibration is None:
             raise UsageError(
@@ -168,6 +191,7 @@ class CompileRequest:
             "target": self.target,
             "precision": self.precision,
             "calibration": self._calibration_file(),
+            "block": self.block,
             "opt_level": self.opt_level,
             "threads": self.threads,
             "shapes": {name: list(dims) for name, dims in self.shapes.items()},
@@ -194,6 +218,7 @@ class CompileRequest:
 def reference_precision(precision: str) -> str:
     """That of the reference of what was compiled in a precision.
 
-    What int8 makes of a model is a model itself, with all its roundings, and taken as it is.
+    What int8 makes of a model is a model itself, with all its roundings, and taken as it is; so is
+    one of weights of few bits.
     """
-    return "fp32" if precision == INT8 else precision
+    return "fp32" if precision in (INT8, *WEIGHT_BITS) else precision

@@ -10,6 +10,7 @@ import typer
 
 from ..options import (
     Atol,
+    Block,
     Calibration,
     Evaluation,
     ForcePrecision,
@@ -96,6 +97,7 @@ def command(
     eval: Evaluation = None,
     metric: Metric = None,
     fresh: Fresh = False,
+    block: Block = None,
     force_precision: ForcePrecision = False,
     threads: Threads = 1,
     shape: Shapes = None,
@@ -118,17 +120,16 @@ def command(
     console = Console(json=json, verbose=verbose)
     output, kind, texts = _destination(model, output, emit)
     dumper = Dumper(dump_after or [], dump_dir)
+    lower = {"calibration": calibration, "block": block, "force_precision": force_precision}
+    judged = {"eval": eval, "metric": metric, "fresh": fresh}
     with console.progress("compiling") as progress:
         request = requested(
             shape,
             target=target,
             precision=precision,
-            calibration=calibration,
             max_accuracy_drop=max_accuracy_drop,
-            eval=eval,
-            metric=metric,
-            fresh=fresh,
-            force_precision=force_precision,
+            **lower,
+            **judged,
             threads=threads,
             opt_level=opt_level,
             name=name or "",

@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ..options import Calibration, Json, Model, Shapes, Threads, Verbose, requested
+from ..options import Block, Calibration, Json, Model, Shapes, Threads, Verbose, requested
+
+QuantisedPrecision = Annotated[
+    str,
+    typer.Option("--precision", help="int8, int8-weights or int4-weights."),
+]
 
 
 def command(
@@ -16,31 +21,41 @@ def command(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="ONNX file to write.")
     ],
+    precision: QuantisedPrecision = "int8",
     calibration: Calibration = None,
+    block: Block = None,
     threads: Threads = 1,
     shape: Shapes = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Write a quantised model: QuantizeLinear and DequantizeLinear in front of convolutions and
-    matrix products, weights of 8 bits."""
+    matrix products, weights of 8 bits; or with weights alone of 8 or 4 bits."""
     from ...compiler.errors import UsageError
     from ...compiler.scratch import temporary_folder
-    from ..argument_checks import check_writable
+    from ..argument_checks import check_choice, check_writable
     from ..console import Console
     from ..quantisation import quantise, summary_of
-    from ..request import INT8
+    from ..request import INT8, WEIGHT_BITS
+    from ..weight_quantisation import quantise_weights
 
+    check_choice("--precision", precision, (INT8, *WEIGHT_BITS))
     console = Console(json=json, verbose=verbose)
     check_writable(output, other_than=model)
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' is no ONNX file", remedy="name it .onnx")
-    request = requested(shape, precision=INT8, calibration=calibration, threads=threads)
+    request = requested(
+        shape, precision=precision, calibration=calibration, block=block, threads=threads
+    )
     with (
         console.progress("quantising") as progress,
         temporary_folder("tensmith-quantise-", near=output.parent) as folder,
     ):
-        found = quantise(model, output, replace(request, progress=progress), Path(folder))
+        request = replace(request, progress=progress)
+        if precision == INT8:
+            found = quantise(model, output, request, Path(folder))
+        else:
+            found = quantise_weights(model, output, request)
     told = found.to_json()
     console.result({"file": str(output), "notes": list(found.notes), **told})
     for note in found.notes:

@@ -157,7 +157,7 @@ def _check_known(
     """Raise UsageError for no single precision, for a library whose reference only its compilation
     could make, and where layers are to be compared and cannot be."""
     from ...compiler.errors import UsageError
-    from ..request import AUTO, INT8
+    from ..request import AUTO, INT8, WEIGHT_BITS
 
     if precision == AUTO:
         raise UsageError(
@@ -171,9 +171,9 @@ def _check_known(
         )
     if layers and against != "reference":
         raise UsageError(f"layers are compared with the reference, not with {against}")
-    if precision == INT8 and library is not None and outputs is None:
+    if precision in (INT8, *WEIGHT_BITS) and library is not None and outputs is None:
         raise UsageError(
-            "what a model is in int8 is decided when it is compiled",
+            f"what a model is in {precision} is decided when it is compiled",
             remedy="`tensmith quantize` writes it: verify that file and its library in fp32",
         )
 

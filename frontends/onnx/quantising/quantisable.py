@@ -21,10 +21,12 @@ from ..reduction.files import LARGE, MAX_MODEL, whole
 from .batch_norms import fold_batch_norms
 from .constants import Array, Constants
 from .corrections import lost_on_average
+from .few_bits import WeightForm
 from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
 from .switching import add_switches, one_product, quantised_alone, takes_bytes
+from .weights import WeightWriter
 from .writing import Writer, drop_unused, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
@@ -233,7 +235,26 @@ class Quantisable:
 
         Raises UsageError where that cannot be written.
         """
-        model = self._written(recipe)
+        self._store(self._written(recipe), path)
+
+    def save_weights(self, form: WeightForm, keys: Set[str], path: Path) -> dict[str, float]:
+        """Write the model with the weights of some products in few bits, as `save`; what rounding
+        has changed of each, a share of the weights' power."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        writer = WeightWriter(model, form, foreign=self.foreign)
+        writer.write(keys)
+        drop_unused(model)
+        self._store(model, path)
+        return writer.errors
+
+    def weights_of(self, product: ModelProduct) -> int:
+        """How many weights a product has; 0 where they are not constant."""
+        node = next((n for n in self._model.graph.node if product.key in n.output), None)
+        constant = node is not None and len(node.input) > 1 and node.input[1] in self.constants
+        return self.constants.elements(node.input[1]) if node is not None and constant else 0
+
+    def _store(self, model: onnx.ModelProto, path: Path) -> None:
         data = path.with_name(f"{path.name}.data")
         large = model.ByteSize() > MAX_MODEL
         with written_whole(path) as new:

@@ -1,0 +1,177 @@
+"""Writing a model whose matrix products have weights of few bits, and data as before.
+
+With one scale for a column: DequantizeLinear of s8 (opset 13). In blocks: DequantizeLinear with
+`block_size` where the model is of opset 21, which has it; before that MatMulNBits of com.microsoft.
+ONNX Runtime runs both, and makes the latter of the former itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from ....compiler.ir.ops.packed import pack_digits
+from .additions import Additions
+from .constants import Array, Constants
+from .few_bits import FewBits, WeightForm, in_few_bits
+from .products import ModelProduct
+from .writing import MICROSOFT
+
+BLOCKED_OPSET = 21
+FEWEST = 1 << 14  # weights of a product: fewer are not worth a scale
+NO_MATRIX = "it is no matrix product of two axes"
+FEW = f"it has fewer than {FEWEST} weights"
+
+
+def why_floats(product: ModelProduct, elements: int) -> str:
+    """Why the weights of a product stay floats; "" where they do not."""
+    if product.reason:
+        return product.reason
+    if product.op not in ("MatMul", "Gemm"):
+        return NO_MATRIX
+    return FEW if elements < FEWEST else ""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A node and its weights. columns_first: whether these are [columns, depth]."""
+
+    node: onnx.NodeProto
+    weights: str
+    columns_first: bool
+
+    def attribute(self, name: str, default: float) -> float:
+        """A number that the node says."""
+        found = {a.name: onnx.helper.get_attribute_value(a) for a in self.node.attribute}
+        return float(found.get(name, default))
+
+
+class WeightWriter:
+    """Changes the products of a model, which is changed in place.
+
+    errors: by key, what rounding has changed of a product's weights, a share of their power.
+    """
+
+    def __init__(self, model: onnx.ModelProto, form: WeightForm, *, foreign: bool) -> None:
+        self.model, self.form = model, form
+        self.constants = Constants(model)
+        self.new = Additions(model.graph)
+        self.domain = MICROSOFT if foreign else ""
+        self.errors: dict[str, float] = {}
+        self._done: dict[tuple[str, bool], Any] = {}
+        opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+        self.standard = not form.block or opset >= BLOCKED_OPSET
+
+    def write(self, keys: Set[str]) -> None:
+        """Rewrite the products with the given results."""
+        for node in self.new.graph.node:
+            if not keys.isdisjoint(node.output):
+                turned = any(a.name == "transB" and a.i for a in node.attribute)
+                product = _Product(node, node.input[1], turned)
+                (self._dequantised if self.standard else self._n_bits)(product)
+            else:
+                self.new.nodes.append(node)
+        self.new.finish()
+
+    def _few_bits(self, product: _Product) -> FewBits:
+        array = self.constants.array(product.weights)
+        columns = array if product.columns_first else array.T
+        return in_few_bits(np.asarray(columns, np.float32), self.form)
+
+    def _once(self, product: _Product, make: Any) -> Any:
+        """What is made of a product's weights, once for all that have the same."""
+        key = (product.weights, product.columns_first)
+        if key not in self._done:
+            few = self._few_bits(product)
+            share = few.error / few.power if few.power else 0.0
+            self._done[key] = make(product, few), share
+        found, self.errors[product.node.output[0]] = self._done[key]
+        return found
+
+    # ------------------------------------------------------------------ DequantizeLinear
+
+    def _dequantised(self, product: _Product) -> None:
+        product.node.input[1] = self._once(product, self._dequantising)
+        self.new.nodes.append(product.node)
+
+    def _dequantising(self, product: _Product, few: FewBits) -> str:
+        """The name of what makes floats of the integers, which lie as the weights did."""
+        name, depth = product.weights, self._depth(product)
+        whole = few.numbers.reshape(len(few.numbers), -1)[:, :depth]
+        parts = [whole, few.scales, few.zeros]
+        if not product.columns_first:
+            parts = [part.T for part in parts]
+        axis = 1 if product.columns_first else 0
+        more: dict[str, Any] = {"axis": axis, "block_size": self.form.block}
+        if not self.form.block:
+            parts = [parts[0], parts[1].reshape(-1), parts[2].reshape(-1)]
+            more = {"axis": 1 - axis}
+        kind = ml_dtypes.uint4 if self.form.bits == 4 else np.int8
+        names = [
+            self.new.initial(f"{name}_{text}", np.ascontiguousarray(part).astype(dtype))
+            for text, part, dtype in zip(
+                ("steps", "scale", "zero"), parts, (kind, np.float32, kind), strict=True
+            )
+        ]
+        return self.new.node(
+            "DequantizeLinear", names, f"{name}_dequantised", domain=self.domain, **more
+        )
+
+    def _depth(self, product: _Product) -> int:
+        return self.constants.shape_of(product.weights)[1 if product.columns_first else 0]
+
+    # ------------------------------------------------------------------ MatMulNBits
+
+    def _n_bits(self, product: _Product) -> None:
+        node, result = product.node, product.node.output[0]
+        names, columns = self._once(product, self._packed)
+        sizes = {"N": columns, "K": self._depth(product), "block_size": self.form.block}
+        made = onnx.helper.make_node(
+            "MatMulNBits", [node.input[0], *names], [result], name=node.name, domain=MICROSOFT,
+            bits=self.form.bits, **sizes,
+        )  # fmt: skip
+        self.new.nodes.append(made)
+        self._needs_microsoft()
+        factors = {"alpha": product.attribute("alpha", 1.0), "beta": product.attribute("beta", 1.0)}
+        last = made
+        if node.op_type == "Gemm" and factors["alpha"] != 1.0:
+            last = self._behind(last, "Mul", self._number(f"{result}_alpha", factors["alpha"]))
+        if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
+            bias = node.input[2]
+            if factors["beta"] != 1.0:
+                beta = self._number(f"{result}_beta", factors["beta"])
+                bias = self.new.node("Mul", [bias, beta], f"{result}_bias")
+            self._behind(last, "Add", bias)
+
+    def _behind(self, last: onnx.NodeProto, op: str, other: str) -> onnx.NodeProto:
+        """An operator that takes the place of a node's result, which it reads."""
+        result = last.output[0]
+        last.output[0] = self.new.fresh(f"{result}_product")
+        node = onnx.helper.make_node(op, [last.output[0], other], [result])
+        self.new.nodes.append(node)
+        return node
+
+    def _number(self, wanted: str, number: float) -> str:
+        return self.new.initial(wanted, np.array(number, np.float32))
+
+    def _packed(self, product: _Product, few: FewBits) -> tuple[Sequence[str], int]:
+        """Names of the packed weights, scales and zero points, and how many columns there are."""
+        bits, name = self.form.bits, product.weights
+        numbers, zeros = few.numbers, few.zeros
+        if self.form.symmetric:  # numbers of the operator are unsigned
+            numbers, zeros = (np.asarray(a.view(np.uint8) ^ 128) for a in (numbers, zeros))
+        parts: Mapping[str, Array] = {
+            "packed": pack_digits(numbers, bits),
+            "scale": few.scales,
+            "zero": pack_digits(zeros, bits),
+        }
+        return [self.new.initial(f"{name}_{k}", a) for k, a in parts.items()], len(numbers)
+
+    def _needs_microsoft(self) -> None:
+        if not any(item.domain == MICROSOFT for item in self.model.opset_import):
+            self.model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))

@@ -1,0 +1,174 @@
+"""Weights alone in few bits: what is written, told, computed, and how much is lost."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from compiled import needs_native
+from onnx import TensorProto, helper, numpy_helper
+
+import tensmith
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import ModelWarning, UsageError
+from tensmith.driver.quantisation import Quantisation, summary_of
+from tensmith.driver.request import CompileRequest
+from tensmith.driver.weight_quantisation import quantise_weights
+from tensmith.frontends.onnx import load
+from tensmith.frontends.onnx.quantising.few_bits import WeightForm, in_few_bits
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(5)
+X = RNG.standard_normal((3, 200)).astype(np.float32)
+FORMS = [("int8-weights", None), ("int8-weights", 64), ("int4-weights", None)]
+
+
+def drawn(*shape: int) -> Array:
+    return (RNG.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+
+
+def store(folder: Path, opset: int) -> Path:
+    """A product, one of Gemm with factors and turned weights, and a small one."""
+    constants = {"a": drawn(200, 150), "b": drawn(130, 150), "c": drawn(130), "d": drawn(130, 4)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "b", "c"], ["g"], "second", transB=1, alpha=0.5, beta=2.0),
+        helper.make_node("MatMul", ["g", "d"], ["y"], "third"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 200))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 4))],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    path = folder / f"net{opset}.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def quantised(source: Path, precision: str, block: int | None = None) -> Quantisation:
+    request = CompileRequest(precision=precision, block=block)
+    return quantise_weights(source, source.with_name("q.onnx"), request)
+
+
+@pytest.mark.parametrize("opset", [11, 17, 21])
+@pytest.mark.parametrize(("precision", "block"), FORMS)
+def test_files_compute_what_their_weights_say(
+    opset: int, precision: str, block: int | None, tmp_path: Path
+) -> None:
+    """In ONNX Runtime, too, which reads the operators that are written for the opset."""
+    source = store(tmp_path, opset)
+    found = quantised(source, precision, block)
+    ops = {node.op_type for node in onnx.load(found.path).graph.node}
+    packed = "MatMulNBits" if opset < 21 and (block or precision == "int4-weights") else (
+        "DequantizeLinear")  # fmt: skip
+    assert packed in ops
+    want = run_graph(load(source), {"x": X})["y"]
+    got = run_graph(load(found.path), {"x": X})["y"]
+    lost = np.abs(got - want).max() / np.abs(want).max()
+    assert 0 < lost < (0.02 if precision == "int8-weights" else 0.25)
+    runtime = pytest.importorskip("onnxruntime", reason="the file is run by onnxruntime")
+    session = runtime.InferenceSession(str(found.path))
+    # where it makes MatMulNBits of what is written, it rounds data to 8 bits
+    np.testing.assert_allclose(session.run(None, {"x": X})[0], got, 0, 0.02 * np.abs(got).max())
+
+
+@needs_native
+@pytest.mark.parametrize(("precision", "block"), FORMS)
+def test_compiled(precision: str, block: int | None, tmp_path: Path) -> None:
+    source = store(tmp_path, 17)
+    small = pytest.warns(ModelWarning, match="below 200 M")
+    with small if precision == "int4-weights" else nullcontext():
+        artifact = tensmith.compile(source, precision=precision, block=block)
+    want = run_graph(load(quantised(source, precision, block).path), {"x": X})["y"]
+    got = artifact.load()({"x": X})["y"]
+    np.testing.assert_allclose(got, want, 1e-5, 1e-5 * np.abs(want).max())
+    rows = {row["name"]: row["precision"] for row in artifact.manifest["contractions"]}
+    name = precision.replace("-", " ")
+    assert rows == {"first": name, "second": name, "third": "fp32"}
+    assert artifact.manifest["quantisation"]["method"] == "weights"
+    assert artifact.manifest["precision_choice"]["kept"] == precision
+    [line, reason] = summary_of(artifact.manifest)
+    assert line.startswith(f"2 of 3 products in {name}, scales of")
+    assert "fewer than 16384 weights" in reason
+
+
+def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
+    source = store(tmp_path, 21)
+    model = onnx.load(source)
+    model.graph.node[0].output[0] = "p"
+    model.graph.node.insert(1, helper.make_node("MatMul", ["x", "a"], ["q"], "again"))
+    model.graph.node.insert(2, helper.make_node("Add", ["p", "q"], ["h"]))
+    onnx.save(model, source)
+    found = quantised(source, "int4-weights")
+    names = [t.name for t in onnx.load(found.path).graph.initializer]
+    assert sum(name.startswith("a_") for name in names) == 3
+    assert [row.precision for row in found.products].count("int4 weights") == 3
+
+
+@pytest.mark.parametrize(
+    "form", [WeightForm(4, 32), WeightForm(4), WeightForm(8), WeightForm(8, 64)]
+)
+def test_ranges_lose_no_more_than_whole_ones(form: WeightForm) -> None:
+    """Errors are at most half a step, but of what is clipped, and their sum is that of rounding."""
+    weights = RNG.standard_t(3, (10, 100)).astype(np.float32)
+    weights[3] = 0
+    few = in_few_bits(weights, form)
+    numbers = few.numbers.astype(np.float64) - few.zeros[..., None]
+    real = (numbers * few.scales[..., None]).reshape(10, -1)[:, :100]
+    assert few.error == pytest.approx(np.square(real - weights).sum(), rel=1e-3)
+    assert few.power == pytest.approx(np.square(weights).sum(), rel=1e-3)
+    block = form.block or 100
+    wide = np.pad(weights, ((0, 0), (0, -100 % block))).reshape(10, -1, block)
+    if form.symmetric:
+        step = np.abs(wide).max(-1, keepdims=True) / 127
+    else:
+        step = (np.maximum(wide.max(-1), 0) - np.minimum(wide.min(-1), 0))[..., None] / 15
+    whole = np.where(step > 0, np.rint(wide / np.where(step > 0, step, 1)) * step, 0)
+    assert few.error <= 1.05 * np.square(whole - wide).sum()
+    assert not real[3].any()
+
+
+def test_no_weights_to_store(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (3,))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (3,))],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    with pytest.raises(UsageError, match="no weights of the model"):
+        quantised(path, "int8-weights")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"precision": "int8", "block": 32}, "blocks of weights change nothing"),
+        ({"precision": "int4-weights", "block": 33}, "33"),
+        ({"precision": "int4-weights", "max_accuracy_drop": "1%"}, "stores all weights"),
+        ({"precision": "int8-weights", "calibration": "x.npz"}, "calibration data change nothing"),
+    ],
+)
+def test_requests_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        CompileRequest(**given)
+
+
+def test_the_command_line(tmp_path: Path, call: Any) -> None:
+    source, output = store(tmp_path, 17), tmp_path / "q.onnx"
+    options = ["--precision", "int4-weights", "--block", "64", "--json"]
+    code, printed, _ = call("quantize", source, "-o", output, *options)
+    assert code == 0
+    told = json.loads(printed)
+    assert told["quantisation"]["ranges"] == "blocks of 64"
+    assert onnx.load(output).graph.node[0].op_type == "MatMulNBits"
