@@ -16,16 +16,18 @@ import numpy as np
 from ...compiler.decisions import Decision, Note
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.quantization import RANGES
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
+from . import requantising
 from .byte_products import why_no_bytes
 from .data_products import why_no_groups
-from .parameters import along, one_scale, uniform, varying_axis, vector
+from .parameters import along, uniform, varying_axis, vector
+from .requantising import BYTES, float_of_sum
 
 Array = np.ndarray[Any, Any]
 RULES = Rules()
+RULES.extend(requantising.RULES)
 _PRODUCTS = ("matmul", "conv", "conv_transpose")
-BYTES = frozenset({DType.U8, DType.I8})
 MAX_BITS = 8  # of either factor
 SAME_SCALE = 1e-5  # relative; a bias by another scale than its sum's is no integer there
 
@@ -240,7 +242,7 @@ def integer_bias(node: Node, rw: Rewriter) -> Replacement:
         made = rw.producer(_unexpanded(other, rw), "dequantize")
         if product is None or made is None or node.output.shape != own.shape:
             continue
-        sums = _float_of_sum(product, rw)
+        sums = float_of_sum(product, rw)
         if sums is None or not _is_integer_bias(made, sums[1]):
             continue
         total, scale = sums
@@ -252,40 +254,3 @@ def integer_bias(node: Node, rw: Rewriter) -> Replacement:
 def _unexpanded(value: Value, rw: Rewriter) -> Value:
     node = rw.producer(value, "expand", "broadcast_to")
     return node.inputs[0] if node is not None else value
-
-
-def _float_of_sum(product: Node, rw: Rewriter) -> tuple[Value, Value] | None:
-    """(sum, scale) of scale * cast(sum) where the sum is of integers."""
-    value, scale = product.inputs
-    made = rw.producer(value, "cast")
-    if made is None or made.inputs[0].dtype is not DType.I32 or not scale.dtype.is_float:
-        return None
-    return made.inputs[0], scale
-
-
-@RULES.on("quantize")
-def requantised(node: Node, rw: Rewriter) -> Replacement:
-    """quantize(clip(scale * sum)) -> requantize(sum), the range clipped instead"""
-    if not one_scale(node) or node.output.dtype not in BYTES:
-        return None
-    step, zero = scalar(node.inputs[1]), scalar(node.inputs[2])
-    if step is None or zero is None:
-        return None
-    low, high = RANGES[node.output.dtype]
-    value = node.inputs[0]
-    while (clip := rw.sole(value, "max", "min")) is not None:
-        bound = scalar(clip.inputs[1])
-        if bound is None or not np.isfinite(bound):
-            return None
-        number = int(np.clip(np.rint(np.float32(bound) / np.float32(step)) + zero, low, high))
-        low, high = (max(low, number), high) if clip.op == "max" else (low, min(high, number))
-        value = clip.inputs[0]
-    product = rw.sole(value, "mul")
-    sums = _float_of_sum(product, rw) if product is not None else None
-    if sums is None or sums[1].data is None or low > high:
-        return None
-    total, scale = sums
-    assert scale.data is not None
-    factor = constant((scale.data.astype(np.float32) / np.float32(step)).astype(np.float32))
-    plain = constant(np.asarray(zero).astype(node.output.dtype.numpy))
-    return rw.emit("requantize", [total, factor, plain], {"low": low, "high": high})

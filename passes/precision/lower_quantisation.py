@@ -98,10 +98,11 @@ def _quantize(node: Node, rw: Rewriter) -> Replacement:
 
 @_RULES.on("requantize")
 def _requantize(node: Node, rw: Rewriter) -> Replacement:
-    total, scale, zero = node.inputs
+    total, scale, zero, *bias = node.inputs
     low, high, rounding = (node.attrs[key] for key in ("low", "high", "rounding"))
     if rounding == NEAREST:
-        real = rw.emit("mul", [_cast(rw, total, DType.F32), scale])
+        factors = [_cast(rw, total, DType.F32), scale]
+        real = rw.emit("fma", [*factors, *bias]) if bias else rw.emit("mul", factors)
         return rounded(rw, real, zero, low, high)
     steps = _fixed_point(rw, total, scale, rounding)
     offset = _cast(rw, zero, DType.I64)

@@ -50,13 +50,13 @@ def signed(value: Value, rw: Rewriter) -> Value:
 @RULES.on("quantize", "requantize")
 def made_unsigned(node: Node, rw: Rewriter) -> Replacement:
     """quantize(x) to i8 -> the signed bytes of quantize(x) to u8"""
-    value, scale, zero = node.inputs
+    value, scale, zero, *bias = node.inputs
     if zero.dtype is not DType.I8 or zero.data is None:
         return None
     point = constant((zero.data.astype(np.int16) + BIT).astype(np.uint8))
     attrs = dict(node.attrs)
     attrs.update({key: attrs[key] + BIT for key in ("low", "high") if key in attrs})
-    made = rw.emit(node.op, [value, scale, point], attrs)
+    made = rw.emit(node.op, [value, scale, point, *bias], attrs)
     if made.producer is not None and node.output.name:
         made.name = f"{node.output.name}{UNSIGNED}"
     return signed(made, rw)

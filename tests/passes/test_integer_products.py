@@ -272,6 +272,35 @@ def test_products_of_data_that_stay_in_floats(
     assert the(graph, "matmul").output.dtype is F32
 
 
+@pytest.mark.parametrize("by_channel", [False, True])
+@pytest.mark.parametrize("clipped", [None, (0.0, 6.0)])
+def test_what_is_quantised_with_a_bias_of_floats_is_one_step(
+    by_channel: bool, clipped: tuple[float, float] | None
+) -> None:
+    c = CaseBuilder("bias")
+    total = c.op("conv", data(c, 1, 8, 6, 6), weights(c, 12, 8, 3, 3), c.weight(12), **WINDOW)
+    if clipped:
+        total = c.op("min", c.op("max", total, c.scalar(clipped[0])), c.scalar(clipped[1]))
+    shape = (12, 1, 1) if by_channel else ()
+    step = c.weight(*shape, low=0.01, high=6 / 255)
+    zero = constant(np.full(shape, 0 if clipped else 120, np.uint8))
+    graph = passed(c, c.op("quantize", total, step, zero))
+    assert count(graph)["fma"] == 1
+    assert count(graph)["quotient"] == 1  # the input
+    assert count(graph)["max"] == count(graph)["min"] == 0
+
+
+def test_ranges_that_differ_by_channel_are_clipped_before() -> None:
+    c = CaseBuilder("ranges")
+    total = c.op("conv", data(c, 1, 8, 6, 6), weights(c, 12, 8, 3, 3), **WINDOW)
+    total = c.op("min", total, c.scalar(1.0))
+    step = constant(np.linspace(0.004, 0.02, 12, dtype=np.float32).reshape(12, 1, 1))
+    zero = constant(np.zeros((12, 1, 1), np.uint8))
+    graph = passed(c, c.op("quantize", total, step, zero))
+    assert count(graph)["min"] == 1
+    assert count(graph)["quotient"] == 2
+
+
 def test_decisions_are_told_with_the_reason() -> None:
     c = CaseBuilder("told")
     x, w = data(c, 5, 16), weights(c, 16, 12, axis=1)

@@ -85,6 +85,18 @@ def _requantize(rounding: str, dtype: DType, low: int, high: int) -> Case:
     return Case(f"requantize_{rounding}_{dtype}", build, EXACT)
 
 
+def _with_bias() -> Case:
+    """Rounded once with the bias, by channel."""
+
+    def build(c: CaseBuilder) -> None:
+        total = c.input(9, 41, dtype=I32, low=-(1 << 22), high=1 << 22)
+        scale, bias = c.weight(41, low=0.00001, high=0.0001), c.weight(41, low=-9, high=9)
+        zero = c.weight(41, dtype=U8, low=0, high=256)
+        c.output(c.op("requantize", total, scale, zero, bias, low=3, high=250))
+
+    return Case("requantize_bias", build, EXACT)
+
+
 def _ties(rounding: str) -> Case:
     """Every sum is halfway between two integers, or just beside."""
 
@@ -258,6 +270,7 @@ def _byte_table() -> Case:
 
 
 CASES: list[Case] = [
+    _with_bias(),
     _byte_table(),
     *_groups(),
     _dot4(),

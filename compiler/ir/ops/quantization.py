@@ -78,26 +78,33 @@ def _dequantize(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 
 def _infer_requantize(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
-    total, scale, zero = inputs
+    total, scale, zero, *bias = inputs
     need_dtype(total, frozenset({DType.I32}), "the sum")
-    need_dtype(scale, frozenset({DType.F32}), "the scale")
+    for value in (scale, *bias):
+        need_dtype(value, frozenset({DType.F32}), "the scale, and the bias,")
     need_dtype(zero, frozenset(RANGES), "the zero point")
     low, high = RANGES[zero.dtype]
     if not low <= attrs["low"] <= attrs["high"] <= high:
         raise ValueError(f"the range {attrs['low']}..{attrs['high']} is none of {zero.dtype}")
     if attrs["rounding"] not in (NEAREST, *ROUNDINGS):
         raise ValueError(f"rounding '{attrs['rounding']}' is none of {(NEAREST, *ROUNDINGS)}")
-    return [TensorType(zero.dtype, broadcast_shapes(total.shape, scale.shape, zero.shape))]
+    if bias and attrs["rounding"] != NEAREST:
+        raise ValueError(f"rounding '{attrs['rounding']}' takes no bias")
+    return [TensorType(zero.dtype, broadcast_shapes(*(value.shape for value in inputs)))]
 
 
 def _requantize(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    """The sum times the scale, rounded, plus the zero point, within [low, high]."""
-    total, scale, zero = args
+    """The sum times the scale (plus a bias, rounded once), rounded to an integer, plus the zero
+    point, within [low, high]."""
+    total, scale, zero, *bias = args
     offset = _whole(zero)
     low, high = attrs["low"] - offset, attrs["high"] - offset
     if attrs["rounding"] == NEAREST:
         with np.errstate(all="ignore"):
             real = total.astype(np.float32) * scale
+            if bias:  # in f64 the product is exact
+                wide = total.astype(np.float32).astype(np.float64) * scale + bias[0]
+                real = wide.astype(np.float32)
         real = np.minimum(np.where(real > low, real, low.astype(np.float32)), high)
         steps = np.rint(real).astype(np.int64)
     else:
@@ -115,6 +122,6 @@ register(
         _requantize,
         _TRAITS | Trait.DISCRETE,
         {"low": REQUIRED, "high": REQUIRED, "rounding": NEAREST},
-        (3, 3),
+        (3, 4),
     )
 )
