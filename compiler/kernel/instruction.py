@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..ir.dims import Dim
 from ..ir.ops.step_groups import GROUP_PRODUCTS, GroupProduct
 from ..ir.types import DType
+from ..target import CpuTarget
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Instruction:
     def steps(self) -> int:
         """How many products one takes."""
         return self.of.steps
+
+    def gain(self, target: CpuTarget) -> float:
+        """How many times as many products it computes as multiply-adds of f32 in the same time."""
+        return self.steps / target.cost(self.name, self.operations)
 
 
 # The first that a target has is taken. madd: the even and the odd bytes as 16-bit numbers, which a

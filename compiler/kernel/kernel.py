@@ -131,6 +131,15 @@ class Stage:
         """Evaluations of the reduction bodies (or of the stores where there are none)."""
         return product(axis.extent for axis in self.axes + self.reduce_axes)
 
+    def sum_flops(self) -> Dim:
+        """Operations of the reductions, a multiply-add counted as two."""
+        return self.points() * sum(_accumulation(r.body) for r in self.reductions)
+
+    def store_flops(self) -> Dim:
+        """Operations of what is stored."""
+        outer = product(axis.extent for axis in self.axes)
+        return outer * sum(_operations(s.value) for s in self.stores)
+
 
 def has_factors(stage: Stage) -> bool:
     """Whether the stage adds up sums that are multiplied by a factor each."""
@@ -203,13 +212,10 @@ class Kernel:
         return found
 
     def flops(self) -> Dim:
-        """Floating-point operations of one call, a multiply-add counted as two."""
+        """Operations of one call, a multiply-add counted as two."""
         total: Dim = 0
         for stage in self.stages:
-            body = sum(_accumulation(r.body) for r in stage.reductions)
-            outer = product(axis.extent for axis in stage.axes)
-            total = total + stage.points() * body
-            total = total + outer * sum(_operations(s.value) for s in stage.stores)
+            total = total + stage.sum_flops() + stage.store_flops()
         return total
 
 

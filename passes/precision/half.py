@@ -74,7 +74,7 @@ class ToHalf:
         found = instruction_for(self.dtype, self.dtype, DType.F32, names)
         if found is None or not isinstance(self.target, CpuTarget):
             return 0.0
-        return found.steps / self.target.cost(found.name, found.operations)
+        return found.gain(self.target)
 
     @property
     def label(self) -> str:

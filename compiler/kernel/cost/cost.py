@@ -17,6 +17,7 @@ from ...target import CpuTarget
 from .. import expr as ex
 from ..axis_names import axis_of_base, band_of, panel_base
 from ..footprint import union_elements, value_range
+from ..instruction import INSTRUCTIONS
 from ..kernel import Kernel, Stage
 from ..schedule.schedule import Schedule, StageSchedule
 from .cycles import stage_cycles
@@ -43,7 +44,8 @@ class KernelCost:
 
     compute_seconds: of the arithmetic alone. traffic: (level, bytes that it delivers).
     level_seconds: (level, time it needs for that). bound: "compute" or the name of a level.
-    roof_seconds: the least that the bound's peak allows (for "compute", FLOPs at the FMA peak).
+    roof_seconds: the least that the bound's peak allows (for "compute", FLOPs at the FMA peak, sums
+    of products at that of the instruction that computes them).
     """
 
     flops: int
@@ -110,6 +112,7 @@ def kernel_cost(
     speed = {level.name: level.bandwidth for level in machine.levels}
     times = tuple((name, count / speed[name]) for name, count in traffic)
     flops = evaluate(kernel.flops(), sizes)
+    least = _least_seconds(kernel, schedule, target, machine, sizes)
     slowest, longest = max(times, key=lambda item: item[1], default=("", 0.0))
     by_memory = longest > compute
     return KernelCost(
@@ -120,8 +123,24 @@ def kernel_cost(
         level_seconds=times,
         seconds=max(compute, longest),
         bound=slowest if by_memory else "compute",
-        roof_seconds=longest if by_memory else flops / machine.flops_per_second,
+        roof_seconds=longest if by_memory else least,
     )
+
+
+def _least_seconds(
+    kernel: Kernel,
+    schedule: Schedule,
+    target: CpuTarget,
+    machine: Machine,
+    sizes: Mapping[str, int],
+) -> float:
+    """That its operations take where nothing but arithmetic is in the way."""
+    total = 0.0
+    for stage, own in zip(kernel.stages, schedule.stages, strict=True):
+        instruction = INSTRUCTIONS.get(own.instruction)
+        gain = 1.0 if instruction is None else instruction.gain(target)
+        total += evaluate(stage.sum_flops(), sizes) / gain + evaluate(stage.store_flops(), sizes)
+    return total / machine.flops_per_second
 
 
 def _operands(

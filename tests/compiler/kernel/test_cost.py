@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from kernels import fused_nodes
 from suites.case import CaseBuilder, N
@@ -10,14 +12,18 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel.cost.cost import KernelCost, kernel_cost
 from tensmith.compiler.kernel.cost.machine import assumed_machine
 from tensmith.compiler.kernel.forms.region import lower_region
+from tensmith.compiler.kernel.instruction import INSTRUCTIONS
 from tensmith.compiler.kernel.schedule.heuristic import default_schedule
 from tensmith.compiler.kernel.schedule.packing import pack
+from tensmith.compiler.target import CpuTarget
 
 TARGET = resolve_target("x86-64-v4")[1]
 MACHINE = assumed_machine(TARGET)
 
 
-def product(rows: int, depth: int, columns: int, *, constant_bytes: int = 0) -> KernelCost:
+def product(
+    rows: int, depth: int, columns: int, *, constant_bytes: int = 0, instruction: str = ""
+) -> KernelCost:
     """The cost of x[rows, depth] times packed weights [depth, columns]."""
     c = CaseBuilder("product")
     c.output(c.op("matmul", c.input(N, depth), c.weight(depth, columns)))
@@ -29,6 +35,8 @@ def product(rows: int, depth: int, columns: int, *, constant_bytes: int = 0) -> 
         if outer.data is not None
     }
     schedule = default_schedule(lowered.kernel, TARGET)
+    stages = tuple(replace(stage, instruction=instruction) for stage in schedule.stages)
+    schedule = replace(schedule, stages=stages)
     kernel, packings = pack(lowered.kernel, schedule, constants)
     assert packings
     return kernel_cost(
@@ -72,6 +80,18 @@ def test_many_rows_are_bound_by_arithmetic() -> None:
     assert cost.bound == "compute"
     assert cost.roof_seconds == pytest.approx(cost.flops / MACHINE.flops_per_second)
     assert cost.seconds >= cost.roof_seconds
+
+
+def test_products_of_bytes_are_measured_by_their_own_peak() -> None:
+    """Groups of four bytes by vpdpbusd, each 8 operations, in the time of a multiply-add."""
+    zen5 = resolve_target("znver5")[1]
+    assert isinstance(zen5, CpuTarget)
+    assert INSTRUCTIONS["vnni"].gain(zen5) == 4.0
+    assert INSTRUCTIONS["madd"].gain(zen5) == 1.0
+    assert INSTRUCTIONS["bytes"].gain(zen5) == 0.5
+    plain, grouped = (product(512, 256, 256, instruction=name) for name in ("", "vnni"))
+    assert plain.bound == grouped.bound == "compute"
+    assert grouped.roof_seconds == pytest.approx(plain.roof_seconds / 4)
 
 
 def test_time_grows_with_rows() -> None:
