@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .tensor_files import Array, Arrays, check_inputs, read_file, write_file, wr
 
 CalibrationData = str | os.PathLike[str] | Mapping[str, Any] | Iterable[Any]
 LABELS = "labels"
+_LOOKED_AT = 64  # samples
 SUFFIXES = (".npz", ".npy")
 _FORMS = (
     "give a .npz with an array for every input (one sample, or several along a new leading axis), "
@@ -224,6 +225,11 @@ class _Numbered:
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return ((f"sample {n}", item) for n, item in zip(count(), self._items, strict=False))
+
+
+def largest(samples: Iterable[Arrays]) -> Arrays:
+    """Of the first samples the one with the most elements: what a model is timed with."""
+    return max(islice(samples, _LOOKED_AT), key=lambda s: sum(array.size for array in s.values()))
 
 
 def stored(data: Iterator[Any], folder: Path) -> Path:

@@ -18,7 +18,7 @@ from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import Target
 from .artifacts import Artifact
 from .building import build
-from .calibration import CalibrationData, Samples, stored
+from .calibration import CalibrationData, Samples, largest, stored
 from .halves import HALVES
 from .precision_choice import PrecisionChoice
 from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
@@ -265,11 +265,11 @@ class _Choosing:
         return None
 
     def _inputs(self) -> Iterator[Arrays]:
-        """The first sample that is given, or such as are drawn."""
+        """A sample of those that are given, or such as are drawn."""
         for data in (self.request.calibration, self.request.eval):
             if data is not None and not isinstance(data, Iterator):
                 specs, folder = self.plain.inputs, self._folder()
-                yield next(iter(Samples(data, specs, folder, labelled=True)))
+                yield largest(Samples(data, specs, folder, labelled=True))
         sampler = self.plain.sampler
         yield sampler.draw(sampler.usual_sizes, 0)
         for sizes in islice(sampler.candidate_sizes(), _SIZES):

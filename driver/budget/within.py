@@ -21,7 +21,7 @@ from ...frontends.onnx.quantising.recipe import Recipe
 from ...frontends.onnx.quantising.switching import switch_of
 from ..calibrated_recipe import Calibrated, calibrate
 from ..calibrated_search import EVERY, MOST_HELD
-from ..calibration import Samples, specs_of_inputs
+from ..calibration import Samples, largest, specs_of_inputs
 from ..graph_run import GraphRun, compiled_graph
 from ..request import CompileRequest
 from ..tensor_files import check_inputs
@@ -288,8 +288,8 @@ class BudgetSearch:
         ]
 
     def _shapes(self, names: Sequence[str]) -> dict[str, list[int | None]]:
-        """Of tensors, with the first sample; None for a size that only a run knows."""
-        sizes = check_inputs(self.specs, next(iter(self.samples)))
+        """Of tensors, with the largest sample; None for a size that only a run knows."""
+        sizes = check_inputs(self.specs, largest(self.samples))
         graph = self.calibrated.source.floats(list(dict.fromkeys(names)))
         return {v.name: [_size(dim, sizes) for dim in v.shape] for v in graph.outputs}
 
