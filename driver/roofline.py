@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..compiler.compilation import Stages
-from ..compiler.errors import UnsupportedError
+from ..compiler.errors import UnsupportedError, UsageError
+from ..compiler.ir.types import DType
 from ..compiler.kernel.cost.machine import Machine
+from ..compiler.kernel.instruction import instruction_for
 from ..compiler.profile import KernelProfile, Profile, ProfileOptions
+from ..compiler.target import CpuTarget, Target
 from .argument_checks import (
     check_runs_here,
     make_work_dir,
@@ -20,21 +23,29 @@ from .argument_checks import (
     unsupported_nodes,
 )
 from .building import import_model
-from .request import CompileRequest
+from .halves import InPrecision
+from .request import AUTO, INT8, CompileRequest
 from .samples import Sampler
+
+_PRODUCTS = {
+    "int8": (DType.U8, DType.I8, DType.I32),
+    "bf16": (DType.BF16, DType.BF16, DType.F32),
+}
 
 
 @dataclass(frozen=True)
 class Roofline:
     """A profile of a model. sizes: of its inputs' symbolic dims. notes: choices made for the user.
 
-    Sums are over all calls of one run, of what was measured; seconds on one core.
+    Sums are over all calls of one run, of what was measured; seconds on one core. peaks: operations
+    per second of products of lower precision that the target has instructions for, by precision.
     """
 
     profile: Profile
     machine: Machine
     sizes: Mapping[str, int]
     notes: tuple[str, ...]
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def measured(self) -> list[KernelProfile]:
@@ -80,6 +91,7 @@ class Roofline:
         return {
             "machine": {
                 "flops_per_second": self.machine.flops_per_second,
+                "peaks": dict(self.peaks),
                 "levels": levels,
                 "label": self.machine.label,
             },
@@ -101,17 +113,37 @@ def total_seconds(kernel: KernelProfile) -> float:
 
 
 def roofline(path: Path, request: CompileRequest) -> Roofline:
-    """Compile an ONNX file's kernels, measure them one by one on one core, and predict them.
+    """Compile an ONNX file's kernels, measure them one by one on one core, and predict them, in the
+    precision of the request.
 
     Symbolic dims that the request's shapes leave get a default size.
     Raises UsageError for a target that is not this machine's or has no such measurement, else as
     `api.compile`.
     """
+    if request.precision == AUTO:
+        raise UsageError(
+            "kernels are measured in one precision, and auto is none",
+            remedy="name one: --precision int8",
+        )
     backend, target = request.resolve()
     require_available(backend)
-    measures = measures_of(backend)
     check_runs_here(backend, target)
     stages = Stages(progress=request.progress)
+    work_dir = make_work_dir()
+    try:
+        return _measured(path, request, stages, work_dir)
+    finally:
+        remove_work_dir(work_dir)
+
+
+def _measured(path: Path, request: CompileRequest, stages: Stages, work_dir: Path) -> Roofline:
+    backend, target = request.resolve()
+    measures = measures_of(backend)
+    if request.precision == INT8:
+        from .quantisation import quantised_as
+
+        with stages.stage("quantise"):
+            path = quantised_as(request, path, work_dir).path
     with stages.stage("import"):
         graph = import_model(path, request.shapes)
     unsupported = unsupported_nodes(graph, backend, target)
@@ -119,17 +151,26 @@ def roofline(path: Path, request: CompileRequest) -> Roofline:
         raise UnsupportedError(unsupported, where=f"target '{target.name}'")
     sampler = Sampler(graph)
     sizes = sampler.usual_sizes
+    InPrecision(request.precision, target).rewrite(graph)
     with stages.stage("measuring the machine"):
         machine = measures.machine(target)
-    work_dir = make_work_dir()
-    try:
-        options = request.options(path, work_dir, target)
-        wanted = ProfileOptions(sizes, machine, progress=request.progress)
-        profile = measures.profile(graph, target, options, stages, wanted)
-    finally:
-        remove_work_dir(work_dir)
+    options = request.options(path, work_dir, target)
+    wanted = ProfileOptions(sizes, machine, progress=request.progress)
+    profile = measures.profile(graph, target, options, stages, wanted)
     notes = tuple(
         f"the symbolic dimension '{name}' is {size}; --shape gives another size"
         for name, size in sizes.items()
     )
-    return Roofline(profile, machine, sizes, notes)
+    return Roofline(profile, machine, sizes, notes, _peaks(machine, target))
+
+
+def _peaks(machine: Machine, target: Target) -> dict[str, float]:
+    """Of products that the target has instructions for which are faster than those of f32."""
+    found = {}
+    for name, (left, right, total) in _PRODUCTS.items():
+        instruction = instruction_for(left, right, total, target.instructions)
+        if instruction is not None and isinstance(target, CpuTarget):
+            gain = instruction.gain(target)
+            if gain > 1:
+                found[name] = machine.flops_per_second * gain
+    return found

@@ -84,8 +84,9 @@ def _machine(found: Roofline) -> str:
     levels = ", ".join(
         f"{level.name} {level.bandwidth / 1e9:.0f}" for level in found.machine.levels
     )
+    peaks = "".join(f", {name} {rate / 1e9:.0f}" for name, rate in found.peaks.items())
     return (
-        f"one core: {found.machine.flops_per_second / 1e9:.0f} GFLOP/s; GB/s: {levels} "
+        f"one core: {found.machine.flops_per_second / 1e9:.0f} GFLOP/s{peaks}; GB/s: {levels} "
         f"({human_bytes(found.profile.evicted_bytes)} of other memory read before each call)"
     )
 

@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose, requested
+from ..options import (
+    Calibration,
+    Json,
+    OptLevel,
+    Precision,
+    Runnable,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+    requested,
+)
 
 if TYPE_CHECKING:
     from ...compiler.ir import Graph, Value
     from ..console import Console
+    from ..request import CompileRequest
+    from ..roofline import Roofline
 
 
 def command(
@@ -31,6 +44,8 @@ def command(
     ] = False,
     target: Target = "native",
     opt_level: OptLevel = 2,
+    precision: Precision = "fp32",
+    calibration: Calibration = None,
     threads: Threads = 1,
     shape: Shapes = None,
     json: Json = False,
@@ -47,7 +62,15 @@ def command(
     if is_compiled(model):
         _inspect_library(console, model, roofline)
         return
-    request = requested(shape, target=target, opt_level=opt_level, threads=threads)
+    request = requested(
+        shape,
+        target=target,
+        precision=precision,
+        calibration=calibration,
+        opt_level=opt_level,
+        threads=threads,
+        force_precision=True,
+    )
     described = _describe(model, import_model(model, request.shapes))
     _show_graph(console, described, nodes)
     if not nodes:
@@ -57,18 +80,25 @@ def command(
         if kernels:
             described["manifest"] = api.compile_request(model, request).manifest
             described["choices"] = _choices(described["manifest"])
-        if roofline:
-            from ..roofline import roofline as measure
-
-            found = measure(model, request)
-            described["roofline"] = found.to_json()
+        found = _measured(model, request) if roofline else None
     if kernels:
         _show_kernels(console, described["manifest"])
-    if roofline:
-        from ..roofline_table import show_roofline
-
-        show_roofline(console, found)
+    if found is not None:
+        _show_roofline(console, found, described)
     console.result(described)
+
+
+def _measured(model: Path, request: CompileRequest) -> Roofline:
+    from ..roofline import roofline
+
+    return roofline(model, request)
+
+
+def _show_roofline(console: Console, found: Roofline, described: dict[str, Any]) -> None:
+    from ..roofline_table import show_roofline
+
+    described["roofline"] = found.to_json()
+    show_roofline(console, found)
 
 
 def _inspect_library(console: Console, path: Path, roofline: bool) -> None:

@@ -17,12 +17,14 @@ from tensmith.backends.llvm.bandwidth import measure_machine
 from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.kernel.cost.machine import Machine, assumed_machine
+from tensmith.compiler.profile import Profile
 from tensmith.driver import cli
 from tensmith.driver.argument_checks import measures_of
 from tensmith.driver.request import CompileRequest
-from tensmith.driver.roofline import roofline
+from tensmith.driver.roofline import Roofline, _peaks, roofline
 
 pytestmark = needs_native
+ZEN5, AVX2 = (resolve_target(name)[1] for name in ("znver5", "x86-64-v3"))
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,25 @@ def test_json(model: Path, machine: Machine, capsys: pytest.CaptureFixture[str])
     for key in ("seconds", "predicted_seconds", "roof_seconds", "flops"):
         assert found[key] == pytest.approx(sum(kernel[key] for kernel in kernels))
     assert sum(found["seconds_by_bound"].values()) == pytest.approx(found["seconds"])
+
+
+def test_lower_precisions_have_peaks_of_their_own(
+    model: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Roofline(Profile((), (), 0), machine, {}, (), _peaks(machine, ZEN5))
+    peak = machine.flops_per_second
+    assert found.peaks == {"int8": 4 * peak, "bf16": 2 * peak}
+    assert _peaks(machine, AVX2) == {}
+    code, out, _ = inspect(capsys, model, "--roofline", "--precision", "bf16", "--json")
+    assert code == 0
+    told = json.loads(out)["roofline"]
+    assert set(told["machine"]["peaks"]) <= {"int8", "bf16"}
+    assert any("matmul" in kernel["operators"] for kernel in told["kernels"])
+    code, _, err = inspect(
+        capsys, model, "--roofline", "--precision", "auto", "--calibration", "x.npz"
+    )
+    assert code == 2
+    assert "in one precision" in err
 
 
 def test_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
