@@ -43,7 +43,7 @@ def build(
     given, quantised = path, None
     if request.precision in (INT8, *WEIGHT_BITS):
         with stages.stage("quantise"):
-            quantised = _quantised(request, given, work_dir)
+            quantised = quantised_as(request, given, work_dir)
             path = quantised.path
     with stages.stage("import"):
         graph = import_model(path, request.shapes)
@@ -92,7 +92,7 @@ def import_model(path: Path, shapes: ShapeSpecs) -> Graph:
         raise InvalidModelError(f"{called(path)} needs more memory than there is") from None
 
 
-def _quantised(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:
+def quantised_as(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:
     """The model, quantised as a request says, in a folder of its own."""
     from .quantisation import quantise
     from .weight_quantisation import quantise_weights

@@ -22,9 +22,9 @@ from .argument_checks import (
     require_available,
     unsupported_nodes,
 )
-from .building import import_model
+from .building import import_model, quantised_as
 from .halves import InPrecision
-from .request import AUTO, INT8, CompileRequest
+from .request import AUTO, INT8, WEIGHT_BITS, CompileRequest
 from .samples import Sampler
 
 _PRODUCTS = {
@@ -139,9 +139,7 @@ def roofline(path: Path, request: CompileRequest) -> Roofline:
 def _measured(path: Path, request: CompileRequest, stages: Stages, work_dir: Path) -> Roofline:
     backend, target = request.resolve()
     measures = measures_of(backend)
-    if request.precision == INT8:
-        from .quantisation import quantised_as
-
+    if request.precision in (INT8, *WEIGHT_BITS):
         with stages.stage("quantise"):
             path = quantised_as(request, path, work_dir).path
     with stages.stage("import"):
