@@ -39,6 +39,7 @@ class Calibrated:
         return {
             "ranges": {name: (r.low, r.high) for name, r in recipe.ranges.items()},
             "integer": sorted(recipe.integer),
+            "dynamic": sorted(recipe.dynamic),
             "biases": {key: array.tolist() for key, array in recipe.biases.items()},
             "rotated": self.rotated,
             "samples": self.samples,
@@ -58,6 +59,7 @@ class Calibrated:
         recipe = Recipe(
             {name: Limits(*limits) for name, limits in data["ranges"].items()},
             frozenset(data["integer"]),
+            frozenset(data["dynamic"]),
             biases={key: np.array(array) for key, array in data["biases"].items()},
         )
         own = ("rotated", "samples", "held", "shared", "rule", "decibels", "tried", "reasons")

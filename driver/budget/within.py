@@ -266,7 +266,8 @@ class BudgetSearch:
                 continue
             sizes = [size for size in shape if size is not None]
             pairs = [timed.of(key, sizes) for key in keys]
-            own = source.read_as_floats(self._data(n), set(keys))
+            static = set(keys) - recipe.dynamic
+            own = bool(static) and source.read_as_floats(self._data(n), set(keys))
             extra = timed.of_bytes(sizes) if own else 0.0
             found.append((sum(a for a, _ in pairs), sum(b for _, b in pairs) + extra))
         return found

@@ -16,6 +16,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.frontends.onnx import load
 from tensmith.frontends.onnx.quantising.quantisable import Quantisable
 from tensmith.frontends.onnx.quantising.recipe import Recipe
+from tensmith.frontends.onnx.quantising.switching import switch_of
 from tensmith.frontends.onnx.quantising.writing import twin
 
 Array = np.ndarray[Any, Any]
@@ -111,3 +112,25 @@ def test_a_model_with_one_is_compiled(tmp_path: Path, data: bool) -> None:
     assert rows["last"][0] == ("int8" if data else "dynamic int8")
     exact = run_graph(load(net(tmp_path)), {"x": X})
     assert 0 < np.abs(model.load()({"x": X})["z"] - exact["z"]).max() < 0.02
+
+
+def test_all_results_of_a_layer_are_switched(tmp_path: Path) -> None:
+    source = Quantisable(net(tmp_path))
+    recipe = recipe_of(source)
+    graph = source.switched(recipe, [["y"]], ["y", "z"])
+    exact = run_graph(source.floats(["y", "z"]), {"x": X})
+    real = run_graph(source.quantised(recipe, ["y", "z"]), {"x": X})
+    for integer, wanted in ((False, exact), (True, real)):
+        found = run_graph(graph, {"x": X, switch_of(0): np.array(integer)})
+        for name in ("y", "z"):
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-6, atol=1e-6)
+    assert np.abs(exact["z"] - real["z"]).max() > 1e-4
+
+
+def test_a_layer_alone_keeps_its_places(tmp_path: Path) -> None:
+    source = Quantisable(net(tmp_path))
+    plain, integer = source.product_alone("y", X.shape, recipe_of(source))
+    exact = run_graph(source.floats(["y"]), {"x": X})["y"]
+    np.testing.assert_allclose(run_graph(plain, {"x": X})["y"], exact, rtol=1e-6, atol=1e-6)
+    found = run_graph(integer, {"x": X})["y"]
+    assert 1e-4 < np.abs(found - exact).max() < 0.05

@@ -28,17 +28,18 @@ def add_switches(model: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> Non
     """
     graph = model.graph
     number = {key: index for index, keys in enumerate(groups) for key in keys}
-    nodes, waiting = [], dict[str, list[onnx.NodeProto]]()
+    nodes, waiting = [], dict[str, onnx.NodeProto]()
     for node in graph.node:
         copy = onnx.NodeProto.FromString(node.SerializeToString())
         nodes.append(copy)
-        for key in [name for name in copy.output if name in number]:
-            plain = f"{key}:floats"
-            copy.output[list(copy.output).index(key)] = plain
-            names = [switch_of(number[key]), twin(key), plain]
-            waiting[twin(key)] = [onnx.helper.make_node("Where", names, [key])]
-        for name in copy.output:
-            nodes += waiting.pop(name, [])
+        if node.output and node.output[0] in number:
+            switch = switch_of(number[node.output[0]])
+            for place, name in enumerate(node.output):
+                if name:
+                    copy.output[place] = f"{name}:floats"
+                    inputs = [switch, twin(name), copy.output[place]]
+                    waiting[twin(name)] = onnx.helper.make_node("Where", inputs, [name])
+        nodes += [waiting.pop(name) for name in node.output if name in waiting]
     del graph.node[:]
     graph.node.extend(nodes)
     for index in range(len(groups)):
@@ -51,14 +52,17 @@ def one_product(
 ) -> onnx.ModelProto:
     """A model of one product of another, whose data, of the given shape, are its input.
 
-    A bias that a run makes is left out.
+    What else a run makes (a bias, a state) is left out.
     """
     node = next(node for node in model.graph.node if key in node.output)
     copy = onnx.NodeProto.FromString(node.SerializeToString())
     data = onnx.helper.make_tensor_value_info(copy.input[0], onnx.TensorProto.FLOAT, shape)
-    kept = [name for name in copy.input[1:] if name in constants]
+    others = [name if name in constants else "" for name in copy.input[1:]]
+    while others and not others[-1]:
+        others.pop()
     del copy.input[1:]
-    copy.input.extend(kept)
+    copy.input.extend(others)
+    kept = dict.fromkeys(filter(None, others))
     tensors = [numpy_helper.from_array(constants.array(name), name) for name in kept]
     result = onnx.ValueInfoProto(name=key)
     graph = onnx.helper.make_graph([copy], "product", [data], [result], tensors)
@@ -82,9 +86,12 @@ def quantised_alone(shape: Sequence[int]) -> onnx.ModelProto:
 
 
 def takes_bytes(model: onnx.ModelProto) -> None:
-    """Make what the first QuantizeLinear gives the input of a model, in place."""
+    """Make what the first QuantizeLinear gives the input of a model, in place; one whose operator
+    makes bytes of its data itself stays as it is."""
     graph = model.graph
-    found = next(node for node in graph.node if node.op_type == "QuantizeLinear")
+    found = next((node for node in graph.node if node.op_type == "QuantizeLinear"), None)
+    if found is None:
+        return
     info = graph.input[0]
     info.name = found.output[0]
     info.type.tensor_type.elem_type = onnx.TensorProto.UINT8

@@ -182,9 +182,9 @@ class Writer:
             new.attribute.remove(attribute)
         if self.beside:
             self.new.nodes.append(node)
-            results = [self.new.fresh(name) if name else "" for name in node.output[1:]]
+            results = [twin(name) if name else "" for name in node.output]
             del new.output[:]
-            new.output.extend([twin(node.output[0]), *results])
+            new.output.extend(results)
         self.new.nodes.append(new)
 
     def _stacked(self, name: str) -> Sequence[str]:
