@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from compiled import Job, Setting, needs_native, run_all
 from kernels import fused_nodes
 from suites.case import CaseBuilder
 
 from tensmith.backends.llvm.emit.prefetch import panel_prefetches
 from tensmith.backends.llvm.emit.shape import Address
+from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.ir import DType, Graph
 from tensmith.compiler.ir.dims import coefficient
 from tensmith.compiler.kernel import expr as ex
 from tensmith.compiler.kernel.contraction import contraction_of
@@ -19,6 +24,7 @@ from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import CACHE_LINE, Stage
 from tensmith.compiler.kernel.schedule.heuristic import default_schedule
 from tensmith.compiler.kernel.schedule.packing import pack
+from tensmith.compiler.kernel.schedule.panels import BLOCKS_AHEAD
 from tensmith.compiler.kernel.schedule.schedule import (
     Prefetch,
     RegisterTile,
@@ -131,3 +137,36 @@ def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
         Arithmetic(), own, {own.tile.row: 0}, own.tile.vectors * own.tile.lanes * 4, stage
     )
     assert not panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
+
+
+def quantised(columns: int, rows: int) -> Graph:
+    """Data times 64 x columns weights of 4 bits in blocks of 32."""
+    c = CaseBuilder(f"packed{columns}")
+    x = c.input(rows, 64)
+    weights = c.weight(columns, 32, dtype=DType.U8, low=0, high=256)
+    attrs = {"bits": 4, "block": 32, "depth": 64, "columns": columns, "zero": 8}
+    c.output(c.op("quantised_matmul", x, weights, c.weight(columns, 2), **attrs))
+    return c.graph()
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_packed_weights_are_fetched_blocks_ahead(rows: int) -> None:
+    """Where they are larger than the second-level cache."""
+    _, target = resolve_target("znver5")
+    found = []
+    for columns in (1000, 40000):
+        [node] = fused_nodes(quantised(columns, rows))
+        kernel = lower_region(node.regions[0]).kernel
+        found.append(default_schedule(kernel, target).stages[0].prefetch.ahead)
+    assert found == [0, BLOCKS_AHEAD]
+
+
+@needs_native
+@pytest.mark.parametrize("rows", [1, 5])
+def test_what_is_fetched_is_computed(rows: int, tmp_path: Path) -> None:
+    graph = quantised(40000, rows)
+    x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
+    want = run_graph(graph, {"x0": x})["y0"]
+    found = run_all({"large": Job(graph, {"x0": x})}, Setting("native", 2), tmp_path)["large"]
+    assert not isinstance(found, Exception), found
+    np.testing.assert_allclose(found["y0"], want, 1e-5, 1e-5 * np.abs(want).max())

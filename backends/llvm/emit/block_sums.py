@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from ....compiler.kernel.kernel import Stage, has_factors
+from ....compiler.kernel.contraction import contraction_of
+from ....compiler.kernel.kernel import CACHE_LINE, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from . import scalar
 from .shape import Shape
@@ -22,7 +23,7 @@ class BlockSums:
     """
 
     def __init__(self, stage: Stage, own: StageSchedule, shape: Shape) -> None:
-        self.stage = stage
+        self.stage, self.schedule = stage, own
         self.any = has_factors(stage)
         self.outer = stage.outer_axes
         busy = len(shape.slots()) * len(stage.reductions)
@@ -40,6 +41,32 @@ class BlockSums:
         ):
             self.parts *= 2
         self._turn = 0
+
+    def fetch(self, tile: Tile) -> None:
+        """Fetch what a later block, of this panel or the next, reads of constants.
+
+        A panel's blocks lie one behind the other, and so do panels.
+        """
+        if not self.schedule.prefetch.ahead:
+            return
+        tile.begin_step()
+        inside = self.stage.reduce_axes[self.outer :]
+        for axis in inside:
+            tile.advance(axis.name, 0)
+        found = []
+        for operand in contraction_of(self.stage).common(tile.shape.vector, tile.shape.row):
+            address, load = tile.addresses.get(id(operand.load)), operand.load
+            steps = [axis.extent for axis in inside if operand.along(axis.name)]
+            if address is not None and address.vector == 1:
+                span = math.prod(n for n in steps if isinstance(n, int))
+                span *= self.schedule.tile.width * load.dtype.bytes
+                found.append((tile.point(address, load.dtype, (0, 0)), span))
+        longest = max((span for _, span in found), default=1)
+        blocks = -(-self.schedule.prefetch.ahead // longest)
+        for here, span in found:
+            for start in range(0, span, CACHE_LINE):
+                tile.e.prefetch(here, blocks * span + start, self.schedule.prefetch.level)
+        tile.begin_step()
 
     def step(
         self, sums: list[ir.Value], accumulate: Callable[[list[ir.Value]], list[ir.Value]]

@@ -13,7 +13,7 @@ from llvmlite import ir
 from ....compiler.ir.types import DType
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.instruction import DOTS
-from ....compiler.kernel.kernel import Reduction, Stage
+from ....compiler.kernel.kernel import Reduction, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from . import scalar
 from .access import index_value
@@ -77,7 +77,7 @@ class TileReduction:
         else:
             self.tile.prepare(part for r in self.stage.reductions for part in r.expressions)
             self.parts = self._find_parts()
-            if self.parts == 1:
+            if self.parts == 1 and not has_factors(self.stage):
                 self.ahead = panel_prefetches(self.stage, self.schedule, self.tile)
             self._reduce(self.tile)
 
@@ -205,6 +205,7 @@ class TileReduction:
             position: int, accumulators: list[ir.Value], inside: bool = not blocks.any
         ) -> list[ir.Value]:
             if not inside and position == blocks.outer:
+                blocks.fetch(tile)
                 sums = nest(position, self._initial(tile.shape) * blocks.parts, True)
                 return blocks.scaled(tile, accumulators, sums)
             if position == len(axes):

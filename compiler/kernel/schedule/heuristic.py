@@ -13,7 +13,7 @@ from .. import expr as ex
 from ..contraction import Contraction, contraction_of, extent_of
 from ..kernel import Axis, Kernel, Stage, has_factors
 from .choice import Choice
-from .panels import streams, with_panels
+from .panels import of_one_row, with_panels
 from .partition import parallel_loops
 from .register_tile import register_tile
 from .resolve import choice_of, resolve
@@ -75,7 +75,7 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
         order = (*(n for n in names if n != vector), vector)
         wide = RegisterTile(vector, lanes, vectors)
         whole = StageSchedule(wide, order, unrolling=Unrolling(unroll))
-        return replace(whole, panel=streams(whole, contraction))
+        return of_one_row(whole, contraction, target)
     row_axis = next(a for a in own if a.name == row)
     common = contraction.common(vector, row)
     shared_loads = bool(common and contraction.by_row(vector, row))

@@ -16,9 +16,9 @@ from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..forms.step_groups import products_of_groups
-from ..kernel import Kernel, Stage
+from ..kernel import Kernel, Stage, has_factors
 from .choice import BANDS, BLOCKS, Choice, StageChoice
-from .panels import fetched
+from .panels import BLOCKS_AHEAD, fetched
 from .schedule import Blocks, Prefetch, RegisterTile, Schedule, StageSchedule, Unrolling
 
 FORK_OPERATIONS = 1_000_000  # some 10 us: below that a fork costs more than it gains
@@ -138,6 +138,8 @@ def _prefetch(
     epilogue = tiled and steps >= MIN_HIDING_STEPS and points >= MIN_FETCHED_POINTS
     if not choice.prefetch or not stage.reductions or tile.vector not in order:
         return Prefetch(epilogue=epilogue)
+    if has_factors(stage):
+        return Prefetch(BLOCKS_AHEAD, choice.prefetch, epilogue=epilogue)
     ahead, turns = fetched(contraction_of(stage), tile, order, blocks)
     if shared_panels:
         turns = max(1, turns // MOST_SHARES)  # all threads fetch the whole panel
