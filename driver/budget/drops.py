@@ -98,8 +98,9 @@ class Drop:
         return self.high <= limit + 1e-12
 
     def rows_to_prove(self, limit: float) -> int | None:
-        """How many results, about, would show that; None where the drop is not within it."""
-        if self.drop >= limit:
+        """How many results, about, would show that; None where the drop is not within it, or where
+        one result says nothing of how much they differ."""
+        if self.drop >= limit or not math.isfinite(self.high):
             return None
         return math.ceil(self.rows * ((self.high - self.drop) / (limit - self.drop)) ** 2)
 

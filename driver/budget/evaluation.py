@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Evaluation:
         outputs: Sequence[str],
     ) -> None:
         self.samples = Samples(data, specs, folder / "given", what="evaluation", labelled=True)
+        self.batch = _batch_of(specs)
         self.chosen, self.classifies, self.outputs = metric, classifies, tuple(outputs)
         self.folder, self.note = folder / "exact", note
         self.records: list[Record] = []
@@ -74,16 +75,28 @@ class Evaluation:
         """SHA-256 of the samples and labels."""
         return self.digest_of(self.samples.pairs())
 
+    def pairs(self) -> Iterator[tuple[Arrays, Array | None]]:
+        """Samples and labels; a batch of a model whose batch is open is taken apart."""
+        for sample, label in self.samples.pairs():
+            sizes = {len(array) for array in sample.values()} if self.batch else {1}
+            count = sizes.pop()
+            if sizes or count < 2 or (label is not None and np.shape(label)[:1] != (count,)):
+                yield sample, label
+                continue
+            for n in range(count):
+                row = {name: array[n : n + 1] for name, array in sample.items()}
+                yield row, None if label is None else label[n]
+
     def check(self) -> None:
         """Raise UsageError where the first label is not what the metric needs."""
-        _, label = next(iter(self.samples.pairs()))
+        _, label = next(self.pairs())
         if self.chosen is not None:
             check_label(self.chosen, label)
 
     def run_exact(self, run: Run) -> None:
         """Take the outputs of f32 for what they are; they are kept in files."""
         self.folder.mkdir(parents=True)
-        for number, (sample, label) in enumerate(self.samples.pairs()):
+        for number, (sample, label) in enumerate(self.pairs()):
             self.note(f"evaluating fp32 ({number + 1})")
             outputs = self._of(run, sample)
             if self.chosen is None:
@@ -99,7 +112,7 @@ class Evaluation:
         self.evaluations += 1
         found: list[Record] = []
         look, count = FIRST_LOOK, len(self.records)
-        for number, (sample, label) in enumerate(self.samples.pairs()):
+        for number, (sample, label) in enumerate(self.pairs()):
             self.note(f"evaluating {what} ({number + 1} of {count})")
             exact = read_file(self.folder / f"{number}.npz")
             found.append(self._record(self._of(run, sample), exact, label))
@@ -140,3 +153,12 @@ class Evaluation:
                     remedy="give a function as metric, or compile with --precision fp32",
                 )
         return self.metric.record(outputs, exact, label)
+
+
+def _batch_of(specs: Sequence[TensorSpec]) -> str:
+    """The symbol that is the first dimension of every input, and no other; "" where there is
+    none."""
+    first = {spec.dims[0] if spec.dims else 0 for spec in specs}
+    name = first.pop() if len(first) == 1 else 0
+    others = {dim for spec in specs for dim in spec.dims[1:]}
+    return name if isinstance(name, str) and name not in others else ""
