@@ -40,6 +40,7 @@ class Calibrated:
             "ranges": {name: (r.low, r.high) for name, r in recipe.ranges.items()},
             "integer": sorted(recipe.integer),
             "dynamic": sorted(recipe.dynamic),
+            "scales": {name: array.tolist() for name, array in recipe.scales.items()},
             "biases": {key: array.tolist() for key, array in recipe.biases.items()},
             "rotated": self.rotated,
             "samples": self.samples,
@@ -61,6 +62,7 @@ class Calibrated:
             frozenset(data["integer"]),
             frozenset(data["dynamic"]),
             biases={key: np.array(array) for key, array in data["biases"].items()},
+            scales={key: np.array(array, np.float32) for key, array in data["scales"].items()},
         )
         own = ("rotated", "samples", "held", "shared", "rule", "decibels", "tried", "reasons")
         return cls(turned, recipe, **{name: data[name] for name in own})

@@ -18,7 +18,9 @@ from ..frontends.onnx.quantising.quantisable import Quantisable
 from ..frontends.onnx.quantising.recipe import Limits, Recipe
 from ..passes.precision.observers import (
     HIGH,
+    HIGHS,
     LOW,
+    LOWS,
     MEAN,
     NOISE,
     SAMPLE,
@@ -34,6 +36,7 @@ from .ranges_observed import CLIPS, Spread, decibels, squared_errors
 from .tensor_files import check_inputs
 
 MINMAX, CLIPPED = "minmax", "mse"
+CHANNELS = "scales of channels"
 EVERY = 4  # one sample of so many is held out
 MOST_HELD = 32
 CLEAR = 0.1  # decibels by which clipped ranges must be better
@@ -99,6 +102,7 @@ class Search:
         recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer, dynamic)
         self._accepts(recipe, MINMAX)
         recipe, final = self._with_clips(recipe, every)
+        recipe, final = self._with_scales(recipe, final, seen, every)
         corrected = replace(recipe, biases=self.source.corrections(integer, _means(seen)))
         if self._accepts(corrected, "corrected biases", CLEAR):
             recipe = corrected
@@ -122,6 +126,25 @@ class Search:
         self.rule = CLIPPED
         whole = {name: used + held for name, (used, held) in errors.items()}
         return narrower, final | _clipped(every, whole)
+
+    def _with_scales(
+        self,
+        recipe: Recipe,
+        final: dict[str, Limits],
+        seen: Mapping[str, Spread],
+        every: Mapping[str, Spread],
+    ) -> tuple[Recipe, dict[str, Limits]]:
+        """The recipe with scales for channels in front of depthwise convolutions, if those are
+        better; and the ranges of all samples (`final` without them)."""
+        peaks = {n: s.channel_peaks for n, s in seen.items() if s.channel_peaks is not None}
+        scales = self.source.channel_scales(recipe.integer, peaks)
+        if not scales:
+            return recipe, final
+        limits = {name: seen[name].scaled(own) for name, own in scales.items()}
+        trial = replace(recipe, ranges={**recipe.ranges, **limits}, scales=scales)
+        if not self._accepts(trial, CHANNELS, CLEAR):
+            return recipe, final
+        return trial, final | {name: every[name].scaled(own) for name, own in scales.items()}
 
     # ------------------------------------------------------------------ observing
 
@@ -151,7 +174,8 @@ class Search:
                 low, high, square = (
                     float(outputs[observed(name, what)]) for what in (LOW, HIGH, SQUARE)
                 )
-                spreads[name].add(low, high, square, outputs[observed(name, MEAN)])
+                limits = (outputs[observed(name, LOWS)], outputs[observed(name, HIGHS)])
+                spreads[name].add(low, high, square, outputs[observed(name, MEAN)], limits)
             self.count = index + 1
         if not self.held:
             self.held, self.shared = first, True

@@ -19,7 +19,7 @@ CLIPS = tuple(0.85**step for step in range(16))  # of the greatest magnitude
 @dataclass
 class Spread:
     """The least and greatest elements of a tensor over samples, and sums over samples of the mean
-    of the squares and of the means of channels."""
+    of the squares and of the means of channels; lows, highs: of channels."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -27,15 +27,30 @@ class Spread:
     samples: int = 0
     finite: bool = True
     means: Array | None = None
+    lows: Array | None = None
+    highs: Array | None = None
 
-    def add(self, low: float, high: float, square: float, means: Array | None = None) -> None:
-        """Take note of a sample; one without elements (whose least is infinite) says nothing."""
+    def add(
+        self,
+        low: float,
+        high: float,
+        square: float,
+        means: Array | None = None,
+        limits: tuple[Array, Array] | None = None,
+    ) -> None:
+        """Take note of a sample; one without elements (whose least is infinite) says nothing.
+
+        means: of channels; limits: their least and greatest elements.
+        """
         if low > high:
             return
         self.finite &= bool(np.isfinite(low) and np.isfinite(high))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.squares += square
         self.means = _sum(self.means, means)
+        if limits is not None:
+            self.lows = _least(self.lows, limits[0])
+            self.highs = _greatest(self.highs, limits[1])
         self.samples += 1
 
     def merged(self, other: Spread) -> Spread:
@@ -47,7 +62,22 @@ class Spread:
             self.samples + other.samples,
             self.finite and other.finite,
             _sum(self.means, other.means),
+            _least(self.lows, other.lows),
+            _greatest(self.highs, other.highs),
         )
+
+    @property
+    def channel_peaks(self) -> Array | None:
+        """The greatest magnitude of every channel."""
+        if self.lows is None or self.highs is None:
+            return None
+        return np.maximum(np.abs(self.lows), np.abs(self.highs)).astype(np.float64)
+
+    def scaled(self, scales: Array) -> Limits:
+        """The range of what is left when every channel is divided by its scale."""
+        if self.lows is None or self.highs is None:
+            return self.range
+        return Limits(float((self.lows / scales).min()), float((self.highs / scales).max()))
 
     @property
     def peak(self) -> float:
@@ -75,6 +105,18 @@ def _sum(one: Array | None, other: Array | None) -> Array | None:
     if one is None or other is None:
         return other if one is None else one
     return np.asarray(one + other)
+
+
+def _least(one: Array | None, other: Array | None) -> Array | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return np.minimum(one, other)
+
+
+def _greatest(one: Array | None, other: Array | None) -> Array | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return np.maximum(one, other)
 
 
 def squared_errors(elements: Array, ranges: Iterable[Limits]) -> Array:

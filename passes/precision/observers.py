@@ -14,8 +14,10 @@ from ...compiler.ir.ops.registry import make_node
 from ...compiler.ir.types import DType
 
 LOW, HIGH, SQUARE, MEAN, SAMPLE, NOISE = "low", "high", "square", "mean", "sample", "noise"
+LOWS, HIGHS = "lows", "highs"
 SAMPLED = 1 << 16  # elements of a tensor, roughly
 _STATISTICS = ((LOW, "reduce_min"), (HIGH, "reduce_max"))
+_OF_CHANNELS = ((MEAN, "reduce_mean"), (LOWS, "reduce_min"), (HIGHS, "reduce_max"))
 
 
 def observed(name: str, what: str) -> str:
@@ -41,8 +43,9 @@ class _Behind:
 
 def observe(graph: Graph, kept: int, channels: Sequence[int | None]) -> None:
     """Outputs behind the first `kept` become what is to be known of them: for every f32 tensor the
-    least and greatest element and the mean of the squares; and of each channel the mean, where
-    `channels` (one entry for each such output) says which axis the channels are."""
+    least and greatest element and the mean of the squares; and of each channel the mean, the least
+    and the greatest element, where `channels` (one entry for each such output) says which axis the
+    channels are."""
     tensors, behind = graph.outputs[kept:], _Behind(graph)
     del graph.outputs[kept:]
     for value, axis in zip(tensors, channels, strict=True):
@@ -55,8 +58,9 @@ def observe(graph: Graph, kept: int, channels: Sequence[int | None]) -> None:
         behind.give(mean, observed(name, SQUARE))
         if axis is not None:
             others = tuple(a for a in every if a != axis % value.type.rank)
-            mean = behind.emit("reduce_mean", [x], axes=others, keepdims=False)
-            behind.give(mean, observed(name, MEAN))
+            for what, op in _OF_CHANNELS:
+                result = behind.emit(op, [x], axes=others, keepdims=False)
+                behind.give(result, observed(name, what))
 
 
 def sample(graph: Graph, kept: int) -> None:

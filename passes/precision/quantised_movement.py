@@ -127,9 +127,13 @@ def _alike(a: Node, b: Node) -> bool:
 
 @RULES.on("dequantize", "quantize")
 def one_number(node: Node, rw: Rewriter) -> Replacement:
-    """A scale and a zero point of one number have no axes."""
+    """A scale and a zero point of one number have no axes; nor have zero points that are alike."""
+    alike = node.inputs[2].data
+    many = alike is not None and alike.size > 1 and bool(np.all(alike == alike.flat[0]))
     plain = [
-        constant(np.asarray(v.data.reshape(()))) if v.data is not None and v.data.size == 1 else v
+        constant(np.asarray(v.data.reshape(-1)[0]))
+        if v.data is not None and (v.data.size == 1 or (many and v is node.inputs[2]))
+        else v
         for v in node.inputs[1:]
     ]
     if all(new.type.rank == old.type.rank for new, old in zip(plain, node.inputs[1:], strict=True)):

@@ -80,7 +80,7 @@ def test_a_small_net(net: Path) -> None:
     assert [p.precision for p in found.products] == ["int8", "int8", "int8"]
     assert found.decibels["l"] > 30
     assert found.decibels["l"] == max(found.tried.values())
-    assert list(found.tried) == ["minmax", "corrected biases"]
+    assert list(found.tried) == ["minmax", "scales of channels", "corrected biases"]
     first = found.products[0]
     assert (first.low, first.high) == (SAMPLES.min(), SAMPLES.max())
     exact, real = load(net), load(found.path)

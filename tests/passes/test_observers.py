@@ -23,7 +23,7 @@ def test_statistics_of_what_is_behind_the_kept_outputs() -> None:
     found = run_graph(graph, {graph.inputs[0].name: X})
     assert list(found) == [
         kept,
-        *(f"{exp}:{what}" for what in ("low", "high", "square", "mean")),
+        *(f"{exp}:{what}" for what in ("low", "high", "square", "mean", "lows", "highs")),
         *(f"{half}:{what}" for what in ("low", "high", "square")),
     ]
     wanted = np.exp(X)
@@ -31,6 +31,8 @@ def test_statistics_of_what_is_behind_the_kept_outputs() -> None:
     assert found[f"{exp}:high"] == wanted.max()
     np.testing.assert_allclose(found[f"{exp}:square"], np.square(wanted).mean(), rtol=1e-6)
     np.testing.assert_allclose(found[f"{exp}:mean"], wanted.mean((0, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(found[f"{exp}:lows"], wanted.min((0, 2)))
+    np.testing.assert_array_equal(found[f"{exp}:highs"], wanted.max((0, 2)))
     assert found[f"{half}:high"] == X.astype(np.float16).max()
 
 

@@ -19,6 +19,7 @@ from ..importer import ShapeSpec
 from ..reading.topology import names_used
 from ..reduction.files import LARGE, MAX_MODEL, whole
 from .batch_norms import fold_batch_norms
+from .channel_scales import is_depthwise, scales_of_channels
 from .constants import Array, Constants
 from .corrections import lost_on_average
 from .few_bits import WeightForm
@@ -112,6 +113,25 @@ class Quantisable:
             if not product.reason and not product.by_run:
                 found.setdefault(product.data, product.axis)
         return found
+
+    def channel_scales(self, keys: Set[str], peaks: Mapping[str, Array]) -> dict[str, Array]:
+        """Relative scales for the channels of tensors that only depthwise convolutions read, of
+        those that are quantised.
+
+        keys: of the products that are. peaks: the greatest magnitude of every channel.
+        """
+        nodes = {node.output[0]: node for node in self._model.graph.node if node.output}
+        found, others = dict[str, Array](), set[str]()
+        for product in self.products:
+            if product.key not in keys or product.data not in peaks:
+                continue
+            node, own = nodes[product.key], peaks[product.data]
+            weights = None if product.by_run else self.constants.array(node.input[1])
+            if weights is not None and is_depthwise(node, weights) and own.size == len(weights):
+                found[product.data] = scales_of_channels(own)
+            else:
+                others.add(product.data)
+        return {name: scales for name, scales in found.items() if name not in others}
 
     def corrections(self, keys: Set[str], means: Mapping[str, Array]) -> dict[str, Array]:
         """What is to be added to the results of products because their weights are rounded.

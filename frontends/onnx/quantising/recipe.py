@@ -35,13 +35,15 @@ class Recipe:
 
     ranges: of tensors, by name. integer: keys of the products that are computed in integers.
     dynamic: those of them whose data's range a run finds. biases: what is added to the results of
-    products, one number for each channel.
+    products, one number for each channel. scales: of channels of tensors, relative to that of the
+    tensor (`channel_scales.py`), whose range is that of its channels divided by them.
     """
 
     ranges: Mapping[str, Limits] = field(default_factory=dict)
     integer: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
     biases: Mapping[str, Array] = field(default_factory=dict)
+    scales: Mapping[str, Array] = field(default_factory=dict)
 
 
 def quantised_weights(weights: Array, axis: int) -> tuple[Array, Array]:

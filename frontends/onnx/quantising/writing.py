@@ -12,7 +12,7 @@ from ..reading.topology import names_used
 from .additions import Additions
 from .constants import MOVES, Constants
 from .products import ModelProduct
-from .recipe import Array, Limits, Recipe, quantised_weights
+from .recipe import LEAST_SCALE, Array, Limits, Recipe, quantised_weights
 
 MICROSOFT = "com.microsoft"
 
@@ -110,13 +110,17 @@ class Writer:
         key = (name, False)
         if key not in self._data:
             scale, zero = limits.u8()
+            channels = self.recipe.scales.get(name)
+            scales = scale if channels is None else np.maximum(scale * channels, LEAST_SCALE)
             parameters = [
-                self.new.initial(f"{name}_scale", np.asarray(scale, np.float32)),
-                self.new.initial(f"{name}_zero", np.asarray(zero, np.uint8)),
+                self.new.initial(f"{name}_scale", np.asarray(scales, np.float32)),
+                self.new.initial(f"{name}_zero", np.full(np.shape(scales), zero, np.uint8)),
             ]
-            steps = self._made("QuantizeLinear", [name, *parameters], f"{name}_quantised")
+            axis = {} if channels is None else {"axis": 1}
+            inputs = [name, *parameters]
+            steps = self._made("QuantizeLinear", inputs, f"{name}_quantised", **axis)
             self._data[key] = self._made(
-                "DequantizeLinear", [steps, *parameters], f"{name}_dequantised"
+                "DequantizeLinear", [steps, *parameters], f"{name}_dequantised", **axis
             )
         return self._data[key]
 
