@@ -18,6 +18,7 @@ from .precision.byte_tables import ByteTables
 from .precision.half import StoreHalves, ToHalf
 from .precision.integer_products import IntegerProducts
 from .precision.lower_quantisation import LowerQuantisation
+from .precision.packed_tables import PackedTables
 from .precision.quantised_movement import QuantisedMovement
 from .precision.unsigned_bytes import UnsignedBytes
 from .precision.weight_products import WeightProducts
@@ -57,6 +58,7 @@ def optimization_passes(
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
     return (
         WeightProducts(note),
+        PackedTables(),
         Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
         *((ByteTables(target), Fixpoint(SIMPLIFY)) if target else ()),
         IntegerProducts(note),

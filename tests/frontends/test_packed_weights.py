@@ -136,3 +136,29 @@ def test_truncated_packed_weights(where: str) -> None:
         del tensor.int32_data[-1]
     with pytest.raises(InvalidModelError, match="16384 expected"):
         load_model(case.proto)
+
+
+def test_tables(tmp_path: Path) -> None:
+    """Rows of embeddings, with scales of blocks, of rows or one."""
+    rng = np.random.default_rng(0)
+    cases, index = [], np.array([[3, 0, 511], [7, 7, -2]])
+    for code, (low, high) in CODES.items():
+        numbers = rng.integers(low, high, (512, 64))
+        for text, sizes, attributes in (
+            ("blocks", (512, 2), {"axis": 1, "block_size": 32}),
+            ("rows", (512,), {"axis": 0}),
+            ("one", (), {}),
+        ):
+            scale = rng.uniform(0.01, 0.1, sizes).astype(np.float32)
+            nodes = [
+                node("DequantizeLinear", "Q S Z", "w", **attributes),
+                node("Gather", "w i"),
+            ]
+            proto = model(nodes, {"i": index}, ["y"], constants={"S": scale}, opset=21)
+            zeros = rng.integers(low, high, sizes)
+            for name, data, dims in (("Q", numbers, numbers.shape), ("Z", zeros, sizes)):
+                tensor = helper.make_tensor(name, code, dims, np.asarray(data).reshape(-1))
+                proto.graph.initializer.append(tensor)
+            name = f"{TensorProto.DataType.Name(code)}, {text}"
+            cases.append(OrtCase(name, proto, {"i": index}))
+    check_all(cases, tmp_path)
