@@ -14,6 +14,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.quantization import RANGES
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
+from ...compiler.ir.types import broadcast_shapes
 from .parameters import one_scale
 
 RULES = Rules()
@@ -127,15 +128,18 @@ def _alike(a: Node, b: Node) -> bool:
 
 @RULES.on("dequantize", "quantize")
 def one_number(node: Node, rw: Rewriter) -> Replacement:
-    """A scale and a zero point of one number have no axes; nor have zero points that are alike."""
-    alike = node.inputs[2].data
-    many = alike is not None and alike.size > 1 and bool(np.all(alike == alike.flat[0]))
-    plain = [
-        constant(np.asarray(v.data.reshape(-1)[0]))
-        if v.data is not None and (v.data.size == 1 or (many and v is node.inputs[2]))
-        else v
-        for v in node.inputs[1:]
-    ]
-    if all(new.type.rank == old.type.rank for new, old in zip(plain, node.inputs[1:], strict=True)):
+    """Scales and zero points that are all one number have no axes."""
+    x, *parameters = node.inputs
+    plain = [_one(value) for value in parameters]
+    if all(new is old for new, old in zip(plain, parameters, strict=True)):
         return None
-    return rw.emit(node.op, [node.inputs[0], *plain])
+    reached = broadcast_shapes(x.shape, *(value.shape for value in plain))
+    return rw.emit(node.op, [x, *plain]) if reached == node.output.shape else None
+
+
+def _one(value: Value) -> Value:
+    """A constant of one number as such."""
+    data = value.data
+    if data is None or not data.size or not value.type.rank or (data != data.flat[0]).any():
+        return value
+    return constant(np.asarray(data.flat[0], data.dtype))

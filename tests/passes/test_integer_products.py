@@ -290,6 +290,15 @@ def test_what_is_quantised_with_a_bias_of_floats_is_one_step(
     assert count(graph)["max"] == count(graph)["min"] == 0
 
 
+def test_depthwise_data_by_channel_have_one_zero_point_if_all_are_equal() -> None:
+    """Exporters write a zero point for every channel, all of them 0."""
+    c = CaseBuilder("depthwise")
+    scale, zero = c.weight(12, 1, 1, low=0.01, high=0.02), constant(np.zeros((12, 1, 1), np.uint8))
+    x = c.op("dequantize", c.op("quantize", c.input(1, 12, 6, 6), scale, zero), scale, zero)
+    graph = passed(c, c.op("conv", x, weights(c, 12, 1, 3, 3), groups=12, **WINDOW))
+    assert the(graph, "conv").attrs["accumulate"] is not None
+
+
 def test_ranges_that_differ_by_channel_are_clipped_before() -> None:
     c = CaseBuilder("ranges")
     total = c.op("conv", data(c, 1, 8, 6, 6), weights(c, 12, 8, 3, 3), **WINDOW)
