@@ -1,4 +1,4 @@
-"""A scale for each channel in front of depthwise convolutions: what is written, and when it helps."""
+"""Scales by channel in front of depthwise convolutions: what is written, and when it helps."""
 
 from __future__ import annotations
 

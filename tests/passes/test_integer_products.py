@@ -6,75 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rewriting import count, same_results
+from quantised_graphs import MOVE, TURN, WINDOW, data, number, passed, the, weights
+from rewriting import count
 from suites.case import F32, I8, I32, U8, CaseBuilder, N
 
-from tensmith.backends.reference import run_graph
 from tensmith.compiler.decisions import Decision
-from tensmith.compiler.ir import DType, Graph, Node, Value, constant
-from tensmith.compiler.pass_manager import Fixpoint, run_passes
-from tensmith.passes.pipeline import SIMPLIFY
+from tensmith.compiler.ir import DType, constant
+from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.precision.byte_products import ByteProducts
 from tensmith.passes.precision.integer_products import IntegerProducts
-from tensmith.passes.precision.lower_quantisation import LowerQuantisation
-from tensmith.passes.precision.quantised_movement import QuantisedMovement
-from tensmith.passes.precision.unsigned_bytes import UnsignedBytes
-
-MOVE = Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY))
-TURN = Fixpoint((UnsignedBytes(), *SIMPLIFY))
-PASSES = (MOVE, IntegerProducts(), TURN, ByteProducts(), Fixpoint(SIMPLIFY))
-WINDOW = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
-
-
-def number(value: int, dtype: DType) -> Value:
-    return constant(np.array(value, dtype.numpy))
-
-
-def data(c: CaseBuilder, *shape: Any, dtype: DType = U8, zero: int = 13) -> Value:
-    """An input that is quantised to bytes, and back."""
-    x = c.input(*shape)
-    scale, point = c.scalar(1 / 64), number(zero, dtype)
-    return c.op("dequantize", c.op("quantize", x, scale, point), scale, point)
-
-
-def weights(c: CaseBuilder, *shape: int, axis: int = 0, dtype: DType = I8, zero: int = 0) -> Value:
-    """Constant bytes with a scale for each step of an axis (-1: one), dequantised."""
-    low, high = (0, 256) if dtype is U8 else (-128, 128)
-    p = c.weight(*shape, dtype=dtype, low=low, high=high)
-    steps = [n if at == axis else 1 for at, n in enumerate(shape)] if axis >= 0 else []
-    return c.op("dequantize", p, c.weight(*steps, low=0.001, high=0.01), number(zero, dtype))
-
-
-def passed(c: CaseBuilder, result: Value) -> Graph:
-    """The graph after the passes, found to compute the same floats, or bytes but for ties."""
-    c.output(result)
-    graph = c.graph()
-    rng = np.random.default_rng(3)
-    inputs = {
-        value.name: rng.uniform(-2, 2, [n if isinstance(n, int) else 3 for n in value.shape])
-        .astype(np.float32) for value in graph.inputs
-    }  # fmt: skip
-    want = run_graph(graph, inputs)
-    run_passes(graph, PASSES)
-    got = run_graph(graph, inputs)
-    if result.dtype is F32:
-        same_results(want, got, rtol=1e-5, atol=1e-5)
-    else:
-        steps = np.abs(got["y0"].astype(int) - want["y0"].astype(int))
-        assert steps.max() <= 1
-        assert (steps > 0).mean() < 0.002
-    run_passes(graph, (LowerQuantisation(), Fixpoint(SIMPLIFY)))
-    lowered = run_graph(graph, inputs)
-    if result.dtype is F32:
-        same_results(got, lowered, rtol=1e-6, atol=1e-6)
-    else:
-        np.testing.assert_array_equal(got["y0"], lowered["y0"])
-    return graph
-
-
-def the(graph: Graph, op: str) -> Node:
-    [node] = [node for node in graph.nodes if node.op == op]
-    return node
 
 
 @pytest.mark.parametrize(("dtype", "zero"), [(U8, 0), (U8, 200), (I8, 0), (I8, -128), (I8, 5)])
@@ -203,75 +143,6 @@ def test_what_stays_in_floats() -> None:
     assert the(graph, "matmul").output.dtype is F32
 
 
-@pytest.mark.parametrize("depth", [32, 37])
-@pytest.mark.parametrize(
-    ("left", "right", "sums"),
-    [
-        ((U8, 0), (U8, 128), 0),
-        ((U8, 0), (I8, 0), 0),
-        ((U8, 0), (U8, 90), 1),
-        ((I8, -128), (I8, 7), 1),
-        ((U8, 13), (I8, 0), 1),
-        ((I8, 0), (U8, 200), 2),
-    ],
-)
-def test_products_of_two_operands_that_the_run_makes(
-    depth: int, left: tuple[DType, int], right: tuple[DType, int], sums: int
-) -> None:
-    """Zero points leave the sum; each that is not where its operand is signed, or 0, costs the sums
-    of the other operand."""
-    c = CaseBuilder("data")
-    a = data(c, 2, 40, depth, dtype=left[0], zero=left[1])
-    b = c.op("transpose", data(c, 2, 24, depth, dtype=right[0], zero=right[1]), perm=(0, 2, 1))
-    graph = passed(c, c.op("matmul", a, b))
-    product = the(graph, "matmul")
-    assert product.attrs["product"] == "dot4"
-    assert [v.dtype for v in product.inputs] == [I32, I32]
-    assert count(graph)["reduce_sum"] == sums
-    assert count(graph)["pad"] == (2 if depth % 4 else 0)
-
-
-def test_products_of_data_end_in_bytes_as_others_do() -> None:
-    c = CaseBuilder("requantised")
-    total = c.op("matmul", data(c, 40, 64), data(c, 64, 24, zero=100))
-    graph = passed(c, c.op("quantize", total, c.scalar(1 / 8), number(9, U8)))
-    assert count(graph)["quotient"] == 2  # the inputs: a sum is scaled by one factor
-    assert the(graph, "matmul").attrs["product"] == "dot4"
-
-
-def test_products_of_data_by_scales_that_the_run_finds() -> None:
-    c = CaseBuilder("dynamic")
-    x = c.input(40, 64)
-    scale = c.op(
-        "mul", c.op("reduce_max", c.op("abs", x), axes=(0, 1), keepdims=False), c.scalar(1 / 128)
-    )
-    point = number(128, U8)
-    quantised = c.op("dequantize", c.op("quantize", x, scale, point), scale, point)
-    graph = passed(c, c.op("matmul", quantised, data(c, 64, 24)))
-    assert the(graph, "matmul").attrs["product"] == "dot4"
-
-
-@pytest.mark.parametrize(
-    ("rows", "depth", "columns", "reason"),
-    [
-        (40, N, 24, "how many products are added up is known to the run only"),
-        (40, 8, 24, "its matrices are small"),
-        (40, 64, 8, "its matrices are small"),
-        (4, 64, 24, "few rows meet the operand that the run would have to pack"),
-    ],
-)
-def test_products_of_data_that_stay_in_floats(
-    rows: int, depth: Any, columns: int, reason: str
-) -> None:
-    c = CaseBuilder("floats")
-    c.output(c.op("matmul", data(c, rows, depth), data(c, depth, columns)))
-    told: list[Decision] = []
-    graph = c.graph()
-    run_passes(graph, (MOVE, IntegerProducts(told.append), TURN, ByteProducts(told.append)))
-    assert [(d.precision, d.reason) for d in told] == [("fp32", reason)]
-    assert the(graph, "matmul").output.dtype is F32
-
-
 @pytest.mark.parametrize("by_channel", [False, True])
 @pytest.mark.parametrize("clipped", [None, (0.0, 6.0)])
 def test_what_is_quantised_with_a_bias_of_floats_is_one_step(
@@ -338,69 +209,3 @@ def test_decisions_are_told_with_the_reason() -> None:
         ("int8", ""),
         ("int32", "its matrices are small"),
     ]
-
-
-def moved(c: CaseBuilder, result: Value) -> Graph:
-    c.output(result)
-    graph = c.graph()
-    rng = np.random.default_rng(3)
-    inputs = {v.name: rng.uniform(-2, 2, v.type.static_shape).astype(np.float32)
-              for v in graph.inputs}  # fmt: skip
-    want = run_graph(graph, inputs)
-    run_passes(graph, [MOVE])
-    same_results(want, run_graph(graph, inputs), rtol=0, atol=0)
-    return graph
-
-
-def test_bytes_are_moved_not_floats() -> None:
-    c = CaseBuilder("moved")
-    x = data(c, 2, 6, 4, 4)
-    y = c.op("transpose", x, perm=(0, 2, 3, 1))
-    y = c.op("pad", c.op("reshape", y, shape=(2, 16, 6)), pads=(0, 1, 0, 0, 1, 0), mode="constant")
-    y = c.op("slice", c.op("max", y, c.scalar(0)), starts=(0, 0, 1), stops=(2, 18, 5),
-             steps=(1, 1, 1))  # fmt: skip
-    graph = moved(c, y)
-    assert graph.nodes[-1].op == "dequantize"
-    assert all(node.output.dtype is U8 for node in graph.nodes[:-1])
-
-
-def test_pooling_and_concat_by_one_scale() -> None:
-    c = CaseBuilder("pooled")
-    window = {"kernel": (2, 2), "strides": (2, 2), "pads": (0, 0, 1, 1), "dilations": (1, 1),
-              "ceil_mode": False}  # fmt: skip
-    parts = [c.op("max_pool", data(c, 1, 3, 5, 5), **window) for _ in range(2)]
-    graph = moved(c, c.op("concat", *parts, axis=1))
-    assert graph.nodes[-1].op == "dequantize"
-    assert count(graph)["dequantize"] == 1
-
-
-def test_quantising_again_by_the_same_scale_goes() -> None:
-    c = CaseBuilder("again")
-    y = c.op("transpose", data(c, 3, 4), perm=(1, 0))
-    graph = moved(c, c.op("quantize", y, c.scalar(1 / 64), number(13, U8)))
-    assert count(graph) == {"quantize": 1, "transpose": 1}
-    c = CaseBuilder("other")
-    y = c.op("transpose", data(c, 3, 4), perm=(1, 0))
-    graph = moved(c, c.op("quantize", y, c.scalar(1 / 32), number(13, U8)))
-    assert count(graph)["quantize"] == 2
-
-
-def test_quantising_rises_above_movement() -> None:
-    c = CaseBuilder("risen")
-    y = c.op("transpose", c.op("sigmoid", c.input(3, 4)), perm=(1, 0))
-    graph = moved(c, c.op("quantize", y, c.scalar(1 / 255), number(0, U8)))
-    assert [node.op for node in graph.nodes] == ["sigmoid", "quantize", "transpose"]
-
-
-def test_signed_bytes_are_made_unsigned() -> None:
-    """Also where others read them, moved, or as they are."""
-    c = CaseBuilder("signed")
-    q = c.op("quantize", c.input(2, 8, 6, 6), c.scalar(1 / 64), number(-3, I8))
-    x = c.op("dequantize", q, c.scalar(1 / 64), number(-3, I8))
-    y = c.op("conv", x, weights(c, 8, 8, 3, 3), **WINDOW)
-    graph = passed(c, c.op("add", y, x))
-    assert all(v.dtype is not I8 for node in graph.nodes for v in node.outputs)
-    c = CaseBuilder("output")
-    q = c.op("quantize", c.input(2, 3), c.scalar(1 / 64), number(-3, I8))
-    graph = moved(c, c.op("transpose", q, perm=(1, 0)))
-    assert [node.op for node in graph.nodes] == ["quantize", "transpose", "bitxor", "bitcast"]
