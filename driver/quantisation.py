@@ -23,6 +23,7 @@ from .request import CompileRequest
 
 STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
+INT8_WEIGHTS = "int8 weights"
 _LISTED = 12
 _NO_DATA = "convolutions are quantised with calibration data only"
 _UNSEEN = "its operands are quantised, and the compiled model multiplies them as floats"
@@ -93,6 +94,8 @@ def _as_compiled(row: ProductDecision, compiled: Sequence[Decision] | None) -> P
     found = [told for told in compiled if told.name == row.name]
     wanted = INT8 if row.precision == DYNAMIC_INT8 else row.precision
     refused = next((told for told in found if told.precision != wanted), None)
+    if refused is not None and any(told.precision == wanted for told in found):
+        return replace(row, reason=f"in part {refused.precision}: {refused.reason}")
     if refused is not None:
         return replace(row, precision=refused.precision, reason=refused.reason)
     return row if found else replace(row, precision=FLOAT, reason=_UNSEEN)
@@ -180,7 +183,8 @@ def _decision(product: ModelProduct, recipe: Recipe, reasons: Mapping[str, str])
         reason = product.reason or reasons[product.key]
         return ProductDecision(product.name, product.op, FLOAT, reason)
     if product.key in recipe.dynamic:
-        return ProductDecision(product.name, product.op, DYNAMIC_INT8)
+        precision = INT8_WEIGHTS if product.weights_only else DYNAMIC_INT8
+        return ProductDecision(product.name, product.op, precision)
     limits = recipe.ranges[product.data]
     return ProductDecision(product.name, product.op, INT8, "", limits.low, limits.high)
 
@@ -197,7 +201,8 @@ def _dynamic(source: Quantisable, output: Path) -> Quantisation:
     rows = []
     for product in source.products:
         reason = product.reason or ("" if product.key in keys else _NO_DATA)
-        precision = FLOAT if reason else DYNAMIC_INT8
+        kept = INT8_WEIGHTS if product.weights_only else DYNAMIC_INT8
+        precision = FLOAT if reason else kept
         rows.append(ProductDecision(product.name, product.op, precision, reason))
     note = (
         "no calibration data: every run finds the ranges of what matrix products take, and "

@@ -1,4 +1,4 @@
-"""LSTM layers of floats become those of bytes; other recurrent layers are listed with a reason."""
+"""LSTM layers of floats become those of bytes; others keep their weights as bytes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ def drawn(*shape: int, seed: int) -> Array:
     return np.asarray(numbers, np.float32)
 
 
-def net(folder: Path, op: str = "LSTM", gates: int = 4, **attributes: Any) -> Path:
+def net(
+    folder: Path, op: str = "LSTM", gates: int = 4, *, hidden: int = HIDDEN, **attributes: Any
+) -> Path:
     """A bidirectional layer whose last state a matrix product reads."""
     constants = {
-        "w": drawn(2, gates * HIDDEN, SIZE, seed=1),
-        "r": drawn(2, gates * HIDDEN, HIDDEN, seed=2),
-        "b": drawn(2, 2 * gates * HIDDEN, seed=3),
-        "h0": drawn(2, BATCH, HIDDEN, seed=4),
-        "m": drawn(HIDDEN, 3, seed=5),
+        "w": drawn(2, gates * hidden, SIZE, seed=1),
+        "r": drawn(2, gates * hidden, hidden, seed=2),
+        "b": drawn(2, 2 * gates * hidden, seed=3),
+        "h0": drawn(2, BATCH, hidden, seed=4),
+        "m": drawn(hidden, 3, seed=5),
     }
     inputs = ["x", "w", "r", "b", "", "h0"]
     made = helper.make_node(
-        op, inputs, ["y", "h"], "layer", hidden_size=HIDDEN, direction="bidirectional", **attributes
+        op, inputs, ["y", "h"], "layer", hidden_size=hidden, direction="bidirectional", **attributes
     )
     graph = helper.make_graph(
         [made, helper.make_node("MatMul", ["h", "m"], ["z"], "last")],
@@ -95,9 +97,36 @@ def test_beside_the_layer_of_floats(tmp_path: Path) -> None:
     assert 0 < np.abs(real - rounded).max() < 0.02
 
 
-def test_others_are_listed(tmp_path: Path) -> None:
-    reasons = [p.reason for p in Quantisable(net(tmp_path, "GRU", 3)).products]
-    assert reasons == ["no operator has a GRU with weights of bytes", ""]
+@pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("RNN", 1)])
+def test_others_have_weights_of_bytes(tmp_path: Path, op: str, gates: int) -> None:
+    path = net(tmp_path, op, gates)
+    source = Quantisable(path)
+    assert [p.reason for p in source.products] == ["", ""]
+    assert [p.weights_only for p in source.products] == [True, False]
+    out = tmp_path / "quantised.onnx"
+    source.save(recipe_of(source), out)
+    model = onnx.load(out)
+    assert [n.op_type for n in model.graph.node] == [*["DequantizeLinear"] * 2, op, "MatMul"]
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert stored["r_int8"].shape == (2, gates * HIDDEN, HIDDEN)
+    exact, got = (run_graph(load(p), {"x": X}) for p in (path, out))
+    for name, array in exact.items():
+        assert 0 < np.abs(got[name] - array).max() < 0.05
+    pair = run_graph(source.beside(recipe_of(source)), {"x": X})
+    np.testing.assert_array_equal(pair[twin("y")], got["y"])
+
+
+@needs_native
+def test_bytes_of_a_gru_are_what_its_products_read(tmp_path: Path) -> None:
+    """Where there are enough of them: few weights are floats, and the manifest says so."""
+    for hidden, told in ((128, "int8 weights"), (8, "fp32")):
+        path = net(tmp_path, "GRU", 3, hidden=hidden)
+        model = tensmith.compile(path, precision="int8", force_precision=True)
+        rows = {row["name"]: row for row in model.manifest["contractions"]}
+        assert rows["layer"]["precision"] == told
+        assert ("in part fp32" in rows["layer"]["reason"]) == (hidden == 128)  # of the input
+        exact = run_graph(load(path), {"x": X})
+        assert np.abs(model.load()({"x": X})["y"] - exact["y"]).max() < 0.02
 
 
 @needs_native

@@ -14,13 +14,12 @@ from .constants import Constants
 
 F32 = onnx.TensorProto.FLOAT
 PLAIN = ("Conv", "MatMul", "Gemm")
-RECURRENT = "LSTM"  # the recurrent layer that has an operator for weights of bytes
-QUANTISABLE = (*PLAIN, RECURRENT)
+LSTM = "LSTM"  # the recurrent layer that has an operator for products of bytes
+GATES = {LSTM: 4, "GRU": 3, "RNN": 1}  # of recurrent layers
+QUANTISABLE = (*PLAIN, *GATES)
 # other operators that are, or hold, products
 _OTHERS = {
     "ConvTranspose": "transposed convolutions are computed in floats",
-    "GRU": "no operator has a GRU with weights of bytes",
-    "RNN": "no operator has an RNN with weights of bytes",
     "Einsum": "sums of products that are named by letters are computed in floats",
     "Attention": "no operand of it is constant",
     "MultiHeadAttention": "no operand of it is constant",
@@ -54,8 +53,14 @@ class ModelProduct:
 
     @property
     def by_run(self) -> bool:
-        """Whether it always finds the ranges of its data when it runs."""
-        return self.op == RECURRENT
+        """Whether nothing has to be known of its data: a run finds their ranges, or they are not
+        quantised."""
+        return self.op in GATES
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether its weights are stored as bytes, and multiplied as floats."""
+        return self.op in GATES and self.op != LSTM
 
 
 def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProduct, ...]:
@@ -89,7 +94,7 @@ def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: Constants) -> str:
     if node.op_type in _OTHERS:
         return _OTHERS[node.op_type]
-    if node.op_type == RECURRENT:
+    if node.op_type in GATES:
         return _recurrent_reason(node, constants)
     data, weights = node.input[0], node.input[1]
     made = [makers[name].op_type for name in (data, weights) if name in makers]
@@ -116,14 +121,15 @@ def _recurrent_reason(node: onnx.NodeProto, constants: Constants) -> str:
         return "its weights are not constant"
     if any(constants.type_of(name) != F32 for name in node.input[1:3]):
         return "its weights are not f32"
-    if any(a.name == "layout" and a.i for a in node.attribute):
+    if node.op_type == LSTM and any(a.name == "layout" and a.i for a in node.attribute):
         return "its batch comes first, which the operator for weights of bytes does not take"
     return ""
 
 
 def _terms(node: onnx.NodeProto, constants: Constants) -> int:
-    if node.op_type == RECURRENT:
-        return sum(4 * constants.shape_of(name)[2] for name in node.input[1:3])
+    if node.op_type in GATES:
+        gates = GATES[node.op_type]
+        return sum(gates * constants.shape_of(name)[2] for name in node.input[1:3])
     shape = constants.shape_of(node.input[1])
     if node.op_type == "Conv":
         return math.prod(shape[1:])

@@ -11,7 +11,7 @@ import onnx
 from ..reading.topology import names_used
 from .additions import Additions
 from .constants import MOVES, Constants
-from .products import ModelProduct
+from .products import LSTM, ModelProduct
 from .recipe import LEAST_SCALE, Array, Limits, Recipe, quantised_weights
 
 MICROSOFT = "com.microsoft"
@@ -172,24 +172,42 @@ class Writer:
             self.new.nodes.append(onnx.helper.make_node("Add", [product.output[0], bias], [result]))
 
     def _recurrent(self, node: onnx.NodeProto) -> None:
-        """DynamicQuantizeLSTM, with weights [directions, ., gates] of bytes by a scale for each
-        column."""
+        """A recurrent layer with weights of bytes."""
         new = onnx.NodeProto.FromString(node.SerializeToString())
-        new.op_type, new.domain = "DynamicQuantizeLSTM", MICROSOFT
-        self._needs_microsoft()
-        parameters = [name for place in (1, 2) for name in self._stacked(node.input[place])]
-        inputs = [*node.input, *[""] * (8 - len(node.input)), *parameters[1:3], *parameters[4:]]
-        inputs[1], inputs[2] = parameters[0], parameters[3]
-        del new.input[:]
-        new.input.extend(inputs)
-        for attribute in [a for a in new.attribute if a.name == "layout"]:
-            new.attribute.remove(attribute)
+        if node.op_type == LSTM:
+            self._multiplies_bytes(new)
+        else:
+            for place in (1, 2):
+                new.input[place] = self._dequantised(node.input[place])
         if self.beside:
             self.new.nodes.append(node)
             results = [twin(name) if name else "" for name in node.output]
             del new.output[:]
             new.output.extend(results)
         self.new.nodes.append(new)
+
+    def _multiplies_bytes(self, node: onnx.NodeProto) -> None:
+        """An LSTM becomes DynamicQuantizeLSTM, with weights [directions, ., gates] of bytes by a
+        scale for each column."""
+        node.op_type, node.domain = "DynamicQuantizeLSTM", MICROSOFT
+        self._needs_microsoft()
+        parameters = [name for place in (1, 2) for name in self._stacked(node.input[place])]
+        inputs = [*node.input, *[""] * (8 - len(node.input)), *parameters[1:3], *parameters[4:]]
+        inputs[1], inputs[2] = parameters[0], parameters[3]
+        del node.input[:]
+        node.input.extend(inputs)
+        for attribute in [a for a in node.attribute if a.name == "layout"]:
+            node.attribute.remove(attribute)
+
+    def _dequantised(self, name: str) -> str:
+        """Weights [directions, gates, depth] as bytes, by a scale for each of the gates' rows."""
+        key = (name, 1, False)
+        if key not in self._weights:
+            stored = self._stored(name, 1, transposed=False)
+            self._weights[key] = [
+                self._made("DequantizeLinear", list(stored), f"{name}_dequantised", axis=1)
+            ]
+        return self._weights[key][0]
 
     def _stacked(self, name: str) -> Sequence[str]:
         """Names of the integers, scales and zero points of [directions, gates, depth]."""
