@@ -28,6 +28,7 @@ from .timing import Times, interleaved, share_of
 if TYPE_CHECKING:
     from .budget.whole_models import WholeModels
 
+WEIGHTS_OF_BYTES = "int8-weights"
 SAME = 1.01  # times that differ by less are not told apart
 _SIZES = 6  # of symbolic dims that are tried, until the model takes one
 _AS_GIVEN = (FP32, "int32")  # of products that no lower precision has changed
@@ -164,8 +165,8 @@ class _Choosing:
         if half is not None:
             self._admit(found, half.manifest["precision"], half, reasons)
         if integer is not None:
-            self._admit(found, INT8, integer, reasons)
-        if integer is not None and half is not None:
+            self._admit(found, integer.manifest["precision"], integer, reasons)
+        if half is not None and integer is not None and self.request.calibration is not None:
             name, mixed = self._mixed(integer, half.manifest["precision"])
             self._admit(found, name, mixed, reasons)
             if mixed.budget is not None and integer.budget is not None:
@@ -198,18 +199,20 @@ class _Choosing:
             reasons.append(f"{name} loses {artifact.budget.drop.drop:.4g}")
 
     def _integer(self, reasons: list[str]) -> Artifact | None:
+        """The binary of int8 within the budget; without calibration data that of weights in 8
+        bits."""
         from ..frontends.onnx.quantising.quantisable import NothingToQuantise
         from .budget.within import USUAL_DROP
 
+        drop = self.request.max_accuracy_drop
+        precision, changes = INT8, {"max_accuracy_drop": USUAL_DROP if drop is None else drop}
         if self.request.calibration is None:
             reasons.append("int8 needs calibration data")
-            return None
-        drop = self.request.max_accuracy_drop
-        given = USUAL_DROP if drop is None else drop
+            precision, changes = WEIGHTS_OF_BYTES, _NO_DATA
         try:
-            return self.built(self.path, precision=INT8, max_accuracy_drop=given)
+            return self.built(self.path, precision=precision, **changes)
         except NothingToQuantise as error:
-            reasons.append(f"int8: {error.what}")
+            reasons.append(f"{precision}: {error.what}")
             return None
 
     def _half(self) -> Artifact | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ..compiler.errors import UsageError
 from ..frontends.onnx.quantising.few_bits import WeightForm
-from ..frontends.onnx.quantising.quantisable import Quantisable
+from ..frontends.onnx.quantising.quantisable import NothingToQuantise, Quantisable
 from ..frontends.onnx.quantising.weights import why_floats
 from .quantisation import FLOAT, WEIGHTS, ProductDecision, Quantisation
 from .request import WEIGHT_BITS, CompileRequest
@@ -29,7 +28,7 @@ def weight_form(request: CompileRequest) -> WeightForm:
 def quantise_weights(model: Path, output: Path, request: CompileRequest) -> Quantisation:
     """Write a model whose matrix products have weights of few bits to `output`.
 
-    Raises UsageError where there is no product whose weights can be stored so.
+    Raises NothingToQuantise where there is no product whose weights can be stored so.
     """
     if request.progress:
         request.progress("reading the model")
@@ -38,7 +37,7 @@ def quantise_weights(model: Path, output: Path, request: CompileRequest) -> Quan
     keys = frozenset(key for key, reason in reasons.items() if not reason)
     if not keys:
         told = dict.fromkeys(f"{p.op} '{p.name}': {reasons[p.key]}" for p in source.products)
-        raise UsageError(
+        raise NothingToQuantise(
             "no weights of the model can be stored in few bits",
             why="; ".join(list(told)[:3]) or "it has no matrix product",
             remedy="compile it with --precision fp32",

@@ -16,7 +16,7 @@ from ...compiler.scratch import writable_cache
 
 FOLDER = "budget"
 KEPT = 64  # journals; the oldest go
-FORMAT = 3
+FORMAT = 4
 
 
 class Journal:

@@ -255,6 +255,30 @@ def test_the_fastest_within_the_budget(net: Path, labels: Array, kept: Path) -> 
     assert plain.budget.met
 
 
+def test_without_calibration_weights_alone_are_tried(kept: Path) -> None:
+    draw = np.random.default_rng(2).standard_normal
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "m"], ["y"], "product")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 128))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 256))],
+        [numpy_helper.from_array(draw((128, 256)).astype(np.float32), "m")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    path = kept / "product.onnx"
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    judged = {"x": draw((6, 1, 128)).astype(np.float32)}
+    clock = Clock(**{"fp32": 2.0, "int8-weights": 1.0})
+    asked = CompileRequest(precision="auto", eval=judged, metric="snr", timer=clock)
+    artifact = api.compile_request(path, asked)
+    assert artifact.choice is not None
+    assert artifact.choice.kept == "int8-weights"
+    assert "int8 needs calibration data" in artifact.choice.reason
+    assert artifact.budget is not None
+    assert artifact.budget.met
+    assert precisions(artifact) == {"product": "int8 weights"}
+
+
 def test_other_machines_have_no_fastest(net: Path, labels: Array, kept: Path) -> None:
     asked = request(labels, precision="auto", target="aarch64:cortex-a76")
     with pytest.raises(UsageError, match="by times that are measured"):
