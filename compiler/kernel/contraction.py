@@ -116,6 +116,12 @@ class Contraction:
             if (product.left.along(axis.name), product.right.along(axis.name)) == (left, right)
         )
 
+    @property
+    def reads_packed(self) -> bool:
+        """Whether floats are made of words or bytes of weights as they are multiplied."""
+        packed = any(o.load.dtype in (DType.U32, DType.I8) for o in self.operands)
+        return packed and self.accumulate is DType.F32
+
     def common(self, vector: str, row: str) -> tuple[Operand, ...]:
         """Operands that all rows share, and lanes move along: a product's weights, in panels."""
         return tuple(o for o in self.operands if o.along(vector) and not o.along(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -139,34 +140,41 @@ def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
     assert not panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
 
 
-def quantised(columns: int, rows: int) -> Graph:
-    """Data times 64 x columns weights of 4 bits in blocks of 32."""
+def quantised(columns: int, rows: int, bits: int = 4, block: int = 32) -> Graph:
+    """Data times 64 x columns weights of few bits in blocks."""
     c = CaseBuilder(f"packed{columns}")
     x = c.input(rows, 64)
-    weights = c.weight(columns, 32, dtype=DType.U8, low=0, high=256)
-    attrs = {"bits": 4, "block": 32, "depth": 64, "columns": columns, "zero": 8}
-    c.output(c.op("quantised_matmul", x, weights, c.weight(columns, 2), **attrs))
+    weights = c.weight(columns, 8 * bits, dtype=DType.U8, low=0, high=256)
+    attrs = {"bits": bits, "block": block, "depth": 64, "columns": columns, "zero": 8}
+    c.output(c.op("quantised_matmul", x, weights, c.weight(columns, 64 // block), **attrs))
     return c.graph()
 
 
+FORMS = [(4, 32), (4, 64), (8, 64)]  # bits, block: several for a column, or one
+
+
 @pytest.mark.parametrize("rows", [1, 5])
-def test_packed_weights_are_fetched_blocks_ahead(rows: int) -> None:
+@pytest.mark.parametrize(("bits", "block"), FORMS)
+def test_packed_weights_are_fetched_blocks_ahead(bits: int, block: int, rows: int) -> None:
     """Where they are larger than the second-level cache."""
     _, target = resolve_target("znver5")
     found = []
     for columns in (1000, 40000):
-        [node] = fused_nodes(quantised(columns, rows))
+        [node] = fused_nodes(quantised(columns, rows, bits, block))
         kernel = lower_region(node.regions[0]).kernel
         found.append(default_schedule(kernel, target).stages[0].prefetch.ahead)
     assert found == [0, BLOCKS_AHEAD]
 
 
 @needs_native
-@pytest.mark.parametrize("rows", [1, 5])
-def test_what_is_fetched_is_computed(rows: int, tmp_path: Path) -> None:
-    graph = quantised(40000, rows)
-    x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
-    want = run_graph(graph, {"x0": x})["y0"]
-    found = run_all({"large": Job(graph, {"x0": x})}, Setting("native", 2), tmp_path)["large"]
-    assert not isinstance(found, Exception), found
-    np.testing.assert_allclose(found["y0"], want, 1e-5, 1e-5 * np.abs(want).max())
+def test_what_is_fetched_is_computed(tmp_path: Path) -> None:
+    wanted, jobs = {}, {}
+    for rows, (bits, block) in product((1, 5), FORMS):
+        graph, name = quantised(40000, rows, bits, block), f"{rows} rows, {bits} by {block}"
+        inputs = {"x0": np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)}
+        wanted[name] = run_graph(graph, inputs)["y0"]
+        jobs[name] = Job(graph, inputs)
+    for name, found in run_all(jobs, Setting("native", 2), tmp_path).items():
+        assert not isinstance(found, Exception), f"{name}: {found}"
+        peak = np.abs(wanted[name]).max()
+        np.testing.assert_allclose(found["y0"], wanted[name], 1e-5, 1e-5 * peak, err_msg=name)

@@ -18,13 +18,14 @@ from .tile import Tile
 class BlockSums:
     """What the reductions of a stage with factors keep while a block is added up.
 
-    A block's sums go in `parts` side by side, in turns from step to step, where a tile has so few
-    of them that each would wait for itself.
+    A block's sums, and those of packed weights without factors, go in `parts` side by side, in
+    turns from step to step, where a tile has so few of them that each would wait for itself.
     """
 
     def __init__(self, stage: Stage, own: StageSchedule, shape: Shape) -> None:
         self.stage, self.schedule = stage, own
         self.any = has_factors(stage)
+        self.packed = contraction_of(stage).reads_packed
         self.outer = stage.outer_axes
         busy = len(shape.slots()) * len(stage.reductions)
         inside = [axis.extent for axis in stage.reduce_axes[self.outer :]]
@@ -35,7 +36,7 @@ class BlockSums:
         )  # fmt: skip
         self.parts = 1
         while (
-            self.any
+            (self.any or self.packed)
             and 2 * self.parts * busy <= own.unrolling.accumulators
             and 2 * self.parts <= min(own.unrolling.parts, steps)
         ):
@@ -77,17 +78,22 @@ class BlockSums:
         self._turn += 1
         return [*sums[:start], *accumulate(sums[start : start + count]), *sums[start + count :]]
 
+    def joined(self, sums: list[ir.Value], tile: Tile) -> list[ir.Value]:
+        """The sums of all parts, which were added up in turns."""
+        count, slots = len(sums) // self.parts, len(tile.shape.slots())
+        result = sums[:count]
+        for place, part in enumerate(sums[count:]):
+            reduction = self.stage.reductions[place % count // slots]
+            before, dtype = result[place % count], reduction.body.dtype
+            result[place % count] = scalar.combine(tile.e, reduction.kind, before, part, dtype)
+        return result
+
     def scaled(self, tile: Tile, totals: list[ir.Value], sums: list[ir.Value]) -> list[ir.Value]:
         """The totals with a block's sums, times its factors, added."""
         tile.begin_step()
-        slots, count = tile.shape.slots(), len(totals)
-        result = []
-        for place, total in enumerate(totals):
+        slots, result = tile.shape.slots(), []
+        for place, (total, whole) in enumerate(zip(totals, self.joined(sums, tile), strict=True)):
             reduction = self.stage.reductions[place // len(slots)]
-            whole = sums[place]
-            for part in sums[place + count :: count]:
-                dtype = reduction.body.dtype
-                whole = scalar.combine(tile.e, reduction.kind, whole, part, dtype)
             assert reduction.factor is not None
             factor = tile.vector_value(reduction.factor, slots[place % len(slots)])
             result.append(tile.e.fma(whole, factor, total))

@@ -61,12 +61,16 @@ def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[Panel
         size = shared.dtype.bytes
         steps = {name: n * size for name, n in address.steps if isinstance(n, int)}
         width = own.tile.width * size
-        if len(steps) < len(stage.reduce_axes) or min(steps.values()) != width:
+        axes = stage.reduce_axes
+        inside = shared.dtype is DType.U32 and axes[-1].name not in steps  # of a word
+        moving = axes[:-1] if inside else axes
+        if len(steps) < len(moving) or min(steps.values(), default=0) != width:
             continue
         part = own.prefetch.ahead // own.prefetch.turns
         start = tile.e.add(_turn(stage, own, tile, shared, part), own.prefetch.ahead)
         slower = tuple((name, step - step // own.prefetch.turns) for name, step in steps.items())
-        lines = -(-own.unrolling.unroll * width // own.prefetch.turns // CACHE_LINE)
+        group = 1 if inside else own.unrolling.unroll
+        lines = -(-group * width // own.prefetch.turns // CACHE_LINE)
         found.append(PanelPrefetch(address, shared.dtype, start, slower, lines, own.prefetch.level))
     return found
 

@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel import expr as ex
+from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.instruction import DOTS
 from ....compiler.kernel.kernel import Reduction, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
@@ -88,7 +89,7 @@ class TileReduction:
         reads an operand that others do not: memory delivers several streams faster than one.
         """
         axes, reductions = self.stage.reduce_axes, self.stage.reductions
-        if len(axes) != 1:
+        if len(axes) != 1 or contraction_of(self.stage).reads_packed:  # `BlockSums` has its own
             return 1
         extent = self.schedule.blocks.steps if self.schedule.blocks.axis else axes[0].extent
         if not isinstance(extent, int):
@@ -232,7 +233,9 @@ class TileReduction:
 
         initial = self._initial(tile.shape)
         if self.partial is None:
-            self._finish(tile, nest(0, initial))
+            apart = 1 if blocks.any else blocks.parts
+            sums = nest(0, initial * apart)
+            self._finish(tile, blocks.joined(sums, tile) if apart > 1 else sums)
             return
         accumulators = nest(0, self.partial.resume(tile.env, initial))
         self.partial.leave(tile.env, accumulators)

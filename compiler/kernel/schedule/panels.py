@@ -9,7 +9,7 @@ from ...target import CpuTarget
 from .. import expr as ex
 from ..axis_names import band_of
 from ..contraction import Contraction, extent_of
-from ..kernel import MAX_STACK_BYTES, has_factors
+from ..kernel import MAX_STACK_BYTES
 from .register_tile import PANEL_SHARE
 from .schedule import Blocks, Prefetch, RegisterTile, StageSchedule
 
@@ -35,7 +35,7 @@ def with_panels(own: StageSchedule, product: Contraction, target: CpuTarget) -> 
     A panel and the next one that is fetched meanwhile share the second-level cache; where few rows
     use a panel, and the first level is small, its blocks and the rows' share the first level.
     """
-    if has_factors(product.stage):
+    if product.reads_packed:
         return with_blocks_ahead(own, product, target)
     if not product.static_depth:
         return own
@@ -57,7 +57,7 @@ def with_panels(own: StageSchedule, product: Contraction, target: CpuTarget) -> 
 
 
 def with_blocks_ahead(own: StageSchedule, product: Contraction, target: CpuTarget) -> StageSchedule:
-    """The schedule with fetching, where weights whose blocks have factors come from memory."""
+    """The schedule with fetching, where packed weights come from memory."""
     axes = (*product.stage.axes, *product.stage.reduce_axes)
     shared = [o for o in product.operands if own.tile.vector and o.along(own.tile.vector)]
     sizes = [
@@ -113,7 +113,7 @@ def fetched(
 
 def of_one_row(own: StageSchedule, product: Contraction, target: CpuTarget) -> StageSchedule:
     """The schedule, without rows, with what has memory answer faster."""
-    if has_factors(product.stage):
+    if product.reads_packed:
         return with_blocks_ahead(own, product, target)
     return replace(own, panel=streams(own, product))
 

@@ -16,7 +16,7 @@ from ...target import CpuTarget
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..forms.step_groups import products_of_groups
-from ..kernel import Kernel, Stage, has_factors
+from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
 from .panels import BLOCKS_AHEAD, fetched
 from .schedule import Blocks, Prefetch, RegisterTile, Schedule, StageSchedule, Unrolling
@@ -138,9 +138,10 @@ def _prefetch(
     epilogue = tiled and steps >= MIN_HIDING_STEPS and points >= MIN_FETCHED_POINTS
     if not choice.prefetch or not stage.reductions or tile.vector not in order:
         return Prefetch(epilogue=epilogue)
-    if has_factors(stage):
+    contraction = contraction_of(stage)
+    if contraction.reads_packed:
         return Prefetch(BLOCKS_AHEAD, choice.prefetch, epilogue=epilogue)
-    ahead, turns = fetched(contraction_of(stage), tile, order, blocks)
+    ahead, turns = fetched(contraction, tile, order, blocks)
     if shared_panels:
         turns = max(1, turns // MOST_SHARES)  # all threads fetch the whole panel
     return Prefetch(ahead, choice.prefetch, turns, epilogue)
