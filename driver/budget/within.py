@@ -162,6 +162,8 @@ class BudgetSearch:
         metric = self.request.metric
         if metric is None or isinstance(metric, str):
             return str(metric)
+        if getattr(metric, "__closure__", None):
+            return None  # what it has taken from around it is not in its source
         try:
             return f"{inspect.getsource(metric)} {self.request.metric_direction}"
         except (OSError, TypeError):

@@ -342,3 +342,30 @@ def test_requests_that_cannot_be(given: Any, what: str) -> None:
     with pytest.raises(UsageError) as caught:
         CompileRequest(**given)
     assert what in str(caught.value)
+
+
+def test_figures_of_functions_are_known_by_what_is_in_their_source(
+    net: Path, labels: Array, kept: Path
+) -> None:
+    """One that takes a variable from around it is found anew, whatever that is."""
+
+    def metric(share: float) -> Callable[..., float]:
+        return lambda outputs, labels: share * float(np.mean(outputs["y"].argmax(1) == labels))
+
+    def plain(outputs: dict[str, Array], labels: Array) -> float:
+        return float(np.mean(outputs["y"].argmax(1) == labels))
+
+    cases = (
+        (metric(1.0), True, 1.0),
+        (metric(0.5), True, 0.5),
+        (plain, True, 1.0),
+        (plain, False, 1.0),
+    )
+    for function, anew, exact in cases:
+        seen: list[str] = []
+        asked = request(labels, metric=function, max_accuracy_drop="90%", progress=seen.append)
+        report = api.compile_request(net, asked).budget
+        assert any("evaluating" in text for text in seen) == anew
+        assert report is not None
+        assert report.drop is not None
+        assert report.drop.exact == exact
