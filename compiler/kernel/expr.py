@@ -59,15 +59,14 @@ class Load:
 class Apply:
     """A pointwise core operator applied to scalars; "cast" converts to `dtype`.
 
-    exact: a sum or product that is rounded by itself, never together with another. table: the
-    values of a `byte_table`.
+    exact: a sum or product that is rounded by itself, never together with another. The
+    second argument of a `byte_table` is the first element of its table.
     """
 
     op: str
     args: tuple[Expr, ...]
     dtype: DType
     exact: bool = False
-    table: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -255,10 +254,9 @@ def text(expr: Expr) -> str:
         case Load(buffer=buffer, offset=offset, dynamic=dynamic):
             more = "".join(f" + {text(index)}*({stride})" for index, stride in dynamic)
             return f"{buffer.name}[{offset}{more}]"
-        case Apply(op=op, args=args, dtype=dtype, exact=exact, table=table):
+        case Apply(op=op, args=args, dtype=dtype, exact=exact):
             exactly = "!" if exact else ""
-            values = f"[{bytes(table).hex()}]" if table else ""
-            return f"{op}{exactly}{values}:{dtype}({', '.join(text(arg) for arg in args)})"
+            return f"{op}{exactly}:{dtype}({', '.join(text(arg) for arg in args)})"
         case Guarded(bounds=bounds, value=value, other=other):
             tests = " and ".join(f"{b.low} <= {b.index} < {b.high}" for b in bounds)
             return f"({text(value)} if {tests} else {text(other)})"

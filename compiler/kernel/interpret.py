@@ -224,8 +224,9 @@ class _Run:
                 inside = self._holds(bounds)
                 chosen = self.element(value, results, live & inside)
                 return np.where(inside, chosen, self.element(other, results, live))
-            case Apply(op="byte_table", args=args, dtype=dtype, table=table):
-                return looked_up(self.element(args[0], results, live), table, dtype)
+            case Apply(op="byte_table", args=(x, Load(buffer=buffer)), dtype=dtype):
+                table = self.memory[buffer.name].reshape(-1)
+                return looked_up(self.element(x, results, live), table, dtype)
             case Apply(op=op, args=args, dtype=dtype):
                 operator = lookup(op)
                 if operator.evaluate is None:

@@ -27,6 +27,7 @@ from ..patterns.siblings import siblings_of
 from ..precision.parameters import scales_of
 from ..simplify.symbol_use import bound_by, used_by
 from .dependences import captured, needs, sort_nodes
+from .table_operands import tables_as_operands
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
 # lowering expands it, and recurses to its depth.
@@ -350,7 +351,7 @@ class _Fuser:
         ]
         operands, region = builder.close(results)
         name = next((m.name for m in group.members if m.name), "")
-        return fused_node(operands, results, region, name=name)
+        return tables_as_operands(fused_node(operands, results, region, name=name))
 
 
 def _moves_last(node: Node) -> bool:

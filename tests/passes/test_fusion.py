@@ -9,7 +9,7 @@ import pytest
 from rewriting import body, rewritten
 from suites.case import F32, I32, U8, CaseBuilder
 
-from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.ir import Graph, Value, constant
 from tensmith.compiler.ir.text import print_graph
 from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.grouping.fusion import MAX_EXPRESSION, Fusion
@@ -288,3 +288,18 @@ def test_layers_with_other_zero_points_have_one_kernel() -> None:
         return "\n".join(regions)
 
     assert layer((7, 90)) == layer((-3, 5))
+
+
+def test_tables_are_operands_of_the_kernels_that_look_up() -> None:
+    def looked_up(values: tuple[int, ...]) -> tuple[str, Value]:
+        c = CaseBuilder("table")
+        c.output(c.op("byte_table", c.input(4, 40, dtype=U8), values=values, dtype=U8))
+        graph = c.graph()
+        run_passes(graph, [Fusion()])
+        [node] = [node for node in graph.nodes if node.op == "fused"]
+        return print_graph(node.regions[0]), node.inputs[1]
+
+    ascending, falling = tuple(range(256)), tuple(range(255, -1, -1))
+    (one, first), (two, second) = looked_up(ascending), looked_up(falling)
+    assert one == two
+    assert [first.data.tolist(), second.data.tolist()] == [list(ascending), list(falling)]  # type: ignore[union-attr]

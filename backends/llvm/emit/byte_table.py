@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from llvmlite import ir
 
+from ....compiler.ir.types import DType
 from ....compiler.kernel.byte_lookup import LOOKUPS, lookup_for
-from .builder import I8, I32, Emitter, is_vector
+from .builder import I32, I64, Emitter, is_vector
 from .constants import lanes_from, undefined
 from .target_module import has_instruction
 
@@ -15,17 +16,17 @@ _NIBBLES = 16
 _HIGH = 0x70  # added with saturation: the highest bit stays clear for bytes below 16 alone
 
 
-def looked_up(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
-    """The table's value for each byte of a vector, or for one."""
+def looked_up(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
+    """The value for each byte of a vector, or for one. table: where the 256 values lie."""
     names = [item.name for item in LOOKUPS if has_instruction(e.module, item.name)]
     chosen = lookup_for(names)
     if not chosen.name or not is_vector(x):
-        return _loaded(e, x, values)
+        return _loaded(e, x, table)
     lanes = x.type.count
     if lanes > chosen.width:
         parts = e.parts(x, lanes // chosen.width)
-        return e.joined([looked_up(e, part, values) for part in parts])
-    return _first(e, _EMITTED[chosen.name](e, _filled(e, x, chosen.width), values), lanes)
+        return e.joined([looked_up(e, part, table) for part in parts])
+    return _first(e, _EMITTED[chosen.name](e, _filled(e, x, chosen.width), table), lanes)
 
 
 def _filled(e: Emitter, x: ir.Value, width: int) -> ir.Value:
@@ -44,25 +45,26 @@ def _first(e: Emitter, x: ir.Value, lanes: int) -> ir.Value:
     return e.b.shuffle_vector(x, undefined(x.type), lanes_from(0, lanes, I32))
 
 
-def _constant(values: Sequence[int]) -> ir.Constant:
-    return ir.Constant(ir.VectorType(I8, len(values)), [int(value) for value in values])
+def _row(e: Emitter, table: ir.Value, start: int, count: int) -> ir.Value:
+    """Values of the table, side by side."""
+    return e.load(e.pointer(table, start, DType.U8), DType.U8, count)
 
 
-def _permuted(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
-    tables = [_constant(values[start : start + 64]) for start in range(0, 256, 64)]
+def _permuted(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
+    tables = [_row(e, table, start, 64) for start in range(0, 256, 64)]
     name = "llvm.x86.avx512.vpermi2var.qi.512"
     halves = [e.call(name, x.type, [tables[k], x, tables[k + 1]]) for k in (0, 2)]
     upper = e.b.icmp_signed("<", x, e.constant(0, x.type))
     return e.b.select(upper, halves[1], halves[0])
 
 
-def _shuffled(name: str) -> Callable[[Emitter, ir.Value, Sequence[int]], ir.Value]:
-    def emit(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
+def _shuffled(name: str) -> Callable[[Emitter, ir.Value, ir.Value], ir.Value]:
+    def emit(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
         width, found = x.type.count, None
         for high in range(_NIBBLES):
             moved = e.b.xor(x, e.constant(high << 4, x.type)) if high else x
             at = e.call(f"llvm.uadd.sat.v{width}i8", x.type, [moved, e.constant(_HIGH, x.type)])
-            row = _constant([*values[high * 16 : high * 16 + 16]] * (width // 16))
+            row = e.joined([_row(e, table, high * 16, 16)] * (width // 16))
             part = e.call(name, x.type, [row, at])
             found = part if found is None else e.b.or_(found, part)
         assert found is not None
@@ -71,10 +73,10 @@ def _shuffled(name: str) -> Callable[[Emitter, ir.Value, Sequence[int]], ir.Valu
     return emit
 
 
-def _tbl(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
+def _tbl(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
     found = None
     for start in range(0, 256, 64):
-        rows = [_constant(values[k : k + 16]) for k in range(start, start + 64, 16)]
+        rows = [_row(e, table, k, 16) for k in range(start, start + 64, 16)]
         at = e.b.sub(x, e.constant(start, x.type)) if start else x
         part = e.call("llvm.aarch64.neon.tbl4.v16i8", x.type, [*rows, at])
         found = part if found is None else e.b.or_(found, part)
@@ -82,9 +84,8 @@ def _tbl(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
     return found
 
 
-def _loaded(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
-    """Every byte by itself, from a table in memory."""
-    table = _in_memory(e, values)
+def _loaded(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
+    """Every byte by itself."""
     if not is_vector(x):
         return _element(e, table, x)
     found = undefined(x.type)
@@ -96,21 +97,10 @@ def _loaded(e: Emitter, x: ir.Value, values: Sequence[int]) -> ir.Value:
 
 
 def _element(e: Emitter, table: ir.Value, at: ir.Value) -> ir.Value:
-    place = e.b.zext(at, I32)
-    return e.b.load(e.b.gep(table, [ir.Constant(I32, 0), place], inbounds=True), typ=I8)
+    return e.load(e.pointer(table, e.b.zext(at, I64), DType.U8), DType.U8)
 
 
-def _in_memory(e: Emitter, values: Sequence[int]) -> ir.Value:
-    name = f"byte_table_{bytes(values).hex()}"
-    found = e.module.globals.get(name)
-    if found is None:
-        found = ir.GlobalVariable(e.module, ir.ArrayType(I8, len(values)), name)
-        found.linkage, found.global_constant = "internal", True
-        found.initializer = ir.Constant(found.value_type, [int(value) for value in values])
-    return found
-
-
-_EMITTED: dict[str, Callable[[Emitter, ir.Value, Sequence[int]], ir.Value]] = {
+_EMITTED: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {
     "vpermi2b": _permuted,
     "vpshufb512": _shuffled("llvm.x86.avx512.pshuf.b.512"),
     "vpshufb256": _shuffled("llvm.x86.avx2.pshuf.b"),

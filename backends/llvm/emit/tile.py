@@ -206,8 +206,8 @@ class Tile:
                 return scalar.cast(e, self._index(index, slot), DType.I64, dtype)
             case ex.Load():
                 return self._load(expression, slot)
-            case ex.Apply(args=args, table=table) if table:
-                return looked_up(e, self.value(args[0], slot), table)
+            case ex.Apply(op="byte_table", args=(x, ex.Load() as table)):
+                return looked_up(e, self.value(x, slot), self.reach(table, slot, False).pointer)
             case ex.Apply(op=op, args=args, dtype=dtype, exact=exact):
                 if op in VECTORISED and dtype is DType.F32:
                     return self._abreast(expression, slot)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...ir.dims import Dim, all_calls, coefficient, symbols_of
+from ...ir.ops.byte_table import BYTE_TABLE
 from ...target import CpuTarget
 from .. import expr as ex
 from ..byte_lookup import lookup_operations
@@ -132,7 +133,7 @@ class _Tile:
             index = divisor.index if isinstance(divisor, ex.IndexValue) else None
             fixed = isinstance(divisor, ex.Const) or isinstance(index, int)
             return self.chosen.lanes * (FIXED_DIVISION_OPERATIONS if fixed else DIVISION_OPERATIONS)
-        if part.table:
+        if part.op == BYTE_TABLE:
             return lookup_operations(self.chosen.lanes, self.target.instructions)
         if part.op in DOTS:
             if self.instruction is None:

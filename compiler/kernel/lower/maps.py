@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...errors import InternalError
 from ...ir.dims import Dim, Sym, dmin, floordiv, product
 from ...ir.graph import Node
 from ...ir.ops.byte_table import BYTE_TABLE
@@ -37,8 +38,11 @@ for _name, _definition in all_ops().items():
 
 @inline(BYTE_TABLE)
 def _byte_table(scope: Scope, node: Node, index: Index) -> Expr:
-    x = scope.element(node.inputs[0], index)
-    return Apply(BYTE_TABLE, (x,), node.output.dtype, table=node.attrs["values"])
+    """The second argument is where the table begins."""
+    if len(node.inputs) != 2:
+        raise InternalError(f"the table '{node.name}' is no operand")
+    x, table = scope.element(node.inputs[0], index), scope.element(node.inputs[1], (0,))
+    return Apply(BYTE_TABLE, (x, table), node.output.dtype)
 
 
 @inline("dequantize")
