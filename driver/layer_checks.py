@@ -8,7 +8,7 @@ floats (`layer_noise.py`), which nothing judges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def check_layers(
     samples = _samples(model, request, folder) if inputs is None else [inputs]
     given = next(iter(samples)) if samples else artifact.sampler.draw(*_first(artifact, draws))
     precision = reference_precision(request.precision)
-    limits = (tolerance or artifact.tolerance()).of("reference", precision)
+    given_limits = replace(tolerance or Tolerance(), quantised=artifact.sampler.quantised)
+    limits = given_limits.of("reference", precision)
     code = verify_layers(artifact.compiled, request, given, limits, time_limit)
     if request.precision != INT8:
         return LayerChecks(code)

@@ -41,6 +41,7 @@ from .probes import (
 from .processes import DeadlineError, EngineProcess
 from .ranges_observed import decibels
 from .request import CompileRequest, reference_precision
+from .roundings import RUNS, RoundingSpread, distance, nudge, within_roundings
 from .tensor_files import read_file, write_file
 from .verify_report import FAILED, INCOMPLETE, PASSED
 
@@ -172,7 +173,8 @@ def verify_layers(
 
 @dataclass
 class _Job:
-    """One comparison. sizes: of symbols, as far as they are known."""
+    """One comparison. sizes: of symbols, as far as they are known. spreads: of the tensors of a
+    quantised model, how far roundings alone move them."""
 
     model: Path
     request: CompileRequest
@@ -183,6 +185,7 @@ class _Job:
     report: LayerReport
     sizes: dict[str, int] = field(default_factory=dict)
     given: dict[str, Array] = field(default_factory=dict)
+    spreads: dict[str, RoundingSpread] = field(default_factory=dict)
 
     def run(self) -> None:
         """Compile, run, and compare in the order of the plan."""
@@ -234,17 +237,41 @@ class _Job:
 
     def _run_reference(self, graph: Graph, names: Sequence[str], wanted: set[str]) -> None:
         """Store the wanted tensors of the model, in files."""
-        outputs = set(graph.outputs)
 
         def observe(node: Node, results: Sequence[Array]) -> None:
             for value, array in zip(node.outputs, results, strict=True):
-                number = marked(value)
-                name = value.name if value in outputs else None if number is None else names[number]
+                name = self._tensor(value, graph, names)
                 if name in wanted:
                     write_file(self._file(f"tensor_{name}"), {"": array})
             self.note("running the reference")
 
         self._evaluate(graph, self.given, observe)
+        for seed in range(1, RUNS if self.tolerance.quantised else 1):
+            self._evaluate(graph, self.given, self._nudged(seed, graph, names, wanted))
+
+    def _nudged(self, seed: int, graph: Graph, names: Sequence[str], wanted: set[str]) -> Observe:
+        """Moves every float a little, and notes how far that has moved the wanted tensors."""
+        move = nudge(seed)
+
+        def observe(node: Node, results: Sequence[Array]) -> Sequence[Array]:
+            self.note("running the reference with floats moved")
+            for value, array in zip(node.outputs, results, strict=True):
+                name = self._tensor(value, graph, names)
+                stored = self._stored(f"tensor_{name}") if name in wanted else None
+                if name is not None and stored is not None and stored.shape == array.shape:
+                    found = distance(np.asarray(array), stored)
+                    before = self.spreads.get(name, found)
+                    self.spreads[name] = max((before, found), key=lambda s: (s.rms, s.peak))
+            return move(node, results)
+
+        return observe
+
+    def _tensor(self, value: Value, graph: Graph, names: Sequence[str]) -> str | None:
+        """The model's tensor that a value of the reference is, if any."""
+        if value in graph.outputs:
+            return value.name
+        number = marked(value)
+        return None if number is None else names[number]
 
     def _evaluate(
         self, graph: Graph, inputs: Mapping[str, Array], observe: Observe | None = None
@@ -326,7 +353,9 @@ class _Job:
             return replace(layer, note=f"its axes are not those of the tensor '{at.tensor}'")
         if self.tolerance.quantised and array.dtype.kind in "iu":
             moved, tensor = moved.astype(np.float32), tensor.astype(np.float32)
+        pair = ({at.tensor: moved}, {at.tensor: tensor})
         found = _difference(moved, tensor, self.tolerance, at.tensor)
+        found = within_roundings([found], *pair, self.spreads)[0]
         below = decibels([({"": tensor}, {"": moved})]).get("")
         return replace(layer, model=found, decibels=below, note=why)
 

@@ -52,7 +52,7 @@ def spreads(runs: Iterable[Mapping[str, Array]]) -> dict[str, RoundingSpread]:
     """By output: how far apart runs of the reference with floats moved are."""
     first, *others = runs
     return {
-        name: max((_size(other[name], array) for other in others), key=lambda s: (s.rms, s.peak))
+        name: max((distance(other[name], array) for other in others), key=lambda s: (s.rms, s.peak))
         for name, array in first.items()
     }
 
@@ -81,14 +81,14 @@ def _judged(
         return difference
     if actual[name].dtype != expected[name].dtype or expected[name].dtype.kind not in "fiu":
         return difference
-    size = _size(actual[name], expected[name])
+    size = distance(actual[name], expected[name])
     if size.rms > RMS_FACTOR * spread.rms or size.peak > PEAK_FACTOR * spread.peak:
         return difference
     return replace(difference, message="", roundings=spread.peak)
 
 
-def _size(a: Array, b: Array) -> RoundingSpread:
-    """Of a difference; infinite where only one of two elements is a number."""
+def distance(a: Array, b: Array) -> RoundingSpread:
+    """How far two arrays are apart; infinite where only one of two elements is a number."""
     left, right = a.astype(np.float64), b.astype(np.float64)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore"):

@@ -197,7 +197,7 @@ def _layers(
             request,
             read_file(inputs) if inputs else None,
             draws=report.draws,
-            tolerance=replace(job.tolerance, quantised=artifact.sampler.quantised),
+            tolerance=job.tolerance,
             time_limit=job.time_limit,
             folder=Path(folder),
         )

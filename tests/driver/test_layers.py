@@ -18,7 +18,8 @@ import tensmith
 from tensmith.backends.llvm import pipeline
 from tensmith.compiler.errors import BudgetError, VerificationError
 from tensmith.compiler.ir import Graph, constant
-from tensmith.driver import probes
+from tensmith.driver import layers, probes
+from tensmith.driver.compare import Tolerance
 from tensmith.driver.layers import ComparedLayer
 
 Array = np.ndarray[Any, Any]
@@ -170,6 +171,29 @@ def test_signed_bytes_are_seen_as_the_model_has_them(store: Store) -> None:
     assert bytes_of["q"].decibels == 120.0
     assert bytes_of["d"].decibels is not None
     assert bytes_of["d"].decibels > 40  # some sums fall between two steps
+
+
+def test_steps_that_roundings_decide_are_no_divergence(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums that lie between two steps go to either side, here by more than is allowed."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantise"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["r"]),
+        helper.make_node("DequantizeLinear", ["p", "t", "z"], ["w"]),
+        helper.make_node("Conv", ["r", "w"], ["c"], "conv"),
+        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["d"], "requantise"),
+        helper.make_node("DequantizeLinear", ["d", "s", "z"], ["y"]),
+    ]
+    weights = np.random.default_rng(0).integers(-100, 100, (8, 8, 1, 1)).astype(np.int8)
+    constants = {"s": np.float32(0.05), "z": np.int8(3), "t": np.float32(0.01), "p": weights}
+    path, strict = store(nodes, constants, [1, 8, 5, 5]), Tolerance(1e-4, 1e-6)
+    found = tensmith.layers(path, tolerance=strict).code
+    assert found.status == "passed"
+    monkeypatch.setattr(layers, "RUNS", 1)
+    alone = tensmith.layers(path, tolerance=strict).code
+    assert alone.first is not None
+    assert alone.first.tensor == "d"
 
 
 def test_what_is_inside_of_a_loop_is_said_to_be_missing(store: Store) -> None:
