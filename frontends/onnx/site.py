@@ -15,7 +15,7 @@ from .containers import Content
 from .elements import Elements
 from .emitter import GraphEmitter
 from .importing import Importing
-from .reading.scopes import NameScope
+from .reading.scopes import NameScope, tensor_value
 from .reading.tensors import Array, UnsupportedType, dtype_of, sparse_array, to_array
 
 T = TypeVar("T")
@@ -114,6 +114,11 @@ class Site:
         """A tensor attribute as an array."""
         tensor = self._typed(name, onnx.AttributeProto.TENSOR).t
         return to_array(tensor, folder=self.importer.folder)
+
+    def tensor(self, name: str) -> Value:
+        """A tensor attribute as a value; integers of few bits stay packed."""
+        given = self._typed(name, onnx.AttributeProto.TENSOR).t
+        return tensor_value(given, None, self.importer.folder, self.emitter.unpacked)
 
     def sparse_array(self, name: str) -> Array:
         """A sparse tensor attribute as an array of all its elements."""

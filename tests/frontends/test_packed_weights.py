@@ -124,6 +124,17 @@ def test_initialisers_are_views_of_the_file(tmp_path: Path) -> None:
     assert packed.nbytes == 256 * 128 // 2
 
 
+def test_constants_in_nodes_are_packed(tmp_path: Path) -> None:
+    case = dequantised(TensorProto.UINT4, (256, 128), 32, zeros=False, turned=False)
+    graph = case.proto.graph
+    [tensor] = [t for t in graph.initializer if t.name == "Q"]
+    graph.node.insert(0, helper.make_node("Constant", [], ["Q"], value=tensor))
+    graph.initializer.remove(tensor)
+    [unpack] = [n for n in load_model(case.proto).nodes if n.op == "unpack"]
+    assert unpack.inputs[0].type.elements == 256 * 128 // 2
+    check_all([case], tmp_path)
+
+
 @pytest.mark.parametrize("where", ["raw_data", "int32_data"])
 def test_truncated_packed_weights(where: str) -> None:
     case = dequantised(TensorProto.INT4, (256, 128), 32, zeros=False, turned=False)

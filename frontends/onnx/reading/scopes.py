@@ -76,7 +76,7 @@ def initial_values(
             yield name, Text(constant(to_bytes(graph.initializer[index]), name))
             continue
         try:
-            yield name, _initial(graph.initializer[index], raw.get(index), folder, unpack)
+            yield name, tensor_value(graph.initializer[index], raw.get(index), folder, unpack)
         except UnsupportedType as error:
             yield name, _unsupported(name, error)
     for sparse in graph.sparse_initializer:
@@ -87,9 +87,10 @@ def initial_values(
             yield name, _unsupported(name, error)
 
 
-def _initial(
+def tensor_value(
     tensor: onnx.TensorProto, raw: memoryview | None, folder: ModelFolder | None, unpack: Unpack
 ) -> Value:
+    """The value of a tensor of a model, as `initial_values` gives it. Raises as `to_array`."""
     if math.prod(tensor.dims) >= MIN_PACKED:
         packed = packed_bytes(tensor, raw=raw, folder=folder)
         if packed is not None:

@@ -30,7 +30,7 @@ def constant_(s: Site) -> Content:
     if s.has("value") and s.is_string_tensor("value"):
         return Text(constant(to_bytes(s.attributes["value"].t)))
     if s.has("value"):
-        return constant(s.array("value"))
+        return s.tensor("value")
     if s.has("sparse_value"):
         return constant(s.sparse_array("sparse_value"))
     if s.has("value_float"):
