@@ -24,7 +24,7 @@ from .compare import Tolerance
 from .layer_noise import NoiseReport, layer_noise
 from .layers import LayerReport, verify_layers
 from .processes import DeadlineError
-from .request import INT8, CompileRequest, reference_precision
+from .request import INT8, WEIGHT_BITS, CompileRequest, reference_precision
 from .shapes import DimSpec, shape_of
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +84,7 @@ def check_layers(
     given_limits = replace(tolerance or Tolerance(), quantised=artifact.sampler.quantised)
     limits = given_limits.of("reference", precision)
     code = verify_layers(artifact.compiled, request, given, limits, time_limit)
-    if request.precision != INT8:
+    if request.precision not in (INT8, *WEIGHT_BITS):
         return LayerChecks(code)
     note = request.progress or (lambda text: None)
     try:

@@ -154,7 +154,16 @@ def verify_layers(
     deadline = None if time_limit is None else start + time_limit
     report = LayerReport()
     precision = reference_precision(request.precision)
-    plain = replace(request, precision=precision, calibration=None, force_precision=True)
+    plain = CompileRequest(
+        target=request.target,
+        precision=precision,
+        opt_level=request.opt_level,
+        threads=request.threads,
+        shapes=request.shapes,
+        choices=request.choices,
+        progress=request.progress,
+        force_precision=True,
+    )
     with temporary_folder("tensmith-layers-") as folder:
         job = _Job(model, plain, inputs, tolerance, Path(folder), deadline, report)
         try:

@@ -235,6 +235,19 @@ def test_where_the_error_of_quantising_enters(net: Path) -> None:
     assert by_node["last"].total < by_node["last"].own
 
 
+def test_weights_of_few_bits_are_told_as_well(store: Store) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "only"),
+        helper.make_node("Relu", ["a"], ["y"], "relu"),
+    ]
+    path = store(nodes, {"w": drawn(256, 256)}, [2, 256])
+    found = tensmith.layers(path, {"x": drawn(2, 256)}, precision="int4-weights")
+    assert found.code.status == "passed"
+    assert found.noise is not None
+    assert [noise.node for noise in found.noise.layers] == ["only"]
+    assert 10 < found.noise.layers[0].own < 40
+
+
 def test_the_command(net: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = call("verify", net, "--layers", "--json")
     told = json.loads(out)
