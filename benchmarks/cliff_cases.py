@@ -66,6 +66,7 @@ def model(
     for output in graph.output:
         output.ClearField("type")
     versions = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    versions.append(helper.make_opsetid("com.microsoft", 1))
     return helper.make_model(graph, opset_imports=versions, ir_version=8), inputs
 
 

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import cliff_transposes  # noqa: F401  (adds its cases)
+from . import cliff_bytes, cliff_transposes  # noqa: F401  (they add their cases)
 from .cliff_cases import CASES, CliffCase
 
 LIMIT = 1.1
