@@ -20,11 +20,11 @@ FEWEST_DEPTH = 16  # products of a sum: fewer are done before the packing pays
 
 def why_no_groups(node: Node) -> str:
     """Why a product of two operands that the run makes is not computed in groups; "" if it is."""
-    right = node.inputs[1]
+    left, right = node.inputs[:2]
     if node.op != "matmul" or right.is_constant:
         return "only matrix products are packed by the run"
     depth, columns = right.shape[-2:]
-    if not isinstance(depth, int):
+    if not isinstance(depth, int) or left.shape[-1] != depth:
         return "how many products are added up is known to the run only"
     if depth < FEWEST_DEPTH or (isinstance(columns, int) and columns < FEWEST_COLUMNS):
         return "its matrices are small"

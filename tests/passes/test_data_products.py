@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quantised_graphs import MOVE, TURN, data, number, passed, the
+from quantised_graphs import MOVE, PASSES, TURN, data, number, passed, the
 from rewriting import count
 from suites.case import F32, I8, I32, U8, CaseBuilder, N
 
@@ -62,6 +62,14 @@ def test_products_of_data_by_scales_that_the_run_finds() -> None:
     quantised = c.op("dequantize", c.op("quantize", x, scale, point), scale, point)
     graph = passed(c, c.op("matmul", quantised, data(c, 64, 24)))
     assert the(graph, "matmul").attrs["product"] == "dot4"
+
+
+def test_a_depth_that_only_one_operand_knows() -> None:
+    c = CaseBuilder("one")
+    c.output(c.op("matmul", data(c, 40, N), data(c, 64, 24)))
+    graph = c.graph()
+    run_passes(graph, PASSES)
+    assert the(graph, "matmul").output.dtype is F32
 
 
 @pytest.mark.parametrize(
