@@ -21,6 +21,7 @@ from ...compiler.ir.ops.quantised_product import QUANTISED_MATMUL
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
+from .integer_products import data_of
 from .parameters import uniform
 
 Array = np.ndarray[Any, Any]
@@ -69,6 +70,11 @@ class _Weights:
     attrs: dict[str, Any]
     depth: int
 
+    @property
+    def of_bytes(self) -> bool:
+        """Whether products of integers take them: bytes, with one scale for a column's sum."""
+        return self.attrs["bits"] == 8 and self.attrs["block"] == self.attrs["depth"]
+
 
 def _packed(node: Node, rw: Rewriter, found: dict[Value, _Weights | None]) -> Replacement:
     """matmul(x, dequantize(w)) -> quantised_matmul(x, w)"""
@@ -78,7 +84,7 @@ def _packed(node: Node, rw: Rewriter, found: dict[Value, _Weights | None]) -> Re
     if right not in found:
         found[right] = _weights(right)
     weights = found[right]
-    if weights is None or (weights.attrs["bits"] == 8 and _is_quantised(x)):
+    if weights is None or (weights.of_bytes and _is_quantised(x)):
         return None
     wide = x if x.dtype is DType.F32 else rw.emit("cast", [x], {"dtype": DType.F32})
     flat = rw.emit("reshape", [wide], {"shape": (product(x.shape[:-1]), weights.depth)})
@@ -92,16 +98,19 @@ def _packed(node: Node, rw: Rewriter, found: dict[Value, _Weights | None]) -> Re
 
 
 def _is_quantised(x: Value) -> bool:
-    """Whether integers lie behind data, which products of integers take."""
+    """Whether bytes lie behind data, which products of integers take."""
     node = x.producer
     while node is not None and has_trait(node, _MOVES):
         node = node.inputs[0].producer
-    return node is not None and node.op == "dequantize"
+    if node is None or not data_of(node):
+        return False
+    scale = node.inputs[1]
+    return uniform(scale) or (node is x.producer and scale.shape[-1] == 1)
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A matrix of integers as it is stored, [rows, bytes], and what makes floats of it.
+    """Integers as they are stored, one behind the other, and what makes floats of them.
 
     scale, zero: of as many axes as `shape`, which may split an axis into blocks.
     """
@@ -122,14 +131,16 @@ def _weights(value: Value) -> _Weights | None:
     if depth * columns < MIN_WEIGHTS:
         return None
     by_column, current = False, value
-    while (node := current.producer) is not None and node.op in ("transpose", "reshape", "slice"):
+    while (node := current.producer) is not None and node.op in ("transpose", "slice"):
         if node.op == "transpose":
             if tuple(node.attrs["perm"]) != (1, 0):
                 return None
             by_column = not by_column
-        elif node.op == "slice" and not _drops_last(node, 1 if by_column else 0):
+        elif not _drops_last(node, 1 if by_column else 0):
             return None
         current = node.inputs[0]
+    while node is not None and node.op == "reshape":  # of blocks, before anything else is moved
+        node = node.inputs[0].producer
     stored = _stored(node) if node is not None and node.op == "dequantize" else None
     if stored is None:
         return None
@@ -148,31 +159,38 @@ def _drops_last(node: Node, axis: int) -> bool:
 def _stored(node: Node) -> _Stored | None:
     q, scale, zero = node.inputs
     scales, zeros = _known(scale), _known(zero)
-    source, filled = q, None
-    while (made := source.producer) is not None and made.op in ("reshape", "pad"):
-        if made.op == "pad":  # by the frontend, up to whole blocks
-            filled = made.output
-        source = made.inputs[0]
-    if scales is None or zeros is None or not q.type.is_static or scale.dtype is DType.F64:
+    source, after = _source(q)
+    if scales is None or zeros is None or scale.dtype is DType.F64 or source is None:
         return None
+    if not (q.type.is_static and source.type.is_static):
+        return None
+    made = source.producer
     if source.dtype in _BYTES and source.data is not None:
         packed, bits = np.ascontiguousarray(source.data).view(np.uint8), 8
     elif made is not None and made.op == "unpack" and made.inputs[0].data is not None:
         packed, bits = made.inputs[0].data, PACKED_BITS[source.dtype]
     else:
         return None
+    packed = _padded(packed.reshape(-1), bits, source.type.static_shape, after)
     shape, signed = q.type.static_shape, source.dtype in (DType.I8, DType.I4, DType.I2)
     rank = len(shape)
-    whole = source if filled is None else filled
-    if not (source.type.is_static and whole.type.is_static):
-        return None
-    rows = packed
-    if bits < 8 or filled is not None:
-        if source.type.rank != 2:
-            return None
-        sizes = source.type.static_shape, whole.type.static_shape
-        rows = _rows_apart(packed.reshape(-1), bits, *sizes)
-    return _Stored(rows, bits, signed, shape, _ranked(scales, rank), _ranked(zeros, rank))
+    return _Stored(packed, bits, signed, shape, _ranked(scales, rank), _ranked(zeros, rank))
+
+
+def _source(q: Value) -> tuple[Value | None, tuple[int, ...]]:
+    """What integers are views of, and how many zeros lie behind each of its axes in them; None
+    where they are anything else."""
+    while (node := q.producer) is not None and node.op == "reshape":
+        q = node.inputs[0]
+    if node is None or node.op != "pad":
+        return q, ()
+    source, *fill = node.inputs
+    pads, rank = node.attrs["pads"], source.type.rank
+    zero = all(value.data is not None and not np.any(value.data) for value in fill)
+    numbers = [pad for pad in pads if isinstance(pad, int) and pad >= 0]
+    if node.attrs["mode"] != "constant" or not zero or len(numbers) < len(pads):
+        return None, ()
+    return (None, ()) if any(numbers[:rank]) else (source, tuple(numbers[rank:]))
 
 
 def _known(value: Value) -> Array | None:
@@ -222,7 +240,7 @@ def _operands(stored: _Stored, depth: int, columns: int, by_column: bool) -> _We
         wanted = (columns, blocks) if by_column else (blocks, columns)
         parts.append(np.broadcast_to(flat, wanted))
     scale, zero = parts
-    packed = stored.packed.reshape(rows[0], -1)
+    packed = _rows(stored.packed, stored.bits, rows)
     form = {"bits": stored.bits, "block": block, "depth": whole, "columns": columns}
     attrs = {**form, "signed": stored.signed, "by_column": by_column, "zero": 0}
     if block * stored.bits % WORD_BITS:
@@ -247,15 +265,23 @@ def _by_block(parameter: Array, axis: int, *, blocked: bool) -> Array | None:
     return parameter if parameter.shape[axis] == 1 else None
 
 
-def _rows_apart(packed: Array, bits: int, shape: tuple[int, ...], whole: tuple[int, ...]) -> Array:
-    """Packed numbers [rows, columns] whose rows begin with a byte each; `whole`: as filled up."""
-    more = [(0, after - before) for before, after in zip(shape, whole, strict=True)]
-    if shape[1] * bits % 8 == 0 and whole[1] * bits % 8 == 0:
-        rows = packed.reshape(shape[0], -1)
-        more[1] = (0, whole[1] * bits // 8 - rows.shape[1])
-        return np.pad(rows, more) if any(after for _, after in more) else rows
-    numbers = digits(packed, bits)[: shape[0] * shape[1]].reshape(shape)
-    return pack_digits(np.pad(numbers, more), bits)
+def _padded(packed: Array, bits: int, shape: tuple[int, ...], after: tuple[int, ...]) -> Array:
+    """Numbers of a shape, one behind the other, with zeros behind each axis, packed again."""
+    if not any(after):
+        return packed
+    if shape[-1] * bits % 8 == 0 and after[-1] * bits % 8 == 0:
+        shape = (*shape[:-1], shape[-1] * bits // 8)
+        after = (*after[:-1], after[-1] * bits // 8)
+        return np.pad(packed.reshape(shape), [(0, more) for more in after]).reshape(-1)
+    numbers = digits(packed, bits)[: int(np.prod(shape))].reshape(shape)
+    return pack_digits(np.pad(numbers, [(0, more) for more in after]).reshape(-1), bits)
+
+
+def _rows(packed: Array, bits: int, rows: tuple[int, int]) -> Array:
+    """Packed numbers one behind the other as a matrix whose rows begin with a byte each."""
+    if rows[1] * bits % 8 == 0:
+        return packed.reshape(rows[0], -1)
+    return pack_digits(digits(packed, bits)[: rows[0] * rows[1]].reshape(rows), bits)
 
 
 def _filled(packed: Array, attrs: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
