@@ -73,7 +73,7 @@ class _Weights:
     @property
     def of_bytes(self) -> bool:
         """Whether products of integers take them: bytes, with one scale for a column's sum."""
-        return self.attrs["bits"] == 8 and self.attrs["block"] == self.attrs["depth"]
+        return bool(self.attrs["bits"] == 8 and self.attrs["block"] == self.attrs["depth"])
 
 
 def _packed(node: Node, rw: Rewriter, found: dict[Value, _Weights | None]) -> Replacement:
