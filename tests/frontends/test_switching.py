@@ -133,6 +133,11 @@ def test_digests_are_of_what_is_computed(tmp_path: Path) -> None:
     onnx.save_model(model, path)
     assert Quantisable(path).digest() != first
     assert Quantisable(store(tmp_path, "Tanh")).digest() != first
+    model = onnx.load(store(tmp_path))
+    assert Quantisable(path).digest() == first
+    model.opset_import[0].version += 1
+    onnx.save_model(model, path)
+    assert Quantisable(path).digest() != first
 
 
 def test_nothing_to_quantise_is_an_error_of_its_own() -> None:

@@ -238,7 +238,9 @@ class Quantisable:
         graph = self.original.graph
         for tensor in graph.initializer:
             found.update(tensor.SerializeToString(deterministic=True))
-        for part in (*graph.node, *graph.input, *graph.output, *self.original.functions):
+        opsets = sorted(self.original.opset_import, key=lambda opset: opset.domain)
+        parts = (*graph.node, *graph.input, *graph.output, *self.original.functions)
+        for part in (*opsets, *parts):
             found.update(part.SerializeToString(deterministic=True))
         return found.hexdigest()
 
