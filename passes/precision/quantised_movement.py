@@ -92,6 +92,8 @@ def sink_below_clip(node: Node, rw: Rewriter) -> Replacement:
     if inner is None or scalar(node.inputs[1]) != 0 or inner.inputs[0].dtype.is_narrow:
         return None
     x, scale, zero = inner.inputs
+    if node.output.shape != x.shape:  # the zero has more axes, and adds them
+        return None
     return rw.emit("dequantize", [rw.emit(node.op, [x, zero]), scale, zero])
 
 

@@ -8,7 +8,7 @@ from rewriting import count, same_results
 from suites.case import I8, U8, CaseBuilder
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.ir import Graph, Value
+from tensmith.compiler.ir import Graph, Value, constant
 from tensmith.compiler.pass_manager import run_passes
 
 
@@ -76,3 +76,11 @@ def test_signed_bytes_are_made_unsigned() -> None:
     q = c.op("quantize", c.input(2, 3), c.scalar(1 / 64), number(-3, I8))
     graph = moved(c, c.op("transpose", q, perm=(1, 0)))
     assert [node.op for node in graph.nodes] == ["quantize", "transpose", "bitxor", "bitcast"]
+
+
+def test_a_zero_of_more_axes_is_no_clip_of_bytes() -> None:
+    for op in ("max", "min"):
+        c = CaseBuilder(f"{op}_of_axes")
+        graph = moved(c, c.op(op, data(c, 5), constant(np.zeros((1, 1), np.float32))))
+        assert graph.nodes[-1].op == op
+        assert graph.outputs[0].shape == (1, 5)
