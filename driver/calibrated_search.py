@@ -97,7 +97,11 @@ class Search:
         self.reasons = {p.key: _STRAY for p in self.products if p.data in stray and not p.by_run}
         integer = frozenset(p.key for p in self.products) - frozenset(self.reasons)
         if not integer:
-            raise UsageError("nothing is quantised: all data of products were NaN or infinite")
+            raise UsageError(
+                "nothing is quantised: all data of products were NaN or infinite",
+                remedy="give calibration data that the model of floats computes finite numbers of, "
+                "or compile it with --precision fp32",
+            )
         dynamic = frozenset(p.key for p in self.products if p.by_run)
         recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer, dynamic)
         self._accepts(recipe, MINMAX)

@@ -97,7 +97,10 @@ class Samples:
             record = read_file(source) if isinstance(source, Path) else source
             arrays, labels = self._arrays(record, where)
             if labelled not in (None, labels is not None):
-                raise UsageError(f"{self._what}: some records have labels, and {where} differs")
+                raise UsageError(
+                    f"{self._what}: some records have labels, and {where} differs",
+                    remedy="give labels for every record, or for none",
+                )
             labelled = labels is not None
             count = self._number(arrays, where)
             for index in (0,) if count is None else range(count):
@@ -241,6 +244,11 @@ def stored(data: Iterator[Any], folder: Path) -> Path:
         arrays = {str(name): np.asarray(array) for name, array in named.items()}
         write_file(path.with_suffix(".npy") if set(arrays) == {""} else path, arrays)
     return folder
+
+
+def repeatable(data: CalibrationData | None, folder: Path) -> CalibrationData | None:
+    """Data that can be read again and again: those of an iterator, from files of the folder."""
+    return stored(data, folder) if isinstance(data, Iterator) else data
 
 
 def _label(labels: Array, index: int, count: int | None) -> Array:

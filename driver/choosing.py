@@ -18,7 +18,7 @@ from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import Target
 from .artifacts import Artifact
 from .building import build
-from .calibration import CalibrationData, Samples, largest, stored
+from .calibration import Samples, largest, repeatable
 from .halves import HALVES
 from .precision_choice import PrecisionChoice
 from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
@@ -48,16 +48,11 @@ def compiled(
     if request.has_budget:  # data are read several times
         request = replace(
             request,
-            calibration=_again(request.calibration, work_dir / "calibration"),
-            eval=_again(request.eval, work_dir / "eval"),
+            calibration=repeatable(request.calibration, work_dir / "calibration"),
+            eval=repeatable(request.eval, work_dir / "eval"),
         )
     choosing = _Choosing(path, request, backend, target, work_dir, stages)
     return choosing.automatic() if request.precision == AUTO else choosing.asked()
-
-
-def _again(data: CalibrationData | None, folder: Path) -> CalibrationData | None:
-    """Data that can be read again and again: those of an iterator, from files."""
-    return stored(data, folder) if isinstance(data, Iterator) else data
 
 
 class _Choosing:
@@ -202,10 +197,8 @@ class _Choosing:
         """The binary of int8 within the budget; without calibration data that of weights in 8
         bits."""
         from ..frontends.onnx.quantising.quantisable import NothingToQuantise
-        from .budget.within import USUAL_DROP
 
-        drop = self.request.max_accuracy_drop
-        precision, changes = INT8, {"max_accuracy_drop": USUAL_DROP if drop is None else drop}
+        precision, changes = INT8, {"max_accuracy_drop": self.request.accuracy_drop}
         if self.request.calibration is None:
             reasons.append("int8 needs calibration data")
             precision, changes = WEIGHTS_OF_BYTES, _NO_DATA

@@ -19,7 +19,7 @@ from ..compiler.knobs import VERIFY_TIME
 from .api import compile_request
 from .artifacts import Artifact
 from .building import import_model
-from .calibration import CalibrationData, Samples, specs_of_inputs
+from .calibration import CalibrationData, Samples, repeatable, specs_of_inputs
 from .compare import Tolerance
 from .layer_noise import NoiseReport, layer_noise
 from .layers import LayerReport, verify_layers
@@ -131,20 +131,21 @@ def layers(
     """
     from ..compiler.scratch import temporary_folder
 
-    request = CompileRequest(
-        target=target,
-        precision=precision,
-        calibration=calibration,
-        threads=threads,
-        opt_level=opt_level,
-        shapes={key: shape_of(key, dims) for key, dims in (shapes or {}).items()},
-        progress=progress,
-        force_precision=True,
-    )
-    artifact = compile_request(Path(model), request)
-    limit = float(VERIFY_TIME.value) if time_limit is None else time_limit
-    draws = artifact.verify(time_limit=limit, tolerance=tolerance).draws if inputs is None else []
     with temporary_folder("tensmith-samples-") as folder:
+        request = CompileRequest(
+            target=target,
+            precision=precision,
+            calibration=repeatable(calibration, Path(folder) / "calibration"),
+            threads=threads,
+            opt_level=opt_level,
+            shapes={key: shape_of(key, dims) for key, dims in (shapes or {}).items()},
+            progress=progress,
+            force_precision=True,
+        )
+        artifact = compile_request(Path(model), request)
+        limit = float(VERIFY_TIME.value) if time_limit is None else time_limit
+        drawn = inputs is None
+        draws = artifact.verify(time_limit=limit, tolerance=tolerance).draws if drawn else []
         return check_layers(
             Path(model),
             artifact,

@@ -28,6 +28,7 @@ WEIGHT_BITS = {"int8-weights": 8, "int4-weights": 4}  # of weights alone
 PRECISIONS = (FP32, "bf16", "fp16", INT8, *WEIGHT_BITS, AUTO)
 BLOCKS = (32, 64, 128)
 OPT_LEVELS = (0, 1, 2, 3)
+USUAL_DROP = "1%"  # that `--precision auto` allows
 TEXTS = ("llvm", "asm")
 
 Progress = Callable[[str], None]
@@ -124,6 +125,11 @@ class CompileRequest:
     def has_budget(self) -> bool:
         """Whether the accuracy of what is compiled has to be within a budget."""
         return self.max_accuracy_drop is not None or self.precision == AUTO
+
+    @property
+    def accuracy_drop(self) -> str | float:
+        """The accuracy budget: the one that is given, 0 included, or the usual one."""
+        return USUAL_DROP if self.max_accuracy_drop is None else self.max_accuracy_drop
 
     def _check_block(self) -> None:
         if self.block is None:

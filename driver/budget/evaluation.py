@@ -105,7 +105,11 @@ class Evaluation:
             self.records.append(self._record(outputs, outputs, label))
             write_npz(self.folder / f"{number}.npz", outputs)
         if not np.isfinite(self.exact):
-            raise UsageError(f"the metric {self.metric.name} of the model in fp32 is {self.exact}")
+            raise UsageError(
+                f"the metric {self.metric.name} of the model in fp32 is {self.exact}",
+                why="the model's outputs, or the labels, hold NaN or infinities",
+                remedy="leave out the samples that make them, or choose another --metric",
+            )
 
     def drop(self, run: Run, limit: float, what: str) -> Drop:
         """How much worse a run is. It ends early where it is certainly beyond the limit."""

@@ -6,8 +6,10 @@ what the records hold, drops are those of paired means; else they come from leav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -73,11 +75,16 @@ def _axis(array: Array) -> int:
 
 
 def predicted(outputs: Arrays) -> Array:
-    """The classes that are told, of every row (and place, where classes are told of each)."""
+    """The classes that are told, of every row (and place, where classes are told of each).
+
+    -1, which is no class, where a score is NaN.
+    """
     scores = scores_of(outputs)
     if scores.dtype.kind != "f":
         return scores.reshape(-1)
-    return np.asarray(np.argmax(scores, axis=_axis(scores))).reshape(-1)
+    axis = _axis(scores)
+    told = np.where(np.isnan(scores).any(axis=axis), -1, np.argmax(scores, axis=axis))
+    return told.reshape(-1)
 
 
 def _floats(outputs: Arrays) -> dict[str, Array]:
@@ -102,7 +109,11 @@ def _labels(label: Any, count: int, what: str) -> Array:
     check_label(TABLE[what], label)
     labels = np.asarray(label).reshape(-1)
     if len(labels) != count:
-        raise UsageError(f"a sample has {len(labels)} labels, and outputs of {count} results")
+        raise UsageError(
+            f"a sample has {len(labels)} labels, and outputs of {count} results",
+            remedy="give a label for every row (and place) of the output that has the scores, or "
+            "a function as metric",
+        )
     return labels
 
 
@@ -121,7 +132,8 @@ def _mae(outputs: Arrays, exact: Arrays, label: Any) -> Record:
     if wanted.size != output.size:
         raise UsageError(
             f"a sample has labels of shape {list(wanted.shape)}, and the output has "
-            f"{list(output.shape)}: the metric mae compares element by element"
+            f"{list(output.shape)}: the metric mae compares element by element",
+            remedy="give labels of the shape of the first output, or a function as metric",
         )
     return np.abs(_rows(output) - wanted.reshape(_rows(output).shape)).mean(axis=1)
 
@@ -257,6 +269,34 @@ def metric_of(given: Any, direction: str) -> Metric | None:
             remedy=f"choose from {', '.join(METRICS)}, or, in Python, give a function",
         )
     return TABLE[given]
+
+
+def identity_of(given: Any) -> str | None:
+    """What tells a metric from all others: a name, or the source of a function with the modules
+    that it uses. None for all that does not depend on these alone: methods and other objects,
+    lambdas, functions that have defaults or read variables of their module or from around them."""
+    if given is None or isinstance(given, str):
+        return str(given)
+    if not inspect.isfunction(given) or given.__name__ == "<lambda>":
+        return None
+    if given.__closure__ or given.__defaults__ or given.__kwdefaults__:
+        return None
+    used = {n: given.__globals__[n] for n in _names(given.__code__) if n in given.__globals__}
+    if not all(isinstance(value, ModuleType) for value in used.values()):
+        return None
+    modules = sorted(f"{name}: {module.__name__}" for name, module in used.items())
+    try:
+        return "\n".join((inspect.getsource(given), *modules))
+    except (OSError, TypeError):
+        return None
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names of globals and attributes in a function and in those that it defines."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def usual_metric(labels: Any, classifies: bool, rank: int) -> Metric:

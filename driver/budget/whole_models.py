@@ -14,7 +14,7 @@ from ..calibration import Samples, specs_of_inputs
 from ..request import CompileRequest
 from .drops import Limit, limit_of
 from .report import BudgetReport
-from .within import USUAL_DROP, evaluation_of
+from .within import evaluation_of
 
 Array = np.ndarray[Any, Any]
 
@@ -29,8 +29,7 @@ class WholeModels:
             specs = specs_of_inputs(source.floats(source.outputs))
             samples = Samples(request.calibration, specs, folder / "samples")
         self.own_data = request.eval is not None
-        self.given = Limit.of(USUAL_DROP if request.max_accuracy_drop is None
-                              else request.max_accuracy_drop)  # fmt: skip
+        self.given = Limit.of(request.accuracy_drop)
         self.evaluation = evaluation_of(source, request, folder, samples)
         self.evaluation.run_exact(_run(exact))
         metric = self.evaluation.metric

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +28,12 @@ from .drops import Drop, Limit, limit_of
 from .evaluation import SURE, Evaluation
 from .frontier import Candidate, Found, frontier, search
 from .journal import Journal, journal_of
-from .metrics import metric_of
+from .metrics import identity_of, metric_of
 from .product_times import ProductTimes
 from .report import BudgetReport, GroupDecision
 
 Array = np.ndarray[Any, Any]
 
-USUAL_DROP = "1%"  # of `--precision auto`
 RUNS = 1600  # of one group alone, at most, beyond 8 samples each
 FEWEST = 8
 
@@ -76,7 +74,7 @@ class BudgetSearch:
         assert request.calibration is not None
         self.source, self.request, self.folder = source, request, folder
         self.note = request.progress or (lambda text: None)
-        self.given = Limit.of(request.max_accuracy_drop or USUAL_DROP)
+        self.given = Limit.of(request.accuracy_drop)
         specs = specs_of_inputs(source.floats(source.outputs))
         self.specs = specs
         self.samples = Samples(request.calibration, specs, folder / "samples")
@@ -143,8 +141,8 @@ class BudgetSearch:
 
     def _metric(self) -> dict[str, Any]:
         """Name of the metric and the figure of f32."""
-        key = ("exact", self.data_digest, self._metric_key())
-        kept = self.journal.get(*key) if self._metric_key() is not None else None
+        key = self._figure_key("exact")
+        kept = self.journal.get(*key) if key else None
         if kept is None:
             self._run_exact()
             metric = self.evaluation.metric
@@ -153,21 +151,16 @@ class BudgetSearch:
                 "exact": self.evaluation.exact,
                 "relative": metric.relative,
             }
-            self.journal.put(kept, *key)
+            if key:
+                self.journal.put(kept, *key)
         found: dict[str, Any] = kept
         return found
 
-    def _metric_key(self) -> str | None:
-        """What decides a figure besides outputs; None where that cannot be told."""
-        metric = self.request.metric
-        if metric is None or isinstance(metric, str):
-            return str(metric)
-        if getattr(metric, "__closure__", None):
-            return None  # what it has taken from around it is not in its source
-        try:
-            return f"{inspect.getsource(metric)} {self.request.metric_direction}"
-        except (OSError, TypeError):
-            return None
+    def _figure_key(self, kind: str, *more: Any) -> tuple[Any, ...]:
+        """That of a figure in the journal; () where none is kept: the metric has no identity."""
+        metric = identity_of(self.request.metric)
+        direction = self.request.metric_direction
+        return () if metric is None else (kind, self.data_digest, metric, direction, *more)
 
     def _limit(self) -> float:
         told = self._metric()
@@ -196,8 +189,8 @@ class BudgetSearch:
     def _drop(self, integer: frozenset[int], limit: float) -> Drop:
         """The drop of a choice, measured or taken from the journal."""
         names = sorted(self._data(n) for n in integer)
-        key = ("drop", self.data_digest, self._metric_key(), names)
-        kept = self.journal.get(*key) if self._metric_key() is not None else None
+        key = self._figure_key("drop", names)
+        kept = self.journal.get(*key) if key else None
         if kept is not None:
             found = Drop(**kept)
             if found.whole or found.drop - SURE * (found.high - found.drop) > limit:
@@ -205,7 +198,8 @@ class BudgetSearch:
         self._run_exact()
         what = f"{len(integer)} of {len(self.groups)} groups in int8"
         drop = self.evaluation.drop(self._run(integer), limit, what)
-        self.journal.put(drop.to_json(), *key)
+        if key:
+            self.journal.put(drop.to_json(), *key)
         return drop
 
     def _whole(self, found: Found) -> Found:

@@ -222,7 +222,8 @@ def test_where_the_error_of_quantising_enters(net: Path) -> None:
     weights.CopyFrom(numpy_helper.from_array(outlier, "v"))
     onnx.save_model(model, net)
     data = np.random.default_rng(5).standard_normal((6, 1, 3, 8, 8)).astype(np.float32)
-    found = tensmith.layers(net, precision="int8", calibration={"x": data})
+    once = ({"x": sample} for sample in data)
+    found = tensmith.layers(net, precision="int8", calibration=once)
     assert found.code.status == "passed"
     assert found.noise is not None
     by_node = {noise.node: noise for noise in found.noise.layers}

@@ -141,3 +141,9 @@ def test_no_function_carries_its_fields_one_by_one() -> None:
                 if len(names & {"target", "opt_level", "threads", "shapes", "precision"}) > 1:
                     carriers.append(f"{path.name}:{node.name}")
     assert sorted(carriers) == ["api.py:compile", "layer_checks.py:layers"]
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "1%"), (0, 0), (0.0, 0.0), ("0%", "0%")])
+def test_a_budget_of_nothing_is_one(given: str | float | None, found: str | float) -> None:
+    request = CompileRequest(precision="auto", eval={}, max_accuracy_drop=given)
+    assert request.accuracy_drop == found

@@ -111,3 +111,11 @@ def test_outputs_of_other_shapes_are_refused(tmp_path: Path) -> None:
     found.run_exact(Model())
     with pytest.raises(UsageError, match="another shape in lower precision"):
         found.drop(lambda inputs: {"y": inputs["x"][:, :2]}, 1.0, "cut")
+
+
+def test_figures_that_are_no_number_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    data = {"x": scores(3)[:, None], "labels": np.full((3, 1, 3), np.nan)}
+    found = evaluation(data, tmp_path, "mae")
+    with pytest.raises(UsageError, match="in fp32 is nan") as caught:
+        found.run_exact(Model())
+    assert "leave out the samples" in caught.value.remedy

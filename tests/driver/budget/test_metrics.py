@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from tensmith.compiler.errors import UsageError
-from tensmith.driver.budget.metrics import METRICS, TABLE, metric_of, scores_of, usual_metric
+from tensmith.driver.budget.metrics import (
+    METRICS,
+    TABLE,
+    identity_of,
+    metric_of,
+    scores_of,
+    usual_metric,
+)
 
 SCORES = {"y": np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], np.float32)}
 OTHER = {"y": np.array([[0.6, 0.4], [0.8, 0.2], [0.3, 0.7]], np.float32)}
@@ -113,3 +122,82 @@ def test_refusals() -> None:
         value("mae", SCORES, label=[1.0])
     with pytest.raises(UsageError, match="no output is of floats"):
         value("cosine", {"y": np.zeros(3, np.int64)})
+
+
+def test_scores_that_are_no_number_tell_no_class() -> None:
+    lost = {"y": np.array([[np.nan, 0.9], [np.nan, np.nan], [0.3, 0.7]], np.float32)}
+    zeros = np.array([0, 0, 1])
+    exact = {"y": np.eye(2, dtype=np.float32)[zeros]}
+    assert value("agreement", lost, exact) == pytest.approx(1 / 3)
+    assert value("top1", lost, label=zeros) == pytest.approx(1 / 3)
+    places = {"y": np.full((1, 3, 2, 2), np.nan, np.float32)}
+    assert value("top1", places, label=np.zeros((2, 2), np.int64)) == 0.0
+
+
+FACTOR = 1.0
+
+
+class Stateful:
+    def __call__(self, outputs, labels) -> float:
+        return 0.0
+
+    def method(self, outputs, labels) -> float:
+        return 0.0
+
+
+def plain(outputs, labels) -> float:
+    return float(np.mean([np.abs(array).max() for array in outputs.values()]))
+
+
+def of_a_global(outputs, labels) -> float:
+    return FACTOR
+
+
+def of_a_global_inside(outputs, labels) -> float:
+    return sum([FACTOR for _ in outputs])
+
+
+def of_another_function(outputs, labels) -> float:
+    return plain(outputs, labels)
+
+
+def with_a_default(outputs, labels, factor=1.0) -> float:
+    return factor
+
+
+def with_a_keyword(outputs, labels, *, factor=1.0) -> float:
+    return factor
+
+
+def test_what_alone_decides_figures_has_an_identity() -> None:
+    assert [identity_of(given) for given in (None, "top1")] == ["None", "top1"]
+    told = identity_of(plain)
+    assert told is not None
+    assert "def plain" in told
+    assert told.endswith("np: numpy")
+    local = 2.0
+    two = (lambda outputs, labels: 1.0), (lambda outputs, labels: 2.0)
+    others = (
+        *two,
+        lambda outputs, labels: local,
+        Stateful(),
+        Stateful().method,
+        partial(plain, labels=None),
+        of_a_global,
+        of_a_global_inside,
+        of_another_function,
+        with_a_default,
+        with_a_keyword,
+        np.mean,
+    )
+    assert [identity_of(given) for given in others] == [None] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "label"),
+    [("top1", SCORES, np.zeros(2, int)), ("mae", SCORES, np.zeros(5))],
+)
+def test_labels_of_other_numbers_are_refused_with_a_remedy(name, outputs, label) -> None:
+    with pytest.raises(UsageError, match="labels") as caught:
+        value(name, outputs, label=label)
+    assert caught.value.remedy

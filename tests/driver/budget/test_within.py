@@ -369,3 +369,32 @@ def test_figures_of_functions_are_known_by_what_is_in_their_source(
         assert report is not None
         assert report.drop is not None
         assert report.drop.exact == exact
+
+
+def test_a_budget_of_nothing_is_searched_as_one(net: Path, labels: Array, kept: Path) -> None:
+    wrong = np.array([*labels[:30], *((labels[30:] + 1) % 5)])
+    report = api.compile_request(net, request(wrong, max_accuracy_drop=0)).budget
+    assert report is not None
+    assert (report.given, report.limit) == ("0", 0.0)
+
+
+class Judge:
+    """A metric with a state. calls: how often it was asked."""
+
+    def __init__(self, share: float) -> None:
+        self.share, self.calls = share, 0
+
+    def judge(self, outputs: dict[str, Array], labels: Array) -> float:
+        self.calls += 1
+        return self.share * float(np.mean(outputs["y"].argmax(1) == labels))
+
+
+def test_metrics_of_objects_are_asked_anew(net: Path, labels: Array, kept: Path) -> None:
+    for share in (1.0, 0.5):
+        judge = Judge(share)
+        asked = request(labels, metric=judge.judge, max_accuracy_drop="90%")
+        report = api.compile_request(net, asked).budget
+        assert judge.calls
+        assert report is not None
+        assert report.drop is not None
+        assert report.drop.exact == share
