@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
-from tensmith.compiler.errors import InvalidModelError
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import InvalidModelError, RunError
+from tensmith.compiler.ir.ops.packed import digits
 from tensmith.frontends.onnx import load_model
 
 from .oracle import floats, model, node
@@ -90,6 +93,73 @@ def test_order_of_groups(tmp_path: Path) -> None:
             case = OrtCase(f"{bits} bits, {text}", proto, {"x": x}, atol=1e-4)
             cases.append(replace(case, expected=want))
     check_all(cases, tmp_path)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float32])
+def test_narrow_zero_points(bits: int, kind: Any, tmp_path: Path) -> None:
+    """Zero points between the integers keep their digits, whatever the data is of."""
+    rng = np.random.default_rng(0)
+    rows, depth, block = 24, 64, 32
+    packed = rng.integers(0, 256, (rows, 2, block * bits // 8)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.1, (rows, 2)).astype(np.float32)
+    zeros = rng.uniform(0.1, 0.9, (rows, 2)).astype(kind)
+    x = rng.uniform(0, 1, (5, depth)).astype(np.float32)
+    made = node("MatMulNBits", "x W S Z", domain=MS, N=rows, K=depth, block_size=block, bits=bits)
+    constants = {"W": packed, "S": scales, "Z": zeros}
+    proto = model([made], {"x": x}, ["y"], constants=constants, domains=[MS])
+    numbers = digits(packed, bits).reshape(rows, 2, block).astype(np.float64)
+    real = (numbers - zeros[..., None].astype(np.float64)) * scales[..., None]
+    want = {"y": (x.astype(np.float64) @ real.reshape(rows, -1).T).astype(np.float32)}
+    check_all([OrtCase("zeros", proto, {"x": x}, 1e-5, 1e-4, expected=want)], tmp_path)
+
+
+def of_steps(steps: int | str, given: int, order: bool = False) -> tuple[onnx.ModelProto, Array]:
+    """A product with weights of 40 steps, whose data is said to have others; and data."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "W": rng.integers(0, 256, (8, 3, 8)).astype(np.uint8),
+        "S": floats(8, 3),
+        "G": rng.permutation(40).astype(np.int32) // 16,
+    }
+    names = "x W S - G" if order else "x W S"
+    made = node("MatMulNBits", names, domain=MS, N=8, K=40, block_size=16, bits=4)
+    x = floats(2, given)
+    proto = model([made], {"x": x}, ["y"], constants=constants, domains=[MS])
+    dim = proto.graph.input[0].type.tensor_type.shape.dim[1]
+    if isinstance(steps, str):
+        dim.dim_param = steps
+    else:
+        dim.dim_value = steps
+    return proto, x
+
+
+@pytest.mark.parametrize("order", [False, True])
+def test_data_of_other_steps(order: bool, tmp_path: Path) -> None:
+    """Data has the steps of the weights, which a run checks where they are left open."""
+    for steps in (20, 48):
+        with pytest.raises(InvalidModelError, match="has to be 40"):
+            load_model(of_steps(steps, steps, order)[0])
+    known, x = of_steps(40, 40, order)
+    proto, _ = of_steps("k", 40, order)
+    want = run_graph(load_model(known), {"x": x})
+    check_all([OrtCase("open", proto, {"x": x}, expected=want)], tmp_path)
+    for other in (20, 48):
+        with pytest.raises(RunError, match="has to be 40"):
+            run_graph(load_model(proto), {"x": floats(2, other)})
+
+
+def test_experts_of_other_steps() -> None:
+    constants = {
+        "U": np.zeros((2, 16, 16), np.uint8), "A": floats(2, 16),
+        "D": np.zeros((2, 32, 8), np.uint8), "B": floats(2, 32),
+    }  # fmt: skip
+    made = node("QMoE", "x r U A - D B", domain=MS, k=1, expert_weight_bits=4)
+    for width in (30, 36):
+        inputs = {"x": floats(3, width), "r": floats(3, 2)}
+        proto = model([made], inputs, ["y"], constants=constants, domains=[MS])
+        with pytest.raises(InvalidModelError, match="has to be 32"):
+            load_model(proto)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

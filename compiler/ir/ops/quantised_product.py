@@ -102,6 +102,7 @@ def _infer(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
         scales: (*batch, *form.plain(form.blocks)),
     }
     for zero in zeros:
+        need_dtype(zero, frozenset({DType.U8, DType.F32}), "the zero points")
         packed = zero.dtype is DType.U8
         wanted[zero] = (*batch, *(form.packed if packed else form.plain)(form.blocks))
     for value, shape in wanted.items():

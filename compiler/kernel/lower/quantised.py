@@ -162,7 +162,7 @@ def _quantised_matmul(scope: Scope, node: Node, index: Index) -> Reduced:
     x, weights, scales, *zeros = node.inputs
     per = steps_of_element(form.bits)
     *batch, m, n = index
-    matrix, changes = _matrix(weights, batch), constant_changes(node)
+    matrix = _matrix(weights, batch)
     whole = form.blocks == 1
     blocks, elements = scope.axis(form.blocks), scope.axis(form.block // per)
     axes: tuple[Axis, ...] = (elements,) if whole else (blocks, elements)

@@ -66,8 +66,8 @@ def matmul_n_bits(s: Site) -> Value:
     scales = s.constant(s.input(2), "the scales").reshape(rows, blocks)
     given = s.optional(3)
     zeros = None if given is None else s.constant(given, "the zero points").reshape(rows, -1)
-    form = PackedColumns(bits, block, packed.reshape(rows, -1), scales, zeros)
-    x, order = s.input(0), s.optional(4)
+    form = PackedColumns(bits, block, packed.reshape(rows, -1), scales, depth, zeros)
+    x, order = s.sized(s.input(0), -1, depth), s.optional(4)
     group = None if order is None else _order(s, order, depth, blocks)
     if group is not None:
         form, x = _sorted_by_group(s, form, x, group)
@@ -112,10 +112,15 @@ def _sorted_by_group(
         zeros = zeros[:, owner]
         zeros = pack_digits(zeros, form.bits) if zeros.dtype == np.uint8 else zeros
     moved = PackedColumns(
-        form.bits, form.block, pack_digits(taken, form.bits), form.scales[:, owner], zeros
+        form.bits,
+        form.block,
+        pack_digits(taken, form.bits),
+        form.scales[:, owner],
+        len(places),
+        zeros,
     )
     wide = s.emit("pad", [x], pads=(*[0] * (2 * x.type.rank - 1), 1), mode="constant")
-    at = constant(np.where(places >= 0, places, x.shape[-1]))
+    at = constant(np.where(places >= 0, places, form.steps))
     return moved, s.emit("gather", [wide, at], axis=x.type.rank - 1)
 
 

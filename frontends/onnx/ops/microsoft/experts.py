@@ -177,4 +177,4 @@ def _expert_weight(s: Site, number: int) -> PackedColumns | None:
             flat = digits(zeros.reshape(experts, -1), bits)
             zeros = flat[:, :rows, None]
         zeros = zeros.reshape(experts, rows, -1)
-    return PackedColumns(bits, block, packed, scales, zeros)
+    return PackedColumns(bits, block, packed, scales, size * 8 // bits, zeros)
