@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..frontends.onnx.quantising.few_bits import WeightForm
 from ..frontends.onnx.quantising.quantisable import NothingToQuantise, Quantisable
-from ..frontends.onnx.quantising.weights import why_floats
 from .quantisation import FLOAT, WEIGHTS, ProductDecision, Quantisation
 from .request import WEIGHT_BITS, CompileRequest
 
@@ -33,7 +32,7 @@ def quantise_weights(model: Path, output: Path, request: CompileRequest) -> Quan
     if request.progress:
         request.progress("reading the model")
     source, form = Quantisable(model, request.shapes), weight_form(request)
-    reasons = {p.key: why_floats(p, source.weights_of(p)) for p in source.products}
+    reasons = {p.key: source.why_floats(p) for p in source.products}
     keys = frozenset(key for key, reason in reasons.items() if not reason)
     if not keys:
         told = dict.fromkeys(f"{p.op} '{p.name}': {reasons[p.key]}" for p in source.products)

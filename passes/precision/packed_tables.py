@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...compiler.ir.graph import Graph, Node, Value, constant
-from ...compiler.ir.ops.packed import PACKED_BITS
+from ...compiler.ir.ops.packed import FEWEST_PACKED, PACKED_BITS
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
 
-MIN_TABLE = 1 << 14  # elements; smaller ones are floats
 RULES = Rules()
 
 
@@ -36,7 +35,7 @@ def _is_table(value: Value, axis: int) -> bool:
     if axis != 0 or value.type.rank != 2 or not value.type.is_static:
         return False
     rows, columns = value.type.static_shape
-    return rows * columns >= MIN_TABLE
+    return rows * columns >= FEWEST_PACKED
 
 
 @RULES.on("gather")

@@ -16,7 +16,7 @@ import numpy as np
 from ...compiler.decisions import Decision, Note
 from ...compiler.ir.dims import product
 from ...compiler.ir.graph import Graph, Node, Value, constant
-from ...compiler.ir.ops.packed import PACKED_BITS, WORD_BITS, digits, pack_digits
+from ...compiler.ir.ops.packed import FEWEST_PACKED, PACKED_BITS, WORD_BITS, digits, pack_digits
 from ...compiler.ir.ops.quantised_product import QUANTISED_MATMUL
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
@@ -25,7 +25,6 @@ from .integer_products import data_of
 from .parameters import uniform
 
 Array = np.ndarray[Any, Any]
-MIN_WEIGHTS = 1 << 14  # elements; fewer are floats in the first-level cache
 _BYTES = {DType.U8: 8, DType.I8: 8}
 _MOVES = Trait.VIEW | Trait.INDEX_MAP | Trait.LOOKUP | Trait.POOLING
 
@@ -128,7 +127,7 @@ def _weights(value: Value) -> _Weights | None:
     if value.type.rank != 2 or not value.type.is_static:
         return None
     depth, columns = value.type.static_shape
-    if depth * columns < MIN_WEIGHTS:
+    if depth * columns < FEWEST_PACKED:
         return None
     by_column, current = False, value
     while (node := current.producer) is not None and node.op in ("transpose", "slice"):

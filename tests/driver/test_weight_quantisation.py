@@ -137,6 +137,69 @@ def test_ranges_lose_no_more_than_whole_ones(form: WeightForm) -> None:
     assert not real[3].any()
 
 
+def rewritten(source: Path, change: Any) -> Path:
+    """A model after a change of its graph."""
+    model = onnx.load(source)
+    change(model.graph)
+    onnx.save(model, source)
+    return source
+
+
+@pytest.mark.parametrize("opset", [17, 21])
+@pytest.mark.parametrize(("precision", "block"), FORMS)
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(np.nan, "no numbers"), (np.inf, "no numbers"), (-np.inf, "no numbers"), (-3e38, "exceed")],
+)
+@pytest.mark.filterwarnings("error:::tensmith")
+def test_weights_that_no_scale_fits_stay_floats(
+    opset: int, precision: str, block: int | None, value: float, reason: str, tmp_path: Path
+) -> None:
+    def change(graph: onnx.GraphProto) -> None:
+        [tensor] = [t for t in graph.initializer if t.name == "a"]
+        array = numpy_helper.to_array(tensor).copy()
+        array[3, 4] = value
+        tensor.CopyFrom(numpy_helper.from_array(array, "a"))
+
+    source = rewritten(store(tmp_path, opset), change)
+    with np.errstate(all="raise"):
+        found = quantised(source, precision, block)
+    first, second, _ = found.products
+    assert first.precision == "fp32"
+    assert reason in first.reason
+    assert second.precision == precision.replace("-", " ")
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("form", [WeightForm(4, 32), WeightForm(8)])
+def test_errors_of_large_weights_are_numbers(form: WeightForm) -> None:
+    """They are those of smaller ones, times a power of two."""
+    weights = RNG.standard_normal((10, 100)).astype(np.float32)
+    small, factor = in_few_bits(weights, form), np.float32(2.0**120)
+    with np.errstate(all="raise"):
+        large = in_few_bits(weights * factor, form)
+    np.testing.assert_array_equal(large.numbers, small.numbers)
+    assert large.error / large.power == pytest.approx(small.error / small.power, rel=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize(("precision", "block"), FORMS)
+def test_products_without_names(precision: str, block: int | None, tmp_path: Path) -> None:
+    """What the manifest tells of them is what was compiled."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            node.name = ""
+
+    source = rewritten(store(tmp_path, 17), change)
+    small = pytest.warns(ModelWarning, match="below 200 M")
+    with small if precision == "int4-weights" else nullcontext():
+        artifact = tensmith.compile(source, precision=precision, block=block)
+    name = precision.replace("-", " ")
+    rows = {row["name"]: row["precision"] for row in artifact.manifest["contractions"]}
+    assert rows == {"MatMul:h": name, "Gemm:g": name, "MatMul:y": "fp32"}
+
+
 def test_no_weights_to_store(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],

@@ -15,6 +15,7 @@ from .common import need_dtype
 from .registry import REQUIRED, Array, OpDef, Trait, register
 
 WORD_BITS = 32
+FEWEST_PACKED = 1 << 14  # elements of a constant; fewer are floats in the first-level cache
 PACKED_BITS = {DType.U4: 4, DType.I4: 4, DType.U2: 2, DType.I2: 2}
 DIGITS = {"digit2": 2, "digit4": 4}
 

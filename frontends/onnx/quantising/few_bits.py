@@ -81,6 +81,11 @@ def _best(wide: Array, form: WeightForm) -> tuple[Array, Array, Array, Array]:
     return best
 
 
+def _squares(errors: Array) -> Array:
+    """Their sum for each block, in f64, which holds the square of every f32."""
+    return np.asarray(np.square(errors, dtype=np.float64).sum(-1))
+
+
 def _rounded(
     wide: Array, low: Array, high: Array, form: WeightForm
 ) -> tuple[Array, Array, Array, Array]:
@@ -90,12 +95,12 @@ def _rounded(
         scale = np.maximum(np.maximum(-low, high) / most, tiny)
         zero = np.zeros(scale.shape, np.int8)
         numbers = np.clip(np.rint(wide / scale[..., None]), -most, most)
-        error = np.square(numbers * scale[..., None] - wide).sum(-1, dtype=np.float64)
+        error = _squares(numbers * scale[..., None] - wide)
         return numbers.astype(np.int8), scale, zero, error
     top = np.float32((1 << form.bits) - 1)
     scale = np.maximum((high - low) / top, tiny)
     zero = np.clip(np.rint(-low / scale), 0, top)
     numbers = np.clip(np.rint(wide / scale[..., None]) + zero[..., None], 0, top)
     real = (numbers - zero[..., None]) * scale[..., None]
-    error = np.square(real - wide).sum(-1, dtype=np.float64)
+    error = _squares(real - wide)
     return numbers.astype(np.uint8), scale, zero.astype(np.uint8), error

@@ -27,7 +27,7 @@ from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
 from .switching import add_switches, one_product, quantised_alone, takes_bytes
-from .weights import WeightWriter
+from .weights import WeightWriter, why_floats, why_no_steps
 from .writing import Writer, drop_unused, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
@@ -275,6 +275,14 @@ class Quantisable:
         node = next((n for n in self._model.graph.node if product.key in n.output), None)
         constant = node is not None and len(node.input) > 1 and node.input[1] in self.constants
         return self.constants.elements(node.input[1]) if node is not None and constant else 0
+
+    def why_floats(self, product: ModelProduct) -> str:
+        """Why the weights of a product are not stored in few bits; "" where they can be."""
+        reason = why_floats(product, self.weights_of(product))
+        if reason:
+            return reason
+        node = next(n for n in self._model.graph.node if product.key in n.output)
+        return why_no_steps(self.constants.array(node.input[1]))
 
     def _store(self, model: onnx.ModelProto, path: Path) -> None:
         data = path.with_name(f"{path.name}.data")

@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from ....compiler.ir.ops.packed import pack_digits
+from ....compiler.ir.ops.packed import FEWEST_PACKED, pack_digits
+from ..origin import node_name
 from .additions import Additions
 from .constants import Array, Constants
 from .few_bits import FewBits, WeightForm, in_few_bits
@@ -23,9 +24,11 @@ from .products import ModelProduct
 from .writing import MICROSOFT
 
 BLOCKED_OPSET = 21
-FEWEST = 1 << 14  # weights of a product: fewer are not worth a scale
+_LARGEST = float(np.finfo(np.float32).max) / 2  # whose rounding stays within f32
 NO_MATRIX = "it is no matrix product of two axes"
-FEW = f"it has fewer than {FEWEST} weights"
+FEW = f"it has fewer than {FEWEST_PACKED} weights"
+NO_NUMBERS = "its weights hold values that are no numbers"
+TOO_LARGE = f"its weights exceed {_LARGEST:.2g}"
 
 
 def why_floats(product: ModelProduct, elements: int) -> str:
@@ -34,7 +37,16 @@ def why_floats(product: ModelProduct, elements: int) -> str:
         return product.reason
     if product.op not in ("MatMul", "Gemm"):
         return NO_MATRIX
-    return FEW if elements < FEWEST else ""
+    return FEW if elements < FEWEST_PACKED else ""
+
+
+def why_no_steps(weights: Array) -> str:
+    """Why no scale makes integers of weights; "" where one does."""
+    with np.errstate(invalid="ignore"):
+        peak = max(abs(float(weights.max(initial=0))), abs(float(weights.min(initial=0))))
+    if not np.isfinite(peak):
+        return NO_NUMBERS
+    return TOO_LARGE if peak > _LARGEST else ""
 
 
 @dataclass(frozen=True)
@@ -132,8 +144,8 @@ class WeightWriter:
         names, columns = self._once(product, self._packed)
         sizes = {"N": columns, "K": self._depth(product), "block_size": self.form.block}
         made = onnx.helper.make_node(
-            "MatMulNBits", [node.input[0], *names], [result], name=node.name, domain=MICROSOFT,
-            bits=self.form.bits, **sizes,
+            "MatMulNBits", [node.input[0], *names], [result], name=node_name(node),
+            domain=MICROSOFT, bits=self.form.bits, **sizes,
         )  # fmt: skip
         self.new.nodes.append(made)
         self._needs_microsoft()
