@@ -34,7 +34,7 @@ class ProductTimes:
     """Times products for a target that runs here.
 
     timer: that of a test, whose times are not kept; None: the clock. fresh: what was measured
-    before is measured again, once.
+    before is measured again, once. fault: is told where times cannot be kept.
     """
 
     source: Quantisable
@@ -45,6 +45,7 @@ class ProductTimes:
     note: Callable[[str], None]
     timer: Timer | None = None
     fresh: bool = False
+    fault: Callable[[str], None] = lambda text: None
     _kept: dict[str, Journal] = field(default_factory=dict)
     _anew: set[str] = field(default_factory=set)
 
@@ -84,7 +85,8 @@ class ProductTimes:
         if "" not in self._kept:
             _, target = resolve_target(self.target)
             parts = ["times", processor_name(), json.dumps(target.names), " ".join(target.features)]
-            self._kept[""] = journal_of(*parts, str(self.threads), fresh=False)
+            parts.append(str(self.threads))
+            self._kept[""] = journal_of(*parts, fresh=False, note=self.fault)
         return self._kept[""]
 
     def _timed(self, graphs: Mapping[str, Graph]) -> list[float]:

@@ -67,13 +67,15 @@ class BudgetSearch:
     """Calibration, what every group costs and saves, and the search between.
 
     Everything that takes time is kept in a journal as it is found. Results: calibrated; recipe: the
-    part of it that was chosen; reasons: for products that stay in floats; report.
+    part of it that was chosen; reasons: for products that stay in floats; report. notes: what the
+    user should know.
     """
 
     def __init__(self, source: Quantisable, request: CompileRequest, folder: Path) -> None:
         assert request.calibration is not None
         self.source, self.request, self.folder = source, request, folder
         self.note = request.progress or (lambda text: None)
+        self.notes: list[str] = []
         self.given = Limit.of(request.accuracy_drop)
         specs = specs_of_inputs(source.floats(source.outputs))
         self.specs = specs
@@ -125,7 +127,7 @@ class BudgetSearch:
         shapes = json.dumps({name: list(dims) for name, dims in self.request.shapes.items()})
         parts = ("search", self.source.digest(), calibration, shapes)
         self.data_digest = self.evaluation.digest()
-        return journal_of(*parts, fresh=self.request.fresh)
+        return journal_of(*parts, fresh=self.request.fresh, note=self.notes.append)
 
     def _calibrated(self) -> Calibrated:
         kept = self.journal.get("calibration")
@@ -251,7 +253,7 @@ class BudgetSearch:
         parts.mkdir()
         timed = ProductTimes(
             source, recipe, parts, self.request.target, self.request.threads, self.note,
-            self.request.timer, self.request.fresh,
+            self.request.timer, self.request.fresh, self.notes.append,
         )  # fmt: skip
         shapes = self._shapes([self._data(n) for n in range(len(self.groups))])
         found: list[tuple[float, float] | None] = []
