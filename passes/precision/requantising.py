@@ -34,9 +34,14 @@ def float_of_sum(product: Node, rw: Rewriter) -> tuple[Value, Value] | None:
 def requantised(node: Node, rw: Rewriter) -> Replacement:
     """quantize(clip(scale * sum + bias)) -> requantize(sum), the range clipped instead"""
     step, zero = node.inputs[1].data, node.inputs[2].data
-    if step is None or zero is None or node.output.dtype not in BYTES:
+    if step is None or zero is None or node.output.dtype not in BYTES or not step.all():
         return None
     step = step.astype(np.float32)
+    with np.errstate(all="ignore"):  # what is too large for a step is found below
+        return _requantised(node, step, zero, rw)
+
+
+def _requantised(node: Node, step: Array, zero: Array, rw: Rewriter) -> Replacement:
     clipped = _clipped(node, step, zero, rw)
     if clipped is None:
         return None

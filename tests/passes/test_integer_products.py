@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantised_graphs import MOVE, TURN, WINDOW, data, number, passed, the, weights
+from quantised_graphs import MOVE, PASSES, TURN, WINDOW, data, number, passed, the, weights
 from rewriting import count
 from suites.case import F32, I8, I32, U8, CaseBuilder, N
 
@@ -209,3 +209,15 @@ def test_decisions_are_told_with_the_reason() -> None:
         ("int8", ""),
         ("int32", "its matrices are small"),
     ]
+
+
+@pytest.mark.parametrize(("step", "bias"), [(0.0, 1.0), (1e-30, 1.0), (0.02, 1e38)])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_what_no_step_holds_warns_nobody(step: float, bias: float) -> None:
+    c = CaseBuilder("huge")
+    y = c.op("matmul", data(c, 3, 16), weights(c, 16, 12, axis=1))
+    y = c.op("max", c.op("add", y, c.op("mul", c.weight(12), c.scalar(bias))), c.scalar(-1.5))
+    c.output(c.op("quantize", y, c.scalar(step), number(100, U8)))
+    graph = c.graph()
+    run_passes(graph, PASSES)
+    assert the(graph, "matmul").output.dtype is I32
