@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+FP32 = "fp32"
 
 
 @dataclass(frozen=True)
@@ -11,13 +13,28 @@ class Decision:
     """What a contraction, or a table, has become.
 
     name: of the node. op: its operator. precision: "int8", "int32", "bf16", "fp16", "bf16 weights",
-    "fp16 weights" or "fp32". reason: why it stays as it is, "" where it does not.
+    "fp16 weights", "int8 weights", "int4 weights", "int2 weights" or "fp32". reason: why it stays
+    as it is, "" where it does not.
     """
 
     name: str
     op: str
     precision: str
     reason: str = ""
+
+
+def not_in_floats(name: str, compiled: Sequence[Decision]) -> Decision | None:
+    """What code generation has made of a product that was left in floats before, because the model
+    says itself how its operands are stored; None where it computes in floats."""
+    return next((made for made in compiled if made.name == name and made.precision != FP32), None)
+
+
+def with_compiled(told: Sequence[Decision], compiled: Sequence[Decision]) -> list[Decision]:
+    """Decisions that were taken before code generation, and after them those about products that
+    these do not name; what code generation makes of products left in floats counts."""
+    rows = [(not_in_floats(d.name, compiled) or d) if d.precision == FP32 else d for d in told]
+    named = {row.name for row in rows}
+    return [*rows, *(made for made in compiled if made.name not in named)]
 
 
 Note = Callable[[Decision], None]

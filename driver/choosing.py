@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 WEIGHTS_OF_BYTES = "int8-weights"
 SAME = 1.01  # times that differ by less are not told apart
 _SIZES = 6  # of symbolic dims that are tried, until the model takes one
-_AS_GIVEN = (FP32, "int32")  # of products that no lower precision has changed
 
 
 def compiled(
@@ -105,8 +104,8 @@ class _Choosing:
         if self.request.has_budget and lower.budget is None:
             self._evaluate(lower, asked)
         reason = self._untimed(lower)
-        if reason == _SAME and asked == INT8 and lower.budget is not None:
-            return self._reverted(lower, "nothing that is within the budget is faster", {})
+        if reason == _SAME and asked == INT8 and not self.request.force_precision:
+            return self._reverted(lower, _why_nothing(lower), {})
         if reason:
             return _chosen(lower, PrecisionChoice(asked, asked, reason))
         times = self._timed({asked: lower, FP32: self.plain})
@@ -279,6 +278,7 @@ _NO_DATA: dict[str, Any] = {
     "max_accuracy_drop": None,
 }
 _SAME = "not timed: no product is computed otherwise than in fp32"
+_NO_INTEGERS = "no product is computed in integers"
 _NO_INPUTS = "not timed: the model takes no inputs that were tried"
 
 
@@ -290,7 +290,16 @@ def _fastest(names: Iterable[str], times: Times) -> str:
 
 
 def _is_lower(artifact: Artifact) -> bool:
-    return any(row["precision"] not in _AS_GIVEN for row in artifact.manifest["contractions"])
+    """Whether a product is what the precision of a binary makes of it, or of its weights; others
+    are what the model says in fp32, too."""
+    made = artifact.manifest["precision"].split("-")[0]
+    return any(made in row["precision"].split() for row in artifact.manifest["contractions"])
+
+
+def _why_nothing(lower: Artifact) -> str:
+    """Why int8 changes no product."""
+    within = lower.budget is not None
+    return "nothing that is within the budget is faster" if within else _NO_INTEGERS
 
 
 def _seconds(times: Times) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 from .._version import __version__
 from ..compiler.artifact import MANIFEST_VERSION, TensorSpec
 from ..compiler.compilation import Compilation, CompileOptions
-from ..compiler.decisions import Decision
+from ..compiler.decisions import Decision, with_compiled
 from ..compiler.ir.dims import Dim
 from ..compiler.target import Target
 
@@ -40,11 +40,12 @@ def build_manifest(
 
     memory.peak_bytes: arena and weights together; null, as arena_bytes, where the sizes of
     symbolic dims decide. flops: of one run of the source graph: a number, an expression of the
-    symbols as text, or null where only the run can tell. contractions: what a lower precision has
-    made of each, and why not more. inputs[].default, of an input that a run
-    may leave out: the shape of the value that it has then.
+    symbols as text, or null where only the run can tell. contractions: what has become of each
+    (decisions: what was decided before code generation), and why not more. inputs[].default, of an
+    input that a run may leave out: the shape of the value that it has then.
     """
     model, arena = compilation.model, compilation.arena_bytes
+    contractions = with_compiled(decisions, compilation.decisions)
     return {
         "manifest_version": MANIFEST_VERSION,
         "tensmith": __version__,
@@ -59,7 +60,7 @@ def build_manifest(
             "features": sorted(model.code.features),
         },
         "precision": options.precision,
-        "contractions": [asdict(told) for told in decisions or compilation.decisions],
+        "contractions": [asdict(told) for told in contractions],
         "opt_level": options.opt_level,
         "threads": options.threads,
         "kernels": [asdict(kernel) for kernel in compilation.kernels],

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..compiler.decisions import Decision
+from ..compiler.decisions import Decision, not_in_floats
 from ..compiler.errors import UsageError
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
@@ -72,7 +72,8 @@ class Quantisation:
         """Entries of a manifest; they say nothing of files.
 
         compiled: what the backend has made of the products, if it was asked. One that was quantised
-        and that it does not multiply as bytes is listed as what it is, with the backend's reason.
+        and that it does not multiply as bytes is listed as what it is, with the backend's reason;
+        so is one that the model itself has quantised.
         """
         return {
             "quantisation": {
@@ -89,8 +90,11 @@ class Quantisation:
 
 
 def _as_compiled(row: ProductDecision, compiled: Sequence[Decision] | None) -> ProductDecision:
-    if row.precision == FLOAT or compiled is None:
+    if compiled is None:
         return row
+    if row.precision == FLOAT:
+        made = not_in_floats(row.name, compiled)
+        return row if made is None else replace(row, precision=made.precision, reason="")
     found = [told for told in compiled if told.name == row.name]
     wanted = INT8 if row.precision == DYNAMIC_INT8 else row.precision
     refused = next((told for told in found if told.precision != wanted), None)
@@ -153,9 +157,11 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
     if request.max_accuracy_drop is not None:
         search = BudgetSearch(source, request, folder)
         recipe, reasons, report = search.run()
-        return replace(_written(search.calibrated, recipe, reasons, output), budget=report)
-    found = calibrate(source, request.calibration, folder, request.threads, note)
-    return _written(found, found.recipe, found.reasons, output)
+        found = _written(search.calibrated, recipe, reasons, output)
+        notes = tuple(dict.fromkeys((*found.notes, *search.notes)))
+        return replace(found, budget=report, notes=notes)
+    plain = calibrate(source, request.calibration, folder, request.threads, note)
+    return _written(plain, plain.recipe, plain.reasons, output)
 
 
 def _written(

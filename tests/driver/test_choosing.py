@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,8 @@ def test_what_is_not_timed(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     off = api.compile_request(net, request(clock))
     monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
     forced = api.compile_request(net, request(clock, force_precision=True))
-    monkeypatch.setattr(choosing, "_AS_GIVEN", ("fp32", "int8"))
-    same = api.compile_request(net, request(clock))
+    monkeypatch.setattr(choosing, "_is_lower", lambda artifact: False)
+    same = api.compile_request(net, request(clock, force_precision=True))
     told = [a.choice.reason for a in (off, forced, same) if a.choice]
     assert [reason.removeprefix("not timed: ") for reason in told] == [
         "TENSMITH_TIME_PRECISION is off",
@@ -145,3 +146,34 @@ def test_runs_take_turns() -> None:
 def test_shares_are_of_rounds() -> None:
     times = {"a": [1.0, 10.0, 3.0], "b": [2.0, 20.0, 1.0]}
     assert share_of(times, "a", "b") == 0.5
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@needs_native
+def test_int8_that_multiplies_no_integers_is_fp32(
+    tmp_path: Path, timed: None, forced: bool
+) -> None:
+    """Weights that are rounded, and floats again, only lose: so are those of a GRU whose gates have
+    too few each. Who forces the precision gets them."""
+    draw, size = np.random.default_rng(1).standard_normal, 74
+    graph = helper.make_graph(
+        [helper.make_node("GRU", ["x", "w", "r"], ["y"], "layer", hidden_size=size)],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (3, 1, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(draw((1, 3 * size, 4)).astype(np.float32), "w"),
+            numpy_helper.from_array(0.1 * draw((1, 3 * size, size)).astype(np.float32), "r"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(model, tmp_path / "gru.onnx")
+    data = {"x": draw((4, 3, 1, 4)).astype(np.float32)}
+    asked = CompileRequest(
+        precision="int8", calibration=data, timer=Clock(), force_precision=forced
+    )
+    told = pytest.warns(ModelWarning, match="fp32: no product is computed in integers")
+    with nullcontext() if forced else told:
+        artifact = api.compile_request(tmp_path / "gru.onnx", asked)
+    assert artifact.choice is not None
+    assert artifact.choice.kept == artifact.manifest["precision"] == ("int8" if forced else "fp32")

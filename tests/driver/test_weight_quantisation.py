@@ -235,3 +235,43 @@ def test_the_command_line(tmp_path: Path, call: Any) -> None:
     told = json.loads(printed)
     assert told["quantisation"]["ranges"] == "blocks of 64"
     assert onnx.load(output).graph.node[0].op_type == "MatMulNBits"
+
+
+@needs_native
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int8-weights", "fp32"])
+def test_weights_that_the_model_has_in_few_bits_are_told_in_any_precision(
+    tmp_path: Path, precision: str
+) -> None:
+    """They are packed whatever else is asked for; that alone makes a binary no lower."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
+            helper.make_node("MatMul", ["x", "w"], ["h"], "packed"),
+            helper.make_node("MatMul", ["h", "v"], ["y"], "floats"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (3, 200))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (3, 129))],
+        [
+            helper.make_tensor("q", TensorProto.INT4, (200, 129), RNG.integers(-8, 8, 200 * 129)),
+            numpy_helper.from_array(np.float32(0.05), "s"),
+            numpy_helper.from_array(drawn(129, 129), "v"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "net.onnx")
+    lower = precision in ("int8", "int8-weights")
+    told = nullcontext() if precision != "int8" else pytest.warns(ModelWarning, match="calibration")
+    with told:
+        model = tensmith.compile(
+            tmp_path / "net.onnx", precision=precision, force_precision=precision != "fp32"
+        )
+    rows = {row["name"]: row for row in model.manifest["contractions"]}
+    assert rows["packed"]["precision"] == "int4 weights"
+    assert rows["packed"]["reason"] == ""
+    if precision in ("bf16", "fp16"):
+        assert rows["floats"]["precision"] == "fp32"
+        assert model.choice is not None
+        assert "no product" in model.choice.reason
+    elif lower:
+        assert rows["floats"]["precision"] != "fp32"

@@ -99,7 +99,7 @@ def test_beside_the_layer_of_floats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("RNN", 1)])
 def test_others_have_weights_of_bytes(tmp_path: Path, op: str, gates: int) -> None:
-    path = net(tmp_path, op, gates)
+    path = net(tmp_path, op, gates, hidden=128)
     source = Quantisable(path)
     assert [p.reason for p in source.products] == ["", ""]
     assert [p.weights_only for p in source.products] == [True, False]
@@ -108,7 +108,7 @@ def test_others_have_weights_of_bytes(tmp_path: Path, op: str, gates: int) -> No
     model = onnx.load(out)
     assert [n.op_type for n in model.graph.node] == [*["DequantizeLinear"] * 2, op, "MatMul"]
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    assert stored["r_int8"].shape == (2, gates * HIDDEN, HIDDEN)
+    assert stored["r_int8"].shape == (2, gates * 128, 128)
     exact, got = (run_graph(load(p), {"x": X}) for p in (path, out))
     for name, array in exact.items():
         assert 0 < np.abs(got[name] - array).max() < 0.05
@@ -124,6 +124,7 @@ def test_bytes_of_a_gru_are_what_its_products_read(tmp_path: Path) -> None:
         model = tensmith.compile(path, precision="int8", force_precision=True)
         rows = {row["name"]: row for row in model.manifest["contractions"]}
         assert rows["layer"]["precision"] == told
+        assert ("fewer than 16384 weights" in rows["layer"]["reason"]) == (hidden == 8)
         assert ("in part fp32" in rows["layer"]["reason"]) == (hidden == 128)  # of the input
         exact = run_graph(load(path), {"x": X})
         assert np.abs(model.load()({"x": X})["y"] - exact["y"]).max() < 0.02

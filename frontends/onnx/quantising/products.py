@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from ....compiler.ir.ops.packed import FEWEST_PACKED
 from ..origin import node_name
 from ..reduction.draft import subgraphs
 from .constants import Constants
@@ -27,6 +28,7 @@ _OTHERS = {
     "FusedMatMul": "the operator is none of the standard",
 }
 _INNER = "it is in a branch or loop"
+FEW = f"it has fewer than {FEWEST_PACKED} weights"
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def _recurrent_reason(node: onnx.NodeProto, constants: Constants) -> str:
         return "its weights are not f32"
     if node.op_type == LSTM and any(a.name == "layout" and a.i for a in node.attribute):
         return "its batch comes first, which the operator for weights of bytes does not take"
-    return ""
+    of_direction = [math.prod(constants.shape_of(name)[1:]) for name in node.input[1:3]]
+    return FEW if node.op_type != LSTM and max(of_direction) < FEWEST_PACKED else ""
 
 
 def _terms(node: onnx.NodeProto, constants: Constants) -> int:

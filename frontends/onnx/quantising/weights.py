@@ -20,13 +20,12 @@ from ..origin import node_name
 from .additions import Additions
 from .constants import Array, Constants
 from .few_bits import FewBits, WeightForm, in_few_bits
-from .products import ModelProduct
+from .products import FEW, ModelProduct
 from .writing import MICROSOFT
 
 BLOCKED_OPSET = 21
 _LARGEST = float(np.finfo(np.float32).max) / 2  # whose rounding stays within f32
 NO_MATRIX = "it is no matrix product of two axes"
-FEW = f"it has fewer than {FEWEST_PACKED} weights"
 NO_NUMBERS = "its weights hold values that are no numbers"
 TOO_LARGE = f"its weights exceed {_LARGEST:.2g}"
 

@@ -398,3 +398,11 @@ def test_metrics_of_objects_are_asked_anew(net: Path, labels: Array, kept: Path)
         assert report is not None
         assert report.drop is not None
         assert report.drop.exact == share
+
+
+def test_a_full_disk_is_told(net: Path, labels: Array, kept: Path) -> None:
+    (kept / journal.FOLDER).write_text("no folder")
+    with pytest.warns(ModelWarning, match="results of the search are not kept"):
+        artifact = api.compile_request(net, request(labels))
+    assert artifact.budget is not None
+    assert artifact.budget.met
