@@ -39,6 +39,8 @@ _CONTRACTIONS = ("conv", "matmul")
 _ROUNDED_BESIDE = Trait.POINTWISE | Trait.VIEW | Trait.INDEX_MAP | Trait.POOLING
 _MOVES = ("reshape", "transpose", "slice", "concat", "pad", "max_pool")
 
+_UNPACKED = ("unpack", "dequantize", "reshape", "transpose", "slice", "pad")
+
 
 @dataclass(frozen=True)
 class ToHalf:
@@ -46,6 +48,8 @@ class ToHalf:
 
     dtype: BF16 or F16. target: where it takes products of such elements no faster than those of
     f32, only weights that few rows read, and tables, are stored so, and their elements converted.
+    Weights of constant integers stay packed: their products are left to other passes, which tell
+    of them.
     note: is told of every decision.
     """
 
@@ -107,6 +111,8 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     a, b = node.inputs[:2]
     if a.dtype is not DType.F32 or b.dtype is not DType.F32:
         return None
+    if _of_integers(b):
+        return None
     if not b.is_constant:
         return _product_of_data(node, rw, options)
     attrs = {**node.attrs, "accumulate": DType.F32}
@@ -121,6 +127,15 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
         return rw.emit(node.op, [a, _rounded(b, options.dtype), *node.inputs[2:]], attrs)
     options.decided(node, "fp32", reason or grouped)
     return None
+
+
+def _of_integers(weights: Value) -> bool:
+    """Whether weights are floats made of constant integers: products of such read the integers."""
+    found = False
+    while (node := weights.producer) is not None and node.op in _UNPACKED:
+        found |= node.op == "dequantize"
+        weights = node.inputs[0]
+    return found and weights.is_constant
 
 
 def _product_of_data(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:

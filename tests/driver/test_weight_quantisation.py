@@ -200,6 +200,39 @@ def test_products_without_names(precision: str, block: int | None, tmp_path: Pat
     assert rows == {"MatMul:h": name, "Gemm:g": name, "MatMul:y": "fp32"}
 
 
+@needs_native
+@pytest.mark.parametrize("precision", ["int8", "bf16", "fp16"])
+def test_packed_weights_beside_a_lower_precision(precision: str, tmp_path: Path) -> None:
+    """Products that stay packed are told of beside those that the precision changes."""
+    packed = quantised(store(tmp_path, 21), "int4-weights").path
+    given = {"x": X} if precision == "int8" else None
+    artifact = tensmith.compile(
+        packed, precision=precision, calibration=given, force_precision=True
+    )
+    rows = {row["name"]: row["precision"] for row in artifact.manifest["contractions"]}
+    assert rows["first"] == rows["second"] == "int4 weights"
+    assert rows.keys() == {"first", "second", "third"}
+
+
+@needs_native
+def test_packed_weights_alone_are_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is packed in fp32, too, is no reason to compare bf16 with it."""
+    monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
+
+    def change(graph: onnx.GraphProto) -> None:
+        del graph.node[-1]
+        graph.node[-1].output[0] = "y"
+        graph.output[0].type.tensor_type.shape.dim[1].dim_value = 130
+
+    source = rewritten(store(tmp_path, 21), change)
+    artifact = tensmith.compile(quantised(source, "int4-weights").path, precision="bf16")
+    assert artifact.choice is not None
+    assert artifact.choice.reason.endswith("no product is computed otherwise than in fp32")
+    assert len(artifact.manifest["contractions"]) == 2
+
+
 def test_no_weights_to_store(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],

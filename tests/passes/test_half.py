@@ -23,6 +23,7 @@ from tensmith.passes.precision.half import (
     StoreHalves,
     ToHalf,
 )
+from tensmith.passes.precision.weight_products import WeightProducts
 
 ZEN4 = resolve_target("znver4")[1]
 WINDOW = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
@@ -78,6 +79,28 @@ def test_what_products_read_is_written_in_halves() -> None:
     assert [(d.op, d.precision) for d in found] == [("conv", "bf16"), ("matmul", "bf16")]
     moved = [n.output.dtype for n in graph.walk() if n.op in ("transpose", "max_pool", "reshape")]
     assert moved == [BF16] * 3
+
+
+@pytest.mark.parametrize("dtype", [DType.I4, DType.I8])
+def test_products_with_constant_integers_are_left(dtype: DType) -> None:
+    """However many rows meet them, neither floats nor halves are made of all weights."""
+    c = CaseBuilder("packed")
+    numbers = np.arange(128 * 128, dtype=np.uint8)
+    q: Value = constant(numbers.view(np.int8).reshape(128, 128))
+    if dtype is DType.I4:
+        packed = constant(numbers[: 128 * 64])
+        q = c.op("unpack", packed, dtype=dtype, shape=(128, 128))
+    q = c.op("reshape", q, shape=(128, 4, 32))
+    scale = constant(np.full((128, 4, 1), 0.001, np.float32))
+    real = c.op("dequantize", q, scale, constant(np.zeros((), dtype.numpy)))
+    real = c.op("transpose", c.op("reshape", real, shape=(128, 128)), perm=(1, 0))
+    c.output(c.op("matmul", c.op("matmul", c.input(64, 128), real), c.weight(128, 8)))
+    graph, found = _in_halves(c.graph())
+    assert [told.precision for told in found] == ["bf16"]
+    told: list[Decision] = []
+    run_passes(graph, (WeightProducts(told.append),))
+    assert [item.precision for item in told] == [f"int{dtype.value[1:]} weights"]
+    assert count(graph)["quantised_matmul"] == 1
 
 
 def _shared(reader: str) -> Graph:
