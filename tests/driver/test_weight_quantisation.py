@@ -205,7 +205,7 @@ def test_products_without_names(precision: str, block: int | None, tmp_path: Pat
 def test_packed_weights_beside_a_lower_precision(precision: str, tmp_path: Path) -> None:
     """Products that stay packed are told of beside those that the precision changes."""
     packed = quantised(store(tmp_path, 21), "int4-weights").path
-    given = {"x": X} if precision == "int8" else None
+    given = {"x": np.stack([X, 2 * X])} if precision == "int8" else None
     artifact = tensmith.compile(
         packed, precision=precision, calibration=given, force_precision=True
     )
