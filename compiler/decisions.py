@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 FP32 = "fp32"
@@ -38,3 +38,10 @@ def with_compiled(told: Sequence[Decision], compiled: Sequence[Decision]) -> lis
 
 
 Note = Callable[[Decision], None]
+
+
+def tell(note: Note | None, found: Iterable[Decision]) -> None:
+    """Tell of decisions, each once, if anybody wants to know; they are not looked for otherwise."""
+    for told in dict.fromkeys(found) if note else ():
+        if note:
+            note(told)

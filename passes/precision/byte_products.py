@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.decisions import Decision, Note
+from ...compiler.decisions import Decision, Note, tell
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
@@ -39,9 +39,7 @@ class ByteProducts:
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
         changed = rewrite(graph, RULES)
-        for told in dict.fromkeys(_decisions(graph)) if self.note else ():
-            if self.note:
-                self.note(told)
+        tell(self.note, _decisions(graph))
         return changed
 
 

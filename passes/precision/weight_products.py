@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.decisions import Decision, Note
+from ...compiler.decisions import Decision, Note, tell
 from ...compiler.ir.dims import product
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.packed import FEWEST_PACKED, PACKED_BITS, WORD_BITS, digits, pack_digits
@@ -49,9 +49,7 @@ class WeightProducts:
             return _packed(node, rw, found)
 
         changed = rewrite(graph, rules)
-        for told in dict.fromkeys(_decisions(graph)) if self.note else ():
-            if self.note:
-                self.note(told)
+        tell(self.note, _decisions(graph))
         return changed
 
 

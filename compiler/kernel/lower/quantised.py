@@ -85,12 +85,10 @@ class PackedWords:
 
 
 @dataclass(frozen=True)
-class BlockFloats:
-    """Floats, one for each block of a column, as [matrices * blocks, columns]; less an offset."""
+class _Blocks:
+    """What there is one of for each block of a column."""
 
     form: WeightFormat
-    element_bytes: int
-    offset: int = 0
 
     @property
     def rows(self) -> int:
@@ -100,6 +98,14 @@ class BlockFloats:
     def columns(self, shape: tuple[int, ...]) -> int:
         """Columns of the matrices; shape: of the constant."""
         return self.form.columns
+
+
+@dataclass(frozen=True)
+class BlockFloats(_Blocks):
+    """Floats, one for each block of a column, as [matrices * blocks, columns]; less an offset."""
+
+    element_bytes: int
+    offset: int = 0
 
     def apply(self, data: Array) -> Array:
         """The floats in order."""
@@ -108,20 +114,10 @@ class BlockFloats:
 
 
 @dataclass(frozen=True)
-class BlockNumbers:
+class BlockNumbers(_Blocks):
     """Packed zero points, one for each block of a column, as i8 [matrices * blocks, columns]."""
 
-    form: WeightFormat
     element_bytes: int = 1
-
-    @property
-    def rows(self) -> int:
-        """Rows of all matrices."""
-        return self.form.matrices * self.form.blocks
-
-    def columns(self, shape: tuple[int, ...]) -> int:
-        """Columns of the matrices; shape: of the constant."""
-        return self.form.columns
 
     def apply(self, data: Array) -> Array:
         """The numbers, less half of their range where they are unsigned."""
