@@ -26,7 +26,7 @@ from ..compiler.knobs import WORK_DIR, child_environment
 from ..compiler.scratch import called
 from ..frontends.onnx import reduction
 from .request import CompileRequest
-from .trial import COMPILE, DEPTHS, FINE, HANG, PEER, REFERENCE, Outcome, Task
+from .trial import COMPILE, DEPTHS, FINE, HANG, PEER, REFERENCE, ModelTrial, Outcome
 
 IN_MEMORY = 1 << 24  # elements of weights that no longer lie beside the model
 LEAST_SECONDS = 10.0  # of a trial; else several times as long as the first one took
@@ -56,7 +56,7 @@ class ReducedModel:
 class Trials:
     """The process that tries models, and the folder where they lie; use it in a `with`."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ModelTrial) -> None:
         self.task = task
         self.count = 0
         self._home = tempfile.TemporaryDirectory(prefix="tensmith-reduce-")
@@ -95,7 +95,7 @@ class Trials:
             self._known[data] = self._ask(replace(self.task, path=str(path)))
         return self._known[data]
 
-    def _ask(self, task: Task) -> Outcome:
+    def _ask(self, task: ModelTrial) -> Outcome:
         assert self._server is not None
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -214,7 +214,7 @@ def reduce_model(
     before = reduction.size(model)
     reduction.pin(model, request.shapes)
     file = str(inputs.resolve()) if inputs else ""
-    task = Task("", file, replace(request, shapes={}), depth, trial_seconds)
+    task = ModelTrial("", file, replace(request, shapes={}), depth, trial_seconds)
     progress = request.progress or _silent
     with Trials(task) as trials:
         progress("trying the model")

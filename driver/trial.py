@@ -32,7 +32,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Task:
+class ModelTrial:
     """A model to try, and how far: "compile", run against the "reference", then "onnxruntime".
 
     inputs: a .npz; what it has of the model's inputs is not drawn at random.
@@ -49,7 +49,7 @@ class Task:
         return {**vars(self), "request": self.request.to_json()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Task:
+    def from_json(cls, data: Mapping[str, Any]) -> ModelTrial:
         """The task that `to_json` wrote."""
         return cls(**{**data, "request": CompileRequest.from_json(data["request"])})
 
@@ -69,7 +69,7 @@ class Outcome:
         return (self.kind, self.key, self.stage) == (other.kind, other.key, other.stage)
 
 
-def attempt(task: Task, reached: Callable[[str], None]) -> Outcome:
+def attempt(task: ModelTrial, reached: Callable[[str], None]) -> Outcome:
     """Compile and compare in this process; `reached` is told every stage that begins."""
     from . import api
 
@@ -92,7 +92,7 @@ def attempt(task: Task, reached: Callable[[str], None]) -> Outcome:
     return Outcome(FINE, stage=task.depth)
 
 
-def _compared(artifact: Any, task: Task, kind: str) -> Outcome:
+def _compared(artifact: Any, task: ModelTrial, kind: str) -> Outcome:
     """On the inputs given, or on such as the reference takes, at two sizes of symbolic dims."""
     from .compare import compare_outputs
     from .engines import EngineSpec, open_engine
@@ -181,7 +181,7 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print goes to stderr
     _preload()
     for line in sys.stdin:
-        answer = isolated(Task.from_json(json.loads(line)))
+        answer = isolated(ModelTrial.from_json(json.loads(line)))
         sink.write(json.dumps(asdict(answer)) + "\n")
         sink.flush()
 
@@ -197,7 +197,7 @@ def _preload() -> None:
         __import__(PEER)
 
 
-def isolated(task: Task) -> Outcome:
+def isolated(task: ModelTrial) -> Outcome:
     """The outcome of a trial in a process forked off this one."""
     source, sink = os.pipe()
     child = os.fork()
@@ -216,7 +216,7 @@ def isolated(task: Task) -> Outcome:
             os.killpg(child, signal.SIGKILL)  # what the trial itself has started
 
 
-def _answer(task: Task, pipe: Any) -> None:
+def _answer(task: ModelTrial, pipe: Any) -> None:
     def reached(stage: str) -> None:
         pipe.write(json.dumps({"stage": stage}) + "\n")
         pipe.flush()

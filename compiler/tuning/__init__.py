@@ -1,1 +1,1 @@
-
+"""Autotuning, free of hardware: tasks and candidates, races, records."""

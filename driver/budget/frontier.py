@@ -19,7 +19,7 @@ WORTH = 0.01  # of all time saved: what a repair is tried for
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Group:
     """A group of products. error: share of noise in the outputs where it alone is integer.
     saved: seconds (or another measure of time) of a run that integers save."""
 
@@ -40,13 +40,13 @@ class Found:
 Evaluate = Callable[[frozenset[int]], Drop]
 
 
-def frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
+def frontier(candidates: Sequence[Group]) -> list[Group]:
     """Those for which integers save time, the first to go to floats first."""
     paying = [c for c in candidates if c.saved > 0]
     return sorted(paying, key=lambda c: (-c.error / c.saved, c.index))
 
 
-def search(order: Sequence[Candidate], evaluate: Evaluate, limit: float) -> Found:
+def search(order: Sequence[Group], evaluate: Evaluate, limit: float) -> Found:
     """The choice that meets the limit in the least time, of the frontier and close to it.
 
     Where none with an integer group does: that of the least drop. Takes one evaluation where all
@@ -87,7 +87,7 @@ def search(order: Sequence[Candidate], evaluate: Evaluate, limit: float) -> Foun
     return Found(best, seen[best], False)
 
 
-def _guess(order: Sequence[Candidate], bad: int, good: int, share: float) -> int:
+def _guess(order: Sequence[Group], bad: int, good: int, share: float) -> int:
     """How many groups to leave in floats next: so many that the drop should fall to a share.
 
     Answers change as the size of the noise does, that is with the root of what is summed up here.
@@ -101,7 +101,7 @@ def _guess(order: Sequence[Candidate], bad: int, good: int, share: float) -> int
     return min(max(count, bad + 1), good - 1)
 
 
-def _repairs(order: Sequence[Candidate], good: int) -> list[frozenset[int]]:
+def _repairs(order: Sequence[Group], good: int) -> list[frozenset[int]]:
     """What to make integer besides: single groups that save much; those of least error where
     nothing of the frontier is good."""
     total = sum(c.saved for c in order)

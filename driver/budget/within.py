@@ -26,7 +26,7 @@ from ..request import CompileRequest
 from ..tensor_files import check_inputs
 from .drops import Drop, Limit, limit_of
 from .evaluation import SURE, Evaluation
-from .frontier import Candidate, Found, frontier, search
+from .frontier import Found, Group, frontier, search
 from .journal import Journal, journal_of
 from .metrics import identity_of, metric_of
 from .product_times import ProductTimes
@@ -95,7 +95,7 @@ class BudgetSearch:
         errors = self._errors()
         times = self._times()
         saved = self._saved(times)
-        candidates = [Candidate(n, errors[n], saved[n]) for n in range(len(self.groups))]
+        candidates = [Group(n, errors[n], saved[n]) for n in range(len(self.groups))]
         limit = self._limit()
         found = search(frontier(candidates), lambda chosen: self._drop(chosen, limit), limit)
         found = self._whole(found)

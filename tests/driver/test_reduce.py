@@ -31,8 +31,8 @@ from tensmith.driver.trial import (
     REFERENCE,
     REFUSED,
     WRONG,
+    ModelTrial,
     Outcome,
-    Task,
 )
 
 Reached = Callable[[str], None]
@@ -110,7 +110,7 @@ class _Judge(reduce.Trials):
 
     fails: Callable[[onnx.ModelProto], bool]
 
-    def _ask(self, task: Task) -> Outcome:
+    def _ask(self, task: ModelTrial) -> Outcome:
         self.count += 1
         model = onnx.load(task.path, load_external_data=False)
         return Outcome(INTERNAL, "it broke") if _has_pair(model) else Outcome(FINE)
@@ -159,13 +159,13 @@ def test_time_limits_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_trial_survives_anything(
     monkeypatch: pytest.MonkeyPatch, fault: Callable[[], None], kind: str, key: str, stage: str
 ) -> None:
-    def attempt(task: Task, reached: Reached) -> Outcome:
+    def attempt(task: ModelTrial, reached: Reached) -> Outcome:
         reached(REFERENCE)
         fault()
         return Outcome(FINE)
 
     monkeypatch.setattr(trial, "attempt", attempt)
-    found = trial.isolated(Task("model.onnx", seconds=2.0 if kind == HANG else 60.0))
+    found = trial.isolated(ModelTrial("model.onnx", seconds=2.0 if kind == HANG else 60.0))
     assert (found.kind, found.key, found.stage) == (kind, key, stage)
 
 
@@ -196,7 +196,7 @@ def test_results_are_compared(
     open_engine = engines.open_engine
     monkeypatch.setattr(engines, "open_engine", opened)
     reached: list[str] = []
-    found = trial.attempt(Task(str(_model(tmp_path)), depth=depth), reached.append)
+    found = trial.attempt(ModelTrial(str(_model(tmp_path)), depth=depth), reached.append)
     assert found.kind == kind, found.text
     assert reached == list(trial.DEPTHS[: trial.DEPTHS.index(depth) + 1])
 
@@ -213,7 +213,7 @@ def test_inputs_that_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(engines, "open_engine", opened)
     given = {"x": np.full((5, 200), 0.25, np.float32), "other": np.zeros(3, np.float32)}
     np.savez(tmp_path / "inputs.npz", **given)
-    task = Task(str(_model(tmp_path)), str(tmp_path / "inputs.npz"), depth=REFERENCE)
+    task = ModelTrial(str(_model(tmp_path)), str(tmp_path / "inputs.npz"), depth=REFERENCE)
     assert trial.attempt(task, lambda stage: None).kind == FINE
     assert set(seen[0]) == {"x", "flag"}
     np.testing.assert_array_equal(seen[0]["x"], given["x"])
@@ -236,5 +236,5 @@ def test_errors_are_told_apart(
         raise error
 
     monkeypatch.setattr(api, "compile_request", broken)
-    found = trial.attempt(Task("model.onnx"), lambda stage: None)
+    found = trial.attempt(ModelTrial("model.onnx"), lambda stage: None)
     assert (found.kind, found.key, found.stage) == (kind, key, COMPILE)

@@ -14,7 +14,7 @@ import tensmith
 from tensmith.compiler.errors import UsageError
 from tensmith.driver import api
 from tensmith.driver.request import CompileRequest
-from tensmith.driver.trial import Task
+from tensmith.driver.trial import ModelTrial
 
 OPTIONS = ("--target", "x86-64-v3", "-O", "1", "--threads", "3", "--shape", "x:2x4")
 DRIVER = Path(tensmith.__file__).parent / "driver"
@@ -53,8 +53,8 @@ def test_another_process_reads_it_back() -> None:
         shapes={"x": (1, "n", "1..8"), "y": ()},
         choices=Path("some.json"),
     )
-    task = Task("m.onnx", "x.npz", request, seconds=2.5)
-    assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+    task = ModelTrial("m.onnx", "x.npz", request, seconds=2.5)
+    assert ModelTrial.from_json(json.loads(json.dumps(task.to_json()))) == task
 
 
 def test_options_of_a_compilation(tmp_path: Path) -> None:

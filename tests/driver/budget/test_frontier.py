@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tensmith.driver.budget.drops import Drop
-from tensmith.driver.budget.frontier import GUESSES, REPAIRS, Candidate, frontier, search
+from tensmith.driver.budget.frontier import GUESSES, REPAIRS, Group, frontier, search
 
 
 class Model:
@@ -24,19 +24,19 @@ class Model:
 
 def test_what_saves_nothing_stays_and_the_worst_goes_first() -> None:
     given = [
-        Candidate(0, 0.1, 1.0),
-        Candidate(1, 0.1, 4.0),
-        Candidate(2, 0.0, -1.0),
-        Candidate(3, 0.3, 2.0),
-        Candidate(4, math.inf, 1.0),
-        Candidate(5, 0.0, 0.0),
+        Group(0, 0.1, 1.0),
+        Group(1, 0.1, 4.0),
+        Group(2, 0.0, -1.0),
+        Group(3, 0.3, 2.0),
+        Group(4, math.inf, 1.0),
+        Group(5, 0.0, 0.0),
     ]
     assert [c.index for c in frontier(given)] == [4, 3, 0, 1]
 
 
 def test_one_evaluation_is_enough_where_all_may_be_integer() -> None:
     model = Model(dict.fromkeys(range(50), 1e-4))
-    order = frontier([Candidate(n, 1e-4, 1.0) for n in range(50)])
+    order = frontier([Group(n, 1e-4, 1.0) for n in range(50)])
     found = search(order, model, 0.01)
     assert found.met
     assert found.integer == frozenset(range(50))
@@ -48,7 +48,7 @@ def test_few_evaluations_find_the_edge(bad: int) -> None:
     """Some groups make ten times the noise that is allowed: they and no others go to floats."""
     errors = {n: 0.1 if n < bad else 1e-5 for n in range(100)}
     model = Model(errors)
-    found = search(frontier([Candidate(n, errors[n], 1.0) for n in errors]), model, 0.01)
+    found = search(frontier([Group(n, errors[n], 1.0) for n in errors]), model, 0.01)
     assert found.met
     assert found.integer == frozenset(range(bad, 100))
     assert len(model.evaluated) <= 1 + GUESSES + 7 + REPAIRS
@@ -58,7 +58,7 @@ def test_repairs_take_back_what_the_order_misjudged() -> None:
     """A group that seems bad and is not becomes integer again."""
     seems = {0: 0.5, 1: 0.4, 2: 0.01, 3: 0.01}
     model = Model({0: 0.001, 1: 0.4, 2: 0.001, 3: 0.001})
-    found = search(frontier([Candidate(n, seems[n], 1.0) for n in seems]), model, 0.01)
+    found = search(frontier([Group(n, seems[n], 1.0) for n in seems]), model, 0.01)
     assert found.integer == {0, 2, 3}
     assert found.drop is not None
     assert found.drop.drop == pytest.approx(0.003)
@@ -67,7 +67,7 @@ def test_repairs_take_back_what_the_order_misjudged() -> None:
 def test_where_nothing_is_within_the_budget() -> None:
     """What loses least is told, though it is not met."""
     model = Model({0: 0.5, 1: 0.2, 2: 0.3})
-    order = frontier([Candidate(n, model.errors[n], 1.0) for n in model.errors])
+    order = frontier([Group(n, model.errors[n], 1.0) for n in model.errors])
     found = search(order, model, 0.01)
     assert not found.met
     assert found.integer == {1}
@@ -76,7 +76,7 @@ def test_where_nothing_is_within_the_budget() -> None:
 def test_a_single_group_within_the_budget_is_found_beside_the_frontier() -> None:
     seems = {0: 0.1, 1: 0.1, 2: 0.09}
     model = Model({0: 0.001, 1: 0.5, 2: 0.5})
-    found = search(frontier([Candidate(n, seems[n], 1.0) for n in seems]), model, 0.01)
+    found = search(frontier([Group(n, seems[n], 1.0) for n in seems]), model, 0.01)
     assert found.met
     assert found.integer == {0}
 
