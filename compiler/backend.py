@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .kernel.cost.machine import Machine, Peak
     from .kernel.cost.slow_kernels import SlowKernel
     from .profile import Profile, ProfileOptions
+    from .tuning.task import MachineClass, Measurer, Tunable
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,7 @@ BUILTIN = {
     for name in ("x86", "arm", "reference")
 }
 T = TypeVar("T", bound=Target)
+T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,37 @@ class Measures(Generic[T]):
     peak: Callable[[T, int], Peak]
     machine: Callable[[T], Machine]
     profile: Callable[[Graph, T, CompileOptions, Stages, ProfileOptions], Profile]
+
+
+class Open(Protocol[T_contra]):
+    """How a graph is opened for tuning; see `Tuning`."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        target: T_contra,
+        options: CompileOptions,
+        stages: Stages,
+        *,
+        machine: Machine | None = None,
+    ) -> Tunable: ...
+
+
+@dataclass(frozen=True)
+class Tuning(Generic[T]):
+    """How a backend's kernels are tuned.
+
+    open: (graph, target, options, stages, machine) -> what is to be tuned, for `options.sizes`;
+    rewrites the graph, whose constants have to stay. machine: of which times are predicted; a
+    typical one where there is none.
+    measurer: (target, worker) -> what measures: "local", or another that the backend knows. Raises
+    UsageError where the target's code does not run there, or something else is missing.
+    machine: target -> the class of this machine. Raises UsageError as `measurer` does.
+    """
+
+    open: Open[T]
+    measurer: Callable[[T, str], Measurer]
+    machine: Callable[[T], MachineClass]
 
 
 Observe = Callable[[Node, Sequence[Array]], Sequence[Array] | None]
@@ -74,6 +107,7 @@ class Backend(Generic[T]):
     it is given, is told each node's results, and may give others in their place. None where a
     backend only compiles.
     measures: of this machine; None where a backend measures nothing.
+    tuning: of its kernels; None where they are not tuned.
     slow_kernels: (graph, target, options, stages) -> the kernels that `KernelInfo.slow` is set for,
     without code being generated; may change the graph. None where a backend predicts nothing.
     """
@@ -89,6 +123,7 @@ class Backend(Generic[T]):
     emulator: Callable[[T], str]
     evaluate: Evaluate | None = None
     measures: Measures[T] | None = None
+    tuning: Tuning[T] | None = None
     slow_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[SlowKernel, ...]] | None = None
 
 

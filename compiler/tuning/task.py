@@ -172,8 +172,20 @@ class Tunable(Protocol):
         """Those that differ from one by a single decision."""
         ...
 
+    def base(self, task: Task) -> Candidate:
+        """What a compilation takes by itself: the first candidate."""
+        ...
+
+    def candidate(self, task: Task, choice: Mapping[str, Any]) -> Candidate:
+        """A candidate that a record holds. Raises ScheduleError for a choice that is none."""
+        ...
+
     def build(self, task: Task, candidates: Sequence[Candidate]) -> Batch:
         """Machine code of the candidates, of which the first is the base."""
+        ...
+
+    def codes(self, task: Task, candidates: Sequence[Candidate]) -> Sequence[Built]:
+        """As `build`, for the digests alone: nothing is there to be measured."""
         ...
 
 
