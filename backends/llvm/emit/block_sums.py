@@ -10,6 +10,7 @@ from llvmlite import ir
 from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.kernel import CACHE_LINE, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
+from ....compiler.kernel.schedule.sums import parts_of_block
 from . import scalar
 from .shape import Shape
 from .tile import Tile
@@ -25,7 +26,6 @@ class BlockSums:
     def __init__(self, stage: Stage, own: StageSchedule, shape: Shape) -> None:
         self.stage, self.schedule = stage, own
         self.any = has_factors(stage)
-        self.packed = contraction_of(stage).reads_packed
         self.outer = stage.outer_axes
         busy = len(shape.slots()) * len(stage.reductions)
         inside = [axis.extent for axis in stage.reduce_axes[self.outer :]]
@@ -34,13 +34,7 @@ class BlockSums:
         self.written = static and steps <= own.unrolling.written_steps and (
             steps * busy <= own.unrolling.written
         )  # fmt: skip
-        self.parts = 1
-        while (
-            (self.any or self.packed)
-            and 2 * self.parts * busy <= own.unrolling.accumulators
-            and 2 * self.parts <= min(own.unrolling.parts, steps)
-        ):
-            self.parts *= 2
+        self.parts = parts_of_block(stage, own.unrolling, len(shape.slots()))
         self._turn = 0
 
     def fetch(self, tile: Tile) -> None:

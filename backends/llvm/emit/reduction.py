@@ -12,10 +12,10 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel import expr as ex
-from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.instruction import DOTS
 from ....compiler.kernel.kernel import Reduction, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
+from ....compiler.kernel.schedule.sums import parts_of_sum
 from . import scalar
 from .access import index_value
 from .block_sums import BlockSums
@@ -77,35 +77,10 @@ class TileReduction:
             self._reduce_along_lanes(self.tile)
         else:
             self.tile.prepare(part for r in self.stage.reductions for part in r.expressions)
-            self.parts = self._find_parts()
+            self.parts = parts_of_sum(self.stage, self.schedule, len(self.tile.shape.slots()))
             if self.parts == 1 and not has_factors(self.stage):
                 self.ahead = panel_prefetches(self.stage, self.schedule, self.tile)
             self._reduce(self.tile)
-
-    def _find_parts(self) -> int:
-        """In how many parts the reduction is done side by side.
-
-        Few accumulators leave the ports idle while each waits for itself, and a tile of few rows
-        reads an operand that others do not: memory delivers several streams faster than one.
-        """
-        axes, reductions = self.stage.reduce_axes, self.stage.reductions
-        if len(axes) != 1 or contraction_of(self.stage).reads_packed:  # `BlockSums` has its own
-            return 1
-        extent = self.schedule.blocks.steps if self.schedule.blocks.axis else axes[0].extent
-        if not isinstance(extent, int):
-            return 1
-        if any(r.kind not in ("sum", "max", "min") for r in reductions):
-            return 1
-        busy = len(self.tile.shape.slots()) * len(reductions)
-        chosen = self.schedule.unrolling
-        parts = chosen.parts
-        while parts > 1 and (
-            parts * busy > chosen.accumulators
-            or extent % parts
-            or extent // parts < chosen.part_steps
-        ):
-            parts //= 2
-        return parts
 
     def _initial(self, shape: Shape) -> list[ir.Value]:
         """Neutral accumulators, in the order of `_accumulate`."""
