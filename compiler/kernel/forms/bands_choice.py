@@ -40,6 +40,21 @@ def bands_form(region: Graph, target: CpuTarget, threads: int = 1) -> BandsForm 
     return _sized(first, second, limits, functions, threads)
 
 
+def bands_forms(region: Graph) -> list[BandsForm]:
+    """Bands that a region of two convolutions could be computed in: of few rows up to all, in
+    blocks of channels as usual, and half and twice as wide."""
+    convs = _convolutions(region)
+    if convs is None:
+        return []
+    channels = convs[1].inputs[0].type.static_shape[-1]
+    out_rows = convs[1].output.type.static_shape[1]
+    usual = _block(channels)
+    blocks = dict.fromkeys((usual, usual // 2, 2 * usual, *BLOCKS, channels))
+    rows = sorted({-(-out_rows // count) for count in (1, 2, 3, 4, 6, 8, 12, 16)})
+    forms = (BandsForm(count, block) for block in blocks for count in rows)
+    return [form for form in forms if form.block and not bands_illegal(region, form)]
+
+
 def bands_illegal(region: Graph, form: BandsForm) -> str:
     """Why a region cannot take a form; empty where it can."""
     convs = _convolutions(region)

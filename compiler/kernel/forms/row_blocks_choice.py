@@ -24,6 +24,15 @@ def row_blocks_form(nodes: Sequence[Node]) -> RowBlocksForm | None:
     return RowBlocksForm(rows) if rows else None
 
 
+def row_blocks_forms(nodes: Sequence[Node]) -> list[RowBlocksForm]:
+    """Blocks of rows that three fused nodes could be computed in."""
+    if not _possible(nodes):
+        return []
+    rows = nodes[1].output.type.static_shape[-2]
+    least = min(rows, MIN_BLOCK_ROWS // 2)
+    return [RowBlocksForm(n) for n in range(least, rows + 1) if rows % n == 0]
+
+
 def row_blocks_illegal(nodes: Sequence[Node], form: RowBlocksForm) -> str:
     """Why three fused nodes cannot take a form; empty where they can."""
     if not _possible(nodes):

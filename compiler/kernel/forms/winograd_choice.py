@@ -48,6 +48,24 @@ def winograd_form(
     return WinogradForm(tuple(tiling.m for tiling in tilings), block, groups)
 
 
+def winograd_forms(node: Node, threads: int = 1) -> list[WinogradForm]:
+    """Every tile that the convolution of a fused node could take, each in the usual blocks, in
+    blocks of half and twice as many tiles, and in a single one. threads: that share the work."""
+    conv = convolution_of(node)
+    if conv is None or not _possible(conv):
+        return []
+    batch, extents, outputs = shape_of(conv.output)
+    *window, channels, _ = conv.inputs[1].type.static_shape
+    found: dict[WinogradForm, None] = {}
+    for tilings in _candidates(window, conv.attrs["dilations"]):
+        tiles = images_together(batch) * tile_count(tilings, extents)
+        points = math.prod(tiling.points for tiling in tilings)
+        block, groups = partition(tiles, channels, outputs, points, threads)
+        for size in (block, max(1, block // 2), min(tiles, 2 * block), tiles):
+            found[WinogradForm(tuple(tiling.m for tiling in tilings), size, groups)] = None
+    return list(found)
+
+
 def convolution_of(node: Node) -> Node | None:
     """The convolution of a fused node that Winograd's algorithm could compute, whatever it costs.
 
