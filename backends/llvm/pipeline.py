@@ -100,35 +100,52 @@ def make_plan(
     note: is told what becomes of products of what is quantised.
     Raises ScheduleError for given choices that no kernel can have.
     """
-    level, threads = options.opt_level, max(1, options.threads)
     with stages.stage("passes"):
-        run_passes(graph, optimization_passes(level, note, target), dump_after=options.dump_after)
-        panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
-        final = (
-            Decompose(),
-            *panels,
-            *SIMPLIFY,
-            Exactness(),
-            RunTimeChecks(),
-            Fusion(epilogues=level > 0),
-            DeadCodeElimination(),
-            *((ChooseForms(target, threads, options.choices),) if level > 1 else ()),
-            Borders(),
-        )
-        views = (
-            ConvBands(target, threads, options.choices),
-            OutputViews(),
-            ConcatViews(),
-            AttentionBlocks(options.choices),
-        )
-        run_passes(graph, (*final, *(views if level > 0 else ())), dump_after=options.dump_after)
+        fuse_groups(graph, target, options, note)
+        form_groups(graph, target, options)
         if options.probe:
             options.probe(graph)
     with stages.stage("kernels"):
-        choose = CpuChooser(target, level, options.choices)
+        choose = CpuChooser(target, options.opt_level, options.choices)
         plan = Planner(graph, choose, CONTROL).build()
-        check_forms_used(options.choices, plan, level)
+        check_forms_used(options.choices, plan, options.opt_level)
         return plan
+
+
+def fuse_groups(
+    graph: Graph, target: CpuTarget, options: CompileOptions, note: Note | None = None
+) -> None:
+    """Optimise a graph in place, up to the groups that become kernels; no choice matters yet."""
+    level = options.opt_level
+    panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
+    last = (
+        Decompose(),
+        *panels,
+        *SIMPLIFY,
+        Exactness(),
+        RunTimeChecks(),
+        Fusion(epilogues=level > 0),
+        DeadCodeElimination(),
+    )
+    passes = (*optimization_passes(level, note, target), *last)
+    run_passes(graph, passes, dump_after=options.dump_after)
+
+
+def form_groups(graph: Graph, target: CpuTarget, options: CompileOptions) -> None:
+    """Choose the forms of groups, or take the given ones, and what follows from them.
+
+    Raises ScheduleError for a given form that its group cannot have.
+    """
+    level, threads, choices = options.opt_level, max(1, options.threads), options.choices
+    forms = (ChooseForms(target, threads, choices),) if level > 1 else ()
+    views = (
+        ConvBands(target, threads, choices),
+        OutputViews(),
+        ConcatViews(),
+        AttentionBlocks(choices),
+    )
+    passes = (*forms, Borders(), *(views if level > 0 else ()))
+    run_passes(graph, passes, dump_after=options.dump_after)
 
 
 def check_forms_used(choices: Choices, plan: Plan, level: int) -> None:

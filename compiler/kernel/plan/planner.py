@@ -16,12 +16,13 @@ from ..forms.form import form_of
 from ..forms.region import Lowered, lower_region
 from ..kernel import Kernel, kernel_label, kernel_text
 from ..lower.scope import storage_elements
-from ..schedule.chooser import Chooser, Chosen, Constant, Request
+from ..schedule.chooser import Chooser, Chosen, Request
 from ..schedule.packing import Packing
 from ..schedule.partition import is_by_rows
 from ..schedule.schedule import Schedule
 from .arena import assign_offsets
 from .concat_parts import Part, parts_of, piece_offsets
+from .constants import constants_of
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
 from .parameters import parametrised
@@ -308,7 +309,7 @@ class Planner:
     ) -> None:
         """Append the call of a fused node's kernel; constants are packed as its schedule asks."""
         following = any(origin(value) in self._by_rows for value in inputs)
-        constants = self._constants(lowered, inputs)
+        constants = constants_of(lowered, inputs, self.places)
         key = group_key(node.inputs, node.regions[0]) + version + "+rows" * following
         chosen = self.choose(Request(lowered.kernel, constants, following, key, node.attrs["form"]))
         if is_by_rows(chosen.kernel, chosen.schedule):
@@ -322,22 +323,6 @@ class Planner:
                 places.append(self.use(value))
         places += [self.use(value) for value in outputs]
         self.append_call(chosen, tuple(places), steps)
-
-    def _constants(self, lowered: Lowered, inputs: list[Value]) -> dict[str, Constant]:
-        """What the chooser has to know of constant operands, by parameter."""
-        found: dict[str, Constant] = {}
-        for buffer, value in zip(lowered.kernel.params, inputs, strict=False):
-            transform = lowered.transforms.get(buffer.name)
-            if not value.is_constant or (transform is None and value in self.places):
-                continue
-            if transform is None:
-                found[buffer.name] = Constant(int(value.type.elements))  # type: ignore[arg-type]
-                continue
-            columns, rows = transform.columns(value.type.static_shape), transform.rows
-            wide = transform.element_bytes
-            packing = Packing(rows, columns, columns, before=transform, element_bytes=wide)
-            found[buffer.name] = Constant(rows * columns, packing)
-        return found
 
     def append_call(self, chosen: Chosen, places: tuple[Place, ...], steps: list[Step]) -> None:
         """Append the call of a kernel that is ready; equal ones are emitted once."""

@@ -58,6 +58,18 @@ class Chosen:
     key: str = ""
 
 
+@dataclass(frozen=True)
+class Loops:
+    """The loops of a kernel before they are scheduled. constants: what they read of them.
+
+    own: what was chosen with them: form, instruction, blocks of channels.
+    """
+
+    kernel: Kernel
+    constants: Mapping[str, Constant]
+    own: Choice
+
+
 Chooser = Callable[[Request], Chosen]
 
 
@@ -75,6 +87,19 @@ class CpuChooser:
     def __call__(self, request: Request) -> Chosen:
         """The kernel as it is emitted. Raises ScheduleError for a given choice that is illegal."""
         data = self.given.of(request.key)
+        loops = self.loops(request, data)
+        choice, schedule = self.usual(loops, request.rows_divided)
+        if data is not None:
+            choice = choice.with_json(data)
+            schedule = resolve(choice, loops.kernel, self.target)
+            check_schedule(loops.kernel, schedule)
+        return chosen(loops, choice, schedule, request.key)
+
+    def loops(self, request: Request, data: Mapping[str, Any] | None = None) -> Loops:
+        """The loops that are to be scheduled. data: a given choice, or some fields of one.
+
+        Raises ScheduleError where they cannot be as it says.
+        """
         if data is not None and data.get("form", request.form) != request.form:
             raise ScheduleError(
                 f"the group '{request.key}' has the form '{request.form}', not '{data['form']}'",
@@ -88,14 +113,7 @@ class CpuChooser:
         if channels and kernel == request.kernel:
             raise ScheduleError(f"the kernel has no channels to go over in blocks of {channels}")
         kernel, instruction, constants = self._in_groups(kernel, request.constants, data)
-        own = Choice(request.form, instruction, channels)
-        choice, schedule = self._heuristic(kernel, own, request.rows_divided)
-        if data is not None:
-            choice = choice.with_json(data)
-            schedule = resolve(choice, kernel, self.target)
-            check_schedule(kernel, schedule)
-        kernel, packings = _packed(kernel, schedule, constants)
-        return Chosen(kernel, schedule, packings, choice, request.key)
+        return Loops(kernel, constants, Choice(request.form, instruction, channels))
 
     def _in_groups(
         self, kernel: Kernel, constants: Mapping[str, Constant], data: Mapping[str, Any] | None
@@ -134,10 +152,9 @@ class CpuChooser:
             )
         return found.name
 
-    def _heuristic(
-        self, kernel: Kernel, own: Choice, rows_divided: bool
-    ) -> tuple[Choice, Schedule]:
-        """The usual choice with its schedule. own: what was chosen with the kernel's loops."""
+    def usual(self, loops: Loops, rows_divided: bool = False) -> tuple[Choice, Schedule]:
+        """The heuristic's choice with its schedule."""
+        kernel, own = loops.kernel, loops.own
 
         def whole(choice: Choice) -> Choice:
             return replace(
@@ -161,11 +178,11 @@ class CpuChooser:
         return choice, resolve(choice, kernel, self.target)
 
 
-def _packed(
-    kernel: Kernel, schedule: Schedule, constants: Mapping[str, Constant]
-) -> tuple[Kernel, dict[str, Packing]]:
+def chosen(loops: Loops, choice: Choice, schedule: Schedule, key: str = "") -> Chosen:
+    """The kernel with a legal schedule, made of a choice, and with constants packed for it."""
+    constants = loops.constants
     sizes = {name: constant.elements for name, constant in constants.items()}
-    packed, packings = pack(kernel, schedule, sizes)
+    packed, packings = pack(loops.kernel, schedule, sizes)
     for name, constant in constants.items():
         if constant.packing is not None:
             changed = packings.get(name, constant.packing)
@@ -174,4 +191,4 @@ def _packed(
                 before=constant.packing.before,
                 element_bytes=constant.packing.element_bytes,
             )
-    return packed, packings
+    return Chosen(packed, schedule, packings, choice, key)
