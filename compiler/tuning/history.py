@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..._version import __version__
-from .records import Records, now, packed
-from .task import PROTOCOL, Built, CallTimes, Candidate, MachineClass, Reading, Task, digest
+from .records import Records, now
+from .task import PROTOCOL, Built, CallTimes, Candidate, MachineClass, Reading, Task, digest, packed
 
 RACE, CONFIRM = "race", "confirm"  # kinds of turns
 
@@ -177,16 +177,33 @@ class History:
                 target=key.target, options=packed(dict(key.options)), machine=self.machine,
                 protocol=PROTOCOL, seed=key.seed, started=now(),
             )  # fmt: skip
+        self.choices: dict[str, Mapping[str, Any]] = {}  # by key, all that were built
+        self._read()
+
+    @classmethod
+    def of(cls, records: Records, key: SessionKey) -> History:
+        """A session that is there already, to be looked at. Raises KeyError where there is none."""
+        found = records.rows("SELECT * FROM session WHERE key = ?", key.text)
+        if not found:
+            raise KeyError(key.name)
+        own = cls.__new__(cls)
+        own.records, own.key = records, key
+        own.id, own.machine, own.code = found[0]["id"], found[0]["machine"], 0
+        own.choices = {}
+        own._read()
+        return own
+
+    def _read(self) -> None:
         self.tasks: list[PastTask] = self._tasks()
         self.waves: list[dict[str, Any]] = [
             json.loads(row["shares"])
-            for row in records.rows(
+            for row in self.records.rows(
                 "SELECT shares FROM wave WHERE session = ? ORDER BY number", self.id
             )
         ]
         self.outcomes = [
             PastOutcome(tuple(json.loads(row["tasks"])), json.loads(row["result"]))
-            for row in records.rows(
+            for row in self.records.rows(
                 "SELECT * FROM outcome WHERE session = ? ORDER BY number", self.id
             )
         ]
@@ -228,6 +245,7 @@ class History:
             row["id"],
         )
         built = tuple(Built(own["key"], own["digest"], own["error"]) for own in trials)
+        self.choices |= {own["key"]: json.loads(own["json"]) for own in trials}
         batch = PastBatch(row["id"], row["number"], row["wave"], built, row["seconds"])
         for turn in self.records.rows(
             "SELECT * FROM turn WHERE batch = ? ORDER BY number", row["id"]
@@ -291,6 +309,7 @@ class History:
                     exact=int(own.exact), predicted=own.predicted, digest=one.code,
                     error=one.error,
                 )  # fmt: skip
+        self.choices |= {own.key: own.choice for own in candidates}
         past.batches.append(PastBatch(batch, number, wave, tuple(built), seconds))
         return past.batches[-1]
 

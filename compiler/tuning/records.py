@@ -10,14 +10,13 @@ Source: SQLite, "Write-Ahead Logging" and PRAGMA synchronous (FULL: commits surv
 from __future__ import annotations
 
 import fcntl
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from ..errors import UsageError
 from .schema import TABLES, VERSION
@@ -146,11 +145,6 @@ def _locked(path: Path) -> IO[str]:
             remedy="wait for it, or name another file: `tensmith records merge` joins them",
         ) from None
     return lock
-
-
-def packed(value: Any) -> str:
-    """JSON, the same for equal values."""
-    return json.dumps(value, sort_keys=True)
 
 
 def now() -> str:

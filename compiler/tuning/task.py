@@ -59,7 +59,7 @@ class Candidate:
     @property
     def key(self) -> str:
         """A digest of the choice."""
-        return digest(json.dumps(self.choice, sort_keys=True))
+        return digest(packed(self.choice))
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,12 @@ class Batch:
 @dataclass(frozen=True)
 class Turn:
     """One visit to the measurer: a new process, in which the candidates at these positions of the
-    batch are timed one after another, for about so many seconds each. A position may come twice."""
+    batch are timed one after another, for about so many seconds each. A position may come twice.
+    number: of the turn in its batch."""
 
     order: tuple[int, ...]
     seconds: float
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,11 @@ class Tunable(Protocol):
     def codes(self, task: Task, candidates: Sequence[Candidate]) -> Sequence[Built]:
         """As `build`, for the digests alone: nothing is there to be measured."""
         ...
+
+
+def packed(value: Any) -> str:
+    """JSON, the same for equal values."""
+    return json.dumps(value, sort_keys=True)
 
 
 def digest(text: str) -> str:

@@ -1,0 +1,137 @@
+"""Batches that are to be measured, and where: on this machine, one after another, or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from .history import PastBatch, PastTurn
+from .race import RULES, RaceRules, run_batch
+from .task import Batch, Built, MachineClass, Measurer, Reading, Task
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One batch. past: what was done of it already; its turns are empty and its id -1 where nothing
+    was. keep: positions that are confirmed again. checked: whether that is done."""
+
+    task: Task
+    batch: Batch
+    past: PastBatch
+    seed: str
+    keep: tuple[int, ...] = ()
+    checked: bool = False
+    rules: RaceRules = RULES
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job gave. failures: of the check, by position. turns: in order. lost: why it was not
+    finished, or "": what it gave counts all the same. worker: that did it."""
+
+    failures: Mapping[int, str] = field(default_factory=dict)
+    turns: Sequence[tuple[str, Reading]] = ()
+    lost: str = ""
+    worker: str = ""
+
+
+class Watch(Protocol):
+    """Who is told what a job gives, as it comes."""
+
+    def next_job(self) -> BatchJob | None:
+        """What to do next; None: nothing at the moment."""
+        ...
+
+    def checked(self, job: BatchJob, failures: Mapping[int, str], worker: str) -> PastBatch:
+        """The check is done; what turns are to be added to."""
+        ...
+
+    def turn(self, job: BatchJob, past: PastBatch, kind: str, reading: Reading) -> None:
+        """A turn is done."""
+        ...
+
+    def finished(self, job: BatchJob, lost: str, worker: str) -> None:
+        """Nothing more comes of a job. lost: why, where it is not through."""
+        ...
+
+    def stopped(self, past: PastBatch | None) -> bool:
+        """Whether to do no further turn."""
+        ...
+
+
+class Pool(Protocol):
+    """Where jobs are done."""
+
+    @property
+    def machine(self) -> MachineClass:
+        """The class of its machines; one, as races never cross classes."""
+        ...
+
+    def run(self, watch: Watch) -> None:
+        """Do jobs until there are none."""
+        ...
+
+    def close(self) -> None:
+        """Give up what it holds."""
+        ...
+
+
+@dataclass
+class LocalPool:
+    """One measurer, whose turns are told as they come."""
+
+    measurer: Measurer
+
+    @property
+    def machine(self) -> MachineClass:
+        """The measurer's."""
+        return self.measurer.machine
+
+    def run(self, watch: Watch) -> None:
+        """Do jobs until there are none. Raises OSError when the measurer is lost."""
+        while (job := watch.next_job()) is not None:
+            past = job.past
+            if not job.checked:
+                past = watch.checked(job, self.measurer.check(job.batch), "")
+            run_batch(
+                self.measurer, job.batch, past, job.seed, job.keep,
+                commit=lambda kind, reading, j=job, p=past: watch.turn(j, p, kind, reading),  # type: ignore[misc]
+                stopped=lambda p=past: watch.stopped(p),  # type: ignore[misc]
+                rules=job.rules,
+            )  # fmt: skip
+            watch.finished(job, "", "")
+
+    def close(self) -> None:
+        """Close the measurer."""
+        self.measurer.close()
+
+
+def do_job(
+    measurer: Measurer, job: BatchJob, stopped: Callable[[], bool] = lambda: False
+) -> JobResult:
+    """A whole job where nobody watches: on a worker. What it gave before a loss is told."""
+    past = PastBatch(-1, job.past.number, job.past.wave, job.past.built, 0.0, list(job.past.turns))
+    failures: Mapping[int, str] = {}
+    turns: list[tuple[str, Reading]] = []
+
+    def commit(kind: str, reading: Reading) -> None:
+        past.turns.append(PastTurn(len(past.turns), kind, reading))
+        turns.append((kind, reading))
+
+    try:
+        if not job.checked:
+            failures = measurer.check(job.batch)
+            past.built = with_failures(past.built, failures)
+        run_batch(measurer, job.batch, past, job.seed, job.keep, commit, stopped, job.rules)
+    except OSError as error:
+        return JobResult(failures, turns, lost=str(error) or type(error).__name__)
+    return JobResult(failures, turns)
+
+
+def with_failures(built: Sequence[Built], failures: Mapping[int, str]) -> tuple[Built, ...]:
+    """Candidates of a batch, with why some are out."""
+    return tuple(
+        replace(one, error=one.error or failures.get(position, ""))
+        for position, one in enumerate(built)
+    )

@@ -1,0 +1,215 @@
+"""Sessions on a machine without a clock: what they find, what they cost, and that they go on."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_tuning import FakeMeasurer, FakeModel, choice_of
+
+from tensmith.compiler.tuning.events import FINISHED, VERDICT, Event
+from tensmith.compiler.tuning.history import CONFIRM, History, SessionKey
+from tensmith.compiler.tuning.jobs import LocalPool
+from tensmith.compiler.tuning.records import Records
+from tensmith.compiler.tuning.session import Settings, TuningSession
+from tensmith.compiler.tuning.shares import Budget
+from tensmith.compiler.tuning.task import Candidate, MachineClass
+
+GAINS = {"a": 0.9, "b": 1.2, "c": 0.97, "d": 0.8}
+KEY = SessionKey("model", "net", "x86-64-v3", MachineClass("fake"), {"threads": 1})
+BUDGET = Budget(trials=160)
+
+
+def _session(path, measurer=None, model=None, listener=lambda event: None, **settings):
+    records = Records(path)
+    history = History(records, KEY, "llvm")
+    pool = LocalPool(measurer or FakeMeasurer(GAINS))
+    wanted = replace(Settings(budget=BUDGET), **settings)
+    return TuningSession(history, model or FakeModel(GAINS), pool, wanted, listener)
+
+
+def _found(path: Path):
+    """Verdicts and counts of trials, as the file tells them."""
+    with Records(path, write=False) as records:
+        found = {}
+        for past in History.of(records, KEY).tasks:
+            assert past.verdict is not None
+            own = past.verdict
+            found[past.task.key] = own.choice, own.ratio, past.trials, past.spent
+        return found
+
+
+def test_gains_are_found_and_slower_candidates_are_not_taken(tmp_path: Path) -> None:
+    told: list[Event] = []
+    _session(tmp_path / "r.db", listener=told.append).run()
+    found = _found(tmp_path / "r.db")
+    best, base = choice_of(3, 2, 0), choice_of(4, 4, 0)
+    assert {key: own[0] for key, own in found.items()} == {
+        "a": best, "b": base, "c": best, "d": best,
+    }  # fmt: skip
+    assert found["d"][1] == pytest.approx(0.8, rel=0.02)
+    assert sum(own[2] for own in found.values()) <= BUDGET.trials
+    assert {event.task for event in told if event.kind == VERDICT} == set(GAINS)
+    assert told[-1].kind == FINISHED
+
+
+def test_a_finished_session_measures_nothing_again(tmp_path: Path) -> None:
+    _session(tmp_path / "r.db").run()
+    before = _found(tmp_path / "r.db")
+    again = FakeMeasurer(GAINS)
+    session = _session(tmp_path / "r.db", again)
+    session.run()
+    session.history.records.close()
+    assert not again.turns
+    assert _found(tmp_path / "r.db") == before
+
+
+def test_more_budget_goes_on_where_the_session_was(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    _session(path, budget=Budget(trials=40)).run()
+    first = sum(own[2] for own in _found(path).values())
+    measurer = FakeMeasurer(GAINS)
+    session = _session(path, measurer, budget=Budget(trials=120))
+    session.run()
+    second = sum(own[2] for own in _found(path).values())
+    assert first <= 40 < second <= 120
+    assert measurer.turns
+
+
+def test_noise_makes_no_winner(tmp_path: Path) -> None:
+    """Candidates that are all as fast as the base, on a machine of 20 % noise."""
+    flat = FakeMeasurer(dict.fromkeys(GAINS, 1.0), noise=0.2)
+    flat.true_ratio = lambda task, key: 1.0  # type: ignore[method-assign]
+    _session(tmp_path / "r.db", flat).run()
+    assert all(own[0] == choice_of(4, 4, 0) for own in _found(tmp_path / "r.db").values())
+
+
+def test_what_computes_wrong_or_is_not_built_is_a_trial_and_no_winner(tmp_path: Path) -> None:
+    best = Candidate(choice_of(3, 2, 0)).key
+    measurer = FakeMeasurer(GAINS, wrong={best: "ended by SIGSEGV"})
+    model = FakeModel(GAINS, broken=[Candidate(choice_of(8, 8, 0)).key])
+    session = _session(tmp_path / "r.db", measurer, model)
+    session.run()
+    errors = {
+        one.error for p in session.history.tasks for b in p.batches for one in b.built if one.error
+    }
+    assert errors == {"ended by SIGSEGV", "it cannot be emitted"}
+    assert all(own[0] == choice_of(4, 4, 0) for own in _found(tmp_path / "r.db").values())
+
+
+def test_inexact_candidates_are_tried_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    for inexact in (False, True):
+        model = FakeModel(GAINS)
+        session = _session(tmp_path / f"{inexact}.db", model=model, inexact=inexact)
+        session.run()
+        blocked = {Candidate(choice_of(r, u, 64)).key for r in (1, 2, 3, 4) for u in (1, 2, 4)}
+        assert bool(blocked & set(model.built)) == inexact
+
+
+def test_time_is_a_total_and_tasks_share_it(tmp_path: Path) -> None:
+    session = _session(tmp_path / "r.db", budget=Budget(seconds=10.0))
+    session.run()
+    assert 5 < session.spent < 11
+    trials = {past.task.key: past.trials for past in session.history.tasks}
+    assert trials["d"] > trials["a"]
+
+
+def test_tasks_at_their_roof_are_left_alone(tmp_path: Path) -> None:
+    session = _session(tmp_path / "r.db", model=FakeModel(GAINS, roof_share=1.3))
+    session.run()
+    assert all(past.trials == 0 for past in session.history.tasks)
+    assert all(len(past.batches) == 1 for past in session.history.tasks)
+
+
+def test_exact_costs_need_one_reading(tmp_path: Path) -> None:
+    measurer = FakeMeasurer(GAINS, exact=True)
+    session = _session(tmp_path / "r.db", measurer)
+    session.run()
+    assert all(t.kind == CONFIRM for p in session.history.tasks for b in p.batches for t in b.turns)
+    assert all(len(b.turns) <= 1 for p in session.history.tasks for b in p.batches)
+    found = _found(tmp_path / "r.db")
+    assert found["c"][1] == pytest.approx(0.97)
+
+
+def test_disturbed_turns_do_not_count(tmp_path: Path) -> None:
+    session = _session(tmp_path / "r.db", FakeMeasurer(GAINS, disturbed=0.2))
+    session.run()
+    turns = [t for p in session.history.tasks for b in p.batches for t in b.turns]
+    assert any(t.reading.disturbed for t in turns)
+    assert _found(tmp_path / "r.db")["d"][0] == choice_of(3, 2, 0)
+
+
+def test_a_stop_ends_after_the_turn_and_the_session_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    whole = tmp_path / "whole.db"
+    _session(whole).run()
+    measurer = FakeMeasurer(GAINS)
+    session = _session(path, measurer)
+
+    def listener(event: Event) -> None:
+        if len(measurer.turns) == 20 and not session.stops:
+            session.stop()
+            session.stop()
+
+    session.listener = listener
+    session.run()
+    assert len(measurer.turns) == 20
+    session.history.records.close()
+    _session(path).run()
+    assert _choices(path) == _choices(whole)
+
+
+def _choices(path: Path):
+    return {key: (own[0], own[2]) for key, own in _found(path).items()}
+
+
+def test_fifty_kills_change_nothing(tmp_path: Path) -> None:
+    """A session that is killed again and again finds what one without kills does, with as many
+    trials, and no committed turn is done again."""
+    whole, path = tmp_path / "whole.db", tmp_path / "killed.db"
+    straight = FakeMeasurer(GAINS)
+    session = _session(whole, straight)
+    session.run()
+    session.history.records.close()
+    kills = 0
+    while _lives_for(path, _life(kills)) == -signal.SIGKILL:
+        kills += 1
+        assert kills < 2000
+    assert kills >= 50
+    assert _found(path) == _found(whole)
+    with Records(path, write=False) as records:
+        assert records.rows("PRAGMA integrity_check")[0][0] == "ok"
+        for table in ("turn", "sample", "batch", "trial"):
+            counts = []
+            for own in (records, Records(whole, write=False)):
+                counts.append(own.rows(f"SELECT count(*) FROM {table}")[0][0])
+            assert counts[0] == counts[1]
+
+
+def _life(number: int) -> int:
+    """How many statements: most lives end within a step, now and then one is long enough for a
+    whole batch."""
+    return 100 if number % 8 == 7 else 3 + 7919 * number % 23
+
+
+def _lives_for(path: Path, statements: int) -> int:
+    """Run a session in a process of its own that is killed at a statement; how it ended."""
+    child = os.fork()
+    if child == 0:
+        left = statements
+
+        def count(_: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            session = _session(path)
+            session.history.records.db.set_trace_callback(count)
+            session.run()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
