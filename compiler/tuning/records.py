@@ -10,6 +10,7 @@ Source: SQLite, "Write-Ahead Logging" and PRAGMA synchronous (FULL: commits surv
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,19 +52,30 @@ class Records:
             ) from None  # fmt: skip
 
     def _open(self, write: bool) -> None:
-        name = f"{self.path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
+        name = f"{self.path.absolute().as_uri()}?mode={'rwc' if write else self._reading()}"
         self.db = sqlite3.connect(name, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA foreign_keys = ON")
         if write:
+            if self._has_tables():
+                self._check_version()  # before anything is changed: it may be another program's
             self.db.execute("PRAGMA journal_mode = WAL")
             self.db.execute("PRAGMA synchronous = FULL")
             self._create()
         self._check_version()
 
+    def _reading(self) -> str:
+        """Who reads a file in WAL mode makes others beside it, where he may and somebody writes."""
+        beside = self.path.with_name(f"{self.path.name}-wal")
+        is_still = not beside.exists() and not os.access(self.path.absolute().parent, os.W_OK)
+        return "ro&immutable=1" if is_still else "ro"
+
+    def _has_tables(self) -> bool:
+        return bool(self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"))
+
     def _create(self) -> None:
         with self.transaction():
-            if self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            if self._has_tables():
                 return
             for statement in filter(None, map(str.strip, TABLES.split(";"))):
                 self.db.execute(statement)
