@@ -72,6 +72,7 @@ TIME_PRECISION = Knob(
     True,
     "time binaries of lower precision against fp32, and keep what is faster (off: keep them)",
 )
+RECORDS = Knob("records", "", "the records file of tuning (else: the user's own)")
 SECOND_OPINION = Knob(
     "second_opinion",
     "auto",
@@ -93,6 +94,7 @@ KNOBS = (
     VERIFY_TIME,
     HOST,
     TIME_PRECISION,
+    RECORDS,
     SECOND_OPINION,
     DEFAULTS,
 )

@@ -23,6 +23,7 @@ from .commands import (
     inspect,
     knobs,
     quantize,
+    records,
     reduce,
     run,
     targets,
@@ -56,6 +57,7 @@ for _module in (
     knobs,
 ):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
+app.add_typer(records.app, name="records")
 
 
 def _show_version(value: bool) -> None:

@@ -1,0 +1,28 @@
+"""Durations as options have them: 90s, 10m, 1.5h, 30d."""
+
+from __future__ import annotations
+
+import re
+
+from ..compiler.errors import UsageError
+
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_FORM = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
+
+
+def seconds_of(text: str) -> float:
+    """Seconds; a number alone is one of seconds. Raises UsageError for any other text."""
+    found = _FORM.fullmatch(text)
+    if not found or found[2] not in UNITS:
+        raise UsageError(f"'{text}' is no duration", remedy="write 90s, 10m, 1.5h or 30d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def human_duration(seconds: float) -> str:
+    """A duration for people: 12 s, 3:20 min, 1:05 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
