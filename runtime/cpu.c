@@ -178,6 +178,12 @@ void ts_fp_restore(uint64_t state) { __asm__ volatile("msr fpcr, %0" ::"r"(state
 #error "the runtime knows x86-64 and AArch64"
 #endif
 
+int32_t ts_cpu_feature_count(void) { return sizeof FEATURES / sizeof FEATURES[0]; }
+
+const char *ts_cpu_feature(int32_t index) {
+  return has_feature(FEATURES[index].name) ? FEATURES[index].name : NULL;
+}
+
 const char *ts_cpu_missing(const char *const *features, int32_t count) {
   for (int32_t i = 0; i < count; ++i)
     if (!has_feature(features[i])) return features[i];

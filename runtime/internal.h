@@ -93,6 +93,9 @@ TS_LOCAL void ts_block_free(ts_block *block);
 
 /* cpu.c. Name of the first feature that this CPU or operating system lacks, or NULL. */
 TS_LOCAL const char *ts_cpu_missing(const char *const *features, int32_t count);
+/* The features that are looked for; the name of one, or NULL where it is missing. */
+TS_LOCAL int32_t ts_cpu_feature_count(void);
+TS_LOCAL const char *ts_cpu_feature(int32_t index);
 TS_LOCAL int32_t ts_cpu_count(void);
 /* Flush subnormals to zero; returns what ts_fp_restore needs. */
 TS_LOCAL uint64_t ts_fp_flush(void);
