@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
-from ..ir.dims import Call, Dim, Sym, Symbol
+from ..ir.dims import Call, Dim, Sym, Symbol, symbols_of
 
 Range = tuple[int, int]  # both ends included
 
@@ -75,8 +76,16 @@ def distinct_elements(offset: Dim, extents: Mapping[str, int]) -> int:
 
 def union_elements(offsets: Iterable[Dim], extents: Mapping[str, int]) -> int:
     """Different elements that several accesses to one buffer reach together, at most their span."""
+    each = tuple(dict.fromkeys(offsets))
+    names = sorted({name for offset in each for name in symbols_of(offset)} & extents.keys())
+    return _union(each, tuple((name, extents[name]) for name in names))
+
+
+@lru_cache(maxsize=1 << 14)  # neighbouring schedules differ in few of their loops
+def _union(offsets: tuple[Dim, ...], known: tuple[tuple[str, int], ...]) -> int:
+    extents = dict(known)
     total, low, high = 0, math.inf, -math.inf
-    for offset in dict.fromkeys(offsets):
+    for offset in offsets:
         total += distinct_elements(offset, extents)
         first, last = value_range(offset, extents)
         low, high = min(low, first), max(high, last)

@@ -79,6 +79,13 @@ def parse_form(text: str) -> Form | None:
     raise ScheduleError(f"'{text}' is no form")
 
 
+def algorithm(form: Form | None) -> str:
+    """What of a form decides the bits of results: blocks of tiles, rows and channels do not."""
+    if isinstance(form, WinogradForm):
+        return f"winograd {'x'.join(map(str, form.outputs))}"
+    return type(form).__name__ if form else ""
+
+
 def form_of(node: Node) -> Form | None:
     """The form of a fused node; None: plain loops."""
     return parse_form(node.attrs[ATTRIBUTE])

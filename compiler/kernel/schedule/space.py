@@ -1,78 +1,162 @@
-"""The choices that a kernel can be given on a target, the heuristic's first."""
+"""The choices that a kernel can be given on a target: those a single decision away, and all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from itertools import permutations
 
 from ...errors import ScheduleError
 from ...target import CpuTarget
-from ..contraction import contraction_of
+from ..contraction import contraction_of, extent_of
 from ..kernel import Kernel, Stage
 from .choice import BANDS, BLOCKS, Choice, StageChoice
 from .heuristic import default_choice
 from .legality import check_schedule
 from .resolve import axes_by_role, resolve
+from .schedule import Schedule
 
 MAX_ORDERS = 24  # of a stage's loops that are tried: all of four
-UNROLLS = (1, 2, 4, 8)
-ROWS = (1, 2, 3, 4, 6, 8, 12, 14)
-VECTORS = (1, 2, 3, 4)
+UNROLLS = (1, 2, 3, 4, 5, 8)
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
+VECTORS = (1, 2, 3, 4, 6)
 BLOCK_COUNTS = (2, 3, 4, 6, 8)
+BAND_TILES = (4, 8, 16, 32)  # row tiles of a band
+PREFETCHES = (0, 1, 2)
+# fields that are one decision together
+_TOGETHER = {"vectors": "tile", "rows": "tile", "lanes": "tile", "vector": "axes", "row": "axes"}
+_TOGETHER |= {"block": "blocks", "band": "blocks"}
 
 
 def choices(kernel: Kernel, target: CpuTarget) -> Iterator[Choice]:
-    """Every legal choice of a kernel as it is lowered, each once.
-
-    One stage differs from the heuristic's choice at a time, or the loops that threads divide: what
-    stages do is independent, but for the loops that they share.
-    """
+    """Every legal choice of a kernel as it is lowered that is one decision, or a tile and another
+    decision, away from the heuristic's, each once."""
     first = default_choice(kernel, target)
     seen: set[Choice] = set()
-    for choice in (first, *_shares(first), *_by_stage(kernel, first, target)):
-        if choice not in seen and _is_legal(choice, kernel, target):
-            seen.add(choice)
-            yield choice
+
+    def new(found: Iterable[Choice]) -> Iterator[Choice]:
+        for choice in found:
+            if choice not in seen and legal_schedule(choice, kernel, target):
+                seen.add(choice)
+                yield choice
+
+    yield from new([first])
+    single = single_steps(kernel, first, target, shared=True)
+    for steps in single.values():
+        yield from new(steps)
+    for name in [name for name in single if name.endswith(("tile", "axes"))]:
+        for tile in single[name]:
+            for steps in single_steps(kernel, tile, target, shared=True).values():
+                yield from new(steps)
 
 
-def _is_legal(choice: Choice, kernel: Kernel, target: CpuTarget) -> bool:
+def legal_schedule(choice: Choice, kernel: Kernel, target: CpuTarget) -> Schedule | None:
+    """The schedule of a choice; None where code generation does not take it."""
     try:
-        check_schedule(kernel, resolve(choice, kernel, target))
+        schedule = resolve(choice, kernel, target)
+        check_schedule(kernel, schedule)
     except ScheduleError:
-        return False
-    return True
+        return None
+    return schedule
+
+
+def single_steps(
+    kernel: Kernel, choice: Choice, target: CpuTarget, *, shared: bool
+) -> dict[str, list[Choice]]:
+    """Choices that differ from one by a single decision, by the stage and name of that; not all of
+    them are legal. shared: whether threads share the work."""
+    found: dict[str, list[Choice]] = {}
+    for number, (stage, own) in enumerate(zip(kernel.stages, choice.stages, strict=True)):
+        for name, changed in _stage(stage, kernel.shared, own, target).items():
+            stages = [
+                replace(
+                    choice,
+                    stages=(*choice.stages[:number], new, *choice.stages[number + 1 :]),
+                    parallel=_parallel(kernel, choice, new),
+                )
+                for new in changed
+            ]
+            found[f"{number} {name}"] = [new for new in stages if new != choice]
+    if shared and len(choice.stages) == 1 and not kernel.shared:
+        found["share"] = [new for new in _shares(choice) if new != choice]
+    return found
+
+
+def differing(first: Choice, second: Choice) -> int:
+    """By how many decisions two choices differ; other loops count as one."""
+    if first.form != second.form or len(first.stages) != len(second.stages):
+        return 1
+    decided = {
+        field.name
+        for field in fields(Choice)
+        if field.name not in ("stages", "parallel", "ahead")
+        and getattr(first, field.name) != getattr(second, field.name)
+    }
+    for number, (one, other) in enumerate(zip(first.stages, second.stages, strict=True)):
+        own = {
+            f"{number} {_TOGETHER.get(field.name, field.name)}"
+            for field in fields(StageChoice)
+            if getattr(one, field.name) != getattr(other, field.name)
+        }
+        plain = [_without_blocks(stage).order for stage in (one, other)]
+        # an order that blocks alone change is their decision, and a tile comes with its axes
+        if plain[0] == plain[1]:
+            own.discard(f"{number} order")
+        if f"{number} axes" in own:
+            own -= {f"{number} {name}" for name in ("tile", "prefetch", "panel", "blocks")}
+        decided |= own
+    if len(first.stages) == 1 and (first.parallel, first.ahead) != (second.parallel, second.ahead):
+        moved = first.ahead != second.ahead or not decided
+        decided |= {"share"} if moved else set()
+    return len(decided)
+
+
+def registers_needed(stage: Stage, schedule: Schedule, number: int) -> int:
+    """Registers that a tile's sums and what they load take at least; 0 without sums."""
+    tile, beside = schedule.stages[number].tile, len(stage.reductions)
+    if not beside or not tile.vector:
+        return 0
+    contraction = contraction_of(stage)
+    common = contraction.common(tile.vector, tile.row)
+    loads = tile.vectors * beside if common and tile.row else 2
+    return tile.rows * tile.vectors * beside + loads
+
+
+def _parallel(kernel: Kernel, choice: Choice, changed: StageChoice) -> int:
+    """As many divided loops as before, where there are as many."""
+    return choice.parallel if kernel.shared else min(choice.parallel, len(changed.order))
 
 
 def _shares(first: Choice) -> Iterator[Choice]:
     """Other loops for threads to divide."""
-    if len(first.stages) == 1:
-        loops = len(first.stages[0].order)
-        for ahead in range(loops):
-            for parallel in range(loops - ahead + 1):
-                yield replace(first, ahead=ahead if parallel else 0, parallel=parallel)
+    loops = len(first.stages[0].order)
+    for ahead in range(loops):
+        for parallel in range(loops - ahead + 1):
+            yield replace(first, ahead=ahead if parallel else 0, parallel=parallel)
 
 
-def _by_stage(kernel: Kernel, first: Choice, target: CpuTarget) -> Iterator[Choice]:
-    for number, (stage, own) in enumerate(zip(kernel.stages, first.stages, strict=True)):
-        for changed in _stage(stage, kernel.shared, own, target):
-            stages = (*first.stages[:number], changed, *first.stages[number + 1 :])
-            loops = len(changed.order)
-            parallel = min(first.parallel, loops) if not kernel.shared else first.parallel
-            yield replace(first, stages=stages, parallel=parallel)
-
-
-def _stage(stage: Stage, shared: int, own: StageChoice, target: CpuTarget) -> Iterator[StageChoice]:
+def _stage(
+    stage: Stage, shared: int, own: StageChoice, target: CpuTarget
+) -> Mapping[str, list[StageChoice]]:
+    """What a single decision makes of a stage's choice, by its name."""
     roles = axes_by_role(stage, shared)
-    for tile in _tiles(roles, own, target):
-        plain = _without_blocks(tile)
-        yield tile
-        yield from (replace(tile, unroll=unroll) for unroll in UNROLLS)
-        yield from (replace(tile, order=order) for order in _orders(plain.order))
-        yield from (replace(tile, prefetch=level) for level in (0, 1, 2))
-        yield from (replace(tile, panel=n) for n in (0, *VECTORS) if tile.vectors % max(1, n) == 0)
-        yield from _blocks(stage, plain)
-        yield replace(tile, ordered=not tile.ordered)
+    sizes = {axis.name: extent_of(axis) for axis in (*stage.axes, *stage.reduce_axes)}
+    extents = {role: sizes[name] for role, name in roles.items()}
+    found = {
+        "tile": list(_tiles(own, extents, target)),
+        "axes": list(_axes(stage, shared, own, target)),
+        "order": [replace(own, order=order) for order in _orders(own.order)],
+    }
+    if stage.reductions:
+        found |= {
+            "unroll": [replace(own, unroll=unroll) for unroll in UNROLLS],
+            "ordered": [replace(own, ordered=not own.ordered)],
+            "written": [replace(own, written=not own.written)],
+            "prefetch": [replace(own, prefetch=level) for level in PREFETCHES],
+            "panel": [replace(own, panel=n) for n in (0, *VECTORS) if own.vectors % max(1, n) == 0],
+            "blocks": list(_blocks(stage, own)),
+        }
+    return found
 
 
 def _without_blocks(own: StageChoice) -> StageChoice:
@@ -80,23 +164,42 @@ def _without_blocks(own: StageChoice) -> StageChoice:
     return replace(own, order=order, block=0, band=0)
 
 
-def _tiles(roles: Iterable[str], own: StageChoice, target: CpuTarget) -> Iterator[StageChoice]:
-    """Register tiles along the heuristic's axes, then along others."""
-    yield own
+def _tiles(
+    own: StageChoice, extents: Mapping[str, int], target: CpuTarget
+) -> Iterator[StageChoice]:
+    """Other register tiles along the same axes."""
     lanes = [own.lanes, own.lanes // 2] if own.lanes > 1 else [own.lanes]
     for count in lanes:
         for vectors in VECTORS if own.vector else (1,):
             for rows in ROWS if own.row else (1,):
-                if rows * vectors <= target.vector_registers:
-                    yield replace(own, lanes=count, vectors=vectors, rows=rows)
-    plain = _without_blocks(own)
-    yield replace(plain, vector="", lanes=1, vectors=1, row="", rows=1, prefetch=0, panel=0)
+                too_wide = (vectors - 1) * count >= extents.get(own.vector, 1) and vectors > 1
+                if rows * vectors > target.vector_registers or too_wide:
+                    continue
+                if rows > max(1, extents.get(own.row, 1)):
+                    continue
+                band = own.band // rows * rows if own.band else 0
+                panel = own.panel if own.panel and vectors % own.panel == 0 else 0
+                whole = replace(
+                    own, lanes=count, vectors=vectors, rows=rows, band=band, panel=panel
+                )
+                yield whole if not own.band or band else _without_blocks(whole)
+
+
+def _axes(stage: Stage, shared: int, own: StageChoice, target: CpuTarget) -> Iterator[StageChoice]:
+    """Lanes along another axis, rows along another one, or none."""
+    roles, plain = axes_by_role(stage, shared), _without_blocks(own)
+    alone = replace(plain, row="", rows=1, prefetch=0, panel=0)
+    yield replace(alone, vector="", lanes=1, vectors=1)
+    if own.row:
+        yield alone
+    wide = own.lanes if own.lanes > 1 else target.lanes(32)
     for role in roles:
-        wide = target.lanes(32)
         if role != own.vector:
-            yield replace(
-                plain, vector=role, lanes=wide, vectors=1, row="", rows=1, prefetch=0, panel=0
+            yield from (
+                replace(alone, vector=role, lanes=wide, vectors=count) for count in (1, 2, 4)
             )
+        if role.startswith("p") and role not in (own.vector, own.row) and own.vector in roles:
+            yield replace(plain, row=role, rows=max(2, own.rows))
 
 
 def _orders(order: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -107,13 +210,22 @@ def _orders(order: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _blocks(stage: Stage, own: StageChoice) -> Iterator[StageChoice]:
-    """The sum in a few blocks, around the loops inside that over columns."""
+    """The sum in one piece, or in a few blocks around the loops inside that over columns, for all
+    rows or for bands of them."""
+    plain = _without_blocks(own)
+    yield plain
     product = contraction_of(stage).products
-    if not product or product[0] is None or own.vector not in own.order:
+    if not product or product[0] is None or own.vector not in plain.order:
         return
     extent = stage.reduce_axes[0].extent
-    place = own.order.index(own.vector) + 1
-    order = (*own.order[:place], BLOCKS, *own.order[place:])
+    place = plain.order.index(own.vector) + 1
+    head, inside = plain.order[:place], plain.order[place:]
     for count in BLOCK_COUNTS:
-        if isinstance(extent, int) and extent % count == 0:
-            yield replace(own, order=order, block=extent // count)
+        if not isinstance(extent, int) or extent % count:
+            continue
+        block = extent // count
+        yield replace(plain, order=(*head, BLOCKS, *inside), block=block)
+        if inside and inside[-1] == own.row:
+            order = (*head, *inside[:-1], BANDS, BLOCKS, own.row)
+            for tiles in BAND_TILES:
+                yield replace(plain, order=order, block=block, band=tiles * own.rows)
