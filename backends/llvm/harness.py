@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...compiler.ir.types import DType
-from ...compiler.kernel import expr as ex
 from ...compiler.kernel.cost.cost import parameter_bytes
-from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.plan.plan import Plan, PlannedKernel
 from ...compiler.kernel.plan.sites import KernelSite, parallel_iterations
 from ...compiler.target import CpuTarget
@@ -22,6 +20,7 @@ from ..common.toolchain import CTarget, arch_of, compile_c
 from ..common.zig import run_zig
 from . import codegen
 from .emit.kernel_function import emit_kernel
+from .tuning.operands import addresses
 
 SLACK_BYTES = 4096  # behind every operand: vectors may read past its end
 _FILLS = {DType.F32: 1, DType.F64: 2}  # of fill() below; everything else is zero
@@ -180,9 +179,9 @@ def _tables(plan: Plan, sites: Sequence[KernelSite]) -> str:
     for position, site in enumerate(sites):
         planned = plan.kernels[site.number]
         kernel, sizes = planned.kernel, dict(site.sizes or ())
-        addresses = _addresses(kernel)
+        deciding = addresses(kernel)
         operands = [
-            f"{{{size}, {0 if b.name in addresses else _FILLS.get(b.dtype, 0)}, "
+            f"{{{size}, {0 if b.name in deciding else _FILLS.get(b.dtype, 0)}, "
             f"{int(b.name in site.constants)}}}"
             for b, size in zip(
                 kernel.params, parameter_bytes(kernel, planned.schedule, sizes), strict=True
@@ -208,17 +207,3 @@ def _declaration(planned: PlannedKernel) -> str:
     parameters = ["void *"] * len(kernel.params) + ["int64_t"] * len(kernel.symbols)
     parameters += ["void *"] * bool(kernel.scratch_bytes) + ["int64_t", "int64_t"]
     return f"void {planned.symbol}({', '.join(parameters)});"
-
-
-def _addresses(kernel: Kernel) -> set[str]:
-    """Parameters whose elements take part in an index."""
-    found: set[str] = set()
-    for stage in kernel.stages:
-        indices = [index for store in stage.stores for index, _ in store.dynamic]
-        for expression in stage.expressions():
-            for part in ex.walk(expression):
-                if isinstance(part, ex.Load):
-                    indices += [index for index, _ in part.dynamic]
-        for index in indices:
-            found |= {p.buffer.name for p in ex.walk(index) if isinstance(p, ex.Load)}
-    return found

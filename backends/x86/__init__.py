@@ -7,6 +7,7 @@ from ..common.link import link
 from ..common.running import emulator, runs_here
 from ..llvm.measure import MEASURES
 from ..llvm.pipeline import compile_cpu, slow_kernels_cpu, supports
+from ..llvm.tuning import TUNING
 from .targets import TARGETS, parse_target
 
 BACKEND = Backend(
@@ -20,5 +21,6 @@ BACKEND = Backend(
     runs_here=runs_here,
     emulator=emulator,
     measures=MEASURES,
+    tuning=TUNING,
     slow_kernels=slow_kernels_cpu,
 )

@@ -1,0 +1,138 @@
+"""Machines that run the measuring program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ....compiler.scratch import make_folder
+from ....compiler.target import CpuTarget
+from .program import build_program
+
+_LOCK = "tensmith-measuring.lock"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that ended. code: less than 0: the signal that ended it. late: it was ended as it
+    took too long. seconds: that it ran, without waiting for its turn."""
+
+    code: int
+    output: str
+    errors: str
+    seconds: float
+    late: bool = False
+
+
+class MeasuringHost(Protocol):
+    """A machine with the measuring program.
+
+    lock: path of the file that whoever measures there locks.
+    """
+
+    @property
+    def lock(self) -> str: ...
+
+    def put(self, files: Mapping[str, bytes]) -> str:
+        """Write files to a folder there, in the place of those before; its path.
+
+        Raises OSError when the machine is lost.
+        """
+        ...
+
+    def run(self, arguments: Sequence[str], seconds: float) -> Ended:
+        """Run the program, for at most so many seconds after it begins to measure.
+
+        Raises OSError when the machine is lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove everything."""
+        ...
+
+
+class LocalHost:
+    """This machine."""
+
+    def __init__(self, target: CpuTarget) -> None:
+        self._folder = make_folder("tensmith-tuning-")
+        self._program = build_program(target, self._folder)
+
+    @property
+    def lock(self) -> str:
+        """One for all users of the machine."""
+        return str(Path(tempfile.gettempdir()) / _LOCK)
+
+    def put(self, files: Mapping[str, bytes]) -> str:
+        """Write files to a folder."""
+        folder = self._folder / "batch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return str(folder)
+
+    def run(self, arguments: Sequence[str], seconds: float) -> Ended:
+        """Run the program; what it starts ends with it."""
+        command = [str(self._program), *arguments]
+        return run_limited(command, seconds, waits=arguments[0] == "time")
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def run_limited(command: Sequence[str], seconds: float, *, waits: bool) -> Ended:
+    """Run a program in a process group of its own, for at most so many seconds.
+
+    waits: it waits for its turn first, however long that takes, and says "locked" then.
+    """
+    late = threading.Event()
+    errors: list[str] = []
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+
+        def end() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        reader = threading.Thread(target=lambda s: errors.append(s.read()), args=(process.stderr,))
+        reader.start()
+        limit = threading.Timer(seconds, end)
+        begin = time.monotonic()
+        try:
+            if not waits:
+                limit.start()
+            for line in process.stdout:
+                lines.append(line)
+                if waits and line == "locked\n":
+                    begin = time.monotonic()
+                    limit.start()
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            limit.cancel()
+            reader.join()
+    return Ended(code, "".join(lines), "".join(errors), time.monotonic() - begin, late.is_set())
