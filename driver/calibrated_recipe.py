@@ -11,8 +11,9 @@ import numpy as np
 
 from ..frontends.onnx.quantising.quantisable import Quantisable
 from ..frontends.onnx.quantising.recipe import Limits, Recipe
-from .calibrated_search import ENOUGH, GAIN, Search
+from .calibrated_search import ENOUGH, GAIN, PRODUCTS_OF_DATA, Search
 from .calibration import CalibrationData
+from .timing import Timer
 
 
 @dataclass(frozen=True)
@@ -75,23 +76,28 @@ def calibrate(
     threads: int,
     note: Callable[[str], None],
     *,
-    spares_fragile: bool = True,
+    spares: bool = True,
+    timer: Timer | None = None,
 ) -> Calibrated:
     """Search, with rotated operands too where the error is large, and keep the better.
 
-    folder: for what is made on the way. Raises UsageError for data that do not fit.
+    folder: for what is made on the way. spares, timer: see `Search`. Raises UsageError for data
+    that do not fit.
     """
-    search = Search(source, data, folder, threads, note, spares_fragile=spares_fragile)
+    search = Search(source, data, folder, threads, note, spares=spares, timer=timer)
     recipe = search.run()
     tried = dict(search.tried)
     rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
     if rotated is not None:
         own = folder / "rotated"
-        other = Search(rotated, search.samples, own, threads, note, spares_fragile=spares_fragile)
+        other = Search(rotated, search.samples, own, threads, note, spares=spares, timer=timer)
         turned = other.run()
         tried |= {f"rotated, {name}": mean for name, mean in other.tried.items()}
         if other.mean >= search.mean + GAIN:
             source, search, recipe = rotated, other, turned
+    recipe = search.with_products_of_data(recipe)
+    if PRODUCTS_OF_DATA in search.tried:
+        tried[PRODUCTS_OF_DATA] = search.tried[PRODUCTS_OF_DATA]
     return Calibrated(
         source,
         recipe,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +35,21 @@ from .calibration import CalibrationData, Samples, specs_of_inputs
 from .graph_run import Array, GraphRun, compiled_graph
 from .ranges_observed import CLIPS, Spread, decibels, squared_errors
 from .tensor_files import check_inputs
+from .timing import SAME, Timer, share_of
 
 MINMAX, CLIPPED = "minmax", "mse"
 CHANNELS = "scales of channels"
+PRODUCTS_OF_DATA = "products of data"
 EVERY = 4  # one sample of so many is held out
 MOST_HELD = 32
 CLEAR = 0.1  # decibels by which clipped ranges must be better
 ENOUGH = 40.0  # decibels of error below the outputs, which no product stays in floats for
+LOSS = 1.75  # decibels that products of two operands that the run makes may lose: half the noise
 GAIN = 3.0  # decibels for which products stay in floats: half the noise
 SHARE = 0.1  # of all multiplications, at most, that stay in floats for that
 _FRAGILE = "it makes much of the noise for little work: in floats the outputs have half of it"
+_LOSING = "its operands would lose more than the whole model may by them"
+_NO_FASTER = "the model is no faster with its operands in integers"
 _STRAY = "its data were not finite in calibration"
 
 
@@ -53,8 +59,8 @@ class Search:
     count: of samples. held: (inputs, outputs in floats) of those on which errors are measured;
     shared: they took part in calibration too. rule: of the ranges that were kept. decibels: how far
     the error of each scored tensor lies below it; tried: the mean of that for all that was tried.
-    reasons: why products that could be integer stay in floats, by key. spares_fragile: whether
-    some do that make most of the noise.
+    reasons: why products that could be integer stay in floats, by key. spares: whether some do for
+    the noise that they make, or the time that they take; timer: tells the latter (None: nothing).
     """
 
     def __init__(
@@ -65,14 +71,18 @@ class Search:
         threads: int,
         note: Callable[[str], None],
         *,
-        spares_fragile: bool = True,
+        spares: bool = True,
+        timer: Timer | None = None,
     ) -> None:
-        self.spares_fragile = spares_fragile
+        self.spares, self.timer = spares, timer
         self.source, self.folder, self.threads, self.note = source, folder, threads, note
         self.scores = source.scores()
         self.products = [product for product in source.products if not product.reason]
-        self.points = list(dict.fromkeys(p.data for p in self.products if not p.by_run))
+        self.points = list(
+            dict.fromkeys(name for p in self.products if not p.by_run for name in p.operands)
+        )
         self.graph = source.floats([*self.scores, *self.points])
+        self.depths = {v.name: v.shape[-1] for v in self.graph.outputs if v.shape}
         self.specs = specs_of_inputs(self.graph)
         self.samples = Samples(data, self.specs, folder / "samples")
         self.count = 0
@@ -82,6 +92,9 @@ class Search:
         self.decibels: dict[str, float] = {}
         self.rule = MINMAX
         self.reasons: dict[str, str] = {}
+        self._of_data = frozenset(p.key for p in self.products if p.other)
+        self._judged = Recipe()  # with ranges of the samples that are not held out
+        self._run: GraphRun | None = None  # of what was accepted last
 
     @property
     def mean(self) -> float:
@@ -94,8 +107,11 @@ class Search:
         seen, other = self._observe()
         every = {name: seen[name].merged(other[name]) for name in self.points}
         stray = {name for name, spread in every.items() if not spread.finite}
-        self.reasons = {p.key: _STRAY for p in self.products if p.data in stray and not p.by_run}
-        integer = frozenset(p.key for p in self.products) - frozenset(self.reasons)
+        self.reasons = {
+            p.key: _STRAY for p in self.products if stray & {*p.operands} and not p.by_run
+        }
+        fit = frozenset(p.key for p in self.products) - frozenset(self.reasons)
+        integer = fit - self._of_data or fit
         if not integer:
             raise UsageError(
                 "nothing is quantised: all data of products were NaN or infinite",
@@ -110,7 +126,7 @@ class Search:
         corrected = replace(recipe, biases=self.source.corrections(integer, _means(seen)))
         if self._accepts(corrected, "corrected biases", CLEAR):
             recipe = corrected
-        recipe = self._without_fragile(recipe)
+        self._judged = recipe = self._without_fragile(recipe)
         biases = self.source.corrections(frozenset(recipe.biases), _means(every))
         return replace(recipe, ranges=final, biases=biases)
 
@@ -150,6 +166,29 @@ class Search:
             return recipe, final
         return trial, final | {name: every[name].scaled(own) for name, own in scales.items()}
 
+    def with_products_of_data(self, recipe: Recipe) -> Recipe:
+        """What `run` gave with products of two operands that the run makes, where they lose little
+        and save time."""
+        keys = self._of_data - recipe.integer - frozenset(self.reasons)
+        reason = self._why_without(keys) if keys and self.spares else ""
+        self.reasons |= dict.fromkeys(keys if reason else (), reason)
+        return recipe if reason else replace(recipe, integer=recipe.integer | keys)
+
+    def _why_without(self, keys: frozenset[str]) -> str:
+        """Why such products stay in floats; "" where they do not."""
+        known, before = self.decibels, self._run
+        wider = replace(self._judged, integer=self._judged.integer | keys)
+        if not self._accepts(wider, PRODUCTS_OF_DATA, min(-LOSS, ENOUGH - self.mean)):
+            return _LOSING
+        if self.timer is None or before is None or self._run is None:
+            return ""
+        inputs, runs = self.held[0][0], {"floats": before, "integers": self._run}
+        times = self.timer({name: partial(run, inputs) for name, run in runs.items()})
+        if share_of(times, "integers", "floats") * SAME < 1.0:
+            return ""
+        self.decibels, self._run = known, before
+        return _NO_FASTER
+
     # ------------------------------------------------------------------ observing
 
     def _is_held(self, index: int) -> bool:
@@ -158,7 +197,7 @@ class Search:
     def _observe(self) -> tuple[dict[str, Spread], dict[str, Spread]]:
         """What is known of every point: from samples that are used, and from those held out."""
         axes = self.source.axes
-        observe(self.graph, len(self.scores), [axes[name] for name in self.points])
+        observe(self.graph, len(self.scores), [axes.get(name) for name in self.points])
         self.note("compiling observers")
         run = compiled_graph(self.graph, self.folder, "observers", self.threads)
         del self.graph
@@ -178,6 +217,9 @@ class Search:
                 low, high, square = (
                     float(outputs[observed(name, what)]) for what in (LOW, HIGH, SQUARE)
                 )
+                if name not in axes:
+                    spreads[name].add(low, high, square)
+                    continue
                 limits = (outputs[observed(name, LOWS)], outputs[observed(name, HIGHS)])
                 spreads[name].add(low, high, square, outputs[observed(name, MEAN)], limits)
             self.count = index + 1
@@ -212,21 +254,16 @@ class Search:
 
         The first, of no gain, is accepted in any case; others never where nothing can be scored.
         """
-        found = self._score(recipe, name)
+        found, run = self._score(recipe, name)
         self.tried[name] = _mean(found)
         if gain is not None and (not found or _mean(found) < self.mean + gain):
             return False
-        self.decibels = found
+        self.decibels, self._run = found, run
         return True
 
     def _without_fragile(self, recipe: Recipe) -> Recipe:
         """Without the few products that make most of the noise, where that halves it at least."""
-        if (
-            not self.spares_fragile
-            or len(recipe.integer) < 2
-            or not self.decibels
-            or self.mean >= ENOUGH
-        ):
+        if not self.spares or len(recipe.integer) < 2 or not self.decibels or self.mean >= ENOUGH:
             return recipe
         noise, work = self._local_noise(recipe)
         last = {product.key for product in self.products if product.last}
@@ -242,7 +279,7 @@ class Search:
         and how many multiplications it takes."""
         graph = self.source.beside(recipe)
         results = {value.name: value.shape for value in graph.outputs[::2]}
-        terms = {p.key: p.terms for p in self.products}
+        terms = {p.key: p.terms or _count([self.depths[p.data]], {}) for p in self.products}
         compare(graph)
         self.note("compiling pairs of products")
         run = compiled_graph(graph, self.folder, "pairs", self.threads)
@@ -259,12 +296,12 @@ class Search:
                 work[key] += _count(shape, sizes) * terms[key]
         return noise, work
 
-    def _score(self, recipe: Recipe, name: str) -> dict[str, float]:
-        """Decibels of every scored tensor on the samples held out."""
+    def _score(self, recipe: Recipe, name: str) -> tuple[dict[str, float], GraphRun]:
+        """Decibels of every scored tensor on the samples held out, and what computes them."""
         self.note(f"trying {name}")
         graph = self.source.quantised(recipe, self.scores)
         run = compiled_graph(graph, self.folder, f"trial_{len(self.tried)}", self.threads)
-        return decibels(self._pairs(run))
+        return decibels(self._pairs(run)), run
 
     def _pairs(self, run: GraphRun) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
         for inputs, wanted in self.held:

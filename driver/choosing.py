@@ -23,13 +23,12 @@ from .halves import HALVES
 from .precision_choice import PrecisionChoice
 from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
 from .tensor_files import Arrays
-from .timing import Times, interleaved, share_of
+from .timing import SAME, Times, interleaved, share_of
 
 if TYPE_CHECKING:
     from .budget.whole_models import WholeModels
 
 WEIGHTS_OF_BYTES = "int8-weights"
-SAME = 1.01  # times that differ by less are not told apart
 _SIZES = 6  # of symbolic dims that are tried, until the model takes one
 
 

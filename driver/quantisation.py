@@ -11,21 +11,28 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..compiler.backend import resolve_target
 from ..compiler.decisions import Decision, not_in_floats
 from ..compiler.errors import UsageError
+from ..compiler.knobs import TIME_PRECISION
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
 from ..frontends.onnx.quantising.recipe import Recipe
 from .budget.report import BudgetReport
 from .budget.within import BudgetSearch
 from .calibrated_recipe import Calibrated, calibrate
+from .data_products import settle
 from .request import CompileRequest
+from .timing import interleaved
 
 STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
 INT8_WEIGHTS = "int8 weights"
 _LISTED = 12
 _NO_DATA = "convolutions are quantised with calibration data only"
+_NO_DATA_FOR_DATA = (
+    "operands that are both made by the run are quantised with calibration data only"
+)
 _UNSEEN = "its operands are quantised, and the compiled model multiplies them as floats"
 _ONE = "there is one calibration sample: errors are measured on it, too; a few dozen tell more"
 
@@ -151,6 +158,7 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
     note = request.progress or (lambda text: None)
     note("reading the model")
     source = Quantisable(model, request.shapes)
+    settle(source)
     check_quantisable(source.products)
     if request.calibration is None:
         return _dynamic(source, output)
@@ -160,8 +168,15 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
         found = _written(search.calibrated, recipe, reasons, output)
         notes = tuple(dict.fromkeys((*found.notes, *search.notes)))
         return replace(found, budget=report, notes=notes)
-    plain = calibrate(source, request.calibration, folder, request.threads, note)
+    timer = (request.timer or interleaved) if TIME_PRECISION.value and _runs_here(request) else None
+    plain = calibrate(source, request.calibration, folder, request.threads, note, timer=timer)
     return _written(plain, plain.recipe, plain.reasons, output)
+
+
+def _runs_here(request: CompileRequest) -> bool:
+    """Whether what is compiled for the request's target runs on this machine."""
+    backend, target = resolve_target(request.target)
+    return not backend.runs_here(target)
 
 
 def _written(
@@ -196,7 +211,7 @@ def _decision(product: ModelProduct, recipe: Recipe, reasons: Mapping[str, str])
 
 
 def _dynamic(source: Quantisable, output: Path) -> Quantisation:
-    fit = [p for p in source.products if not p.reason and p.op != "Conv"]
+    fit = [p for p in source.products if not (p.reason or p.other or p.op == "Conv")]
     if not fit:
         raise UsageError(
             "without calibration data only matrix products can be quantised, and there is none",
@@ -206,7 +221,8 @@ def _dynamic(source: Quantisable, output: Path) -> Quantisation:
     source.save(Recipe(integer=keys, dynamic=keys), output)
     rows = []
     for product in source.products:
-        reason = product.reason or ("" if product.key in keys else _NO_DATA)
+        without = _NO_DATA_FOR_DATA if product.other else _NO_DATA
+        reason = product.reason or ("" if product.key in keys else without)
         kept = INT8_WEIGHTS if product.weights_only else DYNAMIC_INT8
         precision = FLOAT if reason else kept
         rows.append(ProductDecision(product.name, product.op, precision, reason))

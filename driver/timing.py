@@ -17,6 +17,7 @@ ROUND_SECONDS = 0.02  # of each run in a round, about
 MOST_ROUNDS, FEWEST_ROUNDS = 15, 3
 MOST_CALLS = 2000  # of a run in a round
 ALL_SECONDS = 3.0
+SAME = 1.01  # times that differ by less are not told apart
 
 
 def interleaved(runs: Runs, seconds: float = ALL_SECONDS) -> dict[str, list[float]]:

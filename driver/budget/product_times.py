@@ -49,12 +49,12 @@ class ProductTimes:
     _kept: dict[str, Journal] = field(default_factory=dict)
     _anew: set[str] = field(default_factory=set)
 
-    def of(self, key: str, shape: Sequence[int]) -> tuple[float, float]:
-        """Seconds of a run in floats, and in integers, of a product of data of a shape."""
-        described = f"{self.source.described(key)} {list(shape)}"
+    def of(self, key: str, shapes: Sequence[Sequence[int]]) -> tuple[float, float]:
+        """Seconds of a run in floats, and in integers, of a product of data of such shapes."""
+        described = " ".join([self.source.described(key), *(str(list(shape)) for shape in shapes)])
 
         def measure() -> list[float]:
-            graphs = self.source.product_alone(key, shape, self.recipe)
+            graphs = self.source.product_alone(key, shapes, self.recipe)
             return self._timed(dict(zip((FLOATS, INTEGERS), graphs, strict=True)))
 
         found = self._kept_or(described, measure)

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from ...compiler.backend import resolve_target
@@ -135,9 +136,7 @@ class BudgetSearch:
             return Calibrated.from_json(self.source, kept)
         own = self.folder / "calibration"
         own.mkdir()
-        found = calibrate(
-            self.source, self.samples, own, self.threads, self.note, spares_fragile=False
-        )
+        found = calibrate(self.source, self.samples, own, self.threads, self.note, spares=False)
         self.journal.put(found.to_json(), "calibration")
         return found
 
@@ -255,26 +254,30 @@ class BudgetSearch:
             source, recipe, parts, self.request.target, self.request.threads, self.note,
             self.request.timer, self.request.fresh, self.notes.append,
         )  # fmt: skip
-        shapes = self._shapes([self._data(n) for n in range(len(self.groups))])
+        operands = {p.key: p.operands for p in source.products}
+        shapes = self._shapes([name for keys in self.groups for k in keys for name in operands[k]])
         found: list[tuple[float, float] | None] = []
-        for n, keys in enumerate(self.groups):
-            shape = shapes[self._data(n)]
-            if any(size is None for size in shape):
+        for keys in self.groups:
+            tensors = list(dict.fromkeys(name for key in keys for name in operands[key]))
+            if any(size is None for name in tensors for size in shapes[name]):
                 found.append(None)
                 continue
-            sizes = [size for size in shape if size is not None]
-            pairs = [timed.of(key, sizes) for key in keys]
-            static = set(keys) - recipe.dynamic
-            own = bool(static) and source.read_as_floats(self._data(n), set(keys))
-            extra = timed.of_bytes(sizes) if own else 0.0
+            sizes = {name: [size or 0 for size in shapes[name]] for name in tensors}
+            pairs = [timed.of(key, [sizes[name] for name in operands[key]]) for key in keys]
+            made = tensors if set(keys) - recipe.dynamic else []
+            kept = [name for name in made if source.read_as_floats(name, set(keys))]
+            extra = sum(timed.of_bytes(sizes[name]) for name in kept)
             found.append((sum(a for a, _ in pairs), sum(b for _, b in pairs) + extra))
         return found
 
     def _saved(self, times: Sequence[tuple[float, float] | None]) -> list[float]:
         """Seconds that integers save; of groups that were not timed, by their multiplications."""
         source = self.calibrated.source
-        terms = {p.key: p.terms for p in source.products}
-        shapes = self._shapes([key for keys in self.groups for key in keys])
+        data = {p.key: p.data for p in source.products}
+        results = [key for keys in self.groups for key in keys]
+        shapes = self._shapes([*results, *(data[key] for key in results)])
+        terms = {p.key: p.terms or shapes[p.data][-1] or 1 for p in source.products
+                 if p.data in shapes}  # fmt: skip
         work = [
             sum(terms[k] * float(np.prod([size or 1 for size in shapes[k]])) for k in keys)
             for keys in self.groups
@@ -314,11 +317,17 @@ class BudgetSearch:
 
 def _groups(calibrated: Calibrated) -> list[list[str]]:
     """Keys of the products that can be integer, those that read one tensor together."""
-    found: dict[str, list[str]] = {}
+    readers: dict[str, list[str]] = {}
+    together = nx.Graph()
     for product in calibrated.source.products:
         if product.key in calibrated.recipe.integer:
-            found.setdefault(product.data, []).append(product.key)
-    return list(found.values())
+            together.add_node(product.key)
+            for name in product.operands:
+                readers.setdefault(name, []).append(product.key)
+    for keys in readers.values():
+        nx.add_path(together, keys)
+    place = {key: n for n, key in enumerate(together)}
+    return [sorted(keys, key=place.__getitem__) for keys in nx.connected_components(together)]
 
 
 def _held(samples: Samples, calibrated: Calibrated) -> Any:

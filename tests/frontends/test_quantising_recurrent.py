@@ -159,7 +159,7 @@ def test_all_results_of_a_layer_are_switched(tmp_path: Path) -> None:
 
 def test_a_layer_alone_keeps_its_places(tmp_path: Path) -> None:
     source = Quantisable(net(tmp_path))
-    plain, integer = source.product_alone("y", X.shape, recipe_of(source))
+    plain, integer = source.product_alone("y", [X.shape], recipe_of(source))
     exact = run_graph(source.floats(["y"]), {"x": X})["y"]
     np.testing.assert_allclose(run_graph(plain, {"x": X})["y"], exact, rtol=1e-6, atol=1e-6)
     found = run_graph(integer, {"x": X})["y"]

@@ -93,7 +93,7 @@ def test_a_run_says_what_is_integer(source: Quantisable, chosen: tuple[int, ...]
 @pytest.mark.parametrize(("key", "shape"), [("a", (1, 3, 6, 6)), ("d", (2, 64)), ("p", (7, 8))])
 def test_products_alone(source: Quantisable, key: str, shape: tuple[int, ...]) -> None:
     """One of floats, one of bytes that stand for the same numbers."""
-    plain, integer = source.product_alone(key, shape, recipe(source))
+    plain, integer = source.product_alone(key, [shape], recipe(source))
     (data,), (steps,) = plain.inputs, integer.inputs
     assert (data.dtype, steps.dtype) == (DType.F32, DType.U8)
     assert data.type.static_shape == steps.type.static_shape == shape

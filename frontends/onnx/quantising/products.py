@@ -27,6 +27,7 @@ _OTHERS = {
     "FusedConv": "the operator is none of the standard",
     "FusedMatMul": "the operator is none of the standard",
 }
+NOT_CONSTANT = "its weights are not constant"
 _INNER = "it is in a branch or loop"
 FEW = f"it has fewer than {FEWEST_PACKED} weights"
 
@@ -37,7 +38,8 @@ class ModelProduct:
 
     key: its result. name, op: as messages call it. data: the tensor that is quantised before it.
     reason: why it cannot be computed in integers; "" where it can. terms: how many products an
-    element of the result adds up. last: no other product lies between it and an output.
+    element of the result adds up (0: the size of the data tells). last: no other product lies
+    between it and an output. other: the second operand, where the run makes that, too.
     """
 
     key: str
@@ -47,6 +49,12 @@ class ModelProduct:
     reason: str = ""
     terms: int = 0
     last: bool = False
+    other: str = ""
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The tensors that are quantised before it."""
+        return (self.data, self.other) if self.other else (self.data,)
 
     @property
     def axis(self) -> int:
@@ -76,8 +84,11 @@ def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProd
             reason = _reason(node, makers, constants)
             terms = 0 if reason else _terms(node, constants)
             key, name = node.output[0], node_name(node)
+            other = node.input[1] if not reason and _of_data(node, constants) else ""
             found.append(
-                ModelProduct(key, name, node.op_type, node.input[0], reason, terms, key in last)
+                ModelProduct(
+                    key, name, node.op_type, node.input[0], reason, terms, key in last, other
+                )
             )
         for inner in _inner(node):
             name = node_name(inner)
@@ -93,6 +104,11 @@ def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
             yield from _inner(inner)
 
 
+def _of_data(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Whether it is a matrix product of two operands that the run makes."""
+    return node.op_type == "MatMul" and not any(name in constants for name in node.input)
+
+
 def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: Constants) -> str:
     if node.op_type in _OTHERS:
         return _OTHERS[node.op_type]
@@ -104,8 +120,10 @@ def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: 
         return "the model says itself how it is quantised"
     if data in constants:
         return "its data are constant"
+    if _of_data(node, constants):
+        return ""
     if weights not in constants:
-        return "its weights are not constant"
+        return NOT_CONSTANT
     if constants.type_of(weights) != F32:
         kind = onnx.TensorProto.DataType.Name(constants.type_of(weights)).lower()
         return f"its weights are {kind}"
@@ -120,7 +138,7 @@ def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: 
 
 def _recurrent_reason(node: onnx.NodeProto, constants: Constants) -> str:
     if any(name not in constants for name in node.input[1:3]):
-        return "its weights are not constant"
+        return NOT_CONSTANT
     if any(constants.type_of(name) != F32 for name in node.input[1:3]):
         return "its weights are not f32"
     if node.op_type == LSTM and any(a.name == "layout" and a.i for a in node.attribute):
@@ -133,6 +151,8 @@ def _terms(node: onnx.NodeProto, constants: Constants) -> int:
     if node.op_type in GATES:
         gates = GATES[node.op_type]
         return sum(gates * constants.shape_of(name)[2] for name in node.input[1:3])
+    if _of_data(node, constants):
+        return 0
     shape = constants.shape_of(node.input[1])
     if node.op_type == "Conv":
         return math.prod(shape[1:])

@@ -110,7 +110,7 @@ class Quantisable:
         """Along which axis the channels of tensors lie, for the products that read them."""
         found: dict[str, int] = {}
         for product in self.products:
-            if not product.reason and not product.by_run:
+            if not (product.reason or product.by_run or product.other):
                 found.setdefault(product.data, product.axis)
         return found
 
@@ -123,7 +123,11 @@ class Quantisable:
         nodes = {node.output[0]: node for node in self._model.graph.node if node.output}
         found, others = dict[str, Array](), set[str]()
         for product in self.products:
-            if product.key not in keys or product.data not in peaks:
+            if product.key not in keys:
+                continue
+            if product.other:
+                others.update(product.operands)
+            if product.other or product.data not in peaks:
                 continue
             node, own = nodes[product.key], peaks[product.data]
             weights = None if product.by_run else self.constants.array(node.input[1])
@@ -141,7 +145,7 @@ class Quantisable:
         nodes = {node.output[0]: node for node in self._model.graph.node if node.output}
         axes, found = self.axes, {}
         for product in self.products:
-            alike = axes.get(product.data) == product.axis
+            alike = axes.get(product.data) == product.axis and not product.other
             if product.key in keys and product.data in means and alike and not product.by_run:
                 node = nodes[product.key]
                 weights = self.constants.array(node.input[1])
@@ -190,11 +194,13 @@ class Quantisable:
         add_switches(model, groups)
         return load_model(_making(model, tensors), shapes=self.shapes)
 
-    def product_alone(self, key: str, shape: Sequence[int], recipe: Recipe) -> tuple[Graph, Graph]:
-        """The graphs of one product of data of the given shape: in floats, and in integers of data
-        that are bytes already."""
+    def product_alone(
+        self, key: str, shapes: Sequence[Sequence[int]], recipe: Recipe
+    ) -> tuple[Graph, Graph]:
+        """The graphs of one product of operands (see `ModelProduct`) of the given shapes: in
+        floats, and in integers of operands that are bytes already."""
         product = next(p for p in self.products if p.key == key)
-        plain = one_product(self._model, key, shape, self.constants)
+        plain = one_product(self._model, key, shapes, self.constants)
         model = onnx.ModelProto()
         model.CopyFrom(plain)
         Writer(model, recipe, foreign=self.foreign).write([product])

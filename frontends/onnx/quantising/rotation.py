@@ -39,7 +39,7 @@ def block_of(terms: int) -> int:
 
 def rotatable(products: Sequence[ModelProduct]) -> list[ModelProduct]:
     """Matrix products whose operands can be rotated; none unless most products are such."""
-    fit = [product for product in products if not product.reason]
+    fit = [product for product in products if not (product.reason or product.other)]
     found = [p for p in fit if p.op in ("MatMul", "Gemm") and block_of(p.terms)]
     return found if len(found) >= FEWEST and 2 * len(found) > len(fit) else []
 

@@ -48,24 +48,27 @@ def add_switches(model: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> Non
 
 
 def one_product(
-    model: onnx.ModelProto, key: str, shape: Sequence[int], constants: Constants
+    model: onnx.ModelProto, key: str, shapes: Sequence[Sequence[int]], constants: Constants
 ) -> onnx.ModelProto:
-    """A model of one product of another, whose data, of the given shape, are its input.
+    """A model of one product of another, whose first operands, of the given shapes, are its inputs.
 
     What else a run makes (a bias, a state) is left out.
     """
     node = next(node for node in model.graph.node if key in node.output)
     copy = onnx.NodeProto.FromString(node.SerializeToString())
-    data = onnx.helper.make_tensor_value_info(copy.input[0], onnx.TensorProto.FLOAT, shape)
-    others = [name if name in constants else "" for name in copy.input[1:]]
+    data = {
+        name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in zip(copy.input, shapes, strict=False)
+    }
+    others = [name if name in constants else "" for name in copy.input[len(shapes) :]]
     while others and not others[-1]:
         others.pop()
-    del copy.input[1:]
+    del copy.input[len(shapes) :]
     copy.input.extend(others)
     kept = dict.fromkeys(filter(None, others))
     tensors = [numpy_helper.from_array(constants.array(name), name) for name in kept]
     result = onnx.ValueInfoProto(name=key)
-    graph = onnx.helper.make_graph([copy], "product", [data], [result], tensors)
+    graph = onnx.helper.make_graph([copy], "product", list(data.values()), [result], tensors)
     return onnx.helper.make_model(
         graph, opset_imports=list(model.opset_import), ir_version=model.ir_version
     )
@@ -86,13 +89,12 @@ def quantised_alone(shape: Sequence[int]) -> onnx.ModelProto:
 
 
 def takes_bytes(model: onnx.ModelProto) -> None:
-    """Make what the first QuantizeLinear gives the input of a model, in place; one whose operator
-    makes bytes of its data itself stays as it is."""
+    """Make what QuantizeLinear gives the inputs of a model, in place; those of which an operator
+    makes bytes itself stay as they are."""
     graph = model.graph
-    found = next((node for node in graph.node if node.op_type == "QuantizeLinear"), None)
-    if found is None:
-        return
-    info = graph.input[0]
-    info.name = found.output[0]
-    info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    graph.node.remove(found)
+    inputs = {info.name: info for info in graph.input}
+    for node in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        info = inputs[node.input[0]]
+        info.name = node.output[0]
+        info.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+        graph.node.remove(node)

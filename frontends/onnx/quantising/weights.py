@@ -20,7 +20,7 @@ from ..origin import node_name
 from .additions import Additions
 from .constants import Array, Constants
 from .few_bits import FewBits, WeightForm, in_few_bits
-from .products import FEW, ModelProduct
+from .products import FEW, NOT_CONSTANT, ModelProduct
 from .writing import MICROSOFT
 
 BLOCKED_OPSET = 21
@@ -34,6 +34,8 @@ def why_floats(product: ModelProduct, elements: int) -> str:
     """Why the weights of a product stay floats; "" where they do not."""
     if product.reason:
         return product.reason
+    if product.other:
+        return NOT_CONSTANT
     if product.op not in ("MatMul", "Gemm"):
         return NO_MATRIX
     return FEW if elements < FEWEST_PACKED else ""

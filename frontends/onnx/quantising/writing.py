@@ -64,28 +64,34 @@ class Writer:
                 self.new.nodes.append(node)
                 copy = onnx.NodeProto.FromString(node.SerializeToString())
                 copy.output[0] = twin(product.key)
-                self._static(copy, product.key)
+                self._static(copy, product)
             else:
-                self._static(node, product.key)
+                self._static(node, product)
         self.new.finish()
 
     # ------------------------------------------------------------------ products
 
-    def _static(self, node: onnx.NodeProto, key: str) -> None:
-        """DequantizeLinear in front of both operands; key: of the product."""
-        data, weights = node.input[0], node.input[1]
+    def _static(self, node: onnx.NodeProto, product: ModelProduct) -> None:
+        """DequantizeLinear in front of both operands of a product."""
+        for place, name in enumerate(product.operands):
+            node.input[place] = self._through_bytes(name, self.recipe.ranges[name])
+        if not product.other:
+            self._weights_in_bytes(node)
+        bias = self.recipe.biases.get(product.key)
+        self._add(node, bias) if bias is not None else self.new.nodes.append(node)
+
+    def _weights_in_bytes(self, node: onnx.NodeProto) -> None:
+        """DequantizeLinear in front of constant weights."""
+        weights = node.input[1]
         transposed = self._untransposed(node)
         axis = 0 if node.op_type == "Conv" else 1
         stored = (weights, axis, transposed)
         if stored not in self._weights:
             self._weights[stored] = self._stored(weights, axis, transposed)
         steps, scale, zero = self._weights[stored]
-        node.input[0] = self._through_bytes(data, self.recipe.ranges[data])
         node.input[1] = self._made(
             "DequantizeLinear", [steps, scale, zero], f"{weights}_dequantised", axis=axis
         )
-        bias = self.recipe.biases.get(key)
-        self._add(node, bias) if bias is not None else self.new.nodes.append(node)
 
     def _untransposed(self, node: onnx.NodeProto) -> bool:
         """Whether a Gemm transposes its weights, which it does no more afterwards."""
