@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .history import PastBatch, PastTurn
@@ -27,13 +27,12 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave. failures: of the check, by position. turns: in order. lost: why it was not
-    finished, or "": what it gave counts all the same. worker: that did it."""
+    """What a job gave. failures: of the check, by position; None: it was not done. turns: in order.
+    lost: why the job was not finished, or ""; what it gave counts all the same."""
 
-    failures: Mapping[int, str] = field(default_factory=dict)
+    failures: Mapping[int, str] | None = None
     turns: Sequence[tuple[str, Reading]] = ()
     lost: str = ""
-    worker: str = ""
 
 
 class Watch(Protocol):
@@ -112,7 +111,7 @@ def do_job(
 ) -> JobResult:
     """A whole job where nobody watches: on a worker. What it gave before a loss is told."""
     past = PastBatch(-1, job.past.number, job.past.wave, job.past.built, 0.0, list(job.past.turns))
-    failures: Mapping[int, str] = {}
+    failures: Mapping[int, str] | None = {} if job.checked else None
     turns: list[tuple[str, Reading]] = []
 
     def commit(kind: str, reading: Reading) -> None:
@@ -127,6 +126,15 @@ def do_job(
     except OSError as error:
         return JobResult(failures, turns, lost=str(error) or type(error).__name__)
     return JobResult(failures, turns)
+
+
+def take(watch: Watch, job: BatchJob, result: JobResult, worker: str) -> None:
+    """Tell what a job that nobody watched gave."""
+    if result.failures is not None:
+        past = job.past if job.checked else watch.checked(job, result.failures, worker)
+        for kind, reading in result.turns:
+            watch.turn(job, past, kind, reading)
+    watch.finished(job, result.lost, worker)
 
 
 def with_failures(built: Sequence[Built], failures: Mapping[int, str]) -> tuple[Built, ...]:

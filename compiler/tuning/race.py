@@ -9,7 +9,7 @@ afresh, in turns that mirror their order, and have to win nearly all of them by 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -139,9 +139,14 @@ def finalists(batch: PastBatch, keep: Sequence[int] = (), rules: RaceRules = RUL
 def noise(batch: PastBatch) -> list[float]:
     """The base's second time as a share of its first, for every turn of the race: what equal code
     differs by."""
+    return noise_of(turn.reading for turn in batch.counted(RACE))
+
+
+def noise_of(readings: Iterable[Reading]) -> list[float]:
+    """The same, of what the turns of a race gave; others do not count."""
     found = []
-    for turn in batch.counted(RACE):
-        own = [s.lower_quartile for s in turn.reading.samples if s.position == BASE]
+    for reading in readings:
+        own = [s.lower_quartile for s in reading.samples if s.position == BASE]
         if len(own) == 2 and own[0] > 0:
             found.append(own[1] / own[0])
     return found
