@@ -61,6 +61,7 @@ typedef struct {
 void ts_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 void ts_batch_read(ts_batch *batch, const char *folder);
 uint8_t *ts_memory(int64_t bytes);
+uint8_t *ts_small_pages(int64_t bytes); /* as constants of a model have: pages of a file */
 /* outputs: memory for outputs in place of the pieces' own, or NULL. */
 void ts_call_prepare(ts_batch *batch, int candidate, uint8_t *const *outputs, ts_call *call);
 void ts_call_release(ts_call *call);
@@ -70,7 +71,8 @@ int ts_check(ts_batch *batch, int64_t timeout_ms);
 
 /* measure_machine.c. Prints what is known of this machine, a line "name value" for each fact. */
 int ts_machine(void);
-/* Bytes of the largest data cache, or 0. */
+/* Bytes of the largest data cache, and of that of a level, or 0. */
 int64_t ts_largest_cache(void);
+int64_t ts_cache_bytes(int level);
 
 #endif /* TENSMITH_MEASURE_H_ */

@@ -29,8 +29,7 @@ uint8_t *ts_memory(int64_t bytes) {
   return found;
 }
 
-/* Constants of a model are pages of a file: small ones. */
-static uint8_t *small_pages(int64_t bytes) {
+uint8_t *ts_small_pages(int64_t bytes) {
   void *found = mmap(NULL, (size_t)bytes + SLACK, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (found == MAP_FAILED) ts_die("no memory for %" PRId64 " bytes", bytes);
@@ -145,7 +144,7 @@ static void pack(const ts_piece *p, const uint8_t *from, uint8_t *to) {
 }
 
 static uint8_t *filled(const ts_batch *b, const ts_piece *p) {
-  uint8_t *memory = p->kind == WEIGHTS || p->kind == PACKED ? small_pages(p->bytes)
+  uint8_t *memory = p->kind == WEIGHTS || p->kind == PACKED ? ts_small_pages(p->bytes)
                                                             : ts_memory(p->bytes);
   if (p->kind == PACKED) {
     const int64_t panels = (p->columns + p->width - 1) / p->width;

@@ -40,6 +40,13 @@ int64_t ts_largest_cache(void) {
   return largest;
 }
 
+int64_t ts_cache_bytes(int level) {
+  for (int i = 0; *of_cache(i, "level"); i++)
+    if (atoi(of_cache(i, "level")) == level && strcmp(of_cache(i, "type"), "Instruction"))
+      return cache_bytes(i);
+  return 0;
+}
+
 static void tell_caches(void) {
   for (int i = 0; *of_cache(i, "level"); i++) {
     const int level = atoi(of_cache(i, "level")), ways = atoi(of_cache(i, "ways_of_associativity"));

@@ -1,4 +1,4 @@
-"""The little of ELF that linking needs: a file as an object, and symbols made local.
+"""The little of ELF that linking needs: a file as an object, symbols made local, code aligned.
 
 Layouts: System V ABI, chapter 4, 64-bit little-endian.
 """
@@ -21,7 +21,7 @@ _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
 _REL_FILE = 1
 _NULL, _PROGBITS, _SYMTAB, _STRTAB, _RELA, _REL, _GROUP = 0, 1, 2, 3, 4, 9, 17
 _ADDRSIG = 0x6FFF4C03
-_ALLOC = 2
+_ALLOC, _EXECUTED = 2, 4
 _LOCAL, _GLOBAL, _WEAK = 0, 1, 2
 _OBJECT, _HIDDEN = 1, 2
 
@@ -118,3 +118,15 @@ def _renumber(
         struct.pack_into("<I", image, offset + 44, moved[section[7]])
     elif kind == _ADDRSIG:  # only a hint for merging identical code; dropped
         struct.pack_into("<I", image, offset + 4, _NULL)
+
+
+def with_aligned_code(data: bytes, alignment: int) -> bytes:
+    """A relocatable object whose sections of code begin at multiples of `alignment` bytes."""
+    changed = bytearray(data)
+    sections_at, count = _HEADER.unpack_from(data)[6], _HEADER.unpack_from(data)[12]
+    for at in range(sections_at, sections_at + count * _SECTION.size, _SECTION.size):
+        fields = list(_SECTION.unpack_from(data, at))
+        if fields[2] & _EXECUTED:
+            fields[8] = max(fields[8], alignment)
+            _SECTION.pack_into(changed, at, *fields)
+    return bytes(changed)

@@ -13,6 +13,7 @@ from ....compiler.kernel.plan.plan import PlannedKernel
 from ....compiler.kernel.plan.sites import parallel_iterations
 from ....compiler.kernel.schedule.packing import Packing
 from ....compiler.tuning.task import Candidate
+from ...common.elf import with_aligned_code
 from ..emit.work import work as operations_of
 from .groups import FormedGroup
 from .operands import Data, addresses, largest_dim, output_line
@@ -22,6 +23,7 @@ from .tuned_work import Work
 # their square root, Winograd's transforms by more
 ROUNDINGS = 64.0
 EPSILON = 2.0**-24
+CODE_ALIGNMENT = 4096
 NARROW_EPSILON = {"f16": 2.0**-10, "bf16": 2.0**-7}  # a result of few bits differs by a step
 
 
@@ -37,8 +39,11 @@ class Compiled:
     code: str
 
     def at(self, position: int) -> bytes:
-        """The object with its function called by a position in a batch."""
-        return self.object.replace(symbol(0).encode(), symbol(position).encode())
+        """The object with its function called by a position in a batch, at the start of a page:
+        how loops lie in cache lines changes times by some percent, and has to be the same for all.
+        """
+        named = self.object.replace(symbol(0).encode(), symbol(position).encode())
+        return with_aligned_code(named, CODE_ALIGNMENT)
 
 
 def symbol(position: int) -> str:

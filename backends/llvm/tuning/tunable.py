@@ -15,7 +15,6 @@ from ....compiler.ir.graph import Graph
 from ....compiler.kernel.cost.machine import Machine, assumed_machine
 from ....compiler.kernel.forms.other_forms import other_forms
 from ....compiler.kernel.plan.control_steps import CONTROL
-from ....compiler.kernel.plan.parameters import parametrised
 from ....compiler.kernel.plan.plan import PlannedKernel
 from ....compiler.kernel.schedule.choices import Choices
 from ....compiler.kernel.schedule.chooser import CpuChooser
@@ -147,9 +146,8 @@ class CpuTunable:
         ways, work = self._ways_of(task), self._works[task.key]
         way = ways.way(candidate.choice)
         made = way.chosen
-        general, values = parametrised(made.kernel)
+        general, sizes = ways.with_sizes(way, made.kernel)
         planned = PlannedKernel(symbol(0), general, made.schedule, work.aliased)
-        sizes = ways.sizes(general, values)
         code = kernel_object(planned, sizes, self.target)
         return Compiled(way.group, planned, dict(made.packings), sizes, code, object_digest(code))
 

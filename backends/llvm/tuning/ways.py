@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from ....compiler.kernel.instruction import GENERIC, INSTRUCTIONS
 from ....compiler.kernel.kernel import Kernel
 from ....compiler.kernel.plan.parameters import parametrised
 from ....compiler.kernel.schedule.choice import Choice, StageChoice
-from ....compiler.kernel.schedule.chooser import Chosen, CpuChooser, Loops, chosen
+from ....compiler.kernel.schedule.chooser import Chosen, CpuChooser, Loops, Request, chosen
 from ....compiler.kernel.schedule.schedule import Schedule
 from ....compiler.kernel.schedule.space import (
     differing,
@@ -62,6 +62,7 @@ class Ways:
     ) -> None:
         self.work, self.forms, self.chooser, self.machine = work, forms, chooser, machine
         self._loops: dict[tuple[str, int, str], Loops | None] = {}
+        self._symbolic: dict[str, bool] = {}
 
     @property
     def target(self) -> CpuTarget:
@@ -81,8 +82,7 @@ class Ways:
     def candidate(self, way: Way) -> Candidate:
         """A way as a candidate."""
         made = way.chosen
-        general, values = parametrised(made.kernel)
-        sizes = self.sizes(general, values)
+        general, sizes = self.with_sizes(way, made.kernel)
         cost = kernel_cost(
             general,
             made.schedule,
@@ -101,10 +101,18 @@ class Ways:
             steps=differing(self.base.choice, way.choice),
         )
 
-    def sizes(self, general: Kernel, values: tuple[Any, ...]) -> dict[str, int]:
-        """The sizes of a kernel's symbols, for the values that its call hands over."""
+    def with_sizes(self, way: Way, kernel: Kernel) -> tuple[Kernel, dict[str, int]]:
+        """A way's kernel with sizes for parameters, as a plan has it, and their values."""
+        if not self._has_symbols(way.group.request):
+            return kernel, {}
+        general, values = parametrised(kernel)
         numbers = (evaluate(value, self.work.env) for value in values)
-        return dict(zip(general.symbols, numbers, strict=True))
+        return general, dict(zip(general.symbols, numbers, strict=True))
+
+    def _has_symbols(self, request: Request) -> bool:
+        if request.form not in self._symbolic:
+            self._symbolic[request.form] = bool(request.kernel.symbols)
+        return self._symbolic[request.form]
 
     def way(self, choice: Mapping[str, Any]) -> Way:
         """The way that a choice as files hold it describes, which names everything.
@@ -125,55 +133,51 @@ class Ways:
 
     def all(self) -> list[Way]:
         """The base, then the others in turns of the decisions in which they differ."""
-        groups: dict[str, Iterator[Way]] = {}
         others = [self._usual(group) for form, group in self.forms.items()]
-        groups["form"] = iter([way for way in others if way.choice != self.base.choice])
-        single = self.steps(self.base)
-        groups |= {name: iter(ways) for name, ways in single.items()}
-        for number, other in enumerate(others):
-            if other.choice != self.base.choice:
-                steps = self.steps(other, forms=False)
-                groups |= {f"form {number} {name}": iter(found) for name, found in steps.items()}
-        for name, ways in single.items():
+        others = [way for way in others if way.choice != self.base.choice]
+        groups: dict[str, Iterator[Way]] = {"form": iter(others)}
+        single = self.steps(self.base, forms=False)
+        groups |= single
+        for other in others:
+            steps = self.steps(other, forms=False)
+            groups |= {f"'{other.choice.form}' {name}": found for name, found in steps.items()}
+        for name in single:
             if name.endswith("tile"):
-                groups |= self._beside(name, ways)
-        return self._pruned([self.base, *in_turns(groups)])
+                groups |= self._beside_tiles(name)
+        return self._pruned([self.base], in_turns(groups))
 
     def neighbours(self, way: Way) -> list[Way]:
         """The ways that are a single decision away from one."""
-        return self._pruned([way, *in_turns({n: iter(w) for n, w in self.steps(way).items()})])[1:]
+        return self._pruned([way], in_turns(self.steps(way)))[1:]
 
-    def steps(self, way: Way, forms: bool = True) -> dict[str, list[Way]]:
+    def steps(self, way: Way, forms: bool = True) -> dict[str, Iterator[Way]]:
         """Legal ways that are a single decision away, by that. forms: whether they count."""
-        shared = self.work.task.threads > 1
-        found = {}
-        kernel = way.loops.kernel
-        for name, changed in single_steps(kernel, way.choice, self.target, shared=shared).items():
-            found[name] = [
-                Way(way.group, way.loops, choice, schedule)
-                for choice in dict.fromkeys(changed)
-                if (schedule := legal_schedule(choice, kernel, self.target)) is not None
-            ]
-        found["loops"] = [other for other in self._other_loops(way) if other.choice != way.choice]
+        found = {name: self._legal(way, steps) for name, steps in self._single(way).items()}
+        found["loops"] = (other for other in self._other_loops(way) if other.choice != way.choice)
         if forms:
-            found["form"] = [
-                self._usual(group) for form, group in self.forms.items() if form != way.choice.form
-            ]
+            others = [group for form, group in self.forms.items() if form != way.choice.form]
+            found["form"] = map(self._usual, others)
         return found
 
-    def _beside(self, name: str, tiles: list[Way]) -> dict[str, Iterator[Way]]:
-        """Tiles together with another decision about the same stage."""
+    def _single(self, way: Way) -> dict[str, Iterator[Choice]]:
+        shared = self.work.task.threads > 1
+        return single_steps(way.loops.kernel, way.choice, self.target, shared=shared)
+
+    def _legal(self, way: Way, changed: Iterable[Choice]) -> Iterator[Way]:
+        """The legal ones among choices for the loops of a way."""
+        for choice in changed:
+            schedule = legal_schedule(choice, way.loops.kernel, self.target)
+            if schedule is not None:
+                yield Way(way.group, way.loops, choice, schedule)
+
+    def _beside_tiles(self, name: str) -> dict[str, Iterator[Way]]:
+        """Other tiles than the base's together with another decision about the same stage."""
         stage = name.split()[0]
 
         def beside(what: str) -> Iterator[Way]:
-            for tile in tiles:
-                shared = self.work.task.threads > 1
-                kernel = tile.loops.kernel
-                steps = single_steps(kernel, tile.choice, self.target, shared=shared)
-                for choice in steps.get(f"{stage} {what}", ()):
-                    schedule = legal_schedule(choice, kernel, self.target)
-                    if schedule is not None:
-                        yield Way(tile.group, tile.loops, choice, schedule)
+            for tile in self.steps(self.base, forms=False)[name]:
+                if not self._spills(tile):
+                    yield from self._legal(tile, self._single(tile).get(f"{stage} {what}", ()))
 
         return {f"{name} {what}": beside(what) for what in _BESIDE_TILES}
 
@@ -216,13 +220,13 @@ class Ways:
         choice, schedule = self.chooser.usual(loops, group.request.rows_divided)
         return Way(group, loops, choice, schedule)
 
-    def _pruned(self, ways: list[Way]) -> list[Way]:
-        """Each choice once, without tiles that do not fit the registers; the first stays."""
-        found: dict[Choice, Way] = {}
-        for way in ways:
+    def _pruned(self, first: list[Way], others: Iterator[Way]) -> list[Way]:
+        """Each choice once, without tiles that do not fit the registers, but for the first."""
+        found = {way.choice: way for way in first}
+        for way in others:
             if len(found) == MOST:
                 break
-            if way.choice not in found and (not found or not self._spills(way)):
+            if way.choice not in found and not self._spills(way):
                 found[way.choice] = way
         return list(found.values())
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ...ir.dims import Dim, evaluate, substitute, symbol, symbols_of
 from ...target import CpuTarget
@@ -97,10 +98,7 @@ def kernel_cost(
     level that holds all of the kernel's other operands. Raises InternalError when a symbol has no
     size.
     """
-    nests = [
-        _Nest(kernel, stage, own, sizes)
-        for stage, own in zip(kernel.stages, schedule.stages, strict=True)
-    ]
+    nests = _nests(kernel, schedule, sizes)
     operands = _operands(kernel, nests, constants)
     activations = sum(operand.bytes for operand in operands if not operand.constant)
     home = {o.name: constant_bytes if o.constant else activations for o in operands}
@@ -111,8 +109,8 @@ def kernel_cost(
         traffic.append((outer.name, _misses(kernel, nests, home, inner.capacity)))
     speed = {level.name: level.bandwidth for level in machine.levels}
     times = tuple((name, count / speed[name]) for name, count in traffic)
-    flops = evaluate(kernel.flops(), sizes)
-    least = _least_seconds(kernel, schedule, target, machine, sizes)
+    flops = sum(sum(nest.flops) for nest in nests)
+    least = sum(nest.least_operations(target) for nest in nests) / machine.flops_per_second
     slowest, longest = max(times, key=lambda item: item[1], default=("", 0.0))
     by_memory = longest > compute
     return KernelCost(
@@ -127,20 +125,33 @@ def kernel_cost(
     )
 
 
-def _least_seconds(
-    kernel: Kernel,
-    schedule: Schedule,
-    target: CpuTarget,
-    machine: Machine,
-    sizes: Mapping[str, int],
-) -> float:
-    """That its operations take where nothing but arithmetic is in the way."""
-    total = 0.0
-    for stage, own in zip(kernel.stages, schedule.stages, strict=True):
-        instruction = INSTRUCTIONS.get(own.instruction)
-        gain = 1.0 if instruction is None else instruction.gain(target)
-        total += evaluate(stage.sum_flops(), sizes) / gain + evaluate(stage.store_flops(), sizes)
-    return total / machine.flops_per_second
+def _nests(kernel: Kernel, schedule: Schedule, sizes: Mapping[str, int]) -> list[_Nest]:
+    """The loops of every stage."""
+    known = tuple(sorted(sizes.items()))
+    return [
+        _nest(_Same(stage), own, kernel.shared, known)
+        for stage, own in zip(kernel.stages, schedule.stages, strict=True)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """A stage as a key: itself, not one that is equal, which would take long to find out."""
+
+    stage: Stage
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.stage is self.stage
+
+    def __hash__(self) -> int:
+        return id(self.stage)
+
+
+@lru_cache(maxsize=64)  # of the schedules that are compared, most differ in one stage
+def _nest(
+    stage: _Same, own: StageSchedule, shared: int, sizes: tuple[tuple[str, int], ...]
+) -> _Nest:
+    return _Nest(stage.stage, own, shared, dict(sizes))
 
 
 def _operands(
@@ -177,9 +188,11 @@ class _Nest:
     """The loops of one stage, outermost first, and what its accesses touch inside each."""
 
     def __init__(
-        self, kernel: Kernel, stage: Stage, own: StageSchedule, sizes: Mapping[str, int]
+        self, stage: Stage, own: StageSchedule, shared: int, sizes: Mapping[str, int]
     ) -> None:
-        self.stage, self.schedule, self.shared = stage, own, kernel.shared
+        self.stage, self.schedule, self.shared = stage, own, shared
+        self.flops = evaluate(stage.sum_flops(), sizes), evaluate(stage.store_flops(), sizes)
+        self._cycles: dict[CpuTarget, float] = {}
         self.extents = {
             axis.name: max(1, evaluate(axis.extent, sizes))
             for axis in stage.axes + stage.reduce_axes
@@ -248,7 +261,15 @@ class _Nest:
 
     def cycles(self, target: CpuTarget) -> float:
         """Cycles of the arithmetic, the operands being near."""
-        return stage_cycles(self.stage, self.schedule, self.extents, target)
+        if target not in self._cycles:
+            self._cycles[target] = stage_cycles(self.stage, self.schedule, self.extents, target)
+        return self._cycles[target]
+
+    def least_operations(self, target: CpuTarget) -> float:
+        """Operations that take as long as its own where nothing but arithmetic is in the way."""
+        instruction = INSTRUCTIONS.get(self.schedule.instruction)
+        gain = 1.0 if instruction is None else instruction.gain(target)
+        return self.flops[0] / gain + self.flops[1]
 
 
 def _accesses(stage: Stage, values: Mapping[str, Dim]) -> list[StageAccess]:
@@ -294,8 +315,7 @@ def _split_lanes(offset: Dim) -> Dim:
 def parameter_bytes(kernel: Kernel, schedule: Schedule, sizes: Mapping[str, int]) -> list[int]:
     """Bytes from the start of each parameter to the last element that a call may touch."""
     ends: dict[str, int] = {}
-    for stage, own in zip(kernel.stages, schedule.stages, strict=True):
-        nest = _Nest(kernel, stage, own, sizes)
+    for nest in _nests(kernel, schedule, sizes):
         for access in nest.accesses:
             last = max(value_range(offset, nest.extents)[1] for offset in access.offsets)
             name = access.buffer.name

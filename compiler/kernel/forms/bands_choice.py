@@ -41,8 +41,8 @@ def bands_form(region: Graph, target: CpuTarget, threads: int = 1) -> BandsForm 
 
 
 def bands_forms(region: Graph) -> list[BandsForm]:
-    """Bands that a region of two convolutions could be computed in: of few rows up to all, in
-    blocks of channels as usual, and half and twice as wide."""
+    """Bands that a region of two convolutions could be computed in: of few rows up to all in the
+    usual blocks of channels, or of a few in other ones."""
     convs = _convolutions(region)
     if convs is None:
         return []
@@ -50,8 +50,14 @@ def bands_forms(region: Graph) -> list[BandsForm]:
     out_rows = convs[1].output.type.static_shape[1]
     usual = _block(channels)
     blocks = dict.fromkeys((usual, usual // 2, 2 * usual, *BLOCKS, channels))
-    rows = sorted({-(-out_rows // count) for count in (1, 2, 3, 4, 6, 8, 12, 16)})
-    forms = (BandsForm(count, block) for block in blocks for count in rows)
+    rows = sorted({-(-out_rows // count) for count in (1, 2, 3, 4, 6, 8, 12)})
+    others = {-(-out_rows // count) for count in (2, 4)}
+    forms = (
+        BandsForm(count, block)
+        for block in blocks
+        for count in rows
+        if block == usual or count in others
+    )
     return [form for form in forms if form.block and not bands_illegal(region, form)]
 
 

@@ -41,9 +41,9 @@ def choices(kernel: Kernel, target: CpuTarget) -> Iterator[Choice]:
                 yield choice
 
     yield from new([first])
-    single = single_steps(kernel, first, target, shared=True)
-    for steps in single.values():
+    for steps in single_steps(kernel, first, target, shared=True).values():
         yield from new(steps)
+    single = single_steps(kernel, first, target, shared=True)
     for name in [name for name in single if name.endswith(("tile", "axes"))]:
         for tile in single[name]:
             for steps in single_steps(kernel, tile, target, shared=True).values():
@@ -62,24 +62,27 @@ def legal_schedule(choice: Choice, kernel: Kernel, target: CpuTarget) -> Schedul
 
 def single_steps(
     kernel: Kernel, choice: Choice, target: CpuTarget, *, shared: bool
-) -> dict[str, list[Choice]]:
+) -> dict[str, Iterator[Choice]]:
     """Choices that differ from one by a single decision, by the stage and name of that; not all of
     them are legal. shared: whether threads share the work."""
-    found: dict[str, list[Choice]] = {}
+    found: dict[str, Iterator[Choice]] = {}
     for number, (stage, own) in enumerate(zip(kernel.stages, choice.stages, strict=True)):
         for name, changed in _stage(stage, kernel.shared, own, target).items():
-            stages = [
-                replace(
-                    choice,
-                    stages=(*choice.stages[:number], new, *choice.stages[number + 1 :]),
-                    parallel=_parallel(kernel, choice, new),
-                )
-                for new in changed
-            ]
-            found[f"{number} {name}"] = [new for new in stages if new != choice]
+            found[f"{number} {name}"] = _with_stage(kernel, choice, number, changed)
     if shared and len(choice.stages) == 1 and not kernel.shared:
-        found["share"] = [new for new in _shares(choice) if new != choice]
+        found["share"] = (new for new in _shares(choice) if new != choice)
     return found
+
+
+def _with_stage(
+    kernel: Kernel, choice: Choice, number: int, changed: Iterable[StageChoice]
+) -> Iterator[Choice]:
+    """Choices with another one for a stage."""
+    for new in changed:
+        stages = (*choice.stages[:number], new, *choice.stages[number + 1 :])
+        made = replace(choice, stages=stages, parallel=_parallel(kernel, choice, new))
+        if made != choice:
+            yield made
 
 
 def differing(first: Choice, second: Choice) -> int:
@@ -137,15 +140,15 @@ def _shares(first: Choice) -> Iterator[Choice]:
 
 def _stage(
     stage: Stage, shared: int, own: StageChoice, target: CpuTarget
-) -> Mapping[str, list[StageChoice]]:
+) -> Mapping[str, Iterable[StageChoice]]:
     """What a single decision makes of a stage's choice, by its name."""
     roles = axes_by_role(stage, shared)
     sizes = {axis.name: extent_of(axis) for axis in (*stage.axes, *stage.reduce_axes)}
     extents = {role: sizes[name] for role, name in roles.items()}
-    found = {
-        "tile": list(_tiles(own, extents, target)),
-        "axes": list(_axes(stage, shared, own, target)),
-        "order": [replace(own, order=order) for order in _orders(own.order)],
+    found: dict[str, Iterable[StageChoice]] = {
+        "tile": _tiles(own, extents, target),
+        "axes": _axes(stage, shared, own, target),
+        "order": (replace(own, order=order) for order in _orders(own.order)),
     }
     if stage.reductions:
         found |= {
