@@ -6,18 +6,29 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from suites.case import CaseBuilder
+from compiled import Setting
+from llvmlite import ir
+from suites.case import BF16, F32, I8, I32, U8, CaseBuilder, N
+from tuned_batches import interpreted_outputs, outputs_of
 
+from tensmith.backends.llvm import codegen
+from tensmith.backends.llvm.emit import reduction
+from tensmith.backends.llvm.tuning import measurer as measuring
+from tensmith.backends.llvm.tuning import tunable as opening
 from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
+from tensmith.compiler.errors import ScheduleError, UsageError
+from tensmith.compiler.tuning.reuse import Remembered, unchanged
 from tensmith.compiler.tuning.task import BASE, Candidate, Task, Turn
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
+NARROW = "znver4"  # has instructions for bytes and halves
 WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4}
-TRIED = 12  # candidates of a task, beside the base
+TRIED = 4  # candidates of a task, beside the base
 SHORT = 0.0005  # seconds
 Build = Callable[[CaseBuilder], None]
 
@@ -31,7 +42,12 @@ def deep(c: CaseBuilder) -> None:
     c.output(c.op("matmul", c.input(4, 320), c.weight(320, 33)))
 
 
+def batched(c: CaseBuilder) -> None:
+    c.output(c.op("matmul", c.input(3, N, 40), c.input(3, 40, 19)))
+
+
 def convolution(c: CaseBuilder) -> None:
+    """Padded, so that borders are as wide as the tiles of its forms reach."""
     x = c.op("max", c.input(1, 16, 14, 14), c.scalar(0))
     c.output(c.op("conv", x, c.weight(24, 16, 3, 3), **WINDOW, groups=1))
 
@@ -45,15 +61,33 @@ def softmax(c: CaseBuilder) -> None:
     c.output(c.op("softmax", c.op("mul", c.input(7, 50), c.scalar(0.3)), axis=1))
 
 
-BUILDS: tuple[Build, ...] = (product, deep, convolution, depthwise, softmax)
+def looked_up(c: CaseBuilder) -> None:
+    c.output(c.op("gather", c.input(30, 20), c.input(11, dtype=I32), axis=0))
 
 
-def opened(build: Build, target: str, folder: Path) -> CpuTunable:
+def bytes_(c: CaseBuilder) -> None:
+    x = c.input(9, 64, dtype=U8, low=0, high=256)
+    c.output(c.op("matmul", x, c.weight(64, 48, dtype=I8, low=-128, high=128), accumulate=I32))
+
+
+def halves(c: CaseBuilder) -> None:
+    c.output(
+        c.op("matmul", c.input(9, 64, dtype=BF16), c.weight(64, 48, dtype=BF16), accumulate=F32)
+    )
+
+
+BUILDS: tuple[Build, ...] = (
+    product, deep, batched, convolution, depthwise, softmax, looked_up, bytes_, halves,
+)  # fmt: skip
+
+
+def opened(build: Build, target: str, folder: Path, threads: int = 1) -> CpuTunable:
     backend, parsed = resolve_target(target)
     c = CaseBuilder(build.__name__)
     build(c)
     assert backend.tuning is not None
-    found = backend.tuning.open(c.graph(), parsed, CompileOptions("m", folder), Stages())
+    options = CompileOptions("m", folder, threads=threads, sizes={"n": 9})
+    found = backend.tuning.open(c.graph(), parsed, options, Stages())
     assert isinstance(found, CpuTunable)
     return found
 
@@ -68,12 +102,10 @@ def some(tunable: CpuTunable, task: Task) -> list[Candidate]:
 @pytest.fixture(params=TARGETS)
 def target(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    backend, parsed = resolve_target(name)
-    reason = backend.runs_here(parsed)
-    native = resolve_target("native")[1]
-    missing = set(parsed.features) - set(native.features)
-    if reason or missing:
-        pytest.skip(reason or f"this machine lacks {' '.join(sorted(missing))}")
+    if name == TARGETS[-1] and request.node.callspec.params.get("build") in (bytes_, halves):
+        name = NARROW
+    if missing := Setting(name, 2).missing():
+        pytest.skip(missing)
     return name
 
 
@@ -91,7 +123,9 @@ def measurer(target: str) -> Iterator[CpuMeasurer]:
 def test_candidates_do_what_the_base_does(
     build: Build, target: str, measurer: CpuMeasurer, tmp_path: Path
 ) -> None:
-    tunable = opened(build, target, tmp_path)
+    threads = 2 if build in (product, depthwise) else 1
+    tunable = opened(build, target, tmp_path, threads)
+    assert tunable.tasks
     for task in tunable.tasks:
         candidates = some(tunable, task)
         batch = tunable.build(task, candidates)
@@ -102,3 +136,206 @@ def test_candidates_do_what_the_base_does(
         assert [sample.position for sample in reading.samples] == list(order)
         assert all(0 < s.least <= s.lower_quartile <= s.median for s in reading.samples)
         assert not reading.failures
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_the_base_does_what_its_kernel_says(build: Build, target: str, tmp_path: Path) -> None:
+    """What is measured is compared with the kernel run in numpy, on the same operands."""
+    tunable = opened(build, target, tmp_path)
+    for task in tunable.tasks:
+        candidates = some(tunable, task)[:3]
+        batch = tunable.build(task, candidates)
+        for position, candidate in enumerate(candidates):
+            got = outputs_of(batch, position, tmp_path)
+            wanted = interpreted_outputs(tunable, task, candidate, batch, position)
+            for name, expected in wanted.items():
+                found = got[name].view(expected.dtype).astype(np.float64)
+                np.testing.assert_allclose(found, expected.astype(np.float64), 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("build", [product, convolution, depthwise, softmax, halves])
+def test_candidates_begin_with_the_base_and_are_in_one_order(
+    build: Build, target: str, tmp_path: Path
+) -> None:
+    found = []
+    for _ in range(2 if build is product else 1):
+        tunable = opened(build, target, tmp_path)
+        found.append([[c.key for c in tunable.candidates(task)] for task in tunable.tasks])
+        for task in tunable.tasks:
+            candidates = tunable.candidates(task)
+            base = tunable.base(task)
+            assert candidates[BASE] == base
+            assert base.exact
+            assert base.steps == 0
+            assert len({c.key for c in candidates}) == len(candidates) <= 300
+            assert len({len(c.features) for c in candidates}) == 1
+            assert all(c.steps > 0 for c in candidates[1:])
+            assert tunable.candidate(task, candidates[-1].choice) == candidates[-1]
+    assert found[0] == found[-1]
+
+
+def test_forms_are_candidates(tmp_path: Path) -> None:
+    tunable = opened(convolution, "x86-64-v4", tmp_path)
+    task = max(tunable.tasks, key=lambda task: task.seconds)
+    forms = {str(c.choice["form"]).partition(" block")[0] for c in tunable.candidates(task)}
+    assert {"winograd 2x2", "winograd 4x4"} <= forms
+    assert not any(
+        c.exact for c in tunable.candidates(task)
+        if str(c.choice["form"])[:12] != str(tunable.base(task).choice["form"])[:12]
+    )  # fmt: skip
+
+
+def test_neighbours_are_one_step_away(tmp_path: Path) -> None:
+    tunable = opened(product, "x86-64-v4", tmp_path)
+    [task] = tunable.tasks
+    base = tunable.base(task)
+    assert {c.steps for c in tunable.neighbours(task, base)} == {1}
+    far = tunable.candidates(task)[-1]
+    assert far.key not in {c.key for c in tunable.neighbours(task, far)}
+
+
+def test_other_choices_are_refused(tmp_path: Path) -> None:
+    tunable = opened(product, "x86-64-v4", tmp_path)
+    [task] = tunable.tasks
+    choice = dict(tunable.base(task).choice)
+    with pytest.raises(ScheduleError, match="winograd"):
+        tunable.candidate(task, {**choice, "form": "winograd 2x2 block 4 groups 1"})
+    with pytest.raises(ScheduleError, match="illegal"):
+        tunable.candidate(task, {**choice, "parallel": 9})
+
+
+# what goes wrong ------------------------------------------------------------------------------
+
+
+def returning(b: ir.IRBuilder) -> None:
+    """Writes nothing."""
+
+
+def crashing(b: ir.IRBuilder) -> None:
+    nowhere = ir.Constant(ir.IntType(64), 64).inttoptr(ir.PointerType())
+    b.store(ir.Constant(ir.IntType(32), 1), nowhere, align=4)
+
+
+def illegal(b: ir.IRBuilder) -> None:
+    b.call(b.module.declare_intrinsic("llvm.trap", fnty=ir.FunctionType(ir.VoidType(), [])), [])
+
+
+def hanging(b: ir.IRBuilder) -> None:
+    loop = b.append_basic_block("loop")
+    b.branch(loop)
+    b.position_at_end(loop)
+    b.branch(loop)
+    b.position_at_end(b.append_basic_block("never"))
+
+
+FAULTS = {
+    returning: "element 0 of output 0",
+    crashing: "SIGSEGV",
+    illegal: "lacks an instruction",
+    hanging: "longer than",
+}
+
+
+def faulty_object(body: Callable[[ir.IRBuilder], None], target: str) -> bytes:
+    parsed = resolve_target(target)[1]
+    module = codegen.new_module("faulty", parsed)
+    pointer, long = ir.PointerType(), ir.IntType(64)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, long, long])
+    function = ir.Function(module, kind, "tensmith_candidate_0000")
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    body(b)
+    b.ret_void()
+    return bytes(codegen.target_machine(parsed, 0).emit_object(codegen.parse(module)))
+
+
+def test_faulty_candidates_are_told_and_others_go_on(
+    target: str, measurer: CpuMeasurer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunable = opened(product, target, tmp_path)
+    [task] = tunable.tasks
+    candidates = tunable.candidates(task)[: len(FAULTS) + 3]
+    whole, made = opening.kernel_object, []
+
+    def sometimes(*args):  # type: ignore[no-untyped-def]
+        made.append(args)
+        if 2 <= len(made) < 2 + len(FAULTS):
+            return faulty_object(list(FAULTS)[len(made) - 2], target)
+        return whole(*args)
+
+    monkeypatch.setattr(opening, "kernel_object", sometimes)
+    monkeypatch.setattr(measuring, "CHECK_SECONDS", 2.0)
+    batch = tunable.build(task, candidates)
+    told = measurer.check(batch)
+    assert list(told) == list(range(1, 1 + len(FAULTS)))
+    for reason, words in zip(told.values(), FAULTS.values(), strict=True):
+        assert words in reason
+
+    monkeypatch.setattr(measuring, "ENTRY_SECONDS", 0.5)
+    monkeypatch.setattr(measuring, "START_SECONDS", 0.5)
+    order = (0, 2, 5, 3, 6, 4, 0)
+    reading = measurer.time(batch, Turn(order, SHORT))
+    assert [sample.position for sample in reading.samples] == [0, 5, 6, 0]
+    assert set(reading.failures) == {2, 3, 4}
+    assert "SIGSEGV" in reading.failures[2]
+    assert "did not end in time" in reading.failures[4]
+
+
+def test_what_cannot_be_emitted_is_told(
+    target: str, measurer: CpuMeasurer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunable = opened(product, target, tmp_path)
+    [task] = tunable.tasks
+    candidates = tunable.candidates(task)[:3]
+    whole = opening.kernel_object
+
+    def refusing(planned, *args):  # type: ignore[no-untyped-def]
+        if planned.schedule == tunable._ways_of(task).way(candidates[1].choice).schedule:
+            raise ScheduleError("it cannot be emitted so")
+        return whole(planned, *args)
+
+    monkeypatch.setattr(opening, "kernel_object", refusing)
+    batch = tunable.build(task, candidates)
+    assert [bool(built.error) for built in batch.built] == [False, True, False]
+    assert list(measurer.check(batch)) == [1]
+    reading = measurer.time(batch, Turn((2, 1, 0), SHORT))
+    assert [sample.position for sample in reading.samples] == [2, 0]
+
+
+# digests --------------------------------------------------------------------------------------
+
+
+def test_digests_are_those_of_machine_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in any batch; others where another emitter makes other code."""
+    tunable = opened(deep, "x86-64-v4", tmp_path)
+    [task] = tunable.tasks
+    candidates = tunable.candidates(task)[:4]
+    one = {built.candidate: built.code for built in tunable.codes(task, candidates)}
+    again = opened(deep, "x86-64-v4", tmp_path)
+    batch = again.build(task, [candidates[0], *reversed(candidates[1:])])
+    assert {built.candidate: built.code for built in batch.built} == one
+    assert len(set(one.values())) > 1
+
+    base, winner = candidates[0], candidates[1]
+    record = Remembered(winner.choice, one[winner.key], one[base.key])
+    other = Remembered({"stages": [{}]}, one[winner.key], one[base.key])
+    assert unchanged(again, {task.key: record, "another": record}) == {task.key: True}
+    assert unchanged(again, {task.key: other}) == {task.key: False}
+    monkeypatch.setattr(reduction, "parts_of_sum", lambda *_: 2)
+    changed = opened(deep, "x86-64-v4", tmp_path)
+    assert unchanged(changed, {task.key: record}) == {task.key: False}
+
+
+def test_kernels_of_other_machines_are_not_timed() -> None:
+    backend, parsed = resolve_target("aarch64")
+    if backend.runs_here(parsed) is None:
+        pytest.skip("this machine runs the target's code")
+    assert backend.tuning is not None
+    with pytest.raises(UsageError, match="emulator"):
+        backend.tuning.measurer(parsed, "local")
+
+
+def test_machine_is_told(measurer: CpuMeasurer) -> None:
+    machine = measurer.machine
+    assert machine.name == measurer.machine.name
+    assert {"vendor", "features", "cores", "architecture"} <= set(machine.facts)
+    assert " " not in machine.name

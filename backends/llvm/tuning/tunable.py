@@ -43,10 +43,11 @@ def open_cpu(
 ) -> CpuTunable:
     """Open a graph for tuning; it is rewritten in place, and has to keep its constants.
 
-    machine: of which times are predicted; a typical one of the target where there is none.
+    machine: of which times are predicted; a typical one of the target where there is none, of whose
+    roof tasks have no share.
     Raises ScheduleError for given choices that no kernel can have.
     """
-    return CpuTunable(graph, target, options, stages, machine or assumed_machine(target))
+    return CpuTunable(graph, target, options, stages, machine)
 
 
 class CpuTunable:
@@ -58,9 +59,10 @@ class CpuTunable:
         target: CpuTarget,
         options: CompileOptions,
         stages: Stages,
-        machine: Machine,
+        machine: Machine | None,
     ) -> None:
-        self.target, self.options, self.machine = target, options, machine
+        self.target, self.options = target, options
+        self.machine = machine or assumed_machine(target)
         with stages.stage("passes"):
             fuse_groups(graph, target, options)
             self._fused = graph
@@ -74,6 +76,7 @@ class CpuTunable:
         works = works_of(plan, planner.calls, options.sizes, target, machine, self._threads)
         self._works = {work.task.key: work for work in works}
         self._ways: dict[str, Ways] = {}
+        self._candidates: dict[str, tuple[Candidate, ...]] = {}
         self._compiled: dict[tuple[str, str], Compiled | str] = {}
 
     @property
@@ -94,8 +97,11 @@ class CpuTunable:
     def candidates(self, task: Task) -> Sequence[Candidate]:
         """All that are legal, fit the registers, and are not predicted to be far slower than the
         best; the base first, the others in turns of the decisions in which they differ from it."""
-        ways = self._ways_of(task)
-        return worth_measuring([ways.candidate(way) for way in ways.all()])
+        if task.key not in self._candidates:
+            ways = self._ways_of(task)
+            found = worth_measuring([ways.candidate(way) for way in ways.all()])
+            self._candidates[task.key] = tuple(found)
+        return self._candidates[task.key]
 
     def neighbours(self, task: Task, candidate: Candidate) -> Sequence[Candidate]:
         """Those that differ from one by a single decision."""

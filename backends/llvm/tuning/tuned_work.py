@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from ....compiler.errors import InternalError
 from ....compiler.ir.dims import evaluate
 from ....compiler.ir.graph import Node
-from ....compiler.kernel.cost.cost import kernel_cost
-from ....compiler.kernel.cost.machine import Machine
+from ....compiler.kernel.cost.cost import KernelCost, kernel_cost
+from ....compiler.kernel.cost.machine import Machine, assumed_machine
 from ....compiler.kernel.kernel import kernel_text
 from ....compiler.kernel.plan.parameters import parametrised
 from ....compiler.kernel.plan.plan import Plan
@@ -48,12 +48,14 @@ def works_of(
     calls: Sequence[Called],
     sizes: Mapping[str, int],
     target: CpuTarget,
-    machine: Machine,
+    machine: Machine | None,
     threads: int,
 ) -> list[Work]:
     """Every kernel of a group whose sizes are known, in the order of first calls.
 
     Calls of one group's equal kernels are one task. Sizes are those of the inputs' symbols.
+    machine: what was measured of one; without, a typical one's times are predicted, and no share of
+    a roof.
     """
     sites = {(site.number, site.sizes): site for site in sites_of(plan, sizes)}
     regime = {"evicted_bytes": _evicted_bytes(plan, sizes)}
@@ -136,20 +138,39 @@ def _task(
 
 
 def _timed(
-    task: Task, plan: Plan, called: Called, site: KernelSite, target: CpuTarget, machine: Machine
+    task: Task,
+    plan: Plan,
+    called: Called,
+    site: KernelSite,
+    target: CpuTarget,
+    machine: Machine | None,
 ) -> Task:
     planned = plan.kernels[site.number]
     cost = kernel_cost(
         planned.kernel,
         planned.schedule,
         target,
-        machine,
+        machine or assumed_machine(target),
         dict(site.sizes or ()),
         constants=site.constants,
         constant_bytes=plan.weight_bytes,
     )
-    share = cost.roof_seconds / cost.seconds if cost.seconds else 0.0
-    return replace(task, seconds=cost.seconds, roof_share=min(1.0, share))
+    least = 0.0 if machine is None else _least_seconds(cost, machine, plan.weight_bytes)
+    share = min(1.0, least / cost.seconds) if cost.seconds else 0.0
+    return replace(task, seconds=cost.seconds, roof_share=share)
+
+
+def _least_seconds(cost: KernelCost, machine: Machine, constant_bytes: int) -> float:
+    """That any schedule takes: of the arithmetic, and of reading every operand once."""
+    total = {True: float(constant_bytes), False: 0.0}
+    for operand in cost.operands:
+        total[operand.constant] += 0.0 if operand.constant else operand.bytes
+    reading = 0.0
+    for constant, held in total.items():
+        home = next(level for level in machine.levels if held <= level.capacity)
+        count = sum(o.bytes for o in cost.operands if o.constant is constant)
+        reading = max(reading, count / home.bandwidth)
+    return max(cost.least_seconds, reading)
 
 
 def _evicted_bytes(plan: Plan, sizes: Mapping[str, int]) -> int:

@@ -57,6 +57,7 @@ class KernelCost:
     seconds: float
     bound: str
     roof_seconds: float
+    least_seconds: float = 0.0
 
     @property
     def bytes(self) -> int:
@@ -122,6 +123,7 @@ def kernel_cost(
         seconds=max(compute, longest),
         bound=slowest if by_memory else "compute",
         roof_seconds=longest if by_memory else least,
+        least_seconds=least,
     )
 
 
