@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from fake_tuning import FakeMeasurer, FakeModel
+from fake_tuning import FakeMeasurer, FakeModel, still
 
 from tensmith.compiler.tuning.history import History, SessionKey
 from tensmith.compiler.tuning.jobs import LocalPool
@@ -26,9 +26,9 @@ BUDGET = Budget(trials=160)
 
 def session_of(path: Path) -> TuningSession:
     history = History(Records(path), KEY, "llvm")
-    return TuningSession(
-        history, FakeModel(GAINS), LocalPool(FakeMeasurer(GAINS)), Settings(budget=BUDGET)
-    )
+    pool = LocalPool(FakeMeasurer(GAINS), still)
+    settings = Settings(budget=BUDGET, clock=still)
+    return TuningSession(history, FakeModel(GAINS), pool, settings)
 
 
 def lives_for(path: Path, statements: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 from .history import PastBatch, PastTurn
 from .race import RULES, RaceRules, run_batch
 from .task import Batch, Built, MachineClass, Measurer, Reading, Task
+
+Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,12 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave. failures: of the check, by position; None: it was not done. turns: in order.
-    lost: why the job was not finished, or ""; what it gave counts all the same."""
+    """What a job gave. failures: of the check, by position; None: it was not done. seconds: that
+    the check took. turns: in order. lost: why the job was not finished, or ""; what it gave counts
+    all the same."""
 
     failures: Mapping[int, str] | None = None
+    seconds: float = 0.0
     turns: Sequence[tuple[str, Reading]] = ()
     lost: str = ""
 
@@ -42,8 +47,10 @@ class Watch(Protocol):
         """What to do next; None: nothing at the moment."""
         ...
 
-    def checked(self, job: BatchJob, failures: Mapping[int, str], worker: str) -> PastBatch:
-        """The check is done; what turns are to be added to."""
+    def checked(
+        self, job: BatchJob, failures: Mapping[int, str], seconds: float, worker: str
+    ) -> PastBatch:
+        """The check is done, in so many seconds; what turns are to be added to."""
         ...
 
     def turn(self, job: BatchJob, past: PastBatch, kind: str, reading: Reading) -> None:
@@ -81,6 +88,7 @@ class LocalPool:
     """One measurer, whose turns are told as they come."""
 
     measurer: Measurer
+    clock: Clock = time.monotonic
 
     @property
     def machine(self) -> MachineClass:
@@ -92,7 +100,9 @@ class LocalPool:
         while (job := watch.next_job()) is not None:
             past = job.past
             if not job.checked:
-                past = watch.checked(job, self.measurer.check(job.batch), "")
+                begun = self.clock()
+                failures = self.measurer.check(job.batch)
+                past = watch.checked(job, failures, self.clock() - begun, "")
             run_batch(
                 self.measurer, job.batch, past, job.seed, job.keep,
                 commit=lambda kind, reading, j=job, p=past: watch.turn(j, p, kind, reading),  # type: ignore[misc]
@@ -106,13 +116,13 @@ class LocalPool:
         self.measurer.close()
 
 
-def do_job(
-    measurer: Measurer, job: BatchJob, stopped: Callable[[], bool] = lambda: False
-) -> JobResult:
+def do_job(measurer: Measurer, job: BatchJob, clock: Clock = time.monotonic) -> JobResult:
     """A whole job where nobody watches: on a worker. What it gave before a loss is told."""
     past = PastBatch(-1, job.past.number, job.past.wave, job.past.built, 0.0, list(job.past.turns))
     failures: Mapping[int, str] | None = {} if job.checked else None
     turns: list[tuple[str, Reading]] = []
+    begun = clock()
+    seconds = 0.0
 
     def commit(kind: str, reading: Reading) -> None:
         past.turns.append(PastTurn(len(past.turns), kind, reading))
@@ -121,17 +131,20 @@ def do_job(
     try:
         if not job.checked:
             failures = measurer.check(job.batch)
+            seconds = clock() - begun
             past.built = with_failures(past.built, failures)
-        run_batch(measurer, job.batch, past, job.seed, job.keep, commit, stopped, job.rules)
+        run_batch(measurer, job.batch, past, job.seed, job.keep, commit, rules=job.rules)
     except OSError as error:
-        return JobResult(failures, turns, lost=str(error) or type(error).__name__)
-    return JobResult(failures, turns)
+        return JobResult(failures, seconds, turns, lost=str(error) or type(error).__name__)
+    return JobResult(failures, seconds, turns)
 
 
 def take(watch: Watch, job: BatchJob, result: JobResult, worker: str) -> None:
     """Tell what a job that nobody watched gave."""
     if result.failures is not None:
-        past = job.past if job.checked else watch.checked(job, result.failures, worker)
+        past = (
+            job.past if job.checked else watch.checked(job, result.failures, result.seconds, worker)
+        )
         for kind, reading in result.turns:
             watch.turn(job, past, kind, reading)
     watch.finished(job, result.lost, worker)

@@ -24,8 +24,46 @@ FEWEST_ROWS = 8  # of measured times, for a model of them
 RIDGE = 1.0  # the penalty, in units of standardised features
 
 
+class CandidateSpace:
+    """The candidates of a model's tasks, each made once."""
+
+    def __init__(self, tunable: Tunable) -> None:
+        self.tunable = tunable
+        self._every: dict[str, Sequence[Candidate]] = {}
+        self._known: dict[tuple[str, str], Candidate | None] = {}
+
+    def every(self, task: Task) -> Sequence[Candidate]:
+        """All of a task, the base first."""
+        if task.key not in self._every:
+            self._every[task.key] = self._noted(task, self.tunable.candidates(task))
+        return self._every[task.key]
+
+    def base(self, task: Task) -> Candidate:
+        """What a compilation takes by itself."""
+        return self.tunable.base(task)
+
+    def near(self, task: Task, candidate: Candidate) -> Sequence[Candidate]:
+        """Those a single decision away from one."""
+        return self._noted(task, self.tunable.neighbours(task, candidate))
+
+    def of(self, task: Task, choice: Mapping[str, Any]) -> Candidate | None:
+        """The candidate of a choice that was written down; None for one that this code cannot
+        take."""
+        key = task.key, Candidate(choice).key
+        if key not in self._known:
+            try:
+                self._known[key] = self.tunable.candidate(task, choice)
+            except ScheduleError:
+                self._known[key] = None
+        return self._known[key]
+
+    def _noted(self, task: Task, found: Sequence[Candidate]) -> Sequence[Candidate]:
+        self._known |= {(task.key, one.key): one for one in found}
+        return found
+
+
 def next_candidates(
-    tunable: Tunable,
+    space: CandidateSpace,
     past: PastTask,
     choices: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[Mapping[str, Any]],
@@ -40,17 +78,17 @@ def next_candidates(
     whose results differ from the base's in the order of sums.
     """
     task = past.task
-    every = [one for one in tunable.candidates(task) if one.exact or inexact]
+    every = [one for one in space.every(task) if one.exact or inexact]
     if not every:
         return []
     base = every[BASE]
     verdict = verdict_from(past, choices)
-    best = legal(tunable, task, verdict.choice) if verdict and verdict.is_gain else None
-    leader = best or _leader(tunable, past, choices) or base
-    near = [one for one in tunable.neighbours(task, leader) if one.exact or inexact]
-    given = [legal(tunable, task, choice) for choice in seeds]
+    best = space.of(task, verdict.choice) if verdict and verdict.is_gain else None
+    leader = best or _leader(space, past, choices) or base
+    near = [one for one in space.near(task, leader) if one.exact or inexact]
+    given = [space.of(task, choice) for choice in seeds]
     others = [one for one in given if one is not None and (one.exact or inexact)]
-    order = _order(past, every, near, base, _measured(tunable, past, choices), seed)
+    order = _order(past, every, near, base, _measured(space, past, choices), seed)
     found: dict[str, Candidate] = {}
     for one in (*others, *order):
         if len(found) < size and one.key not in past.tried and one.key != base.key:
@@ -123,7 +161,7 @@ def _holds_objects(values: list[Any]) -> bool:
 
 
 def _leader(
-    tunable: Tunable, past: PastTask, choices: Mapping[str, Mapping[str, Any]]
+    space: CandidateSpace, past: PastTask, choices: Mapping[str, Mapping[str, Any]]
 ) -> Candidate | None:
     """What has raced best, confirmed or not; None where nothing beat the base."""
     best = (1.0, "")
@@ -131,18 +169,18 @@ def _leader(
         for position, score in scores(batch).items():
             if position != BASE and (score, batch.built[position].candidate) < best:
                 best = score, batch.built[position].candidate
-    return legal(tunable, past.task, choices[best[1]]) if best[1] else None
+    return space.of(past.task, choices[best[1]]) if best[1] else None
 
 
 def _measured(
-    tunable: Tunable, past: PastTask, choices: Mapping[str, Mapping[str, Any]]
+    space: CandidateSpace, past: PastTask, choices: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[Candidate, float]]:
     """Candidates with their times as shares of the base's."""
     found: dict[str, tuple[Candidate, float]] = {}
     for batch in past.batches:
         for position, score in sorted(scores(batch).items()):
             key = batch.built[position].candidate
-            one = legal(tunable, past.task, choices[key])
+            one = space.of(past.task, choices[key])
             if one is not None and score > 0:
                 found[key] = (one, score)
     return list(found.values())
@@ -169,16 +207,8 @@ def _expected(
     return dict(zip((one.key for one in pool), (wanted / scale @ weights).tolist(), strict=True))
 
 
-def legal(tunable: Tunable, task: Task, choice: Mapping[str, Any]) -> Candidate | None:
-    """The candidate of a choice that was written down; None for one that this code cannot take."""
-    try:
-        return tunable.candidate(task, choice)
-    except ScheduleError:
-        return None
-
-
-def left_over(tunable: Tunable, task: Task, past: PastTask, *, inexact: bool = False) -> bool:
+def left_over(space: CandidateSpace, past: PastTask, *, inexact: bool = False) -> bool:
     """Whether there are candidates that were not tried."""
     return any(
-        one.key not in past.tried and (one.exact or inexact) for one in tunable.candidates(task)
+        one.key not in past.tried and (one.exact or inexact) for one in space.every(past.task)
     )

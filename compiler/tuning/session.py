@@ -8,6 +8,7 @@ written down, so that a session goes on where it was, in any process, with equal
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 from . import events
 from .events import Event, Listener
 from .history import CONFIRM, RACE, History, PastBatch, PastTask, Verdict
-from .jobs import BatchJob, Pool, with_failures
+from .jobs import BatchJob, Clock, Pool, with_failures
 from .race import RULES, RaceRules, kept_positions, next_turn, noise, verdict_from
-from .search import left_over, legal, next_candidates
+from .search import CandidateSpace, left_over, next_candidates
 from .shares import (
     AT_ROOF,
     CONFIRMING,
@@ -38,7 +39,7 @@ WORTH_A_WAVE = 0.05  # of a budget: what is left that another wave begins with
 LONGEST_STOP = 20.0  # seconds that a confirmation may go on after it was asked to stop
 BEGINNING = 0.4  # of the budget: what the first batches of all tasks may use
 SMALL = 0.003  # of the time of a run: what shorter tasks could win cannot be seen
-MOST_LOSSES = 3  # of workers over one batch
+MOST_LOSSES = 8  # of workers over one batch; few are its fault: candidates have their own processes
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Settings:
     seeds: Callable[[Task], Sequence[Mapping[str, Any]]] = lambda task: ()
     skip: Callable[[Task], str] = lambda task: ""
     rules: RaceRules = RULES
+    clock: Clock = time.monotonic
 
 
 @dataclass
@@ -66,8 +68,10 @@ class TuningSession:
     listener: Listener = lambda event: None
 
     def __post_init__(self) -> None:
+        self.space = CandidateSpace(self.tunable)
         self.stops = 0
         self.in_flight: dict[str, BatchJob] = {}
+        self.overheads: dict[str, float] = {}
         self.losses: dict[str, int] = {}
         self.candidates: dict[tuple[str, int], list[Candidate]] = {}
         self.known = {task.key: task for task in self.tunable.tasks}
@@ -111,6 +115,14 @@ class TuningSession:
 
     def next_job(self) -> BatchJob | None:
         """The next batch; None: nothing, or nothing until what is in flight is back."""
+        begun = self.settings.clock()
+        job = self._next_job()
+        if job is not None:
+            took = self.settings.clock() - begun
+            self.overheads[job.task.key] = max(0.0, took - job.batch.seconds)
+        return job
+
+    def _next_job(self) -> BatchJob | None:
         if self.stops:
             return None
         for past in self._to_begin():
@@ -151,7 +163,7 @@ class TuningSession:
 
     def _first(self, past: PastTask) -> list[Candidate]:
         """The base against itself."""
-        base = self.tunable.base(past.task)
+        base = self.space.base(past.task)
         return [base, base]
 
     def _next_of(self, past: PastTask) -> BatchJob | None:
@@ -206,7 +218,7 @@ class TuningSession:
 
     def _more(self, past: PastTask, room: int) -> list[Candidate]:
         return next_candidates(
-            self.tunable, past, self.history.choices, self.settings.seeds(past.task),
+            self.space, past, self.history.choices, self.settings.seeds(past.task),
             str(self.settings.seed), room, inexact=self.settings.inexact,
         )  # fmt: skip
 
@@ -215,7 +227,7 @@ class TuningSession:
         found = []
         for one in batch.built:
             choice = self.history.choices[one.candidate]
-            found.append(legal(self.tunable, past.task, choice) or Candidate(choice))
+            found.append(self.space.of(past.task, choice) or Candidate(choice))
         return found
 
     def _through(self, batch: PastBatch) -> bool:
@@ -263,9 +275,10 @@ class TuningSession:
         """Whether there is anything to be won, and to be tried."""
         if not past.batches or past.batches[0].failures.get(BASE):
             return False
-        return roof_share(past) < AT_ROOF and left_over(
-            self.tunable, past.task, past, inexact=self.settings.inexact
-        )
+        if roof_share(past) >= AT_ROOF:
+            return False
+        begun = len(past.batches) > 1  # what was never tried is not listed for this alone
+        return not begun or left_over(self.space, past, inexact=self.settings.inexact)
 
     # ------------------------------------------------------------------ jobs
 
@@ -291,12 +304,15 @@ class TuningSession:
         self._tell(events.BUILT, key, candidates=len(candidates) - 1, batch=number)
         return job
 
-    def checked(self, job: BatchJob, failures: Mapping[int, str], worker: str) -> PastBatch:
-        """Write a batch down."""
+    def checked(
+        self, job: BatchJob, failures: Mapping[int, str], seconds: float, worker: str
+    ) -> PastBatch:
+        """Write a batch down, with what it took to find, build and check."""
         past = self._past(job)
         built = with_failures(job.batch.built, failures)
         candidates = self.candidates[job.task.key, job.past.number]
-        return self.history.add_batch(past, candidates, built, job.batch.seconds, worker)
+        whole = self.overheads.get(job.task.key, 0.0) + job.batch.seconds + seconds
+        return self.history.add_batch(past, candidates, built, whole, worker)
 
     def turn(self, job: BatchJob, past: PastBatch, kind: str, reading: Reading) -> None:
         """Write a turn down."""
@@ -319,7 +335,7 @@ class TuningSession:
             if last and last[0].number == job.past.number:
                 self.history.add_turn(last[0], RACE, Reading((), 0.0, failures))
             else:
-                self.checked(job, failures, worker)
+                self.checked(job, failures, 0.0, worker)
 
     def stopped(self, past: PastBatch | None) -> bool:
         """Whether to do no further turn of a batch."""

@@ -30,7 +30,7 @@ LATE = 10.0  # times what batches take usually: one that takes longer is given t
 IDLE_LATE = 3.0  # the same where a worker has nothing else to do
 LEAST_LATE = 5.0  # seconds
 PATIENCE = 60.0  # seconds without any worker, after which they count as lost
-POLL = 0.25  # seconds
+POLL, SHORT = 0.25, 0.05  # seconds
 STOP_SECONDS = 20.0  # that batches may go on after a stop
 NOISY, NOISY_TURNS = 0.05, 6  # spread of the base against itself, over so many turns
 
@@ -150,12 +150,18 @@ class ClusterPool:
             for address in addresses
         }
         found = {}
+        deadline = time.monotonic() + self.patience
         for address, future in futures.items():
+            while not future.done() and time.monotonic() < deadline:
+                if address not in self._addresses():
+                    break  # what is bound to a worker that has left waits for ever
+                time.sleep(SHORT)
             try:
-                found[address] = future.result(timeout=self.patience)
+                found[address] = future.result(timeout=SHORT)
             except Exception as error:  # whatever a worker's own program raised
                 self._tell(address, f"it does not answer: {type(error).__name__}: {error}")
                 self.workers[address] = _Worker(address, "it does not answer")
+                future.cancel(force=True)
         return found
 
     def _look(self) -> None:

@@ -173,11 +173,11 @@ class Ways:
     def _beside_tiles(self, name: str) -> dict[str, Iterator[Way]]:
         """Other tiles than the base's together with another decision about the same stage."""
         stage = name.split()[0]
+        tiles = [t for t in self.steps(self.base, forms=False)[name] if not self._spills(t)]
 
         def beside(what: str) -> Iterator[Way]:
-            for tile in self.steps(self.base, forms=False)[name]:
-                if not self._spills(tile):
-                    yield from self._legal(tile, self._single(tile).get(f"{stage} {what}", ()))
+            for tile in tiles:
+                yield from self._legal(tile, self._single(tile).get(f"{stage} {what}", ()))
 
         return {f"{name} {what}": beside(what) for what in _BESIDE_TILES}
 

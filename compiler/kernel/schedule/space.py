@@ -152,12 +152,12 @@ def _stage(
     }
     if stage.reductions:
         found |= {
-            "unroll": [replace(own, unroll=unroll) for unroll in UNROLLS],
-            "ordered": [replace(own, ordered=not own.ordered)],
-            "written": [replace(own, written=not own.written)],
-            "prefetch": [replace(own, prefetch=level) for level in PREFETCHES],
-            "panel": [replace(own, panel=n) for n in (0, *VECTORS) if own.vectors % max(1, n) == 0],
-            "blocks": list(_blocks(stage, own)),
+            "unroll": (replace(own, unroll=unroll) for unroll in UNROLLS),
+            "ordered": (replace(own, ordered=value) for value in (not own.ordered,)),
+            "written": (replace(own, written=value) for value in (not own.written,)),
+            "prefetch": (replace(own, prefetch=level) for level in PREFETCHES),
+            "panel": (replace(own, panel=n) for n in (0, *VECTORS) if own.vectors % max(1, n) == 0),
+            "blocks": _blocks(stage, own),
         }
     return found
 

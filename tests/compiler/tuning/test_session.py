@@ -7,7 +7,7 @@ from pathlib import Path
 
 import killed_sessions
 import pytest
-from fake_tuning import FakeMeasurer, FakeModel, choice_of
+from fake_tuning import FakeMeasurer, FakeModel, choice_of, still
 from killed_sessions import BUDGET, GAINS, KEY
 
 from tensmith.compiler.tuning.events import FINISHED, VERDICT, Event
@@ -22,8 +22,8 @@ from tensmith.compiler.tuning.task import Candidate
 def _session(path, measurer=None, model=None, listener=lambda event: None, **settings):
     records = Records(path)
     history = History(records, KEY, "llvm")
-    pool = LocalPool(measurer or FakeMeasurer(GAINS))
-    wanted = replace(Settings(budget=BUDGET), **settings)
+    pool = LocalPool(measurer or FakeMeasurer(GAINS), still)
+    wanted = replace(Settings(budget=BUDGET, clock=still), **settings)
     return TuningSession(history, model or FakeModel(GAINS), pool, wanted, listener)
 
 

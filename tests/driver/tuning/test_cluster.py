@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_tuning import FakeMeasurer, FakeModel, choice_of
+from fake_tuning import FakeMeasurer, FakeModel, choice_of, still
 from fake_workers import GAINS, MakeFake
 
 from tensmith.compiler.backend import Tuning, backend_of
@@ -30,7 +30,7 @@ KEY = SessionKey("model", "net", "x86-64-v3", MachineClass("fake"), {"threads": 
 
 def _session(path: Path, pool: Pool, trials: int = 160) -> TuningSession:
     history = History(Records(path), KEY, "llvm")
-    settings = Settings(budget=Budget(trials=trials))
+    settings = Settings(budget=Budget(trials=trials), clock=still)
     return TuningSession(history, FakeModel(GAINS), pool, settings)
 
 
@@ -55,7 +55,7 @@ def _cluster(monkeypatch: pytest.MonkeyPatch):
 
 
 def _undisturbed(folder: Path):
-    session = _session(folder / "alone.db", LocalPool(FakeMeasurer(GAINS)))
+    session = _session(folder / "alone.db", LocalPool(FakeMeasurer(GAINS), still))
     session.run()
     return _verdicts(session)
 
@@ -98,7 +98,7 @@ def _soak(cluster, folder: Path, pause: float, seconds: float) -> int:
         killer.join()
     assert _verdicts(session) == _undisturbed(folder)
     again = FakeMeasurer(GAINS)
-    finished = _session(folder / "r.db", LocalPool(again))
+    finished = _session(folder / "r.db", LocalPool(again, still))
     finished.run()
     assert not again.turns
     finished.history.records.close()
