@@ -80,8 +80,19 @@ class _Runner:
     dump_after: Dump | None
     stages: Stages | None
     known: dict[Node, Signature] = field(default_factory=dict)
+    quiet: set[int] = field(default_factory=set)  # passes that would not change the graph as it is
 
     def step(self, item: Pass) -> bool:
+        if id(item) in self.quiet:
+            return False
+        changed = self._run(item)
+        if changed:
+            self.quiet.clear()
+        else:
+            self.quiet.add(id(item))
+        return changed
+
+    def _run(self, item: Pass) -> bool:
         names = _interface(self.graph)
         with self.stages.stage(item.name) if self.stages else nullcontext():
             try:

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..frontends.onnx.quantising.quantisable import Quantisable
 from ..frontends.onnx.quantising.recipe import Limits, Recipe
-from .calibrated_search import ENOUGH, GAIN, PRODUCTS_OF_DATA, Search
+from .calibrated_search import ENOUGH, GAIN, MINMAX, PRODUCTS_OF_DATA, Search
 from .calibration import CalibrationData
 from .timing import Timer
+
+PROMISING = GAIN / 2  # decibels that rotation gains with plain ranges where it is looked into
 
 
 @dataclass(frozen=True)
@@ -81,20 +83,25 @@ def calibrate(
 ) -> Calibrated:
     """Search, with rotated operands too where the error is large, and keep the better.
 
+    That search ends where plain ranges gain too little by it.
+
     folder: for what is made on the way. spares, timer: see `Search`. Raises UsageError for data
     that do not fit.
     """
     search = Search(source, data, folder, threads, note, spares=spares, timer=timer)
-    recipe = search.run()
+    search.begin()
+    recipe = search.finish()
     tried = dict(search.tried)
     rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
     if rotated is not None:
         own = folder / "rotated"
         other = Search(rotated, search.samples, own, threads, note, spares=spares, timer=timer)
-        turned = other.run()
+        other.begin()
+        if other.mean >= search.tried[MINMAX] + PROMISING:
+            turned = other.finish()
+            if other.mean >= search.mean + GAIN:
+                source, search, recipe = rotated, other, turned
         tried |= {f"rotated, {name}": mean for name, mean in other.tried.items()}
-        if other.mean >= search.mean + GAIN:
-            source, search, recipe = rotated, other, turned
     recipe = search.with_products_of_data(recipe)
     if PRODUCTS_OF_DATA in search.tried:
         tried[PRODUCTS_OF_DATA] = search.tried[PRODUCTS_OF_DATA]

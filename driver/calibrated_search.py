@@ -94,6 +94,8 @@ class Search:
         self.reasons: dict[str, str] = {}
         self._of_data = frozenset(p.key for p in self.products if p.other)
         self._judged = Recipe()  # with ranges of the samples that are not held out
+        self._seen: dict[str, Spread] = {}  # in samples that are not held out
+        self._every: dict[str, Spread] = {}
         self._run: GraphRun | None = None  # of what was accepted last
 
     @property
@@ -101,10 +103,11 @@ class Search:
         """The mean of the decibels."""
         return _mean(self.decibels)
 
-    def run(self) -> Recipe:
-        """The recipe that is best where it was not calibrated."""
+    def begin(self) -> None:
+        """Observe the samples, and score the plain ranges that they show (`tried`)."""
         next(iter(self.samples))
-        seen, other = self._observe()
+        self._seen, other = self._observe()
+        seen = self._seen
         every = {name: seen[name].merged(other[name]) for name in self.points}
         stray = {name for name, spread in every.items() if not spread.finite}
         self.reasons = {
@@ -121,9 +124,15 @@ class Search:
         dynamic = frozenset(p.key for p in self.products if p.by_run)
         recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer, dynamic)
         self._accepts(recipe, MINMAX)
-        recipe, final = self._with_clips(recipe, every)
+        self._every, self._judged = every, recipe
+
+    def finish(self) -> Recipe:
+        """The recipe that is best where it was not calibrated, after `begin`."""
+        seen, every = self._seen, self._every
+        recipe, final = self._with_clips(self._judged, every)
         recipe, final = self._with_scales(recipe, final, seen, every)
-        corrected = replace(recipe, biases=self.source.corrections(integer, _means(seen)))
+        corrections = self.source.corrections(recipe.integer, _means(seen))
+        corrected = replace(recipe, biases=corrections)
         if self._accepts(corrected, "corrected biases", CLEAR):
             recipe = corrected
         self._judged = recipe = self._without_fragile(recipe)
@@ -167,8 +176,8 @@ class Search:
         return trial, final | {name: every[name].scaled(own) for name, own in scales.items()}
 
     def with_products_of_data(self, recipe: Recipe) -> Recipe:
-        """What `run` gave with products of two operands that the run makes, where they lose little
-        and save time."""
+        """What `finish` gave, with products of two operands that the run makes where they lose
+        little and save time."""
         keys = self._of_data - recipe.integer - frozenset(self.reasons)
         reason = self._why_without(keys) if keys and self.spares else ""
         self.reasons |= dict.fromkeys(keys if reason else (), reason)

@@ -11,7 +11,7 @@ makes floats of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -171,7 +171,12 @@ class _Fuser:
         late: set[str] = set()  # symbols that depend on the group
         moved = False
         siblings = set(siblings_of(anchor, self.users)) - self.group_of.keys()
-        for node in self.graph.nodes[self.position[anchor] + 1 :]:
+        last = max((self.position[node] for node in siblings), default=-1)
+        last = max(last, self._last_user(anchor.outputs))
+        for position in range(self.position[anchor] + 1, len(self.graph.nodes)):
+            if position > last:
+                break  # nothing reads the group any more
+            node = self.graph.nodes[position]
             if (
                 any(value in tainted for value in node.inputs)
                 or any(v in inside or v in tainted for v in self.captured.get(node, ()))
@@ -183,6 +188,7 @@ class _Fuser:
             if node in siblings:
                 self._join(group, node)
                 inside[node.output] = 1
+                last = max(last, self._last_user(node.outputs))
                 continue
             if not any(value in inside for value in node.inputs):
                 continue
@@ -195,9 +201,15 @@ class _Fuser:
                 self._join(group, node)
                 inside.update(dict.fromkeys(node.outputs, 1 if node.op in REDUCE else size))
                 moved = moved or transposes
+                last = max(last, self._last_user(node.outputs))
             else:
                 tainted.update(node.outputs)
                 late.update(bound_by(node))
+
+    def _last_user(self, values: Iterable[Value]) -> int:
+        """Where the last node is that reads one of some values; -1: none does."""
+        readers = (user for value in values for user in self.users.get(value, ()))
+        return max((self.position[user] for user in readers), default=-1)
 
     def _join(self, group: _Group, node: Node) -> None:
         group.members.append(node)

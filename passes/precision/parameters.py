@@ -65,8 +65,8 @@ def _is_of_sums(value: Value) -> bool:
 
 
 def scales_of(nodes: Sequence[Node]) -> set[Value]:
-    """Constant numbers, other than 0, by which values are quantised and dequantised, and what zero
-    points are multiplied by in sums.
+    """Constant numbers, other than 0, by which values are quantised and dequantised, what zero
+    points are multiplied by in sums, and what sums of integers are multiplied by.
 
     Every layer of a network has its own: they are operands, so that all layers have one kernel.
     """
@@ -85,4 +85,11 @@ def _has_parameters(node: Node) -> bool:
         return True
     if node.op == "add" and any(v.producer and v.producer.op == "rint" for v in node.inputs):
         return True
+    if node.op == "mul" and any(map(_is_float_of_sum, node.inputs)):
+        return True
     return node.op in _ARITHMETIC and any(map(_is_of_sums, node.inputs))
+
+
+def _is_float_of_sum(value: Value) -> bool:
+    node = value.producer
+    return node is not None and node.op == "cast" and node.inputs[0].dtype is DType.I32

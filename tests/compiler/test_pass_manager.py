@@ -83,6 +83,13 @@ def test_fixpoint_ends_when_all_are_quiet() -> None:
     assert calls == ["a", "b", "a", "b", "a"]
 
 
+def test_what_changed_nothing_waits_for_a_change() -> None:
+    calls: list[str] = []
+    quiet, busy = Countdown([0], calls, "quiet"), Countdown([1], calls, "busy")
+    run_passes(_graph(), [quiet, Fixpoint((quiet,)), quiet, busy, quiet, quiet])
+    assert calls == ["quiet", "busy", "quiet"]
+
+
 def test_fixpoint_ends_at_its_limit() -> None:
     calls: list[str] = []
     run_passes(_graph(), [Fixpoint((Countdown([99], calls),), limit=3)])

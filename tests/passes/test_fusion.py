@@ -290,6 +290,22 @@ def test_layers_with_other_zero_points_have_one_kernel() -> None:
     assert layer((7, 90)) == layer((-3, 5))
 
 
+def test_layers_with_other_scales_of_sums_have_one_kernel() -> None:
+    def layer(scale: float) -> str:
+        c = CaseBuilder("layer")
+        total = c.op(
+            "matmul", *(c.input(*s, dtype=I32) for s in ((40, 16), (16, 24))), product="dot4"
+        )
+        real = c.op("cast", total, dtype=F32)
+        c.output(c.op("exp", c.op("mul", real, constant(np.float32(scale)))))
+        graph = c.graph()
+        run_passes(graph, [Fusion()])
+        (group,) = [n for n in graph.nodes if n.op == "fused"]
+        return print_graph(group.regions[0])
+
+    assert layer(0.25) == layer(0.003)
+
+
 def test_tables_are_operands_of_the_kernels_that_look_up() -> None:
     def looked_up(values: tuple[int, ...]) -> tuple[str, Value]:
         c = CaseBuilder("table")
