@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..compiler.decisions import Note
+from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
 from .layout.choose_layouts import ChooseLayouts
@@ -39,23 +40,30 @@ _RECOGNISED = (
 )
 
 
+USUAL = GraphChoice()
+
+
 def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
     """What makes a model of floats one of bf16 or f16: the reference of what is compiled then."""
     return (*_RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
 
 
 def optimization_passes(
-    level: int, note: Note | None = None, target: Target | None = None
+    level: int,
+    note: Note | None = None,
+    target: Target | None = None,
+    choice: GraphChoice = USUAL,
 ) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
     note: is told what becomes of products of what is quantised. target: where functions of bytes
-    become tables; None: nowhere.
+    become tables; None: nowhere. choice: what the graph is not to be given.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
+    layouts = ChooseLayouts(channels_first=choice.channels_first)
     return (
         WeightProducts(note),
         PackedTables(),
@@ -66,7 +74,7 @@ def optimization_passes(
         ByteProducts(note),
         LowerQuantisation(),
         *_RECOGNISED,
-        ChooseLayouts(),
+        layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
         SplitProducts(),

@@ -13,6 +13,7 @@ from tensmith.compiler.tuning.task import (
     Built,
     CallTimes,
     Candidate,
+    GraphAlternative,
     MachineClass,
     Reading,
     Task,
@@ -96,6 +97,9 @@ class FakeModel:
             failed = "it cannot be emitted" if one.key in self.broken else ""
             built.append(Built(one.key, hashlib.sha256(one.key.encode()).hexdigest(), failed))
         return Batch(task.key, tuple(built), {"task": task.key.encode()}, 0.1 * len(candidates))
+
+    def graph_alternatives(self) -> Sequence[GraphAlternative]:
+        return ()
 
     def codes(self, task: Task, candidates: Sequence[Candidate]) -> Sequence[Built]:
         return self.build(task, candidates).built

@@ -115,8 +115,9 @@ def make_plan(
 def fuse_groups(
     graph: Graph, target: CpuTarget, options: CompileOptions, note: Note | None = None
 ) -> None:
-    """Optimise a graph in place, up to the groups that become kernels; no choice matters yet."""
-    level = options.opt_level
+    """Optimise a graph in place, up to the groups that become kernels; of choices only that for the
+    graph matters yet."""
+    level, choice = options.opt_level, options.choices.graph
     panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
     last = (
         Decompose(),
@@ -124,10 +125,10 @@ def fuse_groups(
         *SIMPLIFY,
         Exactness(),
         RunTimeChecks(),
-        Fusion(epilogues=level > 0),
+        Fusion(epilogues=level > 0, side_by_side=choice.side_by_side),
         DeadCodeElimination(),
     )
-    passes = (*optimization_passes(level, note, target), *last)
+    passes = (*optimization_passes(level, note, target, choice), *last)
     run_passes(graph, passes, dump_after=options.dump_after)
 
 

@@ -131,6 +131,23 @@ class MachineClass:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class GraphAlternative:
+    """Something that a whole model can do otherwise: the form of a block, its layout, what is
+    fused.
+
+    key: a digest of what it changes. name: for people. choices: by the key under which a
+    compilation looks them up. exact: no bit of a result changes. replaces: keys of those whose
+    choices mean nothing with it.
+    """
+
+    key: str
+    name: str
+    choices: Mapping[str, Mapping[str, Any]]
+    exact: bool = False
+    replaces: frozenset[str] = frozenset()
+
+
 class Measurer(Protocol):
     """What times candidates: a process on this machine or another, or an exact oracle.
 
@@ -184,6 +201,11 @@ class Tunable(Protocol):
 
     def build(self, task: Task, candidates: Sequence[Candidate]) -> Batch:
         """Machine code of the candidates, of which the first is the base."""
+        ...
+
+    def graph_alternatives(self) -> Sequence[GraphAlternative]:
+        """What the whole model could do otherwise, that with most to be won first: it is timed in
+        whole binaries, beside what tasks have found."""
         ...
 
     def codes(self, task: Task, candidates: Sequence[Candidate]) -> Sequence[Built]:

@@ -33,6 +33,8 @@ class AttentionBlocks:
 
     def run(self, graph: Graph) -> bool:
         """Merge; whether there was anything to merge."""
+        if not self.choices.graph.row_blocks:
+            return False
         uses = Uses(graph)
         return any([self._run(part, uses) for part in list(graph.graphs())])
 
@@ -58,7 +60,7 @@ class AttentionBlocks:
 
         Raises ScheduleError for given blocks that they cannot have.
         """
-        if not self.choices.by_key and row_blocks_form(nodes) is None:
+        if not self.choices.are_open and row_blocks_form(nodes) is None:
             return None
         builder = RegionBuilder()
         for node in nodes:

@@ -31,6 +31,8 @@ class ConvBands:
 
     def run(self, graph: Graph) -> bool:
         """Merge; whether there was anything to merge."""
+        if not self.choices.graph.bands:
+            return False
         changed = False
         uses = Uses(graph)
         for second in list(graph.nodes):
@@ -47,7 +49,7 @@ class ConvBands:
         Raises ScheduleError for given bands that they cannot have.
         """
         own = form_of(first)
-        if own is not None and not self.choices.by_key:
+        if own is not None and not self.choices.are_open:
             return None
         builder = RegionBuilder()
         builder.inline(first)

@@ -46,9 +46,11 @@ _Part = Node | _Group
 
 @dataclass(frozen=True)
 class Fusion:
-    """The pass. epilogues: whether groups grow at all (off: one node, one kernel)."""
+    """The pass. epilogues: whether groups grow at all (off: one node, one kernel). side_by_side:
+    whether products of one operand are in one group where their results meet."""
 
     epilogues: bool = True
+    side_by_side: bool = True
     name: str = "fusion"
 
     def run(self, graph: Graph) -> bool:
@@ -56,7 +58,7 @@ class Fusion:
         for node in graph.nodes:
             for region in node.regions:
                 self.run(region)
-        _Fuser(graph, self.epilogues).run()
+        _Fuser(graph, self.epilogues, self.side_by_side).run()
         return True
 
 
@@ -82,9 +84,9 @@ def _is_pointwise(node: Node) -> bool:
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, epilogues: bool) -> None:
+    def __init__(self, graph: Graph, epilogues: bool, side_by_side: bool) -> None:
         self.graph = graph
-        self.epilogues = epilogues
+        self.epilogues, self.side_by_side = epilogues, side_by_side
         self.group_of: dict[Node, _Group] = {}
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.users: dict[Value, list[Node]] = {}
@@ -170,7 +172,8 @@ class _Fuser:
         tainted: set[Value] = set()
         late: set[str] = set()  # symbols that depend on the group
         moved = False
-        siblings = set(siblings_of(anchor, self.users)) - self.group_of.keys()
+        found = siblings_of(anchor, self.users) if self.side_by_side else []
+        siblings = set(found) - self.group_of.keys()
         last = max((self.position[node] for node in siblings), default=-1)
         last = max(last, self._last_user(anchor.outputs))
         for position in range(self.position[anchor] + 1, len(self.graph.nodes)):

@@ -20,10 +20,12 @@ class ChooseLayouts:
     Convolutions that make few channels may stay as they are (see few_channels.py).
     Filters are re-laid from OIHW to HWIO (transposed convolutions: from IOHW). A graph never moves
     more elements afterwards than with a transpose around every convolution.
-    typical_dim: what a symbolic dim counts for when costs are compared.
+    typical_dim: what a symbolic dim counts for when costs are compared. channels_first: whether
+    there are such convolutions.
     """
 
     typical_dim: int = 64
+    channels_first: bool = True
     name: str = "layout"
 
     def run(self, graph: Graph) -> bool:
@@ -38,7 +40,8 @@ class ChooseLayouts:
         """Make windowed operators channels-last, with what is between them."""
         region = Region(Surroundings.of(graph), self.typical_dim)
         region.windows = {node for node in graph.nodes if _channels_first(node)}
-        region.windows -= along_width(graph, region.windows)
+        if self.channels_first:
+            region.windows -= along_width(graph, region.windows)
         if not region.windows:
             return False
         for node in graph.nodes:

@@ -20,13 +20,14 @@ from ....compiler.kernel.schedule.choices import Choices
 from ....compiler.kernel.schedule.chooser import CpuChooser
 from ....compiler.scratch import temporary_folder
 from ....compiler.target import CpuTarget
-from ....compiler.tuning.task import Batch, Built, Candidate, Task
+from ....compiler.tuning.task import Batch, Built, Candidate, GraphAlternative, Task
 from ...common.object_digest import object_digest
 from ...common.zig import run_zig
 from ..pipeline import form_groups, fuse_groups
 from .batch import BatchFiles, Compiled, symbol
 from .groups import FormedGroup, RecordingPlanner, groups_of, in_other_form
 from .objects import kernel_object
+from .segments import alternatives
 from .tuned_work import Work, works_of
 from .ways import Ways, worth_measuring
 
@@ -64,6 +65,7 @@ class CpuTunable:
         self.target, self.options = target, options
         self.machine = machine or assumed_machine(target)
         with stages.stage("passes"):
+            self._imported = copied(graph)
             fuse_groups(graph, target, options)
             self._fused = graph
             formed = copied(graph)
@@ -109,6 +111,10 @@ class CpuTunable:
         own = ways.way(candidate.choice)
         found = [ways.candidate(way) for way in ways.neighbours(own)]
         return worth_measuring([self.base(task), *found])[1:]
+
+    def graph_alternatives(self) -> Sequence[GraphAlternative]:
+        """What the whole model could do otherwise, that with most to be won first."""
+        return alternatives(self._imported, self._fused, self.target, self.options)
 
     def codes(self, task: Task, candidates: Sequence[Candidate]) -> Sequence[Built]:
         """The digests of candidates' machine code, or why they have none."""

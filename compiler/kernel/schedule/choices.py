@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,18 +19,43 @@ from ...ir.graph import Graph, Value
 from ...ir.groups import group_key
 from ..forms.form import Form, parse_form
 from .choice import VERSION
+from .graph_choice import GRAPH, GraphChoice
 
 F = TypeVar("F", bound=Form)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A group that can have a form of a kind. form: that it gets, or None. illegal: why it cannot
+    have another one."""
+
+    key: str
+    kind: type[Any]
+    form: Form | None
+    region: Graph
+    illegal: Callable[[Any], str]
 
 
 @dataclass(frozen=True)
 class Choices:
     """Given choices by key: that of a group, with what tells its kernels apart behind a "+".
 
-    A choice for the group alone is for all of them.
+    A choice for the group alone is for all of them. offered: is told of every group that can have
+    another form, with the one that it gets.
     """
 
     by_key: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    offered: Callable[[Offer], None] | None = field(default=None, compare=False)
+
+    @cached_property
+    def graph(self) -> GraphChoice:
+        """The choice for the whole graph. Raises ScheduleError for one that there is not."""
+        return GraphChoice.from_json(self.by_key.get(GRAPH, {}))
+
+    @property
+    def are_open(self) -> bool:
+        """Whether a group may get another form than the usual one, or has to be offered."""
+        return bool(self.by_key) or self.offered is not None
 
     def of(self, key: str) -> Mapping[str, Any] | None:
         """The choice for a kernel, if one was given."""
@@ -47,9 +73,13 @@ class Choices:
 
         Raises ScheduleError for a given form that it cannot have.
         """
-        given = self._given_form(group_key(operands, region)) if self.by_key else None
+        key = group_key(operands, region) if self.are_open else ""
+        given = self._given_form(key) if self.by_key else None
         if given is None:
-            return usual()
+            found = usual()
+            if self.offered:
+                self.offered(Offer(key, kind, found, region, illegal))
+            return found
         form = parse_form(str(given))
         if form is None:
             return None
@@ -69,7 +99,7 @@ class Choices:
 
     def unused(self, keys: Iterable[str]) -> list[str]:
         """Keys of choices that are for none of the kernels with these keys."""
-        known = set(keys) | {_group(key) for key in keys}
+        known = set(keys) | {_group(key) for key in keys} | {GRAPH}
         return [key for key in self.by_key if key not in known]
 
 
