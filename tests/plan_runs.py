@@ -30,6 +30,7 @@ from tensmith.compiler.kernel.plan.plan import (
     Branch,
     External,
     KernelCall,
+    Launch,
     OpenOutput,
     Place,
     Plan,
@@ -38,6 +39,7 @@ from tensmith.compiler.kernel.plan.plan import (
     Require,
     Space,
     Step,
+    Transfer,
     View,
 )
 from tensmith.compiler.kernel.plan.planner import Planner
@@ -114,6 +116,7 @@ class _Run:
                 if str(dim) in self.plan.symbols:
                     self.env.setdefault(str(dim), size)
         self.arena = _garbage(self.dim(self.plan.arena_bytes))
+        far = _garbage(self.arena.size)
         self.memory: dict[tuple[Space, str, int], Array] = {}
         for number, value in enumerate(self.plan.inputs):
             flat = store(value.type, self.env, inputs[value.name])
@@ -122,14 +125,14 @@ class _Run:
             data = weight.value.data
             assert data is not None
             packed = weight.packing.apply(data) if weight.packing else data
-            self.memory[Place("weights", number).memory] = (
-                np.array(packed).reshape(-1).view(np.uint8)
-            )
+            for space in (Space.HOST, Space.DEVICE):
+                held = np.array(packed).reshape(-1).view(np.uint8)
+                self.memory[Place("weights", number, space=space).memory] = held
         for number, buffer in enumerate(self.plan.arena):
             start = self.dim(buffer.offset)
-            self.memory[Place("arena", number).memory] = self.arena[
-                start : start + self.dim(buffer.size)
-            ]
+            for space, arena in ((Space.HOST, self.arena), (Space.DEVICE, far)):
+                part = arena[start : start + self.dim(buffer.size)]
+                self.memory[Place("arena", number, space=space).memory] = part
 
     def outputs(self) -> dict[str, Array]:
         self.steps(self.plan.steps)
@@ -166,29 +169,24 @@ class _Run:
     def steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
-                case KernelCall():
-                    self.call(step)
-                case External():
-                    self.external(step)
+                case KernelCall() | External() | Launch() | Transfer():
+                    self.work(step)
                 case Require(relation=relation, left=left, right=right, text=text):
                     if not RELATIONS[relation](self.dim(left), self.dim(right)):
                         raise RunError(text)
                 case Bind(symbols=names, place=place):
-                    self.env.update(
-                        zip(names, map(int, self.typed(place, DType.I64)), strict=False)
-                    )
+                    found = map(int, self.typed(place, DType.I64))
+                    self.env.update(zip(names, found, strict=False))
                 case Assign(symbols=names, dims=dims):
                     self.env.update(zip(names, [self.dim(dim) for dim in dims], strict=True))
                 case OpenOutput(number=number):
                     flat = store(self.plan.outputs[number].type, self.env)
                     self.memory[Place("output", number).memory] = _garbage(flat.nbytes)
-                case Allocate(number=number, size=size, keep=keep):
-                    made, kept = _garbage(self.dim(size)), self.dim(keep)
-                    if kept:
-                        made[:kept] = self.memory[Place("heap", number).memory][:kept]
-                    self.memory[Place("heap", number).memory] = made
+                case Allocate():
+                    self.allocate(step)
                 case View(number=number, source=source):
-                    self.memory[Place("heap", number).memory] = self.bytes_at(source)
+                    held = Place("heap", number, space=source.space)
+                    self.memory[held.memory] = self.bytes_at(source)
                 case Branch():
                     self.branch(step)
                 case Repeat():
@@ -218,8 +216,40 @@ class _Run:
             done += 1
             self.env[step.counter] = done
 
+    def allocate(self, step: Allocate) -> None:
+        memory = Place("heap", step.number, space=step.space).memory
+        made, kept = _garbage(self.dim(step.size)), self.dim(step.keep)
+        if kept:
+            made[:kept] = self.memory[memory][:kept]
+        self.memory[memory] = made
+
+    def work(self, step: KernelCall | External | Launch | Transfer) -> None:
+        match step:
+            case KernelCall():
+                self.call(step)
+            case External():
+                self.external(step)
+            case Launch():
+                self.launch(step)
+            case Transfer():
+                self.transfer(step)
+
+    def transfer(self, step: Transfer) -> None:
+        source, target = self.bytes_at(step.source), self.bytes_at(step.target)
+        moved = source.size if step.size is None else self.dim(step.size)
+        assert moved <= min(source.size, target.size)
+        target[:moved] = source[:moved]
+
+    def launch(self, step: Launch) -> None:
+        """The whole kernel of a function that takes all parameters."""
+        function = self.plan.functions[step.function]
+        self.interpret(KernelCall(function.kernel, step.places, step.sizes))
+
     def call(self, step: KernelCall) -> None:
         self.bury(self.clocks[id(step)])
+        self.interpret(step)
+
+    def interpret(self, step: KernelCall) -> None:
         planned = self.plan.kernels[step.kernel]
         kernel = planned.kernel
         arrays = [

@@ -49,6 +49,12 @@ class Guards:
         self.hold(self.e.b.icmp_unsigned("!=", pointer, ir.Constant(POINTER, None)))
         return pointer
 
+    def succeeds(self, name: str, *arguments: ir.Value) -> None:
+        """Call a function of the runtime with the frame and the arguments; it returns 0, or another
+        number after it recorded an error."""
+        status = self.e.call(name, I32, [self.frame, *arguments])
+        self.hold(self.e.b.icmp_signed("==", status, ir.Constant(I32, 0)))
+
     def require(self, relation: str, left: Int, right: Int, text: str) -> None:
         """End the run with an error that says `text` unless `left relation right`."""
         e, a, b = self.e, self.e.i64(left), self.e.i64(right)

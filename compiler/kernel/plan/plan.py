@@ -84,12 +84,13 @@ class Allocate:
     """Obtain heap memory of at least `size` bytes, once that is known.
 
     Memory that the number stands for already stays where it suffices; otherwise its first `keep`
-    bytes move to the new memory.
+    bytes move to the new memory. space: that it is in; one number may have memory in several.
     """
 
     number: int
     size: Dim
     keep: Dim = 0
+    space: Space = Space.HOST
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,15 @@ class Repeat:
 class External:
     """Call a function of the runtime with memory and numbers (see external.py).
 
-    text: if not empty, it gets a pointer to this text behind the places.
+    text: if not empty, it gets a pointer to this text behind the places. outputs: how many of the
+    places, counted from the end, it writes.
     """
 
     function: str
     places: tuple[Place, ...]
     arguments: tuple[Dim, ...]
     text: str = ""
+    outputs: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,44 @@ class Require:
     text: str
 
 
+@dataclass(frozen=True)
+class Launch:
+    """Run a function of the device on tensors in its memory, given in the order of its parameters.
+
+    sizes: the values of the function's symbols, in their order. programs: how many run.
+    """
+
+    function: int
+    places: tuple[Place, ...]
+    sizes: tuple[Dim, ...]
+    programs: Dim
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Copy so many bytes from one space to another, behind all launches before.
+
+    size: None: all that the memory of the heap has by then, which it has in both.
+    """
+
+    source: Place
+    target: Place
+    size: Dim | None
+
+
 Step = (
-    KernelCall | External | Require | Bind | OpenOutput | Allocate | Assign | Branch | View | Repeat
+    KernelCall
+    | Launch
+    | Transfer
+    | External
+    | Require
+    | Bind
+    | OpenOutput
+    | Allocate
+    | Assign
+    | Branch
+    | View
+    | Repeat
 )
 
 
@@ -206,15 +245,31 @@ class PlannedKernel:
     keys: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DeviceFunction:
+    """A function that runs on a device: a kernel, or one of its stages.
+
+    kernel: its number. params: which of the kernel's parameters it takes. symbols: the kernel's
+    that it takes. programs: how many have to run, in the kernel's symbols.
+    """
+
+    symbol: str
+    kernel: int
+    params: tuple[int, ...]
+    symbols: tuple[str, ...]
+    programs: Dim
+
+
 @dataclass
 class Plan:
-    """A whole model. symbols: those that the inputs bind, in order."""
+    """A whole model. symbols: those that the inputs bind, in order. functions: of the device."""
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     symbols: tuple[str, ...]
     steps: tuple[Step, ...] = ()
     kernels: list[PlannedKernel] = field(default_factory=list)
+    functions: list[DeviceFunction] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)
     arena: list[ArenaBuffer] = field(default_factory=list)
     arena_bytes: Dim = 0

@@ -131,8 +131,8 @@ class Planner:
         for value in node.outputs:
             self.reserve(value, steps)
         places = tuple(self.use(value) for value in (*node.inputs, *node.outputs))
-        text = node.attrs.get("what", "")
-        steps.append(External(function, places, arguments(node), text))
+        text, outputs = node.attrs.get("what", ""), len(node.outputs)
+        steps.append(External(function, places, arguments(node), text, outputs))
 
     # places --------------------------------------------------------------------------------
 

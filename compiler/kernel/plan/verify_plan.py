@@ -11,12 +11,14 @@ from .plan import (
     Branch,
     External,
     KernelCall,
+    Launch,
     OpenOutput,
     Place,
     Plan,
     Repeat,
     Space,
     Step,
+    Transfer,
     View,
 )
 
@@ -24,8 +26,9 @@ from .plan import (
 def verify_plan(plan: Plan) -> None:
     """Raise InternalError unless the host can run the plan.
 
-    All places are in the host's memory; inputs, weights and the arena have what they name, outputs
-    are open and memory of the heap is there before it is named; calls have what kernels take.
+    What the host reads and writes is in its memory, what launches take in the device's, which has
+    no inputs and outputs; inputs, weights and the arena have what they name, outputs are open and
+    memory of the heap is there before it is named; calls have what kernels take.
     """
     _Verifier(plan).steps(plan.steps)
 
@@ -38,7 +41,7 @@ class _Verifier:
         self.counts = {
             "input": len(plan.inputs), "weights": len(plan.weights), "arena": len(plan.arena)
         }  # fmt: skip
-        self.heap: frozenset[int] = frozenset()
+        self.heap: frozenset[tuple[Space, int]] = frozenset()
         self.opened: frozenset[int] = frozenset()
 
     def steps(self, steps: Sequence[Step]) -> None:
@@ -47,16 +50,20 @@ class _Verifier:
             match step:
                 case KernelCall():
                     self._call(step)
+                case Launch():
+                    self._launch(step)
+                case Transfer(source=source, target=target):
+                    self._transfer(source, target)
                 case External(function=function, places=places):
                     for place in places:
                         self._place(place, f"'{function}'")
                 case Bind(place=place):
                     self._place(place, "the binding of symbols")
                 case View(number=number, source=source):
-                    self._place(source, "a view")
-                    self.heap |= {number}
-                case Allocate(number=number):
-                    self.heap |= {number}
+                    self._place(source, "a view", source.space)
+                    self.heap |= {(source.space, number)}
+                case Allocate(number=number, space=space):
+                    self.heap |= {(space, number)}
                 case OpenOutput(number=number):
                     self.opened |= {number}
                 case Branch():
@@ -78,6 +85,26 @@ class _Verifier:
         for place in step.places:
             self._place(place, planned.symbol)
 
+    def _launch(self, step: Launch) -> None:
+        if not 0 <= step.function < len(self.plan.functions):
+            raise InternalError(f"the plan has no function {step.function} of the device")
+        function = self.plan.functions[step.function]
+        given = len(step.places), len(step.sizes)
+        taken = len(function.params), len(function.symbols)
+        if given != taken:
+            raise InternalError(
+                f"{function.symbol} takes {taken[0]} tensors and {taken[1]} sizes,"
+                f" not {given[0]} and {given[1]}"
+            )
+        for place in step.places:
+            self._place(place, function.symbol, Space.DEVICE)
+
+    def _transfer(self, source: Place, target: Place) -> None:
+        if source.space is target.space:
+            raise InternalError(f"a transfer from {source} to {target} leads nowhere")
+        for place in (source, target):
+            self._place(place, "a transfer", place.space)
+
     def _branch(self, step: Branch) -> None:
         if isinstance(step.condition, Place):
             self._place(step.condition, "a branch")
@@ -97,12 +124,13 @@ class _Verifier:
         self.steps(step.body)
         self.heap, self.opened = before  # there may be no round
 
-    def _place(self, place: Place, who: str) -> None:
-        """Check a place that a step of the host reads or writes."""
-        if place.space is not Space.HOST:
-            raise InternalError(f"{who} cannot reach {place}: the host has other memory")
+    def _place(self, place: Place, who: str, space: Space = Space.HOST) -> None:
+        """Check a place that a step reads or writes, which has to be in a space."""
+        of_caller = place.kind in ("input", "output")
+        if place.space is not space or (of_caller and space is not Space.HOST):
+            raise InternalError(f"{who} cannot reach {place}: it has other memory")
         if place.kind == "heap":
-            there = place.number in self.heap
+            there = (space, place.number) in self.heap
         elif place.kind == "output":
             there = place.number in self.opened
         else:

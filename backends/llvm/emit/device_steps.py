@@ -1,0 +1,69 @@
+"""Steps of a plan that concern a device: calls of its services, declared in runtime/device.h."""
+
+from __future__ import annotations
+
+from ....compiler.kernel.plan.devices import all_steps, places_of
+from ....compiler.kernel.plan.plan import Launch, Plan, Space, Transfer, View
+from .builder import I64, POINTER
+from .plan_memory import PlanMemory
+
+Memories = set[tuple[Space, str]]
+
+
+def memories(plan: Plan) -> Memories:
+    """Which kinds of memory, in which spaces, the steps name."""
+    if not plan.functions:
+        return {(Space.HOST, "arena")} if plan.arena else set()
+    steps = list(all_steps(plan.steps))
+    places = [place for step in steps for place in places_of(step)]
+    places += [step.source for step in steps if isinstance(step, View)]
+    return {(place.space, place.kind) for place in places}
+
+
+class DeviceSteps:
+    """Emits calls of the device's services; each ends the run where it fails."""
+
+    def __init__(self, memory: PlanMemory) -> None:
+        self.memory = memory
+        self.e, self.guards = memory.e, memory.guards
+
+    def obtain(self, needed: Memories) -> None:
+        """The device's arena and weights, where the plan names them."""
+        e, memory, space = self.e, self.memory, Space.DEVICE
+        if (space, "arena") in needed:
+            size = memory.plan.arena_bytes
+            self.guards.fits(size, memory.symbols.env(set(memory.plan.symbols)))
+            arguments = [memory.frame, e.i64(memory.symbols.dim(size))]
+            memory.arenas[space] = self.guards.not_null(e.call("ts_dev_arena", POINTER, arguments))
+        if (space, "weights") in needed:
+            weights = e.call("ts_dev_weights", POINTER, [memory.frame])
+            memory.weights[space] = self.guards.not_null(weights)
+
+    def emit(self, step: Launch | Transfer) -> None:
+        """Have the device do a step, behind what it was asked for before."""
+        if isinstance(step, Launch):
+            self._launch(step)
+        else:
+            self._transfer(step)
+
+    def _launch(self, step: Launch) -> None:
+        e = self.e
+        places = e.local(POINTER, max(1, len(step.places)), align=8)
+        sizes = e.local(I64, max(1, len(step.sizes)), align=8)
+        for number, place in enumerate(step.places):
+            slot = e.b.gep(places, [e.i64(number)], source_etype=POINTER)
+            e.b.store(self.memory.pointer(place), slot)
+        for number, size in enumerate(step.sizes):
+            slot = e.b.gep(sizes, [e.i64(number)], source_etype=I64)
+            e.b.store(e.i64(self.memory.symbols.dim(size)), slot)
+        programs = e.i64(self.memory.symbols.dim(step.programs))
+        self.guards.succeeds("ts_dev_launch", e.i64(step.function), programs, places, sizes)
+
+    def _transfer(self, step: Transfer) -> None:
+        upload = step.target.space is Space.DEVICE
+        pointers = [self.memory.pointer(place) for place in (step.target, step.source)]
+        if step.size is None:
+            size = self.memory.heap_size(step.source)
+        else:
+            size = self.e.i64(self.memory.symbols.dim(step.size))
+        self.guards.succeeds("ts_dev_upload" if upload else "ts_dev_download", *pointers, size)
