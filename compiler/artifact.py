@@ -32,6 +32,22 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class DeviceCode:
+    """Code for a device beside the host, and what the runtime needs of it.
+
+    services: the C name of a `ts_device_services`. sources: of the runtime, that define it. table:
+    C text that defines `device_code`, a `struct ts_device_code`, of the images at `images`. symbol:
+    the C name of these.
+    """
+
+    services: str
+    sources: tuple[str, ...]
+    table: str
+    images: bytes
+    symbol: str
+
+
+@dataclass(frozen=True)
 class Code:
     """Relocatable machine code for one target.
 
@@ -39,7 +55,8 @@ class Code:
     plan_symbol: the entry `int32_t plan(ts_frame *)` of `runtime/plan_abi.h`.
     triple: LLVM triple. features: names of CPU features that the code uses ("avx512f", "fma",
     "neon", ...), checked when the model is loaded.
-    texts: textual forms by emit kind ("llvm", "asm"), present when they were asked for.
+    texts: textual forms by emit kind ("llvm", "asm"), present when they were asked for. device:
+    what runs elsewhere, or None.
     """
 
     objects: tuple[tuple[str, bytes], ...]
@@ -47,6 +64,7 @@ class Code:
     triple: str
     features: tuple[str, ...]
     texts: dict[str, str] = field(default_factory=dict)
+    device: DeviceCode | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 CPU_DEVICE = 1
 
 STATUS_NAMES = (
@@ -25,6 +25,7 @@ STATUS_NAMES = (
     "TS_ERROR_VERSION",
     "TS_ERROR_CANCELLED",
     "TS_ERROR_LIMIT",
+    "TS_ERROR_DEVICE",
 )
 ERROR_ARGUMENT, ERROR_INPUT, ERROR_VERSION = 1, 2, 10
 

@@ -24,7 +24,7 @@ const char *ts_status_name(ts_status status) {
       "TS_OK",         "TS_ERROR_ARGUMENT", "TS_ERROR_INPUT", "TS_ERROR_OUTPUT",
       "TS_ERROR_CPU",  "TS_ERROR_MEMORY",   "TS_ERROR_WEIGHTS", "TS_ERROR_MODEL",
       "TS_ERROR_BUSY", "TS_ERROR_THREADS",  "TS_ERROR_VERSION", "TS_ERROR_CANCELLED",
-      "TS_ERROR_LIMIT"};
+      "TS_ERROR_LIMIT",    "TS_ERROR_DEVICE"};
   const size_t index = (size_t)status;
   return index < sizeof names / sizeof names[0] ? names[index] : "TS_ERROR_UNKNOWN";
 }
@@ -83,6 +83,7 @@ static ts_status start_threads(ts_instance *instance, int32_t threads) {
 
 static void release(ts_instance *instance) {
   ts_pool_destroy(instance->pool);
+  if (instance->device) instance->model->device->close(instance);
   ts_weights_close(instance);
   ts_block_free(&instance->arena);
   for (size_t i = 0; i < instance->block_count; ++i) ts_block_free(&instance->blocks[i]);
@@ -122,6 +123,7 @@ static ts_status open_instance(ts_instance *instance, const ts_model *model,
   if (allocate_tables(instance, model))
     return ts_error(instance, TS_ERROR_MEMORY, "no memory for an instance");
   ts_status status = ts_weights_open(instance, options ? options->weights_path : NULL);
+  if (!status && model->device) status = model->device->open(instance);
   return status ? status : start_threads(instance, options ? options->threads : 1);
 }
 
@@ -171,11 +173,17 @@ static ts_status run_plan(ts_instance *instance) {
                     .instance = instance,
                     .stop = (const int32_t *)&instance->state,
                     .max_trips = instance->max_trips};
+  const ts_device_services *device = instance->model->device;
   instance->blocks_used = 0;
   atomic_store_explicit(&instance->failed, 0, memory_order_relaxed);
+  if (device) {
+    const ts_status status = device->begin(instance);
+    if (status) return status;
+  }
   const uint64_t fp_state = ts_fp_flush();
   const int32_t code = instance->model->plan(&frame);
   ts_fp_restore(fp_state);
+  if (device) device->end(instance);
   if (atomic_load_explicit(&instance->failed, memory_order_relaxed)) return instance->status;
   if (code) return ts_error(instance, TS_ERROR_MODEL, "the model failed with code %d", code);
   return finish_outputs(instance);

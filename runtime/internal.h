@@ -21,6 +21,13 @@ typedef struct { /* of an input; in the weights */
   uint64_t offset;
 } ts_default;
 
+typedef struct ts_device_services { /* of a device beside the host */
+  ts_status (*open)(ts_instance *instance); /* fills instance->device, frees nothing on failure */
+  void (*close)(ts_instance *instance);     /* of an instance that was opened, or not wholly */
+  ts_status (*begin)(ts_instance *instance);
+  void (*end)(ts_instance *instance); /* of a run that began, on the same thread */
+} ts_device_services;
+
 struct ts_model {
   uint32_t abi_version;
   int32_t input_count;
@@ -40,6 +47,8 @@ struct ts_model {
   const char *weights_file;   /* name of the side file; "": behind the binary; NULL: linked in */
   uint64_t weights_bytes;
   const uint8_t *weights_tag; /* digest of the side file's data, WEIGHTS_TAG_BYTES long */
+  const ts_device_services *device; /* NULL: the model runs on the host alone */
+  const struct ts_device_code *device_code;
 };
 
 enum { IDLE, RUNNING, CANCELLED };
@@ -66,6 +75,7 @@ struct ts_instance {
   ts_pool *pool;         /* NULL: one thread */
   int32_t threads;
   const uint8_t *weights;
+  void *device; /* of the services' own */
   void *mapping; /* side file of weights */
   size_t mapping_bytes;
   ts_block arena;

@@ -123,7 +123,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------- */
 
-#define TS_ABI_VERSION 3
+#define TS_ABI_VERSION 4
 
 typedef enum {
   TS_OK = 0,
@@ -138,7 +138,8 @@ typedef enum {
   TS_ERROR_THREADS = 9,  /* threads could not be started */
   TS_ERROR_VERSION = 10, /* model and runtime were built for different ABI versions */
   TS_ERROR_CANCELLED = 11, /* ts_cancel ended the run */
-  TS_ERROR_LIMIT = 12      /* a loop ran more often than ts_options.max_trips allows */
+  TS_ERROR_LIMIT = 12,     /* a loop ran more often than ts_options.max_trips allows */
+  TS_ERROR_DEVICE = 13     /* the GPU or its driver: missing, too old, of another kind, failing */
 } ts_status;
 
 /* The name of a status, e.g. "TS_ERROR_INPUT". */

@@ -20,7 +20,9 @@ def _package_files() -> set[str]:
     found = {name for name in ROOT_FILES if (ROOT / name).exists()}
     for folder in FOLDERS:
         found |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.py")}
-    return found | {f"runtime/{p.name}" for p in (ROOT / "runtime").glob("*.[ch]")}
+    for folder in ("runtime", "backends"):
+        found |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.[ch]")}
+    return found
 
 
 @pytest.fixture(scope="module")

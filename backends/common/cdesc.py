@@ -116,8 +116,10 @@ def describe(
     text = json.dumps(dict(manifest), separators=(",", ":"), allow_nan=False)
     size = model.weights.stat().st_size
     embedded = bool(size) and side_file is None
+    device = model.code.device
     lines = [
         '#include "internal.h"',
+        *([device.table] if device else []),
         f"extern TS_LOCAL int32_t {model.code.plan_symbol}(ts_frame *frame);",
         *([f"extern TS_LOCAL const uint8_t {WEIGHTS_SYMBOL}[];"] if embedded else []),
         *_tensor_tables("input", model.inputs),
@@ -146,6 +148,8 @@ def describe(
         f"  .weights_file = {'0' if side_file is None else c_string(side_file)},",
         f"  .weights_bytes = {size}u,",
         "  .weights_tag = tag,",
+        *([f"  .device = &{device.services},"] if device else []),
+        *(["  .device_code = &device_code,"] if device else []),
         "};",
         f"TS_API const ts_model *ts_model_{model.name}(void);",
         f"TS_API const ts_model *ts_model_{model.name}(void) {{ return &model; }}",

@@ -48,6 +48,7 @@ _LINK_FLAGS = (
     "-Wl,-z,relro",
     "-Wl,-z,now",
 )
+IMAGE_ALIGNMENT = 64  # bytes: code for devices starts on a line of the cache
 _LINKED = "linked"  # what a tool makes, before it gets its name
 _LIBRARIES = ("-lm", "-lpthread", "-ldl")
 
@@ -162,6 +163,11 @@ class _Linker:
         for i, (stem, data) in enumerate(self.model.code.objects):
             objects.append(self.parts / f"{i}-{stem}.o")
             objects[-1].write_bytes(data)
+        if device := self.model.code.device:
+            blob = self.parts / "images.bin"
+            blob.write_bytes(device.images)
+            objects.append(self.parts / "images.o")
+            write_data_object(objects[-1], self.target.arch, device.symbol, blob, IMAGE_ALIGNMENT)
         if self.embedded:
             objects.append(self.parts / "weights.o")
             write_data_object(
@@ -185,7 +191,9 @@ class _Linker:
         return self._zig("cc", "-target", self.target.zig_name, "-o", _LINKED, *arguments)
 
     def _runtime(self, sources: Sequence[str]) -> list[Path]:
-        return runtime_objects(sources, self.target, self.parts)
+        device = self.model.code.device
+        more = device.sources if device else ()
+        return runtime_objects((*sources, *more), self.target, self.parts)
 
     def _names(self, *paths: Path) -> list[str]:
         """What zig calls files: relative to the folder that it runs in."""

@@ -111,8 +111,9 @@ def _runtime_digest() -> str:
     digest = hashlib.sha256()
     for part in (importlib.metadata.version("ziglang"), *_C_FLAGS):
         digest.update(part.encode() + b"\0")
-    for path in sorted(RUNTIME.glob("*.[ch]")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(RUNTIME.rglob("*.[ch]")):
+        name = path.relative_to(RUNTIME).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 
 

@@ -1,0 +1,34 @@
+/* Models whose kernels run on NVIDIA's GPUs: their code, and the services that run it. */
+#ifndef TENSMITH_CUDA_H_
+#define TENSMITH_CUDA_H_
+
+#include "../internal.h"
+
+/* Code of a function for one architecture (80: compute capability 8.0). */
+typedef struct {
+  int32_t architecture;
+  int32_t ptx;     /* text that the driver compiles, for this architecture and later ones */
+  uint64_t offset; /* in ts_device_code.images */
+  uint32_t threads;
+  uint32_t shared; /* bytes of shared memory that a launch asks for */
+} ts_image;
+
+/* places, sizes: how many pointers, then i64, a function takes; behind them come two pointers to
+ * memory that it does not use. */
+typedef struct {
+  const char *name;
+  int32_t places, sizes, image_count;
+  const ts_image *images;
+} ts_function;
+
+struct ts_device_code {
+  const uint8_t *images;
+  const ts_function *functions;
+  int32_t function_count;
+  const char *architectures; /* for messages */
+  const char *target;
+};
+
+TS_LOCAL extern const ts_device_services ts_cuda;
+
+#endif /* TENSMITH_CUDA_H_ */
