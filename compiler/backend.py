@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 
 BUILTIN = {
     name: metadata.EntryPoint(name, f"tensmith.backends.{name}:BACKEND", "tensmith.backends")
-    for name in ("x86", "arm", "reference")
+    for name in ("x86", "arm", "cuda", "reference")
 }
 T = TypeVar("T", bound=Target)
 T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
@@ -103,6 +103,8 @@ class Backend(Generic[T]):
     runs_here: reason why code for the target does not run on this machine, or None.
     emulator: path of what runs the target's programs here, "" where they run by themselves; raises
     UsageError where nothing does.
+    stand_in: loads what takes the place of the target's hardware into this process, so that
+    libraries for it run, slowly, where there is none; may be called again. None: there is nothing.
     evaluate: (graph, inputs by name, observe) -> outputs by name, without compiling; observe, where
     it is given, is told each node's results, and may give others in their place. None where a
     backend only compiles.
@@ -121,6 +123,7 @@ class Backend(Generic[T]):
     available: Callable[[], str | None]
     runs_here: Callable[[T], str | None]
     emulator: Callable[[T], str]
+    stand_in: Callable[[T], None] | None = None
     evaluate: Evaluate | None = None
     measures: Measures[T] | None = None
     tuning: Tuning[T] | None = None

@@ -69,13 +69,28 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class DeviceFunctionInfo:
+    """A function that runs on a device, for reports and for what stands in for the device.
+
+    source: what it was compiled from. signature: types of its arguments. resources: for each
+    architecture what it takes there.
+    """
+
+    symbol: str
+    source: str
+    signature: tuple[str, ...]
+    resources: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
 class KernelInfo:
     """One kernel of a compiled plan, for reports.
 
     operators: what it fuses, in order ("conv", "add", ...). flops: floating-point operations of
     one call (-1: depends on symbolic dims). calls: how often the plan calls it. slow: set where it
     is predicted to take far longer than its bytes and operations. choice: the decisions about it
-    (`kernel/choice.py`); keys: of the groups that it computes.
+    (`kernel/choice.py`); keys: of the groups that it computes. functions: what of it runs on a
+    device, one behind the other.
     """
 
     name: str
@@ -86,6 +101,7 @@ class KernelInfo:
     slow: SlowKernel | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
+    functions: tuple[DeviceFunctionInfo, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -98,3 +98,8 @@ KNOBS = (
     SECOND_OPINION,
     DEFAULTS,
 )
+
+
+def set_for_libraries(**variables: str) -> None:
+    """Set variables that libraries of this process read when they are first imported."""
+    os.environ.update(variables)

@@ -79,3 +79,30 @@ class CpuTarget(Target):
     def lanes(self, bits: int) -> int:
         """Elements of `bits` bits in one SIMD register, at least one."""
         return max(1, self.vector_bits // bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuTarget(Target):
+    """A graphics processor, or several that one file is for; figures are of the least of them.
+
+    architectures: what code is made for, as numbers: 80 for compute capability 8.0. ptx: the
+    architecture of code that drivers compile for GPUs not known yet, 0: there is none. host: the
+    processor beside it, which runs the plan. sms: multiprocessors. shared_bytes: of memory that a
+    block of threads may have. registers: of 32 bits, of a multiprocessor.
+    """
+
+    architectures: tuple[int, ...]
+    ptx: int = 0
+    host: CpuTarget
+    sms: int
+    shared_bytes: int
+    registers: int
+
+    def __post_init__(self) -> None:
+        if not self.architectures:
+            raise UsageError(f"target '{self.name}': no architecture")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What it is called, and by whom."""
+        return {**super().names, "architectures": " ".join(f"sm_{n}" for n in self.architectures)}

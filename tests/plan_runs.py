@@ -62,7 +62,7 @@ class MemoryFault(AssertionError):
     """A kernel is not told that its parameters lie in the same memory."""
 
 
-class _TracedPlanner(Planner):
+class TracedPlanner(Planner):
     """Notes when each call happens, in the clock of the buffers' lifetimes."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -84,10 +84,10 @@ class PlannedGraph:
     """A graph with its plan for a target. The graph is rewritten."""
 
     def __init__(self, graph: Graph, target: Target, level: int = 2, threads: int = 1) -> None:
-        made: list[_TracedPlanner] = []
+        made: list[TracedPlanner] = []
 
         def planner(*arguments: Any) -> Planner:
-            made.append(_TracedPlanner(*arguments))
+            made.append(TracedPlanner(*arguments))
             return made[-1]
 
         options = CompileOptions("model", Path(), opt_level=level, threads=threads)
@@ -101,10 +101,16 @@ class PlannedGraph:
         Raises MemoryFault, InternalError for an access outside of memory, and RunError.
         """
         with np.errstate(all="ignore"):
-            return _Run(self, inputs, np.random.default_rng(seed)).outputs()
+            return self.runner(inputs, np.random.default_rng(seed)).outputs()
+
+    def runner(self, inputs: Mapping[str, Array], order: np.random.Generator) -> PlanRun:
+        """What runs the plan once."""
+        return PlanRun(self, inputs, order)
 
 
-class _Run:
+class PlanRun:
+    """One run of a plan."""
+
     def __init__(
         self, planned: PlannedGraph, inputs: Mapping[str, Array], order: np.random.Generator
     ) -> None:

@@ -23,6 +23,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/cuda.md",
     "docs/precision.md",
     "benchmarks/README.md",
 )

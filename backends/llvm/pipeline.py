@@ -60,10 +60,21 @@ def compile_cpu(
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
         defaults = append_defaults(graph.defaults, weights)
-    shapes = {name: array.shape for name, array in graph.defaults.items()}
     code = generate_code(plan, target, options, stages)
-    model = CompiledModel(
-        name=options.name,
+    model = model_of(graph, plan, code, weights, defaults, options.name)
+    arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
+    slow = slow_kernels(plan, target, options.sizes)
+    infos = kernel_infos(plan, slow)
+    return Compilation(model, infos, arena, weights.stat().st_size, tuple(decisions))
+
+
+def model_of(
+    graph: Graph, plan: Plan, code: Code, weights: Path, defaults: Mapping[str, int], name: str
+) -> CompiledModel:
+    """What the linker needs of a plan. defaults: as `append_defaults` gives them."""
+    shapes = {name: array.shape for name, array in graph.defaults.items()}
+    return CompiledModel(
+        name=name,
         inputs=tuple(
             replace(_spec(value, graph, set(plan.symbols)), default=shapes.get(value.name))
             for value in plan.inputs
@@ -75,10 +86,6 @@ def compile_cpu(
         bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
         defaults=defaults,
     )
-    arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
-    slow = slow_kernels(plan, target, options.sizes)
-    infos = kernel_infos(plan, slow)
-    return Compilation(model, infos, arena, weights.stat().st_size, tuple(decisions))
 
 
 def slow_kernels_cpu(

@@ -1,0 +1,61 @@
+"""The CUDA backend: NVIDIA's GPUs, with kernels in Triton's language and a host on x86-64.
+
+Triton is imported in processes of its own only: to compile (`worker.py`), and where its interpreter
+takes the place of a GPU (`fake/`).
+"""
+
+from __future__ import annotations
+
+from ...compiler.backend import Backend
+from ...compiler.errors import UsageError
+from ...compiler.target import GpuTarget
+from ..common.link import link
+from .pipeline import compile_cuda, supports_cuda
+from .targets import TARGETS, compute_capability, parse_target
+from .triton_package import reason_unavailable
+
+
+def runs_here(target: GpuTarget) -> str | None:
+    """Why this machine's GPU cannot run code for the target, or None."""
+    found = compute_capability()
+    if isinstance(found, str):
+        return found
+    fits = any(
+        number == found or (number < 90 and number // 10 == found // 10 and number <= found)
+        for number in target.architectures
+    )
+    if fits or (target.ptx and target.ptx <= found):
+        return None
+    return f"the GPU has compute capability {found // 10}.{found % 10}, code is for {target.name}"
+
+
+def emulator(target: GpuTarget) -> str:
+    """Programs for a GPU have no emulator. Raises UsageError where there is no GPU for them."""
+    if reason := runs_here(target):
+        raise UsageError(
+            "a program for a GPU runs where there is one",
+            why=reason,
+            remedy="make a shared library (--emit so): the interpreter runs that, slowly",
+        )
+    return ""
+
+
+def stand_in(target: GpuTarget) -> None:
+    """Put the fake driver into this process."""
+    from .fake.install import stand_in as install
+
+    install(target)
+
+
+BACKEND = Backend(
+    name="cuda",
+    targets=tuple(TARGETS),
+    parse_target=parse_target,
+    supports=supports_cuda,
+    compile=compile_cuda,
+    link=link,
+    available=reason_unavailable,
+    runs_here=runs_here,
+    emulator=emulator,
+    stand_in=stand_in,
+)

@@ -1,0 +1,116 @@
+"""From a kernel to the text of a function that a device runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ....compiler.ir.dims import Dim
+from ....compiler.kernel import expr as ex
+from ....compiler.kernel.expr import Buffer
+from ....compiler.kernel.footprint import value_range
+from ....compiler.kernel.kernel import Kernel
+from ..tiles import Kind, Tiles, tiles_of
+from .points import emit_points
+from .preamble import with_preamble
+from .product import emit_product
+from .rows import emit_rows
+from .text import Lines
+from .types import pointer_type
+
+INDEX_LIMIT = 1 << 31  # of offsets that fit 32 bits
+_EMITTERS = {Kind.POINTS: emit_points, Kind.ROWS: emit_rows, Kind.PRODUCT: emit_product}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function in Triton's language.
+
+    source: a module that defines it. params: numbers of the kernel's parameters that it takes, as
+    pointers; symbols: of the kernel's, as i64. signature: types of both, in order. aligned: which
+    of the pointers are known to be multiples of 16. programs: how many run, in the kernel's
+    symbols. exact: whether products and sums are rounded one by one.
+    """
+
+    symbol: str
+    source: str
+    params: tuple[int, ...]
+    symbols: tuple[str, ...]
+    signature: tuple[str, ...]
+    aligned: tuple[bool, ...]
+    programs: Dim
+    tiles: Tiles
+    exact: bool
+
+
+def functions_of(kernel: Kernel, aligned: frozenset[int]) -> tuple[Function, ...]:
+    """What runs one behind the other for a call of a kernel: stages that share nothing are apart.
+
+    aligned: numbers of the parameters that every call gives memory at a multiple of 16 bytes.
+    Raises NoDeviceCode for a kernel that no code can be generated for.
+    """
+    apart = not kernel.shared and all(b.local is None for b in _buffers(kernel))
+    parts = [replace(kernel, stages=(stage,)) for stage in kernel.stages]
+    if len(parts) == 1 or not apart:
+        return (_function(kernel, kernel.name, aligned),)
+    return tuple(_function(p, f"{kernel.name}_{n}", aligned) for n, p in enumerate(parts))
+
+
+def _function(kernel: Kernel, symbol: str, aligned: frozenset[int]) -> Function:
+    tiles = tiles_of(kernel)
+    used = {buffer.name for buffer in _buffers(kernel)}
+    params = tuple(n for n, buffer in enumerate(kernel.params) if buffer.name in used)
+    symbols = kernel.symbols
+    names = {name: f"s{number}" for number, name in enumerate(symbols)}
+    pointers = {kernel.params[n].name: (f"p{n}", kernel.params[n].dtype) for n in params}
+    lines = Lines()
+    programs = _EMITTERS[tiles.kind](lines, kernel, tiles, index_type(kernel), pointers, names)
+    arguments = ", ".join((*(name for name, _ in pointers.values()), *names.values()))
+    return Function(
+        symbol=symbol,
+        source=with_preamble(f"@triton.jit\ndef {symbol}({arguments}):\n{lines}"),
+        params=params,
+        symbols=symbols,
+        signature=(
+            *(pointer_type(kernel.params[n].dtype) for n in params),
+            *("i64" for _ in names),
+        ),
+        aligned=tuple(number in aligned for number in params),
+        programs=programs,
+        tiles=tiles,
+        exact=any(
+            isinstance(part, ex.Apply) and part.exact
+            for stage in kernel.stages
+            for expression in stage.expressions()
+            for part in ex.unique_parts(expression)
+        ),
+    )
+
+
+def _buffers(kernel: Kernel) -> Iterator[Buffer]:
+    """Buffers that the stages read or write."""
+    for stage in kernel.stages:
+        for expression in stage.expressions():
+            for part in ex.unique_parts(expression):
+                if isinstance(part, ex.Load):
+                    yield part.buffer
+        for store in stage.stores:
+            yield store.buffer
+
+
+def index_type(kernel: Kernel) -> str:
+    """32 bits where all offsets are known to fit, else 64."""
+    if kernel.symbols:
+        return "tl.int64"
+    for stage in kernel.stages:
+        axes = stage.axes + stage.reduce_axes
+        extents = {axis.name: int(axis.extent) for axis in axes if isinstance(axis.extent, int)}
+        dynamic = any(store.dynamic for store in stage.stores) or any(
+            isinstance(part, ex.Load) and part.dynamic
+            for expression in stage.expressions()
+            for part in ex.unique_parts(expression)
+        )
+        ends = [value_range(dim, extents)[1] for dim in stage.all_indices()]
+        if dynamic or max([0, *ends]) >= INDEX_LIMIT // 2 or stage.points() >= INDEX_LIMIT // 2:  # type: ignore[operator]
+            return "tl.int64"
+    return "tl.int32"

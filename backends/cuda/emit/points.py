@@ -1,0 +1,66 @@
+"""Stages without reductions: every point by itself, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ....compiler.ir.dims import Dim, ceildiv, product
+from ....compiler.kernel.kernel import Axis, Kernel
+from ..tiles import Tiles
+from .text import Lines
+from .values import DeviceTile, Pointers, Term
+
+
+def emit_points(
+    lines: Lines,
+    kernel: Kernel,
+    tiles: Tiles,
+    index: str,
+    pointers: Pointers,
+    names: Mapping[str, str],
+) -> Dim:
+    """Emit a kernel of one stage; how many programs it takes."""
+    stage = kernel.stages[0]
+    env = {name: Term(text) for name, text in names.items()}
+    tile = DeviceTile(lines, {"i": tiles.columns}, index, pointers, env)
+    total = product(axis.extent for axis in stage.axes)
+    points = span(tile, "i", program(tile), total)
+    decode(tile, points, stage.axes)
+    for store in stage.stores:
+        tile.store(store)
+    return ceildiv(total, tiles.columns)
+
+
+def program(tile: DeviceTile) -> Term:
+    """The number of the program."""
+    text = "tl.program_id(0)"
+    return Term(tile.lines.let(text if tile.index == "tl.int32" else f"{text}.to({tile.index})"))
+
+
+def span(tile: DeviceTile, dim: str, block: Term | None, total: Dim) -> Term:
+    """The points of a block along a dimension, which has `total` of them; sets their mask."""
+    vector = tile.vector(dim)
+    size = tile.shape[dim]
+    if isinstance(total, int) and total <= size:
+        block = None
+    text = vector if block is None else f"{block.text} * {size} + {vector}"
+    points = Term(tile.lines.let(text), frozenset({dim}))
+    tile.masks[dim] = ""
+    if not isinstance(total, int) or not total or total % size:
+        tile.masks[dim] = tile.lines.let(f"{points.text} < {tile.offset(total).text}")
+    return points
+
+
+def decode(tile: DeviceTile, points: Term, axes: Sequence[Axis]) -> None:
+    """Give axes their values at points that count through all of them, the last one fastest."""
+    rest = points
+    for position, axis in reversed(list(enumerate(axes))):
+        if position == 0:
+            tile.env[axis.name] = rest
+            break
+        extent = tile.offset(axis.extent)
+        divisor = extent.text
+        if not isinstance(axis.extent, int):
+            divisor = tile.lines.let(f"tl.maximum({extent.text}, 1)")
+        tile.env[axis.name] = tile.named(f"{rest.text} % {divisor}", rest)
+        rest = tile.named(f"{rest.text} // {divisor}", rest)

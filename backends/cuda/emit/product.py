@@ -1,0 +1,119 @@
+"""Contractions: tiles of results, added up over the depth by `tl.dot`, with their epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ....compiler.ir.dims import Dim, ceildiv, product
+from ....compiler.ir.types import DType
+from ....compiler.kernel.contraction import contraction_of
+from ....compiler.kernel.expr import Apply, Const, Expr, Guarded, Load
+from ....compiler.kernel.kernel import Kernel, Stage
+from ..tiles import Tiles, rows_of
+from .points import decode, program, span
+from .text import Lines
+from .types import HALVES, register_type
+from .values import DeviceTile, Pointers, Term
+
+
+def emit_product(
+    lines: Lines,
+    kernel: Kernel,
+    tiles: Tiles,
+    index: str,
+    pointers: Pointers,
+    names: Mapping[str, str],
+) -> Dim:
+    """Emit a kernel of one stage whose reductions are products; how many programs it takes.
+
+    f32 is multiplied and added up in f32 (`ieee`), halves exactly and added up in f32.
+    """
+    stage = kernel.stages[0]
+    contraction = contraction_of(stage)
+    groups = rows_of(stage, contraction), contraction.columns
+    sizes = [product(axis.extent for axis in group) for group in groups]
+    env = {name: Term(text) for name, text in names.items()}
+    shape = {"m": tiles.rows, "n": tiles.columns}
+    tile = DeviceTile(lines, shape, index, pointers, env)
+    blocks = [ceildiv(size, block) for size, block in zip(sizes, shape.values(), strict=True)]
+    number = program(tile)
+    column = _part(tile, number, blocks[1])
+    number = _rest(tile, number, blocks[1])
+    row, batch = _part(tile, number, blocks[0]), _rest(tile, number, blocks[0])
+    decode(tile, batch, contraction.batch)
+    left = DeviceTile(lines, {"m": tiles.rows, "k": tiles.depth}, index, pointers, dict(env))
+    right = DeviceTile(lines, {"k": tiles.depth, "n": tiles.columns}, index, pointers, dict(env))
+    for part, dim, block in ((left, "m", row), (tile, "m", row), (right, "n", column),
+                             (tile, "n", column)):  # fmt: skip
+        which = 0 if dim == "m" else 1
+        decode(part, span(part, dim, block, sizes[which]), groups[which])
+    tile.accumulators = _sums(stage, tiles, left, right)
+    for store in stage.stores:
+        tile.store(store)
+    return product([*blocks, *(axis.extent for axis in contraction.batch)])
+
+
+def _part(tile: DeviceTile, number: Term, count: Dim) -> Term:
+    if count == 1:
+        return Term("0")
+    return tile.named(f"{number.text} % {tile.offset(count).text}")
+
+
+def _rest(tile: DeviceTile, number: Term, count: Dim) -> Term:
+    return number if count == 1 else tile.named(f"{number.text} // {tile.offset(count).text}")
+
+
+def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> list[Term]:
+    """The accumulators of all products, behind the loop over the depth."""
+    lines = left.lines
+    depth = product(axis.extent for axis in stage.reduce_axes)
+    zeros = f"tl.zeros([{tiles.rows}, {tiles.columns}], tl.float32)"
+    sums = [f"acc{number}" for number in range(len(stage.reductions))]
+    for name in sums:
+        lines.add(f"{name} = {zeros}")
+
+    def step(block: Term | None) -> None:
+        for part in (left, right):
+            points = span(part, "k", block, depth)
+            decode(part, points, stage.reduce_axes)
+        for name, reduction in zip(sums, stage.reductions, strict=True):
+            assert isinstance(reduction.body, Apply)
+            a, b = (_operand(t, e) for t, e in zip((left, right), reduction.body.args, strict=True))
+            if a[1] is not b[1]:
+                a, b = ((_as_float(operand), DType.F32) for operand in (a, b))
+            lines.add(f'{name} = tl.dot({a[0]}, {b[0]}, {name}, input_precision="ieee")')
+
+    if isinstance(depth, int) and depth <= tiles.depth:
+        step(None)
+    else:
+        count = left.offset(ceildiv(depth, tiles.depth))
+        with lines.loop(f"for step in range(0, {count.text}):"):
+            step(Term("step"))
+    return [Term(name, frozenset({"m", "n"})) for name in sums]
+
+
+def _operand(tile: DeviceTile, factor: Expr) -> tuple[str, DType]:
+    """A factor along both dimensions of its tile, zero behind the depth, and its type."""
+    dtype = factor.dtype
+    if isinstance(factor, Apply) and factor.op == "cast" and factor.args[0].dtype in HALVES:
+        factor = factor.args[0]
+        dtype = factor.dtype
+    value = tile.value(factor)
+    text = tile.widened(value, dtype)
+    mask = tile.masks["k"]
+    if mask and not ("k" in value.dims and _zero_outside(factor)):
+        zeros = f"tl.zeros({tile.shape_of(frozenset(tile.shape))}, {register_type(dtype)})"
+        text = f"tl.where({mask}, {text}, {zeros})"
+    return tile.lines.let(text), dtype
+
+
+def _zero_outside(factor: Expr) -> bool:
+    """Whether masked loads make the factor zero."""
+    if isinstance(factor, Guarded):
+        plain = isinstance(factor.other, Const) and factor.other.value == 0
+        return plain and isinstance(factor.value, Load)
+    return isinstance(factor, Load)
+
+
+def _as_float(operand: tuple[str, DType]) -> str:
+    return operand[0] if operand[1] is DType.F32 else f"{operand[0]}.to(tl.float32)"

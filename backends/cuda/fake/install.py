@@ -1,0 +1,130 @@
+"""Puts the fake driver into this process: what then opens libcuda.so.1 gets it.
+
+It is compiled once for a user, and asks this process to compute what kernels do: each by Triton's
+interpreter, from the source that the manifest of its model holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ....compiler.errors import InternalError, UsageError
+from ....compiler.scratch import cache_folders, temporary_folder, writable_cache, written_whole
+from ....compiler.target import GpuTarget
+from ...common.toolchain import RUNTIME
+from ...common.zig import run_zig
+from .interpreter import Program
+
+SOURCE = Path(__file__).with_name("driver.c")
+SONAME = "libcuda.so.1"
+_LAUNCH = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_int,
+    ctypes.POINTER(ctypes.c_void_p),
+)  # fmt: skip
+_INTERPRETING = threading.Lock()  # the interpreter has state of the process
+_FLAGS = ("-target", "x86_64-linux-gnu.2.17", "-std=c11", "-O1", "-fPIC", "-shared", "-s")
+
+
+class FakeDriver:
+    """The driver in this process."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        for name in ("live_bytes", "live_objects"):
+            getattr(self.library, f"tensmith_fake_{name}").restype = ctypes.c_size_t
+        self._launch = _LAUNCH(_launched)  # kept: the library holds its address
+        self.library.tensmith_fake_launches(self._launch)
+
+    def be(self, capability: int, shared: int, count: int = 1) -> None:
+        """Pretend to have GPUs of a compute capability (80: 8.0) and shared memory in bytes."""
+        self.library.tensmith_fake_device(count, capability, shared)
+
+    def fail(self, function: str, after: int, error: int) -> None:
+        """Have a call of the driver fail: that number `after` from now on (1: the next)."""
+        self.library.tensmith_fake_failure(function.encode(), after, error)
+
+    @property
+    def live(self) -> tuple[int, int]:
+        """Bytes of memory, and objects, that were not given back."""
+        return (
+            int(self.library.tensmith_fake_live_bytes()),
+            int(self.library.tensmith_fake_live_objects()),
+        )
+
+
+@cache
+def install() -> FakeDriver:
+    """Load the fake driver. Raises UsageError where another one is loaded already."""
+    with suppress(OSError):
+        found = ctypes.CDLL(SONAME, mode=ctypes.DEFAULT_MODE | 4)  # RTLD_NOLOAD
+        if not hasattr(found, "tensmith_fake_device"):
+            raise UsageError("this process uses NVIDIA's driver already")
+    return FakeDriver(_built())
+
+
+def stand_in(target: GpuTarget) -> None:
+    """Have models for a target run in this process without a GPU."""
+    install().be(target.architectures[0], target.shared_bytes)
+
+
+def _built() -> Path:
+    """The compiled driver, from the cache or made anew."""
+    digest = hashlib.sha256()
+    for source in (SOURCE, RUNTIME / "cuda" / "driver.h"):
+        digest.update(source.read_bytes())
+    entry = Path("cuda-fake", digest.hexdigest()[:32], SONAME)
+    for folder in cache_folders():
+        if (folder / entry).is_file():
+            return folder / entry
+    kept = writable_cache()
+    path = (kept or Path(tempfile.mkdtemp(prefix="tensmith-cuda-"))) / entry
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with temporary_folder("tensmith-cuda-") as made, written_whole(path) as new:
+        flags = (*_FLAGS, f"-I{RUNTIME}", "-Xlinker", "-soname", "-Xlinker", SONAME)
+        run_zig(["cc", *flags, "-o", SONAME, SOURCE, "-ldl", "-lpthread"], Path(made))
+        new.write_bytes(Path(made, SONAME).read_bytes())
+    return path
+
+
+def _launched(file: bytes, kernel: bytes, programs: int, count: int, parameters: Any) -> int:
+    """Run a kernel; other than 0 where that fails, and stderr says why."""
+    try:
+        program = _programs(file.decode())[kernel.decode()]
+        given = len(program.signature)
+        if count not in (given, given + 2):
+            raise InternalError(f"the code takes {count} parameters, its source {given}")
+        values = [
+            ctypes.cast(parameters[n], ctypes.POINTER(ctypes.c_int64)).contents.value
+            for n in range(given)
+        ]
+        with _INTERPRETING:
+            program.run(programs, values)
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+        return 1
+    return 0
+
+
+@cache
+def _programs(file: str) -> dict[str, Program]:
+    """The functions of the model in a shared library, by name."""
+    library = ctypes.CDLL(file)
+    library.ts_model_get.restype = ctypes.c_void_p
+    library.ts_manifest.restype = ctypes.c_char_p
+    library.ts_manifest.argtypes = (ctypes.c_void_p,)
+    manifest = json.loads(library.ts_manifest(library.ts_model_get()))
+    return {
+        function["symbol"]: Program(function["source"], function["symbol"], function["signature"])
+        for kernel in manifest["kernels"]
+        for function in kernel["functions"]
+    }

@@ -1,0 +1,133 @@
+"""Generated functions run by Triton's interpreter, in numpy, on memory of this process.
+
+The interpreter is chosen when Triton is first imported, for the whole process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ....compiler.errors import InternalError
+from ....compiler.knobs import set_for_libraries
+
+
+@cache
+def _interpreter() -> Any:
+    """Triton's interpreter, mended. Raises InternalError where Triton is here to compile."""
+    if "triton" in sys.modules and not sys.modules["triton"].knobs.runtime.interpret:
+        raise InternalError("Triton was imported to compile: it cannot interpret in this process")
+    set_for_libraries(TRITON_INTERPRET="1")
+    from triton.runtime import interpreter
+
+    _mend_bfloat_products(interpreter)
+    _mend_bfloat_rounding(interpreter)
+    return interpreter
+
+
+def _mend_bfloat_products(interpreter: Any) -> None:
+    """Have `tl.dot` multiply numbers: of bf16 it takes the bits for integers (triton#11584)."""
+    import triton.language as tl
+
+    builder = interpreter.InterpreterBuilder
+    given = builder.create_dot
+
+    def wide(operand: Any) -> Any:
+        if operand.dtype.scalar != tl.bfloat16:
+            return operand
+        bits = operand.data.astype(np.uint32) << np.uint32(16)
+        return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return given(self, wide(a), wide(b), *rest)
+
+    builder.create_dot = create_dot
+
+
+def _mend_bfloat_rounding(interpreter: Any) -> None:
+    """Have f32 rounded to the nearest bf16, as a GPU does it: the interpreter cuts bits off."""
+    import ml_dtypes
+    import triton.language as tl
+
+    builder = interpreter.InterpreterBuilder
+    given = builder.cast_impl
+
+    def cast_impl(self: Any, source: Any, target: Any) -> Any:
+        if (source.dtype.scalar, target.scalar) != (tl.float32, tl.bfloat16):
+            return given(self, source, target)
+        rounded = source.data.astype(ml_dtypes.bfloat16).view(np.uint16)
+        return interpreter.TensorHandle(rounded, tl.bfloat16)
+
+    builder.cast_impl = cast_impl
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of numpy as one of tensors, each result rounded to the operands' type."""
+
+    def apply(*operands: Any) -> Any:
+        import triton.language as tl
+
+        interpreter = _interpreter()
+        arrays = [operand.handle.data for operand in operands]
+        dtype = arrays[0].dtype
+        with np.errstate(all="ignore"):
+            found = np.asarray(function(*(array.astype(np.float64) for array in arrays)))
+        first = max(operands, key=lambda operand: operand.handle.data.size)
+        scalar = operands[0].type.scalar
+        handle = interpreter.TensorHandle(found.astype(dtype), scalar)
+        return tl.tensor(handle, first.type)
+
+    return apply
+
+
+@cache
+def _libdevice() -> SimpleNamespace:
+    """The functions of libdevice that generated code calls."""
+    import math
+
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+    same = ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "rint", "fmod")
+    names = {name: getattr(np, name) for name in same}
+    for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh"):
+        names["a" + name] = getattr(np, "arc" + name)
+    names |= {"erf": erf, "pow": np.power}
+    return SimpleNamespace(**{name: _elementwise(f) for name, f in names.items()})
+
+
+class Program:
+    """A generated function, ready to run. signature: types of its arguments, pointers and i64."""
+
+    def __init__(self, source: str, symbol: str, signature: Sequence[str]) -> None:
+        _interpreter()
+        self._folder = tempfile.TemporaryDirectory(prefix="tensmith-triton-")
+        path = Path(self._folder.name, f"{symbol}.py")
+        path.write_text(source, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(f"tensmith_{symbol}", path)
+        if spec is None or spec.loader is None:
+            raise InternalError(f"the source of '{symbol}' cannot be loaded")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.libdevice = _libdevice()  # type: ignore[attr-defined]
+        self._function = getattr(module, symbol)
+        self.signature = tuple(signature)
+
+    def run(self, programs: int, arguments: Sequence[int]) -> None:
+        """Run so many programs, one after the other. arguments: addresses and numbers."""
+        import triton.language as tl
+
+        handle = _interpreter().TensorHandle
+        given = []
+        for kind, value in zip(self.signature, arguments, strict=True):
+            type_ = tl.str_to_ty(kind, None)
+            array = np.array([value], np.uint64 if kind.startswith("*") else np.int64)
+            given.append(tl.tensor(handle(array, type_), type_))
+        with np.errstate(all="ignore"):
+            self._function[(programs,)](*given)

@@ -1,0 +1,241 @@
+"""The pipeline of GPU targets, from an imported graph to code of the host and of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ...compiler.compilation import (
+    Compilation,
+    CompileOptions,
+    DeviceFunctionInfo,
+    KernelInfo,
+    Stages,
+)
+from ...compiler.errors import UsageError
+from ...compiler.ir.dims import Dim, Sym
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.kernel.kernel import Kernel
+from ...compiler.kernel.plan.control_steps import CONTROL
+from ...compiler.kernel.plan.devices import all_steps, on_device
+from ...compiler.kernel.plan.plan import DeviceFunction, KernelCall, Plan
+from ...compiler.kernel.plan.planner import Planner
+from ...compiler.kernel.schedule.choice import Choice
+from ...compiler.kernel.schedule.chooser import Chooser, Chosen, CpuChooser, Request
+from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
+from ...compiler.pass_manager import run_passes
+from ...compiler.target import GpuTarget
+from ...passes.checks.exactness import Exactness
+from ...passes.checks.run_time_checks import RunTimeChecks
+from ...passes.grouping.concat_views import ConcatViews
+from ...passes.grouping.fusion import Fusion
+from ...passes.grouping.output_views import OutputViews
+from ...passes.pipeline import SIMPLIFY, optimization_passes
+from ...passes.simplify.dce import DeadCodeElimination
+from ...passes.simplify.decompose import Decompose
+from ..llvm.pipeline import (
+    append_defaults,
+    generate_code,
+    kernel_infos,
+    model_of,
+    supports,
+    write_weights,
+)
+from .compiling import FunctionJob, Image, compile_all
+from .emit.function import Function, functions_of
+from .emit.types import NoDeviceCode
+from .table import device_code
+from .triton_package import reason_unavailable
+
+POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
+
+
+@dataclass(frozen=True)
+class GpuKernels:
+    """What runs of each kernel on the device, by its number, or why it runs on the host."""
+
+    functions: Mapping[int, tuple[Function, ...]]
+    reasons: Mapping[int, str]
+
+
+def compile_cuda(
+    graph: Graph, target: GpuTarget, options: CompileOptions, stages: Stages
+) -> Compilation:
+    """Compile a graph for GPUs; the graph is rewritten in place and loses its large constants.
+
+    Raises UsageError for what the backend cannot do yet and where Triton is missing, InternalError
+    when a stage breaks an invariant.
+    """
+    _check(target, options)
+    plan, kernels = make_plan(graph, target, options, stages)
+    functions = [function for found in kernels.functions.values() for function in found]
+    with stages.stage("gpu code"):
+        images = compile_functions(functions, target)
+    with stages.stage("weights"):
+        weights = write_weights(plan, options.work_dir / "weights.bin")
+        defaults = append_defaults(graph.defaults, weights)
+    code = generate_code(plan, target.host, options, stages)
+    device = device_code(functions, images, target, options.name)
+    code = replace(code, device=device, features=target.features)
+    model = model_of(graph, plan, code, weights, defaults, options.name)
+    arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
+    infos = _infos(plan, kernels, images)
+    return Compilation(model, infos, arena, weights.stat().st_size)
+
+
+def supports_cuda(node: Node, target: GpuTarget) -> str | None:
+    """Why a node can be compiled neither for the GPU nor for its host, or None when it can."""
+    return supports(node, replace(target.host, name=target.name))
+
+
+def _check(target: GpuTarget, options: CompileOptions) -> None:
+    if reason := reason_unavailable():
+        raise UsageError(f"nothing can be compiled for '{target.name}' here", why=reason)
+    if options.precision != "fp32":
+        raise UsageError(
+            f"the precision {options.precision} is not there for '{target.name}' yet",
+            remedy="leave --precision out: models are computed as they are written",
+        )
+    if options.choices.by_key:
+        raise UsageError(
+            f"choices of schedules are not there for '{target.name}' yet", remedy="leave them out"
+        )
+
+
+def make_plan(
+    graph: Graph, target: GpuTarget, options: CompileOptions, stages: Stages
+) -> tuple[Plan, GpuKernels]:
+    """Optimise a graph in place, form its kernels, and plan what runs where."""
+    level = options.opt_level
+    with stages.stage("passes"):
+        run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
+        final = (
+            Decompose(),
+            *SIMPLIFY,
+            Exactness(),
+            RunTimeChecks(),
+            Fusion(epilogues=level > 0),
+            DeadCodeElimination(),
+            *((OutputViews(), ConcatViews()) if level > 0 else ()),
+        )
+        run_passes(graph, final, dump_after=options.dump_after)
+        if options.probe:
+            options.probe(graph)
+    with stages.stage("kernels"):
+        choose = GpuChooser(CpuChooser(target.host, level))
+        plan = Planner(graph, choose, CONTROL).build()
+        kernels = gpu_kernels(plan, choose.reasons)
+        on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
+    return plan, kernels
+
+
+@dataclass(frozen=True)
+class GpuChooser:
+    """Leaves kernels that the device has code for as they were lowered, without a schedule: how a
+    GPU goes over their points is decided where its code is made (`tiles.py`).
+
+    host: chooses for those that stay there. reasons: why they do, by the keys of their groups.
+    """
+
+    host: Chooser
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, request: Request) -> Chosen:
+        """The kernel, to be emitted for the device or for the host."""
+        try:
+            functions_of(request.kernel, frozenset())
+        except NoDeviceCode as error:
+            self.reasons[request.key] = str(error)
+            return self.host(request)
+        return Chosen(request.kernel, _unscheduled(request.kernel), {}, Choice(), request.key)
+
+
+def _unscheduled(kernel: Kernel) -> Schedule:
+    return Schedule(tuple(StageSchedule() for _ in kernel.stages), 0)
+
+
+def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
+    """The functions of every kernel of a plan, but of groups that stay on the host for a reason."""
+    functions: dict[int, tuple[Function, ...]] = {}
+    reasons: dict[int, str] = {}
+    for number, planned in enumerate(plan.kernels):
+        kept = [reasons_by_key[key] for key in planned.keys or ("",) if key in reasons_by_key]
+        if kept:
+            reasons[number] = kept[0]
+        else:
+            kernel = replace(planned.kernel, name=planned.symbol)
+            functions[number] = functions_of(kernel, _aligned(plan, number))
+    return GpuKernels(functions, reasons)
+
+
+def _planned(number: int, functions: Sequence[Function]) -> list[DeviceFunction]:
+    return [DeviceFunction(f.symbol, number, f.params, f.symbols, f.programs) for f in functions]
+
+
+def _aligned(plan: Plan, number: int) -> frozenset[int]:
+    """The parameters of a kernel that every call gives memory at a multiple of 16 bytes."""
+    calls = [
+        step for step in all_steps(plan.steps)
+        if isinstance(step, KernelCall) and step.kernel == number
+    ]  # fmt: skip
+    count = len(plan.kernels[number].kernel.params)
+    return frozenset(
+        param for param in range(count)
+        if all(_is_multiple(call.places[param].offset) for call in calls)
+    )  # fmt: skip
+
+
+def _is_multiple(offset: Dim) -> bool:
+    factors = [factor for _, factor in offset.terms] if isinstance(offset, Sym) else [offset]
+    return all(factor % POINTER_ALIGNMENT == 0 for factor in factors)
+
+
+def compile_functions(
+    functions: Sequence[Function], target: GpuTarget
+) -> dict[str, tuple[Image, ...]]:
+    """The images of every function, by its symbol."""
+    jobs = [
+        FunctionJob(function, number) for number in target.architectures for function in functions
+    ]
+    if target.ptx:
+        jobs += [FunctionJob(function, target.ptx, ptx=True) for function in functions]
+    found: dict[str, tuple[Image, ...]] = {function.symbol: () for function in functions}
+    for image in compile_all(jobs):
+        found[image.symbol] += (image,)
+    return found
+
+
+def _infos(
+    plan: Plan, kernels: GpuKernels, images: Mapping[str, Sequence[Image]]
+) -> tuple[KernelInfo, ...]:
+    """The kernels of a plan by number, for reports."""
+    told = []
+    for number, info in enumerate(kernel_infos(plan)):
+        if number in kernels.reasons:
+            told.append(replace(info, schedule=f"on the host: {kernels.reasons[number]}"))
+            continue
+        functions = kernels.functions[number]
+        told.append(
+            replace(
+                info,
+                schedule="; ".join(str(function.tiles) for function in functions),
+                choice={},
+                functions=tuple(_info(function, images[function.symbol]) for function in functions),
+            )
+        )
+    return tuple(told)
+
+
+def _info(function: Function, images: Sequence[Image]) -> DeviceFunctionInfo:
+    resources = {
+        f"sm_{image.architecture}": {
+            "registers": image.registers,
+            "stack_bytes": image.stack,
+            "shared_bytes": image.shared,
+            "threads": image.threads,
+            "code_bytes": len(image.data),
+        }
+        for image in images
+        if not image.ptx
+    }
+    return DeviceFunctionInfo(function.symbol, function.source, function.signature, resources)

@@ -1,0 +1,57 @@
+"""The C text by which the runtime knows the functions of a model and their images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...compiler.artifact import DeviceCode
+from ...compiler.target import GpuTarget
+from .compiling import Image
+from .emit.function import Function
+
+SOURCES = ("cuda/cuda.c",)
+_ALIGNMENT = 64  # bytes, of each image
+
+
+def device_code(
+    functions: Sequence[Function],
+    images: Mapping[str, Sequence[Image]],
+    target: GpuTarget,
+    name: str,
+) -> DeviceCode:
+    """All images one behind the other, and the table of what they are.
+
+    images: of every function, by its symbol. name: of the model, a C identifier.
+    """
+    blob = bytearray()
+    symbol = f"ts_images_{name}"
+    lines = ['#include "cuda/cuda.h"', f"extern TS_LOCAL const uint8_t {symbol}[];"]
+    rows = []
+    for number, function in enumerate(functions):
+        entries = []
+        for image in images[function.symbol]:
+            blob += bytes(-len(blob) % _ALIGNMENT)
+            entries.append(
+                f"{{{image.architecture}, {int(image.ptx)}, {len(blob)}u,"
+                f" {image.threads}u, {image.shared}u}}"
+            )
+            blob += image.data + b"\0"  # text ends so
+        lines.append(f"static const ts_image images_{number}[] = {{{', '.join(entries)}}};")
+        rows.append(
+            f'  {{"{function.symbol}", {len(function.params)}, {len(function.symbols)},'
+            f" {len(entries)}, images_{number}}},"
+        )
+    known = ", ".join(f"sm_{number}" for number in target.architectures)
+    lines += [
+        "static const ts_function device_functions[] = {",
+        *(rows or ["  {0}"]),
+        "};",
+        "static const struct ts_device_code device_code = {",
+        f"  .images = {symbol},",
+        "  .functions = device_functions,",
+        f"  .function_count = {len(rows)},",
+        f'  .architectures = "{known}",',
+        f'  .target = "{target.name}",',
+        "};",
+    ]
+    return DeviceCode("ts_cuda", SOURCES, "\n".join(lines), bytes(blob) or b"\0", symbol)

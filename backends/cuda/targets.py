@@ -1,0 +1,115 @@
+"""NVIDIA's GPUs as data: compute capabilities 8.0 to 12.0, and that of this machine.
+
+Figures: "CUDA C++ Programming Guide", table of technical specifications per compute capability;
+multiprocessors are those of the usual product (A100, A10, L4, H100, B200, RTX 5090).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+
+from ...compiler.errors import UsageError
+from ...compiler.target import CpuTarget, GpuTarget
+
+TRIPLE = "x86_64-unknown-linux-gnu"
+_FEATURES = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "avx", "avx2", "bmi", "bmi2",
+             "f16c", "fma", "lzcnt", "movbe", "xsave")  # fmt: skip
+HOST = CpuTarget(
+    name="x86-64-v3", backend="cuda", triple=TRIPLE, cpu="x86-64-v3", tune="x86-64-v3",
+    features=_FEATURES, instructions=("fma",), vector_bits=256, vector_registers=16, masked=True,
+    broadcast_operands=False, fma_ports=2, l1_bytes=32 << 10, l2_bytes=256 << 10,
+)  # fmt: skip
+NATIVE = "cuda:native"
+ALL = "cuda"
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    """instructions: what multiplies matrices, by the names of PTX."""
+
+    architecture: int
+    sms: int
+    shared_kib: int
+    instructions: tuple[str, ...]
+
+
+_GPUS = (
+    _Gpu(80, 108, 163, ("mma",)),
+    _Gpu(86, 84, 99, ("mma",)),
+    _Gpu(89, 58, 99, ("mma", "mma.fp8")),
+    _Gpu(90, 132, 227, ("mma", "mma.fp8", "wgmma", "tma")),
+    _Gpu(100, 148, 227, ("mma", "mma.fp8", "tcgen05", "tma")),
+    _Gpu(120, 170, 99, ("mma", "mma.fp8", "tma")),
+)
+_PORTABLE = (80, 90, 100, 120)  # code for 8.0 runs on 8.6 and 8.9
+
+
+def _target(name: str, *gpus: _Gpu, ptx: int = 0) -> GpuTarget:
+    common = set(gpus[0].instructions).intersection(*(gpu.instructions for gpu in gpus))
+    return GpuTarget(
+        name=name, backend="cuda", triple=TRIPLE, features=_FEATURES,
+        instructions=tuple(name for name in gpus[0].instructions if name in common),
+        architectures=tuple(gpu.architecture for gpu in gpus), ptx=ptx, host=HOST,
+        sms=min(gpu.sms for gpu in gpus),
+        shared_bytes=min(gpu.shared_kib for gpu in gpus) << 10, registers=64 << 10,
+    )  # fmt: skip
+
+
+TARGETS: dict[str, GpuTarget] = {
+    ALL: _target(ALL, *(gpu for gpu in _GPUS if gpu.architecture in _PORTABLE), ptx=80),
+    **{f"cuda:sm_{gpu.architecture}": _target(f"cuda:sm_{gpu.architecture}", gpu)
+       for gpu in _GPUS},
+}  # fmt: skip
+
+
+def parse_target(text: str) -> GpuTarget | None:
+    """The target for a name in `TARGETS` or "cuda:native"; None for another backend's.
+
+    Raises UsageError for "cuda:native" without a GPU, and for one that no code can be made for.
+    """
+    if text == NATIVE:
+        return _native()
+    if text.startswith("cuda:") and text not in TARGETS:
+        raise UsageError(
+            f"no code can be made for the GPU '{text}'", remedy=f"known ones: {', '.join(TARGETS)}"
+        )
+    return TARGETS.get(text)
+
+
+def _native() -> GpuTarget:
+    found = compute_capability()
+    if isinstance(found, str):
+        raise UsageError(
+            f"there is no GPU here to compile for ('{NATIVE}')",
+            why=found,
+            remedy=f"name the target that code is for: {', '.join(TARGETS)}",
+        )
+    # The newest architecture whose code the GPU runs: that of its generation, before 9.0.
+    fitting = [gpu for gpu in _GPUS if gpu.architecture == found
+               or (gpu.architecture < 90 and gpu.architecture // 10 == found // 10
+                   and gpu.architecture <= found)]  # fmt: skip
+    if not fitting:
+        raise UsageError(
+            f"no code can be made for a GPU of compute capability {found // 10}.{found % 10}",
+            remedy=f"known ones: {', '.join(TARGETS)}",
+        )
+    return replace(_target(NATIVE, fitting[-1]), name=f"cuda:sm_{fitting[-1].architecture}")
+
+
+def compute_capability() -> int | str:
+    """10 times the compute capability of this machine's first GPU, or why there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return f"the NVIDIA driver cannot be loaded: {error}"
+    if hasattr(driver, "tensmith_fake_device"):
+        return "what is loaded as the NVIDIA driver is none"
+    count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "the NVIDIA driver offers no GPU"
+    device = ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    for number, attribute in ((major, 75), (minor, 76)):
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+    return 10 * major.value + minor.value

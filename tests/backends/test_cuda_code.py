@@ -1,0 +1,171 @@
+"""Code for GPUs, made without one: every way that kernels are emitted, for all architectures."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cuda_runs import GpuGraph, needs_triton
+from suites.case import F16, CaseBuilder
+from suites.cases import ALL_CASES
+
+from tensmith.backends.cuda import compiling
+from tensmith.backends.cuda.compiling import FunctionJob, check_parameters, compile_all
+from tensmith.backends.cuda.cubin import read_cubin
+from tensmith.backends.cuda.emit.function import Function
+from tensmith.backends.cuda.tiles import Kind
+from tensmith.compiler.errors import InternalError
+from tensmith.compiler.ir.types import DType
+
+ARCHITECTURES = (80, 90, 100, 120)
+DIVISION = 16  # bytes of stack that the slow path of a division may take: nothing is spilled
+NAMES = (
+    "linear_gelu", "softmax_rows", "softmax_symbolic", "layer_norm_rows", "argmax_rows",
+    "conv_3x3_pad_bias", "conv_depthwise", "max_pool_3x3_pad", "gather_rows", "cumsum_in",
+    "integer_division", "pow_9_scalar_i32", "cast_f32_u8", "matmul_symbolic_batch", "gates",
+    "concat_rows", "mod_5x19_5x19", "not_33_bool", "matmul_f16", "byte_table",
+)  # fmt: skip
+
+
+@cache
+def functions() -> tuple[Function, ...]:
+    found: dict[str, Function] = {}
+    for case in ALL_CASES:
+        if case.name in NAMES:
+            for function in GpuGraph(case.graph()).functions:
+                symbol = f"{function.symbol}_{len(found)}"
+                source = function.source.replace(f"def {function.symbol}(", f"def {symbol}(")
+                found[symbol] = replace(function, symbol=symbol, source=source)
+    return tuple(found.values())
+
+
+def product_of_halves(size: int) -> Function:
+    c = CaseBuilder("halves")
+    halves = (c.input(size, size, dtype=F16), c.input(size, size, dtype=F16))
+    c.output(c.op("matmul", *halves, accumulate=DType.F32))
+    graph = GpuGraph(c.graph())
+    return next(f for f in graph.functions if f.tiles.kind is Kind.PRODUCT)
+
+
+@needs_triton
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_compile_and_spill_nothing(architecture: int) -> None:
+    """The parameters of each cubin are checked as it is made."""
+    kinds = {function.tiles.kind for function in functions()}
+    assert kinds == set(Kind)
+    images = compile_all([FunctionJob(function, architecture) for function in functions()])
+    for function, image in zip(functions(), images, strict=True):
+        assert image.stack <= DIVISION, function.symbol
+        assert 0 < image.registers <= 255
+        assert image.threads == 32 * function.tiles.warps
+        cubin = read_cubin(image.data, function.symbol)
+        assert cubin.architecture == architecture
+        assert len(cubin.parameters) == len(function.signature) + compiling.HIDDEN_PARAMETERS
+
+
+@needs_triton
+@pytest.mark.parametrize(("architecture", "instruction"), [(80, "mma.sync"), (90, "wgmma")])
+def test_products_of_halves_use_tensor_cores(architecture: int, instruction: str) -> None:
+    (image,) = compile_all([FunctionJob(product_of_halves(256), architecture, ptx=True)])
+    text = image.data.decode()
+    assert instruction in text
+    assert "cp.async" in text
+    assert text.startswith("//")
+    assert ".version 8.0" in text
+
+
+@needs_triton
+def test_products_of_floats_are_not_rounded() -> None:
+    case = next(case for case in ALL_CASES if case.name == "linear_gelu")
+    product = next(f for f in GpuGraph(case.graph()).functions if f.tiles.kind is Kind.PRODUCT)
+    (image,) = compile_all([FunctionJob(product, 80, ptx=True)])
+    assert b"tf32" not in image.data
+    assert b"fma.rn.f32" in image.data
+
+
+@needs_triton
+def test_what_a_cubin_says_is_what_the_tools_say(tmp_path: Path) -> None:
+    spec = importlib.util.find_spec("triton")  # imported, it could not interpret here any more
+    assert spec is not None
+    assert spec.origin is not None
+
+    function = next(f for f in functions() if f.tiles.kind is Kind.PRODUCT)
+    (image,) = compile_all([FunctionJob(function, 80)])
+    path = tmp_path / "function.cubin"
+    path.write_bytes(image.data)
+    tool = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not tool.exists():
+        pytest.skip("this version of Triton has no cuobjdump")
+    told = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True)
+    assert f"REG:{image.registers} STACK:{image.stack} " in told.stdout + told.stderr
+
+
+@needs_triton
+def test_parameters_have_to_be_those_of_a_launch() -> None:
+    function = functions()[0]
+    (image,) = compile_all([FunctionJob(function, 80)])
+    cubin = read_cubin(image.data, function.symbol)
+    check_parameters(FunctionJob(function, 80), cubin)
+    more = replace(function, signature=(*function.signature, "i64"))
+    for job in (FunctionJob(more, 80), FunctionJob(function, 90)):
+        with pytest.raises(InternalError, match="compiles no code"):
+            check_parameters(job, cubin)
+
+
+@needs_triton
+def test_no_cubin() -> None:
+    (image,) = compile_all([FunctionJob(functions()[0], 80)])
+    with pytest.raises(InternalError, match="no function 'other'"):
+        read_cubin(image.data, "other")
+    with pytest.raises(InternalError, match="no file of code"):
+        read_cubin(Path(sys.executable).read_bytes()[:4096], "x")
+
+
+@needs_triton
+def test_results_are_kept_and_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TENSMITH_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling, "FORMAT", 0)
+    job = FunctionJob(functions()[0], 80)
+    (made,) = compile_all([job])
+    (path,) = (p for p in (tmp_path / "cuda").rglob("*") if p.is_file())
+    started: list[int] = []
+    pool = compiling._Pool
+
+    def counted(count: int) -> compiling._Pool:
+        started.append(count)
+        return pool(count)
+
+    monkeypatch.setattr(compiling, "_Pool", counted)
+    assert compile_all([job, job]) == [made, made]
+    assert not started
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert compile_all([job]) == [made]
+    assert started == [1]
+
+
+def broken(source: str) -> Function:
+    return replace(functions()[0], source=source)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import os\nos._exit(7)\n", "ended with status 7"),
+        ("raise ValueError('no such thing')\n", "ValueError: no such thing"),
+        ("import time\ntime.sleep(60)\n", "took longer than 5 s"),
+    ],
+)
+def test_a_compiler_that_fails_is_an_error(
+    source: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "SECONDS", 5.0)
+    with pytest.raises(InternalError, match="compiles no code") as caught:
+        compile_all([FunctionJob(broken(source), 80)])
+    assert why in str(caught.value)
+    assert "sm_80" in str(caught.value)

@@ -1,0 +1,272 @@
+"""Shared libraries for GPUs, end to end on a driver that is none; real cubins, no GPU."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from cuda_runs import needs_triton
+from onnx import TensorProto, helper, numpy_helper
+
+import tensmith
+from tensmith.backends.cuda.fake.install import FakeDriver, install
+from tensmith.compiler.errors import ModelWarning, RunError, UsageError
+from tensmith.runtime.loader import ModuleError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
+SM_80 = 163 << 10  # bytes of shared memory
+pytestmark = needs_triton
+CALLS = (
+    "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
+    "cuCtxPushCurrent_v2", "cuStreamCreate", "cuModuleLoadData", "cuModuleGetFunction",
+    "cuMemAlloc_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize",
+    "cuLaunchKernel",
+)  # fmt: skip
+OUT_OF_MEMORY, LAUNCH_FAILED = 2, 719
+
+
+def onnx_model(
+    nodes: list[Any], weights: dict[str, Any], batch: int | str = "N"
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes, "model",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def perceptron() -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A product, a function, a product, a softmax."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.standard_normal((12, 40)).astype("f4"), "b": rng.standard_normal(40).astype("f4"),
+        "v": rng.standard_normal((40, 9)).astype("f4"),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"]),
+        helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("MatMul", ["t", "v"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["y"], axis=1),
+    ]
+    return onnx_model(nodes, weights), weights
+
+
+def expected(x: Any, weights: dict[str, Any]) -> Any:
+    hidden = np.tanh(x.astype("f8") @ weights["w"] + weights["b"])
+    powers = np.exp(hidden @ weights["v"])
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def driver() -> Iterator[FakeDriver]:
+    found = install()
+    found.be(80, SM_80)
+    yield found
+    found.be(80, SM_80)
+    found.fail("", 0, 0)
+    gc.collect()
+    assert found.live == (0, 0), "memory or objects of the driver were not given back"
+
+
+@cache
+def _library(folder: Path, target: str) -> Path:
+    artifact = tensmith.compile(perceptron()[0], target=target, name="perceptron")
+    path = folder / f"{target.replace(':', '_')}.so"
+    artifact.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cuda")
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> Path:
+    return _library(folder, "cuda:sm_80")
+
+
+def test_a_library_needs_the_c_library_alone(library: Path) -> None:
+    told = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    needed = {line.split("[")[1][:-1] for line in told.stdout.splitlines() if "NEEDED" in line}
+    assert needed <= {"libc.so.6", "libdl.so.2", "libpthread.so.0", "libm.so.6"}
+
+
+def test_outputs_of_any_batch(library: Path, driver: FakeDriver) -> None:
+    weights = perceptron()[1]
+    module = tensmith.load(library)
+    rng = np.random.default_rng(1)
+    for batch in (1, 5, 70, 3):
+        x = rng.standard_normal((batch, 12)).astype("f4")
+        np.testing.assert_allclose(module(x)["y"], expected(x, weights), rtol=2e-5, atol=1e-6)
+    assert module(np.zeros((0, 12), "f4"))["y"].shape == (0, 9)
+
+
+def test_the_manifest_tells_what_runs_where(library: Path, driver: FakeDriver) -> None:
+    manifest = tensmith.load(library).manifest
+    assert manifest["target"]["architectures"] == "sm_80"
+    functions = [f for kernel in manifest["kernels"] for f in kernel["functions"]]
+    assert functions
+    for function in functions:
+        assert 0 < function["resources"]["sm_80"]["registers"] <= 255
+        assert f"def {function['symbol']}(" in function["source"]
+
+
+def test_the_same_model_gives_the_same_bytes(library: Path, folder: Path) -> None:
+    again = folder / "again" / library.name
+    again.parent.mkdir()
+    tensmith.compile(perceptron()[0], target="cuda:sm_80", name="perceptron").save(again)
+    assert again.read_bytes() == library.read_bytes()
+
+
+def test_one_file_for_several_gpus(folder: Path, driver: FakeDriver) -> None:
+    """Code of 8.0 runs on its generation, PTX where there is no code."""
+    path = _library(folder, "cuda")
+    x = np.random.default_rng(2).standard_normal((4, 12)).astype("f4")
+    want = expected(x, perceptron()[1])
+    for capability in (80, 86, 89, 90, 100, 103, 120, 121):
+        driver.be(capability, 99 << 10)
+        got = tensmith.load(path)(x)["y"]
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+    driver.be(75, 64 << 10)
+    with pytest.raises(RunError, match=r"compute capability 7\.5.*sm_80, sm_90, sm_100, sm_120"):
+        tensmith.load(path)
+
+
+def test_gpus_that_the_file_is_not_for(library: Path, driver: FakeDriver) -> None:
+    for capability in (75, 90):
+        driver.be(capability, SM_80)
+        with pytest.raises(RunError, match=f"compile it for --target cuda:sm_{capability}"):
+            tensmith.load(library)
+    driver.be(80, 1)
+    with pytest.raises(RunError, match="bytes of shared memory"):
+        tensmith.load(library)
+    driver.be(80, SM_80, count=0)
+    with pytest.raises(RunError, match="no NVIDIA GPU"):
+        tensmith.load(library)
+
+
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, LAUNCH_FAILED])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_driver_that_fails(call: str, error: int, library: Path, driver: FakeDriver) -> None:
+    """Whichever call fails, in loading or in a run, is told; the next run is right again."""
+    x = np.ones((2, 12), "f4")
+    want = expected(x, perceptron()[1])
+    for after in range(1, 40):
+        driver.fail(call, after, error)
+        module = None
+        try:
+            module = tensmith.load(library)
+            got = module(x)["y"]
+        except (RunError, ModuleError) as failure:
+            told = str(failure)
+            assert ("OUT_OF_MEMORY" if error == OUT_OF_MEMORY else "LAUNCH_FAILED") in told
+            if error == OUT_OF_MEMORY:
+                assert "end other programs" in told
+            if module is not None:
+                np.testing.assert_allclose(module(x)["y"], want, rtol=2e-5, atol=1e-6)
+        else:
+            driver.fail("", 0, 0)
+            np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+            assert after > 1
+            break
+        finally:
+            del module
+            gc.collect()
+            driver.fail("", 0, 0)
+            assert driver.live == (0, 0)
+    else:
+        pytest.fail(f"{call} is called without end")
+
+
+def test_instances_at_once(library: Path, driver: FakeDriver) -> None:
+    weights, wrong = perceptron()[1], []
+
+    def work(seed: int) -> None:
+        module = tensmith.load(library)
+        for batch in (3, 17):
+            x = np.random.default_rng(seed).standard_normal((batch, 12)).astype("f4")
+            if not np.allclose(module(x)["y"], expected(x, weights), rtol=2e-5, atol=1e-6):
+                wrong.append((seed, batch))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_what_runs_on_the_host_finds_its_tensors(tmp_path: Path, driver: FakeDriver) -> None:
+    """A scatter and a sort between kernels of the device."""
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("ScatterElements", ["e", "i", "u"], ["s"], axis=1),
+        helper.make_node("Mul", ["s", "two"], ["m"]),
+        helper.make_node("TopK", ["m", "k"], ["t", "p"], axis=1),
+        helper.make_node("Neg", ["t"], ["y"]),
+    ]
+    constants = {
+        "i": np.array([[1, 3]], "i8"), "u": np.array([[9.0, -1.0]], "f4"),
+        "two": np.array(2, "f4"), "k": np.array([4], "i8"),
+    }  # fmt: skip
+    artifact = tensmith.compile(onnx_model(nodes, constants, 1), target="cuda:sm_80")
+    assert any(kernel.schedule.startswith("on the host: ") for kernel in artifact.kernels)
+    assert any(kernel.functions for kernel in artifact.kernels)
+    with pytest.warns(ModelWarning, match="in an interpreter"):
+        module = artifact.load()
+    x = np.random.default_rng(3).standard_normal((1, 12)).astype("f4")
+    want = np.exp(x)
+    want[0, [1, 3]] = [9.0, -1.0]
+    np.testing.assert_allclose(module(x)["y"], -np.sort(2 * want)[:, ::-1][:, :4], rtol=1e-5)
+
+
+def test_verification_runs_in_the_interpreter(library: Path) -> None:
+    artifact = tensmith.compile(perceptron()[0], target="cuda:sm_80")
+    with pytest.warns(ModelWarning, match="in an interpreter"):
+        report = artifact.verify()
+    assert report.status == "passed", report.summary()
+
+
+def test_without_a_driver_the_user_is_told(library: Path) -> None:
+    code = "import sys, tensmith; tensmith.load(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, library], capture_output=True, text=True, check=False
+    )
+    if not done.returncode:
+        pytest.skip("there is an NVIDIA driver here")
+    assert "the NVIDIA driver cannot be loaded" in done.stderr
+    assert "driver 525 (CUDA 12.0) or newer" in done.stderr
+
+
+def test_what_is_not_there_yet_is_said() -> None:
+    for precision in ("fp16", "bf16"):
+        with pytest.raises(UsageError, match="is not there for 'cuda:sm_80' yet"):
+            tensmith.compile(
+                perceptron()[0], target="cuda:sm_80", precision=precision, force_precision=True
+            )
+
+
+@pytest.mark.parametrize("name", ["mnist", "digits_cnn", "resnet8"])
+def test_models_give_their_stored_outputs(name: str, tmp_path: Path, driver: FakeDriver) -> None:
+    given = SHARED / name
+    if not given.exists():
+        pytest.skip(f"{given} is not there")
+    path = tmp_path / f"{name}.so"
+    tensmith.compile(given / "model.onnx", target="cuda:sm_80").save(path)
+    module = tensmith.load(path)
+    inputs, outputs = np.load(given / "inputs_0.npz"), np.load(given / "outputs_0.npz")
+    got = module({key: inputs[key] for key in inputs.files})
+    for key in outputs.files:
+        np.testing.assert_allclose(got[key], outputs[key], rtol=1e-4, atol=1e-4)

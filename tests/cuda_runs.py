@@ -1,0 +1,69 @@
+"""Graphs planned for a GPU and run in numpy, each device function by Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from plan_runs import Array, PlannedGraph, PlanRun, TracedPlanner
+
+from tensmith.backends.cuda import pipeline
+from tensmith.backends.cuda.emit.function import Function
+from tensmith.backends.cuda.fake.interpreter import Program
+from tensmith.backends.cuda.targets import TARGETS
+from tensmith.backends.cuda.triton_package import reason_unavailable
+from tensmith.compiler.compilation import CompileOptions, Stages
+from tensmith.compiler.ir import Graph
+from tensmith.compiler.kernel.plan.plan import Launch
+from tensmith.compiler.kernel.plan.planner import Planner
+from tensmith.compiler.target import GpuTarget
+
+TARGET = TARGETS["cuda:sm_80"]
+_REASON = reason_unavailable() or ""
+needs_triton = pytest.mark.skipif(bool(_REASON), reason=_REASON)
+
+
+class GpuGraph(PlannedGraph):
+    """A graph with its plan for a GPU; it is rewritten. reasons: why kernels run on the host."""
+
+    def __init__(self, graph: Graph, target: GpuTarget = TARGET, level: int = 2) -> None:
+        made: list[TracedPlanner] = []
+
+        def planner(*arguments: Any) -> Planner:
+            made.append(TracedPlanner(*arguments))
+            return made[-1]
+
+        options = CompileOptions("model", Path(), opt_level=level)
+        with patch.object(pipeline, "Planner", planner):
+            self.plan, kernels = pipeline.make_plan(graph, target, options, Stages())
+        self.clocks, self.nodes = made[-1].clocks, made[-1].nodes
+        self.functions: list[Function] = [f for all_ in kernels.functions.values() for f in all_]
+        self.reasons = dict(kernels.reasons)
+
+    def runner(self, inputs: Mapping[str, Array], order: np.random.Generator) -> PlanRun:
+        return _GpuRun(self, inputs, order)
+
+
+class _GpuRun(PlanRun):
+    def __init__(
+        self, planned: GpuGraph, inputs: Mapping[str, Array], order: np.random.Generator
+    ) -> None:
+        super().__init__(planned, inputs, order)
+        self.functions = planned.functions
+        self.programs: dict[int, Program] = {}
+
+    def launch(self, step: Launch) -> None:
+        number = step.function
+        if number not in self.programs:
+            function = self.functions[number]
+            assert function.symbol == self.plan.functions[number].symbol
+            self.programs[number] = Program(function.source, function.symbol, function.signature)
+        addresses = [self.bytes_at(place).ctypes.data for place in step.places]
+        programs = self.dim(step.programs)
+        if programs:
+            sizes = [self.dim(size) for size in step.sizes]
+            self.programs[number].run(programs, [*addresses, *sizes])
