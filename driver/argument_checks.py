@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..compiler.backend import AnyBackend, Measures
-from ..compiler.errors import Unsupported, UsageError, system_refusals
+from ..compiler.errors import ModelWarning, Unsupported, UsageError, system_refusals
 from ..compiler.ir import Graph
 from ..compiler.knobs import KEEP_WORK
 from ..compiler.scratch import check_output, forget, make_folder, unwritable
 from ..compiler.target import Target
+
+STANDING_IN = "kernels run in an interpreter, slowly, and not as the hardware's own code"
 
 
 def c_identifier(text: str) -> str:
@@ -81,6 +84,27 @@ def check_runs_here(backend: AnyBackend, target: Target) -> None:
     reason = backend.runs_here(target)
     if reason:
         raise UsageError("the model was compiled for another machine", why=reason)
+
+
+def stands_in(backend: AnyBackend, target: Target) -> bool:
+    """Whether something takes the place of the target's hardware in a process of this machine,
+    which a ModelWarning says then."""
+    reason = backend.runs_here(target)
+    if reason is None or backend.stand_in is None:
+        return False
+    warnings.warn(f"{STANDING_IN} ({reason})", ModelWarning, stacklevel=3)
+    return True
+
+
+def have_run_here(backend: AnyBackend, target: Target) -> None:
+    """Have code for a target run in this process, if need be by what stands in for its hardware.
+
+    Raises UsageError where it cannot.
+    """
+    if not stands_in(backend, target):
+        check_runs_here(backend, target)
+    elif backend.stand_in:
+        backend.stand_in(target)
 
 
 def check_threads(threads: int) -> None:

@@ -19,6 +19,8 @@ from .argument_checks import (
     check_runs_here,
     check_threads,
     check_writable,
+    have_run_here,
+    stands_in,
 )
 from .budget.report import BudgetReport
 from .compare import Tolerance
@@ -139,11 +141,15 @@ class Artifact:
         return self._library
 
     def subject(self) -> EngineSpec:
-        """How to run it here in another process: as a library or, when it was compiled for another
-        architecture, as a program in the emulator of that one.
+        """How to run it here in another process: as a library, if need be with what stands in for
+        hardware, or, when it was compiled for another architecture, as a program in the emulator of
+        that one.
 
         Raises UsageError when this machine has no such emulator.
         """
+        if stands_in(self._backend, self.target):
+            name = self.target.name
+            return EngineSpec("tensmith", self.library(), self._threads, stand_in=name)
         emulator = self._backend.emulator(self.target)
         if not emulator:
             return EngineSpec("tensmith", self.library(), self._threads)
@@ -162,7 +168,7 @@ class Artifact:
         Raises UsageError when it was compiled for another architecture, RunError when this machine
         lacks instructions that it needs.
         """
-        self.check_runs_here()
+        have_run_here(self._backend, self.target)
         module = load(self.library(), threads or self._threads, dicts=dicts)
         weakref.finalize(module, _keep_alive, self)
         return module

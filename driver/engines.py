@@ -37,7 +37,8 @@ class EngineSpec:
     or "openvino" (path is an ONNX model). shapes: as for `frontends.onnx.load`. plain: ONNX Runtime
     computes operator by operator, without optimising. precision, target: of the graph that the
     reference evaluates, see `halves.py`. nudged: whether the reference moves every float by some
-    units in its last place (`roundings.py`).
+    units in its last place (`roundings.py`). stand_in: the target whose hardware the engine's
+    process has to do without, "": none.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class EngineSpec:
     precision: str = "fp32"
     target: str = "native"
     nudged: bool = False
+    stand_in: str = ""
 
 
 class CrashError(RunError):
@@ -83,8 +85,13 @@ def _peer(name: str) -> Any:
 
 
 def _tensmith(spec: EngineSpec) -> Run:
+    from ..compiler.backend import resolve_target
     from ..runtime.loader import load
 
+    if spec.stand_in:
+        backend, target = resolve_target(spec.stand_in)
+        assert backend.stand_in is not None
+        backend.stand_in(target)
     return load(spec.path, threads=spec.threads)
 
 

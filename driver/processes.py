@@ -85,6 +85,7 @@ class EngineProcess:
             precision=spec.precision,
             target=spec.target,
             nudged=spec.nudged,
+            stand_in=spec.stand_in,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..compiler.artifact import TensorSpec
 from ..compiler.errors import RunError, UsageError
 from . import api
-from .argument_checks import check_file
+from .argument_checks import check_file, have_run_here
 from .request import CompileRequest
 from .tensor_files import Array, check_inputs
 
@@ -32,6 +32,8 @@ def compile_or_load(path: Path, request: CompileRequest) -> Module:
             raise UsageError(
                 "--shape changes nothing in a compiled model", remedy="give the ONNX file"
             )
+        if request.target != CompileRequest.target:
+            have_run_here(*request.resolve())
         return api.load(path, request.threads)
     return api.compile_request(path, request).load()
 

@@ -47,6 +47,7 @@ class Session:
             precision=request["precision"],
             target=request["target"],
             nudged=request["nudged"],
+            stand_in=request["stand_in"],
         )
         self.run = open_engine(spec)
         return {

@@ -29,6 +29,7 @@ def command(json: Json = False) -> None:
                     "tune": figures.get("tune", ""),
                     "features": list(figures.get("features", ())),
                     "instructions": list(figures.get("instructions", ())),
+                    "architectures": list(figures.get("architectures", ())),
                     "triple": figures.get("triple", ""),
                     "vector_bits": figures.get("vector_bits"),
                     "available": reason is None,
@@ -48,7 +49,7 @@ def command(json: Json = False) -> None:
             (
                 row["target"],
                 row["backend"],
-                row["cpu"],
+                row["cpu"] or " ".join(f"sm_{number}" for number in row["architectures"]),
                 row["tune"],
                 row["triple"],
                 f"{row['vector_bits']} bits" if row["vector_bits"] else "",
