@@ -96,7 +96,7 @@ class Search:
         self._judged = Recipe()  # with ranges of the samples that are not held out
         self._seen: dict[str, Spread] = {}  # in samples that are not held out
         self._every: dict[str, Spread] = {}
-        self._run: GraphRun | None = None  # of what was accepted last
+        self._open: dict[frozenset[str], GraphRun] = {}  # by what is integer, and what is scaled
 
     @property
     def mean(self) -> float:
@@ -185,17 +185,20 @@ class Search:
 
     def _why_without(self, keys: frozenset[str]) -> str:
         """Why such products stay in floats; "" where they do not."""
-        known, before = self.decibels, self._run
-        wider = replace(self._judged, integer=self._judged.integer | keys)
+        known, before = self.decibels, self._judged
+        wider = replace(before, integer=before.integer | keys)
         if not self._accepts(wider, PRODUCTS_OF_DATA, min(-LOSS, ENOUGH - self.mean)):
             return _LOSING
-        if self.timer is None or before is None or self._run is None:
+        if self.timer is None:
             return ""
-        inputs, runs = self.held[0][0], {"floats": before, "integers": self._run}
-        times = self.timer({name: partial(run, inputs) for name, run in runs.items()})
+        runs = {
+            name: partial(self._compiled(recipe, name), self.held[0][0])
+            for name, recipe in (("floats", before), ("integers", wider))
+        }
+        times = self.timer(runs)
         if share_of(times, "integers", "floats") * SAME < 1.0:
             return ""
-        self.decibels, self._run = known, before
+        self.decibels = known
         return _NO_FASTER
 
     # ------------------------------------------------------------------ observing
@@ -223,13 +226,14 @@ class Search:
             elif not index:
                 first.append(pair)
             for name in self.points:
-                low, high, square = (
-                    float(outputs[observed(name, what)]) for what in (LOW, HIGH, SQUARE)
-                )
+                square = float(outputs[observed(name, SQUARE)])
                 if name not in axes:
+                    low, high = (float(outputs[observed(name, what)]) for what in (LOW, HIGH))
                     spreads[name].add(low, high, square)
                     continue
                 limits = (outputs[observed(name, LOWS)], outputs[observed(name, HIGHS)])
+                low = float(limits[0].min(initial=np.inf))
+                high = float(limits[1].max(initial=-np.inf))
                 spreads[name].add(low, high, square, outputs[observed(name, MEAN)], limits)
             self.count = index + 1
         if not self.held:
@@ -263,11 +267,11 @@ class Search:
 
         The first, of no gain, is accepted in any case; others never where nothing can be scored.
         """
-        found, run = self._score(recipe, name)
+        found = self._score(recipe, name)
         self.tried[name] = _mean(found)
         if gain is not None and (not found or _mean(found) < self.mean + gain):
             return False
-        self.decibels, self._run = found, run
+        self.decibels = found
         return True
 
     def _without_fragile(self, recipe: Recipe) -> Recipe:
@@ -305,12 +309,25 @@ class Search:
                 work[key] += _count(shape, sizes) * terms[key]
         return noise, work
 
-    def _score(self, recipe: Recipe, name: str) -> tuple[dict[str, float], GraphRun]:
-        """Decibels of every scored tensor on the samples held out, and what computes them."""
+    def _score(self, recipe: Recipe, name: str) -> dict[str, float]:
+        """Decibels of every scored tensor on the samples held out.
+
+        Recipes that differ in ranges and corrections alone are runs of one binary.
+        """
         self.note(f"trying {name}")
+        kind = recipe.integer | {f"scaled {tensor}" for tensor in recipe.scales}
+        if kind not in self._open:
+            graph = self.source.open(recipe, self.scores)
+            run = compiled_graph(graph, self.folder, f"trial_{len(self.tried)}", self.threads)
+            self._open[kind] = run
+        run, parameters = self._open[kind], self.source.parameters(recipe)
+        return decibels(self._pairs(lambda inputs: run({**inputs, **parameters})))
+
+    def _compiled(self, recipe: Recipe, name: str) -> GraphRun:
+        """The model of a recipe as it is compiled in the end."""
+        self.note(f"timing {name}")
         graph = self.source.quantised(recipe, self.scores)
-        run = compiled_graph(graph, self.folder, f"trial_{len(self.tried)}", self.threads)
-        return decibels(self._pairs(run)), run
+        return compiled_graph(graph, self.folder, f"timed_{name}", self.threads)
 
     def _pairs(self, run: GraphRun) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
         for inputs, wanted in self.held:

@@ -43,24 +43,21 @@ class _Behind:
 
 def observe(graph: Graph, kept: int, channels: Sequence[int | None]) -> None:
     """Outputs behind the first `kept` become what is to be known of them: for every f32 tensor the
-    least and greatest element and the mean of the squares; and of each channel the mean, the least
-    and the greatest element, where `channels` (one entry for each such output) says which axis the
-    channels are."""
+    mean of the squares; the least and greatest element, and the mean, of each channel where
+    `channels` (one entry for each such output) says which axis the channels are; the least and
+    greatest of all elements where it says None."""
     tensors, behind = graph.outputs[kept:], _Behind(graph)
     del graph.outputs[kept:]
     for value, axis in zip(tensors, channels, strict=True):
         name, every = value.name, tuple(range(value.type.rank))
         x = value if value.dtype is DType.F32 else behind.emit("cast", [value], dtype=DType.F32)
-        for what, op in _STATISTICS:
-            behind.give(behind.emit(op, [x], axes=every, keepdims=False), observed(name, what))
         square = behind.emit("mul", [x, x])
         mean = behind.emit("reduce_mean", [square], axes=every, keepdims=False)
         behind.give(mean, observed(name, SQUARE))
-        if axis is not None:
-            others = tuple(a for a in every if a != axis % value.type.rank)
-            for what, op in _OF_CHANNELS:
-                result = behind.emit(op, [x], axes=others, keepdims=False)
-                behind.give(result, observed(name, what))
+        rank = value.type.rank
+        others = every if axis is None else tuple(a for a in every if a != axis % rank)
+        for what, op in _STATISTICS if axis is None else _OF_CHANNELS:
+            behind.give(behind.emit(op, [x], axes=others, keepdims=False), observed(name, what))
 
 
 def sample(graph: Graph, kept: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,22 @@ def test_digests_are_of_what_is_computed(tmp_path: Path) -> None:
 def test_nothing_to_quantise_is_an_error_of_its_own() -> None:
     with pytest.raises(NothingToQuantise, match="nothing in the model"):
         check_quantisable([])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_runs_of_an_open_model_say_ranges_and_corrections(
+    source: Quantisable, scaled: bool
+) -> None:
+    """One graph computes what models of any ranges and corrections do."""
+    whole = recipe(source)
+    others = {name: Limits(r.low / 2, r.high / 3) for name, r in whole.ranges.items()}
+    trials = [replace(whole, biases={}), replace(whole, ranges=others), whole]
+    if scaled:
+        channels = np.array([1, 0.5, 0.25], np.float32)
+        trials = [replace(trial, scales={"x": channels}) for trial in trials]
+    for trial in trials:
+        graph = source.open(trials[0], ["y", "p"])
+        found = run_graph(graph, {"x": X, **source.parameters(trial)})
+        wanted = run_graph(source.quantised(trial, ["y", "p"]), {"x": X})
+        for name, array in wanted.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)

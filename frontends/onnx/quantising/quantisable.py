@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import inliner, version_converter
 
@@ -28,7 +29,7 @@ from .recipe import Recipe
 from .rotation import Rotator, rotatable
 from .switching import add_switches, one_product, quantised_alone, takes_bytes
 from .weights import WeightWriter, why_floats, why_no_steps
-from .writing import Writer, drop_unused, twin
+from .writing import ADDED, SCALE, ZERO, Writer, added_shape, drop_unused, parameter_of, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
 _FIRST_IR_VERSION = 7  # that opset's
@@ -177,6 +178,27 @@ class Quantisable:
         """The graph of the quantised model that makes the given tensors."""
         return load_model(_making(self._written(recipe), tensors), shapes=self.shapes)
 
+    def open(self, recipe: Recipe, tensors: Sequence[str]) -> Graph:
+        """As `quantised`, of a model whose further inputs are ranges and corrections, which those
+        of the recipe (`parameters`) are no part of."""
+        return load_model(_making(self._written(recipe, open=True), tensors), shapes=self.shapes)
+
+    def parameters(self, recipe: Recipe) -> dict[str, Array]:
+        """The further inputs of an `open` model, with which it computes what a recipe says."""
+        nodes = {node.output[0]: node for node in self._model.graph.node if node.output}
+        found = dict[str, Array]()
+        for product in self.products:
+            if product.key not in recipe.integer - recipe.dynamic:
+                continue
+            for name in product.operands:
+                scale, zero = recipe.u8(name)
+                found |= {parameter_of(name, SCALE): scale, parameter_of(name, ZERO): zero}
+            if not product.other:
+                shape = added_shape(nodes[product.key], self.constants)
+                added = recipe.biases.get(product.key, np.zeros(shape)).reshape(shape)
+                found[parameter_of(product.key, ADDED)] = added.astype(np.float32)
+        return found
+
     def beside(self, recipe: Recipe) -> Graph:
         """The graph that makes, of every product of a recipe, the result in floats and the one of
         quantised operands."""
@@ -250,10 +272,10 @@ class Quantisable:
             found.update(part.SerializeToString(deterministic=True))
         return found.hexdigest()
 
-    def _written(self, recipe: Recipe, beside: bool = False) -> onnx.ModelProto:
+    def _written(self, recipe: Recipe, beside: bool = False, open: bool = False) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        Writer(model, recipe, foreign=self.foreign, beside=beside).write(self.products)
+        Writer(model, recipe, foreign=self.foreign, beside=beside, open=open).write(self.products)
         if not beside:
             drop_unused(model)
         return model

@@ -45,6 +45,13 @@ class Recipe:
     biases: Mapping[str, Array] = field(default_factory=dict)
     scales: Mapping[str, Array] = field(default_factory=dict)
 
+    def u8(self, name: str) -> tuple[Array, Array]:
+        """(scale, zero point) by which u8 stand for a tensor: one number, or one for a channel."""
+        scale, zero = self.ranges[name].u8()
+        channels = self.scales.get(name)
+        scales = scale if channels is None else np.maximum(scale * channels, LEAST_SCALE)
+        return np.asarray(scales, np.float32), np.full(np.shape(scales), zero, np.uint8)
+
 
 def quantised_weights(weights: Array, axis: int) -> tuple[Array, Array]:
     """(s8, scales), symmetric, one scale for each step of an axis."""

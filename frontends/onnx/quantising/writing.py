@@ -12,9 +12,23 @@ from ..reading.topology import names_used
 from .additions import Additions
 from .constants import MOVES, Constants
 from .products import LSTM, ModelProduct
-from .recipe import LEAST_SCALE, Array, Limits, Recipe, quantised_weights
+from .recipe import Array, Recipe, quantised_weights
 
 MICROSOFT = "com.microsoft"
+SCALE, ZERO, ADDED = "scale", "zero", "added"
+
+
+def parameter_of(name: str, what: str) -> str:
+    """The input that says a tensor's scale or zero point, or a product's correction."""
+    return f"tensmith:{what}:{name}"
+
+
+def added_shape(node: onnx.NodeProto, constants: Constants) -> tuple[int, ...]:
+    """The shape of what is added to the result of a Conv, MatMul or Gemm by channel."""
+    shape = constants.shape_of(node.input[1])
+    if node.op_type == "Conv":
+        return shape[0], *(1,) * (len(shape) - 2)
+    return (shape[0 if any(a.name == "transB" and a.i for a in node.attribute) else 1],)
 
 
 def twin(key: str) -> str:
@@ -26,14 +40,22 @@ class Writer:
     """Changes the products of a model, which is changed in place.
 
     beside: the products stay, and each has a quantised one beside it, which reads the same data and
-    whose result is called as `twin` says. foreign: QuantizeLinear and DequantizeLinear are those of
-    ONNX Runtime's own domain, because the model's opset has none for channels.
+    whose result is called as `twin` says. open: scales, zero points and corrections are inputs of
+    the model (`parameter_of`), so that a run says what they are. foreign: QuantizeLinear and
+    DequantizeLinear are those of ONNX Runtime's own domain, because the model's opset has none for
+    channels.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, recipe: Recipe, *, foreign: bool, beside: bool = False
+        self,
+        model: onnx.ModelProto,
+        recipe: Recipe,
+        *,
+        foreign: bool,
+        beside: bool = False,
+        open: bool = False,
     ) -> None:
-        self.graph, self.recipe, self.beside = model.graph, recipe, beside
+        self.graph, self.recipe, self.beside, self.open = model.graph, recipe, beside, open
         self.constants = Constants(model)
         self.domain = MICROSOFT if foreign else ""
         self.new = Additions(model.graph)
@@ -74,14 +96,18 @@ class Writer:
     def _static(self, node: onnx.NodeProto, product: ModelProduct) -> None:
         """DequantizeLinear in front of both operands of a product."""
         for place, name in enumerate(product.operands):
-            node.input[place] = self._through_bytes(name, self.recipe.ranges[name])
+            node.input[place] = self._through_bytes(name)
         if not product.other:
-            self._weights_in_bytes(node)
+            shape = self._weights_in_bytes(node)
+            if self.open:
+                self._add_input(node, product.key, shape)
+                return
         bias = self.recipe.biases.get(product.key)
         self._add(node, bias) if bias is not None else self.new.nodes.append(node)
 
-    def _weights_in_bytes(self, node: onnx.NodeProto) -> None:
-        """DequantizeLinear in front of constant weights."""
+    def _weights_in_bytes(self, node: onnx.NodeProto) -> tuple[int, ...]:
+        """DequantizeLinear in front of constant weights; the shape of what is added by channel."""
+        shape = added_shape(node, self.constants)
         weights = node.input[1]
         transposed = self._untransposed(node)
         axis = 0 if node.op_type == "Conv" else 1
@@ -92,6 +118,7 @@ class Writer:
         node.input[1] = self._made(
             "DequantizeLinear", [steps, scale, zero], f"{weights}_dequantised", axis=axis
         )
+        return shape
 
     def _untransposed(self, node: onnx.NodeProto) -> bool:
         """Whether a Gemm transposes its weights, which it does no more afterwards."""
@@ -111,24 +138,37 @@ class Writer:
             self.new.initial(f"{name}_zero", zero),
         )
 
-    def _through_bytes(self, name: str, limits: Limits) -> str:
+    def _through_bytes(self, name: str) -> str:
         """The tensor, quantised to u8 and dequantised."""
         key = (name, False)
         if key not in self._data:
-            scale, zero = limits.u8()
-            channels = self.recipe.scales.get(name)
-            scales = scale if channels is None else np.maximum(scale * channels, LEAST_SCALE)
             parameters = [
-                self.new.initial(f"{name}_scale", np.asarray(scales, np.float32)),
-                self.new.initial(f"{name}_zero", np.full(np.shape(scales), zero, np.uint8)),
+                self._input(parameter_of(name, what), array.dtype, array.shape)
+                if self.open
+                else self.new.initial(f"{name}_{what}", array)
+                for what, array in zip((SCALE, ZERO), self.recipe.u8(name), strict=True)
             ]
-            axis = {} if channels is None else {"axis": 1}
+            axis = {"axis": 1} if name in self.recipe.scales else {}
             inputs = [name, *parameters]
             steps = self._made("QuantizeLinear", inputs, f"{name}_quantised", **axis)
             self._data[key] = self._made(
                 "DequantizeLinear", [steps, *parameters], f"{name}_dequantised", **axis
             )
         return self._data[key]
+
+    def _input(self, name: str, dtype: Any, shape: Sequence[int]) -> str:
+        """A new input of the model."""
+        element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self.graph.input.append(onnx.helper.make_tensor_value_info(name, element, shape))
+        return name
+
+    def _add_input(self, node: onnx.NodeProto, key: str, shape: Sequence[int]) -> None:
+        """An input is added to the result of a product with constant weights."""
+        result = node.output[0]
+        node.output[0] = self.new.fresh(f"{result}_uncorrected")
+        self.new.nodes.append(node)
+        added = self._input(parameter_of(key, ADDED), np.float32, shape)
+        self.new.nodes.append(onnx.helper.make_node("Add", [node.output[0], added], [result]))
 
     def _add(self, node: onnx.NodeProto, bias: Array) -> None:
         """A correction joins the bias of a convolution, or is added to a matrix product."""
