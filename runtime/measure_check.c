@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -94,6 +95,7 @@ static void run_in_parts(const ts_batch *b, const ts_call *call) {
 /* What a child does: the candidate on poisoned outputs, which it compares with those of the base. */
 static void child(ts_batch *b, int number, uint8_t *const *base, finding *result) {
   static uint8_t *outputs[MOST_PIECES];
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   for (int i = 0; i < b->piece_count; i++) {
     if (b->pieces[i].kind != OUTPUT) continue;
     outputs[i] = number ? ts_memory(b->pieces[i].bytes) : base[i];

@@ -339,3 +339,48 @@ def test_machine_is_told(measurer: CpuMeasurer) -> None:
     assert machine.name == measurer.machine.name
     assert {"vendor", "features", "cores", "architecture"} <= set(machine.facts)
     assert " " not in machine.name
+
+
+# elsewhere ------------------------------------------------------------------------------------
+
+
+def test_a_machine_that_ssh_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a program in the place of ssh that runs the last argument here, in another folder."""
+    if missing := Setting("x86-64-v3", 2).missing():
+        pytest.skip(missing)
+    home = tmp_path / "home"
+    home.mkdir()
+    script = tmp_path / "ssh"
+    script.write_text(
+        '#!/bin/sh\necho "$@" >> "$0.log"\nfor last; do :; done\n'
+        f'cd {home} || exit 255\n[ -e {home}/lost ] && exit 255\nexec sh -c "$last"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    backend, parsed = resolve_target("x86-64-v3")
+    assert backend.tuning is not None
+    measurer = backend.tuning.measurer(parsed, "ssh://someone@somewhere:2200")
+    assert "-p 2200 someone@somewhere" in (tmp_path / "ssh.log").read_text()
+    tunable = opened(product, "x86-64-v3", tmp_path)
+    [task] = tunable.tasks
+    batch = tunable.build(task, tunable.candidates(task)[:2])
+    assert measurer.check(batch) == {}
+    reading = measurer.time(batch, Turn((1, 0), SHORT))
+    assert [sample.position for sample in reading.samples] == [1, 0]
+    assert measurer.machine.name == backend.tuning.machine(parsed).name
+    (home / "lost").touch()
+    with pytest.raises(OSError, match="lost"):
+        measurer.time(batch, Turn((0,), SHORT))
+    (home / "lost").unlink()
+    measurer.close()
+    assert list(home.iterdir()) == []
+
+    other = resolve_target("aarch64")[1]
+    with pytest.raises(UsageError, match="x86_64"):
+        backend.tuning.measurer(other, "ssh://somewhere")
+    for address in ("ssh://", "ssh://-oProxyCommand=x", "ssh://a:b:c", "ssh://somewhere/path"):
+        with pytest.raises(UsageError, match="no address"):
+            backend.tuning.measurer(parsed, address)
+    (home / "lost").touch()
+    with pytest.raises(UsageError, match="not reached"):
+        backend.tuning.measurer(parsed, "ssh://somewhere")

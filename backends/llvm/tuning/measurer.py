@@ -13,6 +13,7 @@ from ....compiler.tuning.task import Batch, CallTimes, MachineClass, Reading, Tu
 from ...common.running import runs_here
 from .host import Ended, LocalHost, MeasuringHost
 from .machine import machine_class
+from .ssh import SshHost
 
 CHECK_SECONDS = 10.0  # of one candidate: what takes longer hangs
 START_SECONDS = 60.0  # to load a batch
@@ -96,17 +97,19 @@ class CpuMeasurer:
 
 
 def measurer_cpu(target: CpuTarget, worker: str) -> CpuMeasurer:
-    """What measures code of a target. worker: "local".
+    """What measures code of a target. worker: "local", or "ssh://HOST" (see `SshHost`).
 
     Raises UsageError for another worker, and where the target's code does not run there.
     """
+    if worker.startswith("ssh:"):
+        return CpuMeasurer(SshHost(target, worker))
     if worker != "local":
-        raise UsageError(f"'{worker}' is no worker", remedy="local")
+        raise UsageError(f"'{worker}' is no worker", remedy="local, or ssh://HOST")
     reason = runs_here(target)
     if reason:
         raise UsageError(
             f"kernels for '{target.name}' cannot be timed on this machine", why=reason,
-            remedy="tune on a machine of that kind: an emulator's times mean nothing",
+            remedy="tune on a machine of that kind (ssh://HOST): an emulator's times mean nothing",
         )  # fmt: skip
     return CpuMeasurer(LocalHost(target))
 
