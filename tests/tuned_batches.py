@@ -1,15 +1,19 @@
-"""Batches of candidates run without the measuring program, and in numpy."""
+"""Graphs that are opened for tuning; batches run without the measuring program, and in numpy."""
 
 from __future__ import annotations
 
 import ctypes
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from suites.case import CaseBuilder
 
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.kernel.interpret import interpret
 from tensmith.compiler.kernel.schedule.packing import Packing
 from tensmith.compiler.tuning.task import Batch, Candidate, Task
@@ -92,3 +96,25 @@ def interpreted_outputs(
     }
     interpret(kernel, arrays, made.sizes, panels)
     return {b.name: arrays[b.name] for b in kernel.params[-kernel.outputs :]}
+
+
+WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4}
+Build = Callable[[CaseBuilder], None]
+
+
+def product(c: CaseBuilder) -> None:
+    """A layer."""
+    y = c.op("matmul", c.input(21, 96), c.weight(96, 37))
+    c.output(c.op("max", c.op("add", y, c.weight(37)), c.scalar(0)))
+
+
+def opened(build: Build, target: str, folder: Path, threads: int = 1) -> CpuTunable:
+    """A graph of its own, opened for tuning."""
+    backend, parsed = resolve_target(target)
+    c = CaseBuilder(build.__name__)
+    build(c)
+    assert backend.tuning is not None
+    options = CompileOptions("m", folder, threads=threads, sizes={"n": 9})
+    found = backend.tuning.open(c.graph(), parsed, options, Stages())
+    assert isinstance(found, CpuTunable)
+    return found

@@ -1,41 +1,29 @@
-"""Candidates of CPU kernels: each is built, does what the base does, and is told where not."""
+"""Candidates of CPU kernels: each is built, and does what the base does."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from compiled import Setting
-from llvmlite import ir
 from suites.case import BF16, F32, I8, I32, U8, CaseBuilder, N
-from tuned_batches import interpreted_outputs, outputs_of
+from tuned_batches import WINDOW, Build, interpreted_outputs, opened, outputs_of, product
 
-from tensmith.backends.llvm import codegen
 from tensmith.backends.llvm.emit import reduction
-from tensmith.backends.llvm.tuning import measurer as measuring
-from tensmith.backends.llvm.tuning import tunable as opening
 from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
 from tensmith.compiler.backend import resolve_target
-from tensmith.compiler.compilation import CompileOptions, Stages
-from tensmith.compiler.errors import ScheduleError, UsageError
+from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.tuning.reuse import Remembered, unchanged
 from tensmith.compiler.tuning.task import BASE, Candidate, Task, Turn
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
 NARROW = "znver4"  # has instructions for bytes and halves
-WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4}
 TRIED = 4  # candidates of a task, beside the base
 SHORT = 0.0005  # seconds
-Build = Callable[[CaseBuilder], None]
-
-
-def product(c: CaseBuilder) -> None:
-    y = c.op("matmul", c.input(21, 96), c.weight(96, 37))
-    c.output(c.op("max", c.op("add", y, c.weight(37)), c.scalar(0)))
 
 
 def deep(c: CaseBuilder) -> None:
@@ -79,17 +67,6 @@ def halves(c: CaseBuilder) -> None:
 BUILDS: tuple[Build, ...] = (
     product, deep, batched, convolution, depthwise, softmax, looked_up, bytes_, halves,
 )  # fmt: skip
-
-
-def opened(build: Build, target: str, folder: Path, threads: int = 1) -> CpuTunable:
-    backend, parsed = resolve_target(target)
-    c = CaseBuilder(build.__name__)
-    build(c)
-    assert backend.tuning is not None
-    options = CompileOptions("m", folder, threads=threads, sizes={"n": 9})
-    found = backend.tuning.open(c.graph(), parsed, options, Stages())
-    assert isinstance(found, CpuTunable)
-    return found
 
 
 def some(tunable: CpuTunable, task: Task) -> list[Candidate]:
@@ -185,6 +162,24 @@ def test_forms_are_candidates(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def bordered(c: CaseBuilder) -> None:
+    """Equal operators, whose results get borders of one and of two elements, and none."""
+    for size in (3, 5, 1):
+        plain = {"strides": (1, 1), "dilations": (1, 1)}
+        x = c.op("conv", c.input(1, 8, 9, 9), c.weight(16, 8, 1, 1), **plain, pads=(0,) * 4)
+        padded = {**plain, "pads": (size // 2,) * 4}
+        c.output(c.op("conv", x, c.weight(8, 16, size, size), **padded))
+
+
+def test_kernels_that_differ_in_widths_of_borders_are_one_task(tmp_path: Path) -> None:
+    tunable = opened(bordered, "x86-64-v3", tmp_path)
+    calls: dict[str, list[int]] = {}
+    for task in tunable.tasks:
+        calls.setdefault(task.choice_key.partition("+")[0], []).append(task.calls)
+    assert [1, 2] in [sorted(found) for found in calls.values()]
+    assert len({task.choice_key for task in tunable.tasks}) == len(tunable.tasks)
+
+
 def test_neighbours_are_one_step_away(tmp_path: Path) -> None:
     tunable = opened(product, "x86-64-v4", tmp_path)
     [task] = tunable.tasks
@@ -202,103 +197,6 @@ def test_other_choices_are_refused(tmp_path: Path) -> None:
         tunable.candidate(task, {**choice, "form": "winograd 2x2 block 4 groups 1"})
     with pytest.raises(ScheduleError, match="illegal"):
         tunable.candidate(task, {**choice, "parallel": 9})
-
-
-# what goes wrong ------------------------------------------------------------------------------
-
-
-def returning(b: ir.IRBuilder) -> None:
-    """Writes nothing."""
-
-
-def crashing(b: ir.IRBuilder) -> None:
-    nowhere = ir.Constant(ir.IntType(64), 64).inttoptr(ir.PointerType())
-    b.store(ir.Constant(ir.IntType(32), 1), nowhere, align=4)
-
-
-def illegal(b: ir.IRBuilder) -> None:
-    b.call(b.module.declare_intrinsic("llvm.trap", fnty=ir.FunctionType(ir.VoidType(), [])), [])
-
-
-def hanging(b: ir.IRBuilder) -> None:
-    loop = b.append_basic_block("loop")
-    b.branch(loop)
-    b.position_at_end(loop)
-    b.branch(loop)
-    b.position_at_end(b.append_basic_block("never"))
-
-
-FAULTS = {
-    returning: "element 0 of output 0",
-    crashing: "SIGSEGV",
-    illegal: "lacks an instruction",
-    hanging: "longer than",
-}
-
-
-def faulty_object(body: Callable[[ir.IRBuilder], None], target: str) -> bytes:
-    parsed = resolve_target(target)[1]
-    module = codegen.new_module("faulty", parsed)
-    pointer, long = ir.PointerType(), ir.IntType(64)
-    kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, long, long])
-    function = ir.Function(module, kind, "tensmith_candidate_0000")
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    body(b)
-    b.ret_void()
-    return bytes(codegen.target_machine(parsed, 0).emit_object(codegen.parse(module)))
-
-
-def test_faulty_candidates_are_told_and_others_go_on(
-    target: str, measurer: CpuMeasurer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tunable = opened(product, target, tmp_path)
-    [task] = tunable.tasks
-    candidates = tunable.candidates(task)[: len(FAULTS) + 3]
-    whole, made = opening.kernel_object, []
-
-    def sometimes(*args):  # type: ignore[no-untyped-def]
-        made.append(args)
-        if 2 <= len(made) < 2 + len(FAULTS):
-            return faulty_object(list(FAULTS)[len(made) - 2], target)
-        return whole(*args)
-
-    monkeypatch.setattr(opening, "kernel_object", sometimes)
-    monkeypatch.setattr(measuring, "CHECK_SECONDS", 2.0)
-    batch = tunable.build(task, candidates)
-    told = measurer.check(batch)
-    assert list(told) == list(range(1, 1 + len(FAULTS)))
-    for reason, words in zip(told.values(), FAULTS.values(), strict=True):
-        assert words in reason
-
-    monkeypatch.setattr(measuring, "ENTRY_SECONDS", 0.5)
-    monkeypatch.setattr(measuring, "START_SECONDS", 0.5)
-    order = (0, 2, 5, 3, 6, 4, 0)
-    reading = measurer.time(batch, Turn(order, SHORT))
-    assert [sample.position for sample in reading.samples] == [0, 5, 6, 0]
-    assert set(reading.failures) == {2, 3, 4}
-    assert "SIGSEGV" in reading.failures[2]
-    assert "did not end in time" in reading.failures[4]
-
-
-def test_what_cannot_be_emitted_is_told(
-    target: str, measurer: CpuMeasurer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tunable = opened(product, target, tmp_path)
-    [task] = tunable.tasks
-    candidates = tunable.candidates(task)[:3]
-    whole = opening.kernel_object
-
-    def refusing(planned, *args):  # type: ignore[no-untyped-def]
-        if planned.schedule == tunable._ways_of(task).way(candidates[1].choice).schedule:
-            raise ScheduleError("it cannot be emitted so")
-        return whole(planned, *args)
-
-    monkeypatch.setattr(opening, "kernel_object", refusing)
-    batch = tunable.build(task, candidates)
-    assert [bool(built.error) for built in batch.built] == [False, True, False]
-    assert list(measurer.check(batch)) == [1]
-    reading = measurer.time(batch, Turn((2, 1, 0), SHORT))
-    assert [sample.position for sample in reading.samples] == [2, 0]
 
 
 # digests --------------------------------------------------------------------------------------
@@ -323,64 +221,3 @@ def test_digests_are_those_of_machine_code(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(reduction, "parts_of_sum", lambda *_: 2)
     changed = opened(deep, "x86-64-v4", tmp_path)
     assert unchanged(changed, {task.key: record}) == {task.key: False}
-
-
-def test_kernels_of_other_machines_are_not_timed() -> None:
-    backend, parsed = resolve_target("aarch64")
-    if backend.runs_here(parsed) is None:
-        pytest.skip("this machine runs the target's code")
-    assert backend.tuning is not None
-    with pytest.raises(UsageError, match="emulator"):
-        backend.tuning.measurer(parsed, "local")
-
-
-def test_machine_is_told(measurer: CpuMeasurer) -> None:
-    machine = measurer.machine
-    assert machine.name == measurer.machine.name
-    assert {"vendor", "features", "cores", "architecture"} <= set(machine.facts)
-    assert " " not in machine.name
-
-
-# elsewhere ------------------------------------------------------------------------------------
-
-
-def test_a_machine_that_ssh_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a program in the place of ssh that runs the last argument here, in another folder."""
-    if missing := Setting("x86-64-v3", 2).missing():
-        pytest.skip(missing)
-    home = tmp_path / "home"
-    home.mkdir()
-    script = tmp_path / "ssh"
-    script.write_text(
-        '#!/bin/sh\necho "$@" >> "$0.log"\nfor last; do :; done\n'
-        f'cd {home} || exit 255\n[ -e {home}/lost ] && exit 255\nexec sh -c "$last"\n'
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    backend, parsed = resolve_target("x86-64-v3")
-    assert backend.tuning is not None
-    measurer = backend.tuning.measurer(parsed, "ssh://someone@somewhere:2200")
-    assert "-p 2200 someone@somewhere" in (tmp_path / "ssh.log").read_text()
-    tunable = opened(product, "x86-64-v3", tmp_path)
-    [task] = tunable.tasks
-    batch = tunable.build(task, tunable.candidates(task)[:2])
-    assert measurer.check(batch) == {}
-    reading = measurer.time(batch, Turn((1, 0), SHORT))
-    assert [sample.position for sample in reading.samples] == [1, 0]
-    assert measurer.machine.name == backend.tuning.machine(parsed).name
-    (home / "lost").touch()
-    with pytest.raises(OSError, match="lost"):
-        measurer.time(batch, Turn((0,), SHORT))
-    (home / "lost").unlink()
-    measurer.close()
-    assert list(home.iterdir()) == []
-
-    other = resolve_target("aarch64")[1]
-    with pytest.raises(UsageError, match="x86_64"):
-        backend.tuning.measurer(other, "ssh://somewhere")
-    for address in ("ssh://", "ssh://-oProxyCommand=x", "ssh://a:b:c", "ssh://somewhere/path"):
-        with pytest.raises(UsageError, match="no address"):
-            backend.tuning.measurer(parsed, address)
-    (home / "lost").touch()
-    with pytest.raises(UsageError, match="not reached"):
-        backend.tuning.measurer(parsed, "ssh://somewhere")

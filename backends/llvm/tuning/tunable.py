@@ -185,11 +185,15 @@ class CpuTunable:
         """A task's group in every form that it can have, its own first.
 
         Each is that of the graph in which no other group's form changes: what surrounds tensors
-        in memory follows from the forms of all who read them.
+        in memory follows from the forms of all who read them. A form is given to a whole group, so
+        that a group whose kernels differ keeps its own.
         """
         own, key = work.group, work.task.choice_key
         found = {own.request.form: own}
-        if self.options.opt_level < 2 or "+fitting" in key:
+        group = key.partition("+")[0]
+        keys = {other.task.choice_key for other in self._works.values()}
+        several = [other for other in keys if other.partition("+")[0] == group]
+        if self.options.opt_level < 2 or len(several) > 1:
             return found
         for form in other_forms(work.node, self._threads):
             given = {**self.options.choices.by_key, key: {"form": str(form or "")}}

@@ -53,23 +53,27 @@ def works_of(
 ) -> list[Work]:
     """Every kernel of a group whose sizes are known, in the order of first calls.
 
-    Calls of one group's equal kernels are one task. Sizes are those of the inputs' symbols.
+    Calls of one group's kernels are one task where these differ in widths of borders at most: the
+    first is measured. Sizes are those of the inputs' symbols.
     machine: what was measured of one; without, a typical one's times are predicted, and no share of
     a roof.
     """
     sites = {(site.number, site.sizes): site for site in sites_of(plan, sizes)}
     regime = {"evicted_bytes": _evicted_bytes(plan, sizes)}
     found: dict[str, Work] = {}
+    firsts: dict[object, str] = {}  # kernels that differ in nothing but the widths of borders
     shares = _calls(sites, calls, sizes)
     for position, called in enumerate(calls):
         site = sites.get((called.step.kernel, _sizes(called, plan, sizes)))
         if site is None or not called.chosen.key or not shares[position]:
             continue
         task = _task(plan, called, site, target, threads, regime)
-        if task.key in found:
-            known = found[task.key]
+        same = (called.chosen.key, site.sizes, called.chosen.choice)
+        first = firsts.setdefault(same, task.key)
+        if first in found:
+            known = found[first]
             more = replace(known.task, calls=known.task.calls + shares[position])
-            found[task.key] = replace(known, task=more)
+            found[first] = replace(known, task=more)
             continue
         task = replace(task, calls=shares[position])
         found[task.key] = Work(

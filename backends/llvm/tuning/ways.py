@@ -19,6 +19,7 @@ from ....compiler.kernel.kernel import Kernel
 from ....compiler.kernel.plan.parameters import parametrised
 from ....compiler.kernel.schedule.choice import Choice, StageChoice
 from ....compiler.kernel.schedule.chooser import Chosen, CpuChooser, Loops, Request, chosen
+from ....compiler.kernel.schedule.partition import is_by_rows
 from ....compiler.kernel.schedule.schedule import Schedule
 from ....compiler.kernel.schedule.space import (
     differing,
@@ -226,9 +227,16 @@ class Ways:
         for way in others:
             if len(found) == MOST:
                 break
-            if way.choice not in found and not self._spills(way):
+            if way.choice not in found and not self._spills(way) and self._as_divided(way):
                 found[way.choice] = way
         return list(found.values())
+
+    def _as_divided(self, way: Way) -> bool:
+        """Whether threads divide rows of the result if they do in the base: it is part of the keys
+        of kernels that read it."""
+        return is_by_rows(way.loops.kernel, way.schedule) == is_by_rows(
+            self.base.loops.kernel, self.base.schedule
+        )
 
     def _spills(self, way: Way) -> bool:
         """Whether a tile does not fit the registers, though the base's does."""

@@ -310,7 +310,8 @@ class Planner:
         """Append the call of a fused node's kernel; constants are packed as its schedule asks."""
         following = any(origin(value) in self._by_rows for value in inputs)
         constants = constants_of(lowered, inputs, self.places)
-        key = group_key(node.inputs, node.regions[0]) + version + "+rows" * following
+        key = group_key(node.inputs, node.regions[0]) + version + _stored(node)
+        key += "+rows" * following
         chosen = self.choose(Request(lowered.kernel, constants, following, key, node.attrs["form"]))
         if is_by_rows(chosen.kernel, chosen.schedule):
             self._by_rows.update(map(origin, outputs))
@@ -367,6 +368,14 @@ class Planner:
         """A new symbol name."""
         self.numbers += 1
         return f"{prefix}{self.numbers}"
+
+
+def _stored(node: Node) -> str:
+    """What tells kernels of a group apart whose tensors are stored in other ways: for each whether
+    it has a border, or is a part of another. Empty where none is."""
+    layouts = [value.type.layout for value in (*node.inputs, *node.outputs)]
+    marks = ["b" if layout.border else "p" if layout.parent else "-" for layout in layouts]
+    return f"+{''.join(marks)}" if set(marks) != {"-"} else ""
 
 
 def _bytes(type_: TensorType) -> Dim:
