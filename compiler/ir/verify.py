@@ -16,7 +16,8 @@ from .types import DType, TensorType
 _ATTRIBUTE_KINDS = (bool, int, float, str, DType, Sym)
 
 
-Signature = tuple[tuple[TensorType, ...], tuple[TensorType, ...], dict[str, Any]]
+# types of inputs and outputs, attributes, whether any dim of outputs or attributes is symbolic
+Signature = tuple[tuple[TensorType, ...], tuple[TensorType, ...], dict[str, Any], bool]
 
 
 def verify(graph: Graph, known: dict[Node, Signature] | None = None) -> None:
@@ -47,17 +48,23 @@ def _attr_dims(value: Any) -> Iterator[Dim]:
 class _Checker:
     """One walk over one graph. `made`: every value that was defined so far, in any scope.
 
-    `where`: what is being checked, for the message."""
+    `where`: what is being checked, for the message: a text, or a graph and the index of its node.
+    """
 
     def __init__(self, root: Graph, known: dict[Node, Signature]) -> None:
         self.root = root
         self.known = known
         self.made: set[Value] = set()
-        self.where = ""
+        self.where: str | tuple[Graph, int] = ""
 
     def fail(self, reason: str) -> NoReturn:
+        where = self.where
+        if not isinstance(where, str):
+            graph, index = where
+            node = graph.nodes[index]
+            where = f"node {index} of '{graph.name}', {node.op} '{node.name}'"
         raise InternalError(
-            f"the graph '{self.root.name}' is not well formed", where=self.where, why=reason
+            f"the graph '{self.root.name}' is not well formed", where=where, why=reason
         )
 
     def check(self, graph: Graph, visible: set[Value], symbols: set[str]) -> None:
@@ -70,7 +77,7 @@ class _Checker:
             self.define(value, visible)
             self.need_symbols(value.shape, symbols, value)
         for index, node in enumerate(graph.nodes):
-            self.where = f"node {index} of '{graph.name}', {node.op} '{node.name}'"
+            self.where = graph, index
             self.check_node(node, visible, symbols)
         self.where = f"outputs of '{graph.name}'"
         for value in graph.outputs:
@@ -85,9 +92,9 @@ class _Checker:
     def need_visible(self, value: Value, visible: set[Value]) -> None:
         if value.is_constant:
             assert value.data is not None
-            actual = TensorType(DType.of(value.data.dtype), tuple(value.data.shape))
-            if (actual.dtype, actual.shape) != (value.dtype, value.shape):
-                self.fail(f"the constant {value} holds {actual}")
+            dtype, shape = DType.of(value.data.dtype), tuple(value.data.shape)
+            if (dtype, shape) != (value.dtype, value.shape):
+                self.fail(f"the constant {value} holds {TensorType(dtype, shape)}")
             if value.producer is not None:
                 self.fail(f"the constant {value} has a producer")
         elif value not in visible:
@@ -104,8 +111,8 @@ class _Checker:
     def check_node(self, node: Node, visible: set[Value], symbols: set[str]) -> None:
         for value in node.inputs:
             self.need_visible(value, visible)
-        self.check_signature(node)
-        for key, value in node.attrs.items():
+        symbolic = self.check_signature(node)
+        for key, value in node.attrs.items() if symbolic else ():
             self.need_symbols(_attr_dims(value), symbols, f"attribute '{key}'")
         self.check_regions(node, visible, symbols)
         self.bind(node, symbols)
@@ -115,16 +122,22 @@ class _Checker:
             if value.is_constant:
                 self.fail(f"the result {value} holds constant data")
             self.define(value, visible)
-            self.need_symbols(value.shape, symbols, value)
+            if symbolic:
+                self.need_symbols(value.shape, symbols, value)
 
-    def check_signature(self, node: Node) -> None:
-        """What depends on the node's own types and attributes alone, unless it has regions."""
-        inputs, outputs = (tuple(v.type for v in side) for side in (node.inputs, node.outputs))
-        if not node.regions and self.known.get(node) == (inputs, outputs, node.attrs):
-            return
+    def check_signature(self, node: Node) -> bool:
+        """What depends on the node's own types and attributes alone, unless it has regions; whether
+        any dim of its results or attributes is symbolic."""
+        inputs, outputs = (tuple([v.type for v in side]) for side in (node.inputs, node.outputs))
+        known = self.known.get(node)
+        if not node.regions and known and known[:3] == (inputs, outputs, node.attrs):
+            return known[3]
         self.check_attributes(node)
         self.check_types(node)
-        self.known[node] = inputs, outputs, dict(node.attrs)
+        symbolic = any(isinstance(dim, Sym) for type_ in outputs for dim in type_.shape)
+        symbolic |= any(True for value in node.attrs.values() for _ in _attr_dims(value))
+        self.known[node] = inputs, outputs, dict(node.attrs), symbolic
+        return symbolic
 
     def check_attributes(self, node: Node) -> None:
         definition = lookup(node.op)

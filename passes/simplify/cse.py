@@ -96,6 +96,8 @@ def _key(node: Node) -> Key:
 
 def _frozen(attribute: Any) -> Hashable:
     if isinstance(attribute, list | tuple):
+        if all(type(item) is int for item in attribute):
+            return ("ints", *attribute)
         return tuple(_frozen(item) for item in attribute)
     if isinstance(attribute, np.ndarray):
         return (attribute.dtype.str, attribute.shape, attribute.tobytes())

@@ -11,7 +11,7 @@ from onnx import helper
 from tensmith.backends.reference import run_graph
 from tensmith.frontends.onnx.quantising.quantisable import Quantisable
 from tensmith.frontends.onnx.quantising.recipe import Limits, Recipe
-from tensmith.frontends.onnx.quantising.rotation import block_of, hadamard
+from tensmith.frontends.onnx.quantising.rotation import block_of, hadamard, rotated_rows
 
 from .float_models import normal, small_net, store
 
@@ -95,3 +95,10 @@ def test_hadamard_matrices_are_orthogonal_and_symmetric() -> None:
         np.testing.assert_allclose(matrix @ matrix, np.eye(size), atol=1e-12)
         assert (matrix == matrix.T).all()
     np.testing.assert_allclose(np.kron(hadamard(8), hadamard(16)), hadamard(128), atol=1e-15)
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_rows_are_multiplied_by_the_matrix(size: int) -> None:
+    rows = np.random.default_rng(2).standard_normal((3 * size, 7))
+    wanted = hadamard(size) @ rows.reshape(3, size, 7)
+    np.testing.assert_allclose(rotated_rows(rows, size), wanted.reshape(rows.shape), atol=1e-13)

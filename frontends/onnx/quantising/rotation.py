@@ -29,6 +29,21 @@ def hadamard(size: int) -> Array:
     return np.asarray(matrix / np.sqrt(size))
 
 
+def rotated_rows(matrix: Array, size: int) -> Array:
+    """A matrix whose rows, in blocks of `size`, are multiplied by the Hadamard matrix, in f64.
+
+    By sums and differences of halves, of halves of these, and so on (the fast Walsh-Hadamard
+    transform; B. J. Fino and V. R. Algazi, 1976, https://doi.org/10.1109/TC.1976.1674569).
+    """
+    columns, step = matrix.shape[1], 1
+    turned = matrix.astype(np.float64)
+    while step < size:
+        pairs = turned.reshape(-1, 2, step, columns)
+        turned = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1)
+        step *= 2
+    return np.asarray(turned.reshape(matrix.shape) / np.sqrt(size))
+
+
 def block_of(terms: int) -> int:
     """How many channels are rotated together, of so many; 0: they do not fall into blocks."""
     size = BLOCK
@@ -96,10 +111,8 @@ class Rotator:
 
     def _weights(self, name: str, size: int, transposed: bool) -> str:
         if (name, transposed) not in self._folded:
-            array = self.constants.array(name).astype(np.float64)
-            array = array.T if transposed else array
-            blocks = array.reshape(len(array) // size, size, -1)
-            turned = np.matmul(hadamard(size), blocks).reshape(array.shape)
+            array = self.constants.array(name)
+            turned = rotated_rows(array.T if transposed else array, size)
             turned = np.ascontiguousarray(turned.T if transposed else turned, np.float32)
             self._folded[name, transposed] = self.new.initial(f"{name}_rotated", turned)
         return self._folded[name, transposed]
