@@ -99,7 +99,9 @@ def winograd_illegal(node: Node, form: WinogradForm) -> str:
     if form.outputs not in tilings:
         known = ", ".join("x".join(map(str, outputs)) for outputs in tilings)
         return f"tiles of a window of {'x'.join(map(str, window))} are {known or 'none'}"
-    if form.block < 1 or form.groups < 1 or conv.output.type.static_shape[-1] % form.groups:
+    channels = conv.output.shape[-1]  # known, whatever the batch is
+    assert isinstance(channels, int)
+    if form.block < 1 or form.groups < 1 or channels % form.groups:
         return "blocks have at least one tile, and groups divide the output channels"
     return ""
 

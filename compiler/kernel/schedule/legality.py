@@ -140,7 +140,7 @@ def _blocks(stage: Stage, own: StageSchedule) -> Iterator[str]:
     blocks, tile = own.blocks, own.tile
     contraction = contraction_of(stage)
     product = contraction.products[0] if contraction.products else None
-    if contraction.beside != 1 or product is None or not product.plain:
+    if contraction.beside != 1 or product is None or not product.plain or not stage.reduce_axes:
         yield "only a single plain product is summed in blocks"
         return
     extent = stage.reduce_axes[0].extent

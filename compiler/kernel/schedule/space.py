@@ -218,8 +218,8 @@ def _blocks(stage: Stage, own: StageChoice) -> Iterator[StageChoice]:
     plain = _without_blocks(own)
     yield plain
     product = contraction_of(stage).products
-    if not product or product[0] is None or own.vector not in plain.order:
-        return
+    if not product or product[0] is None or own.vector not in plain.order or not stage.reduce_axes:
+        return  # a sum of one term has no axis
     extent = stage.reduce_axes[0].extent
     place = plain.order.index(own.vector) + 1
     head, inside = plain.order[:place], plain.order[place:]
