@@ -36,6 +36,7 @@ from .verify_report import INCOMPLETE, VerifyReport
 
 if TYPE_CHECKING:
     from ..runtime.loader import Module
+    from .model_build import ModelBuild
 
 
 class Artifact:
@@ -44,7 +45,7 @@ class Artifact:
     kernels: in the order of the plan. stages: seconds by stage. manifest: see `driver/manifest.py`.
     sampler: draws random inputs. notes: what the user should know of the model. report: of the last
     verification, or None. choice: between precisions, where there was one. budget: what became of
-    one, where there was one.
+    one, where there was one. build: what it was built of.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Artifact:
         self.report: VerifyReport | None = None
         self.choice: PrecisionChoice | None = None
         self.budget: BudgetReport | None = None
+        self.build: ModelBuild | None = None
         self._backend = backend
         self._model = compilation.model
         self._stages = stages

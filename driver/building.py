@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..compiler.backend import AnyBackend
 from ..compiler.compilation import Stages
-from ..compiler.errors import InvalidModelError, UnsupportedError
-from ..compiler.ir import Graph
-from ..compiler.ir.flops import graph_flops
-from ..compiler.scratch import called
+from ..compiler.kernel.schedule.choices import Choices
 from ..compiler.target import Target
-from .argument_checks import unsupported_nodes
 from .artifacts import Artifact
 from .faults import faults_explained
-from .halves import InPrecision
-from .manifest import build_manifest, sha256_of
+from .manifest import build_manifest
+from .model_build import ModelBuild, prepare
 from .model_source import ModelSource
 from .request import INT8, WEIGHT_BITS, CompileRequest
-from .samples import Sampler
-from .shapes import ShapeSpecs
 
 if TYPE_CHECKING:
     from .quantisation import Quantisation
@@ -39,57 +34,59 @@ def build(
 
     Raises as `api.compile`.
     """
-    options = request.options(path, work_dir, target)
-    given, quantised = path, None
+    model = ModelBuild(path, path, request, backend, target)
     if request.precision in (INT8, *WEIGHT_BITS):
         with stages.stage("quantise"):
-            quantised = quantised_as(request, given, work_dir)
-            path = quantised.path
-    with stages.stage("import"):
-        graph = import_model(path, request.shapes)
-        digest = sha256_of(given)
-    if options.dump_after:
-        options.dump_after("import", graph)
-    unsupported = unsupported_nodes(graph, backend, target)
-    if unsupported:
-        raise UnsupportedError(unsupported, where=f"target '{target.name}'")
-    sampler, notes = Sampler(graph), (*graph.notes, *(quantised.notes if quantised else ()))
-    flops = graph_flops(graph)
-    options = replace(options, sizes=sampler.usual_sizes)
+            quantised = quantised_as(request, path, work_dir)
+            model = replace(model, path=quantised.path, quantised=quantised)
+    return built(model, work_dir, stages)
+
+
+def built(
+    model: ModelBuild,
+    work_dir: Path,
+    stages: Stages,
+    choices: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Artifact:
+    """The artifact of a model.
+
+    choices: about kernels, in place of those that the request's records hold; the request's own
+    come first. Raises as `api.compile`.
+    """
+    request, target, backend = model.request, model.target, model.backend
+    prepared = prepare(model, work_dir, stages)
+    options, notes = prepared.options, prepared.notes
+    tuned = None
+    if choices is None and request.records is not None:
+        from .tuning.applying import looked_up
+
+        tuned = looked_up(model, prepared, stages)
+        choices, notes = tuned.choices, (*notes, *tuned.notes)
+    if choices:
+        options = replace(options, choices=Choices({**choices, **options.choices.by_key}))
     if request.probe:
-        request.probe.imported(graph)
-    with faults_explained(path, stages):
-        decisions = InPrecision(request.precision, target).rewrite(graph, options.dump_after)
-        compilation = backend.compile(graph, target, options, stages)
+        request.probe.imported(prepared.graph)
+    with faults_explained(model.path, stages):
+        decisions = prepared.rewrite(options)
+        compilation = backend.compile(prepared.graph, target, options, stages)
     manifest = build_manifest(
-        compilation, target, options, source_sha256=digest, flops=flops, decisions=decisions
-    )
+        compilation, target, options, source_sha256=prepared.digest, flops=prepared.flops,
+        decisions=decisions,
+    )  # fmt: skip
+    quantised = model.quantised
     manifest |= quantised.to_json(compilation.decisions) if quantised else {}
+    manifest |= tuned.in_manifest() if tuned else {}
     used = [key for kernel in compilation.kernels for key in kernel.keys]
-    if unused := options.choices.unused(used):
+    if unused := prepared.options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)
     source = ModelSource(
-        path, given, request.shapes, request.threads, request.target, sampler, notes
-    )
+        model.path, model.given, request.shapes, request.threads, request.target,
+        prepared.sampler, notes,
+    )  # fmt: skip
     artifact = Artifact(compilation, manifest, backend, target, stages, work_dir, source)
+    artifact.build = model
     artifact.budget = quantised.budget if quantised else None
     return artifact
-
-
-def import_model(path: Path, shapes: ShapeSpecs) -> Graph:
-    """The graph of a model file, unoptimised. Raises as `frontends.onnx.load`.
-
-    A malformed model can drive the parser's and our recursion too deep, or ask for absurd sizes;
-    both are the model's fault and said so.
-    """
-    from ..frontends.onnx import load as load_model
-
-    try:
-        return load_model(path, shapes=shapes)
-    except RecursionError:
-        raise InvalidModelError(f"{called(path)} is nested too deeply") from None
-    except MemoryError:
-        raise InvalidModelError(f"{called(path)} needs more memory than there is") from None
 
 
 def quantised_as(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:

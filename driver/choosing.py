@@ -3,10 +3,9 @@ here than that of f32; or the fastest of all that are within a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -18,18 +17,17 @@ from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import Target
 from .artifacts import Artifact
 from .building import build
-from .calibration import Samples, largest, repeatable
+from .calibration import repeatable
 from .halves import HALVES
 from .precision_choice import PrecisionChoice
 from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
-from .tensor_files import Arrays
+from .timed_inputs import timed_inputs
 from .timing import SAME, Times, interleaved, share_of
 
 if TYPE_CHECKING:
     from .budget.whole_models import WholeModels
 
 WEIGHTS_OF_BYTES = "int8-weights"
-_SIZES = 6  # of symbolic dims that are tried, until the model takes one
 
 
 def compiled(
@@ -249,7 +247,8 @@ class _Choosing:
         modules = {name: artifact.load() for name, artifact in artifacts.items()}
         timer = self.request.timer or interleaved
         with self.stages.stage("timing"):
-            for inputs in self._inputs():
+            data = (self.request.calibration, self.request.eval)
+            for inputs in timed_inputs(self.plain, data, self._folder):
                 try:
                     for module in modules.values():
                         module(inputs)
@@ -257,17 +256,6 @@ class _Choosing:
                     continue  # of sizes that do not fit together
                 return timer({n: lambda m=m, x=inputs: m(x) for n, m in modules.items()})  # type: ignore[misc]
         return None
-
-    def _inputs(self) -> Iterator[Arrays]:
-        """A sample of those that are given, or such as are drawn."""
-        for data in (self.request.calibration, self.request.eval):
-            if data is not None and not isinstance(data, Iterator):
-                specs, folder = self.plain.inputs, self._folder()
-                yield largest(Samples(data, specs, folder, labelled=True))
-        sampler = self.plain.sampler
-        yield sampler.draw(sampler.usual_sizes, 0)
-        for sizes in islice(sampler.candidate_sizes(), _SIZES):
-            yield sampler.draw(sizes, 0)
 
 
 _NO_DATA: dict[str, Any] = {

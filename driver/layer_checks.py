@@ -18,11 +18,11 @@ from ..compiler.errors import TensmithError
 from ..compiler.knobs import VERIFY_TIME
 from .api import compile_request
 from .artifacts import Artifact
-from .building import import_model
 from .calibration import CalibrationData, Samples, repeatable, specs_of_inputs
 from .compare import Tolerance
 from .layer_noise import NoiseReport, layer_noise
 from .layers import LayerReport, verify_layers
+from .model_build import import_model
 from .processes import DeadlineError
 from .request import INT8, WEIGHT_BITS, CompileRequest, reference_precision
 from .shapes import DimSpec, shape_of

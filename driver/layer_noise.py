@@ -19,8 +19,8 @@ import numpy as np
 from ..compiler.backend import Observe, backend_of
 from ..compiler.ir import Graph, Node, Value
 from ..compiler.scratch import temporary_folder
-from .building import import_model
 from .engines import as_bytes
+from .model_build import import_model
 from .probes import tensors_by_name
 from .processes import DeadlineError
 from .ranges_observed import MOST_DECIBELS, ratio_in_decibels

@@ -22,10 +22,10 @@ from ..compiler.ir import Graph, Node, Value
 from ..compiler.ir.groups import is_fused
 from ..compiler.ir.ops.registry import Trait, has_trait
 from ..compiler.scratch import temporary_folder
-from .building import import_model
 from .compare import Difference, Tolerance, compare_outputs
 from .engines import as_bytes
 from .halves import InPrecision
+from .model_build import import_model
 from .probes import (
     Probe,
     Seen,

@@ -15,8 +15,8 @@ from ..compiler.kernel.cost.slow_kernels import SlowKernel
 from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
 from .argument_checks import unsupported_nodes
-from .building import import_model
 from .faults import faults_explained
+from .model_build import import_model
 from .precision import Risk, precision_risks
 from .request import CompileRequest
 from .samples import Sampler

@@ -22,8 +22,9 @@ from .argument_checks import (
     require_available,
     unsupported_nodes,
 )
-from .building import import_model, quantised_as
+from .building import quantised_as
 from .halves import InPrecision
+from .model_build import import_model
 from .request import AUTO, INT8, WEIGHT_BITS, CompileRequest
 from .samples import Sampler
 

@@ -54,8 +54,8 @@ def command(
     """Show inputs, outputs, operators, FLOPs, parameters; with --kernels, kernels and memory; with
     --roofline, how long every kernel takes and what bounds it."""
     from .. import api
-    from ..building import import_model
     from ..console import Console
+    from ..model_build import import_model
     from ..session import is_compiled
 
     console = Console(json=json, verbose=verbose)

@@ -263,7 +263,7 @@ def _show(console: Console, report: VerifyReport, layers: LayerChecks | None) ->
 
 
 def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> VerifyReport:
-    from ..building import import_model
+    from ..model_build import import_model
     from ..samples import Sampler
     from ..second_opinion import add_opinions
     from ..tensor_files import read_file

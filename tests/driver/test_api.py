@@ -19,7 +19,7 @@ from tensmith.compiler.errors import (
     UsageError,
     VerificationError,
 )
-from tensmith.driver import api, building
+from tensmith.driver import api, model_build
 from tensmith.driver.argument_checks import c_identifier
 
 
@@ -193,14 +193,14 @@ def test_artifact_keeps_no_constants(fake, save_model, monkeypatch: pytest.Monke
     constant = helper.make_node("Constant", [], ["c"], value=tensor)
     path = save_model([constant, helper.make_node("Add", ["x", "c"], ["y"])], ["batch", 4])
     seen = []
-    import_model = building.import_model
+    import_model = model_build.import_model
 
     def recorded(*arguments):
         graph = import_model(*arguments)
         seen.extend(weakref.ref(v.data) for v in graph.nodes[0].inputs if v.data is not None)
         return graph
 
-    monkeypatch.setattr(building, "import_model", recorded)
+    monkeypatch.setattr(model_build, "import_model", recorded)
     artifact = api.compile(path)
     artifact.save(path.with_suffix(".so"))
     assert [reference() for reference in seen] == [None]

@@ -317,7 +317,7 @@ def test_unexpected_error(fake, model_path: Path, call, monkeypatch: pytest.Monk
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr("tensmith.driver.building.import_model", broken)
+    monkeypatch.setattr("tensmith.driver.model_build.import_model", broken)
     code, _, err = call("compile", model_path)
     assert code == 1
     assert "ZeroDivisionError: surprise" in err
@@ -331,7 +331,7 @@ def test_interruption(fake, model_path: Path, call, monkeypatch: pytest.MonkeyPa
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tensmith.driver.building.import_model", interrupted)
+    monkeypatch.setattr("tensmith.driver.model_build.import_model", interrupted)
     code, _, err = call("compile", model_path)
     assert code == 130
     assert "interrupted" in err

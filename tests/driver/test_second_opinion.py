@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from tensmith.compiler.errors import UsageError, VerificationError
 from tensmith.driver import api, cli
-from tensmith.driver.building import import_model
 from tensmith.driver.engines import EngineSpec, open_engine
+from tensmith.driver.model_build import import_model
 from tensmith.driver.samples import Sampler
 from tensmith.driver.second_opinion import engines_to_ask, second_opinion
 from tensmith.driver.verify import Verification
