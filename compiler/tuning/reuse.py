@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from ..errors import ScheduleError
-from .task import Tunable
+from .history import Verdict
+from .task import Candidate, Task, Tunable
 
 
-@dataclass(frozen=True)
-class Remembered:
-    """What a record says of a task: the winner's choice, and digests of its and the base's code."""
-
-    choice: Mapping[str, Any]
-    code: str
-    base_code: str
-
-
-def unchanged(tunable: Tunable, records: Mapping[str, Remembered]) -> dict[str, bool]:
-    """For every task that a record is for, by key: whether what a compilation takes by itself and
-    the winner are both the machine code that was measured. A record whose choice is none any more
-    is changed; those for other tasks are left out."""
-    found = {}
-    for task in tunable.tasks:
-        record = records.get(task.key)
-        if record is None:
-            continue
-        try:
-            winner = tunable.candidate(task, record.choice)
-        except ScheduleError:
-            found[task.key] = False
-            continue
-        built = tunable.codes(task, [tunable.base(task), winner])
-        wanted = [record.base_code, record.code]
-        found[task.key] = [one.code for one in built] == wanted and not any(b.error for b in built)
-    return found
+def why_changed(tunable: Tunable, task: Task, verdict: Verdict) -> str:
+    """Why a verdict about a task does not hold any more: what a compilation takes by itself, or the
+    winner, is not the machine code that was measured. "" where both are."""
+    try:
+        winner = tunable.candidate(task, verdict.choice)
+    except ScheduleError as error:
+        return f"its choice is none any more ({error.what})"
+    base = tunable.base(task)
+    own, chosen = tunable.codes(task, [base, winner])
+    for what, one in (("the kernel's own", own), ("the choice's", chosen)):
+        if one.error:
+            return f"{what} machine code cannot be made any more ({one.error})"
+    if own.code != verdict.base_digest and base.key != Candidate(verdict.base).key:
+        return "the compiler itself decides otherwise than when it was tuned"
+    if own.code != verdict.base_digest:
+        return "the kernel's own machine code is not what was measured"
+    if chosen.code != verdict.digest:
+        return "the choice's machine code is not what was measured"
+    return ""

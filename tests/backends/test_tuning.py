@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError
-from tensmith.compiler.tuning.reuse import Remembered, unchanged
+from tensmith.compiler.tuning.history import Verdict
+from tensmith.compiler.tuning.reuse import why_changed
 from tensmith.compiler.tuning.task import BASE, Candidate, Task, Turn
 
 TARGETS = ("x86-64-v3", "x86-64-v4")
@@ -214,10 +216,10 @@ def test_digests_are_those_of_machine_code(tmp_path: Path, monkeypatch: pytest.M
     assert len(set(one.values())) > 1
 
     base, winner = candidates[0], candidates[1]
-    record = Remembered(winner.choice, one[winner.key], one[base.key])
-    other = Remembered({"stages": [{}]}, one[winner.key], one[base.key])
-    assert unchanged(again, {task.key: record, "another": record}) == {task.key: True}
-    assert unchanged(again, {task.key: other}) == {task.key: False}
+    verdict = Verdict(base.choice, winner.choice, one[base.key], one[winner.key])
+    assert why_changed(again, task, verdict) == ""
+    assert "none any more" in why_changed(again, task, replace(verdict, choice={"stages": [{}]}))
+    assert "choice's machine code" in why_changed(again, task, replace(verdict, digest="0"))
     monkeypatch.setattr(reduction, "parts_of_sum", lambda *_: 2)
     changed = opened(deep, "x86-64-v4", tmp_path)
-    assert unchanged(changed, {task.key: record}) == {task.key: False}
+    assert "own machine code is not what was measured" in why_changed(changed, task, verdict)
