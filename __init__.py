@@ -13,15 +13,26 @@ if TYPE_CHECKING:
     from .compiler.errors import TensmithError
     from .driver.api import Artifact, compile, load
     from .driver.layer_checks import layers
+    from .driver.tuning.interface import tune
     from .runtime.loader import Module
 
-__all__ = ["Artifact", "Module", "TensmithError", "__version__", "compile", "layers", "load"]
+__all__ = [
+    "Artifact",
+    "Module",
+    "TensmithError",
+    "__version__",
+    "compile",
+    "layers",
+    "load",
+    "tune",
+]
 
 _HOMES = {
     "Artifact": ".driver.api",
     "compile": ".driver.api",
     "layers": ".driver.layer_checks",
     "load": ".driver.api",
+    "tune": ".driver.tuning.interface",
     "Module": ".runtime.loader",
     "TensmithError": ".compiler.errors",
 }

@@ -14,7 +14,7 @@ from .argument_checks import make_work_dir, remove_work_dir, require_available
 from .artifacts import Artifact, load
 from .choosing import compiled
 from .given import ModelLike, model_file
-from .request import CompileRequest, LowerPrecision
+from .request import CompileRequest, FurtherOptions
 from .shapes import DimSpec, shape_of
 from .verify_report import VerifyReport
 
@@ -37,22 +37,23 @@ def compile(
     progress: Callable[[str], None] | None = None,
     work_dir: str | Path | None = None,
     choices: str | Path | None = None,
-    **lower: Unpack[LowerPrecision],
+    **further: Unpack[FurtherOptions],
 ) -> Artifact:
     """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
     folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
-    precision: "fp32", "bf16", "fp16", or "int8" (products of 8 bits); lower: what such a precision
-    is told (`LowerPrecision`, docs/precision.md). threads: of the plan's partition (any number can
-    run it). opt_level: 0 (naive kernels) to 3. shapes: input name -> dims that replace
-    declared ones: numbers fix them, names make them symbolic (equal names, equal sizes), "?"
-    symbolic with a size of their own, "1..8" bounds what is symbolic; or text, as --shape has it
-    ("1x3x224x224"). name: C identifier; by default from the file name. verify: compare with the
-    reference, and warn where another engine differs. texts: forms to keep for `save` ("llvm",
-    "asm"). dump_after: called with (pass name, graph) after the import (pass name "import") and
-    after every pass. progress: told the name of each stage as it begins. work_dir: a folder for
-    intermediate files where the system has none that can be written. choices: a file of decisions
-    about kernels (`compiler/kernel/schedule/choices.py`) that stand in place of the heuristics'.
+    precision: "fp32", "bf16", "fp16", or "int8" (products of 8 bits); further: what such a
+    precision is told, and records of tuning (`FurtherOptions`, docs/precision.md, docs/tuning.md).
+    threads: of the plan's partition (any number can run it). opt_level: 0 (naive kernels) to 3.
+    shapes: input name -> dims that replace declared ones: numbers fix them, names make them
+    symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8" bounds what
+    is symbolic; or text, as --shape has it ("1x3x224x224"). name: C identifier; by default from the
+    file name. verify: compare with the reference, and warn where another engine differs. texts:
+    forms to keep for `save` ("llvm", "asm"). dump_after: called with (pass name, graph) after the
+    import (pass name "import") and after every pass. progress: told the name of each stage as it
+    begins. work_dir: a folder for intermediate files where the system has none that can be written.
+    choices: a file of decisions about kernels (`compiler/kernel/schedule/choices.py`) that stand in
+    place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),
@@ -72,7 +73,7 @@ def compile(
         work_dir=_path(work_dir),
         dump_after=dump_after,
         progress=progress,
-        **lower,
+        **further,
     )
     artifact = _compile(model, request)
     _warn(artifact)

@@ -27,8 +27,10 @@ from .commands import (
     reduce,
     run,
     targets,
+    tune,
     verify,
 )
+from .console import Told
 
 INTERRUPTED = 130
 
@@ -46,6 +48,7 @@ app = typer.Typer(
 
 for _module in (
     compile,
+    tune,
     quantize,
     run,
     bench,
@@ -98,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             result = app(words, prog_name="tensmith", standalone_mode=False)
         sys.stdout.flush()
-        if result == INTERRUPTED:
+        if result == INTERRUPTED and not isinstance(result, Told):
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except TensmithError as error:

@@ -19,6 +19,10 @@ LONGEST_DIM = 32  # characters of a dimension expression
 WIDE = 240  # columns of a table that goes to a file
 
 
+class Told(int):
+    """An exit code of a command that has said why."""
+
+
 class Console:
     """Output of one command. json: results are one JSON object on stdout. verbose: more logs."""
 

@@ -102,6 +102,13 @@ Fresh = Annotated[
     bool,
     typer.Option("--fresh", help="Do not go on with what an earlier, interrupted search found."),
 ]
+AllowReordering = Annotated[
+    bool,
+    typer.Option(
+        "--allow-reordering",
+        help="Tuned choices too that change the order of sums, and so results in their last bits.",
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
 Shapes = Annotated[
     list[str] | None,

@@ -30,6 +30,7 @@ BLOCKS = (32, 64, 128)
 OPT_LEVELS = (0, 1, 2, 3)
 USUAL_DROP = "1%"  # that `--precision auto` allows
 TEXTS = ("llvm", "asm")
+SHIPPED = "shipped"  # in place of a records file: those of the backend
 
 Progress = Callable[[str], None]
 
@@ -62,6 +63,33 @@ class LowerPrecision(TypedDict, total=False):
     force_precision: bool
 
 
+class FurtherOptions(LowerPrecision, total=False):
+    """What `api.compile` takes besides its own arguments.
+
+    records: of tuning (docs/tuning.md): a file, or "shipped", those that come with the backend;
+    what of them holds here is used. no_stale: a verdict that does not hold any more is an error,
+    no note. allow_reordering: choices too that change the order of sums.
+    """
+
+    records: str | Path | None
+    no_stale: bool
+    allow_reordering: bool
+
+
+class Compiling(LowerPrecision, total=False):
+    """What else `api.compile` and `tuning/interface.py` take, with the same meaning."""
+
+    target: str
+    precision: str
+    opt_level: int
+    threads: int
+    choices: Path | None
+    name: str
+    folder: Path | None
+    work_dir: Path | None
+    timer: Timer | None
+
+
 class Prober(Protocol):
     """Looks into a compilation: at the graph as it was imported, and at that whose nodes become
     kernels (`CompileOptions.probe`)."""
@@ -81,7 +109,9 @@ class CompileRequest:
 
     Raises UsageError where it is made with a value that does not exist. The target is looked up
     when it is needed (`resolve`): a model that is compiled already has its own. timer: what times
-    binaries; None: the clock of this machine.
+    binaries; None: the clock of this machine. records: of tuning (`tuning/applying.py`), SHIPPED
+    for those that come with the backend; no_stale: what of them does not hold any more is an error;
+    allow_reordering: choices too that change the order of sums.
     """
 
     target: str = "native"
@@ -106,6 +136,9 @@ class CompileRequest:
     progress: Progress | None = None
     force_precision: bool = False
     timer: Timer | None = None
+    records: str | Path | None = None
+    no_stale: bool = False
+    allow_reordering: bool = False
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
@@ -118,6 +151,8 @@ class CompileRequest:
             )
         self._check_block()
         self._check_budget()
+        if self.no_stale and self.records is None:
+            raise UsageError("nothing can be stale without records", remedy="give --records FILE")
         for text in sorted(self.texts):
             check_choice("texts", text, TEXTS)
 
@@ -203,6 +238,9 @@ class CompileRequest:
             "shapes": {name: list(dims) for name, dims in self.shapes.items()},
             "choices": str(self.choices) if self.choices else None,
             "force_precision": self.force_precision,
+            "records": str(self.records) if self.records else None,
+            "no_stale": self.no_stale,
+            "allow_reordering": self.allow_reordering,
         }
 
     def _calibration_file(self) -> str | None:
@@ -217,8 +255,8 @@ class CompileRequest:
     def from_json(cls, data: Mapping[str, Any]) -> CompileRequest:
         """The request that `to_json` wrote."""
         shapes = {name: tuple(dims) for name, dims in data["shapes"].items()}
-        choices = Path(data["choices"]) if data["choices"] else None
-        return cls(**{**data, "shapes": shapes, "choices": choices})
+        files = {n: Path(data[n]) if data[n] else None for n in ("choices", "records")}
+        return cls(**{**data, "shapes": shapes, **files})
 
 
 def reference_precision(precision: str) -> str:

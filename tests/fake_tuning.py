@@ -38,12 +38,14 @@ class FakeModel:
     """Tasks whose best candidates are faster than the base by known shares.
 
     gains: by task, the ratio of its best candidate's time to the base's; all others are slower than
-    the base. inexact: whether that best one changes results' bits.
+    the base. inexact: whether that best one changes results' bits. emitter: another one makes other
+    machine code.
     """
 
     gains: Mapping[str, float]
     built: list[str] = field(default_factory=list)
     broken: Sequence[str] = ()
+    emitter: str = ""
     roof_share: float = 0.3
 
     @property
@@ -95,7 +97,11 @@ class FakeModel:
         for one in candidates:
             self.built.append(one.key)
             failed = "it cannot be emitted" if one.key in self.broken else ""
-            built.append(Built(one.key, hashlib.sha256(one.key.encode()).hexdigest(), failed))
+            built.append(
+                Built(
+                    one.key, hashlib.sha256(f"{self.emitter}{one.key}".encode()).hexdigest(), failed
+                )
+            )
         return Batch(task.key, tuple(built), {"task": task.key.encode()}, 0.1 * len(candidates))
 
     def graph_alternatives(self) -> Sequence[GraphAlternative]:

@@ -19,12 +19,14 @@ from tensmith.compiler.ir.ops.registry import all_ops
 from tensmith.compiler.knobs import child_environment
 
 ROOT = Path(__file__).resolve().parents[1]
+_LONG = ("pip ", "tensmith bench ", "tensmith tune ")
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/cuda.md",
     "docs/precision.md",
+    "docs/tuning.md",
     "benchmarks/README.md",
 )
 
@@ -88,8 +90,8 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", np.zeros((1, 1, 8, 8), np.float32))
     text = (ROOT / "README.md").read_text().partition("## Use it")[2]
     lines = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[0].splitlines()
-    commands = [line for line in lines if not line.startswith(("pip ", "tensmith bench "))]
-    assert len(commands) == len(lines) - 2  # nothing to install, and no time to measure
+    commands = [line for line in lines if not line.startswith(_LONG)]
+    assert len(commands) == len(lines) - 3  # nothing to install, and no time to measure
     script = "\n".join(["set -e", 'tensmith() { "$PYTHON" -m tensmith "$@"; }', *commands])
     environment = child_environment(PYTHON=sys.executable)
     subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True, env=environment)

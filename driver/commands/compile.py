@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..options import (
+    AllowReordering,
     Atol,
     Block,
     Calibration,
@@ -83,6 +84,20 @@ ChoicesFile = Annotated[
         show_default=False,
     ),
 ]
+RecordsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="FILE",
+        help="Take what tuning has found (docs/tuning.md): a records file, exported records, or "
+        "`shipped`, those that come with Tensmith.",
+        show_default=False,
+    ),
+]
+NoStale = Annotated[
+    bool,
+    typer.Option("--no-stale", help="Records that do not hold any more are an error, no note."),
+]
 
 
 def command(
@@ -109,6 +124,9 @@ def command(
     dump_after: DumpAfter = None,
     dump_dir: DumpDir = None,
     choices: ChoicesFile = None,
+    records: RecordsFile = None,
+    no_stale: NoStale = False,
+    allow_reordering: AllowReordering = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -120,25 +138,17 @@ def command(
     console = Console(json=json, verbose=verbose)
     output, kind, texts = _destination(model, output, emit)
     dumper = Dumper(dump_after or [], dump_dir)
-    lower = {"calibration": calibration, "block": block, "force_precision": force_precision}
-    judged = {"eval": eval, "metric": metric, "fresh": fresh}
+    further = {
+        "calibration": calibration, "block": block, "force_precision": force_precision,
+        "eval": eval, "metric": metric, "fresh": fresh, "max_accuracy_drop": max_accuracy_drop,
+        "records": records, "no_stale": no_stale, "allow_reordering": allow_reordering,
+    }  # fmt: skip
     with console.progress("compiling") as progress:
         request = requested(
-            shape,
-            target=target,
-            precision=precision,
-            max_accuracy_drop=max_accuracy_drop,
-            **lower,
-            **judged,
-            threads=threads,
-            opt_level=opt_level,
-            name=name or "",
-            texts=texts,
-            work_dir=output.parent,
-            dump_after=dumper if dump_after else None,
-            progress=progress,
-            choices=choices,
-        )
+            shape, target=target, precision=precision, threads=threads, opt_level=opt_level,
+            name=name or "", texts=texts, work_dir=output.parent, choices=choices,
+            dump_after=dumper if dump_after else None, progress=progress, **further,
+        )  # fmt: skip
         artifact = api.compile_request(model, request)
         dumper.finish()
         if verify is not False:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...compiler.tuning.shares import AT_ROOF
 from ...compiler.tuning.summaries import SessionSummary, TaskSummary
 from ..console import human_seconds
 from ..durations import human_duration
@@ -56,5 +57,5 @@ def state_text(task: TaskSummary) -> str:
     if task.skipped:
         return "left out"
     if not task.trials:
-        return "not tried"
+        return "at the limit" if task.roof_share >= AT_ROOF else "not tried"
     return "no gain" if task.is_judged else "under way"

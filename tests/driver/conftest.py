@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from fake_tuning import FakeMeasurer, FakeModel
 from onnx import TensorProto, helper
 
 from tensmith.backends.common.link import link
 from tensmith.backends.common.running import emulator, runs_here
 from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
-from tensmith.compiler.backend import Backend
+from tensmith.compiler.backend import Backend, Tuning
 from tensmith.compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.target import CpuTarget
@@ -50,6 +52,9 @@ class FakeBackend:
         self.before = ""
         self.unsupported: dict[str, str] = {}
         self.unavailable: str | None = None
+        self.gains = {"conv": 0.8, "matmul": 1.2, "dense": 0.9}
+        self.emitter = ""
+        self.measurers: list[FakeMeasurer] = []
         self.target = CpuTarget(
             name="native",
             backend="fake",
@@ -76,7 +81,23 @@ class FakeBackend:
             runs_here=runs_here,
             emulator=emulator,
             measures=MEASURES,
+            tuning=Tuning(
+                open=lambda graph, target, options, stages, *, machine=None: FakeModel(
+                    self.gains, emitter=self.emitter
+                ),
+                measurer=lambda target, worker: self._measurer(),
+                machine=lambda target: FakeMeasurer(self.gains).machine,
+            ),
         )
+
+    def _measurer(self) -> FakeMeasurer:
+        self.measurers.append(FakeMeasurer(self.gains))
+        return self.measurers[-1]
+
+    @property
+    def turns(self) -> int:
+        """How many were measured."""
+        return sum(len(measurer.turns) for measurer in self.measurers)
 
     def compile(
         self, graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages
@@ -87,7 +108,9 @@ class FakeBackend:
             if options.dump_after:
                 options.dump_after("double", graph)
         source = options.work_dir / "plan.c"
-        source.write_text(PLAN.replace("FACTOR", self.factor).replace("BEFORE", self.before))
+        choices = json.dumps(json.dumps(options.choices.by_key, sort_keys=True))
+        text = PLAN.replace("FACTOR", self.factor).replace("BEFORE", self.before)
+        source.write_text(f"{text}\nconst char choices[] = {choices};\n")
         with stages.stage("codegen"):
             zig_target = CTarget(arch_of(target.triple), static=False)
             object_file = compile_c([source], zig_target, options.work_dir)[0]

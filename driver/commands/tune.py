@@ -1,0 +1,233 @@
+"""`tensmith tune`: measure kernels in other forms, and compile a model with the faster ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..options import (
+    AllowReordering,
+    Block,
+    Calibration,
+    Evaluation,
+    ForcePrecision,
+    Fresh,
+    MaxAccuracyDrop,
+    Metric,
+    OptLevel,
+    Precision,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+    requested,
+)
+from ..standard_input import from_standard_input
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..request import CompileRequest
+    from ..tuning.tune import TuneOptions, TuneResult
+
+INTERRUPTED = 130
+_KERNELS = 24  # lines of the table, without -v
+
+Model = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="An ONNX file; - for standard input.",
+        show_default=False,
+        callback=lambda value: None if value is None else from_standard_input(value),
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", help="File to write (default: MODEL's name, .so).", show_default=False
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials", min=0, help="Candidates to build, in all runs together.", show_default=False
+    ),
+]
+TimeBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--time-budget",
+        metavar="TIME",
+        help="Of the session, in all runs together: 90s, 10m, 1.5h (default: 10m, or none with "
+        "--trials).",
+        show_default=False,
+    ),
+]
+RecordsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="FILE",
+        help="Where everything that is measured is kept (default: the knob records, or "
+        "tensmith/tuning.db in the user's folder for data).",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        metavar="WHERE",
+        help="What measures: local, local:N (processes), ssh://HOST, tcp://HOST:PORT or "
+        "tls://HOST:PORT (a Dask scheduler).",
+    ),
+]
+MachineOption = Annotated[
+    str,
+    typer.Option(
+        "--machine", metavar="CLASS", help="Of workers of several classes, those to use.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Kernels = Annotated[
+    str, typer.Option("--kernels", metavar="PATTERN", help="Names of kernels to tune, as *conv*.")
+]
+Objective = Annotated[str, typer.Option("--objective", help="What is to be small: latency.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the order of candidates.")]
+Status = Annotated[
+    Path | None,
+    typer.Option(
+        "--status", metavar="FILE", help="Show the sessions in a records file; nothing is tuned.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Events as lines of JSON on stdout, the result last."),
+]
+
+
+def command(
+    model: Model = None,
+    output: Output = None,
+    trials: Trials = None,
+    time_budget: TimeBudget = None,
+    records: RecordsFile = None,
+    workers: Workers = "local",
+    machine: MachineOption = "",
+    kernels: Kernels = "*",
+    allow_reordering: AllowReordering = False,
+    objective: Objective = "latency",
+    seed: Seed = 0,
+    status: Status = None,
+    target: Target = "native",
+    opt_level: OptLevel = 2,
+    precision: Precision = "fp32",
+    calibration: Calibration = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
+    eval: Evaluation = None,
+    metric: Metric = None,
+    fresh: Fresh = False,
+    block: Block = None,
+    force_precision: ForcePrecision = False,
+    threads: Threads = 1,
+    shape: Shapes = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int | None:
+    """Measure a model's kernels in other forms, and compile it with those that are faster.
+
+    The same command continues where it was, whatever ended it; the budget is that of all runs
+    together. Ctrl-C finishes the round under way, a second one ends at once; a binary is written in
+    any case, the untuned one where nothing was confirmed (docs/tuning.md).
+    """
+    from ...compiler.errors import UsageError
+    from ..console import Console
+    from ..durations import seconds_of
+    from ..tuning.tune import TuneOptions
+
+    console = Console(json=json, verbose=verbose)
+    if status is not None:
+        _show_status(console, status)
+        return None
+    if model is None:
+        raise UsageError("there is no model to tune", remedy="name an ONNX file, or --status FILE")
+    options = TuneOptions(
+        records=records, trials=trials, kernels=kernels, seed=seed, workers=workers,
+        machine=machine, objective=objective,
+        seconds=None if time_budget is None else seconds_of(time_budget),
+    )  # fmt: skip
+    lower = {"calibration": calibration, "block": block, "force_precision": force_precision}
+    judged = {"eval": eval, "metric": metric, "fresh": fresh, "allow_reordering": allow_reordering}
+    output = output or Path(f"{model.stem}.so")
+    request = requested(
+        shape, target=target, precision=precision, max_accuracy_drop=max_accuracy_drop, **lower,
+        **judged, threads=threads, opt_level=opt_level, work_dir=output.parent,
+    )  # fmt: skip
+    return _tune(console, model, request, options, output)
+
+
+def _tune(
+    console: Console, model: Path, request: CompileRequest, options: TuneOptions, output: Path
+) -> int | None:
+    from ..console import Told
+    from ..tuning.screen import UserWatch, result_line
+    from ..tuning.tune import error_of, tune_request
+
+    watch = UserWatch(json=console.json)
+    with watch.signals():
+        result = tune_request(model, request, options, watch, output)
+    for note in result.notes:
+        console.log(f"note: {note}")
+    if console.json:
+        print(result_line(result.to_json()), flush=True)
+    else:
+        _show(console, result)
+    error = error_of(result)
+    if error is not None:
+        console.exit(error)
+    if not result.stopped:
+        return None
+    console.log("interrupted: the same command goes on where this one was")
+    return Told(INTERRUPTED)
+
+
+def _show_status(console: Console, path: Path) -> None:
+    from ...compiler.tuning.summaries import summaries
+    from .records import read, show_sessions
+
+    show_sessions(console, path, summaries(read(path)), tasks=True)
+
+
+def _show(console: Console, result: TuneResult) -> None:
+    from ..console import human_bytes, human_seconds
+    from ..durations import human_duration
+    from ..tuning.tables import interval_text, task_rows
+
+    session = result.session
+    names = ("kernel", "share", "base", "of it", "interval", "trials", "failed", "decisions")
+    rows = list(task_rows(session))[: None if console.verbose else _KERNELS]
+    console.table("Kernels", names, rows)
+    if len(rows) < len(session.tasks):
+        console.print(f"and {len(session.tasks) - len(rows)} more: `tensmith records show --tasks`")
+    console.print(
+        f"{session.trials} trials in {human_duration(session.spent)}, "
+        f"{len(session.gains)} of {len(session.tasks)} kernels faster; "
+        f"noise {session.noise:.1%}; records in {result.records}"
+    )
+    outcome = result.outcome
+    if outcome is None:
+        console.print("the whole model was not timed: the untuned binary is kept")
+    elif result.chosen:
+        console.print(
+            f"the whole model: {human_seconds(outcome['untuned'])} -> "
+            f"{human_seconds(outcome['tuned'])}, {interval_text(outcome['low'], outcome['high'])} "
+            f"at 95 %, with {len(result.chosen)} choice(s)"
+        )
+    else:
+        why = outcome["problem"] or interval_text(outcome["low"], outcome["high"])
+        console.print(f"the whole model is not faster by 1 % ({why}): the untuned binary is kept")
+    for path in result.files:
+        console.print(f"{path}  {human_bytes(path.stat().st_size)}")

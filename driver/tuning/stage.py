@@ -1,0 +1,106 @@
+"""Whole binaries of a session: built, timed against the untuned one, written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from ...compiler.compilation import Stages
+from ...compiler.errors import ScheduleError
+from ...compiler.tuning import events
+from ...compiler.tuning.events import Event
+from ...compiler.tuning.session import TuningSession
+from ...compiler.tuning.statistics import spread
+from ...compiler.tuning.whole_model import Alternative, Paired, choices_in, set_hash
+from ..artifacts import Artifact
+from ..building import built
+from ..request import CompileRequest
+from .applying import code_version
+from .pairs import BinaryPair, NotComparedError
+
+
+class StageWatch(Protocol):
+    """Who is told, and may ask to stop."""
+
+    def told(self, event: Event) -> None:
+        """Something happened."""
+        ...
+
+    def stopped(self) -> bool:
+        """Whether to end."""
+        ...
+
+
+class WholeModelStage:
+    """Times sets of choices. new_folder: makes a folder of a name."""
+
+    def __init__(
+        self,
+        session: TuningSession,
+        untuned: Artifact,
+        request: CompileRequest,
+        new_folder: Callable[[str], Path],
+        watch: StageWatch,
+    ) -> None:
+        self.session, self.untuned, self.request = session, untuned, request
+        self.new_folder, self.watch = new_folder, watch
+        self._pair: BinaryPair | None = None
+        self._binaries: dict[str, Artifact] = {}
+
+    def time(self, chosen: Sequence[Alternative], *, exact: bool) -> Paired | None:
+        """Time the binary with these choices and write down what comes of it.
+
+        exact: its results have to be those of the untuned one. None: it was stopped.
+        """
+        begun = time.monotonic()
+        self._tell(state="timing", kernels=len(chosen))
+        try:
+            paired = self._timed(chosen, exact)
+        except NotComparedError:
+            return None
+        noise = self.session.noise
+        result = {
+            **paired.to_json(), "records": set_hash(chosen), "code": code_version(), "exact": exact,
+            "noise": spread(noise) if noise else None, "seconds": time.monotonic() - begun,
+        }  # fmt: skip
+        self.session.history.add_outcome([own.key for own in chosen], result)
+        self._tell(state="timed", kernels=len(chosen), **paired.to_json())
+        return paired
+
+    def _timed(self, chosen: Sequence[Alternative], exact: bool) -> Paired:
+        if self._pair is None:
+            folder = self.new_folder("pairs")
+            self._pair = BinaryPair(self.untuned, self.request, folder, self._stopped)
+        try:
+            return self._pair.time(self.binary(chosen), exact=exact)
+        except ScheduleError as error:
+            return Paired(problem=f"the choices do not go together: {error.what}")
+
+    def _stopped(self) -> bool:
+        return self.session.stops > 0 or self.watch.stopped()
+
+    def binary(self, chosen: Sequence[Alternative]) -> Artifact:
+        """The binary with these choices; what a manifest tells of the rest is the untuned one's."""
+        name = set_hash(chosen)
+        if name not in self._binaries:
+            model = self.untuned.build
+            assert model is not None
+            folder = self.new_folder(f"tuned{len(self._binaries)}")
+            request = replace(model.request, dump_after=None)
+            stages = Stages(progress=self.request.progress)
+            artifact = built(replace(model, request=request), folder, stages, choices_in(chosen))
+            own = artifact.manifest
+            artifact.manifest = {
+                **self.untuned.manifest, "kernels": own["kernels"], "memory": own["memory"],
+            }  # fmt: skip
+            artifact.choice, artifact.budget = self.untuned.choice, self.untuned.budget
+            artifact.notes = self.untuned.notes
+            self._binaries[name] = artifact
+        return self._binaries[name]
+
+    def _tell(self, **data: object) -> None:
+        session = self.session
+        self.watch.told(Event(events.MODEL, "", session.spent, session.trials, data))

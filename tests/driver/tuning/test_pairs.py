@@ -1,0 +1,130 @@
+"""Binaries timed in pairs of processes: what is observed, compared and given up. No time is
+asserted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tensmith
+from tensmith.compiler.tuning.whole_model import (
+    FASTER,
+    MOST_REBUILDS,
+    Alternative,
+    Paired,
+    decide,
+    set_hash,
+    sets_of,
+)
+from tensmith.driver.request import CompileRequest
+from tensmith.driver.tuning import pairs
+from tensmith.driver.tuning.pairs import BinaryPair, NotComparedError
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "PAIRS", 2)
+    monkeypatch.setattr(pairs, "VISIT_SECONDS", 0.001)
+
+
+def pair_of(model: Path, folder: Path, stopped: Callable[[], bool] = lambda: False) -> BinaryPair:
+    return BinaryPair(tensmith.compile(model), CompileRequest(), folder, stopped)
+
+
+def test_every_pair_of_processes_is_an_observation(
+    model_path: Path, fake: Any, tmp_path: Path, few: None
+) -> None:
+    pair = pair_of(model_path, tmp_path)
+    paired = pair.time(tensmith.compile(model_path), exact=True)
+    assert len(paired.ratios) == 2
+    assert all(ratio > 0 for ratio in paired.ratios)
+    assert min(paired.untuned, paired.tuned) > 0
+    assert not paired.problem
+
+
+def test_other_results_are_a_problem(
+    model_path: Path, fake: Any, tmp_path: Path, few: None
+) -> None:
+    pair = pair_of(model_path, tmp_path)
+    fake.factor = "2.0000002f"
+    nearly = tensmith.compile(model_path)
+    assert "other bits in the outputs y" in pair.time(nearly, exact=True).problem
+    assert not pair.time(nearly, exact=False).problem
+    fake.factor = "3.0f"
+    assert "differ too much" in pair.time(tensmith.compile(model_path), exact=False).problem
+
+
+def test_a_crash_is_a_problem(model_path: Path, fake: Any, tmp_path: Path, few: None) -> None:
+    pair = pair_of(model_path, tmp_path)
+    fake.before = "__builtin_trap()"
+    paired = pair.time(tensmith.compile(model_path), exact=True)
+    assert "it does not run" in paired.problem
+    assert not paired.accepted
+
+
+def test_a_stop_gives_it_up(model_path: Path, fake: Any, tmp_path: Path, few: None) -> None:
+    pair = pair_of(model_path, tmp_path, lambda: True)
+    with pytest.raises(NotComparedError):
+        pair.time(tensmith.compile(model_path), exact=True)
+
+
+def test_doubts_end_it_early(
+    model_path: Path, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = pair_of(model_path, tmp_path)
+    times = {pairs.UNTUNED: 1.0, pairs.TUNED: FASTER + 0.001}
+    monkeypatch.setattr(BinaryPair, "_pair", lambda *_, **__: (times, ""))
+    paired = pair.time(tensmith.compile(model_path), exact=True)
+    assert len(paired.ratios) == pairs.DOUBTS
+    assert not paired.accepted
+
+
+# ---------------------------------------------------------------------- decisions
+
+
+def alternatives(count: int) -> list[Alternative]:
+    return [Alternative(f"t{n}", f"k{n}", f"identity {n}", {f"c{n}": {}}) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "accepted"),
+    [
+        ((0.9,) * 15, True),
+        ((0.9,) * 12 + (1.1,) * 3, True),  # three of fifteen may be worse, at 95 %
+        ((0.9,) * 11 + (1.1,) * 4, False),
+        ((0.991,) * 15, False),
+        ((), False),
+    ],
+)
+def test_what_is_accepted(ratios: tuple[float, ...], accepted: bool) -> None:
+    assert Paired(ratios).accepted == accepted
+    assert not Paired(ratios, problem="wrong").accepted
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (1, [1]), (5, [5, 2, 1]), (100, [100, 50, 25, 12, 6])]
+)
+def test_sets_are_halved(count: int, sizes: list[int]) -> None:
+    found = sets_of(alternatives(count))
+    assert [len(one) for one in found] == sizes
+    assert len(found) <= 1 + MOST_REBUILDS
+    assert all(one[0].key == "t0" for one in found), "the surest stay"
+
+
+def test_decisions_follow_from_outcomes() -> None:
+    every = alternatives(4)
+    whole, half, quarter = sets_of(every)
+    no, yes = {"accepted": False}, {"accepted": True}
+    assert decide([], {}).following is None
+    assert decide(every, {}).following == whole
+    assert decide(every, {set_hash(whole): yes}).chosen == whole
+    first = decide(every, {set_hash(whole): no})
+    assert (first.following, first.chosen, first.outcome) == (half, (), no)
+    found = decide(every, {set_hash(whole): no, set_hash(half): yes})
+    assert (found.following, found.chosen, found.outcome) == (None, half, yes)
+    none = decide(every, {set_hash(one): no for one in (whole, half, quarter)})
+    assert (none.following, none.chosen, none.outcome) == (None, (), no)
+    assert set_hash(whole) == set_hash(whole[::-1])
