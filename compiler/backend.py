@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from .artifact import CompiledModel
-from .compilation import Compilation, CompileOptions, Stages
+from .compilation import Compilation, CompileOptions, HostKernel, Stages
 from .errors import UsageError
 from .ir.graph import Graph, Node
 from .target import Target
@@ -112,6 +112,8 @@ class Backend(Generic[T]):
     tuning: of its kernels; None where they are not tuned.
     slow_kernels: (graph, target, options, stages) -> the kernels that `KernelInfo.slow` is set for,
     without code being generated; may change the graph. None where a backend predicts nothing.
+    host_kernels: (graph, target, options, stages) -> what would run on the host beside the device,
+    without code being generated; may change the graph. None where there is no device.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Backend(Generic[T]):
     measures: Measures[T] | None = None
     tuning: Tuning[T] | None = None
     slow_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[SlowKernel, ...]] | None = None
+    host_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[HostKernel, ...]] | None = None
 
 
 AnyBackend = Backend[Any]

@@ -83,6 +83,23 @@ class DeviceFunctionInfo:
 
 
 @dataclass(frozen=True)
+class HostKernel:
+    """What of a model for a device runs on the host beside it.
+
+    name: of the kernel, or of the runtime's function. nodes: names of those that it computes, where
+    they have one. reason: why it has no code for the device.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        nodes = f" (nodes {', '.join(map(repr, self.nodes))})" if self.nodes else ""
+        return f"{self.name}{nodes}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class KernelInfo:
     """One kernel of a compiled plan, for reports.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..compiler.backend import AnyBackend
-from ..compiler.compilation import Stages
+from ..compiler.compilation import CompileOptions, HostKernel, Stages
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
@@ -35,7 +35,7 @@ class Preflight:
     what the model says and does not hold. optional: inputs that have a default. free: for every
     shared symbol, what --shape takes to let the last input that it is in have other sizes. slow:
     kernels predicted to take far longer than their bytes and operations; None where nothing is
-    predicted.
+    predicted. on_host: what runs beside the device; None where there is none.
     """
 
     target: str
@@ -49,6 +49,7 @@ class Preflight:
     optional: list[str] = field(default_factory=list)
     free: dict[str, str] = field(default_factory=dict)
     slow: list[SlowKernel] | None = None
+    on_host: list[HostKernel] | None = None
 
     @property
     def shared(self) -> list[str]:
@@ -81,21 +82,30 @@ def preflight(path: Path, request: CompileRequest) -> Preflight:
     found.risks = precision_risks(graph)
     RunTimeChecks().run(graph)
     found.checks = [node.name for node in graph.walk() if node.op == "check_index"]
-    if backend.slow_kernels and not found.unsupported and found.nodes <= MAX_PLANNED_NODES:
+    if not found.unsupported and found.nodes <= MAX_PLANNED_NODES:
         # planning rewrites the graph, and wants it without the checks
-        found.slow = _slow_kernels(path, request, backend, target)
+        if backend.slow_kernels:
+            found.slow = _planned(backend.slow_kernels, path, request, target)
+        if backend.host_kernels:
+            found.on_host = _planned(backend.host_kernels, path, request, target)
     return found
 
 
-def _slow_kernels(
-    path: Path, request: CompileRequest, backend: AnyBackend, target: Target
-) -> list[SlowKernel]:
+Found = TypeVar("Found")
+
+
+def _planned(
+    ask: Callable[[Graph, Target, CompileOptions, Stages], tuple[Found, ...]],
+    path: Path,
+    request: CompileRequest,
+    target: Target,
+) -> list[Found]:
+    """What a backend says of a model's plan."""
     graph = import_model(path, request.shapes)
-    assert backend.slow_kernels is not None
     sizes, stages = Sampler(graph).usual_sizes, Stages()
     options = replace(request.options(path, path.parent, target), sizes=sizes)
     with faults_explained(path, stages):
-        return list(backend.slow_kernels(graph, target, options, stages))
+        return list(ask(graph, target, options, stages))
 
 
 def _input_symbols(graph: Graph) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from ...compiler.backend import Backend
 from ...compiler.errors import UsageError
 from ...compiler.target import GpuTarget
 from ..common.link import link
-from .pipeline import compile_cuda, supports_cuda
+from .pipeline import compile_cuda, host_kernels, supports_cuda
 from .targets import TARGETS, compute_capability, parse_target
 from .triton_package import reason_unavailable
 
@@ -58,4 +58,5 @@ BACKEND = Backend(
     runs_here=runs_here,
     emulator=emulator,
     stand_in=stand_in,
+    host_kernels=host_kernels,
 )

@@ -9,6 +9,7 @@ from ...compiler.compilation import (
     Compilation,
     CompileOptions,
     DeviceFunctionInfo,
+    HostKernel,
     KernelInfo,
     Stages,
 )
@@ -18,7 +19,7 @@ from ...compiler.ir.graph import Graph, Node
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.devices import all_steps, on_device
-from ...compiler.kernel.plan.plan import DeviceFunction, KernelCall, Plan
+from ...compiler.kernel.plan.plan import DeviceFunction, External, KernelCall, Plan
 from ...compiler.kernel.plan.planner import Planner
 from ...compiler.kernel.schedule.choice import Choice
 from ...compiler.kernel.schedule.chooser import Chooser, Chosen, CpuChooser, Request
@@ -127,6 +128,20 @@ def make_plan(
         kernels = gpu_kernels(plan, choose.reasons)
         on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
     return plan, kernels
+
+
+def host_kernels(
+    graph: Graph, target: GpuTarget, options: CompileOptions, stages: Stages
+) -> tuple[HostKernel, ...]:
+    """What of a graph would run on the host; the graph is rewritten in place."""
+    plan, kernels = make_plan(graph, target, options, stages)
+    found = [
+        HostKernel(plan.kernels[number].symbol, plan.kernels[number].nodes, reason)
+        for number, reason in kernels.reasons.items()
+    ]
+    functions = (step.function for step in all_steps(plan.steps) if isinstance(step, External))
+    found += [HostKernel(name, (), "it is no loop nest") for name in dict.fromkeys(functions)]
+    return tuple(found)
 
 
 @dataclass(frozen=True)

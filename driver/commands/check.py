@@ -47,6 +47,8 @@ def command(
         console.print("slow kernels: not predicted for so large a model; inspect --kernels does")
     for slow in found.slow or ():
         console.print(f"slow: {slow}")
+    for kernel in found.on_host or ():
+        console.print(f"on the host: {kernel}")
     if found.checks:
         console.print(f"indices that every run checks: {', '.join(map(repr, found.checks))}")
     if found.unsupported:

@@ -20,6 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 import tensmith
 from tensmith.backends.cuda.fake.install import FakeDriver, install
 from tensmith.compiler.errors import ModelWarning, RunError, UsageError
+from tensmith.driver.preflight import preflight
+from tensmith.driver.request import CompileRequest
 from tensmith.runtime.loader import ModuleError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
@@ -230,6 +232,24 @@ def test_what_runs_on_the_host_finds_its_tensors(tmp_path: Path, driver: FakeDri
     want = np.exp(x)
     want[0, [1, 3]] = [9.0, -1.0]
     np.testing.assert_allclose(module(x)["y"], -np.sort(2 * want)[:, ::-1][:, :4], rtol=1e-5)
+
+
+def test_a_check_names_what_runs_on_the_host(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"], name="exp"),
+        helper.make_node("ScatterElements", ["e", "i", "u"], ["s"], name="scatter", axis=1),
+        helper.make_node("NonZero", ["s"], ["p"], name="found"),
+        helper.make_node("Cast", ["p"], ["y"], to=TensorProto.FLOAT),
+    ]
+    constants = {"i": np.array([[1, 3]], "i8"), "u": np.array([[9.0, 2.0]], "f4")}
+    path = tmp_path / "scatter.onnx"
+    onnx.save(onnx_model(nodes, constants, 1), path)
+    found = preflight(path, CompileRequest(target="cuda"))
+    assert found.on_host is not None
+    scatter, selection = found.on_host
+    assert "in order" in scatter.reason
+    assert selection.name == "ts_op_nonzero"
+    assert preflight(path, CompileRequest(target="x86-64-v3")).on_host is None
 
 
 def test_verification_runs_in_the_interpreter(library: Path) -> None:
