@@ -42,12 +42,14 @@ from ..llvm.pipeline import (
     supports,
     write_weights,
 )
+from .addressing import index_type, limit_sizes
 from .compiling import FunctionJob, Image, compile_all
 from .emit.function import Function, functions_of
 from .emit.types import NoDeviceCode
 from .table import device_code
 from .triton_package import reason_unavailable
 
+DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
 
 
@@ -127,6 +129,7 @@ def make_plan(
         plan = Planner(graph, choose, CONTROL).build()
         kernels = gpu_kernels(plan, choose.reasons)
         on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
+        limit_sizes(plan)
     return plan, kernels
 
 
@@ -158,7 +161,7 @@ class GpuChooser:
     def __call__(self, request: Request) -> Chosen:
         """The kernel, to be emitted for the device or for the host."""
         try:
-            functions_of(request.kernel, frozenset())
+            functions_of(request.kernel)
         except NoDeviceCode as error:
             self.reasons[request.key] = str(error)
             return self.host(request)
@@ -173,13 +176,14 @@ def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
     """The functions of every kernel of a plan, but of groups that stay on the host for a reason."""
     functions: dict[int, tuple[Function, ...]] = {}
     reasons: dict[int, str] = {}
+    index = index_type(plan)
     for number, planned in enumerate(plan.kernels):
         kept = [reasons_by_key[key] for key in planned.keys or ("",) if key in reasons_by_key]
         if kept:
             reasons[number] = kept[0]
         else:
             kernel = replace(planned.kernel, name=planned.symbol)
-            functions[number] = functions_of(kernel, _aligned(plan, number))
+            functions[number] = functions_of(kernel, _aligned(plan, number), index)
     return GpuKernels(functions, reasons)
 
 
@@ -208,16 +212,28 @@ def _is_multiple(offset: Dim) -> bool:
 def compile_functions(
     functions: Sequence[Function], target: GpuTarget
 ) -> dict[str, tuple[Image, ...]]:
-    """The images of every function, by its symbol."""
-    jobs = [
-        FunctionJob(function, number) for number in target.architectures for function in functions
-    ]
+    """The images of every function, by its symbol.
+
+    Where registers do not hold what a thread needs, it is compiled again for twice as many threads,
+    and what keeps less in memory is taken.
+    """
+    jobs = [FunctionJob(function, n) for n in target.architectures for function in functions]
     if target.ptx:
         jobs += [FunctionJob(function, target.ptx, ptx=True) for function in functions]
+    images = compile_all(jobs)
+    spilling = [n for n, image in enumerate(images) if image.stack > DIVISION_STACK]
+    wider = compile_all([_with_more_threads(jobs[n]) for n in spilling])
+    for number, other in zip(spilling, wider, strict=True):
+        images[number] = min(images[number], other, key=lambda image: image.stack)
     found: dict[str, tuple[Image, ...]] = {function.symbol: () for function in functions}
-    for image in compile_all(jobs):
+    for image in images:
         found[image.symbol] += (image,)
     return found
+
+
+def _with_more_threads(job: FunctionJob) -> FunctionJob:
+    tiles = job.function.tiles
+    return replace(job, function=replace(job.function, tiles=replace(tiles, warps=2 * tiles.warps)))
 
 
 def _infos(

@@ -14,7 +14,7 @@ from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from .emit.types import HALVES, NoDeviceCode
 
 POINTS = 1024  # of a program that computes each by itself
-ELEMENTS = 4096  # of a program that reduces rows; half as many where offsets take two registers
+ELEMENTS = 4096  # of a program that reduces rows
 MAX_ROW = 16384  # elements of a row that stays in registers
 LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tensor cores
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
@@ -147,9 +147,8 @@ def _row_tiles(kernel: Kernel) -> Tiles:
         columns = power_of_two(longest)
     else:
         columns = min(power_of_two(longest), _steps(kernel))
-    elements = ELEMENTS // 2 if kernel.symbols else ELEMENTS
-    block = max(1, min(power_of_two(rows), elements // columns))
-    return Tiles(Kind.ROWS, block, columns, 1, 8 if block * columns > elements else 4)
+    block = max(1, min(power_of_two(rows), ELEMENTS // columns))
+    return Tiles(Kind.ROWS, block, columns, 1, 8 if block * columns > ELEMENTS else 4)
 
 
 def _steps(kernel: Kernel) -> int:

@@ -17,13 +17,14 @@ from suites.cases import ALL_CASES
 from tensmith.backends.cuda import compiling
 from tensmith.backends.cuda.compiling import FunctionJob, check_parameters, compile_all
 from tensmith.backends.cuda.cubin import read_cubin
-from tensmith.backends.cuda.emit.function import Function
+from tensmith.backends.cuda.emit.function import Function, functions_of
+from tensmith.backends.cuda.pipeline import DIVISION_STACK, compile_functions
+from tensmith.backends.cuda.targets import TARGETS
 from tensmith.backends.cuda.tiles import Kind
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.types import DType
 
 ARCHITECTURES = (80, 90, 100, 120)
-DIVISION = 16  # bytes of stack that the slow path of a division may take: nothing is spilled
 NAMES = (
     "linear_gelu", "softmax_rows", "softmax_symbolic", "layer_norm_rows", "argmax_rows",
     "conv_3x3_pad_bias", "conv_depthwise", "max_pool_3x3_pad", "gather_rows", "cumsum_in",
@@ -60,7 +61,7 @@ def test_kernels_compile_and_spill_nothing(architecture: int) -> None:
     assert kinds == set(Kind)
     images = compile_all([FunctionJob(function, architecture) for function in functions()])
     for function, image in zip(functions(), images, strict=True):
-        assert image.stack <= DIVISION, function.symbol
+        assert image.stack <= DIVISION_STACK, function.symbol
         assert 0 < image.registers <= 255
         assert image.threads == 32 * function.tiles.warps
         cubin = read_cubin(image.data, function.symbol)
@@ -86,6 +87,20 @@ def test_products_of_floats_are_not_rounded() -> None:
     (image,) = compile_all([FunctionJob(product, 80, ptx=True)])
     assert b"tf32" not in image.data
     assert b"fma.rn.f32" in image.data
+
+
+@needs_triton
+def test_what_spills_is_shared_by_more_threads() -> None:
+    case = next(case for case in ALL_CASES if case.name == "conv_symbolic_size")
+    kernels = [
+        k.kernel for k in GpuGraph(case.graph()).plan.kernels if k.kernel.operators == ("conv",)
+    ]
+    (function,) = functions_of(kernels[0], index="tl.int64")
+    (image,) = compile_all([FunctionJob(function, 80)])
+    assert image.stack > DIVISION_STACK
+    (chosen,) = compile_functions([function], TARGETS["cuda:sm_80"])[function.symbol]
+    assert chosen.stack < image.stack
+    assert chosen.threads == 2 * image.threads
 
 
 @needs_triton

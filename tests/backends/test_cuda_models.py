@@ -115,6 +115,17 @@ def test_outputs_of_any_batch(library: Path, driver: FakeDriver) -> None:
     assert module(np.zeros((0, 12), "f4"))["y"].shape == (0, 9)
 
 
+def test_sizes_beyond_what_offsets_reach_are_refused(tmp_path: Path, driver: FakeDriver) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    wide = onnx_model(nodes, {"w": np.ones((12, 4096), "f4")})
+    path = tmp_path / "wide.so"
+    tensmith.compile(wide, target="cuda:sm_80").save(path)
+    module = tensmith.load(path)
+    np.testing.assert_array_equal(module(np.ones((1, 12), "f4"))["y"], np.full((1, 4096), 12.0))
+    with pytest.raises(ModuleError, match="larger than kernels of symbolic sizes address"):
+        module(np.ones((1 << 18, 12), "f4"))
+
+
 def test_the_manifest_tells_what_runs_where(library: Path, driver: FakeDriver) -> None:
     manifest = tensmith.load(library).manifest
     assert manifest["target"]["architectures"] == "sm_80"

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 from cuda_runs import GpuGraph, needs_triton
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N
 from suites.cases import ALL_CASES, Case, compare
 
+from tensmith.backends.cuda.addressing import LIMIT
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir.assumptions import AT_MOST
+from tensmith.compiler.ir.dims import Dim
+from tensmith.compiler.kernel.plan.plan import Require
 
 CHUNK = 30
 SLOW = {  # for an interpreter: above three seconds each
@@ -107,3 +111,18 @@ def test_rows_of_any_length(op: str, shape: tuple[int, int]) -> None:
     want = run_graph(graph, rng_inputs)["y0"]
     got = GpuGraph(graph).run(rng_inputs)["y0"]
     compare("y0", got, want, case.tolerance)
+
+
+def test_offsets_are_as_wide_as_tensors_ask_for() -> None:
+    def sources(*shape: Dim) -> set[str]:
+        c = CaseBuilder("wide")
+        c.output(c.op("neg", c.op("exp", c.input(*shape))))
+        return {function.source for function in GpuGraph(c.graph()).functions}
+
+    assert not any("int64" in source for source in sources(1 << 20))
+    assert all("int64" in source for source in sources(1 << 20, 1 << 10))
+    c = CaseBuilder("symbolic")
+    c.output(c.op("neg", c.input(N, 1 << 20)))
+    limits = [step for step in GpuGraph(c.graph()).plan.steps if isinstance(step, Require)]
+    assert {(step.relation, step.right) for step in limits} == {(AT_MOST, LIMIT)}
+    assert limits[0].left == N * (4 << 20)

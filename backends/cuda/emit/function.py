@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from ....compiler.ir.dims import Dim
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
-from ....compiler.kernel.footprint import value_range
 from ....compiler.kernel.kernel import Kernel
 from ..tiles import Kind, Tiles, tiles_of
 from .points import emit_points
@@ -18,7 +17,6 @@ from .rows import emit_rows
 from .text import Lines
 from .types import pointer_type
 
-INDEX_LIMIT = 1 << 31  # of offsets that fit 32 bits
 _EMITTERS = {Kind.POINTS: emit_points, Kind.ROWS: emit_rows, Kind.PRODUCT: emit_product}
 
 
@@ -43,20 +41,23 @@ class Function:
     exact: bool
 
 
-def functions_of(kernel: Kernel, aligned: frozenset[int]) -> tuple[Function, ...]:
+def functions_of(
+    kernel: Kernel, aligned: frozenset[int] = frozenset(), index: str = "tl.int32"
+) -> tuple[Function, ...]:
     """What runs one behind the other for a call of a kernel: stages that share nothing are apart.
 
     aligned: numbers of the parameters that every call gives memory at a multiple of 16 bytes.
+    index: the type that offsets fit.
     Raises NoDeviceCode for a kernel that no code can be generated for.
     """
     apart = not kernel.shared and all(b.local is None for b in _buffers(kernel))
     parts = [replace(kernel, stages=(stage,)) for stage in kernel.stages]
     if len(parts) == 1 or not apart:
-        return (_function(kernel, kernel.name, aligned),)
-    return tuple(_function(p, f"{kernel.name}_{n}", aligned) for n, p in enumerate(parts))
+        return (_function(kernel, kernel.name, aligned, index),)
+    return tuple(_function(p, f"{kernel.name}_{n}", aligned, index) for n, p in enumerate(parts))
 
 
-def _function(kernel: Kernel, symbol: str, aligned: frozenset[int]) -> Function:
+def _function(kernel: Kernel, symbol: str, aligned: frozenset[int], index: str) -> Function:
     tiles = tiles_of(kernel)
     used = {buffer.name for buffer in _buffers(kernel)}
     params = tuple(n for n, buffer in enumerate(kernel.params) if buffer.name in used)
@@ -64,7 +65,10 @@ def _function(kernel: Kernel, symbol: str, aligned: frozenset[int]) -> Function:
     names = {name: f"s{number}" for number, name in enumerate(symbols)}
     pointers = {kernel.params[n].name: (f"p{n}", kernel.params[n].dtype) for n in params}
     lines = Lines()
-    programs = _EMITTERS[tiles.kind](lines, kernel, tiles, index_type(kernel), pointers, names)
+    for name in names.values():
+        if index == "tl.int32":
+            lines.add(f"{name} = {name}.to({index})")
+    programs = _EMITTERS[tiles.kind](lines, kernel, tiles, index, pointers, names)
     arguments = ", ".join((*(name for name, _ in pointers.values()), *names.values()))
     return Function(
         symbol=symbol,
@@ -96,21 +100,3 @@ def _buffers(kernel: Kernel) -> Iterator[Buffer]:
                     yield part.buffer
         for store in stage.stores:
             yield store.buffer
-
-
-def index_type(kernel: Kernel) -> str:
-    """32 bits where all offsets are known to fit, else 64."""
-    if kernel.symbols:
-        return "tl.int64"
-    for stage in kernel.stages:
-        axes = stage.axes + stage.reduce_axes
-        extents = {axis.name: int(axis.extent) for axis in axes if isinstance(axis.extent, int)}
-        dynamic = any(store.dynamic for store in stage.stores) or any(
-            isinstance(part, ex.Load) and part.dynamic
-            for expression in stage.expressions()
-            for part in ex.unique_parts(expression)
-        )
-        ends = [value_range(dim, extents)[1] for dim in stage.all_indices()]
-        if dynamic or max([0, *ends]) >= INDEX_LIMIT // 2 or stage.points() >= INDEX_LIMIT // 2:  # type: ignore[operator]
-            return "tl.int64"
-    return "tl.int32"
