@@ -109,6 +109,15 @@ AllowReordering = Annotated[
         help="Tuned choices too that change the order of sums, and so results in their last bits.",
     ),
 ]
+MachineOption = Annotated[
+    str,
+    typer.Option(
+        "--machine",
+        metavar="CLASS",
+        help="The class of machine to tune for, or whose records to take (default: this one's).",
+        show_default=False,
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of one run.")]
 Shapes = Annotated[
     list[str] | None,

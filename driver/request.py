@@ -67,11 +67,13 @@ class FurtherOptions(LowerPrecision, total=False):
     """What `api.compile` takes besides its own arguments.
 
     records: of tuning (docs/tuning.md): a file, or "shipped", those that come with the backend;
-    what of them holds here is used. no_stale: a verdict that does not hold any more is an error,
-    no note. allow_reordering: choices too that change the order of sums.
+    what of them holds here is used. machine: the class of machine whose verdicts are used; default:
+    this one's. no_stale: a verdict that does not hold any more is an error, no note.
+    allow_reordering: choices too that change the order of sums.
     """
 
     records: str | Path | None
+    machine: str
     no_stale: bool
     allow_reordering: bool
 
@@ -109,9 +111,8 @@ class CompileRequest:
 
     Raises UsageError where it is made with a value that does not exist. The target is looked up
     when it is needed (`resolve`): a model that is compiled already has its own. timer: what times
-    binaries; None: the clock of this machine. records: of tuning (`tuning/applying.py`), SHIPPED
-    for those that come with the backend; no_stale: what of them does not hold any more is an error;
-    allow_reordering: choices too that change the order of sums.
+    binaries; None: the clock of this machine. records, machine, no_stale, allow_reordering: as in
+    `FurtherOptions`.
     """
 
     target: str = "native"
@@ -137,6 +138,7 @@ class CompileRequest:
     force_precision: bool = False
     timer: Timer | None = None
     records: str | Path | None = None
+    machine: str = ""
     no_stale: bool = False
     allow_reordering: bool = False
 
@@ -151,8 +153,11 @@ class CompileRequest:
             )
         self._check_block()
         self._check_budget()
-        if self.no_stale and self.records is None:
-            raise UsageError("nothing can be stale without records", remedy="give --records FILE")
+        if (self.no_stale or self.machine) and self.records is None:
+            raise UsageError(
+                "there are no records whose machine or state could matter",
+                remedy="give --records FILE",
+            )
         for text in sorted(self.texts):
             check_choice("texts", text, TEXTS)
 
@@ -239,6 +244,7 @@ class CompileRequest:
             "choices": str(self.choices) if self.choices else None,
             "force_precision": self.force_precision,
             "records": str(self.records) if self.records else None,
+            "machine": self.machine,
             "no_stale": self.no_stale,
             "allow_reordering": self.allow_reordering,
         }

@@ -17,6 +17,7 @@ from ..options import (
     ForcePrecision,
     Fresh,
     Json,
+    MachineOption,
     MaxAccuracyDrop,
     Metric,
     Model,
@@ -125,6 +126,7 @@ def command(
     dump_dir: DumpDir = None,
     choices: ChoicesFile = None,
     records: RecordsFile = None,
+    machine: MachineOption = "",
     no_stale: NoStale = False,
     allow_reordering: AllowReordering = False,
     json: Json = False,
@@ -141,7 +143,8 @@ def command(
     further = {
         "calibration": calibration, "block": block, "force_precision": force_precision,
         "eval": eval, "metric": metric, "fresh": fresh, "max_accuracy_drop": max_accuracy_drop,
-        "records": records, "no_stale": no_stale, "allow_reordering": allow_reordering,
+        "records": records, "machine": machine, "no_stale": no_stale,
+        "allow_reordering": allow_reordering,
     }  # fmt: skip
     with console.progress("compiling") as progress:
         request = requested(
@@ -217,6 +220,7 @@ def _show_precision(console: Console, artifact: Artifact) -> None:
 
 def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
     from ..console import human_bytes, human_seconds
+    from ..tuning.tables import tuned_text
 
     report = artifact.report
     memory: dict[str, Any] = artifact.manifest["memory"]
@@ -240,6 +244,8 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
         f"weights {human_bytes(memory['weight_bytes'])}, arena {_arena(memory['arena_bytes'])}"
     )
     _show_precision(console, artifact)
+    if tuned := tuned_text(artifact.manifest):
+        console.print(tuned)
     if report is None:
         console.print("not verified (--no-verify)")
     elif report.status == "passed" and not report.disputed:

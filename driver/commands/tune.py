@@ -14,6 +14,7 @@ from ..options import (
     Evaluation,
     ForcePrecision,
     Fresh,
+    MachineOption,
     MaxAccuracyDrop,
     Metric,
     OptLevel,
@@ -84,13 +85,6 @@ Workers = Annotated[
         "tls://HOST:PORT (a Dask scheduler).",
     ),
 ]
-MachineOption = Annotated[
-    str,
-    typer.Option(
-        "--machine", metavar="CLASS", help="Of workers of several classes, those to use.",
-        show_default=False,
-    ),
-]  # fmt: skip
 Kernels = Annotated[
     str, typer.Option("--kernels", metavar="PATTERN", help="Names of kernels to tune, as *conv*.")
 ]

@@ -27,7 +27,7 @@ from ...compiler.tuning.lookup import (
 )
 from ...compiler.tuning.merging import judged_anew, merged
 from ...compiler.tuning.records import Records
-from ...compiler.tuning.task import Tunable
+from ...compiler.tuning.task import MachineClass, Tunable
 from ...compiler.tuning.whole_model import Alternative, Decided, choices_in, decide, set_hash
 from ..manifest import sha256_of
 from ..model_build import ModelBuild, PreparedGraph
@@ -106,7 +106,8 @@ def looked_up(model: ModelBuild, prepared: PreparedGraph, stages: Stages) -> App
     """
     request, backend = model.request, model.backend
     assert request.records is not None
-    machine = tuning_of(backend).machine(model.target)
+    tuning = tuning_of(backend)
+    machine = MachineClass(request.machine) if request.machine else tuning.machine(model.target)
     with ExitStack() as stack, stages.stage("records"):
         source = _source(Path(request.records), backend, stack)
         tunable = opened(model, prepared, stages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...compiler.tuning.shares import AT_ROOF
@@ -59,3 +59,16 @@ def state_text(task: TaskSummary) -> str:
     if not task.trials:
         return "at the limit" if task.roof_share >= AT_ROOF else "not tried"
     return "no gain" if task.is_judged else "under way"
+
+
+def tuned_text(manifest: Mapping[str, Any]) -> str:
+    """What a manifest says of tuning, in a line; "" where no records were named."""
+    told = manifest.get("tuning")
+    if told is None:
+        return ""
+    if not told["used"]:
+        return "untuned: no choice of the records is used here"
+    text = f"tuned: choices of records for {len(told['used'])} kernel(s)"
+    if told["interval"] is None:
+        return f"{text}, not timed together"
+    return f"{text}; when timed, a run took {interval_text(*told['interval'])}"

@@ -58,6 +58,8 @@ def test_records_of_other_machines_are_not_used(model_path: Path, fake: Any, rec
     with pytest.warns(ModelWarning, match=r"records of 2 kernel\(s\) are of other machines"):
         artifact = tensmith.compile(model_path, records=records)
     assert kernels_used(artifact) == []
+    named = tensmith.compile(model_path, records=records, machine="another")
+    assert kernels_used(named) == ["kernel_conv", "kernel_dense"]
 
 
 def test_records_of_another_protocol_are_not_used(
@@ -135,5 +137,7 @@ def test_records_that_are_not_there_are_refused(model_path: Path, fake: Any, db:
     with pytest.raises(UsageError, match="there is no"):
         tensmith.compile(model_path, records=db)
     assert kernels_used(tensmith.compile(model_path, records="shipped")) == []
-    with pytest.raises(UsageError, match="without records"):
+    with pytest.raises(UsageError, match="no records"):
         tensmith.compile(model_path, no_stale=True)
+    with pytest.raises(UsageError, match="no records"):
+        tensmith.compile(model_path, machine="another")
