@@ -34,7 +34,7 @@ from .plan_memory import PlanMemory
 from .plan_symbols import PlanSymbols
 from .sanitize import extent_of, store_extents
 from .thread_parts import part_wrapper
-from .work import work
+from .work import is_divided, work
 
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
 MIN_CANCELLED_OPERATIONS = 1_000_000  # of a call before which a run may be cancelled
@@ -206,10 +206,10 @@ class PlanEmitter:
         count = e.i64(parallel_count(e, kernel, planned.schedule, sizes))
         scratch = [self.scratch] if kernel.scratch_bytes else []
         direct = [*pointers, *symbols, *scratch, e.i64(0), count]
-        operations, schedule = work(planned, step.sizes), planned.schedule
+        operations = work(planned, step.sizes)
         if operations >= MIN_CANCELLED_OPERATIONS:
             self.guards.proceed()
-        if operations < schedule.fork or not (kernel.shared or schedule.parallel):
+        if not is_divided(planned, operations):
             e.b.call(function, direct)
             self._unharmed()
             return

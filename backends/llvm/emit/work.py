@@ -24,3 +24,9 @@ def work(planned: PlannedKernel, sizes: Sequence[Dim]) -> int:
             work = work + STREAMED * stage.points()
     values = dict(zip(planned.kernel.symbols, sizes, strict=True))
     return estimate(substitute(work, values), 64)
+
+
+def is_divided(planned: PlannedKernel, operations: int) -> bool:
+    """Whether threads share a call of so many operations."""
+    shared = bool(planned.kernel.shared or planned.schedule.parallel)
+    return shared and operations >= planned.schedule.fork

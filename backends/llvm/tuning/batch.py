@@ -14,6 +14,7 @@ from ....compiler.kernel.plan.sites import parallel_iterations
 from ....compiler.kernel.schedule.packing import Packing
 from ....compiler.tuning.task import Candidate
 from ...common.elf import with_aligned_code
+from ..emit.work import is_divided
 from ..emit.work import work as operations_of
 from .groups import FormedGroup
 from .operands import Data, addresses, largest_dim, output_line
@@ -74,8 +75,7 @@ class BatchFiles:
         ]
         count = parallel_iterations(kernel, planned.schedule, sizes)
         operations = operations_of(planned, list(sizes.values()))
-        shared = bool(kernel.shared or planned.schedule.parallel)
-        divided = shared and self._threads > 1 and operations >= planned.schedule.fork
+        divided = self._threads > 1 and is_divided(planned, operations)
         fields = (
             "candidate", symbol(len(self._candidates)), int(candidate.exact),
             f"{_tolerance(kernel):.6g}", kernel.scratch_bytes, count, int(divided), *numbers,

@@ -17,6 +17,8 @@ from ....compiler.kernel.plan.plan import Plan
 from ....compiler.kernel.plan.sites import KernelSite, sites_of
 from ....compiler.target import CpuTarget
 from ....compiler.tuning.task import PROTOCOL, Task, digest
+from ..emit.work import is_divided
+from ..emit.work import work as operations_of
 from .groups import Called, FormedGroup
 
 MOST_EVICTED = 256 << 20  # bytes; measurers read no more than twice their largest cache
@@ -159,13 +161,17 @@ def _timed(
         constants=site.constants,
         constant_bytes=plan.weight_bytes,
     )
-    least = 0.0 if machine is None else _least_seconds(cost, machine, plan.weight_bytes)
-    share = min(1.0, least / cost.seconds) if cost.seconds else 0.0
-    return replace(task, seconds=cost.seconds, roof_share=share)
+    divided = is_divided(planned, operations_of(planned, called.step.sizes))
+    cores = task.threads if divided else 1
+    seconds = cost.seconds / cores
+    least = 0.0 if machine is None else _least_seconds(cost, machine, plan.weight_bytes, cores)
+    share = min(1.0, least / seconds) if seconds else 0.0
+    return replace(task, seconds=seconds, roof_share=share)
 
 
-def _least_seconds(cost: KernelCost, machine: Machine, constant_bytes: int) -> float:
-    """That any schedule takes: of the arithmetic, and of reading every operand once."""
+def _least_seconds(cost: KernelCost, machine: Machine, constant_bytes: int, cores: int) -> float:
+    """That any schedule takes: of the arithmetic, and of reading every operand once, which several
+    cores may do several times as fast."""
     total = {True: float(constant_bytes), False: 0.0}
     for operand in cost.operands:
         total[operand.constant] += 0.0 if operand.constant else operand.bytes
@@ -174,7 +180,7 @@ def _least_seconds(cost: KernelCost, machine: Machine, constant_bytes: int) -> f
         home = next(level for level in machine.levels if held <= level.capacity)
         count = sum(o.bytes for o in cost.operands if o.constant is constant)
         reading = max(reading, count / home.bandwidth)
-    return max(cost.least_seconds, reading)
+    return max(cost.least_seconds, reading) / cores
 
 
 def _evicted_bytes(plan: Plan, sizes: Mapping[str, int]) -> int:
