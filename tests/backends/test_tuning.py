@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiled import Setting
+from compiled import Job, Setting, run_all
 from suites.case import BF16, F32, I8, I32, U8, CaseBuilder, N
 from tuned_batches import WINDOW, Build, interpreted_outputs, opened, outputs_of, product
 
@@ -18,6 +18,7 @@ from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError
+from tensmith.compiler.kernel.schedule.choices import Choices
 from tensmith.compiler.tuning.history import Verdict
 from tensmith.compiler.tuning.reuse import why_changed
 from tensmith.compiler.tuning.task import BASE, Candidate, Task, Turn
@@ -199,6 +200,42 @@ def test_other_choices_are_refused(tmp_path: Path) -> None:
         tunable.candidate(task, {**choice, "form": "winograd 2x2 block 4 groups 1"})
     with pytest.raises(ScheduleError, match="illegal"):
         tunable.candidate(task, {**choice, "parallel": 9})
+
+
+def network(c: CaseBuilder) -> None:
+    """Convolutions one behind the other, a residual, a product."""
+    x = c.op("max", c.input(1, 16, 12, 12, name="x"), c.scalar(0))
+    y = c.op("max", c.op("conv", x, c.weight(32, 16, 3, 3), **WINDOW), c.scalar(0))
+    z = c.op("add", y, c.op("conv", y, c.weight(32, 32, 3, 3), **WINDOW))
+    flat = c.op("reshape", z, shape=(32, 144))
+    c.output(c.op("softmax", c.op("matmul", flat, c.weight(144, 40)), axis=1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_exact_candidates_together_change_no_bit(
+    seed: int, target: str, tmp_path: Path
+) -> None:
+    """Every kernel of a model gets another choice, by the keys of its tasks."""
+    rng = random.Random(seed)
+    tunable = opened(network, target, tmp_path)
+    given = {}
+    for task in tunable.tasks:
+        exact = [c for c in tunable.candidates(task) if c.exact]
+        given[task.choice_key] = rng.choice(exact[1:] or exact).choice
+    graphs = []
+    for _ in range(2):
+        c = CaseBuilder("network")
+        network(c)
+        graphs.append(c.graph())
+    x = np.random.default_rng(seed).uniform(-2, 2, (1, 16, 12, 12)).astype(np.float32)
+    jobs = {"plain": Job(graphs[0], {"x": x}), "tuned": Job(graphs[1], {"x": x}, Choices(given))}
+    found = run_all(jobs, Setting(target, 2), tmp_path)
+    plain, tuned = found["plain"], found["tuned"]
+    assert isinstance(plain, dict)
+    assert isinstance(tuned, dict)
+    assert {name: array.tobytes() for name, array in plain.items()} == {
+        name: array.tobytes() for name, array in tuned.items()
+    }
 
 
 # digests --------------------------------------------------------------------------------------
