@@ -138,7 +138,7 @@ def command(
     from ..dump import Dumper
 
     console = Console(json=json, verbose=verbose)
-    output, kind, texts = _destination(model, output, emit)
+    output, kind, texts = destination(model, output, emit)
     dumper = Dumper(dump_after or [], dump_dir)
     further = {
         "calibration": calibration, "block": block, "force_precision": force_precision,
@@ -160,7 +160,7 @@ def command(
     _end(console, artifact, files, bool(verify))
 
 
-def _destination(
+def destination(
     model: Path, output: Path | None, emit: str | None
 ) -> tuple[Path, str, frozenset[str]]:
     """The file to write, the emit kind, and the texts that takes. Raises UsageError before anything

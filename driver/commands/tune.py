@@ -26,8 +26,10 @@ from ..options import (
     requested,
 )
 from ..standard_input import from_standard_input
+from .compile import Emit, Name, Verify, destination
 
 if TYPE_CHECKING:
+    from ..artifacts import Artifact
     from ..console import Console
     from ..request import CompileRequest
     from ..tuning.tune import TuneOptions, TuneResult
@@ -128,6 +130,9 @@ def command(
     force_precision: ForcePrecision = False,
     threads: Threads = 1,
     shape: Shapes = None,
+    emit: Emit = None,
+    name: Name = None,
+    verify: Verify = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> int | None:
@@ -144,8 +149,7 @@ def command(
 
     console = Console(json=json, verbose=verbose)
     if status is not None:
-        _show_status(console, status)
-        return None
+        return _show_status(console, status)
     if model is None:
         raise UsageError("there is no model to tune", remedy="name an ONNX file, or --status FILE")
     options = TuneOptions(
@@ -153,33 +157,48 @@ def command(
         machine=machine, objective=objective,
         seconds=None if time_budget is None else seconds_of(time_budget),
     )  # fmt: skip
-    lower = {"calibration": calibration, "block": block, "force_precision": force_precision}
-    judged = {"eval": eval, "metric": metric, "fresh": fresh, "allow_reordering": allow_reordering}
-    output = output or Path(f"{model.stem}.so")
+    output, kind, texts = destination(model, output, emit)
     request = requested(
-        shape, target=target, precision=precision, max_accuracy_drop=max_accuracy_drop, **lower,
-        **judged, threads=threads, opt_level=opt_level, work_dir=output.parent,
+        shape, target=target, precision=precision, max_accuracy_drop=max_accuracy_drop, eval=eval,
+        calibration=calibration, block=block, force_precision=force_precision, metric=metric,
+        fresh=fresh, allow_reordering=allow_reordering, threads=threads, opt_level=opt_level,
+        work_dir=output.parent, name=name or "", texts=texts,
     )  # fmt: skip
-    return _tune(console, model, request, options, output)
+    return _tune(console, model, request, options, output, kind, verify)
 
 
 def _tune(
-    console: Console, model: Path, request: CompileRequest, options: TuneOptions, output: Path
+    console: Console,
+    model: Path,
+    request: CompileRequest,
+    options: TuneOptions,
+    output: Path,
+    emit: str,
+    verify: bool | None,
 ) -> int | None:
     from ..console import Told
     from ..tuning.screen import UserWatch, result_line
     from ..tuning.tune import error_of, tune_request
 
     watch = UserWatch(json=console.json)
+
+    def check(artifact: Artifact) -> None:
+        if verify is not False:
+            artifact.verify().raise_if_failed()
+
     with watch.signals():
-        result = tune_request(model, request, options, watch, output)
+        result = tune_request(model, request, options, watch, output, emit, check)
     for note in result.notes:
         console.log(f"note: {note}")
     if console.json:
         print(result_line(result.to_json()), flush=True)
     else:
         _show(console, result)
-    error = error_of(result)
+    report = result.artifact.report
+    if report is not None and (report.status != "passed" or report.disputed):
+        console.log(f"warning: {report.summary()}")
+    unverified = report.error() if verify and report else None
+    error = unverified or error_of(result)
     if error is not None:
         console.exit(error)
     if not result.stopped:
@@ -188,11 +207,12 @@ def _tune(
     return Told(INTERRUPTED)
 
 
-def _show_status(console: Console, path: Path) -> None:
+def _show_status(console: Console, path: Path) -> int:
     from ...compiler.tuning.summaries import summaries
     from .records import read, show_sessions
 
     show_sessions(console, path, summaries(read(path)), tasks=True)
+    return 0
 
 
 def _show(console: Console, result: TuneResult) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -144,8 +144,11 @@ def tune_request(
     watch: TuneWatch,
     output: Path | None = None,
     emit: str | None = None,
+    check: Callable[[Artifact], None] = lambda artifact: None,
 ) -> TuneResult:
     """Tune a model as a request compiles it, and write the binary.
+
+    check: called with what is to be written, unless it was stopped.
 
     Raises what `api.compile` raises, UsageError for a target that is not tuned or another
     machine's, or records that another program writes.
@@ -166,6 +169,8 @@ def tune_request(
             result = _Run(
                 file, request, options, watch, backend, target, pool, own, records
             ).result()
+            if not result.stopped:
+                check(result.artifact)
             files = result.artifact.save(output, emit) if output is not None else []
     except BaseException:
         remove_work_dir(own)

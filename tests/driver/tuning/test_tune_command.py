@@ -144,3 +144,17 @@ def test_a_records_file_that_another_program_writes_is_refused(
         code, _, err = call("tune", model_path, "--records", db)
     assert code == 2
     assert "another program writes" in err
+
+
+def test_what_is_written_is_verified(
+    call: Call, model_path: Path, fake: Any, timed: list[float], db: Path
+) -> None:
+    words = ("tune", model_path, "--records", db, "--trials", 240, "-o", "a.a", "--name", "mine")
+    code, _, err = call(*words, "--verify")
+    assert code == 0, err
+    result = json.loads(call(*words, "--json")[1].splitlines()[-1])
+    assert result["manifest"]["name"] == "mine"
+    assert Path("a.a") in [Path(file).relative_to(Path.cwd()) for file in result["files"]]
+    fake.factor = "3.0f"
+    assert call(*words)[0] == 4
+    assert call(*words, "--no-verify")[0] == 0
