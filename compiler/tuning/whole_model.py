@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from .statistics import interval
-from .task import packed
+from .task import PROTOCOL, GraphAlternative, packed
 
 MOST_REBUILDS = 4  # after the binary with all choices
 FASTER = 0.99  # ratio that the upper end of the interval has to reach
@@ -25,14 +25,26 @@ FASTER = 0.99  # ratio that the upper end of the interval has to reach
 class Alternative:
     """Something that can be chosen otherwise than a compilation does by itself.
 
-    key: of a task, or of a segment. identity: everything that decides what becomes of it, as text.
-    choices: by the key under which a compilation looks them up.
+    key: of a task, or of a `GraphAlternative`. identity: everything that decides what becomes of
+    it, as text. choices: by the key under which a compilation looks them up. replaces: keys of
+    others' choices that mean nothing beside it. in_graph: it is no task's.
     """
 
     key: str
     name: str
     identity: str
     choices: Mapping[str, Mapping[str, Any]]
+    replaces: frozenset[str] = frozenset()
+    in_graph: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; sets are sorted."""
+        return {**vars(self), "replaces": sorted(self.replaces)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Alternative:
+        """What `to_json` wrote."""
+        return cls(**{**data, "replaces": frozenset(data["replaces"])})
 
 
 @dataclass(frozen=True)
@@ -69,11 +81,13 @@ class Paired:
 @dataclass(frozen=True)
 class Decided:
     """What is known so far. chosen: what a binary takes. outcome: of the binary that decided, or
-    None. following: the set to be timed next; None: there is none."""
+    None. following: the set to be timed next; None: there is none. over: the set that it is timed
+    against; None: the untuned binary."""
 
     chosen: tuple[Alternative, ...] = ()
     outcome: Mapping[str, Any] | None = None
     following: tuple[Alternative, ...] | None = None
+    over: tuple[Alternative, ...] | None = None
 
 
 def sets_of(alternatives: Sequence[Alternative]) -> list[tuple[Alternative, ...]]:
@@ -90,9 +104,38 @@ def sets_of(alternatives: Sequence[Alternative]) -> list[tuple[Alternative, ...]
 
 
 def decide(
+    alternatives: Sequence[Alternative],
+    outcomes: Mapping[str, Mapping[str, Any]],
+    graph: Sequence[Alternative] = (),
+) -> Decided:
+    """What to take, or to time next.
+
+    outcomes: by `set_hash`, or `step_hash`. graph: what the whole graph could do otherwise; each is
+    tried on top of what was taken before it, and what comes of that is timed against the untuned
+    binary again.
+    """
+    decided = _of_tasks(alternatives, outcomes)
+    if decided.following is not None:
+        return decided
+    current = decided.chosen
+    for own in graph:
+        following = joined(current, own)
+        step = outcomes.get(step_hash(following, current))
+        if step is None:
+            return replace(decided, following=following, over=current)
+        if step["accepted"]:
+            current = following
+    if current == decided.chosen:
+        return decided
+    whole = outcomes.get(set_hash(current))
+    if whole is None:
+        return replace(decided, following=current)
+    return Decided(current, whole) if whole["accepted"] else decided
+
+
+def _of_tasks(
     alternatives: Sequence[Alternative], outcomes: Mapping[str, Mapping[str, Any]]
 ) -> Decided:
-    """What to take, or to time next. outcomes: by `set_hash`."""
     last = None
     for one in sets_of(alternatives):
         outcome = outcomes.get(set_hash(one))
@@ -104,6 +147,23 @@ def decide(
     return Decided(outcome=last)
 
 
+def joined(chosen: Sequence[Alternative], own: Alternative) -> tuple[Alternative, ...]:
+    """A set with one more, without those that mean nothing beside it."""
+    kept = (one for one in chosen if not own.replaces & one.choices.keys())
+    return (*kept, own)
+
+
+def step_hash(chosen: Sequence[Alternative], over: Sequence[Alternative]) -> str:
+    """A digest of a set that is timed against another one; of one that is none, `set_hash`."""
+    return f"{set_hash(chosen)} over {set_hash(over)}" if over else set_hash(chosen)
+
+
+def alternative_in_graph(own: GraphAlternative, machine: str) -> Alternative:
+    """What the whole graph can do otherwise, on a class of machines."""
+    identity = packed([own.key, machine, PROTOCOL, dict(own.choices)])
+    return Alternative(own.key, own.name, identity, own.choices, own.replaces, in_graph=True)
+
+
 def set_hash(alternatives: Sequence[Alternative]) -> str:
     """A digest of a set, in any order. SHA-256."""
     text = packed(sorted(own.identity for own in alternatives))
@@ -111,5 +171,9 @@ def set_hash(alternatives: Sequence[Alternative]) -> str:
 
 
 def choices_in(alternatives: Sequence[Alternative]) -> dict[str, Mapping[str, Any]]:
-    """All choices of a set, by key."""
-    return {key: choice for own in alternatives for key, choice in own.choices.items()}
+    """All choices of a set, by key; those for one key are joined."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for own in alternatives:
+        for key, choice in own.choices.items():
+            found[key] = {**found.get(key, {}), **choice}
+    return found

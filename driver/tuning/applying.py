@@ -85,6 +85,7 @@ class AppliedRecords:
                 "records": records,
                 **timed,
                 "used": [_told(own) for own in every if own.task.key in chosen],
+                "graph": [own.name for own in self.decided.chosen if own.in_graph],
                 "dropped": [own.task.name for own in every if own.task.key not in chosen],
                 "stale": list(self.lookup.stale),
             },
@@ -121,9 +122,9 @@ def looked_up(model: ModelBuild, prepared: PreparedGraph, stages: Stages) -> App
         told = source.outcomes(digest, model.target.name, machine.name)
         outcomes = outcomes_by_set(told, exact=not request.allow_reordering)
     alternatives = [alternative(own) for own in lookup.improvements]
-    decided = decide(alternatives, outcomes)
-    if decided.following is None:
-        return AppliedRecords(lookup, decided)
+    decided = decide(alternatives, outcomes, graph_alternatives_in(outcomes))
+    if decided.following is None or decided.over is not None or decided.chosen:
+        return AppliedRecords(lookup, replace(decided, following=None, over=None))
     if decided.outcome is not None:  # all of them together are no gain, of fewer nothing is known
         return AppliedRecords(lookup, replace(decided, following=None))
     return AppliedRecords(lookup, Decided(tuple(alternatives)), untimed=True)
@@ -146,6 +147,16 @@ def outcomes_by_set(
         if own["code"] == made_by and as_strict:
             found[own["records"]] = own
     return found
+
+
+def graph_alternatives_in(outcomes: Mapping[str, Mapping[str, Any]]) -> list[Alternative]:
+    """What the whole graph was tried to do otherwise, in the order of that."""
+    found: dict[str, Alternative] = {}
+    for outcome in outcomes.values():
+        for data in outcome["graph"]:
+            own = Alternative.from_json(data)
+            found.setdefault(own.identity, own)
+    return list(found.values())
 
 
 def code_version() -> list[str]:

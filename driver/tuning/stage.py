@@ -14,7 +14,7 @@ from ...compiler.tuning import events
 from ...compiler.tuning.events import Event
 from ...compiler.tuning.session import TuningSession
 from ...compiler.tuning.statistics import spread
-from ...compiler.tuning.whole_model import Alternative, Paired, choices_in, set_hash
+from ...compiler.tuning.whole_model import Alternative, Paired, choices_in, set_hash, step_hash
 from ..artifacts import Artifact
 from ..building import built
 from ..request import CompileRequest
@@ -47,35 +47,48 @@ class WholeModelStage:
     ) -> None:
         self.session, self.untuned, self.request = session, untuned, request
         self.new_folder, self.watch = new_folder, watch
-        self._pair: BinaryPair | None = None
+        self._pairs: dict[str, BinaryPair] = {}
         self._binaries: dict[str, Artifact] = {}
 
-    def time(self, chosen: Sequence[Alternative], *, exact: bool) -> Paired | None:
+    def time(
+        self,
+        chosen: Sequence[Alternative],
+        *,
+        exact: bool,
+        over: Sequence[Alternative] | None = None,
+    ) -> Paired | None:
         """Time the binary with these choices and write down what comes of it.
 
-        exact: its results have to be those of the untuned one. None: it was stopped.
+        over: the choices of the binary that it is timed against; None: the untuned one. exact: its
+        results have to be those of that one. None: it was stopped.
         """
         begun = time.monotonic()
-        self._tell(state="timing", kernels=len(chosen))
+        graph = [own for own in chosen if own.in_graph]
+        self._tell(state="timing", kernels=len(chosen) - len(graph), graph=len(graph))
         try:
-            paired = self._timed(chosen, exact)
+            paired = self._timed(chosen, over or (), exact)
         except NotComparedError:
             return None
         noise = self.session.noise
         result = {
-            **paired.to_json(), "records": set_hash(chosen), "code": code_version(), "exact": exact,
+            **paired.to_json(), "records": step_hash(chosen, over or ()),
+            "graph": [own.to_json() for own in graph], "code": code_version(), "exact": exact,
             "noise": spread(noise) if noise else None, "seconds": time.monotonic() - begun,
         }  # fmt: skip
         self.session.history.add_outcome([own.key for own in chosen], result)
         self._tell(state="timed", kernels=len(chosen), **paired.to_json())
         return paired
 
-    def _timed(self, chosen: Sequence[Alternative], exact: bool) -> Paired:
-        if self._pair is None:
-            folder = self.new_folder("pairs")
-            self._pair = BinaryPair(self.untuned, self.request, folder, self._stopped)
+    def _timed(
+        self, chosen: Sequence[Alternative], over: Sequence[Alternative], exact: bool
+    ) -> Paired:
+        name = set_hash(over)
         try:
-            return self._pair.time(self.binary(chosen), exact=exact)
+            if name not in self._pairs:
+                against = self.binary(over) if over else self.untuned
+                folder = self.new_folder(f"pairs{len(self._pairs)}")
+                self._pairs[name] = BinaryPair(against, self.request, folder, self._stopped)
+            return self._pairs[name].time(self.binary(chosen), exact=exact)
         except ScheduleError as error:
             return Paired(problem=f"the choices do not go together: {error.what}")
 

@@ -26,7 +26,7 @@ from ...compiler.tuning.session import Settings, TuningSession
 from ...compiler.tuning.shares import Budget
 from ...compiler.tuning.summaries import SessionSummary, summary_of
 from ...compiler.tuning.task import Task, Tunable
-from ...compiler.tuning.whole_model import Decided, decide
+from ...compiler.tuning.whole_model import Alternative, Decided, alternative_in_graph, decide
 from ..argument_checks import (
     check_choice,
     check_writable,
@@ -281,11 +281,18 @@ class _Run:
         if not self._is_here():
             applied = AppliedRecords(usable, Decided(tuple(alternatives)), untimed=True)
             return applied, self._told(stage, applied)
-        decided = self._decided(alternatives)
+        graph = [
+            alternative_in_graph(own, self.machine.name)
+            for own in tunable.graph_alternatives()
+            if own.exact or inexact
+        ]
+        decided = self._decided(alternatives, graph)
         while decided.following is not None and not self._ends(session):
-            if stage.time(decided.following, exact=not inexact) is None:
+            if decided.over is not None and self._is_spent(session):
                 break
-            decided = self._decided(alternatives)
+            if stage.time(decided.following, exact=not inexact, over=decided.over) is None:
+                break
+            decided = self._decided(alternatives, graph)
         # of a set that was not timed nothing is known: it is not taken
         applied = AppliedRecords(usable, replace(decided, following=None))
         return applied, self._told(stage, applied)
@@ -296,13 +303,18 @@ class _Run:
         artifact.manifest |= applied.in_manifest()
         return artifact
 
+    def _is_spent(self, session: TuningSession) -> bool:
+        """Whether the budget is used; what tasks have found is timed in any case."""
+        whole = sum(float(own.result["seconds"]) for own in session.history.outcomes)
+        return session.spent + whole >= self.options.budget.seconds / KERNELS_SHARE
+
     def _ends(self, session: TuningSession) -> bool:
         return session.stops > 0 or self.watch.stopped() or self.failure is not None
 
-    def _decided(self, alternatives: list[Any]) -> Decided:
+    def _decided(self, alternatives: list[Alternative], graph: list[Alternative]) -> Decided:
         outcomes = self.source.outcomes(self.digest, self.target.name, self.machine.name)
         exact = not self.request.allow_reordering
-        return decide(alternatives, outcomes_by_set(outcomes, exact=exact))
+        return decide(alternatives, outcomes_by_set(outcomes, exact=exact), graph)
 
 
 def error_of(result: TuneResult) -> TensmithError | None:

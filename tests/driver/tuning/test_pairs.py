@@ -3,6 +3,7 @@ asserted."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,19 @@ from typing import Any
 import pytest
 
 import tensmith
+from tensmith.compiler.tuning.task import GraphAlternative
 from tensmith.compiler.tuning.whole_model import (
     FASTER,
     MOST_REBUILDS,
     Alternative,
     Paired,
+    alternative_in_graph,
+    choices_in,
     decide,
+    joined,
     set_hash,
     sets_of,
+    step_hash,
 )
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.tuning import pairs
@@ -128,3 +134,44 @@ def test_decisions_follow_from_outcomes() -> None:
     none = decide(every, {set_hash(one): no for one in (whole, half, quarter)})
     assert (none.following, none.chosen, none.outcome) == (None, (), no)
     assert set_hash(whole) == set_hash(whole[::-1])
+
+
+def in_graph(name: str, replaces: frozenset[str] = frozenset()) -> Alternative:
+    """What the whole graph could do otherwise."""
+    own = GraphAlternative(name, name, {"graph": {name: False}}, True, replaces)
+    return alternative_in_graph(own, "machine")
+
+
+def test_the_graph_is_tried_on_top_of_what_tasks_found() -> None:
+    no, yes = {"accepted": False}, {"accepted": True}
+    tasks, graph = tuple(alternatives(1)), (in_graph("bands"), in_graph("rows"))
+    outcomes = {set_hash(tasks): yes}
+    first = decide(tasks, outcomes, graph)
+    assert (first.chosen, first.following, first.over) == (tasks, (*tasks, graph[0]), tasks)
+    outcomes[step_hash((*tasks, graph[0]), tasks)] = no
+    second = decide(tasks, outcomes, graph)
+    assert second.following == (*tasks, graph[1])
+    outcomes[step_hash((*tasks, graph[1]), tasks)] = yes
+    whole = decide(tasks, outcomes, graph)
+    assert (whole.following, whole.over) == ((*tasks, graph[1]), None)
+    for accepted, chosen in ((yes, (*tasks, graph[1])), (no, tasks)):
+        end = decide(tasks, {**outcomes, set_hash((*tasks, graph[1])): accepted}, graph)
+        assert (end.following, end.chosen) == (None, chosen)
+
+
+def test_the_graph_alone_is_timed_against_the_untuned_binary() -> None:
+    own = in_graph("bands")
+    assert decide([], {}, [own]).following == (own,)
+    assert decide([], {set_hash((own,)): {"accepted": True}}, [own]).chosen == (own,)
+    assert decide([], {set_hash((own,)): {"accepted": False}}, [own]).chosen == ()
+
+
+def test_choices_that_mean_nothing_beside_others_are_left_out() -> None:
+    tasks = tuple(alternatives(2))
+    key = next(iter(tasks[0].choices))
+    found = joined(tasks, in_graph("apart", frozenset({key})))
+    assert [one.key for one in found] == [tasks[1].key, "apart"]
+    both = choices_in((in_graph("bands"), in_graph("rows")))
+    assert both == {"graph": {"bands": False, "rows": False}}
+    again = Alternative.from_json(json.loads(json.dumps(found[1].to_json())))
+    assert again == found[1]
