@@ -55,7 +55,7 @@ from .stage import WholeModelStage
 from .workers import LOCAL, pool_of
 
 USUAL_SECONDS = 600.0  # of a session, where no budget is given
-KERNELS_SHARE = 0.9  # of a time budget; the rest is for whole binaries
+KERNELS_SHARE = 0.8  # of a time budget; the rest is for whole binaries
 OBJECTIVES = ("latency",)
 
 
