@@ -47,7 +47,8 @@ class Candidate:
     choice: the decision, as files hold it. exact: its results are the base's, bit for bit; others
     differ in the order of sums. predicted: seconds of a call, or 0. features: numbers that a model
     of times may look at, as many for every candidate of a target. steps: by how many single
-    decisions it differs from the base.
+    decisions it differs from the base. expected: the logarithm of its time as a share of the
+    base's, by what was measured of other tasks; 0 where nothing is known.
     """
 
     choice: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Candidate:
     predicted: float = 0.0
     features: tuple[float, ...] = ()
     steps: int = 0
+    expected: float = 0.0
 
     @property
     def key(self) -> str:

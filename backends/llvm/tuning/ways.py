@@ -10,7 +10,7 @@ from typing import Any
 
 from ....compiler.errors import ScheduleError
 from ....compiler.ir.dims import evaluate
-from ....compiler.kernel.cost.cost import kernel_cost
+from ....compiler.kernel.cost.cost import KernelCost, kernel_cost
 from ....compiler.kernel.cost.machine import Machine
 from ....compiler.kernel.forms.channel_blocks import BLOCKS as CHANNEL_BLOCKS
 from ....compiler.kernel.forms.form import algorithm, parse_form
@@ -32,6 +32,7 @@ from ....compiler.target import CpuTarget
 from ....compiler.tuning.task import Candidate
 from .features import features_of
 from .groups import FormedGroup
+from .prior import expected
 from .tuned_work import Work
 
 MOST = 300  # candidates of a task
@@ -82,9 +83,27 @@ class Ways:
 
     def candidate(self, way: Way) -> Candidate:
         """A way as a candidate."""
+        cost = self._cost(way)
+        features = features_of(way.loops.kernel, way.schedule, cost, self.target)
+        return Candidate(
+            choice=way.choice.to_json(),
+            exact=_sums(way) == self.base_order,
+            predicted=cost.seconds,
+            features=features,
+            steps=differing(self.base.choice, way.choice),
+            expected=expected(features, self._base_features),
+        )
+
+    @cached_property
+    def _base_features(self) -> tuple[float, ...]:
+        way = self.base
+        return features_of(way.loops.kernel, way.schedule, self._cost(way), self.target)
+
+    def _cost(self, way: Way) -> KernelCost:
+        """What a call is predicted to take."""
         made = way.chosen
         general, sizes = self.with_sizes(way, made.kernel)
-        cost = kernel_cost(
+        return kernel_cost(
             general,
             made.schedule,
             self.target,
@@ -92,14 +111,6 @@ class Ways:
             sizes,
             constants=self.work.constants,
             constant_bytes=self.work.constant_bytes,
-        )
-        exact = _sums(way) == self.base_order
-        return Candidate(
-            choice=way.choice.to_json(),
-            exact=exact,
-            predicted=cost.seconds,
-            features=features_of(way.loops.kernel, way.schedule, cost, self.target),
-            steps=differing(self.base.choice, way.choice),
         )
 
     def with_sizes(self, way: Way, kernel: Kernel) -> tuple[Kernel, dict[str, int]]:
