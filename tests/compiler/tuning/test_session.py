@@ -181,3 +181,22 @@ def test_fifty_kills_change_nothing(tmp_path: Path) -> None:
         for table in ("turn", "sample", "batch", "trial"):
             query = f"SELECT count(*) FROM {table}"
             assert records.rows(query)[0][0] == others.rows(query)[0][0]
+
+
+def test_candidates_that_other_tasks_speak_for_come_first(tmp_path: Path) -> None:
+    """Of every kind of decision, the one that is expected to be fastest."""
+
+    class Expecting(FakeModel):
+        def candidates(self, task):
+            return [
+                replace(one, expected=-0.1 if one.choice["stages"][0]["rows"] == 8 else 0.1)
+                if one.steps
+                else one
+                for one in super().candidates(task)
+            ]
+
+    session = _session(tmp_path / "r.db", model=Expecting(GAINS))
+    session.run()
+    batch = session.history.tasks[3].batches[1]
+    first = session.history.choices[batch.built[1].candidate]
+    assert first["stages"][0]["rows"] == 8
