@@ -22,6 +22,7 @@ def _package_files() -> set[str]:
         found |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.py")}
     for folder in ("runtime", "backends"):
         found |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.[ch]")}
+    found |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "backends").rglob("*.json")}
     return found
 
 

@@ -114,7 +114,7 @@ def test_time_is_a_total_and_tasks_share_it(tmp_path: Path) -> None:
 
 
 def test_tasks_at_their_roof_are_left_alone(tmp_path: Path) -> None:
-    session = _session(tmp_path / "r.db", model=FakeModel(GAINS, roof_share=1.3))
+    session = _session(tmp_path / "r.db", model=FakeModel(GAINS, roof_share=1.5))
     session.run()
     assert all(past.trials == 0 for past in session.history.tasks)
     assert all(len(past.batches) == 1 for past in session.history.tasks)
