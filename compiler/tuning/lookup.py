@@ -23,14 +23,13 @@ MOST_SEEDS = 4  # of one task
 
 @dataclass(frozen=True)
 class Recorded:
-    """The last verdict of a session about a task. session: its key; model: the digest of its file;
-    order: later ones have greater."""
+    """The last verdict of a session about a task. session: its key; model: the digest of its
+    file."""
 
     machine: str
     protocol: int
     session: str
     model: str
-    order: str
     verdict: Verdict
 
 
@@ -67,8 +66,7 @@ class RecordsSource:
             last = {row["key"]: row for row in self.records.rows(query, task.key)}
             return [
                 Recorded(
-                    row["class"], row["protocol"], row["key"], row["model"], row["date"],
-                    verdict_of(row),
+                    row["class"], row["protocol"], row["key"], row["model"], verdict_of(row)
                 )
                 for row in last.values()
             ]  # fmt: skip
@@ -103,8 +101,7 @@ class TreeSource:
                 verdict = verdict_in(self.tree, last)
                 found.append(
                     Recorded(
-                        last["machine"], last["protocol"], key, session["model"], last["date"],
-                        verdict,
+                        last["machine"], last["protocol"], key, session["model"], verdict
                     )
                 )  # fmt: skip
         return found
@@ -169,37 +166,41 @@ def look_up(
         every = source.verdicts(task)
         gains = [own for own in every if own.verdict.is_gain]
         here = [o for o in every if o.machine == machine.name and o.protocol == PROTOCOL]
-        recorded = _best(here, model)
-        if recorded is None and gains and not here:
-            found.elsewhere.append(task.name)
-        if recorded is None:
+        ranked = _surest_first(here, model)
+        if not ranked:
+            if gains and not here:
+                found.elsewhere.append(task.name)
             continue
         tell(task.name)
-        why = why_changed(tunable, task, recorded.verdict)
-        if why:
-            found.stale.append(f"{task.name}: {why}")
-        elif not inexact and not tunable.candidate(task, recorded.verdict.choice).exact:
+        reasons = [why_changed(tunable, task, own.verdict) for own in ranked]
+        holding = [own for own, why in zip(ranked, reasons, strict=True) if not why]
+        allowed = [
+            own for own in holding if inexact or tunable.candidate(task, own.verdict.choice).exact
+        ]
+        if allowed:
+            own = allowed[0]
+            found.improvements.append(Improvement(task, own.verdict, machine.name, own.session))
+        elif holding:
             found.inexact.append(task.name)
         else:
-            found.improvements.append(
-                Improvement(task, recorded.verdict, machine.name, recorded.session)
-            )
+            found.stale.append(f"{task.name}: {reasons[0]}")
     _drop_conflicts(tunable.tasks, found)
     found.improvements.sort(key=lambda own: (own.verdict.high, own.verdict.ratio, own.task.key))
     return found
 
 
-def _best(recorded: Sequence[Recorded], model: str) -> Recorded | None:
-    """The verdict that counts: of the model's own last session, or else the surest; if a gain."""
-    own = [one for one in recorded if one.model == model]
-    if own:
-        best = max(own, key=lambda one: (one.order, one.session))
-    else:
-        gains = [one for one in recorded if one.verdict.is_gain]
-        if not gains:
-            return None
-        best = min(gains, key=lambda one: (one.verdict.high, one.verdict.ratio, one.session))
-    return best if best.verdict.is_gain else None
+def _surest_first(recorded: Sequence[Recorded], model: str) -> list[Recorded]:
+    """Gains, those of the model's own sessions before others.
+
+    That another session confirmed nothing says little: it may not have tried that choice.
+    """
+    gains = [one for one in recorded if one.verdict.is_gain]
+    return sorted(
+        gains,
+        key=lambda own: (
+            own.model != model, own.verdict.high, own.verdict.ratio, own.session,
+        ),
+    )  # fmt: skip
 
 
 def _drop_conflicts(tasks: Sequence[Task], found: Usable) -> None:

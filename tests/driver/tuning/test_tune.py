@@ -127,6 +127,16 @@ def test_kernels_by_pattern(model_path: Path, fake: Any, db: Path) -> None:
     assert both.chosen == ("kernel_conv", "kernel_dense"), "what another session found stays"
 
 
+def test_a_session_that_tried_nothing_takes_nothing_away(
+    model_path: Path, fake: Any, db: Path
+) -> None:
+    first = tuned(model_path, db, Clock(0.9))
+    clock = Clock(0.5)
+    again = tuned(model_path, db, clock, seed=1, trials=0)
+    assert again.session.trials == clock.calls == 0
+    assert again.chosen == first.chosen
+
+
 def test_a_measurer_that_is_lost_leaves_a_binary(
     model_path: Path, fake: Any, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
