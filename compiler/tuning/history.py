@@ -14,7 +14,18 @@ from typing import Any
 
 from ..._version import __version__
 from .records import Records, now
-from .task import PROTOCOL, Built, CallTimes, Candidate, MachineClass, Reading, Task, digest, packed
+from .task import (
+    BASE,
+    PROTOCOL,
+    Built,
+    CallTimes,
+    Candidate,
+    MachineClass,
+    Reading,
+    Task,
+    digest,
+    packed,
+)
 
 RACE, CONFIRM = "race", "confirm"  # kinds of turns
 
@@ -43,6 +54,16 @@ class PastBatch:
     def spent(self) -> float:
         """Seconds that it took in all."""
         return self.seconds + sum(turn.reading.seconds for turn in self.turns)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the base against itself, with which a task begins."""
+        return len({one.candidate for one in self.built}) == 1
+
+    @property
+    def base_code(self) -> str:
+        """The digest of the base's machine code."""
+        return self.built[BASE].code
 
     @property
     def failures(self) -> dict[int, str]:
@@ -83,7 +104,9 @@ class Verdict:
 
 @dataclass
 class PastTask:
-    """A task in a session. verdict: the last; verdicts: how many there were, one for a wave."""
+    """A task in a session. verdict: the last; verdicts: how many there were, one for a wave. older:
+    batches of machine code that this version of the compiler does not make; they count no more.
+    gone: it makes no such task."""
 
     id: int
     task: Task
@@ -91,6 +114,19 @@ class PastTask:
     batches: list[PastBatch] = field(default_factory=list)
     verdict: Verdict | None = None
     verdicts: int = 0
+    older: list[PastBatch] = field(default_factory=list)
+    gone: bool = False
+
+    def keep(self, code: str) -> None:
+        """Let those batches count whose base has this machine code, and no others."""
+        every = sorted([*self.batches, *self.older], key=lambda batch: batch.number)
+        self.batches = [batch for batch in every if batch.base_code == code]
+        self.older = [batch for batch in every if batch.base_code != code]
+
+    def give_up(self, batch: PastBatch) -> None:
+        """Let a batch count no more."""
+        self.batches.remove(batch)
+        self.older.append(batch)
 
     @property
     def spent(self) -> float:
@@ -265,9 +301,9 @@ class History:
     # ------------------------------------------------------------------ writing
 
     def begin(self, tasks: Sequence[tuple[Task, str]]) -> None:
-        """Set the tasks of a new session, with why some are skipped."""
+        """Add tasks to those of the session, with why some are skipped."""
         with self.records.transaction():
-            for number, (task, skipped) in enumerate(tasks):
+            for number, (task, skipped) in enumerate(tasks, len(self.tasks)):
                 row = self.records.shared(
                     "task", ["key"], key=task.key, name=task.name, choice_key=task.choice_key,
                     target=self.key.target, sizes=packed(dict(task.sizes)), threads=task.threads,
@@ -277,7 +313,7 @@ class History:
                     "member", session=self.id, task=row, number=number, calls=task.calls,
                     seconds=task.seconds, roof_share=task.roof_share, skipped=skipped,
                 )  # fmt: skip
-        self.tasks = self._tasks()
+        self.tasks += self._tasks()[len(self.tasks) :]
 
     def add_wave(self, shares: Mapping[str, Any]) -> int:
         """A new wave: what of the budget each task may use in it. Its number."""
@@ -297,7 +333,8 @@ class History:
         worker: str = "",
     ) -> PastBatch:
         """A batch that was built and checked; candidates: by position."""
-        number, wave = len(past.batches), len(self.waves) - 1
+        number = len(past.batches) + len(past.older)
+        wave = len(self.waves) - 1
         with self.records.transaction():
             batch = self.records.add(
                 "batch", session=self.id, task=past.id, number=number, wave=wave, code=self.code,

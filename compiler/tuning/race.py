@@ -275,10 +275,13 @@ def verdict_from(
 ) -> Verdict | None:
     """What the batches of a task have found: the last that was confirmed, or the base.
 
-    choices: of candidates by key. None where nothing was built.
+    choices: of candidates by key. Batches of other machine code than the last one's do not count.
+    None where nothing was built.
     """
     verdict: Verdict | None = None
     for batch in past.batches:
+        if batch.base_code != past.batches[-1].base_code:
+            continue
         base = batch.built[BASE]
         usual = Verdict(choices[base.candidate], choices[base.candidate], base.code, base.code)
         verdict = verdict or usual

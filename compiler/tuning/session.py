@@ -20,18 +20,16 @@ from .jobs import BatchJob, Clock, Pool, with_failures
 from .race import RULES, RaceRules, kept_positions, next_turn, noise, verdict_from
 from .search import CandidateSpace, left_over, next_candidates
 from .shares import (
-    AT_ROOF,
     CONFIRMING,
     FEWEST_TRIALS,
     Budget,
     Share,
     base_seconds,
     divided,
-    roof_share,
     trial_seconds,
     turn_seconds,
 )
-from .task import BASE, Candidate, Reading, Task, Tunable
+from .task import BASE, Batch, Candidate, Reading, Task, Tunable
 
 BATCH = 16  # candidates that are built and raced together, beside the base
 IDLE_BATCHES = 2  # without a newly confirmed gain, after which a task waits for the next wave
@@ -83,13 +81,26 @@ class TuningSession:
 
         Raises OSError when no measurer is left.
         """
-        if not self.history.tasks:
-            self.history.begin([(task, self._skipped(task)) for task in self.tunable.tasks])
+        self._take_up()
         self._tell(events.STARTED, tasks=len(self.history.tasks), continued=self.spent > 0)
         self.pool.run(self)
         for past in self.history.tasks:
             self._conclude(past)
         self._tell(events.FINISHED, stopped=self.stops > 0)
+
+    def _take_up(self) -> None:
+        """Join what the session has done with what this version of the compiler makes: tasks that
+        are new begin, those that there are no more are left, and so are batches of other machine
+        code."""
+        there = {past.task.key for past in self.history.tasks}
+        new = [task for task in self.tunable.tasks if task.key not in there]
+        if new:
+            self.history.begin([(task, self._skipped(task)) for task in new])
+        for past in self.history.tasks:
+            past.gone = past.task.key not in self.known
+            if past.batches and not past.gone:
+                base = self.space.base(past.task)
+                past.keep(self.tunable.codes(self.known[past.task.key], [base])[BASE].code)
 
     def stop(self) -> None:
         """Do no further turn, or, the first time, finish a confirmation that is nearly through."""
@@ -141,7 +152,7 @@ class TuningSession:
         return None
 
     def _open_tasks(self) -> list[PastTask]:
-        return [past for past in self.history.tasks if not past.skipped]
+        return [past for past in self.history.tasks if not past.skipped and not past.gone]
 
     def _to_begin(self) -> list[PastTask]:
         """Tasks whose first batch is not through, while that leaves enough to tune the others."""
@@ -187,7 +198,8 @@ class TuningSession:
 
     def _room(self, past: PastTask, share: Share) -> int:
         """How many candidates a task may still build in this wave."""
-        own = [b for b in past.batches if b.number and b.wave == len(self.history.waves) - 1]
+        wave = len(self.history.waves) - 1
+        own = [b for b in past.batches if not b.is_first and b.wave == wave]
         if self._idle(past, own) >= IDLE_BATCHES:
             return 0
         trials = share.trials - sum(len(b.built) - 1 for b in own)
@@ -206,8 +218,8 @@ class TuningSession:
         """Batches of this wave since the last that confirmed something new."""
         idle = 0
         for batch in own:
-            before = self._verdict(past, batch.number)
-            after = self._verdict(past, batch.number + 1)
+            place = past.batches.index(batch)
+            before, after = self._verdict(past, place), self._verdict(past, place + 1)
             idle = 0 if after and before and after.choice != before.choice else idle + 1
         return idle
 
@@ -243,7 +255,7 @@ class TuningSession:
 
     def _keep(self, batch: PastBatch) -> list[int]:
         past = next(p for p in self.history.tasks if batch in p.batches)
-        return kept_positions(batch, self._verdict(past, batch.number))
+        return kept_positions(batch, self._verdict(past, past.batches.index(batch)))
 
     # ------------------------------------------------------------------ waves
 
@@ -269,13 +281,11 @@ class TuningSession:
     def _wave_did(self) -> bool:
         """Whether the last wave built anything: else the next one would not, either."""
         last = len(self.history.waves) - 1
-        return any(b.number and b.wave == last for p in self.history.tasks for b in p.batches)
+        return any(not b.is_first and b.wave == last for p in self.history.tasks for b in p.batches)
 
     def _worth(self, past: PastTask) -> bool:
         """Whether there is anything to be won, and to be tried."""
         if not past.batches or past.batches[0].failures.get(BASE):
-            return False
-        if roof_share(past) >= AT_ROOF:
             return False
         begun = len(past.batches) > 1  # what was never tried is not listed for this alone
         return not begun or left_over(self.space, past, inexact=self.settings.inexact)
@@ -287,14 +297,18 @@ class TuningSession:
         key = past.task.key
         task = self.known.get(key, past.task)
         batch = self.tunable.build(task, candidates)
-        number = len(past.batches)
+        number = len(past.batches) + len(past.older)
         unfinished = past.batches[-1] if past.batches else None
-        if unfinished is not None and not self._through(unfinished):
+        if unfinished is not None and self._through(unfinished):
+            unfinished = None
+        if unfinished is not None and not _same_code(unfinished, batch):
+            past.give_up(unfinished)
+            unfinished = None
+        if unfinished is not None:
             own, number = unfinished, unfinished.number
         else:
             own = PastBatch(-1, number, len(self.history.waves) - 1, batch.built, 0.0)
-            unfinished = None
-        verdict = self._verdict(past, number)
+        verdict = self._verdict(past, len(past.batches) - (unfinished is not None))
         job = BatchJob(
             task, batch, own, f"{self.settings.seed}:{key}",
             tuple(kept_positions(own, verdict)), unfinished is not None, self.settings.rules,
@@ -363,6 +377,12 @@ class TuningSession:
 
     def _tell(self, kind: str, task: str = "", **data: Any) -> None:
         self.listener(Event(kind, task, self.spent, self.trials, data))
+
+
+def _same_code(past: PastBatch, batch: Batch) -> bool:
+    """Whether candidates that were built again are what was measured."""
+    pairs = zip(past.built, batch.built, strict=True)
+    return all(old.code == new.code for old, new in pairs if old.code and new.code)
 
 
 def _finite(value: float) -> float:

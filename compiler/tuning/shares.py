@@ -15,10 +15,9 @@ from .history import RACE, PastTask
 from .task import BASE
 
 FEWEST_TRIALS = 8  # of a task that is tuned at all
-# Least possible times are measured, too, and uncertain: kernels at 0.92 to 1.00 of them gained up
-# to 5 % (ResNet-50, Zen 5).
-AT_ROOF = 1.05  # share from which on nothing is tried
-LEAST_LEFT = 0.03  # of a task's time, that may be won whatever its share
+# Of a task's time, what may be won whatever share the least possible time has: that is uncertain,
+# and kernels at 0.92 to 1.00 of it gained up to 5 % (ResNet-50, Zen 5).
+LEAST_LEFT = 0.03
 CONFIRMING = 0.15  # of a task's share, kept for confirmation
 _TURNS = 5 + 12  # of a race and a confirmation
 _LONGER = 1.5  # a turn of a race than one of the first batch, with few candidates

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...compiler.tuning.shares import AT_ROOF
 from ...compiler.tuning.summaries import SessionSummary, TaskSummary
 from ..console import human_seconds
 from ..durations import human_duration
@@ -57,7 +56,7 @@ def state_text(task: TaskSummary) -> str:
     if task.skipped:
         return "left out"
     if not task.trials:
-        return "at the limit" if task.roof_share >= AT_ROOF else "not tried"
+        return "not tried"
     return "no gain" if task.is_judged else "under way"
 
 

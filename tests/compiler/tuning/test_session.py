@@ -1,5 +1,6 @@
 """Sessions on a machine without a clock: what they find, what they cost, and that they go on."""
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -113,11 +114,103 @@ def test_time_is_a_total_and_tasks_share_it(tmp_path: Path) -> None:
     assert trials["d"] > trials["a"]
 
 
-def test_tasks_at_their_roof_are_left_alone(tmp_path: Path) -> None:
-    session = _session(tmp_path / "r.db", model=FakeModel(GAINS, roof_share=1.5))
+def test_tasks_near_their_roof_get_less(tmp_path: Path) -> None:
+    trials = []
+    for share in (0.3, 1.5):
+        few = Budget(trials=40)
+        session = _session(tmp_path / f"{share}.db", model=_Roofed(GAINS, share), budget=few)
+        session.run()
+        trials.append(session.history.tasks[3].trials)
+    assert trials[0] > trials[1]
+
+
+class _Roofed(FakeModel):
+    """The last task alone has this share of its roof."""
+
+    def __init__(self, gains, share: float) -> None:
+        super().__init__(gains)
+        self.share = share
+
+    @property
+    def tasks(self):
+        found = super().tasks
+        return [*found[:-1], replace(found[-1], roof_share=self.share)]
+
+
+def test_other_machine_code_is_measured_anew(tmp_path: Path) -> None:
+    """By the same command on a finished session, which counts nothing of the old code."""
+    path = tmp_path / "r.db"
+    _session(path).run()
+    before = _found(path)
+    again = FakeMeasurer(GAINS)
+    session = _session(path, again, FakeModel(GAINS, emitter="new"))
     session.run()
-    assert all(past.trials == 0 for past in session.history.tasks)
-    assert all(len(past.batches) == 1 for past in session.history.tasks)
+    assert again.turns
+    assert all(past.older for past in session.history.tasks)
+    digests = {past.verdict.digest for past in session.history.tasks if past.verdict}
+    new = {hashlib.sha256(f"new{one}".encode()).hexdigest() for one in session.history.choices}
+    assert digests <= new
+    session.history.records.close()
+    assert _choices_of(before) == _choices_of(_found(path))
+    still_there = FakeMeasurer(GAINS)
+    _session(path, still_there, FakeModel(GAINS, emitter="new")).run()
+    assert not still_there.turns
+    back = FakeMeasurer(GAINS)
+    _session(path, back).run()
+    assert not back.turns, "what was measured of the first code counts for it still"
+
+
+def _choices_of(found):
+    return {key: own[0] for key, own in found.items()}
+
+
+def test_an_interrupted_batch_does_not_go_on_with_other_code(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    measurer = FakeMeasurer(GAINS)
+    session = _session(path, measurer)
+
+    def listener(event: Event) -> None:
+        past = session.history.tasks[3]
+        confirmed = [t for b in past.batches for t in b.turns if t.kind == CONFIRM]
+        if len(confirmed) == 4 and not session.stops:
+            session.stop()
+            session.stop()
+
+    session.listener = listener
+    session.run()
+    session.history.records.close()
+
+    class Changed(FakeModel):
+        """Other code of everything but the base."""
+
+        def build(self, task, candidates):
+            own, base = super().build(task, candidates), self.base(task).key
+            built = [
+                one if one.candidate == base else replace(one, code=f"other {one.code}")
+                for one in own.built
+            ]
+            return replace(own, built=tuple(built))
+
+    later = _session(path, model=Changed(GAINS))
+    later.run()
+    for past in later.history.tasks:
+        for batch in past.batches:
+            confirming = [turn for turn in batch.turns if turn.kind == CONFIRM]
+            assert len(confirming) in (0, 12, 24)
+        verdict = past.verdict
+        if verdict is not None and verdict.is_gain and past.older:
+            assert verdict.digest.startswith("other ")
+
+
+def test_tasks_come_and_go_with_the_compiler(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    _session(path, model=FakeModel({"a": 0.9, "b": 1.2})).run()
+    session = _session(path, model=FakeModel({"b": 1.2, "c": 0.97}))
+    session.run()
+    assert [(p.task.key, p.gone) for p in session.history.tasks] == [
+        ("a", True), ("b", False), ("c", False),
+    ]  # fmt: skip
+    assert session.history.tasks[2].trials > 0
 
 
 def test_exact_costs_need_one_reading(tmp_path: Path) -> None:
