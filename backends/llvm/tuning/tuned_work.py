@@ -66,7 +66,8 @@ def works_of(
     firsts: dict[object, str] = {}  # kernels that differ in nothing but the widths of borders
     shares = _calls(sites, calls, sizes)
     for position, called in enumerate(calls):
-        site = sites.get((called.step.kernel, _sizes(called, plan, sizes)))
+        known_sizes = _sizes(called, plan, sizes)
+        site = None if known_sizes is None else sites.get((called.step.kernel, known_sizes))
         if site is None or not called.chosen.key or not shares[position]:
             continue
         task = _task(plan, called, site, target, threads, regime)
