@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...compiler.errors import UsageError, system_refusals
 from ...compiler.knobs import RECORDS, child_environment
 from ...compiler.scratch import home
+from ...compiler.tuning.exchange import damage_told
 
 NAME = "tuning.db"
 
@@ -42,3 +46,19 @@ def records_to_write(given: Path | None) -> Path:
     if not path.absolute().parent.is_dir():
         raise UsageError(f"cannot write '{path}'", why="there is no such folder")
     return path
+
+
+@contextmanager
+def records_refusals(path: Path) -> Iterator[None]:
+    """Turn what SQLite refuses into a UsageError: a full disk, or a file that is damaged."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise UsageError(
+            f"cannot write '{path}'", why=str(error),
+            remedy="make room for it, or name another file: --records FILE; what was measured "
+            "before is in it, and the same command goes on",
+        ) from None  # fmt: skip
+    except sqlite3.DatabaseError:
+        with damage_told(path):
+            raise

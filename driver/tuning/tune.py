@@ -17,7 +17,7 @@ from ...compiler.errors import RunError, TensmithError, UsageError, system_refus
 from ...compiler.kernel.cost.machine import Machine
 from ...compiler.target import Target
 from ...compiler.tuning.events import Event
-from ...compiler.tuning.exchange import tree_of
+from ...compiler.tuning.exchange import damage_told, tree_of
 from ...compiler.tuning.history import History, SessionKey
 from ...compiler.tuning.jobs import Pool
 from ...compiler.tuning.lookup import RecordsSource, TreeSource, look_up, seeds_in
@@ -50,7 +50,7 @@ from .applying import (
     toolchain,
     tuning_of,
 )
-from .places import records_to_write
+from .places import records_refusals, records_to_write
 from .stage import WholeModelStage
 from .workers import LOCAL, pool_of
 
@@ -216,12 +216,14 @@ class _Run:
         """Search, time what was found as a whole, and take what is faster."""
         prepared = prepare(self.model, self._new_folder("graph"), self.stages)
         tunable = opened(self.model, prepared, self.stages, self._predicting())
-        history = History(self.records, self._key(), toolchain())
+        with damage_told(self.records.path), records_refusals(self.records.path):
+            history = History(self.records, self._key(), toolchain())
         before = sum(past.trials for past in history.tasks)
         session = TuningSession(history, tunable, self.pool, self._settings(), self.watch.told)
         self.watch.opened(session, before)
         try:
-            session.run()
+            with records_refusals(self.records.path):
+                session.run()
         except (OSError, TensmithError) as error:
             self.failure = error
         applied, artifact = self._whole(session, tunable)
@@ -290,12 +292,23 @@ class _Run:
         while decided.following is not None and not self._ends(session):
             if decided.over is not None and self._is_spent(session):
                 break
-            if stage.time(decided.following, exact=not inexact, over=decided.over) is None:
+            if not self._time(stage, decided):
                 break
             decided = self._decided(alternatives, graph)
         # of a set that was not timed nothing is known: it is not taken
         applied = AppliedRecords(usable, replace(decided, following=None))
         return applied, self._told(stage, applied)
+
+    def _time(self, stage: WholeModelStage, decided: Decided) -> bool:
+        """Time what is to be timed next; whether that is written down."""
+        assert decided.following is not None
+        exact = not self.request.allow_reordering
+        try:
+            with records_refusals(self.records.path):
+                return stage.time(decided.following, exact=exact, over=decided.over) is not None
+        except UsageError as error:
+            self.failure = error
+            return False
 
     def _told(self, stage: WholeModelStage, applied: AppliedRecords) -> Artifact:
         chosen = applied.decided.chosen

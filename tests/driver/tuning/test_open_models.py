@@ -38,7 +38,7 @@ def test_a_network_with_an_open_batch_has_candidates(target: str, tmp_path: Path
 
 
 def test_kernels_whose_sizes_depend_on_data_are_left_out(tmp_path: Path) -> None:
-    """How many elements are not zero is known in a run alone; the product before has fixed sizes."""
+    """How many elements are not zero only a run knows; the product before has fixed sizes."""
     weights = [
         numpy_helper.from_array(np.ones(shape, np.float32), name)
         for name, shape in (("a", (8, 8)), ("b", (16, 2)))

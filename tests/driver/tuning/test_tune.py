@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import tensmith
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.tuning import events
 from tensmith.compiler.tuning.events import Event
+from tensmith.compiler.tuning.history import History
+from tensmith.driver.tuning.tune import error_of
 
 
 def test_a_faster_binary_is_made(model_path: Path, fake: Any, db: Path, tmp_path: Path) -> None:
@@ -150,6 +153,47 @@ def test_a_measurer_that_is_lost_leaves_a_binary(
     assert str(result.failure) == "the host is gone"
     assert result.chosen == ()
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("step", ["begin", "add_wave", "add_turn", "conclude", "add_outcome"])
+def test_a_disk_that_is_full_leaves_a_binary(
+    model_path: Path, fake: Any, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:  # fmt: skip
+    whole = getattr(History, step)
+
+    def fill(self: History, *given: Any) -> Any:
+        """From here on the file does not grow."""
+        self.records.db.execute("PRAGMA max_page_count = 1")
+        with self.records.transaction():
+            self.records.db.execute("CREATE TABLE filler(text)")
+            for _ in range(100):
+                self.records.db.execute("INSERT INTO filler VALUES (zeroblob(4096))")
+        return whole(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, step, fill)
+        result = tuned(model_path, db, Clock(0.9), output=tmp_path / "a.so")
+    assert isinstance(result.failure, UsageError)
+    assert "disk is full" in str(result.failure)
+    assert error_of(result) is result.failure
+    assert (tmp_path / "a.so").exists()
+    assert tuned(model_path, db, Clock(0.9)).chosen, "the same call goes on"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE task SET sizes = '{'", "DROP TABLE sample"],
+)
+def test_damaged_records_are_told(model_path: Path, fake: Any, db: Path, damage: str) -> None:
+    tuned(model_path, db, Clock(0.9), trials=12)
+    with sqlite3.connect(db) as own:
+        own.executescript(damage)
+    own.close()
+    with pytest.raises(UsageError) as told:
+        tuned(model_path, db, Clock(0.9))
+    assert str(db) in str(told.value)
+    assert told.value.remedy
 
 
 @pytest.mark.parametrize(
