@@ -14,12 +14,13 @@ from ..compiler.target import Target
 from .artifacts import Artifact
 from .faults import faults_explained
 from .manifest import build_manifest
-from .model_build import ModelBuild, prepare
+from .model_build import ModelBuild, PreparedGraph, prepare
 from .model_source import ModelSource
 from .request import INT8, WEIGHT_BITS, CompileRequest
 
 if TYPE_CHECKING:
     from .quantisation import Quantisation
+    from .tuning.applying import AppliedRecords
 
 
 def build(
@@ -53,15 +54,33 @@ def built(
     choices: about kernels, in place of those that the request's records hold; the request's own
     come first. Raises as `api.compile`.
     """
-    request, target, backend = model.request, model.target, model.backend
     prepared = prepare(model, work_dir, stages)
-    options, notes = prepared.options, prepared.notes
-    tuned = None
-    if choices is None and request.records is not None:
-        from .tuning.applying import looked_up
+    if choices is not None or model.request.records is None:
+        return _built(model, prepared, work_dir, stages, choices or {}, None)
+    from .tuning.applying import looked_up
 
-        tuned = looked_up(model, prepared, stages)
-        choices, notes = tuned.choices, (*notes, *tuned.notes)
+    tuned = looked_up(model, prepared, stages)
+    artifact = _built(model, prepared, work_dir, stages, tuned.choices, tuned)
+    if why := tuned.why_stale(artifact.code):
+        tuned = tuned.held(model.request, why)
+        folder = work_dir / "again"
+        folder.mkdir()
+        prepared = prepare(model, folder, stages)
+        artifact = _built(model, prepared, folder, stages, tuned.choices, tuned)
+    return artifact
+
+
+def _built(
+    model: ModelBuild,
+    prepared: PreparedGraph,
+    work_dir: Path,
+    stages: Stages,
+    choices: Mapping[str, Mapping[str, Any]],
+    tuned: AppliedRecords | None,
+) -> Artifact:
+    """The artifact of a graph, which is rewritten. tuned: what records the choices are of."""
+    request, target, backend = model.request, model.target, model.backend
+    options, notes = prepared.options, (*prepared.notes, *(tuned.notes if tuned else ()))
     if choices:
         options = replace(options, choices=Choices({**choices, **options.choices.by_key}))
     if request.probe:

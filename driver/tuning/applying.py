@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..._version import __version__
+from ...compiler.artifact import Code
 from ...compiler.backend import AnyBackend, Tuning
 from ...compiler.compilation import Stages
 from ...compiler.errors import UsageError
 from ...compiler.ir.copying import copied
 from ...compiler.kernel.cost.machine import Machine
+from ...compiler.object_digest import object_digest
 from ...compiler.tuning.exchange_checks import read_tree
 from ...compiler.tuning.lookup import (
     Improvement,
@@ -31,21 +34,47 @@ from ...compiler.tuning.task import MachineClass, Tunable
 from ...compiler.tuning.whole_model import Alternative, Decided, choices_in, decide, set_hash
 from ..manifest import sha256_of
 from ..model_build import ModelBuild, PreparedGraph
-from ..request import SHIPPED
+from ..request import SHIPPED, CompileRequest
 
 
 @dataclass(frozen=True)
 class AppliedRecords:
-    """What a compilation takes from records. untimed: its choices were not timed together."""
+    """What a compilation takes from records. untimed: its choices were not timed together.
+
+    without_graph: what it takes where choices about the whole graph do not hold.
+    """
 
     lookup: Usable
     decided: Decided
     untimed: bool = False
+    without_graph: AppliedRecords | None = None
 
     @property
     def choices(self) -> Mapping[str, Mapping[str, Any]]:
         """By the key under which a compilation looks them up."""
         return choices_in(self.decided.chosen)
+
+    def why_stale(self, code: Code) -> str:
+        """Why the choices about the whole graph do not hold; "" where they do, or there are none.
+
+        code: of the binary with all choices. Other code is another binary than the one timed.
+        """
+        names = [own.name for own in self.decided.chosen if own.in_graph]
+        outcome = self.decided.outcome
+        if not names or outcome is None or outcome.get("machine_code") == machine_code(code):
+            return ""
+        return f"{', '.join(names)}: the machine code of the binary is not what was timed"
+
+    def held(self, request: CompileRequest, why: str) -> AppliedRecords:
+        """What is taken without choices about the whole graph, which do not hold.
+
+        Raises UsageError where the request has `no_stale`.
+        """
+        other = self.without_graph
+        assert other is not None
+        stale = [*self.lookup.stale, why]
+        _refuse(request, stale)
+        return replace(other, lookup=replace(self.lookup, stale=stale))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -114,15 +143,27 @@ def looked_up(model: ModelBuild, prepared: PreparedGraph, stages: Stages) -> App
         tunable = opened(model, prepared, stages)
         digest = sha256_of(model.path)
         lookup = look_up(source, tunable, machine, digest, inexact=request.allow_reordering)
-        if lookup.stale and request.no_stale:
-            raise UsageError(
-                f"verdicts of '{request.records}' are stale:\n  - " + "\n  - ".join(lookup.stale),
-                remedy="`tensmith tune` measures them anew; leave out --no-stale",
-            )
+        _refuse(request, lookup.stale)
         told = source.outcomes(digest, model.target.name, machine.name)
         outcomes = outcomes_by_set(told, exact=not request.allow_reordering)
+    by_task = _taken(lookup, outcomes, ())
+    taken = _taken(lookup, outcomes, graph_alternatives_in(outcomes))
+    return replace(taken, without_graph=by_task)
+
+
+def _refuse(request: CompileRequest, stale: Sequence[str]) -> None:
+    if stale and request.no_stale:
+        raise UsageError(
+            f"verdicts of '{request.records}' are stale:\n  - " + "\n  - ".join(stale),
+            remedy="`tensmith tune` measures them anew; leave out --no-stale",
+        )
+
+
+def _taken(
+    lookup: Usable, outcomes: Mapping[str, Mapping[str, Any]], graph: Sequence[Alternative]
+) -> AppliedRecords:
     alternatives = [alternative(own) for own in lookup.improvements]
-    decided = decide(alternatives, outcomes, graph_alternatives_in(outcomes))
+    decided = decide(alternatives, outcomes, graph)
     if decided.following is None or decided.over is not None or decided.chosen:
         return AppliedRecords(lookup, replace(decided, following=None, over=None))
     if decided.outcome is not None:  # all of them together are no gain, of fewer nothing is known
@@ -137,14 +178,19 @@ def alternative(own: Improvement) -> Alternative:
 
 
 def outcomes_by_set(
-    outcomes: Sequence[Mapping[str, Any]], *, exact: bool
+    outcomes: Sequence[Mapping[str, Any]],
+    *,
+    exact: bool,
+    stale: Container[tuple[str, str | None]] = (),
 ) -> dict[str, Mapping[str, Any]]:
     """Outcomes that count: of binaries that this version of the compiler makes; the last of each
-    set. exact: results have to be those of the untuned binary, bit for bit."""
+    set. exact: results have to be those of the untuned binary, bit for bit. stale: sets, each with
+    a digest of machine code that its binary does not have any more."""
     made_by, found = code_version(), {}
     for own in outcomes:
         as_strict = own["exact"] == exact or (own["exact"] and not own["problem"])
-        if own["code"] == made_by and as_strict:
+        old = (own["records"], own.get("machine_code")) in stale
+        if own["code"] == made_by and as_strict and not old:
             found[own["records"]] = own
     return found
 
@@ -157,6 +203,12 @@ def graph_alternatives_in(outcomes: Mapping[str, Mapping[str, Any]]) -> list[Alt
             own = Alternative.from_json(data)
             found.setdefault(own.identity, own)
     return list(found.values())
+
+
+def machine_code(code: Code) -> str:
+    """A digest of a model's machine code, whatever its name is (`object_digest.py`)."""
+    digests = " ".join(object_digest(data) for _, data in code.objects)
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def code_version() -> list[str]:

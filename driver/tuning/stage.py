@@ -18,7 +18,7 @@ from ...compiler.tuning.whole_model import Alternative, Paired, choices_in, set_
 from ..artifacts import Artifact
 from ..building import built
 from ..request import CompileRequest
-from .applying import code_version
+from .applying import code_version, machine_code
 from .pairs import BinaryPair, NotComparedError
 
 
@@ -73,6 +73,7 @@ class WholeModelStage:
         result = {
             **paired.to_json(), "records": step_hash(chosen, over or ()),
             "graph": [own.to_json() for own in graph], "code": code_version(), "exact": exact,
+            "machine_code": machine_code(self.binary(chosen).code) if not paired.problem else "",
             "noise": spread(noise) if noise else None, "seconds": time.monotonic() - begun,
         }  # fmt: skip
         self.session.history.add_outcome([own.key for own in chosen], result)

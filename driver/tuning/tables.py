@@ -65,9 +65,11 @@ def tuned_text(manifest: Mapping[str, Any]) -> str:
     told = manifest.get("tuning")
     if told is None:
         return ""
-    if not told["used"]:
+    counts = ((len(told["used"]), "kernel(s)"), (len(told["graph"]), "segment(s) of the graph"))
+    parts = [f"{count} {name}" for count, name in counts if count]
+    if not parts:
         return "untuned: no choice of the records is used here"
-    text = f"tuned: choices of records for {len(told['used'])} kernel(s)"
+    text = f"tuned: choices of records for {' and '.join(parts)}"
     if told["interval"] is None:
         return f"{text}, not timed together"
     return f"{text}; when timed, a run took {interval_text(*told['interval'])}"

@@ -44,6 +44,7 @@ from ..request import CompileRequest
 from .applying import (
     AppliedRecords,
     alternative,
+    machine_code,
     opened,
     outcomes_by_set,
     shipped,
@@ -288,13 +289,13 @@ class _Run:
             for own in tunable.graph_alternatives()
             if own.exact or inexact
         ]
-        decided = self._decided(alternatives, graph)
+        decided = self._decided(alternatives, graph, stage)
         while decided.following is not None and not self._ends(session):
             if decided.over is not None and self._is_spent(session):
                 break
             if not self._time(stage, decided):
                 break
-            decided = self._decided(alternatives, graph)
+            decided = self._decided(alternatives, graph, stage)
         # of a set that was not timed nothing is known: it is not taken
         applied = AppliedRecords(usable, replace(decided, following=None))
         return applied, self._told(stage, applied)
@@ -324,10 +325,25 @@ class _Run:
     def _ends(self, session: TuningSession) -> bool:
         return session.stops > 0 or self.watch.stopped() or self.failure is not None
 
-    def _decided(self, alternatives: list[Alternative], graph: list[Alternative]) -> Decided:
+    def _decided(
+        self, alternatives: list[Alternative], graph: list[Alternative], stage: WholeModelStage
+    ) -> Decided:
+        """What outcomes say; those of binaries that have other machine code now do not count."""
         outcomes = self.source.outcomes(self.digest, self.target.name, self.machine.name)
         exact = not self.request.allow_reordering
-        return decide(alternatives, outcomes_by_set(outcomes, exact=exact), graph)
+        stale: set[tuple[str, str | None]] = set()
+        while True:
+            decided = decide(
+                alternatives, outcomes_by_set(outcomes, exact=exact, stale=stale), graph
+            )
+            outcome = decided.outcome
+            is_whole = any(own.in_graph for own in decided.chosen)
+            if outcome is None or not is_whole:
+                return decided
+            measured = outcome.get("machine_code")
+            if measured == machine_code(stage.binary(decided.chosen).code):
+                return decided
+            stale.add((outcome["records"], measured))
 
 
 def error_of(result: TuneResult) -> TensmithError | None:

@@ -18,10 +18,10 @@ from ....compiler.kernel.plan.control_steps import CONTROL
 from ....compiler.kernel.plan.plan import PlannedKernel
 from ....compiler.kernel.schedule.choices import Choices
 from ....compiler.kernel.schedule.chooser import CpuChooser
+from ....compiler.object_digest import object_digest
 from ....compiler.scratch import temporary_folder
 from ....compiler.target import CpuTarget
 from ....compiler.tuning.task import Batch, Built, Candidate, GraphAlternative, Task
-from ...common.object_digest import object_digest
 from ...common.zig import run_zig
 from ..pipeline import form_groups, fuse_groups
 from .batch import BatchFiles, Compiled, symbol

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_tuning import FakeModel
 from tuned_binaries import Clock, contents, tuned
 
 import tensmith
 from tensmith.compiler.errors import ModelWarning, UsageError
 from tensmith.compiler.tuning.exchange import write_records
 from tensmith.compiler.tuning.merging import best_of
+from tensmith.compiler.tuning.task import GraphAlternative
+from tensmith.driver.tuning.tables import tuned_text
 
 
 @pytest.fixture
@@ -45,6 +48,48 @@ def test_what_was_stale_is_tuned_anew(model_path: Path, fake: Any, records: Path
     assert fake.turns > turns
     assert result.chosen == ("kernel_conv", "kernel_dense")
     assert tensmith.compile(model_path, records=records).manifest == result.artifact.manifest
+
+
+@pytest.fixture
+def in_graph(fake: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model whose kernels are at their best, and whose graph is not."""
+    fake.gains = {"conv": 1.1}
+    own = GraphAlternative("g", "no bands", {"graph": {"bands": False}}, exact=True)
+    monkeypatch.setattr(FakeModel, "graph_alternatives", lambda self: (own,))
+    return own.name
+
+
+def test_choices_about_the_graph_are_bound_to_the_code_that_was_timed(
+    model_path: Path, fake: Any, db: Path, in_graph: str
+) -> None:
+    result = tuned(model_path, db, Clock(0.9))
+    assert result.chosen == (in_graph,)
+    plain = tensmith.compile(model_path, records=db, name="another")
+    assert plain.manifest["tuning"]["graph"] == [in_graph], "names of symbols do not count"
+    assert "1 segment(s) of the graph" in tuned_text(plain.manifest)
+    fake.before = "y[0] = 0.0f"
+    with pytest.warns(ModelWarning, match=f"stale: {in_graph}: the machine code of the binary"):
+        artifact = tensmith.compile(model_path, records=db)
+    told = artifact.manifest["tuning"]
+    assert (told["graph"], told["records"]) == ([], None)
+    assert len(told["stale"]) == 1
+    assert tuned_text(artifact.manifest).startswith("untuned: no choice")
+    assert artifact.code.objects == tensmith.compile(model_path).code.objects
+    with pytest.raises(UsageError, match=f"stale:\n  - {in_graph}"):
+        tensmith.compile(model_path, records=db, no_stale=True)
+
+
+def test_a_graph_of_other_code_is_timed_anew(
+    model_path: Path, fake: Any, db: Path, in_graph: str
+) -> None:
+    tuned(model_path, db, Clock(0.9))
+    clock = Clock(0.9)
+    assert tuned(model_path, db, clock).chosen == (in_graph,)
+    assert clock.calls == 0
+    fake.before = "y[0] = 0.0f"
+    assert tuned(model_path, db, clock).chosen == (in_graph,)
+    assert clock.binaries == 1
+    assert tensmith.compile(model_path, records=db, no_stale=True).manifest["tuning"]["graph"]
 
 
 def test_records_of_other_machines_are_not_used(model_path: Path, fake: Any, records: Path) -> None:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...compiler.errors import InternalError
+from .errors import InternalError
 
 DIGITS = 16
 _SYMTAB, _RELA, _NOBITS = 2, 4, 8
