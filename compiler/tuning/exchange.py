@@ -36,7 +36,8 @@ _VERDICTS = (
     "SELECT verdict.*, task.key AS task_key, machine.class, b.key AS base_key, c.key AS choice_key"
     " FROM verdict JOIN task ON task.id = verdict.task"
     " JOIN machine ON machine.id = verdict.machine JOIN choice AS b ON b.id = verdict.base"
-    " JOIN choice AS c ON c.id = verdict.choice ORDER BY verdict.session, verdict.id"
+    " JOIN choice AS c ON c.id = verdict.choice"
+    " ORDER BY verdict.session, verdict.number, verdict.id"
 )
 
 
@@ -167,13 +168,22 @@ def write_records(path: Path, tree: Tree) -> None:
 
     Raises UsageError where it cannot be written or another program writes it.
     """
-    with Records(path) as held, new_files(path) as folder:  # nobody else may write it meanwhile
-        new = folder / path.name
+    with Records(path) as held:
+        replace_records(held, tree)
+
+
+def replace_records(held: Records, tree: Tree) -> None:
+    """The same, of a file that is open to be written: since then nobody else may. It is closed.
+
+    What is to be kept of it has to be read from `held` itself: before, others may have written.
+    """
+    with new_files(held.path) as folder:
+        new = folder / held.path.name
         with Records(new) as records:
             add_tree(records, tree)
         _leave_wal(held)
         held.db.close()
-        place(new, path)
+        place(new, held.path)
 
 
 def _leave_wal(held: Records) -> None:

@@ -16,6 +16,7 @@ from .exchange import Tree, empty_tree, past_batch, past_tasks
 from .history import PastTask, Verdict
 from .race import verdict_from
 from .task import PROTOCOL, Candidate, digest, packed
+from .whole_model import judged_result
 
 BEST = "best of "  # what the keys of sessions begin with that hold no more: none is continued
 
@@ -91,10 +92,12 @@ def _is_part(batch: Tree, longer: Tree) -> bool:
 
 
 def judged_anew(tree: Tree) -> Tree:
-    """A tree whose last verdicts are what its samples say; of other protocols they stay."""
+    """A tree whose last verdicts are what its samples say, and its outcomes what their pairs say;
+    of other protocols they stay."""
     for session in tree["sessions"].values():
         if session["protocol"] != PROTOCOL:
             continue
+        session["outcomes"] = _outcomes_anew(session["outcomes"])
         for past in past_tasks(tree, session):
             found = verdict_from(past, tree["choices"])
             rows = [v for v in session["verdicts"] if v["task"] == past.task.key]
@@ -105,6 +108,19 @@ def judged_anew(tree: Tree) -> Tree:
             else:
                 rows[-1].update(_columns(found))
     return tree
+
+
+def _outcomes_anew(outcomes: Sequence[Tree]) -> list[Tree]:
+    """Those that can be judged, judged. Without pairs a gain is none that is proved; that there was
+    none takes nothing on trust: it leaves choices out."""
+    found = []
+    for own in outcomes:
+        result = own["result"]
+        if "ratios" in result:
+            found.append({**own, "result": judged_result(result)})
+        elif not result["accepted"]:
+            found.append(own)
+    return found
 
 
 def _columns(verdict: Verdict) -> Tree:

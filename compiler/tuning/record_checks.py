@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from ..errors import UsageError
 from .exchange import Tree, past_tasks, tree_of
+from .exchange_checks import form_problem
 from .history import SessionKey
 from .merging import BEST
 from .race import verdict_from
 from .records import Records
-from .task import BASE, PROTOCOL, MachineClass, digest, packed
+from .task import BASE, PROTOCOL, MachineClass, digest
+from .whole_model import judged_result
 
 _MOST = 20  # lines of SQLite's own check
 
@@ -36,8 +38,10 @@ def examine(records: Records) -> Examination:
         why = error.why if isinstance(error, UsageError) else str(error)
         found.problems.append(f"it cannot be read to its end: {why}")
         return found
-    found.problems += _digests(tree)
-    for key, session in tree["sessions"].items():
+    wrong = form_problem(tree)
+    if wrong:
+        found.problems.append(wrong)
+    for key, session in tree["sessions"].items() if not wrong else ():
         _examine_session(tree, key, session, found)
     sessions = list(tree["sessions"].values())
     batches = [batch for session in sessions for batch in session["batches"]]
@@ -60,12 +64,6 @@ def _structure(records: Records) -> Iterator[str]:
         yield f"row {row[1]} of table {row[0]} names what is not there, in table {row[2]}"
 
 
-def _digests(tree: Tree) -> Iterator[str]:
-    for key, choice in tree["choices"].items():
-        if digest(packed(choice)) != key:
-            yield f"choice {key} is not what its digest says"
-
-
 def _examine_session(tree: Tree, key: str, session: Tree, found: Examination) -> None:
     name = f"session '{session['name']}' ({digest(key)})"
     if session["protocol"] != PROTOCOL:
@@ -74,10 +72,8 @@ def _examine_session(tree: Tree, key: str, session: Tree, found: Examination) ->
         return
     if not key.startswith(BEST) and _key_of(tree, session) != key:
         found.problems.append(f"{name}: its key is not what its options say")
+    _examine_outcomes(name, session, found)
     for past in past_tasks(tree, session):
-        numbers = [batch.number for batch in past.batches]
-        if numbers != list(range(len(numbers))):
-            found.problems.append(f"{name}: batches of '{past.task.name}' are missing: {numbers}")
         if past.verdict is None:
             continue
         if past.verdict != verdict_from(past, tree["choices"]):
@@ -88,6 +84,17 @@ def _examine_session(tree: Tree, key: str, session: Tree, found: Examination) ->
         bases = {batch.built[BASE].code for batch in past.batches}
         if not ({past.verdict.digest} <= codes and {past.verdict.base_digest} <= bases):
             found.problems.append(f"{name}: the verdict of '{past.task.name}' is of unknown code")
+
+
+def _examine_outcomes(name: str, session: Tree, found: Examination) -> None:
+    """Whether what is said of whole binaries follows from their pairs."""
+    for number, outcome in enumerate(session["outcomes"]):
+        result = outcome["result"]
+        if "ratios" not in result:
+            text = f"{name}: binary {number} has no pairs: whether it was a gain cannot be proved"
+            found.notes.append(text)
+        elif judged_result(result) != result:
+            found.problems.append(f"{name}: the gain of binary {number} is not what its pairs say")
 
 
 def _key_of(tree: Tree, session: Tree) -> str:

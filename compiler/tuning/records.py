@@ -37,6 +37,10 @@ class Records:
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        if not path.name or path.is_dir():
+            raise UsageError(
+                f"'{path}' is a folder, not a records file", remedy="name a file in it"
+            )
         if not write and not path.is_file():
             raise UsageError(f"there is no records file '{path}'", remedy="tensmith tune makes one")
         try:

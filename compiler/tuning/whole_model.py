@@ -69,13 +69,22 @@ class Paired:
         return not self.problem and bool(self.ratios) and self.interval[1] <= FASTER
 
     def to_json(self) -> dict[str, Any]:
-        """What is written down."""
+        """What is written down; the rest of it follows from times, ratios and problem."""
         low, high = self.interval
         return {
+            "ratios": list(self.ratios),
             "ratio": median(self.ratios) if self.ratios else 1.0, "low": low, "high": high,
             "pairs": len(self.ratios), "untuned": self.untuned, "tuned": self.tuned,
             "accepted": self.accepted, "problem": self.problem,
         }  # fmt: skip
+
+
+def judged_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of an outcome with what its `ratios` say in place of what it claims of them."""
+    paired = Paired(
+        tuple(result["ratios"]), result["untuned"], result["tuned"], result["problem"]
+    )  # fmt: skip
+    return {**result, **paired.to_json()}
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,8 @@ def test_what_is_wrong_with_a_file_is_found(
 
 def test_samples_of_another_protocol_are_told_of(make: Make, tmp_path: Path) -> None:
     make()
-    change(tmp_path / "a.db", "UPDATE session SET protocol = 99")
+    for table in ("session", "verdict"):
+        change(tmp_path / "a.db", f"UPDATE {table} SET protocol = 99")
     with Records(tmp_path / "a.db", write=False) as records:
         found = examine(records)
     assert not found.problems
