@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,17 +35,39 @@ Into = Annotated[
 def read(path: Path) -> Tree:
     """The records in a file of either kind. Raises UsageError for any other."""
     from ...compiler.tuning.exchange import tree_of
-    from ...compiler.tuning.exchange_checks import read_tree
+    from ...compiler.tuning.exchange_checks import is_exported, read_tree
     from ...compiler.tuning.merging import judged_anew
     from ...compiler.tuning.records import Records
     from ..argument_checks import check_file
 
-    with check_file(path, "records file").open("rb") as file:
-        is_text = file.read(1) in (b"{", b"[", b" ", b"\n")
-    if is_text:
+    if is_exported(check_file(path, "records file")):
         return judged_anew(read_tree(path))
     with Records(path, write=False) as records:
         return tree_of(records)
+
+
+def _united(files: Sequence[Path], output: Path, *, is_input: bool) -> Tree:
+    """Write the records of files and, where it is an input, what `output` itself holds by then.
+
+    It is read after nobody else may write it any more: no step of another program is lost. Raises
+    UsageError where it holds sessions and is no input.
+    """
+    from ...compiler.errors import UsageError
+    from ...compiler.tuning.exchange import replace_records, tree_of
+    from ...compiler.tuning.exchange_checks import check_form
+    from ...compiler.tuning.merging import merged
+    from ...compiler.tuning.records import Records
+
+    trees = [check_form(path, read(path)) for path in files]
+    with Records(output) as held:
+        own = check_form(output, tree_of(held))
+        if own["sessions"] and not is_input:
+            raise UsageError(
+                f"'{output}' exists", remedy="name it among the inputs to keep its sessions"
+            )
+        tree = merged([own, *trees])
+        replace_records(held, tree)
+    return tree
 
 
 @app.command("merge")
@@ -54,28 +77,26 @@ def merge(
     json: Json = False,
 ) -> None:
     """Unite records files; verdicts follow from the samples of all."""
-    from ...compiler.tuning.exchange import write_records
-    from ...compiler.tuning.merging import merged
+    from ..argument_checks import check_file
     from ..console import Console
     from ..tuning.places import records_to_write
 
-    tree = merged([read(path) for path in files])
-    write_records(records_to_write(output), tree)
+    path = records_to_write(output)
+    for file in files:
+        check_file(file, "records file")
+    others = [file for file in files if not (path.exists() and path.samefile(file))]
+    tree = _united(others, path, is_input=len(others) < len(files))
     _tell(Console(json=json), output, tree)
 
 
 @app.command("import")
 def import_(files: Files, records: Into = None, json: Json = False) -> None:
     """Add exported records to a records file; what they claim is found anew from their samples."""
-    from ...compiler.tuning.exchange import write_records
-    from ...compiler.tuning.merging import merged
     from ..console import Console
     from ..tuning.places import records_to_write
 
     path = records_to_write(records)
-    own = [read(path)] if path.exists() else []
-    tree = merged([*own, *(read(file) for file in files)])
-    write_records(path, tree)
+    tree = _united(files, path, is_input=True)
     _tell(Console(json=json), path, tree)
 
 
@@ -184,17 +205,26 @@ def prune(
     """Remove the sessions in which nothing was done for long."""
     from datetime import UTC, datetime, timedelta
 
-    from ...compiler.tuning.exchange import write_records
+    from ...compiler.errors import UsageError
+    from ...compiler.tuning.exchange import replace_records, tree_of
     from ...compiler.tuning.merging import pruned
+    from ...compiler.tuning.records import Records
+    from ..argument_checks import check_file
     from ..console import Console
     from ..durations import seconds_of
     from ..tuning.places import records_file
 
-    path = records_file(file)
-    tree = read(path)
-    before = datetime.now(UTC) - timedelta(seconds=seconds_of(older))
-    kept = pruned(tree, before.isoformat(timespec="seconds"))
-    write_records(path, kept)
+    path = check_file(records_file(file), "records file")
+    try:
+        before = datetime.now(UTC) - timedelta(seconds=seconds_of(older))
+    except OverflowError:
+        raise UsageError(
+            f"'{older}' is longer than there are dates", remedy="write one such as 90d"
+        ) from None
+    with Records(path) as held:  # then nobody else writes what is read
+        tree = tree_of(held)
+        kept = pruned(tree, before.isoformat(timespec="seconds"))
+        replace_records(held, kept)
     console = Console(json=json)
     console.print(f"{len(tree['sessions']) - len(kept['sessions'])} session(s) removed")
     _tell(console, path, kept)

@@ -18,7 +18,7 @@ from ...compiler.errors import UsageError
 from ...compiler.ir.copying import copied
 from ...compiler.kernel.cost.machine import Machine
 from ...compiler.object_digest import object_digest
-from ...compiler.tuning.exchange_checks import read_tree
+from ...compiler.tuning.exchange_checks import is_exported, read_tree
 from ...compiler.tuning.lookup import (
     Improvement,
     RecordsSource,
@@ -245,7 +245,7 @@ def opened(
 def _source(records: Path, backend: AnyBackend, stack: ExitStack) -> VerdictSource:
     if str(records) == SHIPPED and not records.exists():
         return TreeSource(shipped(backend))
-    if records.suffix == ".json":
+    if records.is_file() and is_exported(records):
         return TreeSource(judged_anew(read_tree(records)))
     return RecordsSource(stack.enter_context(Records(records, write=False)))
 

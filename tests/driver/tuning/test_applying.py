@@ -165,6 +165,42 @@ def test_exported_records_do_as_well(
     assert one.manifest["tuning_records_sha256"] == other.manifest["tuning_records_sha256"]
 
 
+def test_the_content_of_records_tells_their_kind(
+    model_path: Path, fake: Any, records: Path, tmp_path: Path
+) -> None:
+    from tensmith.compiler.tuning.exchange import text_of
+
+    text, database = tmp_path / "exported.txt", tmp_path / "database.json"
+    text.write_text(text_of(contents(records)))
+    write_records(database, contents(records))
+    manifests = [
+        tensmith.compile(model_path, records=p).manifest for p in (records, text, database)
+    ]
+    assert manifests[0] == manifests[1] == manifests[2]
+    assert manifests[0]["tuning"]["used"]
+
+
+def test_a_made_up_gain_of_a_whole_binary_is_not_believed(
+    model_path: Path, fake: Any, db: Path, tmp_path: Path
+) -> None:
+    from tensmith.compiler.tuning.exchange import text_of
+
+    tuned(model_path, db, Clock(1.0))
+    tree = contents(db)
+    for session in tree["sessions"].values():
+        for own in session["outcomes"]:
+            own["result"].update(accepted=True, ratio=0.5, low=0.45, high=0.55)
+    path = tmp_path / "forged.json"
+    path.write_text(text_of(tree))
+    assert kernels_used(tensmith.compile(model_path, records=path)) == []
+
+
+def test_records_without_a_name_are_refused(model_path: Path, fake: Any) -> None:
+    for command in (tensmith.compile, tensmith.tune):
+        with pytest.raises(UsageError, match="is a folder"):
+            command(model_path, records="")
+
+
 def test_choices_that_are_given_come_before_records(
     model_path: Path, fake: Any, records: Path, tmp_path: Path
 ) -> None:

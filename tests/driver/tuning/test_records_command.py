@@ -9,12 +9,13 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from fake_tuning import FakeMeasurer, choice_of
 from tuned_files import MACHINE, session_key, tune_into
 
+from tensmith.compiler.tuning import records as records_module
 from tensmith.compiler.tuning.exchange import tree_of
 from tensmith.compiler.tuning.history import History
 from tensmith.compiler.tuning.records import Records
@@ -175,6 +176,78 @@ def test_prune_removes_what_is_old(call: Call, db: Path, tmp_path: Path) -> None
     shown = json.loads(call("records", "show", db, "--json")[1])
     assert [own["name"] for own in shown["sessions"]] == ["other"]
     assert call("records", "prune", db, "--older", "soon")[0] == 2
+
+
+def test_ages_beyond_all_dates_are_refused(call: Call, db: Path) -> None:
+    code, _, err = call("records", "prune", db, "--older", "99999999d")
+    assert code == 2
+    assert "longer than there are dates" in err
+    assert call("records", "prune", "none.db", "--older", "1d")[0] == 2
+    assert not Path("none.db").exists()
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch, db: Path) -> None:
+    """Another program adds a session to the file at the last moment when it may be written."""
+    lock, pending = records_module._locked, [db]
+
+    def locked(path: Path) -> IO[str]:
+        if path in pending:
+            pending.clear()
+            tune_into(db, key=session_key("late"))
+        return lock(path)
+
+    monkeypatch.setattr(records_module, "_locked", locked)
+
+
+def names_in(path: Path) -> list[str]:
+    with Records(path, write=False) as records:
+        return sorted(own["name"] for own in tree_of(records)["sessions"].values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("import", "b.db", "--records", "a.db"),
+        ("merge", "b.db", "a.db", "-o", "a.db"),
+        ("prune", "a.db", "--older", "30d"),
+    ],
+)
+def test_no_session_of_another_program_is_lost(
+    call: Call, db: Path, late: None, words: tuple[str, ...]
+) -> None:
+    tune_into(db.with_name("b.db"), key=session_key("other"))
+    in_place = [str(db) if word == "a.db" else word for word in words]
+    assert call("records", *in_place)[0] == 0
+    found = names_in(db)
+    assert found == (["late", "model"] if "prune" in words else ["late", "model", "other"])
+
+
+def test_a_file_that_is_no_input_is_not_merged_over(call: Call, db: Path) -> None:
+    other = db.with_name("b.db")
+    tune_into(other, key=session_key("other"))
+    code, _, err = call("records", "merge", db, "-o", other)
+    assert code == 2
+    assert "exists" in err
+    assert "among the inputs" in err
+    assert names_in(other) == ["other"]
+    assert call("records", "merge", db, other, "-o", "./b.db")[0] == 0
+    assert names_in(other) == ["model", "other"]
+    with Records(db.with_name("empty.db")):
+        pass
+    assert call("records", "merge", db, "-o", "empty.db")[0] == 0, "it holds nothing"
+
+
+@pytest.mark.parametrize("name", ["", ".", "folder"])
+@pytest.mark.parametrize("words", [("import", "a.db", "--records"), ("merge", "a.db", "-o")])
+def test_folders_are_no_records_files(
+    call: Call, db: Path, words: tuple[str, ...], name: str
+) -> None:
+    db.with_name("folder").mkdir()
+    code, _, err = call("records", *words, name)
+    assert code == 2
+    assert "is a folder" in err
+    assert not db.with_name("folder.lock").exists()
 
 
 # ---------------------------------------------------------------------- the page
