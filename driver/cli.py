@@ -170,4 +170,4 @@ def _print_error(error: BaseException, code: int, words: Sequence[str]) -> None:
     if "--json" in words:
         from .console import error_object
 
-        print(json.dumps({"error": {**error_object(error), "exit_code": code}}, indent=2))
+        print(json.dumps({"error": {**error_object(error), "exit_code": code}}))

@@ -121,6 +121,7 @@ class FakeMeasurer:
     exact: bool = False
     wrong: Mapping[str, str] = field(default_factory=dict)
     disturbed: float = 0.0
+    closed: bool = False
     turns: list[tuple[str, Turn]] = field(default_factory=list)
     machine: MachineClass = field(default_factory=lambda: MachineClass("fake", {"cores": 2}))
 
@@ -153,7 +154,7 @@ class FakeMeasurer:
         return Reading(tuple(samples), 0.02 + turn.seconds * len(turn.order), {}, late)
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 def still() -> float:

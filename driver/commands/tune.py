@@ -216,6 +216,7 @@ def _show_status(console: Console, path: Path) -> int:
 
 
 def _show(console: Console, result: TuneResult) -> None:
+    from ...compiler.tuning.lookup import short_key
     from ..console import human_bytes, human_seconds
     from ..durations import human_duration
     from ..tuning.tables import interval_text, task_rows
@@ -232,16 +233,21 @@ def _show(console: Console, result: TuneResult) -> None:
         f"noise {session.noise:.1%}; records in {result.records}"
     )
     outcome = result.outcome
+    by = ""
+    if outcome is not None and short_key(outcome["session"]) != session.id:
+        by = f", as session {short_key(outcome['session'])} has timed it"
     if outcome is None:
         console.print("the whole model was not timed: the untuned binary is kept")
     elif result.chosen:
         console.print(
             f"the whole model: {human_seconds(outcome['untuned'])} -> "
             f"{human_seconds(outcome['tuned'])}, {interval_text(outcome['low'], outcome['high'])} "
-            f"at 95 %, with {len(result.chosen)} choice(s)"
+            f"at 95 %, with {len(result.chosen)} choice(s){by}"
         )
     else:
         why = outcome["problem"] or interval_text(outcome["low"], outcome["high"])
-        console.print(f"the whole model is not faster by 1 % ({why}): the untuned binary is kept")
+        console.print(
+            f"the whole model is not faster by 1 % ({why}{by}): the untuned binary is kept"
+        )
     for path in result.files:
         console.print(f"{path}  {human_bytes(path.stat().st_size)}")

@@ -6,6 +6,7 @@ pair of processes is one observation, and there are several.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...compiler.errors import RunError, UsageError
 from ...compiler.tuning.whole_model import FASTER, Paired
 from ..artifacts import Artifact
 from ..compare import compare_outputs
-from ..processes import EngineProcess
+from ..processes import DeadlineError, EngineProcess
 from ..request import CompileRequest
 from ..tensor_files import Array, Arrays
 from ..timed_inputs import timed_inputs
@@ -24,6 +25,7 @@ from ..timing import Timer, share_of
 PAIRS = 15  # of processes
 DOUBTS = 4  # pairs that are no gain, after which the interval cannot be one, either
 VISIT_SECONDS = 0.15  # of one binary in a turn; each has two in a pair of processes
+LATE_SECONDS, LATE_TIMES = 60.0, 100.0  # that a pair may take: so long, and times a first run
 UNTUNED, TUNED = "untuned", "tuned"
 
 
@@ -58,8 +60,11 @@ class BinaryPair:
         for inputs in timed_inputs(self.untuned, data, new_folder):
             with EngineProcess(self.untuned.subject()) as engine:
                 engine.open()
+                begun = time.monotonic()
                 try:
-                    return inputs, engine.run(inputs)
+                    outputs = engine.run(inputs)
+                    self._first_seconds = time.monotonic() - begun
+                    return inputs, outputs
                 except RunError:
                     continue  # of sizes that do not fit together
         raise UsageError(
@@ -83,6 +88,9 @@ class BinaryPair:
                 times, problem = self._pair(tuned, exact, turned=len(ratios) % 2 == 1)
             except RunError as error:
                 return Paired(problem=f"it does not run: {error.what}")
+            except DeadlineError:
+                limit = self._longest()
+                return Paired(problem=f"it was not timed in {limit:.0f} s, as the untuned one is")
             if problem:
                 return Paired(problem=problem)
             ratios.append(times[TUNED] / times[UNTUNED])
@@ -90,11 +98,19 @@ class BinaryPair:
                 seconds[name].append(value)
         return Paired(tuple(ratios), median(seconds[UNTUNED]), median(seconds[TUNED]))
 
+    def _longest(self) -> float:
+        """Seconds that a pair of processes may take."""
+        return LATE_SECONDS + LATE_TIMES * self._first_seconds
+
     def _pair(self, tuned: Artifact, exact: bool, *, turned: bool) -> tuple[dict[str, float], str]:
         """Lower quartiles of calls in a pair of processes; and what is wrong with the outputs."""
         specs = {UNTUNED: self.untuned.subject(), TUNED: tuned.subject()}
         calls: dict[str, list[int]] = {UNTUNED: [], TUNED: []}
-        with EngineProcess(specs[UNTUNED]) as one, EngineProcess(specs[TUNED]) as other:
+        deadline = time.monotonic() + self._longest()
+        with (
+            EngineProcess(specs[UNTUNED], deadline) as one,
+            EngineProcess(specs[TUNED], deadline) as other,
+        ):
             engines = {UNTUNED: one, TUNED: other}
             for engine in engines.values():
                 engine.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -57,6 +57,7 @@ from .workers import LOCAL, pool_of
 
 USUAL_SECONDS = 600.0  # of a session, where no budget is given
 KERNELS_SHARE = 0.8  # of a time budget; the rest is for whole binaries
+_NAMED = 8  # kernels, in a message
 OBJECTIVES = ("latency",)
 
 
@@ -81,9 +82,20 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         check_choice("objective", self.objective, OBJECTIVES)
-        for name, value in (("trials", self.trials), ("time budget", self.seconds)):
-            if value is not None and value < 0:
-                raise UsageError(f"a {name} of {value} is none")
+        numbers = (
+            ("number of trials", self.trials, int), ("seed", self.seed, int),
+            ("time budget", self.seconds, (int, float)),
+        )  # fmt: skip
+        for name, value, kind in numbers:
+            if value is None and name != "seed":
+                continue
+            if not isinstance(value, kind) or isinstance(value, bool) or not value >= 0:
+                raise UsageError(f"{value!r} is no {name}", remedy="give a number, 0 or greater")
+        for name, text in (
+            ("kernels", self.kernels), ("workers", self.workers), ("machine", self.machine)
+        ):  # fmt: skip
+            if not isinstance(text, str):
+                raise UsageError(f"{text!r} is no text", where=name)
 
     @property
     def budget(self) -> Budget:
@@ -172,6 +184,7 @@ def tune_request(
             ).result()
             if not result.stopped:
                 check(result.artifact)
+            result = replace(result, stopped=result.stopped or watch.stopped())
             files = result.artifact.save(output, emit) if output is not None else []
     except BaseException:
         remove_work_dir(own)
@@ -217,6 +230,7 @@ class _Run:
         """Search, time what was found as a whole, and take what is faster."""
         prepared = prepare(self.model, self._new_folder("graph"), self.stages)
         tunable = opened(self.model, prepared, self.stages, self._predicting())
+        check_pattern(self.options.kernels, [task.name for task in tunable.tasks])
         with damage_told(self.records.path), records_refusals(self.records.path):
             history = History(self.records, self._key(), toolchain())
         before = sum(past.trials for past in history.tasks)
@@ -344,6 +358,17 @@ class _Run:
             if measured == machine_code(stage.binary(decided.chosen).code):
                 return decided
             stale.add((outcome["records"], measured))
+
+
+def check_pattern(pattern: str, names: Sequence[str]) -> None:
+    """Raise UsageError where a pattern is the name of none of these kernels."""
+    if names and not any(fnmatchcase(name, pattern) for name in names):
+        some = sorted(set(names))
+        more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
+        raise UsageError(
+            f"no kernel's name is '{pattern}'", why=f"there are {', '.join(some[:_NAMED])}{more}",
+            remedy="a part of a name needs stars: --kernels '*conv*'",
+        )  # fmt: skip
 
 
 def error_of(result: TuneResult) -> TensmithError | None:

@@ -40,7 +40,7 @@ def pool_of(
             why=f"the backend '{backend.name}' measures nothing",
         )
     if workers == LOCAL or workers.startswith("ssh://"):
-        return LocalPool(backend.tuning.measurer(target, workers))
+        return _one_measurer(LocalPool(backend.tuning.measurer(target, workers)), machine)
     make = partial(measurer_here, backend.name, target)
     if workers.startswith(f"{LOCAL}:"):
         client, close = _local_cluster(workers)
@@ -48,7 +48,27 @@ def pool_of(
         client, close = _connected(workers)
     else:
         raise UsageError(f"'{workers}' names no workers", remedy=f"give {FORMS}")
-    return ClusterPool(client, target.name, make, wanted=machine, listener=listener, close=close)
+    try:
+        return ClusterPool(
+            client, target.name, make, wanted=machine, listener=listener, close=close
+        )
+    except BaseException:
+        close()
+        raise
+
+
+def _one_measurer(pool: Pool, wanted: str) -> Pool:
+    """A pool whose machine is of the class that is wanted; "": of any."""
+    try:
+        if wanted and wanted != pool.machine.name:
+            raise UsageError(
+                f"no worker is of the class '{wanted}'", why=f"it is {pool.machine.name}",
+                remedy="leave out --machine, or name other --workers",
+            )  # fmt: skip
+    except BaseException:
+        pool.close()
+        raise
+    return pool
 
 
 def measurer_here(backend: str, target: Target) -> Measurer:
@@ -77,7 +97,11 @@ def _local_cluster(text: str) -> tuple[Any, Callable[[], None]]:
     cluster = library.LocalCluster(
         n_workers=int(count), threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
     )
-    client = library.Client(cluster)
+    try:
+        client = library.Client(cluster)
+    except BaseException:
+        cluster.close()
+        raise
 
     def close() -> None:
         client.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compiled import Setting
@@ -11,13 +15,16 @@ from llvmlite import ir
 from tuned_batches import opened, product
 
 from tensmith.backends.llvm import codegen
+from tensmith.backends.llvm.tuning import host
 from tensmith.backends.llvm.tuning import measurer as measuring
 from tensmith.backends.llvm.tuning import tunable as opening
+from tensmith.backends.llvm.tuning.host import remove_left
 from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError, UsageError
 from tensmith.compiler.tuning.task import Turn
 
+OLD = 1000.0  # seconds since folders of a test were made
 SHORT = 0.0005  # seconds
 
 
@@ -192,3 +199,36 @@ def test_a_machine_that_ssh_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (home / "lost").touch()
     with pytest.raises(UsageError, match="not reached"):
         backend.tuning.measurer(parsed, "ssh://somewhere")
+
+
+def test_folders_of_programs_that_were_killed_are_removed(tmp_path: Path) -> None:
+    names = ("tensmith-tuning-left", "tensmith-tuning-used", "tensmith-tuning-other", "another")
+    folders = {name: tmp_path / name for name in names}
+    for name, folder in folders.items():
+        folder.mkdir()
+        if name != names[2]:
+            (folder / "owner").touch()
+        long_ago = folder.stat().st_mtime - OLD
+        os.utime(folder, (long_ago, long_ago))
+    (tmp_path / "tensmith-tuning-new").mkdir()
+    (tmp_path / "tensmith-tuning-new" / "owner").touch()
+    with (folders[names[1]] / "owner").open() as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        remove_left(tmp_path)
+    left = {folder.name for folder in tmp_path.iterdir()}
+    assert left == {*names[1:], "tensmith-tuning-new"}
+
+
+def test_a_program_that_cannot_be_built_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(target: Any, folder: Path) -> Path:
+        raise UsageError("there is no runtime")
+
+    monkeypatch.setattr(host, "build_program", refused)
+    monkeypatch.setattr(
+        host, "make_folder", lambda prefix: Path(tempfile.mkdtemp(prefix=prefix, dir=tmp_path))
+    )
+    with pytest.raises(UsageError, match="no runtime"):
+        host.LocalHost(resolve_target("x86-64-v3")[1])
+    assert not list(tmp_path.iterdir())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -18,6 +20,8 @@ from ....compiler.scratch import make_folder
 from ....compiler.target import CpuTarget
 from .program import build_program
 
+_PREFIX, _OWNER = "tensmith-tuning-", "owner"
+_NEW_SECONDS = 60.0  # that a folder may be without a lock
 _LOCK = "tensmith-measuring.lock"
 
 
@@ -65,8 +69,15 @@ class LocalHost:
     """This machine."""
 
     def __init__(self, target: CpuTarget) -> None:
-        self._folder = make_folder("tensmith-tuning-")
-        self._program = build_program(target, self._folder)
+        self._folder = make_folder(_PREFIX)
+        self._owned = (self._folder / _OWNER).open("w")
+        try:
+            fcntl.flock(self._owned, fcntl.LOCK_EX)
+            remove_left(self._folder.parent)
+            self._program = build_program(target, self._folder)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def lock(self) -> str:
@@ -90,6 +101,25 @@ class LocalHost:
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._owned.close()
+
+
+def remove_left(parent: Path) -> None:
+    """Remove what programs that were killed have left among the temporary files.
+
+    Whoever uses a folder locks a file in it for as long as it lives.
+    """
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            status = folder.lstat()
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if not is_ours or time.time() - status.st_mtime < _NEW_SECONDS:
+                continue
+            with (folder / _OWNER).open("r+") as owned:
+                fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # in use, or another program removes it
 
 
 def run_limited(command: Sequence[str], seconds: float, *, waits: bool) -> Ended:

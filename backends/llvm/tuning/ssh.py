@@ -51,9 +51,13 @@ class SshHost:
                 f"'{address}' cannot run kernels for '{target.name}'",
                 why=f"it is {words[0]}, they are for {target.triple}",
             )
-        with temporary_folder("tensmith-program-") as name:
-            program = build_program(target, Path(name)).read_bytes()
-        self._copy({NAME: program}, f"chmod +x {NAME}")
+        try:
+            with temporary_folder("tensmith-program-") as name:
+                program = build_program(target, Path(name)).read_bytes()
+            self._copy({NAME: program}, f"chmod +x {NAME}")
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def lock(self) -> str:

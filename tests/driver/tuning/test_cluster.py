@@ -20,6 +20,7 @@ from tensmith.compiler.tuning.records import Records
 from tensmith.compiler.tuning.session import Settings, TuningSession
 from tensmith.compiler.tuning.shares import Budget
 from tensmith.compiler.tuning.task import MachineClass
+from tensmith.driver.tuning import workers
 from tensmith.driver.tuning.cluster import ClusterPool
 from tensmith.driver.tuning.workers import pool_of
 
@@ -123,6 +124,21 @@ def test_a_cluster_without_workers_is_told(tmp_path: Path) -> None:
         pytest.raises(UsageError, match="no workers"),
     ):
         ClusterPool(client, "fake", MakeFake(tmp_path), patience=0.5)
+
+
+def test_a_cluster_that_is_of_no_use_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_of("x86")
+    target = backend.parse_target("x86-64-v3")
+    closed: list[bool] = []
+
+    def refused(*given: object, **named: object) -> ClusterPool:
+        raise UsageError("the cluster has no workers")
+
+    monkeypatch.setattr(workers, "_local_cluster", lambda text: (None, lambda: closed.append(True)))
+    monkeypatch.setattr(workers, "ClusterPool", refused)
+    with pytest.raises(UsageError, match="no workers"):
+        pool_of("local:2", backend, target)
+    assert closed == [True]
 
 
 def test_classes_of_machines_are_not_mixed(cluster, tmp_path: Path) -> None:

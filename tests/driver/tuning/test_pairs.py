@@ -71,6 +71,18 @@ def test_a_crash_is_a_problem(model_path: Path, fake: Any, tmp_path: Path, few: 
     assert not paired.accepted
 
 
+def test_a_binary_that_hangs_is_a_problem(
+    model_path: Path, fake: Any, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = pair_of(model_path, tmp_path)
+    monkeypatch.setattr(pairs, "LATE_SECONDS", 2.0)
+    monkeypatch.setattr(pairs, "LATE_TIMES", 0.0)
+    fake.before = "for (volatile int on = 1; on;) {}"
+    paired = pair.time(tensmith.compile(model_path), exact=True)
+    assert "not timed in 2 s" in paired.problem
+    assert not paired.accepted
+
+
 def test_a_stop_gives_it_up(model_path: Path, fake: Any, tmp_path: Path, few: None) -> None:
     pair = pair_of(model_path, tmp_path, lambda: True)
     with pytest.raises(NotComparedError):

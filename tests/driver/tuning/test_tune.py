@@ -197,12 +197,25 @@ def test_damaged_records_are_told(model_path: Path, fake: Any, db: Path, damage:
 
 
 @pytest.mark.parametrize(
-    "given", [{"objective": "energy"}, {"trials": -1}, {"time_budget": "soon"}, {"time_budget": -1}]
-)
+    "given",
+    [
+        {"objective": "energy"}, {"trials": -1}, {"trials": 1.5}, {"trials": True},
+        {"time_budget": "soon"}, {"time_budget": -1}, {"time_budget": float("nan")},
+        {"seed": -1}, {"seed": "a"}, {"seed": None}, {"kernels": 3}, {"machine": "bogus"},
+    ],
+)  # fmt: skip
 def test_what_cannot_be_is_refused(model_path: Path, fake: Any, db: Path, given: Any) -> None:
     with pytest.raises(UsageError):
         tuned(model_path, db, Clock(0.9), **given)
     assert not db.exists()
+    assert all(measurer.closed for measurer in fake.measurers)
+
+
+def test_a_pattern_has_to_meet_a_kernel(model_path: Path, fake: Any, db: Path) -> None:
+    with pytest.raises(UsageError, match="no kernel's name is 'conv'") as told:
+        tuned(model_path, db, Clock(0.9), kernels="conv")
+    assert "kernel_conv" in str(told.value)
+    assert "'*conv*'" in str(told.value)
 
 
 def test_a_backend_that_is_not_tuned_is_refused(model_path: Path, fake: Any, db: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tensmith.compiler.tuning import events
 from tensmith.compiler.tuning.records import Records
+from tensmith.driver.artifacts import Artifact
 from tensmith.driver.tuning import pairs
 
 Call = Callable[..., tuple[int, str, str]]
@@ -111,6 +113,39 @@ def test_the_second_signal_ends_at_once(
     assert "interrupted" in err
     assert signal.getsignal(signal.SIGINT) == handler
     monkeypatch.undo()
+
+
+def test_a_signal_during_the_last_verification_is_told(
+    call: Call, model_path: Path, fake: Any, timed: list[float], db: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    verify = Artifact.verify
+
+    def interrupted(self: Artifact, *given: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return verify(self, *given, **named)
+
+    monkeypatch.setattr(Artifact, "verify", interrupted)
+    code, _, err = call("tune", model_path, "--records", db, "--trials", 20, "-o", "a.so")
+    assert code == 130
+    assert "the same command goes on" in err
+    assert Path("a.so").exists()
+
+
+def test_what_another_session_has_timed_is_called_so(
+    call: Call, model_path: Path, fake: Any, timed: list[float], db: Path
+) -> None:
+    words = ("tune", model_path, "--records", db, "-o", "a.so")
+    assert "has timed it" not in call(*words, "--trials", 240)[1]
+    code, out, _ = call(*words, "--trials", 0, "--seed", 1)
+    assert code == 0
+    assert re.search(r"with 2 choice\(s\), as session \w+ has timed it", out)
+
+
+def test_an_error_is_a_line_of_json(call: Call, model_path: Path, fake: Any, db: Path) -> None:
+    code, out, _ = call("tune", model_path, "--records", db, "--json", "--kernels", "none")
+    assert code == 2
+    assert json.loads(out.splitlines()[-1])["error"]["exit_code"] == 2
 
 
 def test_a_lost_measurer_is_an_error_that_leaves_a_binary(
