@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol, runtime_checkable
 
+from .events import WORKER, Event, Listener
 from .history import PastBatch, PastTurn
 from .race import RULES, RaceRules, run_batch
-from .task import Batch, Built, MachineClass, Measurer, Reading, Task
+from .task import Batch, Built, MachineClass, Measurer, Reading, Task, WaitEndedError, Waiting
 
+TOLD_SECONDS = 5.0  # of waiting for another program, after which that is told
 Clock = Callable[[], float]  # seconds
 
 
@@ -83,12 +86,21 @@ class Pool(Protocol):
         ...
 
 
+@runtime_checkable
+class WaitsForOthers(Protocol):
+    """A measurer that waits while another program measures, and asks `waiting` meanwhile."""
+
+    waiting: Waiting
+
+
 @dataclass
 class LocalPool:
     """One measurer, whose turns are told as they come."""
 
     measurer: Measurer
     clock: Clock = time.monotonic
+    listener: Listener = lambda event: None
+    _told: bool = field(default=False, init=False)
 
     @property
     def machine(self) -> MachineClass:
@@ -97,19 +109,34 @@ class LocalPool:
 
     def run(self, watch: Watch) -> None:
         """Do jobs until there are none. Raises OSError when the measurer is lost."""
+        self._told = False
+        if isinstance(self.measurer, WaitsForOthers):
+            self.measurer.waiting = partial(self._gives_up, watch)
         while (job := watch.next_job()) is not None:
             past = job.past
             if not job.checked:
                 begun = self.clock()
                 failures = self.measurer.check(job.batch)
                 past = watch.checked(job, failures, self.clock() - begun, "")
-            run_batch(
-                self.measurer, job.batch, past, job.seed, job.keep,
-                commit=lambda kind, reading, j=job, p=past: watch.turn(j, p, kind, reading),  # type: ignore[misc]
-                stopped=lambda p=past: watch.stopped(p),  # type: ignore[misc]
-                rules=job.rules,
-            )  # fmt: skip
-            watch.finished(job, "", "")
+            lost = ""
+            try:
+                run_batch(
+                    self.measurer, job.batch, past, job.seed, job.keep,
+                    commit=lambda kind, reading, j=job, p=past: watch.turn(j, p, kind, reading),  # type: ignore[misc]
+                    stopped=lambda p=past: watch.stopped(p),  # type: ignore[misc]
+                    rules=job.rules,
+                )  # fmt: skip
+            except WaitEndedError:
+                lost = "stopped"
+            watch.finished(job, lost, "")
+
+    def _gives_up(self, watch: Watch, seconds: float) -> bool:
+        """Tell that another program measures; whether to wait no longer."""
+        if seconds >= TOLD_SECONDS and not self._told:
+            self._told = True
+            text = "it waits for another program that measures on this machine"
+            self.listener(Event(WORKER, data={"worker": "", "told": text}))
+        return watch.stopped(None)
 
     def close(self) -> None:
         """Close the measurer."""

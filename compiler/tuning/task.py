@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -148,6 +148,13 @@ class GraphAlternative:
     choices: Mapping[str, Mapping[str, Any]]
     exact: bool = False
     replaces: frozenset[str] = frozenset()
+
+
+class WaitEndedError(Exception):
+    """It was asked to stop while another program measured."""
+
+
+Waiting = Callable[[float], bool]  # asked now and then: seconds of waiting; whether to give up
 
 
 class Measurer(Protocol):

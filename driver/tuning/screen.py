@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.live import Live
 
-from ...compiler.tuning.events import Event
+from ...compiler.tuning.events import WORKER, Event
 from ...compiler.tuning.session import TuningSession
 from .board import Board
 from .tune import TuneWatch
@@ -79,6 +79,9 @@ class UserWatch(TuneWatch):
         if self.board is None:
             return
         self.board.told(event)
+        if event.kind == WORKER and "told" in event.data:
+            text = f"{event.data['worker']} {event.data['told']}".strip()
+            self._log(text) if self._live is None else self._live.console.print(text)
         now = self.clock()
         wait = LINE_SECONDS if self._live is None else REFRESH_SECONDS
         if now - self._shown < wait:

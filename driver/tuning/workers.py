@@ -40,7 +40,8 @@ def pool_of(
             why=f"the backend '{backend.name}' measures nothing",
         )
     if workers == LOCAL or workers.startswith("ssh://"):
-        return _one_measurer(LocalPool(backend.tuning.measurer(target, workers)), machine)
+        pool = LocalPool(backend.tuning.measurer(target, workers), listener=listener)
+        return _one_measurer(pool, machine)
     make = partial(measurer_here, backend.name, target)
     if workers.startswith(f"{LOCAL}:"):
         client, close = _local_cluster(workers)

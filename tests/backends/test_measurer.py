@@ -18,11 +18,11 @@ from tensmith.backends.llvm import codegen
 from tensmith.backends.llvm.tuning import host
 from tensmith.backends.llvm.tuning import measurer as measuring
 from tensmith.backends.llvm.tuning import tunable as opening
-from tensmith.backends.llvm.tuning.host import remove_left
+from tensmith.backends.llvm.tuning.host import remove_left, run_limited
 from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError, UsageError
-from tensmith.compiler.tuning.task import Turn
+from tensmith.compiler.tuning.task import Turn, WaitEndedError
 
 OLD = 1000.0  # seconds since folders of a test were made
 SHORT = 0.0005  # seconds
@@ -232,3 +232,17 @@ def test_a_program_that_cannot_be_built_leaves_no_folder(
     with pytest.raises(UsageError, match="no runtime"):
         host.LocalHost(resolve_target("x86-64-v3")[1])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_ends_the_wait_for_another_program() -> None:
+    asked: list[float] = []
+
+    def waiting(seconds: float) -> bool:
+        asked.append(seconds)
+        return len(asked) == 2
+
+    with pytest.raises(WaitEndedError):
+        run_limited(["sleep", "600"], 600.0, waits=True, waiting=waiting)
+    assert asked == sorted(asked)
+    ended = run_limited(["echo", "locked"], 600.0, waits=True, waiting=lambda seconds: False)
+    assert ended.output == "locked\n"

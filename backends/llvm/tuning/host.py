@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import selectors
 import shutil
 import signal
 import stat
@@ -14,14 +15,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from ....compiler.scratch import make_folder
 from ....compiler.target import CpuTarget
+from ....compiler.tuning.task import WaitEndedError, Waiting
 from .program import build_program
 
 _PREFIX, _OWNER = "tensmith-tuning-", "owner"
 _NEW_SECONDS = 60.0  # that a folder may be without a lock
+POLL_SECONDS = 0.25
 _LOCK = "tensmith-measuring.lock"
 
 
@@ -53,10 +56,13 @@ class MeasuringHost(Protocol):
         """
         ...
 
-    def run(self, arguments: Sequence[str], seconds: float) -> Ended:
+    def run(
+        self, arguments: Sequence[str], seconds: float, waiting: Waiting | None = None
+    ) -> Ended:
         """Run the program, for at most so many seconds after it begins to measure.
 
-        Raises OSError when the machine is lost.
+        waiting: asked while it waits for its turn. Raises WaitEndedError when that
+        says so, and OSError when the machine is lost.
         """
         ...
 
@@ -93,10 +99,12 @@ class LocalHost:
             (folder / name).write_bytes(content)
         return str(folder)
 
-    def run(self, arguments: Sequence[str], seconds: float) -> Ended:
+    def run(
+        self, arguments: Sequence[str], seconds: float, waiting: Waiting | None = None
+    ) -> Ended:
         """Run the program; what it starts ends with it."""
         command = [str(self._program), *arguments]
-        return run_limited(command, seconds, waits=arguments[0] == "time")
+        return run_limited(command, seconds, waits=arguments[0] == "time", waiting=waiting)
 
     def close(self) -> None:
         """Remove the folder."""
@@ -122,10 +130,13 @@ def remove_left(parent: Path) -> None:
             continue  # in use, or another program removes it
 
 
-def run_limited(command: Sequence[str], seconds: float, *, waits: bool) -> Ended:
+def run_limited(
+    command: Sequence[str], seconds: float, *, waits: bool, waiting: Waiting | None = None
+) -> Ended:
     """Run a program in a process group of its own, for at most so many seconds.
 
-    waits: it waits for its turn first, however long that takes, and says "locked" then.
+    waits: it waits for its turn first, however long that takes, and says "locked" then. waiting:
+    asked meanwhile; WaitEndedError is raised when it says so.
     """
     late = threading.Event()
     errors: list[str] = []
@@ -153,6 +164,8 @@ def run_limited(command: Sequence[str], seconds: float, *, waits: bool) -> Ended
         try:
             if not waits:
                 limit.start()
+            elif waiting is not None:
+                _wait(process.stdout, begin, waiting)
             for line in process.stdout:
                 lines.append(line)
                 if waits and line == "locked\n":
@@ -166,3 +179,12 @@ def run_limited(command: Sequence[str], seconds: float, *, waits: bool) -> Ended
             limit.cancel()
             reader.join()
     return Ended(code, "".join(lines), "".join(errors), time.monotonic() - begin, late.is_set())
+
+
+def _wait(stream: IO[str], begin: float, waiting: Waiting) -> None:
+    """Until a program says something."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while not selector.select(POLL_SECONDS):
+            if waiting(time.monotonic() - begin):
+                raise WaitEndedError

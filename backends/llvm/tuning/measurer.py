@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ....compiler.errors import InternalError, UsageError
 from ....compiler.target import CpuTarget
-from ....compiler.tuning.task import Batch, CallTimes, MachineClass, Reading, Turn
+from ....compiler.tuning.task import Batch, CallTimes, MachineClass, Reading, Turn, Waiting
 from ...common.running import runs_here
 from .host import Ended, LocalHost, MeasuringHost
 from .machine import machine_class
@@ -28,6 +28,7 @@ class CpuMeasurer:
 
     def __init__(self, host: MeasuringHost) -> None:
         self._host = host
+        self.waiting: Waiting = lambda seconds: False
         self._placed: tuple[str, str] = ("", "")  # digest of the files that lie there, and where
 
     @cached_property
@@ -69,6 +70,7 @@ class CpuMeasurer:
             ended = self._host.run(
                 ["time", folder, self._host.lock, str(int(turn.seconds * 1e9)), *map(str, left)],
                 START_SECONDS + len(left) * (ENTRY_SECONDS + 2 * turn.seconds),
+                self.waiting,
             )
             found = [_times(words) for words in _lines(ended, "time")]
             samples += found

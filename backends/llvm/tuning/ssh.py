@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from ....compiler.errors import UsageError
 from ....compiler.scratch import temporary_folder
 from ....compiler.target import CpuTarget
+from ....compiler.tuning.task import Waiting
 from .host import Ended, run_limited
 from .program import NAME, build_program
 
@@ -72,11 +73,14 @@ class SshHost:
         self._sent = digests
         return "batch"
 
-    def run(self, arguments: Sequence[str], seconds: float) -> Ended:
+    def run(
+        self, arguments: Sequence[str], seconds: float, waiting: Waiting | None = None
+    ) -> Ended:
         """Run the program there; it ends with the connection."""
         words = " ".join(map(shlex.quote, arguments))
         remote = f"cd {self._folder} && exec ./{NAME} {words}"
-        ended = run_limited([*self._command, remote], seconds, waits=arguments[0] == "time")
+        command = [*self._command, remote]
+        ended = run_limited(command, seconds, waits=arguments[0] == "time", waiting=waiting)
         if ended.code == _LOST and not ended.late:
             raise OSError(f"'{self._address}' is lost: {ended.errors.strip()[-500:]}")
         if ended.code > 128:  # how a shell tells of a signal

@@ -20,6 +20,7 @@ from tensmith.compiler.tuning.jobs import LocalPool
 from tensmith.compiler.tuning.records import Records
 from tensmith.compiler.tuning.session import Settings, TuningSession
 from tensmith.compiler.tuning.shares import Budget
+from tensmith.compiler.tuning.task import Batch, Reading, Turn, WaitEndedError, Waiting
 from tensmith.driver.tuning.board import Board
 from tensmith.driver.tuning.screen import UserWatch
 
@@ -130,3 +131,28 @@ def test_a_session_that_is_stopped_before_it_opens_does_nothing(tmp_path: Path) 
     watch.opened(session, 0)
     session.run()
     assert session.trials == 0
+
+
+def test_a_wait_for_another_program_is_told_and_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second program never ends: only a stop does."""
+    watch = UserWatch(json=False)
+
+    class Waits(FakeMeasurer):
+        waiting: Waiting = staticmethod(bool)
+
+        def time(self, batch: Batch, turn: Turn) -> Reading:
+            assert not self.waiting(1.0)
+            assert not self.waiting(6.0)
+            session.stop()
+            if self.waiting(7.0):
+                raise WaitEndedError
+            raise AssertionError("it went on")
+
+    session = session_in(tmp_path / "a.db", watch)
+    session.pool = LocalPool(Waits(session.pool.measurer.gains), listener=watch.told)
+    watch.opened(session, 0)
+    session.run()
+    assert session.trials == 0
+    assert capsys.readouterr().err.count("waits for another program") == 1
