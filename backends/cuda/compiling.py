@@ -6,7 +6,6 @@ digest that it begins with, and made anew where it is damaged.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -28,7 +27,6 @@ from ...compiler.knobs import child_environment
 from ...compiler.scratch import cache_folders, temporary_folder, writable_cache, written_whole
 from .cubin import Cubin, read_cubin
 from .emit.function import Function
-from .triton_package import reason_unavailable
 
 FORMAT = 1  # of files in the cache
 SECONDS = 300.0  # that the compilation of one function may take
@@ -276,11 +274,3 @@ def _keep(key: str, image: Image) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with written_whole(path) as new:
             new.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-
-
-@functools.cache
-def triton_version() -> str:
-    """The version that compiles, for the manifest. Raises InternalError without one."""
-    if reason := reason_unavailable():
-        raise InternalError(reason)
-    return importlib.metadata.version("triton")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import llvmlite
 from llvmlite import binding, ir
 
 from ...compiler.errors import InternalError
@@ -78,9 +77,3 @@ def optimise(parsed: binding.ModuleRef, generator: binding.TargetMachine, opt_le
     options.loop_interleaving = False
     builder = binding.create_pass_builder(generator, options)
     builder.getModulePassManager().run(parsed, builder)
-
-
-def llvm_version() -> str:
-    """Version of LLVM and llvmlite, for the manifest."""
-    numbers = ".".join(map(str, binding.llvm_version_info))
-    return f"LLVM {numbers}, llvmlite {llvmlite.__version__}"

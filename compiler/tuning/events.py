@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 STARTED, WAVE, BUILT, TURN, VERDICT = "started", "wave", "built", "turn", "verdict"
-MODEL, NOISE, STOPPING, FINISHED, WORKER = "model", "noise", "stopping", "finished", "worker"
+MODEL, STOPPING, FINISHED, WORKER = "model", "stopping", "finished", "worker"
 
 
 @dataclass(frozen=True)

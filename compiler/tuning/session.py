@@ -295,7 +295,7 @@ class TuningSession:
     def _job(self, past: PastTask, candidates: list[Candidate]) -> BatchJob | None:
         """A batch, built anew where it was built before."""
         key = past.task.key
-        task = self.known.get(key, past.task)
+        task = self.known[key]
         batch = self.tunable.build(task, candidates)
         number = len(past.batches) + len(past.older)
         unfinished = past.batches[-1] if past.batches else None

@@ -222,11 +222,12 @@ class ClusterPool:
     def _hurry(self, idle: list[str]) -> None:
         """Give batches that take too long to a worker that is idle, too."""
         usual = median(self.took) if self.took else 0.0
+        used = sum(not worker.why_not for worker in self.workers.values())
         for run in self.running.values():
             if not idle or not usual:
                 return
             began = max(start for _, start in run.copies.values())
-            late = (IDLE_LATE if len(self.running) < len(self.workers) else LATE) * usual
+            late = (IDLE_LATE if len(self.running) < used else LATE) * usual
             if time.monotonic() - began > max(LEAST_LATE, late):
                 slow = ", ".join(worker for worker, _ in run.copies.values())
                 self._tell(slow, f"slow: its batch of {run.job.task.name} is done elsewhere, too")

@@ -169,17 +169,17 @@ def broken(source: str) -> Function:
 
 @needs_triton
 @pytest.mark.parametrize(
-    ("source", "why"),
+    ("source", "why", "seconds"),
     [
-        ("import os\nos._exit(7)\n", "ended with status 7"),
-        ("raise ValueError('no such thing')\n", "ValueError: no such thing"),
-        ("import time\ntime.sleep(60)\n", "took longer than 5 s"),
+        ("import os\nos._exit(7)\n", "ended with status 7", compiling.SECONDS),
+        ("raise ValueError('no such thing')\n", "ValueError: no such thing", compiling.SECONDS),
+        ("import time\ntime.sleep(600)\n", "took longer than 1 s", 1.0),
     ],
 )
 def test_a_compiler_that_fails_is_an_error(
-    source: str, why: str, monkeypatch: pytest.MonkeyPatch
+    source: str, why: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "SECONDS", 5.0)
+    monkeypatch.setattr(compiling, "SECONDS", seconds)
     with pytest.raises(InternalError, match="compiles no code") as caught:
         compile_all([FunctionJob(broken(source), 80)])
     assert why in str(caught.value)
