@@ -21,6 +21,7 @@ import typer
 
 from tensmith.backends.llvm.tuning.features import FEATURES
 from tensmith.backends.llvm.tuning.prior import FILE
+from tensmith.compiler.tuning.exchange import in_lines
 from tensmith.compiler.tuning.history import RACE
 from tensmith.compiler.tuning.records import Records
 from tensmith.compiler.tuning.task import BASE, Tunable
@@ -118,8 +119,7 @@ def main(
         with tempfile.TemporaryDirectory() as scratch, Records(records, write=False) as file:
             for case in find_cases(models.split(","), Path(scratch)):
                 data["samples"] |= samples_of(opened(case.model, target, Path(scratch)), file)
-        text = json.dumps(data, indent=0, sort_keys=True)
-        SAMPLES.write_text(f"{text}\n", encoding="utf-8")
+        SAMPLES.write_text(f"{in_lines(data)}\n", encoding="utf-8")
     samples = data["samples"]
     found, count = judged(samples), sum(map(len, samples.values()))
     print(f"{count} samples of {len(samples)} kernels; of those left out, rank correlation")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from suites.case import CaseBuilder
 
+from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
@@ -21,6 +22,15 @@ from tensmith.runtime.library import open_library
 
 Array = np.ndarray[Any, Any]
 SLACK = 4096  # bytes behind operands that may be read
+
+
+def measurer_here(target: str) -> CpuMeasurer:
+    """What times code of a target on this machine."""
+    backend, parsed = resolve_target(target)
+    assert backend.tuning is not None
+    found = backend.tuning.measurer(parsed, "local")
+    assert isinstance(found, CpuMeasurer)
+    return found
 
 
 def _pieces(batch: Batch) -> tuple[list[list[str]], list[list[str]]]:

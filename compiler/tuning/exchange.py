@@ -26,6 +26,7 @@ from .task import Built, CallTimes, Reading, Task, packed
 Tree = dict[str, Any]
 
 FORMAT, TREE_VERSION = "tensmith-records", 1
+LINE = 120  # characters of a file, about
 SAMPLE = ("position", "least", "lower_quartile", "median", "count")
 TRIAL = ("choice", "exact", "predicted", "digest", "error")
 VERDICT = (
@@ -51,7 +52,20 @@ def empty_tree() -> Tree:
 
 def text_of(tree: Tree) -> str:
     """The JSON of a file."""
-    return json.dumps(tree, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    return f"{in_lines(tree)}\n"
+
+
+def in_lines(value: Any, depth: int = 0) -> str:
+    """Sorted JSON, broken where a line would be long: short for people, and for comparisons of
+    lines. Raises ValueError for numbers that are not finite."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    if len(text) + depth <= LINE or not isinstance(value, dict | list) or not value:
+        return text
+    inner, pad = depth + 1, " " * (depth + 1)
+    if isinstance(value, dict):
+        parts = [f"{pad}{json.dumps(key)}: {in_lines(value[key], inner)}" for key in sorted(value)]
+        return "{\n" + ",\n".join(parts) + f"\n{' ' * depth}}}"
+    return "[\n" + ",\n".join(pad + in_lines(own, inner) for own in value) + f"\n{' ' * depth}]"
 
 
 @contextmanager

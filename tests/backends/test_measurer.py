@@ -6,13 +6,14 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from compiled import Setting
 from llvmlite import ir
-from tuned_batches import opened, product
+from tuned_batches import measurer_here, opened, product
 
 from tensmith.backends.llvm import codegen
 from tensmith.backends.llvm.tuning import host
@@ -38,12 +39,8 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def measurer(target: str) -> Iterator[CpuMeasurer]:
-    backend, parsed = resolve_target(target)
-    assert backend.tuning is not None
-    found = backend.tuning.measurer(parsed, "local")
-    assert isinstance(found, CpuMeasurer)
-    yield found
-    found.close()
+    with closing(measurer_here(target)) as found:
+        yield found
 
 
 def returning(b: ir.IRBuilder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,19 @@ import numpy as np
 import pytest
 from compiled import Job, Setting, run_all
 from suites.case import BF16, F32, I8, I32, U8, CaseBuilder, N
-from tuned_batches import WINDOW, Build, interpreted_outputs, opened, outputs_of, product
+from tuned_batches import (
+    WINDOW,
+    Build,
+    interpreted_outputs,
+    measurer_here,
+    opened,
+    outputs_of,
+    product,
+)
 
 from tensmith.backends.llvm.emit import reduction
 from tensmith.backends.llvm.tuning.measurer import CpuMeasurer
 from tensmith.backends.llvm.tuning.tunable import CpuTunable
-from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.kernel.schedule.choices import Choices
 from tensmith.compiler.tuning.history import Verdict
@@ -91,12 +99,8 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def measurer(target: str) -> Iterator[CpuMeasurer]:
-    backend, parsed = resolve_target(target)
-    assert backend.tuning is not None
-    found = backend.tuning.measurer(parsed, "local")
-    assert isinstance(found, CpuMeasurer)
-    yield found
-    found.close()
+    with closing(measurer_here(target)) as found:
+        yield found
 
 
 @pytest.mark.parametrize("build", BUILDS)

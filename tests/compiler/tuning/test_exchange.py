@@ -13,7 +13,14 @@ from fake_tuning import FakeMeasurer, choice_of
 from tuned_files import GAINS, session_key, tune_into
 
 from tensmith.compiler.errors import UsageError
-from tensmith.compiler.tuning.exchange import Tree, past_tasks, text_of, tree_of, write_records
+from tensmith.compiler.tuning.exchange import (
+    Tree,
+    in_lines,
+    past_tasks,
+    text_of,
+    tree_of,
+    write_records,
+)
 from tensmith.compiler.tuning.exchange_checks import read_tree
 from tensmith.compiler.tuning.history import CONFIRM
 from tensmith.compiler.tuning.merging import best_of, judged_anew, merged, pruned
@@ -313,3 +320,14 @@ def test_damage_is_found(make: Make, tmp_path: Path) -> None:
         assert examine(records).problems
         with pytest.raises(UsageError, match="damaged"):
             tree_of(records)
+
+
+def test_lines_are_short_and_hold_the_same() -> None:
+    value = {"b": [[n, n / 3] for n in range(40)], "a": {}, "c": {"long": "x" * 200, "none": None}}
+    text = in_lines(value)
+    assert json.loads(text) == value
+    assert text == in_lines(dict(reversed(list(value.items()))))
+    assert text.count("\n") > 3
+    assert max(map(len, text.splitlines())) < 230
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        in_lines([float("nan")])
