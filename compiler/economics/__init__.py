@@ -1,0 +1,1 @@
+"""What an inference costs: estimates with their origin, queues, prices, loads, carbon."""

@@ -1,0 +1,97 @@
+"""How many calls come: a rate, or a trace of rates; and the carbon of a kilowatt-hour."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UsageError
+from .csv_rows import csv_rows, require_columns
+from .estimate import Estimate, given
+
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_FORM = re.compile(r"\s*(\d+(?:\.\d*)?(?:e\d+)?|\.\d+)\s*(?:/\s*([a-z]+))?\s*")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Calls per second: how many on average, and at the peak that has to be served.
+
+    rates: of intervals that are equally long; one where there is no trace. method: where from.
+    """
+
+    rates: tuple[float, ...]
+    method: str
+
+    @property
+    def mean(self) -> float:
+        """Calls per second over all intervals."""
+        return float(np.mean(self.rates))
+
+    @property
+    def peak(self) -> float:
+        """Calls per second in the busiest interval."""
+        return max(self.rates)
+
+    def scaled(self, factor: float) -> Load:
+        """So many times as many calls."""
+        return Load(tuple(rate * factor for rate in self.rates), self.method)
+
+
+def load_of(text: str) -> Load:
+    """What "200/s", "12000/min" or "3e6/d" says; a number alone is one of calls per second.
+
+    Raises UsageError for anything else, and for no calls.
+    """
+    found = _FORM.fullmatch(text)
+    seconds = _SECONDS.get(found[2] or "s") if found else None
+    if not found or seconds is None or float(found[1]) <= 0:
+        raise UsageError(f"'{text}' is no load", remedy="write calls per time: 200/s, 12000/min")
+    return Load((float(found[1]) / seconds,), f"--load {text}, arrivals by chance (Poisson)")
+
+
+def read_trace(path: Path) -> Load:
+    """A CSV file with the columns `seconds` (when an interval begins, in equal steps) and `rate`
+    (calls per second in it).
+
+    Raises UsageError that names the row where there is no number, or time does not go on equally.
+    """
+    columns, rows = csv_rows(path, "trace")
+    require_columns(columns, ("seconds", "rate"), path, ("seconds", "rate"))
+    starts = [row.number("seconds") for row in rows]
+    rates = [row.number("rate") for row in rows]
+    steps = [after - before for before, after in pairwise(starts)]
+    for row, step in zip(rows[1:], steps, strict=True):
+        if step <= 0 or abs(step - steps[0]) > 1e-6 * steps[0]:
+            raise UsageError(
+                f"{row.where}: {step:g} s after the row before, and the first two are "
+                f"{steps[0]:g} s apart",
+                remedy="give a row for every interval, all equally long",
+            )
+    if max(rates) <= 0:
+        raise UsageError(f"the trace '{path}' has no calls: every rate is 0")
+    return Load(tuple(rates), f"trace '{path.name}', within intervals by chance (Poisson)")
+
+
+def read_carbon(path: Path) -> dict[str, Estimate]:
+    """Grams of CO2 for a kWh by region, of a CSV file with the columns `region`, `grams_per_kwh`
+    and, if known, `source` and `date`.
+
+    Raises UsageError that names the row where there is no number or a region twice.
+    """
+    columns, rows = csv_rows(path, "carbon")
+    needed = ("region", "grams_per_kwh")
+    require_columns(columns, needed, path, (*needed, "source", "date"))
+    found: dict[str, Estimate] = {}
+    for row in rows:
+        region = row.text("region")
+        if region in found:
+            raise UsageError(f"{row.where}: the region '{region}' has a row before")
+        method = ", ".join(filter(None, (row.texts.get("source", ""), row.where)))
+        when = row.day("date") if row.texts.get("date") else ""
+        found[region] = given(row.number("grams_per_kwh"), "g/kWh", method, when)
+    return found
