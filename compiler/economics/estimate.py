@@ -12,7 +12,7 @@ from typing import Any
 MARK = "~"  # in front of what is modelled
 
 
-class Kind(StrEnum):
+class Provenance(StrEnum):
     """measured: on a machine that is named. modelled: computed from a model of one. given: told by
     the user (a price, a load)."""
 
@@ -38,7 +38,7 @@ class Estimate:
 
     value: float
     unit: str
-    kind: Kind
+    kind: Provenance
     method: str
     interval: tuple[float, float] | None = None
     machine: str = ""
@@ -112,7 +112,7 @@ class Estimate:
 
     def __format__(self, spec: str) -> str:
         """The number as `spec` says (default .4g), with `~` in front where it is modelled."""
-        mark = MARK if self.kind is Kind.MODELLED else ""
+        mark = MARK if self.kind is Provenance.MODELLED else ""
         return f"{mark}{self.value:{spec or '.4g'}}"
 
     def to_json(self) -> dict[str, Any]:
@@ -135,14 +135,14 @@ class Estimate:
         )
         value = math.inf if data["value"] is None else float(data["value"])
         return cls(
-            value, data["unit"], Kind(data["kind"]), data["method"], interval, data["machine"],
+            value, data["unit"], Provenance(data["kind"]), data["method"], interval, data["machine"],
             data["date"],
         )  # fmt: skip
 
 
 def given(value: float, unit: str, method: str, date: str = "") -> Estimate:
     """What the user told."""
-    return Estimate(value, unit, Kind.GIVEN, method, date=date)
+    return Estimate(value, unit, Provenance.GIVEN, method, date=date)
 
 
 def combined(
@@ -161,7 +161,7 @@ def combined(
         found = [value, *(function(*corner) for corner in product(*ends))]
         interval = (min(found), max(found))
     kinds = {part.kind for part in parts}
-    order = (Kind.MODELLED, Kind.MEASURED, Kind.GIVEN)
+    order = (Provenance.MODELLED, Provenance.MEASURED, Provenance.GIVEN)
     kind = next(kind for kind in order if kind in kinds)
     machines = dict.fromkeys(part.machine for part in parts if part.machine)
     return Estimate(

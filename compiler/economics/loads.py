@@ -18,7 +18,7 @@ _FORM = re.compile(r"\s*(\d+(?:\.\d*)?(?:e\d+)?|\.\d+)\s*(?:/\s*([a-z]+))?\s*")
 
 
 @dataclass(frozen=True)
-class Load:
+class OfferedLoad:
     """Calls per second: how many on average, and at the peak that has to be served.
 
     rates: of intervals that are equally long; one where there is no trace. method: where from.
@@ -37,12 +37,12 @@ class Load:
         """Calls per second in the busiest interval."""
         return max(self.rates)
 
-    def scaled(self, factor: float) -> Load:
+    def scaled(self, factor: float) -> OfferedLoad:
         """So many times as many calls."""
-        return Load(tuple(rate * factor for rate in self.rates), self.method)
+        return OfferedLoad(tuple(rate * factor for rate in self.rates), self.method)
 
 
-def load_of(text: str) -> Load:
+def load_of(text: str) -> OfferedLoad:
     """What "200/s", "12000/min" or "3e6/d" says; a number alone is one of calls per second.
 
     Raises UsageError for anything else, and for no calls.
@@ -51,10 +51,10 @@ def load_of(text: str) -> Load:
     seconds = _SECONDS.get(found[2] or "s") if found else None
     if not found or seconds is None or float(found[1]) <= 0:
         raise UsageError(f"'{text}' is no load", remedy="write calls per time: 200/s, 12000/min")
-    return Load((float(found[1]) / seconds,), f"--load {text}, arrivals by chance (Poisson)")
+    return OfferedLoad((float(found[1]) / seconds,), f"--load {text}, arrivals by chance (Poisson)")
 
 
-def read_trace(path: Path) -> Load:
+def read_trace(path: Path) -> OfferedLoad:
     """A CSV file with the columns `seconds` (when an interval begins, in equal steps) and `rate`
     (calls per second in it).
 
@@ -74,7 +74,7 @@ def read_trace(path: Path) -> Load:
             )
     if max(rates) <= 0:
         raise UsageError(f"the trace '{path}' has no calls: every rate is 0")
-    return Load(tuple(rates), f"trace '{path.name}', within intervals by chance (Poisson)")
+    return OfferedLoad(tuple(rates), f"trace '{path.name}', within intervals by chance (Poisson)")
 
 
 def read_carbon(path: Path) -> dict[str, Estimate]:

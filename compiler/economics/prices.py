@@ -27,7 +27,7 @@ _SKYPILOT_SPOT = "SpotPrice"
 
 
 @dataclass(frozen=True)
-class Offer:
+class MachineOffer:
     """A machine that can be had, and what an hour of it costs.
 
     price: of an hour, in `currency`. target: what is compiled for it; "" where the file does not
@@ -66,7 +66,7 @@ class Offer:
         return " ".join(filter(None, (self.name, self.region, self.purchase)))
 
 
-def read_prices(path: Path) -> tuple[Offer, ...]:
+def read_prices(path: Path) -> tuple[MachineOffer, ...]:
     """The offers of a file: of the project's own columns (docs/plan.md), or of SkyPilot's.
 
     Raises UsageError that names the row and column where something is missing or no number, and
@@ -89,7 +89,7 @@ def read_prices(path: Path) -> tuple[Offer, ...]:
     return offers
 
 
-def stale_note(offer: Offer, today: date) -> str:
+def stale_note(offer: MachineOffer, today: date) -> str:
     """What a user is told of the age of a price; "" where it is recent."""
     if not offer.date:
         return f"{offer.label}: the price has no date"
@@ -99,7 +99,7 @@ def stale_note(offer: Offer, today: date) -> str:
     return f"{offer.label}: the price is {days} days old" if days > STALE_DAYS else ""
 
 
-def _own(row: CsvRow) -> Offer:
+def _own(row: CsvRow) -> MachineOffer:
     purchase = row.text("purchase")
     if purchase not in PURCHASES:
         raise UsageError(
@@ -109,7 +109,7 @@ def _own(row: CsvRow) -> Offer:
     threads = row.number("threads_per_core", 1.0, least=1.0)
     watts = row.number("watts", -1.0)
     own = {name: row.texts.get(name, "") for name in COLUMNS}
-    return Offer(
+    return MachineOffer(
         name=row.text("name"),
         price=_owned(row, when) if purchase == "owned" else _rented(row, when),
         currency=row.text("currency"), purchase=purchase, vcpus=row.number("vcpus", least=0.25),
@@ -147,7 +147,7 @@ def _owned(row: CsvRow, when: str) -> Estimate:
     return given(invested / (life * duty) + power, f"{row.text('currency')}/h", method, when)
 
 
-def _of_catalogue(row: CsvRow) -> list[Offer]:
+def _of_catalogue(row: CsvRow) -> list[MachineOffer]:
     """Up to two offers of a row of SkyPilot's: on demand and spot. Its prices are in dollars, and
     it tells neither dates nor cores."""
     found = []
@@ -157,7 +157,7 @@ def _of_catalogue(row: CsvRow) -> list[Offer]:
         known = (*_SKYPILOT, _SKYPILOT_SPOT, "AcceleratorName", "AcceleratorCount")
         method = f"SkyPilot's catalogue, {row.where}"
         found.append(
-            Offer(
+            MachineOffer(
                 name=row.text("InstanceType"), price=given(row.number(column), "USD/h", method),
                 currency="USD", purchase=purchase, vcpus=row.number("vCPUs", least=0.25),
                 memory_gib=row.number("MemoryGiB", least=0.001), region=row.texts["Region"],
