@@ -135,9 +135,14 @@ class Estimate:
         )
         value = math.inf if data["value"] is None else float(data["value"])
         return cls(
-            value, data["unit"], Provenance(data["kind"]), data["method"], interval, data["machine"],
-            data["date"],
-        )  # fmt: skip
+            value=value,
+            unit=data["unit"],
+            kind=Provenance(data["kind"]),
+            method=data["method"],
+            interval=interval,
+            machine=data["machine"],
+            date=data["date"],
+        )
 
 
 def given(value: float, unit: str, method: str, date: str = "") -> Estimate:
