@@ -106,3 +106,42 @@ class GpuTarget(Target):
     def names(self) -> dict[str, str]:
         """What it is called, and by whom."""
         return {**super().names, "architectures": " ".join(f"sm_{n}" for n in self.architectures)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpuTarget(Target):
+    """A processor for neural networks: it computes in integers alone, from command streams.
+
+    architecture: its maker's name of the family. macs: multiply-adds of bytes in a cycle, of all
+    cores; cores: how many there are. host: the processor beside it. system_config, memory_mode: of
+    clocks, bandwidths and of what lies in which memory, by the names of a configuration file
+    (config; "": the compiler's own). optimise: "Performance" or "Size". arena_bytes: of fast
+    memory that may be used; None: what the memory mode says.
+    """
+
+    architecture: str
+    macs: int
+    cores: int
+    host: CpuTarget
+    system_config: str
+    memory_mode: str
+    optimise: str = "Performance"
+    config: str = ""
+    arena_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.macs < 1 or self.cores < 1:
+            raise UsageError(f"target '{self.name}': {self.macs} MACs of {self.cores} cores")
+        if self.optimise not in ("Performance", "Size"):
+            raise UsageError(
+                f"target '{self.name}': nothing is optimised for '{self.optimise}'",
+                remedy="choose Performance or Size",
+            )
+        if self.arena_bytes is not None and self.arena_bytes < 1:
+            raise UsageError(f"target '{self.name}': an arena of {self.arena_bytes} bytes")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What it is called, and by whom."""
+        memory = {"system_config": self.system_config, "memory_mode": self.memory_mode}
+        return {**super().names, **memory, "optimise": self.optimise}

@@ -10,16 +10,10 @@ import ctypes
 from dataclasses import dataclass, replace
 
 from ...compiler.errors import UsageError
-from ...compiler.target import CpuTarget, GpuTarget
+from ...compiler.target import GpuTarget
+from ..common.hosts import x86_64_v3
 
-TRIPLE = "x86_64-unknown-linux-gnu"
-_FEATURES = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "avx", "avx2", "bmi", "bmi2",
-             "f16c", "fma", "lzcnt", "movbe", "xsave")  # fmt: skip
-HOST = CpuTarget(
-    name="x86-64-v3", backend="cuda", triple=TRIPLE, cpu="x86-64-v3", tune="x86-64-v3",
-    features=_FEATURES, instructions=("fma",), vector_bits=256, vector_registers=16, masked=True,
-    broadcast_operands=False, fma_ports=2, l1_bytes=32 << 10, l2_bytes=256 << 10,
-)  # fmt: skip
+HOST = x86_64_v3("cuda")
 NATIVE = "cuda:native"
 ALL = "cuda"
 
@@ -48,7 +42,7 @@ _PORTABLE = (80, 90, 100, 120)  # code for 8.0 runs on 8.6 and 8.9
 def _target(name: str, *gpus: _Gpu, ptx: int = 0) -> GpuTarget:
     common = set(gpus[0].instructions).intersection(*(gpu.instructions for gpu in gpus))
     return GpuTarget(
-        name=name, backend="cuda", triple=TRIPLE, features=_FEATURES,
+        name=name, backend="cuda", triple=HOST.triple, features=HOST.features,
         instructions=tuple(name for name in gpus[0].instructions if name in common),
         architectures=tuple(gpu.architecture for gpu in gpus), ptx=ptx, host=HOST,
         sms=min(gpu.sms for gpu in gpus),

@@ -1,0 +1,138 @@
+"""A graph of TOSA operators as it is built, one operator behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ....compiler.errors import InternalError
+from ....compiler.ir.ops.fixed_point import multiplier_of
+from .schema import FIELDS, ElementType, Op, Rounding
+
+Array = np.ndarray[Any, Any]
+NUMPY: dict[ElementType, np.dtype[Any]] = {
+    ElementType.BOOL: np.dtype(np.uint8),
+    ElementType.INT8: np.dtype(np.int8),
+    ElementType.INT16: np.dtype(np.int16),
+    ElementType.INT32: np.dtype(np.int32),
+    ElementType.SHAPE: np.dtype(np.int64),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of a graph. data: of constants."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: ElementType
+    data: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One operation. location: what it was made for."""
+
+    op: Op
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    attributes: dict[str, Any]
+    location: str = ""
+
+
+@dataclass
+class TosaGraph:
+    """Operators in execution order; constants are made as they are needed."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    operators: list[Operator] = field(default_factory=list)
+    location: str = ""
+    _constants: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    _count: int = 0
+
+    def input(self, shape: Sequence[int], type: ElementType) -> Tensor:
+        """A further input."""
+        tensor = self._tensor(shape, type, "input")
+        self.inputs.append(tensor)
+        return tensor
+
+    def output(self, tensor: Tensor) -> None:
+        """Give a tensor as the next output; one that is given already, or an input, as a copy."""
+        if tensor in self.outputs or tensor in self.inputs or tensor.data is not None:
+            tensor = self.emit(Op.IDENTITY, [tensor], tensor.shape, tensor.type)
+        self.outputs.append(tensor)
+
+    def constant(self, data: Array, type: ElementType) -> Tensor:
+        """A constant; equal ones are one tensor."""
+        array = np.ascontiguousarray(data, NUMPY[type])
+        key = (type, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._tensor(array.shape, type, "constant", array)
+        return self._constants[key]
+
+    def number(self, value: int, type: ElementType) -> Tensor:
+        """A constant of one element, of rank 1."""
+        return self.constant(np.array([value]), type)
+
+    def sizes(self, values: Sequence[int]) -> Tensor:
+        """A list of sizes, of places or of margins."""
+        return self.constant(np.array(values, np.int64), ElementType.SHAPE)
+
+    def emit(
+        self,
+        op: Op,
+        inputs: Sequence[Tensor],
+        shape: Sequence[int],
+        type: ElementType,
+        **attributes: Any,
+    ) -> Tensor:
+        """Append an operator; its result."""
+        wanted = {known.name for known in FIELDS.get(op, ()) if known.value is None}
+        if wanted != attributes.keys():
+            raise InternalError(f"{op.name} takes the attributes {wanted}, not {[*attributes]}")
+        output = self._tensor(shape, type, op.name.lower())
+        self.operators.append(Operator(op, tuple(inputs), output, attributes, self.location))
+        return output
+
+    def rescale(
+        self,
+        x: Tensor,
+        scale: Array | float,
+        type: ElementType,
+        *,
+        zero_in: int = 0,
+        zero_out: int = 0,
+        rounding: Rounding = Rounding.SINGLE,
+    ) -> Tensor:
+        """(x - zero_in) times a positive scale, one or one for each channel (the last axis),
+        rounded, plus zero_out, saturated."""
+        multipliers, shifts = multiplier_of(np.atleast_1d(np.asarray(scale)))
+        operands = [
+            x,
+            self.constant(multipliers, ElementType.INT32),
+            self.constant(shifts, ElementType.INT8),
+            self.number(zero_in, x.type),
+            self.number(zero_out, type),
+        ]
+        return self.emit(
+            Op.RESCALE, operands, x.shape, type,
+            rounding_mode=rounding, per_channel=multipliers.size > 1,
+        )  # fmt: skip
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """The same elements in another shape."""
+        if tuple(shape) == x.shape:
+            return x
+        if x.data is not None:
+            return self.constant(x.data.reshape(tuple(shape)), x.type)
+        return self.emit(Op.RESHAPE, [x, self.sizes(shape)], shape, x.type)
+
+    def _tensor(
+        self, shape: Sequence[int], type: ElementType, what: str, data: Array | None = None
+    ) -> Tensor:
+        self._count += 1
+        return Tensor(f"{what}_{self._count}", tuple(int(n) for n in shape), type, data)

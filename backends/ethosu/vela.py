@@ -1,0 +1,165 @@
+"""Vela, called in this process: TOSA graphs to command streams, with what they are estimated to
+take."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...compiler.errors import UsageError
+from ...compiler.target import NpuTarget
+from .vela_package import own_config
+
+SEARCHED_BYTES = 4 << 20  # of an arena that shares its memory with others, unless it is told
+ALIGNMENT = 16  # bytes: of what lies in memory for the processor
+_INSIDE = ("shram", "lutram")  # memories of the processor itself
+_SECTIONS = {"system_config": "System_Config", "memory_mode": "Memory_Mode"}
+
+
+class NotCompiled(Exception):
+    """Vela refuses a graph."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where an input or output lies: region, and offset and size there in bytes."""
+
+    region: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Of one memory: bytes occupied at most, read and written."""
+
+    peak_bytes: int
+    read_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True)
+class VelaEstimate:
+    """What Vela expects of a run; "should not be taken as accurate" (PERFORMANCE.md).
+
+    cycles: of the whole; npu_cycles: of arithmetic alone. macs: multiply-adds. memories: what is
+    used of each, by its name.
+    """
+
+    cycles: int
+    npu_cycles: int
+    macs: int
+    memories: Mapping[str, MemoryUse]
+
+
+@dataclass(frozen=True)
+class CommandStream:
+    """What a processor runs, and the memory that it needs.
+
+    commands: the driver's payload. weights: read-only data, region `weights_region`. scratch_bytes,
+    fast_bytes: of the arena and of memory for intermediates besides (0: none), with their regions.
+    """
+
+    commands: bytes
+    weights: bytes
+    weights_region: int
+    scratch_bytes: int
+    scratch_region: int
+    fast_bytes: int
+    fast_region: int
+    inputs: tuple[Extent, ...]
+    outputs: tuple[Extent, ...]
+    estimate: VelaEstimate
+
+
+def compiled(blob: bytes, target: NpuTarget) -> CommandStream:
+    """The command stream of a TOSA file. Raises NotCompiled where Vela refuses it, UsageError for
+    a memory mode or system configuration that its file has not."""
+    from ethosu import regor
+
+    text, arena = _configuration(target)
+    options = (
+        "\n[compiler]\nenable_db=true\noutput_format=Raw\ncop_format=COP1\n"
+        f"\n[scheduler]\noptimize={target.optimise}\narena_size_limit={arena}\ndisable_feature=\n"
+        f"cpu_tensor_alignment={ALIGNMENT}\ntensor_allocator=HillClimb\n\n[graph]\n"
+    )
+    try:
+        found = regor.compile(target.architecture, blob, "TOSA", text, options=options)
+    except RuntimeError as error:
+        raise NotCompiled(str(error).strip()) from None
+    return _stream(found)
+
+
+@lru_cache
+def _configuration(target: NpuTarget) -> tuple[str, int]:
+    """(the configuration as Vela reads it, bytes of an arena)."""
+    text = Path(target.config).read_text(encoding="utf-8") if target.config else own_config()
+    known = configparser.ConfigParser()
+    known.read_string(text)
+    for field, kind in _SECTIONS.items():
+        name = getattr(target, field)
+        if f"{kind}.{name}" not in known:
+            names = [s.partition(".")[2] for s in known.sections() if s.startswith(f"{kind}.")]
+            raise UsageError(
+                f"target '{target.name}': there is no {field.replace('_', ' ')} '{name}'",
+                remedy=f"choose from {', '.join(names)}",
+            )
+    head = (
+        f"[architecture]\nmacs={target.macs // target.cores}\ncores={target.cores}\n[vela]\n"
+        f"system_config_name={target.system_config}\nmemory_mode_name={target.memory_mode}\n"
+    )
+    arena = target.arena_bytes or _inherited(known, f"Memory_Mode.{target.memory_mode}")
+    return head + text, arena
+
+
+def _inherited(known: configparser.ConfigParser, section: str) -> int:
+    """The arena of a memory mode, its own or of those that it inherits from."""
+    seen: set[str] = set()
+    while section in known and section not in seen:
+        seen.add(section)
+        if "arena_cache_size" in known[section]:
+            return int(known[section]["arena_cache_size"])
+        section = known[section].get("inherit", "")
+    return SEARCHED_BYTES
+
+
+def _stream(found: Any) -> CommandStream:
+    report = found.perf_report
+    return CommandStream(
+        commands=bytes(found.command_stream),
+        weights=bytes(found.read_only.data),
+        weights_region=found.read_only.region,
+        scratch_bytes=found.scratch.size,
+        scratch_region=found.scratch.region,
+        fast_bytes=found.scratch_fast.size,
+        fast_region=found.scratch_fast.region,
+        inputs=tuple(_slot(tensor) for tensor in found.inputs),
+        outputs=tuple(_slot(tensor) for tensor in found.outputs),
+        estimate=VelaEstimate(
+            cycles=int(report.totalCycles),
+            npu_cycles=int(report.npuCycles),
+            macs=int(report.macCount),
+            memories={
+                name: _used(memory)
+                for name, memory in sorted(report.memories.items())
+                if name.lower() not in _INSIDE
+            },
+        ),
+    )
+
+
+def _used(memory: Any) -> MemoryUse:
+    accesses = list(memory.accesses.values())
+    return MemoryUse(
+        int(memory.peakUsage),
+        sum(int(access.bytesRead) for access in accesses),
+        sum(int(access.bytesWritten) for access in accesses),
+    )
+
+
+def _slot(tensor: Any) -> Extent:
+    return Extent(tensor.region, tensor.address, tensor.size)

@@ -1,0 +1,28 @@
+"""The compiler of command streams: Arm's Vela (extra `ethosu`)."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+VERSIONS = "5.2"
+_INSTALL = "pip install 'tensmith[ethosu]'"
+
+
+def reason_unavailable() -> str | None:
+    """Why there is no Vela to compile with here, or None."""
+    try:
+        found = metadata.version("ethos-u-vela")
+    except metadata.PackageNotFoundError:
+        return f"Vela is not installed: {_INSTALL}"
+    if found.split(".")[:2] != VERSIONS.split("."):
+        return f"Vela {found} is installed, {VERSIONS}.* is needed: {_INSTALL}"
+    return None
+
+
+def own_config() -> str:
+    """The text of the configuration file that comes with Vela, vela.ini."""
+    from ethosu import config_files
+
+    (folder,) = config_files.__path__
+    return (Path(folder) / "Arm" / "vela.ini").read_text(encoding="utf-8")
