@@ -19,6 +19,7 @@ from .target import Target
 
 if TYPE_CHECKING:
     from .kernel.cost.machine import Machine, Peak
+    from .kernel.cost.model_cost import RunEstimate
     from .kernel.cost.slow_kernels import SlowKernel
     from .profile import Profile, ProfileOptions
     from .tuning.task import MachineClass, Measurer, Tunable
@@ -112,6 +113,9 @@ class Backend(Generic[T]):
     tuning: of its kernels; None where they are not tuned.
     slow_kernels: (graph, target, options, stages) -> the kernels that `KernelInfo.slow` is set for,
     without code being generated; may change the graph. None where a backend predicts nothing.
+    estimate: (graph, target, options, stages) -> what a run is predicted to need for
+    `options.sizes` and `options.threads`, without code being generated; may change the graph. None
+    where a backend predicts nothing.
     host_kernels: (graph, target, options, stages) -> what would run on the host beside the device,
     without code being generated; may change the graph. None where there is no device.
     """
@@ -130,6 +134,7 @@ class Backend(Generic[T]):
     measures: Measures[T] | None = None
     tuning: Tuning[T] | None = None
     slow_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[SlowKernel, ...]] | None = None
+    estimate: Callable[[Graph, T, CompileOptions, Stages], RunEstimate] | None = None
     host_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[HostKernel, ...]] | None = None
 
 

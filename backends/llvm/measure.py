@@ -6,7 +6,7 @@ import math
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ...compiler.backend import Measures
@@ -16,8 +16,8 @@ from ...compiler.ir.dims import evaluate
 from ...compiler.ir.graph import Graph
 from ...compiler.kernel.cost.cost import kernel_cost
 from ...compiler.kernel.cost.machine import Machine
-from ...compiler.kernel.plan.plan import Branch, External, Plan, Repeat, Step
-from ...compiler.kernel.plan.sites import KernelSite, sites_of
+from ...compiler.kernel.plan.plan import Plan
+from ...compiler.kernel.plan.sites import KernelSite, functions_of, sites_of
 from ...compiler.profile import KernelProfile, Profile, ProfileOptions
 from ...compiler.target import CpuTarget
 from .bandwidth import measure_machine
@@ -56,7 +56,7 @@ def profile_cpu(
     kernels = tuple(
         _profile(plan, site, infos[site.number], target, wanted.machine, readings) for site in sites
     )
-    return Profile(kernels, tuple(_functions(plan.steps)), evicted)
+    return Profile(kernels, tuple(functions_of(plan.steps)), evicted)
 
 
 def _profile(
@@ -145,17 +145,6 @@ def _ending(code: int) -> str:
     if -code == signal.SIGILL:
         return "this processor lacks an instruction of the target"
     return f"the kernel was ended by {signal.Signals(-code).name}"
-
-
-def _functions(steps: Sequence[Step]) -> Iterator[str]:
-    for step in steps:
-        match step:
-            case External(function=name):
-                yield name
-            case Branch():
-                yield from _functions((*step.then, *step.otherwise))
-            case Repeat():
-                yield from _functions(step.body)
 
 
 MEASURES = Measures(peak=measure_peak, machine=measure_machine, profile=profile_cpu)

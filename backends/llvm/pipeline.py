@@ -18,6 +18,7 @@ from ...compiler.errors import ScheduleError
 from ...compiler.ir.dims import LEGIBLE, Dim, size_of, symbols_of
 from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.cost.model_cost import RunEstimate, run_estimate
 from ...compiler.kernel.cost.slow_kernels import SlowKernel, slow_kernels
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan.control_steps import CONTROL
@@ -93,6 +94,14 @@ def slow_kernels_cpu(
 ) -> tuple[SlowKernel, ...]:
     """The kernels of a graph that are predicted to be slow; the graph is rewritten in place."""
     return slow_kernels(make_plan(graph, target, options, stages), target, options.sizes)
+
+
+def estimate_cpu(
+    graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages
+) -> RunEstimate:
+    """What a run of a graph is predicted to need; the graph is rewritten in place."""
+    plan = make_plan(graph, target, options, stages)
+    return run_estimate(plan, target, options.sizes, max(1, options.threads))
 
 
 def make_plan(

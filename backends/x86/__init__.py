@@ -6,7 +6,7 @@ from ...compiler.backend import Backend
 from ..common.link import link
 from ..common.running import emulator, runs_here
 from ..llvm.measure import MEASURES
-from ..llvm.pipeline import compile_cpu, slow_kernels_cpu, supports
+from ..llvm.pipeline import compile_cpu, estimate_cpu, slow_kernels_cpu, supports
 from ..llvm.tuning import TUNING
 from .targets import TARGETS, parse_target
 
@@ -23,4 +23,5 @@ BACKEND = Backend(
     measures=MEASURES,
     tuning=TUNING,
     slow_kernels=slow_kernels_cpu,
+    estimate=estimate_cpu,
 )

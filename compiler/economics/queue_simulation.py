@@ -13,14 +13,13 @@ Times = np.ndarray[Any, np.dtype[np.float64]]
 
 JOBS = 100_000  # of a simulation
 SETTLING = 0.05  # share of jobs at the beginning that are not counted: the queue starts empty
-_STEPS = 16  # of a search for a rate
 
 
 @dataclass(frozen=True)
 class QueueResult:
     """Latencies (wait and service) of a simulation, in the unit of the service times.
 
-    utilisation: share of the time that servers work.
+    utilisation: share of the time that servers work, on full batches.
     """
 
     mean: float
@@ -76,36 +75,30 @@ def batch_latencies(
 
 
 def simulate(
-    rate: float, measured: Times, servers: int, *, jobs: int = JOBS, seed: int = 0
+    rate: float,
+    measured: Times,
+    servers: int,
+    *,
+    batch: int = 1,
+    jobs: int = JOBS,
+    seed: int = 0,
 ) -> QueueResult:
-    """Calls that come by chance; each takes one of the measured service times.
+    """Calls that come by chance at servers that share one queue.
 
-    Raises ValueError where there are no times, or no rate.
+    Each takes one of the measured service times; with a batch above 1 a server takes up to so many
+    calls that wait, for one such time. Raises ValueError where there are no times, or no rate.
     """
-    if not len(measured) or rate <= 0 or servers < 1:
+    if not len(measured) or rate <= 0 or servers < 1 or batch < 1:
         raise ValueError(f"{len(measured)} service times, {rate} calls, {servers} servers")
     rng = np.random.default_rng(seed)
     arrivals = poisson_arrivals(rate, jobs, rng)
     services = rng.choice(measured, jobs)
-    counted = latencies(arrivals, services, servers)[int(SETTLING * jobs) :]
-    return _result(counted, rate * float(np.mean(measured)) / servers)
-
-
-def _result(counted: Times, utilisation: float) -> QueueResult:
+    if batch == 1:
+        found = latencies(arrivals, services, servers)
+    else:
+        drawn = iter(services.tolist())
+        found = batch_latencies(arrivals, lambda _: next(drawn), batch, servers)
+    counted = found[int(SETTLING * jobs) :]
     p50, p99 = np.percentile(counted, (50, 99))
-    return QueueResult(float(np.mean(counted)), float(p50), float(p99), min(1.0, utilisation))
-
-
-def highest_rate(
-    measured: Times, servers: int, limit: float, *, jobs: int = JOBS, seed: int = 0
-) -> float:
-    """The highest rate at which the p99 of wait and service stays within a limit; 0 where even a
-    call that does not wait is later. The same chance in every step: p99 grows with the rate."""
-    if float(np.percentile(measured, 99)) > limit:
-        return 0.0
-    low, high = 0.0, servers / float(np.mean(measured))
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        found = simulate(middle, measured, servers, jobs=jobs, seed=seed)
-        low, high = (middle, high) if found.p99 <= limit else (low, middle)
-    return low
+    utilisation = min(1.0, rate * float(np.mean(measured)) / servers / batch)
+    return QueueResult(float(np.mean(counted)), float(p50), float(p99), utilisation)

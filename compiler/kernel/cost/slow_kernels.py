@@ -22,9 +22,9 @@ from ..plan.plan import Plan, PlannedKernel
 from ..plan.sites import KernelSite, sites_of
 from ..schedule.schedule import RegisterTile, StageSchedule
 from ..schedule.transposing import is_transposed
-from .cost import KernelCost, kernel_cost
 from .cycles import stage_cycles
 from .machine import assumed_machine
+from .model_cost import site_cost
 
 DIVISIONS = ("floordiv", "mod")
 SHOWN_NODES = 3  # of a kernel, in a sentence
@@ -104,7 +104,8 @@ def slow_kernels(plan: Plan, target: CpuTarget, sizes: Mapping[str, int]) -> tup
     sizes: of the inputs' symbols, made up or not. Calls whose sizes only a run knows, or that the
     model refuses, are left out.
     """
-    clock = assumed_machine(target).clock(target)
+    machine = assumed_machine(target)
+    clock = machine.clock(target)
     suspects: list[tuple[KernelSite, float]] = []
     sites = [site for site in sites_of(plan, sizes, fitting=True) if site.sizes is not None]
     for site in sites:
@@ -116,7 +117,7 @@ def slow_kernels(plan: Plan, target: CpuTarget, sizes: Mapping[str, int]) -> tup
                 suspects.append((site, direct / clock))
     if not suspects:
         return ()
-    costs = {site: cost for site in sites if (cost := _cost(plan, site, target))}
+    costs = {site: cost for site in sites if (cost := site_cost(plan, site, target, machine))}
     total = sum(site.calls * cost.seconds for site, cost in costs.items())
     found: dict[str, tuple[float, SlowKernel]] = {}
     for site, compute in suspects:
@@ -140,23 +141,6 @@ def slow_kernels(plan: Plan, target: CpuTarget, sizes: Mapping[str, int]) -> tup
         if planned.symbol not in found or found[planned.symbol][0] < lost:
             found[planned.symbol] = (lost, slow)
     return tuple(slow for _, slow in sorted(found.values(), key=lambda item: -item[0]))
-
-
-def _cost(plan: Plan, site: KernelSite, target: CpuTarget) -> KernelCost | None:
-    """None where the sizes make no sense."""
-    planned = plan.kernels[site.number]
-    try:
-        return kernel_cost(
-            planned.kernel,
-            planned.schedule,
-            target,
-            assumed_machine(target),
-            dict(site.sizes or ()),
-            constants=site.constants,
-            constant_bytes=plan.weight_bytes,
-        )
-    except InternalError:
-        return None
 
 
 def _cycles(planned: PlannedKernel, site: KernelSite, target: CpuTarget, *, direct: bool) -> float:

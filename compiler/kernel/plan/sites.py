@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import InternalError
@@ -10,7 +10,7 @@ from ...ir.dims import Dim, ceildiv, evaluate, product
 from ..kernel import Kernel
 from ..schedule.partition import outer_loops
 from ..schedule.schedule import Schedule
-from .plan import Assign, Bind, Branch, KernelCall, Place, Plan, Repeat, Step
+from .plan import Assign, Bind, Branch, External, KernelCall, Place, Plan, Repeat, Step
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,18 @@ def parallel_iterations(kernel: Kernel, schedule: Schedule, sizes: Mapping[str, 
         for name, tile in outer_loops(kernel, schedule)
     )
     return evaluate(product(counts), {})
+
+
+def functions_of(steps: Sequence[Step]) -> Iterator[str]:
+    """Names of the runtime's functions that steps call, branches and loops included."""
+    for step in steps:
+        match step:
+            case External(function=name):
+                yield name
+            case Branch():
+                yield from functions_of((*step.then, *step.otherwise))
+            case Repeat():
+                yield from functions_of(step.body)
 
 
 class _Walker:

@@ -7,7 +7,6 @@ import pytest
 
 from tensmith.compiler.economics.queue_simulation import (
     batch_latencies,
-    highest_rate,
     latencies,
     poisson_arrivals,
     simulate,
@@ -132,12 +131,6 @@ def test_one_server_and_the_events_of_one_agree() -> None:
         free = max(free, arrival) + service
         ends.append(free - arrival)
     assert latencies(arrivals, services, 1) == pytest.approx(np.array(ends))
-
-
-def test_the_highest_rate_is_that_of_the_table() -> None:
-    found = highest_rate(np.full(3, 0.01), 4, 0.03)
-    assert found == pytest.approx(100 * 4 * highest_utilisation(4, 3.0), rel=0.03)
-    assert highest_rate(np.full(3, 0.05), 4, 0.03) == 0.0  # one call alone is later
 
 
 @pytest.mark.parametrize(("servers", "load"), [(0, 0.5), (1, 0.0), (1, 1.0)])
