@@ -42,8 +42,8 @@ def compile(
     """Compile an ONNX model: a file, or its bytes, an open binary file, an `onnx.ModelProto`.
 
     folder: where the external data of a model lies that is no path. target: see `tensmith targets`.
-    precision: "fp32", "bf16", "fp16", or "int8" (products of 8 bits); further: what such a
-    precision is told, and records of tuning (`FurtherOptions`, docs/precision.md, docs/tuning.md).
+    precision: "fp32", "tf32" (GPUs), "bf16", "fp16", or "int8" (products of 8 bits); further: what
+    it is told, and records of tuning (`FurtherOptions`, docs/precision.md, docs/tuning.md).
     threads: of the plan's partition (any number can run it). opt_level: 0 (naive kernels) to 3.
     shapes: input name -> dims that replace declared ones: numbers fix them, names make them
     symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8" bounds what

@@ -24,7 +24,8 @@ FLOAT_TOLERANCE = {
 }
 # A model in halves rounds on the way: what falls between two of them may fall to either side, and
 # the difference goes through all layers that follow. Results differ as those of such a type do.
-_ROUNDED = {"bf16": DType.BF16, "fp16": DType.F16}
+# Operands of products in tf32 have as many bits as those of fp16.
+_ROUNDED = {"bf16": DType.BF16, "fp16": DType.F16, "tf32": DType.F16}
 # What was near one before a subtraction, as 1 - x, carries units of this size, however small it is.
 FLOOR_IN_EPSILONS = 4.0
 # Quantised networks round activations: a difference in the last bit before a rounding becomes one

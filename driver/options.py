@@ -38,8 +38,8 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="fp32, bf16, fp16, int8, int8-weights or int4-weights (weights alone are stored so), "
-        "or auto: the fastest.",
+        help="fp32, tf32 (products on GPUs), bf16, fp16, int8, int8-weights or int4-weights "
+        "(weights alone are stored so), or auto: the fastest.",
     ),
 ]
 Calibration = Annotated[

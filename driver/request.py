@@ -23,9 +23,10 @@ from .shapes import ShapeSpecs
 from .timing import Timer
 
 FP32, INT8 = "fp32", "int8"
+TF32, TF32_INSTRUCTION = "tf32", "mma.tf32"
 AUTO = "auto"
 WEIGHT_BITS = {"int8-weights": 8, "int4-weights": 4}  # of weights alone
-PRECISIONS = (FP32, "bf16", "fp16", INT8, *WEIGHT_BITS, AUTO)
+PRECISIONS = (FP32, TF32, "bf16", "fp16", INT8, *WEIGHT_BITS, AUTO)
 BLOCKS = (32, 64, 128)
 OPT_LEVELS = (0, 1, 2, 3)
 USUAL_DROP = "1%"  # that `--precision auto` allows
@@ -211,8 +212,16 @@ class CompileRequest:
             )
 
     def resolve(self) -> tuple[AnyBackend, Target]:
-        """The target, and who compiles for it. Raises UsageError for one that nobody knows."""
-        return resolve_target(self.target)
+        """The target, and who compiles for it. Raises UsageError for one that nobody knows, or that
+        cannot multiply in the precision."""
+        backend, target = resolve_target(self.target)
+        if self.precision == TF32 and TF32_INSTRUCTION not in target.instructions:
+            raise UsageError(
+                f"the precision {TF32} is not there for '{target.name}'",
+                why="it has no instruction that multiplies such numbers",
+                remedy="leave --precision out, or compile for an NVIDIA GPU (--target cuda)",
+            )
+        return backend, target
 
     def options(self, model: Path, work_dir: Path, target: Target) -> CompileOptions:
         """What a backend is told, of a model file. Raises UsageError for choices that cannot be

@@ -17,10 +17,12 @@ from tensmith.backends.cuda.fake.interpreter import Program
 from tensmith.backends.cuda.targets import TARGETS
 from tensmith.backends.cuda.triton_package import reason_unavailable
 from tensmith.compiler.compilation import CompileOptions, Stages
+from tensmith.compiler.decisions import Decision
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.kernel.plan.plan import Launch
 from tensmith.compiler.kernel.plan.planner import Planner
 from tensmith.compiler.target import GpuTarget
+from tensmith.driver.halves import InPrecision
 
 TARGET = TARGETS["cuda:sm_80"]
 _REASON = reason_unavailable() or ""
@@ -28,18 +30,29 @@ needs_triton = pytest.mark.skipif(bool(_REASON), reason=_REASON)
 
 
 class GpuGraph(PlannedGraph):
-    """A graph with its plan for a GPU; it is rewritten. reasons: why kernels run on the host."""
+    """A graph with its plan for a GPU; it is rewritten. reasons: why kernels run on the host.
 
-    def __init__(self, graph: Graph, target: GpuTarget = TARGET, level: int = 2) -> None:
+    decisions: what was told of products."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        target: GpuTarget = TARGET,
+        level: int = 2,
+        precision: str = "fp32",
+    ) -> None:
         made: list[TracedPlanner] = []
+        self.decisions: list[Decision] = []
 
         def planner(*arguments: Any) -> Planner:
             made.append(TracedPlanner(*arguments))
             return made[-1]
 
-        options = CompileOptions("model", Path(), opt_level=level)
+        options = CompileOptions("model", Path(), opt_level=level, precision=precision)
+        InPrecision(precision, target).rewrite(graph)
         with patch.object(pipeline, "Planner", planner):
-            self.plan, kernels = pipeline.make_plan(graph, target, options, Stages())
+            note = self.decisions.append
+            self.plan, kernels = pipeline.make_plan(graph, target, options, Stages(), note)
         self.clocks, self.nodes = made[-1].clocks, made[-1].nodes
         self.functions: list[Function] = [f for all_ in kernels.functions.values() for f in all_]
         self.reasons = dict(kernels.reasons)

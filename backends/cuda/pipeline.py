@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...compiler.compilation import (
@@ -13,10 +13,10 @@ from ...compiler.compilation import (
     KernelInfo,
     Stages,
 )
+from ...compiler.decisions import Decision, Note, tell
 from ...compiler.errors import UsageError
 from ...compiler.ir.dims import Dim, Sym
 from ...compiler.ir.graph import Graph, Node
-from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.devices import all_steps, on_device
 from ...compiler.kernel.plan.plan import DeviceFunction, External, KernelCall, Plan
@@ -44,12 +44,15 @@ from ..llvm.pipeline import (
 )
 from .addressing import index_type, limit_sizes
 from .compiling import FunctionJob, Image, compile_all
-from .emit.function import Function, functions_of
+from .emit.function import Function, functions_of, parts_of
 from .emit.types import NoDeviceCode
 from .table import device_code
+from .tiles import tiles_of
 from .triton_package import reason_unavailable
 
+TF32 = "tf32"  # the precision in which products of f32 are rounded
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
+_CONTRACTIONS = ("matmul", "conv", "conv_transpose")
 POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
 
 
@@ -70,7 +73,8 @@ def compile_cuda(
     when a stage breaks an invariant.
     """
     _check(target, options)
-    plan, kernels = make_plan(graph, target, options, stages)
+    decisions: list[Decision] = []
+    plan, kernels = make_plan(graph, target, options, stages, decisions.append)
     functions = [function for found in kernels.functions.values() for function in found]
     with stages.stage("gpu code"):
         images = compile_functions(functions, target)
@@ -83,7 +87,7 @@ def compile_cuda(
     model = model_of(graph, plan, code, weights, defaults, options.name)
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
     infos = _infos(plan, kernels, images)
-    return Compilation(model, infos, arena, weights.stat().st_size)
+    return Compilation(model, infos, arena, weights.stat().st_size, tuple(decisions))
 
 
 def supports_cuda(node: Node, target: GpuTarget) -> str | None:
@@ -94,11 +98,6 @@ def supports_cuda(node: Node, target: GpuTarget) -> str | None:
 def _check(target: GpuTarget, options: CompileOptions) -> None:
     if reason := reason_unavailable():
         raise UsageError(f"nothing can be compiled for '{target.name}' here", why=reason)
-    if options.precision != "fp32":
-        raise UsageError(
-            f"the precision {options.precision} is not there for '{target.name}' yet",
-            remedy="leave --precision out: models are computed as they are written",
-        )
     if options.choices.by_key:
         raise UsageError(
             f"choices of schedules are not there for '{target.name}' yet", remedy="leave them out"
@@ -106,12 +105,19 @@ def _check(target: GpuTarget, options: CompileOptions) -> None:
 
 
 def make_plan(
-    graph: Graph, target: GpuTarget, options: CompileOptions, stages: Stages
+    graph: Graph,
+    target: GpuTarget,
+    options: CompileOptions,
+    stages: Stages,
+    note: Note | None = None,
 ) -> tuple[Plan, GpuKernels]:
-    """Optimise a graph in place, form its kernels, and plan what runs where."""
+    """Optimise a graph in place, form its kernels, and plan what runs where.
+
+    note: is told in which precision products are computed.
+    """
     level = options.opt_level
     with stages.stage("passes"):
-        run_passes(graph, optimization_passes(level), dump_after=options.dump_after)
+        run_passes(graph, optimization_passes(level, note), dump_after=options.dump_after)
         final = (
             Decompose(),
             *SIMPLIFY,
@@ -125,9 +131,11 @@ def make_plan(
         if options.probe:
             options.probe(graph)
     with stages.stage("kernels"):
-        choose = GpuChooser(CpuChooser(target.host, level))
+        choose = GpuChooser(CpuChooser(target.host, level), options.precision == TF32)
         plan = Planner(graph, choose, CONTROL).build()
         kernels = gpu_kernels(plan, choose.reasons)
+        if choose.tf32:
+            tell(note, _rounded(plan, graph))
         on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
         limit_sizes(plan)
     return plan, kernels
@@ -149,27 +157,27 @@ def host_kernels(
 
 @dataclass(frozen=True)
 class GpuChooser:
-    """Leaves kernels that the device has code for as they were lowered, without a schedule: how a
-    GPU goes over their points is decided where its code is made (`tiles.py`).
+    """Leaves kernels that the device has code for as they were lowered, with tiles for a schedule.
 
-    host: chooses for those that stay there. reasons: why they do, by the keys of their groups.
+    host: chooses for those that stay there. tf32: whether products of f32 are rounded so. reasons:
+    why kernels stay on the host, by the keys of their groups.
     """
 
     host: Chooser
+    tf32: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Chosen:
         """The kernel, to be emitted for the device or for the host."""
+        kernel = request.kernel
         try:
-            functions_of(request.kernel)
+            tiles = tuple(tiles_of(part, self.tf32) for part in parts_of(kernel))
+            functions_of(kernel, tiles)
         except NoDeviceCode as error:
             self.reasons[request.key] = str(error)
             return self.host(request)
-        return Chosen(request.kernel, _unscheduled(request.kernel), {}, Choice(), request.key)
-
-
-def _unscheduled(kernel: Kernel) -> Schedule:
-    return Schedule(tuple(StageSchedule() for _ in kernel.stages), 0)
+        stages = tuple(StageSchedule() for _ in kernel.stages)
+        return Chosen(kernel, Schedule(stages, 0, tiles=tiles), {}, Choice(), request.key)
 
 
 def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
@@ -183,8 +191,20 @@ def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
             reasons[number] = kept[0]
         else:
             kernel = replace(planned.kernel, name=planned.symbol)
-            functions[number] = functions_of(kernel, _aligned(plan, number), index)
+            aligned = _aligned(plan, number)
+            functions[number] = functions_of(kernel, planned.schedule.tiles, aligned, index)
     return GpuKernels(functions, reasons)
+
+
+def _rounded(plan: Plan, graph: Graph) -> Iterator[Decision]:
+    """Which contractions multiply f32 as tf32."""
+    contractions = {node.name: node.op for node in graph.walk() if node.op in _CONTRACTIONS}
+    for planned in plan.kernels:
+        tf32 = any(tiles.tf32 for tiles in planned.schedule.tiles)
+        for name in planned.nodes:
+            if name in contractions:
+                reason = "" if tf32 else "it has few rows or columns, or its sums have to be exact"
+                yield Decision(name, contractions[name], TF32 if tf32 else "fp32", reason)
 
 
 def _planned(number: int, functions: Sequence[Function]) -> list[DeviceFunction]:

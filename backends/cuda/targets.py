@@ -20,7 +20,8 @@ ALL = "cuda"
 
 @dataclass(frozen=True)
 class _Gpu:
-    """instructions: what multiplies matrices, by the names of PTX."""
+    """instructions: what multiplies matrices, by the names of PTX; those of elements that not every
+    kind takes have these behind."""
 
     architecture: int
     sms: int
@@ -28,13 +29,14 @@ class _Gpu:
     instructions: tuple[str, ...]
 
 
+_MMA = ("mma", "mma.tf32", "mma.int8")
 _GPUS = (
-    _Gpu(80, 108, 163, ("mma",)),
-    _Gpu(86, 84, 99, ("mma",)),
-    _Gpu(89, 58, 99, ("mma", "mma.fp8")),
-    _Gpu(90, 132, 227, ("mma", "mma.fp8", "wgmma", "tma")),
-    _Gpu(100, 148, 227, ("mma", "mma.fp8", "tcgen05", "tma")),
-    _Gpu(120, 170, 99, ("mma", "mma.fp8", "tma")),
+    _Gpu(80, 108, 163, _MMA),
+    _Gpu(86, 84, 99, _MMA),
+    _Gpu(89, 58, 99, (*_MMA, "mma.fp8")),
+    _Gpu(90, 132, 227, (*_MMA, "mma.fp8", "wgmma", "tma")),
+    _Gpu(100, 148, 227, (*_MMA, "mma.fp8", "tcgen05", "tma")),
+    _Gpu(120, 170, 99, (*_MMA, "mma.fp8", "tma")),
 )
 _PORTABLE = (80, 90, 100, 120)  # code for 8.0 runs on 8.6 and 8.9
 

@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.types import DType
-from ...compiler.kernel import expr as ex
 from ...compiler.kernel.contraction import Contraction, Product, contraction_of
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
-from .emit.types import HALVES, NoDeviceCode
+from ...compiler.kernel.schedule.tiles import Kind, Tiles
+from .dots import dot_of
+from .emit.types import NoDeviceCode
 
 POINTS = 1024  # of a program that computes each by itself
 ELEMENTS = 4096  # of a program that reduces rows
 MAX_ROW = 16384  # elements of a row that stays in registers
 LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tensor cores
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
+STEP_BYTES = 128  # of a row of a factor, in one step of a sum
+LEAST_STEPS = 32  # bytes of those that `tl.dot` takes at least
 UNKNOWN = 256  # assumed of a size that only a run knows
 
 
-class Kind(Enum):
-    """How a function goes over its points.
-
-    POINTS: one by one. ROWS: blocks of rows, along which are reductions and stages. PRODUCT: tiles
-    of the results of `tl.dot`.
-    """
-
-    POINTS = "points"
-    ROWS = "rows"
-    PRODUCT = "product"
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """What one program computes: a block of rows by columns, in steps of `depth` of a sum.
-
-    POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
-    warps: of 32 threads each. stages: how many steps of the sum are loaded ahead.
-    """
-
-    kind: Kind
-    rows: int
-    columns: int
-    depth: int = 1
-    warps: int = 4
-    stages: int = 1
-
-    def __str__(self) -> str:
-        block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.kind is Kind.PRODUCT)
-        ahead = f", {self.stages} stages" if self.stages > 1 else ""
-        return f"{self.kind.value} {block}, {self.warps} warps{ahead}"
-
-
-def tiles_of(kernel: Kernel) -> Tiles:
+def tiles_of(kernel: Kernel, tf32: bool = False) -> Tiles:
     """The usual tiles of a kernel whose stages share axes, or that has one stage.
 
+    tf32: whether products of f32 may be rounded so, where that is faster.
     Raises NoDeviceCode for one that no program can compute.
     """
     for stage in kernel.stages:
@@ -69,7 +38,7 @@ def tiles_of(kernel: Kernel) -> Tiles:
         total = _assumed(only.axes)
         return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)))
     if len(kernel.stages) == 1 and (products := products_of(only)) is not None:
-        return _product_tiles(contraction_of(only), products)
+        return _product_tiles(contraction_of(only), products, tf32)
     return _row_tiles(kernel)
 
 
@@ -94,17 +63,14 @@ def shared_axes(kernel: Kernel) -> int:
 def products_of(stage: Stage) -> tuple[Product, ...] | None:
     """The products that `tl.dot` computes for a stage, or None where it does not.
 
-    They are added up in f32, exactness is not asked for, and all share rows, columns and batch,
-    with enough of either.
+    They are of the same elements, and all share rows, columns and batch, with enough of either.
     """
     contraction = contraction_of(stage)
     products = [product for product in contraction.products if product is not None]
     if not products or len(products) != len(stage.reductions):
         return None
-    if contraction.accumulate is not DType.F32 or any(
-        isinstance(r.body, ex.Apply) and (r.body.exact or r.body.op != "mul")
-        for r in stage.reductions
-    ):
+    dots = {dot_of(reduction) for reduction in stage.reductions}
+    if len(dots) > 1 or None in dots:
         return None
     kinds = {tuple(_moves(product, axis) for axis in stage.axes) for product in products}
     enough = [_assumed(axes) >= LEAST_PRODUCT for axes in (contraction.rows, contraction.columns)]
@@ -126,17 +92,20 @@ def _assumed(axes: Sequence[Axis]) -> int:
     return total if isinstance(total, int) else UNKNOWN
 
 
-def _product_tiles(contraction: Contraction, products: Sequence[Product]) -> Tiles:
-    """Blocks of 64 by 64, smaller for small products; a block of halves is twice as deep."""
+def _product_tiles(contraction: Contraction, products: Sequence[Product], tf32: bool) -> Tiles:
+    """Blocks of 64 by 64, smaller for small products; steps of 128 bytes of either factor."""
     rows = _assumed(rows_of(contraction.stage, contraction))
     columns, depth = _assumed(contraction.columns), _assumed(contraction.stage.reduce_axes)
-    halves = all(operand.load.dtype in HALVES for p in products for operand in (p.left, p.right))
-    deepest = 64 if halves else 32
-    block = [max(LEAST_BLOCK, min(64, power_of_two(size))) for size in (rows, columns)]
+    dot = dot_of(contraction.stage.reductions[0])
+    assert dot is not None
+    deepest = STEP_BYTES // dot.elements.bytes
+    rows, columns = (max(LEAST_BLOCK, min(64, power_of_two(size))) for size in (rows, columns))
     if len(products) > 1:
-        block[1] = min(block[1], 32)
-    steps = max(LEAST_BLOCK, min(deepest, power_of_two(depth)))
-    return Tiles(Kind.PRODUCT, block[0], block[1], steps, 4, 3 if depth > steps else 1)
+        columns = min(columns, 32)
+    least = max(LEAST_BLOCK, LEAST_STEPS // dot.elements.bytes)
+    steps = max(least, min(deepest, power_of_two(depth)))
+    rounded = tf32 and dot.elements is DType.F32
+    return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, rounded)
 
 
 def _row_tiles(kernel: Kernel) -> Tiles:

@@ -24,13 +24,14 @@ from ...compiler.ir.types import DType
 from ...compiler.kernel.forms.winograd_choice import winograd_gain
 from ...compiler.kernel.instruction import MATRICES, instruction_for
 from ...compiler.kernel.schedule.matrix_tiles import FEWEST_ROWS, LANES, deep_enough
-from ...compiler.target import CpuTarget, Target
+from ...compiler.target import CpuTarget, GpuTarget, Target
 from ..simplify.decompose import RULES as DECOMPOSED
 from .data_products import product_of_groups, why_no_groups
 
 STEPS = 2  # of a sum that an instruction takes at once
 # measured on one Sapphire Rapids core: products of 3 rows by 1024 x 1024 weights take 0.7 times as
 # long with weights in halves, of 8 rows 1.2 times with AVX2; 256 x 256 stay in cache, and as fast
+TILES = "mma"  # the instruction of targets that multiply tiles of matrices
 FEW_ROWS = 4  # that read weights
 MIN_WEIGHTS = 1 << 17  # elements
 MIN_TABLE = 1 << 16  # elements of a table whose rows are looked up
@@ -49,7 +50,8 @@ class ToHalf:
     dtype: BF16 or F16. target: where it takes products of such elements no faster than those of
     f32, only weights that few rows read, and tables, are stored so, and their elements converted.
     Weights of constant integers stay packed: their products are left to other passes, which tell
-    of them.
+    of them. Where the target multiplies tiles of matrices (GPUs), products of any shape take such
+    elements, those of two operands that the run makes and grouped convolutions too.
     note: is told of every decision.
     """
 
@@ -62,6 +64,8 @@ class ToHalf:
         """Convert; whether anything was."""
         rules = Rules()
         rules.on(*_CONTRACTIONS)(partial(_contraction, options=self))
+        if self.tiles:
+            rules.on("conv_transpose")(partial(_transposed, options=self))
         rules.on("attention")(partial(_attention, options=self))
         rules.on("gather")(partial(_table, options=self))
         return rewrite(graph, rules)
@@ -72,13 +76,18 @@ class ToHalf:
             self.note(Decision(node.name, node.op, precision, reason))
 
     def gain(self, *, matrices: bool = True) -> float:
-        """How many times as fast as those of f32 the target takes products of such elements; 0
-        where it has no instruction for them. matrices: whether there is enough for those."""
+        """How many times as fast as those of f32 a CPU takes products of such elements; 0 where it
+        has no instruction for them. matrices: whether there is enough for those."""
         names = [n for n in self.target.instructions if matrices or n not in MATRICES]
         found = instruction_for(self.dtype, self.dtype, DType.F32, names)
         if found is None or not isinstance(self.target, CpuTarget):
             return 0.0
         return found.gain(self.target)
+
+    @property
+    def tiles(self) -> bool:
+        """Whether the target multiplies tiles of such elements, whatever their shape."""
+        return isinstance(self.target, GpuTarget) and TILES in self.target.instructions
 
     @property
     def label(self) -> str:
@@ -116,7 +125,7 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     if not b.is_constant:
         return _product_of_data(node, rw, options)
     attrs = {**node.attrs, "accumulate": DType.F32}
-    reason = _unfit(node, options.dtype)
+    reason = _unfit(node, options)
     grouped = "" if reason else _not_grouped(node, options)
     if not reason and not grouped:
         options.decided(node, options.label)
@@ -127,6 +136,28 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
         return rw.emit(node.op, [a, _rounded(b, options.dtype), *node.inputs[2:]], attrs)
     options.decided(node, "fp32", reason or grouped)
     return None
+
+
+def _transposed(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
+    """A transposed convolution, whose results are halves before they are moved to their places."""
+    x, weights, *bias = node.inputs
+    if x.dtype is not DType.F32 or not weights.is_constant or _of_integers(weights):
+        return None
+    if reason := _unfit(node, options):
+        options.decided(node, "fp32", reason)
+        return None
+    options.decided(node, options.label)
+    operands = [_cast(rw, x, options.dtype), _rounded(weights, options.dtype)]
+    result = _cast(rw, rw.emit(node.op, operands, node.attrs), DType.F32)
+    if not bias:
+        return result
+    channels = tuple(node.output.shape[axis] if axis == _channel_axis(node) else 1
+                     for axis in range(node.output.type.rank))  # fmt: skip
+    return rw.emit("add", [result, rw.emit("reshape", bias, {"shape": channels})])
+
+
+def _channel_axis(node: Node) -> int:
+    return node.output.type.rank - 1 if node.attrs["layout"] == "NHWC" else 1
 
 
 def _of_integers(weights: Value) -> bool:
@@ -140,6 +171,10 @@ def _of_integers(weights: Value) -> bool:
 
 def _product_of_data(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     """A product of two operands that the run makes: rounded, and in groups."""
+    if options.tiles:
+        options.decided(node, options.label)
+        operands = [_cast(rw, value, options.dtype) for value in node.inputs]
+        return rw.emit(node.op, operands, {**node.attrs, "accumulate": DType.F32})
     reason = why_no_groups(node)
     if not reason and options.gain(matrices=False) <= 1:
         reason = NO_FASTER.format(options.label)
@@ -154,7 +189,7 @@ def _attention(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     """Scores and the sum of values are products like others."""
     if node.inputs[0].dtype is not DType.F32:
         return None
-    if options.gain(matrices=False) <= 1:
+    if not options.tiles and options.gain(matrices=False) <= 1:
         options.decided(node, "fp32", NO_FASTER.format(options.label))
         return None
     return DECOMPOSED["attention"](rw, node)
@@ -164,21 +199,24 @@ def _is_large(weights: Value) -> bool:
     return weights.data is not None and weights.data.size >= MIN_WEIGHTS
 
 
-def _unfit(node: Node, half: DType) -> str:
+def _unfit(node: Node, options: ToHalf) -> str:
     """Why a contraction stays as it is, whatever the hardware; "" where it need not."""
     weights = node.inputs[1]
     assert weights.data is not None
-    if node.attrs.get("groups", 1) != 1:
+    if node.attrs.get("groups", 1) != 1 and not options.tiles:
         return "few products are added up for each element"
     if not np.isfinite(weights.data).all():
         return "the weights hold values that are no numbers"
-    if np.abs(weights.data).max(initial=0) > float(np.finfo(np.float16).max) and half is DType.F16:
+    largest = float(np.finfo(np.float16).max)
+    if np.abs(weights.data).max(initial=0) > largest and options.dtype is DType.F16:
         return "the weights exceed the range of fp16"
     return ""
 
 
 def _not_grouped(node: Node, options: ToHalf) -> str:
     """Why products are no faster than those of f32; "" where they are."""
+    if options.tiles:
+        return ""
     target, gain = options.target, options.gain(matrices=_fills_matrices(node))
     if gain <= 1 or not isinstance(target, CpuTarget):
         return NO_FASTER.format(options.label)

@@ -20,9 +20,10 @@ from tensmith.backends.cuda.cubin import read_cubin
 from tensmith.backends.cuda.emit.function import Function, functions_of
 from tensmith.backends.cuda.pipeline import DIVISION_STACK, compile_functions
 from tensmith.backends.cuda.targets import TARGETS
-from tensmith.backends.cuda.tiles import Kind
+from tensmith.backends.cuda.tiles import tiles_of
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.types import DType
+from tensmith.compiler.kernel.schedule.tiles import Kind
 
 ARCHITECTURES = (80, 90, 100, 120)
 NAMES = (
@@ -95,7 +96,7 @@ def test_what_spills_is_shared_by_more_threads() -> None:
     kernels = [
         k.kernel for k in GpuGraph(case.graph()).plan.kernels if k.kernel.operators == ("conv",)
     ]
-    (function,) = functions_of(kernels[0], index="tl.int64")
+    (function,) = functions_of(kernels[0], [tiles_of(kernels[0])], index="tl.int64")
     (image,) = compile_all([FunctionJob(function, 80)])
     assert image.stack > DIVISION_STACK
     (chosen,) = compile_functions([function], TARGETS["cuda:sm_80"])[function.symbol]

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
 from tensmith.backends.cuda.fake.install import FakeDriver, install
-from tensmith.compiler.errors import ModelWarning, RunError, UsageError
+from tensmith.compiler.errors import ModelWarning, RunError
 from tensmith.driver.preflight import preflight
 from tensmith.driver.request import CompileRequest
 from tensmith.runtime.loader import ModuleError
@@ -48,7 +48,7 @@ def onnx_model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def perceptron() -> tuple[onnx.ModelProto, dict[str, Any]]:
+def perceptron(batch: int | str = "N") -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A product, a function, a product, a softmax."""
     rng = np.random.default_rng(0)
     weights = {
@@ -61,7 +61,7 @@ def perceptron() -> tuple[onnx.ModelProto, dict[str, Any]]:
         helper.make_node("MatMul", ["t", "v"], ["s"]),
         helper.make_node("Softmax", ["s"], ["y"], axis=1),
     ]
-    return onnx_model(nodes, weights), weights
+    return onnx_model(nodes, weights, batch), weights
 
 
 def expected(x: Any, weights: dict[str, Any]) -> Any:
@@ -281,12 +281,16 @@ def test_without_a_driver_the_user_is_told(library: Path) -> None:
     assert "driver 525 (CUDA 12.0) or newer" in done.stderr
 
 
-def test_what_is_not_there_yet_is_said() -> None:
-    for precision in ("fp16", "bf16"):
-        with pytest.raises(UsageError, match="is not there for 'cuda:sm_80' yet"):
-            tensmith.compile(
-                perceptron()[0], target="cuda:sm_80", precision=precision, force_precision=True
-            )
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_lower_precision_is_verified(precision: str) -> None:
+    artifact = tensmith.compile(perceptron(64)[0], target="cuda:sm_80", precision=precision)
+    told = [row["precision"] for row in artifact.manifest["contractions"]]
+    assert told == [precision] * 2
+    with pytest.warns(ModelWarning, match="in an interpreter"):
+        report = artifact.verify()
+    assert report.status == "passed", report.summary()
+    assert report.precision_error is not None
+    assert 1e-6 < report.precision_error.max_abs < 1e-2
 
 
 @pytest.mark.parametrize("name", ["mnist", "digits_cnn", "resnet8"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ....compiler.ir.dims import Dim
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
 from ....compiler.kernel.kernel import Kernel
-from ..tiles import Kind, Tiles, tiles_of
+from ....compiler.kernel.schedule.tiles import Kind, Tiles
 from .points import emit_points
 from .preamble import with_preamble
 from .product import emit_product
@@ -41,24 +41,37 @@ class Function:
     exact: bool
 
 
-def functions_of(
-    kernel: Kernel, aligned: frozenset[int] = frozenset(), index: str = "tl.int32"
-) -> tuple[Function, ...]:
-    """What runs one behind the other for a call of a kernel: stages that share nothing are apart.
+def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:
+    """What of a kernel functions of their own compute: stages that share nothing are apart."""
+    apart = not kernel.shared and all(b.local is None for b in _buffers(kernel))
+    if len(kernel.stages) == 1 or not apart:
+        return (kernel,)
+    return tuple(replace(kernel, stages=(stage,)) for stage in kernel.stages)
 
-    aligned: numbers of the parameters that every call gives memory at a multiple of 16 bytes.
-    index: the type that offsets fit.
+
+def functions_of(
+    kernel: Kernel,
+    tiles: Sequence[Tiles],
+    aligned: frozenset[int] = frozenset(),
+    index: str = "tl.int32",
+) -> tuple[Function, ...]:
+    """What runs one behind the other for a call of a kernel.
+
+    tiles: of each of its parts. aligned: numbers of the parameters that every call gives memory at
+    a multiple of 16 bytes. index: the type that offsets fit.
     Raises NoDeviceCode for a kernel that no code can be generated for.
     """
-    apart = not kernel.shared and all(b.local is None for b in _buffers(kernel))
-    parts = [replace(kernel, stages=(stage,)) for stage in kernel.stages]
-    if len(parts) == 1 or not apart:
-        return (_function(kernel, kernel.name, aligned, index),)
-    return tuple(_function(p, f"{kernel.name}_{n}", aligned, index) for n, p in enumerate(parts))
+    parts = parts_of(kernel)
+    names = [f"{kernel.name}_{n}" if len(parts) > 1 else kernel.name for n in range(len(parts))]
+    return tuple(
+        _function(part, own, name, aligned, index)
+        for part, own, name in zip(parts, tiles, names, strict=True)
+    )
 
 
-def _function(kernel: Kernel, symbol: str, aligned: frozenset[int], index: str) -> Function:
-    tiles = tiles_of(kernel)
+def _function(
+    kernel: Kernel, tiles: Tiles, symbol: str, aligned: frozenset[int], index: str
+) -> Function:
     used = {buffer.name for buffer in _buffers(kernel)}
     params = tuple(n for n, buffer in enumerate(kernel.params) if buffer.name in used)
     symbols = kernel.symbols

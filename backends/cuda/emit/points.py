@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ....compiler.ir.dims import Dim, ceildiv, product
 from ....compiler.kernel.kernel import Axis, Kernel
-from ..tiles import Tiles
+from ....compiler.kernel.schedule.tiles import Tiles
 from .text import Lines
 from .values import DeviceTile, Pointers, Term
 

@@ -9,10 +9,12 @@ from ....compiler.ir.types import DType
 from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.expr import Apply, Const, Expr, Guarded, Load
 from ....compiler.kernel.kernel import Kernel, Stage
-from ..tiles import Tiles, rows_of
+from ....compiler.kernel.schedule.tiles import Tiles
+from ..dots import dot_of, element_of, narrow
+from ..tiles import rows_of
 from .points import decode, program, span
 from .text import Lines
-from .types import HALVES, register_type
+from .types import register_type
 from .values import DeviceTile, Pointers, Term
 
 
@@ -26,7 +28,8 @@ def emit_product(
 ) -> Dim:
     """Emit a kernel of one stage whose reductions are products; how many programs it takes.
 
-    f32 is multiplied and added up in f32 (`ieee`), halves exactly and added up in f32.
+    f32 is multiplied and added up in f32 (`ieee`), or rounded to tf32 before; halves and bytes are
+    multiplied exactly, and added up in f32 and i32.
     """
     stage = kernel.stages[0]
     contraction = contraction_of(stage)
@@ -67,7 +70,12 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
     """The accumulators of all products, behind the loop over the depth."""
     lines = left.lines
     depth = product(axis.extent for axis in stage.reduce_axes)
-    zeros = f"tl.zeros([{tiles.rows}, {tiles.columns}], tl.float32)"
+    dot = dot_of(stage.reductions[0])
+    assert dot is not None
+    total = register_type(dot.total)
+    rounded = f', input_precision="{"tf32" if tiles.tf32 else "ieee"}"'
+    options = f"{rounded * (dot.elements is DType.F32)}, out_dtype={total}"
+    zeros = f"tl.zeros([{tiles.rows}, {tiles.columns}], {total})"
     sums = [f"acc{number}" for number in range(len(stage.reductions))]
     for name in sums:
         lines.add(f"{name} = {zeros}")
@@ -78,10 +86,9 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
             decode(part, points, stage.reduce_axes)
         for name, reduction in zip(sums, stage.reductions, strict=True):
             assert isinstance(reduction.body, Apply)
-            a, b = (_operand(t, e) for t, e in zip((left, right), reduction.body.args, strict=True))
-            if a[1] is not b[1]:
-                a, b = ((_as_float(operand), DType.F32) for operand in (a, b))
-            lines.add(f'{name} = tl.dot({a[0]}, {b[0]}, {name}, input_precision="ieee")')
+            sides = zip((left, right), reduction.body.args, strict=True)
+            a, b = (_operand(side, factor, dot.elements) for side, factor in sides)
+            lines.add(f"{name} = tl.dot({a}, {b}, {name}{options})")
 
     if isinstance(depth, int) and depth <= tiles.depth:
         step(None)
@@ -92,19 +99,17 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
     return [Term(name, frozenset({"m", "n"})) for name in sums]
 
 
-def _operand(tile: DeviceTile, factor: Expr) -> tuple[str, DType]:
-    """A factor along both dimensions of its tile, zero behind the depth, and its type."""
-    dtype = factor.dtype
-    if isinstance(factor, Apply) and factor.op == "cast" and factor.args[0].dtype in HALVES:
-        factor = factor.args[0]
-        dtype = factor.dtype
+def _operand(tile: DeviceTile, factor: Expr, elements: DType) -> str:
+    """A factor along both dimensions of its tile, zero behind the depth."""
+    if element_of(factor) is elements:
+        factor = narrow(factor)
     value = tile.value(factor)
-    text = tile.widened(value, dtype)
+    text = tile.widened(value, factor.dtype)
     mask = tile.masks["k"]
     if mask and not ("k" in value.dims and _zero_outside(factor)):
-        zeros = f"tl.zeros({tile.shape_of(frozenset(tile.shape))}, {register_type(dtype)})"
+        zeros = f"tl.zeros({tile.shape_of(frozenset(tile.shape))}, {register_type(factor.dtype)})"
         text = f"tl.where({mask}, {text}, {zeros})"
-    return tile.lines.let(text), dtype
+    return tile.lines.let(text)
 
 
 def _zero_outside(factor: Expr) -> bool:
@@ -112,8 +117,6 @@ def _zero_outside(factor: Expr) -> bool:
     if isinstance(factor, Guarded):
         plain = isinstance(factor.other, Const) and factor.other.value == 0
         return plain and isinstance(factor.value, Load)
+    if isinstance(factor, Apply) and factor.op == "cast":
+        return _zero_outside(factor.args[0])
     return isinstance(factor, Load)
-
-
-def _as_float(operand: tuple[str, DType]) -> str:
-    return operand[0] if operand[1] is DType.F32 else f"{operand[0]}.to(tl.float32)"

@@ -13,7 +13,8 @@ from ....compiler.ir.dims import Dim, ceildiv, product, substitute, symbol
 from ....compiler.ir.types import DType
 from ....compiler.kernel.expr import Load
 from ....compiler.kernel.kernel import Axis, Kernel, Reduction, Stage, Store
-from ..tiles import Tiles, columns_of, shared_axes
+from ....compiler.kernel.schedule.tiles import Tiles
+from ..tiles import columns_of, shared_axes
 from .points import decode, program, span
 from .text import Lines
 from .types import HALVES, NoDeviceCode, identity, register_type

@@ -19,6 +19,8 @@ import numpy as np
 from ....compiler.errors import InternalError
 from ....compiler.knobs import set_for_libraries
 
+MOST_EXACT_BYTES = 1024  # products of signed bytes that f32 add up exactly
+
 
 @cache
 def _interpreter() -> Any:
@@ -28,26 +30,38 @@ def _interpreter() -> Any:
     set_for_libraries(TRITON_INTERPRET="1")
     from triton.runtime import interpreter
 
-    _mend_bfloat_products(interpreter)
+    _mend_products(interpreter)
     _mend_bfloat_rounding(interpreter)
     return interpreter
 
 
-def _mend_bfloat_products(interpreter: Any) -> None:
-    """Have `tl.dot` multiply numbers: of bf16 it takes the bits for integers (triton#11584)."""
+def _mend_products(interpreter: Any) -> None:
+    """Have `tl.dot` multiply as tensor cores do.
+
+    Of bf16 it takes the bits for integers (triton#11584), and does not round f32 to tf32, of which
+    tensor cores ignore the last 13 bits. Bytes are multiplied as f32, which is exact for as few.
+    """
     import triton.language as tl
 
     builder = interpreter.InterpreterBuilder
     given = builder.create_dot
+    tf32 = interpreter._ir.INPUT_PRECISION.TF32
 
-    def wide(operand: Any) -> Any:
-        if operand.dtype.scalar != tl.bfloat16:
+    def wide(operand: Any, precision: Any) -> Any:
+        kind, data = operand.dtype.scalar, operand.data
+        if kind == tl.bfloat16:
+            bits = data.astype(np.uint32) << np.uint32(16)
+        elif kind == tl.float32 and precision == tf32:
+            bits = data.view(np.uint32) & np.uint32(0xFFFFE000)
+        else:
             return operand
-        bits = operand.data.astype(np.uint32) << np.uint32(16)
         return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
 
-    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        return given(self, wide(a), wide(b), *rest)
+    def create_dot(self: Any, a: Any, b: Any, d: Any, precision: Any, *rest: Any) -> Any:
+        if a.dtype.scalar == tl.int8 and a.data.shape[-1] <= MOST_EXACT_BYTES:
+            total = np.matmul(a.data.astype(np.float32), b.data.astype(np.float32))
+            return interpreter.TensorHandle(total.astype(np.int32) + d.data, d.dtype.scalar)
+        return given(self, wide(a, precision), wide(b, precision), d, precision, *rest)
 
     builder.create_dot = create_dot
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .tiles import Tiles
+
 
 @dataclass(frozen=True)
 class RegisterTile:
@@ -120,10 +122,12 @@ class Schedule:
 
     Those are `parallel` loops of the only stage, behind the `ahead` outermost ones, which every
     thread goes through; of stages that share axes, the loops over these. fork: a call is divided
-    from so many operations on.
+    from so many operations on. tiles: of a kernel that a device computes by programs, for each of
+    its functions.
     """
 
     stages: tuple[StageSchedule, ...]
     parallel: int
     ahead: int = 0
     fork: int = 0
+    tiles: tuple[Tiles, ...] = ()

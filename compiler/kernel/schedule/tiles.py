@@ -1,0 +1,41 @@
+"""Tiles: how the points of a kernel are shared by the programs of a device's launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """How a function goes over its points.
+
+    POINTS: one by one. ROWS: blocks of rows, along which are reductions and stages. PRODUCT: tiles
+    of products of matrices.
+    """
+
+    POINTS = "points"
+    ROWS = "rows"
+    PRODUCT = "product"
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What one program computes: a block of rows by columns, in steps of `depth` of a sum.
+
+    POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
+    warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
+    factors of f32 are multiplied with 11 bits each, by tensor cores.
+    """
+
+    kind: Kind
+    rows: int
+    columns: int
+    depth: int = 1
+    warps: int = 4
+    stages: int = 1
+    tf32: bool = False
+
+    def __str__(self) -> str:
+        block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.kind is Kind.PRODUCT)
+        ahead = f", {self.stages} stages" if self.stages > 1 else ""
+        return f"{self.kind.value} {block}, {self.warps} warps{ahead}" + ", tf32" * self.tf32
