@@ -37,7 +37,24 @@ def with_compiled(told: Sequence[Decision], compiled: Sequence[Decision]) -> lis
     return [*rows, *(made for made in compiled if made.name not in named)]
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Arithmetic that a pass has saved.
+
+    by: the pass. name, op: of the node that does less. before, after: operations and bytes, as the
+    pass counts them. reason: why the result is the same.
+    """
+
+    by: str
+    name: str
+    op: str
+    before: float
+    after: float
+    reason: str
+
+
 Note = Callable[[Decision], None]
+Told = Callable[[Saving], None]
 
 
 def tell(note: Note | None, found: Iterable[Decision]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..compiler.decisions import Note
+from ..compiler.decisions import Note, Told
 from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
+from .arithmetic.demand import Demand
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
 from .layout.sink_reshapes import SinkReshapes
@@ -53,11 +54,13 @@ def optimization_passes(
     note: Note | None = None,
     target: Target | None = None,
     choice: GraphChoice = USUAL,
+    told: Told | None = None,
 ) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
     note: is told what becomes of products of what is quantised. target: where functions of bytes
     become tables; None: nowhere. choice: what the graph is not to be given.
+    told: hears what arithmetic is saved.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
@@ -74,6 +77,7 @@ def optimization_passes(
         ByteProducts(note),
         LowerQuantisation(),
         *_RECOGNISED,
+        Fixpoint((Demand(told), *SIMPLIFY)),
         layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
