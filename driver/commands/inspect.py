@@ -35,6 +35,9 @@ def command(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Compile, and list the kernels and what they fuse.")
     ] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="List what arithmetic is saved, and why that is exact.")
+    ] = False,
     roofline: Annotated[
         bool,
         typer.Option(
@@ -51,8 +54,9 @@ def command(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show inputs, outputs, operators, FLOPs, parameters; with --kernels, kernels and memory; with
-    --roofline, how long every kernel takes and what bounds it."""
+    """Show inputs, outputs, operators, parameters, FLOPs as imported and as computed; with
+    --kernels, kernels and memory; with --roofline, how long every kernel takes and what bounds it.
+    """
     from .. import api
     from ..console import Console
     from ..model_build import import_model
@@ -71,8 +75,12 @@ def command(
         threads=threads,
         force_precision=True,
     )
-    described = _describe(model, import_model(model, request.shapes))
+    graph = import_model(model, request.shapes)
+    described = _describe(model, graph)
+    described.update(_arithmetic(graph, opt_level))
     _show_graph(console, described, nodes)
+    if why:
+        _show_savings(console, described["savings"])
     if not nodes:
         del described["nodes"]
     with console.progress("compiling") as progress:
@@ -86,6 +94,16 @@ def command(
     if found is not None:
         _show_roofline(console, found, described)
     console.result(described)
+
+
+def _arithmetic(graph: Graph, opt_level: int) -> dict[str, Any]:
+    """FLOPs as they are computed, and what has saved them; the graph is rewritten in place."""
+    from dataclasses import asdict
+
+    from ..savings import optimised_flops
+
+    flops, savings = optimised_flops(graph, opt_level)
+    return {"computed_flops": _plain(flops), "savings": [asdict(saving) for saving in savings]}
 
 
 def _measured(model: Path, request: CompileRequest) -> Roofline:
@@ -211,7 +229,29 @@ def _show_graph(console: Console, value: dict[str, Any], nodes: bool) -> None:
         )
     console.print(
         f"{human_count(value['parameters'])} parameters, constants "
-        f"{human_bytes(value['constant_bytes'])}, {human_count(value['flops'])} FLOPs per run"
+        f"{human_bytes(value['constant_bytes'])}, {human_count(value['flops'])} FLOPs per run, "
+        f"{human_count(value['computed_flops'])} as computed"
+    )
+
+
+def _show_savings(console: Console, savings: Sequence[dict[str, Any]]) -> None:
+    from ..console import human_count
+
+    console.table(
+        "Less arithmetic (operations and bytes, as the passes count them)",
+        ("pass", "operator", "name", "why", "before", "after"),
+        [
+            (
+                row["by"],
+                row["op"],
+                row["name"],
+                row["reason"],
+                human_count(int(row["before"])),
+                human_count(int(row["after"])),
+            )
+            for row in savings
+        ],
+        left=4,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from tensmith.driver import cli
@@ -224,6 +224,27 @@ def test_check_says_what_a_run_decides(save_model, call) -> None:
     out = call("check", save_model(nodes, ["batch", 4]))[1]
     assert "precision: casts of floats that the integer type may not hold" in out
     assert "indices that every run checks: 'lookup'" in out
+
+
+def test_inspect_why(call, tmp_path: Path) -> None:
+    """What the last row of a product needs, in operations and bytes, and why that is enough."""
+    constants = [
+        numpy_helper.from_array(np.ones((8, 8), np.float32), "w"),
+        numpy_helper.from_array(np.array(3), "last"),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="product"),
+        helper.make_node("Gather", ["m", "last"], ["y"], axis=0),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [8])
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    code, out, _ = call("inspect", tmp_path / "m.onnx", "--why")
+    assert code == 0
+    assert "512 FLOPs per run, 128 as computed" in out
+    assert "needs [1, 8] of f32[4, 8] only" in out
 
 
 def test_inspect(fake, model_path: Path, library: Path, call) -> None:
