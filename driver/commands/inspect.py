@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from ..request import CompileRequest
     from ..roofline import Roofline
 
+Roofs = Annotated[
+    bool,
+    typer.Option(
+        "--roofline",
+        help="Measure every kernel on this machine, beside its prediction and its bound.",
+    ),
+]
+
 
 def command(
     model: Runnable,
@@ -38,13 +46,7 @@ def command(
     why: Annotated[
         bool, typer.Option("--why", help="List what arithmetic is saved, and why that is exact.")
     ] = False,
-    roofline: Annotated[
-        bool,
-        typer.Option(
-            "--roofline",
-            help="Measure every kernel on this machine, beside its prediction and its bound.",
-        ),
-    ] = False,
+    roofline: Roofs = False,
     target: Target = "native",
     opt_level: OptLevel = 2,
     precision: Precision = "fp32",
@@ -76,13 +78,12 @@ def command(
         force_precision=True,
     )
     graph = import_model(model, request.shapes)
-    described = _describe(model, graph)
-    described.update(_arithmetic(graph, opt_level))
+    described = _describe(model, graph) | _arithmetic(graph, opt_level)
     _show_graph(console, described, nodes)
     if why:
         _show_savings(console, described["savings"])
-    if not nodes:
-        del described["nodes"]
+    for left_out in [key for key, shown in (("nodes", nodes), ("savings", why)) if not shown]:
+        del described[left_out]
     with console.progress("compiling") as progress:
         request = replace(request, progress=progress)
         if kernels:
