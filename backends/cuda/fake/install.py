@@ -7,10 +7,8 @@ interpreter, from the source that the manifest of its model holds.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import sys
-import tempfile
 import threading
 import traceback
 from contextlib import suppress
@@ -19,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ....compiler.errors import InternalError, UsageError
-from ....compiler.scratch import cache_folders, temporary_folder, writable_cache, written_whole
 from ....compiler.target import GpuTarget
+from ...common.host_library import host_library
 from ...common.toolchain import RUNTIME
-from ...common.zig import run_zig
 from .interpreter import Program
 
 SOURCE = Path(__file__).with_name("driver.c")
@@ -32,7 +29,6 @@ _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_void_p),
 )  # fmt: skip
 _INTERPRETING = threading.Lock()  # the interpreter has state of the process
-_FLAGS = ("-target", "x86_64-linux-gnu.2.17", "-std=c11", "-O1", "-fPIC", "-shared", "-s")
 
 
 class FakeDriver:
@@ -79,21 +75,7 @@ def stand_in(target: GpuTarget) -> None:
 
 def _built() -> Path:
     """The compiled driver, from the cache or made anew."""
-    digest = hashlib.sha256()
-    for source in (SOURCE, RUNTIME / "cuda" / "driver.h"):
-        digest.update(source.read_bytes())
-    entry = Path("cuda-fake", digest.hexdigest()[:32], SONAME)
-    for folder in cache_folders():
-        if (folder / entry).is_file():
-            return folder / entry
-    kept = writable_cache()
-    path = (kept or Path(tempfile.mkdtemp(prefix="tensmith-cuda-"))) / entry
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with temporary_folder("tensmith-cuda-") as made, written_whole(path) as new:
-        flags = (*_FLAGS, f"-I{RUNTIME}", "-Xlinker", "-soname", "-Xlinker", SONAME)
-        run_zig(["cc", *flags, "-o", SONAME, SOURCE, "-ldl", "-lpthread"], Path(made))
-        new.write_bytes(Path(made, SONAME).read_bytes())
-    return path
+    return host_library(SONAME, SOURCE, [RUNTIME / "cuda" / "driver.h"], "-ldl", "-lpthread")
 
 
 def _launched(file: bytes, kernel: bytes, programs: int, count: int, parameters: Any) -> int:
