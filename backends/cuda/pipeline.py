@@ -31,6 +31,7 @@ from ...passes.checks.run_time_checks import RunTimeChecks
 from ...passes.grouping.concat_views import ConcatViews
 from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.output_views import OutputViews
+from ...passes.patterns.joint_products import JointProducts
 from ...passes.pipeline import SIMPLIFY, optimization_passes
 from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import Decompose
@@ -43,6 +44,7 @@ from ..llvm.pipeline import (
     write_weights,
 )
 from .addressing import index_type, limit_sizes
+from .attention_kernel import streams
 from .compiling import FunctionJob, Image, compile_all
 from .emit.function import Function, functions_of, parts_of
 from .emit.types import NoDeviceCode
@@ -119,11 +121,12 @@ def make_plan(
     with stages.stage("passes"):
         run_passes(graph, optimization_passes(level, note), dump_after=options.dump_after)
         final = (
-            Decompose(),
+            *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),
+            Decompose(keeps=streams),
             *SIMPLIFY,
             Exactness(),
             RunTimeChecks(),
-            Fusion(epilogues=level > 0),
+            Fusion(epilogues=level > 0, strided=True),
             DeadCodeElimination(),
             *((OutputViews(), ConcatViews()) if level > 0 else ()),
         )

@@ -9,8 +9,9 @@ from ...compiler.ir.types import DType
 from ...compiler.kernel.contraction import Contraction, Product, contraction_of
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
+from .attention_kernel import Attention, attention_of
 from .dots import dot_of
-from .emit.types import NoDeviceCode
+from .emit.types import HALVES, NoDeviceCode
 
 POINTS = 1024  # of a program that computes each by itself
 ELEMENTS = 4096  # of a program that reduces rows
@@ -19,6 +20,7 @@ LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tenso
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
 STEP_BYTES = 128  # of a row of a factor, in one step of a sum
 LEAST_STEPS = 32  # bytes of those that `tl.dot` takes at least
+MULTIPROCESSORS = 108  # that blocks should keep busy: an A100's
 UNKNOWN = 256  # assumed of a size that only a run knows
 
 
@@ -33,6 +35,8 @@ def tiles_of(kernel: Kernel, tf32: bool = False) -> Tiles:
             raise NoDeviceCode("elements are written one after the other, in order")
         if has_factors(stage):
             raise NoDeviceCode("sums in blocks with a scale each have no device code")
+    if (attention := attention_of(kernel)) is not None:
+        return _attention_tiles(attention, tf32)
     only = kernel.stages[0]
     if len(kernel.stages) == 1 and not any(stage.reductions for stage in kernel.stages):
         total = _assumed(only.axes)
@@ -106,6 +110,24 @@ def _product_tiles(contraction: Contraction, products: Sequence[Product], tf32: 
     steps = max(least, min(deepest, power_of_two(depth)))
     rounded = tf32 and dot.elements is DType.F32
     return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, rounded)
+
+
+def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
+    """Blocks of 64 queries by 64 keys, smaller ones of f32, where rows are long, and where there
+    would be fewer blocks than a GPU has multiprocessors."""
+    columns, depth = (
+        max(LEAST_BLOCK, power_of_two(size)) for size in (attention.columns, attention.depth)
+    )
+    halves = all(dot.elements in HALVES for dot in attention.dots)
+    rows, keys = (64, 64) if halves else (32, 32)
+    if max(columns, depth) > 128:
+        rows, keys = rows // 2, keys // 2
+    queries, others = _assumed(attention.rows), _assumed(attention.batch)
+    rows = min(rows, max(LEAST_BLOCK, power_of_two(queries)))
+    while rows > LEAST_BLOCK and -(-queries // rows) * others < MULTIPROCESSORS:
+        rows //= 2
+    keys = min(keys, max(LEAST_BLOCK, power_of_two(_assumed(attention.keys))))
+    return Tiles(Kind.ATTENTION, rows, columns, keys, 4, 2, tf32 and not halves)
 
 
 def _row_tiles(kernel: Kernel) -> Tiles:

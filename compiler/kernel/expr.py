@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from ..ir.dims import Dim, substitute, symbols_of
 from ..ir.types import DType
 
+EACH_POINT = 0  # elements of local memory: as many as the stage that writes it has points
+
 
 @dataclass(frozen=True)
 class Buffer:
     """Memory that a kernel reads or writes: an argument, or local memory of one iteration.
 
-    local: element count of local memory, None for an argument.
+    local: element count of local memory, or EACH_POINT, None for an argument.
     """
 
     name: str

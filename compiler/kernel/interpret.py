@@ -59,7 +59,9 @@ def interpret(
         for number, stage in enumerate(kernel.stages):
             for store in stage.stores:
                 if store.buffer.local is not None and store.buffer.name not in memory:
-                    local = np.zeros(store.buffer.local, store.buffer.dtype.numpy)
+                    own = (evaluate(a.extent, symbols or {}) for a in stage.axes[kernel.shared :])
+                    count = store.buffer.local or math.prod(own)
+                    local = np.zeros(count, store.buffer.dtype.numpy)
                     memory[store.buffer.name] = local
             names = (axis.name for axis in _shared(kernel, number))
             here: Values = {**values, **dict(zip(names, point, strict=True))}

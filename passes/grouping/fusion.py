@@ -20,7 +20,7 @@ from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import RegionBuilder, fused_node
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.types import DType
-from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
+from ...compiler.kernel.lower import ANCHORS, ATTENTION, INLINE, SCATTER
 from ...compiler.kernel.plan.external import reads_memory
 from ..layout.operand_panels import many_rows
 from ..patterns.siblings import siblings_of
@@ -47,10 +47,12 @@ _Part = Node | _Group
 @dataclass(frozen=True)
 class Fusion:
     """The pass. epilogues: whether groups grow at all (off: one node, one kernel). side_by_side:
-    whether products of one operand are in one group where their results meet."""
+    whether products of one operand are in one group where their results meet. strided: whether
+    products read well what lies apart: then what moves their operands has no kernel of its own."""
 
     epilogues: bool = True
     side_by_side: bool = True
+    strided: bool = False
     name: str = "fusion"
 
     def run(self, graph: Graph) -> bool:
@@ -58,7 +60,7 @@ class Fusion:
         for node in graph.nodes:
             for region in node.regions:
                 self.run(region)
-        _Fuser(graph, self.epilogues, self.side_by_side).run()
+        _Fuser(graph, self).run()
         return True
 
 
@@ -79,14 +81,18 @@ def _is_map(node: Node) -> bool:
     )
 
 
+def _multiplies(node: Node) -> bool:
+    return has_trait(node, Trait.CONTRACTION) or node.op == ATTENTION
+
+
 def _is_pointwise(node: Node) -> bool:
     return has_trait(node, Trait.POINTWISE)
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, epilogues: bool, side_by_side: bool) -> None:
+    def __init__(self, graph: Graph, options: Fusion) -> None:
         self.graph = graph
-        self.epilogues, self.side_by_side = epilogues, side_by_side
+        self.options = options
         self.group_of: dict[Node, _Group] = {}
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.users: dict[Value, list[Node]] = {}
@@ -117,10 +123,10 @@ class _Fuser:
     def run(self) -> None:
         nodes = self.graph.nodes
         for node in nodes:
-            if node.op in REDUCE and node not in self.group_of:
+            if node.op in ANCHORS and node not in self.group_of:
                 self._start(node)
         for node in nodes:
-            if node in self.group_of or node.op in REDUCE:
+            if node in self.group_of or node.op in ANCHORS:
                 continue
             if _is_pointwise(node):
                 self._start(node)
@@ -158,21 +164,21 @@ class _Fuser:
     def _start(self, anchor: Node) -> None:
         group = _Group([anchor])
         self.group_of[anchor] = group
-        if self.epilogues and not has_trait(anchor, Trait.PLACE | Trait.CUMULATIVE):
+        if self.options.epilogues and not has_trait(anchor, Trait.PLACE | Trait.CUMULATIVE):
             self._grow(group, anchor)
-            if anchor.op in REDUCE and has_trait(anchor, Trait.REDUCTION):
+            if anchor.op in ANCHORS and has_trait(anchor, Trait.REDUCTION):
                 self._absorb_producers(group, anchor)
         group.members.sort(key=lambda node: self.position[node])
 
     def _grow(self, group: _Group, anchor: Node) -> None:
         """Add the nodes behind the anchor that fit, in execution order."""
         rows = _row_axes(anchor)
-        first = 1 if anchor.op in REDUCE else self._size(anchor, {})
+        first = 1 if anchor.op in ANCHORS else self._size(anchor, {})
         inside: dict[Value, int] = dict.fromkeys(anchor.outputs, first)
         tainted: set[Value] = set()
         late: set[str] = set()  # symbols that depend on the group
         moved = False
-        found = siblings_of(anchor, self.users) if self.side_by_side else []
+        found = siblings_of(anchor, self.users) if self.options.side_by_side else []
         siblings = set(found) - self.group_of.keys()
         last = max((self.position[node] for node in siblings), default=-1)
         last = max(last, self._last_user(anchor.outputs))
@@ -202,7 +208,7 @@ class _Fuser:
             size = self._size(node, inside)
             if joins and size <= MAX_EXPRESSION:
                 self._join(group, node)
-                inside.update(dict.fromkeys(node.outputs, 1 if node.op in REDUCE else size))
+                inside.update(dict.fromkeys(node.outputs, 1 if node.op in ANCHORS else size))
                 moved = moved or transposes
                 last = max(last, self._last_user(node.outputs))
             else:
@@ -223,9 +229,9 @@ class _Fuser:
         source = node.inputs[0] if node.inputs else None
         return (
             node.op == "transpose"
-            and has_trait(anchor, Trait.CONTRACTION)
+            and _multiplies(anchor)
             and source is not None
-            and not _moves_last(node)
+            and (self.options.strided or not _moves_last(node))
             and source in inside
             and source not in self.escapes
             and len(self.users.get(source, ())) == 1
@@ -303,7 +309,7 @@ class _Fuser:
         """Whether a kernel that reads the node's result, or `value` that maps made of it, had
         better find it in memory."""
         for user in self.users.get(value, []):
-            if has_trait(user, Trait.CONTRACTION) and self._slow_operand(node, value, user):
+            if _multiplies(user) and self._slow_operand(node, value, user):
                 return True
             if has_trait(user, Trait.POOLING) and not has_trait(node, Trait.VIEW):
                 return True
@@ -318,6 +324,8 @@ class _Fuser:
     def _slow_operand(self, node: Node, value: Value, user: Node) -> bool:
         """Whether a contraction would read the map's result, its operand `value`, with a stride,
         through data, or many times by rows that lie apart."""
+        if self.options.strided:
+            return has_trait(node, Trait.QUANTISATION | Trait.LOOKUP) or node.op == "pad"
         if _widens(node):
             return True
         if _moves_last(node):

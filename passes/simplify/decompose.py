@@ -80,16 +80,24 @@ RULES: dict[str, Rule] = {
 }
 
 
+def _nothing(_: Node) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Decompose:
-    """The pass: replaces softmax, layer_norm and attention, also in regions."""
+    """The pass: replaces softmax, layer_norm and attention, also in regions.
 
+    keeps: whether a node is left as it is.
+    """
+
+    keeps: Callable[[Node], bool] = _nothing
     name: str = "decompose"
 
     def run(self, graph: Graph) -> bool:
-        """Rewrite until no composite operator is left; whether there was one."""
+        """Rewrite until no composite operator is left but what is kept; whether there was one."""
         changed = False
-        while any(node.op in RULES for node in graph.walk()):
+        while any(node.op in RULES and not self.keeps(node) for node in graph.walk()):
             changed = True
             for part in list(graph.graphs()):
                 self._rewrite(part)
@@ -100,7 +108,7 @@ class Decompose:
         replaced: dict[Value, Value] = {}
         for node in graph.nodes:
             rule = RULES.get(node.op)
-            if rule is None:
+            if rule is None or self.keeps(node):
                 nodes.append(node)
             else:
                 result = rule(Builder(nodes, node.name), node)

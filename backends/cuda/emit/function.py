@@ -10,6 +10,7 @@ from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
 from ....compiler.kernel.kernel import Kernel
 from ....compiler.kernel.schedule.tiles import Kind, Tiles
+from .attention import emit_attention
 from .points import emit_points
 from .preamble import with_preamble
 from .product import emit_product
@@ -17,7 +18,12 @@ from .rows import emit_rows
 from .text import Lines
 from .types import pointer_type
 
-_EMITTERS = {Kind.POINTS: emit_points, Kind.ROWS: emit_rows, Kind.PRODUCT: emit_product}
+_EMITTERS = {
+    Kind.POINTS: emit_points,
+    Kind.ROWS: emit_rows,
+    Kind.PRODUCT: emit_product,
+    Kind.ATTENTION: emit_attention,
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.expr import Apply, Const, Expr, Guarded, Load
 from ....compiler.kernel.kernel import Kernel, Stage
 from ....compiler.kernel.schedule.tiles import Tiles
-from ..dots import dot_of, element_of, narrow
+from ..dots import Dot, dot_of, element_of, narrow
 from ..tiles import rows_of
 from .points import decode, program, span
 from .text import Lines
@@ -40,9 +40,9 @@ def emit_product(
     tile = DeviceTile(lines, shape, index, pointers, env)
     blocks = [ceildiv(size, block) for size, block in zip(sizes, shape.values(), strict=True)]
     number = program(tile)
-    column = _part(tile, number, blocks[1])
-    number = _rest(tile, number, blocks[1])
-    row, batch = _part(tile, number, blocks[0]), _rest(tile, number, blocks[0])
+    column = part_of(tile, number, blocks[1])
+    number = rest_of(tile, number, blocks[1])
+    row, batch = part_of(tile, number, blocks[0]), rest_of(tile, number, blocks[0])
     decode(tile, batch, contraction.batch)
     left = DeviceTile(lines, {"m": tiles.rows, "k": tiles.depth}, index, pointers, dict(env))
     right = DeviceTile(lines, {"k": tiles.depth, "n": tiles.columns}, index, pointers, dict(env))
@@ -56,13 +56,22 @@ def emit_product(
     return product([*blocks, *(axis.extent for axis in contraction.batch)])
 
 
-def _part(tile: DeviceTile, number: Term, count: Dim) -> Term:
+def multiplied(dot: Dot, tiles: Tiles, a: str, b: str, total: str) -> str:
+    """total + a @ b of factors that are the dot's elements."""
+    rounded = f', input_precision="{"tf32" if tiles.tf32 else "ieee"}"'
+    options = f"{rounded * (dot.elements is DType.F32)}, out_dtype={register_type(dot.total)}"
+    return f"tl.dot({a}, {b}, {total}{options})"
+
+
+def part_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
+    """The place of a number among `count` neighbouring ones."""
     if count == 1:
         return Term("0")
     return tile.named(f"{number.text} % {tile.offset(count).text}")
 
 
-def _rest(tile: DeviceTile, number: Term, count: Dim) -> Term:
+def rest_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
+    """Which group of `count` neighbouring ones a number is in."""
     return number if count == 1 else tile.named(f"{number.text} // {tile.offset(count).text}")
 
 
@@ -73,8 +82,6 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
     dot = dot_of(stage.reductions[0])
     assert dot is not None
     total = register_type(dot.total)
-    rounded = f', input_precision="{"tf32" if tiles.tf32 else "ieee"}"'
-    options = f"{rounded * (dot.elements is DType.F32)}, out_dtype={total}"
     zeros = f"tl.zeros([{tiles.rows}, {tiles.columns}], {total})"
     sums = [f"acc{number}" for number in range(len(stage.reductions))]
     for name in sums:
@@ -87,8 +94,8 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
         for name, reduction in zip(sums, stage.reductions, strict=True):
             assert isinstance(reduction.body, Apply)
             sides = zip((left, right), reduction.body.args, strict=True)
-            a, b = (_operand(side, factor, dot.elements) for side, factor in sides)
-            lines.add(f"{name} = tl.dot({a}, {b}, {name}{options})")
+            a, b = (operand(side, factor, dot.elements) for side, factor in sides)
+            lines.add(f"{name} = {multiplied(dot, tiles, a, b, name)}")
 
     if isinstance(depth, int) and depth <= tiles.depth:
         step(None)
@@ -99,7 +106,7 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
     return [Term(name, frozenset({"m", "n"})) for name in sums]
 
 
-def _operand(tile: DeviceTile, factor: Expr, elements: DType) -> str:
+def operand(tile: DeviceTile, factor: Expr, elements: DType) -> str:
     """A factor along both dimensions of its tile, zero behind the depth."""
     if element_of(factor) is elements:
         factor = narrow(factor)

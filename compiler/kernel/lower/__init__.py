@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from . import quantised as _quantised  # noqa: F401  (registers the rule)
+from .attention import ATTENTION
 from .reductions import REDUCE
 from .scatter import SCATTER
 from .scope import INLINE
 
-__all__ = ["INLINE", "REDUCE", "SCATTER"]
+ANCHORS = frozenset({*REDUCE, ATTENTION})  # what groups grow around
+
+__all__ = ["ANCHORS", "ATTENTION", "INLINE", "REDUCE", "SCATTER"]

@@ -1,14 +1,14 @@
 """From a fused region to stages: the plain loops of its operators.
 
-Four shapes: pointwise (one stage, no reduction), anchored (one reduction, or several products of
+Five shapes: pointwise (one stage, no reduction), anchored (one reduction, or several products of
 one matrix, and what follows element by element), rows (several reductions over the trailing axes of
-shared rows: softmax, norms) and pieces (concat: one stage per piece; scatter: a copy and ordered
-updates).
+shared rows: softmax, norms), attention, and pieces (concat: one stage per piece; scatter: a copy
+and ordered updates).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from functools import partial
 
 from ...errors import InternalError
@@ -16,12 +16,14 @@ from ...ir.dims import Dim, product, symbol
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.registry import Trait, has_trait
 from ..expr import Buffer, Expr, substitute_indices
-from ..kernel import Axis, Reduction, Stage, Store
+from ..kernel import Axis, Reduction, Stage
 from . import maps as _maps  # noqa: F401  (registers the rules)
+from .attention import ATTENTION, attention_stages
+from .following import following_stores
 from .reductions import REDUCE, accumulated
 from .rows import row_stages
 from .scatter import SCATTER
-from .scope import Index, Scope, linear
+from .scope import Index, Scope
 
 
 def plain_stages(
@@ -32,6 +34,9 @@ def plain_stages(
     scope: knows the buffers of the region's inputs. Raises InternalError for a region that has no
     loop form.
     """
+    for node in region.nodes:
+        if node.op == ATTENTION:
+            return attention_stages(scope, node, outputs)
     reducers = [node for node in region.nodes if node.op in REDUCE]
     special = [node for node in region.nodes if node.op in SCATTER]
     concats = [n for n in region.nodes if n.op == "concat" and n.output in outputs]
@@ -100,25 +105,6 @@ def follows(reducers: list[Node], region: Graph) -> bool:
     return all(value in behind for value in region.outputs)
 
 
-def _forward(value: Value, anchors: Container[Value], index: Index) -> Index | None:
-    """The index into `value` of the element computed from element `index` of the anchors."""
-    if value in anchors:
-        return index
-    node = value.producer
-    if node is None:
-        return None
-    for operand in node.inputs:
-        at = _forward(operand, anchors, index)
-        if at is None:
-            continue
-        if node.op == "transpose":
-            return tuple(at[axis] for axis in node.attrs["perm"])
-        if has_trait(node, Trait.POINTWISE) and operand.shape == value.shape:
-            return at
-        return None
-    return None
-
-
 def _anchored(scope: Scope, reducers: list[Node], outputs: dict[Value, Buffer]) -> Stage:
     anchors = [reducer.output for reducer in reducers]
     axes, index = scope.axes(anchors[0].shape)
@@ -135,23 +121,8 @@ def _anchored(scope: Scope, reducers: list[Node], outputs: dict[Value, Buffer]) 
         result = reduced.finish(accumulated(len(reductions), reduced.reduction))
         reductions.append(renamed)
         scope.results[reducer.output] = _only_at(index, result)
-    stores = []
-    for value, buffer in outputs.items():
-        source = value
-        while source.producer is not None and source.producer.op == "reshape" and (
-            source not in anchors
-        ):  # fmt: skip
-            source = source.producer.inputs[0]
-        at = _forward(source, anchors, index)
-        if at is None:
-            raise InternalError(f"{value} does not follow {anchors} element by element")
-        if source is value:
-            stores.append(scope.store(value, buffer, at, scope.element(value, at)))
-            continue
-        flat = value.type.with_shape((product(value.shape),))
-        offset, dynamic = scope.address(flat, (linear(at, source.shape),))
-        stores.append(Store(buffer, offset, scope.element(source, at), dynamic))
-    return Stage(axes, reduce_axes, tuple(reductions), tuple(stores))
+    stores = following_stores(scope, anchors, index, outputs)
+    return Stage(axes, reduce_axes, tuple(reductions), stores)
 
 
 def _only_at(index: Index, result: Expr) -> Callable[[Index], Expr]:

@@ -35,10 +35,10 @@ def reduces(*ops: str) -> Callable[[Rule], Rule]:
         def wide(scope: Scope, node: Node, index: Index) -> Reduced:
             found = rule(scope, node, index)
             reduction = found.reduction
-            body = _as_type(reduction.body, accumulator_type(reduction.body.dtype))
+            body = as_type(reduction.body, accumulator_type(reduction.body.dtype))
 
             def finish(total: Expr) -> Expr:
-                return _as_type(found.finish(total), node.output.dtype)
+                return as_type(found.finish(total), node.output.dtype)
 
             return Reduced(found.axes, replace(reduction, body=body), finish)
 
@@ -54,14 +54,15 @@ def accumulator_type(dtype: DType) -> DType:
     return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
 
 
-def _as_type(value: Expr, dtype: DType) -> Expr:
+def as_type(value: Expr, dtype: DType) -> Expr:
+    """The value converted to a type, if it is of another."""
     return value if value.dtype is dtype else Apply("cast", (value,), dtype)
 
 
 def _product(a: Expr, b: Expr, dtype: DType) -> Expr:
     """a * b for a sum of products, not rounded to half precision."""
     wide = accumulator_type(dtype)
-    return Apply("mul", (_as_type(a, wide), _as_type(b, wide)), wide)
+    return Apply("mul", (as_type(a, wide), as_type(b, wide)), wide)
 
 
 def _same(value: Expr) -> Expr:
@@ -246,7 +247,7 @@ def _conv(scope: Scope, node: Node, index: Index) -> Reduced:
     def finish(total: Expr) -> Expr:
         if len(node.inputs) < 3:
             return total
-        bias = _as_type(scope.element(node.inputs[2], (oc,)), total.dtype)
+        bias = as_type(scope.element(node.inputs[2], (oc,)), total.dtype)
         return Apply("add", (total, bias), total.dtype)
 
     body = _product(left, right, dtype)
@@ -284,7 +285,7 @@ def _conv_transpose(scope: Scope, node: Node, index: Index) -> Reduced:
     def finish(total: Expr) -> Expr:
         if len(node.inputs) < 3:
             return total
-        bias = _as_type(scope.element(node.inputs[2], (oc,)), total.dtype)
+        bias = as_type(scope.element(node.inputs[2], (oc,)), total.dtype)
         return Apply("add", (total, bias), total.dtype)
 
     return Reduced((*loops, channel_loop), Reduction("sum", body), finish)

@@ -10,12 +10,13 @@ class Kind(Enum):
     """How a function goes over its points.
 
     POINTS: one by one. ROWS: blocks of rows, along which are reductions and stages. PRODUCT: tiles
-    of products of matrices.
+    of products of matrices. ATTENTION: blocks of queries, which go over blocks of keys.
     """
 
     POINTS = "points"
     ROWS = "rows"
     PRODUCT = "product"
+    ATTENTION = "attention"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Tiles:
     """What one program computes: a block of rows by columns, in steps of `depth` of a sum.
 
     POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
+    ATTENTION: queries by elements of a value, in steps of so many keys.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
     factors of f32 are multiplied with 11 bits each, by tensor cores.
     """
@@ -36,6 +38,6 @@ class Tiles:
     tf32: bool = False
 
     def __str__(self) -> str:
-        block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.kind is Kind.PRODUCT)
+        block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.depth > 1)
         ahead = f", {self.stages} stages" if self.stages > 1 else ""
         return f"{self.kind.value} {block}, {self.warps} warps{ahead}" + ", tf32" * self.tf32
