@@ -8,6 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from tensmith.backends.ethosu.simulator import SimulationReport, simulate
+from tensmith.backends.ethosu.simulator.driver_payload import read_instructions, read_payload
+from tensmith.backends.ethosu.simulator.register_map import command_map
 from tensmith.backends.ethosu.targets import TARGETS
 from tensmith.backends.ethosu.vela import CommandStream, compiled
 
@@ -45,14 +47,51 @@ def run(stream: CommandStream, inputs) -> tuple[list[bytes], SimulationReport]:
     return outputs, report
 
 
-def words_of(stream: CommandStream) -> list[int]:
-    """The words of the command stream."""
-    count = len(stream.commands) // 4
-    return list(struct.unpack(f"<{count}I", stream.commands))[HEADER_WORDS:]
+class StreamEditor:
+    """A stream whose commands can be changed: [format, value] of each."""
 
+    def __init__(self, stream: CommandStream) -> None:
+        self.stream = stream
+        payload = read_payload(stream.commands)
+        found = read_instructions(payload).values()
+        self.commands = [[command.format, command.value] for command in found]
 
-def payload_of(stream: CommandStream, words) -> bytes:
-    """A payload for the same accelerator with another stream."""
-    header = list(struct.unpack("<8I", stream.commands[: 4 * HEADER_WORDS]))
-    header[-1] = 2 | (len(words) >> 16) << 8 | (len(words) & 0xFFFF) << 16
-    return struct.pack(f"<{len(header) + len(words)}I", *header, *words)
+    def places(self, name: str) -> list[int]:
+        """Where commands of a name are."""
+        return [i for i, (format, _) in enumerate(self.commands) if format.name == name]
+
+    def remove(self, name: str, which: int = 0) -> None:
+        del self.commands[self.places(name)[which]]
+
+    def get(self, name: str, field: str = "value", which: int = 0) -> int:
+        format, value = self.commands[self.places(name)[which]]
+        return format.fields[field].of(value)
+
+    def set(self, name: str, which: int = 0, **fields: int) -> None:
+        """Set fields of a command."""
+        command = self.commands[self.places(name)[which]]
+        for field, value in fields.items():
+            place = command[0].fields[field]
+            mask = ((1 << place.width) - 1) << place.bit
+            command[1] = command[1] & ~mask | value << place.bit
+
+    @property
+    def words(self) -> list[int]:
+        """The stream as it is now."""
+        codes = {id(f): key for key, f in command_map(self._product()).items()}
+        words = []
+        for format, value in self.commands:
+            second, code = codes[id(format)]
+            words.append(code | second << 14 | (value & 0xFFFF) << 16)
+            words += [value >> 16] * second
+        return words
+
+    def _product(self) -> str:
+        return read_payload(self.stream.commands).hardware.product
+
+    def payload(self, words: list[int] | None = None) -> bytes:
+        """A driver payload with the stream as it is, or of other words, for the same processor."""
+        words = self.words if words is None else words
+        header = list(struct.unpack("<8I", self.stream.commands[: 4 * HEADER_WORDS]))
+        header[-1] = 2 | (len(words) >> 16) << 8 | (len(words) & 0xFFFF) << 16
+        return struct.pack(f"<{len(header) + len(words)}I", *header, *words)

@@ -22,15 +22,15 @@ def reference_run(blob: bytes, inputs) -> list[np.ndarray]:
     """The outputs of a TOSA file in the reference model."""
     import tosa_reference_model
 
-    with _quiet():
+    with quiet():
         outputs, status = tosa_reference_model.run(blob, list(inputs), tosa_level="EIGHTK")
     assert str(status).endswith("TOSA_VALID"), status
     return [np.asarray(array) for array in outputs]
 
 
 @contextlib.contextmanager
-def _quiet():
-    """What the model prints of versions goes nowhere."""
+def quiet():
+    """What Arm's tools print, of versions for instance, goes nowhere."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     out = os.dup(1)
     os.dup2(nowhere, 2)

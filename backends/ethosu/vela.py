@@ -76,9 +76,9 @@ class CommandStream:
     estimate: VelaEstimate
 
 
-def compiled(blob: bytes, target: NpuTarget) -> CommandStream:
-    """The command stream of a TOSA file. Raises NotCompiled where Vela refuses it, UsageError for
-    a memory mode or system configuration that its file has not."""
+def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStream:
+    """The command stream of a file, of the kind TOSA or TFLITE. Raises NotCompiled where Vela
+    refuses it, UsageError for a memory mode or system configuration that its file has not."""
     from ethosu import regor
 
     text, arena = _configuration(target)
@@ -88,7 +88,7 @@ def compiled(blob: bytes, target: NpuTarget) -> CommandStream:
         f"cpu_tensor_alignment={ALIGNMENT}\ntensor_allocator=HillClimb\n\n[graph]\n"
     )
     try:
-        found = regor.compile(target.architecture, blob, "TOSA", text, options=options)
+        found = regor.compile(target.architecture, blob, kind, text, options=options)
     except RuntimeError as error:
         raise NotCompiled(str(error).strip()) from None
     return _stream(found)
