@@ -117,5 +117,5 @@ def quantised_as(request: CompileRequest, model: Path, work_dir: Path) -> Quanti
     folder.mkdir()
     output = folder / "model.onnx"
     if request.precision in WEIGHT_BITS:
-        return quantise_weights(model, output, request)
+        return quantise_weights(model, output, request, folder)
     return quantise(model, output, request, folder)

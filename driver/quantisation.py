@@ -125,7 +125,13 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
     if told["method"] == WEIGHTS:
         kinds = " and ".join(dict.fromkeys(row.precision for row in integer))
         text = f"{len(integer)} of {len(rows)} products in {kinds}, scales of {told['ranges']}"
-        return [f"{text}; rounding is {worst:.1f} dB below weights, or more", *_unchanged(rows)]
+        text += f"; rounding is {worst:.1f} dB below weights, or more"
+        tried = told["tried"]
+        if tried:
+            ways = ", ".join(f"{decibels:.1f} dB {way}" for way, decibels in tried.items())
+            text += f"; on {told['held_out']} samples held out the error is below the outputs by "
+            text += ways
+        return [text, *_unchanged(rows)]
     text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
     if told["method"] == STATIC:
         text += f", ranges by {told['ranges']} of {told['samples']} samples"

@@ -147,10 +147,11 @@ class CompileRequest:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("opt_level", self.opt_level, OPT_LEVELS)
         check_threads(self.threads)
-        if self.calibration is not None and self.precision not in (INT8, AUTO):
+        calibrated = (INT8, AUTO, *WEIGHT_BITS)
+        if self.calibration is not None and self.precision not in calibrated:
             raise UsageError(
                 f"calibration data change nothing at the precision {self.precision}",
-                remedy="ask for --precision int8 or auto",
+                remedy=f"ask for --precision {', '.join(calibrated)}",
             )
         self._check_block()
         self._check_budget()

@@ -1,4 +1,7 @@
-"""Quantising weights alone: matrix products of floats by integers of few bits, without data."""
+"""Quantising weights alone: matrix products of floats by integers of few bits.
+
+No data are needed; where there are some, rounding takes note of them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from ..frontends.onnx.quantising.few_bits import WeightForm
 from ..frontends.onnx.quantising.quantisable import NothingToQuantise, Quantisable
 from .quantisation import FLOAT, WEIGHTS, ProductDecision, Quantisation
 from .request import WEIGHT_BITS, CompileRequest
+from .weight_compensation import Compensation, WeightSearch
 
 USUAL_BLOCKS = {4: 32, 8: 0}
 FEW_PARAMETERS = 200_000_000  # below that, 4 bits lose much (see docs/precision.md)
@@ -24,13 +28,16 @@ def weight_form(request: CompileRequest) -> WeightForm:
     return WeightForm(bits, USUAL_BLOCKS[bits] if request.block is None else request.block)
 
 
-def quantise_weights(model: Path, output: Path, request: CompileRequest) -> Quantisation:
+def quantise_weights(
+    model: Path, output: Path, request: CompileRequest, folder: Path
+) -> Quantisation:
     """Write a model whose matrix products have weights of few bits to `output`.
 
-    Raises NothingToQuantise where there is no product whose weights can be stored so.
+    folder: for what calibration makes on the way, where there are data. Raises NothingToQuantise
+    where there is no product whose weights can be stored so, UsageError for data that do not fit.
     """
-    if request.progress:
-        request.progress("reading the model")
+    note = request.progress or (lambda text: None)
+    note("reading the model")
     source, form = Quantisable(model, request.shapes), weight_form(request)
     reasons = {p.key: source.why_floats(p) for p in source.products}
     keys = frozenset(key for key, reason in reasons.items() if not reason)
@@ -41,9 +48,12 @@ def quantise_weights(model: Path, output: Path, request: CompileRequest) -> Quan
             why="; ".join(list(told)[:3]) or "it has no matrix product",
             remedy="compile it with --precision fp32",
         )
-    if request.progress:
-        request.progress("rounding weights")
-    errors = source.save_weights(form, keys, output)
+    found = Compensation()
+    if request.calibration is not None:
+        data = request.calibration
+        found = WeightSearch(source, form, keys, data, folder, request.threads, note).run()
+    note("rounding weights")
+    errors = source.save_weights(form, keys, output, found.given)
     name = f"int{form.bits} weights"
     rows = tuple(
         ProductDecision(p.name, p.op, FLOAT if reasons[p.key] else name, reasons[p.key])
@@ -52,9 +62,18 @@ def quantise_weights(model: Path, output: Path, request: CompileRequest) -> Quan
     decibels = {key: _decibels(share) for key, share in errors.items()}
     count = sum(source.weights_of(p) for p in source.products if p.key in keys)
     small = form.bits == 4 and count < FEW_PARAMETERS
-    notes = (*source.notes, *((_SMALL.format(count / 1e6),) if small else ()))
-    rule = f"blocks of {form.block}" if form.block else "columns"
-    return Quantisation(output, WEIGHTS, rows, ranges=rule, decibels=decibels, notes=notes)
+    few = (_SMALL.format(count / 1e6),) if small else ()
+    return Quantisation(
+        output,
+        WEIGHTS,
+        rows,
+        samples=found.samples,
+        held_out=found.held,
+        ranges=f"blocks of {form.block}" if form.block else "columns",
+        decibels=decibels,
+        tried={name: round(value, 2) for name, value in found.tried.items()},
+        notes=(*source.notes, *few, *found.notes),
+    )
 
 
 def _decibels(share: float) -> float:

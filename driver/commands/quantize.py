@@ -55,7 +55,7 @@ def command(
         if precision == INT8:
             found = quantise(model, output, request, Path(folder))
         else:
-            found = quantise_weights(model, output, request)
+            found = quantise_weights(model, output, request, Path(folder))
     told = found.to_json()
     console.result({"file": str(output), "notes": list(found.notes), **told})
     for note in found.notes:

@@ -15,6 +15,7 @@ from ...compiler.ir.types import DType
 
 LOW, HIGH, SQUARE, MEAN, SAMPLE, NOISE = "low", "high", "square", "mean", "sample", "noise"
 LOWS, HIGHS = "lows", "highs"
+MOMENTS = "moments"
 SAMPLED = 1 << 16  # elements of a tensor, roughly
 _STATISTICS = ((LOW, "reduce_min"), (HIGH, "reduce_max"))
 _OF_CHANNELS = ((MEAN, "reduce_mean"), (LOWS, "reduce_min"), (HIGHS, "reduce_max"))
@@ -87,3 +88,16 @@ def compare(graph: Graph) -> None:
             square = behind.emit("mul", [value, value])
             mean = behind.emit("reduce_mean", [square], axes=every, keepdims=False)
             behind.give(mean, observed(name, what))
+
+
+def multiply(graph: Graph, kept: int) -> None:
+    """Outputs behind the first `kept` become sums over rows x (the last axis) of x times its
+    transpose."""
+    tensors, behind = graph.outputs[kept:], _Behind(graph)
+    del graph.outputs[kept:]
+    for value in tensors:
+        x = value if value.dtype is DType.F32 else behind.emit("cast", [value], dtype=DType.F32)
+        rows = behind.emit("reshape", [x], shape=(product(value.shape[:-1]), value.shape[-1]))
+        columns = behind.emit("transpose", [rows], perm=(1, 0))
+        moments = behind.emit("matmul", [columns, rows], accumulate=None)
+        behind.give(moments, observed(value.name, MOMENTS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tensmith.driver.quantisation import Quantisation, summary_of
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.weight_quantisation import quantise_weights
 from tensmith.frontends.onnx import load
+from tensmith.frontends.onnx.quantising.compensation import compensated, results_lost
 from tensmith.frontends.onnx.quantising.few_bits import WeightForm, in_few_bits
 
 Array = np.ndarray[Any, Any]
@@ -54,9 +56,12 @@ def store(folder: Path, opset: int) -> Path:
     return path
 
 
-def quantised(source: Path, precision: str, block: int | None = None) -> Quantisation:
-    request = CompileRequest(precision=precision, block=block)
-    return quantise_weights(source, source.with_name("q.onnx"), request)
+def quantised(
+    source: Path, precision: str, block: int | None = None, calibration: Any = None
+) -> Quantisation:
+    request = CompileRequest(precision=precision, block=block, calibration=calibration)
+    folder = Path(tempfile.mkdtemp(dir=source.parent))
+    return quantise_weights(source, source.with_name("q.onnx"), request, folder)
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
@@ -99,6 +104,74 @@ def test_compiled(precision: str, block: int | None, tmp_path: Path) -> None:
     [line, reason] = summary_of(artifact.manifest)
     assert line.startswith(f"2 of 3 products in {name}, scales of")
     assert "fewer than 16384 weights" in reason
+
+
+def correlated(rows: int, seed: int) -> Array:
+    """Data of few directions, and a little of everything else."""
+    rng, basis = np.random.default_rng(seed), np.random.default_rng(1)
+    directions = basis.standard_normal((24, 200))
+    found = rng.standard_normal((rows, 24)) @ directions + 0.3 * rng.standard_normal((rows, 200))
+    return found.astype(np.float32)
+
+
+@pytest.mark.parametrize("form", [WeightForm(4, 32), WeightForm(4), WeightForm(8)])
+def test_compensation_keeps_results(form: WeightForm) -> None:
+    """For data like those that it saw, while single weights are further from what they were."""
+    weights = np.random.default_rng(3).standard_normal((40, 200)).astype(np.float32)
+    seen, other = (correlated(800, seed).astype(np.float64) for seed in (1, 2))
+    near, made = in_few_bits(weights, form), compensated(weights, form, seen.T @ seen)
+    assert made is not None
+    lost = [results_lost(few, weights, other.T @ other) for few in (near, made)]
+    assert lost[1] < lost[0] / 4
+    assert made.error > near.error
+    assert made.numbers.dtype == near.numbers.dtype
+    assert made.numbers.max() <= form.most
+
+
+def test_compensation_of_what_is_never_multiplied() -> None:
+    """Steps whose data are always zero keep their nearest numbers; no data at all say nothing."""
+    weights = np.random.default_rng(3).standard_normal((10, 64)).astype(np.float32)
+    data = np.random.default_rng(4).standard_normal((100, 64))
+    data[:, 5:9] = 0
+    form = WeightForm(8)
+    made = compensated(weights, form, data.T @ data)
+    assert made is not None
+    near = in_few_bits(weights, form)
+    np.testing.assert_array_equal(made.numbers[..., 5:9], near.numbers[..., 5:9])
+    assert compensated(weights, form, np.zeros((64, 64))) is None
+    assert compensated(weights, form, np.full((64, 64), np.nan)) is None
+
+
+@needs_native
+@pytest.mark.parametrize(("opset", "block"), [(17, None), (21, 64)])
+def test_calibrated(opset: int, block: int | None, tmp_path: Path) -> None:
+    source = store(tmp_path, opset)
+    samples = [{"x": correlated(16, seed)} for seed in range(12)]
+    plain = quantised(source, "int4-weights", block)
+    want = run_graph(load(source), {"x": correlated(64, 99)})["y"]
+    before = run_graph(load(plain.path), {"x": correlated(64, 99)})["y"]
+    found = quantised(source, "int4-weights", block, samples)
+    after = run_graph(load(found.path), {"x": correlated(64, 99)})["y"]
+    assert np.square(after - want).sum() < 0.7 * np.square(before - want).sum()
+    assert (found.samples, found.held_out) == (12, 3)
+    assert found.tried["compensated"] > found.tried["nearest"]
+    line = summary_of(found.to_json())[0]
+    assert "on 3 samples held out the error is below the outputs by" in line
+
+
+@needs_native
+def test_calibration_that_tells_nothing(tmp_path: Path) -> None:
+    """A single sample, and data whose products are as good rounded to nearest."""
+    source = store(tmp_path, 17)
+    found = quantised(source, "int8-weights", None, {"x": X})
+    nearest = quantised(source, "int8-weights")
+    assert found.path.read_bytes() == nearest.path.read_bytes()
+    assert any("one calibration sample" in note for note in found.notes)
+    nothing = [{"x": np.zeros((2, 200), np.float32)} for _ in range(4)]
+    found = quantised(source, "int8-weights", None, nothing)
+    assert any("no better on samples held out" in note for note in found.notes)
+    with pytest.raises(UsageError, match="arrays for no input"):
+        quantised(source, "int8-weights", None, {"z": X})
 
 
 def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
@@ -252,7 +325,7 @@ def test_no_weights_to_store(tmp_path: Path) -> None:
         ({"precision": "int8", "block": 32}, "blocks of weights change nothing"),
         ({"precision": "int4-weights", "block": 33}, "33"),
         ({"precision": "int4-weights", "max_accuracy_drop": "1%"}, "stores all weights"),
-        ({"precision": "int8-weights", "calibration": "x.npz"}, "calibration data change nothing"),
+        ({"precision": "bf16", "calibration": "x.npz"}, "calibration data change nothing"),
     ],
 )
 def test_requests_that_make_no_sense(given: dict[str, Any], message: str) -> None:

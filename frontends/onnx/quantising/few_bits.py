@@ -30,6 +30,16 @@ class WeightForm:
         """Whether zero is 0."""
         return self.bits == 8
 
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of the integers in memory."""
+        return np.int8 if self.symmetric else np.uint8
+
+    @property
+    def most(self) -> np.float32:
+        """The greatest integer."""
+        return np.float32((1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1)
+
 
 @dataclass(frozen=True)
 class FewBits:
@@ -51,7 +61,7 @@ def in_few_bits(weights: Array, form: WeightForm) -> FewBits:
     columns, depth = weights.shape
     block = form.block or depth
     blocks = -(-depth // block)
-    numbers = np.empty((columns, blocks, block), np.int8 if form.symmetric else np.uint8)
+    numbers = np.empty((columns, blocks, block), form.dtype)
     scales = np.empty((columns, blocks), np.float32)
     zeros = np.zeros((columns, blocks), numbers.dtype)
     error = power = 0.0
@@ -60,22 +70,25 @@ def in_few_bits(weights: Array, form: WeightForm) -> FewBits:
         part = slice(start, start + step)
         wide = np.zeros((len(weights[part]), blocks, block), np.float32)
         wide.reshape(len(wide), -1)[:, :depth] = weights[part]
-        found = _best(wide, form)
+        found = best_range(wide, form)
         numbers[part], scales[part], zeros[part] = found[:3]
         error += float(found[3].sum())
         power += float(np.square(wide, dtype=np.float64).sum())
     return FewBits(numbers, scales, zeros, error, power)
 
 
-def _best(wide: Array, form: WeightForm) -> tuple[Array, Array, Array, Array]:
-    """(numbers, scales, zero points, squared errors by block) of the best range for each block."""
+def best_range(wide: Array, form: WeightForm) -> tuple[Array, Array, Array, Array]:
+    """(numbers, scales, zero points, squared errors by block) of the best range for each block.
+
+    wide: f32 weights whose last axis is a block.
+    """
     low, high = wide.min(-1, initial=0), wide.max(-1, initial=0)
     best = _rounded(wide, low, high, form)
     for shrink in SHRINKS[1:]:
         other = _rounded(wide, low * np.float32(shrink), high * np.float32(shrink), form)
         better = other[3] < best[3]
         best = tuple(  # type: ignore[assignment]
-            np.where(better[..., None] if new.ndim > 2 else better, new, old)
+            np.where(better[..., None] if new.ndim > better.ndim else better, new, old)
             for new, old in zip(other, best, strict=True)
         )
     return best
@@ -91,16 +104,23 @@ def _rounded(
 ) -> tuple[Array, Array, Array, Array]:
     tiny = np.float32(np.finfo(np.float32).tiny)
     if form.symmetric:
-        most = np.float32((1 << (form.bits - 1)) - 1)
-        scale = np.maximum(np.maximum(-low, high) / most, tiny)
+        scale = np.maximum(np.maximum(-low, high) / form.most, tiny)
         zero = np.zeros(scale.shape, np.int8)
-        numbers = np.clip(np.rint(wide / scale[..., None]), -most, most)
-        error = _squares(numbers * scale[..., None] - wide)
-        return numbers.astype(np.int8), scale, zero, error
-    top = np.float32((1 << form.bits) - 1)
-    scale = np.maximum((high - low) / top, tiny)
-    zero = np.clip(np.rint(-low / scale), 0, top)
-    numbers = np.clip(np.rint(wide / scale[..., None]) + zero[..., None], 0, top)
-    real = (numbers - zero[..., None]) * scale[..., None]
-    error = _squares(real - wide)
-    return numbers.astype(np.uint8), scale, zero.astype(np.uint8), error
+    else:
+        scale = np.maximum((high - low) / form.most, tiny)
+        zero = np.clip(np.rint(-low / scale), 0, form.most).astype(np.uint8)
+    numbers = nearest(wide, scale[..., None], zero[..., None], form)
+    real = reals(numbers, scale[..., None], zero[..., None])
+    return numbers, scale, zero, _squares(real - wide)
+
+
+def nearest(wide: Array, scale: Array, zero: Array, form: WeightForm) -> Array:
+    """Weights as integers of given scales and zero points, which broadcast: rounded to nearest."""
+    least = -form.most if form.symmetric else np.float32(0)
+    numbers = np.clip(np.rint(wide / scale) + zero.astype(np.float32), least, form.most)
+    return np.asarray(numbers.astype(form.dtype))
+
+
+def reals(numbers: Array, scale: Array, zero: Array) -> Array:
+    """The weights that integers stand for, in f32."""
+    return np.asarray((numbers.astype(np.float32) - zero.astype(np.float32)) * scale)

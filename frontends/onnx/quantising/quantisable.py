@@ -23,12 +23,12 @@ from .batch_norms import fold_batch_norms
 from .channel_scales import is_depthwise, scales_of_channels
 from .constants import Array, Constants
 from .corrections import lost_on_average
-from .few_bits import WeightForm
+from .few_bits import FewBits, WeightForm
 from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
 from .switching import add_switches, one_product, quantised_alone, takes_bytes
-from .weights import WeightWriter, why_floats, why_no_steps
+from .weights import Matrix, WeightWriter, matrix_of, why_floats, why_no_steps
 from .writing import ADDED, SCALE, ZERO, Writer, added_shape, drop_unused, parameter_of, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
@@ -36,6 +36,8 @@ _FIRST_IR_VERSION = 7  # that opset's
 _THROUGH = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _SCORING = ("Softmax", "LogSoftmax", "ArgMax", "Gemm", "MatMul", "GlobalAveragePool")
 _MONOTONE = ("Softmax", "LogSoftmax", "ArgMax")
+
+Rounded = Mapping[Matrix, FewBits]
 
 
 class Quantisable:
@@ -287,16 +289,44 @@ class Quantisable:
         """
         self._store(self._written(recipe), path)
 
-    def save_weights(self, form: WeightForm, keys: Set[str], path: Path) -> dict[str, float]:
+    def save_weights(
+        self, form: WeightForm, keys: Set[str], path: Path, given: Rounded | None = None
+    ) -> dict[str, float]:
         """Write the model with the weights of some products in few bits, as `save`; what rounding
-        has changed of each, a share of the weights' power."""
+        has changed of each, a share of the weights' power.
+
+        given: matrices that are rounded already; all others are rounded to nearest.
+        """
+        model, errors = self._with_weights(form, keys, given)
+        self._store(model, path)
+        return errors
+
+    def with_weights(
+        self, form: WeightForm, keys: Set[str], given: Rounded | None, tensors: Sequence[str]
+    ) -> Graph:
+        """The graph of what `save_weights` writes that makes the given tensors."""
+        model = self._with_weights(form, keys, given)[0]
+        return load_model(_making(model, tensors), shapes=self.shapes)
+
+    def _with_weights(
+        self, form: WeightForm, keys: Set[str], given: Rounded | None
+    ) -> tuple[onnx.ModelProto, dict[str, float]]:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        writer = WeightWriter(model, form, foreign=self.foreign)
+        writer = WeightWriter(model, form, foreign=self.foreign, given=given)
         writer.write(keys)
         drop_unused(model)
-        self._store(model, path)
-        return writer.errors
+        return model, writer.errors
+
+    def matrices(self, keys: Set[str]) -> dict[Matrix, list[str]]:
+        """The weights of matrix products with the given results, each with the data that it is
+        multiplied by."""
+        nodes = {node.output[0]: node for node in self._model.graph.node if node.output}
+        found: dict[Matrix, list[str]] = {}
+        for product in self.products:
+            if product.key in keys:
+                found.setdefault(matrix_of(nodes[product.key]), []).append(product.data)
+        return found
 
     def weights_of(self, product: ModelProduct) -> int:
         """How many weights a product has; 0 where they are not constant."""

@@ -51,12 +51,29 @@ def why_no_steps(weights: Array) -> str:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """The weights of a product. columns_first: whether they are stored as [columns, depth]."""
+
+    name: str
+    columns_first: bool
+
+    def columns(self, constants: Constants) -> Array:
+        """The weights as f32, [columns, depth]."""
+        array = constants.array(self.name)
+        return np.asarray(array if self.columns_first else array.T, np.float32)
+
+
+def matrix_of(node: onnx.NodeProto) -> Matrix:
+    """The weights of a matrix product whose second operand is constant."""
+    return Matrix(node.input[1], any(a.name == "transB" and a.i for a in node.attribute))
+
+
+@dataclass(frozen=True)
 class _Product:
-    """A node and its weights. columns_first: whether these are [columns, depth]."""
+    """A node and its weights."""
 
     node: onnx.NodeProto
-    weights: str
-    columns_first: bool
+    matrix: Matrix
 
     def attribute(self, name: str, default: float) -> float:
         """A number that the node says."""
@@ -67,16 +84,24 @@ class _Product:
 class WeightWriter:
     """Changes the products of a model, which is changed in place.
 
-    errors: by key, what rounding has changed of a product's weights, a share of their power.
+    given: what becomes of matrices, where that is known; others are rounded to nearest. errors: by
+    key, what rounding has changed of a product's weights, a share of their power.
     """
 
-    def __init__(self, model: onnx.ModelProto, form: WeightForm, *, foreign: bool) -> None:
-        self.model, self.form = model, form
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        form: WeightForm,
+        *,
+        foreign: bool,
+        given: Mapping[Matrix, FewBits] | None = None,
+    ) -> None:
+        self.model, self.form, self.given = model, form, given or {}
         self.constants = Constants(model)
         self.new = Additions(model.graph)
         self.domain = MICROSOFT if foreign else ""
         self.errors: dict[str, float] = {}
-        self._done: dict[tuple[str, bool], Any] = {}
+        self._done: dict[Matrix, Any] = {}
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         self.standard = not form.block or opset >= BLOCKED_OPSET
 
@@ -84,23 +109,21 @@ class WeightWriter:
         """Rewrite the products with the given results."""
         for node in self.new.graph.node:
             if not keys.isdisjoint(node.output):
-                turned = any(a.name == "transB" and a.i for a in node.attribute)
-                product = _Product(node, node.input[1], turned)
+                product = _Product(node, matrix_of(node))
                 (self._dequantised if self.standard else self._n_bits)(product)
             else:
                 self.new.nodes.append(node)
         self.new.finish()
 
-    def _few_bits(self, product: _Product) -> FewBits:
-        array = self.constants.array(product.weights)
-        columns = array if product.columns_first else array.T
-        return in_few_bits(np.asarray(columns, np.float32), self.form)
+    def _few_bits(self, matrix: Matrix) -> FewBits:
+        known = self.given.get(matrix)
+        return in_few_bits(matrix.columns(self.constants), self.form) if known is None else known
 
     def _once(self, product: _Product, make: Any) -> Any:
         """What is made of a product's weights, once for all that have the same."""
-        key = (product.weights, product.columns_first)
+        key = product.matrix
         if key not in self._done:
-            few = self._few_bits(product)
+            few = self._few_bits(key)
             share = few.error / few.power if few.power else 0.0
             self._done[key] = make(product, few), share
         found, self.errors[product.node.output[0]] = self._done[key]
@@ -114,12 +137,12 @@ class WeightWriter:
 
     def _dequantising(self, product: _Product, few: FewBits) -> str:
         """The name of what makes floats of the integers, which lie as the weights did."""
-        name, depth = product.weights, self._depth(product)
+        name, depth = product.matrix.name, self._depth(product)
         whole = few.numbers.reshape(len(few.numbers), -1)[:, :depth]
         parts = [whole, few.scales, few.zeros]
-        if not product.columns_first:
+        if not product.matrix.columns_first:
             parts = [part.T for part in parts]
-        axis = 1 if product.columns_first else 0
+        axis = 1 if product.matrix.columns_first else 0
         more: dict[str, Any] = {"axis": axis, "block_size": self.form.block}
         if not self.form.block:
             parts = [parts[0], parts[1].reshape(-1), parts[2].reshape(-1)]
@@ -136,7 +159,9 @@ class WeightWriter:
         )
 
     def _depth(self, product: _Product) -> int:
-        return self.constants.shape_of(product.weights)[1 if product.columns_first else 0]
+        return self.constants.shape_of(product.matrix.name)[
+            1 if product.matrix.columns_first else 0
+        ]
 
     # ------------------------------------------------------------------ MatMulNBits
 
@@ -174,7 +199,7 @@ class WeightWriter:
 
     def _packed(self, product: _Product, few: FewBits) -> tuple[Sequence[str], int]:
         """Names of the packed weights, scales and zero points, and how many columns there are."""
-        bits, name = self.form.bits, product.weights
+        bits, name = self.form.bits, product.matrix.name
         numbers, zeros = few.numbers, few.zeros
         if self.form.symmetric:  # numbers of the operator are unsigned
             numbers, zeros = (np.asarray(a.view(np.uint8) ^ 128) for a in (numbers, zeros))
