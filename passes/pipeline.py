@@ -7,6 +7,7 @@ from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
 from .arithmetic.demand import Demand
+from .arithmetic.linear_maps import LinearMaps
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
 from .layout.sink_reshapes import SinkReshapes
@@ -77,7 +78,7 @@ def optimization_passes(
         ByteProducts(note),
         LowerQuantisation(),
         *_RECOGNISED,
-        Fixpoint((Demand(told), *SIMPLIFY)),
+        Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),
         layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),

@@ -1,0 +1,272 @@
+"""Channel maps (1×1 convolutions, products with constants) where they cost least.
+
+M(resize(x)) = resize(M(x)), M(N(x)) = (M N)(x), M(concat(x, y)) = M'(x) + M''(y): a map moves in
+front of what treats all channels alike, where fewer positions are left, and becomes one with other
+maps that it meets. Which way is cheapest is counted for the whole of what is linear in front of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...compiler.decisions import Saving, Told
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Array
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from .linear_steps import LinearStep, Operand, channel_weights, linear_step
+from .work import elements, moved, operations
+
+_MOST_NODES = 96  # that are looked at in front of one map
+_MOST_CONSTANT = 1 << 16  # elements that a map of a constant may have more than the constant
+_LEAST_GAIN = 0.02  # of what it is compared with: less is not worth another order of the graph
+
+Costs = Mapping[object, float]
+
+
+@dataclass(frozen=True)
+class LinearMaps:
+    """Move maps of channels to where they cost least.
+
+    Expects scales to be folded, channels first. Guarantees that operations and bytes become fewer.
+    told: hears of what has moved.
+    """
+
+    told: Told | None = None
+    name: str = "linear_maps"
+
+    def run(self, graph: Graph) -> bool:
+        """Move maps in the graph and its regions; whether any moved."""
+        rules = Rules()
+        rules.on("conv", "matmul")(lambda node, rw: _cheapest(node, rw, self.told))
+        return rewrite(graph, rules)
+
+
+def _cheapest(node: Node, rw: Rewriter, told: Told | None) -> Replacement:
+    found = channel_weights(node)
+    if found is None or not rw.may_round(node.output) or node.inputs[0].is_constant:
+        return None
+    axis, weights = found
+    if rw.producer(node.inputs[0]) is None:
+        return None
+    plan = _Placement(rw, weights.shape[0], node.output.dtype.bytes)
+    top = Operand(node.inputs[0], axis, weights.astype(np.float64))
+    if plan.step(top) is None:
+        return None
+    plan.explore(top)
+    before, after = _total(plan.stay(top)), _total(plan.best(top))
+    if not plan.ends_in_map(top):
+        after += moved(node.output.type)
+    if after >= before * (1 - _LEAST_GAIN):
+        return None
+    if told:
+        why = "a map of channels commutes with what treats them alike, and is one with other maps"
+        told(Saving("linear_maps", node.name, node.op, before, after, why))
+    result = plan.emit(top)
+    if len(node.inputs) == 3:
+        result = rw.emit("add", [result, _vector(node.inputs[2].data, axis, result)])
+    return result if result.shape == node.output.shape else None
+
+
+def _total(costs: Costs) -> float:
+    return sum(costs.values())
+
+
+def _vector(data: Array | None, axis: int, like: Value) -> Value:
+    """A constant that varies along one axis of a value."""
+    shape = [1] * like.type.rank
+    shape[axis] = -1
+    return constant(np.asarray(data).astype(like.dtype.numpy).reshape(shape))
+
+
+@dataclass
+class _Placement:
+    """Where one map goes: what is linear in front of it, and what every way costs.
+
+    width: channels that the map makes. alone: nodes that nothing else reads.
+    """
+
+    rw: Rewriter
+    width: int
+    bytes: int
+    alone: set[Node] = field(default_factory=set)
+    _steps: dict[tuple[Value, int, int], LinearStep | None] = field(default_factory=dict)
+    _best: dict[tuple[Value, int, int], tuple[bool, Costs]] = field(default_factory=dict)
+    _made: dict[tuple[Value, int, int], Value] = field(default_factory=dict)
+    _kept: list[Operand] = field(default_factory=list)  # so that their weights keep their identity
+
+    def step(self, at: Operand) -> LinearStep | None:
+        """The map moved in front of what makes a value."""
+        key = _key(at)
+        if key not in self._steps:
+            node = self.rw.producer(at.value)
+            found = None
+            if node is not None and len(self._steps) < _MOST_NODES:
+                found = linear_step(node, at.axis, at.weights)
+            if found is not None and not self.rw.may_round(at.value):
+                found = None
+            self._kept.append(at)
+            self._steps[key] = found
+        return self._steps[key]
+
+    def explore(self, top: Operand) -> None:
+        """Find the nodes that only the map reads, through others of the kind."""
+        reads: Counter[Value] = Counter({top.value: 1})
+        users: dict[Value, set[Node | None]] = {top.value: {None}}
+        order: list[Node] = []
+        waiting = [top]
+        while waiting:
+            at = waiting.pop()
+            found = self.step(at)
+            if found is None or found.node in order:
+                continue
+            order.append(found.node)
+            for value in found.node.inputs:
+                reads[value] += 1
+                users.setdefault(value, set()).add(found.node)
+            waiting.extend(found.operands)
+        changed = True
+        while changed:
+            fresh = {
+                node
+                for node in order
+                if node not in self.alone
+                and self.rw.uses(node.output) <= reads[node.output]
+                and all(user is None or user in self.alone for user in users[node.output])
+            }
+            changed = bool(fresh)
+            self.alone |= fresh
+
+    def stay(self, at: Operand) -> Costs:
+        """What it costs to map a value as it is: the map, and what makes the value."""
+        costs: dict[object, float] = {}
+        size = elements(at.value.shape)
+        narrow = at.weights.shape[1]
+        if not at.value.is_constant:
+            made = size / narrow * self.width
+            costs["map", _key(at)] = 2 * size * self.width + 2 * self.bytes * made
+        self._existing(at, costs)
+        found = self.step(at)
+        if found is not None and not found.dropped:
+            costs["read", at.value] = moved(at.value.type)
+        return costs
+
+    def _existing(self, at: Operand, costs: dict[object, float]) -> None:
+        """What makes a value now, as far as nothing else needs it."""
+        found = self.step(at)
+        if found is None or found.node not in self.alone or found.node in costs:
+            return
+        channel_map = channel_weights(found.node) is not None
+        costs[found.node] = operations(found.node) + (
+            moved(found.node.output.type) if channel_map else 0
+        )
+        for operand in found.operands:
+            self._existing(operand, costs)
+
+    def best(self, at: Operand) -> Costs:
+        """What the cheapest way costs."""
+        key = _key(at)
+        if key not in self._best:
+            here = self.stay(at)
+            through = self._through(at)
+            moves = through is not None and _total(through) < _total(here)
+            self._best[key] = (moves, through if moves and through is not None else here)
+        return self._best[key][1]
+
+    def ends_in_map(self, at: Operand) -> bool:
+        """Whether a map is what makes the mapped value, the cheapest way."""
+        self.best(at)
+        found = self.step(at)
+        if not self._best[_key(at)][0] or found is None:
+            return True
+        return found.dropped and found.shift is None and self.ends_in_map(found.operands[0])
+
+    def _through(self, at: Operand) -> Costs | None:
+        found = self.step(at)
+        if found is None:
+            return None
+        costs: dict[object, float] = {}
+        for operand in found.operands:
+            if operand.value.data is not None and self._grows(operand):
+                return None
+            costs.update(self.best(operand))
+        share = self.width / at.weights.shape[1]
+        if found.joined:
+            size = elements(at.value.shape) * share
+            costs["joined", _key(at)] = size * (len(found.operands) - 1)
+        elif not found.dropped:
+            costs["moved", _key(at)] = operations(found.node) * share
+        return costs
+
+    def _grows(self, at: Operand) -> bool:
+        data = at.value.data
+        assert data is not None
+        return bool(
+            data.size / max(1, at.weights.shape[1]) * self.width > data.size + _MOST_CONSTANT
+        )
+
+    def emit(self, at: Operand) -> Value:
+        """Make the mapped value, the cheapest way."""
+        key = _key(at)
+        if key not in self._made:
+            self.best(at)
+            self._made[key] = self._moved(at) if self._best[key][0] else self._mapped(at)
+        return self._made[key]
+
+    def _moved(self, at: Operand) -> Value:
+        found = self.step(at)
+        assert found is not None
+        parts = [self.emit(operand) for operand in found.operands]
+        if found.joined:
+            result = parts[0]
+            for part in parts[1:]:
+                result = self.rw.emit("add", [result, part])
+        elif found.dropped:
+            (result,) = parts
+        else:
+            operands = [*parts]
+            for place, value in found.others:
+                operands.insert(place, value)
+            result = self.rw.emit(found.node.op, operands, found.attrs, name=found.node.name)
+        if found.shift is not None:
+            result = self.rw.emit("add", [result, _vector(found.shift, at.axis, result)])
+        return result
+
+    def _mapped(self, at: Operand) -> Value:
+        value, axis, weights = at.value, at.axis, at.weights
+        if value.data is not None:
+            return _mapped_constant(at)
+        rank = value.type.rank
+        matrix = weights.astype(value.dtype.numpy)
+        if axis == rank - 1:
+            return self.rw.emit("matmul", [value, constant(np.ascontiguousarray(matrix.T))])
+        if axis == 1 and rank in (3, 4, 5):
+            spatial = rank - 2
+            filters = constant(matrix.reshape(*matrix.shape, *(1,) * spatial))
+            window = {"strides": (1,) * spatial, "dilations": (1,) * spatial}
+            return self.rw.emit("conv", [value, filters], {**window, "pads": (0,) * 2 * spatial})
+        perm = (*(other for other in range(rank) if other != axis), axis)
+        last = self.rw.emit("transpose", [value], {"perm": perm})
+        last = self.rw.emit("matmul", [last, constant(np.ascontiguousarray(matrix.T))])
+        back = tuple(perm.index(other) for other in range(rank))
+        return self.rw.emit("transpose", [last], {"perm": back})
+
+
+def _mapped_constant(at: Operand) -> Value:
+    """The map of a constant; of one number for all channels, the sum of its rows."""
+    data, axis, weights = at.value.data, at.axis, at.weights
+    assert data is not None
+    wide = data.astype(np.float64)
+    if axis < 0:
+        wide, axis = wide.reshape(*(1,) * -axis, *wide.shape), 0
+    if wide.shape[axis] == 1 and weights.shape[1] != 1:
+        weights = weights.sum(axis=1, keepdims=True)
+    mapped = np.moveaxis(np.tensordot(weights, wide, axes=(1, axis)), 0, axis)
+    return constant(np.ascontiguousarray(mapped.astype(data.dtype)))
+
+
+def _key(at: Operand) -> tuple[Value, int, int]:
+    return at.value, at.axis, id(at.weights)
