@@ -15,10 +15,10 @@ import numpy as np
 
 from ...compiler.decisions import Saving, Told
 from ...compiler.ir.graph import Graph, Node, Value, constant
-from ...compiler.ir.ops.registry import Array
+from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from .linear_steps import LinearStep, Operand, channel_weights, linear_step
-from .work import elements, moved, operations
+from .work import elements, is_free, moved, operations, stored
 
 _MOST_NODES = 96  # that are looked at in front of one map
 _MOST_CONSTANT = 1 << 16  # elements that a map of a constant may have more than the constant
@@ -57,9 +57,12 @@ def _cheapest(node: Node, rw: Rewriter, told: Told | None) -> Replacement:
     if plan.step(top) is None:
         return None
     plan.explore(top)
-    before, after = _total(plan.stay(top)), _total(plan.best(top))
+    now, then = plan.stay(top, top=True), plan.best(top)
+    before, after = _total(now), _total(then)
     if not plan.ends_in_map(top):
-        after += moved(node.output.type)
+        after += moved(node.output.type) + elements(node.output.shape)
+    if _flops(then) > _flops(now):
+        return None
     if after >= before * (1 - _LEAST_GAIN):
         return None
     if told:
@@ -67,8 +70,21 @@ def _cheapest(node: Node, rw: Rewriter, told: Told | None) -> Replacement:
         told(Saving("linear_maps", node.name, node.op, before, after, why))
     result = plan.emit(top)
     if len(node.inputs) == 3:
-        result = rw.emit("add", [result, _vector(node.inputs[2].data, axis, result)])
+        result = _with_bias(rw, result, node.inputs[2], axis)
     return result if result.shape == node.output.shape else None
+
+
+def _with_bias(rw: Rewriter, value: Value, bias: Value, axis: int) -> Value:
+    """The bias of a convolution added to what stands for its result."""
+    conv = rw.producer(value, "conv")
+    if conv is not None and len(conv.inputs) == 2 and rw.uses(value) == 0:
+        return rw.emit("conv", [*conv.inputs, bias], conv.attrs)
+    return rw.emit("add", [value, _vector(bias.data, axis, value)])
+
+
+def _flops(costs: Costs) -> float:
+    """Of maps."""
+    return sum(cost for key, cost in costs.items() if isinstance(key, tuple) and key[0] == "flops")
 
 
 def _total(costs: Costs) -> float:
@@ -140,29 +156,36 @@ class _Placement:
             changed = bool(fresh)
             self.alone |= fresh
 
-    def stay(self, at: Operand) -> Costs:
+    def stay(self, at: Operand, top: bool = False) -> Costs:
         """What it costs to map a value as it is: the map, and what makes the value."""
         costs: dict[object, float] = {}
         size = elements(at.value.shape)
         narrow = at.weights.shape[1]
         if not at.value.is_constant:
             made = size / narrow * self.width
-            costs["map", _key(at)] = 2 * size * self.width + 2 * self.bytes * made
+            costs["flops", _key(at)] = 2 * size * self.width
+            costs["made", _key(at)] = 2 * self.bytes * made
         self._existing(at, costs)
-        found = self.step(at)
-        if found is not None and not found.dropped:
-            costs["read", at.value] = moved(at.value.type)
+        source = self._behind_views(at.value)
+        node = self.rw.producer(source)
+        if node is not None and is_free(node) and (node in self.alone or not top):
+            costs["read", source] = moved(source.type)
         return costs
+
+    def _behind_views(self, value: Value) -> Value:
+        """What lies in memory where a value is a view."""
+        while (node := self.rw.producer(value)) is not None and has_trait(node, Trait.VIEW):
+            value = node.inputs[0]
+        return value
 
     def _existing(self, at: Operand, costs: dict[object, float]) -> None:
         """What makes a value now, as far as nothing else needs it."""
         found = self.step(at)
         if found is None or found.node not in self.alone or found.node in costs:
             return
-        channel_map = channel_weights(found.node) is not None
-        costs[found.node] = operations(found.node) + (
-            moved(found.node.output.type) if channel_map else 0
-        )
+        is_map = channel_weights(found.node) is not None
+        costs["flops" if is_map else "other", found.node] = operations(found.node)
+        costs[found.node] = stored(found.node)
         for operand in found.operands:
             self._existing(operand, costs)
 
@@ -172,8 +195,10 @@ class _Placement:
         if key not in self._best:
             here = self.stay(at)
             through = self._through(at)
-            moves = through is not None and _total(through) < _total(here)
-            self._best[key] = (moves, through if moves and through is not None else here)
+            if through is None or _total(through) >= _total(here) or _flops(through) > _flops(here):
+                self._best[key] = (False, here)
+            else:
+                self._best[key] = (True, through)
         return self._best[key][1]
 
     def ends_in_map(self, at: Operand) -> bool:
@@ -198,7 +223,7 @@ class _Placement:
             size = elements(at.value.shape) * share
             costs["joined", _key(at)] = size * (len(found.operands) - 1)
         elif not found.dropped:
-            costs["moved", _key(at)] = operations(found.node) * share
+            costs["moved", _key(at)] = (operations(found.node) + stored(found.node)) * share
         return costs
 
     def _grows(self, at: Operand) -> bool:

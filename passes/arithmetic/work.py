@@ -50,6 +50,16 @@ def needs_memory(node: Node) -> bool:
     return has_trait(node, Trait.CONTRACTION | Trait.POOLING) or node.op == "attention"
 
 
+def is_free(node: Node) -> bool:
+    """Whether a node is computed where its results are read, unless that has to be memory."""
+    return has_trait(node, _FREE)
+
+
+def stored(node: Node) -> float:
+    """Bytes of results that lie in memory whoever reads them."""
+    return 0.0 if is_free(node) else sum(moved(value.type) for value in node.outputs)
+
+
 def is_read_from_memory(value: Value, uses: Uses) -> bool:
     """Whether a node that needs it in memory reads the value, or a view of it."""
     return any(
@@ -68,9 +78,7 @@ def graph_work(graph: Graph) -> float:
     uses = graph.uses()
     total = 0.0
     for node in graph.nodes:
-        total += operations(node)
-        free = has_trait(node, _FREE)
-        for value in node.outputs:
-            if not free or (not has_trait(node, Trait.VIEW) and is_read_from_memory(value, uses)):
-                total += moved(value.type)
+        total += operations(node) + stored(node)
+        if is_free(node) and not has_trait(node, Trait.VIEW):
+            total += sum(moved(v.type) for v in node.outputs if is_read_from_memory(v, uses))
     return total
