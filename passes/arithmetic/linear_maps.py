@@ -17,7 +17,7 @@ from ...compiler.decisions import Saving, Told
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
-from .linear_steps import LinearStep, Operand, channel_weights, linear_step
+from .linear_steps import LinearStep, Mapped, channel_weights, linear_step
 from .work import elements, is_free, moved, operations, stored
 
 _MOST_NODES = 96  # that are looked at in front of one map
@@ -53,7 +53,7 @@ def _cheapest(node: Node, rw: Rewriter, told: Told | None) -> Replacement:
     if rw.producer(node.inputs[0]) is None:
         return None
     plan = _Placement(rw, weights.shape[0], node.output.dtype.bytes)
-    top = Operand(node.inputs[0], axis, weights.astype(np.float64))
+    top = Mapped(node.inputs[0], axis, weights.astype(np.float64))
     if plan.step(top) is None:
         return None
     plan.explore(top)
@@ -112,9 +112,9 @@ class _Placement:
     _steps: dict[tuple[Value, int, int], LinearStep | None] = field(default_factory=dict)
     _best: dict[tuple[Value, int, int], tuple[bool, Costs]] = field(default_factory=dict)
     _made: dict[tuple[Value, int, int], Value] = field(default_factory=dict)
-    _kept: list[Operand] = field(default_factory=list)  # so that their weights keep their identity
+    _kept: list[Mapped] = field(default_factory=list)  # so that their weights keep their identity
 
-    def step(self, at: Operand) -> LinearStep | None:
+    def step(self, at: Mapped) -> LinearStep | None:
         """The map moved in front of what makes a value."""
         key = _key(at)
         if key not in self._steps:
@@ -128,7 +128,7 @@ class _Placement:
             self._steps[key] = found
         return self._steps[key]
 
-    def explore(self, top: Operand) -> None:
+    def explore(self, top: Mapped) -> None:
         """Find the nodes that only the map reads, through others of the kind."""
         reads: Counter[Value] = Counter({top.value: 1})
         users: dict[Value, set[Node | None]] = {top.value: {None}}
@@ -156,7 +156,7 @@ class _Placement:
             changed = bool(fresh)
             self.alone |= fresh
 
-    def stay(self, at: Operand, top: bool = False) -> Costs:
+    def stay(self, at: Mapped, top: bool = False) -> Costs:
         """What it costs to map a value as it is: the map, and what makes the value."""
         costs: dict[object, float] = {}
         size = elements(at.value.shape)
@@ -178,7 +178,7 @@ class _Placement:
             value = node.inputs[0]
         return value
 
-    def _existing(self, at: Operand, costs: dict[object, float]) -> None:
+    def _existing(self, at: Mapped, costs: dict[object, float]) -> None:
         """What makes a value now, as far as nothing else needs it."""
         found = self.step(at)
         if found is None or found.node not in self.alone or found.node in costs:
@@ -189,7 +189,7 @@ class _Placement:
         for operand in found.operands:
             self._existing(operand, costs)
 
-    def best(self, at: Operand) -> Costs:
+    def best(self, at: Mapped) -> Costs:
         """What the cheapest way costs."""
         key = _key(at)
         if key not in self._best:
@@ -201,7 +201,7 @@ class _Placement:
                 self._best[key] = (True, through)
         return self._best[key][1]
 
-    def ends_in_map(self, at: Operand) -> bool:
+    def ends_in_map(self, at: Mapped) -> bool:
         """Whether a map is what makes the mapped value, the cheapest way."""
         self.best(at)
         found = self.step(at)
@@ -209,7 +209,7 @@ class _Placement:
             return True
         return found.dropped and found.shift is None and self.ends_in_map(found.operands[0])
 
-    def _through(self, at: Operand) -> Costs | None:
+    def _through(self, at: Mapped) -> Costs | None:
         found = self.step(at)
         if found is None:
             return None
@@ -226,14 +226,14 @@ class _Placement:
             costs["moved", _key(at)] = (operations(found.node) + stored(found.node)) * share
         return costs
 
-    def _grows(self, at: Operand) -> bool:
+    def _grows(self, at: Mapped) -> bool:
         data = at.value.data
         assert data is not None
         return bool(
             data.size / max(1, at.weights.shape[1]) * self.width > data.size + _MOST_CONSTANT
         )
 
-    def emit(self, at: Operand) -> Value:
+    def emit(self, at: Mapped) -> Value:
         """Make the mapped value, the cheapest way."""
         key = _key(at)
         if key not in self._made:
@@ -241,7 +241,7 @@ class _Placement:
             self._made[key] = self._moved(at) if self._best[key][0] else self._mapped(at)
         return self._made[key]
 
-    def _moved(self, at: Operand) -> Value:
+    def _moved(self, at: Mapped) -> Value:
         found = self.step(at)
         assert found is not None
         parts = [self.emit(operand) for operand in found.operands]
@@ -260,7 +260,7 @@ class _Placement:
             result = self.rw.emit("add", [result, _vector(found.shift, at.axis, result)])
         return result
 
-    def _mapped(self, at: Operand) -> Value:
+    def _mapped(self, at: Mapped) -> Value:
         value, axis, weights = at.value, at.axis, at.weights
         if value.data is not None:
             return _mapped_constant(at)
@@ -280,7 +280,7 @@ class _Placement:
         return self.rw.emit("transpose", [last], {"perm": back})
 
 
-def _mapped_constant(at: Operand) -> Value:
+def _mapped_constant(at: Mapped) -> Value:
     """The map of a constant; of one number for all channels, the sum of its rows."""
     data, axis, weights = at.value.data, at.axis, at.weights
     assert data is not None
@@ -293,5 +293,5 @@ def _mapped_constant(at: Operand) -> Value:
     return constant(np.ascontiguousarray(mapped.astype(data.dtype)))
 
 
-def _key(at: Operand) -> tuple[Value, int, int]:
+def _key(at: Mapped) -> tuple[Value, int, int]:
     return at.value, at.axis, id(at.weights)

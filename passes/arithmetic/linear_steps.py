@@ -22,7 +22,7 @@ _LINEAR_MEANS = frozenset({"reduce_mean", "reduce_sum"})
 
 
 @dataclass(frozen=True)
-class Operand:
+class Mapped:
     """What a map goes on to. axis: of the channels in it. weights: the map there."""
 
     value: Value
@@ -40,7 +40,7 @@ class LinearStep:
     """
 
     node: Node
-    operands: tuple[Operand, ...]
+    operands: tuple[Mapped, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
     others: tuple[tuple[int, Value], ...] = ()
     joined: bool = False
@@ -83,7 +83,7 @@ def bias_is_constant(node: Node) -> bool:
 
 
 def _one(node: Node, axis: int, weights: Array, **attrs: Any) -> LinearStep:
-    operand = Operand(node.inputs[0], axis, weights)
+    operand = Mapped(node.inputs[0], axis, weights)
     others = tuple(enumerate(node.inputs))[1:]
     return LinearStep(node, (operand,), {**node.attrs, **attrs}, others)
 
@@ -152,7 +152,7 @@ def _sum(node: Node, axis: int, weights: Array) -> LinearStep | None:
         spread = place < 0 or value.shape[place] == 1
         if spread and not value.is_constant:
             return None
-        operands.append(Operand(value, place, weights))
+        operands.append(Mapped(value, place, weights))
     return LinearStep(node, tuple(operands), node.attrs)
 
 
@@ -170,24 +170,24 @@ def _scaled(node: Node, axis: int, weights: Array) -> LinearStep | None:
     place = axis - (x.type.rank - c.type.rank)
     if place < 0 or c.shape[place] == 1:
         other = (int(c is node.inputs[1]), c)
-        return LinearStep(node, (Operand(x, axis, weights),), node.attrs, (other,))
+        return LinearStep(node, (Mapped(x, axis, weights),), node.attrs, (other,))
     if any(dim != 1 for each, dim in enumerate(c.shape) if each != place):
         return None
     factors = c.data.ravel().astype(np.float64)
     scaled = weights / factors if node.op == "div" else weights * factors
-    return LinearStep(node, (Operand(x, axis, scaled),), dropped=True)
+    return LinearStep(node, (Mapped(x, axis, scaled),), dropped=True)
 
 
 def _concat(node: Node, axis: int, weights: Array) -> LinearStep | None:
     if node.attrs["axis"] % node.output.type.rank != axis:
-        operands = tuple(Operand(value, axis, weights) for value in node.inputs)
+        operands = tuple(Mapped(value, axis, weights) for value in node.inputs)
         return LinearStep(node, operands, node.attrs)
     sizes = [value.shape[axis] for value in node.inputs]
     if not all(isinstance(size, int) for size in sizes):
         return None
     ends = np.cumsum(sizes)[:-1]
     parts = zip(node.inputs, np.split(weights, ends, axis=1), strict=True)
-    return LinearStep(node, tuple(Operand(v, axis, part) for v, part in parts), joined=True)
+    return LinearStep(node, tuple(Mapped(v, axis, part) for v, part in parts), joined=True)
 
 
 def _map(node: Node, axis: int, weights: Array) -> LinearStep | None:
@@ -197,7 +197,7 @@ def _map(node: Node, axis: int, weights: Array) -> LinearStep | None:
     if node.op == "matmul" and left.is_constant and left.type.rank == 2 and axis != rank - 2:
         if right.type.rank != rank:
             return None
-        return LinearStep(node, (Operand(right, axis, weights),), node.attrs, ((0, left),))
+        return LinearStep(node, (Mapped(right, axis, weights),), node.attrs, ((0, left),))
     found = channel_weights(node)
     if found is None or found[0] != axis:
         return None
@@ -205,7 +205,7 @@ def _map(node: Node, axis: int, weights: Array) -> LinearStep | None:
     shift = None
     if len(node.inputs) == 3:
         shift = weights @ np.asarray(node.inputs[2].data, np.float64)
-    operand = Operand(left, axis, weights @ inner)
+    operand = Mapped(left, axis, weights @ inner)
     return LinearStep(node, (operand,), dropped=True, shift=shift)
 
 
