@@ -48,6 +48,7 @@ from .attention_kernel import streams
 from .compiling import FunctionJob, Image, compile_all
 from .emit.function import Function, functions_of, parts_of
 from .emit.types import NoDeviceCode
+from .packing import pack_factors
 from .table import device_code
 from .tiles import tiles_of
 from .triton_package import reason_unavailable
@@ -175,12 +176,14 @@ class GpuChooser:
         kernel = request.kernel
         try:
             tiles = tuple(tiles_of(part, self.tf32) for part in parts_of(kernel))
-            functions_of(kernel, tiles)
+            packed = pack_factors(kernel, tiles, request.constants)
+            functions_of(packed.kernel, packed.tiles)
         except NoDeviceCode as error:
             self.reasons[request.key] = str(error)
             return self.host(request)
         stages = tuple(StageSchedule() for _ in kernel.stages)
-        return Chosen(kernel, Schedule(stages, 0, tiles=tiles), {}, Choice(), request.key)
+        schedule = Schedule(stages, 0, tiles=packed.tiles)
+        return Chosen(packed.kernel, schedule, packed.packings, Choice(), request.key)
 
 
 def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:

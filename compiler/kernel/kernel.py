@@ -8,10 +8,10 @@ after another inside those loops, and local buffers live for one iteration of th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..ir.dims import Dim, product, symbols_of
+from ..ir.dims import Dim, product, symbol, symbols_of
 from ..ir.ops.step_groups import GROUP_PRODUCTS
 from . import expr as ex
 from .expr import Bound, Buffer, Expr
@@ -27,6 +27,14 @@ class Axis:
 
     name: str
     extent: Dim
+
+
+def linear_of(axes: Sequence[Axis]) -> Dim:
+    """The number of a point among all those of some axes, the last one fastest."""
+    number: Dim = 0
+    for axis in axes:
+        number = number * axis.extent + symbol(axis.name)
+    return number
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,9 @@ def span(tile: DeviceTile, dim: str, block: Term | None, total: Dim) -> Term:
 def decode(tile: DeviceTile, points: Term, axes: Sequence[Axis]) -> None:
     """Give axes their values at points that count through all of them, the last one fastest."""
     rest = points
+    tile.runs = [run for run in tile.runs if run[0][-1:] != tuple(axes[-1:])]
+    if len(axes) > 1:
+        tile.runs.append((tuple(axes), points))
     for position, axis in reversed(list(enumerate(axes))):
         if position == 0:
             tile.env[axis.name] = rest

@@ -8,7 +8,7 @@ from ....compiler.ir.dims import Dim, ceildiv, product
 from ....compiler.ir.types import DType
 from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.expr import Apply, Const, Expr, Guarded, Load
-from ....compiler.kernel.kernel import Kernel, Stage
+from ....compiler.kernel.kernel import Axis, Kernel, Stage
 from ....compiler.kernel.schedule.tiles import Tiles
 from ..dots import Dot, dot_of, element_of, narrow
 from ..tiles import rows_of
@@ -78,7 +78,6 @@ def rest_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
 def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> list[Term]:
     """The accumulators of all products, behind the loop over the depth."""
     lines = left.lines
-    depth = product(axis.extent for axis in stage.reduce_axes)
     dot = dot_of(stage.reductions[0])
     assert dot is not None
     total = register_type(dot.total)
@@ -87,10 +86,18 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
     for name in sums:
         lines.add(f"{name} = {zeros}")
 
+    outer, inner = _loops(stage.reduce_axes, tiles.depth)
+    depth, run = (product(axis.extent for axis in axes) for axes in (stage.reduce_axes, inner))
+
     def step(block: Term | None) -> None:
-        for part in (left, right):
-            points = span(part, "k", block, depth)
-            decode(part, points, stage.reduce_axes)
+        for part, packed in zip((left, right), tiles.packed, strict=True):
+            within = block
+            if outer and block is not None:
+                count = Term(str(ceildiv(run, tiles.depth)))
+                decode(part, part.named(f"{block.text} // {count.text}", block), outer)
+                within = part.named(f"{block.text} % {count.text}", block)
+            points = span(part, "k", within, run if outer else packed or depth)
+            decode(part, points, inner)
         for name, reduction in zip(sums, stage.reductions, strict=True):
             assert isinstance(reduction.body, Apply)
             sides = zip((left, right), reduction.body.args, strict=True)
@@ -104,6 +111,19 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
         with lines.loop(f"for step in range(0, {count.text}):"):
             step(Term("step"))
     return [Term(name, frozenset({"m", "n"})) for name in sums]
+
+
+def _loops(axes: tuple[Axis, ...], depth: int) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+    """(axes of which a step has one point each, axes that the points of a step run along).
+
+    The latter are the fewest last ones that steps divide, so that nothing has to be masked, and
+    places within a step need no division; all where there are none.
+    """
+    for number in range(len(axes) - 1, 0, -1):
+        run = product(axis.extent for axis in axes[number:])
+        if isinstance(run, int) and run and run % depth == 0:
+            return axes[:number], axes[number:]
+    return (), axes
 
 
 def operand(tile: DeviceTile, factor: Expr, elements: DType) -> str:

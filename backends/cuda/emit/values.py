@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ....compiler.ir.dims import Call, Dim, Sym, Symbol, is_nonnegative
+from ....compiler.ir.dims import (
+    Call,
+    Dim,
+    Sym,
+    Symbol,
+    coefficient,
+    is_nonnegative,
+    symbols_of,
+    terms_of,
+)
 from ....compiler.ir.types import DType
 from ....compiler.kernel.expr import (
     Acc,
@@ -22,12 +31,22 @@ from ....compiler.kernel.expr import (
     IndexValue,
     Load,
 )
-from ....compiler.kernel.kernel import Store
+from ....compiler.kernel.kernel import Axis, Store, linear_of
 from . import scalar
 from .text import Lines
 from .types import NoDeviceCode, literal, memory_type, register_type
 
 Pointers = Mapping[str, tuple[str, DType]]  # of parameters: what they are called, their elements
+
+
+def _along(dim: Dim, axes: Sequence[Axis]) -> tuple[Dim, int]:
+    """(what is left, factor) of an index that is a multiple of the number of a point among axes,
+    and something that no axis changes; (index, 0) of others."""
+    factor = coefficient(dim, axes[-1].name)
+    if not isinstance(factor, int) or not factor:
+        return dim, 0
+    rest = dim - linear_of(axes) * factor
+    return (dim, 0) if symbols_of(rest) & {axis.name for axis in axes} else (rest, factor)
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,8 @@ class DeviceTile:
     """Where expressions are evaluated.
 
     shape: size of the block along each dimension, in order. index: the integer type of offsets.
-    env: values of axes and symbols. masks: along a dimension, which of its points there are; none
+    env: values of axes and symbols. runs: axes through which points of the tile count, the last one
+    fastest, with those points. masks: along a dimension, which of its points there are; none
     where all are. accumulators: results of the stage's reductions. pointers: by buffer. registers:
     local memory of one element for every row.
     """
@@ -53,6 +73,7 @@ class DeviceTile:
     index: str
     pointers: Pointers
     env: dict[str, Term]
+    runs: list[tuple[tuple[Axis, ...], Term]] = field(default_factory=list)
     masks: dict[str, str] = field(default_factory=dict)
     accumulators: list[Term] = field(default_factory=list)
     registers: dict[str, Term] = field(default_factory=dict)
@@ -91,7 +112,12 @@ class DeviceTile:
         if not isinstance(dim, Sym):
             return Term(str(dim))
         sums: dict[frozenset[str], list[str]] = {}
-        for monomial, factor in dim.terms:
+        for axes, points in self.runs:
+            dim, factor = _along(dim, axes)
+            if factor:
+                text = points.text + f" * {factor}" * (factor != 1)
+                sums.setdefault(points.dims, []).append(text)
+        for monomial, factor in terms_of(dim):
             atoms = [self._atom(atom) for atom in monomial]
             dims = frozenset[str]().union(*(atom.dims for atom in atoms))
             texts = [atom.text for atom in atoms] + [str(factor)] * (factor != 1 or not atoms)

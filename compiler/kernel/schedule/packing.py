@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -78,18 +79,18 @@ def pack(
             if name not in sizes:
                 continue
             found = _packed(load, axis, outer, width, sizes[name])
-            if found is not None and _loads_of(kernel, name) == 1:
+            if found is not None and loads_of(kernel, name) == 1:
                 packings[name], offsets[load] = found
         if offsets:
             reductions = tuple(
-                r.with_parts(partial(ex.rebuilt, change=partial(_moved, offsets=offsets)))
+                r.with_parts(partial(ex.rebuilt, change=partial(moved, offsets=offsets)))
                 for r in stage.reductions
             )
             stages[number] = replace(stage, reductions=reductions)
     return replace(kernel, stages=tuple(stages)), packings
 
 
-def _loads_of(kernel: Kernel, name: str) -> int:
+def loads_of(kernel: Kernel, name: str) -> int:
     """How many different places read a buffer."""
     return len(
         {
@@ -149,7 +150,8 @@ def _column_part(row: Dim, outer: list[Axis], whole: bool) -> tuple[Dim, Dim, in
     return row, 0, 1
 
 
-def _moved(part: ex.Expr, offsets: dict[ex.Load, Dim]) -> ex.Expr:
+def moved(part: ex.Expr, offsets: Mapping[ex.Load, Dim]) -> ex.Expr:
+    """A load at the offset that it is given, if it is; to be used by `expr.rebuilt`."""
     if isinstance(part, ex.Load) and part in offsets:
         return replace(part, offset=offsets[part])
     return part

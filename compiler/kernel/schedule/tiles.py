@@ -26,7 +26,8 @@ class Tiles:
     POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
     ATTENTION: queries by elements of a value, in steps of so many keys.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
-    factors of f32 are multiplied with 11 bits each, by tensor cores.
+    factors of f32 are multiplied with 11 bits each, by tensor cores. packed: steps of the rows that
+    the left and the right factor, if it is constant, is stored in (0: as it was).
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Tiles:
     warps: int = 4
     stages: int = 1
     tf32: bool = False
+    packed: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.depth > 1)
