@@ -19,7 +19,7 @@ from ..compiler.ir.graph import captures
 from ..compiler.ir.groups import fused_node, is_fused
 from ..compiler.ir.ops.control import symbol_name
 from ..compiler.ir.ops.registry import bind_attrs, lookup, make_node
-from ..passes.precision.unsigned_bytes import BIT, UNSIGNED
+from ..passes.precision.kept_bytes import BIT, UNSIGNED
 
 Array = np.ndarray[Any, Any]
 BATCH_BYTES = 256 << 20  # of what one run hands out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..compiler.decisions import Note, Told
+from ..compiler.ir.types import DType
 from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
@@ -20,10 +21,10 @@ from .precision.byte_products import ByteProducts
 from .precision.byte_tables import ByteTables
 from .precision.half import StoreHalves, ToHalf
 from .precision.integer_products import IntegerProducts
+from .precision.kept_bytes import KeptBytes
 from .precision.lower_quantisation import LowerQuantisation
 from .precision.packed_tables import PackedTables
 from .precision.quantised_movement import QuantisedMovement
-from .precision.unsigned_bytes import UnsignedBytes
 from .precision.weight_products import WeightProducts
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
@@ -56,26 +57,27 @@ def optimization_passes(
     target: Target | None = None,
     choice: GraphChoice = USUAL,
     told: Told | None = None,
+    data: DType = DType.U8,
 ) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
     note: is told what becomes of products of what is quantised. target: where functions of bytes
-    become tables; None: nowhere. choice: what the graph is not to be given.
-    told: hears what arithmetic is saved.
+    become tables; None: nowhere. choice: what the graph is not to be given. told: hears what
+    arithmetic is saved. data: the bytes that products multiply by constant signed ones, U8 or I8.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
-    layouts = ChooseLayouts(channels_first=choice.channels_first)
+    kept, layouts = KeptBytes(data), ChooseLayouts(channels_first=choice.channels_first)
     return (
         WeightProducts(note),
         PackedTables(),
-        Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY)),
+        Fixpoint((kept, QuantisedMovement(), *SIMPLIFY)),
         *((ByteTables(target), Fixpoint(SIMPLIFY)) if target else ()),
         IntegerProducts(note),
-        Fixpoint((UnsignedBytes(), *SIMPLIFY)),
-        ByteProducts(note),
+        Fixpoint((kept, *SIMPLIFY)),
+        ByteProducts(note, data),
         LowerQuantisation(),
         *_RECOGNISED,
         Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),

@@ -14,12 +14,12 @@ from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.pipeline import SIMPLIFY
 from tensmith.passes.precision.byte_products import ByteProducts
 from tensmith.passes.precision.integer_products import IntegerProducts
+from tensmith.passes.precision.kept_bytes import KeptBytes
 from tensmith.passes.precision.lower_quantisation import LowerQuantisation
 from tensmith.passes.precision.quantised_movement import QuantisedMovement
-from tensmith.passes.precision.unsigned_bytes import UnsignedBytes
 
-MOVE = Fixpoint((UnsignedBytes(), QuantisedMovement(), *SIMPLIFY))
-TURN = Fixpoint((UnsignedBytes(), *SIMPLIFY))
+MOVE = Fixpoint((KeptBytes(), QuantisedMovement(), *SIMPLIFY))
+TURN = Fixpoint((KeptBytes(), *SIMPLIFY))
 PASSES = (MOVE, IntegerProducts(), TURN, ByteProducts(), Fixpoint(SIMPLIFY))
 WINDOW = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
 

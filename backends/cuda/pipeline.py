@@ -17,6 +17,7 @@ from ...compiler.decisions import Decision, Note, tell
 from ...compiler.errors import UsageError
 from ...compiler.ir.dims import Dim, Sym
 from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.types import DType
 from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.devices import all_steps, on_device
 from ...compiler.kernel.plan.plan import DeviceFunction, External, KernelCall, Plan
@@ -120,7 +121,8 @@ def make_plan(
     """
     level = options.opt_level
     with stages.stage("passes"):
-        run_passes(graph, optimization_passes(level, note), dump_after=options.dump_after)
+        usual = optimization_passes(level, note, data=DType.I8)
+        run_passes(graph, usual, dump_after=options.dump_after)
         final = (
             *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),
             Decompose(keeps=streams),

@@ -1,15 +1,17 @@
 """Products of integers as products of bytes, which instructions take several steps at once of.
 
-The data is unsigned, the weights are signed. Zero points leave the sum: that of the data times the
-sum of the weights of a column is a constant, that of the weights times the sum of a row's data is a
-product with ones. Around a convolution's data lies its zero point. Where channels are too few to
-be grouped, floats add up the same integers exactly.
+The data is unsigned, or signed where tensor cores multiply it, the weights are signed. Zero points
+leave the sum: that of the data times the sum of the weights of a column is a constant, that of the
+weights times the sum of a row's data is a product with ones. Around a convolution's data lies its
+zero point. Unsigned data goes in groups of steps, and where channels are too few for that, floats
+add up the same integers exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,26 +21,31 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
 from .data_products import product_of_groups, why_no_groups
+from .kept_bytes import BIT, Turn
+from .requantising import BYTES
 
 Array = np.ndarray[Any, Any]
-RULES = Rules()
 STEPS = 4  # of a group
 FEWEST = 3  # steps that are worth being filled up to a group
 EXACT_F32 = 1 << 24  # integers up to here are exact
 LARGEST = 255  # of the data
-BIT = 128  # what signed bytes are moved by
 
 
 @dataclass(frozen=True)
 class ByteProducts:
-    """The pass. note: is told of every product of bytes, and of those that could be none."""
+    """The pass. note: is told of every product of bytes, and of those that could be none. data: U8,
+    which is multiplied in groups, or I8, which is not."""
 
     note: Note | None = None
+    data: DType = DType.U8
     name: str = "byte_products"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
-        changed = rewrite(graph, RULES)
+        rules = Rules()
+        rules.on("matmul", "conv")(partial(byte_product, turn=Turn(self.data)))
+        rules.on("matmul")(partial(product_of_data, turn=Turn(self.data)))
+        changed = rewrite(graph, rules)
         tell(self.note, _decisions(graph))
         return changed
 
@@ -48,7 +55,7 @@ def _decisions(graph: Graph) -> Iterator[Decision]:
     for node in graph.walk():
         if node.op not in ("matmul", "conv"):
             continue
-        bytes_ = node.attrs["accumulate"] is not None and node.inputs[0].dtype is DType.U8
+        bytes_ = node.attrs["accumulate"] is not None and node.inputs[0].dtype in BYTES
         if bytes_ or node.attrs.get("product") == "dot4":
             yield Decision(node.name, node.op, "int8")
         elif _is_of_bytes(node.inputs[0]):
@@ -103,15 +110,14 @@ class _Data:
     zero: Value | None
 
 
-@RULES.on("matmul", "conv")
-def byte_product(node: Node, rw: Rewriter) -> Replacement:
+def byte_product(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
     """product(cast(q) - z, w) -> product of bytes, less what z adds up to"""
     weights = node.inputs[1].data
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
     if weights is None or len(node.inputs) > 2 or why_no_bytes(node.op, weights, node.attrs):
         return None
-    data = _unsigned(node.inputs[0], rw)
+    data = _bytes_of(node.inputs[0], rw, turn)
     if data is None:
         return None
     signed, offset = _signed(weights, node.op)
@@ -130,26 +136,33 @@ def byte_product(node: Node, rw: Rewriter) -> Replacement:
     return product.centred(total, weights)
 
 
-@RULES.on("matmul")
-def product_of_data(node: Node, rw: Rewriter) -> Replacement:
-    """matmul(cast(q) - z, cast(p) - o) of what the run makes -> product of groups of bytes, less
-    what the zero points add up to"""
+def product_of_data(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+    """matmul(cast(q) - z, cast(p) - o) of what the run makes -> product of bytes, in groups where
+    they are unsigned, less what the zero points add up to"""
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
     if node.inputs[1].is_constant or node.attrs["product"] or why_no_groups(node):
         return None
-    left, right = (_unsigned(value, rw) for value in node.inputs)
+    left, right = (_bytes_of(value, rw, turn) for value in node.inputs)
     if left is None or right is None:
         return None
     depth = node.inputs[0].shape[-1]
     assert isinstance(depth, int)
-    total = product_of_groups(rw, "dot4", left.bytes, right.bytes, BIT)
-    # its right operand are the bytes less 128: sum (p - z)(q - o) = sum p (q - 128) - (o - 128)
-    # sum p - z sum q + depth z o
-    if (number := _number(right.zero)) != BIT:
-        moved = rw.emit("sub", [_scalar(right.zero), constant(np.int32(BIT))])
+    if turn.kept is DType.U8:
+        flip = BIT
+        total = product_of_groups(rw, "dot4", left.bytes, right.bytes, flip)
+    else:
+        flip = 0
+        attrs = {**node.attrs, "accumulate": DType.I32}
+        total = rw.emit("matmul", [left.bytes, right.bytes], attrs)
+    # its right operand are the bytes less a flip: sum (p - z)(q - o) = sum p (q - flip)
+    # - (o - flip) sum p - z sum q + depth z o
+    if (number := _number(right.zero)) != flip:
+        moved = _scalar(right.zero)
         if number is not None:
-            moved = constant(np.int32(number - BIT))
+            moved = constant(np.int32(number - flip))
+        elif flip:
+            moved = rw.emit("sub", [moved, constant(np.int32(flip))])
         total = rw.emit("sub", [total, rw.emit("mul", [_sums(left.bytes, -1, rw), moved])])
     if _number(left.zero) != 0:
         zero = _scalar(left.zero)
@@ -178,8 +191,9 @@ def _sums(data: Value, axis: int, rw: Rewriter) -> Value:
     return rw.emit("reduce_sum", [wide], attrs)
 
 
-def _unsigned(value: Value, rw: Rewriter) -> _Data | None:
-    """What an i32 is made of, if it is bytes less a zero point; signed ones are moved by 128."""
+def _bytes_of(value: Value, rw: Rewriter, turn: Turn) -> _Data | None:
+    """What an i32 is made of, if it is bytes less a zero point; of the other kind than the kept
+    one they are turned."""
     known, points = 0, list[Value]()
     zero: Value | None = None
     while (moved := rw.producer(value, "sub", "add")) is not None:
@@ -192,13 +206,13 @@ def _unsigned(value: Value, rw: Rewriter) -> _Data | None:
         else:
             return None
     made = rw.producer(value, "cast")
-    if made is None or made.inputs[0].dtype not in (DType.U8, DType.I8):
+    if made is None or made.inputs[0].dtype not in BYTES:
         return None
     data = made.inputs[0]
-    if data.dtype is DType.I8:
-        known += BIT
-        octets = rw.emit("bitcast", [data], {"dtype": DType.U8})
-        data = rw.emit("bitxor", [octets, constant(np.uint8(BIT))])
+    if data.dtype is turn.other:
+        known += turn.shift
+        octets = rw.emit("bitcast", [data], {"dtype": turn.kept})
+        data = rw.emit("bitxor", [octets, constant(np.asarray(turn.shift, turn.kept.numpy))])
     for point in points:
         point = rw.emit("reshape", [point], {"shape": ()})
         zero = point if zero is None else rw.emit("add", [zero, point])
@@ -236,11 +250,12 @@ class _Product:
         number = scalar(zero)
         if number is not None:
             self.attrs["pad_value"] = int(number)
-            return bool(0 <= number <= LARGEST)
+            least = 0 if self.bytes.dtype is DType.U8 else -BIT
+            return bool(least <= number <= least + LARGEST)
         rank, pads = self.bytes.type.rank, self.attrs["pads"]
         half = len(pads) // 2
         around = (0, 0, *pads[:half], 0, 0, *pads[half:])
-        point = self.rw.emit("cast", [zero], {"dtype": DType.U8})
+        point = self.rw.emit("cast", [zero], {"dtype": self.bytes.dtype})
         point = self.rw.emit("reshape", [point], {"shape": ()})
         attrs = {"pads": around, "mode": "constant"}
         self.bytes = self.rw.emit("pad", [self.bytes, point], attrs)
@@ -254,7 +269,7 @@ class _Product:
         matmul = self.node.op == "matmul"
         depth = weights.shape[-2 if matmul else 1]
         missing = -depth % STEPS
-        if not missing:
+        if not missing or self.bytes.dtype is DType.I8:
             return self._emit(self.bytes, weights)
         if depth < FEWEST or self.attrs.get("groups", 1) > 1:
             exact = _greatest_sum(weights, self.node.op) < EXACT_F32

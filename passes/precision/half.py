@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import ml_dtypes
 import numpy as np
 
 from ...compiler.decisions import Decision, Note
@@ -189,10 +190,21 @@ def _attention(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
     """Scores and the sum of values are products like others."""
     if node.inputs[0].dtype is not DType.F32:
         return None
-    if not options.tiles and options.gain(matrices=False) <= 1:
+    if options.tiles:
+        options.decided(node, options.label)
+        mask = (_within(rw, value, options.dtype) for value in node.inputs[3:])
+        operands = [_cast(rw, value, options.dtype) for value in (*node.inputs[:3], *mask)]
+        return _cast(rw, rw.emit(node.op, operands, node.attrs), DType.F32)
+    if options.gain(matrices=False) <= 1:
         options.decided(node, "fp32", NO_FASTER.format(options.label))
         return None
     return DECOMPOSED["attention"](rw, node)
+
+
+def _within(rw: Rewriter, mask: Value, half: DType) -> Value:
+    """A mask whose least numbers are not -inf as halves: a row of these would be none."""
+    least = float(ml_dtypes.finfo(half.numpy).min)
+    return rw.emit("at_least", [mask, constant(np.asarray(least, np.float32))])
 
 
 def _is_large(weights: Value) -> bool:
