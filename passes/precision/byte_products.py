@@ -21,7 +21,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
 from .data_products import product_of_groups, why_no_groups
-from .kept_bytes import BIT, Turn
+from .kept_bytes import BIT, ByteKind
 from .requantising import BYTES
 
 Array = np.ndarray[Any, Any]
@@ -43,8 +43,8 @@ class ByteProducts:
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
         rules = Rules()
-        rules.on("matmul", "conv")(partial(byte_product, turn=Turn(self.data)))
-        rules.on("matmul")(partial(product_of_data, turn=Turn(self.data)))
+        rules.on("matmul", "conv")(partial(byte_product, kind=ByteKind(self.data)))
+        rules.on("matmul")(partial(product_of_data, kind=ByteKind(self.data)))
         changed = rewrite(graph, rules)
         tell(self.note, _decisions(graph))
         return changed
@@ -110,14 +110,14 @@ class _Data:
     zero: Value | None
 
 
-def byte_product(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def byte_product(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """product(cast(q) - z, w) -> product of bytes, less what z adds up to"""
     weights = node.inputs[1].data
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
     if weights is None or len(node.inputs) > 2 or why_no_bytes(node.op, weights, node.attrs):
         return None
-    data = _bytes_of(node.inputs[0], rw, turn)
+    data = _bytes_of(node.inputs[0], rw, kind)
     if data is None:
         return None
     signed, offset = _signed(weights, node.op)
@@ -136,19 +136,19 @@ def byte_product(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
     return product.centred(total, weights)
 
 
-def product_of_data(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def product_of_data(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """matmul(cast(q) - z, cast(p) - o) of what the run makes -> product of bytes, in groups where
     they are unsigned, less what the zero points add up to"""
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
     if node.inputs[1].is_constant or node.attrs["product"] or why_no_groups(node):
         return None
-    left, right = (_bytes_of(value, rw, turn) for value in node.inputs)
+    left, right = (_bytes_of(value, rw, kind) for value in node.inputs)
     if left is None or right is None:
         return None
     depth = node.inputs[0].shape[-1]
     assert isinstance(depth, int)
-    if turn.kept is DType.U8:
+    if kind.kept is DType.U8:
         flip = BIT
         total = product_of_groups(rw, "dot4", left.bytes, right.bytes, flip)
     else:
@@ -191,7 +191,7 @@ def _sums(data: Value, axis: int, rw: Rewriter) -> Value:
     return rw.emit("reduce_sum", [wide], attrs)
 
 
-def _bytes_of(value: Value, rw: Rewriter, turn: Turn) -> _Data | None:
+def _bytes_of(value: Value, rw: Rewriter, kind: ByteKind) -> _Data | None:
     """What an i32 is made of, if it is bytes less a zero point; of the other kind than the kept
     one they are turned."""
     known, points = 0, list[Value]()
@@ -209,10 +209,10 @@ def _bytes_of(value: Value, rw: Rewriter, turn: Turn) -> _Data | None:
     if made is None or made.inputs[0].dtype not in BYTES:
         return None
     data = made.inputs[0]
-    if data.dtype is turn.other:
-        known += turn.shift
-        octets = rw.emit("bitcast", [data], {"dtype": turn.kept})
-        data = rw.emit("bitxor", [octets, constant(np.asarray(turn.shift, turn.kept.numpy))])
+    if data.dtype is kind.other:
+        known += kind.shift
+        octets = rw.emit("bitcast", [data], {"dtype": kind.kept})
+        data = rw.emit("bitxor", [octets, constant(np.asarray(kind.shift, kind.kept.numpy))])
     for point in points:
         point = rw.emit("reshape", [point], {"shape": ()})
         zero = point if zero is None else rw.emit("add", [zero, point])

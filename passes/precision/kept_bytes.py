@@ -35,12 +35,12 @@ class KeptBytes:
         """Rewrite; whether anything was."""
         rules = Rules()
         for ops, rule in _RULES:
-            rules.on(*ops)(partial(rule, turn=Turn(self.kept)))
+            rules.on(*ops)(partial(rule, kind=ByteKind(self.kept)))
         return rewrite(graph, rules)
 
 
 @dataclass(frozen=True)
-class Turn:
+class ByteKind:
     """From bytes of the kind that is kept to those of the other one, and back."""
 
     kept: DType
@@ -74,59 +74,59 @@ class Turn:
         return constant((number.astype(np.int16) + self.shift).astype(self.kept.numpy))
 
 
-def _made(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def _made(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """quantize(x) to the other kind -> the other kind of what quantize(x) to the kept one gives"""
     value, scale, zero, *bias = node.inputs
-    if zero.dtype is not turn.other or zero.data is None:
+    if zero.dtype is not kind.other or zero.data is None:
         return None
     attrs = dict(node.attrs)
-    attrs.update({key: attrs[key] + turn.shift for key in ("low", "high") if key in attrs})
-    made = rw.emit(node.op, [value, scale, turn.moved(zero.data), *bias], attrs)
+    attrs.update({key: attrs[key] + kind.shift for key in ("low", "high") if key in attrs})
+    made = rw.emit(node.op, [value, scale, kind.moved(zero.data), *bias], attrs)
     if made.producer is not None and node.output.name:
-        made.name = f"{node.output.name}{UNSIGNED if turn.kept is DType.U8 else SIGNED}"
-    return turn.other_of(made, rw)
+        made.name = f"{node.output.name}{UNSIGNED if kind.kept is DType.U8 else SIGNED}"
+    return kind.other_of(made, rw)
 
 
-def _turned_later(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def _turned_later(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """movement(other(k)) -> other(movement(k)): the order of bytes is the same"""
-    source = turn.kept_of(node.inputs[0], rw)
+    source = kind.kept_of(node.inputs[0], rw)
     if source is None or len(node.inputs) > 1 + (node.op not in ("pad", "max_pool")):
         return None
-    return turn.other_of(rw.emit(node.op, [source, *node.inputs[1:]], node.attrs), rw)
+    return kind.other_of(rw.emit(node.op, [source, *node.inputs[1:]], node.attrs), rw)
 
 
-def _clipped(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def _clipped(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """max(other(k), c) -> other(max(k, c moved))"""
-    source, bound = turn.kept_of(node.inputs[0], rw), node.inputs[1]
+    source, bound = kind.kept_of(node.inputs[0], rw), node.inputs[1]
     if source is None or bound.data is None:
         return None
-    return turn.other_of(rw.emit(node.op, [source, turn.moved(bound.data)]), rw)
+    return kind.other_of(rw.emit(node.op, [source, kind.moved(bound.data)]), rw)
 
 
-def _joined(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def _joined(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """concat(other(a), other(b)) -> other(concat(a, b))"""
-    parts = [turn.kept_of(value, rw) for value in node.inputs]
+    parts = [kind.kept_of(value, rw) for value in node.inputs]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
-    return turn.other_of(rw.emit("concat", found, node.attrs), rw)
+    return kind.other_of(rw.emit("concat", found, node.attrs), rw)
 
 
-def _dequantised(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def _dequantised(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """dequantize(other(k), z) -> dequantize(k, z moved)"""
-    source, zero = turn.kept_of(node.inputs[0], rw), node.inputs[2]
+    source, zero = kind.kept_of(node.inputs[0], rw), node.inputs[2]
     if source is None or zero.data is None:
         return None
-    return rw.emit("dequantize", [source, node.inputs[1], turn.moved(zero.data)])
+    return rw.emit("dequantize", [source, node.inputs[1], kind.moved(zero.data)])
 
 
-def _widened(node: Node, rw: Rewriter, turn: Turn) -> Replacement:
+def _widened(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """i32(other(k)) -> i32(k) - shift"""
-    source = turn.kept_of(node.inputs[0], rw)
+    source = kind.kept_of(node.inputs[0], rw)
     if source is None or node.output.dtype is not DType.I32:
         return None
     wide = rw.emit("cast", [source], {"dtype": DType.I32})
-    return rw.emit("sub", [wide, constant(np.int32(turn.shift))])
+    return rw.emit("sub", [wide, constant(np.int32(kind.shift))])
 
 
 _RULES: tuple[tuple[tuple[str | Trait, ...], Callable[..., Replacement]], ...] = (
