@@ -36,13 +36,13 @@ void *allocate(size_t bytes) {
   return memory;
 }
 
-static int64_t now(void) {
+int64_t now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-static void check(ts_status status, const ts_instance *instance) {
+void check(ts_status status, const ts_instance *instance) {
   if (!status) return;
   const int code = status == TS_ERROR_CPU ? EXIT_CPU
                    : status == TS_ERROR_INPUT || status == TS_ERROR_WEIGHTS ||
@@ -82,63 +82,6 @@ static void run_repeatedly(job *j) {
 
 /* ---- Many samples ---------------------------------------------------------------------------- */
 
-/* How an input is cut: `step` entries of axis 0 per run (0: whole every time); `drop`: an axis that
- * the model does not have. */
-typedef struct {
-  int64_t step, count;
-  int drop;
-} cut;
-
-static cut cut_input(const job *j, int32_t index) {
-  const ts_tensor_info *info = &j->model->inputs[index];
-  const DLTensor *tensor = &j->inputs[index].tensor;
-  if (tensor->ndim == info->ndim + 1) return (cut){1, tensor->shape[0], 1};
-  if (tensor->ndim != info->ndim || !info->ndim) return (cut){0, 1, 0};
-  if (info->dims[0] < 0) return (cut){j->chosen->batch, tensor->shape[0], 0};
-  if (info->dims[0] == tensor->shape[0]) return (cut){0, 1, 0};
-  if (info->dims[0] == 0 || tensor->shape[0] % info->dims[0])
-    die(EXIT_USAGE, "input '%s': %" PRId64 " samples are not a multiple of the model's %" PRId64,
-        info->name, tensor->shape[0], info->dims[0]);
-  return (cut){info->dims[0], tensor->shape[0], 0};
-}
-
-static int64_t runs_of(cut c) { return c.step ? (c.count + c.step - 1) / c.step : 1; }
-
-/* Runs over all samples; inputs that hold a single run are given to every one. */
-static int64_t plan_cuts(const job *j, cut *cuts) {
-  int64_t runs = 1;
-  const char *first = "";
-  for (int32_t i = 0; i < j->model->input_count; ++i) {
-    cuts[i] = cut_input(j, i);
-    const int64_t own = runs_of(cuts[i]);
-    if (own == 0) die(EXIT_USAGE, "input '%s' holds no samples", j->model->inputs[i].name);
-    if (own != 1 && runs != 1 && own != runs)
-      die(EXIT_USAGE, "input '%s' holds %" PRId64 " runs, input '%s' %" PRId64,
-          j->model->inputs[i].name, own, first, runs);
-    if (own == 1) continue;
-    runs = own;
-    first = j->model->inputs[i].name;
-  }
-  return runs;
-}
-
-static DLTensor slice_of(const DLTensor *whole, cut c, int64_t run, int64_t *shape) {
-  DLTensor part = *whole;
-  if (!c.step) return part;
-  const int64_t begin = run * c.step;
-  const int64_t size = c.count - begin < c.step ? c.count - begin : c.step;
-  int64_t stride = 1;
-  for (int32_t d = 1; d < whole->ndim; ++d) stride *= whole->shape[d];
-  if (whole->strides) stride = whole->strides[0];
-  part.byte_offset = (uint64_t)(begin * stride) * ts_item_bytes(whole->dtype);
-  memcpy(shape, whole->shape, (size_t)whole->ndim * sizeof *shape);
-  shape[0] = size;
-  part.shape = shape + c.drop;
-  part.ndim -= c.drop;
-  if (part.strides) part.strides += c.drop;
-  return part;
-}
-
 /* Appends an output of one run along axis 0 (a new axis if one was dropped or it is a scalar). */
 static void gather_output(job *j, int32_t index, int drop) {
   const DLTensor *part = &j->outputs[index];
@@ -169,7 +112,7 @@ static void run_samples(job *j) {
   const int32_t count = j->model->input_count;
   cut *cuts = allocate((size_t)count * sizeof *cuts);
   int64_t(*shapes)[MAX_DIMS + 1] = allocate((size_t)count * sizeof *shapes);
-  const int64_t runs = plan_cuts(j, cuts);
+  const int64_t runs = plan_cuts(j->model, j->inputs, j->chosen->batch, cuts);
   int drop = 0;
   for (int32_t i = 0; i < count; ++i) {
     drop |= cuts[i].drop;
@@ -251,6 +194,11 @@ static void write_outputs(const job *j) {
   free(tensors);
 }
 
+static int finished(void) {
+  if (fflush(stdout) || ferror(stdout)) die(EXIT_RUN, "standard output could not be written");
+  return 0;
+}
+
 int main(int argc, char **argv) {
   options chosen;
   const ts_model *model = ts_model_get();
@@ -259,11 +207,17 @@ int main(int argc, char **argv) {
     print_info(model, chosen.json);
     return 0;
   }
-  job j = {.model = model, .chosen = &chosen, .measured = {.accuracy = -1}};
   ts_options settings = TS_OPTIONS_DEFAULT;
   settings.threads = chosen.threads;
   settings.max_trips = chosen.max_trips;
   settings.weights_path = chosen.weights;
+  if (chosen.measure) {
+    array *inputs = allocate((size_t)model->input_count * sizeof *inputs);
+    load_inputs(inputs, model, &chosen);
+    probe(model, &chosen, &settings, inputs);
+    return finished();
+  }
+  job j = {.model = model, .chosen = &chosen, .measured = {.accuracy = -1}};
   check(ts_create(model, &settings, &j.instance), j.instance);
   j.inputs = allocate((size_t)model->input_count * sizeof *j.inputs);
   j.slice = allocate((size_t)model->input_count * sizeof *j.slice);
@@ -276,6 +230,5 @@ int main(int argc, char **argv) {
   write_outputs(&j);
   print_report(model, &chosen, ts_threads(j.instance), &j.measured, j.outputs);
   ts_destroy(j.instance);
-  if (fflush(stdout) || ferror(stdout)) die(EXIT_RUN, "standard output could not be written");
-  return 0;
+  return finished();
 }

@@ -31,6 +31,13 @@ static const char HELP[] =
     "  --duration SECONDS           go on measuring until so much time has passed\n"
     "  --max-trips N                fail where a loop goes on for more rounds\n"
     "  --weights FILE               side file of the weights, if it was moved\n"
+    "measuring\n"
+    "  --measure                    run in several instances at once, on all samples in turns, for\n"
+    "                               --duration (default 1); print times, processor time and memory\n"
+    "  --instances N                instances that take turns at one queue (default: as many as the\n"
+    "                               CPUs allow, with --threads each)\n"
+    "  --load RATE                  so many calls per second arrive by chance (Poisson), whatever\n"
+    "                               the instances do: times are those of wait and run\n"
     "printing\n"
     "  --json                       one JSON object on standard output\n"
     "  --quiet                      do not print the output values\n"
@@ -93,6 +100,7 @@ static int parse_flag(options *out, const char *name) {
   if (!strcmp(name, "--json")) out->json = 1;
   else if (!strcmp(name, "--quiet")) out->quiet = 1;
   else if (!strcmp(name, "--info")) out->info = 1;
+  else if (!strcmp(name, "--measure")) out->measure = 1;
   else return 0;
   return 1;
 }
@@ -116,6 +124,11 @@ static int parse_tensor_option(options *out, const char *name, const char *value
 static int parse_value(options *out, const char *name, const char *value) {
   if (!strcmp(name, "--threads")) {
     out->threads = (int32_t)number(name, value, 0, 1024);
+  } else if (!strcmp(name, "--instances")) {
+    out->instances = (int32_t)number(name, value, 1, 1024);
+  } else if (!strcmp(name, "--load")) {
+    out->load = seconds(name, value);
+    if (out->load <= 0) die(EXIT_USAGE, "--load: expected calls per second, got '%s'", value);
   } else if (!strcmp(name, "--max-trips")) {
     out->max_trips = number(name, value, 1, INT64_MAX);
   } else if (!strcmp(name, "--random")) {
@@ -161,7 +174,11 @@ void parse_options(options *out, int argc, char **argv, const ts_model *model) {
   for (int32_t i = 0; i < out->output_count; ++i)
     if (!strcmp(out->outputs[i].value, "-") && (out->json || out->timed || out->batch || out->labels))
       die(EXIT_USAGE, "--output -: standard output cannot hold a report as well");
-  if (out->batch && out->timed)
+  if ((out->instances || out->load > 0) && !out->measure)
+    die(EXIT_USAGE, "--instances and --load are told to --measure");
+  if (out->measure && (out->output_count || out->labels))
+    die(EXIT_USAGE, "--measure keeps no outputs: leave out --output and --labels");
+  if (out->batch && out->timed && !out->measure)
     die(EXIT_USAGE, "--batch makes one pass over the samples: leave out --warmup, --iterations and "
                     "--duration");
 }

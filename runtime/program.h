@@ -15,6 +15,10 @@ TS_LOCAL _Noreturn void die(int code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* calloc that ends the program instead of failing. */
 TS_LOCAL void *allocate(size_t bytes);
+/* Ends the program with the instance's message where a call has failed. */
+TS_LOCAL void check(ts_status status, const ts_instance *instance);
+/* Nanoseconds of a clock that only goes on. */
+TS_LOCAL int64_t now(void);
 
 /* ---- arrays ---------------------------------------------------------------------------------- */
 
@@ -60,10 +64,11 @@ typedef struct {
   int64_t batch; /* 0: the files hold one run */
   int64_t warmup, iterations;
   double duration;
-  int32_t threads;
+  int32_t threads, instances;
+  double load; /* calls per second that arrive by chance; 0: one behind the other */
   int64_t max_trips;
   uint64_t seed;
-  int random, json, quiet, info, timed;
+  int random, json, quiet, info, timed, measure;
 } options;
 
 TS_LOCAL void parse_options(options *out, int argc, char **argv, const ts_model *model);
@@ -75,6 +80,23 @@ TS_LOCAL int32_t find_tensor(const ts_tensor_info *infos, int32_t count, const c
 
 /* Inputs of the whole job, from files or random, in model order. */
 TS_LOCAL void load_inputs(array *inputs, const ts_model *model, const options *chosen);
+
+/* ---- samples.c ------------------------------------------------------------------------------- */
+
+/* How an input is cut: `step` entries of axis 0 per run (0: whole every time); `drop`: an axis that
+ * the model does not have. */
+typedef struct {
+  int64_t step, count;
+  int drop;
+} cut;
+
+/* Runs that an input is cut into. */
+TS_LOCAL int64_t runs_of(cut c);
+/* Runs over all samples, `batch` of a model of open size at a time; inputs that hold a single run
+ * are given to every one. */
+TS_LOCAL int64_t plan_cuts(const ts_model *model, const array *inputs, int64_t batch, cut *cuts);
+/* What a run gets of an input; `shape` has room for its sizes. */
+TS_LOCAL DLTensor slice_of(const DLTensor *whole, cut c, int64_t run, int64_t *shape);
 
 /* ---- report.c -------------------------------------------------------------------------------- */
 
@@ -88,7 +110,30 @@ typedef struct {
 TS_LOCAL void print_info(const ts_model *model, int json);
 TS_LOCAL void print_report(const ts_model *model, const options *chosen, int32_t threads,
                            measurement *measured, const DLTensor *outputs);
+TS_LOCAL void print_json_string(const char *text);
+/* The p-th percentile of sorted nanoseconds, in seconds, interpolated linearly. */
+TS_LOCAL double percentile(const int64_t *sorted, int64_t count, double p);
+TS_LOCAL void sort_times(int64_t *nanoseconds, int64_t count);
 /* Share of samples (rows of the last axis) whose largest element is where the label says. */
 TS_LOCAL double top1_accuracy(const DLTensor *scores, const DLTensor *labels);
+
+/* ---- probe.c --------------------------------------------------------------------------------- */
+
+/* --measure: runs in several instances at once, or as calls arrive, and tells what that took. */
+TS_LOCAL void probe(const ts_model *model, const options *chosen, const ts_options *settings,
+                    const array *inputs);
+
+/* ---- energy.c -------------------------------------------------------------------------------- */
+
+/* Counters of all processor packages; `reason`: why there are none, "" where there are. */
+typedef struct {
+  int packages;
+  uint64_t microjoules[16], range[16];
+  char reason[320];
+} energy;
+
+TS_LOCAL void read_energy(energy *out);
+/* Joules between two readings. A counter that is below its earlier value has wrapped around once. */
+TS_LOCAL double joules_between(const energy *before, const energy *after);
 
 #endif /* TENSMITH_PROGRAM_H_ */

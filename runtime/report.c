@@ -64,7 +64,7 @@ static int64_t element_count(const DLTensor *tensor) {
          (int64_t)ts_item_bytes(tensor->dtype);
 }
 
-static void print_json_string(const char *text) {
+void print_json_string(const char *text) {
   putchar('"');
   for (; *text; ++text) {
     if (*text == '"' || *text == '\\') printf("\\%c", *text);
@@ -164,8 +164,11 @@ static int by_size(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* The p-th percentile of sorted values, interpolated linearly (as numpy.percentile). */
-static double percentile(const int64_t *sorted, int64_t count, double p) {
+void sort_times(int64_t *nanoseconds, int64_t count) {
+  qsort(nanoseconds, (size_t)count, sizeof *nanoseconds, by_size);
+}
+
+double percentile(const int64_t *sorted, int64_t count, double p) {
   const double at = p / 100 * (double)(count - 1);
   const int64_t below = (int64_t)at, above = below + 1 < count ? below + 1 : below;
   const double share = at - (double)below;
@@ -195,7 +198,7 @@ void print_report(const ts_model *model, const options *chosen, int32_t threads,
                   measurement *measured, const DLTensor *outputs) {
   const int values =
       !chosen->quiet && !chosen->timed && !chosen->output_count && !chosen->labels;
-  qsort(measured->nanoseconds, (size_t)measured->runs, sizeof(int64_t), by_size);
+  sort_times(measured->nanoseconds, measured->runs);
   if (chosen->json) {
     printf("{\"model\": ");
     print_json_string(model->name);

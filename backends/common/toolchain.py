@@ -38,12 +38,15 @@ CORE_SOURCES = (
 SHARED_SOURCES = (*CORE_SOURCES, "ffi.c", "python.c")
 PROGRAM_SOURCES = (
     *CORE_SOURCES,
+    "energy.c",
     "feed.c",
     "inflate.c",
     "main.c",
     "npy.c",
     "options.c",
+    "probe.c",
     "report.c",
+    "samples.c",
     "save.c",
 )
 
