@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .compiler.errors import TensmithError
     from .driver.api import Artifact, compile, load
     from .driver.layer_checks import layers
+    from .driver.planning.plan_api import plan
     from .driver.tuning.interface import tune
     from .runtime.loader import Module
 
@@ -24,6 +25,7 @@ __all__ = [
     "compile",
     "layers",
     "load",
+    "plan",
     "tune",
 ]
 
@@ -32,6 +34,7 @@ _HOMES = {
     "compile": ".driver.api",
     "layers": ".driver.layer_checks",
     "load": ".driver.api",
+    "plan": ".driver.planning.plan_api",
     "tune": ".driver.tuning.interface",
     "Module": ".runtime.loader",
     "TensmithError": ".compiler.errors",

@@ -125,7 +125,7 @@ class _Choosing:
 
     def _untimed(self, lower: Artifact) -> str:
         """Why the binary is not timed against that of f32; "" where it is."""
-        if not _is_lower(lower):
+        if not is_lower(lower):
             return _SAME
         if lower.budget is not None and not lower.budget.met:
             return "not timed: the budget is not met"
@@ -179,7 +179,7 @@ class _Choosing:
         self, found: dict[str, Artifact], name: str, artifact: Artifact, reasons: list[str]
     ) -> None:
         """Let a binary be chosen that is lower than f32 and within the budget."""
-        if not _is_lower(artifact):
+        if not is_lower(artifact):
             reasons.append(f"{name} changes nothing")
             return
         if artifact.budget is None:
@@ -208,7 +208,7 @@ class _Choosing:
         """The binary of bf16, or of fp16 where that changes nothing."""
         for precision in HALVES:
             artifact = self.built(self.path, precision=precision, **_NO_DATA)
-            if _is_lower(artifact):
+            if is_lower(artifact):
                 return artifact
         return None
 
@@ -276,7 +276,7 @@ def _fastest(names: Iterable[str], times: Times) -> str:
     return next(name for name, share in shares.items() if share <= least * SAME)
 
 
-def _is_lower(artifact: Artifact) -> bool:
+def is_lower(artifact: Artifact) -> bool:
     """Whether a product is what the precision of a binary makes of it, or of its weights; others
     are what the model says in fp32, too."""
     made = artifact.manifest["precision"].split("-")[0]

@@ -22,6 +22,7 @@ from .commands import (
     compile,
     inspect,
     knobs,
+    plan,
     quantize,
     records,
     reduce,
@@ -49,6 +50,7 @@ app = typer.Typer(
 for _module in (
     compile,
     tune,
+    plan,
     quantize,
     run,
     bench,

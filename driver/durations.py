@@ -1,4 +1,4 @@
-"""Durations as options have them: 90s, 10m, 1.5h, 30d."""
+"""Durations as options have them: 50ms, 90s, 10m, 1.5h, 30d."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import re
 
 from ..compiler.errors import UsageError
 
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS = {
+    "": 1.0,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
 _FORM = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 
@@ -16,6 +25,11 @@ def seconds_of(text: str) -> float:
     if not found or found[2] not in UNITS:
         raise UsageError(f"'{text}' is no duration", remedy="write 90s, 10m, 1.5h or 30d")
     return float(found[1]) * UNITS[found[2]]
+
+
+def duration_of(given: str | float) -> float:
+    """Seconds of a text, or a number of them. Raises UsageError for what is no duration."""
+    return seconds_of(given) if isinstance(given, str) else float(given)
 
 
 def human_duration(seconds: float) -> str:

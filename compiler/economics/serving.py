@@ -16,6 +16,7 @@ MILLION = 1e6
 HOUR = 3600.0
 SEARCH_JOBS = 20_000  # of a simulation while a rate is looked for
 _STEPS = 12
+_DIGITS = 3  # of the factor by which service times may differ
 _SEED = 20261130
 
 
@@ -60,7 +61,7 @@ class ServiceCurve:
 
         mean: seconds of a call, if all took so much more or less than was measured.
         """
-        factor = 1.0 if mean is None else mean / self.mean
+        factor = 1.0 if mean is None else round(mean / self.mean, _DIGITS)
         if factor not in self._capacities:
             self._capacities[factor] = self._capacity(self.times * factor)
         return self._capacities[factor]
@@ -75,9 +76,9 @@ class ServiceCurve:
             low, high = (middle, high) if found <= self.limit else (low, middle)
         return low
 
-    def p99(self, rate: float) -> float:
+    def p99(self, rate: float, jobs: int = JOBS) -> float:
         """That of wait and service, in seconds, where so many inferences come in a second."""
-        return math.inf if rate >= self.saturated else self._queue(self.times, rate, JOBS).p99
+        return math.inf if rate >= self.saturated else self._queue(self.times, rate, jobs).p99
 
     def _queue(self, times: Times, rate: float, jobs: int) -> QueueResult:
         layout = self.layout
@@ -88,12 +89,14 @@ class ServiceCurve:
 class ServingCost:
     """What a load costs on machines of one kind.
 
-    replicas: machines that the peak needs. saturated, at_load: price of a million inferences, where
+    capacity: inferences per second of one machine, within the limit. replicas: machines that the
+    peak needs. saturated, at_load: price of a million inferences, where
     machines always work, and where they are paid all the time. idle: of the latter what is paid for
     waiting. utilisation: share of the time that instances work, at the mean load. p99: seconds, at
     the peak, with the load shared by the machines.
     """
 
+    capacity: float
     replicas: int
     saturated: Estimate
     at_load: Estimate
@@ -133,7 +136,7 @@ def serving_cost(
         "queue simulated with service times, arrivals by chance", machine=service.machine,
         date=service.date,
     )  # fmt: skip
-    return ServingCost(replicas, saturated, at_load, at_load * (1 - busy), busy, p99)
+    return ServingCost(capacity, replicas, saturated, at_load, at_load * (1 - busy), busy, p99)
 
 
 def replicas_for(rate: float, capacity: float) -> int:

@@ -22,8 +22,8 @@ from ...compiler.ir import Graph
 from ...frontends.onnx.quantising.quantisable import Quantisable
 from ...frontends.onnx.quantising.recipe import Recipe
 from ..graph_run import compiled_module
+from ..journal import Journal, journal_of
 from ..timing import Timer, interleaved
-from .journal import Journal, journal_of
 
 _SECONDS = 0.2  # of the rounds of a product
 FLOATS, INTEGERS, BYTES = "fp32", "int8", "bytes"

@@ -23,12 +23,12 @@ from ..calibrated_recipe import Calibrated, calibrate
 from ..calibrated_search import EVERY, MOST_HELD
 from ..calibration import Samples, largest, specs_of_inputs
 from ..graph_run import GraphRun, compiled_graph
+from ..journal import Journal, journal_of
 from ..request import CompileRequest
 from ..tensor_files import check_inputs
 from .drops import Drop, Limit, limit_of
 from .evaluation import SURE, Evaluation
 from .frontier import Found, Group, frontier, search
-from .journal import Journal, journal_of
 from .metrics import identity_of, metric_of
 from .product_times import ProductTimes
 from .report import BudgetReport, GroupDecision

@@ -21,7 +21,7 @@ from ...compiler.tuning.statistics import spread
 from ...compiler.tuning.summaries import TaskSummary, task_summary
 from ..console import human_seconds
 from ..durations import human_duration
-from .plots import short
+from ..pages.plots import short
 from .tables import gain_text, interval_text, state_text
 
 OTHER_LINES = 9  # of the board, beside the rows of kernels

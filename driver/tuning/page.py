@@ -11,9 +11,9 @@ from ..._version import __version__
 from ...compiler.tuning.summaries import SessionSummary, TaskSummary, winners
 from ..console import human_seconds
 from ..durations import human_duration
-from . import plots
-from .page_style import STYLE
-from .plots import LABEL, RIGHT, WIDTH, Mark, Scale
+from ..pages import plots
+from ..pages.page_style import STYLE
+from ..pages.plots import LABEL, RIGHT, WIDTH, Mark, Scale
 from .tables import gain_text, interval_text, outcome_text, state_text
 
 LEAST_SPAN = 0.05  # of gains and noise, that is drawn

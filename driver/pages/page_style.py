@@ -1,4 +1,4 @@
-"""The style sheet of the page about sessions, light and dark."""
+"""The style sheet of pages, light and dark."""
 
 STYLE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--card:#fff;--ink:#1b1c1e;--soft:#5c6168;
@@ -31,7 +31,9 @@ g:hover>.hit{fill:var(--line);fill-opacity:.45}
 .whisker,.way{stroke:var(--mark);stroke-width:2;stroke-opacity:.55}
 .dot{fill:var(--mark);stroke:var(--card);stroke-width:1}
 .hollow{fill:var(--card);stroke:var(--quiet);stroke-width:1.6}
-.bar{fill:var(--mark);fill-opacity:.85}
+.bar{fill:var(--mark);fill-opacity:.85}.idle{fill:var(--quiet);fill-opacity:.4}
+.chosen{fill:var(--fail);stroke:var(--card)}
+.limit{stroke:var(--fail);stroke-width:1.5;stroke-dasharray:6 4}
 .steps{fill:none;stroke:var(--mark);stroke-width:2}.step{fill:var(--mark)}
 .scroll{overflow-x:auto;margin-top:8px}
 table{border-collapse:collapse;font-size:13px;width:100%}

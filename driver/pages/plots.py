@@ -79,7 +79,7 @@ def dots(marks: Sequence[Mark], scale: Scale, unit: Callable[[float], str], axis
     for number, mark in enumerate(marks):
         parts.append(_row(mark, TOP + ROW * (number + 0.5), scale))
     parts.append(_axis(axis, scale, bottom + 30))
-    return _svg(bottom + BOTTOM, axis, parts)
+    return svg(bottom + BOTTOM, axis, parts)
 
 
 def _row(mark: Mark, y: float, scale: Scale) -> str:
@@ -118,7 +118,7 @@ def bars(rows: Sequence[tuple[str, float, str]], axis: str) -> str:
             f'<text class="value" x="{end + 6:.1f}" y="{y + 15}">{value:g}</text></g>'
         )
     bottom = TOP + ROW * len(rows)
-    return _svg(bottom + 22, axis, [*parts, _axis(axis, scale, bottom + 16)])
+    return svg(bottom + 22, axis, [*parts, _axis(axis, scale, bottom + 16)])
 
 
 def steps(
@@ -146,7 +146,7 @@ def steps(
                 f'<circle class="step" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="3">'
                 f"<title>{escape(title(x, y))}</title></circle>"
             )
-    return _svg(TOP + height + BOTTOM, axis, [*parts, _axis(axis, across, TOP + height + 30)])
+    return svg(TOP + height + BOTTOM, axis, [*parts, _axis(axis, across, TOP + height + 30)])
 
 
 def histogram(
@@ -171,7 +171,7 @@ def histogram(
                 f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{wide:.1f}"'
                 f' height="{TOP + height - y:.1f}" rx="1"><title>{escape(text)}</title></rect>'
             )
-    return _svg(TOP + height + BOTTOM, axis, [*parts, _axis(axis, across, TOP + height + 30)])
+    return svg(TOP + height + BOTTOM, axis, [*parts, _axis(axis, across, TOP + height + 30)])
 
 
 def _grid(scale: Scale, bottom: float, unit: Callable[[float], str], first: float = TOP) -> str:
@@ -190,7 +190,8 @@ def _axis(text: str, scale: Scale, y: float) -> str:
     return f'<text class="axis" x="{x:.1f}" y="{y}">{escape(text)}</text>'
 
 
-def _svg(height: float, label: str, parts: Sequence[str]) -> str:
+def svg(height: float, label: str, parts: Sequence[str]) -> str:
+    """A drawing of so many units high; label: for who cannot see it."""
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
         + "".join(parts)

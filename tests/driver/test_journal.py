@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tensmith.driver.budget import journal
-from tensmith.driver.budget.journal import Journal, journal_of
+from tensmith.driver import journal
+from tensmith.driver.journal import Journal, journal_of
 
 
 def test_results_come_back(tmp_path: Path) -> None:

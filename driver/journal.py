@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..._version import __version__
-from ...compiler.scratch import writable_cache
+from .._version import __version__
+from ..compiler.scratch import writable_cache
 
 FOLDER = "budget"
 KEPT = 64  # journals; those go that were not used for longest

@@ -1,0 +1,1 @@
+"""HTML pages that need no network: plots as SVG text, and their style."""

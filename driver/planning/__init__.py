@@ -1,0 +1,1 @@
+"""`tensmith plan`: which binary, on which machines, serves a load for the least."""
