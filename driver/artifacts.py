@@ -216,12 +216,22 @@ def _keep_alive(artifact: Artifact) -> None:
     del artifact
 
 
-def load(path: str | Path, threads: int = 1, max_trips: int = 0, *, dicts: bool = False) -> Module:
+def load(
+    path: str | Path,
+    threads: int = 1,
+    max_trips: int = 0,
+    *,
+    dicts: bool = False,
+    device: int = 0,
+    stream: int = 0,
+) -> Module:
     """A compiled shared library, ready to run: `load("model.so")({"input": array})`.
 
     dicts: scores of named classes (ZipMap) come as a list of dicts, one per row, not as an array.
-    max_trips: a run whose Loop goes on for more rounds fails; 0: any number. Raises UsageError when
-    there is no such file, RunError when this machine cannot run it.
+    max_trips: a run whose Loop goes on for more rounds fails; 0: any number. Of models for GPUs:
+    device: which GPU, as the driver counts them; stream: the CUstream to work in, as a number, 0:
+    one of its own. Raises UsageError when there is no such file, RunError when this machine cannot
+    run it.
     """
     from ..runtime.loader import ModuleError
     from ..runtime.loader import load as load_library
@@ -229,6 +239,8 @@ def load(path: str | Path, threads: int = 1, max_trips: int = 0, *, dicts: bool 
     check_threads(threads)
     try:
         file = check_file(Path(path), "compiled model")
-        return load_library(file, threads=threads, max_trips=max_trips, dicts=dicts)
+        return load_library(
+            file, threads=threads, max_trips=max_trips, dicts=dicts, device=device, stream=stream
+        )
     except ModuleError as error:
         raise RunError(str(error), code=error.code) from None

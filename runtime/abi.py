@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 4
-CPU_DEVICE = 1
+ABI_VERSION = 5
+CPU_DEVICE, CUDA_DEVICE = 1, 2
 
 STATUS_NAMES = (
     "TS_OK",
@@ -71,6 +71,8 @@ class Options(ctypes.Structure):
         ("threads", c_int32),
         ("weights_path", c_char_p),
         ("max_trips", c_int64),
+        ("device", c_int32),
+        ("stream", c_void_p),
     )
 
 
@@ -87,6 +89,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_create": (c_int32, (c_void_p, POINTER(Options), POINTER(c_void_p))),
     "ts_run": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32)),
     "ts_bench": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32, c_int64, c_void_p)),
+    "ts_set_stream": (c_int32, (c_void_p, c_void_p)),
     "ts_cancel": (None, (c_void_p,)),
     "ts_threads": (c_int32, (c_void_p,)),
     "ts_last_error": (c_char_p, (c_void_p,)),
@@ -135,6 +138,12 @@ _ML_DTYPES = {"bf16": "bfloat16", "i4": "int4", "u4": "uint4", "i2": "int2", "u2
 def dtype_name(dtype: DLDataType) -> str:
     """Name of a DLPack element type: "f32", "i64", "bool", ..."""
     return _NAMES[dtype.code, dtype.bits]
+
+
+def dtype_code(name: str) -> DLDataType:
+    """The DLPack element type of a name."""
+    code, bits = next(key for key, value in _NAMES.items() if value == name)
+    return DLDataType(code, bits, 1)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -52,7 +52,7 @@ def _converted(value: Any, dtype: np.dtype[Any]) -> Array:
     return np.asarray(value, dtype)
 
 
-class _Managed(ctypes.Structure):
+class Managed(ctypes.Structure):
     """How `DLManagedTensor` begins (dlpack.h)."""
 
     _fields_ = (("tensor", abi.DLTensor),)
@@ -71,7 +71,7 @@ def from_dlpack(value: Any) -> Array:
     capsule = value.__dlpack__()
     address_of = ctypes.pythonapi.PyCapsule_GetPointer
     address_of.restype, address_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _Managed.from_address(address_of(capsule, b"dltensor")).tensor
+    tensor = Managed.from_address(address_of(capsule, b"dltensor")).tensor
     try:
         dtype = abi.numpy_dtype(abi.dtype_name(tensor.dtype))
     except KeyError as error:

@@ -84,8 +84,8 @@ void *ts_rt_alloc(ts_frame *frame, int64_t bytes) {
   return reserve(frame, &instance->blocks[instance->blocks_used++], bytes, "a buffer");
 }
 
-static void *caller_output(ts_frame *frame, const ts_tensor_info *info, const DLTensor *tensor,
-                           const int64_t *dims) {
+static int has_shape(ts_frame *frame, const ts_tensor_info *info, const DLTensor *tensor,
+                     const int64_t *dims) {
   for (int32_t d = 0; d < info->ndim; ++d) {
     if (tensor->shape[d] == dims[d]) continue;
     char expected[SHAPE_TEXT], given[SHAPE_TEXT];
@@ -96,9 +96,9 @@ static void *caller_output(ts_frame *frame, const ts_tensor_info *info, const DL
                "output '%s': dimension %d: expected %" PRId64 ", got %" PRId64
                " (result %s, buffer %s)",
                info->name, d, dims[d], tensor->shape[d], expected, given);
-    return NULL;
+    return 0;
   }
-  return (char *)tensor->data + tensor->byte_offset;
+  return 1;
 }
 
 void *ts_rt_output(ts_frame *frame, int64_t index, const int64_t *dims) {
@@ -106,9 +106,10 @@ void *ts_rt_output(ts_frame *frame, int64_t index, const int64_t *dims) {
   const ts_tensor_info *info = &instance->model->outputs[index];
   ts_slot *slot = &instance->outputs[index];
   if (slot->tensor->data) {
-    void *data = caller_output(frame, info, slot->tensor, dims);
-    slot->done = data != NULL;
-    return data;
+    if (!has_shape(frame, info, slot->tensor, dims)) return NULL;
+    slot->done = 1;
+    if (slot->tensor->device.device_type != kDLCUDA)
+      return (char *)slot->tensor->data + slot->tensor->byte_offset;
   }
   const int64_t bytes = ts_tensor_bytes(info->dtype, info->ndim, dims);
   if (bytes < 0) {

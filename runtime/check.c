@@ -36,12 +36,18 @@ static const char *loosened(char *text, const ts_tensor_info *info, int32_t axis
   return used < SHAPE_TEXT ? text : "; compile with ? for it in --shape";
 }
 
+static int is_on_host(const DLTensor *tensor) {
+  return tensor->device.device_type == kDLCPU || tensor->device.device_type == kDLCUDAHost;
+}
+
 /* Type, device, rank and fixed dimensions of one input or output. */
 static ts_status check_tensor(ts_instance *instance, ts_status status, const char *role,
                               const ts_tensor_info *info, const DLTensor *tensor) {
-  if (tensor->device.device_type != kDLCPU)
-    return ts_error(instance, status, "%s '%s': expected a CPU tensor, got DLPack device type %d",
-                    role, info->name, (int)tensor->device.device_type);
+  const int on_gpu = tensor->device.device_type == kDLCUDA && instance->model->device;
+  if (!is_on_host(tensor) && !on_gpu)
+    return ts_error(instance, status, "%s '%s': expected a CPU tensor%s, got DLPack device type %d",
+                    role, info->name, instance->model->device ? " or one of the GPU" : "",
+                    (int)tensor->device.device_type);
   if (!same_dtype(tensor->dtype, info->dtype))
     return ts_error(instance, status,
                     "%s '%s': expected element type %s, got %s (code %d, %d bits)", role,
@@ -151,7 +157,8 @@ ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs, int32_t 
     const DLTensor tensor = is_default ? default_of(instance, i) : inputs[i];
     ts_status status = check_tensor(instance, TS_ERROR_INPUT, "input", &model->inputs[i], &tensor);
     if (!status) status = bind_symbols(instance, i, &tensor);
-    if (!status) status = input_data(instance, i, &tensor);
+    if (!status && model->device) status = model->device->bind_input(instance, i, &tensor);
+    if (!status && is_on_host(&tensor)) status = input_data(instance, i, &tensor);
     if (status) return status;
   }
   return TS_OK;
@@ -175,6 +182,8 @@ ts_status ts_bind_outputs(ts_instance *instance, DLTensor *outputs) {
     if (((uintptr_t)tensor->data + tensor->byte_offset) % ts_item_bytes(info->dtype))
       return ts_error(instance, TS_ERROR_OUTPUT,
                       "output '%s': the buffer must be aligned to its element size", info->name);
+    if (model->device) status = model->device->bind_output(instance, i, tensor);
+    if (status) return status;
   }
   return TS_OK;
 }

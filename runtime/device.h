@@ -19,6 +19,16 @@ TS_LOCAL void *ts_dev_alloc(ts_frame *frame, int64_t bytes);
 /* The model's weights in the device's memory, laid out as those of the host. */
 TS_LOCAL void *ts_dev_weights(ts_frame *frame);
 
+/* Where an input lies on the device: the caller's tensor, or a copy of it at `staging`. */
+TS_LOCAL void *ts_dev_input(ts_frame *frame, int64_t index, void *staging, int64_t bytes);
+
+/* Where an output that is open is to be made on the device: the caller's tensor, or `staging`. */
+TS_LOCAL void *ts_dev_output(ts_frame *frame, int64_t index, void *staging);
+
+/* Hands an output over to the caller, in whichever memory that wants it. device: where the device
+ * has it; NULL: it is in the host's memory. The run's end waits for it. */
+TS_LOCAL int32_t ts_dev_deliver(ts_frame *frame, int64_t index, const void *device, int64_t bytes);
+
 /* Copies from the host to the device, from the device to the host (and waits until that is done),
  * and inside of the device. */
 TS_LOCAL int32_t ts_dev_upload(ts_frame *frame, void *device, const void *host, int64_t bytes);

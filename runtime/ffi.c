@@ -207,6 +207,16 @@ static int read_tensor(const ffi_any *argument, int32_t index, DLTensor *tensor)
   return 0;
 }
 
+/* Tensors on a GPU: the run takes its place in the stream that the caller works in there. */
+static ts_status follow_stream(ts_instance *instance, const DLTensor *tensors, int32_t count) {
+  void *(*current)(int32_t, int32_t) =
+      (void *(*)(int32_t, int32_t))ffi_symbol("TVMFFIEnvGetStream");
+  for (int32_t i = 0; i < count && current; ++i)
+    if (tensors[i].device.device_type == kDLCUDA)
+      return ts_set_stream(instance, current(kDLCUDA, tensors[i].device.device_id));
+  return TS_OK;
+}
+
 static int run_tensors(const ffi_any *args, int32_t count, ffi_any *result, DLTensor *tensors) {
   const ts_model *model = ts_model_get();
   const int32_t inputs = ts_input_count(model), outputs = ts_output_count(model);
@@ -214,8 +224,9 @@ static int run_tensors(const ffi_any *args, int32_t count, ffi_any *result, DLTe
     if (read_tensor(&args[i], i, &tensors[i])) return -1;
   lease *leased = take();
   if (!leased) return -1;
-  const ts_status status =
-      ts_run(leased->instance, tensors, inputs, tensors + inputs, outputs);
+  ts_status status = follow_stream(leased->instance, tensors, count);
+  if (!status)
+    status = ts_run(leased->instance, tensors, inputs, tensors + inputs, outputs);
   int code = 0;
   if (status)
     code = raise_status(status, ts_last_error(leased->instance));

@@ -113,6 +113,9 @@ static ts_status open_instance(ts_instance *instance, const ts_model *model,
   if (options && options->max_trips < 0)
     return ts_error(instance, TS_ERROR_ARGUMENT, "max_trips: expected 0 or more, got %" PRId64,
                     options->max_trips);
+  if (!model->device && options && (options->device || options->stream))
+    return ts_error(instance, TS_ERROR_ARGUMENT,
+                    "device and stream: model '%s' runs on the CPU alone", model->name);
   instance->max_trips = options && options->max_trips ? options->max_trips : INT64_MAX;
   instance->model = model;
   const char *missing = ts_cpu_missing(model->features, model->feature_count);
@@ -123,7 +126,7 @@ static ts_status open_instance(ts_instance *instance, const ts_model *model,
   if (allocate_tables(instance, model))
     return ts_error(instance, TS_ERROR_MEMORY, "no memory for an instance");
   ts_status status = ts_weights_open(instance, options ? options->weights_path : NULL);
-  if (!status && model->device) status = model->device->open(instance);
+  if (!status && model->device) status = model->device->open(instance, options);
   return status ? status : start_threads(instance, options ? options->threads : 1);
 }
 
@@ -222,6 +225,22 @@ ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t input_co
     return TS_ERROR_BUSY;
   const ts_status status = run_checked(instance, inputs, input_count, outputs, output_count);
   if (!status) instance->message[0] = '\0';
+  atomic_store_explicit(&instance->state, IDLE, memory_order_release);
+  return status;
+}
+
+ts_status ts_set_stream(ts_instance *instance, void *stream) {
+  if (!instance) return TS_ERROR_ARGUMENT;
+  if (!instance->model) return instance->status;
+  int idle = IDLE;
+  if (!atomic_compare_exchange_strong_explicit(&instance->state, &idle, RUNNING,
+                                               memory_order_acquire, memory_order_relaxed))
+    return TS_ERROR_BUSY;
+  const ts_device_services *device = instance->model->device;
+  const ts_status status =
+      device ? device->set_stream(instance, stream)
+             : ts_error(instance, TS_ERROR_ARGUMENT, "stream: model '%s' runs on the CPU alone",
+                        instance->model->name);
   atomic_store_explicit(&instance->state, IDLE, memory_order_release);
   return status;
 }

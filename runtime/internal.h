@@ -22,8 +22,13 @@ typedef struct { /* of an input; in the weights */
 } ts_default;
 
 typedef struct ts_device_services { /* of a device beside the host */
-  ts_status (*open)(ts_instance *instance); /* fills instance->device, frees nothing on failure */
-  void (*close)(ts_instance *instance);     /* of an instance that was opened, or not wholly */
+  /* fills instance->device, frees nothing on failure; options may be NULL */
+  ts_status (*open)(ts_instance *instance, const ts_options *options);
+  void (*close)(ts_instance *instance); /* of an instance that was opened, or not wholly */
+  ts_status (*set_stream)(ts_instance *instance, void *stream);
+  /* Look at a tensor of the caller before a run; those on the host are no matter of the device. */
+  ts_status (*bind_input)(ts_instance *instance, int32_t index, const DLTensor *tensor);
+  ts_status (*bind_output)(ts_instance *instance, int32_t index, const DLTensor *tensor);
   ts_status (*begin)(ts_instance *instance);
   void (*end)(ts_instance *instance); /* of a run that began, on the same thread */
 } ts_device_services;

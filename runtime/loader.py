@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
+from .exchange import Borrowed, in_order
 from .library import open_library, reason
 from .meaning import Presentation
 from .repeat import Repeat, never, repetition
@@ -48,7 +49,10 @@ class Module:
         max_trips: int = 0,
         *,
         dicts: bool = False,
+        device: int = 0,
+        stream: int = 0,
     ) -> None:
+        self._stream = stream
         self._handle = ctypes.c_void_p()
         self._lock = threading.Lock()
         self._life = threading.Lock()  # held while the instance is destroyed, or cancelled
@@ -61,13 +65,13 @@ class Module:
         except OSError as error:
             raise ModuleError(f"cannot load '{path}': {reason(error, self.path)}") from error
         try:
-            self._create(threads, max_trips)
+            self._create(threads, max_trips, device)
             self._present = Presentation(self.outputs, dicts)
         except BaseException:
             self.close()
             raise
 
-    def _create(self, threads: int, max_trips: int) -> None:
+    def _create(self, threads: int, max_trips: int, device: int) -> None:
         library = self._library
         try:
             version = library.ts_abi_version()
@@ -100,6 +104,8 @@ class Module:
             threads,
             os.fsencode(side_file if side_file.is_file() else self.path.parent),
             max_trips,
+            device,
+            self._stream,
         )
         status = library.ts_create(model, ctypes.byref(options), ctypes.byref(self._handle))
         if status:
@@ -246,6 +252,43 @@ class Module:
                 again = self._execute(arrays)
         return self._present.apply(again) if self._present else again
 
+    def run_into(
+        self,
+        inputs: Mapping[str, Any] | Sequence[Any],
+        outputs: Mapping[str, Any] | Sequence[Any],
+    ) -> None:
+        """Run once from tensors into tensors that speak DLPack, in model order or by name.
+
+        They are used as they lie, also, by models for GPUs, in a GPU's memory. In a stream of the
+        caller's this may return before the outputs on the GPU are made: what follows in the stream
+        finds them. Raises ModuleError.
+        """
+        given = in_order(inputs, self.inputs, "inputs")
+        wanted = in_order(outputs, self.outputs, "outputs")
+        with self._lock:
+            self._require_open()
+            sources = Borrowed(self.inputs, given, self._stream)
+            targets = Borrowed(self.outputs, wanted, self._stream)
+            self._check(
+                self._library.ts_run(
+                    self._handle,
+                    ctypes.addressof(sources.tensors),
+                    len(given),
+                    ctypes.addressof(targets.tensors),
+                    len(wanted),
+                )
+            )
+
+    def set_stream(self, stream: int) -> None:
+        """Have the runs of a model for GPUs work in a CUstream; 0: in one of its own.
+
+        Raises ModuleError for a model that has no GPU.
+        """
+        with self._lock:
+            self._require_open()
+            self._check(self._library.ts_set_stream(self._handle, stream))
+            self._stream = stream
+
     def bench(
         self,
         *inputs: Mapping[str, ArrayLike] | ArrayLike,
@@ -313,12 +356,19 @@ class Module:
 
 
 def load(
-    path: str | os.PathLike[str], threads: int = 1, max_trips: int = 0, *, dicts: bool = False
+    path: str | os.PathLike[str],
+    threads: int = 1,
+    max_trips: int = 0,
+    *,
+    dicts: bool = False,
+    device: int = 0,
+    stream: int = 0,
 ) -> Module:
     """Load a compiled `.so`. Raises ModuleError.
 
     threads: 1, more, or 0 for one per CPU. dicts: scores of named classes come as a list of dicts,
     one per row, instead of an array. max_trips: a run whose Loop goes on for more rounds
-    fails; 0: any number.
+    fails; 0: any number. Of models for GPUs: device: which GPU, as the driver counts them; stream:
+    the CUstream to work in, as a number, 0: one of its own.
     """
-    return Module(path, threads, max_trips, dicts=dicts)
+    return Module(path, threads, max_trips, dicts=dicts, device=device, stream=stream)

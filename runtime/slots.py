@@ -48,6 +48,11 @@ class Spec:
     classes: tuple[int | str, ...] = ()
     optional: bool = False
 
+    @property
+    def code(self) -> abi.DLDataType:
+        """DLPack's element type."""
+        return abi.dtype_code(self.dtype)
+
 
 class Slot:
     """The DLTensor of one input or output, bound to the shape of the last call."""

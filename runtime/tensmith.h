@@ -123,7 +123,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------- */
 
-#define TS_ABI_VERSION 4
+#define TS_ABI_VERSION 5
 
 typedef enum {
   TS_OK = 0,
@@ -185,15 +185,21 @@ typedef struct {
   int32_t threads;          /* 1: the calling thread alone; 0: one per available CPU */
   const char *weights_path; /* side file of weights or its folder; NULL: beside the binary */
   int64_t max_trips;        /* most rounds of one Loop, else TS_ERROR_LIMIT; 0: any number */
+  int32_t device;           /* of models for GPUs: which GPU, as the driver counts them */
+  void *stream;             /* of models for GPUs: the CUstream to work in; NULL: its own */
 } ts_options;
 
-#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0}
+#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0, 0, NULL}
 
 /* Makes an instance; options may be NULL. When it fails, *out is an instance that only answers
  * ts_last_error and ts_destroy (NULL if not even that could be allocated; both accept NULL). */
 TS_API ts_status ts_create(const ts_model *model, const ts_options *options, ts_instance **out);
 
-/* Runs the model on CPU tensors.
+/* Runs the model on CPU tensors; a model for GPUs also on tensors of the instance's GPU (kDLCUDA),
+ * compact ones, which it reads and writes where they lie. Without a stream of the caller's it waits
+ * for all that the GPU has to do before it reads these, and ends when its outputs are there. In the
+ * caller's stream the run is behind what was put there before, and may return before its outputs on
+ * the GPU are made: what follows in the stream finds them.
  * Inputs, in model order: any strides (those that are not compact are copied first). An optional one
  * that is all zeros (DLTensor t = {0}), or behind the last of input_count, has its default value.
  * Outputs, in model order: with data == NULL (or as the last run of the instance left it) the
@@ -213,6 +219,9 @@ TS_API ts_status ts_bench(ts_instance *instance, const DLTensor *inputs, int32_t
  * round of a loop or its next kernel of weight. Without a run in progress nothing happens. The
  * instance can run again afterwards. Callable from any thread and from signal handlers. */
 TS_API void ts_cancel(ts_instance *instance);
+
+/* The CUstream that the runs of an instance on a GPU that follow work in; NULL: its own. */
+TS_API ts_status ts_set_stream(ts_instance *instance, void *stream);
 
 /* Threads that a run uses. */
 TS_API int32_t ts_threads(const ts_instance *instance);

@@ -28,6 +28,7 @@ from tensmith.compiler.kernel.plan.plan import (
     Assign,
     Bind,
     Branch,
+    Deliver,
     External,
     KernelCall,
     Launch,
@@ -35,6 +36,7 @@ from tensmith.compiler.kernel.plan.plan import (
     Place,
     Plan,
     PlannedKernel,
+    Receive,
     Repeat,
     Require,
     Space,
@@ -185,9 +187,8 @@ class PlanRun:
                     self.env.update(zip(names, found, strict=False))
                 case Assign(symbols=names, dims=dims):
                     self.env.update(zip(names, [self.dim(dim) for dim in dims], strict=True))
-                case OpenOutput(number=number):
-                    flat = store(self.plan.outputs[number].type, self.env)
-                    self.memory[Place("output", number).memory] = _garbage(flat.nbytes)
+                case OpenOutput() | Receive() | Deliver():
+                    self.exchange(step)
                 case Allocate():
                     self.allocate(step)
                 case View(number=number, source=source):
@@ -197,6 +198,28 @@ class PlanRun:
                     self.branch(step)
                 case Repeat():
                     self.repeat(step)
+
+    def exchange(self, step: OpenOutput | Receive | Deliver) -> None:
+        """What concerns the caller's tensors, which are on the host here."""
+        if isinstance(step, OpenOutput):
+            self.open(step)
+            return
+        kind = "input" if isinstance(step, Receive) else "output"
+        near, far = (Place(kind, step.number, space=s).memory for s in (Space.HOST, Space.DEVICE))
+        if isinstance(step, Receive):
+            self.memory[far] = self.bytes_at(step.staging)[: self.dim(step.size)]
+            self.memory[far][:] = self.memory[near]
+        elif step.on_device:
+            assert self.memory[far].size == self.dim(step.size)
+            self.memory[near] = self.memory[far]
+
+    def open(self, step: OpenOutput) -> None:
+        size = store(self.plan.outputs[step.number].type, self.env).nbytes
+        self.memory[Place("output", step.number).memory] = _garbage(size)
+        if step.staging is not None:
+            far = Place("output", step.number, space=Space.DEVICE).memory
+            self.memory[far] = self.bytes_at(step.staging)[:size]
+            self.memory[far][:] = GARBAGE
 
     def branch(self, step: Branch) -> None:
         if isinstance(step.condition, Place):

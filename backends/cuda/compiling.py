@@ -28,9 +28,11 @@ from ...compiler.scratch import cache_folders, temporary_folder, writable_cache,
 from .cubin import Cubin, read_cubin
 from .emit.function import Function
 
-FORMAT = 1  # of files in the cache
+FORMAT = 2  # of files in the cache
 SECONDS = 300.0  # that the compilation of one function may take
 PTX_VERSION = 80  # of PTX that drivers compile for GPUs not known yet: CUDA 12.0 takes it
+EARLY_LAUNCHES = 90  # the first architecture with programmatic dependent launches
+_WAIT = "    tl.extra.cuda.gdc_wait()\n    tl.extra.cuda.gdc_launch_dependents()\n"
 POINTER_BYTES = 8
 HIDDEN_PARAMETERS = 2  # Triton's own, behind ours: scratch memory that our functions do not use
 
@@ -42,6 +44,20 @@ class FunctionJob:
     function: Function
     architecture: int
     ptx: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the function is launched early, and waits by itself for the launch before."""
+        return self.architecture >= EARLY_LAUNCHES and not self.ptx
+
+    @property
+    def source(self) -> str:
+        """The module that defines the function."""
+        if not self.waits:
+            return self.function.source
+        head, body = self.function.source.split(f"def {self.function.symbol}(", 1)
+        arguments, body = body.split("\n", 1)
+        return f"{head}def {self.function.symbol}({arguments}\n{_WAIT}{body}"
 
     def request(self) -> dict[str, Any]:
         """What the compiling process is told, apart from where files are."""
@@ -55,6 +71,7 @@ class FunctionJob:
             "stages": function.tiles.stages,
             "architecture": self.architecture,
             "ptx_version": PTX_VERSION if self.ptx else 0,
+            "early": self.waits,
         }
 
     @property
@@ -62,7 +79,7 @@ class FunctionJob:
         """What decides the code, as the name of a file."""
         told = {
             **self.request(), "format": FORMAT, "triton": importlib.metadata.version("triton"),
-            "source": self.function.source,
+            "source": self.source,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:40]
 
@@ -73,7 +90,7 @@ class Image:
 
     threads: of a block. shared: bytes of its memory that a launch asks for. registers: of a thread;
     stack: bytes of its own memory, for what registers do not hold. Both are 0 of PTX, which the
-    driver compiles.
+    driver compiles. waits: for the launch before, by itself.
     """
 
     symbol: str
@@ -84,6 +101,7 @@ class Image:
     shared: int
     registers: int = 0
     stack: int = 0
+    waits: bool = False
 
 
 def compile_all(jobs: Sequence[FunctionJob]) -> list[Image]:
@@ -176,7 +194,7 @@ class _Process:
         """What Triton says of a function, and its code. Raises InternalError where it fails."""
         self._count += 1
         source = Path(self._folder.name, f"f{self._count}.py")
-        source.write_text(job.function.source, encoding="utf-8")
+        source.write_text(job.source, encoding="utf-8")
         request = {**job.request(), "source": str(source)}
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
@@ -223,7 +241,13 @@ def _image(job: FunctionJob, told: Mapping[str, Any], data: bytes) -> Image:
     if told["scratch"] or told["clusters"] != 1 or told["name"] != function.symbol:
         raise _failure(job, f"the code asks for more than a launch gives: {dict(told)}")
     image = Image(
-        function.symbol, job.architecture, job.ptx, data, 32 * told["warps"], told["shared"]
+        function.symbol,
+        job.architecture,
+        job.ptx,
+        data,
+        32 * told["warps"],
+        told["shared"],
+        waits=job.waits,
     )
     if job.ptx:
         return image

@@ -86,7 +86,7 @@ def compile_cuda(
         weights = write_weights(plan, options.work_dir / "weights.bin")
         defaults = append_defaults(graph.defaults, weights)
     code = generate_code(plan, target.host, options, stages)
-    device = device_code(functions, images, target, options.name)
+    device = device_code(functions, images, target, plan, options.name)
     code = replace(code, device=device, features=target.features)
     model = model_of(graph, plan, code, weights, defaults, options.name)
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1

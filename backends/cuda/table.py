@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...compiler.artifact import DeviceCode
+from ...compiler.kernel.plan.devices import host_inputs
+from ...compiler.kernel.plan.plan import Plan
 from ...compiler.target import GpuTarget
 from .compiling import Image
 from .emit.function import Function
 
-SOURCES = ("cuda/cuda.c",)
+SOURCES = ("cuda/batch.c", "cuda/cuda.c", "cuda/tensors.c")
 _ALIGNMENT = 64  # bytes, of each image
 
 
@@ -17,6 +19,7 @@ def device_code(
     functions: Sequence[Function],
     images: Mapping[str, Sequence[Image]],
     target: GpuTarget,
+    plan: Plan,
     name: str,
 ) -> DeviceCode:
     """All images one behind the other, and the table of what they are.
@@ -33,7 +36,7 @@ def device_code(
             blob += bytes(-len(blob) % _ALIGNMENT)
             entries.append(
                 f"{{{image.architecture}, {int(image.ptx)}, {len(blob)}u,"
-                f" {image.threads}u, {image.shared}u}}"
+                f" {image.threads}u, {image.shared}u, {int(image.waits)}}}"
             )
             blob += image.data + b"\0"  # text ends so
         lines.append(f"static const ts_image images_{number}[] = {{{', '.join(entries)}}};")
@@ -41,15 +44,19 @@ def device_code(
             f'  {{"{function.symbol}", {len(function.params)}, {len(function.symbols)},'
             f" {len(entries)}, images_{number}}},"
         )
+    read = host_inputs(plan)
+    flags = ", ".join(str(int(number in read)) for number in range(len(plan.inputs))) or "0"
     known = ", ".join(f"sm_{number}" for number in target.architectures)
     lines += [
         "static const ts_function device_functions[] = {",
         *(rows or ["  {0}"]),
         "};",
+        f"static const uint8_t host_reads[] = {{{flags}}};",
         "static const struct ts_device_code device_code = {",
         f"  .images = {symbol},",
         "  .functions = device_functions,",
         f"  .function_count = {len(rows)},",
+        "  .host_reads = host_reads,",
         f'  .architectures = "{known}",',
         f'  .target = "{target.name}",',
         "};",

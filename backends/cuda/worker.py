@@ -44,6 +44,8 @@ def compile_function(request: dict[str, Any]) -> dict[str, Any]:
         "num_stages": request["stages"],
         "enable_fp_fusion": not request["exact"],
     }
+    if request["early"]:
+        options["launch_pdl"] = True
     if request["ptx_version"]:
         options["ptx_version"] = request["ptx_version"]
     target = GPUTarget("cuda", request["architecture"], 32)

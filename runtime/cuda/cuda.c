@@ -10,32 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../device.h"
-#include "driver.h"
+#include "gpu.h"
 
 #define LIBRARY "libcuda.so.1"
 #define NEEDED_DRIVER "driver 525 (CUDA 12.0) or newer"
-enum { USUAL_SHARED = 48 << 10, MAX_PARAMETERS = 128, NAME_BYTES = 128 };
-
-typedef struct {
-  CUdeviceptr address;
-  size_t capacity;
-} memory;
-
-typedef struct {
-  CUdevice number;
-  CUcontext context;
-  CUstream stream;
-  CUmodule *modules;     /* [function] */
-  CUfunction *functions; /* [function] */
-  const ts_image **images;
-  memory weights, arena;
-  memory *blocks;
-  size_t block_count, blocks_used;
-  int entered;
-} gpu;
-
-static ts_driver driver;
+#define driver ts_cuda_driver
+ts_driver ts_cuda_driver;
 
 /* ---- The driver ------------------------------------------------------------------------------ */
 
@@ -68,7 +48,7 @@ static ts_status find_driver(ts_instance *instance) {
   return status;
 }
 
-static ts_status refused(ts_instance *instance, CUresult error, const char *what) {
+ts_status ts_cuda_refused(ts_instance *instance, CUresult error, const char *what) {
   const char *name = "an unknown error", *text = "";
   driver.error_name(error, &name);
   driver.error_text(error, &text);
@@ -81,8 +61,8 @@ static ts_status refused(ts_instance *instance, CUresult error, const char *what
 }
 
 /* Of a run: the first error stays. */
-static int32_t failed(ts_frame *frame, CUresult error, const char *what) {
-  if (!atomic_exchange(&frame->instance->failed, 1)) refused(frame->instance, error, what);
+int32_t ts_cuda_failed(ts_frame *frame, CUresult error, const char *what) {
+  if (!atomic_exchange(&frame->instance->failed, 1)) ts_cuda_refused(frame->instance, error, what);
   return 1;
 }
 
@@ -101,7 +81,7 @@ static ts_status choose_images(ts_instance *instance, gpu *device) {
   if (!error)
     error = driver.device_attribute(&shared, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
                                     device->number);
-  if (error) return refused(instance, error, "asking for the GPU's properties");
+  if (error) return ts_cuda_refused(instance, error, "asking for the GPU's properties");
   const int here = 10 * major + minor;
   for (int32_t f = 0; f < code->function_count; ++f) {
     const ts_function *function = &code->functions[f];
@@ -145,46 +125,57 @@ static ts_status load_functions(ts_instance *instance, gpu *device) {
     if (error) {
       char what[NAME_BYTES + 32];
       snprintf(what, sizeof what, "loading kernel '%.*s'", NAME_BYTES, name);
-      return refused(instance, error, what);
+      return ts_cuda_refused(instance, error, what);
     }
   }
   return TS_OK;
 }
 
-static ts_status open_device(ts_instance *instance, gpu *device) {
+static ts_status choose_device(ts_instance *instance, gpu *device) {
   int count = 0;
   CUresult error = driver.init(0);
+  if (!error) error = driver.driver_version(&device->driver_version);
   if (!error) error = driver.device_count(&count);
   if (error == CUDA_ERROR_NO_DEVICE || (!error && !count))
     return ts_error(instance, TS_ERROR_DEVICE,
                     "there is no NVIDIA GPU here that the driver offers (CUDA_VISIBLE_DEVICES may "
                     "hide it)");
-  if (error) return refused(instance, error, "starting the driver");
-  error = driver.device_get(&device->number, 0);
-  if (error) return refused(instance, error, "choosing the GPU");
-  ts_status status = choose_images(instance, device);
+  if (error) return ts_cuda_refused(instance, error, "starting the driver");
+  if (device->ordinal < 0 || device->ordinal >= count)
+    return ts_error(instance, TS_ERROR_ARGUMENT, "device: there are GPUs 0 to %d, not %d", count - 1,
+                    device->ordinal);
+  error = driver.device_get(&device->number, device->ordinal);
+  if (error) return ts_cuda_refused(instance, error, "choosing the GPU");
+  return choose_images(instance, device);
+}
+
+static ts_status open_device(ts_instance *instance, gpu *device) {
+  ts_status status = choose_device(instance, device);
   if (status) return status;
-  error = driver.context_retain(&device->context, device->number);
+  CUresult error = driver.context_retain(&device->context, device->number);
   if (error) {
     device->context = NULL;
-    return refused(instance, error, "making a context");
+    return ts_cuda_refused(instance, error, "making a context");
   }
   error = driver.context_push(device->context);
-  if (error) return refused(instance, error, "entering the context");
+  if (error) return ts_cuda_refused(instance, error, "entering the context");
   device->entered = 1;
-  error = driver.stream_create(&device->stream, CU_STREAM_NON_BLOCKING);
-  if (error) return refused(instance, error, "making a stream");
+  error = driver.stream_create(&device->own, CU_STREAM_NON_BLOCKING);
+  if (error) return ts_cuda_refused(instance, error, "making a stream");
+  if (!device->of_caller) device->stream = device->own;
+  error = driver.event_create(&device->done, CU_EVENT_DISABLE_TIMING);
+  if (error) return ts_cuda_refused(instance, error, "making an event");
   status = load_functions(instance, device);
   const size_t bytes = instance->model->weights_bytes;
   if (status || !bytes) return status;
   error = driver.memory_alloc(&device->weights.address, bytes);
   if (error) {
     device->weights.address = 0;
-    return refused(instance, error, "obtaining memory for the weights");
+    return ts_cuda_refused(instance, error, "obtaining memory for the weights");
   }
   error = driver.copy_to_device(device->weights.address, instance->weights, bytes, device->stream);
   if (!error) error = driver.stream_wait(device->stream);
-  return error ? refused(instance, error, "copying the weights") : TS_OK;
+  return error ? ts_cuda_refused(instance, error, "copying the weights") : TS_OK;
 }
 
 static void leave(gpu *device) {
@@ -193,9 +184,19 @@ static void leave(gpu *device) {
   device->entered = 0;
 }
 
-static void release(memory *block) {
+static void release(gpu_memory *block) {
   if (block->address) driver.memory_free(block->address);
-  *block = (memory){0};
+  *block = (gpu_memory){0};
+}
+
+static void free_tables(gpu *device) {
+  free(device->modules);
+  free(device->functions);
+  free(device->images);
+  free(device->inputs);
+  free(device->blocks);
+  free(device->record.words);
+  free(device);
 }
 
 static void cuda_close(ts_instance *instance) {
@@ -203,150 +204,55 @@ static void cuda_close(ts_instance *instance) {
   if (!device) return;
   if (device->context && (device->entered || !driver.context_push(device->context))) {
     device->entered = 1;
-    if (device->stream) driver.stream_wait(device->stream);
+    if (device->own) driver.stream_wait(device->own);
+    if (device->pending) driver.event_wait(device->done);
+    if (device->done) driver.event_destroy(device->done);
+    for (int i = 0; i < GRAPHS; ++i) ts_cuda_drop_graph(&device->graphs[i]);
     release(&device->weights);
     release(&device->arena);
     for (size_t i = 0; i < device->block_count; ++i) release(&device->blocks[i]);
     for (int32_t f = 0; f < instance->model->device_code->function_count; ++f)
       if (device->modules[f]) driver.module_unload(device->modules[f]);
-    if (device->stream) driver.stream_destroy(device->stream);
+    if (device->own) driver.stream_destroy(device->own);
     leave(device);
   }
   if (device->context) driver.context_release(device->number);
-  free(device->modules);
-  free(device->functions);
-  free(device->images);
-  free(device->blocks);
-  free(device);
+  free_tables(device);
   instance->device = NULL;
 }
 
-static ts_status cuda_open(ts_instance *instance) {
+static ts_status cuda_open(ts_instance *instance, const ts_options *options) {
   const ts_status status = find_driver(instance);
   if (status) return status;
-  const size_t count = (size_t)instance->model->device_code->function_count + 1;
+  const struct ts_model *model = instance->model;
+  const size_t count = (size_t)model->device_code->function_count + 1;
   gpu *device = calloc(1, sizeof *device);
   if (!device) return ts_error(instance, TS_ERROR_MEMORY, "no memory for an instance");
   device->modules = calloc(count, sizeof *device->modules);
   device->functions = calloc(count, sizeof *device->functions);
   device->images = calloc(count, sizeof *device->images);
-  instance->device = device;
-  if (!device->modules || !device->functions || !device->images) {
-    free(device->modules);
-    free(device->functions);
-    free(device->images);
-    free(device);
-    instance->device = NULL;
+  device->inputs = calloc((size_t)model->input_count + 1, sizeof *device->inputs);
+  if (!device->modules || !device->functions || !device->images || !device->inputs) {
+    free_tables(device);
     return ts_error(instance, TS_ERROR_MEMORY, "no memory for an instance");
   }
+  device->ordinal = options ? options->device : 0;
+  device->stream = options ? options->stream : NULL;
+  device->of_caller = device->stream != NULL;
+  instance->device = device;
   const ts_status opened = open_device(instance, device);
   leave(device);
   return opened;
 }
 
-static ts_status cuda_begin(ts_instance *instance) {
+static ts_status cuda_stream(ts_instance *instance, void *stream) {
   gpu *device = instance->device;
-  const CUresult error = driver.context_push(device->context);
-  if (error) return refused(instance, error, "entering the context");
-  device->entered = 1;
-  device->blocks_used = 0;
+  if (device->stream == (stream ? stream : device->own)) return TS_OK;
+  device->stream = stream ? stream : device->own;
+  device->of_caller = stream != NULL;
+  device->follows = device->pending;
   return TS_OK;
 }
 
-static void cuda_end(ts_instance *instance) { leave(instance->device); }
-
-const ts_device_services ts_cuda = {cuda_open, cuda_close, cuda_begin, cuda_end};
-
-/* ---- Services of the plan -------------------------------------------------------------------- */
-
-static gpu *device_of(const ts_frame *frame) { return frame->instance->device; }
-
-static void *reserve(ts_frame *frame, memory *block, int64_t bytes) {
-  const size_t wanted = bytes > 0 ? (size_t)bytes : 1;
-  if (block->capacity < wanted) {
-    /* Launches of an earlier run may still use the old memory: the driver waits for them. */
-    release(block);
-    const CUresult error = driver.memory_alloc(&block->address, wanted);
-    if (error) {
-      *block = (memory){0};
-      char what[64];
-      snprintf(what, sizeof what, "obtaining %" PRId64 " bytes of memory", bytes);
-      failed(frame, error, what);
-      return NULL;
-    }
-    block->capacity = wanted;
-  }
-  return (void *)(uintptr_t)block->address;
-}
-
-void *ts_dev_arena(ts_frame *frame, int64_t bytes) {
-  return reserve(frame, &device_of(frame)->arena, bytes);
-}
-
-void *ts_dev_alloc(ts_frame *frame, int64_t bytes) {
-  gpu *device = device_of(frame);
-  if (device->blocks_used == device->block_count) {
-    const size_t count = device->block_count ? 2 * device->block_count : 8;
-    memory *blocks = realloc(device->blocks, count * sizeof *blocks);
-    if (!blocks) {
-      ts_rt_fail(frame, TS_ERROR_MEMORY, "no memory for the table of buffers");
-      return NULL;
-    }
-    memset(blocks + device->block_count, 0, (count - device->block_count) * sizeof *blocks);
-    device->blocks = blocks;
-    device->block_count = count;
-  }
-  return reserve(frame, &device->blocks[device->blocks_used++], bytes);
-}
-
-void *ts_dev_weights(ts_frame *frame) { return (void *)(uintptr_t)device_of(frame)->weights.address; }
-
-int32_t ts_dev_upload(ts_frame *frame, void *to, const void *from, int64_t bytes) {
-  if (bytes <= 0) return 0;
-  gpu *device = device_of(frame);
-  const CUresult error =
-      driver.copy_to_device((CUdeviceptr)(uintptr_t)to, from, (size_t)bytes, device->stream);
-  return error ? failed(frame, error, "copying to the GPU") : 0;
-}
-
-int32_t ts_dev_download(ts_frame *frame, void *to, const void *from, int64_t bytes) {
-  if (bytes <= 0) return 0;
-  gpu *device = device_of(frame);
-  CUresult error =
-      driver.copy_to_host(to, (CUdeviceptr)(uintptr_t)from, (size_t)bytes, device->stream);
-  if (!error) error = driver.stream_wait(device->stream);
-  return error ? failed(frame, error, "waiting for the kernels, and copying from the GPU,") : 0;
-}
-
-int32_t ts_dev_copy(ts_frame *frame, void *to, const void *from, int64_t bytes) {
-  if (bytes <= 0) return 0;
-  const CUresult error =
-      driver.copy_inside((CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)from, (size_t)bytes,
-                         device_of(frame)->stream);
-  return error ? failed(frame, error, "copying") : 0;
-}
-
-int32_t ts_dev_launch(ts_frame *frame, int64_t number, int64_t programs, void *const *places,
-                      const int64_t *sizes) {
-  if (programs <= 0) return 0;
-  gpu *device = device_of(frame);
-  const ts_function *function = &frame->instance->model->device_code->functions[number];
-  const ts_image *image = device->images[number];
-  void *parameters[MAX_PARAMETERS];
-  void *unused[2] = {NULL, NULL};
-  const int32_t given = function->places + function->sizes;
-  if (programs > INT32_MAX || given + 2 > MAX_PARAMETERS)
-    return ts_rt_fail(frame, TS_ERROR_DEVICE, "a kernel is too large to be launched");
-  for (int32_t i = 0; i < function->places; ++i) parameters[i] = (void *)&places[i];
-  for (int32_t i = 0; i < function->sizes; ++i)
-    parameters[function->places + i] = (void *)&sizes[i];
-  parameters[given] = &unused[0];
-  parameters[given + 1] = &unused[1];
-  const CUresult error =
-      driver.launch(device->functions[number], (unsigned)programs, 1, 1, image->threads, 1, 1,
-                    image->shared, device->stream, parameters, NULL);
-  if (!error) return 0;
-  char what[NAME_BYTES + 32];
-  snprintf(what, sizeof what, "launching kernel '%.*s'", NAME_BYTES, function->name);
-  return failed(frame, error, what);
-}
+const ts_device_services ts_cuda = {cuda_open, cuda_close, cuda_stream, ts_cuda_bind_input,
+                                    ts_cuda_bind_output, ts_cuda_begin, ts_cuda_end};

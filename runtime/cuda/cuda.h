@@ -11,6 +11,7 @@ typedef struct {
   uint64_t offset; /* in ts_device_code.images */
   uint32_t threads;
   uint32_t shared; /* bytes of shared memory that a launch asks for */
+  int32_t waits;   /* for the launch before, by itself: it may be launched while that runs */
 } ts_image;
 
 /* places, sizes: how many pointers, then i64, a function takes; behind them come two pointers to
@@ -25,6 +26,7 @@ struct ts_device_code {
   const uint8_t *images;
   const ts_function *functions;
   int32_t function_count;
+  const uint8_t *host_reads; /* [input]: whether the host reads it, too */
   const char *architectures; /* for messages */
   const char *target;
 };

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef TS_NVIDIA_DECLARES /* a test compares with NVIDIA's own header */
 typedef int CUresult;
 typedef int CUdevice;
 typedef unsigned long long CUdeviceptr;
@@ -14,6 +15,26 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphExec_st *CUgraphExec;
+typedef int CUstreamCaptureMode, CUdevice_attribute, CUfunction_attribute;
+
+typedef struct {
+  int id;
+  char pad[4];
+  union {
+    char bytes[64];
+    int programmaticStreamSerializationAllowed;
+  } value;
+} CUlaunchAttribute;
+
+typedef struct {
+  unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+  CUstream hStream;
+  CUlaunchAttribute *attrs;
+  unsigned numAttrs;
+} CUlaunchConfig;
 
 enum {
   CUDA_SUCCESS = 0,
@@ -27,26 +48,34 @@ enum {
   CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97
 };
 enum { CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8 };
-enum { CU_STREAM_NON_BLOCKING = 1 };
+enum { CU_STREAM_NON_BLOCKING = 1, CU_EVENT_DISABLE_TIMING = 2 };
+enum { CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1 };
+enum { CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+#endif
 
+_Static_assert(sizeof(CUlaunchAttribute) == 72 && sizeof(CUlaunchConfig) == 56, "see cuda.h");
 _Static_assert(sizeof(CUdeviceptr) == 8 && sizeof(void *) == 8, "the driver is for 64 bits");
 
 /* member of ts_driver, symbol of the library, parameters */
 #define TS_DRIVER_FUNCTIONS(X)                                                                    \
   X(init, "cuInit", (unsigned flags))                                                             \
+  X(driver_version, "cuDriverGetVersion", (int *version))                                         \
   X(device_count, "cuDeviceGetCount", (int *count))                                               \
   X(device_get, "cuDeviceGet", (CUdevice * device, int ordinal))                                  \
   X(device_name, "cuDeviceGetName", (char *name, int bytes, CUdevice device))                     \
-  X(device_attribute, "cuDeviceGetAttribute", (int *value, int attribute, CUdevice device))       \
+  X(device_attribute, "cuDeviceGetAttribute",                                                     \
+    (int *value, CUdevice_attribute attribute, CUdevice device))                                  \
   X(context_retain, "cuDevicePrimaryCtxRetain", (CUcontext * context, CUdevice device))           \
   X(context_release, "cuDevicePrimaryCtxRelease_v2", (CUdevice device))                           \
   X(context_push, "cuCtxPushCurrent_v2", (CUcontext context))                                     \
   X(context_pop, "cuCtxPopCurrent_v2", (CUcontext * context))                                     \
+  X(context_wait, "cuCtxSynchronize", (void))                                                     \
   X(module_load, "cuModuleLoadData", (CUmodule * module, const void *image))                      \
   X(module_unload, "cuModuleUnload", (CUmodule module))                                           \
   X(module_function, "cuModuleGetFunction",                                                       \
     (CUfunction * function, CUmodule module, const char *name))                                   \
-  X(function_attribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))    \
+  X(function_attribute, "cuFuncSetAttribute",                                                     \
+    (CUfunction function, CUfunction_attribute attribute, int value))                             \
   X(memory_alloc, "cuMemAlloc_v2", (CUdeviceptr * address, size_t bytes))                         \
   X(memory_free, "cuMemFree_v2", (CUdeviceptr address))                                           \
   X(copy_to_device, "cuMemcpyHtoDAsync_v2",                                                       \
@@ -58,10 +87,20 @@ _Static_assert(sizeof(CUdeviceptr) == 8 && sizeof(void *) == 8, "the driver is f
   X(stream_create, "cuStreamCreate", (CUstream * stream, unsigned flags))                         \
   X(stream_destroy, "cuStreamDestroy_v2", (CUstream stream))                                      \
   X(stream_wait, "cuStreamSynchronize", (CUstream stream))                                        \
-  X(launch, "cuLaunchKernel",                                                                     \
-    (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,    \
-     unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **parameters,     \
-     void **extra))                                                                               \
+  X(stream_follow, "cuStreamWaitEvent", (CUstream stream, CUevent event, unsigned flags))         \
+  X(event_create, "cuEventCreate", (CUevent * event, unsigned flags))                             \
+  X(event_record, "cuEventRecord", (CUevent event, CUstream stream))                              \
+  X(event_wait, "cuEventSynchronize", (CUevent event))                                            \
+  X(event_destroy, "cuEventDestroy_v2", (CUevent event))                                          \
+  X(launch, "cuLaunchKernelEx",                                                                   \
+    (const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra))         \
+  X(capture_begin, "cuStreamBeginCapture_v2", (CUstream stream, CUstreamCaptureMode mode))        \
+  X(capture_end, "cuStreamEndCapture", (CUstream stream, CUgraph * graph))                        \
+  X(graph_instantiate, "cuGraphInstantiateWithFlags",                                             \
+    (CUgraphExec * ready, CUgraph graph, unsigned long long flags))                               \
+  X(graph_launch, "cuGraphLaunch", (CUgraphExec ready, CUstream stream))                          \
+  X(graph_destroy, "cuGraphDestroy", (CUgraph graph))                                             \
+  X(ready_destroy, "cuGraphExecDestroy", (CUgraphExec ready))                                     \
   X(error_name, "cuGetErrorName", (CUresult error, const char **name))                            \
   X(error_text, "cuGetErrorString", (CUresult error, const char **text))
 

@@ -7,15 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from cuda_models import SM_80, expected, library_of, onnx_model, perceptron
 from cuda_runs import needs_triton
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 import tensmith
 from tensmith.backends.cuda.fake.install import FakeDriver, install
@@ -25,49 +24,14 @@ from tensmith.driver.request import CompileRequest
 from tensmith.runtime.loader import ModuleError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
-SM_80 = 163 << 10  # bytes of shared memory
 pytestmark = needs_triton
 CALLS = (
     "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
     "cuCtxPushCurrent_v2", "cuStreamCreate", "cuModuleLoadData", "cuModuleGetFunction",
     "cuMemAlloc_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize",
-    "cuLaunchKernel",
+    "cuLaunchKernelEx", "cuDriverGetVersion", "cuEventCreate",
 )  # fmt: skip
 OUT_OF_MEMORY, LAUNCH_FAILED = 2, 719
-
-
-def onnx_model(
-    nodes: list[Any], weights: dict[str, Any], batch: int | str = "N"
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes, "model",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 12])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-
-
-def perceptron(batch: int | str = "N") -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """A product, a function, a product, a softmax."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "w": rng.standard_normal((12, 40)).astype("f4"), "b": rng.standard_normal(40).astype("f4"),
-        "v": rng.standard_normal((40, 9)).astype("f4"),
-    }  # fmt: skip
-    nodes = [
-        helper.make_node("Gemm", ["x", "w", "b"], ["h"]),
-        helper.make_node("Tanh", ["h"], ["t"]),
-        helper.make_node("MatMul", ["t", "v"], ["s"]),
-        helper.make_node("Softmax", ["s"], ["y"], axis=1),
-    ]
-    return onnx_model(nodes, weights, batch), weights
-
-
-def expected(x: Any, weights: dict[str, Any]) -> Any:
-    hidden = np.tanh(x.astype("f8") @ weights["w"] + weights["b"])
-    powers = np.exp(hidden @ weights["v"])
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 @pytest.fixture
@@ -81,14 +45,6 @@ def driver() -> Iterator[FakeDriver]:
     assert found.live == (0, 0), "memory or objects of the driver were not given back"
 
 
-@cache
-def _library(folder: Path, target: str) -> Path:
-    artifact = tensmith.compile(perceptron()[0], target=target, name="perceptron")
-    path = folder / f"{target.replace(':', '_')}.so"
-    artifact.save(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cuda")
@@ -96,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def library(folder: Path) -> Path:
-    return _library(folder, "cuda:sm_80")
+    return library_of(folder, "cuda:sm_80")
 
 
 def test_a_library_needs_the_c_library_alone(library: Path) -> None:
@@ -145,7 +101,7 @@ def test_the_same_model_gives_the_same_bytes(library: Path, folder: Path) -> Non
 
 def test_one_file_for_several_gpus(folder: Path, driver: FakeDriver) -> None:
     """Code of 8.0 runs on its generation, PTX where there is no code."""
-    path = _library(folder, "cuda")
+    path = library_of(folder, "cuda")
     x = np.random.default_rng(2).standard_normal((4, 12)).astype("f4")
     want = expected(x, perceptron()[1])
     for capability in (80, 86, 89, 90, 100, 103, 120, 121):

@@ -14,7 +14,8 @@
 
 #define EXPORT __attribute__((visibility("default")))
 enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
-       INVALID_DEVICE = 101, NOT_FOUND = 500, LAUNCH_FAILED = 719, INVALID_HANDLE = 400 };
+       INVALID_DEVICE = 101, NOT_FOUND = 500, LAUNCH_FAILED = 719, INVALID_HANDLE = 400, CAPTURING = 900,
+       NOT_CAPTURING = 901 };
 enum { MACHINE = 190, PARAMETER = 0x17, NEW_ABI = 65, USUAL_SHARED = 48 << 10, MAX_THREADS = 1024,
        ALIGNMENT = 256, POISON = 0xFF, NAME = 128, MAX_PARAMETERS = 128 };
 
@@ -29,7 +30,20 @@ struct CUfunc_st {
 };
 struct CUmod_st { CUfunction functions; int ptx; const char *file; };
 struct CUctx_st { int references; };
-struct CUstream_st { CUcontext context; };
+
+/* A launch, or a copy inside the device. */
+typedef struct item {
+  CUfunction function; /* NULL: a copy */
+  unsigned programs;
+  int64_t values[MAX_PARAMETERS];
+  CUdeviceptr to, from;
+  size_t bytes;
+  struct item *next;
+} item;
+struct CUevent_st { int recorded; };
+struct CUgraph_st { item *first, **last; };
+struct CUgraphExec_st { item *first; };
+struct CUstream_st { CUcontext context; CUgraph capturing; };
 
 typedef struct block { CUdeviceptr address; size_t bytes; void *memory; struct block *next; } block;
 
@@ -37,7 +51,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static block *blocks;
 static struct CUctx_st primary;
 static int initialised, capability = 80, shared_optin = 166912, device_count = 1;
-static size_t live_bytes, live_objects;
+static size_t live_bytes, live_objects, graph_launches, early_launches;
 static launch_function launched;
 static char failing[NAME];
 static int failing_in, failing_with;
@@ -60,6 +74,10 @@ EXPORT void tensmith_fake_failure(const char *function, int after, int error) {
 EXPORT size_t tensmith_fake_live_bytes(void) { return live_bytes; }
 /* Contexts, modules and streams that were made and not ended. */
 EXPORT size_t tensmith_fake_live_objects(void) { return live_objects; }
+
+/* Graphs that were launched, and launches that were allowed to overlap with the one before. */
+EXPORT size_t tensmith_fake_graph_launches(void) { return graph_launches; }
+EXPORT size_t tensmith_fake_early_launches(void) { return early_launches; }
 
 static CUresult begin(const char *function, int needs_context) {
   CUresult error = 0;
@@ -84,6 +102,11 @@ EXPORT CUresult cuInit(unsigned flags) {
   initialised = 1;
   return device_count ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
+EXPORT CUresult cuDriverGetVersion(int *version) {
+  BEGIN(0);
+  *version = 12040;
+  return 0;
+}
 EXPORT CUresult cuDeviceGetCount(int *count) {
   BEGIN(0);
   *count = device_count;
@@ -100,7 +123,7 @@ EXPORT CUresult cuDeviceGetName(char *name, int bytes, CUdevice device) {
   snprintf(name, (size_t)bytes, "no GPU (an interpreter of sm_%d, device %d)", capability, device);
   return 0;
 }
-EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
+EXPORT CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
   BEGIN(0);
   if (device < 0 || device >= device_count) return INVALID_DEVICE;
   if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = capability / 10;
@@ -136,6 +159,11 @@ EXPORT CUresult cuCtxPopCurrent_v2(CUcontext *context) {
   BEGIN(1);
   --entered;
   *context = &primary;
+  return 0;
+}
+
+EXPORT CUresult cuCtxSynchronize(void) {
+  BEGIN(1);
   return 0;
 }
 
@@ -233,7 +261,7 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     }
   return NOT_FOUND;
 }
-EXPORT CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value) {
+EXPORT CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
   BEGIN(1);
   if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value > shared_optin)
     return INVALID_VALUE;
@@ -291,6 +319,7 @@ static int inside(CUdeviceptr address, size_t bytes) {
 EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
   BEGIN(1);
   if (!stream) return INVALID_HANDLE;
+  if (stream->capturing) return CAPTURING;
   if (!inside(to, bytes)) return INVALID_VALUE;
   memcpy((void *)(uintptr_t)to, from, bytes);
   return 0;
@@ -298,18 +327,11 @@ EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t by
 EXPORT CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
   BEGIN(1);
   if (!stream) return INVALID_HANDLE;
+  if (stream->capturing) return CAPTURING;
   if (!inside(from, bytes)) return INVALID_VALUE;
   memcpy(to, (const void *)(uintptr_t)from, bytes);
   return 0;
 }
-EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
-  BEGIN(1);
-  if (!stream) return INVALID_HANDLE;
-  if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
-  memmove((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
-  return 0;
-}
-
 /* ---- Streams and launches --------------------------------------------------------------------- */
 
 EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
@@ -328,22 +350,158 @@ EXPORT CUresult cuStreamDestroy_v2(CUstream stream) {
 }
 EXPORT CUresult cuStreamSynchronize(CUstream stream) {
   BEGIN(1);
+  if (stream && stream->capturing) return CAPTURING;
   return stream ? 0 : INVALID_HANDLE;
 }
-EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                               unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
-                               CUstream stream, void **parameters, void **extra) {
+
+EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags) {
+  BEGIN(1);
+  if (flags != CU_EVENT_DISABLE_TIMING) return INVALID_VALUE;
+  *event = calloc(1, sizeof **event);
+  object(1);
+  return 0;
+}
+EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) {
+  BEGIN(1);
+  if (!stream || stream->capturing) return INVALID_HANDLE;
+  event->recorded = 1;
+  return 0;
+}
+EXPORT CUresult cuEventSynchronize(CUevent event) {
+  BEGIN(1);
+  return event->recorded ? 0 : INVALID_VALUE;
+}
+EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {
+  BEGIN(1);
+  return stream && event->recorded && !flags ? 0 : INVALID_VALUE;
+}
+EXPORT CUresult cuEventDestroy_v2(CUevent event) {
+  BEGIN(1);
+  free(event);
+  object(-1);
+  return 0;
+}
+
+static CUresult run_item(item *work) {
+  if (!work->function) {
+    if (!inside(work->from, work->bytes) || !inside(work->to, work->bytes)) return INVALID_VALUE;
+    memmove((void *)(uintptr_t)work->to, (const void *)(uintptr_t)work->from, work->bytes);
+    return 0;
+  }
+  if (!launched) return LAUNCH_FAILED;
+  void *parameters[MAX_PARAMETERS];
+  for (int i = 0; i < work->function->count; ++i) parameters[i] = &work->values[i];
+  const int failed = launched(work->function->file, work->function->name, work->programs,
+                              work->function->count, parameters);
+  return failed ? LAUNCH_FAILED : 0;
+}
+
+/* Runs an item, or puts it into the graph that the stream captures. */
+static CUresult work_in(CUstream stream, const item *work) {
+  item *made = malloc(sizeof *made);
+  *made = *work;
+  made->next = NULL;
+  if (stream->capturing) {
+    *stream->capturing->last = made;
+    stream->capturing->last = &made->next;
+    return 0;
+  }
+  const CUresult error = run_item(made);
+  free(made);
+  return error;
+}
+
+EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   BEGIN(1);
   if (!stream) return INVALID_HANDLE;
-  const int grid = grid_x && grid_x <= INT32_MAX && grid_y == 1 && grid_z == 1;
-  const unsigned threads = block_x * block_y * block_z;
-  if (!grid || !threads || threads > MAX_THREADS || extra || shared > (unsigned)function->shared_limit)
+  if (!inside(from, bytes) || !inside(to, bytes)) return INVALID_VALUE;
+  const item work = {.to = to, .from = from, .bytes = bytes};
+  return work_in(stream, &work);
+}
+EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters,
+                                 void **extra) {
+  BEGIN(1);
+  if (!config->hStream) return INVALID_HANDLE;
+  const unsigned threads = config->blockDimX * config->blockDimY * config->blockDimZ;
+  const int grid = config->gridDimX && config->gridDimX <= INT32_MAX && config->gridDimY == 1 &&
+                   config->gridDimZ == 1;
+  if (!grid || !threads || threads > MAX_THREADS || extra ||
+      config->sharedMemBytes > (unsigned)function->shared_limit)
     return INVALID_VALUE;
-  for (int i = 0; i < function->count; ++i)
+  for (unsigned i = 0; i < config->numAttrs; ++i)
+    if (config->attrs[i].id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
+        config->attrs[i].value.programmaticStreamSerializationAllowed != 1 || capability < 90)
+      return INVALID_VALUE;
+  early_launches += config->numAttrs;
+  item work = {.function = function, .programs = config->gridDimX};
+  for (int i = 0; i < function->count; ++i) {
     if (function->sizes[i] != 8 || !parameters[i]) return INVALID_VALUE;
-  if (!launched) return LAUNCH_FAILED;
-  return launched(function->file, function->name, grid_x, function->count, parameters) ? LAUNCH_FAILED
-                                                                                      : 0;
+    work.values[i] = READ(int64_t, parameters[i]);
+  }
+  return work_in(config->hStream, &work);
+}
+
+/* ---- Graphs ----------------------------------------------------------------------------------- */
+
+static void free_items(item *first) {
+  for (item *next; first; first = next) {
+    next = first->next;
+    free(first);
+  }
+}
+EXPORT CUresult cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode) {
+  BEGIN(1);
+  if (!stream || mode != CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) return INVALID_VALUE;
+  if (stream->capturing) return CAPTURING;
+  stream->capturing = calloc(1, sizeof *stream->capturing);
+  stream->capturing->last = &stream->capturing->first;
+  object(1);
+  return 0;
+}
+EXPORT CUresult cuGraphDestroy(CUgraph graph) {
+  BEGIN(1);
+  free_items(graph->first);
+  free(graph);
+  object(-1);
+  return 0;
+}
+/* A capture that cannot be ended has ended all the same. */
+EXPORT CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
+  const CUresult error = begin(__func__, 1);
+  if (!stream->capturing) return NOT_CAPTURING;
+  if (error) cuGraphDestroy(stream->capturing);
+  *graph = error ? NULL : stream->capturing;
+  stream->capturing = NULL;
+  return error;
+}
+EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *ready, CUgraph graph, unsigned long long flags) {
+  BEGIN(1);
+  if (flags || !graph->first) return INVALID_VALUE;
+  *ready = calloc(1, sizeof **ready);
+  item **last = &(*ready)->first;
+  for (const item *at = graph->first; at; at = at->next) {
+    *last = malloc(sizeof **last);
+    **last = *at;
+    last = &(*last)->next;
+  }
+  object(1);
+  return 0;
+}
+EXPORT CUresult cuGraphLaunch(CUgraphExec ready, CUstream stream) {
+  BEGIN(1);
+  if (!stream) return INVALID_HANDLE;
+  if (stream->capturing) return CAPTURING;
+  ++graph_launches;
+  CUresult error = 0;
+  for (item *at = ready->first; at && !error; at = at->next) error = run_item(at);
+  return error;
+}
+EXPORT CUresult cuGraphExecDestroy(CUgraphExec ready) {
+  BEGIN(1);
+  free_items(ready->first);
+  free(ready);
+  object(-1);
+  return 0;
 }
 
 /* ---- Errors ----------------------------------------------------------------------------------- */
@@ -361,6 +519,9 @@ static const struct { CUresult error; const char *name, *text; } errors[] = {
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {CAPTURING, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+     "operation not permitted when stream is capturing"},
+    {NOT_CAPTURING, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "the stream is not capturing"},
 };
 EXPORT CUresult cuGetErrorName(CUresult error, const char **name) {
   for (size_t i = 0; i < sizeof errors / sizeof errors[0]; ++i)

@@ -11,7 +11,8 @@ import json
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_int,
     ctypes.POINTER(ctypes.c_void_p),
 )  # fmt: skip
+_IDLE = _LAUNCH(lambda *_: 0)
 _INTERPRETING = threading.Lock()  # the interpreter has state of the process
 
 
@@ -36,7 +38,7 @@ class FakeDriver:
 
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
-        for name in ("live_bytes", "live_objects"):
+        for name in ("live_bytes", "live_objects", "graph_launches", "early_launches"):
             getattr(self.library, f"tensmith_fake_{name}").restype = ctypes.c_size_t
         self._launch = _LAUNCH(_launched)  # kept: the library holds its address
         self.library.tensmith_fake_launches(self._launch)
@@ -48,6 +50,25 @@ class FakeDriver:
     def fail(self, function: str, after: int, error: int) -> None:
         """Have a call of the driver fail: that number `after` from now on (1: the next)."""
         self.library.tensmith_fake_failure(function.encode(), after, error)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Have launches compute nothing meanwhile: for what calls of the driver are made."""
+        self.library.tensmith_fake_launches(_IDLE)
+        try:
+            yield
+        finally:
+            self.library.tensmith_fake_launches(self._launch)
+
+    @property
+    def graph_launches(self) -> int:
+        """Graphs that were launched so far."""
+        return int(self.library.tensmith_fake_graph_launches())
+
+    @property
+    def early_launches(self) -> int:
+        """Launches so far that were allowed to overlap with the one before."""
+        return int(self.library.tensmith_fake_early_launches())
 
     @property
     def live(self) -> tuple[int, int]:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from llvmlite import ir
+
 from ....compiler.kernel.plan.devices import all_steps, places_of
-from ....compiler.kernel.plan.plan import Launch, Plan, Space, Transfer, View
+from ....compiler.kernel.plan.plan import (
+    Deliver,
+    Launch,
+    OpenOutput,
+    Place,
+    Plan,
+    Receive,
+    Space,
+    Transfer,
+    View,
+)
 from .builder import I64, POINTER
 from .plan_memory import PlanMemory
 
@@ -17,6 +29,7 @@ def memories(plan: Plan) -> Memories:
     steps = list(all_steps(plan.steps))
     places = [place for step in steps for place in places_of(step)]
     places += [step.source for step in steps if isinstance(step, View)]
+    places += [s.staging for s in steps if isinstance(s, Receive | OpenOutput) and s.staging]
     return {(place.space, place.kind) for place in places}
 
 
@@ -39,12 +52,39 @@ class DeviceSteps:
             weights = e.call("ts_dev_weights", POINTER, [memory.frame])
             memory.weights[space] = self.guards.not_null(weights)
 
-    def emit(self, step: Launch | Transfer) -> None:
+    def emit(self, step: Launch | Transfer | Receive | Deliver) -> None:
         """Have the device do a step, behind what it was asked for before."""
-        if isinstance(step, Launch):
-            self._launch(step)
-        else:
-            self._transfer(step)
+        match step:
+            case Launch():
+                self._launch(step)
+            case Transfer():
+                self._transfer(step)
+            case Receive():
+                self._receive(step)
+            case Deliver():
+                self._deliver(step)
+
+    def open(self, number: int, staging: Place) -> None:
+        """The address of an output on the device."""
+        arguments = [self.memory.frame, self.e.i64(number), self.memory.pointer(staging)]
+        slot = self.memory.outputs[Space.DEVICE, number] = self.e.local(POINTER, align=8)
+        found = self.guards.not_null(self.e.call("ts_dev_output", POINTER, arguments))
+        self.e.b.store(found, slot)
+
+    def _receive(self, step: Receive) -> None:
+        e = self.e
+        size = e.i64(self.memory.symbols.dim(step.size))
+        staging = self.memory.pointer(step.staging)
+        arguments = [self.memory.frame, e.i64(step.number), staging, size]
+        found = self.guards.not_null(e.call("ts_dev_input", POINTER, arguments))
+        self.memory.inputs[Space.DEVICE, step.number] = found
+
+    def _deliver(self, step: Deliver) -> None:
+        source = ir.Constant(POINTER, None)
+        if step.on_device:
+            source = self.memory.pointer(Place("output", step.number, 0, Space.DEVICE))
+        size = self.e.i64(self.memory.symbols.dim(step.size))
+        self.guards.succeeds("ts_dev_deliver", self.e.i64(step.number), source, size)
 
     def _launch(self, step: Launch) -> None:
         e = self.e

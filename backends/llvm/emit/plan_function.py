@@ -13,12 +13,14 @@ from ....compiler.kernel.plan.plan import (
     Assign,
     Bind,
     Branch,
+    Deliver,
     External,
     KernelCall,
     Launch,
     OpenOutput,
     Place,
     Plan,
+    Receive,
     Repeat,
     Require,
     Space,
@@ -76,7 +78,7 @@ class PlanEmitter:
         table = self._field(INPUTS, POINTER)
         for number in range(len(self.plan.inputs)):
             address = e.b.gep(table, [e.i64(number)], source_etype=POINTER)
-            self.memory.inputs.append(e.b.load(address, typ=POINTER))
+            self.memory.inputs[Space.HOST, number] = e.b.load(address, typ=POINTER)
         symbols = self._field(SYMBOLS, POINTER)
         held: dict[str, Int] = {}
         for number, name in enumerate(self.plan.symbols):
@@ -130,7 +132,7 @@ class PlanEmitter:
             match step:
                 case KernelCall():
                     self._call(step)
-                case Launch() | Transfer():
+                case Launch() | Transfer() | Receive() | Deliver():
                     self.device.emit(step)
                 case Bind():
                     self._bind(step)
@@ -138,8 +140,10 @@ class PlanEmitter:
                     self._require(step)
                 case External():
                     self._external(step)
-                case OpenOutput(number=number):
+                case OpenOutput(number=number, staging=staging):
                     self._open(number)
+                    if staging is not None:
+                        self.device.open(number, staging)
                 case Allocate() | View():
                     self.memory.provide(step)
                 case Assign(symbols=names, dims=dims):
@@ -192,7 +196,7 @@ class PlanEmitter:
             address = e.b.gep(dims, [e.i64(axis)], source_etype=I64)
             e.b.store(e.i64(self.symbols.dim(dim)), address)
         args = [self.function.args[0], e.i64(number), dims]
-        slot = self.memory.outputs[number] = e.local(POINTER, align=8)
+        slot = self.memory.outputs[Space.HOST, number] = e.local(POINTER, align=8)
         e.b.store(self.guards.not_null(e.call("ts_rt_output", POINTER, args)), slot)
 
     def _call(self, step: KernelCall) -> None:

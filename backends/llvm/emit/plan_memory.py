@@ -18,7 +18,8 @@ ALLOCATORS = {Space.HOST: "ts_rt_alloc", Space.DEVICE: "ts_dev_alloc"}
 class PlanMemory:
     """Addresses in every space. Those of a device are numbers to the host, which it only adds to.
 
-    inputs, weights, arenas: where each begins. outputs: variables for their addresses.
+    inputs, weights, arenas: where each begins, inputs by number where the space has them. outputs:
+    variables for their addresses.
     """
 
     def __init__(
@@ -26,10 +27,10 @@ class PlanMemory:
     ) -> None:
         self.e, self.plan, self.frame = e, plan, frame
         self.guards, self.symbols = guards, symbols
-        self.inputs: list[ir.Value] = []
+        self.inputs: dict[tuple[Space, int], ir.Value] = {}
         self.weights: dict[Space, ir.Value] = {}
         self.arenas: dict[Space, ir.Value] = {}
-        self.outputs: dict[int, ir.Value] = {}
+        self.outputs: dict[tuple[Space, int], ir.Value] = {}
         self.heap: dict[tuple[Space, int], ir.Value] = {}
         self.heap_bytes: dict[tuple[Space, int], ir.Value] = {}
         self.offsets: dict[Dim, Int] = {}
@@ -60,11 +61,12 @@ class PlanMemory:
         if place.kind == "arena" and place.space in self.arenas:
             offset = self.offsets[self.plan.arena[place.number].offset]
             return self.arenas[place.space], offset
-        if place.space is not Space.HOST:
-            raise InternalError(f"the host has no address for {place}")
-        if place.kind == "input":
-            return self.inputs[place.number], 0
-        return self.e.b.load(self.outputs[place.number], typ=POINTER), 0
+        key = place.space, place.number
+        if place.kind == "input" and key in self.inputs:
+            return self.inputs[key], 0
+        if place.kind == "output" and key in self.outputs:
+            return self.e.b.load(self.outputs[key], typ=POINTER), 0
+        raise InternalError(f"there is no address for {place}")
 
     def heap_size(self, place: Place) -> ir.Value:
         """Bytes of the heap's memory that a place is in; -1: it is other memory."""

@@ -3,6 +3,7 @@
 The device has its own arena, heap and weights, laid out as those of the host: a tensor has a place
 in either, at the same offset, and the pass knows which of the two holds it. What only the host can
 do (control flow, functions of the runtime, kernels that the device has no code for) finds it there.
+Inputs and outputs may be the caller's tensors on the device, which only a run knows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .plan import (
     ArenaBuffer,
     Bind,
     Branch,
+    Deliver,
     DeviceFunction,
     External,
     KernelCall,
@@ -27,6 +29,7 @@ from .plan import (
     OpenOutput,
     Place,
     Plan,
+    Receive,
     Repeat,
     Space,
     Step,
@@ -45,8 +48,7 @@ def on_device(plan: Plan, functions: Mapping[int, Sequence[DeviceFunction]]) -> 
     """Rewrite the steps of a plan so that kernels run on the device.
 
     functions: by kernel, what runs one behind the other for a call of it; kernels without any run
-    on the host. Every output is in the host's memory at the end. Raises InternalError where the
-    plan breaks an invariant.
+    on the host. Raises InternalError where the plan breaks an invariant.
     """
     for found in functions.values():
         plan.functions += found
@@ -55,10 +57,17 @@ def on_device(plan: Plan, functions: Mapping[int, Sequence[DeviceFunction]]) -> 
     named = {memory_of(place) for step in steps_of_host for place in places_of(step)}
     placement = _Placement(plan, functions, numbers, frozenset(named))
     steps = placement.steps(plan.steps)
-    for number in range(len(plan.outputs)):
-        placement.reach(Place("output", number), Space.HOST, steps)
-    plan.steps = tuple(steps)
+    steps += [placement.deliver(number) for number in range(len(plan.outputs))]
+    plan.steps = (*placement.received(), *steps)
     verify_plan(plan)
+
+
+def host_inputs(plan: Plan) -> frozenset[int]:
+    """The inputs that steps of the host read."""
+    steps = list(all_steps(plan.steps))
+    places = [place for step in steps for place in places_of(step)]
+    places += [step.source for step in steps if isinstance(step, View)]
+    return frozenset(p.number for p in places if p.kind == "input" and p.space is Space.HOST)
 
 
 def all_steps(steps: Sequence[Step]) -> Iterator[Step]:
@@ -131,7 +140,6 @@ class _Placement:
                     self.reach(place, Space.HOST, made)
                     made.append(step)
                 case OpenOutput():
-                    made.append(step)
                     self._open(step.number, made)
                 case Allocate():
                     made += [step, replace(step, space=Space.DEVICE)]
@@ -148,19 +156,28 @@ class _Placement:
     # places --------------------------------------------------------------------------------
 
     def _spaces(self, memory: Memory) -> frozenset[Space]:
-        usual = HOST | DEVICE if memory[0] == "weights" else frozenset[Space]()
-        return self.held.get(memory, HOST if memory[0] == "input" else usual)
+        usual = HOST | DEVICE if memory[0] in READ_ONLY else frozenset[Space]()
+        return self.held.get(memory, usual)
 
     def _there(self, place: Place, space: Space) -> Place:
         """A place of the host's plan in a space."""
         memory = memory_of(place)
-        if space is Space.HOST or memory[0] not in ("input", "output"):
-            return replace(place, space=space)
-        if memory not in self.own:
-            values = self.plan.inputs if memory[0] == "input" else self.plan.outputs
-            self.own[memory] = self._behind_arena(values[memory[1]])
-        base = self.own[memory]
-        return replace(base, offset=base.offset + place.offset)
+        if space is Space.DEVICE and place.kind == "input" and memory not in self.own:
+            self.own[memory] = self._behind_arena(self.plan.inputs[place.number])
+        return replace(place, space=space)
+
+    def received(self) -> list[Step]:
+        """The inputs that the device reads, before all else."""
+        return [
+            Receive(number, place, _bytes(self.plan.inputs[number].type))
+            for (kind, number), place in self.own.items()
+            if kind == "input"
+        ]
+
+    def deliver(self, number: int) -> Step:
+        """Hand an output over from the memory that holds it."""
+        held = self._spaces(("output", number))
+        return Deliver(number, Space.HOST not in held, _bytes(self.plan.outputs[number].type))
 
     def _behind_arena(self, value: Value) -> Place:
         """Memory of the device for as long as the run lasts."""
@@ -232,18 +249,20 @@ class _Placement:
             self._wrote(place, Space.HOST)
 
     def _open(self, number: int, made: list[Step]) -> None:
-        """Memory of the device for an output whose size only the run tells."""
+        """Memory of the device for an output, for the whole run unless only that tells its size."""
         size = _bytes(self.plan.outputs[number].type)
         if symbols_of(size) <= set(self.plan.symbols):
-            return
-        if not self.heap:
-            kinds = Allocate | View
-            taken = (s.number for s in all_steps(self.plan.steps) if isinstance(s, kinds))
-            self.heap = {0, *taken}
-        heap = 1 + max(self.heap)
-        self.heap.add(heap)
-        self.own["output", number] = Place("heap", heap, 0, Space.DEVICE)
-        made.append(Allocate(heap, size, space=Space.DEVICE))
+            staging = self._behind_arena(self.plan.outputs[number])
+        else:
+            if not self.heap:
+                kinds = Allocate | View
+                taken = (s.number for s in all_steps(self.plan.steps) if isinstance(s, kinds))
+                self.heap = {0, *taken}
+            heap = 1 + max(self.heap)
+            self.heap.add(heap)
+            staging = Place("heap", heap, 0, Space.DEVICE)
+            made.append(Allocate(heap, size, space=Space.DEVICE))
+        made.append(OpenOutput(number, staging))
 
     def _view(self, step: View, made: list[Step]) -> None:
         """A view is made where it is read, of what is there."""
@@ -259,8 +278,6 @@ class _Placement:
         """Have the device hold everything: where ways part or meet, nothing else is known."""
         for memory in list(self.held):
             self.reach(Place(*memory), Space.DEVICE, made)
-        for number in range(len(self.plan.inputs)):
-            self.reach(Place("input", number), Space.DEVICE, made)
         for memory in self.held:
             kept = memory[0] in READ_ONLY or (memory[0] == "heap" and memory[1] in self.views)
             if not kept:
@@ -299,4 +316,4 @@ def _bytes(type_: TensorType) -> Dim:
     return bytes_of(type_.dtype, storage_elements(type_))
 
 
-__all__ = ["all_steps", "on_device", "places_of"]
+__all__ = ["all_steps", "host_inputs", "on_device", "places_of"]

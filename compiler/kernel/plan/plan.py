@@ -74,9 +74,31 @@ class Bind:
 
 @dataclass(frozen=True)
 class OpenOutput:
-    """Obtain the memory of an output whose dims are known now."""
+    """Obtain the memory of an output whose dims are known now.
+
+    staging: memory of the device for what is made there, where the caller has none.
+    """
 
     number: int
+    staging: Place | None = None
+
+
+@dataclass(frozen=True)
+class Receive:
+    """Have an input in the device's memory: the caller's own, or `size` bytes at `staging`."""
+
+    number: int
+    staging: Place
+    size: Dim
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Hand over an output, of `size` bytes, that is complete. on_device: which memory holds it."""
+
+    number: int
+    on_device: bool
+    size: Dim
 
 
 @dataclass(frozen=True)
@@ -194,6 +216,8 @@ Step = (
     KernelCall
     | Launch
     | Transfer
+    | Receive
+    | Deliver
     | External
     | Require
     | Bind

@@ -9,12 +9,14 @@ from .plan import (
     Allocate,
     Bind,
     Branch,
+    Deliver,
     External,
     KernelCall,
     Launch,
     OpenOutput,
     Place,
     Plan,
+    Receive,
     Repeat,
     Space,
     Step,
@@ -27,14 +29,16 @@ def verify_plan(plan: Plan) -> None:
     """Raise InternalError unless the host can run the plan.
 
     What the host reads and writes is in its memory, what launches take in the device's, which has
-    no inputs and outputs; inputs, weights and the arena have what they name, outputs are open and
-    memory of the heap is there before it is named; calls have what kernels take.
+    the inputs that it received and the outputs that are open there; inputs, weights and the arena
+    have what they name, outputs are open and memory of the heap is there before it is named; calls
+    have what kernels take.
     """
     _Verifier(plan).steps(plan.steps)
 
 
 class _Verifier:
-    """Walks steps in order. heap, opened: what is there by now, in whichever way steps went."""
+    """Walks steps in order. heap, opened: what is there by now, in whichever way steps went.
+    received: the inputs that the device has."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -42,7 +46,8 @@ class _Verifier:
             "input": len(plan.inputs), "weights": len(plan.weights), "arena": len(plan.arena)
         }  # fmt: skip
         self.heap: frozenset[tuple[Space, int]] = frozenset()
-        self.opened: frozenset[int] = frozenset()
+        self.opened: frozenset[tuple[Space, int]] = frozenset()
+        self.received: set[int] = set()
 
     def steps(self, steps: Sequence[Step]) -> None:
         """Check steps, one behind the other."""
@@ -59,17 +64,32 @@ class _Verifier:
                         self._place(place, f"'{function}'")
                 case Bind(place=place):
                     self._place(place, "the binding of symbols")
-                case View(number=number, source=source):
-                    self._place(source, "a view", source.space)
-                    self.heap |= {(source.space, number)}
-                case Allocate(number=number, space=space):
-                    self.heap |= {(space, number)}
-                case OpenOutput(number=number):
-                    self.opened |= {number}
                 case Branch():
                     self._branch(step)
                 case Repeat():
                     self._repeat(step)
+                case _:
+                    self._memory(step)
+
+    def _memory(self, step: Step) -> None:
+        """Check a step that makes memory known, or hands it over."""
+        match step:
+            case View(number=number, source=source):
+                self._place(source, "a view", source.space)
+                self.heap |= {(source.space, number)}
+            case Allocate(number=number, space=space):
+                self.heap |= {(space, number)}
+            case Receive(number=number, staging=staging):
+                self._place(staging, "an input", Space.DEVICE)
+                self.received.add(number)
+            case OpenOutput(number=number, staging=staging):
+                self.opened |= {(Space.HOST, number)}
+                if staging is not None:
+                    self._place(staging, "an output", Space.DEVICE)
+                    self.opened |= {(Space.DEVICE, number)}
+            case Deliver(number=number, on_device=on_device):
+                space = Space.DEVICE if on_device else Space.HOST
+                self._place(Place("output", number, 0, space), "the caller", space)
 
     def _call(self, step: KernelCall) -> None:
         if not 0 <= step.kernel < len(self.plan.kernels):
@@ -126,13 +146,14 @@ class _Verifier:
 
     def _place(self, place: Place, who: str, space: Space = Space.HOST) -> None:
         """Check a place that a step reads or writes, which has to be in a space."""
-        of_caller = place.kind in ("input", "output")
-        if place.space is not space or (of_caller and space is not Space.HOST):
+        if place.space is not space:
             raise InternalError(f"{who} cannot reach {place}: it has other memory")
         if place.kind == "heap":
             there = (space, place.number) in self.heap
         elif place.kind == "output":
-            there = place.number in self.opened
+            there = (space, place.number) in self.opened
+        elif place.kind == "input" and space is not Space.HOST:
+            there = place.number in self.received
         else:
             there = 0 <= place.number < self.counts.get(place.kind, 0)
         if not there:

@@ -14,14 +14,17 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.dims import symbols_of
-from tensmith.compiler.kernel.plan.devices import all_steps, on_device
+from tensmith.compiler.kernel.plan.devices import all_steps, host_inputs, on_device
 from tensmith.compiler.kernel.plan.plan import (
+    Deliver,
     DeviceFunction,
     External,
     KernelCall,
     Launch,
+    OpenOutput,
     Place,
     Plan,
+    Receive,
     Space,
     Transfer,
 )
@@ -81,12 +84,13 @@ def test_what_lies_between_kernels_stays_on_the_device() -> None:
     c.output(c.op("softmax", c.op("matmul", x, c.weight(40, 10)), axis=1))
     plan = plan_of(c)
     move(plan)
-    moves = [step for step in plan.steps if isinstance(step, Transfer)]
-    assert [(str(step.source.kind), str(step.target.kind)) for step in moves] == [
-        ("input", "arena"),
-        ("arena", "output"),
-    ]
-    assert [step.size for step in moves] == [6 * 24 * 4, 6 * 10 * 4]
+    assert not [step for step in plan.steps if isinstance(step, Transfer)]
+    assert host_inputs(plan) == set()
+    first, last = plan.steps[0], plan.steps[-1]
+    assert isinstance(first, Receive)
+    assert isinstance(last, Deliver)
+    assert (first.size, last.size) == (6 * 24 * 4, 6 * 10 * 4)
+    assert last.on_device
     assert not [step for step in plan.steps if isinstance(step, KernelCall)]
     for step in plan.steps:
         if isinstance(step, Launch):
@@ -113,9 +117,24 @@ def test_sizes_that_a_run_finds_size_memory_of_both() -> None:
     known = set(plan.symbols)
     assert any(symbols_of(value.type.elements) - known for value in plan.outputs)
     move(plan)
-    kept = [step for step in all_steps(plan.steps) if isinstance(step, Transfer)]
-    assert kept
-    assert kept[-1].target.kind == "output"
+    opened = [step.staging for step in all_steps(plan.steps) if isinstance(step, OpenOutput)]
+    assert [place.kind for place in opened if place] == ["heap"]
+    assert isinstance(plan.steps[-1], Deliver)
+
+
+def test_what_the_host_reads_of_the_inputs_is_known() -> None:
+    c = CaseBuilder("both")
+    x = c.input(7)
+    c.output(c.op("argsort", x, count=7, descending=True))
+    c.output(c.op("exp", x))
+    c.output(c.op("neg", c.input(3)))
+    plan = plan_of(c)
+    move(plan)
+    assert host_inputs(plan) == {0}
+    received = {step.number for step in plan.steps if isinstance(step, Receive)}
+    assert received == {0, 1}
+    delivered = [step.on_device for step in plan.steps if isinstance(step, Deliver)]
+    assert delivered == [False, True, True]
 
 
 def test_a_device_reaches_its_own_memory_only() -> None:
@@ -125,9 +144,12 @@ def test_a_device_reaches_its_own_memory_only() -> None:
     move(plan)
     steps = plan.steps
     launch = next(step for step in steps if isinstance(step, Launch))
-    for place in (Place("input", 0), Place("input", 0, space=Space.DEVICE)):
-        plan.steps = (*steps, Launch(0, (place, *launch.places[1:]), (), 1))
-        with pytest.raises(InternalError, match="cannot reach"):
+    plan.steps = (*steps, Launch(0, (Place("input", 0), *launch.places[1:]), (), 1))
+    with pytest.raises(InternalError, match="cannot reach"):
+        verify_plan(plan)
+    for kind in (Receive, OpenOutput):
+        plan.steps = tuple(step for step in steps if not isinstance(step, kind))
+        with pytest.raises(InternalError, match="which is not there"):
             verify_plan(plan)
     for wrong, what in (
         (Launch(7, launch.places, (), 1), "no function 7"),
