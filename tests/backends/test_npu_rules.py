@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from npu_graphs import INT8, INT16, INT32, SHAPE, U55_CASES, graph_of, inputs_of
+from npu_graphs import CASES, INT8, INT16, INT32, SHAPE, U85_CASES, graph_of, inputs_of
 from npu_nets import RandomNet
 from tosa_runs import needs_vela
 
@@ -13,7 +13,7 @@ from tensmith.backends.ethosu.tosa.schema import Op
 from tensmith.compiler.errors import UsageError
 
 pytestmark = needs_vela
-U55, U65 = "ethos-u55-128", "ethos-u65-512"
+U55, U65, U85 = "ethos-u55-128", "ethos-u65-512", "ethos-u85-256"
 
 
 def _stream(case, target=U55):
@@ -21,7 +21,7 @@ def _stream(case, target=U55):
 
     from tensmith.backends.ethosu.tosa.writer import serialised
 
-    graph = graph_of(U55_CASES[case] if isinstance(case, str) else case)
+    graph = graph_of({**CASES, **U85_CASES}[case] if isinstance(case, str) else case)
     return stream_of(serialised(graph), target), inputs_of(graph, 1)
 
 
@@ -142,16 +142,47 @@ BROKEN = [
     (Rule.MISSING_KERNEL_WAIT, _wide_table, _setting("KERNEL_WAIT", count=1)),
     (Rule.BLOCKDEP, "residual", _setting("BLOCKDEP", value=1)),
     (Rule.BLOCKDEP, "residual", _setting("BLOCKDEP", which=2, value=3)),
+    (Rule.OFM_BLOCK, "conv 1x1", _setting("ACC_FORMAT", microblock=5), U85),
+    (Rule.OFM_BLOCK, "conv 1x1", _setting("OFM_BLK_WIDTH_M1", value=2), U85),
+    (Rule.REGISTER_VALUE, "conv 1x1", _setting("ACTIVATION", function=6), U85),
+    (Rule.NOT_SIMULATED, "conv 1x1", _setting("ACTIVATION", function=11), U85),
+    (Rule.NOT_SIMULATED, "conv 1x1", _setting("IFM_PRECISION", storage=1), U85),
+    (Rule.CHAIN, "chain", _setting("OFM_REGION", which=0, region=3), U85),
+    (Rule.CHAIN, "chain", _setting("IFM_PRECISION", which=1, signed=0), U85),
+    (Rule.CHAIN, "conv 1x1", _setting("ACC_FORMAT", input=1), U85),
+    (Rule.WEIGHT_STREAM, "conv of any values", _adding("WEIGHT_LENGTH", -16, "value"), U85),
+    (Rule.WEIGHT_STREAM, "conv of any values", _setting("WEIGHT_FORMAT", fast=0), U85),
+    (Rule.WEIGHT_STREAM, "conv of many channels", _setting("WEIGHT_FORMAT", fast=1), U85),
+    (Rule.SCALE_STREAM, "conv 1x1", _setting("SCALE_LENGTH", value=16), U85),
+    (Rule.GEOMETRY, "resize bilinear", _setting("IFM_DEPTH_M1", value=7), U85),
+    (Rule.REGISTER_VALUE, "resize bilinear", _setting("RESIZE_X_STEP", one_part=9), U85),
+    (Rule.OUT_OF_BOUNDS, "gather", _setting("DMA0_IDX_MAX", value=3), U85),
+    (Rule.OUT_OF_BOUNDS, "gather", _adding("DMA0_IDX", 1 << 16), U85),
+    (Rule.LUT_NOT_LOADED, "table of 8 bits", _setting("ACTIVATION", table=3), U85),
+    (Rule.MISSING_DMA_WAIT, "table of 8 bits", _without("DMA_WAIT"), U85),
+    (Rule.BLOCKDEP, "residual", _setting("BLOCKDEP", value=1), U85),
+    (Rule.BRANCH, "conv 1x1", lambda editor: [*editor.words[:-1], 0x4100, 0], U85),
+    (Rule.BRANCH, "conv 1x1", lambda editor: [*editor.words[:-1], 0x4100, 1 << 20], U85),
+    (Rule.BRANCH, "conv 1x1", lambda editor: [0x4100, 14, *editor.words], U85),
+    (Rule.NOT_SIMULATED, "conv 1x1", lambda editor: [0x14100, 8, *editor.words], U85),
     (Rule.OVERLAP, "depthwise", _ofm_on_ifm),
     (Rule.OVERLAP, "transpose to channels first", _ofm_on_ifm),
 ]
 
 
+def test_every_rule_is_broken_here():
+    named = {entry[0] for entry in BROKEN}
+    others = {Rule.PAYLOAD, Rule.CONFIG, Rule.ARCHITECTURE, Rule.ACCUMULATOR_OVERFLOW}
+    assert named | others == set(Rule)
+
+
 @pytest.mark.parametrize(
-    ("rule", "case", "edit"), BROKEN, ids=[f"{n}-{entry[0].name}" for n, entry in enumerate(BROKEN)]
+    ("rule", "case", "edit", "target"),
+    [(*entry, U55)[:4] for entry in BROKEN],
+    ids=[f"{n}-{entry[0].name}" for n, entry in enumerate(BROKEN)],
 )
-def test_broken_streams_are_refused_by_name(rule, case, edit):
-    error = _refusal(case, edit)
+def test_broken_streams_are_refused_by_name(rule, case, edit, target):
+    error = _refusal(case, edit, target)
     assert error.rule is rule, str(error)
     assert error.position is not None
     assert str(error).startswith(f"{rule.name}: ")

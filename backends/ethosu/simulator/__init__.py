@@ -3,7 +3,8 @@
 It runs a COP1 driver payload on buffers that stand for the memory regions, as the driver would hand
 it to the hardware, and refuses whatever the hardware would get wrong: missing waits, too large a
 BLOCKDEP, buffers in the shared RAM that overlap, accesses outside their region, registers of values
-that do not exist. It claims nothing about time.
+that do not exist. What it does not know ends the run as NOT_SIMULATED: the built-in sigmoid and
+tanh, and branches on results. It claims nothing about time.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .byte_ranges import ByteRanges, run, union
-from .feature_map import Box, FeatureMap
+from .byte_ranges import NO_BYTES, ByteRanges, run, union
+from .feature_map import Box, FeatureMap, Storage
 from .hazards import BlockAccess
+from .npu_hardware import NpuHardware
 from .npu_operation import Footprint, NpuOperation, OperationKind, Upscaling
 from .region_memory import RegionMemory
 from .shared_ram import input_depth, sums_channels
@@ -29,6 +30,7 @@ class BlockTraffic:
 
     operation: NpuOperation
     memory: RegionMemory
+    hardware: NpuHardware
 
     def access(self, internal_reads: ByteRanges, internal_writes: ByteRanges) -> BlockAccess:
         """For the watch over hazards; checks bounds and alignment of all that is accessed."""
@@ -48,7 +50,13 @@ class BlockTraffic:
 
     def _whole(self, feature_map: FeatureMap, write: bool = False) -> ByteRanges:
         feature_map.check(self.memory, write)
-        return moved(feature_map.ranges(), self.memory.origin(feature_map.region))
+        return self._addresses(feature_map, feature_map.ranges())
+
+    def _addresses(self, feature_map: FeatureMap, ranges: ByteRanges) -> ByteRanges:
+        """Parts of a feature map as addresses; of one that is not in memory, none."""
+        if feature_map.storage is not Storage.MEMORY:
+            return NO_BYTES
+        return moved(ranges, self.memory.origin(feature_map.region))
 
     def _streams(self) -> list[ByteRanges]:
         """Weights and scales, whose places and lengths are multiples of 16 bytes."""
@@ -81,7 +89,7 @@ class BlockTraffic:
             box = Box(
                 y * rows, x * columns, z * depth, (y + 1) * rows, (x + 1) * columns, (z + 1) * depth
             ).clipped(ofm.height, ofm.width, ofm.depth)
-            found.append(moved(ofm.ranges(box), self.memory.origin(ofm.region)))
+            found.append(self._addresses(ofm, ofm.ranges(box)))
         return found
 
     def first_reads(self, count: int) -> list[ByteRanges]:
@@ -90,8 +98,7 @@ class BlockTraffic:
         for number, box in zip(range(count), self._input_boxes(), strict=False):
             parts = []
             for feature_map in self.operation.input_maps:
-                part = self._in_map(feature_map, box)
-                parts.append(moved(part, self.memory.origin(feature_map.region)))
+                parts.append(self._addresses(feature_map, self._in_map(feature_map, box)))
             found.append(union([*parts, *(self._streams() if not number else ())]))
         return found
 
@@ -114,7 +121,7 @@ class BlockTraffic:
         operation = self.operation
         ofm, (rows, columns, depth) = operation.ofm, operation.block
         deep = operation.ifm.depth if sums_channels(operation) else ofm.depth
-        step = input_depth(operation, depth) if sums_channels(operation) else depth
+        step = input_depth(operation, self.hardware, depth) if sums_channels(operation) else depth
         for y in range(0, ofm.height, rows):
             height = min(rows, ofm.height - y)
             for x in range(0, ofm.width, columns):
@@ -131,6 +138,11 @@ class BlockTraffic:
         if self.operation.upscaling is not Upscaling.NONE:
             y0, x0, y1, x1 = max(y0, 0) // 2, max(x0, 0) // 2, -(-y1 // 2), -(-x1 // 2)
         return Box(y0, x0, z, y1, x1, z + depth)
+
+
+def _elsewhere(one: FeatureMap, other: FeatureMap) -> bool:
+    """Whether one of two is not in memory."""
+    return Storage.MEMORY is not one.storage or Storage.MEMORY is not other.storage
 
 
 def check_in_place(operation: NpuOperation, access: BlockAccess) -> None:
@@ -151,6 +163,7 @@ def check_in_place(operation: NpuOperation, access: BlockAccess) -> None:
     for feature_map in operation.input_maps:
         same = (
             alone
+            and ofm.plain
             and feature_map.bases == ofm.bases
             and feature_map.strides == ofm.strides
             and feature_map.bricked == ofm.bricked
@@ -158,7 +171,7 @@ def check_in_place(operation: NpuOperation, access: BlockAccess) -> None:
             and (feature_map.height, feature_map.width, feature_map.depth)
             == (ofm.height, ofm.width, ofm.depth)
         )
-        if not same and feature_map.region == ofm.region:
+        if not same and feature_map.region == ofm.region and not _elsewhere(feature_map, ofm):
             touched = feature_map.ranges().common(ofm.ranges())
             if touched is not None:
                 raise SimulationError(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from .elementwise_unit import u55_elementwise
+from .elementwise_unit import u55_elementwise, u85_elementwise
 from .npu_hardware import NpuHardware
-from .npu_operation import NpuOperation, OperationKind, StreamRange
+from .npu_operation import IntegerScale, NpuOperation, OperationKind, StreamRange
 from .output_stage import Array, finish
 from .region_memory import Bytes, RegionMemory
 from .rescaling import Integers, rescale
+from .resizing import resized
+from .shared_ram import input_depth
+from .u85_weights import U85WeightLayout, read_u85_scales, u85_weights
 from .violations import Rule, SimulationError
 from .weight_streams import WeightLayout, Weights, damaged, decoded_weights, read_scales
-from .window_sums import convolution, depthwise, input_values, pooled
+from .window_sums import accumulated, convolution, depthwise, input_values, pooled
 
 _SCALE_BYTES = 10  # of a channel
 
@@ -23,36 +26,75 @@ class Datapath:
     def __init__(self, hardware: NpuHardware, memory: RegionMemory, internal: Bytes) -> None:
         self.hardware, self.memory, self.internal = hardware, memory, internal
         self.macs = 0
+        self.kept: Integers | None = None  # accumulators that no results were made of
 
-    def results(self, operation: NpuOperation) -> Array:
-        """The OFM (height, width, depth) of an operation, in its type."""
-        if operation.kind is OperationKind.ELEMENTWISE:
-            sums, scaled = u55_elementwise(operation, self.memory)
-        elif operation.kind is OperationKind.POOL:
-            sums, scaled = pooled(operation, input_values(operation, self.memory))
-        else:
-            sums, scaled = self._convolved(operation), True
-        return finish(
-            sums,
-            None if scaled else operation.scale,
-            operation.ofm.zero_point,
-            operation.activation,
-            self.internal,
-            operation.ofm,
-        )
+    def results(self, operation: NpuOperation) -> Array | None:
+        """The OFM (height, width, depth) of an operation, in its type; None if there is none."""
+        sums, scaled = self._sums(operation)
+        if not operation.accumulation.output:
+            self.kept = sums
+            return None
+        scale = None if scaled else operation.scale
+        if scale is None and not scaled:
+            bias, factor, shift = self._scales(operation)
+            sums = rescale(sums + bias, factor, shift, operation.rounding)
+        zero_point = operation.ofm.zero_point
+        return finish(sums, scale, zero_point, operation.activation, self.internal, operation.ofm)
 
-    def _convolved(self, operation: NpuOperation) -> Integers:
-        """Sums of products with the bias and the scale of their channel."""
+    def _sums(self, operation: NpuOperation) -> tuple[Integers, bool]:
+        """What accumulators hold, or elementwise units give, and whether it is scaled already."""
+        kind = operation.kind
+        if kind is OperationKind.ELEMENTWISE:
+            unit = u85_elementwise if self.hardware.product == "u85" else u55_elementwise
+            return unit(operation, self.memory)
+        if kind is OperationKind.RESIZE:
+            return resized(operation, self.memory), False
+        begin = self._begin(operation)
+        if operation.mode == "none":
+            return begin, False
         values = input_values(operation, self.memory)
+        if kind is OperationKind.POOL:
+            divides = self.hardware.product == "u85"  # averages are never left to OFM_SCALE
+            sums, scaled = pooled(operation, values, divides)
+            scaled = scaled and _is_one(operation.scale)
+            return accumulated(operation, sums + begin), scaled
         weights = self._weights(operation)
         self.macs += operation.ofm.height * operation.ofm.width * weights.size
-        alone = operation.kind is OperationKind.DEPTHWISE
+        alone = kind is OperationKind.DEPTHWISE
         sums = (depthwise if alone else convolution)(operation, values, weights)
-        bias, scale, shift = self._scales(operation)
-        return rescale(sums + bias, scale, shift, operation.rounding)
+        return accumulated(operation, sums + begin), False
 
-    def _weights(self, operation: NpuOperation) -> Weights:
-        """Weights (depth, height, width, inputs); core n of several has every n-th channel."""
+    def _begin(self, operation: NpuOperation) -> Integers:
+        """What accumulators hold before."""
+        source, shape = operation.accumulation.source, operation.ofm.shape
+        if source == "reset":
+            return np.zeros((1, 1, 1), np.int64)
+        if source == "ifm2":
+            assert operation.ifm2 is not None
+            ifm2 = operation.ifm2
+            return np.asarray(ifm2.load(self.memory), np.int64) - ifm2.zero_point
+        if self.kept is None or self.kept.shape != shape:
+            held = "nothing" if self.kept is None else str(self.kept.shape)
+            raise SimulationError(
+                Rule.CHAIN, f"the accumulators hold {held}, not {shape}", operation.position
+            )
+        return self.kept
+
+    def _weights(self, operation: NpuOperation) -> Array:
+        """Weights (depth, height, width, inputs)."""
+        if operation.mode == "by ifm2":
+            assert operation.ifm2 is not None
+            given = operation.ifm2.load(self.memory).astype(np.int32) - operation.ifm2.zero_point
+            return given.reshape(operation.ofm.depth, 1, 1, -1)
+        try:
+            if self.hardware.product == "u85":
+                return self._u85_weights(operation)
+            return self._u55_weights(operation)
+        except ValueError as fault:
+            raise damaged("weights", fault, operation.position) from None
+
+    def _u55_weights(self, operation: NpuOperation) -> Weights:
+        """Core n of several has every n-th channel."""
         alone = operation.kind is OperationKind.DEPTHWISE
         inputs = 1 if alone else operation.ifm.depth
         window, depth, cores = operation.window, operation.ofm.depth, len(operation.weights)
@@ -68,13 +110,32 @@ class Datapath:
                 (operation.block[2] + cores - 1 - core) // cores,
                 self.hardware.weight_microblock,
                 operation.ifm.element == 2,
-                "depthwise" if alone else "part_kernel" if operation.part_kernel else "depth_first",
+                _order(operation),
             )
-            try:
-                channels[...] = decoded_weights(self._read(stream, "weights"), layout)
-            except ValueError as fault:
-                raise damaged(f"weights of core {core}", fault, operation.position) from None
+            channels[...] = decoded_weights(self._read(stream, "weights"), layout)
         return weights
+
+    def _u85_weights(self, operation: NpuOperation) -> Weights:
+        alone = operation.kind is OperationKind.DEPTHWISE
+        window, microblock = operation.window, operation.accumulation.microblock[2]
+        layout = U85WeightLayout(
+            operation.ofm.depth,
+            window.height,
+            window.width,
+            1 if alone else operation.ifm.depth,
+            (window.stride_y, window.stride_x),
+            (window.dilation_y, window.dilation_x),
+            operation.block[2],
+            input_depth(operation, self.hardware, operation.block[2]),
+            microblock,
+            operation.ifm.element == 2,
+            _order(operation),
+            operation.sparse_weights,
+            self.hardware.cores,
+            self.hardware.macs,
+        )
+        streams = tuple(self._read(stream, "weights") for stream in operation.weights)
+        return u85_weights(streams, layout, operation.fast_weights)
 
     def _scales(self, operation: NpuOperation) -> tuple[Integers, Integers, Integers]:
         """Biases, scales and shifts of all channels."""
@@ -88,8 +149,23 @@ class Datapath:
                     f"{stream.length} bytes for {count} channels of core {core}",
                     operation.position,
                 )
-            table[:, core::cores] = read_scales(self._read(stream, "scales"), count)
+            data = self._read(stream, "scales")
+            if self.hardware.product == "u85":
+                wide = operation.accumulation.format == "acc48"
+                table[:, core::cores] = read_u85_scales(data, count, wide)
+            else:
+                table[:, core::cores] = read_scales(data, count)
         return table[0], table[1], table[2]
 
     def _read(self, stream: StreamRange, what: str) -> bytes:
         return self.memory.read(stream.region, stream.start, stream.length, what).tobytes()
+
+
+def _order(operation: NpuOperation) -> str:
+    if operation.kind is OperationKind.DEPTHWISE:
+        return "depthwise"
+    return "part_kernel" if operation.part_kernel else "depth_first"
+
+
+def _is_one(scale: IntegerScale | None) -> bool:
+    return scale is None or (scale.factor, scale.shift) == (1, 0)

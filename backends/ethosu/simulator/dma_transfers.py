@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from .block_traffic import moved
-from .byte_ranges import NO_BYTES, ByteRanges, strided
+from .byte_ranges import NO_BYTES, ByteRanges, strided, union
 from .hazards import DmaTransfer
 from .npu_hardware import NpuHardware
 from .npu_operation import Footprint
@@ -13,15 +16,34 @@ from .region_memory import Bytes, RegionMemory
 from .register_file import RegisterFile
 from .violations import Rule, SimulationError
 
+_INDEX_BYTES = 4
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """Numbers of 32 bits in memory that say where runs are; most: the largest that there may be.
+
+    skip: bytes between the rows of numbers.
+    """
+
+    region: int
+    start: int
+    most: int
+    skip: int
+
 
 @dataclass(frozen=True)
 class TransferEnd:
-    """Source or destination: runs of bytes from `start`, at i * stride0 + j * stride1."""
+    """Source or destination: runs of bytes from `start`, at i * stride0 + j * stride1.
+
+    indices: of runs, in place of i.
+    """
 
     internal: bool
     region: int
     start: int
     strides: tuple[int, int]
+    indices: IndexTable | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +55,15 @@ class TransferShape:
     size1: int = 1
 
     def ranges(self, end: TransferEnd) -> ByteRanges:
-        axes = [(self.size0, end.strides[0]), (self.size1, end.strides[1])]
+        """What an end touches at most."""
+        count = end.indices.most + 1 if end.indices else self.size0
+        axes = [(count, end.strides[0]), (self.size1, end.strides[1])]
         return strided(end.start, axes, self.length)
+
+    def index_ranges(self, indices: IndexTable) -> ByteRanges:
+        """The bytes of the indices."""
+        row = self.size0 * _INDEX_BYTES
+        return strided(indices.start, [(self.size1, row + indices.skip)], row)
 
 
 def u55_transfer(
@@ -67,6 +96,39 @@ def u55_transfer(
     return TransferShape(length, size0, size1), ends[0], ends[1]
 
 
+def u85_transfer(
+    registers: RegisterFile, hardware: NpuHardware
+) -> tuple[TransferShape, TransferEnd, TransferEnd]:
+    """Shape, source and destination of a transfer of the Ethos-U85."""
+    mode = registers.field("DMA0_SRC_REGION", "stride_mode")
+    length = registers.address("DMA0_LEN")
+    size0 = registers.value("DMA0_SIZE0") if mode else 1
+    size1 = registers.value("DMA0_SIZE1") if mode == 2 else 1
+    ends = []
+    for name in ("SRC", "DST"):
+        indexed = bool(registers.field(f"DMA0_{name}_REGION", "indexed"))
+        stride0 = registers.stride(f"DMA0_{name}_STRIDE0") if mode or indexed else length
+        stride1 = registers.stride(f"DMA0_{name}_STRIDE1") if mode == 2 else 0
+        indices = None
+        if indexed:
+            indices = IndexTable(
+                registers.field("DMA0_IDX_REGION", "region"),
+                registers.address("DMA0_IDX"),
+                registers.value("DMA0_IDX_MAX"),
+                registers.stride("DMA0_IDX_SKIP1") if mode == 2 else 0,
+            )
+        ends.append(
+            TransferEnd(
+                bool(registers.field(f"DMA0_{name}_REGION", "internal")),
+                registers.field(f"DMA0_{name}_REGION", "region"),
+                registers.address(f"DMA0_{name}"),
+                (stride0, stride1),
+                indices,
+            )
+        )
+    return TransferShape(length, size0, size1), ends[0], ends[1]
+
+
 @dataclass(frozen=True)
 class DmaUnit:
     """Makes transfers between the regions and the internal memory."""
@@ -85,15 +147,20 @@ class DmaUnit:
             raise SimulationError(Rule.REGISTER_VALUE, "a transfer of no bytes", position)
         self._check_alignment(position, shape, source, target)
         read, written = (self._touched(shape, end, end is target) for end in (source, target))
+        reads = [] if source.internal else [moved(read, self.memory.origin(source.region))]
+        for indices in filter(None, (source.indices, target.indices)):
+            touched = shape.index_ranges(indices)
+            self.memory.check(indices.region, touched, "indices of a DMA transfer")
+            reads.append(moved(touched, self.memory.origin(indices.region)))
         footprint = Footprint(
             position,
             "DMA transfer",
-            NO_BYTES if source.internal else moved(read, self.memory.origin(source.region)),
+            union(reads),
             NO_BYTES if target.internal else moved(written, self.memory.origin(target.region)),
             read if source.internal else NO_BYTES,
             written if target.internal else NO_BYTES,
         )
-        return DmaTransfer(footprint, lambda: self._move(shape, source, target))
+        return DmaTransfer(footprint, lambda: self._move(position, shape, source, target))
 
     def _check_alignment(
         self, position: int, shape: TransferShape, source: TransferEnd, target: TransferEnd
@@ -125,15 +192,36 @@ class DmaUnit:
             )
         return touched
 
-    def _move(self, shape: TransferShape, source: TransferEnd, target: TransferEnd) -> None:
+    def _move(
+        self, position: int, shape: TransferShape, source: TransferEnd, target: TransferEnd
+    ) -> None:
         read, written = (
             self.internal if end.internal else self.memory.array(end.region)
             for end in (source, target)
         )
         for j in range(shape.size1):
-            for i in range(shape.size0):
-                at = source.start + i * source.strides[0] + j * source.strides[1]
-                to = target.start + i * target.strides[0] + j * target.strides[1]
+            places = [self._places(position, shape, end, j) for end in (source, target)]
+            for at, to in zip(*places, strict=True):
                 written[to : to + shape.length] = read[at : at + shape.length]
                 if target.internal:
                     self.loaded[to : to + shape.length] = 1
+
+    def _places(
+        self, position: int, shape: TransferShape, end: TransferEnd, row: int
+    ) -> Iterable[int]:
+        """Where the runs of a row begin."""
+        numbers: Iterable[int] = range(shape.size0)
+        if end.indices is not None:
+            count = shape.size0 * _INDEX_BYTES
+            start = end.indices.start + row * (count + end.indices.skip)
+            data = self.memory.array(end.indices.region)[start : start + count]
+            numbers = [int(number) for number in np.frombuffer(data.tobytes(), "<i4")]
+            if min(numbers) < 0 or max(numbers) > end.indices.most:
+                raise SimulationError(
+                    Rule.OUT_OF_BOUNDS,
+                    f"indices from {min(numbers)} to {max(numbers)}: {end.indices.most} is the "
+                    f"largest",
+                    position,
+                )
+        begin = end.start + row * end.strides[1]
+        return [begin + number * end.strides[0] for number in numbers]

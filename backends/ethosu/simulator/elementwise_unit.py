@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .feature_map import FeatureMap
 from .npu_operation import IntegerScale, NpuOperation
 from .region_memory import RegionMemory
 from .rescaling import Integers, ShiftRounding, rescale
@@ -38,10 +40,71 @@ def u55_elementwise(operation: NpuOperation, memory: RegionMemory) -> tuple[Inte
     return _binary(operation.mode, first, second, scale.rounding), False
 
 
+def u85_elementwise(operation: NpuOperation, memory: RegionMemory) -> tuple[Integers, bool]:
+    """Results of an operation of the Ethos-U85, and whether they are scaled already."""
+    shape, mode = operation.ofm.shape, operation.mode
+    first = _operand(operation.ifm, operation.first_scalar, memory, shape)
+    if mode == "lrelu":
+        positive, negative = (_scaled(first, scale) for scale in operation.input_scales)
+        return np.where(first < 0, negative, positive), False
+    first_scale, second_scale = operation.input_scales
+    first = _scaled(first, first_scale)
+    if operation.ifm2 is None and operation.scalar is None:
+        if mode == "not":
+            return ~first, False
+        return _unary(mode, first, IntegerScale(1, 0, ShiftRounding.NATURAL)), False
+    second = _operand(operation.ifm2, operation.scalar, memory, shape)
+    second = _scaled(second, second_scale)
+    if mode in _U85_BINARY:
+        return np.asarray(_U85_BINARY[mode](first, second), np.int64), False
+    return _binary(mode, first, second, operation.rounding), False
+
+
+def _operand(
+    feature_map: FeatureMap | None,
+    scalar: int | None,
+    memory: RegionMemory,
+    shape: tuple[int, int, int],
+) -> Integers:
+    if scalar is not None or feature_map is None:
+        return np.full(shape, scalar, np.int64)
+    values = feature_map.load(memory).astype(np.int64) - feature_map.zero_point
+    return np.broadcast_to(values, shape)
+
+
+def _quotient(first: Integers, second: Integers) -> Integers:
+    """Toward zero; of a division by zero, 0."""
+    whole = np.abs(first) // np.maximum(np.abs(second), 1)
+    return np.where(second == 0, 0, np.where((first < 0) != (second < 0), -whole, whole))
+
+
+def _logical_right(first: Integers, second: Integers) -> Integers:
+    return wrapped((first & (1 << _WORD) - 1) >> second)
+
+
+def _bits_of(comparison: Callable[[Integers, Integers], Any]) -> Callable[..., Integers]:
+    """A comparison that says yes by a number of ones, -1."""
+    return lambda first, second: -np.asarray(comparison(first, second), np.int64)
+
+
+_U85_BINARY: dict[str, Any] = {
+    "lsr": _logical_right,
+    "div": _quotient,
+    "eq": _bits_of(np.equal),
+    "ne": _bits_of(np.not_equal),
+    "ge": _bits_of(np.greater_equal),
+    "gt": _bits_of(np.greater),
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "and_not": lambda first, second: first & ~second,
+}
+
+
 def _scaled(values: Integers, scale: IntegerScale | None) -> Integers:
     if scale is None or (scale.factor, scale.shift) == (1, 0):
         return values
-    return rescale(values, scale.factor, scale.shift, scale.rounding)
+    return rescale(values, scale.factor, scale.shift, scale.rounding, scale.first_bits)
 
 
 def _unary(mode: str, values: Integers, scale: IntegerScale) -> Integers:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,23 @@ class _Piece:
     bricks: int  # of 16 channels each; 0: the channels lie together
 
 
+class Storage(Enum):
+    """Where a feature map is: in memory, in a buffer between chained operations, or nowhere."""
+
+    MEMORY = 0
+    CHAINED = 2
+    NOWHERE = 3
+
+
 @dataclass(frozen=True)
 class FeatureMap:
     """A tensor of height, width, depth in a region.
 
     bases: of the four tiles, left and right of column `width0`; the upper left one has `height0`
     rows, the upper right one `height1`. strides: of rows, columns and (NHCWB16) bricks, in bytes.
-    element: bytes of one. bricked: in the format NHCWB16.
+    element: bytes of one. bricked: in the format NHCWB16. storage: of one that is CHAINED `region`
+    is the chaining buffer. axes: which of height, width and depth (0, 1, 2) are rows, columns and
+    channels in memory; reversed_axis: which of these come backwards. Only results are stored so.
     """
 
     name: str
@@ -82,6 +93,26 @@ class FeatureMap:
     height: int
     width: int
     depth: int
+    storage: Storage = Storage.MEMORY
+    axes: tuple[int, int, int] = (0, 1, 2)
+    reversed_axis: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.depth
+
+    @property
+    def plain(self) -> bool:
+        """Whether elements lie in memory as they are counted."""
+        return self.axes == (0, 1, 2) and self.reversed_axis is None
+
+    @property
+    def stored(self) -> FeatureMap:
+        """What lies in memory."""
+        height, width, depth = (self.shape[axis] for axis in self.axes)
+        return replace(
+            self, height=height, width=width, depth=depth, axes=(0, 1, 2), reversed_axis=None
+        )
 
     @property
     def whole(self) -> Box:
@@ -128,7 +159,11 @@ class FeatureMap:
                 yield _Piece(base + offset, rows, columns, channels, bricks)
 
     def ranges(self, box: Box | None = None) -> ByteRanges:
-        """The bytes of a box (None: all), as offsets in the region."""
+        """The bytes of a box (None: all), as offsets in the region; all, where it is not plain."""
+        if self.storage is not Storage.MEMORY:
+            return NO_BYTES
+        if not self.plain:
+            return self.stored.ranges()
         parts = []
         for piece in self._pieces(box or self.whole):
             rows, columns = (s.stop - s.start for s in (piece.rows, piece.columns))
@@ -142,6 +177,11 @@ class FeatureMap:
 
     def check(self, memory: RegionMemory, write: bool = False) -> None:
         """Raise SimulationError for unaligned addresses and for bytes outside the region."""
+        if self.storage is not Storage.MEMORY:
+            return
+        if not self.plain:
+            self.stored.check(memory, write)
+            return
         unit = BRICK if self.bricked else self.element
         used = [self.bases[0]]
         used += [self.bases[1]] * (self.width > self.width0)
@@ -170,6 +210,8 @@ class FeatureMap:
 
     def load(self, memory: RegionMemory) -> Array:
         """A copy of all elements, as they are stored."""
+        if self.storage is Storage.CHAINED:
+            return np.asarray(memory.chained(self.region, self.shape, self.dtype))
         values = np.empty((self.height, self.width, self.depth), self.dtype)
         for piece in self._pieces(self.whole):
             part = values[piece.rows, piece.columns, piece.channels]
@@ -178,6 +220,16 @@ class FeatureMap:
 
     def store(self, memory: RegionMemory, values: Array) -> None:
         """Write all elements, whose values are in the range of their type."""
+        if self.storage is Storage.CHAINED:
+            memory.chains[self.region] = values
+        if self.storage is not Storage.MEMORY:
+            return
+        if not self.plain:
+            values = values.transpose(self.axes)
+            if self.reversed_axis is not None:
+                values = np.flip(values, self.reversed_axis)
+            self.stored.store(memory, values)
+            return
         for piece in self._pieces(self.whole):
             view = self._view(memory, piece)
             view[...] = values[piece.rows, piece.columns, piece.channels].reshape(view.shape)

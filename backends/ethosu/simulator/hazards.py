@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .byte_ranges import ByteRanges
+from .byte_ranges import ByteRanges, union
 from .npu_hardware import NpuHardware
 from .npu_operation import Footprint
 from .violations import Rule, SimulationError
@@ -45,6 +45,7 @@ class Hazards:
         self.transfers: deque[DmaTransfer] = deque()
         self.operations: deque[BlockAccess] = deque(maxlen=hardware.kernel_queue)
         self.last: BlockAccess | None = None
+        self.before: BlockAccess | None = None  # the operation in front of the last one
 
     def start_transfer(self, transfer: DmaTransfer) -> None:
         """A DMA_START: nothing that is unfinished may conflict with it."""
@@ -55,11 +56,18 @@ class Hazards:
             self.wait_for_transfers(self.hardware.dma_queue - 1)
         self.transfers.append(transfer)
 
-    def start_operation(self, operation: BlockAccess, blockdep: int) -> None:
-        """An operation that begins, with its BLOCKDEP."""
+    def start_operation(
+        self, operation: BlockAccess, blockdep: int, continues: bool = False
+    ) -> None:
+        """An operation that begins, with its BLOCKDEP; one that continues a chain is part of it."""
         self._check_transfers(operation.footprint)
-        if self.last is not None and blockdep:
-            _check_blocks(self.last, operation, blockdep)
+        if not continues:
+            self.before = self.last
+        if self.before is not None and blockdep:
+            _check_blocks(self.before, operation, blockdep)
+        if continues and self.last is not None:
+            self.operations.pop()
+            operation = _chained(self.last, operation)
         self.operations.append(operation)
         self.last = operation
 
@@ -78,6 +86,20 @@ class Hazards:
     def _check_transfers(self, footprint: Footprint) -> None:
         for transfer in self.transfers:
             _check(footprint, transfer.footprint, Rule.MISSING_DMA_WAIT)
+
+
+def _chained(first: BlockAccess, second: BlockAccess) -> BlockAccess:
+    """Two operations whose blocks alternate, as one; only the last one of a chain writes."""
+    one, other = first.footprint, second.footprint
+    footprint = Footprint(
+        one.position,
+        f"{one.what}, {other.what}",
+        union([one.reads, other.reads]),
+        union([one.writes, other.writes]),
+        union([one.internal_reads, other.internal_reads]),
+        union([one.internal_writes, other.internal_writes]),
+    )
+    return BlockAccess(footprint, first.first_reads, second.last_writes)
 
 
 def _check(later: Footprint, earlier: Footprint, rule: Rule) -> None:

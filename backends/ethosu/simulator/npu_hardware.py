@@ -32,7 +32,8 @@ class NpuHardware:
     product: u55, u65 or u85; macs: multiplications in a cycle, of all cores. ofm_microblock:
     height, width, depth; weight_microblock: depths of OFM and IFM that weights are ordered by.
     banks: of the shared RAM, in KiB; granules: how many banks buffers are made of. The queues say
-    how many transfers and operations may be unfinished.
+    how many transfers and operations may be unfinished. Of the Ethos-U85: the micro-blocks of the
+    OFM that there are, and bytes for inputs and for accumulators.
     """
 
     name: str
@@ -49,6 +50,9 @@ class NpuHardware:
     largest_blockdep: int = 3
     address_bits: int = 40
     largest_block: tuple[int, int, int] = (32, 64, 128)
+    microblocks: tuple[tuple[int, int, int], ...] = ()
+    input_bytes: int = 0
+    accumulator_bytes: int = 0
 
     @property
     def lut_start(self) -> int:
@@ -95,6 +99,32 @@ def _u65(cores: int) -> NpuHardware:
     )
 
 
+def _u85(
+    macs: int,
+    cores: int,
+    ports: int,
+    memory: tuple[int, int],
+    *microblocks: tuple[int, int, int],
+) -> NpuHardware:
+    """ports: bits of the config word that say how many buses there are."""
+    config = 2 << 28 | (cores.bit_length() - 1) << 12 | ports << 8 | 1 << 4 | macs.bit_length() - 1
+    return NpuHardware(
+        f"ethos-u85-{macs}",
+        "u85",
+        macs,
+        config,
+        (1, 1, 16),
+        (0, 0),
+        cores=cores,
+        dma_queue=4,
+        largest_blockdep=7,
+        largest_block=(128, 128, 1024),
+        microblocks=microblocks,
+        input_bytes=memory[0],
+        accumulator_bytes=memory[1],
+    )
+
+
 _ALL = (
     _u55(32, (1, 1, 4), 16, BankGranules(2, 4, 4, 4)),
     _u55(64, (1, 1, 8), 16, BankGranules(2, 4, 4, 8)),
@@ -102,6 +132,11 @@ _ALL = (
     _u55(256, (2, 2, 8), 48, _LARGE),
     _u65(1),
     _u65(2),
+    _u85(128, 1, 1, (8192, 8192), (1, 2, 8), (1, 1, 16)),
+    _u85(256, 1, 1, (16384, 16384), (1, 2, 16), (1, 4, 8), (2, 2, 8)),
+    _u85(512, 2, 1, (16384, 32768), (2, 2, 16), (1, 4, 16)),
+    _u85(1024, 4, 5, (16384, 65536), (2, 2, 32), (1, 4, 32), (2, 4, 16)),
+    _u85(2048, 4, 6, (32768, 131072), (2, 2, 64), (1, 4, 64), (4, 4, 16)),
 )
 HARDWARE = MappingProxyType({hardware.name: hardware for hardware in _ALL})
 

@@ -58,11 +58,12 @@ class Upscaling(Enum):
 
 @dataclass(frozen=True)
 class IntegerScale:
-    """value * factor / 2**shift."""
+    """value * factor / 2**shift. first_bits: that double rounding drops first."""
 
     factor: int
     shift: int
     rounding: ShiftRounding
+    first_bits: int = 31
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,32 @@ class StreamRange:
 
 @dataclass(frozen=True)
 class SharedRam:
-    """Where buffers lie in the shared RAM, in banks, and the accumulators' format."""
+    """Where buffers lie in the shared RAM, in banks."""
 
     input_end: int
     input2_start: int
     accumulators: int
-    accumulator: str  # acc32 or acc40
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """Accumulators. format: acc32, acc40 or acc48; source: what they begin with, reset (zero), keep
+    (what they hold) or ifm2; output: whether they become results. microblock: height, width and
+    depth of what is computed in a cycle."""
+
+    format: str
+    source: str
+    output: bool
+    microblock: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ResizeSteps:
+    """Along one axis: result i is at (i * step + offset) / scale of the input."""
+
+    scale: int
+    step: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +130,8 @@ class NpuOperation:
     position: its word in the stream. ifm2: of binary operations that read one; scalar: what they
     have instead. swapped: the second operand comes first. rounding: of results; scale: theirs, None
     where each channel has its own; input_scales: of the first and second operand, where they have
-    one. block: height, width and depth of what is computed at a time.
+    one. block: height, width and depth of what is computed at a time. first_scalar: what is there
+    instead of the IFM. fast_weights, sparse_weights: how they are coded. resize: along y and x.
     """
 
     position: int
@@ -124,14 +146,19 @@ class NpuOperation:
     activation: Activation
     block: tuple[int, int, int]
     blockdep: int
+    accumulation: Accumulation
     shared_ram: SharedRam | None = None
     part_kernel: bool = False
     ifm2: FeatureMap | None = None
     scalar: int | None = None
+    first_scalar: int | None = None
     swapped: bool = False
     input_scales: tuple[IntegerScale | None, IntegerScale | None] = (None, None)
     weights: tuple[StreamRange, ...] = ()
     scales: tuple[StreamRange, ...] = ()
+    fast_weights: bool = False
+    sparse_weights: bool = False
+    resize: tuple[ResizeSteps, ResizeSteps] | None = None
 
     @property
     def label(self) -> str:

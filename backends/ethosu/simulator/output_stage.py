@@ -25,7 +25,7 @@ def finish(
 ) -> Array:
     """The results of sums (scale None: they are scaled already), in the type of the OFM."""
     if scale is not None and (scale.factor, scale.shift) != (1, 0):
-        sums = rescale(sums, scale.factor, scale.shift, scale.rounding)
+        sums = rescale(sums, scale.factor, scale.shift, scale.rounding, scale.first_bits)
     results = np.clip(sums + zero_point, activation.low, activation.high)
     if activation.table is not None:
         return looked_up(results, activation.table, internal, ofm.dtype)
@@ -36,11 +36,13 @@ def looked_up(indices: Integers, table: LookupTable, internal: Bytes, dtype: Any
     """Elements of a table: indices of 8 bits pick one, those of 16 bits interpolate between two."""
     entries = internal[table.start : table.start + table.size]
     if table.index == 1:
-        first = 0 if np.dtype(dtype).kind == "u" else 128
+        first = 0 if np.dtype(dtype) == np.uint8 else 128
         return np.asarray(entries.view(dtype)[indices + first])
     pairs = entries.view("<i4")[(indices >> _INTERPOLATED_BITS) + 256].astype(np.int64)
     base, slope = ((pairs & 0xFFFF) ^ 0x8000) - 0x8000, pairs >> 16
     part = indices & (1 << _INTERPOLATED_BITS) - 1
+    if np.dtype(dtype).itemsize == 4:
+        return np.asarray((base << _INTERPOLATED_BITS) + slope * part, dtype)
     half = 1 << _INTERPOLATED_BITS - 1
     limits = np.iinfo(np.int16)
     results = np.clip(base + (slope * part + half >> _INTERPOLATED_BITS), limits.min, limits.max)

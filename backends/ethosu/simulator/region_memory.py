@@ -25,12 +25,23 @@ class RegionMemory:
             if buffer is not None:
                 self._arrays[number] = _bytes(number, buffer)
         self.position = 0  # of the operation that accesses it, for errors
+        self.chains: dict[int, Any] = {}  # results in the buffers between chained operations
 
     def array(self, region: int) -> Bytes:
         """All bytes of a region."""
         if region not in self._arrays:
             raise SimulationError(Rule.REGION, f"region {region} is not given", self.position)
         return self._arrays[region]
+
+    def chained(self, number: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        """What an operation before has left in a chaining buffer, which has to fit."""
+        values = self.chains.get(number)
+        if values is None or values.shape != shape or values.dtype != dtype:
+            found = "nothing" if values is None else f"{values.dtype} {values.shape}"
+            raise SimulationError(
+                Rule.CHAIN, f"buffer {number}: {found} for {dtype} {shape}", self.position
+            )
+        return values
 
     def origin(self, region: int) -> int:
         """The address of a region's first byte: regions may share memory."""

@@ -10,7 +10,7 @@ import numpy as np
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 _SAFE = 1 << 62
-_HIGH_BITS = 31  # that double rounding drops first
+HIGH_BITS = 31  # that double rounding drops first
 
 
 class ShiftRounding(Enum):
@@ -29,14 +29,19 @@ class ShiftRounding(Enum):
     FLOOR = "down"
 
 
-def rescale(values: Integers, scale: Any, shift: Any, rounding: ShiftRounding) -> Integers:
-    """values * scale / 2**shift, exactly, rounded as said; scale and shift may be arrays."""
+def rescale(
+    values: Integers, scale: Any, shift: Any, rounding: ShiftRounding, first: int = HIGH_BITS
+) -> Integers:
+    """values * scale / 2**shift, exactly, rounded as said; scale and shift may be arrays.
+
+    first: bits that double rounding drops first.
+    """
     scale = np.asarray(scale, np.int64)
     shift = np.asarray(shift, np.int64)
     largest = _magnitude(values) * _magnitude(scale)
     if largest + (1 << int(shift.max(initial=0))) < _SAFE:
-        return _ROUND[rounding](values * scale, shift)
-    exact = np.frompyfunc(_exactly(rounding), 3, 1)
+        return _rounded(values * scale, shift, rounding, first)
+    exact = np.frompyfunc(_exactly(rounding, first), 3, 1)
     return np.asarray(exact(values, scale, shift).astype(np.int64))
 
 
@@ -67,26 +72,24 @@ def _floor(values: Integers, shift: Any) -> Integers:
     return np.asarray(values >> shift)
 
 
-def _twice(second: Callable[[Integers, Any], Integers]) -> Callable[[Integers, Any], Integers]:
-    def rounded(values: Integers, shift: Any) -> Integers:
-        rest = np.maximum(shift - _HIGH_BITS, 0)
-        high = _natural(values, np.minimum(shift, _HIGH_BITS))
-        return np.where(rest > 0, second(high, rest), high)
-
-    return rounded
-
-
 _ROUND: dict[ShiftRounding, Callable[[Integers, Any], Integers]] = {
     ShiftRounding.NATURAL: _natural,
     ShiftRounding.SYMMETRIC: _symmetric,
     ShiftRounding.TRUNCATE: _truncate,
     ShiftRounding.FLOOR: _floor,
-    ShiftRounding.DOUBLE: _twice(_symmetric),
-    ShiftRounding.DOUBLE_UP: _twice(_natural),
 }
+_SECOND = {ShiftRounding.DOUBLE: _symmetric, ShiftRounding.DOUBLE_UP: _natural}
 
 
-def _exactly(rounding: ShiftRounding) -> Callable[[Any, Any, Any], int]:
+def _rounded(values: Integers, shift: Any, rounding: ShiftRounding, first: int) -> Integers:
+    if rounding in _ROUND:
+        return _ROUND[rounding](values, shift)
+    rest = np.maximum(shift - first, 0)
+    high = _natural(values, np.minimum(shift, first))
+    return np.where(rest > 0, _SECOND[rounding](high, rest), high)
+
+
+def _exactly(rounding: ShiftRounding, first: int) -> Callable[[Any, Any, Any], int]:
     """The same for Python's integers, where 64 bits do not hold the product."""
 
     def nearest(value: int, shift: int) -> int:
@@ -103,9 +106,9 @@ def _exactly(rounding: ShiftRounding) -> Callable[[Any, Any, Any], int]:
             return -(-product >> count) if product < 0 else product >> count
         if rounding is ShiftRounding.SYMMETRIC:
             return away(product, count)
-        if rounding is ShiftRounding.NATURAL or count <= _HIGH_BITS:
+        if rounding is ShiftRounding.NATURAL or count <= first:
             return nearest(product, count)
         second = away if rounding is ShiftRounding.DOUBLE else nearest
-        return second(nearest(product, _HIGH_BITS), count - _HIGH_BITS)
+        return second(nearest(product, first), count - first)
 
     return scaled

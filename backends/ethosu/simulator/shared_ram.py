@@ -11,6 +11,7 @@ from .npu_operation import NpuOperation, OperationKind, SharedRam, Upscaling
 from .violations import Rule, SimulationError
 
 _OUTPUT_BANKS = 2  # at the begin, for results on their way out
+_MOST_DEPTH_UNIT = 16  # that the depth of a block is a multiple of
 _LARGEST_PART = 8  # of a kernel, that is worked on at a time
 
 
@@ -28,16 +29,27 @@ def input_block(operation: NpuOperation, hardware: NpuHardware) -> tuple[int, in
     columns = (width - 1) * window.stride_x + min(window.dilated_width, _LARGEST_PART) + rounding
     rows = _round_up(-(-rows // upscale), hardware.ofm_microblock[0])
     columns = _round_up(-(-columns // upscale), hardware.ofm_microblock[1])
-    return rows, columns, input_depth(operation, depth)
+    return rows, columns, input_depth(operation, hardware, depth)
 
 
-def input_depth(operation: NpuOperation, block_depth: int) -> int:
+def input_depth(operation: NpuOperation, hardware: NpuHardware, block_depth: int) -> int:
     """Channels of the IFM that one block takes at a time."""
     if not sums_channels(operation):
         return block_depth
+    if hardware.product == "u85":
+        return _u85_input_depth(operation, hardware)
     if operation.ifm.element == 2:
         return _round_up(min(operation.ifm.depth, 16), 4)
     return _round_up(min(operation.ifm.depth, 16 if operation.part_kernel else 32), 8)
+
+
+def _u85_input_depth(operation: NpuOperation, hardware: NpuHardware) -> int:
+    if operation.part_kernel:
+        return 16
+    if operation.sparse_weights and operation.ifm.element == 1:
+        return 128
+    few = hardware.macs <= 256 and operation.accumulation.microblock[2] == 16
+    return 32 if operation.ifm.element >= 4 or (few and not operation.sparse_weights) else 64
 
 
 def sums_channels(operation: NpuOperation) -> bool:
@@ -47,12 +59,14 @@ def sums_channels(operation: NpuOperation) -> bool:
 
 def check_block(operation: NpuOperation, hardware: NpuHardware) -> None:
     """Raise SimulationError for an OFM block that the accelerator does not have."""
-    pairs = zip(operation.block, hardware.ofm_microblock, hardware.largest_block, strict=True)
+    resize = operation.kind is OperationKind.RESIZE
+    rows, columns, depth = operation.accumulation.microblock
+    units = (1, 1, 1) if resize else (rows, columns, min(depth, _MOST_DEPTH_UNIT))
+    pairs = zip(operation.block, units, hardware.largest_block, strict=True)
     if any(size % unit or size > most for size, unit, most in pairs):
         raise SimulationError(
             Rule.OFM_BLOCK,
-            f"{operation.block}: multiples of {hardware.ofm_microblock} up to "
-            f"{hardware.largest_block}",
+            f"{operation.block}: multiples of {units} up to {hardware.largest_block}",
             operation.position,
         )
 
@@ -89,7 +103,7 @@ class _Buffers:
         self.accumulators = 0
         if not self.elementwise:
             bits, granule = {"acc32": (32, granules.acc32), "acc40": (40, granules.acc40)}[
-                ram.accumulator
+                operation.accumulation.format
             ]
             rows, columns, depth = operation.block
             if operation.ofm.height == operation.window.height == 1:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .driver_payload import StreamCommand
 from .feature_map import FeatureMap
-from .npu_hardware import LUT_SLOT_BYTES, NpuHardware
+from .npu_hardware import LUT_SLOT_BYTES
 from .npu_operation import (
+    Accumulation,
     Activation,
     IntegerScale,
     KernelWindow,
@@ -13,14 +14,12 @@ from .npu_operation import (
     NpuOperation,
     OperationKind,
     SharedRam,
-    StreamRange,
     Upscaling,
 )
-from .register_file import RegisterFile
+from .register_reader import KINDS, RegisterReader
 from .rescaling import ShiftRounding
 from .violations import Rule
 
-_ELEMENTS = (1, 2, 4)  # bytes, by the code of a precision
 _ROUNDINGS = (ShiftRounding.DOUBLE, ShiftRounding.TRUNCATE, ShiftRounding.NATURAL)
 _POOLS = ("max", "average", "reduce_sum")
 _ELEMENTWISE = ("mul", "add", "sub", "min", "max", "lrelu", "abs", "clz", "shr", "shl")
@@ -28,30 +27,20 @@ _UNARY = ("lrelu", "abs", "clz")
 _SCALED = ("mul", "add", "sub", "lrelu", "abs")  # the others take no notice of OFM_SCALE
 _CLIP_RANGES = {2: (0, 255), 3: (-128, 127), 5: (-32768, 32767)}
 _TABLES = 16  # code of the first lookup table among the activation functions
-_KINDS = {
-    "CONV": OperationKind.CONV,
-    "DEPTHWISE": OperationKind.DEPTHWISE,
-    "POOL": OperationKind.POOL,
-    "ELEMENTWISE": OperationKind.ELEMENTWISE,
-}
-_OTHER_OPERAND = {1: 0, 2: 1}  # by scale mode: which operand is scaled by 32 bits
 _IMPLIED_SHIFT = {1: 19, 2: 14}  # of the operand that is not, by bytes of an element
 
 
-class U55Reader:
-    """Reads operations off the registers."""
-
-    def __init__(self, hardware: NpuHardware, registers: RegisterFile) -> None:
-        self.hardware, self.registers = hardware, registers
+class U55Reader(RegisterReader):
+    """Reads operations of these two."""
 
     def operation(self, instruction: StreamCommand) -> NpuOperation:
         """The operation that a command starts. Raises SimulationError for what is not legal."""
         get = self.registers
         get.position = instruction.position
-        kind = _KINDS[instruction.format.name]
+        kind = KINDS[instruction.format.name]
         mode = self._mode(kind, instruction)
-        ofm = self._ofm()
-        window = KernelWindow() if kind is OperationKind.ELEMENTWISE else self._window()
+        ofm = self.feature_map("OFM", self.ofm_shape())
+        window = KernelWindow() if kind is OperationKind.ELEMENTWISE else self.window()
         upscaling = Upscaling(get.field("IFM_UPSCALE", "mode"))
         ifm = self._ifm(kind, mode, ofm, window, upscaling)
         binary = kind is OperationKind.ELEMENTWISE and mode not in _UNARY
@@ -68,16 +57,17 @@ class U55Reader:
             _ROUNDINGS[get.field("OFM_PRECISION", "rounding")],
             self._scale(kind, mode, ifm),
             self._activation(ofm, ifm),
-            self._block(),
+            self.block(),
             get.value("BLOCKDEP"),
+            self._accumulation(),
             self._shared_ram(binary and scalar is None),
             kind is OperationKind.CONV and bool(get.field("KERNEL_STRIDE", "part_kernel")),
             ifm2,
             scalar,
-            binary and bool(get.field("IFM2_BROADCAST", "swapped")),
-            self._input_scales(ifm) if mode in ("add", "sub") else (None, None),
-            self._streams("WEIGHT") if weighted else (),
-            self._streams("SCALE") if weighted else (),
+            swapped=binary and bool(get.field("IFM2_BROADCAST", "swapped")),
+            input_scales=self._input_scales(ifm) if mode in ("add", "sub") else (None, None),
+            weights=self.streams("WEIGHT") if weighted else (),
+            scales=self.streams("SCALE") if weighted else (),
         )
 
     @staticmethod
@@ -87,58 +77,6 @@ class U55Reader:
         if kind is OperationKind.ELEMENTWISE:
             return _ELEMENTWISE[instruction.field("mode")]
         return ""
-
-    def _window(self) -> KernelWindow:
-        get = self.registers
-        dilations = [1 + get.field("KERNEL_STRIDE", f"dilation_{axis}") for axis in "yx"]
-        if get.field("KERNEL_STRIDE", "decomposition"):
-            get.fail(Rule.NOT_SIMULATED, "kernels in parts of 4 x 4")
-        strides = [
-            1 + get.field("KERNEL_STRIDE", axis) + 2 * get.field("KERNEL_STRIDE", f"{axis}_high")
-            for axis in "yx"
-        ]
-        sizes = []
-        for axis, dilation in zip(("HEIGHT", "WIDTH"), dilations, strict=True):
-            extent = get.value(f"KERNEL_{axis}_M1")
-            if extent % dilation:
-                get.fail(Rule.GEOMETRY, f"a kernel of {extent + 1} with dilation {dilation}")
-            sizes.append(extent // dilation + 1)
-        pads = [get.value(f"IFM_PAD_{side}") for side in ("TOP", "LEFT", "BOTTOM", "RIGHT")]
-        return KernelWindow(*sizes, *strides, *dilations, *pads)
-
-    def _map(self, name: str, register: str, bits: str, shape: tuple[int, int, int]) -> FeatureMap:
-        """A feature map of a shape; register: what gives its type, whose precision is at bits."""
-        get = self.registers
-        signed = bool(get.field(register, "signed"))
-        zero = f"{name}_ZERO_POINT"
-        return FeatureMap(
-            name,
-            get.field(f"{name}_REGION", "region"),
-            (
-                get.address(f"{name}_BASE0"),
-                get.address(f"{name}_BASE1"),
-                get.address(f"{name}_BASE2"),
-                get.address(f"{name}_BASE3"),
-            ),
-            get.value(f"{name}_HEIGHT0_M1") + 1,
-            get.value(f"{name}_HEIGHT1_M1") + 1,
-            get.value(f"{name}_WIDTH0_M1") + 1,
-            (
-                get.stride(f"{name}_STRIDE_Y"),
-                get.stride(f"{name}_STRIDE_X"),
-                get.stride(f"{name}_STRIDE_C"),
-            ),
-            _ELEMENTS[get.field(register, bits)],
-            signed,
-            bool(get.field(register, "format")),
-            get.signed(zero) if signed else get.value(zero),
-            *shape,
-        )
-
-    def _ofm(self) -> FeatureMap:
-        get = self.registers
-        height, width, depth = (get.value(f"OFM_{a}_M1") + 1 for a in ("HEIGHT", "WIDTH", "DEPTH"))
-        return self._map("OFM", "OFM_PRECISION", "precision", (height, width, depth))
 
     def _ifm(
         self,
@@ -156,28 +94,19 @@ class U55Reader:
             get.fail(Rule.GEOMETRY, f"an IFM of depth {depth} for an OFM of {ofm.depth}")
         if mode == "reduce_sum" and ofm.depth != 1:
             get.fail(Rule.GEOMETRY, f"a sum over the depth for an OFM of depth {ofm.depth}")
-        height = (ofm.height - 1) * window.stride_y + window.dilated_height
-        width = (ofm.width - 1) * window.stride_x + window.dilated_width
-        height -= window.top + window.bottom
-        width -= window.left + window.right
-        if upscaling is not Upscaling.NONE:
-            height, width = -(-height // 2), -(-width // 2)
-        if height < 1 or width < 1:
-            get.fail(Rule.GEOMETRY, f"windows that reach {height} x {width} elements of the IFM")
-        return self._map("IFM", "IFM_PRECISION", "precision", (height, width, depth))
+        return self.feature_map("IFM", (*self.reach(ofm.shape, window, upscaling), depth))
 
     def _ifm2(self, ofm: FeatureMap) -> tuple[FeatureMap | None, int | None]:
         """The second operand: a feature map, or a number."""
         get = self.registers
-        signed = get.field("IFM2_PRECISION", "signed")
-        zero = get.signed("IFM2_ZERO_POINT") if signed else get.value("IFM2_ZERO_POINT")
         if get.field("IFM2_BROADCAST", "scalar"):
+            signed = get.field("IFM2_PRECISION", "signed")
             value = get.signed("IFM2_SCALAR") if signed else get.value("IFM2_SCALAR")
-            return None, value - zero
+            return None, value - self.zero_point("IFM2")
         one = [get.field("IFM2_BROADCAST", axis) for axis in ("height", "width", "depth")]
         sizes = (ofm.height, ofm.width, ofm.depth)
         height, width, depth = (1 if b else n for b, n in zip(one, sizes, strict=True))
-        ifm2 = self._map("IFM2", "IFM2_PRECISION", "precision", (height, width, depth))
+        ifm2 = self.feature_map("IFM2", (height, width, depth))
         return ifm2, None
 
     def _scale(self, kind: OperationKind, mode: str, ifm: FeatureMap) -> IntegerScale | None:
@@ -248,30 +177,17 @@ class U55Reader:
             )
         return LookupTable(start, size, index)
 
-    def _block(self) -> tuple[int, int, int]:
-        sizes = [self.registers.value(f"OFM_BLK_{a}_M1") + 1 for a in ("HEIGHT", "WIDTH", "DEPTH")]
-        return sizes[0], sizes[1], sizes[2]
-
     def _shared_ram(self, two_inputs: bool) -> SharedRam:
         get = self.registers
-        accumulator = get.field("ACC_FORMAT", "format")
-        if accumulator == 2:
-            get.fail(Rule.NOT_SIMULATED, "accumulators of 16-bit floats")
         return SharedRam(
             get.value("IFM_IB_END"),
             get.value("IFM2_IB_START") if two_inputs else 0,
             get.value("AB_START"),
-            ("acc32", "acc40")[accumulator],
         )
 
-    def _streams(self, name: str) -> tuple[StreamRange, ...]:
-        """Weights or scales, one for each core."""
+    def _accumulation(self) -> Accumulation:
         get = self.registers
-        region = get.field(f"{name}_REGION", "region")
-        found = []
-        for core in range(self.hardware.cores):
-            number = str(core or "")
-            length = get.value(f"{name}{number}_LENGTH")
-            start = get.address(f"{name}{number}_BASE") if length else 0
-            found.append(StreamRange(region, start, length))
-        return tuple(found)
+        format = get.field("ACC_FORMAT", "format")
+        if format == 2:
+            get.fail(Rule.NOT_SIMULATED, "accumulators of 16-bit floats")
+        return Accumulation(("acc32", "acc40")[format], "reset", True, self.hardware.ofm_microblock)

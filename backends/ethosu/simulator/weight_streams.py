@@ -57,16 +57,26 @@ def decoded_weights(stream: bytes, layout: WeightLayout) -> Weights:
     Raises ValueError for a stream that is damaged, or has another number of weights.
     """
     places = _places(layout)
-    values = decode(stream, len(places) + _TAIL)
-    if len(values) != len(places):
-        raise ValueError(f"it has {len(values)} weights, the operation takes {len(places)}")
+    weights = np.zeros((layout.depth, layout.height, layout.width, layout.inputs), np.int16)
+    scattered(weights, places, decode_exactly(stream, len(places)))
+    weights.flags.writeable = False
+    return weights
+
+
+def decode_exactly(stream: bytes, count: int) -> Weights:
+    """So many weights of a stream. Raises ValueError if it is damaged or has another number."""
+    values = decode(stream, count + _TAIL)
+    if len(values) != count:
+        raise ValueError(f"it has {len(values)} weights, the operation takes {count}")
+    return values
+
+
+def scattered(weights: Weights, places: Integers, values: Weights) -> None:
+    """Put values to their places. Raises ValueError for some of no place that are not 0."""
     real = places >= 0
     if values[~real].any():
         raise ValueError("weights between those of the operation are not 0")
-    weights = np.zeros(layout.depth * layout.height * layout.width * layout.inputs, np.int16)
-    weights[places[real]] = values[real]
-    weights.flags.writeable = False
-    return weights.reshape(layout.depth, layout.height, layout.width, layout.inputs)
+    weights.reshape(-1)[places[real]] = values[real]
 
 
 def decode(stream: bytes, most: int) -> Weights:
@@ -111,7 +121,7 @@ def _places(layout: WeightLayout) -> Integers:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-_FILLING = -(1 << 48)  # so low that no index stays in range with it
+FILLING = -(1 << 48)  # so low that no index stays in range with it
 
 
 def _elements(
@@ -122,7 +132,7 @@ def _elements(
     element = np.arange(-(-height * width // rounding) * rounding, dtype=np.int64)
     rows = element // width
     offset = ((y + rows) * layout.width + x + element % width) * layout.inputs
-    return np.where(rows < height, offset, _FILLING)
+    return np.where(rows < height, offset, FILLING)
 
 
 def _inputs(layout: WeightLayout, first: int, count: int) -> Integers:
@@ -131,7 +141,7 @@ def _inputs(layout: WeightLayout, first: int, count: int) -> Integers:
     if layout.order == "depthwise":
         return np.zeros((1, 1), np.int64)
     channel = first + np.arange(-(-count // inner) * inner, dtype=np.int64)
-    return np.where(channel < layout.inputs, channel, _FILLING).reshape(-1, inner)
+    return np.where(channel < layout.inputs, channel, FILLING).reshape(-1, inner)
 
 
 def _outputs(layout: WeightLayout, first: int, count: int) -> Integers:
@@ -139,7 +149,7 @@ def _outputs(layout: WeightLayout, first: int, count: int) -> Integers:
     outer = layout.microblock[0]
     channel = first + np.arange(-(-count // outer) * outer, dtype=np.int64)
     size = layout.height * layout.width * layout.inputs
-    return np.where(channel < layout.depth, channel * size, _FILLING).reshape(-1, outer)
+    return np.where(channel < layout.depth, channel * size, FILLING).reshape(-1, outer)
 
 
 def _ordered(outputs: Integers, elements: Integers, inputs: Integers, part: bool) -> Integers:

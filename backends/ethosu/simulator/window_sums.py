@@ -11,7 +11,6 @@ from .npu_operation import KernelWindow, NpuOperation, Upscaling
 from .region_memory import RegionMemory
 from .rescaling import Integers, ShiftRounding, rescale
 from .violations import Rule, SimulationError
-from .weight_streams import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _LOWEST = -(1 << 40)  # below every input: padding of maxima
@@ -59,7 +58,7 @@ def taps(values: Array, operation: NpuOperation) -> Iterator[tuple[int, int, Arr
             yield row, column, values[rows, columns]
 
 
-def convolution(operation: NpuOperation, values: Array, weights: Weights) -> Integers:
+def convolution(operation: NpuOperation, values: Array, weights: Array) -> Integers:
     """Sums of a convolution: values (height, width, inputs), weights (outputs, kernel, inputs)."""
     values = padded(values, operation.window, 0)
     bound = _magnitude(values) * int(np.abs(weights.astype(np.int64)).sum((1, 2, 3)).max(initial=0))
@@ -76,7 +75,7 @@ def convolution(operation: NpuOperation, values: Array, weights: Weights) -> Int
     for y in range(0, height, rows):
         part = windows[y : y + rows].reshape(-1, matrix.shape[0])
         sums[y : y + rows] = (part @ matrix).reshape(-1, width, len(weights))
-    return _accumulated(operation, sums)
+    return sums
 
 
 def _windows(values: Array, operation: NpuOperation) -> Array:
@@ -97,20 +96,19 @@ def _windows(values: Array, operation: NpuOperation) -> Array:
     )
 
 
-def depthwise(operation: NpuOperation, values: Array, weights: Weights) -> Integers:
+def depthwise(operation: NpuOperation, values: Array, weights: Array) -> Integers:
     """Sums of each channel by itself: weights (channels, kernel, 1)."""
     values = padded(values, operation.window, 0)
     sums = np.zeros((operation.ofm.height, operation.ofm.width, values.shape[2]), np.int64)
     for row, column, part in taps(values, operation):
         sums += part * weights[:, row, column, 0].astype(values.dtype)
-    return _accumulated(operation, sums)
+    return sums
 
 
-def _accumulated(operation: NpuOperation, sums: Integers) -> Integers:
+def accumulated(operation: NpuOperation, sums: Integers) -> Integers:
     """The sums. Raises SimulationError where the accumulators do not hold them."""
-    ram = operation.shared_ram
-    bits = _ACCUMULATOR_BITS[ram.accumulator] if ram else 0
-    if bits and _magnitude(sums) >= 1 << bits - 1:
+    bits = _ACCUMULATOR_BITS[operation.accumulation.format]
+    if _magnitude(sums) >= 1 << bits - 1:
         raise SimulationError(
             Rule.ACCUMULATOR_OVERFLOW,
             f"{operation.label}: a sum of {_magnitude(sums)} in {bits} bits",
@@ -119,18 +117,23 @@ def _accumulated(operation: NpuOperation, sums: Integers) -> Integers:
     return sums
 
 
-def pooled(operation: NpuOperation, values: Array) -> tuple[Integers, bool]:
+def pooled(operation: NpuOperation, values: Array, divides: bool) -> tuple[Integers, bool]:
     """What pooling makes of windows, and whether that is scaled already.
 
     Averages of windows that reach into the padding are divided by the number of elements that do
-    not, with the reciprocal that the hardware has; others are sums, which OFM_SCALE divides.
+    not, with the reciprocal that the hardware has; so are others where it `divides`, else they are
+    sums, which OFM_SCALE divides.
     """
     if operation.mode == "max":
         return _maxima(operation, padded(values, operation.window, _fill(values))), False
+    if operation.mode == "min":
+        return -_maxima(operation, padded(-values, operation.window, _fill(values))), False
     if operation.mode == "reduce_sum":
-        return _accumulated(operation, values.sum(2, keepdims=True, dtype=np.int64)), False
-    sums = _accumulated(operation, _sums(operation, padded(values, operation.window, 0)))
-    if not operation.window.padded:
+        return values.sum(2, keepdims=True, dtype=np.int64), False
+    if operation.mode.startswith("argmax"):
+        return _places_of_maxima(operation, values), False
+    sums = _sums(operation, padded(values, operation.window, 0))
+    if operation.mode == "sum" or not (divides or operation.window.padded):
         return sums, False
     ones = np.ones((*values.shape[:2], 1), np.int64)
     return average(sums, _sums(operation, padded(ones, operation.window, 0))), True
@@ -156,6 +159,17 @@ def _maxima(operation: NpuOperation, values: Array) -> Integers:
     for part in parts:
         np.maximum(highest, part, out=highest)
     return highest.astype(np.int64)
+
+
+def _places_of_maxima(operation: NpuOperation, values: Array) -> Integers:
+    """Where in a window of one row or column its first maximum is, times 2**16."""
+    window = operation.window
+    if window.padded or (window.height if operation.mode == "argmax_x" else window.width) != 1:
+        raise SimulationError(
+            Rule.NOT_SIMULATED, f"{operation.mode} of {window}", operation.position
+        )
+    shape = (operation.ofm.height, operation.ofm.width, -1, values.shape[2])
+    return np.asarray(_windows(values, operation).reshape(shape).argmax(2), np.int64) << 16
 
 
 def _sums(operation: NpuOperation, values: Array) -> Integers:

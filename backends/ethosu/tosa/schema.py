@@ -27,19 +27,31 @@ class Op(IntEnum):
     CLAMP = 11
     ADD = 15
     ARITHMETIC_RIGHT_SHIFT = 16
+    BITWISE_AND = 17
+    BITWISE_OR = 18
+    BITWISE_XOR = 19
+    INTDIV = 20
+    LOGICAL_AND = 21
     LOGICAL_LEFT_SHIFT = 22
+    LOGICAL_RIGHT_SHIFT = 23
+    LOGICAL_OR = 24
+    LOGICAL_XOR = 25
     MAXIMUM = 26
     MINIMUM = 27
     MUL = 28
     SUB = 30
     TABLE = 31
     ABS = 32
+    BITWISE_NOT = 33
     CLZ = 35
+    LOGICAL_NOT = 40
     NEGATE = 41
     SELECT = 45
     EQUAL = 46
     GREATER = 47
     GREATER_EQUAL = 48
+    REDUCE_ALL = 49
+    REDUCE_ANY = 50
     REDUCE_MAX = 51
     REDUCE_MIN = 52
     REDUCE_SUM = 54
@@ -51,6 +63,8 @@ class Op(IntEnum):
     TILE = 60
     TRANSPOSE = 61
     GATHER = 62
+    SCATTER = 63
+    RESIZE = 64
     CAST = 65
     RESCALE = 66
     CONST = 67
@@ -112,11 +126,14 @@ FIELDS: dict[Op, tuple[Field, ...]] = {
     Op.ARITHMETIC_RIGHT_SHIFT: (Field("round", BOOL),),
     Op.MAXIMUM: (_NAN,),
     Op.MINIMUM: (_NAN,),
+    Op.REDUCE_ALL: (Field("axis", INT),),
+    Op.REDUCE_ANY: (Field("axis", INT),),
     Op.REDUCE_MAX: (Field("axis", INT), _NAN),
     Op.REDUCE_MIN: (Field("axis", INT), _NAN),
     Op.REDUCE_SUM: (Field("axis", INT),),
     Op.CONCAT: (Field("axis", INT),),
     Op.REVERSE: (Field("axis", INT),),
+    Op.RESIZE: (Field("mode", UINT),),
     Op.TRANSPOSE: (Field("perms", INTS),),
     Op.RESCALE: (
         Field("scale32", BOOL, True), Field("rounding_mode", UINT), Field("per_channel", BOOL),
