@@ -124,7 +124,8 @@ def _factors(stage: Stage, tiles: Tiles) -> Iterator[tuple[int, Operand]]:
     for reduction, found in zip(stage.reductions, contraction_of(stage).products, strict=True):
         dot = dot_of(reduction)
         exact = dot is None or (dot.elements is DType.F32 and not tiles.tf32)
-        if found is None or (tiles.kind is Kind.PRODUCT and exact):
+        useless = exact if tiles.kind is Kind.PRODUCT else tiles.columns <= MULTIPLE
+        if found is None or useless:
             continue
         yield from enumerate((found.left, found.right))
 

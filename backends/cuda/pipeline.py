@@ -25,7 +25,7 @@ from ...compiler.kernel.plan.planner import Planner
 from ...compiler.kernel.schedule.choice import Choice
 from ...compiler.kernel.schedule.chooser import Chooser, Chosen, CpuChooser, Request
 from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
-from ...compiler.pass_manager import run_passes
+from ...compiler.pass_manager import Fixpoint, run_passes
 from ...compiler.target import GpuTarget
 from ...passes.checks.exactness import Exactness
 from ...passes.checks.run_time_checks import RunTimeChecks
@@ -34,6 +34,7 @@ from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.output_views import OutputViews
 from ...passes.patterns.joint_products import JointProducts
 from ...passes.pipeline import SIMPLIFY, optimization_passes
+from ...passes.precision.half import StoreHalves
 from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import Decompose
 from ..llvm.pipeline import (
@@ -56,6 +57,7 @@ from .triton_package import reason_unavailable
 
 TF32 = "tf32"  # the precision in which products of f32 are rounded
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
+HALVES = {"bf16": DType.BF16, "fp16": DType.F16}
 _CONTRACTIONS = ("matmul", "conv", "conv_transpose")
 POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
 
@@ -119,12 +121,13 @@ def make_plan(
 
     note: is told in which precision products are computed.
     """
-    level = options.opt_level
+    level, half = options.opt_level, HALVES.get(options.precision)
     with stages.stage("passes"):
         usual = optimization_passes(level, note, data=DType.I8)
         run_passes(graph, usual, dump_after=options.dump_after)
         final = (
             *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),
+            *((Fixpoint((StoreHalves(half), *SIMPLIFY)),) if half else ()),
             Decompose(keeps=streams),
             *SIMPLIFY,
             Exactness(),

@@ -14,7 +14,8 @@ from .dots import dot_of
 from .emit.types import HALVES, NoDeviceCode
 
 POINTS = 1024  # of a program that computes each by itself
-ELEMENTS = 4096  # of a program that reduces rows
+ELEMENTS, LEAST_ELEMENTS = 4096, 512  # of a program that reduces rows
+MANY_ROWS = 1 << 14  # that keep a GPU busy, each reduced by a thread of its own
 MAX_ROW = 16384  # elements of a row that stays in registers
 LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tensor cores
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
@@ -107,9 +108,21 @@ def _product_tiles(contraction: Contraction, products: Sequence[Product], tf32: 
     if len(products) > 1:
         columns = min(columns, 32)
     least = max(LEAST_BLOCK, LEAST_STEPS // dot.elements.bytes)
-    steps = max(least, min(deepest, power_of_two(depth)))
+    steps = _whole_steps(contraction.stage.reduce_axes, least, deepest)
     rounded = tf32 and dot.elements is DType.F32
     return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, rounded)
+
+
+def _whole_steps(axes: Sequence[Axis], least: int, most: int) -> int:
+    """Steps of a sum that a program takes at once: of a window as many as divide the elements that
+    lie side by side in its rows."""
+    most = max(least, min(most, power_of_two(_assumed(axes))))
+    if len(axes) > 1:
+        runs = [product(axis.extent for axis in axes[n:]) for n in range(1, len(axes))]
+        for steps in (most, most // 2, most // 4):
+            if steps >= least and any(isinstance(n, int) and n and n % steps == 0 for n in runs):
+                return steps
+    return most
 
 
 def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
@@ -137,16 +150,24 @@ def _row_tiles(kernel: Kernel) -> Tiles:
     if longest <= MAX_ROW and len(kernel.stages) > 1:
         columns = power_of_two(longest)
     else:
-        columns = min(power_of_two(longest), _steps(kernel))
+        columns = min(power_of_two(longest), _steps(kernel, rows))
     block = max(1, min(power_of_two(rows), ELEMENTS // columns))
+    if columns == 1:
+        block = min(block, POINTS)
+    while rows < MULTIPROCESSORS * block and block * columns > LEAST_ELEMENTS and block > 1:
+        block //= 2
     return Tiles(Kind.ROWS, block, columns, 1, 8 if block * columns > ELEMENTS else 4)
 
 
-def _steps(kernel: Kernel) -> int:
-    """Steps of a reduction at once: many where its elements lie side by side."""
+def _steps(kernel: Kernel, rows: int) -> int:
+    """Steps of a reduction at once: many where its elements lie side by side; one where enough
+    rows do, of which every thread then adds up its own (windows of pooling, depthwise products).
+    """
     stage = kernel.stages[0]
     last = stage.reduce_axes[-1].name if stage.reduce_axes else ""
     along: list[Dim | None] = [
         operand.stride(last) for operand in contraction_of(stage).operands if operand.along(last)
     ]
-    return 1024 if len(kernel.stages) > 1 or 1 in along else 16
+    if len(kernel.stages) > 1 or 1 in along:
+        return 1024
+    return 1 if stage.reduce_axes and rows >= MANY_ROWS else 16

@@ -269,7 +269,9 @@ class _Fold:
         kind = self.kind
         if self.dtype is DType.BOOL:
             kind = "max" if kind in ("max", "sum") else "min"
-        folded = f"tl.reduce({name}, 1, {_FOLDS[kind]}, keep_dims=True)"
+        folded = name
+        if self.tile.shape["c"] > 1:
+            folded = f"tl.reduce({name}, 1, {_FOLDS[kind]}, keep_dims=True)"
         if self.dtype is DType.BOOL:
             folded = f"({folded} != 0)"
         elif self.wide is not self.dtype:
