@@ -1,0 +1,119 @@
+"""Machine code of contractions, made without a GPU: the instructions that make them fast.
+
+Every contraction of 64 rows, columns and steps or more is multiplied by tensor cores, in the way of
+its architecture; what is loaded ahead is copied 16 bytes at a time, results are stored so, and no
+register is spilled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from cuda_runs import GpuGraph, needs_triton
+from quantised_graphs import WINDOW, data, number, weights
+from suites.case import I8, CaseBuilder
+
+from tensmith.backends.cuda.compiling import FunctionJob, compile_all
+from tensmith.backends.cuda.emit.function import Function
+from tensmith.backends.cuda.sass import SassFacts, disassembler, sass_facts
+from tensmith.backends.cuda.targets import TARGETS
+from tensmith.compiler.errors import UsageError
+from tensmith.compiler.ir import Graph
+from tensmith.compiler.kernel.schedule.tiles import Kind
+
+FLOATS = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
+BYTES = {80: "IMMA", 90: "IGMMA", 100: "UTCIMMA", 120: "IMMA"}
+PLAIN = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "layout": "NHWC"}
+needs_disassembler = pytest.mark.skipif(
+    disassembler() is None, reason="this version of Triton has no cuobjdump"
+)
+
+
+def linear() -> Graph:
+    c = CaseBuilder("linear")
+    product = c.op("matmul", c.input(64, 192), c.weight(192, 64))
+    c.output(c.op("max", c.op("add", product, c.weight(64)), c.scalar(0.0)))
+    return c.graph()
+
+
+def convolution() -> Graph:
+    """Rows, columns and steps that are no multiples of a block."""
+    c = CaseBuilder("convolution")
+    x = c.input(1, 9, 11, 96)
+    y = c.op("conv", x, c.weight(3, 3, 96, 80), c.weight(80), groups=1, **PLAIN)
+    c.output(c.op("max", y, c.scalar(0.0)))
+    return c.graph()
+
+
+def grouped() -> Graph:
+    c = CaseBuilder("grouped")
+    x = c.input(1, 8, 8, 128)
+    c.output(c.op("conv", x, c.weight(3, 3, 64, 128), groups=2, **PLAIN))
+    return c.graph()
+
+
+def quantised_linear() -> Graph:
+    c = CaseBuilder("quantised")
+    y = c.op("matmul", data(c, 64, 256), weights(c, 256, 64, axis=1))
+    c.output(c.op("quantize", y, c.scalar(0.05), number(3, I8)))
+    return c.graph()
+
+
+def quantised_convolution() -> Graph:
+    c = CaseBuilder("quantised")
+    y = c.op("conv", data(c, 1, 64, 10, 8), weights(c, 64, 64, 3, 3), **WINDOW)
+    c.output(c.op("quantize", y, c.scalar(0.05), number(3, I8)))
+    return c.graph()
+
+
+CASES: dict[str, tuple[Callable[[], Graph], str, dict[int, str]]] = {
+    "linear_fp16": (linear, "fp16", FLOATS),
+    "linear_bf16": (linear, "bf16", FLOATS),
+    "linear_tf32": (linear, "tf32", FLOATS),
+    "convolution_fp16": (convolution, "fp16", FLOATS),
+    "convolution_tf32": (convolution, "tf32", FLOATS),
+    "grouped_fp16": (grouped, "fp16", FLOATS),
+    "linear_int8": (quantised_linear, "fp32", BYTES),
+    "convolution_int8": (quantised_convolution, "fp32", BYTES),
+}
+
+
+def product_of(graph: Graph, precision: str, architecture: int) -> Function:
+    planned = GpuGraph(graph, TARGETS[f"cuda:sm_{architecture}"], precision=precision)
+    [function] = [f for f in planned.functions if f.tiles.kind is Kind.PRODUCT]
+    return function
+
+
+def facts_of(function: Function, architecture: int) -> SassFacts:
+    (image,) = compile_all([FunctionJob(function, architecture)])
+    return sass_facts(image.data)
+
+
+@needs_triton
+@needs_disassembler
+@pytest.mark.parametrize("architecture", FLOATS)
+@pytest.mark.parametrize("name", CASES)
+def test_contractions(name: str, architecture: int) -> None:
+    build, precision, instructions = CASES[name]
+    found = facts_of(product_of(build(), precision, architecture), architecture)
+    assert found.tensor_core == (instructions[architecture],)
+    assert found.async_copies
+    assert found.wide("LDGSTS") == found.names["LDGSTS"]
+    assert found.wide("STG") >= 0.75 * found.names["STG"]
+    assert not found.spills
+
+
+@needs_triton
+@needs_disassembler
+def test_exact_floats_use_no_tensor_cores() -> None:
+    found = facts_of(product_of(linear(), "fp32", 90), 90)
+    assert not found.tensor_core
+    assert found.names["FFMA"]
+    assert not found.spills
+
+
+def test_without_a_disassembler_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensmith.backends.cuda.sass.disassembler", lambda: None)
+    with pytest.raises(UsageError, match="no cuobjdump"):
+        sass_facts(b"")
