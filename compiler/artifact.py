@@ -56,7 +56,7 @@ class Code:
     triple: LLVM triple. features: names of CPU features that the code uses ("avx512f", "fma",
     "neon", ...), checked when the model is loaded.
     texts: textual forms by emit kind ("llvm", "asm"), present when they were asked for. device:
-    what runs elsewhere, or None.
+    what runs elsewhere, or None. cpu: the processor that it is for, by LLVM's name.
     """
 
     objects: tuple[tuple[str, bytes], ...]
@@ -65,6 +65,7 @@ class Code:
     features: tuple[str, ...]
     texts: dict[str, str] = field(default_factory=dict)
     device: DeviceCode | None = None
+    cpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class CompiledModel:
     name: a C identifier. symbols: names of the symbolic dimensions that the inputs bind, in the
     order of `ts_frame.symbols`. weights: file holding the constant data (may be empty). bounds: the
     least and the greatest value of those symbols that have limits. defaults: where in
-    the weights the values of optional inputs begin, in bytes.
+    the weights the values of optional inputs begin, in bytes. scratch_bytes: of memory that a run
+    with one thread takes; -1 where only the run can tell.
     """
 
     name: str
@@ -85,3 +87,4 @@ class CompiledModel:
     weights: Path
     bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     defaults: Mapping[str, int] = field(default_factory=dict)
+    scratch_bytes: int = -1

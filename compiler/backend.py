@@ -91,6 +91,21 @@ class Evaluate(Protocol):
     ) -> dict[str, Array]: ...
 
 
+LINKED = ("so", "exe", "lib", "obj")
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """What runs programs of another machine here.
+
+    command: words in front of the program's name. emit: the kind of program that it runs: "exe", or
+    "elf", one that is told what to do by the files of `runtime/bare/firmware.c`.
+    """
+
+    command: tuple[str, ...]
+    emit: str = "exe"
+
+
 @dataclass(frozen=True)
 class Backend(Generic[T]):
     """A validated manifest of one backend, whose targets are of kind T.
@@ -102,7 +117,7 @@ class Backend(Generic[T]):
     link: (model, kind such as "so", output, manifest) -> the files written, `output` first.
     available: reason why the backend cannot be used here, or None.
     runs_here: reason why code for the target does not run on this machine, or None.
-    emulator: path of what runs the target's programs here, "" where they run by themselves; raises
+    emulator: what runs the target's programs here, None where they run by themselves; raises
     UsageError where nothing does.
     stand_in: loads what takes the place of the target's hardware into this process, so that
     libraries for it run, slowly, where there is none; may be called again. None: there is nothing.
@@ -118,6 +133,7 @@ class Backend(Generic[T]):
     where a backend predicts nothing.
     host_kernels: (graph, target, options, stages) -> what would run on the host beside the device,
     without code being generated; may change the graph. None where there is no device.
+    emits: target -> the kinds that `link` makes, the usual one first.
     """
 
     name: str
@@ -128,7 +144,7 @@ class Backend(Generic[T]):
     link: Callable[[CompiledModel, str, Path, Mapping[str, Any]], list[Path]]
     available: Callable[[], str | None]
     runs_here: Callable[[T], str | None]
-    emulator: Callable[[T], str]
+    emulator: Callable[[T], Emulator | None]
     stand_in: Callable[[T], None] | None = None
     evaluate: Evaluate | None = None
     measures: Measures[T] | None = None
@@ -136,6 +152,7 @@ class Backend(Generic[T]):
     slow_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[SlowKernel, ...]] | None = None
     estimate: Callable[[Graph, T, CompileOptions, Stages], RunEstimate] | None = None
     host_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[HostKernel, ...]] | None = None
+    emits: Callable[[T], tuple[str, ...]] = lambda target: LINKED
 
 
 AnyBackend = Backend[Any]

@@ -47,7 +47,9 @@ class CpuTarget(Target):
     masked: whether loads and stores can be masked per lane at full speed.
     broadcast_operands: whether an FMA can take a scalar from memory as operand.
     fma_ports: fused multiply-adds per cycle. costs: of instructions that take longer here than
-    elsewhere, in multiply-adds of a vector. l1_bytes, l2_bytes: data caches of one core.
+    elsewhere, in multiply-adds of a vector. l1_bytes, l2_bytes: data caches of one core. bare:
+    programs run without an operating system: no threads, memory that the caller gives, addresses of
+    32 bits.
     """
 
     cpu: str
@@ -60,9 +62,10 @@ class CpuTarget(Target):
     l1_bytes: int
     l2_bytes: int
     costs: tuple[tuple[str, float], ...] = ()
+    bare: bool = False
 
     def __post_init__(self) -> None:
-        if self.vector_bits not in (128, 256, 512):
+        if self.vector_bits not in (32, 128, 256, 512):
             raise UsageError(f"target '{self.name}': vectors of {self.vector_bits} bits")
         if self.vector_registers < 8:
             raise UsageError(f"target '{self.name}': {self.vector_registers} vector registers")

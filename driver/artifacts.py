@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.artifact import Code, TensorSpec
-from ..compiler.backend import AnyBackend
+from ..compiler.backend import AnyBackend, Emulator
 from ..compiler.compilation import Compilation, KernelInfo, Stages
 from ..compiler.errors import RunError, UsageError
 from ..compiler.knobs import VERIFY_TIME
@@ -113,9 +113,9 @@ class Artifact:
     def save(self, path: str | Path, emit: str | None = None) -> list[Path]:
         """Write the artifact; returns the files written, the main one first.
 
-        emit: "so", "exe", "lib", "obj", "llvm" or "asm"; by default the suffix of the path tells
-        (.so .a .o .ll .s; none: exe). "llvm" and "asm" must have been named in `texts` of
-        `compile`. Raises UsageError for an unknown kind or a path that cannot be written.
+        emit: "so", "exe", "lib", "obj", "elf", "c", "llvm" or "asm"; by default the suffix of the
+        path tells (.so .a .o .elf .c .ll .s; none: exe). "llvm" and "asm" must have been named in
+        `texts` of `compile`. Raises UsageError for an unknown kind or path that cannot be written.
         """
         output = Path(path)
         kind = emit or emit_of(output)
@@ -152,11 +152,21 @@ class Artifact:
         if stands_in(self._backend, self.target):
             name = self.target.name
             return EngineSpec("tensmith", self.library(), self._threads, stand_in=name)
-        emulator = self._backend.emulator(self.target)
-        if not emulator:
+        emulator = self.emulated_by()
+        if emulator is None:
             return EngineSpec("tensmith", self.library(), self._threads)
-        program = self.save(self._work_dir / f"{self.name}.program", "exe")[0]
-        return EngineSpec("program", program, self._threads, emulator=emulator)
+        program = self.save(self._work_dir / f"{self.name}.program", emulator.emit)[0]
+        kind = "firmware" if emulator.emit == "elf" else "program"
+        return EngineSpec(kind, program, self._threads, emulator=emulator.command)
+
+    def emulated_by(self) -> Emulator | None:
+        """What runs its programs here; None where they, or what stands in for hardware, do.
+
+        Raises UsageError when it is not installed.
+        """
+        if self._backend.stand_in is not None:
+            return None
+        return self._backend.emulator(self.target)
 
     def check_runs_here(self) -> None:
         """Raise UsageError when it was compiled for another architecture than this machine's."""

@@ -7,8 +7,11 @@ from pathlib import Path
 from ..compiler.errors import UsageError
 from .request import TEXTS
 
-EMITS = ("so", "exe", "lib", "obj", *TEXTS)
-SUFFIXES = {"so": ".so", "exe": "", "lib": ".a", "obj": ".o", "llvm": ".ll", "asm": ".s"}
+EMITS = ("so", "exe", "lib", "obj", "elf", "c", *TEXTS)
+SUFFIXES = {
+    "so": ".so", "exe": "", "lib": ".a", "obj": ".o", "elf": ".elf", "c": ".c", "llvm": ".ll",
+    "asm": ".s",
+}  # fmt: skip
 
 
 def emit_of(path: Path) -> str:

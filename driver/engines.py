@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..compiler.errors import RunError, UsageError
+from ..compiler.ir.types import DType
 from ..compiler.scratch import temporary_folder
+from ..runtime.firmware import FirmwareError, descriptions, run_firmware
 from ..runtime.meaning import decode, encode
 from .roundings import nudge
 from .shapes import DimSpec
@@ -32,8 +34,9 @@ Run = Callable[[Arrays], dict[str, Array]]
 class EngineSpec:
     """Which engine, for which file.
 
-    kind: "tensmith" (path is a shared library), "program" (an executable of ours, run by
-    `emulator` unless that is ""), "reference", "onnx" (the standard's own evaluator), "onnxruntime"
+    kind: "tensmith" (path is a shared library), "program" (an executable of ours, run by the
+    command `emulator` unless that is empty), "firmware" (one without an operating system),
+    "reference", "onnx" (the standard's own evaluator), "onnxruntime"
     or "openvino" (path is an ONNX model). shapes: as for `frontends.onnx.load`. plain: ONNX Runtime
     computes operator by operator, without optimising. precision, target: of the graph that the
     reference evaluates, see `halves.py`. nudged: whether the reference moves every float by some
@@ -45,7 +48,7 @@ class EngineSpec:
     path: Path
     threads: int = 1
     shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
-    emulator: str = ""
+    emulator: tuple[str, ...] = ()
     plain: bool = False
     precision: str = "fp32"
     target: str = "native"
@@ -97,7 +100,7 @@ def _tensmith(spec: EngineSpec) -> Run:
 
 def _program(spec: EngineSpec) -> Run:
     """A program that `--emit exe` made; tensors travel in files."""
-    command = [*([spec.emulator] if spec.emulator else []), str(spec.path)]
+    command = [*spec.emulator, str(spec.path)]
 
     def call(*arguments: str) -> str:
         result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
@@ -121,6 +124,30 @@ def _program(spec: EngineSpec) -> Run:
             ]
             call("--quiet", "--threads", str(spec.threads), "--input", str(source), *wanted)
             return as_strings({n: read_file(file)[""] for n, file in files.items()}, got)
+
+    return run
+
+
+def _firmware(spec: EngineSpec) -> Run:
+    """A program that `--emit elf` made; every call starts the emulator."""
+    try:
+        (model,) = descriptions(spec.path)
+    except FirmwareError as error:
+        raise UsageError(str(error)) from None
+    names = [output["name"] for output in model["outputs"]]
+    given, got = (strings_of(model[side]) for side in ("inputs", "outputs"))
+    dtypes = {dtype.value: dtype.numpy for dtype in DType}
+
+    def run(inputs: Arrays) -> dict[str, Array]:
+        with temporary_folder("tensmith-firmware-") as folder:
+            calls = [(0, as_bytes(inputs, given))]
+            try:
+                (done,) = run_firmware(spec.emulator, spec.path, calls, dtypes, Path(folder))
+            except FirmwareError as error:
+                raise CrashError(str(error)) from None
+        if done.status:
+            raise RunError(done.message, code=done.status)
+        return as_strings(dict(zip(names, done.outputs, strict=True)), got)
 
     return run
 
@@ -269,6 +296,7 @@ def _name(port: Any, index: int) -> str:
 _OPENERS: dict[str, Callable[[EngineSpec], Run]] = {
     "tensmith": _tensmith,
     "program": _program,
+    "firmware": _firmware,
     "reference": _reference,
     "onnx": _onnx,
     "onnxruntime": _onnxruntime,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..compiler.artifact import TensorSpec
-from ..compiler.errors import RunError, UsageError
+from ..compiler.errors import ModelWarning, RunError, UsageError
 from . import api
 from .argument_checks import check_file, have_run_here
+from .artifacts import Artifact
+from .engines import open_engine
 from .request import CompileRequest
 from .tensor_files import Array, check_inputs
 
@@ -25,7 +28,23 @@ def is_compiled(path: Path) -> bool:
         return file.read(len(_ELF)) == _ELF
 
 
-def compile_or_load(path: Path, request: CompileRequest) -> Module:
+class EmulatedModel:
+    """A model that an emulator of its target runs, one start for every call.
+
+    Raises UsageError where the emulator is not installed.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact  # whose folder holds the program
+        self._run = open_engine(artifact.subject())
+        self.name, self.inputs = artifact.name, artifact.inputs
+        self.manifest: dict[str, Any] = artifact.manifest
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self._run(inputs)
+
+
+def compile_or_load(path: Path, request: CompileRequest) -> Module | EmulatedModel:
     """The model, ready to run with threads as asked; an ONNX file is compiled, not verified."""
     if is_compiled(path):
         if request.shapes:
@@ -35,11 +54,18 @@ def compile_or_load(path: Path, request: CompileRequest) -> Module:
         if request.target != CompileRequest.target:
             have_run_here(*request.resolve())
         return api.load(path, request.threads)
-    return api.compile_request(path, request).load()
+    artifact = api.compile_request(path, request)
+    if emulator := artifact.emulated_by():
+        name = Path(emulator.command[0]).name
+        warnings.warn(f"{name} runs the model: its times mean nothing", ModelWarning, stacklevel=2)
+        return EmulatedModel(artifact)
+    return artifact.load()
 
 
-def specs_of(module: Module) -> tuple[TensorSpec, ...]:
+def specs_of(module: Module | EmulatedModel) -> tuple[TensorSpec, ...]:
     """What the model takes."""
+    if isinstance(module, EmulatedModel):
+        return module.inputs
     told = {entry["name"]: entry for entry in module.manifest.get("inputs", ())}
     defaults = {s.name: tuple(told[s.name]["default"]) for s in module.inputs if s.optional}
     return tuple(
@@ -48,7 +74,7 @@ def specs_of(module: Module) -> tuple[TensorSpec, ...]:
     )
 
 
-def run_once(module: Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def run_once(module: Module | EmulatedModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Run after checking the inputs. Raises UsageError when they do not fit, RunError when the
     model fails on them."""
     from ..runtime.loader import ModuleError

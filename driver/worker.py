@@ -42,7 +42,7 @@ class Session:
             path=Path(request["path"]),
             threads=request["threads"],
             shapes={name: tuple(dims) for name, dims in request["shapes"].items()},
-            emulator=request["emulator"],
+            emulator=tuple(request["emulator"]),
             plain=request["plain"],
             precision=request["precision"],
             target=request["target"],

@@ -1,8 +1,5 @@
 /* Indices, divisors and amounts are checked before the kernels that use them: those would take the
  * nearest element, and make a division by zero zero. */
-#include <inttypes.h>
-#include <stdio.h>
-
 #include "internal.h"
 
 static int64_t at(int64_t element, const void *indices, int64_t i) {
@@ -34,10 +31,8 @@ int32_t ts_op_check_index(ts_frame *frame, void *const *places, const int64_t *a
   for (int64_t i = 0; i < count; ++i) {
     const int64_t index = at(element, indices, i), size = sizes[i % depth];
     if (index >= -size && index < size) continue;
-    char text[512];
-    snprintf(text, sizeof text, "%s: index %" PRId64 " is out of range for size %" PRId64,
-             (const char *)places[1], index, size);
-    return ts_rt_fail(frame, TS_ERROR_MODEL, text);
+    ts_rt_outside(frame, places[1], index, size);
+    return TS_ERROR_MODEL;
   }
   return 0;
 }

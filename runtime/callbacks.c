@@ -21,6 +21,12 @@ void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right
              right);
 }
 
+void ts_rt_outside(ts_frame *frame, const char *text, int64_t index, int64_t size) {
+  if (!atomic_exchange(&frame->instance->failed, 1))
+    ts_error(frame->instance, TS_ERROR_MODEL,
+             "%s: index %" PRId64 " is out of range for size %" PRId64, text, index, size);
+}
+
 const void *ts_rt_checked(ts_frame *frame, const char *kernel, const ts_extent *tensor,
                           const void *base, const void *pointer, int64_t bytes, uint64_t live,
                           const void *spare) {

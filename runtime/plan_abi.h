@@ -37,6 +37,9 @@ TS_LOCAL int32_t ts_rt_fail(ts_frame *frame, int32_t code, const char *message);
 /* Records that two sizes do not fit, as an error of the inputs: "<text> (here <left> and <right>)". */
 TS_LOCAL void ts_rt_refuse(ts_frame *frame, const char *text, int64_t left, int64_t right);
 
+/* Records an error of the model: "<text>: index <index> is out of range for size <size>". */
+TS_LOCAL void ts_rt_outside(ts_frame *frame, const char *text, int64_t index, int64_t size);
+
 /* Records that tensors are too large for any machine; `where` says which ask for it, or is empty. */
 TS_LOCAL void ts_rt_oversize(ts_frame *frame, const char *where);
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ...compiler.errors import UsageError
 from ...compiler.scratch import cache_folders, writable_cache
 from .elf import MACHINES
-from .zig import run_zig
+from .zig import library_folder, run_zig
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 CORE_SOURCES = (
@@ -50,12 +50,12 @@ PROGRAM_SOURCES = (
     "save.c",
 )
 
+_HOSTED = ("-D_GNU_SOURCE", "-O2", "-fPIC")
+_BARE = ("-Os", "-ffreestanding", "-fshort-enums", "-fno-unwind-tables")
+_BARE_HEADERS = ("arm-linux-musl", "generic-musl")  # zig's, of string.h and math.h
 _C_FLAGS = (
     "-std=c11",
-    "-D_GNU_SOURCE",
-    "-O2",
     "-g0",
-    "-fPIC",
     "-fvisibility=hidden",
     "-ffunction-sections",
     "-fno-sanitize=all",
@@ -73,16 +73,34 @@ _ABANDONED_SECONDS = 86400.0
 
 @dataclass(frozen=True)
 class CTarget:
-    """What to compile C for. static: against musl into a program that needs no libraries."""
+    """What to compile C for.
+
+    static: against musl into a program that needs no libraries. processor: of a machine without an
+    operating system, by zig's names of it and of what it has; "" elsewhere.
+    """
 
     arch: str
     static: bool
+    processor: str = ""
 
     @property
     def zig_name(self) -> str:
         """Name for `zig cc -target`: glibc 2.17 is the oldest of the Linux systems in use."""
+        if self.processor:
+            return f"{self.arch}-freestanding-eabihf"
         libc = "musl" if self.static else "gnu.2.17"
         return f"{self.arch}-linux-{libc}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Options of the compiler."""
+        if not self.processor:
+            static = ("-DTS_STATIC",) if self.static else ()
+            return (*_HOSTED, *_C_FLAGS, *static, f"-I{RUNTIME}")
+        headers = [str(library_folder() / "libc" / "include" / name) for name in _BARE_HEADERS]
+        found = [word for folder in headers for word in ("-isystem", folder)]
+        own = (f"-I{RUNTIME}", f"-I{RUNTIME / 'bare'}")
+        return (f"-mcpu={self.processor}", *_BARE, *_C_FLAGS, *found, *own)
 
 
 def arch_of(triple: str) -> str:
@@ -100,11 +118,10 @@ def arch_of(triple: str) -> str:
 
 def compile_c(sources: Sequence[Path], target: CTarget, directory: Path) -> list[Path]:
     """Compile C files into `directory`, one object of the same stem each."""
-    flags = (*_C_FLAGS, *(("-DTS_STATIC",) if target.static else ()), f"-I{RUNTIME}")
     objects = [directory / f"{source.stem}.o" for source in sources]
     for source, path in zip(sources, objects, strict=True):
         inside = source.name if source.parent == directory else source
-        options = ["cc", "-target", target.zig_name, *flags, "-c", inside, "-o", path.name]
+        options = ["cc", "-target", target.zig_name, *target.flags, "-c", inside, "-o", path.name]
         run_zig(options, directory)
     return objects
 
@@ -112,7 +129,7 @@ def compile_c(sources: Sequence[Path], target: CTarget, directory: Path) -> list
 @functools.cache
 def _runtime_digest() -> str:
     digest = hashlib.sha256()
-    for part in (importlib.metadata.version("ziglang"), *_C_FLAGS):
+    for part in (importlib.metadata.version("ziglang"), *_C_FLAGS, *_HOSTED, *_BARE):
         digest.update(part.encode() + b"\0")
     for path in sorted(RUNTIME.rglob("*.[ch]")):
         name = path.relative_to(RUNTIME).as_posix()
@@ -127,7 +144,8 @@ def runtime_objects(sources: Sequence[str], target: CTarget, directory: Path) ->
     they are there as they were compiled.
     """
     key = hashlib.sha256("\0".join(sources).encode()).hexdigest()[:8]
-    entry = Path("runtime", f"{_runtime_digest()}-{target.zig_name}-{key}")
+    name = "-".join(filter(None, (target.zig_name, target.processor)))
+    entry = Path("runtime", f"{_runtime_digest()}-{name}-{key}")
     own = directory / "runtime"
     own.mkdir()
     objects = [own / f"{Path(source).stem}.o" for source in sources]

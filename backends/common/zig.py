@@ -85,6 +85,11 @@ def _program() -> Path:
     return Path(found.origin).parent / "zig"
 
 
+def library_folder() -> Path:
+    """Where zig keeps the headers of C libraries. Raises UsageError when it is not installed."""
+    return _program().parent / "lib"
+
+
 def _failure(
     arguments: Sequence[str | Path], result: subprocess.CompletedProcess[str]
 ) -> TensmithError:

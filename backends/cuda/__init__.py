@@ -6,7 +6,7 @@ takes the place of a GPU (`fake/`).
 
 from __future__ import annotations
 
-from ...compiler.backend import Backend
+from ...compiler.backend import Backend, Emulator
 from ...compiler.errors import UsageError
 from ...compiler.target import GpuTarget
 from ..common.link import link
@@ -29,7 +29,7 @@ def runs_here(target: GpuTarget) -> str | None:
     return f"the GPU has compute capability {found // 10}.{found % 10}, code is for {target.name}"
 
 
-def emulator(target: GpuTarget) -> str:
+def emulator(target: GpuTarget) -> Emulator | None:
     """Programs for a GPU have no emulator. Raises UsageError where there is no GPU for them."""
     if reason := runs_here(target):
         raise UsageError(
@@ -37,7 +37,7 @@ def emulator(target: GpuTarget) -> str:
             why=reason,
             remedy="make a shared library (--emit so): the interpreter runs that, slowly",
         )
-    return ""
+    return None
 
 
 def stand_in(target: GpuTarget) -> None:

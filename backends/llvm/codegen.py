@@ -21,14 +21,15 @@ def _initialise() -> None:
 
 
 def target_machine(target: CpuTarget, opt_level: int) -> binding.TargetMachine:
-    """LLVM's code generator for a target: position independent, small code model."""
+    """LLVM's code generator for a target: small code model; position independent, unless nothing
+    there loads programs."""
     _initialise()
     features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
     generator = binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu,
         features=features,
         opt=min(opt_level, 3),
-        reloc="pic",
+        reloc="static" if target.bare else "pic",
         codemodel="small",
     )
     generator.set_asm_verbosity(False)
@@ -37,7 +38,10 @@ def target_machine(target: CpuTarget, opt_level: int) -> binding.TargetMachine:
 
 def new_module(name: str, target: CpuTarget) -> ir.Module:
     """An empty module for the target."""
-    return TargetModule(name, target.triple, target.instructions)
+    module = TargetModule(name, target.triple, target.instructions, bare=target.bare)
+    if target.bare:
+        module.data_layout = str(target_machine(target, 0).target_data)
+    return module
 
 
 def set_attributes(module: ir.Module, target: CpuTarget) -> None:

@@ -22,8 +22,9 @@ from ...compiler.kernel.cost.model_cost import RunEstimate, run_estimate
 from ...compiler.kernel.cost.slow_kernels import SlowKernel, slow_kernels
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan.control_steps import CONTROL
-from ...compiler.kernel.plan.external import EXTERNAL
-from ...compiler.kernel.plan.plan import ALIGNMENT, Plan
+from ...compiler.kernel.plan.devices import all_steps
+from ...compiler.kernel.plan.external import EXTERNAL, TAKES_MEMORY
+from ...compiler.kernel.plan.plan import ALIGNMENT, Allocate, External, Plan
 from ...compiler.kernel.plan.planner import Planner
 from ...compiler.kernel.schedule.choices import Choices
 from ...compiler.kernel.schedule.chooser import CpuChooser
@@ -86,7 +87,19 @@ def model_of(
         weights=weights,
         bounds={name: graph.bounds[name] for name in plan.symbols if name in graph.bounds},
         defaults=defaults,
+        scratch_bytes=scratch_bytes(plan),
     )
+
+
+def scratch_bytes(plan: Plan) -> int:
+    """Memory that a run with one thread takes: of tensors, and of kernels; -1 where symbolic dims,
+    or functions of the runtime that take some, decide."""
+    steps = list(all_steps(plan.steps))
+    if not isinstance(plan.arena_bytes, int) or any(isinstance(s, Allocate) for s in steps):
+        return -1
+    if any(isinstance(step, External) and step.function in TAKES_MEMORY for step in steps):
+        return -1
+    return plan.arena_bytes + max((k.kernel.scratch_bytes for k in plan.kernels), default=0)
 
 
 def slow_kernels_cpu(
@@ -197,7 +210,7 @@ def generate_code(plan: Plan, target: CpuTarget, options: CompileOptions, stages
         texts["llvm"] = str(parsed)
     with stages.stage("code"):
         machine_code = generator.emit_object(parsed)
-        if "asm" in options.texts:
+        if "asm" in options.texts or target.bare:  # linking needs it
             texts["asm"] = generator.emit_assembly(parsed)
     return Code(
         objects=((options.name, machine_code),),
@@ -205,6 +218,7 @@ def generate_code(plan: Plan, target: CpuTarget, options: CompileOptions, stages
         triple=target.triple,
         features=target.features,
         texts=texts,
+        cpu=target.cpu,
     )
 
 

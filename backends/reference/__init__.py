@@ -52,6 +52,6 @@ BACKEND = Backend(
     link=_link,
     available=lambda: None,
     runs_here=lambda target: None,
-    emulator=lambda target: "",
+    emulator=lambda target: None,
     evaluate=run_graph,
 )

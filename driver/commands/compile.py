@@ -138,7 +138,7 @@ def command(
     from ..dump import Dumper
 
     console = Console(json=json, verbose=verbose)
-    output, kind, texts = destination(model, output, emit)
+    output, kind, texts = destination(model, output, emit, target)
     dumper = Dumper(dump_after or [], dump_dir)
     further = {
         "calibration": calibration, "block": block, "force_precision": force_precision,
@@ -161,16 +161,20 @@ def command(
 
 
 def destination(
-    model: Path, output: Path | None, emit: str | None
+    model: Path, output: Path | None, emit: str | None, target: str
 ) -> tuple[Path, str, frozenset[str]]:
     """The file to write, the emit kind, and the texts that takes. Raises UsageError before anything
     is compiled."""
+    from ...compiler.backend import resolve_target
     from ..argument_checks import check_choice, check_writable
     from ..emits import EMITS, SUFFIXES, emit_of
     from ..request import TEXTS
 
-    kind = emit or (emit_of(output) if output else "so")
+    backend, chosen = resolve_target(target)
+    kinds = backend.emits(chosen)
+    kind = emit or (emit_of(output) if output else kinds[0])
     check_choice("--emit", kind, EMITS)
+    check_choice(f"for {chosen.name}, --emit", kind, (*kinds, *TEXTS))
     output = output or Path(f"{model.stem}{SUFFIXES[kind]}")
     check_writable(output)
     return output, kind, frozenset({kind} & set(TEXTS))

@@ -157,7 +157,7 @@ def command(
         machine=machine, objective=objective,
         seconds=None if time_budget is None else seconds_of(time_budget),
     )  # fmt: skip
-    output, kind, texts = destination(model, output, emit)
+    output, kind, texts = destination(model, output, emit, target)
     request = requested(
         shape, target=target, precision=precision, max_accuracy_drop=max_accuracy_drop, eval=eval,
         calibration=calibration, block=block, force_precision=force_precision, metric=metric,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from compiled import Arrays, Job, Setting, run_all
-from suites.cases import ALL_CASES, Case, compare
+from compiled import Setting, run_all
+from operator_cases import differences, jobs_of
+from suites.cases import ALL_CASES, Case
 from suites.edges import EDGE_CASES
-
-from tensmith.backends.reference import run_graph
-from tensmith.compiler.ir import DType
 
 SETTINGS = (
     Setting("native", 2),
@@ -23,26 +20,6 @@ SETTINGS = (
 )
 NEWER = Setting("aarch64:cortex-a76", 2, emulated=True)  # runs a twenty-fourth of the cases
 CHUNK = 40  # cases that are linked into one file
-
-# (which cases, why they are not for a compiler)
-SKIPPED: tuple[tuple[Callable[[Case], bool], str], ...] = (
-    (
-        lambda case: any(node.op == "fused" for node in case.graph().nodes),
-        "fused nodes are made by the compiler, they are no input of it",
-    ),
-)
-
-
-def without_denormals(inputs: Arrays) -> dict[str, np.ndarray]:
-    """Compiled models flush denormal numbers to zero: the reference gets zeros from the start."""
-
-    def flushed(array: np.ndarray) -> np.ndarray:
-        if DType.of(array.dtype) not in (DType.F32, DType.F64):
-            return array
-        small = np.abs(array) < np.finfo(array.dtype).tiny
-        return np.where(small, np.copysign(array.dtype.type(0), array), array)
-
-    return {name: flushed(array) for name, array in inputs.items()}
 
 
 def chunks() -> Iterator[Any]:
@@ -64,19 +41,6 @@ def chunks() -> Iterator[Any]:
 def test_operator_cases(tmp_path: Path, cases: list[Case], setting: Setting) -> None:
     if missing := setting.missing():
         pytest.skip(missing)
-    chosen = [case for case in cases if not any(skips(case) for skips, _ in SKIPPED)]
-    inputs = {case.name: without_denormals(case.inputs()) for case in chosen}
-    jobs = {case.name: Job(case.graph(), inputs[case.name]) for case in chosen}
-    results = run_all(jobs, setting, tmp_path)
-    wrong = []
-    for case in chosen:
-        got, want = results[case.name], run_graph(case.graph(), inputs[case.name])
-        try:
-            if isinstance(got, Exception):
-                raise got
-            assert sorted(got) == sorted(want)
-            for name, array in want.items():
-                compare(name, got[name], array, case.tolerance)
-        except Exception as error:
-            wrong.append(f"{case.name}: {type(error).__name__}: {error}")
+    jobs = jobs_of(cases)
+    wrong = differences(cases, jobs, run_all(jobs, setting, tmp_path))
     assert not wrong, "\n".join(wrong)

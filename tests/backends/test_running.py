@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tensmith.backends.common import running
-from tensmith.compiler.backend import backend_of, backends, resolve_target
+from tensmith.compiler.backend import Emulator, backend_of, backends, resolve_target
 from tensmith.compiler.errors import UsageError
 
 
@@ -21,7 +21,7 @@ def test_own_architecture_needs_no_emulator(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("x86-64-v3", "x86-64-v4"):
         backend, target = resolve_target(name)
         assert backend.runs_here(target) is None
-        assert backend.emulator(target) == ""
+        assert backend.emulator(target) is None
 
 
 @pytest.mark.usefixtures("machine")
@@ -29,7 +29,7 @@ def test_another_architecture_needs_one(monkeypatch: pytest.MonkeyPatch) -> None
     backend, target = resolve_target("aarch64")
     assert backend.runs_here(target) == "it is for aarch64-unknown-linux-gnu, this is x86_64"
     monkeypatch.setattr(running.shutil, "which", lambda name: f"somewhere/{name}")
-    assert backend.emulator(target) == "somewhere/qemu-aarch64"
+    assert backend.emulator(target) == Emulator(("somewhere/qemu-aarch64",))
     monkeypatch.setattr(running.shutil, "which", lambda name: None)
     with pytest.raises(UsageError, match="cannot run code for aarch64") as caught:
         backend.emulator(target)

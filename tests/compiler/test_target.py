@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from tensmith.backends import arm, x86
-from tensmith.backends.arm.targets import INSTRUCTIONS as ARM
+from tensmith.backends.arm.aarch64 import INSTRUCTIONS as ARM
 from tensmith.backends.x86.targets import INSTRUCTIONS as X86
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import UsageError
@@ -30,8 +30,9 @@ def test_instructions_are_what_the_features_have(name: str) -> None:
     target = resolve_target(name)[1]
     assert isinstance(target, CpuTarget)
     assert "fma" in target.instructions
-    has = "dotprod" in target.features
-    assert ("dotprod" in target.instructions) == has == (name == "aarch64:cortex-a76")
+    assert ("sdot" in target.instructions) == ("dotprod" in target.features)
+    assert ("usdot" in target.instructions) == ("i8mm" in target.features)
+    assert ("mve" in target.instructions) == (name in ("cortex-m55", "cortex-m85"))
     assert ("vnni" in target.instructions) == ("avx512vnni" in target.features)
     assert ("vnni" in target.instructions) == (name in ("znver4", "znver5", "sapphirerapids"))
 
@@ -47,7 +48,7 @@ def test_an_instruction_needs_all_its_features() -> None:
         "vpshufb256",
         "avxvnni",
     )
-    assert instructions_of(("neon", "i8mm"), ARM) == ("fma", "tbl", "i8mm")
+    assert instructions_of(("neon", "i8mm"), ARM) == ("fma", "tbl", "usdot")
     assert instructions_of((), ARM) == ()
 
 

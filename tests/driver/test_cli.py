@@ -272,7 +272,7 @@ def test_targets_and_knobs(fake, call) -> None:
 def test_targets_show_the_figures_of_their_kind(call) -> None:
     rows = {row["target"]: row for row in json.loads(call("targets", "--json")[1])["targets"]}
     assert rows["x86-64-v4"]["vector_bits"] == 512
-    assert rows["aarch64:cortex-a76"]["instructions"] == ["fma", "tbl", "dotprod"]
+    assert rows["aarch64:cortex-a76"]["instructions"] == ["fma", "tbl", "sdot"]
     reference = rows["reference"]
     assert (reference["vector_bits"], reference["instructions"]) == (None, [])
 

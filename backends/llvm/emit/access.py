@@ -64,7 +64,7 @@ def _called(e: Emitter, fn: str, a: Int, b: Int) -> Int:
     if fn in ("min", "max"):
         return e.minmax(fn, a, b)
     if fn == "broadcast":
-        return _broadcast(e, e.i64(a), e.i64(b))
+        return _broadcast(e, e.as_index(a), e.as_index(b))
     if not isinstance(b, int):
         b = e.minmax("max", b, 1)  # a size of 0 must not trap; what it divides is checked
     return e.floordiv(a, b) if fn == "floordiv" else e.mod(a, b)
@@ -88,7 +88,7 @@ def float_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> ir.Value:
             term: ir.Value = ir.Constant(F64, float(coef))
             for atom in mono:
                 if isinstance(atom, Symbol):
-                    factor = e.b.sitofp(e.i64(env[atom.name]), F64)
+                    factor = e.b.sitofp(e.as_index(env[atom.name]), F64)
                 else:
                     if atom not in done:
                         done[atom] = _float_call(e, atom.fn, *map(of, atom.args))
@@ -123,7 +123,7 @@ def lane_indices(e: Emitter, dim: Dim, env: Mapping[str, Int], lanes: Lanes) -> 
     done: dict[Call, ir.Value] = {}
 
     def spread(value: Int) -> ir.Value:
-        return e.splat(e.i64(value), lanes.count)
+        return e.splat(e.as_index(value), lanes.count)
 
     def of(part: Dim) -> ir.Value:
         if lanes.axis not in symbols_of(part):

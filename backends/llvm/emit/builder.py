@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -12,14 +12,16 @@ from llvmlite import ir
 from ....compiler.ir.types import DType
 from ..access_checks import Checks
 from .constants import Splat, is_first_lane, lanes_from, undefined
+from .indices import IndexArithmetic, Int
+from .mve import MveBuilder
 from .numbering import NumberingBuilder
 from .sizes import SizeHolder
+from .target_module import has_instruction
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32, F64, VOID = ir.FloatType(), ir.DoubleType(), ir.VoidType()
 POINTER = ir.PointerType()
 
-Int: TypeAlias = int | ir.Value  # an i64 that is known now, or at run time
 CONTRACT = ("contract",)
 
 REGISTER_CLASSES = {"x86_64": "v", "aarch64": "w"}  # of vectors, in constraints of assembly
@@ -72,75 +74,23 @@ def intrinsic_suffix(type_: ir.Type) -> str:
     return {"float": "f32", "double": "f64", "half": "f16"}[str(type_)]
 
 
-class Emitter(SizeHolder):
-    """Appends instructions to one function."""
+class Emitter(IndexArithmetic, SizeHolder):
+    """Appends instructions to one function.
 
-    def __init__(self, module: ir.Module, function: ir.Function) -> None:
+    index_bits: width of indices, sizes and loop counters that a run computes, 64 or 32.
+    """
+
+    def __init__(self, module: ir.Module, function: ir.Function, index_bits: int = 64) -> None:
         super().__init__()
         self.module = module
         self.function = function
-        self.b = NumberingBuilder(function.append_basic_block("entry"))
+        self.index_type = ir.IntType(index_bits)
+        self.index_dtype = DType.I64 if index_bits == 64 else DType.I32
+        entry = function.append_basic_block("entry")
+        self.b = (MveBuilder if has_instruction(module, "mve") else NumberingBuilder)(entry)
         self.entry = self.b.block
         self.checks = Checks()
         self.abreast = 1  # vectors that a value is made of, which are computed side by side
-
-    # integers ------------------------------------------------------------------------------
-
-    def i64(self, value: Int) -> ir.Value:
-        """The integer as an LLVM value."""
-        return ir.Constant(I64, value) if isinstance(value, int) else value
-
-    def add(self, a: Int, b: Int) -> Int:
-        """a + b, folded when known."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a + b
-        if a == 0 and isinstance(a, int):
-            return b
-        if b == 0 and isinstance(b, int):
-            return a
-        return self.b.add(self.i64(a), self.i64(b), flags=("nsw",))
-
-    def sub(self, a: Int, b: Int) -> Int:
-        """a - b, folded when known."""
-        if isinstance(b, int):
-            return self.add(a, -b)
-        return self.b.sub(self.i64(a), b, flags=("nsw",))
-
-    def mul(self, a: Int, b: Int) -> Int:
-        """a * b, folded when known."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a * b
-        if isinstance(a, int):
-            a, b = b, a
-        if isinstance(b, int) and b in (0, 1):
-            return a if b else 0
-        return self.b.mul(self.i64(a), self.i64(b), flags=("nsw",))
-
-    def floordiv(self, a: Int, b: Int) -> Int:
-        """a // b rounding down, for b > 0."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a // b
-        a, b = self.i64(a), self.i64(b)
-        quotient = self.b.sdiv(a, b)
-        rest = self.b.srem(a, b)
-        negative = self.b.icmp_signed("<", rest, self.i64(0))
-        return self.b.sub(quotient, self.b.zext(negative, I64))
-
-    def mod(self, a: Int, b: Int) -> Int:
-        """a mod b in [0, b), for b > 0."""
-        if isinstance(a, int) and isinstance(b, int):
-            return a % b
-        a, b = self.i64(a), self.i64(b)
-        rest = self.b.srem(a, b)
-        negative = self.b.icmp_signed("<", rest, self.i64(0))
-        return self.b.select(negative, self.b.add(rest, b), rest)
-
-    def minmax(self, kind: str, a: Int, b: Int) -> Int:
-        """The smaller ("min") or larger ("max") of two integers."""
-        if isinstance(a, int) and isinstance(b, int):
-            return min(a, b) if kind == "min" else max(a, b)
-        a, b = self.i64(a), self.i64(b)
-        return self.b.select(self.b.icmp_signed("<" if kind == "min" else ">", a, b), a, b)
 
     # vectors -------------------------------------------------------------------------------
 
@@ -213,8 +163,8 @@ class Emitter(SizeHolder):
         self.b.asm(ir.FunctionType(VOID, []), "", "~{memory}", [], True)
 
     def lane_numbers(self, lanes: int) -> ir.Value:
-        """<0, 1, 2, ...> as i64."""
-        return lanes_from(0, lanes, I64)
+        """<0, 1, 2, ...> as indices."""
+        return lanes_from(0, lanes, self.index_type)
 
     def constant(self, value: Any, type_: ir.Type) -> ir.Constant:
         """A constant; a vector type gets it in every lane."""
@@ -240,7 +190,9 @@ class Emitter(SizeHolder):
         """Address of element `offset`."""
         if isinstance(offset, int) and offset == 0:
             return base
-        return self.b.gep(base, [self.i64(offset)], inbounds=True, source_etype=memory_type(dtype))
+        return self.b.gep(
+            base, [self.as_index(offset)], inbounds=True, source_etype=memory_type(dtype)
+        )
 
     def load(
         self,
@@ -267,7 +219,7 @@ class Emitter(SizeHolder):
         level: of the cache that it comes to, 1 or 2.
         """
         if offset != 0:
-            pointer = self.b.gep(pointer, [self.i64(offset)], source_etype=I8)
+            pointer = self.b.gep(pointer, [self.as_index(offset)], source_etype=I8)
         read, locality, data = (ir.Constant(I32, n) for n in (0, 4 - level, 1))
         self.call("llvm.prefetch.p0", VOID, [pointer, read, locality, data])
 
@@ -365,18 +317,18 @@ class Emitter(SizeHolder):
         if nonempty:
             self.b.branch(block)
         else:
-            enter = self.b.icmp_signed("<", self.i64(start), self.i64(end))
+            enter = self.b.icmp_signed("<", self.as_index(start), self.as_index(end))
             self.b.cbranch(enter, block, after)
         self.b.position_at_end(block)
-        index = self.b.phi(I64)
-        index.add_incoming(self.i64(start), header)
+        index = self.b.phi(self.index_type)
+        index.add_incoming(self.as_index(start), header)
         phis = [self.b.phi(value.type) for value in carried]
         for phi, value in zip(phis, carried, strict=True):
             phi.add_incoming(value, header)
         results = list(body(index, list(phis)))
-        following = self.b.add(index, self.i64(step), flags=("nsw",))
+        following = self.b.add(index, self.as_index(step), flags=("nsw",))
         latch = self.b.block
-        again = self.b.icmp_signed("<", following, self.i64(end))
+        again = self.b.icmp_signed("<", following, self.as_index(end))
         self.b.cbranch(again, block, after)
         index.add_incoming(following, latch)
         for phi, value in zip(phis, results, strict=True):

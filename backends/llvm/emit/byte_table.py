@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel.byte_lookup import LOOKUPS, lookup_for
-from .builder import I32, I64, Emitter, is_vector
+from .builder import I32, Emitter, is_vector
 from .constants import lanes_from, undefined
 from .target_module import has_instruction
 
@@ -97,7 +97,7 @@ def _loaded(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
 
 
 def _element(e: Emitter, table: ir.Value, at: ir.Value) -> ir.Value:
-    return e.load(e.pointer(table, e.b.zext(at, I64), DType.U8), DType.U8)
+    return e.load(e.pointer(table, e.b.zext(at, e.index_type), DType.U8), DType.U8)
 
 
 _EMITTED: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {

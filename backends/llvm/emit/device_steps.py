@@ -46,7 +46,7 @@ class DeviceSteps:
         if (space, "arena") in needed:
             size = memory.plan.arena_bytes
             self.guards.fits(size, memory.symbols.env(set(memory.plan.symbols)))
-            arguments = [memory.frame, e.i64(memory.symbols.dim(size))]
+            arguments = [memory.frame, e.as_index(memory.symbols.dim(size))]
             memory.arenas[space] = self.guards.not_null(e.call("ts_dev_arena", POINTER, arguments))
         if (space, "weights") in needed:
             weights = e.call("ts_dev_weights", POINTER, [memory.frame])
@@ -66,16 +66,16 @@ class DeviceSteps:
 
     def open(self, number: int, staging: Place) -> None:
         """The address of an output on the device."""
-        arguments = [self.memory.frame, self.e.i64(number), self.memory.pointer(staging)]
+        arguments = [self.memory.frame, self.e.as_index(number), self.memory.pointer(staging)]
         slot = self.memory.outputs[Space.DEVICE, number] = self.e.local(POINTER, align=8)
         found = self.guards.not_null(self.e.call("ts_dev_output", POINTER, arguments))
         self.e.b.store(found, slot)
 
     def _receive(self, step: Receive) -> None:
         e = self.e
-        size = e.i64(self.memory.symbols.dim(step.size))
+        size = e.as_index(self.memory.symbols.dim(step.size))
         staging = self.memory.pointer(step.staging)
-        arguments = [self.memory.frame, e.i64(step.number), staging, size]
+        arguments = [self.memory.frame, e.as_index(step.number), staging, size]
         found = self.guards.not_null(e.call("ts_dev_input", POINTER, arguments))
         self.memory.inputs[Space.DEVICE, step.number] = found
 
@@ -83,21 +83,21 @@ class DeviceSteps:
         source = ir.Constant(POINTER, None)
         if step.on_device:
             source = self.memory.pointer(Place("output", step.number, 0, Space.DEVICE))
-        size = self.e.i64(self.memory.symbols.dim(step.size))
-        self.guards.succeeds("ts_dev_deliver", self.e.i64(step.number), source, size)
+        size = self.e.as_index(self.memory.symbols.dim(step.size))
+        self.guards.succeeds("ts_dev_deliver", self.e.as_index(step.number), source, size)
 
     def _launch(self, step: Launch) -> None:
         e = self.e
         places = e.local(POINTER, max(1, len(step.places)), align=8)
         sizes = e.local(I64, max(1, len(step.sizes)), align=8)
         for number, place in enumerate(step.places):
-            slot = e.b.gep(places, [e.i64(number)], source_etype=POINTER)
+            slot = e.b.gep(places, [e.as_index(number)], source_etype=POINTER)
             e.b.store(self.memory.pointer(place), slot)
         for number, size in enumerate(step.sizes):
-            slot = e.b.gep(sizes, [e.i64(number)], source_etype=I64)
-            e.b.store(e.i64(self.memory.symbols.dim(size)), slot)
-        programs = e.i64(self.memory.symbols.dim(step.programs))
-        self.guards.succeeds("ts_dev_launch", e.i64(step.function), programs, places, sizes)
+            slot = e.b.gep(sizes, [e.as_index(number)], source_etype=I64)
+            e.b.store(e.as_index(self.memory.symbols.dim(size)), slot)
+        programs = e.as_index(self.memory.symbols.dim(step.programs))
+        self.guards.succeeds("ts_dev_launch", e.as_index(step.function), programs, places, sizes)
 
     def _transfer(self, step: Transfer) -> None:
         upload = step.target.space is Space.DEVICE
@@ -105,5 +105,5 @@ class DeviceSteps:
         if step.size is None:
             size = self.memory.heap_size(step.source)
         else:
-            size = self.e.i64(self.memory.symbols.dim(step.size))
+            size = self.e.as_index(self.memory.symbols.dim(step.size))
         self.guards.succeeds("ts_dev_upload" if upload else "ts_dev_download", *pointers, size)

@@ -57,10 +57,10 @@ class Guards:
 
     def require(self, relation: str, left: Int, right: Int, text: str) -> None:
         """End the run with an error that says `text` unless `left relation right`."""
-        e, a, b = self.e, self.e.i64(left), self.e.i64(right)
+        e, a, b = self.e, self.e.as_index(left), self.e.as_index(right)
         holds = e.b.icmp_signed("==" if relation == ONE_OR_EQUAL else relation, a, b)
         if relation == ONE_OR_EQUAL:
-            holds = e.b.or_(holds, e.b.icmp_signed("==", a, e.i64(1)))
+            holds = e.b.or_(holds, e.b.icmp_signed("==", a, e.as_index(1)))
         self.hold(holds, "ts_rt_refuse", self.text(text), a, b)
 
     def fits(self, size: Dim, env: Mapping[str, Int], text: str = "") -> None:

@@ -1,8 +1,8 @@
 """Emission of a kernel as one function.
 
-Signature: (pointer of every buffer..., what `sanitize.py` adds, i64 of every symbolic dim...,
-pointer to scratch memory where the kernel needs it, i64 begin, i64 end); the last two select a
-range of the parallel loops' iterations, so that threads can share a call.
+Signature: (pointer of every buffer..., what `sanitize.py` adds, every symbolic dim..., pointer to
+scratch memory where the kernel needs it, begin, end); the last two select a range of the parallel
+loops' iterations, so that threads can share a call. Dims and iterations are as wide as addresses.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from ....compiler.kernel.kernel import Axis, Kernel
 from ....compiler.kernel.schedule.partition import outer_loops
 from ....compiler.kernel.schedule.schedule import Schedule
 from .access import index_value
-from .builder import I8, I64, POINTER, VOID, Emitter, Int, memory_type
+from .builder import I8, POINTER, VOID, Emitter, Int, memory_type
 from .matrices import release, set_up
 from .sanitize import EXTRA, Sanitizer
 from .stage import StageEmitter
+from .target_module import is_bare
 
 DUMMY_BYTES = 512  # covers the widest vector load
+
+
+def index_bits(module: ir.Module) -> int:
+    """Width of the numbers that kernels count and index with."""
+    return 32 if is_bare(module) else 64
 
 
 def declare_kernel(
@@ -33,8 +39,9 @@ def declare_kernel(
     """The function's declaration. aliased: parameters that some call gives the same memory."""
     extra = EXTRA if sanitize else ()
     scratch = [POINTER] if kernel.scratch_bytes else []
-    symbols = [I64] * len(kernel.symbols)
-    arguments = [*([POINTER] * len(kernel.params)), *extra, *symbols, *scratch, I64, I64]
+    index = ir.IntType(index_bits(module))
+    symbols = [index] * len(kernel.symbols)
+    arguments = [*([POINTER] * len(kernel.params)), *extra, *symbols, *scratch, index, index]
     function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
     for argument, buffer in zip(function.args, kernel.params, strict=False):
         argument.name = buffer.name
@@ -67,7 +74,7 @@ def emit_kernel(
 ) -> ir.Function:
     """Define the kernel's function in the module. sanitize: with checks of every access."""
     function = declare_kernel(module, name, kernel, aliased, sanitize)
-    e = Emitter(module, function)
+    e = Emitter(module, function, index_bits(module))
     count = len(kernel.params) + (len(EXTRA) if sanitize else 0)
     buffers = {b.name: a for b, a in zip(kernel.params, function.args, strict=False)}
     env: dict[str, Int] = dict(zip(kernel.symbols, function.args[count:], strict=False))
@@ -86,7 +93,7 @@ def emit_kernel(
             ):
                 continue
             if buffer.name in kernel.scratch:
-                at = e.i64(kernel.scratch[buffer.name])
+                at = e.as_index(kernel.scratch[buffer.name])
                 where = e.b.gep(function.args[-3], [at], source_etype=I8)
             else:
                 where = e.local(memory_type(buffer.dtype), buffer.local)
@@ -126,9 +133,9 @@ def _decode(
         if position == 0:
             bound[name] = e.mul(rest, tile)
             break
-        last = e.b.urem(e.i64(rest), e.i64(tiles))
+        last = e.b.urem(e.as_index(rest), e.as_index(tiles))
         bound[name] = e.mul(last, tile)
-        rest = e.b.udiv(e.i64(rest), e.i64(tiles))
+        rest = e.b.udiv(e.as_index(rest), e.as_index(tiles))
     return bound
 
 

@@ -214,13 +214,6 @@ def intrinsic(e: Emitter, name: str, x: ir.Value) -> ir.Value:
     return e.call(f"llvm.{name}.{intrinsic_suffix(x.type)}", x.type, [x])
 
 
-def nearest_integer(e: Emitter, x: ir.Value) -> ir.Value:
-    """The nearest i32, ties to even, of a float that an i32 can hold."""
-    whole = shaped(I32, x)
-    name = f"llvm.lrint.{intrinsic_suffix(whole)}.{intrinsic_suffix(x.type)}"
-    return e.call(name, whole, [x])
-
-
 def quotient(e: Emitter, x: ir.Value, divisor: ir.Value, inverse: ir.Value) -> ir.Value:
     """x / divisor, rounded once, by the rounded inverse of the divisor; all finite.
 

@@ -80,7 +80,7 @@ def set_up(e: Emitter, kernel: Kernel, schedule: Schedule) -> bool:
     place = e.local(I8, _CONFIGURATION)
     for number in range(0, _CONFIGURATION, 4):
         word = ir.Constant(I32, int.from_bytes(data[number : number + 4], "little"))
-        e.b.store(word, e.b.gep(place, [e.i64(number)], source_etype=I8), align=4)
+        e.b.store(word, e.b.gep(place, [e.as_index(number)], source_etype=I8), align=4)
     e.call("llvm.x86.ldtilecfg", VOID, [place])
     return True
 
@@ -120,7 +120,7 @@ class MatrixSums:
         for i in range(m.high):
             for v in range(m.wide):
                 place = self.e.pointer(self.memory, self._place((i * m.rows, v)), GROUP)
-                stride = self.e.i64(m.wide * _LINE)
+                stride = self.e.as_index(m.wide * _LINE)
                 self._call("tilestored64", i * m.wide + v, place, stride)
         for slot in tile.shape.slots():
             tile.stored[(0, *slot)] = (self.memory, self._place(slot))
@@ -158,7 +158,7 @@ class MatrixSums:
                 e.call(_PRODUCTS[self.own.instruction], VOID, numbers)
 
     def _load(self, number: int, place: ir.Value, stride: Int) -> None:
-        self._call("tileloadd64", number, place, self.e.i64(self.e.mul(stride, GROUP.bytes)))
+        self._call("tileloadd64", number, place, self.e.as_index(self.e.mul(stride, GROUP.bytes)))
 
     def _call(self, name: str, number: int, *args: ir.Value) -> None:
         self.e.call(f"llvm.x86.{name}", VOID, [ir.Constant(I8, number), *args])

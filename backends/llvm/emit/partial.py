@@ -42,7 +42,7 @@ class PartialSums:
 
     def resume(self, env: Mapping[str, Int], neutral: Sequence[ir.Value]) -> list[ir.Value]:
         """The accumulators of a tile: neutral in the first block, else as they were left."""
-        first = self.e.b.icmp_signed("==", self.e.i64(self.start(env)), self.e.i64(0))
+        first = self.e.b.icmp_signed("==", self.e.as_index(self.start(env)), self.e.as_index(0))
         values = []
         for number, value in enumerate(neutral):
             pointer = self._pointer(env, number)

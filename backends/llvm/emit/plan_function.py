@@ -35,6 +35,7 @@ from .kernel_function import emit_kernel, parallel_count
 from .plan_memory import PlanMemory
 from .plan_symbols import PlanSymbols
 from .sanitize import extent_of, store_extents
+from .target_module import is_bare
 from .thread_parts import part_wrapper
 from .work import is_divided, work
 
@@ -77,12 +78,12 @@ class PlanEmitter:
         e.b.position_at_end(body)
         table = self._field(INPUTS, POINTER)
         for number in range(len(self.plan.inputs)):
-            address = e.b.gep(table, [e.i64(number)], source_etype=POINTER)
+            address = e.b.gep(table, [e.as_index(number)], source_etype=POINTER)
             self.memory.inputs[Space.HOST, number] = e.b.load(address, typ=POINTER)
         symbols = self._field(SYMBOLS, POINTER)
         held: dict[str, Int] = {}
         for number, name in enumerate(self.plan.symbols):
-            address = e.b.gep(symbols, [e.i64(number)], source_etype=I64)
+            address = e.b.gep(symbols, [e.as_index(number)], source_etype=I64)
             held[name] = e.b.load(address, typ=I64)
             self.symbols.assign(name, held[name])
         e.hold(held)
@@ -106,10 +107,10 @@ class PlanEmitter:
         if (Space.HOST, "arena") in needed or scratch:
             self.guards.fits(self.plan.arena_bytes, self.symbols.env(set(self.plan.symbols)))
             tensors = self.symbols.dim(self.plan.arena_bytes)
-            size = e.i64(e.add(tensors, e.mul(self.threads, scratch)))
+            size = e.as_index(e.add(tensors, e.mul(self.threads, scratch)))
             arena = self.guards.not_null(e.call("ts_rt_arena", POINTER, [frame, size]))
             self.memory.arenas[Space.HOST] = arena
-            self.scratch = e.b.gep(arena, [e.i64(tensors)], source_etype=I8)
+            self.scratch = e.b.gep(arena, [e.as_index(tensors)], source_etype=I8)
         self.device.obtain(needed)
         if self.memory.arenas:
             self.memory.place_arena()
@@ -158,7 +159,7 @@ class PlanEmitter:
     def _bind(self, step: Bind) -> None:
         e, pointer = self.e, self.memory.pointer(step.place)
         for number, name in enumerate(step.symbols):
-            address = e.b.gep(pointer, [e.i64(number)], source_etype=I64)
+            address = e.b.gep(pointer, [e.as_index(number)], source_etype=I64)
             self.symbols.assign(name, e.b.load(address, typ=I64))
             self._require(Require(AT_MOST, 0, symbol(name), f"{step.text} a negative size"))
             limit = f"{step.text} a size larger than any tensor's"
@@ -176,14 +177,14 @@ class PlanEmitter:
         pointers = e.local(POINTER, len(step.places) + 1, align=8)
         numbers = e.local(I64, max(1, len(step.arguments)), align=8)
         for position, place in enumerate(step.places):
-            slot = e.b.gep(pointers, [e.i64(position)], source_etype=POINTER)
+            slot = e.b.gep(pointers, [e.as_index(position)], source_etype=POINTER)
             e.b.store(self.memory.pointer(place), slot)
         if step.text:
-            slot = e.b.gep(pointers, [e.i64(len(step.places))], source_etype=POINTER)
+            slot = e.b.gep(pointers, [e.as_index(len(step.places))], source_etype=POINTER)
             e.b.store(self.guards.text(step.text), slot)
         for position, dim in enumerate(step.arguments):
-            slot = e.b.gep(numbers, [e.i64(position)], source_etype=I64)
-            e.b.store(e.i64(self.symbols.dim(dim)), slot)
+            slot = e.b.gep(numbers, [e.as_index(position)], source_etype=I64)
+            e.b.store(e.as_index(self.symbols.dim(dim)), slot)
         self.guards.succeeds(step.function, pointers, numbers)
 
     def _open(self, number: int) -> None:
@@ -193,9 +194,9 @@ class PlanEmitter:
                 self.guards.fits(size, self.symbols.env(symbols_of(size)))
         dims = e.local(I64, max(1, len(shape)), align=8)
         for axis, dim in enumerate(shape):
-            address = e.b.gep(dims, [e.i64(axis)], source_etype=I64)
-            e.b.store(e.i64(self.symbols.dim(dim)), address)
-        args = [self.function.args[0], e.i64(number), dims]
+            address = e.b.gep(dims, [e.as_index(axis)], source_etype=I64)
+            e.b.store(e.as_index(self.symbols.dim(dim)), address)
+        args = [self.function.args[0], e.as_index(number), dims]
         slot = self.memory.outputs[Space.HOST, number] = e.local(POINTER, align=8)
         e.b.store(self.guards.not_null(e.call("ts_rt_output", POINTER, args)), slot)
 
@@ -206,24 +207,30 @@ class PlanEmitter:
         if self.sanitize:
             pointers += [self.function.args[0], self._extents(step)]
         sizes = dict(zip(kernel.symbols, map(self.symbols.dim, step.sizes), strict=True))
-        symbols = [e.i64(size) for size in sizes.values()]
-        count = e.i64(parallel_count(e, kernel, planned.schedule, sizes))
+        symbols = [e.as_index(size) for size in sizes.values()]
+        count = e.as_index(parallel_count(e, kernel, planned.schedule, sizes))
         scratch = [self.scratch] if kernel.scratch_bytes else []
-        direct = [*pointers, *symbols, *scratch, e.i64(0), count]
+        direct = [*pointers, *symbols, *scratch, e.as_index(0), count]
         operations = work(planned, step.sizes)
         if operations >= MIN_CANCELLED_OPERATIONS:
             self.guards.proceed()
-        if not is_divided(planned, operations):
-            e.b.call(function, direct)
+        if is_bare(self.module) or not is_divided(planned, operations):
+            wide = zip(direct, function.args, strict=True)
+            e.b.call(function, [self._as_wide(*pair) for pair in wide])
             self._unharmed()
             return
-        alone = e.b.icmp_signed("==", self.threads, e.i64(1))
+        alone = e.b.icmp_signed("==", self.threads, e.as_index(1))
         with e.b.if_else(alone) as (then, otherwise):
             with then:
                 e.b.call(function, direct)
             with otherwise:
                 self._fork(step.kernel, pointers, symbols, count)
         self._unharmed()
+
+    def _as_wide(self, argument: ir.Value, parameter: ir.Argument) -> ir.Value:
+        """An argument of a kernel: its numbers may be narrower than those of the plan."""
+        kind = parameter.type
+        return argument if argument.type == kind else self.e.b.trunc(argument, kind)
 
     def _unharmed(self) -> None:
         """End the run behind a kernel that touched memory outside its tensors."""
@@ -238,8 +245,8 @@ class PlanEmitter:
             size, name = extent_of(self.plan, place)
             if size is None:
                 held = self.memory.heap_size(place)
-                view = self.e.b.icmp_signed("<", held, self.e.i64(0))  # of other memory
-                held = self.e.b.select(view, self.e.i64(MAX_BYTES), held)
+                view = self.e.b.icmp_signed("<", held, self.e.as_index(0))  # of other memory
+                held = self.e.b.select(view, self.e.as_index(MAX_BYTES), held)
                 found.append((self.e.sub(held, self.symbols.dim(place.offset)), name))
             else:
                 found.append((self.symbols.dim(size), name))
@@ -255,7 +262,7 @@ class PlanEmitter:
             values = [*values, self.scratch]
         args = e.local(I64, len(values), align=8)
         for position, value in enumerate(values):
-            e.b.store(value, e.b.gep(args, [e.i64(position)], source_etype=I64))
+            e.b.store(value, e.b.gep(args, [e.as_index(position)], source_etype=I64))
         if number not in self.wrappers:
             planned = self.plan.kernels[number]
             self.wrappers[number] = part_wrapper(
@@ -284,7 +291,7 @@ class PlanEmitter:
             return b.icmp_unsigned("!=", flag, ir.Constant(I8, 0))
         chosen = ir.Constant(ir.IntType(1), 1)
         for dims in condition:
-            left, right = (self.e.i64(self.symbols.dim(dim)) for dim in dims)
+            left, right = (self.e.as_index(self.symbols.dim(dim)) for dim in dims)
             chosen = b.and_(chosen, b.icmp_signed("==", left, right))
         return chosen
 
@@ -294,14 +301,14 @@ class PlanEmitter:
             count: Int = e.b.load(self.memory.pointer(step.count), typ=I64)
         else:
             count = self.symbols.dim(step.count)
-        count = e.i64(count)
+        count = e.as_index(count)
         self.symbols.assign(step.counter, 0)
         header, body, after = (
             self.function.append_basic_block(name) for name in ("rounds", "round", "done")
         )
         e.b.branch(header)
         e.b.position_at_end(header)
-        index = e.i64(self.symbols.env({step.counter})[step.counter])
+        index = e.as_index(self.symbols.env({step.counter})[step.counter])
         going = e.b.icmp_signed("<", index, count)
         if step.condition is not None:
             flag = e.b.load(self.memory.pointer(step.condition), typ=I8)

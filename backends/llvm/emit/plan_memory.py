@@ -51,7 +51,7 @@ class PlanMemory:
         total = self.e.add(offset, self.symbols.dim(place.offset))
         if isinstance(total, int) and total == 0:
             return base
-        return self.e.b.gep(base, [self.e.i64(total)], source_etype=I8)
+        return self.e.b.gep(base, [self.e.as_index(total)], source_etype=I8)
 
     def _base(self, place: Place) -> tuple[ir.Value, Int]:
         if place.kind == "heap":
@@ -84,16 +84,16 @@ class PlanMemory:
         self._reserve(key)
         slot, held_slot = self.heap[key], self.heap_bytes[key]
         self.guards.fits(step.size, self.symbols.env(symbols_of(step.size)))
-        wanted, keep = e.i64(self.symbols.dim(step.size)), self.symbols.dim(step.keep)
+        wanted, keep = e.as_index(self.symbols.dim(step.size)), self.symbols.dim(step.keep)
         held = e.b.load(held_slot, typ=I64)
         with e.when(e.b.icmp_signed(">", wanted, held)):
-            size = e.i64(e.minmax("max", wanted, e.mul(held, 2)))
+            size = e.as_index(e.minmax("max", wanted, e.mul(held, 2)))
             memory = self.guards.not_null(
                 e.call(ALLOCATORS[step.space], POINTER, [self.frame, size])
             )
             if keep != 0:
                 old = e.b.load(slot, typ=POINTER)
-                self._keep(step.space, memory, old, e.i64(keep))
+                self._keep(step.space, memory, old, e.as_index(keep))
             e.b.store(memory, slot)
             e.b.store(size, held_slot)
 
@@ -119,4 +119,4 @@ class PlanMemory:
         with e.b.goto_block(e.entry):
             e.b.position_before(e.entry.terminator)
             e.b.store(ir.Constant(POINTER, None), self.heap[key])
-            e.b.store(e.i64(-1), self.heap_bytes[key])
+            e.b.store(e.as_index(-1), self.heap_bytes[key])

@@ -21,7 +21,7 @@ class PlanSymbols:
         """Give a symbol a value."""
         if name not in self.slots:
             self.slots[name] = self.e.local(I64, align=8)
-        self.e.b.store(self.e.i64(value), self.slots[name])
+        self.e.b.store(self.e.as_index(value), self.slots[name])
 
     def env(self, names: frozenset[str] | set[str]) -> dict[str, Int]:
         """Values of symbols. Raises InternalError for those that have none yet."""

@@ -94,7 +94,7 @@ class TileReduction:
             for _ in shape.slots():
                 values.append(neutral)
                 if reduction.kind.startswith("arg"):
-                    values.append(self.e.i64(0))
+                    values.append(self.e.as_index(0))
         return values
 
     def _accumulate(self, tile: Tile, accumulators: list[ir.Value]) -> list[ir.Value]:
@@ -155,7 +155,7 @@ class TileReduction:
         op = sign.replace("t", "e") if reduction.last else sign
         dtype = reduction.body.dtype
         better = scalar.apply(self.e, op, [value, pair[0]], [dtype, dtype], DType.BOOL)
-        index = self.e.i64(tile.env[self.stage.reduce_axes[-1].name])
+        index = self.e.as_index(tile.env[self.stage.reduce_axes[-1].name])
         return [self.e.b.select(better, value, pair[0]), self.e.b.select(better, index, pair[1])]
 
     def _finish(self, tile: Tile, accumulators: list[ir.Value]) -> None:
@@ -163,7 +163,10 @@ class TileReduction:
         for number, reduction in enumerate(self.stage.reductions):
             for slot in tile.shape.slots():
                 arg = reduction.kind.startswith("arg")
-                tile.accumulators[(number, *slot)] = accumulators[position + arg]
+                result = accumulators[position + arg]
+                if arg:
+                    result = scalar.cast(self.e, result, self.e.index_dtype, DType.I64)
+                tile.accumulators[(number, *slot)] = result
                 position += 1 + arg
 
     def _reduce(self, tile: Tile) -> None:

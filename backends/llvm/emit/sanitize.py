@@ -62,7 +62,7 @@ class Sanitizer(Checks):
     ) -> None:
         """The kernel's buffers, whose sizes the plan says."""
         for number, (name, base) in enumerate(zip(names, bases, strict=True)):
-            extent = self.e.b.gep(table, [self.e.i64(number)], source_etype=EXTENT)
+            extent = self.e.b.gep(table, [self.e.as_index(number)], source_etype=EXTENT)
             self.regions[name] = _Region(base, extent)
 
     def add_local(self, name: str, base: ir.Value, size: int) -> None:
@@ -87,7 +87,7 @@ class Sanitizer(Checks):
             live = bits if lanes == MOST_LANES else e.b.zext(bits, I64)
         region = self.regions[buffer]
         arguments = [
-            self.frame, self.kernel, region.extent, region.base, pointer, e.i64(size), live,
+            self.frame, self.kernel, region.extent, region.base, pointer, e.as_index(size), live,
             self.dummy,
         ]  # fmt: skip
         return e.call("ts_rt_checked", POINTER, arguments)
@@ -129,7 +129,7 @@ def store_extents(e: Emitter, sizes: Sequence[tuple[Int, str]]) -> ir.Value:
     """A table of ts_extent in the plan's memory."""
     table = e.local(EXTENT, len(sizes) + 1, align=8)
     for number, (size, name) in enumerate(sizes):
-        for place, value in enumerate((e.i64(size), text(e.module, name))):
-            where = [e.i64(number), ir.Constant(I32, place)]
+        for place, value in enumerate((e.as_index(size), text(e.module, name))):
+            where = [e.as_index(number), ir.Constant(I32, place)]
             e.b.store(value, e.b.gep(table, where, source_etype=EXTENT))
     return table

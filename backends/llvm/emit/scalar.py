@@ -15,6 +15,7 @@ from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_t
 from .digits import digit
 from .dot import dot
 from .narrow import carrier, narrowed, widened
+from .rounding import nearest_integer, round_even
 from .target_module import BFLOAT, has_instruction
 
 I16 = ir.IntType(16)
@@ -25,7 +26,7 @@ _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul"}
 _BITS = {"and": "and_", "or": "or_", "xor": "xor", "bitand": "and_", "bitor": "or_",
          "bitxor": "xor"}  # fmt: skip
-_ROUNDING = {"floor": "floor", "ceil": "ceil", "round": "roundeven", "sqrt": "sqrt"}
+_ROUNDING = {"floor": "floor", "ceil": "ceil", "sqrt": "sqrt"}
 _TRANSCENDENTAL = frozenset(math.LIBM) - {"pow", "fmod"} | {"sigmoid"}
 
 
@@ -90,8 +91,10 @@ def _float(e: Emitter, op: str, args: Sequence[ir.Value], flags: tuple[str, ...]
         return result
     if op in _ROUNDING:
         return math.intrinsic(e, _ROUNDING[op], x)
+    if op == "round":
+        return round_even(e, x)
     if op == "rint":
-        return math.nearest_integer(e, x)
+        return nearest_integer(e, x)
     if op in _TRANSCENDENTAL:
         return math.unary(e, op, x)
     if op in ("pow", "fmod"):
@@ -305,7 +308,7 @@ def _to_bfloat(e: Emitter, x: ir.Value) -> ir.Value:
     VCVTNEPS2BF16), as they do in arithmetic; elsewhere they are rounded as the others.
     """
     wide, narrow = shaped(I32, x), shaped(I16, x)
-    if has_instruction(e.module, "bf16"):
+    if has_instruction(e.module, "bf16") or has_instruction(e.module, "bfcvt"):
         return e.b.bitcast(e.b.fptrunc(x, shaped(BFLOAT, x)), narrow)
 
     def const(value: int) -> ir.Constant:

@@ -190,7 +190,7 @@ class StageEmitter:
     def _branch(
         self, end: Int, extent: Int, full: Callable[[], None], rest: Callable[[], None]
     ) -> None:
-        fits = self.e.b.icmp_signed("<=", self.e.i64(end), self.e.i64(extent))
+        fits = self.e.b.icmp_signed("<=", self.e.as_index(end), self.e.as_index(extent))
         with self.e.b.if_else(fits) as (then, otherwise):
             with then:
                 full()
@@ -215,8 +215,8 @@ class StageEmitter:
             self._finish(tile)
             return
         last = self.e.sub(self.extent(self.schedule.blocks.axis, env), self.schedule.blocks.steps)
-        start = self.e.i64(self.partial.start(env))
-        with self.e.when(self.e.b.icmp_signed("==", start, self.e.i64(last))):
+        start = self.e.as_index(self.partial.start(env))
+        with self.e.when(self.e.b.icmp_signed("==", start, self.e.as_index(last))):
             self._finish(tile)
 
     def _fetch_operands(self, tile: Tile) -> None:

@@ -24,14 +24,26 @@ BFLOAT = _BFloat()
 
 
 class TargetModule(ir.Module):  # type: ignore[misc]  # llvmlite is untyped
-    """A module for a target. instructions: those that it has, by name (`Target.instructions`)."""
+    """A module for a target.
 
-    def __init__(self, name: str, triple: str, instructions: Sequence[str] = ()) -> None:
+    instructions: those that it has, by name (`Target.instructions`). bare: there is no operating
+    system, and so no threads; addresses have 32 bits.
+    """
+
+    def __init__(
+        self, name: str, triple: str, instructions: Sequence[str] = (), *, bare: bool = False
+    ) -> None:
         super().__init__(name=name)
         self.triple = triple
         self.instructions = frozenset(instructions)
+        self.bare = bare
 
 
 def has_instruction(module: ir.Module, name: str) -> bool:
     """Whether the target of a module has an instruction."""
     return isinstance(module, TargetModule) and name in module.instructions
+
+
+def is_bare(module: ir.Module) -> bool:
+    """Whether the target of a module has no operating system, and addresses of 32 bits."""
+    return isinstance(module, TargetModule) and module.bare

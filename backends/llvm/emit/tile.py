@@ -110,7 +110,7 @@ class Tile:
         e = self.e
         offset = index_value(e, access.offset, env)
         for index, stride in access.dynamic:
-            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
+            moved = scalar.cast(e, self.value(index, slot), index.dtype, e.index_dtype)
             offset = e.add(offset, e.mul(moved, index_value(e, stride, env)))
         return e.pointer(self.buffers[access.buffer.name], offset, access.buffer.dtype)
 
@@ -119,8 +119,8 @@ class Tile:
         e, lanes = self.e, self.shape.lanes
         offsets = lane_indices(e, access.offset, env, Lanes(self.shape.vector, lanes))
         for index, stride in access.dynamic:
-            moved = scalar.cast(e, self.value(index, slot), index.dtype, DType.I64)
-            factor = e.splat(e.i64(index_value(e, stride, env)), lanes)
+            moved = scalar.cast(e, self.value(index, slot), index.dtype, e.index_dtype)
+            factor = e.splat(e.as_index(index_value(e, stride, env)), lanes)
             offsets = e.b.add(offsets, e.b.mul(e.splat(moved, lanes), factor))
         base = e.splat(self.buffers[access.buffer.name], lanes)
         pointers = e.b.gep(base, [offsets], source_etype=memory_type(access.buffer.dtype))
@@ -203,7 +203,7 @@ class Tile:
             case ex.Const(value=value, dtype=dtype):
                 return e.constant(literal(value, dtype), scalar_type(dtype))
             case ex.IndexValue(index=index, dtype=dtype):
-                return scalar.cast(e, self._index(index, slot), DType.I64, dtype)
+                return scalar.cast(e, self._index(index, slot), e.index_dtype, dtype)
             case ex.Load():
                 return self._load(expression, slot)
             case ex.Apply(op="byte_table", args=(x, ex.Load() as table)):
@@ -256,7 +256,7 @@ class Tile:
         env, vector = self.slot_env(slot), self.shape.vector
         if vector and self.shape.lanes > 1 and vector in symbols_of(index):
             return lane_indices(self.e, index, env, Lanes(vector, self.shape.lanes))
-        return self.e.i64(index_value(self.e, index, env))
+        return self.e.as_index(index_value(self.e, index, env))
 
     def _load(self, load: Load, slot: Slot) -> ir.Value:
         _, by_vector = self.depends(load)
@@ -384,6 +384,6 @@ class Tile:
                 if not lo <= i < hi:
                     return False, None
                 continue
-            inside = e.b.icmp_unsigned("<", e.i64(e.sub(i, lo)), e.i64(e.sub(hi, lo)))
+            inside = e.b.icmp_unsigned("<", e.as_index(e.sub(i, lo)), e.as_index(e.sub(hi, lo)))
             scalar_test = inside if scalar_test is True else e.b.and_(scalar_test, inside)
         return scalar_test, lane_test

@@ -82,3 +82,7 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {
 def reads_memory(node: Node) -> bool:
     """Whether a node that belongs to no kernel reads its operands where they lie."""
     return node.op in ("read_dims", "expand") or node.op in EXTERNAL
+
+
+# those that take memory of the run beside their operands
+TAKES_MEMORY = frozenset({"ts_op_argsort", "ts_op_unique", "ts_op_nms", "ts_op_det"})

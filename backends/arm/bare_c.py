@@ -1,0 +1,217 @@
+"""The C of a model for a machine without an operating system: its table, entry and header."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from ...compiler.artifact import CompiledModel, TensorSpec
+from ...compiler.ir.types import DType
+
+WEIGHTS_ALIGNMENT = 64  # bytes
+SECTION = ".tensmith"  # of a program: what its models are, as JSON; not loaded
+_C_TYPES = {
+    "f64": "double", "f32": "float", "bool": "uint8_t", "i64": "int64_t", "i32": "int32_t",
+    "i16": "int16_t", "i8": "int8_t", "u64": "uint64_t", "u32": "uint32_t", "u16": "uint16_t",
+    "u8": "uint8_t", "f16": "uint16_t", "bf16": "uint16_t",
+}  # fmt: skip
+
+
+def weights_symbol(name: str) -> str:
+    """C name of a model's constants."""
+    return f"ts_weights_{name}"
+
+
+def table_symbol(name: str) -> str:
+    """C name of the description of a model."""
+    return f"ts_table_{name}"
+
+
+def table(model: CompiledModel) -> str:
+    """C that defines `ts_table_<name>`, the model as `ts_bare_run_model` takes it."""
+    ranks = ", ".join(str(len(spec.dims)) for spec in model.outputs)
+    sizes = ", ".join(str(DType(spec.dtype).bytes) for spec in model.outputs)
+    embedded = bool(model.weights.stat().st_size)
+    symbol = weights_symbol(model.name)
+    defaults = [model.defaults.get(spec.name, -1) for spec in model.inputs]
+    lines = [
+        '#include "bare.h"',
+        f"extern TS_LOCAL int32_t {model.code.plan_symbol}(ts_frame *frame);",
+        *([f"extern TS_LOCAL const uint8_t {symbol}[];"] if embedded else []),
+        *(
+            [f"static const int32_t defaults[] = {{{', '.join(map(str, defaults))}}};"]
+            * bool(model.defaults)
+        ),
+        f"static const int32_t ranks[] = {{{ranks or 0}}}, item_bytes[] = {{{sizes or 0}}};",
+        f"TS_LOCAL extern const ts_bare_model {table_symbol(model.name)};",
+        f"const ts_bare_model {table_symbol(model.name)} = {{",
+        f'  .name = "{model.name}", .plan = {model.code.plan_symbol},',
+        f"  .weights = {symbol if embedded else 'NULL'},",
+        f"  .input_count = {len(model.inputs)}, .output_count = {len(model.outputs)},",
+        f"  .symbol_count = {len(model.symbols)},",
+        "  .output_ranks = ranks, .output_item_bytes = item_bytes,",
+        *(["  .input_defaults = defaults,"] if model.defaults else []),
+        "};",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def weights_array(model: CompiledModel) -> str:
+    """C that defines the constants of a model."""
+    data = model.weights.read_bytes()
+    if not data:
+        return ""
+    rows = (", ".join(map(str, data[start : start + 20])) for start in range(0, len(data), 20))
+    return (
+        f"__attribute__((aligned({WEIGHTS_ALIGNMENT})))\n"
+        f"const uint8_t {weights_symbol(model.name)}[] = {{\n" + ",\n".join(rows) + "};\n"
+    )
+
+
+def firmware_table(models: Sequence[CompiledModel], description: str) -> str:
+    """C that defines `ts_firmware_models`, and the section that describes them."""
+    names = [f"{table_symbol(model.name)}" for model in models]
+    listed = ", ".join(f"&{name}" for name in names)
+    lines = [
+        '#include "bare.h"',
+        *(f"TS_LOCAL extern const ts_bare_model {name};" for name in names),
+        f"const ts_bare_model *const ts_firmware_models[] = {{{listed}}};",
+        f'__asm__(".pushsection {SECTION},\\"\\",%progbits\\n"',
+        f'  {json.dumps(f".ascii {json.dumps(description)}")} "\\n.popsection\\n");',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """C identifiers that resemble names, all different."""
+    found: list[str] = []
+    for name in names:
+        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "tensor"
+        base = f"t_{base}" if base[0].isdigit() else base
+        number = 1
+        unique = base
+        while unique in found:
+            number += 1
+            unique = f"{base}_{number}"
+        found.append(unique)
+    return found
+
+
+def _is_known(spec: TensorSpec) -> bool:
+    return all(isinstance(dim, int) for dim in spec.dims)
+
+
+def _bytes(spec: TensorSpec) -> int:
+    size = DType(spec.dtype).bytes
+    for dim in spec.dims:
+        assert isinstance(dim, int)
+        size *= dim
+    return size
+
+
+class Interface:
+    """What callers in C know of a model: a struct of its tensors, and a function."""
+
+    def __init__(self, model: CompiledModel) -> None:
+        self.model = model
+        specs = [*model.inputs, *model.outputs]
+        reserved = ("message",)
+        names = _identifiers([*reserved, *model.symbols, *(spec.name for spec in specs)])[1:]
+        self.symbols = names[: len(model.symbols)]
+        tensors = names[len(model.symbols) :]
+        self.inputs = tensors[: len(model.inputs)]
+        self.outputs = tensors[len(model.inputs) :]
+
+    def _fields(self) -> list[str]:
+        lines = [f"  int64_t {name};" for name in self.symbols]
+        for name, spec in zip(self.inputs, self.model.inputs, strict=True):
+            lines.append(f"  const {_C_TYPES[spec.dtype]} *{name}; /* {_dims(spec)} */")
+        for name, spec in zip(self.outputs, self.model.outputs, strict=True):
+            lines.append(f"  {_C_TYPES[spec.dtype]} *{name}; /* {_dims(spec)} */")
+            if not _is_known(spec):
+                lines.append(
+                    f"  size_t {name}_bytes; /* of that memory; after a run: of the output */"
+                )
+                lines.append(f"  int64_t {name}_shape[{max(1, len(spec.dims))}];")
+        return lines
+
+    def _sizes(self) -> list[str]:
+        prefix, model = self.model.name.upper(), self.model
+        lines = [f"#define {prefix}_WEIGHTS_BYTES {model.weights.stat().st_size}u"]
+        if model.scratch_bytes >= 0:
+            lines.insert(0, f"#define {prefix}_ARENA_BYTES {model.scratch_bytes}u")
+        pairs = zip((*self.inputs, *self.outputs), (*model.inputs, *model.outputs), strict=True)
+        return lines + [
+            f"#define {prefix}_{name.upper()}_BYTES {_bytes(spec)}u"
+            for name, spec in pairs
+            if _is_known(spec)
+        ]
+
+    def header(self, cpu: str) -> str:
+        """The header of the model."""
+        model = self.model
+        name, guard = model.name, f"TENSMITH_{model.name.upper()}_H_"
+        lines = [
+            f"/* Model '{name}', compiled by Tensmith for {cpu}: no operating system, no heap.",
+            " * Needs memcpy, memmove, memset, the compiler's own library; some models need libm.",
+            " */",
+            f"#ifndef {guard}",
+            f"#define {guard}",
+            "#include <stddef.h>",
+            "#include <stdint.h>",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
+            "/* The arena is scratch memory; constants lie in read-only data. */",
+            *self._sizes(),
+            f"#define {name.upper()}_ARENA_ALIGNMENT 64u",
+            "",
+            f"typedef struct {name}_io {{",
+            *self._fields(),
+            "  const char *message; /* after a run: what is wrong, or NULL */",
+            f"}} {name}_io;",
+            "",
+            "/* Runs the model. Returns 0; 2: inputs do not fit each other; 3: an output's memory",
+            " * is too small; 5: the arena is too small or not aligned; 7: the model fails. */",
+            f"int32_t {name}_run({name}_io *io, void *arena, size_t arena_bytes);",
+            "",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
+            "#endif",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def entry(self) -> str:
+        """C that defines the function of the header, behind `table`."""
+        name, model = self.model.name, self.model
+        symbols = ", ".join(f"io->{field}" for field in self.symbols) or "0"
+        inputs = ", ".join(f"io->{field}" for field in self.inputs) or "NULL"
+        outputs, after = [], []
+        for number, (field, spec) in enumerate(zip(self.outputs, model.outputs, strict=True)):
+            if _is_known(spec):
+                outputs.append(f"{{io->{field}, {_bytes(spec)}u, NULL}}")
+                continue
+            outputs.append(f"{{io->{field}, io->{field}_bytes, io->{field}_shape}}")
+            after.append(f"  io->{field} = outputs[{number}].data;")
+            after.append(f"  io->{field}_bytes = outputs[{number}].bytes;")
+        lines = [
+            f'#include "{name}.h"',
+            f"int32_t {name}_run({name}_io *io, void *arena, size_t arena_bytes) {{",
+            f"  const void *inputs[] = {{{inputs}}};",
+            f"  const int64_t symbols[] = {{{symbols}}};",
+            f"  ts_bare_output outputs[] = {{{', '.join(outputs) or '{NULL, 0, NULL}'}}};",
+            "  ts_bare_run run = {inputs, symbols, outputs, arena, arena_bytes, 0, NULL};",
+            f"  const int32_t status = ts_bare_run_model(&{table_symbol(name)}, &run);",
+            *after,
+            "  io->message = run.message;",
+            "  return status;",
+            "}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _dims(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype}[{', '.join(map(str, spec.dims))}]".replace("*/", "* /")
