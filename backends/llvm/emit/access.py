@@ -9,7 +9,8 @@ from llvmlite import ir
 
 from ....compiler.errors import InternalError
 from ....compiler.ir.dims import Call, Dim, Symbol, as_dim, calls_of, symbols_of, terms_of
-from .builder import F64, Emitter, Int
+from .builder import F64, Emitter
+from .indices import Int
 
 
 def index_value(e: Emitter, dim: Dim, env: Mapping[str, Int]) -> Int:

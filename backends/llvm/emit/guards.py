@@ -9,7 +9,8 @@ from llvmlite import ir
 from ....compiler.ir.assumptions import ONE_OR_EQUAL
 from ....compiler.ir.dims import Dim
 from .access import float_value
-from .builder import F64, I8, I32, POINTER, VOID, Emitter, Int
+from .builder import F64, I8, I32, POINTER, VOID, Emitter
+from .indices import Int
 
 MAX_BYTES = 1 << 46  # that a tensor or an arena may have: far from where an i64 overflows
 RUNNING = 1  # of runtime/internal.h: a greater state asks for the end of the run

@@ -15,7 +15,8 @@ from ....compiler.kernel.kernel import Axis, Kernel
 from ....compiler.kernel.schedule.partition import outer_loops
 from ....compiler.kernel.schedule.schedule import Schedule
 from .access import index_value
-from .builder import I8, POINTER, VOID, Emitter, Int, memory_type
+from .builder import I8, POINTER, VOID, Emitter, memory_type
+from .indices import Int
 from .matrices import release, set_up
 from .sanitize import EXTRA, Sanitizer
 from .stage import StageEmitter

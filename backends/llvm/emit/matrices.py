@@ -18,7 +18,8 @@ from ....compiler.kernel.instruction import MATRICES, MATRIX_ROWS, matrix_steps
 from ....compiler.kernel.kernel import Kernel, Stage
 from ....compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from .access import index_value
-from .builder import I8, I32, VOID, Emitter, Int
+from .builder import I8, I32, VOID, Emitter
+from .indices import Int
 from .shape import Address, Shape, Slot
 from .tile import Tile
 

@@ -10,7 +10,8 @@ from llvmlite import ir
 from ....compiler.kernel.axis_names import band_of, start_of
 from ....compiler.kernel.kernel import Stage
 from ....compiler.kernel.schedule.schedule import StageSchedule
-from .builder import Emitter, Int, memory_type
+from .builder import Emitter, memory_type
+from .indices import Int
 
 NAME = "partial sums"
 

@@ -28,9 +28,10 @@ from ....compiler.kernel.plan.plan import (
     Transfer,
     View,
 )
-from .builder import I8, I32, I64, POINTER, VOID, Emitter, Int
+from .builder import I8, I32, I64, POINTER, VOID, Emitter
 from .device_steps import DeviceSteps, memories
 from .guards import MAX_BYTES, Guards
+from .indices import Int
 from .kernel_function import emit_kernel, parallel_count
 from .plan_memory import PlanMemory
 from .plan_symbols import PlanSymbols

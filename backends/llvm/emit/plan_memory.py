@@ -7,8 +7,9 @@ from llvmlite import ir
 from ....compiler.errors import InternalError
 from ....compiler.ir.dims import Dim, size_of, symbols_of
 from ....compiler.kernel.plan.plan import Allocate, Place, Plan, Space, View
-from .builder import I8, I64, POINTER, VOID, Emitter, Int
+from .builder import I8, I64, POINTER, VOID, Emitter
 from .guards import Guards
+from .indices import Int
 from .plan_symbols import PlanSymbols
 
 # Functions of runtime/plan_abi.h and of runtime/cuda/: more memory of a space.

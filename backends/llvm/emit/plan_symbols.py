@@ -7,7 +7,8 @@ from llvmlite import ir
 from ....compiler.errors import InternalError
 from ....compiler.ir.dims import Dim, symbols_of
 from .access import index_value
-from .builder import I64, Emitter, Int
+from .builder import I64, Emitter
+from .indices import Int
 
 
 class PlanSymbols:

@@ -9,7 +9,7 @@ from ....compiler.kernel import expr as ex
 from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.kernel import CACHE_LINE, Stage
 from ....compiler.kernel.schedule.schedule import StageSchedule
-from .builder import Int
+from .indices import Int
 from .shape import Address
 from .tile import Tile
 

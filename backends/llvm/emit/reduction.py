@@ -19,9 +19,10 @@ from ....compiler.kernel.schedule.sums import parts_of_sum
 from . import scalar
 from .access import index_value
 from .block_sums import BlockSums
-from .builder import CONTRACT, I1, I32, Emitter, Int, intrinsic_suffix, scalar_type
+from .builder import CONTRACT, I1, I32, Emitter, intrinsic_suffix, scalar_type
 from .constants import lanes_from, undefined
 from .dot import dot
+from .indices import Int
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot

@@ -16,7 +16,8 @@ from ....compiler.errors import InternalError
 from ....compiler.ir.dims import Dim
 from ....compiler.kernel.plan.plan import Place, Plan, bytes_of
 from ..access_checks import Checks
-from .builder import I8, I32, I64, POINTER, Emitter, Int
+from .builder import I8, I32, I64, POINTER, Emitter
+from .indices import Int
 
 EXTENT = ir.LiteralStructType([I64, POINTER])  # ts_extent of runtime/plan_abi.h
 MOST_LANES = 64

@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from ....compiler.ir.dims import symbols_of
 from ....compiler.kernel import expr as ex
-from .builder import Int
+from .indices import Int
 
 Slot = tuple[int, int]  # (row, vector) within the tile
 

@@ -13,7 +13,8 @@ from ....compiler.kernel.kernel import CACHE_LINE, Stage, Store
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from ....compiler.kernel.schedule.transposing import rows_of_piece
 from .access import index_value
-from .builder import Emitter, Int
+from .builder import Emitter
+from .indices import Int
 from .matrices import MatrixSums, matrices_of
 from .partial import PartialSums
 from .reduction import TileReduction, lane_mask

@@ -24,8 +24,9 @@ from ....compiler.kernel.kernel import Store
 from ....compiler.kernel.schedule.transposing import rows_of_piece
 from . import scalar
 from .access import Lanes, index_value, lane_indices
-from .builder import POINTER, Emitter, Int, is_vector, literal, memory_type, scalar_type
+from .builder import POINTER, Emitter, is_vector, literal, memory_type, scalar_type
 from .byte_table import looked_up
+from .indices import Int
 from .math import VECTORISED
 from .shape import Access, Address, Guard, Shape, Slot, symbols_in
 from .transpose import lanes_read, load_rows, piece_of

@@ -8,8 +8,9 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel.expr import Buffer
-from .builder import I1, I32, Emitter, Int, scalar_type
+from .builder import I1, I32, Emitter, scalar_type
 from .constants import undefined
+from .indices import Int
 from .shape import Shape
 
 UNSIGNED = {1: DType.U8, 2: DType.U16, 4: DType.U32, 8: DType.U64}
