@@ -75,6 +75,15 @@ CASES: dict[str, Make] = {
     "conv stride 4": partial(
         npu_operators.given, shape=(16, 16, 3), outputs=16, kernel=(4, 4), stride=(4, 4)
     ),
+    "conv stride 5": partial(
+        npu_operators.given, shape=(22, 22, 12), outputs=20, kernel=(7, 7), stride=(5, 5)
+    ),
+    "conv dilation 4": partial(
+        npu_operators.given, shape=(14, 13, 8), outputs=16, kernel=(3, 3), dilation=(4, 4)
+    ),
+    "conv of a large kernel": partial(
+        npu_operators.given, shape=(70, 5, 4), outputs=8, kernel=(66, 2)
+    ),
     "conv stride 3": partial(
         npu_operators.given, shape=(21, 21, 4), outputs=16, kernel=(3, 3), stride=(3, 3)
     ),
@@ -220,6 +229,16 @@ CASES: dict[str, Make] = {
 }
 # What only the Ethos-U85 has.
 U85_CASES: dict[str, Make] = {
+    "depthwise stride 4": partial(
+        npu_operators.given,
+        shape=(17, 17, 16),
+        outputs=1,
+        kernel=(5, 5),
+        stride=(4, 4),
+        depthwise=True,
+    ),
+    "conv by an input": partial(npu_operators.conv_by_input, kernel=1),
+    "conv 3x3 by an input": partial(npu_operators.conv_by_input, kernel=3),
     "reverse C": partial(npu_operators.reverse, axis=3),
     "transpose HW": partial(npu_operators.transpose, perms=(0, 2, 1, 3)),
     "transpose HC": partial(npu_operators.transpose, perms=(0, 3, 2, 1)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import npu_operators
 import numpy as np
 
 from tensmith.backends.ethosu.tosa.graph import Tensor, TosaGraph
@@ -102,3 +105,40 @@ class RandomNet:
             kernel=[height, width], stride=[1, 1], pad=[0] * 4,
         )  # fmt: skip
         return self.conv(x, 1)
+
+
+def random_convolution(seed: int) -> partial:
+    """Makes a graph of one convolution, of any shape that TOSA allows."""
+    rng = np.random.default_rng(seed)
+
+    def some(*values: int, count: int = 2) -> list[int]:
+        return [int(value) for value in rng.choice(values, count)]
+
+    kernel, stride, dilation = (
+        some(1, 1, 2, 3, 3, 4, 5, 7, 9),
+        some(1, 1, 1, 2, 3),
+        some(1, 1, 2, 3),
+    )
+    pad = [int(rng.integers(0, kernel[side // 2])) for side in range(4)]
+    sizes = []
+    for axis in range(2):
+        span = (kernel[axis] - 1) * dilation[axis] + 1 - pad[2 * axis] - pad[2 * axis + 1]
+        least = max(-(-(1 - span) // stride[axis]), 0)
+        sizes.append((least + int(rng.integers(0, 13))) * stride[axis] + span)
+    depthwise = bool(rng.random() < 0.35)
+    (channels,) = some(1, 2, 3, 4, 7, 8, 16, 17, 24, 32, 40, 65, 100, count=1)
+    (outputs,) = some(1, 3, 8, 10, 16, 20, 33, 64, 90, 130, count=1)
+    return partial(
+        npu_operators.given,
+        shape=(*sizes, channels),
+        outputs=1 if depthwise else outputs,
+        kernel=tuple(kernel),
+        stride=tuple(stride),
+        dilation=tuple(dilation),
+        pad=tuple(pad),
+        depthwise=depthwise,
+        zero=int(rng.integers(-128, 128)),
+        double=bool(rng.random() < 0.3),
+        values=some(0, 0, 3, 12, count=1)[0],
+        sparse=channels % 4 == 0 and not depthwise and bool(rng.random() < 0.3),
+    )

@@ -64,6 +64,22 @@ def given(graph: TosaGraph, rng: np.random.Generator, **arguments) -> None:
     graph.output(conv(graph, rng, **arguments))
 
 
+def conv_by_input(graph: TosaGraph, rng: np.random.Generator, kernel: int) -> None:
+    """A convolution whose weights are an input."""
+    pad = kernel // 2
+    operands = [
+        graph.input((1, 7, 6, 16), INT8),
+        graph.input((24, kernel, kernel, 16), INT8),
+        graph.constant(rng.integers(-3000, 3000, 24), INT32),
+        graph.number(-3, INT8),
+        graph.number(0, INT8),
+    ]
+    total = graph.emit(
+        Op.CONV2D, operands, (1, 7, 6, 24), INT32, pad=[pad] * 4, stride=[1, 1], dilation=[1, 1]
+    )
+    graph.output(graph.rescale(total, 0.004, INT8, zero_out=2))
+
+
 def transposed_conv(graph: TosaGraph, rng: np.random.Generator) -> None:
     operands = [
         graph.input((1, 6, 6, 16), INT8),

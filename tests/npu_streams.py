@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tensmith.backends.ethosu.simulator import SimulationReport, simulate
+from tensmith.backends.ethosu.simulator import HARDWARE, SimulationReport, simulate
 from tensmith.backends.ethosu.simulator.driver_payload import read_instructions, read_payload
 from tensmith.backends.ethosu.simulator.register_map import command_map
 from tensmith.backends.ethosu.targets import TARGETS
@@ -45,6 +45,21 @@ def run(stream: CommandStream, inputs) -> tuple[list[bytes], SimulationReport]:
         for place in stream.outputs
     ]
     return outputs, report
+
+
+def assembled(target: str, *commands: tuple[str, dict[str, int]]) -> bytes:
+    """A payload of commands (name, fields) and a STOP."""
+    hardware = HARDWARE[target]
+    codes = {f.name: (key, f) for key, f in command_map(hardware.product).items()}
+    words = []
+    for name, fields in (*commands, ("STOP", {"mask": 0xFFFF})):
+        (second, code), format = codes[name]
+        value = sum(number << format.fields[field].bit for field, number in fields.items())
+        words.append(code | second << 14 | (value & 0xFFFF) << 16)
+        words += [value >> 16] * second
+    version = 0x20007000 if hardware.product == "u85" else 0x10066001
+    header = [0x31504F43, 0x100001, hardware.config_word, version, 5, 5, 5, 2 | len(words) << 16]
+    return struct.pack(f"<{len(header) + len(words)}I", *header, *words)
 
 
 class StreamEditor:

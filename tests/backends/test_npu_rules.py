@@ -144,6 +144,9 @@ BROKEN = [
     (Rule.BLOCKDEP, "residual", _setting("BLOCKDEP", which=2, value=3)),
     (Rule.OFM_BLOCK, "conv 1x1", _setting("ACC_FORMAT", microblock=5), U85),
     (Rule.OFM_BLOCK, "conv 1x1", _setting("OFM_BLK_WIDTH_M1", value=2), U85),
+    (Rule.SHRAM_LAYOUT, "conv 1x1", _setting("OFM_BLK_HEIGHT_M1", value=127), U85),
+    (Rule.SHRAM_LAYOUT, "depthwise", _setting("OFM_BLK_HEIGHT_M1", value=127), U85),
+    (Rule.SHRAM_LAYOUT, "table of 16 bits", _setting("ACTIVATION", table=1), U85),
     (Rule.REGISTER_VALUE, "conv 1x1", _setting("ACTIVATION", function=6), U85),
     (Rule.NOT_SIMULATED, "conv 1x1", _setting("ACTIVATION", function=11), U85),
     (Rule.NOT_SIMULATED, "conv 1x1", _setting("IFM_PRECISION", storage=1), U85),
@@ -254,27 +257,105 @@ def test_regions_that_are_no_buffers():
     assert caught.value.rule is Rule.READ_ONLY
 
 
-@pytest.mark.parametrize("target", [U55, U65])
-def test_every_wait_of_a_net_is_needed(target):
-    """Without any one of the waits the simulator refuses the stream; the net is one where none is
+@pytest.mark.parametrize("target", ["ethos-u55-64", f"{U65}+arena-cache-size=20000", U85])
+@pytest.mark.parametrize("wait", ["DMA_WAIT", "KERNEL_WAIT"])
+def test_no_wait_may_be_missing(target, wait):
+    """Without any one of the waits the simulator refuses the stream: in these nets none is
     superfluous."""
     from npu_streams import StreamEditor, memory_for
 
-    from tensmith.backends.ethosu.targets import TARGETS
+    from tensmith.backends.ethosu.targets import parse_target
     from tensmith.backends.ethosu.tosa.writer import serialised
     from tensmith.backends.ethosu.vela import compiled
 
-    graph = RandomNet(5, 24, 8).graph
-    stream = compiled(serialised(graph), TARGETS[target])
-    memory = memory_for(stream, inputs_of(graph, 0))
-    waits = len(StreamEditor(stream).places("DMA_WAIT"))
-    assert waits > 3
-    for which in range(waits):
-        editor = StreamEditor(stream)
-        editor.remove("DMA_WAIT", which)
-        with pytest.raises(SimulationError) as caught:
-            simulate(editor.payload(), memory)
-        assert caught.value.rule is Rule.MISSING_DMA_WAIT
+    found = 0
+    for seed in range(3):
+        graph = RandomNet(seed, 20, 7).graph
+        stream = compiled(serialised(graph), parse_target(target))
+        memory = memory_for(stream, inputs_of(graph, 0))
+        for which in range(len(StreamEditor(stream).places(wait))):
+            editor = StreamEditor(stream)
+            editor.remove(wait, which)
+            with pytest.raises(SimulationError) as caught:
+                simulate(editor.payload(), memory)
+            assert caught.value.rule is Rule[f"MISSING_{wait}"]
+            found += 1
+    assert found > 2
+
+
+def test_transfers_of_two_and_three_dimensions():
+    """Rows to places with gaps between them, by a U65; from strides to strides, by a U85."""
+    from npu_streams import assembled
+
+    def at(name, low):
+        return (name, {"low": low, "high": 0})
+
+    source = np.arange(240, dtype=np.uint8)
+    target = np.zeros(400, np.uint8)
+    plain = ("DMA0_SRC_REGION", {"region": 0})
+    start = ("DMA_START", {})
+    common = (
+        at("DMA0_SRC", 3),
+        at("DMA0_DST", 5),
+        at("DMA0_LEN", 10),
+        ("DMA0_SIZE0", {"value": 4}),
+    )
+    deep = ("DMA0_SIZE1", {"value": 3})
+    into = ("DMA0_DST_REGION", {"region": 1, "stride_mode": 2})
+    skips = (at("DMA0_SKIP0", 7), at("DMA0_SKIP1", 60))
+    simulate(assembled(U65, plain, into, *common, deep, *skips, start), [source, target])
+    wanted = np.zeros_like(target)
+    for j in range(3):
+        for i in range(4):
+            row = source[3 + 10 * (4 * j + i) :][:10]
+            wanted[5 + 17 * i + 100 * j :][:10] = row
+    np.testing.assert_array_equal(target, wanted)
+
+    with pytest.raises(SimulationError) as caught:
+        simulate(assembled(U65, plain, into, *common, deep, skips[0], start), [source, target])
+    assert caught.value.rule is Rule.UNSET_REGISTER
+
+    strided = ("DMA0_SRC_REGION", {"region": 0, "stride_mode": 2})
+    into = ("DMA0_DST_REGION", {"region": 1})
+    steps = (
+        at("DMA0_SRC_STRIDE0", 12), at("DMA0_SRC_STRIDE1", 50),
+        at("DMA0_DST_STRIDE0", 11), at("DMA0_DST_STRIDE1", 90),
+    )  # fmt: skip
+    target[:], wanted[:] = 0, 0
+    simulate(assembled(U85, strided, into, *common, deep, *steps, start), [source, target])
+    for j in range(3):
+        for i in range(4):
+            wanted[5 + 11 * i + 90 * j :][:10] = source[3 + 12 * i + 50 * j :][:10]
+    np.testing.assert_array_equal(target, wanted)
+
+
+def test_transfers_move_at_the_last_moment():
+    """A second transfer that reads what the first writes has to wait for it; one that does not gets
+    what was there before, and the regions say so when the stream ends."""
+    from npu_streams import assembled
+
+    def copy(source, target):
+        return [
+            ("DMA0_SRC_REGION", {"region": 0}),
+            ("DMA0_DST_REGION", {"region": 0}),
+            ("DMA0_SRC", {"low": source}),
+            ("DMA0_DST", {"low": target}),
+            ("DMA0_LEN", {"low": 16}),
+            ("DMA_START", {}),
+        ]
+
+    wait = ("DMA_WAIT", {"count": 0})
+    memory = np.arange(64, dtype=np.uint8)
+    simulate(assembled(U55, *copy(0, 16), wait, *copy(16, 32)), [memory])
+    np.testing.assert_array_equal(memory[:48], np.tile(np.arange(16), 3))
+    with pytest.raises(SimulationError) as caught:
+        simulate(assembled(U55, *copy(0, 16), *copy(16, 32)), [memory])
+    assert caught.value.rule is Rule.MISSING_DMA_WAIT
+    memory = np.arange(64, dtype=np.uint8)
+    with pytest.raises(SimulationError) as caught:  # the first has not moved when the second fails
+        simulate(assembled(U85, *copy(0, 16), *copy(32, 64)), [memory])
+    assert caught.value.rule is Rule.OUT_OF_BOUNDS
+    np.testing.assert_array_equal(memory, np.arange(64))
 
 
 def test_damaged_weights_never_pass_as_others_of_another_number():

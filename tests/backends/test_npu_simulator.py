@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from npu_graphs import CASES, U85_CASES, graph_of, inputs_of
-from npu_nets import RandomNet
+from npu_nets import RandomNet, random_convolution
 from tosa_runs import needs_model, needs_vela, quiet, reference_run
 
 from tensmith.backends.ethosu.simulator import HARDWARE
@@ -116,6 +116,16 @@ def test_many_nets_are_exact(target):
     for seed in range(100, 150):
         for memory in ("", "+optimise=Size", "+arena-cache-size=20000", "+arena-cache-size=60000"):
             _exact(RandomNet(seed, size=48, layers=10), target + memory, seed)
+
+
+@pytest.mark.slow
+@needs_model
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_any_convolution_is_exact(first):
+    """`pytest -m slow tests/backends/test_npu_simulator.py`: 200 of random shapes, kernels,
+    strides, dilations, padding and weights, on every processor."""
+    for seed in range(first, first + 20):
+        _compare(random_convolution(seed), HARDWARE)
 
 
 @pytest.mark.skipif(not MODELS.is_dir(), reason="no ../shared/models here")

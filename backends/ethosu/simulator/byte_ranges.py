@@ -74,6 +74,8 @@ def strided(start: int, axes: Sequence[tuple[int, int]], length: int) -> ByteRan
             length += (count - 1) * stride
         else:
             outer.append((count, stride))
+    if not outer:
+        return ByteRanges(np.array([start], np.int64), np.array([start + length], np.int64))
     starts = np.full(1, start, np.int64)
     for count, stride in outer:
         starts = (starts[None, :] + (np.arange(count, dtype=np.int64) * stride)[:, None]).ravel()
@@ -81,11 +83,12 @@ def strided(start: int, axes: Sequence[tuple[int, int]], length: int) -> ByteRan
 
 
 def _disjoint(starts: Addresses, ends: Addresses) -> ByteRanges:
+    if (starts[1:] > ends[:-1]).all():
+        return ByteRanges(starts, ends)
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    first = np.ones(len(starts), bool)
-    first[1:] = starts[1:] > ends[:-1]
-    last = np.roll(first, -1)
+    begins = np.flatnonzero(starts[1:] > ends[:-1]) + 1
+    first, last = np.append(0, begins), np.append(begins - 1, len(ends) - 1)
     return ByteRanges(starts[first], ends[last])
 
 

@@ -33,7 +33,7 @@ class NpuHardware:
     height, width, depth; weight_microblock: depths of OFM and IFM that weights are ordered by.
     banks: of the shared RAM, in KiB; granules: how many banks buffers are made of. The queues say
     how many transfers and operations may be unfinished. Of the Ethos-U85: the micro-blocks of the
-    OFM that there are, and bytes for inputs and for accumulators.
+    OFM that there are, and bytes for accumulators.
     """
 
     name: str
@@ -47,11 +47,8 @@ class NpuHardware:
     granules: BankGranules = BankGranules(1, 1, 1, 1)
     dma_queue: int = 1
     kernel_queue: int = 2
-    largest_blockdep: int = 3
-    address_bits: int = 40
     largest_block: tuple[int, int, int] = (32, 64, 128)
     microblocks: tuple[tuple[int, int, int], ...] = ()
-    input_bytes: int = 0
     accumulator_bytes: int = 0
 
     @property
@@ -79,7 +76,6 @@ def _u55(macs: int, ublock: tuple[int, int, int], banks: int, g: BankGranules) -
         (ublock[2], 8),
         banks=banks,
         granules=g,
-        address_bits=32,
     )
 
 
@@ -103,7 +99,7 @@ def _u85(
     macs: int,
     cores: int,
     ports: int,
-    memory: tuple[int, int],
+    memory: int,
     *microblocks: tuple[int, int, int],
 ) -> NpuHardware:
     """ports: bits of the config word that say how many buses there are."""
@@ -117,11 +113,9 @@ def _u85(
         (0, 0),
         cores=cores,
         dma_queue=4,
-        largest_blockdep=7,
         largest_block=(128, 128, 1024),
         microblocks=microblocks,
-        input_bytes=memory[0],
-        accumulator_bytes=memory[1],
+        accumulator_bytes=memory,
     )
 
 
@@ -132,11 +126,11 @@ _ALL = (
     _u55(256, (2, 2, 8), 48, _LARGE),
     _u65(1),
     _u65(2),
-    _u85(128, 1, 1, (8192, 8192), (1, 2, 8), (1, 1, 16)),
-    _u85(256, 1, 1, (16384, 16384), (1, 2, 16), (1, 4, 8), (2, 2, 8)),
-    _u85(512, 2, 1, (16384, 32768), (2, 2, 16), (1, 4, 16)),
-    _u85(1024, 4, 5, (16384, 65536), (2, 2, 32), (1, 4, 32), (2, 4, 16)),
-    _u85(2048, 4, 6, (32768, 131072), (2, 2, 64), (1, 4, 64), (4, 4, 16)),
+    _u85(128, 1, 1, 8192, (1, 2, 8), (1, 1, 16)),
+    _u85(256, 1, 1, 16384, (1, 2, 16), (1, 4, 8), (2, 2, 8)),
+    _u85(512, 2, 1, 32768, (2, 2, 16), (1, 4, 16)),
+    _u85(1024, 4, 5, 65536, (2, 2, 32), (1, 4, 32), (2, 4, 16)),
+    _u85(2048, 4, 6, 131072, (2, 2, 64), (1, 4, 64), (4, 4, 16)),
 )
 HARDWARE = MappingProxyType({hardware.name: hardware for hardware in _ALL})
 

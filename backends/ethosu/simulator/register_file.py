@@ -18,10 +18,6 @@ class RegisterFile:
     def set(self, instruction: StreamCommand) -> None:
         self._set[instruction.format.name] = instruction
 
-    def has(self, name: str) -> bool:
-        """Whether something has set a register."""
-        return name in self._set
-
     def field(self, register: str, name: str) -> int:
         """A field of a register. Raises SimulationError for one that was not set."""
         if register not in self._set:

@@ -79,12 +79,29 @@ def lay_out(operation: NpuOperation, hardware: NpuHardware) -> tuple[ByteRanges,
     ram, table = operation.shared_ram, operation.activation.table
     reads = run(table.start, table.size) if table else NO_BYTES
     if ram is None:
+        _check_u85_block(operation, hardware)
         return reads, NO_BYTES
     reserved = LUT_BANKS if table or hardware.banks > 16 else 0
     buffers = _Buffers(operation, hardware, ram, hardware.banks - reserved)
     buffers.check()
     accumulators = run(ram.accumulators * BANK_BYTES, buffers.accumulators * BANK_BYTES)
     return reads, union([run(0, ram.input_end * BANK_BYTES), accumulators])
+
+
+def _check_u85_block(operation: NpuOperation, hardware: NpuHardware) -> None:
+    """A block has to fit the accumulators, of convolutions two."""
+    if operation.kind in (OperationKind.ELEMENTWISE, OperationKind.RESIZE):
+        return
+    count = 2 if operation.kind is OperationKind.CONV else 1
+    rows, columns, depth = operation.block
+    element = 4 if operation.accumulation.format == "acc32" else 8
+    used = count * rows * columns * _round_up(depth, _MOST_DEPTH_UNIT) * element
+    if used > hardware.accumulator_bytes:
+        raise SimulationError(
+            Rule.SHRAM_LAYOUT,
+            f"accumulators of {used} bytes, {hardware.accumulator_bytes} are there",
+            operation.position,
+        )
 
 
 class _Buffers:
