@@ -17,12 +17,12 @@ import numpy as np
 from ...compiler.ir.dims import Dim, coefficient, symbol
 from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
-from ...compiler.kernel.contraction import Operand, contraction_of
+from ...compiler.kernel.contraction import Operand
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, linear_of
 from ...compiler.kernel.schedule.chooser import Constant
 from ...compiler.kernel.schedule.packing import Packing, loads_of, moved
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
-from .dots import dot_of
+from .dots import contraction_for, dot_of
 
 Array = np.ndarray[Any, Any]
 MULTIPLE = 16  # elements that rows are filled up to
@@ -87,7 +87,7 @@ def pack_factors(
     kernel: Kernel, tiles: Sequence[Tiles], constants: Mapping[str, Constant]
 ) -> PackedKernel:
     """Have the products of a kernel read constants packed, where that makes their loads wide."""
-    packings: dict[str, Packing] = {}
+    packings = {name: c.packing for name, c in constants.items() if c.packing is not None}
     if kernel.shared or len(tiles) != len(kernel.stages):
         return PackedKernel(kernel, packings, tuple(tiles))
     stages, changed = list(kernel.stages), list(tiles)
@@ -121,7 +121,7 @@ def _reading(tiles: Tiles, side: int, steps: int) -> Tiles:
 def _factors(stage: Stage, tiles: Tiles) -> Iterator[tuple[int, Operand]]:
     """The factors of a stage's products for whose loads it matters where steps of a sum lie, each
     with its side: 0 or 1."""
-    for reduction, found in zip(stage.reductions, contraction_of(stage).products, strict=True):
+    for reduction, found in zip(stage.reductions, contraction_for(stage).products, strict=True):
         dot = dot_of(reduction)
         exact = dot is None or (dot.elements is DType.F32 and not tiles.tf32)
         useless = exact if tiles.kind is Kind.PRODUCT else tiles.columns <= MULTIPLE

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.types import DType
-from ...compiler.kernel.contraction import Contraction, Product, contraction_of
+from ...compiler.kernel.contraction import Contraction, Product
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from .attention_kernel import Attention, attention_of
-from .dots import dot_of
+from .dots import contraction_for, digits_of, dot_of
 from .emit.types import HALVES, NoDeviceCode
 
 POINTS = 1024  # of a program that computes each by itself
 ELEMENTS, LEAST_ELEMENTS = 4096, 512  # of a program that reduces rows
+WORDS = 64  # of packed numbers that a program reads of a column at once
 MANY_ROWS = 1 << 14  # that keep a GPU busy, each reduced by a thread of its own
 MAX_ROW = 16384  # elements of a row that stays in registers
 LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tensor cores
@@ -34,8 +35,6 @@ def tiles_of(kernel: Kernel, tf32: bool = False) -> Tiles:
     for stage in kernel.stages:
         if stage.sequential:
             raise NoDeviceCode("elements are written one after the other, in order")
-        if has_factors(stage):
-            raise NoDeviceCode("sums in blocks with a scale each have no device code")
     if (attention := attention_of(kernel)) is not None:
         return _attention_tiles(attention, tf32)
     only = kernel.stages[0]
@@ -43,7 +42,7 @@ def tiles_of(kernel: Kernel, tf32: bool = False) -> Tiles:
         total = _assumed(only.axes)
         return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)))
     if len(kernel.stages) == 1 and (products := products_of(only)) is not None:
-        return _product_tiles(contraction_of(only), products, tf32)
+        return _product_tiles(contraction_for(only), products, tf32)
     return _row_tiles(kernel)
 
 
@@ -53,11 +52,14 @@ def power_of_two(number: int) -> int:
 
 
 def columns_of(kernel: Kernel, stage: Stage) -> tuple[Axis, ...]:
-    """The axes of a stage that lie along rows: its own or those of its reductions."""
+    """The axes of a stage that lie along rows: its own or those of its reductions, but for that of
+    the numbers of a word, which are taken one after the other."""
     own = stage.axes[shared_axes(kernel) :]
     if own and stage.reduce_axes:
         raise NoDeviceCode("a stage reduces along other axes than those of the rows")
-    return own or stage.reduce_axes
+    if own:
+        return own
+    return stage.reduce_axes[:-1] if digits_of(stage) else stage.reduce_axes
 
 
 def shared_axes(kernel: Kernel) -> int:
@@ -70,12 +72,14 @@ def products_of(stage: Stage) -> tuple[Product, ...] | None:
 
     They are of the same elements, and all share rows, columns and batch, with enough of either.
     """
-    contraction = contraction_of(stage)
+    contraction = contraction_for(stage)
     products = [product for product in contraction.products if product is not None]
     if not products or len(products) != len(stage.reductions):
         return None
     dots = {dot_of(reduction) for reduction in stage.reductions}
     if len(dots) > 1 or None in dots:
+        return None
+    if has_factors(stage) and not _block_steps(stage):
         return None
     kinds = {tuple(_moves(product, axis) for axis in stage.axes) for product in products}
     enough = [_assumed(axes) >= LEAST_PRODUCT for axes in (contraction.rows, contraction.columns)]
@@ -109,8 +113,21 @@ def _product_tiles(contraction: Contraction, products: Sequence[Product], tf32: 
         columns = min(columns, 32)
     least = max(LEAST_BLOCK, LEAST_STEPS // dot.elements.bytes)
     steps = _whole_steps(contraction.stage.reduce_axes, least, deepest)
+    if within := _block_steps(contraction.stage):
+        steps = min(within, max(least, deepest))
     rounded = tf32 and dot.elements is DType.F32
     return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, rounded)
+
+
+def _block_steps(stage: Stage) -> int:
+    """How many steps a program may take at once of a sum whose blocks have a scale each, or whose
+    numbers are packed into words: a power of two; 0: of any other sum, or where there are too few.
+    """
+    if not has_factors(stage) and digits_of(stage) is None:
+        return 0
+    inner = product(axis.extent for axis in stage.reduce_axes[stage.outer_axes :])
+    divisor = inner & -inner if isinstance(inner, int) else 0
+    return divisor if divisor >= LEAST_BLOCK else 0
 
 
 def _whole_steps(axes: Sequence[Axis], least: int, most: int) -> int:
@@ -164,9 +181,11 @@ def _steps(kernel: Kernel, rows: int) -> int:
     rows do, of which every thread then adds up its own (windows of pooling, depthwise products).
     """
     stage = kernel.stages[0]
+    if digits_of(stage):
+        return WORDS
     last = stage.reduce_axes[-1].name if stage.reduce_axes else ""
     along: list[Dim | None] = [
-        operand.stride(last) for operand in contraction_of(stage).operands if operand.along(last)
+        operand.stride(last) for operand in contraction_for(stage).operands if operand.along(last)
     ]
     if len(kernel.stages) > 1 or 1 in along:
         return 1024

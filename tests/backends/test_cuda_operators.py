@@ -37,10 +37,7 @@ def fused_already(case: Case) -> bool:
 
 
 def chunks() -> Iterator[Any]:
-    # products of packed weights stay on the host, as tests of its own kernels run them
-    cases = [
-        c for c in ALL_CASES if not (fused_already(c) or c.name.startswith("quantised_matmul"))
-    ]
+    cases = [c for c in ALL_CASES if not fused_already(c)]
     quick = [case for case in cases if case.name not in SLOW]
     for start in range(0, len(quick), CHUNK):
         part = quick[start : start + CHUNK]
@@ -75,7 +72,6 @@ def test_what_stays_on_the_host() -> None:
                 kept.setdefault(reason, set()).add(case.name)
     in_order = kept.pop("elements are written one after the other, in order")
     assert all(name.startswith("scatter") for name in in_order)
-    assert kept.pop("sums in blocks with a scale each have no device code")
     others = {name for names in kept.values() for name in names}
     few_bits = (
         "cast_",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cuda_runs import TARGET, GpuGraph, needs_triton
-from suites.case import BRAIN, HALF, CaseBuilder, Tolerance
+from suites.case import BF16, BRAIN, F16, F32, HALF, U8, CaseBuilder, Tolerance
 from suites.cases import ALL_CASES, compare
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import UsageError
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import DType, Graph
+from tensmith.compiler.kernel.schedule.tiles import Kind
 from tensmith.driver.halves import InPrecision
 from tensmith.driver.request import CompileRequest
 
@@ -92,3 +93,27 @@ def test_tf32_is_of_gpus() -> None:
     CompileRequest(target="cuda", precision="tf32").resolve()
     with pytest.raises(UsageError, match="the precision tf32 is not there for 'x86-64-v3'"):
         CompileRequest(target="x86-64-v3", precision="tf32").resolve()
+
+
+@needs_triton
+@pytest.mark.parametrize("rows", [1, 24])
+@pytest.mark.parametrize("dtype", [F16, BF16, F32])
+def test_packed_weights_meet_halves(rows: int, dtype: DType) -> None:
+    """Numbers of 4 bits less zero points are exact as halves: what is multiplied by tensor cores is
+    what the model says."""
+    c = CaseBuilder("packed")
+    x = c.input(rows, 128, dtype=dtype)
+    wide = x if dtype is F32 else c.op("cast", x, dtype=F32)
+    packed = c.weight(48, 64, dtype=U8, low=0, high=256)
+    scales = c.weight(48, 4, low=0.01, high=0.1)
+    zeros = c.weight(48, 2, dtype=U8, low=0, high=256)
+    form = {"bits": 4, "block": 32, "depth": 128, "columns": 48, "signed": False, "zero": 0}
+    c.output(c.op("quantised_matmul", wide, packed, scales, zeros, by_column=True, **form))
+    drawn = np.random.default_rng(1).standard_normal((rows, 128)).astype(dtype.numpy)
+    want = run_graph(c.graph(), {"x0": drawn})["y0"]
+    planned = GpuGraph(c.graph())
+    tiles = [f for f in planned.functions if "ts_digit" in f.source]
+    assert [f.tiles.kind for f in tiles] == [Kind.ROWS if rows == 1 else Kind.PRODUCT]
+    if rows > 1 and dtype is not F32:
+        assert f"tl.{dtype.numpy}" in tiles[0].source
+    np.testing.assert_allclose(planned.run({"x0": drawn})["y0"], want, rtol=1e-5, atol=1e-5)

@@ -148,6 +148,20 @@ def ts_integer_pow(base, power, bits: tl.constexpr, signed: tl.constexpr):
 
 
 @triton.jit
+def ts_digit(word, place, bits: tl.constexpr):
+    raised = word.to(tl.int32, bitcast=True) << (32 - bits - bits * place.to(tl.int32))
+    return (raised >> (32 - bits)).to(tl.float32)
+
+
+@triton.jit
+def ts_digits(words, bits: tl.constexpr):
+    steps: tl.constexpr = 32 // bits
+    places = tl.arange(0, steps)[None, :, None]
+    numbers = words.to(tl.int32, bitcast=True)[:, None, :] << (32 - bits - bits * places)
+    return tl.reshape(numbers >> (32 - bits), [words.shape[0] * steps, words.shape[1]])
+
+
+@triton.jit
 def ts_dot4(a, b):
     total = (a & 255) * ((b << 24) >> 24)
     total += ((a >> 8) & 255) * ((b << 16) >> 24)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ....compiler.ir.dims import Dim, ceildiv, product
+from ....compiler.ir.ops.packed import DIGITS
 from ....compiler.ir.types import DType
-from ....compiler.kernel.contraction import contraction_of
 from ....compiler.kernel.expr import Apply, Const, Expr, Guarded, Load
 from ....compiler.kernel.kernel import Axis, Kernel, Stage
 from ....compiler.kernel.schedule.tiles import Tiles
-from ..dots import Dot, dot_of, element_of, narrow
+from ..dots import Dot, contraction_for, digits_of, dot_of, element_of, is_small, narrow
 from ..tiles import rows_of
 from .points import decode, program, span
+from .scalar import cast
 from .text import Lines
 from .types import register_type
 from .values import DeviceTile, Pointers, Term
@@ -32,7 +34,7 @@ def emit_product(
     multiplied exactly, and added up in f32 and i32.
     """
     stage = kernel.stages[0]
-    contraction = contraction_of(stage)
+    contraction = contraction_for(stage)
     groups = rows_of(stage, contraction), contraction.columns
     sizes = [product(axis.extent for axis in group) for group in groups]
     env = {name: Term(text) for name, text in names.items()}
@@ -45,7 +47,7 @@ def emit_product(
     row, batch = part_of(tile, number, blocks[0]), rest_of(tile, number, blocks[0])
     decode(tile, batch, contraction.batch)
     left = DeviceTile(lines, {"m": tiles.rows, "k": tiles.depth}, index, pointers, dict(env))
-    right = DeviceTile(lines, {"k": tiles.depth, "n": tiles.columns}, index, pointers, dict(env))
+    right = _right(lines, stage, tiles, index, pointers, env)
     for part, dim, block in ((left, "m", row), (tile, "m", row), (right, "n", column),
                              (tile, "n", column)):  # fmt: skip
         which = 0 if dim == "m" else 1
@@ -98,11 +100,17 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
                 within = part.named(f"{block.text} % {count.text}", block)
             points = span(part, "k", within, run if outer else packed or depth)
             decode(part, points, inner)
+        if isinstance(right, NumberTile):
+            right.place_words(within, inner, outer)
         for name, reduction in zip(sums, stage.reductions, strict=True):
             assert isinstance(reduction.body, Apply)
             sides = zip((left, right), reduction.body.args, strict=True)
             a, b = (operand(side, factor, dot.elements) for side, factor in sides)
-            lines.add(f"{name} = {multiplied(dot, tiles, a, b, name)}")
+            if reduction.factor is None:
+                lines.add(f"{name} = {multiplied(dot, tiles, a, b, name)}")
+                continue
+            scale = right.value(reduction.factor)
+            lines.add(f"{name} += {multiplied(dot, tiles, a, b, zeros)} * {scale.text}")
 
     if isinstance(depth, int) and depth <= tiles.depth:
         step(None)
@@ -111,6 +119,55 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
         with lines.loop(f"for step in range(0, {count.text}):"):
             step(Term("step"))
     return [Term(name, frozenset({"m", "n"})) for name in sums]
+
+
+def _right(
+    lines: Lines,
+    stage: Stage,
+    tiles: Tiles,
+    index: str,
+    pointers: Pointers,
+    env: Mapping[str, Term],
+) -> DeviceTile:
+    """The tile of right factors; of numbers in words it has one of words, too."""
+    shape = {"k": tiles.depth, "n": tiles.columns}
+    digits = digits_of(stage)
+    if digits is None:
+        return DeviceTile(lines, shape, index, pointers, dict(env))
+    assert isinstance(digits.extent, int)
+    fewer = {**shape, "k": tiles.depth // digits.extent}
+    words = DeviceTile(lines, fewer, index, pointers, dict(env))
+    return NumberTile(lines, shape, index, pointers, dict(env), words=words)
+
+
+@dataclass
+class NumberTile(DeviceTile):
+    """A tile of numbers that come out of words: all those of a word at once.
+
+    words: the tile of these, which has fewer steps.
+    """
+
+    words: DeviceTile = field(kw_only=True)
+
+    def place_words(
+        self, block: Term | None, inner: tuple[Axis, ...], outer: tuple[Axis, ...]
+    ) -> None:
+        """Give the axes of the words their values, in a step whose block is known."""
+        for name, value in self.env.items():
+            self.words.env.setdefault(name, value)
+        for axis in outer:
+            self.words.env[axis.name] = self.env[axis.name]
+        self.words.masks["n"] = self.masks["n"]
+        total = product(axis.extent for axis in inner[:-1])
+        decode(self.words, span(self.words, "k", block, total), inner[:-1])
+
+    def value(self, expr: Expr, guard: Term | None = None) -> Term:
+        """An expression; a number of words is that of every place."""
+        if isinstance(expr, Apply) and expr.op in DIGITS:
+            word = self.words.widened(self.words.value(expr.args[0], guard), DType.U32)
+            numbers = f"ts_digits({word}, {DIGITS[expr.op]}).to(tl.float32)"
+            return Term(self.lines.let(numbers), frozenset(self.shape))
+        return super().value(expr, guard)
 
 
 def _loops(axes: tuple[Axis, ...], depth: int) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
@@ -132,6 +189,9 @@ def operand(tile: DeviceTile, factor: Expr, elements: DType) -> str:
         factor = narrow(factor)
     value = tile.value(factor)
     text = tile.widened(value, factor.dtype)
+    if elements is not factor.dtype and is_small(factor):
+        text = cast(text, factor.dtype, elements)
+        factor = Apply("cast", (factor,), elements)
     mask = tile.masks["k"]
     if mask and not ("k" in value.dims and _zero_outside(factor)):
         zeros = f"tl.zeros({tile.shape_of(frozenset(tile.shape))}, {register_type(factor.dtype)})"

@@ -6,14 +6,15 @@ memory, and a barrier lies between the stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....compiler.ir.dims import Dim, ceildiv, product, substitute, symbol
 from ....compiler.ir.types import DType
-from ....compiler.kernel.expr import Load
+from ....compiler.kernel.expr import Apply, Load
 from ....compiler.kernel.kernel import Axis, Kernel, Reduction, Stage, Store
 from ....compiler.kernel.schedule.tiles import Tiles
+from ..dots import digits_of
 from ..tiles import columns_of, shared_axes
 from .points import decode, program, span
 from .text import Lines
@@ -31,11 +32,13 @@ _LAST = (1 << 31) - 1
 class RowTile(DeviceTile):
     """A tile that remembers what its stages loaded and stored: a later stage finds it there.
 
-    columns: the axes along rows of the present stage. known: values by buffer, offset in terms of
+    columns: the axes along rows of the present stage. places: points of axes that are taken one
+    after the other. known: values by buffer, offset in terms of
     numbered axes, and their extents. pending: stores that a later one may replace.
     """
 
     columns: tuple[Axis, ...] = ()
+    places: dict[str, Dim] = field(default_factory=dict)
     whole: bool = True
     known: dict[Key, Term] = field(default_factory=dict)
     pending: dict[Key, str] = field(default_factory=dict)
@@ -43,7 +46,8 @@ class RowTile(DeviceTile):
 
     def key(self, name: str, offset: Dim) -> Key:
         """What an offset is, whatever the stage calls its axes."""
-        numbered = {axis.name: symbol(f"$c{n}") for n, axis in enumerate(self.columns)}
+        numbered: dict[str, Dim] = {a.name: symbol(f"$c{n}") for n, a in enumerate(self.columns)}
+        numbered |= self.places
         extents = tuple(axis.extent for axis in self.columns)
         return name, substitute(offset, numbered), extents
 
@@ -178,16 +182,24 @@ class _Stage:
         for fold in folds:
             fold.begin()
         if fits:
-            points = self._columns(None)
-            for fold in folds:
-                fold.step(points)
+            self._step(folds, None)
         else:
             count = tile.offset(ceildiv(self.total, tile.shape["c"]))
             with lines.loop(f"for step in range(0, {count.text}):"):
-                points = self._columns(Term("step"))
-                for fold in folds:
-                    fold.step(points)
+                self._step(folds, Term("step"))
         return [fold.end() for fold in folds]
+
+    def _step(self, folds: Sequence[_Fold], block: Term | None) -> None:
+        """Take some columns; of columns of words all numbers, one after the other."""
+        points, digits = self._columns(block), digits_of(self.stage)
+        count = digits.extent if digits else 1
+        assert isinstance(count, int)
+        for place in range(count):
+            if digits:
+                self.tile.env[digits.name] = Term(f"tl.full([], {place}, {self.tile.index})")
+                self.tile.places[digits.name] = place
+            for fold in folds:
+                fold.step(points)
 
 
 class _Fold:
@@ -199,6 +211,9 @@ class _Fold:
         self.dtype = reduction.body.dtype
         self.name = self.lines.fresh() + f"_{reduction.kind}{number}"
         self.kind = reduction.kind
+        self.body = reduction.body
+        if reduction.factor is not None:
+            self.body = Apply("mul", (self.body, reduction.factor), self.dtype)
         self.finds = self.kind.startswith("arg")
         self.wide = self._wide()
         self.shape = tile.shape_of(frozenset(tile.shape))
@@ -225,7 +240,7 @@ class _Fold:
             self.lines.add(f"{self.name}_at = tl.full({self.shape}, {start}, {self.tile.index})")
 
     def _body(self) -> str:
-        value = self.tile.value(self.reduction.body)
+        value = self.tile.value(self.body)
         text = self.tile.widened(value, self.dtype)
         if self.wide is not self.dtype:
             text = f"{text}.to({register_type(self.wide)})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ....compiler.ir.ops.packed import DIGITS
 from ....compiler.ir.types import DType
 from .types import HALVES, NoDeviceCode, literal, register_type
 
@@ -44,6 +45,8 @@ def apply(op: str, args: Sequence[str], kinds: Sequence[DType], dtype: DType) ->
         return f"tl.where({args[0]} {sign} {args[1]}, {args[0]}, {args[1]})"
     if op in _BITS:
         return f"{args[0]} {_BITS[op]} {args[1]}"
+    if op in DIGITS:
+        return f"ts_digit({args[0]}, {args[1]}, {DIGITS[op]})"
     if op == "dot4":
         return f"ts_dot4({args[0]}, {args[1]})"
     if kind.is_float:
