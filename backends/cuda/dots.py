@@ -11,11 +11,23 @@ from ...compiler.ir.types import DType
 from ...compiler.kernel import expr as ex
 from ...compiler.kernel.contraction import Contraction, Operand, Product, contraction_of
 from ...compiler.kernel.kernel import Axis, Reduction, Stage
-from .emit.types import HALVES
+from .emit.types import FLOAT_BYTES, HALVES
 
 EXACT_IN_HALVES = 9  # bits of signed integers that both kinds of halves hold
 # elements that are converted to what sums are made in by the multiplication itself
-_CONVERTED = {DType.F32: HALVES, DType.I32: (DType.I8,)}
+_CONVERTED = {DType.F32: (*HALVES, *FLOAT_BYTES), DType.I32: (DType.I8,)}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How products may be computed. tf32: of f32, with 11 bits of either factor. fp8: whether
+    tensor cores take 8-bit floats, which else become f16."""
+
+    tf32: bool = False
+    fp8: bool = False
+
+
+AS_WRITTEN = Arithmetic()
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,13 @@ class Rows:
 
     def apply(self, data: Array) -> Array:
         """The rows, each with its zeros."""
-        flat = np.ascontiguousarray(data).reshape(-1)[self.offset :]
+        bits = f"u{data.itemsize}"  # numpy knows no strides of small floats
+        flat = np.ascontiguousarray(data).reshape(-1).view(bits)[self.offset :]
         steps = tuple(stride * flat.itemsize for stride in self.strides)
         picked = np.lib.stride_tricks.as_strided(flat, self.extents, steps, writeable=False)
-        rows = np.zeros((self.rows, self.padded), data.dtype)
+        rows = np.zeros((self.rows, self.padded), bits)
         rows[:, : self.steps] = picked.reshape(self.rows, self.steps)
-        return rows
+        return rows.view(data.dtype)
 
 
 @dataclass(frozen=True)

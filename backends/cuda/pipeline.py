@@ -34,6 +34,7 @@ from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.output_views import OutputViews
 from ...passes.patterns.joint_products import JointProducts
 from ...passes.pipeline import SIMPLIFY, optimization_passes
+from ...passes.precision.float_byte_products import FloatByteProducts
 from ...passes.precision.half import StoreHalves
 from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import Decompose
@@ -48,6 +49,7 @@ from ..llvm.pipeline import (
 from .addressing import index_type, limit_sizes
 from .attention_kernel import streams
 from .compiling import FunctionJob, Image, compile_all
+from .dots import AS_WRITTEN, Arithmetic
 from .emit.function import Function, functions_of, parts_of
 from .emit.types import NoDeviceCode
 from .packing import pack_factors
@@ -55,6 +57,7 @@ from .table import device_code
 from .tiles import tiles_of
 from .triton_package import reason_unavailable
 
+FP8_INSTRUCTION = "mma.fp8"
 TF32 = "tf32"  # the precision in which products of f32 are rounded
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 HALVES = {"bf16": DType.BF16, "fp16": DType.F16}
@@ -123,7 +126,8 @@ def make_plan(
     """
     level, half = options.opt_level, HALVES.get(options.precision)
     with stages.stage("passes"):
-        usual = optimization_passes(level, note, data=DType.I8)
+        bytes_ = (FloatByteProducts(note),) if level > 0 else ()
+        usual = (*bytes_, *optimization_passes(level, note, data=DType.I8))
         run_passes(graph, usual, dump_after=options.dump_after)
         final = (
             *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),
@@ -140,10 +144,12 @@ def make_plan(
         if options.probe:
             options.probe(graph)
     with stages.stage("kernels"):
-        choose = GpuChooser(CpuChooser(target.host, level), options.precision == TF32)
+        fp8 = FP8_INSTRUCTION in target.instructions
+        arithmetic = Arithmetic(options.precision == TF32, fp8)
+        choose = GpuChooser(CpuChooser(target.host, level), arithmetic)
         plan = Planner(graph, choose, CONTROL).build()
         kernels = gpu_kernels(plan, choose.reasons)
-        if choose.tf32:
+        if arithmetic.tf32:
             tell(note, _rounded(plan, graph))
         on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
         limit_sizes(plan)
@@ -168,19 +174,19 @@ def host_kernels(
 class GpuChooser:
     """Leaves kernels that the device has code for as they were lowered, with tiles for a schedule.
 
-    host: chooses for those that stay there. tf32: whether products of f32 are rounded so. reasons:
-    why kernels stay on the host, by the keys of their groups.
+    host: chooses for those that stay there. arithmetic: how products may be computed.
+    reasons: why kernels stay on the host, by the keys of their groups.
     """
 
     host: Chooser
-    tf32: bool = False
+    arithmetic: Arithmetic = AS_WRITTEN
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Chosen:
         """The kernel, to be emitted for the device or for the host."""
         kernel = request.kernel
         try:
-            tiles = tuple(tiles_of(part, self.tf32) for part in parts_of(kernel))
+            tiles = tuple(tiles_of(part, self.arithmetic) for part in parts_of(kernel))
             packed = pack_factors(kernel, tiles, request.constants)
             functions_of(packed.kernel, packed.tiles)
         except NoDeviceCode as error:

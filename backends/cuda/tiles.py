@@ -10,8 +10,8 @@ from ...compiler.kernel.contraction import Contraction, Product
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from .attention_kernel import Attention, attention_of
-from .dots import contraction_for, digits_of, dot_of
-from .emit.types import HALVES, NoDeviceCode
+from .dots import AS_WRITTEN, Arithmetic, contraction_for, digits_of, dot_of
+from .emit.types import FLOAT_BYTES, HALVES, NoDeviceCode
 
 POINTS = 1024  # of a program that computes each by itself
 ELEMENTS, LEAST_ELEMENTS = 4096, 512  # of a program that reduces rows
@@ -26,23 +26,23 @@ MULTIPROCESSORS = 108  # that blocks should keep busy: an A100's
 UNKNOWN = 256  # assumed of a size that only a run knows
 
 
-def tiles_of(kernel: Kernel, tf32: bool = False) -> Tiles:
+def tiles_of(kernel: Kernel, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
     """The usual tiles of a kernel whose stages share axes, or that has one stage.
 
-    tf32: whether products of f32 may be rounded so, where that is faster.
+    arithmetic: how products may be computed.
     Raises NoDeviceCode for one that no program can compute.
     """
     for stage in kernel.stages:
         if stage.sequential:
             raise NoDeviceCode("elements are written one after the other, in order")
     if (attention := attention_of(kernel)) is not None:
-        return _attention_tiles(attention, tf32)
+        return _attention_tiles(attention, arithmetic.tf32)
     only = kernel.stages[0]
     if len(kernel.stages) == 1 and not any(stage.reductions for stage in kernel.stages):
         total = _assumed(only.axes)
         return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)))
     if len(kernel.stages) == 1 and (products := products_of(only)) is not None:
-        return _product_tiles(contraction_for(only), products, tf32)
+        return _product_tiles(contraction_for(only), products, arithmetic)
     return _row_tiles(kernel)
 
 
@@ -101,7 +101,9 @@ def _assumed(axes: Sequence[Axis]) -> int:
     return total if isinstance(total, int) else UNKNOWN
 
 
-def _product_tiles(contraction: Contraction, products: Sequence[Product], tf32: bool) -> Tiles:
+def _product_tiles(
+    contraction: Contraction, products: Sequence[Product], arithmetic: Arithmetic
+) -> Tiles:
     """Blocks of 64 by 64, smaller for small products; steps of 128 bytes of either factor."""
     rows = _assumed(rows_of(contraction.stage, contraction))
     columns, depth = _assumed(contraction.columns), _assumed(contraction.stage.reduce_axes)
@@ -115,8 +117,9 @@ def _product_tiles(contraction: Contraction, products: Sequence[Product], tf32: 
     steps = _whole_steps(contraction.stage.reduce_axes, least, deepest)
     if within := _block_steps(contraction.stage):
         steps = min(within, max(least, deepest))
-    rounded = tf32 and dot.elements is DType.F32
-    return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, rounded)
+    tf32 = arithmetic.tf32 and dot.elements is DType.F32
+    fp8 = arithmetic.fp8 and dot.elements in FLOAT_BYTES
+    return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, tf32, fp8)
 
 
 def _block_steps(stage: Stage) -> int:

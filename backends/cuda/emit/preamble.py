@@ -162,6 +162,37 @@ def ts_digits(words, bits: tl.constexpr):
 
 
 @triton.jit
+def ts_of_f8e5m2(x):
+    return (x.to(tl.int16) << 8).to(tl.float16, bitcast=True)
+
+
+@triton.jit
+def ts_of_f8e4m3(x):
+    size = x.to(tl.int16) & 0x7F
+    bits = ((x.to(tl.int16) & 0x80) << 8) | (size << 7)
+    number = bits.to(tl.float16, bitcast=True) * tl.full([], 256.0, tl.float16)
+    return tl.where(size == 0x7F, tl.full([], float("nan"), tl.float16), number)
+
+
+@triton.jit
+def ts_to_f8(
+    x, mantissa: tl.constexpr, bias: tl.constexpr, limit: tl.constexpr, over: tl.constexpr,
+    nan: tl.constexpr,
+):
+    bits = x.to(tl.int32, bitcast=True)
+    size = bits & 0x7FFFFFFF
+    dropped: tl.constexpr = 23 - mantissa
+    rounded = size + ((size >> dropped) & 1) + ((1 << (dropped - 1)) - 1)
+    normal = (rounded >> dropped) - ((127 - bias) << mantissa)
+    magic = tl.full([], 2.0 ** (1 - bias - mantissa + 23), tl.float32)
+    low = (size.to(tl.float32, bitcast=True) + magic).to(tl.int32, bitcast=True)
+    subnormal = low - magic.to(tl.int32, bitcast=True)
+    code = tl.where(size < ((128 - bias) << 23), subnormal, normal)
+    code = tl.where(code > limit, over, code) | ((bits >> 24) & 0x80)
+    return tl.where(x != x, nan, code).to(tl.uint8)
+
+
+@triton.jit
 def ts_dot4(a, b):
     total = (a & 255) * ((b << 24) >> 24)
     total += ((a >> 8) & 255) * ((b << 16) >> 24)

@@ -16,8 +16,10 @@ from ..tiles import rows_of
 from .points import decode, program, span
 from .scalar import cast
 from .text import Lines
-from .types import register_type
+from .types import FLOAT_BYTES, register_type
 from .values import DeviceTile, Pointers, Term
+
+MOST_IMPRECISE = 128  # products of 8-bit floats that are added up in fewer bits than f32 has
 
 
 def emit_product(
@@ -60,9 +62,19 @@ def emit_product(
 
 def multiplied(dot: Dot, tiles: Tiles, a: str, b: str, total: str) -> str:
     """total + a @ b of factors that are the dot's elements."""
-    rounded = f', input_precision="{"tf32" if tiles.tf32 else "ieee"}"'
-    options = f"{rounded * (dot.elements is DType.F32)}, out_dtype={register_type(dot.total)}"
-    return f"tl.dot({a}, {b}, {total}{options})"
+    options = f"out_dtype={register_type(dot.total)}"
+    if dot.elements is DType.F32:
+        options += f', input_precision="{"tf32" if tiles.tf32 else "ieee"}"'
+    if tiles.fp8:  # else 9.0 adds up in fewer bits than f32 has
+        options += f", max_num_imprecise_acc={min(MOST_IMPRECISE, tiles.depth)}"
+    return f"tl.dot({a}, {b}, {total}, {options})"
+
+
+def factor_type(dot: Dot, tiles: Tiles) -> DType:
+    """The elements that `tl.dot` is given: those of the dot, but for 8-bit floats that no tensor
+    core takes."""
+    halves = dot.elements in FLOAT_BYTES and not tiles.fp8
+    return DType.F16 if halves else dot.elements
 
 
 def part_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
@@ -105,7 +117,7 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
         for name, reduction in zip(sums, stage.reductions, strict=True):
             assert isinstance(reduction.body, Apply)
             sides = zip((left, right), reduction.body.args, strict=True)
-            a, b = (operand(side, factor, dot.elements) for side, factor in sides)
+            a, b = (operand(side, factor, factor_type(dot, tiles)) for side, factor in sides)
             if reduction.factor is None:
                 lines.add(f"{name} = {multiplied(dot, tiles, a, b, name)}")
                 continue
@@ -185,17 +197,19 @@ def _loops(axes: tuple[Axis, ...], depth: int) -> tuple[tuple[Axis, ...], tuple[
 
 def operand(tile: DeviceTile, factor: Expr, elements: DType) -> str:
     """A factor along both dimensions of its tile, zero behind the depth."""
-    if element_of(factor) is elements:
+    if element_of(factor) is elements or element_of(factor) in FLOAT_BYTES:
         factor = narrow(factor)
     value = tile.value(factor)
     text = tile.widened(value, factor.dtype)
-    if elements is not factor.dtype and is_small(factor):
+    if elements is not factor.dtype and (is_small(factor) or factor.dtype in FLOAT_BYTES):
         text = cast(text, factor.dtype, elements)
         factor = Apply("cast", (factor,), elements)
     mask = tile.masks["k"]
     if mask and not ("k" in value.dims and _zero_outside(factor)):
         zeros = f"tl.zeros({tile.shape_of(frozenset(tile.shape))}, {register_type(factor.dtype)})"
         text = f"tl.where({mask}, {text}, {zeros})"
+    if elements in FLOAT_BYTES:
+        text = f"{tile.lines.let(text)}.to({FLOAT_BYTES[elements]}, bitcast=True)"
     return tile.lines.let(text)
 
 

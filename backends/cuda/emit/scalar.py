@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ....compiler.ir.ops.packed import DIGITS
 from ....compiler.ir.types import DType
-from .types import HALVES, NoDeviceCode, literal, register_type
+from .types import FLOAT_BYTES, HALVES, NoDeviceCode, literal, register_type
 
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _BITS = {"and": "&", "or": "|", "xor": "^", "bitand": "&", "bitor": "|", "bitxor": "^"}
@@ -18,6 +18,11 @@ _LIBDEVICE = frozenset(
     {"exp", "log", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh"}
     | {"acosh", "atanh", "erf"}
 )
+# bits of the mantissa, bias, largest finite code, what overflow and NaN become (OCP OFP8 1.0)
+_EIGHT_BITS = {
+    DType.F8E4M3FN: "3, 7, 0x7E, 0x7F, 0x7F",
+    DType.F8E5M2: "2, 15, 0x7B, 0x7C, 0x7E",
+}
 _PLAIN = {"floor": "tl.floor", "ceil": "tl.ceil", "abs": "tl.abs", "round": "libdevice.rint"}
 
 
@@ -119,6 +124,12 @@ def cast(x: str, source: DType, target: DType) -> str:
         return x
     if target is DType.BOOL:
         return f"({x} != 0)"
+    if source in FLOAT_BYTES:
+        name = source.value.removesuffix("fn")
+        return cast(f"ts_of_{name}({x})", DType.F16, target)
+    if target in FLOAT_BYTES:
+        wide = x if source is DType.F32 else cast(x, source, DType.F32)
+        return f"ts_to_f8({wide}, {_EIGHT_BITS[target]})"
     if source in HALVES and target is not DType.F32:
         return cast(cast(x, source, DType.F32), DType.F32, target)
     if target in HALVES and source is not DType.F32:

@@ -8,15 +8,19 @@ REGISTER = {
     DType.F64: "tl.float64", DType.F32: "tl.float32", DType.F16: "tl.float16",
     DType.BF16: "tl.bfloat16", DType.I64: "tl.int64", DType.I32: "tl.int32", DType.I16: "tl.int16",
     DType.I8: "tl.int8", DType.U64: "tl.uint64", DType.U32: "tl.uint32", DType.U16: "tl.uint16",
-    DType.U8: "tl.uint8", DType.BOOL: "tl.int1",
+    DType.U8: "tl.uint8", DType.BOOL: "tl.int1", DType.F8E4M3FN: "tl.uint8",
+    DType.F8E5M2: "tl.uint8",
 }  # fmt: skip
 # Of pointers in signatures; a bool is a byte in memory.
 POINTER = {
     DType.F64: "*fp64", DType.F32: "*fp32", DType.F16: "*fp16", DType.BF16: "*bf16",
     DType.I64: "*i64", DType.I32: "*i32", DType.I16: "*i16", DType.I8: "*i8", DType.U64: "*u64",
     DType.U32: "*u32", DType.U16: "*u16", DType.U8: "*u8", DType.BOOL: "*i8",
+    DType.F8E4M3FN: "*u8", DType.F8E5M2: "*u8",
 }  # fmt: skip
 HALVES = (DType.F16, DType.BF16)
+# 8-bit floats are bytes in registers, too, but as factors of products: these types
+FLOAT_BYTES = {DType.F8E4M3FN: "tl.float8e4nv", DType.F8E5M2: "tl.float8e5"}
 
 
 class NoDeviceCode(Exception):

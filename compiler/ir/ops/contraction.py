@@ -1,7 +1,8 @@
 """Contractions: matmul, conv, conv_transpose. Floats are accumulated in f64 and rounded once.
 
 With the attribute `accumulate` the operands of `matmul` and `conv` may be of different types, whose
-elements are converted to that one: products of bytes add up in i32, those of bf16 in f32. The
+elements are converted to that one: products of bytes add up in i32, those of bf16 and of 8-bit
+floats in f32. The
 operands of a `matmul` whose attribute `product` is `dot4` or `dot2` are groups of elements, as
 `pack_groups` makes them: an element of either holds several steps of the sum.
 """
@@ -31,12 +32,13 @@ from .windows import (
     to_channels_last,
 )
 
+FLOAT_BYTES = frozenset({DType.F8E4M3FN, DType.F8E5M2})
 _EXACT = 1 << 53  # integers up to here are exact in f64
 
 
 def _operands(a: Array, b: Array, terms: int) -> tuple[Array, Array]:
     """Both operands in the type to accumulate in: f64 where that is exact (it is also fast)."""
-    if DType.of(a.dtype).is_float or DType.of(b.dtype).is_float:
+    if not (DType.of(a.dtype).is_integer and DType.of(b.dtype).is_integer):
         return a.astype(np.float64), b.astype(np.float64)
     largest = [max((abs(int(x.max())), abs(int(x.min())))) if x.size else 0 for x in (a, b)]
     if largest[0] * largest[1] * max(1, terms) < _EXACT:
@@ -61,8 +63,9 @@ def _result_type(inputs: Sequence[Value], attrs: dict[str, Any]) -> DType:
             what = inputs[0].dtype.value
             raise ValueError(f"elements of {what} are no groups for '{attrs['product']}'")
         return GROUP_PRODUCTS[attrs["product"]].accumulate
+    allowed = NUMBERS | FLOAT_BYTES if wanted is DType.F32 else NUMBERS
     for value in inputs[:2]:
-        need_dtype(value, NUMBERS, "the operand")
+        need_dtype(value, allowed, "the operand")
     if wanted is None:
         return same_dtype(inputs)
     if wanted not in NUMBERS or any(v.dtype.is_float > wanted.is_float for v in inputs[:2]):

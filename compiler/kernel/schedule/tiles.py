@@ -26,7 +26,8 @@ class Tiles:
     POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
     ATTENTION: queries by elements of a value, in steps of so many keys.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
-    factors of f32 are multiplied with 11 bits each, by tensor cores. packed: steps of the rows that
+    factors of f32 are multiplied with 11 bits each, by tensor cores. fp8: whether 8-bit floats are
+    multiplied as they are, else as f16. packed: steps of the rows that
     the left and the right factor, if it is constant, is stored in (0: as it was).
     """
 
@@ -37,6 +38,7 @@ class Tiles:
     warps: int = 4
     stages: int = 1
     tf32: bool = False
+    fp8: bool = False
     packed: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .....compiler.ir import Dim, DType, Value, ceildiv
+from .....compiler.ir.ops.contraction import FLOAT_BYTES
 from .....compiler.ir.ops.quantization import RANGES
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
@@ -32,7 +33,13 @@ def aligned(s: Site, parameter: Value, x: Value) -> Value:
 
 
 def dequantize(s: Site, x: Value, scale: Value, zero: Value | None) -> Value:
-    """(x - zero) * scale, in the type of the scale."""
+    """(x - zero) * scale, in the type of the scale.
+
+    Constant matrices of 8-bit floats stay so until a pass has looked for products of them.
+    """
+    if x.dtype in FLOAT_BYTES and x.is_constant and x.type.rank > 1:
+        [wide] = s.emitter.emit_node("cast", [x], {"dtype": scale.dtype})
+        return s.op_("mul", wide, scale)
     if x.dtype.is_narrow and x.dtype not in RANGES:
         return s.op_("mul", s.cast(x, scale.dtype), scale)
     return s.emit("dequantize", [x, scale, s.scalar(0, x.dtype) if zero is None else zero])
