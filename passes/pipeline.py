@@ -34,12 +34,16 @@ from .simplify.reciprocal import Reciprocal
 from .simplify.scale_folding import ScaleFolding
 
 SIMPLIFY = (Canonicalize(), ConstantFolding(), CommonSubexpressions(), DeadCodeElimination())
-_RECOGNISED = (
+RECOGNISED_NORMS = (
     Fixpoint(SIMPLIFY),
     Fixpoint((LiftExpands(), *SIMPLIFY)),
     Fixpoint((Reciprocal(), LayerNormPattern(), *SIMPLIFY)),
+)
+FOLDED_SCALES = (Fixpoint((ScaleFolding(), *SIMPLIFY)),)
+RECOGNISED = (
+    *RECOGNISED_NORMS,
     Fixpoint((AttentionPattern(), *SIMPLIFY)),
-    Fixpoint((ScaleFolding(), *SIMPLIFY)),
+    *FOLDED_SCALES,
 )
 
 
@@ -48,7 +52,7 @@ USUAL = GraphChoice()
 
 def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
     """What makes a model of floats one of bf16 or f16: the reference of what is compiled then."""
-    return (*_RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
+    return (*RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
 
 
 def optimization_passes(
@@ -79,7 +83,7 @@ def optimization_passes(
         Fixpoint((kept, *SIMPLIFY)),
         ByteProducts(note, data),
         LowerQuantisation(),
-        *_RECOGNISED,
+        *RECOGNISED,
         Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),
         layouts,
         TransposedConv(),

@@ -107,6 +107,7 @@ class _Interpreter:
             "scan": self.run_scan,
             "loop": self.run_loop,
             "fused": self.run_fused,
+            "segment": self.run_fused,
             "read_dims": self.read_dims,
         }
 

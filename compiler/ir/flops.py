@@ -99,4 +99,5 @@ _COUNTS: dict[str, Callable[[Node], Dim]] = {
     "scan": _scan,
     "loop": _loop,
     "fused": _fused,
+    "segment": _fused,
 }

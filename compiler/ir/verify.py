@@ -178,7 +178,7 @@ class _Checker:
             closed = not lookup(node.op).traits & Trait.CONTROL
             self.check(region, set() if closed else visible, inner)
             self.where = where
-            if closed:
+            if node.op == "fused":
                 self.check_closed(region)
 
     def loop_symbols(self, node: Node, symbols: set[str]) -> set[str]:

@@ -7,7 +7,7 @@ stands where looking up takes fewer instructions than the chain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,12 +45,12 @@ class ByteTables:
         if not isinstance(self.target, CpuTarget):
             return False
         rules = Rules()
-        rules.on("quantize")(partial(_table, target=self.target))
+        rules.on("quantize")(partial(table_of_chain, pays=partial(_pays, target=self.target)))
         return rewrite(graph, rules)
 
 
-def _table(node: Node, rw: Rewriter, target: CpuTarget) -> Replacement:
-    """quantize(f(dequantize(x))) -> byte_table(x)"""
+def table_of_chain(node: Node, rw: Rewriter, pays: Callable[[Sequence[Node]], bool]) -> Replacement:
+    """quantize(f(dequantize(x))) -> byte_table(x), where that pays for the nodes of f"""
     if not one_scale(node) or node.output.dtype not in _BYTES:
         return None
     if any(value.data is None for value in node.inputs[1:]):
@@ -59,7 +59,7 @@ def _table(node: Node, rw: Rewriter, target: CpuTarget) -> Replacement:
     if not found.of(node) or len(found.roots) != 1:
         return None
     (root,) = found.roots
-    if root.shape != node.output.shape or not _pays(found.nodes, target):
+    if root.shape != node.output.shape or not pays(found.nodes):
         return None
     values = _values(found.nodes, root, node.output)
     return rw.emit(BYTE_TABLE, [root], {"values": values, "dtype": node.output.dtype})
@@ -120,7 +120,7 @@ class _Chain:
         return True
 
 
-def _pays(nodes: Sequence[Node], target: CpuTarget) -> bool:
+def _pays(nodes: Sequence[Node], *, target: CpuTarget) -> bool:
     """Whether a lookup takes fewer instructions than the chain, for a vector of f32."""
     chain = 0.0
     for node in nodes:

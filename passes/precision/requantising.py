@@ -42,7 +42,7 @@ def requantised(node: Node, rw: Rewriter) -> Replacement:
 
 
 def _requantised(node: Node, step: Array, zero: Array, rw: Rewriter) -> Replacement:
-    clipped = _clipped(node, step, zero, rw)
+    clipped = clipped_range(node, step, zero, rw)
     if clipped is None:
         return None
     value, low, high = clipped
@@ -66,7 +66,9 @@ def _requantised(node: Node, step: Array, zero: Array, rw: Rewriter) -> Replacem
     return rw.emit("requantize", operands, {"low": low, "high": high})
 
 
-def _clipped(node: Node, step: Array, zero: Array, rw: Rewriter) -> tuple[Value, int, int] | None:
+def clipped_range(
+    node: Node, step: Array, zero: Array, rw: Rewriter
+) -> tuple[Value, int, int] | None:
     """(what is quantised before it is clipped, the range of integers that the clips leave).
 
     None where it is empty, or another for other channels.
@@ -75,7 +77,9 @@ def _clipped(node: Node, step: Array, zero: Array, rw: Rewriter) -> tuple[Value,
     low, high, value = least, most, node.inputs[0]
     while (clip := rw.sole(value, "max", "min")) is not None:
         bound = scalar(clip.inputs[1])
-        if bound is None or not np.isfinite(bound):
+        if bound is None:
+            break
+        if not np.isfinite(bound):
             return None
         number = np.clip(np.rint(np.float32(bound) / step) + zero, least, most).astype(np.int64)
         low, high = (

@@ -11,6 +11,7 @@ from . import (
     dim_tensors,
     forest,
     indexing,
+    interpolated_table,
     movement,
     packed,
     pointwise,
@@ -18,6 +19,7 @@ from . import (
     quantised_product,
     quantization,
     reduction,
+    segment,
     sorting,
     step_groups,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "dim_tensors",
     "forest",
     "indexing",
+    "interpolated_table",
     "movement",
     "packed",
     "pointwise",
@@ -38,6 +41,7 @@ __all__ = [
     "quantised_product",
     "quantization",
     "reduction",
+    "segment",
     "sorting",
     "step_groups",
 ]

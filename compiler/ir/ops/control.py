@@ -183,9 +183,10 @@ def _infer_loop(
     return types
 
 
-def _infer_fused(
+def infer_fused(
     inputs: Sequence[Value], attrs: dict[str, Any], regions: Sequence[Graph]
 ) -> list[TensorType]:
+    """The types of what a region of its own gives, whose inputs are the node's."""
     body = regions[0]
     if len(body.inputs) != len(inputs):
         raise ValueError(f"the region takes {len(body.inputs)} inputs, the node {len(inputs)}")
@@ -235,5 +236,5 @@ register(
 )
 # form: which algorithm computes the group (`kernel/forms/form.py`); "": the loops of its operators
 register(
-    OpDef("fused", _no_regions, None, attrs={"form": ""}, regions=1, infer_regions=_infer_fused)
+    OpDef("fused", _no_regions, None, attrs={"form": ""}, regions=1, infer_regions=infer_fused)
 )

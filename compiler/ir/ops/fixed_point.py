@@ -45,6 +45,13 @@ def scaled(total: Array, scale: Array, rounding: str) -> Array:
     return _rounding_shift(_doubling_high(wide << left, multiplier), right)
 
 
+def mean_scale(count: int) -> float:
+    """The f32 next above 1 / count. A sum of so many bytes, rounded once by it, is their mean as
+    TOSA's AVG_POOL2D rounds it, whose multiplier is above 1 / count, too: halves away from 0 where
+    they are negative, up where they are not."""
+    return float(np.nextafter(np.float32(1.0 / count), np.float32(2.0)))
+
+
 def _doubling_high(a: Array, b: Array) -> Array:
     """The high half of 2 * a * b, rounded to nearest, ties away from zero."""
     product = a * b

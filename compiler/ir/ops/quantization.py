@@ -29,6 +29,7 @@ RANGES = {
     DType.U2: (0, 3),
     DType.I2: (-2, 1),
 }
+REACHED = {**RANGES, DType.I32: (-(1 << 31), (1 << 31) - 1)}  # by what is requantised
 _STORED = frozenset(RANGES) | INTEGERS
 
 
@@ -82,12 +83,14 @@ def _infer_requantize(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[Te
     need_dtype(total, frozenset({DType.I32}), "the sum")
     for value in (scale, *bias):
         need_dtype(value, frozenset({DType.F32}), "the scale, and the bias,")
-    need_dtype(zero, frozenset(RANGES), "the zero point")
-    low, high = RANGES[zero.dtype]
+    need_dtype(zero, frozenset(REACHED), "the zero point")
+    low, high = REACHED[zero.dtype]
     if not low <= attrs["low"] <= attrs["high"] <= high:
         raise ValueError(f"the range {attrs['low']}..{attrs['high']} is none of {zero.dtype}")
     if attrs["rounding"] not in (NEAREST, *ROUNDINGS):
         raise ValueError(f"rounding '{attrs['rounding']}' is none of {(NEAREST, *ROUNDINGS)}")
+    if zero.dtype is DType.I32 and attrs["rounding"] == NEAREST:
+        raise ValueError(f"sums are scaled to sums in integers alone: rounding is no '{NEAREST}'")
     if bias and attrs["rounding"] != NEAREST:
         raise ValueError(f"rounding '{attrs['rounding']}' takes no bias")
     return [TensorType(zero.dtype, broadcast_shapes(*(value.shape for value in inputs)))]

@@ -67,7 +67,7 @@ def _forest(node: Node) -> tuple[Dim, ...]:
     return (ELEMENTS[x.dtype], *x.shape, roots.shape[0], columns, kind, plain, targeted)
 
 
-EXTERNAL: dict[str, tuple[str, Arguments]] = {
+EXTERNAL: dict[str, tuple[str, Arguments]] = {  # an empty name: the attribute `function` has it
     "argsort": ("ts_op_argsort", _argsort),
     "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
     "unique": ("ts_op_unique", _unique),
@@ -76,6 +76,7 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {
     "forest": ("ts_op_forest", _forest),
     "check_index": ("ts_op_check_index", _check_index),
     "check_nonzero": ("ts_op_check_nonzero", _check_nonzero),
+    "invoke": ("", lambda node: ()),
 }
 
 

@@ -131,6 +131,7 @@ class Planner:
         for value in node.outputs:
             self.reserve(value, steps)
         places = tuple(self.use(value) for value in (*node.inputs, *node.outputs))
+        function = function or node.attrs["function"]
         text, outputs = node.attrs.get("what", ""), len(node.outputs)
         steps.append(External(function, places, arguments(node), text, outputs))
 

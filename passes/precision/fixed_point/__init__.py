@@ -1,0 +1,1 @@
+"""Models of quantised tensors in integer arithmetic alone, for processors that have no floats."""
