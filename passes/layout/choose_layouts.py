@@ -21,19 +21,22 @@ class ChooseLayouts:
     Filters are re-laid from OIHW to HWIO (transposed convolutions: from IOHW). A graph never moves
     more elements afterwards than with a transpose around every convolution.
     typical_dim: what a symbolic dim counts for when costs are compared. channels_first: whether
-    there are such convolutions.
+    there are such convolutions. everywhere: all that can follow windowed operators is channels-last
+    as well, whatever it costs at the borders.
     """
 
     typical_dim: int = 64
     channels_first: bool = True
+    everywhere: bool = False
     name: str = "layout"
 
     def run(self, graph: Graph) -> bool:
         """Change layouts in the graph and its regions; whether any changed."""
         changed = False
+        steps = [self._windows, self._transposes]
         for inner in list(graph.graphs()):
-            changed |= self._windows(inner)
-            changed |= self._transposes(inner)
+            for step in reversed(steps) if self.everywhere else steps:
+                changed |= step(inner)
         return changed
 
     def _windows(self, graph: Graph) -> bool:
@@ -48,7 +51,7 @@ class ChooseLayouts:
             if node in region.windows:
                 perm = to_channels_last(node.output.type.rank)
                 region.grow((node.inputs[0], perm), (node.output, perm))
-        rebuild(graph, region, region.cheapest())
+        rebuild(graph, region, region.all() if self.everywhere else region.cheapest())
         return True
 
     def _transposes(self, graph: Graph) -> bool:

@@ -210,6 +210,11 @@ class Region:
             total += cost * any((user in chosen) != side for user in users)
         return total
 
+    def all(self) -> frozenset[Node]:
+        """Every node that can be computed on permuted tensors."""
+        nodes = {*self.carried, *self.transposes()}
+        return frozenset(node for node in nodes if self.forced(node) is not False)
+
     def cheapest(self) -> frozenset[Node]:
         """The nodes that are best computed on permuted tensors (windows always are)."""
         network = nx.DiGraph()

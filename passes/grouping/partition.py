@@ -1,0 +1,190 @@
+"""Which operators a device runs, and their segments: convex, and as large as can be.
+
+A segment is convex where no way leads out of it and back in. Nodes are taken in order of
+execution; each joins the segment of what it reads, unless a way around would close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import RegionBuilder
+from ...compiler.ir.ops.segment import SEGMENT
+from ...compiler.ir.types import DType
+
+Legality = Callable[[Node], str | None]
+BELONGS = "what it reads or gives stays inside of the processor"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The pass.
+
+    legality: why the device does not take a node, or None. inside: element types of values that no
+    segment takes or gives. carries: whether a node computes nothing worth a segment, such as
+    movement. reasons: is told why nodes stay outside. members: is told of what each segment was
+    made, in order of execution.
+    """
+
+    legality: Legality
+    device: str
+    inside: frozenset[DType]
+    carries: Callable[[Node], bool]
+    reasons: dict[Node, str] = field(default_factory=dict)
+    members: dict[Node, list[Node]] = field(default_factory=dict)
+    name: str = "partition"
+
+    def run(self, graph: Graph) -> bool:
+        """Rewrite the graph itself, not its regions; whether there is a segment."""
+        taken = self._taken(graph)
+        segments = _segments(graph, taken)
+        for nodes in segments:
+            nodes = self._without_borders(graph, nodes)
+            if nodes:
+                self.members[_enclose(graph, nodes, self.device)] = nodes
+        return any(node.op == SEGMENT for node in graph.nodes)
+
+    def _taken(self, graph: Graph) -> set[Node]:
+        """The nodes that the device runs: legal ones whose inner values are not seen outside."""
+        taken = set()
+        for node in graph.nodes:
+            reason = self.legality(node)
+            if reason is None:
+                taken.add(node)
+            else:
+                self.reasons[node] = reason
+        uses, outputs = graph.uses(), set(graph.outputs)
+        before = -1
+        while len(taken) != before:
+            before = len(taken)
+            for node in [node for node in graph.nodes if node in taken]:
+                if not self._is_closed(node, taken, uses, outputs):
+                    taken.remove(node)
+                    self.reasons[node] = BELONGS
+        return taken
+
+    def _is_closed(
+        self,
+        node: Node,
+        taken: set[Node],
+        uses: Mapping[Value, list[tuple[Node | Graph, int]]],
+        outputs: set[Value],
+    ) -> bool:
+        """Whether its values of inner types are read and made by the device alone."""
+        for value in node.inputs:
+            if value.dtype in self.inside and not value.is_constant and value.producer not in taken:
+                return False
+        return all(
+            value not in outputs and all(user in taken for user, _ in uses.get(value, []))
+            for value in node.outputs
+            if value.dtype in self.inside
+        )
+
+    def _without_borders(self, graph: Graph, nodes: list[Node]) -> list[Node]:
+        """A segment without what carries data to its border: other processors do that as well."""
+        kept = set(nodes)
+        uses = graph.uses()
+        changed = True
+        while changed:
+            changed = False
+            for node in list(kept):
+                first = all(value.producer not in kept for value in node.inputs)
+                last = all(
+                    user not in kept for value in node.outputs for user, _ in uses.get(value, [])
+                )
+                if self.carries(node) and (first or last):
+                    kept.remove(node)
+                    self.reasons[node] = "it moves elements at the border of a segment"
+                    changed = True
+        return [node for node in nodes if node in kept]
+
+
+def _segments(graph: Graph, taken: set[Node]) -> list[list[Node]]:
+    """The nodes of every segment, in order of execution.
+
+    Each segment has a number that grows with the order of execution, and each node a least number
+    that it may have: above that of every segment which something outside lies behind.
+    """
+    least: dict[Node, int] = {}
+    number: dict[Node, int] = {}
+    members: list[list[Node]] = []
+    for node in graph.nodes:
+        sources = [v.producer for v in _read(node) if v.producer is not None]
+        known = [source for source in sources if source in least]
+        if node not in taken:
+            least[node] = max(
+                (least[s] if s not in number else number[s] + 1 for s in known), default=0
+            )
+            continue
+        floor = max((least[s] for s in known if s not in number), default=0)
+        own = max((number[s] for s in known if s in number), default=floor)
+        own = max(own, floor)
+        while len(members) <= own:
+            members.append([])
+        members[own].append(node)
+        number[node] = least[node] = own
+    return _together(members)
+
+
+def _read(node: Node) -> list[Value]:
+    """What a node reads, in its regions too."""
+    found = list(node.inputs)
+    for region in node.regions:
+        for inner in region.walk():
+            found += inner.inputs
+        found += region.outputs
+    return found
+
+
+def _together(members: list[list[Node]]) -> list[list[Node]]:
+    """Segments of nodes that hang together: what shares no value is compiled by itself."""
+    found: list[list[Node]] = []
+    for nodes in members:
+        linked = nx.Graph()
+        linked.add_nodes_from(nodes)
+        for node in nodes:
+            linked.add_edges_from(
+                (value.producer, node) for value in node.inputs if value.producer in linked
+            )
+        for group in nx.connected_components(linked):
+            found.append([node for node in nodes if node in group])
+    return found
+
+
+def _enclose(graph: Graph, nodes: list[Node], device: str) -> Node:
+    """Put a segment in the place of its nodes: before the first that reads what it gives."""
+    chosen = set(nodes)
+    uses, outputs = graph.uses(), set(graph.outputs)
+    made = {value for node in nodes for value in node.outputs}
+    results = [
+        value
+        for node in nodes
+        for value in node.outputs
+        if value in outputs or any(user not in chosen for user, _ in uses.get(value, []))
+    ]
+
+    def outer(value: Value) -> Value | None:
+        return None if value.is_constant or value in made else value
+
+    builder = RegionBuilder(outer)
+    for node in nodes:
+        builder.copy(node)
+    operands, region = builder.close(results)
+    segment = Node(SEGMENT, operands, results, {"device": device}, [region], nodes[0].name)
+    rest: list[Node] = []
+    later: list[Node] = []
+    behind: set[Value] = set(results)
+    for node in graph.nodes:
+        if node in chosen:
+            continue
+        if any(value in behind for value in _read(node)):
+            behind.update(node.outputs)
+            later.append(node)
+        else:
+            rest.append(node)
+    graph.nodes = [*rest, segment, *later]
+    return segment
