@@ -35,9 +35,10 @@ class TensorSpec:
 class DeviceCode:
     """Code for a device beside the host, and what the runtime needs of it.
 
-    services: the C name of a `ts_device_services`. sources: of the runtime, that define it. table:
-    C text that defines `device_code`, a `struct ts_device_code`, of the images at `images`. symbol:
-    the C name of these.
+    services: the C name of a `ts_device_services`; "": the plan calls functions of the table, and
+    nothing else. sources: of the runtime, that define it. table: C text that defines `device_code`,
+    a `struct ts_device_code`, of the images at `images`, where there are services. symbol: the C
+    name of the images.
     """
 
     services: str
