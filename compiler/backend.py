@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from .artifact import CompiledModel
-from .compilation import Compilation, CompileOptions, HostKernel, Stages
+from .compilation import Compilation, CompileOptions, HostKernel, NpuReport, Stages
 from .errors import UsageError
-from .ir.graph import Graph, Node
+from .ir.graph import Graph, Node, Value
 from .target import Target
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 BUILTIN = {
     name: metadata.EntryPoint(name, f"tensmith.backends.{name}:BACKEND", "tensmith.backends")
-    for name in ("x86", "arm", "cuda", "reference")
+    for name in ("x86", "arm", "cuda", "ethosu", "reference")
 }
 T = TypeVar("T", bound=Target)
 T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
@@ -78,6 +78,22 @@ class Tuning(Generic[T]):
     open: Open[T]
     measurer: Callable[[T, str], Measurer]
     machine: Callable[[T], MachineClass]
+
+
+@dataclass(frozen=True)
+class IntegerForm(Generic[T]):
+    """How graphs become ones of integers, for targets that have no floats.
+
+    observed: (graph, target) -> values whose ranges matter; rewrites the graph.
+    rewrite: (graph, target, ranges) makes integers of a graph that `observed` has rewritten, as far
+    as ranges are known.
+    placed: (graph, target, options, stages) -> what of a graph would run where, without code of the
+    host being generated; may change the graph.
+    """
+
+    observed: Callable[[Graph, T], Sequence[Value]]
+    rewrite: Callable[[Graph, T, Mapping[Value, tuple[float, float]]], None]
+    placed: Callable[[Graph, T, CompileOptions, Stages], NpuReport]
 
 
 Observe = Callable[[Node, Sequence[Array]], Sequence[Array] | None]
@@ -134,6 +150,7 @@ class Backend(Generic[T]):
     host_kernels: (graph, target, options, stages) -> what would run on the host beside the device,
     without code being generated; may change the graph. None where there is no device.
     emits: target -> the kinds that `link` makes, the usual one first.
+    integers: how graphs become integers; None where a backend computes in floats, too.
     """
 
     name: str
@@ -153,6 +170,7 @@ class Backend(Generic[T]):
     estimate: Callable[[Graph, T, CompileOptions, Stages], RunEstimate] | None = None
     host_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[HostKernel, ...]] | None = None
     emits: Callable[[T], tuple[str, ...]] = lambda target: LINKED
+    integers: IntegerForm[T] | None = None
 
 
 AnyBackend = Backend[Any]

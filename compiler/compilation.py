@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artifact import CompiledModel
 from .decisions import Decision
-from .ir.graph import Graph
+from .ir.graph import Graph, Value
 from .kernel.schedule.choices import Choices
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class CompileOptions:
     for intermediate files. texts: textual forms wanted ("llvm", "asm"). dump_after: called with
     (pass name, graph) after every pass. sanitize: generated kernels check every access to memory.
     sizes: of the inputs' symbolic dims, for which times are predicted. probe: called with the graph
-    whose nodes become kernels, to which it may add outputs.
+    whose nodes become kernels, to which it may add outputs. ranges: between which numbers values of
+    the graph lie that a backend has asked about (`Backend.integers`).
     """
 
     name: str
@@ -42,6 +43,7 @@ class CompileOptions:
     sizes: Mapping[str, int] = field(default_factory=dict)
     choices: Choices = field(default_factory=Choices)
     probe: Callable[[Graph], None] | None = None
+    ranges: Mapping[Value, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -122,11 +124,91 @@ class KernelInfo:
 
 
 @dataclass(frozen=True)
+class NpuSegment:
+    """A part of a model that a processor for neural networks runs by one command stream.
+
+    cycles: of a run; npu_cycles: of arithmetic alone. macs: multiply-adds. arena_bytes, fast_bytes:
+    of memory for intermediates, and of such that the processor has for itself. memories: bytes
+    occupied at most, read and written, by the name of the memory.
+    """
+
+    cycles: int
+    npu_cycles: int
+    macs: int
+    command_bytes: int
+    weight_bytes: int
+    arena_bytes: int
+    fast_bytes: int
+    memories: Mapping[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class PlacedOperator:
+    """Where an operator of a model in integers runs: in a segment, by its number, or (None) on the
+    host, for the reason. name: of the model's node. computes: whether it does more than to move or
+    convert elements."""
+
+    name: str
+    op: str
+    segment: int | None
+    reason: str = ""
+    computes: bool = True
+
+
+@dataclass(frozen=True)
+class NpuReport:
+    """Of a model for such a processor. origin: where figures of cycles and memory come from."""
+
+    origin: str
+    segments: tuple[NpuSegment, ...]
+    operators: tuple[PlacedOperator, ...]
+
+    @property
+    def share(self) -> float:
+        """Of the operators that compute, the part in segments."""
+        computing = [operator for operator in self.operators if operator.computes]
+        inside = [operator for operator in computing if operator.segment is not None]
+        return len(inside) / len(computing) if computing else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Entries of a manifest: `npu`, and `cpu`, what runs beside it and why."""
+        on_host = [operator for operator in self.operators if operator.segment is None]
+        memories: dict[str, dict[str, int]] = {}
+        for segment in self.segments:
+            for name, (peak, read, written) in segment.memories.items():
+                known = memories.setdefault(name, {"peak": 0, "read": 0, "written": 0})
+                known["peak"] = max(known["peak"], peak)
+                known["read"] += read
+                known["written"] += written
+        return {
+            "npu": {
+                "estimated_cycles": sum(segment.cycles for segment in self.segments),
+                "origin": self.origin,
+                "operators": len(self.operators) - len(on_host),
+                "share": self.share,
+                "macs": sum(segment.macs for segment in self.segments),
+                "command_bytes": sum(segment.command_bytes for segment in self.segments),
+                "weight_bytes": sum(segment.weight_bytes for segment in self.segments),
+                "arena_bytes": max((s.arena_bytes for s in self.segments), default=0),
+                "fast_bytes": max((s.fast_bytes for s in self.segments), default=0),
+                "memories": memories,
+                "segments": [asdict(segment) for segment in self.segments],
+            },
+            "cpu": {
+                "operators": [
+                    {"name": operator.name, "op": operator.op, "reason": operator.reason}
+                    for operator in on_host
+                ]
+            },
+        }
+
+
+@dataclass(frozen=True)
 class Compilation:
     """A backend's answer; it keeps no graph, whose constants would stay in memory.
 
     arena_bytes: -1 where it depends on symbolic dims. decisions: what became of products of what
-    the model has quantised.
+    the model has quantised. npu: of targets that have command streams.
     """
 
     model: CompiledModel
@@ -134,3 +216,4 @@ class Compilation:
     arena_bytes: int
     weight_bytes: int
     decisions: tuple[Decision, ...] = ()
+    npu: NpuReport | None = None

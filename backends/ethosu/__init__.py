@@ -1,1 +1,51 @@
-"""The backend of Arm's Ethos-U: integers, as TOSA graphs, to command streams that Vela makes."""
+"""The backend of Arm's Ethos-U: integers, as TOSA graphs, to command streams that Vela makes.
+
+What the processor does not take runs on the host beside it. Without an Ethos-U, models run in this
+machine's own process, and their command streams in the simulator.
+"""
+
+from __future__ import annotations
+
+from ...compiler.backend import Backend
+from ...compiler.errors import UsageError
+from ...compiler.target import NpuTarget
+from ..common.link import link
+from .pipeline import INTEGERS, compile_ethosu, supports_ethosu
+from .targets import TARGETS, parse_target
+from .vela_package import reason_unavailable
+
+
+def runs_here(target: NpuTarget) -> str:
+    """Why this machine does not run code for the target itself."""
+    return f"this machine has no {target.name}, and cycles are what Vela estimates"
+
+
+def emulator(target: NpuTarget) -> str:
+    """Programs have no emulator. Raises UsageError."""
+    raise UsageError(
+        "a program for an Ethos-U runs where there is one",
+        why=runs_here(target),
+        remedy="make a shared library (--emit so): the simulator runs that",
+    )
+
+
+def stand_in(target: NpuTarget) -> None:
+    """Have the simulator run command streams in this process."""
+    from .simulated.install import install
+
+    install()
+
+
+BACKEND = Backend(
+    name="ethosu",
+    targets=tuple(TARGETS),
+    parse_target=parse_target,
+    supports=supports_ethosu,
+    compile=compile_ethosu,
+    link=link,
+    available=reason_unavailable,
+    runs_here=runs_here,
+    emulator=emulator,
+    stand_in=stand_in,
+    integers=INTEGERS,
+)

@@ -1,0 +1,42 @@
+"""The passes by which a model of quantised tensors becomes one of integers, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...compiler.ir.graph import Value
+from ...compiler.pass_manager import Fixpoint, Pass
+from ...passes.layout.choose_layouts import ChooseLayouts
+from ...passes.layout.sink_reshapes import SinkReshapes
+from ...passes.pipeline import FOLDED_SCALES, RECOGNISED_NORMS, SIMPLIFY
+from ...passes.precision.fixed_point.integer_arithmetic import IntegerArithmetic
+from ...passes.precision.fixed_point.own_widening import OwnWidening
+from ...passes.precision.fixed_point.quantise_floats import QuantiseFloats, QuantiseWeights, Range
+from ...passes.precision.fixed_point.signed_bytes import SignedBytes
+from ...passes.precision.integer_products import IntegerProducts
+from ...passes.precision.quantised_movement import QuantisedMovement
+
+FLOAT_FORM: tuple[Pass | Fixpoint, ...] = (
+    *RECOGNISED_NORMS,
+    *FOLDED_SCALES,
+    Fixpoint((SinkReshapes(), *SIMPLIFY)),
+)
+
+
+def integer_passes(ranges: Mapping[Value, Range]) -> tuple[Pass | Fixpoint, ...]:
+    """What makes integers of a graph in the form that `FLOAT_FORM` leaves.
+
+    ranges: of values of that graph, as far as they are known.
+    """
+    return (
+        Fixpoint((SignedBytes(), QuantisedMovement(), *SIMPLIFY)),
+        QuantiseFloats(ranges),
+        Fixpoint((SignedBytes(), QuantisedMovement(), *SIMPLIFY)),
+        QuantiseWeights(),
+        IntegerProducts(),
+        Fixpoint((SignedBytes(), *SIMPLIFY)),
+        Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
+        ChooseLayouts(channels_first=False, everywhere=True),
+        Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
+        OwnWidening(),
+    )

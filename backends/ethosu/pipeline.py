@@ -1,0 +1,105 @@
+"""The pipeline of the Ethos-U: integers, segments, command streams, and the host's part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ...compiler.backend import IntegerForm
+from ...compiler.compilation import Compilation, CompileOptions, NpuReport, Stages
+from ...compiler.errors import UsageError
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.segment import INVOKE
+from ...compiler.ir.types import DType, TensorType
+from ...compiler.pass_manager import run_passes
+from ...compiler.target import NpuTarget
+from ...passes.precision.fixed_point.quantise_floats import Range, to_quantise
+from ..llvm.pipeline import compile_cpu, supports
+from .integer_form import FLOAT_FORM, integer_passes
+from .placement import Placement, place
+from .program import device_code, function_name
+from .report import report_of
+from .vela import ALIGNMENT, CommandStream
+from .vela_package import reason_unavailable
+
+
+def compile_ethosu(
+    graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages
+) -> Compilation:
+    """Compile a graph for an Ethos-U and the processor beside it; the graph is rewritten in place.
+
+    Raises UsageError where Vela is missing, and for memory modes and system configurations that
+    there are not.
+    """
+    _check(target)
+    placement = placed(graph, target, options, stages)
+    _take_over(graph, placement, options.name)
+    found = compile_cpu(graph, target.host, replace(options, precision="fp32"), stages)
+    device = device_code(options.name, placement.streams)
+    code = replace(found.model.code, device=device)
+    return replace(
+        found,
+        model=replace(found.model, code=code),
+        npu=report_of(placement),
+    )
+
+
+def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages) -> Placement:
+    """Rewrite a graph into integers, in place, and divide a copy of it."""
+    with stages.stage("integers"):
+        if not options.ranges:  # who asked for them has rewritten the graph so
+            run_passes(graph, FLOAT_FORM, dump_after=options.dump_after)
+        run_passes(graph, integer_passes(options.ranges), dump_after=options.dump_after)
+    with stages.stage("vela"):
+        return place(graph, target)
+
+
+def supports_ethosu(node: Node, target: NpuTarget) -> str | None:
+    """Why a node can be compiled neither for the processor nor for its host, or None."""
+    return supports(node, replace(target.host, name=target.name))
+
+
+def _check(target: NpuTarget) -> None:
+    if reason := reason_unavailable():
+        raise UsageError(f"nothing can be compiled for '{target.name}' here", why=reason)
+
+
+def _take_over(graph: Graph, placement: Placement, name: str) -> None:
+    """Let the graph be the divided one, with calls in the place of segments."""
+    graph.inputs, graph.outputs = placement.graph.inputs, placement.graph.outputs
+    graph.nodes = placement.graph.nodes
+    for number, segment in enumerate(placement.segments):
+        stream = placement.streams[number]
+        invoke = _invoke(segment, stream, function_name(name, number))
+        graph.nodes[graph.nodes.index(segment)] = invoke
+
+
+def _invoke(segment: Node, stream: CommandStream, function: str) -> Node:
+    """The call of a stream, with memory for its arena."""
+    arena = Value(TensorType(DType.U8, (max(stream.scratch_bytes, ALIGNMENT),)), "arena")
+    outputs = [*segment.outputs, arena]
+    attrs = {
+        "function": function,
+        "dtypes": tuple(value.dtype for value in outputs),
+        "shapes": tuple(value.shape for value in outputs),
+    }
+    return Node(INVOKE, segment.inputs, outputs, attrs, name=segment.name)
+
+
+def _observed(graph: Graph, target: NpuTarget) -> Sequence[Value]:
+    run_passes(graph, FLOAT_FORM)
+    return to_quantise(graph)
+
+
+def _rewrite(graph: Graph, target: NpuTarget, ranges: Mapping[Value, Range]) -> None:
+    run_passes(graph, integer_passes(ranges))
+
+
+def _reported(
+    graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages
+) -> NpuReport:
+    _check(target)
+    return report_of(placed(graph, target, options, stages))
+
+
+INTEGERS = IntegerForm(_observed, _rewrite, _reported)

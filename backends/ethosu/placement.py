@@ -1,0 +1,137 @@
+"""What of a model the processor runs: segments with their command streams, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+
+from ...compiler.ir.copying import copied
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.groups import RegionBuilder
+from ...compiler.ir.ops.segment import SEGMENT
+from ...compiler.target import NpuTarget
+from ...passes.grouping.partition import Legality, Partition
+from .legality import INSIDE, carries, computes, legality
+from .tosa.region import tosa_of
+from .tosa.writer import serialised
+from .vela import CommandStream, NotCompiled, compiled
+
+DEVICE = "ethos-u"
+
+
+@dataclass(frozen=True)
+class PlacedNode:
+    """An operator of a model in integers. segment: its number; None: it runs on the host, for the
+    reason. computes: whether it does more than to move or convert elements."""
+
+    name: str
+    op: str
+    segment: int | None
+    reason: str = ""
+    computes: bool = True
+
+
+@dataclass(frozen=True)
+class Placement:
+    """graph: with a `segment` node for each of the streams, in the same order. nodes: all that the
+    graph was before it was divided, in order."""
+
+    graph: Graph
+    streams: tuple[CommandStream, ...]
+    nodes: tuple[PlacedNode, ...]
+
+    @property
+    def segments(self) -> list[Node]:
+        """The segments, by number."""
+        return [node for node in self.graph.nodes if node.op == SEGMENT]
+
+
+def place(graph: Graph, target: NpuTarget) -> Placement:
+    """Divide a graph of integers. What Vela refuses stays outside, with its words as the reason.
+
+    Raises UsageError for a memory mode or system configuration that there is not.
+    """
+    refused: dict[int, str] = {}
+    while True:
+        copy = copied(graph)
+        numbers = {node: number for number, node in enumerate(copy.nodes)}
+
+        partition = Partition(_legality(target, numbers, refused), DEVICE, INSIDE, carries)
+        partition.run(copy)
+        streams: list[CommandStream] = []
+        culprits: dict[Node, str] = {}
+        for segment in (node for node in copy.nodes if node.op == SEGMENT):
+            try:
+                streams.append(stream_of(segment.regions[0], target))
+            except NotCompiled as error:
+                culprits |= _culprits(partition.members[segment], target, str(error))
+        if not culprits:
+            return Placement(copy, tuple(streams), _told(copy, partition, numbers))
+        refused |= {numbers[node]: reason for node, reason in culprits.items()}
+
+
+def _legality(
+    target: NpuTarget, numbers: Mapping[Node, int], refused: Mapping[int, str]
+) -> Legality:
+    """Legality, and what Vela said of nodes, by number."""
+    return lambda node: refused.get(numbers[node]) or legality(node, target)
+
+
+def stream_of(region: Graph, target: NpuTarget) -> CommandStream:
+    """The command stream of a region. Raises NotCompiled where Vela refuses it."""
+    return compiled(serialised(tosa_of(region)), target)
+
+
+def _culprits(nodes: list[Node], target: NpuTarget, why: str) -> dict[Node, str]:
+    """Of nodes that Vela refuses, those between bytes that it refuses by themselves; all, where it
+    takes each part."""
+    found: dict[Node, str] = {}
+    for part in _parts(nodes):
+        try:
+            stream_of(_region(part), target)
+        except NotCompiled as error:
+            found |= dict.fromkeys(part, f"Vela refuses it: {error}")
+    return found or dict.fromkeys(nodes, f"Vela refuses what it is part of: {why}")
+
+
+def _parts(nodes: list[Node]) -> list[list[Node]]:
+    """Nodes in groups that share values of inner types, each in order."""
+    shared = nx.Graph()
+    shared.add_nodes_from(nodes)
+    for node in nodes:
+        for value in node.inputs:
+            if value.dtype in INSIDE and value.producer in shared:
+                shared.add_edge(value.producer, node)
+    groups = nx.connected_components(shared)
+    return [[node for node in nodes if node in group] for group in groups]
+
+
+def _region(nodes: list[Node]) -> Graph:
+    """A graph of copies of nodes, whose results all are outputs unless they are of inner types."""
+    made = {value for node in nodes for value in node.outputs}
+
+    def outer(value: Value) -> Value | None:
+        return None if value.is_constant or value in made else value
+
+    builder = RegionBuilder(outer)
+    for node in nodes:
+        builder.copy(node)
+    return builder.close([value for value in made if value.dtype not in INSIDE])[1]
+
+
+def _told(
+    graph: Graph, partition: Partition, numbers: Mapping[Node, int]
+) -> tuple[PlacedNode, ...]:
+    order = [node for node in graph.nodes if node.op == SEGMENT]
+    inside = {
+        node: number for number, segment in enumerate(order)
+        for node in partition.members[segment]
+    }  # fmt: skip
+    return tuple(
+        PlacedNode(
+            node.name, node.op, inside.get(node), partition.reasons.get(node, ""), computes(node)
+        )
+        for node in numbers
+    )

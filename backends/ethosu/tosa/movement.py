@@ -1,0 +1,128 @@
+"""Movement, poolings and reductions in TOSA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ....compiler.ir.graph import Node
+from ....compiler.ir.rewrite import scalar
+from ....compiler.ir.types import DType
+from .contractions import fitted
+from .graph import Tensor
+from .lowering import Lowering, lowers
+from .schema import Op
+
+_REDUCTIONS = {
+    "reduce_sum": Op.REDUCE_SUM, "reduce_max": Op.REDUCE_MAX, "reduce_min": Op.REDUCE_MIN,
+}  # fmt: skip
+
+
+@lowers("reshape")
+def reshape(low: Lowering, node: Node) -> Tensor:
+    """The same elements in another shape."""
+    return low.graph.reshape(low.tensor(node.inputs[0]), node.output.shape)
+
+
+@lowers("transpose")
+def transpose(low: Lowering, node: Node) -> Tensor:
+    """Axes in another order."""
+    x = low.tensor(node.inputs[0])
+    return low.graph.emit(
+        Op.TRANSPOSE, [x], node.output.shape, x.type, perms=list(node.attrs["perm"])
+    )
+
+
+@lowers("concat")
+def concat(low: Lowering, node: Node) -> Tensor:
+    """Tensors behind each other along an axis."""
+    parts = [low.tensor(value) for value in node.inputs]
+    axis = node.attrs["axis"]
+    return low.graph.emit(Op.CONCAT, parts, node.output.shape, parts[0].type, axis=axis)
+
+
+@lowers("slice")
+def cut(low: Lowering, node: Node) -> Tensor:
+    """A part; every nth element is the first of n, where an axis is whole groups of these."""
+    x, attrs = low.tensor(node.inputs[0]), node.attrs
+    graph = low.graph
+    for axis, step in enumerate(attrs["steps"]):
+        start, count = attrs["starts"][axis], int(node.output.shape[axis])
+        if (start, count) == (0, x.shape[axis]):
+            continue
+        rows = step if start + step * count <= x.shape[axis] else 1
+        x = _part(low, x, axis, start, (count - 1) * step + rows)
+        if step > 1:
+            if rows == 1:
+                x = _padded(low, x, axis, step - 1)
+            whole = (*x.shape[:axis], count, step, *x.shape[axis + 1 :])
+            x = _part(low, graph.reshape(x, whole), axis + 1, 0, 1)
+            x = graph.reshape(x, (*whole[: axis + 1], *whole[axis + 2 :]))
+    return x
+
+
+def _part(low: Lowering, x: Tensor, axis: int, start: int, size: int) -> Tensor:
+    if size == x.shape[axis]:
+        return x
+    starts, sizes = [0] * len(x.shape), list(x.shape)
+    starts[axis], sizes[axis] = start, size
+    return low.graph.emit(
+        Op.SLICE, [x, low.graph.sizes(starts), low.graph.sizes(sizes)], sizes, x.type
+    )
+
+
+def _padded(low: Lowering, x: Tensor, axis: int, count: int) -> Tensor:
+    margins = [0] * (2 * len(x.shape))
+    margins[2 * axis + 1] = count
+    return _pad(low, x, margins, 0)
+
+
+def _pad(low: Lowering, x: Tensor, margins: Sequence[int], value: int) -> Tensor:
+    sizes = [size + margins[2 * axis] + margins[2 * axis + 1] for axis, size in enumerate(x.shape)]
+    filler = low.graph.number(value, x.type)
+    return low.graph.emit(Op.PAD, [x, low.graph.sizes(margins), filler], sizes, x.type)
+
+
+@lowers("pad")
+def pad(low: Lowering, node: Node) -> Tensor:
+    """Margins of one number; negative ones crop."""
+    x, pads = low.tensor(node.inputs[0]), node.attrs["pads"]
+    rank = len(x.shape)
+    for axis in range(rank):
+        first, last = min(0, pads[axis]), min(0, pads[rank + axis])
+        x = _part(low, x, axis, -first, x.shape[axis] + first + last)
+    margins = [max(0, pads[axis + side * rank]) for axis in range(rank) for side in (0, 1)]
+    value = scalar(node.inputs[1]) if len(node.inputs) > 1 else 0
+    return _pad(low, x, margins, int(value or 0)) if any(margins) else x
+
+
+@lowers("broadcast_to")
+def broadcast(low: Lowering, node: Node) -> Tensor:
+    """Repeated along axes of one element."""
+    x, shape = low.tensor(node.inputs[0]), [int(n) for n in node.output.shape]
+    x = low.graph.reshape(x, (*(1,) * (len(shape) - len(x.shape)), *x.shape))
+    times = [whole // size for whole, size in zip(shape, x.shape, strict=True)]
+    return low.graph.emit(Op.TILE, [x, low.graph.sizes(times)], shape, x.type)
+
+
+@lowers("max_pool")
+def max_pool(low: Lowering, node: Node) -> Tensor:
+    """The greatest of every window."""
+    attrs = node.attrs
+    x, pads = fitted(low, low.tensor(node.inputs[0]), node, attrs["kernel"])
+    return low.emit(
+        Op.MAX_POOL2D, [x], node.output.shape, DType.I8,
+        kernel=list(attrs["kernel"]), stride=list(attrs["strides"]), pad=pads,
+    )  # fmt: skip
+
+
+@lowers("reduce_sum", "reduce_max", "reduce_min")
+def reduction(low: Lowering, node: Node) -> Tensor:
+    """One axis behind the other, the last ones first."""
+    x = low.tensor(node.inputs[0])
+    for axis in sorted(node.attrs["axes"], reverse=True):
+        shape = tuple(1 if n == axis else size for n, size in enumerate(x.shape))
+        if shape != x.shape:
+            x = low.graph.emit(_REDUCTIONS[node.op], [x], shape, x.type, axis=axis)
+    return low.graph.reshape(x, tuple(int(n) for n in np.atleast_1d(node.output.shape)))

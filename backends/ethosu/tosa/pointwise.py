@@ -1,0 +1,107 @@
+"""Element by element in TOSA: arithmetic, scaling, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ....compiler.ir.graph import Node, Value
+from ....compiler.ir.ops.quantization import REACHED
+from ....compiler.ir.rewrite import scalar
+from ....compiler.ir.types import DType
+from .contractions import average, with_bias
+from .graph import NUMPY, Tensor
+from .lowering import TYPES, Lowering, lowers
+from .schema import ElementType, Op, Rounding
+
+_ARITHMETIC = {"add": Op.ADD, "sub": Op.SUB, "mul": Op.MUL}
+_EXTREMES = {"max": Op.MAXIMUM, "min": Op.MINIMUM}
+_ROUNDINGS = {"single": Rounding.SINGLE, "double": Rounding.DOUBLE}
+
+
+@lowers("cast")
+def cast(low: Lowering, node: Node) -> Tensor:
+    """Bytes and halves as i32."""
+    x = low.tensor(node.inputs[0])
+    return low.graph.rescale(x, 1.0, TYPES[node.output.dtype])
+
+
+@lowers("requantize")
+def requantize(low: Lowering, node: Node) -> Tensor:
+    """The step back to bytes, clamped where the range is not the whole one."""
+    total, scale, zero = node.inputs
+    assert scale.data is not None
+    limits = node.attrs["low"], node.attrs["high"]
+    whole = REACHED[node.output.dtype]
+    if (mean := average(low, node)) is not None:
+        return mean if limits == whole else _clamped(low, mean, *limits)
+    source, zero_in = low.narrow(total)
+    made = low.graph.rescale(
+        source, scale.data.reshape(-1) if scale.data.size > 1 else float(scale.data.reshape(())),
+        TYPES[node.output.dtype], zero_in=zero_in, zero_out=int(scalar(zero) or 0),
+        rounding=_ROUNDINGS[node.attrs["rounding"]],
+    )  # fmt: skip
+    return made if limits == whole else _clamped(low, made, *limits)
+
+
+def _clamped(low: Lowering, x: Tensor, least: int, most: int) -> Tensor:
+    dtype = NUMPY[x.type]
+    return low.graph.emit(
+        Op.CLAMP, [x], x.shape, x.type,
+        min_val=dtype.type(least).tobytes(), max_val=dtype.type(most).tobytes(),
+    )  # fmt: skip
+
+
+@lowers("add", "sub", "mul")
+def arithmetic(low: Lowering, node: Node) -> Tensor:
+    """Of i32; a bias goes into its product."""
+    if node.op == "add" and (made := with_bias(low, node)) is not None:
+        return made
+    operands = _ranked(low, node.inputs, node.output.type.rank)
+    if node.op == "mul":
+        operands.append(low.graph.number(0, ElementType.INT8))
+    return low.emit(_ARITHMETIC[node.op], operands, node.output.shape, node.output.dtype)
+
+
+@lowers("max", "min")
+def extreme(low: Lowering, node: Node) -> Tensor:
+    """A clip where one side is a constant number; TOSA compares i32 alone otherwise."""
+    left, right = node.inputs
+    dtype = node.output.dtype
+    bound = scalar(right)
+    if bound is not None and left.shape == node.output.shape:
+        least, most = REACHED[dtype]
+        limits = (int(bound), most) if node.op == "max" else (least, int(bound))
+        return _clamped(low, low.tensor(left), *limits)
+    operands = _ranked(low, node.inputs, node.output.type.rank)
+    if dtype is DType.I32:
+        return low.emit(_EXTREMES[node.op], operands, node.output.shape, dtype)
+    wide = [low.graph.rescale(x, 1.0, ElementType.INT32) for x in operands]
+    made = low.emit(_EXTREMES[node.op], wide, node.output.shape, DType.I32)
+    return low.graph.rescale(made, 1.0, TYPES[dtype])
+
+
+def _ranked(low: Lowering, values: Sequence[Value], rank: int) -> list[Tensor]:
+    """Tensors of one rank."""
+    found = []
+    for value in values:
+        tensor = low.tensor(value)
+        ones = (1,) * (rank - len(tensor.shape))
+        found.append(low.graph.reshape(tensor, (*ones, *tensor.shape)))
+    return found
+
+
+@lowers("byte_table")
+def byte_table(low: Lowering, node: Node) -> Tensor:
+    """256 results, from that of -128 on."""
+    values = np.asarray(node.attrs["values"], np.uint8).view(np.int8)
+    table = low.graph.constant(np.roll(values, 128), ElementType.INT8)
+    return low.emit(Op.TABLE, [low.tensor(node.inputs[0]), table], node.output.shape, DType.I8)
+
+
+@lowers("interpolated_table")
+def interpolated_table(low: Lowering, node: Node) -> Tensor:
+    """513 results, from that of -32768 on."""
+    table = low.graph.constant(np.asarray(node.attrs["values"]), ElementType.INT16)
+    return low.emit(Op.TABLE, [low.tensor(node.inputs[0]), table], node.output.shape, DType.I32)

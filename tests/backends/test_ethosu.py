@@ -1,0 +1,167 @@
+"""Models for the Ethos-U: command streams in the simulator, and TOSA files in Arm's reference
+model, give the bits that graphs of integers say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from integer_graphs import CASES, Sketch, integers_of
+from tosa_runs import needs_model, needs_vela, reference_run
+
+from tensmith.backends.ethosu.placement import Placement, place
+from tensmith.backends.ethosu.simulator import simulate
+from tensmith.backends.ethosu.targets import TARGETS
+from tensmith.backends.ethosu.tosa.region import tosa_of
+from tensmith.backends.ethosu.tosa.schema import Op
+from tensmith.backends.ethosu.vela import NotCompiled
+from tensmith.backends.ethosu.vela import compiled as vela_compiled
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir.types import DType
+from tensmith.compiler.ir.verify import verify
+from tensmith.passes.grouping.partition import BELONGS, Partition
+
+SIMULATED = ("ethos-u55-128", "ethos-u65-256")
+ALL = (*SIMULATED, "ethos-u85-256")
+RUNS = 2
+
+
+def _bytes_of(region, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        value.name: rng.integers(-128, 128, value.type.static_shape).astype(np.int8)
+        for value in region.inputs
+    }
+
+
+def _named(region) -> None:
+    for number, value in enumerate(region.inputs):
+        value.name = f"in{number}"
+    for number, value in enumerate(region.outputs):
+        value.name = f"out{number}"
+
+
+def _placed(name: str, target: str, seed: int = 3) -> Placement:
+    graph, *_ = integers_of(name, seed)
+    return place(graph, TARGETS[target])
+
+
+def _simulated(stream, inputs) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)  # what memory holds before a run counts for nothing
+    memory = {
+        stream.weights_region: np.frombuffer(stream.weights, np.uint8),
+        stream.scratch_region: rng.integers(0, 256, stream.scratch_bytes).astype(np.uint8),
+    }
+    if stream.fast_bytes:
+        memory[stream.fast_region] = rng.integers(0, 256, stream.fast_bytes).astype(np.uint8)
+    for extent, array in zip(stream.inputs, inputs, strict=True):
+        place_ = slice(extent.offset, extent.offset + extent.size)
+        memory[extent.region][place_] = array.reshape(-1).view(np.uint8)
+    simulate(stream.commands, memory)
+    return [memory[e.region][e.offset : e.offset + e.size].view(np.int8) for e in stream.outputs]
+
+
+@needs_vela
+@pytest.mark.parametrize("name", CASES)
+def test_everything_is_placed_in_one_segment(name):
+    for target in ALL:
+        placement = _placed(name, target)
+        assert len(placement.segments) == 1
+        outside = {node.op for node in placement.nodes if node.segment is None}
+        assert outside <= {"quantize", "dequantize", "reshape", "transpose"}
+        inner = [node.op for node in placement.segments[0].regions[0].nodes]
+        assert "transpose" not in inner or name == "attention"
+
+
+@needs_vela
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("target", SIMULATED)
+def test_command_streams_give_the_same_bits(name, target):
+    placement = _placed(name, target)
+    for segment, stream in zip(placement.segments, placement.streams, strict=True):
+        region = segment.regions[0]
+        _named(region)
+        for seed in range(RUNS):
+            inputs = _bytes_of(region, seed)
+            wanted = run_graph(region, inputs)
+            found = _simulated(stream, list(inputs.values()))
+            for number, array in enumerate(found):
+                np.testing.assert_array_equal(array, wanted[f"out{number}"].reshape(-1))
+
+
+@needs_vela
+@needs_model
+@pytest.mark.parametrize("name", CASES)
+def test_the_reference_model_gives_the_same_bits(name):
+    from tensmith.backends.ethosu.tosa.writer import serialised
+
+    for segment in _placed(name, ALL[0]).segments:
+        region = segment.regions[0]
+        _named(region)
+        blob = serialised(tosa_of(region))
+        for seed in range(RUNS):
+            inputs = _bytes_of(region, seed)
+            wanted = run_graph(region, inputs)
+            for number, array in enumerate(reference_run(blob, inputs.values())):
+                np.testing.assert_array_equal(array, wanted[f"out{number}"])
+
+
+@needs_vela
+def test_what_vela_refuses_runs_beside_the_processor(monkeypatch):
+    """Vela takes all of the cases: here it refuses tables."""
+    from tensmith.backends.ethosu import placement
+
+    lowered = []
+
+    def refusing(region):
+        lowered.append(tosa_of(region))
+        return lowered[-1]
+
+    def compiled(blob, target):
+        if any(operator.op is Op.TABLE for operator in lowered[-1].operators):
+            raise NotCompiled("no tables today")
+        return vela_compiled(blob, target)
+
+    monkeypatch.setattr(placement, "tosa_of", refusing)
+    monkeypatch.setattr(placement, "compiled", compiled)
+    placed = _placed("swish", ALL[0])
+    beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
+    assert "no tables today" in beside["byte_table"]
+    assert len(placed.segments) == len(placed.streams) == 1
+    assert "conv" in {node.op for node in placed.segments[0].regions[0].nodes}
+
+
+def test_segments_are_convex():
+    """An operator outside, between two of one segment's: what reads it is another segment's."""
+    sketch = Sketch(0)
+    x = sketch.input(4, 4)
+    first = sketch.op("neg", x)
+    outside = sketch.op("exp", first)
+    beside = sketch.op("abs", first)
+    last = sketch.op("add", outside, beside)
+    graph = sketch.graph(sketch.op("abs", last))
+    wanted = run_graph(graph, sketch.draw(1))["y0"]
+    reasons = {}
+    partition = Partition(
+        lambda node: "never" if node.op == "exp" else None, "device", frozenset(),
+        lambda node: False, reasons,
+    )  # fmt: skip
+    assert partition.run(graph)
+    verify(graph)
+    inner = [[n.op for n in s.regions[0].nodes] for s in graph.nodes if s.op == "segment"]
+    assert inner == [["neg", "abs"], ["add", "abs"]]
+    assert list(reasons.values()) == ["never"]
+    np.testing.assert_array_equal(run_graph(graph, sketch.draw(1))["y0"], wanted)
+
+
+def test_values_inside_are_never_cut():
+    sketch = Sketch(0)
+    x = sketch.input(4, 4)
+    wide = sketch.op("cast", x, dtype=DType.I32)
+    read_outside = sketch.op("cast", sketch.op("neg", wide), dtype=DType.F32)
+    graph = sketch.graph(sketch.op("abs", read_outside))
+    partition = Partition(
+        lambda node: "floats" if node.op == "abs" or node.output.dtype is DType.F32 else None,
+        "device", frozenset({DType.I32}), lambda node: False,
+    )  # fmt: skip
+    assert not partition.run(graph)
+    assert sorted(partition.reasons.values()) == sorted(["floats", "floats", BELONGS, BELONGS])
