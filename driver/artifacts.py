@@ -29,7 +29,7 @@ from .engines import EngineSpec
 from .memory import give_back_memory
 from .model_source import ModelSource
 from .precision_choice import PrecisionChoice
-from .request import TEXTS, reference_precision
+from .request import INT8, TEXTS, reference_precision
 from .second_opinion import add_opinions
 from .verify import Verification, verify_random
 from .verify_report import INCOMPLETE, VerifyReport
@@ -45,7 +45,8 @@ class Artifact:
     kernels: in the order of the plan. stages: seconds by stage. manifest: see `driver/manifest.py`.
     sampler: draws random inputs. notes: what the user should know of the model. report: of the last
     verification, or None. choice: between precisions, where there was one. budget: what became of
-    one, where there was one. build: what it was built of.
+    one, where there was one. build: what it was built of. ranges: that calibration gave the values
+    of the model that its backend asked about, in this order, where it computes in integers.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Artifact:
         self.choice: PrecisionChoice | None = None
         self.budget: BudgetReport | None = None
         self.build: ModelBuild | None = None
+        self.ranges: tuple[tuple[float, float], ...] = ()
         self._backend = backend
         self._model = compilation.model
         self._stages = stages
@@ -185,6 +187,11 @@ class Artifact:
         weakref.finalize(module, _keep_alive, self)
         return module
 
+    @property
+    def reference(self) -> str:
+        """The precision of what it is verified with."""
+        return INT8 if self.ranges else reference_precision(self.manifest["precision"])
+
     def tolerance(self, rtol: float | None = None, atol: float | None = None) -> Tolerance:
         """What differences `verify` allows; None leaves the default of the element type."""
         return Tolerance(rtol, atol, quantised=self.sampler.quantised)
@@ -211,8 +218,9 @@ class Artifact:
                 subject=subject,
                 model=self._source.path,
                 shapes=self._source.shapes,
-                precision=reference_precision(self.manifest["precision"]),
+                precision=self.reference,
                 target=self._source.target,
+                ranges=self.ranges,
                 tolerance=tolerance or self.tolerance(),
                 time_limit=float(VERIFY_TIME.value) if time_limit is None else time_limit,
                 progress=progress,

@@ -13,6 +13,7 @@ from ..compiler.kernel.schedule.choices import Choices
 from ..compiler.target import Target
 from .artifacts import Artifact
 from .faults import faults_explained
+from .integer_ranges import with_ranges
 from .manifest import build_manifest
 from .model_build import ModelBuild, PreparedGraph, prepare
 from .model_source import ModelSource
@@ -36,7 +37,8 @@ def build(
     Raises as `api.compile`.
     """
     model = ModelBuild(path, path, request, backend, target)
-    if request.precision in (INT8, *WEIGHT_BITS):
+    integers = backend.integers is not None  # the backend quantises all that it is given
+    if request.precision in (INT8, *WEIGHT_BITS) and not integers:
         with stages.stage("quantise"):
             quantised = quantised_as(request, path, work_dir)
             model = replace(model, path=quantised.path, quantised=quantised)
@@ -87,6 +89,7 @@ def _built(
         request.probe.imported(prepared.graph)
     with faults_explained(model.path, stages):
         decisions = prepared.rewrite(options)
+        options = with_ranges(prepared.graph, target, backend, request, options)
         compilation = backend.compile(prepared.graph, target, options, stages)
     manifest = build_manifest(
         compilation, target, options, source_sha256=prepared.digest, flops=prepared.flops,
@@ -105,6 +108,7 @@ def _built(
     artifact = Artifact(compilation, manifest, backend, target, stages, work_dir, source)
     artifact.build = model
     artifact.budget = quantised.budget if quantised else None
+    artifact.ranges = tuple(options.ranges.values())
     return artifact
 
 

@@ -39,7 +39,7 @@ def compiled(
     cannot, or a request forces the precision, that is what is compiled. Raises as `build`.
     """
     stages = Stages(progress=request.progress)
-    if request.precision == FP32 or request.probe:
+    if request.precision == FP32 or request.probe or backend.integers is not None:
         return build(path, request, backend, target, work_dir, stages)
     if request.has_budget:  # data are read several times
         request = replace(

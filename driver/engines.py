@@ -41,7 +41,8 @@ class EngineSpec:
     computes operator by operator, without optimising. precision, target: of the graph that the
     reference evaluates, see `halves.py`. nudged: whether the reference moves every float by some
     units in its last place (`roundings.py`). stand_in: the target whose hardware the engine's
-    process has to do without, "": none.
+    process has to do without, "": none. ranges: of values, by which the graph that the reference
+    evaluates becomes one of integers (`Backend.integers`).
     """
 
     kind: str
@@ -54,6 +55,7 @@ class EngineSpec:
     target: str = "native"
     nudged: bool = False
     stand_in: str = ""
+    ranges: tuple[tuple[float, float], ...] = ()
 
 
 class CrashError(RunError):
@@ -162,7 +164,12 @@ def _reference(spec: EngineSpec) -> Run:
     evaluate = backend_of(spec.kind).evaluate
     assert evaluate is not None
     graph = load(spec.path, shapes=dict(spec.shapes))
-    InPrecision(spec.precision, resolve_target(spec.target)[1]).rewrite(graph)
+    backend, target = resolve_target(spec.target)
+    InPrecision(spec.precision, target).rewrite(graph)
+    if spec.ranges and backend.integers is not None:
+        values = backend.integers.observed(graph, target)
+        ranges = dict(zip(values, spec.ranges, strict=True))
+        backend.integers.rewrite(graph, target, ranges)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
     observe = nudge(seed=1) if spec.nudged else None
     return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts), observe), texts)

@@ -72,4 +72,5 @@ def build_manifest(
         "flops": flops if flops is None or isinstance(flops, int) else str(flops),
         "source_sha256": source_sha256,
         "tuning_records_sha256": None,
+        **(compilation.npu.to_json() if compilation.npu else {}),
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..compiler.backend import AnyBackend
 from ..compiler.compilation import CompileOptions, HostKernel, Stages
 from ..compiler.errors import Unsupported, UnsupportedError
 from ..compiler.ir import Graph
@@ -16,6 +17,7 @@ from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
 from .argument_checks import unsupported_nodes
 from .faults import faults_explained
+from .integer_ranges import with_any_ranges
 from .model_build import import_model
 from .precision import Risk, precision_risks
 from .request import CompileRequest
@@ -35,7 +37,8 @@ class Preflight:
     what the model says and does not hold. optional: inputs that have a default. free: for every
     shared symbol, what --shape takes to let the last input that it is in have other sizes. slow:
     kernels predicted to take far longer than their bytes and operations; None where nothing is
-    predicted. on_host: what runs beside the device; None where there is none.
+    predicted. on_host: what runs beside the device; None where there is none. npu, cpu: for targets
+    with command streams, as in manifests.
     """
 
     target: str
@@ -50,6 +53,8 @@ class Preflight:
     free: dict[str, str] = field(default_factory=dict)
     slow: list[SlowKernel] | None = None
     on_host: list[HostKernel] | None = None
+    npu: dict[str, Any] | None = None
+    cpu: dict[str, Any] | None = None
 
     @property
     def shared(self) -> list[str]:
@@ -88,6 +93,9 @@ def preflight(path: Path, request: CompileRequest) -> Preflight:
             found.slow = _planned(backend.slow_kernels, path, request, target)
         if backend.host_kernels:
             found.on_host = _planned(backend.host_kernels, path, request, target)
+    if not found.unsupported and backend.integers and not backend.available():
+        told = _placed(backend, path, request, target)
+        found.npu, found.cpu = told["npu"], told["cpu"]
     return found
 
 
@@ -106,6 +114,18 @@ def _planned(
     options = replace(request.options(path, path.parent, target), sizes=sizes)
     with faults_explained(path, stages):
         return list(ask(graph, target, options, stages))
+
+
+def _placed(
+    backend: AnyBackend, path: Path, request: CompileRequest, target: Target
+) -> dict[str, Any]:
+    """What of a model a processor with command streams would run, and what its host."""
+    assert backend.integers is not None
+    graph, stages = import_model(path, request.shapes), Stages()
+    with faults_explained(path, stages):
+        options = request.options(path, path.parent, target)
+        options = with_any_ranges(graph, target, backend, options)
+        return backend.integers.placed(graph, target, options, stages).to_json()
 
 
 def _input_symbols(graph: Graph) -> dict[str, list[str]]:

@@ -86,6 +86,7 @@ class EngineProcess:
             target=spec.target,
             nudged=spec.nudged,
             stand_in=spec.stand_in,
+            ranges=spec.ranges,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])

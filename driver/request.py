@@ -148,7 +148,8 @@ class CompileRequest:
         check_choice("opt_level", self.opt_level, OPT_LEVELS)
         check_threads(self.threads)
         calibrated = (INT8, AUTO, *WEIGHT_BITS)
-        if self.calibration is not None and self.precision not in calibrated:
+        is_asked = self.precision in calibrated
+        if self.calibration is not None and not is_asked and not self._is_for_integers():
             raise UsageError(
                 f"calibration data change nothing at the precision {self.precision}",
                 remedy=f"ask for --precision {', '.join(calibrated)}",
@@ -172,6 +173,10 @@ class CompileRequest:
     def accuracy_drop(self) -> str | float:
         """The accuracy budget: the one that is given, 0 included, or the usual one."""
         return USUAL_DROP if self.max_accuracy_drop is None else self.max_accuracy_drop
+
+    def _is_for_integers(self) -> bool:
+        """Whether the target computes in integers, whatever the precision is."""
+        return resolve_target(self.target)[0].integers is not None
 
     def _check_block(self) -> None:
         if self.block is None:

@@ -36,7 +36,7 @@ class Verification:
 
     subject: the compiled model. model: the ONNX file. shapes: as it was imported with.
     against: "reference" (numpy evaluation of the imported, unoptimised graph, or what `precision`
-    makes of it for `target`) or a peer.
+    makes of it for `target`) or a peer. ranges: as in `EngineSpec`.
     time_limit: seconds, everything included; None for no limit. spreads: how far roundings move
     outputs, where that was measured, by the number of the trial.
     """
@@ -47,6 +47,7 @@ class Verification:
     against: str = "reference"
     precision: str = "fp32"
     target: str = "native"
+    ranges: tuple[tuple[float, float], ...] = ()
     tolerance: Tolerance = field(default_factory=Tolerance)
     time_limit: float | None = None
     seed: int = 0
@@ -64,6 +65,7 @@ class Verification:
             precision=self.precision,
             target=self.target,
             nudged=nudged,
+            ranges=self.ranges,
         )
 
     def note(self, text: str) -> None:

@@ -48,6 +48,7 @@ class Session:
             target=request["target"],
             nudged=request["nudged"],
             stand_in=request["stand_in"],
+            ranges=tuple((low, high) for low, high in request["ranges"]),
         )
         self.run = open_engine(spec)
         return {

@@ -16,6 +16,7 @@ def command(
     from ...compiler.errors import UnsupportedError
     from ..argument_checks import check_file
     from ..console import Console
+    from ..placement import show_placement
     from ..preflight import MAX_PLANNED_NODES, preflight
 
     console = Console(json=json)
@@ -49,6 +50,8 @@ def command(
         console.print(f"slow: {slow}")
     for kernel in found.on_host or ():
         console.print(f"on the host: {kernel}")
+    if found.npu:
+        show_placement(console, {"npu": found.npu, "cpu": found.cpu})
     if found.checks:
         console.print(f"indices that every run checks: {', '.join(map(repr, found.checks))}")
     if found.unsupported:

@@ -224,6 +224,7 @@ def _show_precision(console: Console, artifact: Artifact) -> None:
 
 def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
     from ..console import human_bytes, human_seconds
+    from ..placement import show_placement
     from ..tuning.tables import tuned_text
 
     report = artifact.report
@@ -247,6 +248,7 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
         f"target {artifact.target.name}, {len(artifact.kernels)} kernels, "
         f"weights {human_bytes(memory['weight_bytes'])}, arena {_arena(memory['arena_bytes'])}"
     )
+    show_placement(console, artifact.manifest)
     _show_precision(console, artifact)
     if tuned := tuned_text(artifact.manifest):
         console.print(tuned)

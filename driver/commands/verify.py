@@ -87,14 +87,9 @@ def command(
     given = _library(model, library, inputs, outputs, against)
     _check_known(precision, given, outputs, layers=layers, against=against)
     request = requested(
-        shape,
-        target=target,
-        precision=precision,
-        calibration=calibration,
-        opt_level=opt_level,
-        threads=threads,
-        force_precision=True,
-    )
+        shape, target=target, precision=precision, calibration=calibration, opt_level=opt_level,
+        threads=threads, force_precision=True,
+    )  # fmt: skip
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:
@@ -107,8 +102,9 @@ def command(
             model=artifact.compiled if artifact else model,
             shapes=request.shapes,
             against="stored outputs" if outputs else against,
-            precision=reference_precision(precision),
+            precision=artifact.reference if artifact else reference_precision(precision),
             target=target,
+            ranges=artifact.ranges if artifact else (),
             progress=progress,
             **_limits(rtol, atol, verify_time),
         )

@@ -1,0 +1,36 @@
+"""Where operators of a model run, for people: command streams, and what is beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .console import Console, human_bytes
+
+
+def show_placement(console: Console, manifest: Mapping[str, Any]) -> None:
+    """Print what a manifest says of a processor with command streams; nothing for other targets."""
+    npu, cpu = manifest.get("npu"), manifest.get("cpu")
+    if not npu or cpu is None:
+        return
+    rows = [(row["op"], row["name"], row["reason"]) for row in cpu["operators"]]
+    if rows:
+        console.table("Beside the NPU", ("operator", "node", "reason"), rows, left=3)
+    segments = [
+        (number, f"{s['cycles']:,}", f"{s['npu_cycles']:,}", f"{s['macs']:,}",
+         human_bytes(s["arena_bytes"]), human_bytes(s["weight_bytes"]))
+        for number, s in enumerate(npu["segments"])
+    ]  # fmt: skip
+    columns = ("segment", "cycles", "of arithmetic", "MACs", "arena", "weights")
+    console.table(f"Command streams ({npu['origin']})", columns, segments, left=0)
+    memories = [
+        (name, *(human_bytes(used[key]) for key in ("peak", "read", "written")))
+        for name, used in npu["memories"].items()
+    ]
+    console.table("Memory", ("memory", "used", "read", "written"), memories)
+    whole = npu["operators"] + len(rows)
+    console.print(
+        f"{npu['operators']} of {whole} operators on the NPU, {npu['share']:.0%} of those that "
+        "compute; "
+        f"{npu['estimated_cycles']:,} cycles, {npu['origin']}"
+    )
