@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...compiler.ir.graph import Value
+from ...compiler.ir.types import DType
 from ...compiler.pass_manager import Fixpoint, Pass
 from ...passes.layout.choose_layouts import ChooseLayouts
 from ...passes.layout.sink_reshapes import SinkReshapes
@@ -12,10 +13,11 @@ from ...passes.pipeline import FOLDED_SCALES, RECOGNISED_NORMS, SIMPLIFY
 from ...passes.precision.fixed_point.integer_arithmetic import IntegerArithmetic
 from ...passes.precision.fixed_point.own_widening import OwnWidening
 from ...passes.precision.fixed_point.quantise_floats import QuantiseFloats, QuantiseWeights, Range
-from ...passes.precision.fixed_point.signed_bytes import SignedBytes
 from ...passes.precision.integer_products import IntegerProducts
+from ...passes.precision.kept_bytes import KeptBytes
 from ...passes.precision.quantised_movement import QuantisedMovement
 
+SIGNED = KeptBytes(DType.I8)
 FLOAT_FORM: tuple[Pass | Fixpoint, ...] = (
     *RECOGNISED_NORMS,
     *FOLDED_SCALES,
@@ -29,12 +31,12 @@ def integer_passes(ranges: Mapping[Value, Range]) -> tuple[Pass | Fixpoint, ...]
     ranges: of values of that graph, as far as they are known.
     """
     return (
-        Fixpoint((SignedBytes(), QuantisedMovement(), *SIMPLIFY)),
+        Fixpoint((SIGNED, QuantisedMovement(), *SIMPLIFY)),
         QuantiseFloats(ranges),
-        Fixpoint((SignedBytes(), QuantisedMovement(), *SIMPLIFY)),
+        Fixpoint((SIGNED, QuantisedMovement(), *SIMPLIFY)),
         QuantiseWeights(),
         IntegerProducts(),
-        Fixpoint((SignedBytes(), *SIMPLIFY)),
+        Fixpoint((SIGNED, *SIMPLIFY)),
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
         ChooseLayouts(channels_first=False, everywhere=True),
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),

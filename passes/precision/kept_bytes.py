@@ -112,6 +112,15 @@ def _joined(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     return kind.other_of(rw.emit("concat", found, node.attrs), rw)
 
 
+def _padded(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
+    """pad(other(k), c) -> other(pad(k, c moved))"""
+    source = kind.kept_of(node.inputs[0], rw)
+    if source is None or len(node.inputs) < 2 or node.inputs[1].data is None:
+        return None
+    filler = kind.moved(node.inputs[1].data)
+    return kind.other_of(rw.emit("pad", [source, filler], node.attrs), rw)
+
+
 def _dequantised(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     """dequantize(other(k), z) -> dequantize(k, z moved)"""
     source, zero = kind.kept_of(node.inputs[0], rw), node.inputs[2]
@@ -134,6 +143,7 @@ _RULES: tuple[tuple[tuple[str | Trait, ...], Callable[..., Replacement]], ...] =
     ((Trait.INDEX_MAP, Trait.LOOKUP, "max_pool"), _turned_later),
     (("max", "min"), _clipped),
     (("concat",), _joined),
+    (("pad",), _padded),
     (("dequantize",), _dequantised),
     (("cast",), _widened),
 )

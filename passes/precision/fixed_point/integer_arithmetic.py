@@ -15,7 +15,7 @@ for _family in (tables, pooling, softmax, layer_norm, other_products, arithmetic
 
 @dataclass(frozen=True)
 class IntegerArithmetic:
-    """The pass. Expects products of integers (`IntegerProducts`) and signed bytes.
+    """The pass. Expects products of integers (`IntegerProducts`) and signed bytes (`KeptBytes`).
 
     What of a graph is quantised at both ends is i8, i16 and i32 afterwards: sums, `requantize` with
     the rounding "single", tables of bytes and interpolated ones. Operators that no rule has, and
