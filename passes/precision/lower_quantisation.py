@@ -10,6 +10,7 @@ import numpy as np
 from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.fixed_point import multiplier_of
+from ...compiler.ir.ops.interpolated_table import FRACTION_BITS, LOWEST
 from ...compiler.ir.ops.quantization import NEAREST, RANGES
 from ...compiler.ir.ops.registry import lookup
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
@@ -110,6 +111,24 @@ def _requantize(node: Node, rw: Rewriter) -> Replacement:
     inside = rw.emit("max", [moved, constant(np.asarray(low, np.int64))])
     inside = rw.emit("min", [inside, constant(np.asarray(high, np.int64))])
     return _cast(rw, inside, zero.dtype)
+
+
+@_RULES.on("interpolated_table")
+def _interpolated(node: Node, rw: Rewriter) -> Replacement:
+    """The two results beside an element, and a straight line between them."""
+    table = constant(np.asarray(node.attrs["values"], np.int32))
+
+    def emit(op: str, a: Value, b: Value | int) -> Value:
+        return rw.emit(op, [a, b if isinstance(b, Value) else constant(np.int32(b))])
+
+    place = emit("sub", _cast(rw, node.inputs[0], DType.I32), LOWEST)
+    index = emit("shr", place, FRACTION_BITS)
+    rest = emit("bitand", place, (1 << FRACTION_BITS) - 1)
+    below, above = (
+        rw.emit("gather", [table, at], {"axis": 0}) for at in (index, emit("add", index, 1))
+    )
+    slope = emit("mul", emit("sub", above, below), rest)
+    return emit("add", emit("shl", below, FRACTION_BITS), slope)
 
 
 def _is_usual(scale: Value) -> bool:

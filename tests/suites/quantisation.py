@@ -269,7 +269,35 @@ def _byte_table() -> Case:
     return Case("byte_table", build, EXACT, {"n": 3})
 
 
+def _interpolated_table() -> Case:
+    def build(c: CaseBuilder) -> None:
+        steps = np.random.default_rng(3).integers(-300, 301, 512)
+        values = tuple(np.append(0, np.cumsum(steps).clip(-32768, 32767)).tolist())
+        x = c.input(N, 90, dtype=DType.I16, low=-32768, high=32768)
+        c.output(c.op("interpolated_table", x, values=values))
+
+    return Case("interpolated_table", build, EXACT, {"n": 3})
+
+
+def _scaled_to_sums() -> list[Case]:
+    """Sums by another scale, as sums."""
+
+    def case(rounding: str) -> Case:
+        def build(c: CaseBuilder) -> None:
+            x = c.input(N, 70, dtype=I32, low=-(1 << 20), high=1 << 20)
+            limits = {"low": -(1 << 31), "high": (1 << 31) - 1, "rounding": rounding}
+            for scale in (0.3, 37.5, 512.0):
+                factor, zero = constant(np.float32(scale)), constant(np.int32(0))
+                c.output(c.op("requantize", x, factor, zero, **limits))
+
+        return Case(f"requantize_to_sums_{rounding}", build, EXACT, {"n": 2})
+
+    return [case("single"), case("double")]
+
+
 CASES: list[Case] = [
+    _interpolated_table(),
+    *_scaled_to_sums(),
     _with_bias(),
     _byte_table(),
     *_groups(),
