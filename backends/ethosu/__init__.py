@@ -6,7 +6,7 @@ machine's own process, and their command streams in the simulator.
 
 from __future__ import annotations
 
-from ...compiler.backend import Backend
+from ...compiler.backend import Backend, Emulator
 from ...compiler.errors import UsageError
 from ...compiler.target import NpuTarget
 from ..common.link import link
@@ -20,7 +20,7 @@ def runs_here(target: NpuTarget) -> str:
     return f"this machine has no {target.name}, and cycles are what Vela estimates"
 
 
-def emulator(target: NpuTarget) -> str:
+def emulator(target: NpuTarget) -> Emulator | None:
     """Programs have no emulator. Raises UsageError."""
     raise UsageError(
         "a program for an Ethos-U runs where there is one",
