@@ -18,6 +18,7 @@ from ..compiler.errors import ModelWarning, TensmithError, UsageError, system_re
 from ..compiler.knobs import TRACEBACK
 from .commands import (
     bench,
+    cascade,
     check,
     compile,
     inspect,
@@ -51,6 +52,7 @@ for _module in (
     compile,
     tune,
     plan,
+    cascade,
     quantize,
     run,
     bench,

@@ -111,6 +111,10 @@ class Evaluation:
                 remedy="leave out the samples that make them, or choose another --metric",
             )
 
+    def exact_outputs(self) -> Iterator[Arrays]:
+        """What f32 gave for every sample of `pairs`."""
+        return (read_file(self.folder / f"{n}.npz") for n in range(len(self.records)))
+
     def drop(self, run: Run, limit: float, what: str) -> Drop:
         """How much worse a run is. It ends early where it is certainly beyond the limit."""
         self.evaluations += 1

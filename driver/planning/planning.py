@@ -29,6 +29,7 @@ from ..request import FP32, CompileRequest
 from ..samples import Sampler
 from ..tensor_files import Arrays, write_npz
 from .builds import Build, Builds
+from .cascades import Cascades
 from .judging import Judge
 from .load_test import LoadTest, load_test
 from .plan_request import PlanRequest
@@ -103,13 +104,16 @@ class Planning:
         )  # fmt: skip
         self.builds = Builds(self.folder / "builds", self.journal, tools.compile)
         self._exact: Build | None = None
+        self.cascades = Cascades(
+            request, self.folder / "cascades", self.journal, self.notes, tools.compile
+        )
 
     def run(self) -> PlanResult:
         """All steps. Raises UsageError for data or models that do not fit, and what a compilation
         raises for the model itself in fp32."""
         judge, name, exact, limit = self._judge()
         offers = self._offers()
-        variants = self._variants(offers)
+        variants = self._variants(offers, judge, limit)
         measured = self._measured(variants, judge)
         points = self._points(measured, offers, limit)
         return self._result(points, name, exact, limit, measured)
@@ -177,21 +181,33 @@ class Planning:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         return (this_machine(processor_name(), self.cores, memory),)
 
-    def _variants(self, offers: Iterable[MachineOffer]) -> list[Variant]:
+    def _variants(
+        self, offers: Iterable[MachineOffer], judge: Judge | None, limit: float
+    ) -> list[Variant]:
         """What is compiled; what makes no sense is told."""
         cores = max(self.cores, *(offer.cores for offer in offers))
         models = dict.fromkeys((self.request.model, *self.request.candidates))
-        found: list[Variant] = []
-        for label, path in zip(_labels(models), models, strict=True):
-            for one in enumerated(self.request, label, path, cores):
-                reason = "" if isinstance(one, Variant) else one.reason
-                if isinstance(one, Variant):
-                    reason = self._why_not(one)
-                    if not reason:
-                        found.append(one)
-                        continue
+        labels = dict(zip(models, _labels(models), strict=True))
+        found: list[Variant | Pruned] = []
+        for path, label in labels.items():
+            found += enumerated(self.request, label, path, cores)
+        if judge is not None and self.request.cascades:
+            for path in list(labels)[1:]:
+                label = f"{labels[path]}+{labels[self.request.model]}"
+                both = self.cascades.make(path, label, limit)
+                found += (
+                    [both]
+                    if isinstance(both, Pruned)
+                    else enumerated(self.request, label, both, cores, cascade=True)
+                )
+        kept = []
+        for one in found:
+            reason = one.reason if isinstance(one, Pruned) else self._why_not(one)
+            if reason:
                 self.pruned.append(Pruned(one.name, reason))
-        return found
+            elif isinstance(one, Variant):
+                kept.append(one)
+        return kept
 
     def _why_not(self, variant: Variant) -> str:
         if elsewhere := why_elsewhere(variant):
@@ -241,6 +257,8 @@ class Planning:
 
     def _drop(self, build: Build, judge: Judge | None) -> Drop | None:
         """What a binary loses; None where it is the model itself."""
+        if build.variant.cascade:
+            return self.cascades.drops[build.variant.label]
         exact = self._exact_build()
         judged = build.variant.judged
         if judge is None or judged.name == exact.variant.name:

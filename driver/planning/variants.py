@@ -136,8 +136,10 @@ def _senseless(
 ) -> str:
     if variant.precision == INT8 and request.calibration is None:
         return "int8 needs --calibration"
-    if variant.precision == INT8 and variant.cascade:
-        return "products in branches are not quantised"
+    if variant.precision != FP32 and variant.cascade:
+        return "the threshold of a cascade is chosen in fp32"
+    if variant.batch > 1 and variant.cascade:
+        return "cascades are tried row by row"
     if variant.precision != FP32 and request.eval is None:
         return "without --eval nothing tells what a lower precision loses"
     if variant.batch > 1 and not interface.open_batch:

@@ -1,6 +1,7 @@
 """Trains a small convolutional network on scikit-learn's digits, in plain numpy, and exports it.
 
     python examples/digits/train.py            # writes digits.onnx and digits_test.npz beside this
+    python examples/digits/train.py --small    # writes digits_small.onnx, of a smaller network
 
 The network reads images of 8x8 pixels, scaled to [0, 1], as `image` of shape (batch, 1, 8, 8), and
 writes unnormalised class scores as `scores` of shape (batch, 10); `batch` is symbolic. A seeded
@@ -118,8 +119,14 @@ def _patches(x: Array) -> Array:
     return windows.transpose(0, 2, 3, 1, 4, 5).reshape(n, h, w, c * 9)
 
 
-def build(rng: np.random.Generator) -> list[Layer]:
-    """The network, in order of evaluation."""
+def build(rng: np.random.Generator, small: bool = False) -> list[Layer]:
+    """The network, in order of evaluation. small: a twentieth of the multiplications."""
+    if small:
+        return [
+            *(Conv(rng, 1, 8), Relu(), MaxPool()),
+            *(Conv(rng, 8, 16), Relu(), MaxPool()),
+            Gemm(rng, 16 * 2 * 2, 10),
+        ]
     return [
         *(Conv(rng, 1, 16), Relu()),
         *(Conv(rng, 16, 32), Relu(), MaxPool()),
@@ -151,9 +158,8 @@ def shifted(rng: np.random.Generator, x: Array) -> Array:
     return windows[np.arange(len(x)), :, rows, columns]
 
 
-def train(rng: np.random.Generator, x: Array, labels: Array) -> list[Layer]:
+def train(rng: np.random.Generator, layers: list[Layer], x: Array, labels: Array) -> list[Layer]:
     """Adam with decoupled weight decay and a one-cycle cosine rate (Kingma and Ba, 2014)."""
-    layers = build(rng)
     trained = [layer for layer in layers if layer.parameters]
     moments = [[(np.zeros_like(p), np.zeros_like(p)) for p in la.parameters] for la in trained]
     steps_per_epoch = len(x) // BATCH
@@ -223,17 +229,22 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent, help="folder to write to"
     )
-    out = parser.parse_args().out
+    parser.add_argument("--small", action="store_true", help="train the smaller network")
+    options = parser.parse_args()
+    out = options.out
     rng = np.random.default_rng(SEED)
     data, labels = load_digits(return_X_y=True)
     images = data.astype(np.uint8).reshape(-1, 1, 8, 8)
     order = rng.permutation(len(images))
     held_out, kept = order[: len(order) // 3], order[len(order) // 3 :]
     scaled = images.astype(np.float32) / PIXEL_MAX
-    layers = train(rng, scaled[kept], labels[kept])
+    layers = train(rng, build(rng, options.small), scaled[kept], labels[kept])
     accuracy = np.mean(infer(layers, scaled[held_out]).argmax(1) == labels[held_out])
     print(f"accuracy on {len(held_out)} held-out images: {accuracy:.4f}")
-    onnx.save(export(layers), out / "digits.onnx")
+    name = "digits_small.onnx" if options.small else "digits.onnx"
+    onnx.save(export(layers), out / name)
+    if options.small:
+        return
     test_labels = labels[held_out].astype(np.uint8)
     np.savez(out / "digits_test.npz", images=images[held_out], labels=test_labels)
 

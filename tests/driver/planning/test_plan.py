@@ -206,6 +206,22 @@ def test_empty_evaluation_data(plan_digits: Plan, tmp_path: Path) -> None:
         plan_digits(eval=tmp_path / "nothing")
 
 
+def test_candidates_are_tried_alone_and_in_a_cascade(plan_digits: Plan, tmp_path: Path) -> None:
+    small = DIGITS.with_name("digits_small.onnx")
+    result = plan_digits(anew=True, candidates=(small,), precisions=("fp32",))
+    by_name = {point.build.variant.name: point for point in result.points}
+    alone, both = by_name["digits_small-fp32"], by_name["digits_small+digits-fp32"]
+    assert alone.drop is not None
+    assert alone.drop.drop > 0.01
+    assert [miss.constraint for miss in alone.misses] == ["accuracy"]
+    assert both.drop is not None
+    assert both.drop.rows == 299  # those that did not choose the threshold
+    assert both.drop.drop <= 0.01
+    assert any(note.startswith("digits_small+digits: below") for note in result.notes)
+    reasons = {own.name: own.reason for own in plan_digits(candidates=(small,)).pruned}
+    assert "in fp32" in reasons["digits_small+digits-int8"]
+
+
 @pytest.mark.slow
 def test_what_was_killed_at_any_instant_goes_on(
     digits_data: dict[str, Path], tmp_path: Path

@@ -1,0 +1,1 @@
+"""`tensmith cascade`: two models as one binary."""

@@ -1,0 +1,118 @@
+"""`tensmith cascade`: two models as one binary; the larger answers where the smaller is unsure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..options import (
+    Evaluation,
+    Json,
+    Metric,
+    OptLevel,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+    requested,
+)
+from .compile import Emit, Verify, destination
+
+if TYPE_CHECKING:
+    from ..artifacts import Artifact
+
+Small = Annotated[Path, typer.Argument(metavar="SMALL", help="ONNX file of the small model.")]
+Large = Annotated[Path, typer.Argument(metavar="LARGE", help="ONNX file of the large model.")]
+Confidence = Annotated[
+    str,
+    typer.Option(
+        "--confidence", metavar="HOW",
+        help="How sure the small model is: max_softmax, margin, entropy, or the name of an output "
+        "that has a number for every row.",
+    ),
+]  # fmt: skip
+Router = Annotated[
+    Path | None,
+    typer.Option(
+        "--router", metavar="ONNX", show_default=False,
+        help="A third model of the same inputs, whose first output says how sure the small one is.",
+    ),
+]  # fmt: skip
+Threshold = Annotated[
+    str, typer.Option("--threshold", help="The least confidence, or auto: chosen on --eval.")
+]
+Drop = Annotated[
+    str,
+    typer.Option(
+        "--max-accuracy-drop", metavar="DROP", help="What auto may lose against the large model."
+    ),
+]
+Single = Annotated[
+    bool, typer.Option("--single", help="Rows come one by one: a binary for a batch of 1.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="File to write (default: LARGE's name, .so)."),
+]
+
+
+def command(
+    small: Small,
+    large: Large,
+    output: Output = None,
+    confidence: Confidence = "max_softmax",
+    router: Router = None,
+    threshold: Threshold = "auto",
+    eval: Evaluation = None,
+    metric: Metric = None,
+    max_accuracy_drop: Drop = "0.2%",
+    single: Single = False,
+    target: Target = "native",
+    opt_level: OptLevel = 2,
+    threads: Threads = 1,
+    shape: Shapes = None,
+    emit: Emit = None,
+    verify: Verify = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compile two models as one, in which the large one runs for rows that the small one is not
+    sure of. The threshold is chosen on every second sample of --eval, and told of the others; the
+    output `deferred` says which rows the large model has answered (docs/plan.md)."""
+    from ...compiler.scratch import temporary_folder
+    from ...frontends.onnx.cascading.merging import CascadeStages
+    from ..argument_checks import check_file
+    from ..cascading.cascade import CascadeRequest, make_cascade
+    from ..console import Console
+
+    console = Console(json=json, verbose=verbose)
+    stages = CascadeStages(
+        check_file(small, "small model"), check_file(large, "large model"), confidence,
+        None if router is None else check_file(router, "router"), single,
+    )  # fmt: skip
+    output, kind, _ = destination(large, output, emit)
+    with console.progress("compiling") as progress, temporary_folder("tensmith-cascade-") as folder:
+        request = requested(
+            shape, target=target, opt_level=opt_level, threads=threads, progress=progress
+        )
+        asked = CascadeRequest(stages, request, threshold, eval, metric, max_accuracy_drop)
+        found = make_cascade(asked, Path(folder))
+        files = found.artifact.save(output, kind)
+        if verify is not False:
+            _verify(found.artifact, required=bool(verify))
+    console.result({"manifest": found.artifact.manifest, "files": [str(path) for path in files]})
+    for line in found.report.lines() if found.report else ():
+        console.print(line)
+    for path in files:
+        console.print(str(path))
+
+
+def _verify(artifact: Artifact, *, required: bool) -> None:
+    """Raise where the binary is not what the reference says, or, if required, that is unknown."""
+    report = artifact.verify()
+    report.raise_if_failed()
+    error = report.error() if required else None
+    if error is not None:
+        raise error

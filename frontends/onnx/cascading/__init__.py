@@ -1,0 +1,1 @@
+"""Cascades: several models as one."""
