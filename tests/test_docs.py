@@ -25,6 +25,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/cuda.md",
+    "docs/plan.md",
     "docs/precision.md",
     "docs/tuning.md",
     "benchmarks/README.md",

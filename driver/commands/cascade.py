@@ -92,7 +92,7 @@ def command(
         check_file(small, "small model"), check_file(large, "large model"), confidence,
         None if router is None else check_file(router, "router"), single,
     )  # fmt: skip
-    output, kind, _ = destination(large, output, emit)
+    output, kind, _ = destination(large, output, emit, target)
     with console.progress("compiling") as progress, temporary_folder("tensmith-cascade-") as folder:
         request = requested(
             shape, target=target, opt_level=opt_level, threads=threads, progress=progress

@@ -20,9 +20,10 @@ summary{cursor:pointer;overflow-wrap:anywhere}summary span{color:var(--soft);mar
 .tiles div{border:1px solid var(--line);border-radius:8px;padding:10px 14px}
 dt{color:var(--soft);font-size:13px}dd{margin:0;font-size:22px;font-weight:600}
 small{color:var(--soft)}
-figure{margin:28px 0 0}figcaption p{margin:2px 0 8px;color:var(--soft);font-size:13px;
+figure{margin:28px 0 0;overflow-x:auto}section>figure{margin:0}
+figcaption p{margin:2px 0 8px;color:var(--soft);font-size:13px;
 max-width:75ch}
-svg{width:100%;height:auto;display:block}
+svg{width:100%;min-width:620px;height:auto;display:block}
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
 svg .label{text-anchor:end}svg .tick,svg .axis{text-anchor:middle;fill:var(--soft)}
 svg .value{fill:var(--soft)}

@@ -27,6 +27,7 @@ from .points import PlanPoint
 
 MOST_BARS = 16
 CURVE_POINTS = 24
+FAR = 5.0  # times as much as is drawn: a limit beyond is left out
 
 
 def plan_page(result: PlanResult) -> str:
@@ -120,11 +121,16 @@ def _planes(result: PlanResult) -> str:
         axis_of("drop", [*losses, result.limit], "{:.3g}".format), limit=limit,
     )  # fmt: skip
     promise = result.request.latency_p99
+    seen = max(tails) > promise / FAR
+    line = (promise, "promised p99") if seen else None
+    far = "" if seen else f" The promise, {human_seconds(promise)}, is far above."
     latency = scatter(
         [mark(point, tail) for point, tail in zip(shown, tails, strict=True)], across,
-        axis_of("p99", [*tails, promise], human_seconds), limit=(promise, "promised p99"),
+        axis_of("p99", [*tails, promise] if seen else tails, human_seconds), limit=line,
     )  # fmt: skip
-    return _figure("Cost and accuracy", note, accuracy) + _figure("Cost and p99", note, latency)
+    return _figure("Cost and accuracy", note, accuracy) + _figure(
+        "Cost and p99", note + far, latency
+    )
 
 
 def _title(point: PlanPoint) -> str:
@@ -146,16 +152,20 @@ def _curve(result: PlanResult) -> str:
     limit, peak = result.request.latency_p99, result.request.load.peak
     rates = [curve.saturated * (n + 0.5) / CURVE_POINTS for n in range(CURVE_POINTS)]
     found = [(rate, curve.p99(rate, SEARCH_JOBS)) for rate in rates]
-    line = [(rate, tail) for rate, tail in found if tail <= 2.5 * limit]
+    line = [(rate, tail) for rate, tail in found if tail <= 1.5 * limit]
+    tails = [tail for _, tail in line]
+    seen = bool(tails) and max(tails) > limit / FAR
     own = peak / result.choice.cost.replicas
     here = ScatterPoint(
         own, curve.p99(own), f"{own:.4g} inferences/s on each machine", "dot chosen", "at the peak"
     )
     drawing = scatter(
         [here], axis_of("inferences/s on one machine", [curve.saturated], "{:g}".format),
-        axis_of("p99", [limit, 2.5 * limit], human_seconds), [line], (limit, "promised p99"),
+        axis_of("p99", [limit, 1.5 * limit] if seen else tails, human_seconds), [line],
+        (limit, "promised p99") if seen else None,
     )  # fmt: skip
-    note = f"{result.choice.name}, {result.choice.layout}: calls by chance, one queue."
+    far = "" if seen else f" The promise, {human_seconds(limit)}, is far above."
+    note = f"{result.choice.name}, {result.choice.layout}: calls by chance, one queue.{far}"
     return _figure("Load curve", note, drawing) if line else ""
 
 
