@@ -8,6 +8,7 @@ from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
 from .arithmetic.demand import Demand
+from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
@@ -85,6 +86,8 @@ def optimization_passes(
         LowerQuantisation(),
         *RECOGNISED,
         Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),
+        KnownMasks(told),
+        Fixpoint(SIMPLIFY),
         layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
