@@ -76,7 +76,7 @@ def test_rows_that_see_nothing() -> None:
 
 
 def test_heads_with_masks_of_their_own() -> None:
-    masks = np.stack([hidden(ROWS >= KEYS), hidden(KEYS < 16)])[None]
+    masks = np.stack([hidden(ROWS >= KEYS), hidden((KEYS < 16) & (ROWS >= 0))])[None]
     assert optimised(attending(masks)) < 1
 
 
