@@ -63,12 +63,14 @@ def optimization_passes(
     choice: GraphChoice = USUAL,
     told: Told | None = None,
     data: DType = DType.U8,
+    divide_attention: bool = True,
 ) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
     note: is told what becomes of products of what is quantised. target: where functions of bytes
     become tables; None: nowhere. choice: what the graph is not to be given. told: hears what
     arithmetic is saved. data: the bytes that products multiply by constant signed ones, U8 or I8.
+    divide_attention: whether blocks of queries that see few keys may be kernels of their own.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """

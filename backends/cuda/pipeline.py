@@ -127,8 +127,8 @@ def make_plan(
     level, half = options.opt_level, HALVES.get(options.precision)
     with stages.stage("passes"):
         bytes_ = (FloatByteProducts(note),) if level > 0 else ()
-        usual = (*bytes_, *optimization_passes(level, note, data=DType.I8))
-        run_passes(graph, usual, dump_after=options.dump_after)
+        usual = optimization_passes(level, note, data=DType.I8, divide_attention=False)
+        run_passes(graph, (*bytes_, *usual), dump_after=options.dump_after)
         final = (
             *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),
             *((Fixpoint((StoreHalves(half), *SIMPLIFY)),) if half else ()),
