@@ -10,6 +10,7 @@ from ..compiler.target import Target
 from .arithmetic.demand import Demand
 from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
+from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
 from .layout.sink_reshapes import SinkReshapes
@@ -89,6 +90,7 @@ def optimization_passes(
         *RECOGNISED,
         Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),
         *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide_attention else ()),
+        Fixpoint((ChannelNorms(), *SIMPLIFY)),
         layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
