@@ -22,8 +22,7 @@ _RANK = 4  # of pictures, channels first
 class ChannelNorms:
     """reshape(layer_norm(reshape(x), 1)) -> (x - mean) / sqrt(variance + epsilon), both by channel.
 
-    The rows are groups of channels of a picture x [N, C, H, W], or single ones. Means are taken
-    along one axis at a time: sums of few terms round less.
+    The rows are groups of channels of a picture x [N, C, H, W], or single ones.
     """
 
     name: str = "channel_norms"
@@ -74,8 +73,7 @@ def _groups(x: Value, rows: Value, axis: int) -> int | None:
 
 def _mean(rw: Rewriter, x: Value, groups: int) -> Value:
     """[N, C, 1, 1]: of every channel the mean of its group."""
-    for axis in (3, 2):
-        x = rw.emit("reduce_mean", [x], {"axes": (axis,), "keepdims": True})
+    x = rw.emit("reduce_mean", [x], {"axes": (2, 3), "keepdims": True})
     batch, channels = x.shape[:2]
     if groups == channels:
         return x
