@@ -15,6 +15,7 @@ from ..compiler.knobs import VERIFY_TIME
 from ..compiler.scratch import written_whole
 from ..compiler.target import Target
 from .argument_checks import (
+    check_choice,
     check_file,
     check_runs_here,
     check_threads,
@@ -242,23 +243,27 @@ def load(
     dicts: bool = False,
     device: int = 0,
     stream: int = 0,
+    idle: str = "spin",
 ) -> Module:
     """A compiled shared library, ready to run: `load("model.so")({"input": array})`.
 
     dicts: scores of named classes (ZipMap) come as a list of dicts, one per row, not as an array.
     max_trips: a run whose Loop goes on for more rounds fails; 0: any number. Of models for GPUs:
     device: which GPU, as the driver counts them; stream: the CUstream to work in, as a number, 0:
-    one of its own. Raises UsageError when there is no such file, RunError when this machine cannot
-    run it.
+    one of its own. idle: what threads do between calls: "spin" for 0.3 ms, then sleep; or "park":
+    sleep at once, and take no processor time. Raises UsageError when there is no such file,
+    RunError when this machine cannot run it.
     """
     from ..runtime.loader import ModuleError
     from ..runtime.loader import load as load_library
 
     check_threads(threads)
+    check_choice("idle", idle, ("spin", "park"))
     try:
         file = check_file(Path(path), "compiled model")
         return load_library(
-            file, threads=threads, max_trips=max_trips, dicts=dicts, device=device, stream=stream
-        )
+            file, threads=threads, max_trips=max_trips, dicts=dicts, device=device, stream=stream,
+            idle=idle,
+        )  # fmt: skip
     except ModuleError as error:
         raise RunError(str(error), code=error.code) from None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 ABI_VERSION = 5
+IDLE = {"spin": 0, "park": 1}  # `ts_options.idle`
 CPU_DEVICE, CUDA_DEVICE = 1, 2
 
 STATUS_NAMES = (
@@ -72,6 +73,7 @@ class Options(ctypes.Structure):
         ("weights_path", c_char_p),
         ("max_trips", c_int64),
         ("device", c_int32),
+        ("idle", c_int32),
         ("stream", c_void_p),
     )
 

@@ -77,6 +77,7 @@ static ts_status start_threads(ts_instance *instance, int32_t threads) {
   instance->threads = threads;
   if (threads == 1) return TS_OK;
   instance->pool = ts_pool_create(threads);
+  if (instance->pool && instance->idle == TS_IDLE_PARK) ts_pool_park(instance->pool);
   if (instance->pool) return TS_OK;
   return ts_error(instance, TS_ERROR_THREADS, "%d threads could not be started", threads);
 }
@@ -116,6 +117,10 @@ static ts_status open_instance(ts_instance *instance, const ts_model *model,
   if (!model->device && options && (options->device || options->stream))
     return ts_error(instance, TS_ERROR_ARGUMENT,
                     "device and stream: model '%s' runs on the CPU alone", model->name);
+  if (options && options->idle != 0 && options->idle != TS_IDLE_PARK)
+    return ts_error(instance, TS_ERROR_ARGUMENT, "idle: expected 0 or %d, got %d", TS_IDLE_PARK,
+                    options->idle);
+  instance->idle = options ? options->idle : 0;
   instance->max_trips = options && options->max_trips ? options->max_trips : INT64_MAX;
   instance->model = model;
   const char *missing = ts_cpu_missing(model->features, model->feature_count);
@@ -183,9 +188,11 @@ static ts_status run_plan(ts_instance *instance) {
     const ts_status status = device->begin(instance);
     if (status) return status;
   }
+  if (instance->pool) ts_pool_begin(instance->pool);
   const uint64_t fp_state = ts_fp_flush();
   const int32_t code = instance->model->plan(&frame);
   ts_fp_restore(fp_state);
+  if (instance->pool) ts_pool_end(instance->pool);
   if (device) device->end(instance);
   if (atomic_load_explicit(&instance->failed, memory_order_relaxed)) return instance->status;
   if (code) return ts_error(instance, TS_ERROR_MODEL, "the model failed with code %d", code);

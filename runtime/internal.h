@@ -90,6 +90,7 @@ struct ts_instance {
   const void **input_data;
   int64_t *symbols;
   int64_t max_trips; /* INT64_MAX: no limit */
+  int32_t idle;
   atomic_int state; /* of the run: IDLE, RUNNING or CANCELLED */
   atomic_int failed;
   ts_status status;
@@ -119,6 +120,10 @@ TS_LOCAL void ts_fp_restore(uint64_t state);
 /* pool.c. NULL if threads could not be started. */
 TS_LOCAL ts_pool *ts_pool_create(int32_t threads);
 TS_LOCAL void ts_pool_destroy(ts_pool *pool);
+/* Threads of the pool do not spin but between `ts_pool_begin` and `ts_pool_end` of a run. */
+TS_LOCAL void ts_pool_park(ts_pool *pool);
+TS_LOCAL void ts_pool_begin(ts_pool *pool);
+TS_LOCAL void ts_pool_end(ts_pool *pool);
 TS_LOCAL void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t, int64_t), void *args,
                           int64_t count);
 /* Whether the pool was made by a process that this one was forked from: its threads are gone. */

@@ -51,7 +51,10 @@ class Module:
         dicts: bool = False,
         device: int = 0,
         stream: int = 0,
+        idle: str = "spin",
     ) -> None:
+        if idle not in abi.IDLE:
+            raise ModuleError(f"idle: expected {' or '.join(abi.IDLE)}, got '{idle}'")
         self._stream = stream
         self._handle = ctypes.c_void_p()
         self._lock = threading.Lock()
@@ -65,13 +68,13 @@ class Module:
         except OSError as error:
             raise ModuleError(f"cannot load '{path}': {reason(error, self.path)}") from error
         try:
-            self._create(threads, max_trips, device)
+            self._create(threads, max_trips, device, idle)
             self._present = Presentation(self.outputs, dicts)
         except BaseException:
             self.close()
             raise
 
-    def _create(self, threads: int, max_trips: int, device: int) -> None:
+    def _create(self, threads: int, max_trips: int, device: int, idle: str) -> None:
         library = self._library
         try:
             version = library.ts_abi_version()
@@ -105,6 +108,7 @@ class Module:
             os.fsencode(side_file if side_file.is_file() else self.path.parent),
             max_trips,
             device,
+            abi.IDLE[idle],
             self._stream,
         )
         status = library.ts_create(model, ctypes.byref(options), ctypes.byref(self._handle))
@@ -363,12 +367,14 @@ def load(
     dicts: bool = False,
     device: int = 0,
     stream: int = 0,
+    idle: str = "spin",
 ) -> Module:
     """Load a compiled `.so`. Raises ModuleError.
 
     threads: 1, more, or 0 for one per CPU. dicts: scores of named classes come as a list of dicts,
     one per row, instead of an array. max_trips: a run whose Loop goes on for more rounds
     fails; 0: any number. Of models for GPUs: device: which GPU, as the driver counts them; stream:
-    the CUstream to work in, as a number, 0: one of its own.
+    the CUstream to work in, as a number, 0: one of its own. idle: what threads do between calls:
+    "spin" for 0.3 ms, then sleep; or "park": sleep at once, and take no processor time.
     """
-    return Module(path, threads, max_trips, dicts=dicts, device=device, stream=stream)
+    return Module(path, threads, max_trips, dicts=dicts, device=device, stream=stream, idle=idle)

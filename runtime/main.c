@@ -210,6 +210,7 @@ int main(int argc, char **argv) {
   ts_options settings = TS_OPTIONS_DEFAULT;
   settings.threads = chosen.threads;
   settings.max_trips = chosen.max_trips;
+  settings.idle = chosen.parks ? TS_IDLE_PARK : 0;
   settings.weights_path = chosen.weights;
   if (chosen.measure) {
     array *inputs = allocate((size_t)model->input_count * sizeof *inputs);

@@ -26,6 +26,8 @@ static const char HELP[] =
     "                               at the given index\n"
     "running\n"
     "  --threads N                  threads (default 1; 0: one per CPU)\n"
+    "  --idle HOW                   threads between runs: spin (the default, for 0.3 ms, then they\n"
+    "                               sleep), or park: sleep at once, and take no processor time\n"
     "  --warmup N                   runs before the measurement (default 0)\n"
     "  --iterations N               runs to measure (default 1)\n"
     "  --duration SECONDS           go on measuring until so much time has passed\n"
@@ -129,6 +131,10 @@ static int parse_value(options *out, const char *name, const char *value) {
   } else if (!strcmp(name, "--load")) {
     out->load = seconds(name, value);
     if (out->load <= 0) die(EXIT_USAGE, "--load: expected calls per second, got '%s'", value);
+  } else if (!strcmp(name, "--idle")) {
+    out->parks = !strcmp(value, "park");
+    if (!out->parks && strcmp(value, "spin"))
+      die(EXIT_USAGE, "--idle: expected spin or park, got '%s'", value);
   } else if (!strcmp(name, "--max-trips")) {
     out->max_trips = number(name, value, 1, INT64_MAX);
   } else if (!strcmp(name, "--random")) {

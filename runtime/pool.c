@@ -40,6 +40,7 @@ typedef struct {
 struct ts_pool {
   int32_t threads;
   int enough_cpus;
+  int parks; /* between runs */
   int crowded; /* jobs left to do without spinning */
   pid_t process;
   int started;
@@ -197,6 +198,19 @@ void ts_pool_run(ts_pool *pool, void (*fn)(void *, int64_t, int64_t, int64_t), v
   pool->args = args;
   run_job(pool, count);
   atomic_store(&pool->running, 0);
+}
+
+void ts_pool_park(ts_pool *pool) {
+  pool->parks = 1;
+  atomic_store(&pool->may_spin, 0);
+}
+
+void ts_pool_begin(ts_pool *pool) {
+  if (pool->parks) atomic_store(&pool->may_spin, pool->enough_cpus && !pool->crowded);
+}
+
+void ts_pool_end(ts_pool *pool) {
+  if (pool->parks) atomic_store(&pool->may_spin, 0);
 }
 
 int ts_pool_orphaned(const ts_pool *pool) { return pool->process != getpid(); }

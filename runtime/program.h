@@ -68,7 +68,7 @@ typedef struct {
   double load; /* calls per second that arrive by chance; 0: one behind the other */
   int64_t max_trips;
   uint64_t seed;
-  int random, json, quiet, info, timed, measure;
+  int random, json, quiet, info, timed, measure, parks;
 } options;
 
 TS_LOCAL void parse_options(options *out, int argc, char **argv, const ts_model *model);

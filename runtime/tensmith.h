@@ -186,10 +186,13 @@ typedef struct {
   const char *weights_path; /* side file of weights or its folder; NULL: beside the binary */
   int64_t max_trips;        /* most rounds of one Loop, else TS_ERROR_LIMIT; 0: any number */
   int32_t device;           /* of models for GPUs: which GPU, as the driver counts them */
+  int32_t idle;             /* between runs threads: 0: spin for 0.3 ms, then sleep; TS_IDLE_PARK */
   void *stream;             /* of models for GPUs: the CUstream to work in; NULL: its own */
 } ts_options;
 
-#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0, 0, NULL}
+#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0, 0, 0, NULL}
+/* Sleep at once: no processor time between runs, and some 50 us more until threads are at work. */
+#define TS_IDLE_PARK 1
 
 /* Makes an instance; options may be NULL. When it fails, *out is an instance that only answers
  * ts_last_error and ts_destroy (NULL if not even that could be allocated; both accept NULL). */

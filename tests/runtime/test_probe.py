@@ -85,3 +85,9 @@ def test_counters_wrap_around(tmp_path: Path) -> None:
     run_zig(["cc", "-D_GNU_SOURCE", "-o", "counters", "counters.c", "energy.c"], tmp_path)
     found = subprocess.run([tmp_path / "counters"], capture_output=True, text=True, check=True)
     assert float(found.stdout) == pytest.approx(1.0)
+
+
+def test_threads_park(run: Run) -> None:
+    told = json.loads(run("affine", "--random", "1", *QUICK, "--threads", 2, "--idle", "park"))
+    assert told["threads"] == 2
+    assert "expected spin or park" in run("affine", "--random", "1", "--idle", "dream", code=2)
