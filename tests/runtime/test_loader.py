@@ -398,12 +398,3 @@ def test_weights_behind_the_library(tmp_path) -> None:
     moved.write_bytes(moved.read_bytes()[:-1])
     with pytest.raises(ModuleError, match="truncated or belongs to another build"):
         load(moved)
-
-
-def test_threads_may_park_between_calls(library: Callable[[str], Path]) -> None:
-    x = np.arange(1000, dtype=np.float32)
-    with load(library("parallel"), 3, idle="park") as parks:
-        for _ in range(3):
-            np.testing.assert_array_equal(parks(x)["visits"], np.full(1000, 50))
-    with pytest.raises(ModuleError, match="expected spin or park"):
-        load(library("parallel"), 3, idle="dream")
