@@ -15,7 +15,14 @@ from ...compiler.errors import InternalError, UsageError
 from ...compiler.scratch import new_files, place
 from ..common.toolchain import RUNTIME, CTarget, compile_c, runtime_objects
 from ..common.zig import run_zig
-from .bare_c import Interface, firmware_table, table, weights_array, weights_symbol
+from .bare_c import (
+    Interface,
+    data_array,
+    firmware_table,
+    table,
+    weights_array,
+    weights_symbol,
+)
 from .cortex_m import BOARDS, EmulatedBoard
 
 EMITS = ("lib", "elf", "c")
@@ -89,7 +96,8 @@ def link_firmware(
     sources.append(parts / "firmware_models.c")
     sources[-1].write_text(firmware_table(models, json.dumps(list(manifests))), encoding="utf-8")
     objects = [*sources, *(path for model in models for path in _machine_code(model, parts))]
-    objects += runtime_objects(_PROGRAM, target, parts)
+    more = dict.fromkeys(source for model in models for source in _runtime(model))
+    objects += runtime_objects((*_PROGRAM, *more), target, parts)
     script = parts / "board.ld"
     script.write_text(linker_script(BOARDS[cpu]), encoding="utf-8")
     names = [str(path.relative_to(parts)) for path in objects]
@@ -142,8 +150,18 @@ def _model_sources(
         data = f"{model.name}_weights.bin"
         shutil.copyfile(model.weights, parts / data)
         files.append(parts / f"{model.name}_weights.s")
-        files[-1].write_text(_weights_assembly(model.name, data), encoding="utf-8")
+        files[-1].write_text(_data_assembly(weights_symbol(model.name), data), encoding="utf-8")
+    if device := model.code.device:
+        data = f"{model.name}_device.bin"
+        (parts / data).write_bytes(device.images)
+        files.append(parts / f"{model.name}_device.s")
+        files[-1].write_text(_data_assembly(device.symbol, data), encoding="utf-8")
     return files
+
+
+def _runtime(model: CompiledModel) -> tuple[str, ...]:
+    """The sources of the runtime that a model of its own needs besides the usual ones."""
+    return model.code.device.sources if model.code.device else ()
 
 
 def _machine_code(model: CompiledModel, parts: Path) -> list[Path]:
@@ -170,8 +188,7 @@ def portable_assembly(text: str) -> str:
     return "".join(line for line in text.splitlines(True) if not line.startswith(named))
 
 
-def _weights_assembly(name: str, data: str) -> str:
-    symbol = weights_symbol(name)
+def _data_assembly(symbol: str, data: str) -> str:
     return (
         f'\t.section .rodata.{symbol},"a",%progbits\n\t.balign 64\n\t.globl {symbol}\n'
         f"\t.hidden {symbol}\n\t.type {symbol}, %object\n{symbol}:\n"
@@ -211,7 +228,10 @@ def _library(
     parts = folder / "parts"
     parts.mkdir()
     objects = compile_c(_model_sources(model, parts, Interface(model)), target, parts)
-    objects += [*_machine_code(model, parts), *runtime_objects(_SOURCES, target, parts)]
+    objects += [
+        *_machine_code(model, parts),
+        *runtime_objects((*_SOURCES, *_runtime(model)), target, parts),
+    ]
     run_zig(["ar", "rcsD", "linked", *(str(path.relative_to(parts)) for path in objects)], parts)
     os.replace(parts / "linked", folder / name)
     header = folder / f"{model.name}.h"
@@ -226,12 +246,17 @@ def _sources(
     own.mkdir()
     _write_parts(model, own, Interface(model))
     text = (own / f"{model.name}_model.c").read_text(encoding="utf-8")
+    if device := model.code.device:
+        text += data_array(device.symbol, device.images)
     (folder / name).write_text(text + weights_array(model), encoding="utf-8")
     files = [folder / name, folder / f"{model.name}.h", folder / f"{model.name}_code.s"]
     os.replace(own / files[1].name, files[1])
     files[2].write_text(portable_assembly(model.code.texts["asm"]), encoding="utf-8")
     needed = _OPERATORS if "ts_op_" in model.code.texts["asm"] else ()
-    for source in ("plan_abi.h", "bare/bare.h", "bare/bare.c", *needed):
+    headers = [Path(source).with_suffix(".h").name for source in _runtime(model)]
+    for source in (
+        "plan_abi.h", "bare/bare.h", "bare/bare.c", *needed, *_runtime(model), *headers
+    ):  # fmt: skip
         files.append(folder / Path(source).name)
         shutil.copyfile(RUNTIME / source, files[-1])
     return files

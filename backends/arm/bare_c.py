@@ -37,6 +37,7 @@ def table(model: CompiledModel) -> str:
     defaults = [model.defaults.get(spec.name, -1) for spec in model.inputs]
     lines = [
         '#include "bare.h"',
+        *([model.code.device.table] if model.code.device else []),
         f"extern TS_LOCAL int32_t {model.code.plan_symbol}(ts_frame *frame);",
         *([f"extern TS_LOCAL const uint8_t {symbol}[];"] if embedded else []),
         *(
@@ -60,12 +61,15 @@ def table(model: CompiledModel) -> str:
 def weights_array(model: CompiledModel) -> str:
     """C that defines the constants of a model."""
     data = model.weights.read_bytes()
-    if not data:
-        return ""
+    return data_array(weights_symbol(model.name), data) if data else ""
+
+
+def data_array(symbol: str, data: bytes) -> str:
+    """C that defines read-only data."""
     rows = (", ".join(map(str, data[start : start + 20])) for start in range(0, len(data), 20))
     return (
         f"__attribute__((aligned({WEIGHTS_ALIGNMENT})))\n"
-        f"const uint8_t {weights_symbol(model.name)}[] = {{\n" + ",\n".join(rows) + "};\n"
+        f"const uint8_t {symbol}[] = {{\n" + ",\n".join(rows) + "};\n"
     )
 
 

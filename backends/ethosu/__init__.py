@@ -6,13 +6,39 @@ machine's own process, and their command streams in the simulator.
 
 from __future__ import annotations
 
-from ...compiler.backend import Backend, Emulator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...compiler.artifact import CompiledModel
+from ...compiler.backend import LINKED, Backend, Emulator, backend_of
 from ...compiler.errors import UsageError
 from ...compiler.target import NpuTarget
-from ..common.link import link
+from ..common.link import NO_MANIFEST
+from ..common.link import link as link_hosted
 from .pipeline import INTEGERS, compile_ethosu, supports_ethosu
 from .targets import TARGETS, parse_target
 from .vela_package import reason_unavailable
+
+NAME = "ethosu"
+
+
+def emits(target: NpuTarget) -> tuple[str, ...]:
+    """The kinds that `link` makes: those of the processor beside it."""
+    if target.host.backend == NAME:
+        return LINKED
+    return backend_of(target.host.backend).emits(target.host)
+
+
+def link(
+    model: CompiledModel, emit: str, output: Path, manifest: Mapping[str, Any] = NO_MANIFEST
+) -> list[Path]:
+    """Write a model as the backend of the processor beside it does."""
+    target = manifest.get("target", {})
+    host = parse_target(str(target.get("name", "")))
+    if host is None or host.host.backend == NAME:
+        return link_hosted(model, emit, output, manifest)
+    return backend_of(host.host.backend).link(model, emit, output, manifest)
 
 
 def runs_here(target: NpuTarget) -> str:
@@ -37,7 +63,7 @@ def stand_in(target: NpuTarget) -> None:
 
 
 BACKEND = Backend(
-    name="ethosu",
+    name=NAME,
     targets=tuple(TARGETS),
     parse_target=parse_target,
     supports=supports_ethosu,
@@ -46,6 +72,7 @@ BACKEND = Backend(
     available=reason_unavailable,
     runs_here=runs_here,
     emulator=emulator,
+    emits=emits,
     stand_in=stand_in,
     integers=INTEGERS,
 )

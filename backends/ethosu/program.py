@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...compiler.artifact import DeviceCode
 from .vela import ALIGNMENT, CommandStream, Extent
 
-SOURCES = ("npu/invoke.c",)
+SOURCES = ("npu.c",)
 REGIONS = 3  # that a command stream has at most: weights, arena, fast memory
 
 
@@ -20,7 +20,7 @@ def device_code(model: str, streams: Sequence[CommandStream]) -> DeviceCode:
     """The streams and weights one behind the other, and functions that run them."""
     blob = bytearray()
     symbol = f"ts_streams_{model}"
-    lines = ['#include "npu/npu.h"', f"extern TS_LOCAL const uint8_t {symbol}[];"]
+    lines = ['#include "npu.h"', f"extern TS_LOCAL const uint8_t {symbol}[];"]
     for number, stream in enumerate(streams):
         commands = _append(blob, stream.commands)
         weights = _append(blob, stream.weights)

@@ -1,7 +1,8 @@
 """Arm's Ethos-U processors as data, and what a target string says of their memory.
 
 `ethos-u55-128`, or with Vela's words behind it:
-`ethos-u55-128+system-config=Ethos_U55_Deep_Embedded+memory-mode=Sram_Only+optimise=Size`.
+`ethos-u55-128+system-config=Ethos_U55_Deep_Embedded+memory-mode=Sram_Only+optimise=Size`. The
+processor beside it is this machine's kind, for the simulator, or `+host=cortex-m55`.
 Figures: technical reference manuals of Ethos-U55, U65 and U85; usual memories: those that Vela 5.2
 takes where it is told of none (architecture_features.py).
 """
@@ -10,16 +11,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ...compiler.backend import resolve_target
 from ...compiler.errors import UsageError
-from ...compiler.target import NpuTarget
+from ...compiler.target import CpuTarget, NpuTarget
 from ..common.hosts import x86_64_v3
 
 PREFIX = "ethos-u"
 HOST = x86_64_v3("ethosu")
 SYSTEM_CONFIG, MEMORY_MODE, OPTIMISE = "system-config", "memory-mode", "optimise"
-ARENA_CACHE_SIZE, CONFIG = "arena-cache-size", "config"
-_WORDS = (SYSTEM_CONFIG, MEMORY_MODE, OPTIMISE, ARENA_CACHE_SIZE, CONFIG)
+ARENA_CACHE_SIZE, CONFIG, BESIDE = "arena-cache-size", "config", "host"
+_WORDS = (SYSTEM_CONFIG, MEMORY_MODE, OPTIMISE, ARENA_CACHE_SIZE, CONFIG, BESIDE)
 _SIZES = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
 _MEMORY = {
     "u55": ("Ethos_U55_High_End_Embedded", "Shared_Sram"),
@@ -71,7 +74,21 @@ def parse_target(text: str) -> NpuTarget | None:
         optimise=given.get(OPTIMISE, base.optimise),
         config=_config(given.get(CONFIG, "")),
         arena_bytes=_bytes(text, given.get(ARENA_CACHE_SIZE)),
+        **_beside(text, given.get(BESIDE)),
     )
+
+
+def _beside(text: str, name: str | None) -> dict[str, Any]:
+    """The fields about the processor beside it, where one is named."""
+    if name is None:
+        return {}
+    host = None if name.startswith(PREFIX) else resolve_target(name)[1]
+    if not isinstance(host, CpuTarget):
+        raise UsageError(
+            f"target '{text}': '{name}' is no processor that could be beside it",
+            remedy="name a target for processors, such as cortex-m55",
+        )
+    return {"host": host, "triple": host.triple}
 
 
 def _config(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tosa_runs import needs_vela
 
+from tensmith.backends.common.zig import run_zig
+from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import UsageError
 from tensmith.driver import api
 from tensmith.driver.preflight import preflight
@@ -117,3 +120,49 @@ def test_several_segments_share_a_run(net, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert artifact.verify().status == "passed"
+
+
+def test_a_library_for_a_microcontroller(net, tmp_path):
+    artifact = api.compile(
+        net, target=f"{TARGET}+host=cortex-m55", calibration={"x": _samples()}, name="net"
+    )
+    library, header = artifact.save(tmp_path / "net.a", "lib")
+    assert b"!<arch>" in library.read_bytes()[:8]
+    text = header.read_text()
+    assert "int32_t net_run(net_io *io, void *arena, size_t arena_bytes);" in text
+    (arena,) = (int(n) for n in re.findall(r"NET_ARENA_BYTES (\d+)u", text))
+    assert arena >= artifact.manifest["npu"]["arena_bytes"]
+    with pytest.raises(UsageError, match="so"):
+        artifact.save(tmp_path / "net.so", "so")
+
+
+def test_c_for_another_toolchain_compiles(net, tmp_path):
+    """As does the driver's interface that it declares."""
+    artifact = api.compile(
+        net, target=f"{TARGET}+host=cortex-m55", calibration={"x": _samples()}, name="net"
+    )
+    names = {path.name for path in artifact.save(tmp_path / "net.c", "c")}
+    assert {"net.c", "net.h", "net_code.s", "npu.c", "npu.h", "plan_abi.h"} <= names
+    assert artifact.code.device.images[:4] == b"COP1"
+    (tmp_path / "driver.c").write_text(
+        "#include <stddef.h>\n#include <stdint.h>\nstruct ethosu_driver;\n"
+        "int ethosu_invoke_v3(struct ethosu_driver *d, const void *c, const int n,\n"
+        "  uint64_t *const b, const size_t *s, const int k, void *u);\n"
+        "int ethosu_invoke_v3(struct ethosu_driver *d, const void *c, const int n,\n"
+        "  uint64_t *const b, const size_t *s, const int k, void *u) {\n"
+        "  return !(d || c || n || b || s || k || u);\n}\n"
+    )
+    target = ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+fp_armv8d16+mve_fp")
+    sources = ("net.c", "npu.c", "bare.c", "driver.c")
+    for source in sources:
+        run_zig(["cc", *target, "-O1", "-c", source, "-o", f"{source}.o"], tmp_path)
+    assert all((tmp_path / f"{source}.o").stat().st_size for source in sources)
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("ethos-u55-128", "no processor"), ("cuda:sm_90", "no processor"),
+                       ("z80", "unknown target")]
+)  # fmt: skip
+def test_hosts_that_are_none(host, said):
+    with pytest.raises(UsageError, match=said):
+        resolve_target(f"{TARGET}+host={host}")

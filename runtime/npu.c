@@ -3,9 +3,7 @@
  * The driver is Arm's (ethos-u-core-driver, ethosu_driver.h), which is linked with the program; it
  * keeps caches coherent itself. What is declared here is its interface, version 3.
  */
-#include "npu/npu.h"
-
-#include <string.h>
+#include "npu.h"
 
 #define WEAK __attribute__((weak, visibility("default")))
 
@@ -47,7 +45,7 @@ int32_t ts_npu_invoke(ts_frame *frame, const ts_npu_segment *segment, void *cons
   }
   for (int32_t i = 0; i < segment->input_count; ++i) {
     const ts_npu_tensor *tensor = &segment->tensors[i];
-    memcpy(memory[tensor->region] + tensor->offset, places[i], tensor->bytes);
+    __builtin_memcpy(memory[tensor->region] + tensor->offset, places[i], tensor->bytes);
   }
   uint64_t bases[TS_NPU_REGIONS];
   size_t sizes[TS_NPU_REGIONS] = {0};
@@ -60,8 +58,8 @@ int32_t ts_npu_invoke(ts_frame *frame, const ts_npu_segment *segment, void *cons
     return ts_rt_fail(frame, ERROR_DEVICE, "the Ethos-U ended the run with an error");
   for (int32_t i = 0; i < segment->output_count; ++i) {
     const ts_npu_tensor *tensor = &segment->tensors[segment->input_count + i];
-    memcpy(places[segment->input_count + i], memory[tensor->region] + tensor->offset,
-           tensor->bytes);
+    __builtin_memcpy(places[segment->input_count + i], memory[tensor->region] + tensor->offset,
+                     tensor->bytes);
   }
   return 0;
 }
