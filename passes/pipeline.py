@@ -64,13 +64,15 @@ def optimization_passes(
     choice: GraphChoice = USUAL,
     told: Told | None = None,
     data: DType = DType.U8,
+    in_groups: bool = True,
     divide_attention: bool = True,
 ) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
     note: is told what becomes of products of what is quantised. target: where functions of bytes
     become tables; None: nowhere. choice: what the graph is not to be given. told: hears what
-    arithmetic is saved. data: the bytes that products multiply by constant signed ones, U8 or I8.
+    arithmetic is saved. data: the bytes that products multiply by constant signed ones, U8 or I8;
+    in_groups: several steps of a sum at once.
     divide_attention: whether blocks of queries that see few keys may be kernels of their own.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
@@ -85,7 +87,7 @@ def optimization_passes(
         *((ByteTables(target), Fixpoint(SIMPLIFY)) if target else ()),
         IntegerProducts(note),
         Fixpoint((kept, *SIMPLIFY)),
-        ByteProducts(note, data),
+        ByteProducts(note, data, in_groups),
         LowerQuantisation(),
         *RECOGNISED,
         Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),

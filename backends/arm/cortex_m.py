@@ -66,7 +66,7 @@ def _core(name: str, architecture: str, features: tuple[str, ...], l1: int = 16 
     return CpuTarget(
         name=name, backend="arm", triple=f"{architecture}-none-none-eabihf", cpu=name, tune=name,
         features=features, instructions=instructions_of(features, INSTRUCTIONS),
-        vector_bits=128 if vectors else 32, vector_registers=8 if vectors else 16, masked=vectors,
+        vector_bits=128 if vectors else 32, vector_registers=8 if vectors else 10, masked=vectors,
         broadcast_operands=vectors, fma_ports=1, l1_bytes=l1, l2_bytes=256 << 10, bare=True,
     )  # fmt: skip
 

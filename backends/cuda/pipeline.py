@@ -127,7 +127,9 @@ def make_plan(
     level, half = options.opt_level, HALVES.get(options.precision)
     with stages.stage("passes"):
         bytes_ = (FloatByteProducts(note),) if level > 0 else ()
-        usual = optimization_passes(level, note, data=DType.I8, divide_attention=False)
+        usual = optimization_passes(
+            level, note, data=DType.I8, in_groups=False, divide_attention=False
+        )
         run_passes(graph, (*bytes_, *usual), dump_after=options.dump_after)
         final = (
             *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),

@@ -20,6 +20,7 @@ from ...compiler.ir.graph import Graph, Meaning, Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.cost.model_cost import RunEstimate, run_estimate
 from ...compiler.kernel.cost.slow_kernels import SlowKernel, slow_kernels
+from ...compiler.kernel.instruction import byte_data
 from ...compiler.kernel.lower import INLINE, REDUCE, SCATTER
 from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.devices import all_steps
@@ -157,7 +158,8 @@ def fuse_groups(
         Fusion(epilogues=level > 0, side_by_side=choice.side_by_side),
         DeadCodeElimination(),
     )
-    passes = (*optimization_passes(level, note, target, choice), *last)
+    data = byte_data(target.instructions)
+    passes = (*optimization_passes(level, note, target, choice, data=data, in_groups=True), *last)
     run_passes(graph, passes, dump_after=options.dump_after)
 
 

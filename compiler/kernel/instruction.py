@@ -2,14 +2,14 @@
 
 Several neighbouring elements of each operand are read as one element of 32 bits; an operator of the
 graph says what becomes of two of them (`dot4`, `dot2`), and each hardware has its own way to
-compute that. All ways to compute `dot4` give the same bits. Those of `dot2` differ as sums of f32
-in another order do: a step rounds twice, each time by up to 2^-24 of the sum so far, and what is
-smaller than 2^-126 becomes zero.
+compute that. All ways to compute `dot4`, and `sdot4`, give the same bits. Those of `dot2` differ
+as sums of f32 in another order do: a step rounds twice, each time by up to 2^-24 of the sum so far,
+and what is smaller than 2^-126 becomes zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..ir.dims import Dim
@@ -55,16 +55,21 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("vnni", "dot4"),
         Instruction("avxvnni", "dot4"),
         Instruction("madd", "dot4", 4.0),
+        Instruction("usdot", "dot4"),
+        Instruction("sdot", "sdot4"),
+        Instruction("smlad", "dot4", 4.0),
         Instruction("bytes", "dot4", 8.0),
+        Instruction("signed bytes", "sdot4", 8.0),
         Instruction("amxbf16", "dot2", 0.125),
         Instruction("bf16", "dot2"),
+        Instruction("bfdot", "dot2"),
     )
 }
 DOTS = frozenset(GROUP_PRODUCTS)
 # those that multiply matrices, kept in registers of their own
 MATRICES = frozenset({"amx", "amxbf16"})
 MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
-GENERIC = frozenset({"bytes"})  # those that every target has
+GENERIC = frozenset({"bytes", "signed bytes"})  # those that every target has
 
 
 def matrix_steps(extent: Dim) -> int:
@@ -85,6 +90,14 @@ def best_of(op: str, available: Iterable[str]) -> Instruction | None:
     names = GENERIC | set(available)
     found = (item for item in INSTRUCTIONS.values() if item.name in names and item.op == op)
     return next(found, None)
+
+
+def byte_data(available: Collection[str]) -> DType:
+    """The bytes that constant signed ones are best multiplied with: unsigned, unless instructions
+    for signed ones alone are among those available."""
+    ways = [best_of(op, available) for op in ("dot4", "sdot4")]
+    unsigned, signed = (way.operations if way else float("inf") for way in ways)
+    return DType.I8 if signed < unsigned else DType.U8
 
 
 def instruction_for(

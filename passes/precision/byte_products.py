@@ -1,10 +1,10 @@
 """Products of integers as products of bytes, which instructions take several steps at once of.
 
-The data is unsigned, or signed where tensor cores multiply it, the weights are signed. Zero points
+The data is unsigned or signed, as what multiplies it takes it, the weights are signed. Zero points
 leave the sum: that of the data times the sum of the weights of a column is a constant, that of the
 weights times the sum of a row's data is a product with ones. Around a convolution's data lies its
-zero point. Unsigned data goes in groups of steps, and where channels are too few for that, floats
-add up the same integers exactly.
+zero point. Where data goes in groups of steps and channels are too few for that, floats add up the
+same integers exactly.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .requantising import BYTES
 
 Array = np.ndarray[Any, Any]
 STEPS = 4  # of a group
+GROUPS = {DType.U8: "dot4", DType.I8: "sdot4"}  # the operator, by the data's kind
 FEWEST = 3  # steps that are worth being filled up to a group
 EXACT_F32 = 1 << 24  # integers up to here are exact
 LARGEST = 255  # of the data
@@ -33,18 +34,20 @@ LARGEST = 255  # of the data
 
 @dataclass(frozen=True)
 class ByteProducts:
-    """The pass. note: is told of every product of bytes, and of those that could be none. data: U8,
-    which is multiplied in groups, or I8, which is not."""
+    """The pass. note: is told of every product of bytes, and of those that could be none. data: U8
+    or I8. in_groups: whether it is multiplied in groups of steps."""
 
     note: Note | None = None
     data: DType = DType.U8
+    in_groups: bool = True
     name: str = "byte_products"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
         rules = Rules()
-        rules.on("matmul", "conv")(partial(byte_product, kind=ByteKind(self.data)))
-        rules.on("matmul")(partial(product_of_data, kind=ByteKind(self.data)))
+        kind = ByteKind(self.data)
+        rules.on("matmul", "conv")(partial(byte_product, kind=kind, in_groups=self.in_groups))
+        rules.on("matmul")(partial(product_of_data, kind=kind, in_groups=self.in_groups))
         changed = rewrite(graph, rules)
         tell(self.note, _decisions(graph))
         return changed
@@ -56,7 +59,7 @@ def _decisions(graph: Graph) -> Iterator[Decision]:
         if node.op not in ("matmul", "conv"):
             continue
         bytes_ = node.attrs["accumulate"] is not None and node.inputs[0].dtype in BYTES
-        if bytes_ or node.attrs.get("product") == "dot4":
+        if bytes_ or node.attrs.get("product") in GROUPS.values():
             yield Decision(node.name, node.op, "int8")
         elif _is_of_bytes(node.inputs[0]):
             weights = node.inputs[1].data
@@ -110,7 +113,7 @@ class _Data:
     zero: Value | None
 
 
-def byte_product(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
+def byte_product(node: Node, rw: Rewriter, kind: ByteKind, in_groups: bool = True) -> Replacement:
     """product(cast(q) - z, w) -> product of bytes, less what z adds up to"""
     weights = node.inputs[1].data
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
@@ -123,7 +126,7 @@ def byte_product(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     signed, offset = _signed(weights, node.op)
     if signed is None:
         return None
-    product = _Product(node, data, rw)
+    product = _Product(node, data, rw, in_groups)
     total = product.of(signed)
     if total is None:
         return None
@@ -136,7 +139,9 @@ def byte_product(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
     return product.centred(total, weights)
 
 
-def product_of_data(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
+def product_of_data(
+    node: Node, rw: Rewriter, kind: ByteKind, in_groups: bool = True
+) -> Replacement:
     """matmul(cast(q) - z, cast(p) - o) of what the run makes -> product of bytes, in groups where
     they are unsigned, less what the zero points add up to"""
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
@@ -148,11 +153,10 @@ def product_of_data(node: Node, rw: Rewriter, kind: ByteKind) -> Replacement:
         return None
     depth = node.inputs[0].shape[-1]
     assert isinstance(depth, int)
-    if kind.kept is DType.U8:
-        flip = BIT
-        total = product_of_groups(rw, "dot4", left.bytes, right.bytes, flip)
+    flip = BIT if kind.kept is DType.U8 else 0  # the right operand's bytes have to be signed
+    if in_groups:
+        total = product_of_groups(rw, GROUPS[kind.kept], left.bytes, right.bytes, flip)
     else:
-        flip = 0
         attrs = {**node.attrs, "accumulate": DType.I32}
         total = rw.emit("matmul", [left.bytes, right.bytes], attrs)
     # its right operand are the bytes less a flip: sum (p - z)(q - o) = sum p (q - flip)
@@ -236,10 +240,10 @@ def _signed(weights: Array, op: str) -> tuple[Array | None, Array]:
 class _Product:
     """One contraction of bytes with signed ones."""
 
-    def __init__(self, node: Node, data: _Data, rw: Rewriter) -> None:
+    def __init__(self, node: Node, data: _Data, rw: Rewriter, in_groups: bool) -> None:
         self.node, self.data, self.rw = node, data, rw
         self.attrs = dict(node.attrs)
-        self.bytes = data.bytes
+        self.bytes, self.in_groups = data.bytes, in_groups
         self.ready = node.op == "matmul" or self._pad()
 
     def _pad(self) -> bool:
@@ -269,7 +273,7 @@ class _Product:
         matmul = self.node.op == "matmul"
         depth = weights.shape[-2 if matmul else 1]
         missing = -depth % STEPS
-        if not missing or self.bytes.dtype is DType.I8:
+        if not missing or not self.in_groups:
             return self._emit(self.bytes, weights)
         if depth < FEWEST or self.attrs.get("groups", 1) > 1:
             exact = _greatest_sum(weights, self.node.op) < EXACT_F32

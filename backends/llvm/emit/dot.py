@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from .builder import F32, I8, Emitter, is_vector, shaped
+from .builder import F32, I8, I32, Emitter, intrinsic_suffix, is_vector, shaped
 from .target_module import BFLOAT
 
 I16 = ir.IntType(16)
@@ -23,9 +23,9 @@ def dot(
 ) -> ir.Value:
     """total plus the products of the elements of two groups of 32 bits.
 
-    `dot4`: four unsigned bytes of a and four signed ones of b, added up in i32. `dot2`: two bf16 of
-    either, in f32. All are of as many lanes. Where the instruction has no such number of lanes,
-    several or others compute the same.
+    `dot4`: four unsigned bytes of a and four signed ones of b, added up in i32; `sdot4`: four
+    signed ones of either. `dot2`: two bf16 of either, in f32. All are of as many lanes. Where the
+    instruction has no such number of lanes, several or others compute the same.
     """
     lanes = total.type.count if is_vector(total) else 1
     widest, emit = _BY_INSTRUCTION.get(instruction, (0, _PLAIN[op]))
@@ -33,7 +33,7 @@ def dot(
         count = lanes // widest
         pieces = zip(*(e.parts(value, count) for value in (total, a, b)), strict=True)
         return e.joined([dot(e, op, instruction, *piece) for piece in pieces])
-    if widest and lanes < 4:
+    if widest > 1 and lanes < 4:
         emit = _PLAIN[op]
     return emit(e, total, a, b)
 
@@ -60,13 +60,43 @@ def _madd(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     return total
 
 
-def _bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+def _bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value, signed: bool = False) -> ir.Value:
     top = e.constant(24, total.type)
     for place in range(4):
         left = e.constant(24 - 8 * place, total.type)
-        unsigned = e.b.lshr(e.b.shl(a, left), top)
-        signed = e.b.ashr(e.b.shl(b, left), top)
-        total = e.b.add(total, e.b.mul(unsigned, signed))
+        first = (e.b.ashr if signed else e.b.lshr)(e.b.shl(a, left), top)
+        second = e.b.ashr(e.b.shl(b, left), top)
+        total = e.b.add(total, e.b.mul(first, second))
+    return total
+
+
+def _signed_bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    return _bytes(e, total, a, b, signed=True)
+
+
+def _neon(name: str, element: ir.Type) -> _Dot:
+    """Arm's dot product of four bytes, or two bf16, of each lane."""
+
+    def emit(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        count = total.type.count * (4 if element == I8 else 2)
+        parts = ir.VectorType(element, count)
+        kinds = f"{intrinsic_suffix(total.type)}.v{count}{'i8' if element == I8 else 'bf16'}"
+        operands = [total, e.b.bitcast(a, parts), e.b.bitcast(b, parts)]
+        return e.call(f"llvm.aarch64.neon.{name}.{kinds}", total.type, operands)
+
+    return emit
+
+
+def _smlad(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The even bytes, then the odd ones, as pairs of 16 bits (Armv7-M, UXTB16, SXTB16, SMLAD)."""
+    if is_vector(total):
+        return _bytes(e, total, a, b)
+    rotation = ir.Constant(I32, 8)
+    for turned in (False, True):
+        pair = [e.call("llvm.fshr.i32", I32, [x, x, rotation]) if turned else x for x in (a, b)]
+        left = e.call("llvm.arm.uxtb16", I32, [pair[0]])
+        right = e.call("llvm.arm.sxtb16", I32, [pair[1]])
+        total = e.call("llvm.arm.smlad", I32, [left, right, total])
     return total
 
 
@@ -97,7 +127,11 @@ _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
     "vnni": (16, _vnni),
     "avxvnni": (8, _vnni),
     "madd": (16, _madd),
+    "usdot": (4, _neon("usdot", I8)),
+    "sdot": (4, _neon("sdot", I8)),
+    "smlad": (1, _smlad),
     "bf16": (16, _bf16),
+    "bfdot": (4, _neon("bfdot", BFLOAT)),
     "amxbf16": (16, _bf16),
 }
-_PLAIN: dict[str, _Dot] = {"dot4": _bytes, "dot2": _pairs}
+_PLAIN: dict[str, _Dot] = {"dot4": _bytes, "sdot4": _signed_bytes, "dot2": _pairs}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class GroupProduct:
 
 GROUP_PRODUCTS = {
     "dot4": GroupProduct(DType.U8, DType.I8, DType.I32),
+    "sdot4": GroupProduct(DType.I8, DType.I8, DType.I32),
     "dot2": GroupProduct(DType.BF16, DType.BF16, DType.F32),
 }
 
@@ -70,10 +72,10 @@ def _infer_dot4(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTy
     return [TensorType(same_dtype(inputs), broadcast_shapes(*(v.shape for v in inputs)))]
 
 
-def _dot4(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    """The sum of the products of four unsigned bytes of a and four signed ones of b."""
+def _dot4(op: str, args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    """The sum of the products of four bytes of a and four signed ones of b."""
     a, b = (np.ascontiguousarray(arg) for arg in np.broadcast_arrays(*args))
-    left = a[..., None].view(np.uint8).astype(np.int32)
+    left = a[..., None].view(GROUP_PRODUCTS[op].left.numpy).astype(np.int32)
     right = b[..., None].view(np.int8).astype(np.int32)
     return [np.asarray((left * right).sum(-1, dtype=np.int32))]
 
@@ -95,5 +97,6 @@ def _dot2(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 register(
     OpDef("pack_groups", _infer_pack_groups, _pack_groups, Trait.NONE, {"axis": -1}, arity=(1, 1))
 )
-register(OpDef("dot4", _infer_dot4, _dot4, Trait.POINTWISE, arity=(2, 2)))
+for _op in ("dot4", "sdot4"):
+    register(OpDef(_op, _infer_dot4, partial(_dot4, _op), Trait.POINTWISE, arity=(2, 2)))
 register(OpDef("dot2", _infer_dot2, _dot2, Trait.POINTWISE, arity=(2, 2)))

@@ -25,7 +25,11 @@ EXPENSIVE_OPERATIONS = 15.0  # instructions of a transcendental function or a di
 QUOTIENT_OPERATIONS = 5.0  # multiply-adds of a division whose divisor's inverse is known
 DIVISION_OPERATIONS = 20.0  # instructions of dividing one integer by another
 FIXED_DIVISION_OPERATIONS = 2.0  # by a constant: a multiplication and shifts
-PLAIN_OPERATIONS = {"dot4": 24.0, "dot2": 6.0}  # instructions that make up for one of groups
+PLAIN_OPERATIONS = {
+    "dot4": 24.0,
+    "sdot4": 24.0,
+    "dot2": 6.0,
+}  # instructions that make up for one of groups
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction
 LOOP_CYCLES = 2.0
 
