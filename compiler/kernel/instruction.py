@@ -58,6 +58,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("usdot", "dot4"),
         Instruction("sdot", "sdot4"),
         Instruction("smlad", "dot4", 4.0),
+        Instruction("vmladava", "sdot4", 0.5),
         Instruction("bytes", "dot4", 8.0),
         Instruction("signed bytes", "sdot4", 8.0),
         Instruction("amxbf16", "dot2", 0.125),
@@ -69,6 +70,7 @@ DOTS = frozenset(GROUP_PRODUCTS)
 # those that multiply matrices, kept in registers of their own
 MATRICES = frozenset({"amx", "amxbf16"})
 MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
+ACROSS = frozenset({"vmladava"})  # those that add up all lanes into one number
 GENERIC = frozenset({"bytes", "signed bytes"})  # those that every target has
 
 

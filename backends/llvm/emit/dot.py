@@ -87,6 +87,14 @@ def _neon(name: str, element: ir.Type) -> _Dot:
     return emit
 
 
+def dot_across(e: Emitter, instruction: str, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    """total, one number, plus the products of all elements of all groups (of `ACROSS`)."""
+    octets = ir.VectorType(I8, 4 * a.type.count)
+    plain = [ir.Constant(I32, 0)] * 3  # signed, added, not exchanged
+    operands = [*plain, total, e.b.bitcast(a, octets), e.b.bitcast(b, octets)]
+    return e.call(_ACROSS[instruction], I32, operands)
+
+
 def _smlad(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """The even bytes, then the odd ones, as pairs of 16 bits (Armv7-M, UXTB16, SXTB16, SMLAD)."""
     if is_vector(total):
@@ -121,6 +129,7 @@ def _pairs(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     return total
 
 
+_ACROSS = {"vmladava": "llvm.arm.mve.vmldava.v16i8"}
 # the most lanes of one instruction
 _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
     "amx": (16, _vnni),  # where there is too little for matrices

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel import expr as ex
-from ....compiler.kernel.instruction import DOTS
+from ....compiler.kernel.instruction import ACROSS, DOTS
 from ....compiler.kernel.kernel import Reduction, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from ....compiler.kernel.schedule.sums import parts_of_sum
@@ -21,7 +21,7 @@ from .access import index_value
 from .block_sums import BlockSums
 from .builder import CONTRACT, I1, I32, Emitter, intrinsic_suffix, scalar_type
 from .constants import lanes_from, undefined
-from .dot import dot
+from .dot import dot, dot_across
 from .indices import Int
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
@@ -68,6 +68,7 @@ class TileReduction:
         self.schedule = schedule
         self.tile = tile
         self.axes = {axis.name: axis for axis in stage.reduce_axes}
+        self.across = schedule.instruction in ACROSS and schedule.tile.vector in self.axes
         self.parts = 1
         self.ahead: list[PanelPrefetch] = []
         self.leads_group = False  # whether the step begins an unrolled group
@@ -89,7 +90,7 @@ class TileReduction:
         for reduction in self.stage.reductions:
             dtype = reduction.body.dtype
             type_ = scalar_type(dtype)
-            if shape.vector and shape.lanes > 1:
+            if shape.vector and shape.lanes > 1 and not self.across:
                 type_ = ir.VectorType(type_, shape.lanes)
             neutral = self.e.constant(scalar.identity(reduction.kind, dtype), type_)
             for _ in shape.slots():
@@ -135,6 +136,9 @@ class TileReduction:
         self, tile: Tile, reduction: Reduction, slot: Slot, accumulator: ir.Value
     ) -> ir.Value:
         body = reduction.body
+        if self.across and _is_dot(body):  # lanes that are masked off hold zeros
+            a, b = (tile.vector_value(arg, slot) for arg in ex.children(body))
+            return dot_across(self.e, self.schedule.instruction, accumulator, a, b)
         mask = tile.shape.mask_of(slot[1]) if tile.shape.vector in tile.inner else None
         if reduction.kind == "sum" and mask is None and _joins_sum(body):
             a, b = (tile.vector_value(arg, slot) for arg in ex.children(body))
@@ -343,7 +347,7 @@ class TileReduction:
 
     def _across(self, vector: ir.Value, kind: str, dtype: DType) -> ir.Value:
         """Combine the lanes of a vector by halving it."""
-        if self.schedule.tile.lanes == 1:
+        if self.schedule.tile.lanes == 1 or self.across:
             return vector
         if dtype.is_float and kind == "sum":
             name = f"llvm.vector.reduce.fadd.{intrinsic_suffix(vector.type)}"

@@ -12,6 +12,7 @@ from ...target import CpuTarget
 from .. import expr as ex
 from ..contraction import Contraction, contraction_of, extent_of
 from ..kernel import Axis, Kernel, Stage, has_factors
+from .across import across_lanes
 from .choice import Choice
 from .panels import of_one_row, with_panels
 from .partition import parallel_loops
@@ -56,6 +57,8 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
     transposing = transposing_schedule(stage, own, target, lanes)
     if transposing:
         return transposing
+    if across := across_lanes(stage, own, target):
+        return across
     vector = _vector_axis(stage, own, lanes)
     if not vector:
         return StageSchedule(order=names, unrolling=Unrolling(unroll))

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...ir.dims import Dim, coefficient, floordiv, symbol, symbols_of
+from ...ir.dims import Dim, coefficient, floordiv, substitute, symbol, symbols_of
 from .. import expr as ex
 from ..axis_names import panel_base
 from ..contraction import contraction_of
+from ..instruction import ACROSS
 from ..kernel import Axis, Kernel
 from .schedule import Schedule
 
@@ -66,10 +67,12 @@ def pack(
     packings: dict[str, Packing] = {}
     stages = list(kernel.stages)
     for number, (stage, own) in enumerate(zip(kernel.stages, schedule.stages, strict=True)):
-        axis = next((a for a in stage.axes[kernel.shared :] if a.name == own.tile.vector), None)
+        across = bool(own.tile.row) and own.instruction in ACROSS
+        columns = own.tile.row if across else own.tile.vector
+        axis = next((a for a in stage.axes[kernel.shared :] if a.name == columns), None)
         if axis is None or not isinstance(axis.extent, int) or not stage.reductions:
             continue
-        width = own.tile.lanes * (own.panel or own.tile.vectors)
+        width = 1 if across else own.tile.lanes * (own.panel or own.tile.vectors)
         before = own.order[: own.order.index(axis.name)]
         around = [a for a in stage.axes[kernel.shared :] if a.name in before]
         outer = [*stage.axes[: kernel.shared], *around]
@@ -80,7 +83,10 @@ def pack(
                 continue
             found = _packed(load, axis, outer, width, sizes[name])
             if found is not None and loads_of(kernel, name) == 1:
-                packings[name], offsets[load] = found
+                packing, offset = found
+                if across:  # a panel is one column, wherever in a tile it is
+                    offset = substitute(offset, {panel_base(axis.name): symbol(axis.name)})
+                packings[name], offsets[load] = packing, offset
         if offsets:
             reductions = tuple(
                 r.with_parts(partial(ex.rebuilt, change=partial(moved, offsets=offsets)))
