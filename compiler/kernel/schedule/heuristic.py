@@ -54,11 +54,9 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
     if stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions):
         return StageSchedule(order=names)
     lanes = target.lanes(_widest(stage))
-    transposing = transposing_schedule(stage, own, target, lanes)
-    if transposing:
-        return transposing
-    if across := across_lanes(stage, own, target):
-        return across
+    apart = transposing_schedule(stage, own, target, lanes) or across_lanes(stage, own, target)
+    if apart:
+        return apart
     vector = _vector_axis(stage, own, lanes)
     if not vector:
         return StageSchedule(order=names, unrolling=Unrolling(unroll))
