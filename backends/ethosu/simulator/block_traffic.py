@@ -72,7 +72,7 @@ class BlockTraffic:
                     self.operation.position,
                 )
             touched = run(stream.start, stream.length)
-            self.memory.check(stream.region, touched, what)
+            self.memory.check(stream.region, touched.low, touched.high, what)
             found.append(moved(touched, self.memory.origin(stream.region)))
         return found
 

@@ -63,6 +63,13 @@ def run(start: int, length: int) -> ByteRanges:
     return strided(start, (), length)
 
 
+def extent(start: int, axes: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
+    """The lowest address of `strided`, and the one behind the highest."""
+    reaches = [(count - 1) * stride for count, stride in axes]
+    low = start + sum(reach for reach in reaches if reach < 0)
+    return low, start + sum(reach for reach in reaches if reach > 0) + length
+
+
 def strided(start: int, axes: Sequence[tuple[int, int]], length: int) -> ByteRanges:
     """Runs of `length` bytes at start + i * stride + ... for the axes (count, stride)."""
     if length <= 0 or any(count <= 0 for count, _ in axes):

@@ -18,6 +18,7 @@ from .weight_streams import WeightLayout, Weights, damaged, decoded_weights, rea
 from .window_sums import accumulated, convolution, depthwise, input_values, pooled
 
 _SCALE_BYTES = 10  # of a channel
+_MOST_WEIGHTS = 1 << 28  # of one operation
 
 
 class Datapath:
@@ -30,6 +31,8 @@ class Datapath:
 
     def results(self, operation: NpuOperation) -> Array | None:
         """The OFM (height, width, depth) of an operation, in its type; None if there is none."""
+        if not operation.accumulation.output:
+            self._check_kept(operation)
         sums, scaled = self._sums(operation)
         if not operation.accumulation.output:
             self.kept = sums
@@ -40,6 +43,16 @@ class Datapath:
             sums = rescale(sums + bias, factor, shift, operation.rounding)
         zero_point = operation.ofm.zero_point
         return finish(sums, scale, zero_point, operation.activation, self.internal, operation.ofm)
+
+    @staticmethod
+    def _check_kept(operation: NpuOperation) -> None:
+        """Accumulators can be kept of one block only."""
+        if any(n > most for n, most in zip(operation.ofm.shape, operation.block, strict=True)):
+            raise SimulationError(
+                Rule.GEOMETRY,
+                f"accumulators of {operation.ofm.shape} are kept, a block has {operation.block}",
+                operation.position,
+            )
 
     def _sums(self, operation: NpuOperation) -> tuple[Integers, bool]:
         """What accumulators hold, or elementwise units give, and whether it is scaled already."""
@@ -86,6 +99,10 @@ class Datapath:
             assert operation.ifm2 is not None
             given = operation.ifm2.load(self.memory).astype(np.int32) - operation.ifm2.zero_point
             return given.reshape(operation.ofm.depth, 1, 1, -1)
+        window, ofm = operation.window, operation.ofm
+        count = window.height * window.width * operation.ifm.depth * ofm.depth
+        if count > _MOST_WEIGHTS:
+            raise SimulationError(Rule.NOT_SIMULATED, f"{count} weights", operation.position)
         try:
             if self.hardware.product == "u85":
                 return self._u85_weights(operation)

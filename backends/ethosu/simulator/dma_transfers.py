@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .block_traffic import moved
-from .byte_ranges import NO_BYTES, ByteRanges, strided, union
+from .byte_ranges import NO_BYTES, ByteRanges, extent, run, strided, union
 from .hazards import DmaTransfer
 from .npu_hardware import NpuHardware
 from .npu_operation import Footprint
@@ -17,6 +17,7 @@ from .register_file import RegisterFile
 from .violations import Rule, SimulationError
 
 _INDEX_BYTES = 4
+_MOST_BYTES = 1 << 32  # of one transfer
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,15 @@ class TransferShape:
     size0: int = 1
     size1: int = 1
 
-    def ranges(self, end: TransferEnd) -> ByteRanges:
-        """What an end touches at most."""
+    def axes(self, end: TransferEnd) -> list[tuple[int, int]]:
+        """Counts and strides of the runs of an end, as many as there may be."""
         count = end.indices.most + 1 if end.indices else self.size0
-        axes = [(count, end.strides[0]), (self.size1, end.strides[1])]
-        return strided(end.start, axes, self.length)
+        return [(count, end.strides[0]), (self.size1, end.strides[1])]
 
-    def index_ranges(self, indices: IndexTable) -> ByteRanges:
-        """The bytes of the indices."""
+    def index_extent(self, indices: IndexTable) -> tuple[int, int]:
+        """Where the indices begin and end."""
         row = self.size0 * _INDEX_BYTES
-        return strided(indices.start, [(self.size1, row + indices.skip)], row)
+        return extent(indices.start, [(self.size1, row + indices.skip)], row)
 
 
 def u55_transfer(
@@ -143,14 +143,16 @@ class DmaUnit:
     ) -> DmaTransfer:
         """A transfer, checked. Raises SimulationError for what leaves its memory."""
         self.memory.position = position
-        if not shape.length:
-            raise SimulationError(Rule.REGISTER_VALUE, "a transfer of no bytes", position)
+        size = shape.length * shape.size0 * shape.size1
+        if not size or size > _MOST_BYTES:
+            raise SimulationError(Rule.REGISTER_VALUE, f"a transfer of {size} bytes", position)
         self._check_alignment(position, shape, source, target)
         read, written = (self._touched(shape, end, end is target) for end in (source, target))
         reads = [] if source.internal else [moved(read, self.memory.origin(source.region))]
         for indices in filter(None, (source.indices, target.indices)):
-            touched = shape.index_ranges(indices)
-            self.memory.check(indices.region, touched, "indices of a DMA transfer")
+            low, high = shape.index_extent(indices)
+            self.memory.check(indices.region, low, high, "indices of a DMA transfer")
+            touched = run(low, high - low)
             reads.append(moved(touched, self.memory.origin(indices.region)))
         footprint = Footprint(
             position,
@@ -179,18 +181,18 @@ class DmaUnit:
             )
 
     def _touched(self, shape: TransferShape, end: TransferEnd, write: bool) -> ByteRanges:
-        touched = shape.ranges(end)
+        low, high = extent(end.start, shape.axes(end), shape.length)
         what = "destination of a DMA transfer" if write else "source of a DMA transfer"
         if not end.internal:
-            self.memory.check(end.region, touched, what, write)
-        elif touched.high > len(self.internal):
+            self.memory.check(end.region, low, high, what, write)
+        elif low < 0 or high > len(self.internal):
             raise SimulationError(
                 Rule.OUT_OF_BOUNDS,
-                f"{what}: bytes {touched.low} to {touched.high} of the internal memory, which has "
+                f"{what}: bytes {low} to {high} of the internal memory, which has "
                 f"{len(self.internal)}",
                 self.memory.position,
             )
-        return touched
+        return strided(end.start, shape.axes(end), shape.length)
 
     def _move(
         self, position: int, shape: TransferShape, source: TransferEnd, target: TransferEnd

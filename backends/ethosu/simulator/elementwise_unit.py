@@ -11,6 +11,7 @@ from .feature_map import FeatureMap
 from .npu_operation import IntegerScale, NpuOperation
 from .region_memory import RegionMemory
 from .rescaling import Integers, ShiftRounding, rescale
+from .violations import Rule, SimulationError
 
 _WORD = 32
 
@@ -37,7 +38,7 @@ def u55_elementwise(operation: NpuOperation, memory: RegionMemory) -> tuple[Inte
         return _unary(operation.mode, first, scale), operation.mode == "lrelu"
     first_scale, second_scale = operation.input_scales
     first, second = _scaled(first, first_scale), _scaled(second, second_scale)
-    return _binary(operation.mode, first, second, scale.rounding), False
+    return _binary(operation, first, second), False
 
 
 def u85_elementwise(operation: NpuOperation, memory: RegionMemory) -> tuple[Integers, bool]:
@@ -55,9 +56,10 @@ def u85_elementwise(operation: NpuOperation, memory: RegionMemory) -> tuple[Inte
         return _unary(mode, first, IntegerScale(1, 0, ShiftRounding.NATURAL)), False
     second = _operand(operation.ifm2, operation.scalar, memory, shape)
     second = _scaled(second, second_scale)
+    _check_shifts(operation, second)
     if mode in _U85_BINARY:
         return np.asarray(_U85_BINARY[mode](first, second), np.int64), False
-    return _binary(mode, first, second, operation.rounding), False
+    return _binary(operation, first, second), False
 
 
 def _operand(
@@ -121,7 +123,18 @@ def leading_zeros(values: Integers) -> Integers:
     return np.where(values < 0, 0, _WORD - bits).astype(np.int64)
 
 
-def _binary(mode: str, first: Integers, second: Integers, rounding: ShiftRounding) -> Integers:
+def _check_shifts(operation: NpuOperation, amounts: Integers) -> None:
+    """Raise SimulationError for shifts by fewer than 0 bits, or by more than there are."""
+    shifts = operation.mode in ("shr", "shl", "lsr")
+    if shifts and (int(amounts.min()) < 0 or int(amounts.max()) > _WORD):
+        raise SimulationError(
+            Rule.NOT_SIMULATED,
+            f"shifts by {int(amounts.min())} to {int(amounts.max())} bits",
+            operation.position,
+        )
+
+
+def _binary(operation: NpuOperation, first: Integers, second: Integers) -> Integers:
     simple: dict[str, Any] = {
         "mul": np.multiply,
         "add": np.add,
@@ -129,10 +142,11 @@ def _binary(mode: str, first: Integers, second: Integers, rounding: ShiftRoundin
         "min": np.minimum,
         "max": np.maximum,
     }
-    if mode in simple:
-        return np.asarray(simple[mode](first, second))
-    if mode == "shr":
-        return rescale(first, 1, second, rounding)
+    if operation.mode in simple:
+        return np.asarray(simple[operation.mode](first, second))
+    _check_shifts(operation, second)
+    if operation.mode == "shr":
+        return rescale(first, 1, second, operation.rounding)
     return wrapped(first << second)
 
 

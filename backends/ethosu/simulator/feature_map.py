@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .byte_ranges import NO_BYTES, ByteRanges, strided, union
+from .byte_ranges import NO_BYTES, ByteRanges, extent, strided, union
 from .region_memory import RegionMemory
 from .violations import Rule, SimulationError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_MOST_READINGS = 16  # of one byte of memory, by one operation
 BRICK = 16  # channels that lie together in the format NHCWB16
 _TYPES = {
     (1, True): np.int8,
@@ -164,16 +166,16 @@ class FeatureMap:
             return NO_BYTES
         if not self.plain:
             return self.stored.ranges()
-        parts = []
-        for piece in self._pieces(box or self.whole):
-            rows, columns = (s.stop - s.start for s in (piece.rows, piece.columns))
-            axes = [(rows, self.strides[0]), (columns, self._column_stride())]
-            lanes = piece.channels.stop - piece.channels.start
-            if piece.bricks:
-                axes.append((piece.bricks, self.strides[2]))
-                lanes = BRICK
-            parts.append(strided(piece.start, axes, lanes * self.element))
-        return union(parts) if parts else NO_BYTES
+        pieces = self._pieces(box or self.whole)
+        return union(strided(piece.start, *self._runs(piece)) for piece in pieces)
+
+    def _runs(self, piece: _Piece) -> tuple[list[tuple[int, int]], int]:
+        """Counts and strides of runs of bytes, and their length."""
+        rows, columns = (s.stop - s.start for s in (piece.rows, piece.columns))
+        axes = [(rows, self.strides[0]), (columns, self._column_stride())]
+        if piece.bricks:
+            return [*axes, (piece.bricks, self.strides[2])], BRICK * self.element
+        return axes, (piece.channels.stop - piece.channels.start) * self.element
 
     def check(self, memory: RegionMemory, write: bool = False) -> None:
         """Raise SimulationError for unaligned addresses and for bytes outside the region."""
@@ -195,7 +197,16 @@ class FeatureMap:
                 f"{unit}",
                 memory.position,
             )
-        memory.check(self.region, self.ranges(), self.name, write)
+        for piece in self._pieces(self.whole):
+            low, high = extent(piece.start, *self._runs(piece))
+            memory.check(self.region, low, high, self.name, write)
+        size, there = math.prod(self.shape) * self.element, len(memory.array(self.region))
+        if size > _MOST_READINGS * there:
+            raise SimulationError(
+                Rule.GEOMETRY,
+                f"{self.name}: {size} bytes out of a region of {there}, over and over",
+                memory.position,
+            )
 
     def _view(self, memory: RegionMemory, piece: _Piece) -> Array:
         """The elements of a piece in place: rows, columns, [bricks,] channels."""
@@ -212,7 +223,11 @@ class FeatureMap:
         """A copy of all elements, as they are stored."""
         if self.storage is Storage.CHAINED:
             return np.asarray(memory.chained(self.region, self.shape, self.dtype))
-        values = np.empty((self.height, self.width, self.depth), self.dtype)
+        if self.storage is Storage.NOWHERE:
+            raise SimulationError(
+                Rule.REGISTER_VALUE, f"{self.name} is read, and stored nowhere", memory.position
+            )
+        values = np.empty(self.shape, self.dtype)
         for piece in self._pieces(self.whole):
             part = values[piece.rows, piece.columns, piece.channels]
             part[...] = self._view(memory, piece).reshape(part.shape)

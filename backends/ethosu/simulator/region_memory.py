@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ....compiler.errors import UsageError
-from .byte_ranges import ByteRanges
 from .violations import Rule, SimulationError
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -47,14 +46,13 @@ class RegionMemory:
         """The address of a region's first byte: regions may share memory."""
         return int(self.array(region).ctypes.data)
 
-    def check(self, region: int, touched: ByteRanges, what: str, write: bool = False) -> None:
-        """Raise SimulationError unless all offsets of an access lie in a region."""
+    def check(self, region: int, low: int, high: int, what: str, write: bool = False) -> None:
+        """Raise SimulationError unless the offsets of an access, low to high, lie in a region."""
         array = self.array(region)
-        if touched.low < 0 or touched.high > len(array):
+        if low < 0 or high > len(array):
             raise SimulationError(
                 Rule.OUT_OF_BOUNDS,
-                f"{what}: bytes {touched.low} to {touched.high} of region {region}, which has "
-                f"{len(array)}",
+                f"{what}: bytes {low} to {high} of region {region}, which has {len(array)}",
                 self.position,
             )
         if write and not array.flags.writeable:
@@ -62,8 +60,7 @@ class RegionMemory:
 
     def read(self, region: int, start: int, length: int, what: str) -> Bytes:
         """A view of some bytes of a region."""
-        ends = np.array([start], np.int64), np.array([start + length], np.int64)
-        self.check(region, ByteRanges(*ends), what)
+        self.check(region, start, start + length, what)
         return self.array(region)[start : start + length]
 
 

@@ -24,6 +24,16 @@ class RegisterReader:
     def __init__(self, hardware: NpuHardware, registers: RegisterFile) -> None:
         self.hardware, self.registers = hardware, registers
 
+    def upscaling(self, kind: OperationKind) -> Upscaling:
+        """How the IFM is made larger; elementwise operations and resizes do not."""
+        found = Upscaling(self.registers.field("IFM_UPSCALE", "mode"))
+        if found is not Upscaling.NONE and kind in (
+            OperationKind.ELEMENTWISE,
+            OperationKind.RESIZE,
+        ):
+            self.registers.fail(Rule.NOT_SIMULATED, f"an IFM of {kind.value} that is upscaled")
+        return found
+
     def window(self) -> KernelWindow:
         """The kernel with its strides, dilations and padding."""
         get = self.registers

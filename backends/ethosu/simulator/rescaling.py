@@ -34,7 +34,7 @@ def rescale(
 ) -> Integers:
     """values * scale / 2**shift, exactly, rounded as said; scale and shift may be arrays.
 
-    first: bits that double rounding drops first.
+    first: bits that double rounding drops first. Results that 63 bits do not hold are saturated.
     """
     scale = np.asarray(scale, np.int64)
     shift = np.asarray(shift, np.int64)
@@ -42,7 +42,10 @@ def rescale(
     if largest + (1 << int(shift.max(initial=0))) < _SAFE:
         return _rounded(values * scale, shift, rounding, first)
     exact = np.frompyfunc(_exactly(rounding, first), 3, 1)
-    return np.asarray(exact(values, scale, shift).astype(np.int64))
+    limits = np.iinfo(np.int64)
+    return np.asarray(
+        np.clip(exact(values, scale, shift), limits.min // 2, limits.max // 2).astype(np.int64)
+    )
 
 
 def _magnitude(values: Integers) -> int:

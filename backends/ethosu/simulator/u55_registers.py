@@ -41,7 +41,7 @@ class U55Reader(RegisterReader):
         mode = self._mode(kind, instruction)
         ofm = self.feature_map("OFM", self.ofm_shape())
         window = KernelWindow() if kind is OperationKind.ELEMENTWISE else self.window()
-        upscaling = Upscaling(get.field("IFM_UPSCALE", "mode"))
+        upscaling = self.upscaling(kind)
         ifm = self._ifm(kind, mode, ofm, window, upscaling)
         binary = kind is OperationKind.ELEMENTWISE and mode not in _UNARY
         ifm2, scalar = self._ifm2(ofm) if binary else (None, None)

@@ -16,7 +16,6 @@ from .npu_operation import (
     OperationKind,
     ResizeSteps,
     StreamRange,
-    Upscaling,
 )
 from .register_reader import KINDS, RegisterReader
 from .rescaling import ShiftRounding
@@ -64,7 +63,7 @@ class U85Reader(RegisterReader):
             ifm=ofm,
             ofm=ofm,
             window=KernelWindow(),
-            upscaling=Upscaling(get.field("IFM_UPSCALE", "mode")),
+            upscaling=self.upscaling(kind),
             rounding=_ROUNDINGS[get.field("OFM_SCALE", "rounding")],
             scale=self._ofm_scale(),
             activation=self._activation(ofm),
@@ -130,6 +129,8 @@ class U85Reader(RegisterReader):
         depth = get.value("IFM_DEPTH_M1") + 1
         dynamic = kind is OperationKind.CONV and bool(instruction.field("weights_ifm2"))
         if operation.mode == "none":  # of which the IFM takes no part
+            if operation.accumulation.source == "reset":
+                get.fail(Rule.NOT_SIMULATED, "no pooling of accumulators that are reset")
             ifm = replace(operation.ofm, name="IFM", storage=Storage.NOWHERE)
         else:
             reaches = kind is OperationKind.CONV or operation.mode == "reduce_sum"

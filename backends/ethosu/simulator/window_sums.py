@@ -129,6 +129,10 @@ def pooled(operation: NpuOperation, values: Array, divides: bool) -> tuple[Integ
     if operation.mode == "min":
         return -_maxima(operation, padded(-values, operation.window, _fill(values))), False
     if operation.mode == "reduce_sum":
+        if operation.window != KernelWindow():
+            raise SimulationError(
+                Rule.NOT_SIMULATED, f"reduce_sum of {operation.window}", operation.position
+            )
         return values.sum(2, keepdims=True, dtype=np.int64), False
     if operation.mode.startswith("argmax"):
         return _places_of_maxima(operation, values), False
@@ -140,8 +144,12 @@ def pooled(operation: NpuOperation, values: Array, divides: bool) -> tuple[Integ
 
 
 def average(sums: Integers, counts: Integers) -> Integers:
-    """Sums divided by counts, as the hardware does: times a reciprocal, to nearest, halves up."""
-    bits = np.frexp(np.maximum(counts - 1, 0).astype(np.float64))[1].astype(np.int64)
+    """Sums divided by counts, as the hardware does: times a reciprocal, to nearest, halves up.
+
+    Of no elements the average is 0.
+    """
+    counts = np.maximum(counts, 1)
+    bits = np.frexp((counts - 1).astype(np.float64))[1].astype(np.int64)
     factors = ((1 << _AVERAGE_BITS + bits) + (np.int64(1) << bits)) // counts
     return rescale(sums, factors, _AVERAGE_BITS + bits, ShiftRounding.NATURAL)
 
