@@ -91,7 +91,8 @@ class GpuTarget(Target):
     architectures: what code is made for, as numbers: 80 for compute capability 8.0. ptx: the
     architecture of code that drivers compile for GPUs not known yet, 0: there is none. host: the
     processor beside it, which runs the plan. sms: multiprocessors. shared_bytes: of memory that a
-    block of threads may have. registers: of 32 bits, of a multiprocessor.
+    block of threads may have. registers: of 32 bits, of a multiprocessor. rates: products that one
+    adds up in a cycle, by their elements. bandwidth: bytes of memory per cycle.
     """
 
     architectures: tuple[int, ...]
@@ -100,6 +101,8 @@ class GpuTarget(Target):
     sms: int
     shared_bytes: int
     registers: int
+    rates: tuple[tuple[str, int], ...]
+    bandwidth: int
 
     def __post_init__(self) -> None:
         if not self.architectures:

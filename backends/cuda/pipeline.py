@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ...compiler.compilation import (
     Compilation,
@@ -22,9 +22,7 @@ from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.devices import all_steps, on_device
 from ...compiler.kernel.plan.plan import DeviceFunction, External, KernelCall, Plan
 from ...compiler.kernel.plan.planner import Planner
-from ...compiler.kernel.schedule.choice import Choice
-from ...compiler.kernel.schedule.chooser import Chooser, Chosen, CpuChooser, Request
-from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
+from ...compiler.kernel.schedule.chooser import CpuChooser
 from ...compiler.pass_manager import Fixpoint, run_passes
 from ...compiler.target import GpuTarget
 from ...passes.checks.exactness import Exactness
@@ -48,18 +46,16 @@ from ..llvm.pipeline import (
 )
 from .addressing import index_type, limit_sizes
 from .attention_kernel import streams
-from .compiling import FunctionJob, Image, compile_all
-from .dots import AS_WRITTEN, Arithmetic
+from .choosing import GpuChooser, choice_of_tiles, ranked_tiles
+from .compiling import Image
+from .dots import Arithmetic
 from .emit.function import Function, functions_of, parts_of
-from .emit.types import NoDeviceCode
-from .packing import pack_factors
 from .table import device_code
-from .tiles import tiles_of
 from .triton_package import reason_unavailable
+from .vetting import vetted
 
 FP8_INSTRUCTION = "mma.fp8"
 TF32 = "tf32"  # the precision in which products of f32 are rounded
-DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 HALVES = {"bf16": DType.BF16, "fp16": DType.F16}
 _CONTRACTIONS = ("matmul", "conv", "conv_transpose")
 POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
@@ -81,12 +77,13 @@ def compile_cuda(
     Raises UsageError for what the backend cannot do yet and where Triton is missing, InternalError
     when a stage breaks an invariant.
     """
-    _check(target, options)
+    _check(target)
     decisions: list[Decision] = []
-    plan, kernels = make_plan(graph, target, options, stages, decisions.append)
-    functions = [function for found in kernels.functions.values() for function in found]
+    plan, kernels = form_kernels(graph, target, options, stages, decisions.append)
     with stages.stage("gpu code"):
-        images = compile_functions(functions, target)
+        kernels, images = vet_kernels(plan, kernels, target, options)
+    launch_kernels(plan, kernels)
+    functions = [function for found in kernels.functions.values() for function in found]
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
         defaults = append_defaults(graph.defaults, weights)
@@ -104,13 +101,9 @@ def supports_cuda(node: Node, target: GpuTarget) -> str | None:
     return supports(node, replace(target.host, name=target.name))
 
 
-def _check(target: GpuTarget, options: CompileOptions) -> None:
+def _check(target: GpuTarget) -> None:
     if reason := reason_unavailable():
         raise UsageError(f"nothing can be compiled for '{target.name}' here", why=reason)
-    if options.choices.by_key:
-        raise UsageError(
-            f"choices of schedules are not there for '{target.name}' yet", remedy="leave them out"
-        )
 
 
 def make_plan(
@@ -120,10 +113,29 @@ def make_plan(
     stages: Stages,
     note: Note | None = None,
 ) -> tuple[Plan, GpuKernels]:
-    """Optimise a graph in place, form its kernels, and plan what runs where.
+    """Optimise a graph in place, form its kernels, and plan what runs where, without compiling.
 
     note: is told in which precision products are computed.
     """
+    plan, kernels = form_kernels(graph, target, options, stages, note)
+    launch_kernels(plan, kernels)
+    return plan, kernels
+
+
+def launch_kernels(plan: Plan, kernels: GpuKernels) -> None:
+    """Have kernels run on the device, with transfers where they must be."""
+    on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
+    limit_sizes(plan)
+
+
+def form_kernels(
+    graph: Graph,
+    target: GpuTarget,
+    options: CompileOptions,
+    stages: Stages,
+    note: Note | None = None,
+) -> tuple[Plan, GpuKernels]:
+    """Optimise a graph in place and form its kernels; the plan is still one for the host."""
     level, half = options.opt_level, HALVES.get(options.precision)
     with stages.stage("passes"):
         bytes_ = (FloatByteProducts(note),) if level > 0 else ()
@@ -146,15 +158,12 @@ def make_plan(
         if options.probe:
             options.probe(graph)
     with stages.stage("kernels"):
-        fp8 = FP8_INSTRUCTION in target.instructions
-        arithmetic = Arithmetic(options.precision == TF32, fp8)
-        choose = GpuChooser(CpuChooser(target.host, level), arithmetic)
+        host = CpuChooser(target.host, level, options.choices)
+        choose = GpuChooser(host, target, arithmetic_of(target, options), options.choices)
         plan = Planner(graph, choose, CONTROL).build()
         kernels = gpu_kernels(plan, choose.reasons)
-        if arithmetic.tf32:
+        if choose.arithmetic.tf32:
             tell(note, _rounded(plan, graph))
-        on_device(plan, {n: _planned(n, found) for n, found in kernels.functions.items()})
-        limit_sizes(plan)
     return plan, kernels
 
 
@@ -172,31 +181,9 @@ def host_kernels(
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class GpuChooser:
-    """Leaves kernels that the device has code for as they were lowered, with tiles for a schedule.
-
-    host: chooses for those that stay there. arithmetic: how products may be computed.
-    reasons: why kernels stay on the host, by the keys of their groups.
-    """
-
-    host: Chooser
-    arithmetic: Arithmetic = AS_WRITTEN
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def __call__(self, request: Request) -> Chosen:
-        """The kernel, to be emitted for the device or for the host."""
-        kernel = request.kernel
-        try:
-            tiles = tuple(tiles_of(part, self.arithmetic) for part in parts_of(kernel))
-            packed = pack_factors(kernel, tiles, request.constants)
-            functions_of(packed.kernel, packed.tiles)
-        except NoDeviceCode as error:
-            self.reasons[request.key] = str(error)
-            return self.host(request)
-        stages = tuple(StageSchedule() for _ in kernel.stages)
-        schedule = Schedule(stages, 0, tiles=packed.tiles)
-        return Chosen(packed.kernel, schedule, packed.packings, Choice(), request.key)
+def arithmetic_of(target: GpuTarget, options: CompileOptions) -> Arithmetic:
+    """How products may be computed."""
+    return Arithmetic(options.precision == TF32, FP8_INSTRUCTION in target.instructions)
 
 
 def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
@@ -248,31 +235,48 @@ def _is_multiple(offset: Dim) -> bool:
     return all(factor % POINTER_ALIGNMENT == 0 for factor in factors)
 
 
-def compile_functions(
-    functions: Sequence[Function], target: GpuTarget
-) -> dict[str, tuple[Image, ...]]:
-    """The images of every function, by its symbol.
+def vet_kernels(
+    plan: Plan, kernels: GpuKernels, target: GpuTarget, options: CompileOptions
+) -> tuple[GpuKernels, dict[str, tuple[Image, ...]]]:
+    """Compile all functions; (kernels with the tiles that their code passes with, the images of
+    every function by its symbol). What was chosen by hand keeps its tiles."""
+    others: dict[str, Iterator[Function]] = {}
+    for number, functions in kernels.functions.items():
+        keys = plan.kernels[number].keys
+        if not any(options.choices.of(key) for key in keys):
+            for place, function in enumerate(functions):
+                tried = _others(plan, number, place, functions, target, options)
+                others[function.symbol] = tried
+    found = vetted([f for all_ in kernels.functions.values() for f in all_], others, target)
+    changed = {}
+    for number, functions in kernels.functions.items():
+        changed[number] = tuple(found[function.symbol].function for function in functions)
+        tiles = tuple(function.tiles for function in changed[number])
+        planned = plan.kernels[number]
+        schedule = replace(planned.schedule, tiles=tiles)
+        choice = choice_of_tiles(tiles)
+        plan.kernels[number] = replace(planned, schedule=schedule, choice=choice)
+    images = {symbol: own.images for symbol, own in found.items()}
+    return replace(kernels, functions=changed), images
 
-    Where registers do not hold what a thread needs, it is compiled again for twice as many threads,
-    and what keeps less in memory is taken.
-    """
-    jobs = [FunctionJob(function, n) for n in target.architectures for function in functions]
-    if target.ptx:
-        jobs += [FunctionJob(function, target.ptx, ptx=True) for function in functions]
-    images = compile_all(jobs)
-    spilling = [n for n, image in enumerate(images) if image.stack > DIVISION_STACK]
-    wider = compile_all([_with_more_threads(jobs[n]) for n in spilling])
-    for number, other in zip(spilling, wider, strict=True):
-        images[number] = min(images[number], other, key=lambda image: image.stack)
-    found: dict[str, tuple[Image, ...]] = {function.symbol: () for function in functions}
-    for image in images:
-        found[image.symbol] += (image,)
-    return found
 
-
-def _with_more_threads(job: FunctionJob) -> FunctionJob:
-    tiles = job.function.tiles
-    return replace(job, function=replace(job.function, tiles=replace(tiles, warps=2 * tiles.warps)))
+def _others(
+    plan: Plan,
+    number: int,
+    place: int,
+    functions: Sequence[Function],
+    target: GpuTarget,
+    options: CompileOptions,
+) -> Iterator[Function]:
+    """One function of a kernel with its other tiles, in the order in which they are tried."""
+    planned, own = plan.kernels[number], functions[place].tiles
+    kernel = replace(planned.kernel, name=planned.symbol)
+    ranked = ranked_tiles(parts_of(kernel)[place], target, arithmetic_of(target, options))
+    for tiles in ranked:
+        tried = replace(tiles, packed=own.packed)
+        if tried != own:
+            chosen = [tried if n == place else f.tiles for n, f in enumerate(functions)]
+            yield functions_of(kernel, chosen, _aligned(plan, number), index_type(plan))[place]
 
 
 def _infos(
@@ -289,7 +293,6 @@ def _infos(
             replace(
                 info,
                 schedule="; ".join(str(function.tiles) for function in functions),
-                choice={},
                 functions=tuple(_info(function, images[function.symbol]) for function in functions),
             )
         )

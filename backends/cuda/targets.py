@@ -1,7 +1,8 @@
 """NVIDIA's GPUs as data: compute capabilities 8.0 to 12.0, and that of this machine.
 
 Figures: "CUDA C++ Programming Guide", table of technical specifications per compute capability;
-multiprocessors are those of the usual product (A100, A10, L4, H100, B200, RTX 5090).
+multiprocessors, rates and bandwidth are those of the usual product (A100, A10, L4, H100, B200,
+RTX 5090).
 """
 
 from __future__ import annotations
@@ -18,25 +19,31 @@ NATIVE = "cuda:native"
 ALL = "cuda"
 
 
+ELEMENTS = ("f32", "tf32", "f16", "i8", "f8")
+
+
 @dataclass(frozen=True)
 class _Gpu:
     """instructions: what multiplies matrices, by the names of PTX; those of elements that not every
-    kind takes have these behind."""
+    kind takes have these behind. rates: products per cycle and multiprocessor of `ELEMENTS`;
+    bandwidth: bytes of memory per cycle: both of data sheets, at the clock of these."""
 
     architecture: int
     sms: int
     shared_kib: int
+    rates: tuple[int, ...]
+    bandwidth: int
     instructions: tuple[str, ...]
 
 
 _MMA = ("mma", "mma.tf32", "mma.int8")
 _GPUS = (
-    _Gpu(80, 108, 163, _MMA),
-    _Gpu(86, 84, 99, _MMA),
-    _Gpu(89, 58, 99, (*_MMA, "mma.fp8")),
-    _Gpu(90, 132, 227, (*_MMA, "mma.fp8", "wgmma", "tma")),
-    _Gpu(100, 148, 227, (*_MMA, "mma.fp8", "tcgen05", "tma")),
-    _Gpu(120, 170, 99, (*_MMA, "mma.fp8", "tma")),
+    _Gpu(80, 108, 163, (64, 512, 1024, 2048, 1024), 1100, _MMA),
+    _Gpu(86, 84, 99, (128, 256, 512, 1024, 512), 350, _MMA),
+    _Gpu(89, 58, 99, (128, 256, 512, 1024, 1024), 150, (*_MMA, "mma.fp8")),
+    _Gpu(90, 132, 227, (128, 1024, 2048, 4096, 4096), 1800, (*_MMA, "mma.fp8", "wgmma", "tma")),
+    _Gpu(100, 148, 227, (128, 2048, 4096, 8192, 8192), 4300, (*_MMA, "mma.fp8", "tcgen05", "tma")),
+    _Gpu(120, 170, 99, (128, 128, 256, 1024, 512), 750, (*_MMA, "mma.fp8", "tma")),
 )
 _PORTABLE = (80, 90, 100, 120)  # code for 8.0 runs on 8.6 and 8.9
 
@@ -49,6 +56,9 @@ def _target(name: str, *gpus: _Gpu, ptx: int = 0) -> GpuTarget:
         architectures=tuple(gpu.architecture for gpu in gpus), ptx=ptx, host=HOST,
         sms=min(gpu.sms for gpu in gpus),
         shared_bytes=min(gpu.shared_kib for gpu in gpus) << 10, registers=64 << 10,
+        rates=tuple(zip(ELEMENTS, map(min, zip(*(gpu.rates for gpu in gpus), strict=True)),
+                        strict=True)),
+        bandwidth=min(gpu.bandwidth for gpu in gpus),
     )  # fmt: skip
 
 
@@ -57,6 +67,11 @@ TARGETS: dict[str, GpuTarget] = {
     **{f"cuda:sm_{gpu.architecture}": _target(f"cuda:sm_{gpu.architecture}", gpu)
        for gpu in _GPUS},
 }  # fmt: skip
+
+
+def shared_bytes_of(architecture: int) -> int:
+    """Bytes of shared memory that a block of threads may have there."""
+    return next(gpu.shared_kib for gpu in _GPUS if gpu.architecture == architecture) << 10
 
 
 def parse_target(text: str) -> GpuTarget | None:

@@ -10,6 +10,7 @@ from ...compiler.kernel.contraction import Contraction, Product
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from .attention_kernel import Attention, attention_of
+from .candidates import Problem
 from .dots import AS_WRITTEN, Arithmetic, contraction_for, digits_of, dot_of
 from .emit.types import FLOAT_BYTES, HALVES, NoDeviceCode
 
@@ -119,7 +120,25 @@ def _product_tiles(
         steps = min(within, max(least, deepest))
     tf32 = arithmetic.tf32 and dot.elements is DType.F32
     fp8 = arithmetic.fp8 and dot.elements in FLOAT_BYTES
-    return Tiles(Kind.PRODUCT, rows, columns, steps, 4, 3 if depth > steps else 1, tf32, fp8)
+    ahead = 3 if depth > steps else 1
+    return Tiles(Kind.PRODUCT, rows, columns, steps, 4, ahead, tf32=tf32, fp8=fp8)
+
+
+def problem_of(stage: Stage, usual: Tiles) -> Problem:
+    """The product that a stage computes, with assumed sizes where only a run knows them."""
+    contraction = contraction_for(stage)
+    dot = dot_of(stage.reductions[0])
+    assert dot is not None
+    return Problem(
+        rows=_assumed(rows_of(stage, contraction)),
+        columns=_assumed(contraction.columns),
+        depth=_assumed(stage.reduce_axes),
+        batch=_assumed(contraction.batch),
+        beside=contraction.beside,
+        dot=dot,
+        result_bytes=max(store.buffer.dtype.bytes for store in stage.stores),
+        usual=usual,
+    )
 
 
 def _block_steps(stage: Stage) -> int:
@@ -160,7 +179,7 @@ def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
     while rows > LEAST_BLOCK and -(-queries // rows) * others < MULTIPROCESSORS:
         rows //= 2
     keys = min(keys, max(LEAST_BLOCK, power_of_two(_assumed(attention.keys))))
-    return Tiles(Kind.ATTENTION, rows, columns, keys, 4, 2, tf32 and not halves)
+    return Tiles(Kind.ATTENTION, rows, columns, keys, 4, 2, tf32=tf32 and not halves)
 
 
 def _row_tiles(kernel: Kernel) -> Tiles:

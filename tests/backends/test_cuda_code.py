@@ -18,12 +18,11 @@ from tensmith.backends.cuda import compiling
 from tensmith.backends.cuda.compiling import FunctionJob, check_parameters, compile_all
 from tensmith.backends.cuda.cubin import read_cubin
 from tensmith.backends.cuda.emit.function import Function, functions_of
-from tensmith.backends.cuda.pipeline import DIVISION_STACK, compile_functions
 from tensmith.backends.cuda.targets import TARGETS
-from tensmith.backends.cuda.tiles import tiles_of
+from tensmith.backends.cuda.vetting import DIVISION_STACK, vetted
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.types import DType
-from tensmith.compiler.kernel.schedule.tiles import Kind
+from tensmith.compiler.kernel.schedule.tiles import Kind, Tiles
 
 ARCHITECTURES = (80, 90, 100, 120)
 NAMES = (
@@ -91,17 +90,24 @@ def test_products_of_floats_are_not_rounded() -> None:
 
 
 @needs_triton
-def test_what_spills_is_shared_by_more_threads() -> None:
+def test_what_spills_gets_other_tiles() -> None:
     case = next(case for case in ALL_CASES if case.name == "conv_symbolic_size")
     kernels = [
-        k.kernel for k in GpuGraph(case.graph()).plan.kernels if "conv" in k.kernel.operators
+        k.kernel for k in GpuGraph(case.graph()).plan.kernels if k.kernel.operators == ("conv",)
     ]
-    (function,) = functions_of(kernels[0], [tiles_of(kernels[0])], index="tl.int64")
+    many = Tiles(Kind.ROWS, 4096, 16, warps=4)
+    (function,) = functions_of(kernels[0], [many], index="tl.int64")
     (image,) = compile_all([FunctionJob(function, 80)])
     assert image.stack > DIVISION_STACK
-    (chosen,) = compile_functions([function], TARGETS["cuda:sm_80"])[function.symbol]
-    assert chosen.stack < image.stack
-    assert chosen.threads == 2 * image.threads
+    fewer = (replace(many, rows=rows) for rows in (2048, 64, 1))
+    others = (functions_of(kernels[0], [tiles], index="tl.int64")[0] for tiles in fewer)
+    found = vetted([function], {function.symbol: others}, TARGETS["cuda:sm_80"])
+    chosen = found[function.symbol]
+    assert not chosen.excess
+    assert chosen.function.tiles.rows == 64
+    assert [own.stack <= DIVISION_STACK for own in chosen.images] == [True]
+    kept = vetted([function], {}, TARGETS["cuda:sm_80"])[function.symbol]
+    assert (kept.function, kept.excess) == (function, image.stack - DIVISION_STACK)
 
 
 @needs_triton

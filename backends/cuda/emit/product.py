@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....compiler.ir.dims import Dim, ceildiv, product
@@ -43,10 +43,7 @@ def emit_product(
     shape = {"m": tiles.rows, "n": tiles.columns}
     tile = DeviceTile(lines, shape, index, pointers, env)
     blocks = [ceildiv(size, block) for size, block in zip(sizes, shape.values(), strict=True)]
-    number = program(tile)
-    column = part_of(tile, number, blocks[1])
-    number = rest_of(tile, number, blocks[1])
-    row, batch = part_of(tile, number, blocks[0]), rest_of(tile, number, blocks[0])
+    row, column, batch = _blocks(tile, program(tile), blocks, tiles.group)
     decode(tile, batch, contraction.batch)
     left = DeviceTile(lines, {"m": tiles.rows, "k": tiles.depth}, index, pointers, dict(env))
     right = _right(lines, stage, tiles, index, pointers, env)
@@ -58,6 +55,25 @@ def emit_product(
     for store in stage.stores:
         tile.store(store)
     return product([*blocks, *(axis.extent for axis in contraction.batch)])
+
+
+def _blocks(
+    tile: DeviceTile, number: Term, counts: Sequence[Dim], group: int
+) -> tuple[Term, Term, Term]:
+    """(row, column, batch) of a program's block: neighbours go through columns, or where rows are
+    in groups through those of a group, so that what they share is read once."""
+    rows, columns = counts
+    if group == 1:
+        column, rest = part_of(tile, number, columns), rest_of(tile, number, columns)
+        return part_of(tile, rest, rows), column, rest_of(tile, rest, rows)
+    count = rows * columns
+    within, batch = part_of(tile, number, count), rest_of(tile, number, count)
+    around = tile.offset(columns * group)
+    first = tile.named(f"{within.text} // {around.text} * {group}", within)
+    height = tile.named(f"tl.minimum({tile.offset(rows).text} - {first.text}, {group})", first)
+    place = tile.named(f"{within.text} % {around.text}", within)
+    row = tile.named(f"{first.text} + {place.text} % {height.text}", first, place)
+    return row, tile.named(f"{place.text} // {height.text}", place, height), batch
 
 
 def multiplied(dot: Dot, tiles: Tiles, a: str, b: str, total: str) -> str:

@@ -9,10 +9,11 @@ rows. What follows from a choice is `resolve.py`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from ...errors import ScheduleError
+from .tiles import Tiles
 
 VERSION = 1
 BLOCKS, BANDS = "blocks", "bands"
@@ -46,6 +47,30 @@ class StageChoice:
 
 
 @dataclass(frozen=True)
+class TileChoice:
+    """The decision about one function of a device: the block of a program and how it is computed.
+
+    rows, columns, depth, warps, stages, group: as in `tiles.py`.
+    """
+
+    rows: int = 1
+    columns: int = 1
+    depth: int = 1
+    warps: int = 4
+    stages: int = 1
+    group: int = 1
+
+    @classmethod
+    def of(cls, tiles: Tiles) -> TileChoice:
+        """What was chosen of tiles; the rest follows from the kernel."""
+        return cls(*(getattr(tiles, field.name) for field in fields(cls)))
+
+    def applied(self, tiles: Tiles) -> Tiles:
+        """Tiles with the choice in place of theirs."""
+        return replace(tiles, **asdict(self))
+
+
+@dataclass(frozen=True)
 class Choice:
     """The decision about one kernel.
 
@@ -53,6 +78,7 @@ class Choice:
     of narrow elements, several steps at once (`instruction.py`; "": one by one). channels: of a
     block over which a depthwise operator goes as a whole (0: over all). stages: one for each.
     parallel: loops that threads divide. ahead: loops around those, which every thread goes through.
+    tiles: of a kernel that a device computes, one for each function; it has nothing else.
     """
 
     form: str = ""
@@ -61,11 +87,16 @@ class Choice:
     stages: tuple[StageChoice, ...] = ()
     parallel: int = 0
     ahead: int = 0
+    tiles: tuple[TileChoice, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All fields: what a file leaves out is the heuristic's to choose."""
+        if self.tiles:
+            return {"tiles": [asdict(own) for own in self.tiles]}
         stages = [{**asdict(own), "order": list(own.order)} for own in self.stages]
-        return {**asdict(self), "stages": stages}
+        found = {**asdict(self), "stages": stages}
+        del found["tiles"]
+        return found
 
     def with_json(self, data: Mapping[str, Any]) -> Choice:
         """The choice with the fields that a file gives; others stay as they are.
@@ -73,16 +104,22 @@ class Choice:
         Raises ScheduleError for fields that there are not, or values of another type.
         """
         given = dict(data)
-        stages = given.pop("stages", [])
-        if not isinstance(stages, list) or len(stages) > len(self.stages):
-            raise ScheduleError(f"a choice for {len(self.stages)} stages has {len(stages)}")
-        changed = [_filled(own, new) for own, new in zip(self.stages, stages, strict=False)] + list(
-            self.stages[len(stages) :]
-        )
-        return _filled(self, {**given, "stages": tuple(changed)})
+        stages = _changed(self.stages, given.pop("stages", []), "stages")
+        tiles = _changed(self.tiles, given.pop("tiles", []), "functions of a device")
+        return _filled(self, {**given, "stages": stages, "tiles": tiles})
 
 
-_T = TypeVar("_T", Choice, StageChoice)
+_T = TypeVar("_T", Choice, StageChoice, TileChoice)
+_Part = TypeVar("_Part", StageChoice, TileChoice)
+
+
+def _changed(own: tuple[_Part, ...], given: object, what: str) -> tuple[_Part, ...]:
+    """Parts of a choice with what a file gives for the first of them."""
+    if not isinstance(given, list) or len(given) > len(own):
+        count = len(given) if isinstance(given, list) else "no list"
+        raise ScheduleError(f"a choice for {len(own)} {what} has {count}")
+    filled = tuple(_filled(old, new) for old, new in zip(own, given, strict=False))
+    return filled + own[len(filled) :]
 
 
 def _filled(value: _T, given: Mapping[str, Any]) -> _T:
@@ -96,7 +133,9 @@ def _filled(value: _T, given: Mapping[str, Any]) -> _T:
             )
         new = tuple(item) if isinstance(item, list) else item
         names = (
-            not isinstance(new, tuple) or key == "stages" or all(isinstance(n, str) for n in new)
+            not isinstance(new, tuple)
+            or key in ("stages", "tiles")
+            or all(isinstance(n, str) for n in new)
         )
         if type(new) is not type(known[key]) or not names:
             raise ScheduleError(

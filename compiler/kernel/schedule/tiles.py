@@ -24,6 +24,7 @@ class Tiles:
     """What one program computes: a block of rows by columns, in steps of `depth` of a sum.
 
     POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
+    group: of a product, so many rows of blocks are gone through together, column by column.
     ATTENTION: queries by elements of a value, in steps of so many keys.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
     factors of f32 are multiplied with 11 bits each, by tensor cores. fp8: whether 8-bit floats are
@@ -37,6 +38,7 @@ class Tiles:
     depth: int = 1
     warps: int = 4
     stages: int = 1
+    group: int = 1
     tf32: bool = False
     fp8: bool = False
     packed: tuple[int, int] = (0, 0)
@@ -44,4 +46,5 @@ class Tiles:
     def __str__(self) -> str:
         block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.depth > 1)
         ahead = f", {self.stages} stages" if self.stages > 1 else ""
+        ahead += f", groups of {self.group}" * (self.group > 1)
         return f"{self.kind.value} {block}, {self.warps} warps{ahead}" + ", tf32" * self.tf32

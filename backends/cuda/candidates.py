@@ -1,0 +1,138 @@
+"""Tiles of products that are worth trying, by what a GPU is predicted to take for them.
+
+A model of one launch, in cycles: programs run in rounds on the multiprocessors, several on each as
+far as shared memory and registers allow; a program multiplies, reads its factors from the
+second-level cache by way of shared memory, and waits for what it has not asked for early enough.
+Its constants are typical figures of compute capability 8.0 to 12.0; nothing of it was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+from ...compiler.ir.types import DType
+from ...compiler.kernel.schedule.tiles import Tiles
+from ...compiler.target import GpuTarget
+from .dots import Dot
+
+ROWS, COLUMNS, WARPS, STAGES = (16, 32, 64, 128), (16, 32, 64, 128, 256), (4, 8), (3, 4)
+TENSOR_ROWS = 64  # of a group of four warps (`wgmma`, `tcgen05`)
+GROUP = 8  # rows of blocks that neighbouring programs go through together
+MOST_SUMS = 128  # of a thread: more leave no registers for anything else
+OTHER_REGISTERS = 56  # of a thread, beside its sums
+MOST_THREADS, MOST_PROGRAMS = 2048, 16  # on a multiprocessor
+START, LATENCY, STEP = 900, 450, 40  # cycles: of a program, of a load, of a step of its loop
+SHARED_BYTES, CACHE_BYTES = 128, 48  # per cycle and multiprocessor
+RATES = {DType.F32: "f32", DType.F16: "f16", DType.BF16: "f16", DType.I8: "i8",
+         DType.F8E4M3FN: "f8", DType.F8E5M2: "f8"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A product: rows by columns, sums of `depth` products, so often (`batch`), `beside` of them
+    at once, of which each result is stored in so many bytes. usual: tiles whose steps, and how
+    they are computed, all candidates have."""
+
+    rows: int
+    columns: int
+    depth: int
+    batch: int
+    beside: int
+    dot: Dot
+    result_bytes: int
+    usual: Tiles
+
+    @property
+    def element_bytes(self) -> int:
+        """Of a factor in shared memory."""
+        halves = self.dot.elements.bytes == 1 and self.dot.total is DType.F32 and not self.usual.fp8
+        return 2 if halves else self.dot.elements.bytes
+
+    @property
+    def rate(self) -> str:
+        """What multiplies it."""
+        name = "tf32" if self.usual.tf32 else RATES[self.dot.elements]
+        return "f16" if name == "f8" and not self.usual.fp8 else name
+
+
+def candidates(problem: Problem, target: GpuTarget) -> tuple[Tiles, ...]:
+    """Legal tiles, what is predicted to be the fastest first."""
+    found = sorted(_all(problem, target), key=lambda tiles: _order(problem, tiles, target))
+    return tuple(found)
+
+
+def _order(problem: Problem, tiles: Tiles, target: GpuTarget) -> tuple[float, ...]:
+    """What candidates are sorted by: the cycles, and of as many the smaller tiles."""
+    cycles = predicted(problem, tiles, target)
+    return round(cycles), tiles.rows * tiles.columns, tiles.warps, tiles.stages, tiles.rows
+
+
+def _all(problem: Problem, target: GpuTarget) -> Iterator[Tiles]:
+    for rows, columns, warps, stages in product(ROWS, COLUMNS, WARPS, STAGES):
+        steps = math.ceil(problem.depth / problem.usual.depth)
+        ahead = min(stages, steps) if steps > 1 else 1
+        if stages != STAGES[0] and ahead < stages:
+            continue
+        blocks = math.ceil(problem.rows / rows), math.ceil(problem.columns / columns)
+        group = GROUP if min(blocks) >= GROUP else 1
+        tiles = replace(
+            problem.usual, rows=rows, columns=columns, warps=warps, stages=ahead, group=group
+        )
+        if _fits(problem, tiles, target):
+            yield tiles
+
+
+def _fits(problem: Problem, tiles: Tiles, target: GpuTarget) -> bool:
+    least = min(ROWS[0], problem.rows), min(COLUMNS[0], problem.columns)
+    wasted = tiles.rows >= 2 * max(problem.rows, ROWS[0]) or (
+        tiles.columns >= 2 * max(problem.columns, COLUMNS[0])
+    )
+    narrow = problem.rows >= TENSOR_ROWS > tiles.rows and problem.rate != "f32"
+    sums = problem.beside * tiles.rows * tiles.columns / (32 * tiles.warps)
+    few = tiles.rows * tiles.columns < 32 * tiles.warps * 4 and min(least) == ROWS[0]
+    idle = tiles.warps > WARPS[0] and tiles.rows * tiles.columns < 128 * 64
+    return (
+        not (wasted or narrow or few or idle)
+        and sums <= MOST_SUMS
+        and shared_bytes(problem, tiles) <= target.shared_bytes
+    )
+
+
+def shared_bytes(problem: Problem, tiles: Tiles) -> int:
+    """Of a program, for the steps that are loaded ahead, or the results as they are stored."""
+    factors = tiles.depth * (tiles.rows + problem.beside * tiles.columns) * problem.element_bytes
+    return max(tiles.stages * factors, tiles.rows * tiles.columns * problem.result_bytes)
+
+
+def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
+    """Cycles that a launch takes."""
+    rows, columns = tiles.rows, tiles.columns * problem.beside
+    steps = math.ceil(problem.depth / tiles.depth)
+    depth, bytes_ = steps * tiles.depth, problem.element_bytes
+    programs = problem.batch * math.ceil(problem.rows / rows)
+    programs *= math.ceil(problem.columns / tiles.columns)
+    multiplied = rows * columns * depth / dict(target.rates)[problem.rate]
+    read = (rows + columns * math.ceil(rows / TENSOR_ROWS)) * depth * bytes_ / SHARED_BYTES
+    cached = (rows + columns) * depth * bytes_ / CACHE_BYTES
+    stored = rows * tiles.columns * problem.result_bytes / CACHE_BYTES
+    work = max(multiplied, read, cached) + stored
+    waits = max(LATENCY / max(1, tiles.stages - 1), STEP + work / steps)
+    alone = START + LATENCY + steps * waits
+    wanted = programs / target.sms
+    together = min(_together(problem, tiles, target), max(1, math.ceil(wanted)))
+    rounds = math.ceil(wanted / together)
+    size = problem.rows * problem.depth + problem.columns * problem.depth * problem.beside
+    size = size * bytes_ + problem.rows * problem.columns * problem.result_bytes
+    return max(rounds * max(alone, together * work), problem.batch * size / target.bandwidth)
+
+
+def _together(problem: Problem, tiles: Tiles, target: GpuTarget) -> int:
+    """Programs that a multiprocessor runs at once."""
+    threads = 32 * tiles.warps
+    sums = problem.beside * tiles.rows * tiles.columns / threads
+    registers = target.registers // int(threads * (OTHER_REGISTERS + sums))
+    shared = target.shared_bytes // max(1, shared_bytes(problem, tiles))
+    return max(1, min(registers, shared, MOST_THREADS // threads, MOST_PROGRAMS))
