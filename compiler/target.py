@@ -86,7 +86,8 @@ class CpuTarget(Target):
 
 @dataclass(frozen=True, kw_only=True)
 class GpuTarget(Target):
-    """A graphics processor, or several that one file is for; figures are of the least of them.
+    """A graphics processor, or several that one file is for; figures are of the least of them, but
+    for rates and bandwidth, which are the highest.
 
     architectures: what code is made for, as numbers: 80 for compute capability 8.0. ptx: the
     architecture of code that drivers compile for GPUs not known yet, 0: there is none. host: the

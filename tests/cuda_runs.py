@@ -21,6 +21,7 @@ from tensmith.compiler.decisions import Decision
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.kernel.plan.plan import Launch
 from tensmith.compiler.kernel.plan.planner import Planner
+from tensmith.compiler.kernel.schedule.choices import Choices
 from tensmith.compiler.target import GpuTarget
 from tensmith.driver.halves import InPrecision
 
@@ -40,6 +41,7 @@ class GpuGraph(PlannedGraph):
         target: GpuTarget = TARGET,
         level: int = 2,
         precision: str = "fp32",
+        choices: Choices | None = None,
     ) -> None:
         made: list[TracedPlanner] = []
         self.decisions: list[Decision] = []
@@ -48,7 +50,13 @@ class GpuGraph(PlannedGraph):
             made.append(TracedPlanner(*arguments))
             return made[-1]
 
-        options = CompileOptions("model", Path(), opt_level=level, precision=precision)
+        options = CompileOptions(
+            "model",
+            Path(),
+            opt_level=level,
+            precision=precision,
+            choices=choices or Choices(),
+        )
         InPrecision(precision, target).rewrite(graph)
         with patch.object(pipeline, "Planner", planner):
             note = self.decisions.append

@@ -19,12 +19,14 @@ from ...compiler.target import GpuTarget
 from .dots import Dot
 
 ROWS, COLUMNS, WARPS, STAGES = (16, 32, 64, 128), (16, 32, 64, 128, 256), (4, 8), (3, 4)
+WIDEST = 16  # bytes that a thread copies at once
 TENSOR_ROWS = 64  # of a group of four warps (`wgmma`, `tcgen05`)
 GROUP = 8  # rows of blocks that neighbouring programs go through together
-MOST_SUMS = 128  # of a thread: more leave no registers for anything else
+MOST_SUMS, MOST_EXACT_SUMS = 128, 64  # of a thread: more leave no registers for factors
 OTHER_REGISTERS = 56  # of a thread, beside its sums
 MOST_THREADS, MOST_PROGRAMS = 2048, 16  # on a multiprocessor
 START, LATENCY, STEP = 900, 450, 40  # cycles: of a program, of a load, of a step of its loop
+ISSUE = 300  # cycles of a multiprocessor for what a program does besides
 SHARED_BYTES, CACHE_BYTES = 128, 48  # per cycle and multiprocessor
 RATES = {DType.F32: "f32", DType.F16: "f16", DType.BF16: "f16", DType.I8: "i8",
          DType.F8E4M3FN: "f8", DType.F8E5M2: "f8"}  # fmt: skip
@@ -92,11 +94,15 @@ def _fits(problem: Problem, tiles: Tiles, target: GpuTarget) -> bool:
     )
     narrow = problem.rows >= TENSOR_ROWS > tiles.rows and problem.rate != "f32"
     sums = problem.beside * tiles.rows * tiles.columns / (32 * tiles.warps)
+    most = MOST_EXACT_SUMS if problem.rate == "f32" else MOST_SUMS
     few = tiles.rows * tiles.columns < 32 * tiles.warps * 4 and min(least) == ROWS[0]
+    copied = tiles.depth * problem.element_bytes * min(tiles.rows, tiles.columns)
+    copied = min(copied, tiles.rows * tiles.columns * problem.result_bytes)
+    short = copied < WIDEST * 32 * tiles.warps and tiles.columns < problem.columns
     idle = tiles.warps > WARPS[0] and tiles.rows * tiles.columns < 128 * 64
     return (
-        not (wasted or narrow or few or idle)
-        and sums <= MOST_SUMS
+        not (wasted or narrow or few or short or idle)
+        and sums <= most
         and shared_bytes(problem, tiles) <= target.shared_bytes
     )
 
@@ -115,11 +121,13 @@ def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
     programs = problem.batch * math.ceil(problem.rows / rows)
     programs *= math.ceil(problem.columns / tiles.columns)
     multiplied = rows * columns * depth / dict(target.rates)[problem.rate]
+    if problem.rate == "f32":  # threads read a factor of theirs for every row and column
+        multiplied *= 1 + 0.5 / math.sqrt(rows * columns / (32 * tiles.warps))
     read = (rows + columns * math.ceil(rows / TENSOR_ROWS)) * depth * bytes_ / SHARED_BYTES
     cached = (rows + columns) * depth * bytes_ / CACHE_BYTES
     stored = rows * tiles.columns * problem.result_bytes / CACHE_BYTES
-    work = max(multiplied, read, cached) + stored
-    waits = max(LATENCY / max(1, tiles.stages - 1), STEP + work / steps)
+    work = max(multiplied, read, cached) + stored + ISSUE
+    waits = max(LATENCY / max(1, tiles.stages - 1), STEP + (work - ISSUE) / steps)
     alone = START + LATENCY + steps * waits
     wanted = programs / target.sms
     together = min(_together(problem, tiles, target), max(1, math.ceil(wanted)))

@@ -56,9 +56,9 @@ def _target(name: str, *gpus: _Gpu, ptx: int = 0) -> GpuTarget:
         architectures=tuple(gpu.architecture for gpu in gpus), ptx=ptx, host=HOST,
         sms=min(gpu.sms for gpu in gpus),
         shared_bytes=min(gpu.shared_kib for gpu in gpus) << 10, registers=64 << 10,
-        rates=tuple(zip(ELEMENTS, map(min, zip(*(gpu.rates for gpu in gpus), strict=True)),
+        rates=tuple(zip(ELEMENTS, map(max, zip(*(gpu.rates for gpu in gpus), strict=True)),
                         strict=True)),
-        bandwidth=min(gpu.bandwidth for gpu in gpus),
+        bandwidth=max(gpu.bandwidth for gpu in gpus),
     )  # fmt: skip
 
 

@@ -91,21 +91,19 @@ def test_products_of_floats_are_not_rounded() -> None:
 
 @needs_triton
 def test_what_spills_gets_other_tiles() -> None:
-    case = next(case for case in ALL_CASES if case.name == "conv_symbolic_size")
-    kernels = [
-        k.kernel for k in GpuGraph(case.graph()).plan.kernels if k.kernel.operators == ("conv",)
-    ]
-    many = Tiles(Kind.ROWS, 4096, 16, warps=4)
-    (function,) = functions_of(kernels[0], [many], index="tl.int64")
+    c = CaseBuilder("large")
+    c.output(c.op("matmul", c.input(256, 64), c.input(64, 256)))
+    [kernel] = [planned.kernel for planned in GpuGraph(c.graph()).plan.kernels]
+    many = Tiles(Kind.PRODUCT, 128, 256, 16, warps=4)
+    (function,) = functions_of(kernel, [many])
     (image,) = compile_all([FunctionJob(function, 80)])
     assert image.stack > DIVISION_STACK
-    fewer = (replace(many, rows=rows) for rows in (2048, 64, 1))
-    others = (functions_of(kernels[0], [tiles], index="tl.int64")[0] for tiles in fewer)
-    found = vetted([function], {function.symbol: others}, TARGETS["cuda:sm_80"])
-    chosen = found[function.symbol]
+    fewer = (replace(many, columns=columns) for columns in (128, 32, 16))
+    others = (functions_of(kernel, [tiles])[0] for tiles in fewer)
+    chosen = vetted([function], {function.symbol: others}, TARGETS["cuda:sm_80"])[function.symbol]
     assert not chosen.excess
-    assert chosen.function.tiles.rows == 64
-    assert [own.stack <= DIVISION_STACK for own in chosen.images] == [True]
+    assert chosen.function.tiles.columns == 128
+    assert all(own.stack <= DIVISION_STACK for own in chosen.images)
     kept = vetted([function], {}, TARGETS["cuda:sm_80"])[function.symbol]
     assert (kept.function, kept.excess) == (function, image.stack - DIVISION_STACK)
 
