@@ -8,6 +8,7 @@ from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
 from .arithmetic.demand import Demand
+from .arithmetic.image_by_image import ImageByImage
 from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
 from .layout.channel_norms import ChannelNorms
@@ -65,7 +66,7 @@ def optimization_passes(
     told: Told | None = None,
     data: DType = DType.U8,
     in_groups: bool = True,
-    divide_attention: bool = True,
+    divide: bool = True,
 ) -> tuple[Pass | Fixpoint, ...]:
     """The passes for an optimisation level, to be run before fusion.
 
@@ -73,7 +74,8 @@ def optimization_passes(
     become tables; None: nowhere. choice: what the graph is not to be given. told: hears what
     arithmetic is saved. data: the bytes that products multiply by constant signed ones, U8 or I8;
     in_groups: several steps of a sum at once.
-    divide_attention: whether blocks of queries that see few keys may be kernels of their own.
+    divide: whether blocks of queries that see few keys, and pictures of a batch, may be kernels of
+    their own.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
     """
@@ -91,8 +93,9 @@ def optimization_passes(
         LowerQuantisation(),
         *RECOGNISED,
         Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),
-        *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide_attention else ()),
+        *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide else ()),
         Fixpoint((ChannelNorms(), *SIMPLIFY)),
+        *((ImageByImage(told), Fixpoint(SIMPLIFY)) if divide else ()),
         layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),

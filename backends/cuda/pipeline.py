@@ -139,9 +139,7 @@ def form_kernels(
     level, half = options.opt_level, HALVES.get(options.precision)
     with stages.stage("passes"):
         bytes_ = (FloatByteProducts(note),) if level > 0 else ()
-        usual = optimization_passes(
-            level, note, data=DType.I8, in_groups=False, divide_attention=False
-        )
+        usual = optimization_passes(level, note, data=DType.I8, in_groups=False, divide=False)
         run_passes(graph, (*bytes_, *usual), dump_after=options.dump_after)
         final = (
             *((JointProducts(), DeadCodeElimination()) if level > 0 else ()),

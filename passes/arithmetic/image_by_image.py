@@ -1,0 +1,156 @@
+"""Batches of pictures, one picture after the other, where a batch would leave the caches.
+
+A layer over a whole batch reads what the layer before has written N pictures ago. Where everything
+acts on each picture by itself, the layers run over one picture (a `scan` over the batch) while it
+is in the cache. Weights are read N times then: layers whose weights are larger than what they make
+stay behind the scan, over the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...compiler.decisions import Saving, Told
+from ...compiler.ir.dims import Dim, estimate
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Builder, Trait, has_trait, make_node
+from ...compiler.ir.types import TensorType
+from .narrow_rules import narrowed
+from .narrowing import Narrowed
+from .parts import Part, Picks, whole
+from .work import elements, is_free
+
+_BATCH = 8  # what a batch of which only a run knows the size counts for
+_PICTURE = 4  # axes of a batch of pictures
+_FIRST = Picks(range(1))
+
+
+@dataclass(frozen=True)
+class ImageByImage:
+    """What leads from one input, a batch of pictures, to a value that alone the rest reads becomes
+    a scan over pictures.
+
+    Expects recognised patterns. told: hears of bytes that stay in the cache. cache_bytes: what
+    stays near a core, roughly.
+    """
+
+    told: Told | None = None
+    cache_bytes: int = 4 << 20
+    name: str = "image_by_image"
+
+    def run(self, graph: Graph) -> bool:
+        """Divide the batch; whether that pays."""
+        if len(graph.inputs) != 1 or not _is_batch(graph.inputs[0]):
+            return False
+        best = _best_cut(graph, self.cache_bytes)
+        if best is None:
+            return False
+        if self.told:
+            why = f"layers up to {best.cut} run picture by picture, in the cache"
+            self.told(Saving("image_by_image", "", "scan", best.before, best.after, why))
+        _divide(graph, best)
+        return True
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The first `count` nodes, and the only value of theirs that others read."""
+
+    count: int
+    cut: Value
+    before: float
+    after: float
+
+
+def _is_batch(value: Value) -> bool:
+    dims = value.shape
+    return (
+        len(dims) == _PICTURE
+        and dims[0] not in (0, 1)
+        and all(isinstance(dim, int) for dim in dims[1:])
+        and value.dtype.is_float
+    )
+
+
+def _of_one(node: Node) -> Narrowed | None:
+    """The node for the first picture of a batch; None where it looks at several."""
+    if len(node.outputs) != 1 or node.output.type.rank < 1:
+        return None
+    part = _first(node.output)
+    found = narrowed(node, part)
+    return found if found is not None and found.computed == part else None
+
+
+def _first(value: Value) -> Part:
+    return (_FIRST, *whole(value.type.rank)[1:])
+
+
+def _best_cut(graph: Graph, cache_bytes: int) -> _Cut | None:
+    """Where dividing the batch saves most of the bytes that leave the cache; None: nowhere."""
+    (source,) = graph.inputs
+    size = source.shape[0]
+    batch = estimate(size, _BATCH)
+    uses, batched = graph.uses(), {source}
+    open_reads = len(uses.get(source, ()))
+    live = {source: open_reads}
+    saved, best = 0.0, None
+    leaving, total = 0.0, 0.0
+    for count, node in enumerate(graph.nodes, start=1):
+        reads = [value for value in node.inputs if value in batched]
+        if reads:
+            found = _of_one(node)
+            fits = found is not None and all(
+                part == (_first(value) if value in batched else whole(value.type.rank))
+                for value, part in zip(node.inputs, found.needs, strict=True)
+                if part is not None
+            )
+            if not fits or node.regions or node.output.shape[0] != size:
+                break
+            batched.add(node.output)
+            live[node.output] = len(uses.get(node.output, ()))
+            for value in reads:
+                live[value] -= 1
+            weights = sum(v.data.nbytes for v in node.inputs if v.data is not None)
+            saved -= (batch - 1) * weights
+            if not is_free(node) or has_trait(node, Trait.CONTRACTION):
+                whole_bytes = elements(node.output.shape[1:]) * node.output.dtype.bytes * batch
+                total += 2 * whole_bytes
+                if whole_bytes > cache_bytes >= whole_bytes / batch:
+                    saved += 2 * whole_bytes
+        crossing = [value for value, left in live.items() if left > 0]
+        if len(crossing) == 1 and crossing[0] is not source and saved > leaving:
+            leaving = saved
+            best = _Cut(count, crossing[0], total, total - saved)
+    return best if best is not None and leaving > best.before / 8 else None
+
+
+def _divide(graph: Graph, cut: _Cut) -> None:
+    """Move the nodes in front of the cut into the region of a scan."""
+    (source,) = graph.inputs
+    size: Dim = source.shape[0]
+    inner = Value(TensorType(source.dtype, source.shape[1:]), "picture")
+    body: list[Node] = []
+    made: dict[Value, Value] = {}
+    view = Builder(body, "picture")
+    made[source] = view.emit("reshape", [inner], {"shape": (1, *source.shape[1:])})
+    outer: list[Node] = []
+    for node in graph.nodes[: cut.count]:
+        if not any(value in made for value in node.inputs):
+            outer.append(node)
+            continue
+        found = _of_one(node)
+        assert found is not None
+        operands: Sequence[Value | None] = [
+            None if part is None else made.get(value, value)
+            for value, part in zip(node.inputs, found.needs, strict=True)
+        ]
+        made[node.output] = found.make(Builder(body, node.name), operands)
+    last = made[cut.cut]
+    result = Builder(body, cut.cut.name).emit("reshape", [last], {"shape": last.shape[1:]})
+    region = Graph([inner], [result], body, "picture")
+    attrs = {"num_state": 0, "trip": size, "reverse_in": (False,), "reverse_out": (False,)}
+    scan = make_node("scan", [source], attrs, regions=[region], name="pictures")
+    scan.output.name = cut.cut.name
+    graph.nodes = [*outer, scan, *graph.nodes[cut.count :]]
+    graph.replace_uses({cut.cut: scan.output})

@@ -1,0 +1,87 @@
+"""Batches of pictures run picture by picture where a batch leaves the caches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rewriting import count, inputs_for, same_results
+from suites.case import CaseBuilder, N
+
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.decisions import Saving
+from tensmith.compiler.ir import Dim, Graph, Value
+from tensmith.compiler.pass_manager import Fixpoint, run_passes
+from tensmith.passes.arithmetic.image_by_image import ImageByImage
+from tensmith.passes.pipeline import SIMPLIFY, optimization_passes
+
+SAME = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
+HALF = {"strides": (2, 2), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
+SMALL = ImageByImage(cache_bytes=4096)
+
+
+def network(batch: Dim = 4, size: int = 16, last: int = 12, joined: bool = False) -> Graph:
+    """A residual network, whose last layer has more weights than results."""
+    c = CaseBuilder("network")
+    x = c.input(batch, 3, size, size)
+    a = c.op("tanh", c.op("conv", x, c.weight(4, 3, 3, 3), c.weight(4), **SAME))
+    b = c.op("add", a, c.op("conv", a, c.weight(4, 4, 3, 3), **SAME))
+    d = c.op("max_pool", b, **HALF, kernel=(3, 3))
+    if joined:  # all pictures meet
+        d = c.op("sub", d, c.op("reduce_mean", d, axes=(0,), keepdims=True))
+    e = c.op("tanh", c.op("conv", d, c.weight(last, 4, 3, 3), **SAME))
+    mean = c.op("reduce_mean", e, axes=(2, 3), keepdims=False)
+    c.output(c.op("matmul", mean, c.weight(last, 5)))
+    return c.graph()
+
+
+def optimised(graph: Graph, *passes: ImageByImage) -> Graph:
+    inputs = inputs_for(graph)
+    want = run_graph(graph, inputs)
+    run_passes(graph, (*(passes or (SMALL,)), Fixpoint(SIMPLIFY)))
+    same_results(want, run_graph(graph, inputs), rtol=1e-4, atol=1e-4)
+    return graph
+
+
+def scanned(graph: Graph) -> list[Value]:
+    return [node.output for node in graph.nodes if node.op == "scan"]
+
+
+@pytest.mark.parametrize("batch", [4, N])
+def test_pictures_one_by_one(batch: Dim) -> None:
+    told: list[Saving] = []
+    graph = optimised(network(batch), ImageByImage(told.append, 4096))
+    (result,) = scanned(graph)
+    assert result.shape[0] == batch
+    assert [item.by for item in told] == ["image_by_image"]
+    assert told[0].after < told[0].before
+    assert all(node.op != "conv" for node in graph.nodes[:1])
+
+
+def test_large_weights_stay_behind() -> None:
+    """Read once for the batch, not once for every picture."""
+    graph = optimised(network(last=200))
+    assert len(scanned(graph)) == 1
+    (conv,) = (node for node in graph.nodes if node.op == "conv")
+    assert conv.output.shape[:2] == (4, 200)
+
+
+def test_where_pictures_meet_the_scan_ends() -> None:
+    graph = optimised(network(joined=True))
+    assert len(scanned(graph)) == 1
+    assert count(graph)["reduce_mean"] == 2
+    assert sum(node.op == "reduce_mean" for node in graph.nodes) == 2
+
+
+@pytest.mark.parametrize("graph", [network(1), network(4, size=4)], ids=["one picture", "small"])
+def test_others_stay(graph: Graph) -> None:
+    assert not SMALL.run(graph)
+
+
+def test_the_whole_pipeline() -> None:
+    graph = network(3, size=16)
+    inputs = inputs_for(graph)
+    want = run_graph(graph, inputs)
+    SMALL.run(graph)
+    run_passes(graph, optimization_passes(2))
+    same_results(want, run_graph(graph, inputs), rtol=1e-4, atol=1e-4)
+    assert np.isfinite(next(iter(want.values()))).all()
