@@ -45,9 +45,9 @@ class BenchOptions:
 class Timing:
     """What one engine took, in seconds per call; error: why it was not measured ("" if it was).
 
-    throughput: calls per second. flops_per_second and peak_share: at the median; None when the
-    FLOPs of the model, or the peak of the machine, are not known. max_abs: the largest difference
-    of an output from ours.
+    throughput: calls per second. cpu_seconds: processor time of a call, of all threads.
+    flops_per_second and peak_share: at the median; None when the FLOPs of the model, or the peak of
+    the machine, are not known. max_abs: the largest difference of an output from ours.
     """
 
     engine: str
@@ -59,6 +59,7 @@ class Timing:
     p99: float = 0.0
     fastest: float = 0.0
     throughput: float = 0.0
+    cpu_seconds: float = 0.0
     flops_per_second: float | None = None
     peak_share: float | None = None
     max_abs: float | None = None
@@ -104,11 +105,13 @@ def bench(
             if index
         }
         running = {index: engines[index] for index in outputs}
-        times = _measure(running, options, tell)
+        times, cpu = _measure(running, options, tell)
     return [
         failures[index]
         if index in failures
-        else replace(_statistics(engine, times[index], flops, peak), max_abs=gaps.get(index))
+        else replace(
+            _statistics(engine, times[index], cpu[index], flops, peak), max_abs=gaps.get(index)
+        )
         for index, engine in enumerate(engines)
     ]
 
@@ -134,23 +137,31 @@ def _agree(
 
 def _measure(
     engines: Mapping[int, EngineProcess], options: BenchOptions, tell: Progress
-) -> dict[int, list[int]]:
+) -> tuple[dict[int, list[int]], dict[int, float]]:
+    """Nanoseconds of calls, and seconds of processor time of all of them, by engine."""
     times: dict[int, list[int]] = {index: [] for index in engines}
+    cpu = dict.fromkeys(engines, 0.0)
     order = list(engines)
     for round_ in range(ROUNDS):
         for index in order:
             tell(f"round {round_ + 1} of {ROUNDS}: {engines[index].spec.kind}")
-            times[index] += engines[index].measure(
+            found, used = engines[index].timed(
                 warmup=options.warmup if round_ == 0 else min(1, options.warmup),
                 iterations=-(-options.iterations // ROUNDS),
                 duration=options.duration / ROUNDS,
             )
+            times[index] += found
+            cpu[index] += used
         order = order[1:] + order[:1]
-    return times
+    return times, cpu
 
 
 def _statistics(
-    engine: EngineProcess, nanoseconds: Sequence[int], flops: int | None, peak: float | None
+    engine: EngineProcess,
+    nanoseconds: Sequence[int],
+    cpu: float,
+    flops: int | None,
+    peak: float | None,
 ) -> Timing:
     seconds = np.asarray(nanoseconds, np.float64) * 1e-9
     median, p90, p99 = (float(value) for value in np.percentile(seconds, (50, 90, 99)))
@@ -164,6 +175,7 @@ def _statistics(
         p99=p99,
         fastest=float(seconds.min()),
         throughput=1.0 / float(seconds.mean()),
+        cpu_seconds=cpu / len(seconds),
         flops_per_second=rate,
         peak_share=rate / peak if rate and peak else None,
     )

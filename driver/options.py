@@ -164,6 +164,15 @@ VerifyTime = Annotated[
         show_default=False,
     ),
 ]
+Cost = Annotated[
+    Path | None,
+    typer.Option(
+        "--cost",
+        metavar="CSV",
+        help="Prices of machines (docs/plan.md): what a million calls cost on each, saturated.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log every step on stderr.")]
 

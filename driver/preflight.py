@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from ..compiler.backend import AnyBackend
 from ..compiler.compilation import CompileOptions, HostKernel, Stages
-from ..compiler.errors import Unsupported, UnsupportedError
+from ..compiler.errors import Unsupported, UnsupportedError, UsageError
 from ..compiler.ir import Graph
 from ..compiler.ir.dims import symbols_of
+from ..compiler.kernel.cost.model_cost import RunEstimate
 from ..compiler.kernel.cost.slow_kernels import SlowKernel
 from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
@@ -97,6 +98,27 @@ def preflight(path: Path, request: CompileRequest) -> Preflight:
         told = _placed(backend, path, request, target)
         found.npu, found.cpu = told["npu"], told["cpu"]
     return found
+
+
+def predicted_run(path: Path, request: CompileRequest) -> RunEstimate:
+    """What a run of a model is predicted to need, for its usual sizes, without code.
+
+    Raises UsageError where the target's backend predicts nothing, else as the import does.
+    """
+    backend, target = request.resolve()
+    if backend.estimate is None:
+        raise UsageError(
+            f"nothing predicts how long a model takes on {target.name}",
+            remedy="choose a CPU: --target native",
+        )
+    graph, stages = import_model(path, request.shapes), Stages()
+    unsupported = unsupported_nodes(graph, backend, target)
+    if unsupported:
+        raise UnsupportedError(unsupported, where=f"target '{target.name}'")
+    sizes = Sampler(graph).usual_sizes
+    options = replace(request.options(path, path.parent, target), sizes=sizes)
+    with faults_explained(path, stages):
+        return backend.estimate(graph, target, options, stages)
 
 
 Found = TypeVar("Found")

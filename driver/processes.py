@@ -101,10 +101,14 @@ class EngineProcess:
 
     def measure(self, *, warmup: int, iterations: int, duration: float) -> list[int]:
         """Nanoseconds of each call on the inputs of the last `run` (see `worker.Session`)."""
+        return self.timed(warmup=warmup, iterations=iterations, duration=duration)[0]
+
+    def timed(self, *, warmup: int, iterations: int, duration: float) -> tuple[list[int], float]:
+        """As `measure`; and seconds of processor time of all calls, of all threads."""
         answer = self._request(
             request="measure", warmup=warmup, iterations=iterations, duration=duration
         )
-        return [int(value) for value in answer["nanoseconds"]]
+        return [int(value) for value in answer["nanoseconds"]], float(answer["cpu_seconds"])
 
     def _request(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..options import (
     Atol,
+    Cost,
     Inputs,
     Json,
     OptLevel,
@@ -21,9 +24,11 @@ from ..options import (
 )
 
 if TYPE_CHECKING:
+    from ...compiler.economics.prices import MachineOffer
     from ...compiler.kernel.cost.machine import Peak
     from ..bench import Timing
     from ..bench_setup import Subject
+    from ..call_cost import CallCost
     from ..console import Console
 
 
@@ -48,6 +53,7 @@ def command(
     shape: Shapes = None,
     rtol: Rtol = None,
     atol: Atol = None,
+    cost: Cost = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -57,6 +63,7 @@ def command(
     from ..console import Console
 
     console = Console(json=json, verbose=verbose)
+    offers = _offers(cost)
     peers = [name.strip() for name in vs.split(",") if name.strip()]
     with console.progress("compiling") as progress:
         request = requested(
@@ -76,16 +83,50 @@ def command(
             tolerance=subject.tolerance(rtol, atol),
             progress=progress,
         )
-    _show(console, subject, timings, peak, threads)
+    costs = [_costs(timing, threads, offers) for timing in timings]
+    _show(console, subject, timings, peak, threads, costs)
+
+
+def _offers(cost: Path | None) -> tuple[MachineOffer, ...]:
+    from ...compiler.economics.prices import read_prices
+
+    return () if cost is None else read_prices(cost)
+
+
+def _costs(timing: Timing, threads: int, offers: Sequence[MachineOffer]) -> list[CallCost]:
+    """Of a million calls on each offer."""
+    from datetime import date
+
+    from ...compiler.economics.estimate import Estimate, Provenance
+    from ...compiler.host import processor_name
+    from ..call_cost import call_costs
+
+    if timing.error:
+        return []
+    seconds = Estimate(
+        timing.median, "s", Provenance.MEASURED, f"median of {timing.calls} calls",
+        machine=processor_name(), date=date.today().isoformat(),
+    )  # fmt: skip
+    return call_costs(seconds, threads, offers)
 
 
 def _show(
-    console: Console, subject: Subject, timings: list[Timing], peak: Peak, threads: int
+    console: Console,
+    subject: Subject,
+    timings: list[Timing],
+    peak: Peak,
+    threads: int,
+    costs: list[list[CallCost]],
 ) -> None:
+    from ..call_cost import cost_text
+
     shapes = {name: list(array.shape) for name, array in subject.inputs.items()}
     console.result(
         {
-            "engines": [timing.to_json() for timing in timings],
+            "engines": [
+                {**timing.to_json(), "costs": [one.to_json() for one in own]}
+                for timing, own in zip(timings, costs, strict=True)
+            ],
             "peak_flops_per_second": peak.flops_per_second,
             "peak_label": peak.label,
             "threads": threads,
@@ -94,11 +135,19 @@ def _show(
     )
     console.print(f"inputs {', '.join(f'{k}{v}' for k, v in shapes.items())}; threads {threads}")
     ours = timings[0].median
-    columns = ["engine", "median", "p90", "p99", "runs/s", "GFLOP/s", "of peak", "calls"]
+    columns = ["engine", "median", "p90", "p99", "CPU", "runs/s", "GFLOP/s", "of peak", "calls"]
     if len(timings) > 1:
         columns += ["speedup", "max |a-b|"]
     rows = [_row(timing, ours, len(timings) > 1) for timing in timings if not timing.error]
     console.table("Time per call", columns, rows)
+    if any(costs):
+        names = ["engine", *(one.offer.label for one in costs[0])]
+        cells = [
+            [timing.engine, *map(cost_text, own)]
+            for timing, own in zip(timings, costs, strict=True)
+            if own
+        ]
+        console.table("A million calls, saturated", names, cells)
     for timing in timings:
         if timing.error:
             console.print(f"{timing.engine} was not measured: {timing.error}")
@@ -114,6 +163,7 @@ def _row(timing: Timing, ours: float, compared: bool) -> list[Any]:
         human_seconds(timing.median),
         human_seconds(timing.p90),
         human_seconds(timing.p99),
+        human_seconds(timing.cpu_seconds),
         f"{timing.throughput:.4g}",
         "" if rate is None else f"{rate / 1e9:.1f}",
         "" if share is None else f"{share:.0%}",

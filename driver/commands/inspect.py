@@ -11,6 +11,7 @@ import typer
 
 from ..options import (
     Calibration,
+    Cost,
     Json,
     OptLevel,
     Precision,
@@ -53,6 +54,7 @@ def command(
     calibration: Calibration = None,
     threads: Threads = 1,
     shape: Shapes = None,
+    cost: Cost = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -94,7 +96,30 @@ def command(
         _show_kernels(console, described["manifest"])
     if found is not None:
         _show_roofline(console, found, described)
+    if cost is not None:
+        described["cost"] = _show_cost(console, model, request, cost)
     console.result(described)
+
+
+def _show_cost(
+    console: Console, model: Path, request: CompileRequest, prices: Path
+) -> dict[str, Any]:
+    """What a million calls are predicted to cost, without code being generated."""
+    from ...compiler.economics.prices import read_prices
+    from ..call_cost import call_costs, cost_text
+    from ..console import human_seconds
+    from ..preflight import predicted_run
+
+    offers = read_prices(prices)
+    found = predicted_run(model, request).seconds
+    costs = call_costs(found, request.threads, offers)
+    each = f"~{human_seconds(found.value)} each, {request.threads} thread(s)"
+    console.table(
+        f"A million calls, predicted ({each})",
+        ("machine", "saturated"),
+        [(own.offer.label, cost_text(own)) for own in costs],
+    )
+    return {"seconds": found.to_json(), "machines": [own.to_json() for own in costs]}
 
 
 def _arithmetic(graph: Graph, opt_level: int) -> dict[str, Any]:

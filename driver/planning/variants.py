@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...compiler.compilation import Stages
 from ...compiler.economics.estimate import Estimate
 from ...compiler.errors import UnsupportedError
 from ...compiler.ir import Graph
 from ...compiler.ir.dims import symbols_of
-from ..faults import faults_explained
 from ..model_build import import_model
+from ..preflight import predicted_run
 from ..request import FP32, INT8, CompileRequest
 from ..samples import Sampler
 from ..shapes import DimSpec, ShapeSpecs
@@ -157,16 +156,8 @@ def predicted(variant: Variant) -> Estimate | None:
     request = CompileRequest(
         target=variant.target, threads=variant.threads, shapes=dict(variant.shapes)
     )
-    backend, target = request.resolve()
-    if backend.estimate is None:
-        return None
-    graph, stages = import_model(variant.path, request.shapes), Stages()
-    options = replace(
-        request.options(variant.path, variant.path.parent, target),
-        sizes=Sampler(graph).usual_sizes,
-    )
-    with faults_explained(variant.path, stages):
-        return backend.estimate(graph, target, options, stages).seconds
+    backend, _ = request.resolve()
+    return None if backend.estimate is None else predicted_run(variant.path, request).seconds
 
 
 def why_no_gain(variant: Variant, limit: float) -> str:
