@@ -96,8 +96,7 @@ def command(
         _show_kernels(console, described["manifest"])
     if found is not None:
         _show_roofline(console, found, described)
-    if cost is not None:
-        described["cost"] = _show_cost(console, model, request, cost)
+    described |= {"cost": _show_cost(console, model, request, cost)} if cost else {}
     console.result(described)
 
 
