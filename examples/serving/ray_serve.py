@@ -26,7 +26,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @serve.deployment(max_ongoing_requests=1, max_queued_requests=-1)
-class Compiled:
+class CompiledService:
     """An instance of a compiled model. idle "park": between calls its threads take no time."""
 
     def __init__(self, library: str, threads: int) -> None:
@@ -48,7 +48,7 @@ def application(folder: Path, instances: int | None = None) -> tuple[serve.Appli
     layout, name = point["layout"], point["name"]
     count = instances or layout["instances"]
     library = str((folder / "work" / "builds" / f"{name}.so").resolve())
-    deployment = Compiled.options(
+    deployment = CompiledService.options(
         num_replicas=count, ray_actor_options={"num_cpus": layout["threads"]}
     )
     return deployment.bind(library, layout["threads"]), count
