@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from cuda_runs import GpuGraph, needs_triton
 from quantised_graphs import WINDOW, data, number, weights
-from suites.case import I8, CaseBuilder
+from suites.case import F16, F32, I8, CaseBuilder
 
 from tensmith.backends.cuda.compiling import FunctionJob, compile_all
 from tensmith.backends.cuda.emit.function import Function
@@ -20,6 +21,7 @@ from tensmith.backends.cuda.sass import SassFacts, disassembler, sass_facts
 from tensmith.backends.cuda.targets import TARGETS
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.kernel.schedule.tiles import Kind
 
 FLOATS = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
@@ -117,3 +119,25 @@ def test_without_a_disassembler_that_is_said(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("tensmith.backends.cuda.sass.disassembler", lambda: None)
     with pytest.raises(UsageError, match="no cuobjdump"):
         sass_facts(b"")
+
+
+@needs_triton
+@needs_disassembler
+def test_strides_that_only_a_run_knows() -> None:
+    """Where they are multiples of 16 copies are wide, by a branch of the same function."""
+    c = CaseBuilder("strides")
+    depth, columns = symbol("k"), symbol("n")
+    halves = c.input(64, depth, dtype=F16), c.input(depth, columns, dtype=F16)
+    c.output(c.op("matmul", *halves, accumulate=F32))
+    planned = GpuGraph(c.graph(), TARGETS["cuda:sm_90"])
+    [function] = planned.functions
+    assert "% 16 == 0" in function.source
+    found = facts_of(function, 90)
+    assert found.tensor_core == ("HGMMA",)
+    assert found.wide("LDGSTS")
+    assert not found.spills
+    rng = np.random.default_rng(0)
+    for k, n in ((48, 64), (37, 50), (32, 35)):
+        a, b = rng.standard_normal((64, k)).astype("f2"), rng.standard_normal((k, n)).astype("f2")
+        got = planned.run({"x0": a, "x1": b})["y0"]
+        np.testing.assert_allclose(got, a.astype("f8") @ b.astype("f8"), rtol=1e-4, atol=1e-4)

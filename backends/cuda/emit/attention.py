@@ -108,7 +108,7 @@ class _Block:
             self._step(query, None, keys)
         else:
             count = self.score.offset(ceildiv(keys, self.tiles.depth))
-            with lines.loop(f"for step in range(0, {count.text}):"):
+            with lines.block(f"for step in range(0, {count.text}):"):
                 self._step(query, Term("step"), keys)
         _, largest, total, _ = (stage.stores[0].buffer.name for stage in kernel.stages)
         self.result.registers = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from ....compiler.ir.dims import Dim
+from ....compiler.ir.dims import Dim, Symbol, terms_of
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
 from ....compiler.kernel.kernel import Kernel
@@ -18,6 +19,7 @@ from .rows import emit_rows
 from .text import Lines
 from .types import pointer_type
 
+MULTIPLE = 16  # elements, of strides that let threads load 16 bytes at once
 _EMITTERS = {
     Kind.POINTS: emit_points,
     Kind.ROWS: emit_rows,
@@ -87,7 +89,18 @@ def _function(
     for name in names.values():
         if index == "tl.int32":
             lines.add(f"{name} = {name}.to({index})")
-    programs = _EMITTERS[tiles.kind](lines, kernel, tiles, index, pointers, names)
+    emit = partial(_EMITTERS[tiles.kind], lines, kernel, tiles, index, pointers, names)
+    strides = [names[name] for name in _strides(kernel)] if tiles.kind is Kind.PRODUCT else []
+    if strides:
+        whole = " and ".join(f"{name} % {MULTIPLE} == 0" for name in strides)
+        with lines.block(f"if {whole}:"):
+            for name in strides:
+                lines.add(f"{name} = {name} // {MULTIPLE} * {MULTIPLE}")
+            emit()
+        with lines.block("else:"):
+            programs = emit()
+    else:
+        programs = emit()
     arguments = ", ".join((*(name for name, _ in pointers.values()), *names.values()))
     return Function(
         symbol=symbol,
@@ -108,6 +121,20 @@ def _function(
             for part in ex.unique_parts(expression)
         ),
     )
+
+
+def _strides(kernel: Kernel) -> tuple[str, ...]:
+    """Symbols by which rows of tensors are apart: where they are multiples of 16, which the code
+    then knows, threads load 16 bytes at once."""
+    found: dict[str, None] = {}
+    for stage in kernel.stages:
+        for dim in stage.all_indices():
+            for monomial, factor in terms_of(dim):
+                names = [atom.name for atom in monomial if isinstance(atom, Symbol)]
+                known = [name for name in names if not name.startswith("$")]
+                if len(known) < len(names) and factor % MULTIPLE:
+                    found.update(dict.fromkeys(known))
+    return tuple(found)
 
 
 def _buffers(kernel: Kernel) -> Iterator[Buffer]:

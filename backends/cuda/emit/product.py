@@ -144,7 +144,7 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
         step(None)
     else:
         count = left.offset(ceildiv(depth, tiles.depth))
-        with lines.loop(f"for step in range(0, {count.text}):"):
+        with lines.block(f"for step in range(0, {count.text}):"):
             step(Term("step"))
     return [Term(name, frozenset({"m", "n"})) for name in sums]
 

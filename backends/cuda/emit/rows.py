@@ -161,7 +161,7 @@ class _Stage:
             self._stores()
         else:
             count = tile.offset(ceildiv(self.total, tile.shape["c"]))
-            with tile.lines.loop(f"for step in range(0, {count.text}):"):
+            with tile.lines.block(f"for step in range(0, {count.text}):"):
                 self._columns(Term("step"))
                 self._stores()
 
@@ -185,7 +185,7 @@ class _Stage:
             self._step(folds, None)
         else:
             count = tile.offset(ceildiv(self.total, tile.shape["c"]))
-            with lines.loop(f"for step in range(0, {count.text}):"):
+            with lines.block(f"for step in range(0, {count.text}):"):
                 self._step(folds, Term("step"))
         return [fold.end() for fold in folds]
 

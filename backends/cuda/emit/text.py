@@ -45,8 +45,8 @@ class Lines:
                 del scope[expression]
 
     @contextmanager
-    def loop(self, header: str) -> Iterator[None]:
-        """Statements inside a loop; what they name is not known behind it."""
+    def block(self, header: str) -> Iterator[None]:
+        """Statements inside a loop or a condition; what they name is not known behind it."""
         self.add(header)
         self._depth += 1
         self._scopes.append({})
