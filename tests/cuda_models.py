@@ -31,7 +31,7 @@ def onnx_model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def perceptron() -> tuple[onnx.ModelProto, dict[str, Any]]:
+def perceptron(batch: int | str = "N") -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A product, a function, a product, a softmax."""
     rng = np.random.default_rng(0)
     weights = {
@@ -44,7 +44,7 @@ def perceptron() -> tuple[onnx.ModelProto, dict[str, Any]]:
         helper.make_node("MatMul", ["t", "v"], ["s"]),
         helper.make_node("Softmax", ["s"], ["y"], axis=1),
     ]
-    return onnx_model(nodes, weights), weights
+    return onnx_model(nodes, weights, batch), weights
 
 
 def expected(x: Any, weights: dict[str, Any]) -> Any:
