@@ -75,13 +75,18 @@ def _signed_bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.V
 
 
 def _neon(name: str, element: ir.Type) -> _Dot:
-    """Arm's dot product of four bytes, or two bf16, of each lane."""
+    """Arm's dot product of four bytes, or two bf16, of each lane.
+
+    Its last operand may be one lane for all, as the data is; where only one operand is unsigned it
+    has to be the first, and LLVM finds the instruction that has them the other way round.
+    """
 
     def emit(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
         count = total.type.count * (4 if element == I8 else 2)
         parts = ir.VectorType(element, count)
         kinds = f"{intrinsic_suffix(total.type)}.v{count}{'i8' if element == I8 else 'bf16'}"
-        operands = [total, e.b.bitcast(a, parts), e.b.bitcast(b, parts)]
+        first, last = (a, b) if name == "usdot" else (b, a)
+        operands = [total, e.b.bitcast(first, parts), e.b.bitcast(last, parts)]
         return e.call(f"llvm.aarch64.neon.{name}.{kinds}", total.type, operands)
 
     return emit

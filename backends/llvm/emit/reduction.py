@@ -26,6 +26,7 @@ from .indices import Int
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
+from .step_lanes import STEPS, TAKEN_BY_LANE, StepLanes
 from .tile import Tile
 
 
@@ -256,13 +257,18 @@ class TileReduction:
         e, unroll = self.e, self.schedule.unrolling.unroll if innermost else 1
         whole = e.sub(extent, e.mod(extent, unroll))
 
+        by_lane = self.schedule.instruction in TAKEN_BY_LANE and unroll == STEPS
+
         def steps(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
+            lanes = StepLanes(self.stage.reduce_axes[-1].name) if by_lane else None
             for step in range(unroll):
                 if step and self.schedule.unrolling.ordered:
                     e.keep_order()
                 self.leads_group = innermost and step == 0
+                if lanes is not None:
+                    lanes.step, self.tile.together = step, lanes
                 carried = body(e.add(index, step), carried)
-            self.leads_group = False
+            self.leads_group, self.tile.together = False, None
             return carried
 
         accumulators = e.loop(0, whole, unroll, accumulators, steps)

@@ -29,6 +29,7 @@ from .byte_table import looked_up
 from .indices import Int
 from .math import VECTORISED
 from .shape import Access, Address, Guard, Shape, Slot, symbols_in
+from .step_lanes import StepLanes
 from .transpose import lanes_read, load_rows, piece_of
 
 
@@ -53,6 +54,7 @@ class Tile:
     offsets: dict[object, Int] = field(default_factory=dict)
     dependences: ex.Dependences = field(default_factory=ex.Dependences)
     guard: Guard = field(default_factory=Guard)
+    together: StepLanes | None = None  # neighbouring steps whose operands are loaded at once
 
     # addresses -----------------------------------------------------------------------------
 
@@ -267,6 +269,11 @@ class Tile:
         if where.apart:
             mask = self._live(slot, gather=True)
             return self.e.gather(where.pointer, load.dtype, mask, load.buffer.name)
+        if self.together and where.lanes == 1 and self.guard.scalar is None:
+            address = self.addresses.get(id(load))
+            value = self.together.value(self.e, load, address, slot[0], where.pointer)
+            if value is not None:
+                return value
         pointer = self._safe(where.pointer)
         mask = self._live(slot) if where.lanes > 1 else None
         return self.e.load(pointer, load.dtype, where.lanes, mask, load.buffer.name)
