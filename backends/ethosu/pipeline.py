@@ -14,7 +14,9 @@ from ...compiler.ir.types import DType, TensorType
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import NpuTarget
 from ...passes.precision.fixed_point.quantise_floats import Range, to_quantise
+from ...passes.simplify.dce import DeadCodeElimination
 from ..llvm.pipeline import compile_cpu, supports
+from .folded_width import fold_widths
 from .integer_form import FLOAT_FORM, integer_passes
 from .placement import Placement, place
 from .program import device_code, function_name
@@ -51,6 +53,8 @@ def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Sta
             run_passes(graph, FLOAT_FORM, dump_after=options.dump_after)
         run_passes(graph, integer_passes(options.ranges), dump_after=options.dump_after)
     with stages.stage("vela"):
+        if options.opt_level > 0 and fold_widths(graph, target):
+            run_passes(graph, (DeadCodeElimination(),), dump_after=options.dump_after)
         return place(graph, target)
 
 

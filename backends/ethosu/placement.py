@@ -14,9 +14,8 @@ from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.target import NpuTarget
 from ...passes.grouping.partition import Legality, Partition
 from .legality import INSIDE, carries, computes, legality
-from .tosa.region import tosa_of
-from .tosa.writer import serialised
-from .vela import CommandStream, NotCompiled, compiled
+from .streams import stream_of
+from .vela import CommandStream, NotCompiled
 
 DEVICE = "ethos-u"
 
@@ -77,11 +76,6 @@ def _legality(
 ) -> Legality:
     """Legality, and what Vela said of nodes, by number."""
     return lambda node: refused.get(numbers[node]) or legality(node, target)
-
-
-def stream_of(region: Graph, target: NpuTarget) -> CommandStream:
-    """The command stream of a region. Raises NotCompiled where Vela refuses it."""
-    return compiled(serialised(tosa_of(region)), target)
 
 
 def _culprits(nodes: list[Node], target: NpuTarget, why: str) -> dict[Node, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from integer_graphs import CASES, Sketch, integers_of
+from integer_graphs import CASES, Sketch, case, integers_of
 from tosa_runs import needs_model, needs_vela, reference_run
 
+from tensmith.backends.ethosu.folded_width import _chains, _factors, _replace, fold_widths
 from tensmith.backends.ethosu.placement import Placement, place
 from tensmith.backends.ethosu.simulator import simulate
 from tensmith.backends.ethosu.targets import TARGETS
@@ -16,9 +17,13 @@ from tensmith.backends.ethosu.tosa.schema import Op
 from tensmith.backends.ethosu.vela import NotCompiled
 from tensmith.backends.ethosu.vela import compiled as vela_compiled
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir.copying import copied
+from tensmith.compiler.ir.graph import Value
 from tensmith.compiler.ir.types import DType
 from tensmith.compiler.ir.verify import verify
+from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.grouping.partition import BELONGS, Partition
+from tensmith.passes.simplify.dce import DeadCodeElimination
 
 SIMULATED = ("ethos-u55-128", "ethos-u65-256")
 ALL = (*SIMULATED, "ethos-u85-256")
@@ -108,7 +113,7 @@ def test_the_reference_model_gives_the_same_bits(name):
 @needs_vela
 def test_what_vela_refuses_runs_beside_the_processor(monkeypatch):
     """Vela takes all of the cases: here it refuses tables."""
-    from tensmith.backends.ethosu import placement
+    from tensmith.backends.ethosu import streams
 
     lowered = []
 
@@ -121,8 +126,8 @@ def test_what_vela_refuses_runs_beside_the_processor(monkeypatch):
             raise NotCompiled("no tables today")
         return vela_compiled(blob, target)
 
-    monkeypatch.setattr(placement, "tosa_of", refusing)
-    monkeypatch.setattr(placement, "compiled", compiled)
+    monkeypatch.setattr(streams, "tosa_of", refusing)
+    monkeypatch.setattr(streams, "compiled", compiled)
     placed = _placed("swish", ALL[0])
     beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
     assert "no tables today" in beside["byte_table"]
@@ -165,3 +170,43 @@ def test_values_inside_are_never_cut():
     )  # fmt: skip
     assert not partition.run(graph)
     assert sorted(partition.reasons.values()) == sorted(["floats", "floats", BELONGS, BELONGS])
+
+
+@case
+def few_channels(s: Sketch) -> Value:
+    return s.relu(s.conv(s.input(1, 1, 12, 20), 8, (4, 4), strides=(2, 2), pads=(1, 1, 1, 1)))
+
+
+@case
+def columns_beyond_both_sides(s: Sketch) -> Value:
+    return s.conv(s.input(1, 2, 5, 8), 3, (1, 7), pads=(0, 3, 0, 3), bias=False)
+
+
+@needs_vela
+@pytest.mark.parametrize("name", ["few_channels", "columns_beyond_both_sides"])
+def test_folded_columns_give_the_same_bits(name):
+    graph, _, samples, _ = integers_of(name, 5)
+    target = TARGETS["ethos-u55-128"]
+    (chain,) = _chains(graph, target)
+    wanted = [run_graph(graph, sample)["y0"] for sample in samples]
+    assert len(_factors(chain)) >= 2
+    for factor in _factors(chain):
+        folded = copied(graph)
+        (own,) = _chains(folded, target)
+        _replace(folded, own, factor)
+        run_passes(folded, (DeadCodeElimination(),))
+        verify(folded)
+        for sample, exact in zip(samples, wanted, strict=True):
+            np.testing.assert_array_equal(run_graph(folded, sample)["y0"], exact)
+
+
+@needs_vela
+def test_columns_are_folded_where_that_takes_fewer_cycles():
+    graph, *_ = integers_of("few_channels", 6)
+    target = TARGETS["ethos-u55-128"]
+    before = place(copied(graph), target).streams[0].estimate.cycles
+    if fold_widths(graph, target):
+        run_passes(graph, (DeadCodeElimination(),))
+        assert place(graph, target).streams[0].estimate.cycles < before
+    wide, *_ = integers_of("conv_relu", 6)  # five channels: blocks are half full
+    assert not fold_widths(wide, target)

@@ -86,7 +86,8 @@ def _reciprocal(total: Value, count: int, rw: Rewriter) -> Value:
     if count > _FEW:
         share = looked_up(index, results, rw)
     else:  # steps of Newton make up for what one table has less
-        share = rescaled(_wide(_table(index, np.rint(results / SIZE), rw), rw), SIZE, DType.I32, rw)
+        high = _wide(_table(index, np.rint(results / SIZE), rw), rw)
+        share = rw.emit("mul", [high, constant(np.int32(SIZE))])
         error += count / (_ONE / SIZE)
     while error > _EXACT:
         share = _closer(share, total, rw)

@@ -1,0 +1,181 @@
+"""Convolutions of few channels read several columns as one.
+
+An Ethos-U multiplies the channels of an element in blocks of 8 or more: of an image that has three,
+or a spectrogram that has one, most of a block is empty. Columns that lie side by side in memory, as
+bytes with channels last do, are the channels of a narrower image, without anything being moved. Its
+kernels have zeros where a column is not theirs, and its output columns lie side by side again. How
+many columns take the fewest cycles, Vela tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.registry import Builder
+from ...compiler.ir.types import DType
+from ...compiler.target import NpuTarget
+from .legality import legality
+from .streams import stream_of
+from .tosa.graph import Array
+from .tosa.lowering import narrowed
+from .vela import NotCompiled
+
+MOST_CHANNELS = 4  # of data that leave half of a block empty
+MOST_FOLDED = 64  # channels of what columns become
+MOST_GROWTH = 8  # of weights
+NEVER = 1 << 62  # cycles of what cannot be
+
+
+@dataclass(frozen=True)
+class ConvChain:
+    """A convolution of bytes, the bias behind it (None: there is none), and what makes bytes of the
+    sums."""
+
+    conv: Node
+    bias: Node | None
+    scaled: Node
+
+    @property
+    def nodes(self) -> list[Node]:
+        """In order."""
+        return [node for node in (self.conv, self.bias, self.scaled) if node is not None]
+
+
+def fold_widths(graph: Graph, target: NpuTarget) -> bool:
+    """Fold the columns of convolutions of few channels, where Vela estimates fewer cycles of one by
+    itself; whether any was."""
+    changed = False
+    for chain in list(_chains(graph, target)):
+        costs = {factor: _cycles(chain, factor, target) for factor in (1, *_factors(chain))}
+        best = min(costs, key=lambda factor: costs[factor])
+        if best > 1:
+            _replace(graph, chain, best)
+            changed = True
+    return changed
+
+
+def _chains(graph: Graph, target: NpuTarget) -> Iterator[ConvChain]:
+    uses = graph.uses()
+
+    def sole(value: Value) -> Node | None:
+        users = uses.get(value, [])
+        return users[0][0] if len(users) == 1 and isinstance(users[0][0], Node) else None
+
+    for conv in graph.nodes:
+        if conv.op != "conv" or legality(conv, target) or conv.attrs["groups"] != 1:
+            continue
+        if conv.inputs[0].shape[-1] > MOST_CHANNELS or conv.attrs["dilations"][1] != 1:
+            continue
+        behind = sole(conv.output)
+        bias = behind if behind is not None and _is_bias(behind, conv) else None
+        scaled = behind if bias is None else sole(bias.output)
+        if scaled is None or scaled.op != "requantize" or legality(scaled, target):
+            continue
+        if narrowed(conv.inputs[0])[0].dtype is DType.I8:
+            yield ConvChain(conv, bias, scaled)
+
+
+def _is_bias(node: Node, conv: Node) -> bool:
+    """Whether it adds a constant for each output channel."""
+    data = node.inputs[1].data if node.op == "add" else None
+    if data is None or node.inputs[0] is not conv.output:
+        return False
+    return data.size == 1 or data.size == data.shape[-1] == conv.output.shape[-1]
+
+
+def _factors(chain: ConvChain) -> list[int]:
+    """How many columns may be one: whole groups of them make whole groups of output columns."""
+    conv = chain.conv
+    *_, width, channels = conv.inputs[0].type.static_shape
+    stride, made = conv.attrs["strides"][1], int(conv.output.shape[2])
+    found = []
+    for factor in range(2 * stride if stride == 1 else stride, width + 1, stride):
+        whole = width % factor == 0 and made % (factor // stride) == 0
+        if whole and factor * channels <= MOST_FOLDED:
+            weights = chain.conv.inputs[1].type.elements
+            grown = folded_weights(chain.conv, factor)[0].size
+            if isinstance(weights, int) and grown <= MOST_GROWTH * weights:
+                found.append(factor)
+    return found
+
+
+def folded_weights(conv: Node, factor: int) -> tuple[Array, int, int]:
+    """(weights, HWIO; margins left and right) of a convolution whose columns are folded."""
+    weights, attrs = conv.inputs[1].data, conv.attrs
+    assert weights is not None
+    height, taps, channels, made = weights.shape
+    stride, left = attrs["strides"][1], attrs["pads"][1]
+    groups = int(conv.inputs[0].shape[2]) // factor
+    columns = factor // stride  # of the output, in one
+    first = max(-left // factor, 1 - groups)
+    last = min(((columns - 1) * stride - left + taps - 1) // factor, groups - 1)
+    found = np.zeros((height, last - first + 1, factor * channels, columns * made), weights.dtype)
+    for column in range(columns):
+        out = slice(column * made, (column + 1) * made)
+        for tap in range(taps):
+            group, place = divmod(column * stride - left + tap, factor)
+            if first <= group <= last:
+                inner = slice(place * channels, (place + 1) * channels)
+                found[:, group - first, inner, out] = weights[:, tap]
+    return found, -first, last
+
+
+def folded(chain: ConvChain, source: Value, zero: int, factor: int, nodes: list[Node]) -> Value:
+    """Append the chain to nodes, with so many columns folded; its result. source: the bytes that it
+    reads, zero: their zero point."""
+    conv, scaled = chain.conv, chain.scaled
+    builder = Builder(nodes, conv.name)
+    weights, pads = conv.inputs[1], tuple(conv.attrs["pads"])
+    strides, columns = conv.attrs["strides"], 1
+    if factor > 1:
+        batch, height, width, channels = source.type.static_shape
+        shape = (batch, height, width // factor, factor * channels)
+        source = builder.emit("reshape", [source], {"shape": shape})
+        data, left, right = folded_weights(conv, factor)
+        weights, pads = constant(data, weights.name), (pads[0], left, pads[2], right)
+        columns, strides = factor // strides[1], (strides[0], 1)
+    wide = builder.emit("cast", [source], {"dtype": DType.I32})
+    if zero:
+        wide = builder.emit("add", [wide, constant(np.int32(-zero))])
+    attrs = {**conv.attrs, "pads": pads, "strides": strides}
+    total = builder.emit("conv", [wide, weights], attrs)
+    if chain.bias is not None:
+        total = builder.emit("add", [total, _tiled(chain.bias.inputs[1], columns)])
+    scale, zero_out = scaled.inputs[1:]
+    made = builder.emit("requantize", [total, _tiled(scale, columns), zero_out], scaled.attrs)
+    return builder.emit("reshape", [made], {"shape": scaled.output.shape})
+
+
+def _tiled(value: Value, times: int) -> Value:
+    """Constants of output channels, for so many columns of them."""
+    data = value.data
+    if data is None or data.size == 1:
+        return value
+    return constant(np.tile(data, (*(1,) * (data.ndim - 1), times)), value.name)
+
+
+def _cycles(chain: ConvChain, factor: int, target: NpuTarget) -> int:
+    source, zero = narrowed(chain.conv.inputs[0])
+    data = Value(source.type, "data")
+    nodes: list[Node] = []
+    result = folded(chain, data, zero, factor, nodes)
+    try:
+        return stream_of(Graph([data], [result], nodes), target).estimate.cycles
+    except NotCompiled:
+        return NEVER
+
+
+def _replace(graph: Graph, chain: ConvChain, factor: int) -> None:
+    source, zero = narrowed(chain.conv.inputs[0])
+    nodes: list[Node] = []
+    result = folded(chain, source, zero, factor, nodes)
+    place = graph.nodes.index(chain.scaled)
+    graph.replace_uses({chain.scaled.output: result})
+    result.name = chain.scaled.output.name
+    gone = set(chain.nodes)
+    graph.nodes[place:place] = nodes
+    graph.nodes = [node for node in graph.nodes if node not in gone]
