@@ -59,11 +59,13 @@ def with_ranges(
 def with_any_ranges(
     graph: Graph, target: Target, backend: AnyBackend, options: CompileOptions
 ) -> CompileOptions:
-    """As `with_ranges`, where nothing but the place of operators depends on them."""
+    """As `with_ranges`, where nothing but the place of operators depends on them: each has another,
+    as in a model."""
     if backend.integers is None:
         return options
     values = backend.integers.observed(graph, target)
-    return replace(options, ranges=dict.fromkeys(values, (-1.0, 1.0)))
+    ranges = {value: (-1.0, 1.0 + number) for number, value in enumerate(values)}
+    return replace(options, ranges=ranges)
 
 
 def _measured(

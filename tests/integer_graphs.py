@@ -198,6 +198,12 @@ def averaged_whole(s: Sketch) -> Value:
 
 
 @case
+def averaged_by_a_finer_scale(s: Sketch) -> Value:
+    x = s.relu(s.conv(s.input(1, 4, 12, 9), 16, (1, 1)))
+    return s.op("mul", s.op("reduce_mean", x, axes=(2, 3), keepdims=True), 4.0)
+
+
+@case
 def averaged_rows(s: Sketch) -> Value:
     return s.op("reduce_mean", s.input(6, 24), axes=(1,), keepdims=True)
 

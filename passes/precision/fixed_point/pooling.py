@@ -14,6 +14,7 @@ from .operands import FixedPoint, QuantisedResult, centred, given, operand_of, r
 RULES = Rules()
 _IMAGE_RANK = 4
 _MOST_TAPS = 1 << 12  # of one convolution
+_LEAST_MEANS = 3  # of columns, whose roundings average out
 _COUNT_BITS = 14  # behind the point, of one divided by how many are averaged
 
 
@@ -104,28 +105,40 @@ def reduced(node: Node, rw: Rewriter) -> Replacement:
         return None
     count = math.prod(made.inputs[0].shape[axis] for axis in made.attrs["axes"])
     factor = operand.scale.astype(np.float64)
-    x = centred(operand, rw)
-    whole = _spatial_sums(x, made.attrs["axes"], rw)
-    total = rw.emit("reduce_sum", [x], made.attrs) if whole is None else whole
-    mean = made.op == "reduce_mean" and count > 0
-    made_bytes = (
-        _mean(total, count, operand, result, rw) if mean else given(total, factor, result, rw)
-    )
-    return (
-        made_bytes
-        if whole is None
-        else rw.emit("reshape", [made_bytes], {"shape": made.output.shape})
-    )
+    if _is_of_image(made):
+        mean = _of_image(made, operand, result, rw)
+        return rw.emit("reshape", [mean], {"shape": made.output.shape})
+    total = rw.emit("reduce_sum", [centred(operand, rw)], made.attrs)
+    if made.op == "reduce_mean" and count:
+        return _mean(total, count, operand, result, rw)
+    return given(total, factor, result, rw)
 
 
-def _spatial_sums(x: Value, axes: tuple[int, ...], rw: Rewriter) -> Value | None:
-    """Sums over the spatial axes of NCHW, as one convolution; None for other axes."""
-    rank = x.type.rank
-    spatial = x.shape[2:]
-    if rank != _IMAGE_RANK or sorted(axes) != [2, 3] or math.prod(spatial) > _MOST_TAPS:
-        return None
+def _is_of_image(made: Node) -> bool:
+    """Whether it is the mean over both spatial axes of NCHW, not larger than a kernel may be."""
+    x = made.inputs[0]
+    axes = sorted(made.attrs["axes"])
+    image = made.op == "reduce_mean" and x.type.rank == _IMAGE_RANK and axes == [2, 3]
+    return image and 0 < math.prod(x.shape[2:]) <= _MOST_TAPS
+
+
+def _of_image(made: Node, x: FixedPoint, result: QuantisedResult, rw: Rewriter) -> Value:
+    """By the scale of the data a processor averages in one step. By a finer one it adds up more
+    slowly: the means of columns are in the data's scale then, and those few are added up."""
+    height, width = made.inputs[0].shape[2:]
+    if x.alike(result.scale, result.zero) or min(height, width) < _LEAST_MEANS:
+        total = _sums(centred(x, rw), (height, width), rw)
+        return _mean(total, height * width, x, result, rw)
+    columns = _sums(centred(x, rw), (height, 1), rw)
+    means = rescaled(columns, mean_scale(height), x.integers.dtype, rw, zero=x.zero)
+    whole = FixedPoint(means, x.scale, x.zero)
+    return _mean(_sums(centred(whole, rw), (1, width), rw), width, whole, result, rw)
+
+
+def _sums(x: Value, kernel: tuple[int, int], rw: Rewriter) -> Value:
+    """Sums over windows of NCHW, as a convolution with ones."""
     channels = x.shape[1]
-    ones = constant(np.ones((channels, 1, *spatial), np.int32))
+    ones = constant(np.ones((channels, 1, *kernel), np.int32))
     attrs = {"strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1), "groups": channels}
     return rw.emit("conv", [x, ones], attrs)
 

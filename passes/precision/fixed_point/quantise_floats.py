@@ -180,10 +180,9 @@ def _parameters(value: Value, ranges: Mapping[Value, Range]) -> tuple[float, int
 
 
 def _of_mean(made: Node) -> tuple[float, int] | None:
-    """(scale, zero point) of what means over images are of: they lie in the same range, and stay
-    in the same unit, which processors average in."""
-    image = made.op == "reduce_mean" and sorted(made.attrs["axes"]) == [2, 3]
-    source = made.inputs[0].producer if image or made.op == "avg_pool" else None
+    """(scale, zero point) of what the means of a pooling are of: they lie in the same range, and
+    stay in the same unit, which processors average in."""
+    source = made.inputs[0].producer if made.op == "avg_pool" else None
     if source is None or source.op != "dequantize" or not one_scale(source):
         return None
     scale, zero = scalar(source.inputs[1]), scalar(source.inputs[2])
