@@ -17,7 +17,7 @@ from ...compiler.decisions import Saving, Told
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
-from .linear_steps import LinearStep, Mapped, channel_weights, linear_step
+from .linear_steps import ChannelMap, LinearStep, Mapped, channel_weights, linear_step
 from .work import elements, is_free, moved, operations, stored
 
 _MOST_NODES = 96  # that are looked at in front of one map
@@ -53,7 +53,7 @@ def _cheapest(node: Node, rw: Rewriter, told: Told | None) -> Replacement:
     if rw.producer(node.inputs[0]) is None:
         return None
     plan = _Placement(rw, weights.shape[0], node.output.dtype.bytes)
-    top = Mapped(node.inputs[0], axis, weights.astype(np.float64))
+    top = Mapped(node.inputs[0], axis, ChannelMap.of(weights))
     if plan.step(top) is None:
         return None
     plan.explore(top)
@@ -257,7 +257,7 @@ class _Placement:
                 operands.insert(place, value)
             result = self.rw.emit(found.node.op, operands, found.attrs, name=found.node.name)
         if found.shift is not None:
-            result = self.rw.emit("add", [result, _vector(found.shift, at.axis, result)])
+            result = self.rw.emit("add", [result, _vector(found.shift(), at.axis, result)])
         return result
 
     def _mapped(self, at: Mapped) -> Value:
@@ -265,7 +265,7 @@ class _Placement:
         if value.data is not None:
             return _mapped_constant(at)
         rank = value.type.rank
-        matrix = weights.astype(value.dtype.numpy)
+        matrix = weights.array.astype(value.dtype.numpy)
         if axis == rank - 1:
             return self.rw.emit("matmul", [value, constant(np.ascontiguousarray(matrix.T))])
         if axis == 1 and rank in (3, 4, 5):
@@ -282,7 +282,7 @@ class _Placement:
 
 def _mapped_constant(at: Mapped) -> Value:
     """The map of a constant; of one number for all channels, the sum of its rows."""
-    data, axis, weights = at.value.data, at.axis, at.weights
+    data, axis, weights = at.value.data, at.axis, at.weights.array
     assert data is not None
     wide = data.astype(np.float64)
     if axis < 0:

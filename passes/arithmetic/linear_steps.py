@@ -9,16 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from ...compiler.ir.graph import Node, Value
-from ...compiler.ir.ops.registry import Array, Trait, has_trait
+from ...compiler.ir.ops.registry import Array
 from ...compiler.ir.rewrite import scalar
 from ..layout.axis_permutation import match_axes
 
-_LINEAR_MEANS = frozenset({"reduce_mean", "reduce_sum"})
+
+@dataclass(frozen=True, eq=False)
+class ChannelMap:
+    """A matrix [channels out, channels in] in f64, which is computed where it is asked for.
+
+    shape: of the matrix. make: computes it.
+    """
+
+    shape: tuple[int, int]
+    make: Callable[[], Array]
+
+    @cached_property
+    def array(self) -> Array:
+        """The matrix."""
+        return self.make()
+
+    @staticmethod
+    def of(array: Array) -> ChannelMap:
+        """A map whose matrix is known."""
+        rows, columns = array.shape
+        return ChannelMap((rows, columns), lambda: array.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -27,7 +48,7 @@ class Mapped:
 
     value: Value
     axis: int
-    weights: Array
+    weights: ChannelMap
 
 
 @dataclass(frozen=True)
@@ -45,10 +66,10 @@ class LinearStep:
     others: tuple[tuple[int, Value], ...] = ()
     joined: bool = False
     dropped: bool = False
-    shift: Array | None = None
+    shift: Callable[[], Array] | None = None
 
 
-def linear_step(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def linear_step(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     """The map along an axis of the node's result, moved in front of the node; None where it cannot
     be."""
     rule = _STEPS.get(node.op)
@@ -82,17 +103,17 @@ def bias_is_constant(node: Node) -> bool:
     return len(node.inputs) < 3 or node.inputs[2].is_constant
 
 
-def _one(node: Node, axis: int, weights: Array, **attrs: Any) -> LinearStep:
+def _one(node: Node, axis: int, weights: ChannelMap, **attrs: Any) -> LinearStep:
     operand = Mapped(node.inputs[0], axis, weights)
     others = tuple(enumerate(node.inputs))[1:]
     return LinearStep(node, (operand,), {**node.attrs, **attrs}, others)
 
 
-def _transpose(node: Node, axis: int, weights: Array) -> LinearStep:
+def _transpose(node: Node, axis: int, weights: ChannelMap) -> LinearStep:
     return _one(node, node.attrs["perm"][axis], weights)
 
 
-def _reshape(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _reshape(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     groups = match_axes(node.inputs[0].shape, node.output.shape) or ()
     for sources, results in groups:
         if results == (axis,) and len(sources) == 1:
@@ -105,39 +126,39 @@ def _with(items: Sequence[Any], place: int, item: Any) -> tuple[Any, ...]:
     return (*items[:place], item, *items[place + 1 :])
 
 
-def _gather(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _gather(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     along, width = node.attrs["axis"] % node.inputs[0].type.rank, node.inputs[1].type.rank
     if along <= axis < along + width:
         return None
     return _one(node, axis if axis < along else axis - width + 1, weights)
 
 
-def _slice(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _slice(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     ends = tuple(node.attrs[key][axis] for key in ("starts", "stops", "steps"))
     if ends != (0, node.inputs[0].shape[axis], 1):
         return None
     return _one(node, axis, weights, stops=_with(node.attrs["stops"], axis, weights.shape[0]))
 
 
-def _broadcast(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _broadcast(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     source = axis - (node.output.type.rank - node.inputs[0].type.rank)
     if source < 0 or node.inputs[0].shape[source] != node.output.shape[axis]:
         return None
     return _one(node, source, weights, shape=_with(node.attrs["shape"], axis, weights.shape[0]))
 
 
-def _mean(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _mean(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     rank = node.inputs[0].type.rank
     gone = {each % rank for each in node.attrs["axes"]}
     left = [each for each in range(rank) if node.attrs["keepdims"] or each not in gone]
     return None if left[axis] in gone else _one(node, left[axis], weights)
 
 
-def _pool(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _pool(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     return _one(node, 1, weights) if axis == 1 and node.attrs["layout"] == "NCHW" else None
 
 
-def _pad(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _pad(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     pads, rank = node.attrs["pads"], node.output.type.rank
     zero = node.attrs["mode"] == "constant" and (
         len(node.inputs) == 1 or scalar(node.inputs[1]) == 0
@@ -145,7 +166,7 @@ def _pad(node: Node, axis: int, weights: Array) -> LinearStep | None:
     return _one(node, axis, weights) if zero and pads[axis] == pads[rank + axis] == 0 else None
 
 
-def _sum(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _sum(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     rank, operands = node.output.type.rank, []
     for value in node.inputs:
         place = axis - (rank - value.type.rank)
@@ -156,11 +177,11 @@ def _sum(node: Node, axis: int, weights: Array) -> LinearStep | None:
     return LinearStep(node, tuple(operands), node.attrs)
 
 
-def _negative(node: Node, axis: int, weights: Array) -> LinearStep:
+def _negative(node: Node, axis: int, weights: ChannelMap) -> LinearStep:
     return _one(node, axis, weights)
 
 
-def _scaled(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _scaled(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     """By a constant: one of the channels becomes part of the map."""
     x, c = node.inputs
     if c.data is None and x.data is not None and node.op == "mul":
@@ -174,23 +195,33 @@ def _scaled(node: Node, axis: int, weights: Array) -> LinearStep | None:
     if any(dim != 1 for each, dim in enumerate(c.shape) if each != place):
         return None
     factors = c.data.ravel().astype(np.float64)
-    scaled = weights / factors if node.op == "div" else weights * factors
+    if node.op == "div":
+        scaled = ChannelMap(weights.shape, lambda: weights.array / factors)
+    else:
+        scaled = ChannelMap(weights.shape, lambda: weights.array * factors)
     return LinearStep(node, (Mapped(x, axis, scaled),), dropped=True)
 
 
-def _concat(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _concat(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     if node.attrs["axis"] % node.output.type.rank != axis:
         operands = tuple(Mapped(value, axis, weights) for value in node.inputs)
         return LinearStep(node, operands, node.attrs)
     sizes = [value.shape[axis] for value in node.inputs]
     if not all(isinstance(size, int) for size in sizes):
         return None
-    ends = np.cumsum(sizes)[:-1]
-    parts = zip(node.inputs, np.split(weights, ends, axis=1), strict=True)
-    return LinearStep(node, tuple(Mapped(v, axis, part) for v, part in parts), joined=True)
+    ends = np.cumsum(sizes)
+    operands = tuple(
+        Mapped(value, axis, _columns(weights, int(end) - int(size), int(end)))
+        for value, size, end in zip(node.inputs, sizes, ends, strict=True)
+    )
+    return LinearStep(node, operands, joined=True)
 
 
-def _map(node: Node, axis: int, weights: Array) -> LinearStep | None:
+def _columns(weights: ChannelMap, first: int, last: int) -> ChannelMap:
+    return ChannelMap((weights.shape[0], last - first), lambda: weights.array[:, first:last])
+
+
+def _map(node: Node, axis: int, weights: ChannelMap) -> LinearStep | None:
     """Two maps are one; a constant matrix along another axis stays where it is."""
     left, right = node.inputs[:2]
     rank = node.output.type.rank
@@ -201,20 +232,21 @@ def _map(node: Node, axis: int, weights: Array) -> LinearStep | None:
     found = channel_weights(node)
     if found is None or found[0] != axis:
         return None
-    inner = found[1].astype(np.float64)
+    inner = found[1]
     shift = None
     if len(node.inputs) == 3:
-        shift = weights @ np.asarray(node.inputs[2].data, np.float64)
-    operand = Mapped(left, axis, weights @ inner)
+        bias = np.asarray(node.inputs[2].data, np.float64)
+        shift = partial(_applied, weights, bias)
+    both = ChannelMap((weights.shape[0], inner.shape[1]), partial(_applied, weights, inner))
+    operand = Mapped(left, axis, both)
     return LinearStep(node, (operand,), dropped=True, shift=shift)
 
 
-def is_alike(node: Node) -> bool:
-    """Whether an operator only moves or repeats elements, without arithmetic."""
-    return has_trait(node, Trait.INDEX_MAP | Trait.LOOKUP)
+def _applied(weights: ChannelMap, inner: Array) -> Array:
+    return np.asarray(weights.array @ inner.astype(np.float64))
 
 
-_STEPS: dict[str, Callable[[Node, int, Array], LinearStep | None]] = {
+_STEPS: dict[str, Callable[[Node, int, ChannelMap], LinearStep | None]] = {
     "transpose": _transpose,
     "reshape": _reshape,
     "gather": _gather,

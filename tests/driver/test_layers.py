@@ -131,7 +131,9 @@ def test_a_wrong_rewrite_is_told_from_a_wrong_kernel(
 ) -> None:
     passes = pipeline.optimization_passes
     monkeypatch.setattr(
-        pipeline, "optimization_passes", lambda *given: (*passes(*given), Damage("third"))
+        pipeline,
+        "optimization_passes",
+        lambda *given, **more: (*passes(*given, **more), Damage("third")),
     )
     found = tensmith.layers(net)
     first = found.code.first
@@ -257,7 +259,9 @@ def test_the_command(net: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert [layer["tensor"] for layer in told["layers"]["code"]["layers"] if layer["tensor"]]
     passes = pipeline.optimization_passes
     monkeypatch.setattr(
-        pipeline, "optimization_passes", lambda *given: (*passes(*given), Damage("second"))
+        pipeline,
+        "optimization_passes",
+        lambda *given, **more: (*passes(*given, **more), Damage("second")),
     )
     code, out, err = call("verify", net, "--layers")
     assert code == 4
