@@ -151,6 +151,7 @@ class Backend(Generic[T]):
     without code being generated; may change the graph. None where there is no device.
     emits: target -> the kinds that `link` makes, the usual one first.
     integers: how graphs become integers; None where a backend computes in floats, too.
+    texts: the forms of code that `CompileOptions.texts` may ask for.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Backend(Generic[T]):
     host_kernels: Callable[[Graph, T, CompileOptions, Stages], tuple[HostKernel, ...]] | None = None
     emits: Callable[[T], tuple[str, ...]] = lambda target: LINKED
     integers: IntegerForm[T] | None = None
+    texts: tuple[str, ...] = ("llvm", "asm")
 
 
 AnyBackend = Backend[Any]

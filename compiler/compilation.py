@@ -25,7 +25,7 @@ class CompileOptions:
     name: C identifier of the model. opt_level: 0 (naive kernels) to 3. precision: "fp32", "bf16" or
     "fp16": the graph has it already.
     threads: expected number of threads (a hint for partitioning). work_dir: an existing folder
-    for intermediate files. texts: textual forms wanted ("llvm", "asm"). dump_after: called with
+    for intermediate files. texts: forms of code wanted ("llvm", ...). dump_after: called with
     (pass name, graph) after every pass. sanitize: generated kernels check every access to memory.
     sizes: of the inputs' symbolic dims, for which times are predicted. probe: called with the graph
     whose nodes become kernels, to which it may add outputs. ranges: between which numbers values of
@@ -208,7 +208,8 @@ class Compilation:
     """A backend's answer; it keeps no graph, whose constants would stay in memory.
 
     arena_bytes: -1 where it depends on symbolic dims. decisions: what became of products of what
-    the model has quantised. npu: of targets that have command streams.
+    the model has quantised. npu: of targets that have command streams. made_by: versions, by name,
+    of what made code beside LLVM.
     """
 
     model: CompiledModel
@@ -217,3 +218,4 @@ class Compilation:
     weight_bytes: int
     decisions: tuple[Decision, ...] = ()
     npu: NpuReport | None = None
+    made_by: Mapping[str, str] = field(default_factory=dict)

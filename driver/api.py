@@ -49,9 +49,10 @@ def compile(
     symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8" bounds what
     is symbolic; or text, as --shape has it ("1x3x224x224"). name: C identifier; by default from the
     file name. verify: compare with the reference, and warn where another engine differs. texts:
-    forms to keep for `save` ("llvm", "asm"). dump_after: called with (pass name, graph) after the
-    import (pass name "import") and after every pass. progress: told the name of each stage as it
-    begins. work_dir: a folder for intermediate files where the system has none that can be written.
+    forms to keep for `save` ("llvm", "asm", of GPUs "ptx", "cubin", "triton"). dump_after: called
+    with (pass name, graph) after the import (pass name "import") and after every pass. progress:
+    told the name of each stage as it begins. work_dir: a folder for intermediate files where the
+    system has none that can be written.
     choices: a file of decisions about kernels (`compiler/kernel/schedule/choices.py`) that stand in
     place of the heuristics'.
 

@@ -116,9 +116,10 @@ class Artifact:
     def save(self, path: str | Path, emit: str | None = None) -> list[Path]:
         """Write the artifact; returns the files written, the main one first.
 
-        emit: "so", "exe", "lib", "obj", "elf", "c", "llvm" or "asm"; by default the suffix of the
-        path tells (.so .a .o .elf .c .ll .s; none: exe). "llvm" and "asm" must have been named in
-        `texts` of `compile`. Raises UsageError for an unknown kind or path that cannot be written.
+        emit: "so", "exe", "lib", "obj", "elf", "c", or, if it was named in `texts` of `compile`,
+        "llvm", "asm", "ptx", "cubin" (a zip archive) or "triton"; by default the suffix of the path
+        tells (.so .a .o .elf .c .ll .s .ptx .zip .py; none: exe). Raises UsageError for an unknown
+        kind or a path that cannot be written.
         """
         output = Path(path)
         kind = emit or emit_of(output)
@@ -136,7 +137,7 @@ class Artifact:
                     remedy=f"compile(..., texts=('{kind}',))",
                 )
             with written_whole(output) as new:
-                new.write_text(text, encoding="utf-8")
+                new.write_bytes(text if isinstance(text, bytes) else text.encode())
             return [output]
 
     def library(self) -> Path:

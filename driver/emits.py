@@ -10,7 +10,7 @@ from .request import TEXTS
 EMITS = ("so", "exe", "lib", "obj", "elf", "c", *TEXTS)
 SUFFIXES = {
     "so": ".so", "exe": "", "lib": ".a", "obj": ".o", "elf": ".elf", "c": ".c", "llvm": ".ll",
-    "asm": ".s",
+    "asm": ".s", "ptx": ".ptx", "cubin": ".zip", "triton": ".py",
 }  # fmt: skip
 
 

@@ -42,7 +42,8 @@ def build_manifest(
     symbolic dims decide. flops: of one run of the source graph: a number, an expression of the
     symbols as text, or null where only the run can tell. contractions: what has become of each
     (decisions: what was decided before code generation), and why not more. inputs[].default, of an
-    input that a run may leave out: the shape of the value that it has then.
+    input that a run may leave out: the shape of the value that it has then. made_by: what made code
+    beside LLVM, and in which version.
     """
     model, arena = compilation.model, compilation.arena_bytes
     contractions = with_compiled(decisions, compilation.decisions)
@@ -59,6 +60,7 @@ def build_manifest(
             "triple": model.code.triple,
             "features": sorted(model.code.features),
         },
+        "made_by": dict(compilation.made_by),
         "precision": options.precision,
         "contractions": [asdict(told) for told in contractions],
         "opt_level": options.opt_level,

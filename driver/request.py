@@ -30,7 +30,7 @@ PRECISIONS = (FP32, TF32, "bf16", "fp16", INT8, *WEIGHT_BITS, AUTO)
 BLOCKS = (32, 64, 128)
 OPT_LEVELS = (0, 1, 2, 3)
 USUAL_DROP = "1%"  # that `--precision auto` allows
-TEXTS = ("llvm", "asm")
+TEXTS = ("llvm", "asm", "ptx", "cubin", "triton")
 SHIPPED = "shipped"  # in place of a records file: those of the backend
 
 Progress = Callable[[str], None]
@@ -219,13 +219,18 @@ class CompileRequest:
 
     def resolve(self) -> tuple[AnyBackend, Target]:
         """The target, and who compiles for it. Raises UsageError for one that nobody knows, or that
-        cannot multiply in the precision."""
+        cannot multiply in the precision, or has no such form of code."""
         backend, target = resolve_target(self.target)
         if self.precision == TF32 and TF32_INSTRUCTION not in target.instructions:
             raise UsageError(
                 f"the precision {TF32} is not there for '{target.name}'",
                 why="it has no instruction that multiplies such numbers",
                 remedy="leave --precision out, or compile for an NVIDIA GPU (--target cuda)",
+            )
+        for text in sorted(self.texts.difference(backend.texts)):
+            raise UsageError(
+                f"--emit {text} is not there for '{target.name}'",
+                remedy=f"choose from so, exe, lib, obj, {', '.join(backend.texts)}",
             )
         return backend, target
 

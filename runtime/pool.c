@@ -1,6 +1,7 @@
 /* Threads of one instance: they spin, then sleep on a futex. Every thread has its own slice of a job,
  * the same in every run, and takes what is left of other slices when it is through: the CPUs of a
  * shared machine are not equally fast. */
+#include <dlfcn.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -213,10 +214,30 @@ void ts_pool_end(ts_pool *pool) {
   if (pool->parks) atomic_store(&pool->may_spin, 0);
 }
 
+/* Before 2.34 glibc has these in a library of their own, which a binary that runs on one thread is
+ * not to need. Returns other than 0 where they are not found. */
+static int (*create_thread)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+static int (*join_thread)(pthread_t, void **);
+
+static int find_threads(void) {
+#ifdef TS_STATIC
+  create_thread = pthread_create;
+  join_thread = pthread_join;
+#else
+  void *library = RTLD_DEFAULT;
+  if (!dlsym(library, "pthread_create") && !(library = dlopen("libpthread.so.0", RTLD_NOW)))
+    return -1;
+  *(void **)&create_thread = dlsym(library, "pthread_create");
+  *(void **)&join_thread = dlsym(library, "pthread_join");
+#endif
+  return create_thread && join_thread ? 0 : -1;
+}
+
 int ts_pool_orphaned(const ts_pool *pool) { return pool->process != getpid(); }
 
 ts_pool *ts_pool_create(int32_t threads) {
   ts_pool *pool;
+  if (find_threads()) return NULL;
   if (posix_memalign((void **)&pool, CACHE_LINE, sizeof *pool)) return NULL;
   const int enough = threads <= ts_cpu_count();
   *pool = (ts_pool){
@@ -233,7 +254,7 @@ ts_pool *ts_pool_create(int32_t threads) {
   for (int32_t i = 0; i < threads - 1; ++i) {
     ts_worker *worker = &pool->workers[i];
     *worker = (ts_worker){.pool = pool, .index = i + 1};
-    if (pthread_create(&worker->thread, NULL, work, worker)) {
+    if (create_thread(&worker->thread, NULL, work, worker)) {
       ts_pool_destroy(pool);
       return NULL;
     }
@@ -247,7 +268,7 @@ void ts_pool_destroy(ts_pool *pool) {
   if (!ts_pool_orphaned(pool)) {
     atomic_store(&pool->stop, 1);
     publish(pool);
-    for (int i = 0; i < pool->started; ++i) pthread_join(pool->workers[i].thread, NULL);
+    for (int i = 0; i < pool->started; ++i) join_thread(pool->workers[i].thread, NULL);
   }
   free(pool->workers);
   free(pool->slices);

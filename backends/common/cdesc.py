@@ -175,7 +175,7 @@ def header(model: CompiledModel) -> str:
         f"/* Model '{model.name}', compiled by Tensmith for {model.code.triple}.",
         *_signature("input", model.inputs),
         *_signature("output", model.outputs),
-        " * Link with -lm -lpthread -ldl. */",
+        " * Link with -lm -ldl. */",
         f"#ifndef {guard}",
         f"#define {guard}",
         '#include "tensmith.h"',

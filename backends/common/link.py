@@ -50,7 +50,7 @@ _LINK_FLAGS = (
 )
 IMAGE_ALIGNMENT = 64  # bytes: code for devices starts on a line of the cache
 _LINKED = "linked"  # what a tool makes, before it gets its name
-_LIBRARIES = ("-lm", "-lpthread", "-ldl")
+_LIBRARIES = ("-lm", "-ldl")
 
 
 def link(

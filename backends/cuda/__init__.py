@@ -10,6 +10,7 @@ from ...compiler.backend import Backend, Emulator
 from ...compiler.errors import UsageError
 from ...compiler.target import GpuTarget
 from ..common.link import link
+from .forms import FORMS
 from .pipeline import compile_cuda, host_kernels, supports_cuda
 from .targets import TARGETS, compute_capability, parse_target
 from .triton_package import reason_unavailable
@@ -59,4 +60,5 @@ BACKEND = Backend(
     emulator=emulator,
     stand_in=stand_in,
     host_kernels=host_kernels,
+    texts=("llvm", "asm", *FORMS),
 )

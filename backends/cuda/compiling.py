@@ -30,6 +30,7 @@ from .emit.function import Function
 
 FORMAT = 2  # of files in the cache
 SECONDS = 300.0  # that the compilation of one function may take
+OLD_PTX = 90  # the last architecture that PTX of that version knows
 PTX_VERSION = 80  # of PTX that drivers compile for GPUs not known yet: CUDA 12.0 takes it
 EARLY_LAUNCHES = 90  # the first architecture with programmatic dependent launches
 _WAIT = "    tl.extra.cuda.gdc_wait()\n    tl.extra.cuda.gdc_launch_dependents()\n"
@@ -70,7 +71,7 @@ class FunctionJob:
             "warps": function.tiles.warps,
             "stages": function.tiles.stages,
             "architecture": self.architecture,
-            "ptx_version": PTX_VERSION if self.ptx else 0,
+            "ptx_version": PTX_VERSION if self.ptx and self.architecture <= OLD_PTX else 0,
             "early": self.waits,
         }
 

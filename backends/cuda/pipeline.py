@@ -50,8 +50,9 @@ from .choosing import GpuChooser, choice_of_tiles, ranked_tiles
 from .compiling import Image
 from .dots import Arithmetic
 from .emit.function import Function, functions_of, parts_of
+from .forms import device_forms
 from .table import device_code
-from .triton_package import reason_unavailable
+from .triton_package import reason_unavailable, triton_version
 from .vetting import vetted
 
 FP8_INSTRUCTION = "mma.fp8"
@@ -89,11 +90,13 @@ def compile_cuda(
         defaults = append_defaults(graph.defaults, weights)
     code = generate_code(plan, target.host, options, stages)
     device = device_code(functions, images, target, plan, options.name)
-    code = replace(code, device=device, features=target.features)
+    texts = {**code.texts, **device_forms(functions, images, target, options.texts)}
+    code = replace(code, device=device, features=target.features, texts=texts)
     model = model_of(graph, plan, code, weights, defaults, options.name)
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
     infos = _infos(plan, kernels, images)
-    return Compilation(model, infos, arena, weights.stat().st_size, tuple(decisions))
+    size, made_by = weights.stat().st_size, {"triton": triton_version()}
+    return Compilation(model, infos, arena, size, tuple(decisions), made_by)
 
 
 def supports_cuda(node: Node, target: GpuTarget) -> str | None:

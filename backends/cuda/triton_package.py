@@ -10,12 +10,17 @@ LEAST, BEYOND = (3, 6), (3, 10)
 REMEDY = "pip install 'tensmith[cuda]'"
 
 
+def triton_version() -> str:
+    """The version that is installed."""
+    return importlib.metadata.version("triton")
+
+
 def reason_unavailable() -> str | None:
     """Why nothing can be compiled for GPUs here, with what to do; None where it can."""
     if platform.system() != "Linux":
         return "Triton, which compiles for GPUs, is for Linux"
     try:
-        version = importlib.metadata.version("triton")
+        version = triton_version()
     except importlib.metadata.PackageNotFoundError:
         return f"Triton, which compiles for GPUs, is not installed: {REMEDY}"
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])

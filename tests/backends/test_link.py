@@ -20,7 +20,7 @@ from tensmith.compiler.errors import InternalError, UsageError
 
 pytestmark = needs_x86
 EXAMPLE = Path(__file__).parents[2] / "examples" / "c" / "classify.c"
-LIBC_FAMILY = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"}
+LIBC_FAMILY = {"libc.so.6", "libm.so.6", "libdl.so.2"}
 needs_readelf = pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is not installed")
 
 
@@ -105,7 +105,7 @@ def _build_example(tmp_path: Path, compiler: list[str], artifact: Path) -> Path:
     subprocess.run(
         [
             *(*compiler, "-Wall", "-Wextra", "-Werror", "-O2", f"-I{tmp_path}", str(EXAMPLE)),
-            *(str(artifact), "-lm", "-lpthread", "-ldl", "-o", str(program)),
+            *(str(artifact), "-lm", "-ldl", "-o", str(program)),
         ],
         check=True,
     )
@@ -166,7 +166,7 @@ def test_two_models_in_one_program(tmp_path, emits) -> None:
     (tmp_path / "main.c").write_text(TWO_MODELS)
     _zig(
         *("cc", "-O1", "-fno-sanitize=all", f"-I{tmp_path}", tmp_path / "main.c", *artifacts),
-        *("-lm", "-lpthread", "-ldl", "-o", tmp_path / "main"),
+        *("-lm", "-ldl", "-o", tmp_path / "main"),
     )
     result = subprocess.run([tmp_path / "main"], capture_output=True, check=True, text=True)
     assert result.stdout == "3.5 5.5\n"

@@ -16,7 +16,7 @@ from tensmith.compiler.knobs import child_environment
 MODEL = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits.onnx"
 FILES = ("digits.so", "digits", "digits.a", "digits.o")
 MOST_BEYOND_WEIGHTS = 1_500_000
-LIBC_FAMILY = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"}
+LIBC_FAMILY = {"libc.so.6", "libm.so.6", "libdl.so.2", "ld-linux-x86-64.so.2"}
 SCRIPT = """
 import json, sys, tensmith
 artifact = tensmith.compile("digits.onnx", target=sys.argv[1])
