@@ -56,17 +56,19 @@ class Code:
     plan_symbol: the entry `int32_t plan(ts_frame *)` of `runtime/plan_abi.h`.
     triple: LLVM triple. features: names of CPU features that the code uses ("avx512f", "fma",
     "neon", ...), checked when the model is loaded.
-    texts: forms to look at by emit kind ("llvm", "ptx", ...), present when they were asked for.
-    device: what runs elsewhere, or None. cpu: the processor that it is for, by LLVM's name.
+    texts, archives: forms to look at by emit kind ("llvm", "ptx", ...; "cubin"), present when they
+    were asked for. device: what runs elsewhere, or None. cpu: the processor that it is for, by
+    LLVM's name.
     """
 
     objects: tuple[tuple[str, bytes], ...]
     plan_symbol: str
     triple: str
     features: tuple[str, ...]
-    texts: Mapping[str, str | bytes] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     device: DeviceCode | None = None
     cpu: str = ""
+    archives: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -130,14 +130,16 @@ class Artifact:
             if kind not in TEXTS:
                 give_back_memory()  # the linker maps as much as the file has, twice
                 return self._backend.link(self._model, kind, output, self.manifest)
-            text = self._model.code.texts.get(kind)
-            if text is None:
+            code = self._model.code
+            text = code.texts.get(kind)
+            held = code.archives.get(kind) if text is None else text.encode()
+            if held is None:
                 raise UsageError(
                     f"the text form '{kind}' was not made",
                     remedy=f"compile(..., texts=('{kind}',))",
                 )
             with written_whole(output) as new:
-                new.write_bytes(text if isinstance(text, bytes) else text.encode())
+                new.write_bytes(held)
             return [output]
 
     def library(self) -> Path:
@@ -145,6 +147,11 @@ class Artifact:
         if self._library is None:
             self._library = self.save(self._work_dir / f"{self.name}.so", "so")[0]
         return self._library
+
+    @property
+    def is_stood_in(self) -> bool:
+        """Whether something slow takes the place of its hardware here."""
+        return self._backend.stand_in is not None and bool(self._backend.runs_here(self.target))
 
     def subject(self) -> EngineSpec:
         """How to run it here in another process: as a library, if need be with what stands in for

@@ -230,7 +230,7 @@ class CompileRequest:
         for text in sorted(self.texts.difference(backend.texts)):
             raise UsageError(
                 f"--emit {text} is not there for '{target.name}'",
-                remedy=f"choose from so, exe, lib, obj, {', '.join(backend.texts)}",
+                remedy=f"choose from {', '.join((*backend.emits(target), *backend.texts))}",
             )
         return backend, target
 

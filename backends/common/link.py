@@ -51,6 +51,7 @@ _LINK_FLAGS = (
 IMAGE_ALIGNMENT = 64  # bytes: code for devices starts on a line of the cache
 _LINKED = "linked"  # what a tool makes, before it gets its name
 _LIBRARIES = ("-lm", "-ldl")
+_OF_PROGRAMS = (*_LIBRARIES, "-lpthread")  # which start threads to measure
 
 
 def link(
@@ -214,7 +215,7 @@ class _Linker:
 
     def _program(self, objects: list[Path]) -> Path:
         kind = ["-static"] if self.target.static else ["-pie"]
-        libraries = [] if self.target.static else _LIBRARIES
+        libraries = [] if self.target.static else _OF_PROGRAMS
         runtime = self._runtime(PROGRAM_SOURCES)
         return self._cc(*kind, *_LINK_FLAGS, *self._names(*objects, *runtime), *libraries)
 

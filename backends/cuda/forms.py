@@ -20,21 +20,19 @@ def device_forms(
     images: Mapping[str, Sequence[Image]],
     target: GpuTarget,
     wanted: Collection[str],
-) -> dict[str, str | bytes]:
-    """The wanted ones of `FORMS`, by name.
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The wanted ones of `FORMS`, by name: texts, and archives.
 
     triton: one module of all functions. ptx: of each function, one behind the other, for the
     target's PTX or else its first architecture. cubin: a zip archive of a file for each function
     and architecture. Raises InternalError where Triton fails.
     """
-    found: dict[str, str | bytes] = {}
+    texts = {}
     if "triton" in wanted:
-        found["triton"] = _module(functions)
+        texts["triton"] = _module(functions)
     if "ptx" in wanted:
-        found["ptx"] = _ptx(functions, target.ptx or target.architectures[0])
-    if "cubin" in wanted:
-        found["cubin"] = _archive(functions, images)
-    return found
+        texts["ptx"] = _ptx(functions, target.ptx or target.architectures[0])
+    return texts, {"cubin": _archive(functions, images)} if "cubin" in wanted else {}
 
 
 def _module(functions: Sequence[Function]) -> str:

@@ -90,8 +90,14 @@ def compile_cuda(
         defaults = append_defaults(graph.defaults, weights)
     code = generate_code(plan, target.host, options, stages)
     device = device_code(functions, images, target, plan, options.name)
-    texts = {**code.texts, **device_forms(functions, images, target, options.texts)}
-    code = replace(code, device=device, features=target.features, texts=texts)
+    texts, archives = device_forms(functions, images, target, options.texts)
+    code = replace(
+        code,
+        device=device,
+        features=target.features,
+        texts={**code.texts, **texts},
+        archives=archives,
+    )
     model = model_of(graph, plan, code, weights, defaults, options.name)
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
     infos = _infos(plan, kernels, images)

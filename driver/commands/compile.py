@@ -49,7 +49,8 @@ Emit = Annotated[
     typer.Option(
         "--emit",
         metavar="KIND",
-        help="so, exe, lib, obj, llvm or asm (default: by the suffix of the output).",
+        help="so, exe, lib, obj, llvm, asm, or of GPUs ptx, cubin, triton (default: by the suffix "
+        "of the output).",
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="C identifier of the model.")]
@@ -57,8 +58,9 @@ Verify = Annotated[
     bool | None,
     typer.Option(
         "--verify/--no-verify",
-        help="Compare with the reference on random inputs (default: compare, and warn when that "
-        "cannot be completed; --verify makes it an error, exit code 5).",
+        help="Compare with the reference on random inputs (default: compare where the target's "
+        "hardware is, and warn when that cannot be completed; --verify makes it an error, exit "
+        "code 5).",
         show_default=False,
     ),
 ]
@@ -154,7 +156,7 @@ def command(
         )  # fmt: skip
         artifact = api.compile_request(model, request)
         dumper.finish()
-        if verify is not False:
+        if verify or (verify is None and not artifact.is_stood_in):
             _verify(artifact, artifact.tolerance(rtol, atol), verify_time, progress)
         files = artifact.save(output, kind)
     _end(console, artifact, files, bool(verify))
@@ -174,7 +176,7 @@ def destination(
     kinds = backend.emits(chosen)
     kind = emit or (emit_of(output) if output else kinds[0])
     check_choice("--emit", kind, EMITS)
-    check_choice(f"for {chosen.name}, --emit", kind, (*kinds, *TEXTS))
+    check_choice(f"for {chosen.name}, --emit", kind, (*kinds, *backend.texts))
     output = output or Path(f"{model.stem}{SUFFIXES[kind]}")
     check_writable(output)
     return output, kind, frozenset({kind} & set(TEXTS))
@@ -253,7 +255,8 @@ def _show(console: Console, artifact: Artifact, files: list[Path]) -> None:
     if tuned := tuned_text(artifact.manifest):
         console.print(tuned)
     if report is None:
-        console.print("not verified (--no-verify)")
+        slowly = "its hardware is not here: --verify has an interpreter run it, slowly"
+        console.print(f"not verified ({slowly if artifact.is_stood_in else '--no-verify'})")
     elif report.status == "passed" and not report.disputed:
         console.print(report.summary())
     else:
