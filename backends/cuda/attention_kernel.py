@@ -81,8 +81,9 @@ def attention_of(kernel: Kernel) -> Attention | None:
     """What a kernel computes if it is attention as it is lowered; None for another."""
     if len(kernel.stages) != 4 or not kernel.stages[0].stores:
         return None
-    scores, _, _, result = kernel.stages
-    if scores.stores[0].buffer.local != EACH_POINT:
+    scores, largest, _, result = kernel.stages
+    found = [reduction.kind for stage in (scores, largest) for reduction in stage.reductions]
+    if scores.stores[0].buffer.local != EACH_POINT or found != ["sum", "max"]:
         return None
     right = contraction_of(scores).operands[1]
     value = next(o for o in contraction_of(result).operands if o.load.buffer.local is None)

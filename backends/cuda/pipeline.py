@@ -29,6 +29,7 @@ from ...passes.checks.exactness import Exactness
 from ...passes.checks.run_time_checks import RunTimeChecks
 from ...passes.grouping.concat_views import ConcatViews
 from ...passes.grouping.fusion import Fusion
+from ...passes.grouping.normalised_products import NormalisedProducts
 from ...passes.grouping.output_views import OutputViews
 from ...passes.patterns.joint_products import JointProducts
 from ...passes.pipeline import SIMPLIFY, optimization_passes
@@ -102,7 +103,7 @@ def compile_cuda(
     arena = plan.arena_bytes if isinstance(plan.arena_bytes, int) else -1
     infos = _infos(plan, kernels, images)
     size, made_by = weights.stat().st_size, {"triton": triton_version()}
-    return Compilation(model, infos, arena, size, tuple(decisions), made_by)
+    return Compilation(model, infos, arena, size, tuple(decisions), made_by=made_by)
 
 
 def supports_cuda(node: Node, target: GpuTarget) -> str | None:
@@ -159,6 +160,7 @@ def form_kernels(
             RunTimeChecks(),
             Fusion(epilogues=level > 0, strided=True),
             DeadCodeElimination(),
+            *((NormalisedProducts(),) if level > 0 else ()),
             *((OutputViews(), ConcatViews()) if level > 0 else ()),
         )
         run_passes(graph, final, dump_after=options.dump_after)

@@ -42,8 +42,9 @@ def tiles_of(kernel: Kernel, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
     if len(kernel.stages) == 1 and not any(stage.reductions for stage in kernel.stages):
         total = _assumed(only.axes)
         return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)))
-    if len(kernel.stages) == 1 and (products := products_of(only)) is not None:
-        return _product_tiles(contraction_for(only), products, arithmetic)
+    last = kernel.stages[-1]
+    if not kernel.shared and (products := products_of(last)) is not None:
+        return _product_tiles(contraction_for(last), products, arithmetic)
     return _row_tiles(kernel)
 
 

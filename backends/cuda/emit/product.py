@@ -14,6 +14,7 @@ from ....compiler.kernel.schedule.tiles import Tiles
 from ..dots import Dot, contraction_for, digits_of, dot_of, element_of, is_small, narrow
 from ..tiles import rows_of
 from .points import decode, program, span
+from .row_prologue import RowPrologue
 from .scalar import cast
 from .text import Lines
 from .types import FLOAT_BYTES, register_type
@@ -35,7 +36,7 @@ def emit_product(
     f32 is multiplied and added up in f32 (`ieee`), or rounded to tf32 before; halves and bytes are
     multiplied exactly, and added up in f32 and i32.
     """
-    stage = kernel.stages[0]
+    *before, stage = kernel.stages
     contraction = contraction_for(stage)
     groups = rows_of(stage, contraction), contraction.columns
     sizes = [product(axis.extent for axis in group) for group in groups]
@@ -51,7 +52,12 @@ def emit_product(
                              (tile, "n", column)):  # fmt: skip
         which = 0 if dim == "m" else 1
         decode(part, span(part, dim, block, sizes[which]), groups[which])
-    tile.accumulators = _sums(stage, tiles, left, right)
+    prologue = None
+    if before:
+        first = tile.named(f"tl.zeros([1, 1], tl.int32) + {column.text} == 0")
+        prologue = RowPrologue(before, stage, None if blocks[1] == 1 else first)
+        prologue.emit(tiles, left, row, env)
+    tile.accumulators = _sums(stage, tiles, left, right, prologue)
     for store in stage.stores:
         tile.store(store)
     return product([*blocks, *(axis.extent for axis in contraction.batch)])
@@ -105,7 +111,13 @@ def rest_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
     return number if count == 1 else tile.named(f"{number.text} // {tile.offset(count).text}")
 
 
-def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> list[Term]:
+def _sums(
+    stage: Stage,
+    tiles: Tiles,
+    left: DeviceTile,
+    right: DeviceTile,
+    prologue: RowPrologue | None,
+) -> list[Term]:
     """The accumulators of all products, behind the loop over the depth."""
     lines = left.lines
     dot = dot_of(stage.reductions[0])
@@ -139,6 +151,8 @@ def _sums(stage: Stage, tiles: Tiles, left: DeviceTile, right: DeviceTile) -> li
                 continue
             scale = right.value(reduction.factor)
             lines.add(f"{name} += {multiplied(dot, tiles, a, b, zeros)} * {scale.text}")
+        if prologue is not None:
+            prologue.store(left)
 
     if isinstance(depth, int) and depth <= tiles.depth:
         step(None)
@@ -236,4 +250,4 @@ def _zero_outside(factor: Expr) -> bool:
         return plain and isinstance(factor.value, Load)
     if isinstance(factor, Apply) and factor.op == "cast":
         return _zero_outside(factor.args[0])
-    return isinstance(factor, Load)
+    return isinstance(factor, Load) and factor.buffer.local is None

@@ -130,14 +130,14 @@ def emit_rows(
         for axis, own in zip(shared, stage.axes, strict=False):
             tile.env[own.name] = tile.env[axis.name]
         tile.columns = columns_of(kernel, stage)
-        _Stage(tile, stage, total).emit()
+        RowStage(tile, stage, total).emit()
     for line in tile.pending.values():
         lines.add(line)
     return ceildiv(rows, tiles.rows)
 
 
 @dataclass
-class _Stage:
+class RowStage:
     """One stage over the rows of a tile. total: points along the columns."""
 
     tile: RowTile

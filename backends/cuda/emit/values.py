@@ -6,7 +6,7 @@ of them, with size 1 along the other, so that what rows or columns share is comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....compiler.ir.dims import (
@@ -77,6 +77,7 @@ class DeviceTile:
     masks: dict[str, str] = field(default_factory=dict)
     accumulators: list[Term] = field(default_factory=list)
     registers: dict[str, Term] = field(default_factory=dict)
+    inlined: dict[str, Callable[[Load], Expr]] = field(default_factory=dict)
 
     # shapes --------------------------------------------------------------------------------
 
@@ -252,6 +253,8 @@ class DeviceTile:
     def load(self, load: Load, guard: Term | None = None, other: float | int = 0) -> Term:
         """The loaded element; `other` where there is none."""
         name = load.buffer.name
+        if name in self.inlined:
+            return self.value(self.inlined[name](load), guard)
         if name in self.registers:
             if load.offset != 0 or load.dynamic:
                 raise NoDeviceCode("local memory is read at another place than it is written")

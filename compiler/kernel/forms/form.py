@@ -54,7 +54,15 @@ class RowBlocksForm:
         return f"row_blocks {self.rows}"
 
 
-Form = WinogradForm | BandsForm | RowBlocksForm
+@dataclass(frozen=True)
+class NormalisedForm:
+    """The fused nodes of a norm and of the product that reads it (`normalised.py`)."""
+
+    def __str__(self) -> str:
+        return "normalised"
+
+
+Form = WinogradForm | BandsForm | RowBlocksForm | NormalisedForm
 
 _PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
     r"winograd (\d+(?:x\d+)*) block (\d+) groups (\d+)": lambda match: WinogradForm(
@@ -62,6 +70,7 @@ _PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
     ),
     r"bands (\d+) block (\d+)": lambda match: BandsForm(int(match[1]), int(match[2])),
     r"row_blocks (\d+)": lambda match: RowBlocksForm(int(match[1])),
+    "normalised": lambda _: NormalisedForm(),
 }
 
 

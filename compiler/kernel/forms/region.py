@@ -14,7 +14,8 @@ from ..lower.reductions import REDUCE
 from ..lower.scope import Scope
 from ..simplify import simplify
 from .bands import Bands, band_stages
-from .form import BandsForm, Form, RowBlocksForm, WinogradForm
+from .form import BandsForm, Form, NormalisedForm, RowBlocksForm, WinogradForm
+from .normalised import normalised_kernel
 from .row_blocks import NotRowByRow, RowBlocks, row_block_kernel
 from .winograd import Winograd, winograd_stages
 from .winograd_transforms import FilterTransform
@@ -42,6 +43,8 @@ def lower_region(region: Graph, form: Form | None = None) -> Lowered:
     """
     if isinstance(form, RowBlocksForm):
         lowered = _in_row_blocks(region, form)
+    elif isinstance(form, NormalisedForm):
+        lowered = _normalised(region)
     else:
         lowered = _lower(region, form)
     return replace(lowered, kernel=simplify(lowered.kernel))
@@ -55,6 +58,27 @@ def goes_row_by_row(region: Graph, form: RowBlocksForm) -> bool:
     except NotRowByRow:
         return False
     return True
+
+
+def goes_normalised(region: Graph) -> bool:
+    """Whether a norm and a product, fused nodes, can be one kernel."""
+    try:
+        _normalised(region)
+    except NotRowByRow:
+        return False
+    return True
+
+
+def _normalised(region: Graph) -> Lowered:
+    buffers = {value: Buffer(f"i{n}", value.dtype) for n, value in enumerate(region.inputs)}
+    buffers |= {value: Buffer(f"o{n}", value.dtype) for n, value in enumerate(region.outputs)}
+
+    def lower(part: Graph) -> tuple[Kernel, tuple[Value, ...]]:
+        lowered = _lower(part, None)
+        return simplify(lowered.kernel), lowered.inputs
+
+    kernel = normalised_kernel(region, buffers, lower)
+    return Lowered(kernel, tuple(region.inputs), tuple(region.outputs), {})
 
 
 def _in_row_blocks(region: Graph, form: RowBlocksForm) -> Lowered:

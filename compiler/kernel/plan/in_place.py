@@ -8,7 +8,7 @@ from ...ir.dims import Dim, substitute, symbol, symbols_of
 from ...ir.graph import Graph, Value
 from ...ir.groups import is_fused
 from .. import expr as ex
-from ..expr import Expr, Load
+from ..expr import EACH_POINT, Expr, Load
 from ..kernel import Kernel, Stage, Store
 from .plan import Place
 
@@ -19,8 +19,11 @@ def may_share(kernel: Kernel, inputs: frozenset[str], output: str) -> bool:
     It may when every element is read for the last time no later than for its own overwriting:
     from the first stage that writes the output on, an input is read only at the very offset that
     the store of the loaded value writes; earlier stages may read anything, or, where stages take
-    turns within shared loops, the elements that the same iteration writes.
+    turns within shared loops, the elements that the same iteration writes. What is local memory of
+    each point may be computed anew wherever it is read: then nothing may be shared.
     """
+    if any(s.buffer.local == EACH_POINT for stage in kernel.stages for s in stage.stores):
+        return False
     first = next(
         (n for n, s in enumerate(kernel.stages) if any(t.buffer.name == output for t in s.stores)),
         None,
