@@ -12,7 +12,7 @@ from ...compiler.target import GpuTarget
 from ..common.link import link
 from .forms import FORMS
 from .pipeline import compile_cuda, host_kernels, supports_cuda
-from .targets import TARGETS, compute_capability, parse_target
+from .targets import NATIVE, TARGETS, compute_capability, parse_target
 from .triton_package import reason_unavailable
 
 
@@ -50,7 +50,7 @@ def stand_in(target: GpuTarget) -> None:
 
 BACKEND = Backend(
     name="cuda",
-    targets=tuple(TARGETS),
+    targets=(*TARGETS, NATIVE),
     parse_target=parse_target,
     supports=supports_cuda,
     compile=compile_cuda,

@@ -37,6 +37,8 @@ Roofs = Annotated[
     ),
 ]
 
+_RESOURCES = ("registers", "stack_bytes", "shared_bytes", "threads", "code_bytes")
+
 
 def command(
     model: Runnable,
@@ -300,6 +302,7 @@ def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
         ],
         left=3,
     )
+    _show_functions(console, manifest)
     for kernel in manifest["kernels"]:
         if kernel.get("slow"):
             console.print(f"slow: {SlowKernel.from_json(kernel['slow'])}")
@@ -309,6 +312,19 @@ def _show_kernels(console: Console, manifest: dict[str, Any]) -> None:
         f"{len(manifest['kernels'])} kernels, weights {human_bytes(memory['weight_bytes'])}, arena "
         + ("sized at run time" if arena is None else human_bytes(arena))
     )
+
+
+def _show_functions(console: Console, manifest: dict[str, Any]) -> None:
+    """What the functions of a device take of it, where there are any."""
+    rows = [
+        (function["symbol"], code, *(found[key] for key in _RESOURCES))
+        for kernel in manifest["kernels"]
+        for function in kernel.get("functions", ())
+        for code, found in function["resources"].items()
+    ]
+    if rows:
+        columns = ("function", "code", *(key.replace("_", " ") for key in _RESOURCES))
+        console.table("Functions of the device", columns, rows, left=2)
 
 
 def _show_manifest(console: Console, manifest: dict[str, Any]) -> None:

@@ -19,7 +19,11 @@ def command(json: Json = False) -> None:
     for backend in backends().values():
         reason = backend.available()
         for name in backend.targets:
-            target = backend.parse_target(name)
+            why = reason
+            try:
+                target = backend.parse_target(name)
+            except UsageError as error:  # it is for hardware that is not here
+                target, why = None, error.why or error.what
             figures = asdict(target) if target else {}
             rows.append(
                 {
@@ -32,8 +36,8 @@ def command(json: Json = False) -> None:
                     "architectures": list(figures.get("architectures", ())),
                     "triple": figures.get("triple", ""),
                     "vector_bits": figures.get("vector_bits"),
-                    "available": reason is None,
-                    "reason": reason or "",
+                    "available": why is None,
+                    "reason": why or "",
                 }
             )
     try:

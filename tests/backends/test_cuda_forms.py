@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import shutil
 import subprocess
 import zipfile
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from cuda_models import perceptron
 from cuda_runs import needs_triton
+from typer.testing import CliRunner
 
 import tensmith
 from tensmith.backends.cuda.cubin import read_cubin
 from tensmith.backends.cuda.forms import FORMS
 from tensmith.compiler.errors import UsageError
+from tensmith.driver import cli
 
 pytestmark = needs_triton
 TRITON = importlib.util.find_spec("triton")
@@ -90,3 +93,18 @@ def test_ptx_is_taken_by_assemblers_of_several_versions(
             subprocess.run([tool, "-arch=sm_80", "-o", output, source], check=True)
             assert read_cubin(output.read_bytes(), symbols(artifact)[number]).architecture == 80
     assert len(versions) >= 2
+
+
+def test_what_functions_take_is_shown(artifact: tensmith.Artifact, tmp_path: Path) -> None:
+    (library,) = artifact.save(tmp_path / "model.so")
+    shown = CliRunner().invoke(cli.app, ["inspect", str(library)])
+    assert shown.exit_code == 0, shown.output
+    assert "Functions of the device" in shown.output
+    assert all(symbol in shown.output for symbol in symbols(artifact))
+
+
+def test_targets_tell_of_the_gpu_that_is_here() -> None:
+    told = json.loads(CliRunner().invoke(cli.app, ["targets", "--json"]).stdout)["targets"]
+    (native,) = [row for row in told if row["target"] == "cuda:native"]
+    assert native["available"] or "driver" in native["reason"]
+    assert next(row for row in told if row["target"] == "cuda:sm_90")["available"]
