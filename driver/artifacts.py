@@ -243,6 +243,20 @@ def _keep_alive(artifact: Artifact) -> None:
     del artifact
 
 
+def manifest_of(path: str | Path) -> dict[str, Any]:
+    """The manifest of a compiled shared library, which need not be able to run here.
+
+    Raises UsageError when there is no such file, RunError when it is no compiled model.
+    """
+    from ..runtime.opening import read_manifest
+    from ..runtime.slots import ModuleError
+
+    try:
+        return read_manifest(check_file(Path(path), "compiled model"))
+    except ModuleError as error:
+        raise RunError(str(error), code=error.code) from None
+
+
 def load(
     path: str | Path,
     threads: int = 1,

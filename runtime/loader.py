@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import abi
 from .exchange import Borrowed, in_order
-from .library import open_library, reason
 from .meaning import Presentation
+from .opening import check_library, opened
 from .repeat import Repeat, never, repetition
 from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
 
@@ -62,11 +62,7 @@ class Module:
         self.path = Path(path).resolve()
         if not self.path.is_file():
             raise ModuleError(f"cannot load '{path}': no such file")
-        self._library: Any = None
-        try:
-            self._library = open_library(self.path)
-        except OSError as error:
-            raise ModuleError(f"cannot load '{path}': {reason(error, self.path)}") from error
+        self._library: Any = opened(self.path)
         try:
             self._create(threads, max_trips, device, idle)
             self._present = Presentation(self.outputs, dicts)
@@ -76,16 +72,7 @@ class Module:
 
     def _create(self, threads: int, max_trips: int, device: int, idle: str) -> None:
         library = self._library
-        try:
-            version = library.ts_abi_version()
-            if version != abi.ABI_VERSION:
-                raise ModuleError(
-                    f"'{self.path}' has ABI version {version}, this loader {abi.ABI_VERSION}",
-                    abi.ERROR_VERSION,
-                )
-            abi.declare(library)
-        except AttributeError as error:
-            raise ModuleError(f"'{self.path}' is not a compiled model: {error}") from None
+        check_library(library, self.path)
         model = library.ts_model_get()
         self.name: str = library.ts_name(model).decode()
         self.manifest: dict[str, Any] = json.loads(library.ts_manifest(model))

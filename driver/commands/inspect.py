@@ -148,14 +148,14 @@ def _show_roofline(console: Console, found: Roofline, described: dict[str, Any])
 
 def _inspect_library(console: Console, path: Path, roofline: bool) -> None:
     from ...compiler.errors import UsageError
-    from ..artifacts import load
+    from ..artifacts import manifest_of
 
     if roofline:
         raise UsageError(
             "--roofline measures kernels anew as they are compiled",
             remedy="give the ONNX file: inspect MODEL.onnx --roofline",
         )
-    manifest = load(path).manifest
+    manifest = manifest_of(path)
     console.result({"manifest": manifest, "choices": _choices(manifest)})
     _show_manifest(console, manifest)
 
