@@ -73,7 +73,7 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
     """
     usual = tiles_of(part, arithmetic)
     if usual.kind is Kind.PRODUCT:
-        found = candidates(problem_of(part.stages[0], usual), target)
+        found = candidates(problem_of(part.stages[-1], usual), target)
         if found:
             return found
     return usual, replace(usual, warps=2 * usual.warps)
@@ -115,7 +115,7 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
         return wrong if same else [*wrong, "a block of attention has all elements of a value"]
     if tiles.depth > usual.depth:
         wrong.append(f"at most {usual.depth} steps of the sum are taken at once")
-    needed = shared_bytes(problem_of(part.stages[0], usual), tiles)
+    needed = shared_bytes(problem_of(part.stages[-1], usual), tiles)
     if needed > target.shared_bytes:
         wrong.append(f"{needed} bytes of shared memory, of {target.shared_bytes}")
     return wrong
