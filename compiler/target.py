@@ -42,7 +42,8 @@ class CpuTarget(Target):
     """One core of a processor.
 
     cpu, tune: LLVM's names. cpu is the instruction set that code may use, tune the
-    processor whose latencies it is scheduled for. With cpu, features are all that code may use.
+    processor whose latencies it is scheduled for. With cpu, features are all that code may use, and
+    lacks (LLVM's names) what some processors of that name are without, so that none of it is used.
     vector_bits: width of a SIMD register. vector_registers: how many there are.
     masked: whether loads and stores can be masked per lane at full speed.
     broadcast_operands: whether an FMA can take a scalar from memory as operand.
@@ -62,6 +63,7 @@ class CpuTarget(Target):
     l1_bytes: int
     l2_bytes: int
     costs: tuple[tuple[str, float], ...] = ()
+    lacks: tuple[str, ...] = ()
     bare: bool = False
 
     def __post_init__(self) -> None:

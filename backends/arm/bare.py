@@ -34,7 +34,7 @@ _STACK_BYTES = 256 << 10
 # zig's names of processors, with the floating point and vectors of the targets
 PROCESSORS = {
     "cortex-m4": "cortex_m4+vfp4d16sp",
-    "cortex-m7": "cortex_m7+fp_armv8d16",
+    "cortex-m7": "cortex_m7-fp64-fp_armv8d16+fp_armv8d16sp",
     "cortex-m33": "cortex_m33+fp_armv8d16sp",
     "cortex-m55": "cortex_m55+fp_armv8d16+mve_fp",
     "cortex-m85": "cortex_m85+fp_armv8d16+mve_fp",

@@ -61,13 +61,16 @@ BOARDS = {
 }
 
 
-def _core(name: str, architecture: str, features: tuple[str, ...], l1: int = 16 << 10) -> CpuTarget:
+def _core(
+    name: str, architecture: str, features: tuple[str, ...], lacks: tuple[str, ...] = ()
+) -> CpuTarget:
     vectors = "mve" in features
     return CpuTarget(
         name=name, backend="arm", triple=f"{architecture}-none-none-eabihf", cpu=name, tune=name,
         features=features, instructions=instructions_of(features, INSTRUCTIONS),
         vector_bits=128 if vectors else 32, vector_registers=8 if vectors else 10, masked=vectors,
-        broadcast_operands=vectors, fma_ports=1, l1_bytes=l1, l2_bytes=256 << 10, bare=True,
+        broadcast_operands=vectors, fma_ports=1, l1_bytes=16 << 10, l2_bytes=256 << 10, lacks=lacks,
+        bare=True,
     )  # fmt: skip
 
 
@@ -75,7 +78,8 @@ TARGETS: dict[str, CpuTarget] = {
     target.name: target
     for target in (
         _core("cortex-m4", "thumbv7em", _SCALAR),
-        _core("cortex-m7", "thumbv7em", _SCALAR),
+        # an option of the M7, which LLVM takes for granted
+        _core("cortex-m7", "thumbv7em", _SCALAR, ("fp64",)),
         _core("cortex-m33", "thumbv8m.main", _SCALAR),
         _core("cortex-m55", "thumbv8.1m.main", _VECTOR),
         _core("cortex-m85", "thumbv8.1m.main", _VECTOR),

@@ -20,14 +20,19 @@ def _initialise() -> None:
     binding.initialize_all_asmprinters()
 
 
+def _features(target: CpuTarget) -> str:
+    """What code may use and what not, as LLVM reads it."""
+    used = (f"+{_LLVM_FEATURES.get(feature, feature)}" for feature in target.features)
+    return ",".join((*used, *(f"-{feature}" for feature in target.lacks)))
+
+
 def target_machine(target: CpuTarget, opt_level: int) -> binding.TargetMachine:
     """LLVM's code generator for a target: small code model; position independent, unless nothing
     there loads programs."""
     _initialise()
-    features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
     generator = binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu,
-        features=features,
+        features=_features(target),
         opt=min(opt_level, 3),
         reloc="static" if target.bare else "pic",
         codemodel="small",
@@ -46,11 +51,10 @@ def new_module(name: str, target: CpuTarget) -> ir.Module:
 
 def set_attributes(module: ir.Module, target: CpuTarget) -> None:
     """Give every defined function the attributes that keep full-width vectors."""
-    features = ",".join(f"+{_LLVM_FEATURES.get(f, f)}" for f in target.features)
     quoted = [
         f'"target-cpu"="{target.cpu}"',
         f'"tune-cpu"="{target.tune}"',
-        f'"target-features"="{features}"',
+        f'"target-features"="{_features(target)}"',
     ]
     if target.vector_bits == 512:
         quoted += ['"prefer-vector-width"="512"', '"min-legal-vector-width"="512"']

@@ -30,6 +30,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.artifact import CompiledModel
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import InternalError, UsageError
+from tensmith.compiler.ir import DType
 from tensmith.runtime.firmware import FirmwareError, descriptions, run_firmware
 
 CHUNK = 40  # cases that are linked into one program
@@ -62,6 +63,17 @@ def test_operator_cases(tmp_path: Path, cases: list[Case], target: str, level: i
     jobs = jobs_of(cases)
     wrong = differences(cases, jobs, run_all_bare(jobs, target, tmp_path, level))
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m7", "cortex-m33"])
+def test_doubles_take_no_unit_that_a_core_may_lack(tmp_path: Path, target: str) -> None:
+    builder = CaseBuilder("doubles")
+    x = builder.input(8, name="x", dtype=DType.F64)
+    builder.output(builder.op("mul", builder.op("add", x, x), x))
+    job = Job(builder.graph(), {"x": np.arange(8.0)})
+    text = compile_bare(job, target, tmp_path, texts=("asm",)).code.texts["asm"]
+    assert "__aeabi_dmul" in text
+    assert ".f64" not in text
 
 
 def _affine(rows: int | Any = 3) -> Job:
