@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from ..npu_options import MemoryMode, Optimise, SystemConfig, on_npu
 from ..options import Json, Model, Shapes, Target, requested
 
 
 def command(
-    model: Model, target: Target = "native", shape: Shapes = None, json: Json = False
+    model: Model,
+    target: Target = "native",
+    system_config: SystemConfig = "",
+    memory_mode: MemoryMode = "",
+    optimise: Optimise = "",
+    shape: Shapes = None,
+    json: Json = False,
 ) -> None:
     """Say whether a target can compile a model; list every node that it cannot, and why.
 
@@ -20,6 +27,7 @@ def command(
     from ..preflight import MAX_PLANNED_NODES, preflight
 
     console = Console(json=json)
+    target = on_npu(target, system_config, memory_mode, optimise)
     found = preflight(check_file(model, "model"), requested(shape, target=target))
     console.result(found.to_json())
     if found.unsupported:

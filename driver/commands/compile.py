@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..npu_options import MemoryMode, Optimise, SystemConfig, on_npu
 from ..options import (
     AllowReordering,
     Atol,
@@ -107,6 +108,9 @@ def command(
     model: Model,
     output: Output = None,
     target: Target = "native",
+    system_config: SystemConfig = "",
+    memory_mode: MemoryMode = "",
+    optimise: Optimise = "",
     opt_level: OptLevel = 2,
     emit: Emit = None,
     precision: Precision = "fp32",
@@ -140,6 +144,7 @@ def command(
     from ..dump import Dumper
 
     console = Console(json=json, verbose=verbose)
+    target = on_npu(target, system_config, memory_mode, optimise)
     output, kind, texts = destination(model, output, emit, target)
     dumper = Dumper(dump_after or [], dump_dir)
     further = {
@@ -156,8 +161,7 @@ def command(
         )  # fmt: skip
         artifact = api.compile_request(model, request)
         dumper.finish()
-        if verify or (verify is None and not artifact.is_stood_in):
-            _verify(artifact, artifact.tolerance(rtol, atol), verify_time, progress)
+        _verify(artifact, verify, artifact.tolerance(rtol, atol), verify_time, progress)
         files = artifact.save(output, kind)
     _end(console, artifact, files, bool(verify))
 
@@ -184,11 +188,14 @@ def destination(
 
 def _verify(
     artifact: Artifact,
+    asked: bool | None,
     tolerance: Tolerance,
     time_limit: float | None,
     progress: Callable[[str], None],
 ) -> None:
-    """Raise VerificationError where it fails."""
+    """Raise VerificationError where it fails. asked: None: where the target's hardware is."""
+    if asked is False or (asked is None and artifact.is_stood_in):
+        return
     report = artifact.verify(time_limit=time_limit, tolerance=tolerance, progress=progress)
     report.raise_if_failed()
 

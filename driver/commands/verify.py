@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..npu_options import MemoryMode, Optimise, SystemConfig, on_npu
 from ..options import (
     Atol,
     Calibration,
@@ -64,6 +65,9 @@ def command(
     outputs: OutputFile = None,
     against: Against = "reference",
     target: Target = "native",
+    system_config: SystemConfig = "",
+    memory_mode: MemoryMode = "",
+    optimise: Optimise = "",
     precision: Precision = "fp32",
     calibration: Calibration = None,
     opt_level: OptLevel = 2,
@@ -84,6 +88,7 @@ def command(
     from ..verify import Verification
 
     console = Console(json=json, verbose=verbose)
+    target = on_npu(target, system_config, memory_mode, optimise)
     given = _library(model, library, inputs, outputs, against)
     _check_known(precision, given, outputs, layers=layers, against=against)
     request = requested(
