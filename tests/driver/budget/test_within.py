@@ -16,9 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 import tensmith
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import BudgetError, ModelWarning, UsageError
-from tensmith.driver import api
+from tensmith.driver import api, journal
 from tensmith.driver.artifacts import Artifact
-from tensmith.driver.budget import journal
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.timing import Runs
 from tensmith.frontends.onnx import load
