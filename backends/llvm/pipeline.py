@@ -236,7 +236,8 @@ def write_weights(plan: Plan, path: Path) -> Path:
             data = weight.value.data
             assert data is not None
             packed = weight.packing.apply(data) if weight.packing else data
-            file.write(packed.reshape(-1).view("u1").data if packed.size else b"")
+            flat = np.ascontiguousarray(packed).reshape(-1)
+            file.write(flat.view("u1").data if packed.size else b"")
             left[weight.value] -= 1
             if not left[weight.value]:
                 weight.value.data = None

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cuda_runs import needs_triton
 
-from benchmarks import gpu
-from benchmarks.gpu_builds import read_builds
+from tensmith.benchmarks import gpu
+from tensmith.benchmarks.gpu_builds import read_builds
 
 pytestmark = needs_triton
 

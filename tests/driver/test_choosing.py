@@ -101,7 +101,7 @@ def test_what_is_not_timed(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     off = api.compile_request(net, request(clock))
     monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
     forced = api.compile_request(net, request(clock, force_precision=True))
-    monkeypatch.setattr(choosing, "_is_lower", lambda artifact: False)
+    monkeypatch.setattr(choosing, "is_lower", lambda artifact: False)
     same = api.compile_request(net, request(clock, force_precision=True))
     told = [a.choice.reason for a in (off, forced, same) if a.choice]
     assert [reason.removeprefix("not timed: ") for reason in told] == [

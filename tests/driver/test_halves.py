@@ -22,7 +22,7 @@ def perceptron(tmp_path: Path) -> Path:
 
 
 def _perceptron(folder: Path, rows: int, depth: int, hidden: int) -> Path:
-    """Two layers around a Relu, with a residual sum and a softmax behind them."""
+    """Two layers around a Relu, with a residual sum, and a third behind a function."""
     rng = np.random.default_rng(7)
     weights = {"w": (depth, hidden), "v": (hidden, depth), "u": (depth, 10), "b": (hidden,)}
     tensors = [
@@ -34,7 +34,8 @@ def _perceptron(folder: Path, rows: int, depth: int, hidden: int) -> Path:
         helper.make_node("Gemm", ["t", "w", "b"], ["h"], name="first"),
         helper.make_node("Relu", ["h"], ["r"]),
         helper.make_node("MatMul", ["r", "v"], ["o"], name="second"),
-        helper.make_node("Add", ["o", "t"], ["s"]),
+        helper.make_node("Add", ["o", "t"], ["a"]),
+        helper.make_node("Tanh", ["a"], ["s"]),
         helper.make_node("MatMul", ["s", "u"], ["l"], name="third"),
         helper.make_node("Softmax", ["l"], ["y"]),
     ]
