@@ -198,6 +198,14 @@ def ts_dot4(a, b):
     total += ((a >> 8) & 255) * ((b << 16) >> 24)
     total += ((a >> 16) & 255) * ((b << 8) >> 24)
     return total + ((a >> 24) & 255) * (b >> 24)
+
+
+@triton.jit
+def ts_sdot4(a, b):
+    total = ((a << 24) >> 24) * ((b << 24) >> 24)
+    total += ((a << 16) >> 24) * ((b << 16) >> 24)
+    total += ((a << 8) >> 24) * ((b << 8) >> 24)
+    return total + (a >> 24) * (b >> 24)
 """
 
 _HEAD, *_PARTS = _TEXT.split("\n\n\n")
