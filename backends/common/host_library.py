@@ -26,10 +26,12 @@ _FLAGS = (
 )
 
 
-def host_library(name: str, source: Path, headers: Sequence[Path] = (), *options: str) -> Path:
-    """A shared library of one C file, from the user's cache or made anew.
+def host_library(
+    name: str, sources: Sequence[Path], headers: Sequence[Path] = (), *options: str
+) -> Path:
+    """A shared library of C files, from the user's cache or made anew.
 
-    name: its file name, which is its soname as well. headers: files of runtime/ that it includes;
+    name: its file name, which is its soname as well. headers: files that they include;
     options: for the compiler. Raises what `run_zig` raises.
     """
     target = f"{platform.machine()}-linux-gnu.2.17"
@@ -37,7 +39,7 @@ def host_library(name: str, source: Path, headers: Sequence[Path] = (), *options
     digest = hashlib.sha256()
     for part in (importlib.metadata.version("ziglang"), target, *_FLAGS, *options):
         digest.update(part.encode() + b"\0")
-    for path in (source, *headers):
+    for path in (*sources, *headers):
         digest.update(path.read_bytes() + b"\0")
     entry = Path("host", digest.hexdigest()[:32], name)
     for folder in cache_folders():
@@ -48,6 +50,6 @@ def host_library(name: str, source: Path, headers: Sequence[Path] = (), *options
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with temporary_folder("tensmith-host-") as made, written_whole(path) as new:
         soname = ("-Xlinker", "-soname", "-Xlinker", name)
-        run_zig(["cc", *flags, *soname, "-o", name, source, *options], Path(made))
+        run_zig(["cc", *flags, *soname, "-o", name, *sources, *options], Path(made))
         new.write_bytes(Path(made, name).read_bytes())
     return path

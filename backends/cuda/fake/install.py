@@ -23,7 +23,8 @@ from ...common.host_library import host_library
 from ...common.toolchain import RUNTIME
 from .interpreter import Program
 
-SOURCE = Path(__file__).with_name("driver.c")
+_HERE = Path(__file__).parent
+SOURCES = tuple(_HERE / f"{name}.c" for name in ("driver", "modules", "memory", "streams"))
 SONAME = "libcuda.so.1"
 _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_int,
@@ -96,7 +97,8 @@ def stand_in(target: GpuTarget) -> None:
 
 def _built() -> Path:
     """The compiled driver, from the cache or made anew."""
-    return host_library(SONAME, SOURCE, [RUNTIME / "cuda" / "driver.h"], "-ldl", "-lpthread")
+    headers = (_HERE / "state.h", RUNTIME / "cuda" / "driver.h")
+    return host_library(SONAME, SOURCES, headers, "-ldl", "-lpthread")
 
 
 def _launched(file: bytes, kernel: bytes, programs: int, count: int, parameters: Any) -> int:

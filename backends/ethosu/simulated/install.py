@@ -24,7 +24,7 @@ _SIMULATE = ctypes.CFUNCTYPE(
 @cache
 def install() -> ctypes.CDLL:
     """Load the driver, where all libraries that are loaded later see it."""
-    path = host_library(SONAME, SOURCE, [])
+    path = host_library(SONAME, [SOURCE])
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     library.tensmith_simulated_npu(_CALLBACK)
     return library

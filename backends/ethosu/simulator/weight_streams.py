@@ -90,7 +90,7 @@ def decode(stream: bytes, most: int) -> Weights:
 
 @cache
 def _library() -> ctypes.CDLL:
-    library = open_library(host_library("libtensmith_weights.so", _SOURCE))
+    library = open_library(host_library("libtensmith_weights.so", [_SOURCE]))
     function = library.tensmith_decode_weights
     function.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
     function.restype = ctypes.c_int64
