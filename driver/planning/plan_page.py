@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ..._version import __version__
 from ...compiler.economics.estimate import Estimate
 from ...compiler.economics.serving import SEARCH_JOBS
 from ..console import human_bytes, human_seconds
 from ..pages import plots
-from ..pages.page_style import STYLE
+from ..pages.page_parts import figure, tiles, whole_page
 from ..pages.plots import LABEL, RIGHT, WIDTH, Mark, Scale
 from ..pages.scatter import ScatterPoint, axis_of, scatter, split_bars
 from .plan_table import (
@@ -37,14 +36,7 @@ def plan_page(result: PlanResult) -> str:
         _promise(result), _tiles(result), _planes(result), _curve(result), _bars(result),
         _sensitivity(result), _tables(result), _notes(result),
     )  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{escape(title)}</h1>{''.join(body)}"
-        f"<footer>Tensmith {escape(__version__)}; ~ is what no machine has measured"
-        "</footer></main></body></html>\n"
-    )
+    return whole_page(title, "".join(body), "; ~ is what no machine has measured")
 
 
 def _promise(result: PlanResult) -> str:
@@ -70,7 +62,7 @@ def _tiles(result: PlanResult) -> str:
     tested = "not measured"
     if test is not None:
         tested = f"predicted {seconds_text(test.predicted)}, at {test.rate:.4g}/s here"
-    tiles = [
+    shown = [
         ("chosen", point.build.variant.name, f"{cost.replicas} x {point.offer.label}"),
         ("a million at this load", money_text(cost.at_load), f"idle {money_text(cost.idle)}"),
         ("a million, saturated", money_text(cost.saturated), f"{cost.utilisation:.0%} in use"),
@@ -78,23 +70,16 @@ def _tiles(result: PlanResult) -> str:
         ("load test: p99", "" if test is None else seconds_text(test.measured), tested),
     ]
     if point.energy is not None:
-        tiles.append(("energy", estimate_text(point.energy), "of an inference, at this load"))
+        shown.append(("energy", estimate_text(point.energy), "of an inference, at this load"))
     if point.drop is not None:
-        tiles.append(
+        shown.append(
             ("drop", f"{point.drop.drop:.4g}", f"{point.drop.low:.4g} to {point.drop.high:.4g}")
         )
-    cells = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(note)}</small></div>"
-        for name, value, note in tiles
-    )
-    return f'<section><dl class="tiles">{"".join(cells)}</dl></section>'
+    return f"<section>{tiles(shown)}</section>"
 
 
 def _figure(title: str, note: str, drawing: str) -> str:
-    return (
-        f"<section><figure><figcaption><h3>{escape(title)}</h3><p>{escape(note)}</p></figcaption>"
-        f"{drawing}</figure></section>"
-    )
+    return f"<section>{figure(title, note, drawing)}</section>"
 
 
 def _planes(result: PlanResult) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import median
 
-from ..._version import __version__
 from ...compiler.tuning.summaries import SessionSummary, TaskSummary, winners
 from ..console import human_seconds
 from ..durations import human_duration
 from ..pages import plots
-from ..pages.page_style import STYLE
+from ..pages.page_parts import figure, tiles, whole_page
 from ..pages.plots import LABEL, RIGHT, WIDTH, Mark, Scale
 from .tables import gain_text, interval_text, outcome_text, state_text
 
@@ -26,13 +25,7 @@ def page_of(title: str, sessions: Sequence[SessionSummary]) -> str:
     ]
     if not sessions:
         body = ["<p>There is no session in this file.</p>"]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Tuning: {escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>Tuning: {escape(title)}</h1>{_winners(sessions)}{''.join(body)}"
-        f"<footer>Tensmith {escape(__version__)}</footer></main></body></html>\n"
-    )
+    return whole_page(f"Tuning: {title}", f"{_winners(sessions)}{''.join(body)}")
 
 
 def _section(session: SessionSummary, *, is_open: bool) -> str:
@@ -57,25 +50,14 @@ def _tiles(session: SessionSummary) -> str:
         whole = gain_text(outcome["ratio"]) if outcome["accepted"] else "untuned is kept"
         told = interval_text(outcome["low"], outcome["high"]) + " at 95 %"
     started = f"started {session.started[:10]}"
-    tiles = (
+    shown = (
         ("time of a run", whole, told),
         ("kernels made faster", f"{len(session.gains)} of {len(session.tasks)}", "confirmed"),
         ("expected of kernels", gain_text(session.expected) or "nothing", "by themselves"),
         ("candidates", f"{session.trials}", f"in {human_duration(session.spent)}, {started}"),
         ("noise", f"{session.noise:.1%}" if session.noises else "?", "of equal code"),
     )
-    cells = (
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(note)}</small></div>"
-        for name, value, note in tiles
-    )
-    return f'<dl class="tiles">{"".join(cells)}</dl>'
-
-
-def _figure(title: str, note: str, drawing: str) -> str:
-    return (
-        f"<figure><figcaption><h3>{escape(title)}</h3><p>{escape(note)}</p></figcaption>"
-        f"{drawing}</figure>"
-    )
+    return tiles(shown)
 
 
 def _percent(value: float) -> str:
@@ -94,14 +76,14 @@ def _gains(tasks: Sequence[TaskSummary]) -> str:
         )
         marks.append(Mark(task.name, 1 - value, 1 - high, 1 - low, title, not task.is_gain))
     if not marks:
-        return _figure("Gain by kernel", "No candidate was tried.", "")
+        return figure("Gain by kernel", "No candidate was tried.", "")
     ends = [end for mark in marks for end in (mark.low, mark.high)]
     room = 0.05 * max(LEAST_SPAN, *ends)
     scale = Scale(min(-room, *ends), max(LEAST_SPAN, *ends) + room, LABEL, WIDTH - RIGHT)
     note = "Time saved of a call, with its 95 % interval; those first that take most of a run. "
     hollow = "Hollow: the fastest in a race, which chance picks, too; nothing was confirmed."
     drawing = plots.dots(marks, scale, _percent, "time saved of a call")
-    return _figure("Gain by kernel", note + hollow, drawing)
+    return figure("Gain by kernel", note + hollow, drawing)
 
 
 def _progress(session: SessionSummary) -> str:
@@ -111,7 +93,7 @@ def _progress(session: SessionSummary) -> str:
         session.progress, "measuring and building, added up", human_duration,
         lambda x, y: f"{y:g} candidates after {human_duration(x)}",
     )  # fmt: skip
-    return _figure("Trials over time", "Candidates that were built, a step for a batch.", drawing)
+    return figure("Trials over time", "Candidates that were built, a step for a batch.", drawing)
 
 
 def _roofs(tasks: Iterable[TaskSummary]) -> str:
@@ -134,7 +116,7 @@ def _roofs(tasks: Iterable[TaskSummary]) -> str:
         "The least time that the machine's peak and memory allow, as a share of the measured one; "
     )
     drawing = plots.dots(marks, scale, lambda v: f"{v:.0%}", "of what the machine can do")
-    return _figure("Roofline, before and after", note + "filled: with a confirmed choice.", drawing)
+    return figure("Roofline, before and after", note + "filled: with a confirmed choice.", drawing)
 
 
 def _failures(tasks: Iterable[TaskSummary]) -> str:
@@ -142,10 +124,10 @@ def _failures(tasks: Iterable[TaskSummary]) -> str:
     for task in tasks:
         reasons.update(task.failures)
     if not reasons:
-        return _figure("Failures", "No candidate failed.", "")
+        return figure("Failures", "No candidate failed.", "")
     rows = [(name, float(n), f"{name}: {n}") for name, n in reasons.most_common(20)]
     note = "Candidates that could not be built, computed something else, crashed or hung."
-    return _figure("Failures", note, plots.bars(rows, "candidates"))
+    return figure("Failures", note, plots.bars(rows, "candidates"))
 
 
 def _noise(session: SessionSummary) -> str:
@@ -158,7 +140,7 @@ def _noise(session: SessionSummary) -> str:
         f"than {median(map(abs, values)):.2%}."
     )
     drawing = plots.histogram(values, limit, _percent, "second time beside the first")
-    return _figure("Noise", note, drawing)
+    return figure("Noise", note, drawing)
 
 
 def _table(tasks: Sequence[TaskSummary]) -> str:
