@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 IDLE = {"spin": 0, "park": 1}  # `ts_options.idle`
 CPU_DEVICE, CUDA_DEVICE = 1, 2
 
@@ -78,6 +78,22 @@ class Options(ctypes.Structure):
     )
 
 
+MOST_STAGES = 16  # TS_MOST_STAGES
+
+
+class CounterTable(ctypes.Structure):
+    """`ts_counters`."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("stages", c_int32),
+        ("calls", c_int64),
+        ("rows", c_int64),
+        ("deferred", c_int64),
+        ("answered", c_int64 * MOST_STAGES),
+    )
+
+
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_abi_version": (c_uint32, ()),
     "ts_model_get": (c_void_p, ()),
@@ -92,6 +108,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_run": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32)),
     "ts_bench": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32, c_int64, c_void_p)),
     "ts_set_stream": (c_int32, (c_void_p, c_void_p)),
+    "ts_read_counters": (c_int32, (c_void_p, POINTER(CounterTable))),
     "ts_cancel": (None, (c_void_p,)),
     "ts_threads": (c_int32, (c_void_p,)),
     "ts_last_error": (c_char_p, (c_void_p,)),

@@ -231,7 +231,10 @@ ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t input_co
                                                memory_order_acquire, memory_order_relaxed))
     return TS_ERROR_BUSY;
   const ts_status status = run_checked(instance, inputs, input_count, outputs, output_count);
-  if (!status) instance->message[0] = '\0';
+  if (!status) {
+    instance->message[0] = '\0';
+    ts_count_run(instance);
+  }
   atomic_store_explicit(&instance->state, IDLE, memory_order_release);
   return status;
 }

@@ -52,6 +52,8 @@ struct ts_model {
   const char *weights_file;   /* name of the side file; "": behind the binary; NULL: linked in */
   uint64_t weights_bytes;
   const uint8_t *weights_tag; /* digest of the side file's data, WEIGHTS_TAG_BYTES long */
+  int32_t stages;       /* of a cascade; 0: it is none */
+  int32_t stage_output; /* that says which stage has answered a row */
   const ts_device_services *device; /* NULL: the model runs on the host alone */
   const struct ts_device_code *device_code;
 };
@@ -93,6 +95,7 @@ struct ts_instance {
   int32_t idle;
   atomic_int state; /* of the run: IDLE, RUNNING or CANCELLED */
   atomic_int failed;
+  _Atomic int64_t calls, rows, answered[TS_MOST_STAGES]; /* see ts_counters */
   ts_status status;
   char message[MESSAGE_BYTES];
 };
@@ -143,6 +146,9 @@ TS_LOCAL const char *ts_dtype_name(DLDataType dtype);
 /* "[1, 3, N]" into `text`; dimension names where they are known. */
 TS_LOCAL void ts_shape_text(char *text, size_t bytes, int32_t ndim, const int64_t *shape,
                             const char *const *names);
+
+/* counters.c. Adds a run that has succeeded. */
+TS_LOCAL void ts_count_run(ts_instance *instance);
 
 /* check.c. Fill instance->input_data and instance->symbols; check the outputs that callers own. */
 TS_LOCAL ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs, int32_t count);

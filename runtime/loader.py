@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
+from .counting import Counters, read_counters
 from .exchange import Borrowed, in_order
 from .meaning import Presentation
 from .opening import check_library, opened
@@ -298,6 +299,17 @@ class Module:
             del kept
             self._owned, self._repeat = True, never
         return np.asarray(durations[:iterations] * 1e-9, np.float64)
+
+    def counters(self) -> Counters:
+        """What this module has done since it was loaded: calls, and rows of a cascade by the stage
+        that answered them. Callable while another thread runs it. Raises ModuleError once closed.
+        """
+        with self._life:
+            self._require_open()
+            found = read_counters(self._library, self._handle)
+        if isinstance(found, int):
+            raise ModuleError("the counters cannot be read", found)
+        return found
 
     def cancel(self) -> None:
         """End the run that another thread has in progress, which raises ModuleError.

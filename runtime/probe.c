@@ -43,6 +43,7 @@ struct ts_probe {
   int64_t *due; /* of each call, from the beginning; NULL: one behind the other */
   _Atomic int64_t next;
   pthread_barrier_t ready;
+  ts_counters first; /* before the clock ran */
   prober *probers;
   int32_t instances;
 };
@@ -185,6 +186,30 @@ static int64_t peak_bytes(void) {
   return (int64_t)used.ru_maxrss * 1024;
 }
 
+/* Of all instances together. */
+static ts_counters sum_counters(const ts_probe *all) {
+  ts_counters sum = {sizeof sum};
+  for (int32_t i = 0; i < all->instances; ++i) {
+    ts_counters own = {sizeof own};
+    check(ts_read_counters(all->probers[i].instance, &own), all->probers[i].instance);
+    sum.stages = own.stages;
+    sum.rows += own.rows;
+    sum.deferred += own.deferred;
+    for (int32_t stage = 0; stage < own.stages; ++stage) sum.answered[stage] += own.answered[stage];
+  }
+  return sum;
+}
+
+/* What a cascade has deferred since the clock ran. */
+static ts_counters counted(const ts_probe *all) {
+  ts_counters found = sum_counters(all);
+  found.rows -= all->first.rows;
+  found.deferred -= all->first.deferred;
+  for (int32_t stage = 0; stage < found.stages; ++stage)
+    found.answered[stage] -= all->first.answered[stage];
+  return found;
+}
+
 static void print_machine(void) {
   char line[512], name[256] = "";
   struct utsname names;
@@ -208,6 +233,7 @@ typedef struct {
   int64_t *nanoseconds, calls, peak;
   double wall, cpu, joules, bytes_per_second;
   const char *no_energy;
+  ts_counters counters;
 } findings;
 
 static findings gather(const ts_probe *all) {
@@ -224,6 +250,19 @@ static findings gather(const ts_probe *all) {
   }
   sort_times(found.nanoseconds, found.calls);
   return found;
+}
+
+static void print_cascade(const ts_counters *counters) {
+  printf(", \"cascade\": ");
+  if (!counters->stages) {
+    printf("null");
+    return;
+  }
+  printf("{\"rows\": %" PRId64 ", \"deferred\": %" PRId64 ", \"answered\": [", counters->rows,
+         counters->deferred);
+  for (int32_t stage = 0; stage < counters->stages; ++stage)
+    printf("%s%" PRId64, stage ? ", " : "", counters->answered[stage]);
+  printf("]}");
 }
 
 static void print_json(const ts_probe *all, const findings *found) {
@@ -247,6 +286,7 @@ static void print_json(const ts_probe *all, const findings *found) {
   if (*found->no_energy) printf("null, \"no_energy\": ");
   else printf("%.9g, \"no_energy\": ", found->joules);
   print_json_string(found->no_energy);
+  print_cascade(&found->counters);
   printf(", \"seconds\": {\"mean\": %.9g, \"p50\": %.9g, \"p90\": %.9g, \"p99\": %.9g, \"min\": %.9g, "
          "\"max\": %.9g, \"quantiles\": [",
          total / (double)calls, percentile(sorted, calls, 50), percentile(sorted, calls, 90),
@@ -266,6 +306,10 @@ static void print_text(const ts_probe *all, const findings *found) {
          percentile(sorted, calls, 99) * 1e3);
   printf("processor time %.6g ms a call, memory %.4g MB at most\n",
          found->cpu / (double)calls * 1e3, (double)found->peak * 1e-6);
+  const ts_counters *counters = &found->counters;
+  if (counters->stages)
+    printf("cascade: %" PRId64 " of %" PRId64 " rows deferred (%.3g %%)\n", counters->deferred,
+           counters->rows, 100.0 * (double)counters->deferred / (double)counters->rows);
   if (*found->no_energy) printf("energy: %s\n", found->no_energy);
   else printf("energy %.6g mJ a call, of the whole processor\n", found->joules / (double)calls * 1e3);
 }
@@ -273,6 +317,7 @@ static void print_text(const ts_probe *all, const findings *found) {
 static void measure(ts_probe *all) {
   energy before, after;
   pthread_barrier_wait(&all->ready);
+  all->first = sum_counters(all);
   const double cpu = cpu_seconds();
   read_energy(&before);
   all->begin = now();
@@ -282,10 +327,12 @@ static void measure(ts_probe *all) {
   const double wall = (double)(now() - all->begin) * 1e-9, used = cpu_seconds() - cpu;
   const int64_t peak = peak_bytes();
   read_energy(&after);
+  const ts_counters counters = counted(all);
   pthread_barrier_wait(&all->ready);
   for (int32_t i = 0; i < all->instances; ++i) pthread_join(all->probers[i].thread, NULL);
   findings found = gather(all);
   found.wall = wall;
+  found.counters = counters;
   found.peak = peak;
   found.cpu += used;
   found.joules = joules_between(&before, &after);

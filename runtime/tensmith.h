@@ -123,7 +123,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------- */
 
-#define TS_ABI_VERSION 5
+#define TS_ABI_VERSION 6
 
 typedef enum {
   TS_OK = 0,
@@ -225,6 +225,23 @@ TS_API void ts_cancel(ts_instance *instance);
 
 /* The CUstream that the runs of an instance on a GPU that follow work in; NULL: its own. */
 TS_API ts_status ts_set_stream(ts_instance *instance, void *stream);
+
+/* What an instance has done since it was created. Of a cascade (tensmith cascade) rows are counted by
+ * the stage that answered them, the smallest first: what an evaluation has promised of deferred rows
+ * can be watched while it serves. */
+#define TS_MOST_STAGES 16
+typedef struct {
+  uint32_t size;    /* sizeof(ts_counters), set by the caller */
+  int32_t stages;   /* of the cascade; 0: the model is none, and rows are not counted */
+  int64_t calls;    /* runs that succeeded */
+  int64_t rows;     /* of these calls */
+  int64_t deferred; /* rows that the first stage has not answered */
+  int64_t answered[TS_MOST_STAGES];
+} ts_counters;
+
+/* Fills in the counters; callable from any thread, also while the instance runs. Where the output
+ * that tells stages goes to a caller's tensor on a GPU, its rows are not counted. */
+TS_API ts_status ts_read_counters(const ts_instance *instance, ts_counters *counters);
 
 /* Threads that a run uses. */
 TS_API int32_t ts_threads(const ts_instance *instance);

@@ -43,6 +43,11 @@ INTERFACES: dict[str, Interface] = {
         ("N", "M"),
     ),
     "positive": (_specs(("x", "i64", ("N",))), _specs(("y", "i64", ("?",))), ("N",)),
+    "staged": (
+        _specs(("x", "i32", ("N",))),
+        (TensorSpec("y", "i32", ("N",)), TensorSpec("stage", "i64", ("N",), stages=3)),
+        ("N",),
+    ),
     "failing": (_specs(("mode", "i32", (1,))), _specs(("y", "i32", (1,))), ()),
     "parallel": (
         _specs(("x", "f32", ("N",))),

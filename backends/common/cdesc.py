@@ -98,6 +98,14 @@ def _default_tables(model: CompiledModel) -> list[str]:
     return [*lines, f"static const ts_default input_defaults[] = {{{table}}};"]
 
 
+def _stage_fields(model: CompiledModel) -> list[str]:
+    """Which output says which stage of a cascade has answered a row."""
+    for number, spec in enumerate(model.outputs):
+        if spec.stages is not None:
+            return [f"  .stages = {spec.stages},", f"  .stage_output = {number},"]
+    return []
+
+
 def describe(
     model: CompiledModel,
     manifest: Mapping[str, Any],
@@ -148,6 +156,7 @@ def describe(
         f"  .weights_file = {'0' if side_file is None else c_string(side_file)},",
         f"  .weights_bytes = {size}u,",
         "  .weights_tag = tag,",
+        *_stage_fields(model),
         *([f"  .device = &{device.services},"] if device and device.services else []),
         *(["  .device_code = &device_code,"] if device and device.services else []),
         "};",

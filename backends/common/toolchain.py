@@ -24,6 +24,7 @@ CORE_SOURCES = (
     "bounds.c",
     "callbacks.c",
     "check.c",
+    "counters.c",
     "cpu.c",
     "detect.c",
     "elements.c",

@@ -273,7 +273,10 @@ def _spec(value: Value, graph: Graph, symbols: set[str]) -> TensorSpec:
 
     meaning = graph.meanings.get(value.name, Meaning())
     dims = tuple(dim_text(dim) for dim in value.shape)
-    return TensorSpec(value.name, str(value.dtype), dims, meaning.strings, meaning.classes)
+    return TensorSpec(
+        value.name, str(value.dtype), dims, meaning.strings, meaning.classes,
+        stages=meaning.stages or None,
+    )  # fmt: skip
 
 
 def kernel_infos(plan: Plan, slow: Sequence[SlowKernel] = ()) -> tuple[KernelInfo, ...]:

@@ -94,11 +94,14 @@ class Meaning:
 
     strings: u8 [..., width] holds UTF-8 bytes, zeros after the shorter strings. words: strings that
     the model knows, for an input of strings. classes: what the entries of the last axis belong to.
+    stages: of an output with a number for every row, which says which of so many stages of a
+    cascade has answered it, the first being 0; else 0.
     """
 
     strings: bool = False
     words: tuple[str, ...] = ()
     classes: tuple[int | str, ...] = ()
+    stages: int = 0
 
 
 class Graph:

@@ -77,7 +77,7 @@ class Importer:
         self.nodes(proto.node, scope)
         if self.problems:
             raise UnsupportedError(list(self.problems.values()))
-        border = Border(proto, scope, self.emitter)
+        border = Border(self.model, scope, self.emitter)
         outputs = border.outputs(inputs)
         graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
         graph.bounds = self.declared.bounds

@@ -9,6 +9,7 @@ import onnx
 
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from ...compiler.ir import Meaning, Value
+from .cascading.stages import stages_of
 from .containers import Growing, Maybe, Scores, Text, ValueList
 from .emitter import GraphEmitter
 from .reading.declared import check_element_type, contradiction
@@ -19,9 +20,14 @@ from .reading.scopes import Missing, NameScope
 class Border:
     """The main graph of a model whose nodes are in a scope, lowered."""
 
-    proto: onnx.GraphProto
+    model: onnx.ModelProto
     scope: NameScope
     emitter: GraphEmitter
+
+    @property
+    def proto(self) -> onnx.GraphProto:
+        """The main graph."""
+        return self.model.graph
 
     def outputs(self, inputs: Sequence[Value]) -> list[Value]:
         """The values that the model gives, each of a node of its own.
@@ -82,7 +88,8 @@ class Border:
         return [f"the model declares shapes that do not hold: {'; '.join(wrong[:3])}{more}"]
 
     def meanings(self) -> dict[str, Meaning]:
-        """What the inputs and outputs that are strings or maps stand for."""
+        """What inputs and outputs stand for that are strings or maps, or tell stages of a
+        cascade."""
         found: dict[str, Meaning] = {}
         for info in self.proto.input:
             if isinstance(self.scope.values.get(info.name), Text):
@@ -93,4 +100,7 @@ class Border:
                 found[info.name] = Meaning(strings=True)
             elif isinstance(entry, Scores):
                 found[info.name] = Meaning(classes=entry.classes)
+        told = stages_of(self.model)
+        if told is not None and isinstance(self.scope.find(told.output), Value):
+            found[told.output] = Meaning(stages=told.count)
         return found

@@ -53,6 +53,18 @@ int32_t plan_positive(ts_frame *frame) {
   return 0;
 }
 
+/* A cascade of three stages, one of which x[N] names for every row; fails where x[0] is negative. */
+int32_t plan_staged(ts_frame *frame) {
+  const int64_t n = frame->symbols[0];
+  const int32_t *x = frame->inputs[0];
+  int32_t *y = ts_rt_output(frame, 0, &n);
+  int64_t *stage = ts_rt_output(frame, 1, &n);
+  if (!y || !stage) return 1;
+  if (n && x[0] < 0) return ts_rt_fail(frame, 7, "there is no such stage");
+  for (int64_t i = 0; i < n; ++i) stage[i] = y[i] = x[i];
+  return 0;
+}
+
 /* What x[0] says: 0 works, 1 fails with a message, 2 returns a code, 3 forgets its output,
  * 4 asks for absurd memory, 5 for a negative size. */
 int32_t plan_failing(ts_frame *frame) {

@@ -13,6 +13,7 @@ from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_co
 
 from ....compiler.errors import UsageError
 from ..reduction.files import whole
+from .stages import StagesNote
 
 CONFIDENCES = ("max_softmax", "margin", "entropy")
 FIRST_OPSET = 13  # whose ReduceSum takes its axes as an input
@@ -117,7 +118,9 @@ class _Merger:
         rows = _dims(pairs[0][1])[:1]
         outputs = [large for _, large in pairs]
         outputs.append(helper.make_tensor_value_info(DEFERRED, TensorProto.BOOL, rows))
-        return self._model(outputs, (SMALL, LARGE))
+        model = self._model(outputs, (SMALL, LARGE))
+        StagesNote(DEFERRED, 2).write(model)
+        return model
 
     def _large_branch(
         self, pairs: Sequence[tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]]

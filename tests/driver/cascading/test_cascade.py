@@ -26,6 +26,7 @@ from tensmith.driver.cascading.thresholds import (
 )
 from tensmith.driver.request import CompileRequest
 from tensmith.frontends.onnx.cascading.merging import CascadeStages, cascade_model
+from tensmith.runtime.counting import Counters
 
 pytestmark = needs_native
 Array = np.ndarray[Any, Any]
@@ -90,6 +91,9 @@ def test_rows_are_deferred_one_by_one(tmp_path: Path, kind: str) -> None:
         deferred = sure < cut
         assert least <= deferred.sum() <= most
         np.testing.assert_array_equal(told["deferred"], deferred)
+        assert module.counters() == Counters(
+            1, ROWS, deferred.sum(), (ROWS - deferred.sum(), deferred.sum())
+        )
         wanted = np.where(deferred[:, None], run_large(x), run_small(x))
         np.testing.assert_allclose(told["y"], wanted, rtol=1e-4, atol=1e-5)
         for row in range(3):  # of another size, in the same instance
