@@ -39,7 +39,8 @@ class DeviceCode:
     services: the C name of a `ts_device_services`; "": the plan calls functions of the table, and
     nothing else. sources: of the runtime, that define it. table: C text that defines `device_code`,
     a `struct ts_device_code`, of the images at `images`, where there are services. symbol: the C
-    name of the images.
+    name of the images. stand_ins: sources of the runtime that take the place of the device's driver
+    in programs for an emulator.
     """
 
     services: str
@@ -47,6 +48,7 @@ class DeviceCode:
     table: str
     images: bytes
     symbol: str
+    stand_ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

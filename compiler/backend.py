@@ -116,10 +116,13 @@ class Emulator:
 
     command: words in front of the program's name. emit: the kind of program that it runs: "exe", or
     "elf", one that is told what to do by the files of `runtime/bare/firmware.c`.
+    device: (command stream, memory by region) -> None; runs what such a program hands to a device
+    that the emulator has not, and changes the memory. None: there is no device.
     """
 
     command: tuple[str, ...]
     emit: str = "exe"
+    device: Callable[[bytes, dict[int, Array]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ class Backend(Generic[T]):
     emulator: what runs the target's programs here, None where they run by themselves; raises
     UsageError where nothing does.
     stand_in: loads what takes the place of the target's hardware into this process, so that
-    libraries for it run, slowly, where there is none; may be called again. None: there is nothing.
+    libraries for it run, slowly, where there is none; may be called again; for targets whose hosts
+    have an operating system. None: there is nothing.
     evaluate: (graph, inputs by name, observe) -> outputs by name, without compiling; observe, where
     it is given, is told each node's results, and may give others in their place. None where a
     backend only compiles.

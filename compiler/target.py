@@ -29,6 +29,11 @@ class Target:
         """What it is called, and by whom."""
         return {"name": self.name, "backend": self.backend, "triple": self.triple}
 
+    @property
+    def has_system(self) -> bool:
+        """Whether programs run in an operating system, which loads libraries."""
+        return True
+
 
 def instructions_of(
     features: Collection[str], table: Mapping[str, Collection[str]]
@@ -65,6 +70,11 @@ class CpuTarget(Target):
     costs: tuple[tuple[str, float], ...] = ()
     lacks: tuple[str, ...] = ()
     bare: bool = False
+
+    @property
+    def has_system(self) -> bool:
+        """Whether programs run in an operating system, which loads libraries."""
+        return not self.bare
 
     def __post_init__(self) -> None:
         if self.vector_bits not in (32, 128, 256, 512):
@@ -137,6 +147,11 @@ class NpuTarget(Target):
     optimise: str = "Performance"
     config: str = ""
     arena_bytes: int | None = None
+
+    @property
+    def has_system(self) -> bool:
+        """Whether programs of the host run in an operating system."""
+        return self.host.has_system
 
     def __post_init__(self) -> None:
         if self.macs < 1 or self.cores < 1:

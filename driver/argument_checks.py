@@ -90,7 +90,7 @@ def stands_in(backend: AnyBackend, target: Target) -> bool:
     """Whether something takes the place of the target's hardware in a process of this machine,
     which a ModelWarning says then."""
     reason = backend.runs_here(target)
-    if reason is None or backend.stand_in is None:
+    if reason is None or backend.stand_in is None or not target.has_system:
         return False
     warnings.warn(f"{STANDING_IN} ({reason})", ModelWarning, stacklevel=3)
     return True

@@ -168,14 +168,15 @@ class Artifact:
             return EngineSpec("tensmith", self.library(), self._threads)
         program = self.save(self._work_dir / f"{self.name}.program", emulator.emit)[0]
         kind = "firmware" if emulator.emit == "elf" else "program"
-        return EngineSpec(kind, program, self._threads, emulator=emulator.command)
+        device = self.target.name if emulator.device else ""
+        return EngineSpec(kind, program, self._threads, emulator=emulator.command, stand_in=device)
 
     def emulated_by(self) -> Emulator | None:
         """What runs its programs here; None where they, or what stands in for hardware, do.
 
         Raises UsageError when it is not installed.
         """
-        if self._backend.stand_in is not None:
+        if self._backend.stand_in is not None and self.target.has_system:
             return None
         return self._backend.emulator(self.target)
 
@@ -199,7 +200,7 @@ class Artifact:
     @property
     def reference(self) -> str:
         """The precision of what it is verified with."""
-        return INT8 if self.ranges else reference_precision(self.manifest["precision"])
+        return INT8 if self._backend.integers else reference_precision(self.manifest["precision"])
 
     def tolerance(self, rtol: float | None = None, atol: float | None = None) -> Tolerance:
         """What differences `verify` allows; None leaves the default of the element type."""

@@ -19,8 +19,10 @@ import numpy as np
 from ..compiler.errors import RunError, UsageError
 from ..compiler.ir.types import DType
 from ..compiler.scratch import temporary_folder
+from ..runtime.device_pipes import Device
 from ..runtime.firmware import FirmwareError, descriptions, run_firmware
 from ..runtime.meaning import decode, encode
+from .request import INT8
 from .roundings import nudge
 from .shapes import DimSpec
 from .tensor_files import read_file, write_npz
@@ -41,8 +43,9 @@ class EngineSpec:
     computes operator by operator, without optimising. precision, target: of the graph that the
     reference evaluates, see `halves.py`. nudged: whether the reference moves every float by some
     units in its last place (`roundings.py`). stand_in: the target whose hardware the engine's
-    process has to do without, "": none. ranges: of values, by which the graph that the reference
-    evaluates becomes one of integers (`Backend.integers`).
+    process has to do without, "": none; of firmware, whose emulator lacks it. ranges: of values of
+    floats, by which the graph that the reference evaluates becomes one of integers, where its
+    precision is int8 and its target computes in these alone (`Backend.integers`).
     """
 
     kind: str
@@ -139,12 +142,15 @@ def _firmware(spec: EngineSpec) -> Run:
     names = [output["name"] for output in model["outputs"]]
     given, got = (strings_of(model[side]) for side in ("inputs", "outputs"))
     dtypes = {dtype.value: dtype.numpy for dtype in DType}
+    device = _device_of(spec.stand_in) if spec.stand_in else None
 
     def run(inputs: Arrays) -> dict[str, Array]:
         with temporary_folder("tensmith-firmware-") as folder:
             calls = [(0, as_bytes(inputs, given))]
             try:
-                (done,) = run_firmware(spec.emulator, spec.path, calls, dtypes, Path(folder))
+                (done,) = run_firmware(
+                    spec.emulator, spec.path, calls, dtypes, Path(folder), device
+                )
             except FirmwareError as error:
                 raise CrashError(str(error)) from None
         if done.status:
@@ -152,6 +158,15 @@ def _firmware(spec: EngineSpec) -> Run:
         return as_strings(dict(zip(names, done.outputs, strict=True)), got)
 
     return run
+
+
+def _device_of(name: str) -> Device | None:
+    """What runs the device code of a target beside its emulator."""
+    from ..compiler.backend import resolve_target
+
+    backend, target = resolve_target(name)
+    emulator = backend.emulator(target)
+    return emulator.device if emulator else None
 
 
 def _reference(spec: EngineSpec) -> Run:
@@ -166,9 +181,9 @@ def _reference(spec: EngineSpec) -> Run:
     graph = load(spec.path, shapes=dict(spec.shapes))
     backend, target = resolve_target(spec.target)
     InPrecision(spec.precision, target).rewrite(graph)
-    if spec.ranges and backend.integers is not None:
+    if spec.precision == INT8 and backend.integers is not None:
         values = backend.integers.observed(graph, target)
-        ranges = dict(zip(values, spec.ranges, strict=True))
+        ranges = dict(zip(values, spec.ranges, strict=True)) if spec.ranges else {}
         backend.integers.rewrite(graph, target, ranges)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
     observe = nudge(seed=1) if spec.nudged else None

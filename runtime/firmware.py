@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .device_pipes import Device, DeviceError, run_beside
+
 Array = NDArray[Any]
 SECTION = b".tensmith"
 _DEFAULT = 0xFFFFFFFF  # instead of bytes: an input is left out
@@ -64,26 +66,39 @@ def run_firmware(
     calls: Sequence[tuple[int, Mapping[str, Array]]],
     dtypes: Mapping[str, np.dtype[Any]],
     folder: Path,
+    device: Device | None = None,
 ) -> list[FirmwareRun]:
     """Runs of the models of a program by number, each on inputs by name, in one start of it.
 
     command: the emulator, to which the program's name is added. dtypes: of numpy, by the names that
-    manifests have. folder: for files of the run.
-    Raises FirmwareError when the program ends early; the runs before are lost.
+    manifests have. folder: for files of the run. device: runs what the program hands to one that
+    the emulator has not.
+    Raises FirmwareError when the program ends early, or the device refuses what it is handed; the
+    runs before are lost.
     """
     models = descriptions(program)
     requests = b"".join(_request(number, models[number], inputs) for number, inputs in calls)
     (folder / "inputs.bin").write_bytes(requests)
-    result = subprocess.run(
-        [*command, str(program.resolve())],
-        cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-        check=False,
-    )  # fmt: skip
-    if result.returncode:
-        said = (result.stdout + result.stderr).strip()
-        raise FirmwareError(f"exit status {result.returncode}: {said[-500:]}")
+    _start([*command, str(program.resolve())], folder, device)
     reader = _Reader((folder / "outputs.bin").read_bytes())
     return [reader.run(models[number], dtypes) for number, _ in calls]
+
+
+def _start(command: Sequence[str], folder: Path, device: Device | None) -> None:
+    """Run a program to its end. Raises FirmwareError for one other than by success."""
+    if device is None:
+        result = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+        )  # fmt: skip
+        status, said = result.returncode, result.stdout
+    else:
+        try:
+            status, said = run_beside(command, folder, device)
+        except DeviceError as error:
+            raise FirmwareError(str(error)) from error
+    if status:
+        raise FirmwareError(f"exit status {status}: {said.strip()[-500:]}")
 
 
 def symbols_of(model: Mapping[str, Any], inputs: Mapping[str, Array]) -> list[int]:

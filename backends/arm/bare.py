@@ -96,7 +96,9 @@ def link_firmware(
     sources.append(parts / "firmware_models.c")
     sources[-1].write_text(firmware_table(models, json.dumps(list(manifests))), encoding="utf-8")
     objects = [*sources, *(path for model in models for path in _machine_code(model, parts))]
-    more = dict.fromkeys(source for model in models for source in _runtime(model))
+    more = dict.fromkeys(
+        source for model in models for source in (*_runtime(model), *_stand_ins(model))
+    )
     objects += runtime_objects((*_PROGRAM, *more), target, parts)
     script = parts / "board.ld"
     script.write_text(linker_script(BOARDS[cpu]), encoding="utf-8")
@@ -162,6 +164,11 @@ def _model_sources(
 def _runtime(model: CompiledModel) -> tuple[str, ...]:
     """The sources of the runtime that a model of its own needs besides the usual ones."""
     return model.code.device.sources if model.code.device else ()
+
+
+def _stand_ins(model: CompiledModel) -> tuple[str, ...]:
+    """The sources that take the place of a device's driver in an emulator."""
+    return model.code.device.stand_ins if model.code.device else ()
 
 
 def _machine_code(model: CompiledModel, parts: Path) -> list[Path]:

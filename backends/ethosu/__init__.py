@@ -1,14 +1,18 @@
 """The backend of Arm's Ethos-U: integers, as TOSA graphs, to command streams that Vela makes.
 
 What the processor does not take runs on the host beside it. Without an Ethos-U, models run in this
-machine's own process, and their command streams in the simulator.
+machine's own process, or, where the host is a microcontroller, in its emulator, and their command
+streams in the simulator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from ...compiler.artifact import CompiledModel
 from ...compiler.backend import LINKED, Backend, Emulator, backend_of
@@ -47,12 +51,24 @@ def runs_here(target: NpuTarget) -> str:
 
 
 def emulator(target: NpuTarget) -> Emulator | None:
-    """Programs have no emulator. Raises UsageError."""
+    """That of a host without an operating system, with the simulator as the device beside it.
+
+    Raises UsageError where it is not installed, and for hosts that have one.
+    """
+    beside = None if target.has_system else backend_of(target.host.backend).emulator(target.host)
+    if beside is not None:
+        return replace(beside, device=_simulated)
     raise UsageError(
         "a program for an Ethos-U runs where there is one",
         why=runs_here(target),
         remedy="make a shared library (--emit so): the simulator runs that",
     )
+
+
+def _simulated(commands: bytes, memory: dict[int, NDArray[Any]]) -> None:
+    from .simulator import simulate
+
+    simulate(commands, memory)
 
 
 def stand_in(target: NpuTarget) -> None:

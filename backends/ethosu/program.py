@@ -8,6 +8,7 @@ from ...compiler.artifact import DeviceCode
 from .vela import ALIGNMENT, CommandStream, Extent
 
 SOURCES = ("npu.c",)
+STAND_INS = ("bare/npu_driver.c",)
 REGIONS = 3  # that a command stream has at most: weights, arena, fast memory
 
 
@@ -43,7 +44,7 @@ def device_code(model: str, streams: Sequence[CommandStream]) -> DeviceCode:
             f"  return (void)n, ts_npu_invoke(frame, &{own}, places);",
             "}",
         ]
-    return DeviceCode("", SOURCES, "\n".join(lines), bytes(blob), symbol)
+    return DeviceCode("", SOURCES, "\n".join(lines), bytes(blob), symbol, STAND_INS)
 
 
 def _append(blob: bytearray, data: bytes) -> int:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import Inputs, Json, OptLevel, Runnable, Shapes, Target, Threads, Verbose, requested
+from ..options import (
+    Calibration,
+    Inputs,
+    Json,
+    OptLevel,
+    Runnable,
+    Shapes,
+    Target,
+    Threads,
+    Verbose,
+    requested,
+)
 
 if TYPE_CHECKING:
     from ..tensor_files import Array
@@ -21,6 +32,7 @@ def command(
         typer.Option("-o", "--output", help="A .npz file for the outputs; .npy for a single one."),
     ] = None,
     target: Target = "native",
+    calibration: Calibration = None,
     opt_level: OptLevel = 2,
     threads: Threads = 1,
     shape: Shapes = None,
@@ -38,8 +50,9 @@ def command(
         check_writable(output)
     with console.progress("compiling") as progress:
         request = requested(
-            shape, target=target, opt_level=opt_level, threads=threads, progress=progress
-        )
+            shape, target=target, calibration=calibration, opt_level=opt_level, threads=threads,
+            progress=progress,
+        )  # fmt: skip
         module = compile_or_load(model, request)
     inputs = read_inputs(input or [], [spec.name for spec in module.inputs])
     outputs = run_once(module, inputs)

@@ -27,10 +27,15 @@ static inline size_t sh_read(int32_t file, void *to, size_t bytes) {
   return bytes ? bytes - (size_t)sh_call(SH_READ, block) : 0;
 }
 
+/* Bytes that were written. */
+static inline size_t sh_write_part(int32_t file, const void *from, size_t bytes) {
+  const uint32_t block[] = {(uint32_t)file, (uint32_t)from, (uint32_t)bytes};
+  return bytes ? bytes - (size_t)sh_call(SH_WRITE, block) : 0;
+}
+
 /* Whether all was written. */
 static inline int sh_write(int32_t file, const void *from, size_t bytes) {
-  const uint32_t block[] = {(uint32_t)file, (uint32_t)from, (uint32_t)bytes};
-  return !bytes || sh_call(SH_WRITE, block) == 0;
+  return sh_write_part(file, from, bytes) == bytes;
 }
 
 static inline void sh_say(const char *text) { sh_call(SH_WRITE0, text); }

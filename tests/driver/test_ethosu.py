@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from bare_models import GCC, needs_gcc, needs_qemu
 from onnx import TensorProto, helper, numpy_helper
 from tosa_runs import needs_vela
 
+from tensmith.backends.arm.bare import linker_script
+from tensmith.backends.arm.cortex_m import BOARDS
+from tensmith.backends.common.toolchain import RUNTIME
 from tensmith.backends.common.zig import run_zig
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import UsageError
 from tensmith.driver import api
 from tensmith.driver.preflight import preflight
 from tensmith.driver.request import CompileRequest
+from tensmith.runtime.device_pipes import run_beside
+from tensmith.runtime.firmware import FirmwareError, run_firmware
 
 TARGET = "ethos-u55-128"
 EDGES = {"quantize", "transpose", "reshape", "dequantize"}
@@ -105,8 +113,10 @@ def test_check_says_what_runs_where_without_calibration_data(net):
     assert found.npu["estimated_cycles"] == pytest.approx(compiled["estimated_cycles"], rel=0.02)
 
 
-def test_several_segments_share_a_run(net, tmp_path):
-    """An operator in the middle that the processor has not: a sum along time."""
+@pytest.fixture
+def divided(net, tmp_path):
+    """The classifier with an operator in the middle that the processor has not: a sum along
+    columns."""
     model = onnx.load(net)
     model.graph.node[2].input[0] = "s"
     axis = numpy_helper.from_array(np.array(2, np.int64), "axis")
@@ -114,7 +124,11 @@ def test_several_segments_share_a_run(net, tmp_path):
     model.graph.node.insert(2, helper.make_node("CumSum", ["r", "axis"], ["s"], name="running"))
     path = tmp_path / "two.onnx"
     onnx.save(model, path)
-    artifact = _compiled(path)
+    return path
+
+
+def test_several_segments_share_a_run(divided):
+    artifact = _compiled(divided)
     assert len(artifact.manifest["npu"]["segments"]) == 2
     reasons = {row["op"]: row["reason"] for row in artifact.manifest["cpu"]["operators"]}
     assert "integers alone" in reasons["cumsum"]
@@ -123,10 +137,101 @@ def test_several_segments_share_a_run(net, tmp_path):
         assert artifact.verify().status == "passed"
 
 
-def test_a_library_for_a_microcontroller(net, tmp_path):
-    artifact = api.compile(
-        net, target=f"{TARGET}+host=cortex-m55", calibration={"x": _samples()}, name="net"
+def _bare(net, target=TARGET):
+    return api.compile(
+        net, target=f"{target}+host=cortex-m55", calibration={"x": _samples()}, name="net"
     )
+
+
+@needs_qemu
+@pytest.mark.parametrize("target", [TARGET, "ethos-u65-256"])
+def test_a_program_for_a_microcontroller(divided, target):
+    """Both kinds of segments, the NPU's in memory of its own on the U65."""
+    artifact = _bare(divided, target)
+    assert len(artifact.manifest["npu"]["segments"]) == 2
+    assert artifact.subject().kind == "firmware"
+    assert artifact.verify().status == "passed"
+    assert max(d.max_abs for trial in artifact.report.trials for d in trial) == 0
+    with pytest.raises(UsageError, match="another machine"):
+        artifact.load()
+
+
+@needs_qemu
+def test_what_stands_in_for_the_npu_refuses(net, tmp_path):
+    artifact = _bare(net)
+    spec = artifact.subject()
+    dtypes = {"f32": np.dtype(np.float32)}
+    calls = [(0, {"x": _samples(1)[0]})]
+
+    def refuse(commands, memory):
+        assert commands[:4] == b"COP1"
+        raise ValueError("not today")
+
+    with pytest.raises(FirmwareError, match="not today"):
+        run_firmware(spec.emulator, spec.path, calls, dtypes, tmp_path, refuse)
+    with pytest.raises(FirmwareError, match="1 is no"):
+        run_firmware(("sh", "-c", "echo 1 is no; exit 3"), spec.path, calls, dtypes, tmp_path,
+                     refuse)  # fmt: skip
+    (run,) = run_firmware(spec.emulator, spec.path, calls, dtypes, tmp_path)
+    assert run.status == 13
+    assert "ended the run with an error" in run.message
+
+
+MAIN = """
+#include "net.h"
+#include "semihosting.h"
+static uint8_t arena[NET_ARENA_BYTES] __attribute__((aligned(NET_ARENA_ALIGNMENT)));
+int main(void) {
+  static float x[NET_X_BYTES / sizeof(float)], y[NET_Y_BYTES / sizeof(float)];
+  const int32_t from = sh_open("x.bin", 5, SH_MODE_READ), to = sh_open("y.bin", 5, SH_MODE_WRITE);
+  if (sh_read(from, x, sizeof x) != sizeof x) return 2;
+  net_io io = {.x = x, .y = y};
+  return net_run(&io, arena, sizeof arena) || !sh_write(to, y, sizeof y);
+}
+"""
+
+
+@needs_qemu
+@needs_gcc
+@pytest.mark.parametrize("form", ["lib", "c"])
+def test_in_a_project_of_the_gnu_toolchain(divided, tmp_path, form):
+    """Linked with a driver, here the stand-in for programs in an emulator."""
+    artifact = _bare(divided)
+    files = artifact.save(tmp_path / {"lib": "net.a", "c": "net.c"}[form], form)
+    code = [path for path in files if path.suffix in (".c", ".s", ".a")]
+    (tmp_path / "main.c").write_text(MAIN)
+    (tmp_path / "board.ld").write_text(linker_script(BOARDS["cortex-m55"]))
+    bare = RUNTIME / "bare"
+    subprocess.run(
+        [GCC, "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "-Os", "-nostartfiles",
+         "-T", "board.ld", f"-I{bare}", f"-I{RUNTIME}", "main.c", bare / "startup.c",
+         bare / "npu_driver.c", *code, "-o", "program.elf"],
+        check=True, capture_output=True, cwd=tmp_path,
+    )  # fmt: skip
+    backend, target = resolve_target(artifact.target.name)
+    emulator = backend.emulator(target)
+    x = _samples(1)[0]
+    (tmp_path / "x.bin").write_bytes(x.tobytes())
+    command = [*emulator.command, str(tmp_path / "program.elf")]
+    assert run_beside(command, tmp_path, emulator.device) == (0, "")
+    found = np.frombuffer((tmp_path / "y.bin").read_bytes(), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (wanted,) = _compiled(divided).load()({"x": x}).values()
+    np.testing.assert_array_equal(found, wanted.ravel())
+
+
+def test_a_quantised_model_is_held_against_its_integers():
+    path = Path(__file__).parents[3] / "shared" / "models" / "dev" / "kws_qdq" / "model.onnx"
+    if not path.is_file():
+        pytest.skip("the model is not here: ../shared/models/dev/kws_qdq")
+    artifact = api.compile(path, target=TARGET)
+    assert artifact.verify().status == "passed"
+    assert max(d.max_abs for trial in artifact.report.trials for d in trial) == 0
+
+
+def test_a_library_for_a_microcontroller(net, tmp_path):
+    artifact = _bare(net)
     library, header = artifact.save(tmp_path / "net.a", "lib")
     assert b"!<arch>" in library.read_bytes()[:8]
     text = header.read_text()
@@ -139,9 +244,7 @@ def test_a_library_for_a_microcontroller(net, tmp_path):
 
 def test_c_for_another_toolchain_compiles(net, tmp_path):
     """As does the driver's interface that it declares."""
-    artifact = api.compile(
-        net, target=f"{TARGET}+host=cortex-m55", calibration={"x": _samples()}, name="net"
-    )
+    artifact = _bare(net)
     names = {path.name for path in artifact.save(tmp_path / "net.c", "c")}
     assert {"net.c", "net.h", "net_code.s", "npu.c", "npu.h", "plan_abi.h"} <= names
     assert artifact.code.device.images[:4] == b"COP1"
