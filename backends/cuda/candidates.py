@@ -27,6 +27,10 @@ OTHER_REGISTERS = 56  # of a thread, beside its sums
 MOST_THREADS, MOST_PROGRAMS = 2048, 16  # on a multiprocessor
 START, LATENCY, STEP = 900, 450, 40  # cycles: of a program, of a load, of a step of its loop
 ISSUE = 300  # cycles of a multiprocessor for what a program does besides
+LAUNCH = 4500  # cycles that one more launch costs beside its work: 2.6 us at 1.7 GHz, assumed
+SAVES, SHARE = 10000, 0.5  # what parts of sums have to save: so many cycles, or so much of all
+PARTS, LEAST_PART = (2, 3, 4, 6, 8, 12, 16), 2  # of a sum; steps of each
+SUM_BYTES = 4  # of a part
 SHARED_BYTES, CACHE_BYTES = 128, 48  # per cycle and multiprocessor
 RATES = {DType.F32: "f32", DType.F16: "f16", DType.BF16: "f16", DType.I8: "i8",
          DType.F8E4M3FN: "f8", DType.F8E5M2: "f8"}  # fmt: skip
@@ -36,7 +40,9 @@ RATES = {DType.F32: "f32", DType.F16: "f16", DType.BF16: "f16", DType.I8: "i8",
 class Problem:
     """A product: rows by columns, sums of `depth` products, so often (`batch`), `beside` of them
     at once, of which each result is stored in so many bytes. usual: tiles whose steps, and how
-    they are computed, all candidates have."""
+    they are computed, all candidates have. unknown: whether a run tells how many results there are,
+    for which sizes are assumed here. whole: whether sums are not to be divided.
+    """
 
     rows: int
     columns: int
@@ -46,6 +52,8 @@ class Problem:
     dot: Dot
     result_bytes: int
     usual: Tiles
+    unknown: bool = False
+    whole: bool = False
 
     @property
     def element_bytes(self) -> int:
@@ -62,14 +70,48 @@ class Problem:
 
 def candidates(problem: Problem, target: GpuTarget) -> tuple[Tiles, ...]:
     """Legal tiles, what is predicted to be the fastest first."""
-    found = sorted(_all(problem, target), key=lambda tiles: _order(problem, tiles, target))
+    tried = _all(problem, target)
+    if not problem.whole:
+        tried = (divided for tiles in tried for divided in _divided(problem, tiles, target))
+    found = sorted(tried, key=lambda tiles: _order(problem, tiles, target))
+    whole = next((predicted(problem, own, target) for own in found if own.split == 1), math.inf)
+    if not problem.unknown and found and not _pays(whole, predicted(problem, found[0], target)):
+        found = [own for own in found if own.split == 1] or found
     return tuple(found)
 
 
 def _order(problem: Problem, tiles: Tiles, target: GpuTarget) -> tuple[float, ...]:
     """What candidates are sorted by: the cycles, and of as many the smaller tiles."""
     cycles = predicted(problem, tiles, target)
-    return round(cycles), tiles.rows * tiles.columns, tiles.warps, tiles.stages, tiles.rows
+    size = tiles.rows * tiles.columns, tiles.warps, tiles.stages, tiles.rows
+    return round(cycles), tiles.split, *size
+
+
+def _divided(problem: Problem, tiles: Tiles, target: GpuTarget) -> Iterator[Tiles]:
+    """Tiles with sums as wholes, and in parts where multiprocessors would be idle: of a number of
+    results that only a run knows, in as many as suit the fewest, one block of them."""
+    if problem.unknown:
+        rows, columns = min(problem.rows, tiles.rows), min(problem.columns, tiles.columns)
+        few = replace(problem, rows=rows, columns=columns, batch=1, unknown=False)
+        tried = sorted(_in_parts(few, tiles, target), key=lambda own: predicted(few, own, target))
+        whole = predicted(few, tiles, target)
+        yield next((own for own in tried if _pays(whole, predicted(few, own, target))), tiles)
+        return
+    yield tiles
+    yield from _in_parts(problem, tiles, target)
+
+
+def _pays(whole: float, divided: float) -> bool:
+    """Whether sums in parts save enough cycles: what a launch costs is assumed, not measured."""
+    return whole - divided >= min(SAVES, SHARE * whole)
+
+
+def _in_parts(problem: Problem, tiles: Tiles, target: GpuTarget) -> Iterator[Tiles]:
+    steps = math.ceil(problem.depth / tiles.depth)
+    for parts in PARTS:
+        if parts * LEAST_PART <= steps and parts * _programs(problem, tiles) <= 2 * target.sms:
+            ahead = min(tiles.stages, math.ceil(steps / parts))
+            yield replace(tiles, split=parts, stages=ahead)
 
 
 def _all(problem: Problem, target: GpuTarget) -> Iterator[Tiles]:
@@ -114,18 +156,19 @@ def shared_bytes(problem: Problem, tiles: Tiles) -> int:
 
 
 def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
-    """Cycles that a launch takes."""
+    """Cycles that a launch takes, and that of the function that adds up parts of sums."""
     rows, columns = tiles.rows, tiles.columns * problem.beside
-    steps = math.ceil(problem.depth / tiles.depth)
+    split = 1 if problem.unknown else tiles.split
+    steps = math.ceil(problem.depth / tiles.depth / split)
     depth, bytes_ = steps * tiles.depth, problem.element_bytes
-    programs = problem.batch * math.ceil(problem.rows / rows)
-    programs *= math.ceil(problem.columns / tiles.columns)
+    programs = _programs(problem, tiles) * split
     multiplied = rows * columns * depth / dict(target.rates)[problem.rate]
     if problem.rate == "f32":  # threads read a factor of theirs for every row and column
         multiplied *= 1 + 0.5 / math.sqrt(rows * columns / (32 * tiles.warps))
     read = (rows + columns * math.ceil(rows / TENSOR_ROWS)) * depth * bytes_ / SHARED_BYTES
     cached = (rows + columns) * depth * bytes_ / CACHE_BYTES
-    stored = rows * tiles.columns * problem.result_bytes / CACHE_BYTES
+    stored_bytes = problem.result_bytes if split == 1 else SUM_BYTES * problem.beside
+    stored = rows * tiles.columns * stored_bytes / CACHE_BYTES
     work = max(multiplied, read, cached) + stored + ISSUE
     waits = max(LATENCY / max(1, tiles.stages - 1), STEP + (work - ISSUE) / steps)
     alone = START + LATENCY + steps * waits
@@ -134,7 +177,22 @@ def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
     rounds = math.ceil(wanted / together)
     size = problem.rows * problem.depth + problem.columns * problem.depth * problem.beside
     size = size * bytes_ + problem.rows * problem.columns * problem.result_bytes
-    return max(rounds * max(alone, together * work), problem.batch * size / target.bandwidth)
+    least = problem.batch * size / target.bandwidth
+    total = _adding_up(problem, split, target) if split > 1 else 0.0
+    return max(rounds * max(alone, together * work), least) + total
+
+
+def _programs(problem: Problem, tiles: Tiles) -> int:
+    """Blocks of results."""
+    blocks = math.ceil(problem.rows / tiles.rows) * math.ceil(problem.columns / tiles.columns)
+    return problem.batch * blocks
+
+
+def _adding_up(problem: Problem, parts: int, target: GpuTarget) -> float:
+    """Cycles of the second launch, which reads all parts out of the second-level cache."""
+    results = problem.batch * problem.rows * problem.columns
+    read = results * problem.beside * parts * SUM_BYTES / (CACHE_BYTES * target.sms)
+    return LAUNCH + START + LATENCY + read
 
 
 def _together(problem: Problem, tiles: Tiles, target: GpuTarget) -> int:

@@ -21,7 +21,7 @@ from .emit.types import NoDeviceCode
 from .packing import pack_factors
 from .tiles import LEAST_BLOCK, power_of_two, problem_of, tiles_of
 
-MOST_WARPS, MOST_STAGES, MOST_ELEMENTS = 16, 8, 1 << 17
+MOST_WARPS, MOST_STAGES, MOST_ELEMENTS, MOST_PARTS = 16, 8, 1 << 17, 64
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
 
     Raises NoDeviceCode for what no program can compute.
     """
-    usual = tiles_of(part, arithmetic)
+    usual = replace(tiles_of(part, arithmetic), busy=target.sms)
     if usual.kind is Kind.PRODUCT:
-        found = candidates(problem_of(part.stages[-1], usual), target)
+        whole = len(part.stages) > 1  # every part would find the scales of its rows anew
+        problem = replace(problem_of(part.stages[-1], usual), whole=whole)
+        found = candidates(problem, target)
         if found:
             return found
     return usual, replace(usual, warps=2 * usual.warps)
@@ -104,6 +106,10 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
         wrong.append(f"{tiles.warps} warps are not 1, 2, 4, 8 or {MOST_WARPS}")
     if not 1 <= tiles.stages <= MOST_STAGES or tiles.group < 1:
         wrong.append(f"stages are 1 to {MOST_STAGES}, groups have at least one row")
+    if not 1 <= tiles.split <= MOST_PARTS:
+        wrong.append(f"a sum has 1 to {MOST_PARTS} parts")
+    if tiles.split > 1 and tiles.kind is not Kind.PRODUCT:
+        wrong.append("only sums of products are divided into parts")
     if tiles.rows * tiles.columns > MOST_ELEMENTS:
         wrong.append(f"a block has {tiles.rows * tiles.columns} elements, over {MOST_ELEMENTS}")
     if wrong or tiles.kind not in (Kind.PRODUCT, Kind.ATTENTION):

@@ -54,7 +54,7 @@ from .emit.function import Function, functions_of, parts_of
 from .forms import device_forms
 from .table import device_code
 from .triton_package import reason_unavailable, triton_version
-from .vetting import vetted
+from .vetting import Part, vetted
 
 FP8_INSTRUCTION = "mma.fp8"
 TF32 = "tf32"  # the precision in which products of f32 are rounded
@@ -65,10 +65,21 @@ POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
 
 @dataclass(frozen=True)
 class GpuKernels:
-    """What runs of each kernel on the device, by its number, or why it runs on the host."""
+    """What runs of each kernel on the device, by its number, or why it runs on the host.
 
-    functions: Mapping[int, tuple[Function, ...]]
+    parts: the functions of each part of a kernel.
+    """
+
+    parts: Mapping[int, tuple[Part, ...]]
     reasons: Mapping[int, str]
+
+    @property
+    def functions(self) -> dict[int, tuple[Function, ...]]:
+        """The functions of each kernel, one behind the other."""
+        return {
+            number: tuple(function for part in parts for function in part)
+            for number, parts in self.parts.items()
+        }
 
 
 def compile_cuda(
@@ -197,7 +208,7 @@ def arithmetic_of(target: GpuTarget, options: CompileOptions) -> Arithmetic:
 
 def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
     """The functions of every kernel of a plan, but of groups that stay on the host for a reason."""
-    functions: dict[int, tuple[Function, ...]] = {}
+    parts: dict[int, tuple[Part, ...]] = {}
     reasons: dict[int, str] = {}
     index = index_type(plan)
     for number, planned in enumerate(plan.kernels):
@@ -207,8 +218,8 @@ def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
         else:
             kernel = replace(planned.kernel, name=planned.symbol)
             aligned = _aligned(plan, number)
-            functions[number] = functions_of(kernel, planned.schedule.tiles, aligned, index)
-    return GpuKernels(functions, reasons)
+            parts[number] = functions_of(kernel, planned.schedule.tiles, aligned, index)
+    return GpuKernels(parts, reasons)
 
 
 def _rounded(plan: Plan, graph: Graph) -> Iterator[Decision]:
@@ -223,7 +234,10 @@ def _rounded(plan: Plan, graph: Graph) -> Iterator[Decision]:
 
 
 def _planned(number: int, functions: Sequence[Function]) -> list[DeviceFunction]:
-    return [DeviceFunction(f.symbol, number, f.params, f.symbols, f.programs) for f in functions]
+    return [
+        DeviceFunction(f.symbol, number, f.params, f.symbols, f.programs, f.workspace)
+        for f in functions
+    ]
 
 
 def _aligned(plan: Plan, number: int) -> frozenset[int]:
@@ -249,42 +263,45 @@ def vet_kernels(
 ) -> tuple[GpuKernels, dict[str, tuple[Image, ...]]]:
     """Compile all functions; (kernels with the tiles that their code passes with, the images of
     every function by its symbol). What was chosen by hand keeps its tiles."""
-    others: dict[str, Iterator[Function]] = {}
-    for number, functions in kernels.functions.items():
+    others: dict[str, Iterator[Part]] = {}
+    for number, parts in kernels.parts.items():
         keys = plan.kernels[number].keys
         if not any(options.choices.of(key) for key in keys):
-            for place, function in enumerate(functions):
-                tried = _others(plan, number, place, functions, target, options)
-                others[function.symbol] = tried
-    found = vetted([f for all_ in kernels.functions.values() for f in all_], others, target)
+            for place, part in enumerate(parts):
+                others[part[0].symbol] = _others(plan, number, place, parts, target, options)
+    found = vetted([part for parts in kernels.parts.values() for part in parts], others, target)
     changed = {}
-    for number, functions in kernels.functions.items():
-        changed[number] = tuple(found[function.symbol].function for function in functions)
-        tiles = tuple(function.tiles for function in changed[number])
+    for number, parts in kernels.parts.items():
+        changed[number] = tuple(found[part[0].symbol].part for part in parts)
+        tiles = tuple(part[0].tiles for part in changed[number])
         planned = plan.kernels[number]
         schedule = replace(planned.schedule, tiles=tiles)
         choice = choice_of_tiles(tiles)
         plan.kernels[number] = replace(planned, schedule=schedule, choice=choice)
-    images = {symbol: own.images for symbol, own in found.items()}
-    return replace(kernels, functions=changed), images
+    images = {
+        function.symbol: of_function
+        for own in found.values()
+        for function, of_function in zip(own.part, own.images, strict=True)
+    }
+    return replace(kernels, parts=changed), images
 
 
 def _others(
     plan: Plan,
     number: int,
     place: int,
-    functions: Sequence[Function],
+    parts: Sequence[Part],
     target: GpuTarget,
     options: CompileOptions,
-) -> Iterator[Function]:
-    """One function of a kernel with its other tiles, in the order in which they are tried."""
-    planned, own = plan.kernels[number], functions[place].tiles
+) -> Iterator[Part]:
+    """One part of a kernel with its other tiles, in the order in which they are tried."""
+    planned, own = plan.kernels[number], parts[place][0].tiles
     kernel = replace(planned.kernel, name=planned.symbol)
     ranked = ranked_tiles(parts_of(kernel)[place], target, arithmetic_of(target, options))
     for tiles in ranked:
         tried = replace(tiles, packed=own.packed)
         if tried != own:
-            chosen = [tried if n == place else f.tiles for n, f in enumerate(functions)]
+            chosen = [tried if n == place else part[0].tiles for n, part in enumerate(parts)]
             yield functions_of(kernel, chosen, _aligned(plan, number), index_type(plan))[place]
 
 

@@ -40,8 +40,9 @@ def device_code(
             )
             blob += image.data + b"\0"  # text ends so
         lines.append(f"static const ts_image images_{number}[] = {{{', '.join(entries)}}};")
+        places = len(function.params) + (function.workspace > 0)
         rows.append(
-            f'  {{"{function.symbol}", {len(function.params)}, {len(function.symbols)},'
+            f'  {{"{function.symbol}", {places}, {len(function.symbols)},'
             f" {len(entries)}, images_{number}}},"
         )
     read = host_inputs(plan)

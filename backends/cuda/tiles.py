@@ -139,6 +139,7 @@ def problem_of(stage: Stage, usual: Tiles) -> Problem:
         dot=dot,
         result_bytes=max(store.buffer.dtype.bytes for store in stage.stores),
         usual=usual,
+        unknown=not all(isinstance(axis.extent, int) for axis in stage.axes),
     )
 
 

@@ -1,6 +1,6 @@
 """Tiles are vetted by the code that they make: registers that are spilled, shared memory.
 
-Of a function whose tiles do not pass, the next of its candidates are compiled, and what passes, or
+Of functions whose tiles do not pass, those of the next candidates are compiled, and what passes, or
 else what spills least, is taken.
 """
 
@@ -16,50 +16,59 @@ from .targets import shared_bytes_of
 
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 MOST_TRIES = 4  # candidates that are compiled
+Part = tuple[Function, ...]  # of a kernel: functions that some tiles make
 
 
 @dataclass(frozen=True)
 class Vetted:
-    """A function whose tiles were vetted, with its images."""
+    """Functions of one part of a kernel whose tiles were vetted, with the images of each."""
 
-    function: Function
-    images: tuple[Image, ...]
+    part: Part
+    images: tuple[tuple[Image, ...], ...]
+
+    @property
+    def symbol(self) -> str:
+        """What the part is known by, whatever its tiles."""
+        return self.part[0].symbol
 
     @property
     def excess(self) -> int:
         """Bytes that are spilled, or that no block may have of shared memory; 0: it passes."""
-        spilled = max((image.stack for image in self.images), default=0)
-        over = [image.shared - shared_bytes_of(image.architecture) for image in self.images]
+        images = [image for own in self.images for image in own]
+        spilled = max((image.stack for image in images), default=0)
+        over = [image.shared - shared_bytes_of(image.architecture) for image in images]
         return max(0, spilled - DIVISION_STACK) + max(0, *over)
 
 
 def vetted(
-    functions: Sequence[Function],
-    others: Mapping[str, Iterator[Function]],
-    target: GpuTarget,
+    parts: Sequence[Part], others: Mapping[str, Iterator[Part]], target: GpuTarget
 ) -> dict[str, Vetted]:
-    """The functions by symbol, each with the first of its tiles that passes.
+    """The parts of kernels by symbol, each with the first of its tiles that passes.
 
-    others: of those that may have other tiles, the functions with these, in order.
+    others: of those that may have other tiles, the parts with these, in order.
     """
     best: dict[str, Vetted] = {}
-    pending = list(functions)
+    pending = list(parts)
     for _ in range(MOST_TRIES):
         for found in _compiled(pending, target):
-            symbol = found.function.symbol
+            symbol = found.symbol
             if symbol not in best or found.excess < best[symbol].excess:
                 best[symbol] = found
         failing = [symbol for symbol, found in best.items() if found.excess and symbol in others]
-        pending = [f for f in (next(others[symbol], None) for symbol in failing) if f is not None]
+        pending = [p for p in (next(others[symbol], None) for symbol in failing) if p is not None]
         if not pending:
             break
     return best
 
 
-def _compiled(functions: Sequence[Function], target: GpuTarget) -> Iterator[Vetted]:
+def _compiled(parts: Sequence[Part], target: GpuTarget) -> Iterator[Vetted]:
+    functions = [function for part in parts for function in part]
     jobs = [FunctionJob(function, n) for n in target.architectures for function in functions]
     if target.ptx:
         jobs += [FunctionJob(function, target.ptx, ptx=True) for function in functions]
     images = compile_all(jobs)
-    for number, function in enumerate(functions):
-        yield Vetted(function, tuple(images[number :: len(functions)]))
+    first = 0
+    for part in parts:
+        numbers = range(first, first + len(part))
+        yield Vetted(part, tuple(tuple(images[n :: len(functions)]) for n in numbers))
+        first += len(part)

@@ -95,17 +95,18 @@ def test_what_spills_gets_other_tiles() -> None:
     c.output(c.op("matmul", c.input(256, 64), c.input(64, 256)))
     [kernel] = [planned.kernel for planned in GpuGraph(c.graph()).plan.kernels]
     many = Tiles(Kind.PRODUCT, 128, 256, 16, warps=4)
-    (function,) = functions_of(kernel, [many])
+    ((function,),) = functions_of(kernel, [many])
     (image,) = compile_all([FunctionJob(function, 80)])
     assert image.stack > DIVISION_STACK
     fewer = (replace(many, columns=columns) for columns in (128, 32, 16))
     others = (functions_of(kernel, [tiles])[0] for tiles in fewer)
-    chosen = vetted([function], {function.symbol: others}, TARGETS["cuda:sm_80"])[function.symbol]
+    target = TARGETS["cuda:sm_80"]
+    chosen = vetted([(function,)], {function.symbol: others}, target)[function.symbol]
     assert not chosen.excess
-    assert chosen.function.tiles.columns == 128
-    assert all(own.stack <= DIVISION_STACK for own in chosen.images)
-    kept = vetted([function], {}, TARGETS["cuda:sm_80"])[function.symbol]
-    assert (kept.function, kept.excess) == (function, image.stack - DIVISION_STACK)
+    assert chosen.part[0].tiles.columns == 128
+    assert all(own.stack <= DIVISION_STACK for images in chosen.images for own in images)
+    kept = vetted([(function,)], {}, target)[function.symbol]
+    assert (kept.part, kept.excess) == ((function,), image.stack - DIVISION_STACK)
 
 
 @needs_triton

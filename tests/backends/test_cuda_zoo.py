@@ -48,12 +48,14 @@ def test_models(model: Path, precision: str, architecture: int) -> None:
     plan, kernels = pipeline.form_kernels(graph, target, options, Stages(), told.append)
     kernels, images = pipeline.vet_kernels(plan, kernels, target, options)
     wrong = []
-    for number, functions in kernels.functions.items():
+    for number, parts in kernels.parts.items():
         kernel = plan.kernels[number].kernel
-        for place, function in enumerate(functions):
+        for function in (function for part in parts for function in part):
             (image,) = images[function.symbol]
             if image.stack > DIVISION_STACK:
                 wrong.append(f"{function.symbol} ({function.tiles}) spills {image.stack} bytes")
+        for place, (function, *_) in enumerate(parts):
+            (image,) = images[function.symbol]
             if function.tiles.kind is not Kind.PRODUCT:
                 continue
             problem = problem_of(kernel.stages[place], function.tiles)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,12 +15,14 @@ from ....compiler.kernel.schedule.tiles import Kind, Tiles
 from .attention import emit_attention
 from .points import emit_points
 from .preamble import with_preamble
-from .product import emit_product
+from .product import emit_product, product_split
 from .rows import emit_rows
+from .split import TOTAL, WORKSPACE, Split, emit_total
 from .text import Lines
 from .types import pointer_type
 
 MULTIPLE = 16  # elements, of strides that let threads load 16 bytes at once
+_PARAMETER = re.compile(r"\bp\d+\b")
 _EMITTERS = {
     Kind.POINTS: emit_points,
     Kind.ROWS: emit_rows,
@@ -35,7 +38,8 @@ class Function:
     source: a module that defines it. params: numbers of the kernel's parameters that it takes, as
     pointers; symbols: of the kernel's, as i64. signature: types of both, in order. aligned: which
     of the pointers are known to be multiples of 16. programs: how many run, in the kernel's
-    symbols. exact: whether products and sums are rounded one by one.
+    symbols. exact: whether products and sums are rounded one by one. workspace: bytes of memory
+    that the functions of a call share, whose pointer is behind those of the parameters.
     """
 
     symbol: str
@@ -47,6 +51,7 @@ class Function:
     programs: Dim
     tiles: Tiles
     exact: bool
+    workspace: int = 0
 
 
 def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:
@@ -62,64 +67,99 @@ def functions_of(
     tiles: Sequence[Tiles],
     aligned: frozenset[int] = frozenset(),
     index: str = "tl.int32",
-) -> tuple[Function, ...]:
-    """What runs one behind the other for a call of a kernel.
+) -> tuple[tuple[Function, ...], ...]:
+    """What runs one behind the other for a call of a kernel: functions of each of its parts.
 
-    tiles: of each of its parts. aligned: numbers of the parameters that every call gives memory at
+    tiles: of each part. aligned: numbers of the parameters that every call gives memory at
     a multiple of 16 bytes. index: the type that offsets fit.
     Raises NoDeviceCode for a kernel that no code can be generated for.
     """
     parts = parts_of(kernel)
     names = [f"{kernel.name}_{n}" if len(parts) > 1 else kernel.name for n in range(len(parts))]
     return tuple(
-        _function(part, own, name, aligned, index)
+        _functions(part, own, name, aligned, index)
         for part, own, name in zip(parts, tiles, names, strict=True)
     )
 
 
-def _function(
+def _functions(
     kernel: Kernel, tiles: Tiles, symbol: str, aligned: frozenset[int], index: str
-) -> Function:
-    used = {buffer.name for buffer in _buffers(kernel)}
-    params = tuple(n for n, buffer in enumerate(kernel.params) if buffer.name in used)
-    symbols = kernel.symbols
-    names = {name: f"s{number}" for number, name in enumerate(symbols)}
-    pointers = {kernel.params[n].name: (f"p{n}", kernel.params[n].dtype) for n in params}
-    lines = Lines()
-    for name in names.values():
-        if index == "tl.int32":
-            lines.add(f"{name} = {name}.to({index})")
-    emit = partial(_EMITTERS[tiles.kind], lines, kernel, tiles, index, pointers, names)
-    strides = [names[name] for name in _strides(kernel)] if tiles.kind is Kind.PRODUCT else []
-    if strides:
+) -> tuple[Function, ...]:
+    split = product_split(kernel.stages[-1], tiles) if tiles.kind is Kind.PRODUCT else None
+    make = _Maker(kernel, aligned, index, split)
+    first = make.function(symbol, tiles, partial(_EMITTERS[tiles.kind], kernel=kernel, tiles=tiles))
+    if split is None:
+        return (first,)
+    return first, make.function(f"{symbol}_total", TOTAL, partial(emit_total, split=split))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the functions of a part of a kernel. aligned, index: as of `functions_of`."""
+
+    kernel: Kernel
+    aligned: frozenset[int]
+    index: str
+    split: Split | None
+
+    def function(self, symbol: str, tiles: Tiles, emit: Callable[..., Dim]) -> Function:
+        """The function whose body `emit` adds to lines."""
+        params = self.kernel.params
+        symbols = self.kernel.symbols
+        names = {name: f"s{number}" for number, name in enumerate(symbols)}
+        pointers = {buffer.name: (f"p{n}", buffer.dtype) for n, buffer in enumerate(params)}
+        if self.split is not None:
+            pointers[WORKSPACE] = "parts", self.split.dtype
+        lines = Lines()
+        if self.index == "tl.int32":
+            for name in names.values():
+                lines.add(f"{name} = {name}.to({self.index})")
+        emit = partial(emit, lines, index=self.index, pointers=pointers, names=names)
+        programs = self._emitted(lines, emit, names, tiles)
+        named = set(_PARAMETER.findall(str(lines)))
+        taken = [n for n in range(len(params)) if f"p{n}" in named]
+        workspace = self.split.bytes if self.split is not None else 0
+        shared = [(WORKSPACE, self.split.dtype)] if self.split is not None else []
+        types = [*(params[n].dtype for n in taken), *(dtype for _, dtype in shared)]
+        arguments = [*(f"p{n}" for n in taken), *("parts" for _ in shared), *names.values()]
+        return Function(
+            symbol=symbol,
+            source=with_preamble(f"@triton.jit\ndef {symbol}({', '.join(arguments)}):\n{lines}"),
+            params=tuple(taken),
+            symbols=symbols,
+            signature=(*map(pointer_type, types), *("i64" for _ in names)),
+            aligned=(*(number in self.aligned for number in taken), *(True for _ in shared)),
+            programs=programs,
+            tiles=tiles,
+            exact=_is_exact(self.kernel),
+            workspace=workspace,
+        )
+
+    def _emitted(
+        self, lines: Lines, emit: Callable[[], Dim], names: Mapping[str, str], tiles: Tiles
+    ) -> Dim:
+        """Emit the body, where strides are known to be multiples of 16 apart."""
+        strides: list[str] = []
+        if tiles.kind is Kind.PRODUCT:
+            strides = [names[name] for name in _strides(self.kernel)]
+        if not strides:
+            return emit()
         whole = " and ".join(f"{name} % {MULTIPLE} == 0" for name in strides)
         with lines.block(f"if {whole}:"):
             for name in strides:
                 lines.add(f"{name} = {name} // {MULTIPLE} * {MULTIPLE}")
             emit()
         with lines.block("else:"):
-            programs = emit()
-    else:
-        programs = emit()
-    arguments = ", ".join((*(name for name, _ in pointers.values()), *names.values()))
-    return Function(
-        symbol=symbol,
-        source=with_preamble(f"@triton.jit\ndef {symbol}({arguments}):\n{lines}"),
-        params=params,
-        symbols=symbols,
-        signature=(
-            *(pointer_type(kernel.params[n].dtype) for n in params),
-            *("i64" for _ in names),
-        ),
-        aligned=tuple(number in aligned for number in params),
-        programs=programs,
-        tiles=tiles,
-        exact=any(
-            isinstance(part, ex.Apply) and part.exact
-            for stage in kernel.stages
-            for expression in stage.expressions()
-            for part in ex.unique_parts(expression)
-        ),
+            return emit()
+
+
+def _is_exact(kernel: Kernel) -> bool:
+    """Whether products and sums are rounded one by one."""
+    return any(
+        isinstance(part, ex.Apply) and part.exact
+        for stage in kernel.stages
+        for expression in stage.expressions()
+        for part in ex.unique_parts(expression)
     )
 
 

@@ -16,6 +16,7 @@ from ..tiles import rows_of
 from .points import decode, program, span
 from .row_prologue import RowPrologue
 from .scalar import cast
+from .split import PART, Split, part_steps, split_of
 from .text import Lines
 from .types import FLOAT_BYTES, register_type
 from .values import DeviceTile, Pointers, Term
@@ -39,12 +40,15 @@ def emit_product(
     *before, stage = kernel.stages
     contraction = contraction_for(stage)
     groups = rows_of(stage, contraction), contraction.columns
-    sizes = [product(axis.extent for axis in group) for group in groups]
+    sizes, blocks, count = _blocks_of(stage, tiles)
     env = {name: Term(text) for name, text in names.items()}
     shape = {"m": tiles.rows, "n": tiles.columns}
     tile = DeviceTile(lines, shape, index, pointers, env)
-    blocks = [ceildiv(size, block) for size, block in zip(sizes, shape.values(), strict=True)]
-    row, column, batch = _blocks(tile, program(tile), blocks, tiles.group)
+    split = product_split(stage, tiles)
+    number = program(tile)
+    if split is not None:
+        env[PART], number = rest_of(tile, number, count), part_of(tile, number, count)
+    row, column, batch = _blocks(tile, number, blocks, tiles.group)
     decode(tile, batch, contraction.batch)
     left = DeviceTile(lines, {"m": tiles.rows, "k": tiles.depth}, index, pointers, dict(env))
     right = _right(lines, stage, tiles, index, pointers, env)
@@ -57,10 +61,33 @@ def emit_product(
         first = tile.named(f"tl.zeros([1, 1], tl.int32) + {column.text} == 0")
         prologue = RowPrologue(before, stage, None if blocks[1] == 1 else first)
         prologue.emit(tiles, left, row, env)
-    tile.accumulators = _sums(stage, tiles, left, right, prologue)
-    for store in stage.stores:
-        tile.store(store)
-    return product([*blocks, *(axis.extent for axis in contraction.batch)])
+    tile.accumulators = _sums(stage, tiles, left, right, prologue, split)
+    if split is None:
+        tile.store_all(stage.stores)
+        return count
+    split.store(tile)
+    return count * split.parts
+
+
+def product_split(stage: Stage, tiles: Tiles) -> Split | None:
+    """How the sums of a product are divided; None: they are not."""
+    return split_of(stage, tiles, _blocks_of(stage, tiles)[2], _dot(stage).total)
+
+
+def _blocks_of(stage: Stage, tiles: Tiles) -> tuple[list[Dim], list[Dim], Dim]:
+    """(rows and columns of a product, blocks of either, blocks of all matrices together)."""
+    contraction = contraction_for(stage)
+    groups = rows_of(stage, contraction), contraction.columns
+    sizes = [product(axis.extent for axis in group) for group in groups]
+    shape = tiles.rows, tiles.columns
+    blocks = [ceildiv(size, block) for size, block in zip(sizes, shape, strict=True)]
+    return sizes, blocks, product([*blocks, *(axis.extent for axis in contraction.batch)])
+
+
+def _dot(stage: Stage) -> Dot:
+    dot = dot_of(stage.reductions[0])
+    assert dot is not None
+    return dot
 
 
 def _blocks(
@@ -117,11 +144,10 @@ def _sums(
     left: DeviceTile,
     right: DeviceTile,
     prologue: RowPrologue | None,
+    split: Split | None,
 ) -> list[Term]:
-    """The accumulators of all products, behind the loop over the depth."""
-    lines = left.lines
-    dot = dot_of(stage.reductions[0])
-    assert dot is not None
+    """The accumulators of all products, behind the loop over the depth or a part of it."""
+    lines, dot = left.lines, _dot(stage)
     total = register_type(dot.total)
     zeros = f"tl.zeros([{tiles.rows}, {tiles.columns}], {total})"
     sums = [f"acc{number}" for number in range(len(stage.reductions))]
@@ -154,11 +180,14 @@ def _sums(
         if prologue is not None:
             prologue.store(left)
 
-    if isinstance(depth, int) and depth <= tiles.depth:
+    steps = ceildiv(depth, tiles.depth)
+    if split is None and isinstance(depth, int) and depth <= tiles.depth:
         step(None)
     else:
-        count = left.offset(ceildiv(depth, tiles.depth))
-        with lines.block(f"for step in range(0, {count.text}):"):
+        first, last = (
+            ("0", left.offset(steps).text) if split is None else (part_steps(left, split, steps))
+        )
+        with lines.block(f"for step in range({first}, {last}):"):
             step(Term("step"))
     return [Term(name, frozenset({"m", "n"})) for name in sums]
 

@@ -269,6 +269,11 @@ class DeviceTile:
         loaded = self.named(f"tl.load({self.pointer(load.buffer)} + {at.text}{mask})", at)
         return self.named(f"{loaded.text} != 0", loaded) if load.dtype is DType.BOOL else loaded
 
+    def store_all(self, stores: Sequence[Store]) -> None:
+        """Store elements at every point of the tile."""
+        for store in stores:
+            self.store(store)
+
     def store(self, store: Store) -> None:
         """Store an element at every point of the tile."""
         guard = self.holds(store.bounds)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ...ir.dims import Dim, ceildiv, substitute, symbols_of
+from ...ir.dims import Dim, ceildiv, dmax, substitute, symbols_of
 from ...ir.graph import Value
 from ...ir.types import TensorType
 from ..lower.scope import storage_elements
@@ -59,6 +59,7 @@ def on_device(plan: Plan, functions: Mapping[int, Sequence[DeviceFunction]]) -> 
     steps = placement.steps(plan.steps)
     steps += [placement.deliver(number) for number in range(len(plan.outputs))]
     plan.steps = (*placement.received(), *steps)
+    placement.place_workspace()
     verify_plan(plan)
 
 
@@ -111,7 +112,8 @@ class _Placement:
 
     of_host: memory that steps of the host name. held: the spaces that hold what a memory is to
     contain; none: nothing was written there yet. own: memory of the device for inputs and outputs,
-    which the host is given. heap: numbers of its memory so far. views: what a number may stand for
+    which the host is given. heap: numbers of its memory so far. workspace: the number of the buffer
+    that calls have one behind the other. views: what a number may stand for
     instead of memory of its own.
     """
 
@@ -122,6 +124,7 @@ class _Placement:
     held: dict[Memory, frozenset[Space]] = field(default_factory=dict)
     own: dict[Memory, Place] = field(default_factory=dict)
     heap: set[int] = field(default_factory=set)
+    workspace: int | None = None
     views: dict[int, Memory] = field(default_factory=dict)
 
     def steps(self, steps: Sequence[Step]) -> list[Step]:
@@ -230,16 +233,33 @@ class _Placement:
         places = [self.reach(place, Space.DEVICE, made) for place in step.places]
         sizes = dict(zip(kernel.symbols, step.sizes, strict=True))
         for function in self.functions[step.kernel]:
+            shared = (self._workspace(function.workspace),) if function.workspace else ()
             made.append(
                 Launch(
                     self.numbers[function.symbol],
-                    tuple(places[number] for number in function.params),
+                    (*(places[number] for number in function.params), *shared),
                     tuple(sizes[name] for name in function.symbols),
                     substitute(function.programs, sizes),
                 )
             )
         for place in step.places[len(places) - kernel.outputs :]:
             self._wrote(place, Space.DEVICE)
+
+    def _workspace(self, size: int) -> Place:
+        """Memory of at least so many bytes that the functions of a call share."""
+        arena = self.plan.arena
+        if self.workspace is None:
+            self.workspace = len(arena)
+            arena.append(ArenaBuffer(0, 0, max((b.last for b in arena), default=0)))
+        arena[self.workspace].size = dmax(arena[self.workspace].size, size)
+        return Place("arena", self.workspace, 0, Space.DEVICE)
+
+    def place_workspace(self) -> None:
+        """Put the workspace, which has its size once all calls are known, behind all else."""
+        if self.workspace is not None:
+            buffer = self.plan.arena[self.workspace]
+            buffer.offset, size = self.plan.arena_bytes, buffer.size
+            self.plan.arena_bytes = self.plan.arena_bytes + ceildiv(size, ALIGNMENT) * ALIGNMENT
 
     def _on_host(self, step: Step, places: Sequence[Place], outputs: int, made: list[Step]) -> None:
         for place in places:

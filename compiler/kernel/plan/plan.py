@@ -189,7 +189,8 @@ class Require:
 
 @dataclass(frozen=True)
 class Launch:
-    """Run a function of the device on tensors in its memory, given in the order of its parameters.
+    """Run a function of the device on tensors in its memory, given in the order of its parameters,
+    the workspace behind them.
 
     sizes: the values of the function's symbols, in their order. programs: how many run.
     """
@@ -274,7 +275,8 @@ class DeviceFunction:
     """A function that runs on a device: a kernel, or one of its stages.
 
     kernel: its number. params: which of the kernel's parameters it takes. symbols: the kernel's
-    that it takes. programs: how many have to run, in the kernel's symbols.
+    that it takes. programs: how many have to run, in the kernel's symbols. workspace: bytes of
+    memory that functions of a call share, whose address these take behind the tensors.
     """
 
     symbol: str
@@ -282,6 +284,7 @@ class DeviceFunction:
     params: tuple[int, ...]
     symbols: tuple[str, ...]
     programs: Dim
+    workspace: int = 0
 
 
 @dataclass

@@ -110,7 +110,7 @@ class _Verifier:
             raise InternalError(f"the plan has no function {step.function} of the device")
         function = self.plan.functions[step.function]
         given = len(step.places), len(step.sizes)
-        taken = len(function.params), len(function.symbols)
+        taken = len(function.params) + (function.workspace > 0), len(function.symbols)
         if given != taken:
             raise InternalError(
                 f"{function.symbol} takes {taken[0]} tensors and {taken[1]} sizes,"

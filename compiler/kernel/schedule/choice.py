@@ -50,7 +50,7 @@ class StageChoice:
 class TileChoice:
     """The decision about one function of a device: the block of a program and how it is computed.
 
-    rows, columns, depth, warps, stages, group: as in `tiles.py`.
+    rows, columns, depth, warps, stages, group, split: as in `tiles.py`.
     """
 
     rows: int = 1
@@ -59,6 +59,7 @@ class TileChoice:
     warps: int = 4
     stages: int = 1
     group: int = 1
+    split: int = 1
 
     @classmethod
     def of(cls, tiles: Tiles) -> TileChoice:

@@ -26,6 +26,9 @@ class Tiles:
     POINTS: columns alone. ROWS: columns are steps of the reductions, of stages' own axes too.
     group: of a product, so many rows of blocks are gone through together, column by column.
     ATTENTION: queries by elements of a value, in steps of so many keys.
+    split: parts that each sum is divided into, one for a program; a second function adds them up.
+    busy: programs that keep the target busy: where only a run knows how many blocks there are, sums
+    have no more parts than make so many.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
     factors of f32 are multiplied with 11 bits each, by tensor cores. fp8: whether 8-bit floats are
     multiplied as they are, else as f16. packed: steps of the rows that
@@ -39,6 +42,8 @@ class Tiles:
     warps: int = 4
     stages: int = 1
     group: int = 1
+    split: int = 1
+    busy: int = 1
     tf32: bool = False
     fp8: bool = False
     packed: tuple[int, int] = (0, 0)
@@ -47,4 +52,5 @@ class Tiles:
         block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.depth > 1)
         ahead = f", {self.stages} stages" if self.stages > 1 else ""
         ahead += f", groups of {self.group}" * (self.group > 1)
+        ahead += f", sums in {self.split} parts" * (self.split > 1)
         return f"{self.kind.value} {block}, {self.warps} warps{ahead}" + ", tf32" * self.tf32
