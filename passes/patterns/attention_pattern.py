@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite, scalar
+from .empty_rows import guarded, unguarded
 
 RULES = Rules()
 _SCALES = frozenset({"mul", "div"})
@@ -19,7 +20,7 @@ class AttentionPattern:
 
     The scale may be a product with or a quotient by a constant, on the scores or on q or k; masks
     are added, or selected with a very low number. Heads of k and v that a broadcast repeats for
-    groups of query heads are not repeated.
+    groups of query heads are not repeated. Weights may be guarded against rows that see nothing.
     """
 
     name: str = "attention"
@@ -42,7 +43,8 @@ class _Scores:
 def attention(node: Node, rw: Rewriter) -> Replacement:
     """The product with v, seen last, is where the pattern is found."""
     weights, v = node.inputs
-    softmax = rw.sole(weights, "softmax")
+    plain = unguarded(weights, rw)
+    softmax = rw.sole(weights, "softmax") if plain is None else rw.producer(plain, "softmax")
     if softmax is None or softmax.attrs["axis"] != weights.type.rank - 1:
         return None
     if v.type.rank < 3 or not node.output.dtype.is_float:
@@ -60,6 +62,8 @@ def attention(node: Node, rw: Rewriter) -> Replacement:
         inputs.append(_sum(scores.masks, rw))
     scale = scores.scale * factor_q * factor_k
     result = rw.emit("attention", inputs, {"scale": scale})
+    if plain is not None:
+        result = guarded(result, inputs[3] if scores.masks else None, rw)
     return result if result.shape == node.output.shape else None
 
 

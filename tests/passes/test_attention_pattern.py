@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import body, count, rewritten
+from rewriting import body, count, inputs_for, rewritten, same_results
 
+from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.pass_manager import Fixpoint
+from tensmith.compiler.ir.text import parse_graph
+from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.patterns.attention_pattern import AttentionPattern
 from tensmith.passes.pipeline import SIMPLIFY
 from tensmith.passes.simplify.reciprocal import Reciprocal
@@ -139,3 +141,46 @@ def test_shared_heads_are_not_repeated(rows: str, rank: int) -> None:
     assert count(graph)["broadcast_to"] == 0
     (node,) = (node for node in graph.nodes if node.op == "attention")
     assert node.output.type.rank == rank
+
+
+GUARD = ["%n: bool[2, 3, s, t] = isnan(%p)", "%g: f32[2, 3, s, t] = where(%n, %zero, %p)"]
+
+
+def _guarded(low: str) -> str:
+    """Attention as scaled_dot_product_attention is exported: rows without keys weigh nothing."""
+    lines = [
+        f"%mask: f32[2, 1, s, t] = where(%keep, %zero, {low})",
+        SWAPPED,
+        PRODUCT,
+        "%m: f32[2, 3, s, t] = add(%s, %mask)",
+        SOFTMAX,
+        *GUARD,
+        "%y: f32[2, 3, s, 5] = matmul(%g, %v)",
+    ]
+    more = "const %zero: f32[] = [0.0]\nconst %gone: f32[] = [-inf]"
+    return body(f"{QKV}, %keep: bool[2, 1, s, t]", lines, f"{CONSTANTS}\n{more}")
+
+
+@pytest.mark.parametrize(
+    ("low", "left"),
+    [
+        ("%low", {"attention": 1, "where": 1}),
+        ("%gone", {"attention": 1, "where": 2, "reduce_max": 1, "ge": 1}),
+    ],
+)
+def test_guarded_weights(low: str, left: dict[str, int]) -> None:
+    """The guard stays, for whole rows, where a row of the mask may be -inf throughout."""
+    graph = parse_graph(_guarded(low))
+    inputs = inputs_for(graph)
+    inputs["keep"][0, 0, 2] = False
+    want = run_graph(graph, inputs)
+    run_passes(graph, FIND)
+    assert count(graph) == left
+    same_results(want, run_graph(graph, inputs))
+
+
+def test_guard_of_unmasked_weights() -> None:
+    lines = [SWAPPED, SOFTMAX.replace("%m", "%s"), *GUARD, OUTPUT.replace("%p", "%g")]
+    lines.insert(1, PRODUCT)
+    more = f"{CONSTANTS}\nconst %zero: f32[] = [0.0]"
+    assert count(rewritten(body(QKV, lines, more), *FIND)) == {"attention": 1}
