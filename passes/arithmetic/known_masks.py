@@ -1,8 +1,9 @@
 """Attention under masks that are known: keys that no query of a block may see are left out.
 
-A causal mask, a window or padding is a constant of the model, or folds to one. Queries are divided
-into blocks, each of which meets the keys that its rows see and no others; what is masked inside of
-these is masked as before.
+Causal masks, windows and paddings are constants of the model, or are read off the comparisons that
+make them (`mask_regions.py`), whatever else is hidden at run time. Queries are divided into blocks,
+each of which meets the keys that its rows may see and no others; what is masked inside of these is
+masked as before.
 """
 
 from __future__ import annotations
@@ -14,22 +15,21 @@ from typing import Any
 import numpy as np
 
 from ...compiler.decisions import Saving, Told
+from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value, constant
-from ...compiler.ir.ops.registry import Array
-from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
+from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
+from .query_blocks import MASKED, Block, Blocks, query_blocks
 from .work import elements
 
-MASKED = -1e30  # what is added to a score that is gone then, in f32 and below
-_LINE = 16  # keys are cut at multiples of this
-_MOST_BLOCKS = 16
 _LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
 class KnownMasks:
-    """attention(q, k, v, constant mask) -> a concat of attentions over the keys that are seen.
+    """attention(q, k, v, mask) -> a concat of attentions over the keys that may be seen.
 
-    Rows that see nothing at all keep every key, as their weights are defined by the masked scores.
+    Exact for rows that see nothing, too: where a mask alone hides a row, it keeps every key; where
+    the run may, the row's result is the mean of all values, which is what equal scores weigh.
     told: hears of what is left out. least_rows: of a block, so that what every block reads anew
     stays small beside its products.
     """
@@ -40,119 +40,93 @@ class KnownMasks:
 
     def run(self, graph: Graph) -> bool:
         """Leave out masked keys; whether there were any."""
-        masks = _Masks(self.least_rows)
+        found = _Masks(self.least_rows, {node for node in graph.walk() if node.op == "attention"})
         rules = Rules()
-        rules.on("attention")(lambda node, rw: _blocks(node, rw, masks, self.told))
+        rules.on("attention")(lambda node, rw: _blocks(node, rw, found, self.told))
         return rewrite(graph, rules)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Queries from `first` on up to `last`, which see keys from `low` on up to `high`."""
-
-    first: int
-    last: int
-    low: int
-    high: int
-
-    @property
-    def scores(self) -> int:
-        return (self.last - self.first) * (self.high - self.low)
 
 
 @dataclass
 class _Masks:
-    """What is known of each mask, found once for all layers that share it."""
+    """What is known of each mask, found once for all layers that share it. nodes: those that the
+    model has."""
 
     least_rows: int
-    blocks: dict[tuple[Value, int, int], list[_Block]] = field(default_factory=dict)
-    parts: dict[tuple[Value, _Block], Value | None] = field(default_factory=dict)
+    nodes: set[Node]
+    blocks: dict[tuple[Value, Dim, Dim], Blocks | None] = field(default_factory=dict)
+    parts: dict[tuple[Value, Block], Value | None] = field(default_factory=dict)
 
-    def of(self, mask: Value, queries: int, keys: int) -> list[_Block]:
+    def of(self, mask: Value, queries: Dim, keys: Dim) -> Blocks | None:
         """The best blocks for a mask of scores [queries, keys]."""
         key = mask, queries, keys
         if key not in self.blocks:
-            seen = _seen(mask, queries, keys)
-            counts = [1]
-            while counts[-1] < _MOST_BLOCKS and queries // (2 * counts[-1]) >= self.least_rows:
-                counts.append(2 * counts[-1])
-            found = [_divided(seen, count) for count in counts]
-            best = min(found, key=lambda blocks: sum(block.scores for block in blocks))
-            self.blocks[key] = best
+            self.blocks[key] = query_blocks(mask, queries, keys, self.least_rows, _LEAST_GAIN)
         return self.blocks[key]
 
-    def part(self, mask: Value, block: _Block) -> Value | None:
+    def part(self, mask: Value, block: Block, rw: Rewriter) -> Value | None:
         """The mask of a block; None where nothing in it is masked."""
+        rows = (block.first, block.last) if mask.shape[-2] != 1 else (0, 1)
+        keys = (block.low, block.high) if mask.shape[-1] != 1 else (0, 1)
+        if mask.data is None or not all(isinstance(end, int) for end in (*rows, *keys)):
+            return _cut(rw, mask, rows, keys)
         key = mask, block
         if key not in self.parts:
-            data = np.asarray(mask.data)
-            rows = slice(block.first, block.last) if data.shape[-2] > 1 else slice(None)
-            keys = slice(block.low, block.high) if data.shape[-1] > 1 else slice(None)
-            cut = np.ascontiguousarray(data[..., rows, keys])
+            cut = np.ascontiguousarray(mask.data[..., slice(*rows), slice(*keys)])
             self.parts[key] = constant(cut, mask.name) if cut.any() else None
         return self.parts[key]
 
 
-def _seen(mask: Value, queries: int, keys: int) -> Array:
-    """bool[queries, keys]: which scores are not masked in all batches and heads."""
-    data = np.asarray(mask.data)
-    hidden = (data <= MASKED).reshape(-1, *data.shape[-2:]).all(axis=0)
-    seen = ~np.broadcast_to(hidden, (queries, keys))
-    return seen | ~seen.any(axis=1, keepdims=True)
-
-
-def _divided(seen: Array, count: int) -> list[_Block]:
-    """So many blocks of queries, with the keys that any of their rows sees."""
-    queries, keys = seen.shape
-    rows = -(-queries // count)
-    found = []
-    for first in range(0, queries, rows):
-        last = min(first + rows, queries)
-        places = np.flatnonzero(seen[first:last].any(axis=0))
-        low = int(places[0]) // _LINE * _LINE
-        high = min(keys, -(-(int(places[-1]) + 1) // _LINE) * _LINE)
-        found.append(_Block(first, last, low, high))
-    return found
-
-
 def _blocks(node: Node, rw: Rewriter, masks: _Masks, told: Told | None) -> Replacement:
     q, k, v, *given = node.inputs
-    if not given or given[0].data is None or given[0].type.rank < 2 or not given[0].data.size:
+    if node not in masks.nodes or not given or given[0].type.rank < 2:
         return None
-    queries, keys = q.shape[-2], k.shape[-2]
-    if not isinstance(queries, int) or not isinstance(keys, int) or not queries or not keys:
+    queries, keys, mask = q.shape[-2], k.shape[-2], given[0]
+    found = masks.of(mask, queries, keys)
+    if found is None:
         return None
-    mask = given[0]
-    blocks = masks.of(mask, queries, keys)
-    share = sum(block.scores for block in blocks) / (queries * keys)
-    if share > 1 - _LEAST_GAIN:
+    mean = None
+    if found.may_hide_rows:
+        mean = rw.emit("reduce_mean", [v], {"axes": (v.type.rank - 2,), "keepdims": True})
+    parts = []
+    for block in found.blocks:
+        rows, cols = (block.first, block.last), (block.low, block.high)
+        inputs = [_cut(rw, q, rows), _cut(rw, k, cols), _cut(rw, v, cols)]
+        hidden = masks.part(mask, block, rw)
+        operands = inputs if hidden is None else [*inputs, hidden]
+        part = rw.emit("attention", operands, node.attrs)
+        if mean is not None and hidden is not None:
+            part = rw.emit("where", [_sees(rw, hidden), part, mean])
+        parts.append(part)
+    axis = node.output.type.rank - 2
+    result = parts[0] if len(parts) == 1 else rw.emit("concat", parts, {"axis": axis})
+    if result.shape != node.output.shape:
         return None
     if told:
-        before = 2.0 * elements(node.output.shape[:-1]) * keys * (q.shape[-1] + v.shape[-1])
-        why = f"{1 - share:.0%} of the scores are masked, whatever the inputs are"
-        told(Saving("known_masks", node.name, node.op, before, before * share, why))
-    parts = []
-    for block in blocks:
-        inputs = [
-            _rows(rw, q, block.first, block.last),
-            _rows(rw, k, block.low, block.high),
-            _rows(rw, v, block.low, block.high),
-        ]
-        part = masks.part(mask, block)
-        parts.append(rw.emit("attention", inputs if part is None else [*inputs, part], node.attrs))
-    if len(parts) == 1:
-        return parts[0] if parts[0].shape == node.output.shape else None
-    return rw.emit("concat", parts, {"axis": node.output.type.rank - 2})
+        before = 2.0 * elements(node.output.shape[:-1]) * elements((keys,))
+        before *= elements((q.shape[-1] + v.shape[-1],))
+        why = f"{1 - found.share:.0%} of the scores are masked, whatever the inputs are"
+        told(Saving("known_masks", node.name, node.op, before, before * found.share, why))
+    return result
 
 
-def _rows(rw: Rewriter, value: Value, first: int, last: int) -> Value:
-    """Rows of matrices."""
+def _sees(rw: Rewriter, mask: Value) -> Value:
+    """Which rows of a mask leave something seen."""
+    best = rw.emit("reduce_max", [mask], {"axes": (mask.type.rank - 1,), "keepdims": True})
+    return rw.emit("gt", [best, like(best, MASKED)])
+
+
+def _cut(
+    rw: Rewriter, value: Value, rows: tuple[Dim, Dim], columns: tuple[Dim, Dim] | None = None
+) -> Value:
+    """Rows of matrices, all columns unless some are given."""
     rank = value.type.rank
-    if (first, last) == (0, value.shape[-2]):
+    whole = (0, value.shape[-1])
+    first, last = columns or whole
+    if rows == (0, value.shape[-2]) and (first, last) == whole:
         return value
     attrs: dict[str, Sequence[Any]] = {
-        "starts": (*(0,) * (rank - 2), first, 0),
-        "stops": (*value.shape[:-2], last, value.shape[-1]),
+        "starts": (*(0,) * (rank - 2), rows[0], first),
+        "stops": (*value.shape[:-2], rows[1], last),
         "steps": (1,) * rank,
     }
     return rw.emit("slice", [value], attrs)

@@ -1,0 +1,198 @@
+"""Which scores a mask may leave seen, read off what makes it.
+
+Exporters write masks as constants, as comparisons of positions (`arange[:, None] >= arange`), as
+triangles, windows and paddings, joined by `and`, selections and sums. What only a run knows may
+hide more: it counts as seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic
+
+import numpy as np
+
+from ...compiler.ir.graph import Node, Value
+from ...compiler.ir.ops.registry import Array, Trait, has_trait
+from ...compiler.ir.rewrite import scalar
+from ..layout.axis_permutation import match_axes
+from .key_regions import NEGATED, At, Domain, Position, S
+
+_MOST_NODES = 128  # that are looked at behind one mask
+
+
+@dataclass
+class MaskReader(Generic[S]):
+    """Reads masks into a domain. limit: what is not above is hidden."""
+
+    domain: Domain[S]
+    limit: float
+    _left: int = field(default=_MOST_NODES)
+
+    def seen(self, mask: Value, wanted: bool = True) -> S:
+        """Scores that may be seen (or, not `wanted`, hidden) under a mask that is added."""
+        rank = mask.type.rank
+        row = rank - 2 if rank > 1 and mask.shape[-2] != 1 else None
+        key = rank - 1 if rank > 0 and mask.shape[-1] != 1 else None
+        return self._added(mask, At(row, key), wanted)
+
+    def _added(self, value: Value, at: At, wanted: bool) -> S:
+        domain, node = self.domain, value.producer
+        if value.data is not None:
+            return domain.table(_table((value.data <= self.limit) != wanted, at), at)
+        self._left -= 1
+        if node is None or self._left < 0:
+            return domain.all()
+        inner = list(_operands(node, at))
+        if node.op == "where":
+            condition, kept, other = inner
+            one = _joined(self._holds(*condition, True), self._added(*kept, wanted), "and")
+            two = _joined(self._holds(*condition, False), self._added(*other, wanted), "and")
+            return _joined(one, two, "or")
+        if node.op in ("add", "min"):
+            a, b = (self._added(*operand, wanted) for operand in inner)
+            return _joined(a, b, "and" if wanted else "or")
+        if node.op in _MOVES and inner:
+            return self._added(*inner[0], wanted)
+        return domain.all()
+
+    def _holds(self, value: Value, at: At, wanted: bool) -> S:
+        """Scores for which a condition may be what is wanted."""
+        domain, node = self.domain, value.producer
+        if value.data is not None:
+            return domain.table(_table(value.data.astype(bool) == wanted, at), at)
+        self._left -= 1
+        if node is None or self._left < 0:
+            return domain.all()
+        inner = list(_operands(node, at))
+        if node.op == "not":
+            return self._holds(*inner[0], not wanted)
+        if node.op in ("and", "or"):
+            a, b = (self._holds(*operand, wanted) for operand in inner)
+            return _joined(a, b, "and" if (node.op == "and") == wanted else "or")
+        if node.op in NEGATED and not node.inputs[0].dtype.is_float:
+            left, right = (_position(*operand) for operand in inner)
+            if left is not None and right is not None:
+                op = node.op if wanted else NEGATED[node.op]
+                return domain.compared(op, left.plus(right, -1))
+        if node.op in _MOVES and inner and value.dtype is node.inputs[0].dtype:
+            return self._holds(*inner[0], wanted)
+        return domain.all()
+
+
+def _joined(a: S, b: S, how: str) -> S:
+    found: S = a & b if how == "and" else a | b
+    return found
+
+
+def chosen(mask: Value) -> set[float] | None:
+    """The numbers that a mask is made of by selections; None where there may be others."""
+    waiting, seen, found = [mask], set[Value](), set[float]()
+    while waiting:
+        value = waiting.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = value.producer
+        if value.data is not None:
+            found.update(np.unique(value.data).astype(np.float64).tolist())
+        elif node is None or len(seen) > _MOST_NODES:
+            return None
+        elif node.op == "where" or node.op in _MOVES[:-1]:
+            waiting.extend(node.inputs[1:] if node.op == "where" else node.inputs)
+        else:
+            return None
+    return found
+
+
+_MOVES = ("reshape", "transpose", "broadcast_to", "slice", "cast")
+
+
+def _operands(node: Node, at: At) -> Iterator[tuple[Value, At]]:
+    """The operands of a node, and where the elements are in them that make one of its own; nothing
+    where that is not known."""
+    if has_trait(node, Trait.POINTWISE) or node.op == "broadcast_to":
+        rank = node.output.type.rank
+        for value in node.inputs:
+            axes = (
+                None if axis is None or _spread(value, axis - rank) else axis - rank
+                for axis in (at.row_axis, at.key_axis)
+            )
+            row, key = (None if axis is None else axis + value.type.rank for axis in axes)
+            yield value, At(row, key, at.row_shift, at.key_shift)
+        return
+    if not node.inputs:
+        return
+    x = node.inputs[0]
+    if node.op == "transpose":
+        perm = node.attrs["perm"]
+        row, key = (None if a is None else perm[a] for a in (at.row_axis, at.key_axis))
+        yield x, At(row, key, at.row_shift, at.key_shift)
+    elif node.op == "reshape":
+        groups = match_axes(x.shape, node.output.shape) or []
+        whole = {results[0]: old[0] for old, results in groups if len(results) == len(old) == 1}
+        if all(axis in whole for axis in (at.row_axis, at.key_axis) if axis is not None):
+            row, key = (None if a is None else whole[a] for a in (at.row_axis, at.key_axis))
+            yield x, At(row, key, at.row_shift, at.key_shift)
+    elif node.op == "slice":
+        starts, steps = node.attrs["starts"], node.attrs["steps"]
+        if all(steps[axis] == 1 for axis in (at.row_axis, at.key_axis) if axis is not None):
+            row = 0 if at.row_axis is None else starts[at.row_axis]
+            key = 0 if at.key_axis is None else starts[at.key_axis]
+            yield x, At(at.row_axis, at.key_axis, at.row_shift + row, at.key_shift + key)
+
+
+def _spread(value: Value, axis: int) -> bool:
+    """Whether a value has one element for all places of an axis, counted from the last."""
+    return -axis > value.type.rank or value.shape[axis] == 1
+
+
+def _table(holds: Array, at: At) -> Array:
+    """bool[rows or 1, keys or 1]: whether it holds anywhere else for them."""
+    kept = [axis for axis in (at.row_axis, at.key_axis) if axis is not None]
+    gone = tuple(axis for axis in range(holds.ndim) if axis not in kept)
+    small = holds.any(axis=gone)
+    if kept == sorted(kept, reverse=True):
+        small = small.T
+    row, key = (-1 if axis is not None else 1 for axis in (at.row_axis, at.key_axis))
+    shape = small.shape if row == key == -1 else (row, key) if row != key else (1, 1)
+    return np.asarray(small.reshape(shape))
+
+
+def _position(value: Value, at: At) -> Position | None:
+    """An integer as a position; None where it is none."""
+    number = scalar(value)
+    if number is not None:
+        return Position(0, 0, int(number))
+    node = value.producer
+    if node is None:
+        return None
+    if node.op == "dims" and len(node.attrs["values"]) == 1:
+        return Position(0, 0, node.attrs["values"][0])
+    if node.op in ("iota", "cumsum"):
+        return _counted(node, at)
+    inner = [_position(*operand) for operand in _operands(node, at)]
+    if node.op in ("add", "sub") and inner[0] is not None and inner[1] is not None:
+        return inner[0].plus(inner[1], 1 if node.op == "add" else -1)
+    moves = node.op in _MOVES and not node.inputs[0].dtype.is_float
+    return inner[0] if moves and inner and value.dtype.is_integer else None
+
+
+def _counted(node: Node, at: At) -> Position | None:
+    """Places along an axis: an iota, or a sum of ones up to there."""
+    axis = node.attrs["axis"] % node.output.type.rank
+    first = 0
+    if node.op == "cumsum":
+        ones = node.inputs[0]
+        spread = ones.producer
+        if spread is not None and spread.op == "broadcast_to":
+            ones = spread.inputs[0]
+        if scalar(ones) != 1 or node.attrs["reverse"]:
+            return None
+        first = 0 if node.attrs["exclusive"] else 1
+    if axis == at.row_axis:
+        return Position(1, 0, at.row_shift + first)
+    if axis == at.key_axis:
+        return Position(0, 1, at.key_shift + first)
+    return Position(0, 0, first) if node.output.shape[axis] == 1 else None
