@@ -47,7 +47,7 @@ class Position:
         )
 
 
-class Region(Protocol):
+class ScoreSet(Protocol):
     """A set of scores."""
 
     def __and__(self, other: Any, /) -> Any: ...
@@ -55,11 +55,11 @@ class Region(Protocol):
     def __or__(self, other: Any, /) -> Any: ...
 
 
-S = TypeVar("S", bound=Region)
+S = TypeVar("S", bound=ScoreSet)
 T = TypeVar("T", covariant=True)
 
 
-class Domain(Protocol[T]):
+class ScoreDomain(Protocol[T]):
     """How sets are made. table: of bool[rows or 1, keys or 1]. compared: where a position stands
     so to 0."""
 
@@ -73,7 +73,7 @@ class Domain(Protocol[T]):
 
 
 @dataclass(frozen=True)
-class Tables:
+class KeyTables:
     """Sets as bool[queries, keys], where both are known."""
 
     queries: int
@@ -119,7 +119,7 @@ _COMPARE: dict[str, Callable[[Array, int], Array]] = {
 
 
 @dataclass(frozen=True)
-class Band:
+class KeyBand:
     """Scores with low <= key - row <= high and first <= key <= last; None: no bound. `empty`: none
     at all."""
 
@@ -129,20 +129,20 @@ class Band:
     last: Dim | None = None
     empty: bool = False
 
-    def __and__(self, other: Band) -> Band:
+    def __and__(self, other: KeyBand) -> KeyBand:
         if self.empty or other.empty:
-            return Band(empty=True)
-        return Band(
+            return KeyBand(empty=True)
+        return KeyBand(
             _either(self.low, other.low, dmax),
             _either(self.high, other.high, dmin),
             _either(self.first, other.first, dmax),
             _either(self.last, other.last, dmin),
         )
 
-    def __or__(self, other: Band) -> Band:
+    def __or__(self, other: KeyBand) -> KeyBand:
         if self.empty or other.empty:
             return other if self.empty else self
-        return Band(
+        return KeyBand(
             _both(self.low, other.low, dmin),
             _both(self.high, other.high, dmax),
             _both(self.first, other.first, dmin),
@@ -160,33 +160,33 @@ def _both(a: Dim | None, b: Dim | None, join: Callable[[Dim, Dim], Dim]) -> Dim 
     return None if a is None or b is None else join(a, b)
 
 
-class Bands:
+class KeyBands:
     """Sets as bands, whatever the sizes are."""
 
-    def all(self) -> Band:
+    def all(self) -> KeyBand:
         """Every score."""
-        return Band()
+        return KeyBand()
 
-    def none(self) -> Band:
+    def none(self) -> KeyBand:
         """No score."""
-        return Band(empty=True)
+        return KeyBand(empty=True)
 
-    def table(self, holds: Array, at: At) -> Band:
+    def table(self, holds: Array, at: At) -> KeyBand:
         """The narrowest band around what a table says."""
         rows, keys = np.nonzero(holds)
         if not len(keys):
             return self.none()
-        band = Band()
+        band = KeyBand()
         if holds.shape[1] > 1:
             first, last = int(keys.min()), int(keys.max())
-            band &= Band(first=first - at.key_shift, last=last - at.key_shift)
+            band &= KeyBand(first=first - at.key_shift, last=last - at.key_shift)
         if min(holds.shape) > 1:
             shift = at.row_shift - at.key_shift
             low, high = int((keys - rows).min()), int((keys - rows).max())
-            band &= Band(low + shift, high + shift)
+            band &= KeyBand(low + shift, high + shift)
         return band
 
-    def compared(self, op: str, position: Position) -> Band:
+    def compared(self, op: str, position: Position) -> KeyBand:
         """The band whose positions stand so to 0."""
         if position.key not in (1, -1) or position.row not in (0, -position.key):
             return self.all()
@@ -196,7 +196,7 @@ class Bands:
         end = -1 * position.offset
         high = {"le": end, "lt": end - 1, "eq": end}.get(op)
         low = {"ge": end, "gt": end + 1, "eq": end}.get(op)
-        return Band(low, high) if position.row else Band(first=low, last=high)
+        return KeyBand(low, high) if position.row else KeyBand(first=low, last=high)
 
 
 @dataclass(frozen=True)

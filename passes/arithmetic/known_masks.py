@@ -18,7 +18,7 @@ from ...compiler.decisions import Saving, Told
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
-from .query_blocks import MASKED, Block, Blocks, query_blocks
+from .query_blocks import MASKED, QueryBlock, QueryBlocks, query_blocks
 from .work import elements
 
 _LEAST_GAIN = 0.1
@@ -53,17 +53,17 @@ class _Masks:
 
     least_rows: int
     nodes: set[Node]
-    blocks: dict[tuple[Value, Dim, Dim], Blocks | None] = field(default_factory=dict)
-    parts: dict[tuple[Value, Block], Value | None] = field(default_factory=dict)
+    blocks: dict[tuple[Value, Dim, Dim], QueryBlocks | None] = field(default_factory=dict)
+    parts: dict[tuple[Value, QueryBlock], Value | None] = field(default_factory=dict)
 
-    def of(self, mask: Value, queries: Dim, keys: Dim) -> Blocks | None:
+    def of(self, mask: Value, queries: Dim, keys: Dim) -> QueryBlocks | None:
         """The best blocks for a mask of scores [queries, keys]."""
         key = mask, queries, keys
         if key not in self.blocks:
             self.blocks[key] = query_blocks(mask, queries, keys, self.least_rows, _LEAST_GAIN)
         return self.blocks[key]
 
-    def part(self, mask: Value, block: Block, rw: Rewriter) -> Value | None:
+    def part(self, mask: Value, block: QueryBlock, rw: Rewriter) -> Value | None:
         """The mask of a block; None where nothing in it is masked."""
         rows = (block.first, block.last) if mask.shape[-2] != 1 else (0, 1)
         keys = (block.low, block.high) if mask.shape[-1] != 1 else (0, 1)

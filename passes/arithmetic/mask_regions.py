@@ -17,7 +17,7 @@ from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.rewrite import scalar
 from ..layout.axis_permutation import match_axes
-from .key_regions import NEGATED, At, Domain, Position, S
+from .key_regions import NEGATED, At, Position, S, ScoreDomain
 
 _MOST_NODES = 128  # that are looked at behind one mask
 
@@ -26,7 +26,7 @@ _MOST_NODES = 128  # that are looked at behind one mask
 class MaskReader(Generic[S]):
     """Reads masks into a domain. limit: what is not above is hidden."""
 
-    domain: Domain[S]
+    domain: ScoreDomain[S]
     limit: float
     _left: int = field(default=_MOST_NODES)
 

@@ -9,7 +9,7 @@ import numpy as np
 from ...compiler.ir.dims import Dim, ceildiv, dmax, dmin, estimate, is_nonnegative
 from ...compiler.ir.graph import Value
 from ...compiler.ir.ops.registry import Array
-from .key_regions import Band, Bands, Diagonal, Tables
+from .key_regions import Diagonal, KeyBand, KeyBands, KeyTables
 from .mask_regions import MaskReader, chosen
 from .work import TYPICAL
 
@@ -21,7 +21,7 @@ _ANY_LENGTH = 4  # blocks of queries whose number only a run knows
 
 
 @dataclass(frozen=True)
-class Block:
+class QueryBlock:
     """Queries from `first` on up to `last`, which see keys from `low` on up to `high`."""
 
     first: Dim
@@ -37,18 +37,18 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class QueryBlocks:
     """How queries are divided. share: of the scores that is left. may_hide_rows: whether the run
     may hide all that a row sees, its scores being equal then."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[QueryBlock, ...]
     share: float
     may_hide_rows: bool
 
 
 def query_blocks(
     mask: Value, queries: Dim, keys: Dim, least_rows: int, least_gain: float
-) -> Blocks | None:
+) -> QueryBlocks | None:
     """The blocks that leave the fewest scores; None where hardly any are left out.
 
     Masks of -inf hide a key from a row whatever else it sees. Below `MASKED` they do so where the
@@ -66,7 +66,7 @@ def query_blocks(
         scores = estimate(queries, TYPICAL) * estimate(keys, TYPICAL)
         share = sum(block.scores for block in found) / scores
         if share <= 1 - least_gain:
-            return Blocks(tuple(found), share, limit == MASKED and rows_hidden)
+            return QueryBlocks(tuple(found), share, limit == MASKED and rows_hidden)
     return None
 
 
@@ -78,9 +78,9 @@ def _one_number(mask: Value) -> bool:
 
 def _of_table(
     mask: Value, queries: int, keys: int, least_rows: int, limit: float
-) -> tuple[list[Block], bool]:
+) -> tuple[list[QueryBlock], bool]:
     """Blocks of what a mask may leave seen, and whether a run may hide rows that it does."""
-    tables = Tables(queries, keys)
+    tables = KeyTables(queries, keys)
     seen = np.broadcast_to(MaskReader(tables, limit).seen(mask), (queries, keys))
     hidden = np.broadcast_to(MaskReader(tables, limit).seen(mask, wanted=False), (queries, keys))
     sees = seen.any(axis=1, keepdims=True)
@@ -94,7 +94,7 @@ def _of_table(
     return best, bool((sees & ~surely).any())
 
 
-def _divided(seen: Array, count: int) -> list[Block]:
+def _divided(seen: Array, count: int) -> list[QueryBlock]:
     """So many blocks of queries, with the keys that any of their rows sees."""
     queries, keys = seen.shape
     rows = -(-queries // count)
@@ -104,13 +104,13 @@ def _divided(seen: Array, count: int) -> list[Block]:
         places = np.flatnonzero(seen[first:last].any(axis=0))
         low = int(places[0]) // _LINE * _LINE
         high = min(keys, -(-(int(places[-1]) + 1) // _LINE) * _LINE)
-        found.append(Block(first, last, low, high))
+        found.append(QueryBlock(first, last, low, high))
     return found
 
 
-def _of_band(mask: Value, queries: Dim, keys: Dim, limit: float) -> tuple[list[Block], bool]:
+def _of_band(mask: Value, queries: Dim, keys: Dim, limit: float) -> tuple[list[QueryBlock], bool]:
     """The same for sizes that only a run knows: blocks of a band of keys along the diagonal."""
-    band = MaskReader(Bands(), limit).seen(mask)
+    band = MaskReader(KeyBands(), limit).seen(mask)
     if band.empty or band.high is None or not is_nonnegative(band.high):
         return [], False
     low = band.low
@@ -118,10 +118,10 @@ def _of_band(mask: Value, queries: Dim, keys: Dim, limit: float) -> tuple[list[B
     if low is not None and not ends_inside:
         low = None
     surely = ends_inside and not MaskReader(Diagonal(band.high), limit).seen(mask, wanted=False)
-    return _banded(Band(low, band.high), queries, keys), not surely
+    return _banded(KeyBand(low, band.high), queries, keys), not surely
 
 
-def _banded(band: Band, queries: Dim, keys: Dim) -> list[Block]:
+def _banded(band: KeyBand, queries: Dim, keys: Dim) -> list[QueryBlock]:
     assert band.high is not None
     rows = _LINE * ceildiv(queries, _LINE * _ANY_LENGTH)
     found = []
@@ -130,5 +130,5 @@ def _banded(band: Band, queries: Dim, keys: Dim) -> list[Block]:
         last = queries if number == _ANY_LENGTH - 1 else dmin(queries, (number + 1) * rows)
         high = dmin(keys, last + band.high)
         low: Dim = 0 if band.low is None else dmin(high, dmax(0, first + band.low))
-        found.append(Block(first, last, low, high))
+        found.append(QueryBlock(first, last, low, high))
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite, scalar
-from .empty_rows import guarded, unguarded
+from .empty_rows import RowGuard
 
 RULES = Rules()
 _SCALES = frozenset({"mul", "div"})
@@ -43,8 +43,8 @@ class _Scores:
 def attention(node: Node, rw: Rewriter) -> Replacement:
     """The product with v, seen last, is where the pattern is found."""
     weights, v = node.inputs
-    plain = unguarded(weights, rw)
-    softmax = rw.sole(weights, "softmax") if plain is None else rw.producer(plain, "softmax")
+    guard = RowGuard.of(weights, rw)
+    softmax = rw.producer(guard.weights, "softmax") if guard else rw.sole(weights, "softmax")
     if softmax is None or softmax.attrs["axis"] != weights.type.rank - 1:
         return None
     if v.type.rank < 3 or not node.output.dtype.is_float:
@@ -62,8 +62,8 @@ def attention(node: Node, rw: Rewriter) -> Replacement:
         inputs.append(_sum(scores.masks, rw))
     scale = scores.scale * factor_q * factor_k
     result = rw.emit("attention", inputs, {"scale": scale})
-    if plain is not None:
-        result = guarded(result, inputs[3] if scores.masks else None, rw)
+    if guard is not None:
+        result = guard.around(result, inputs[3] if scores.masks else None, rw)
     return result if result.shape == node.output.shape else None
 
 

@@ -1,9 +1,12 @@
 """Rows of masks that hide every key: the softmax of such a row is no number.
 
-Exporters guard the weights of attention against them: `where(isnan(w), 0, w)`.
+Exporters guard the weights of attention against them: `where(isnan(w), 0, w)`, or, as the function
+of ONNX's Attention has it, with a condition for every row.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
@@ -15,29 +18,42 @@ _MOST_NODES = 64  # that are looked at behind one mask
 _LOW = -1e30  # two of these may be -inf together
 
 
-def unguarded(weights: Value, rw: Rewriter) -> Value | None:
-    """w of where(isnan(w), 0, w), which nothing else reads; None for others."""
-    guard = rw.sole(weights, "where")
-    if guard is None or scalar(guard.inputs[1]) != 0:
-        return None
-    condition, _, kept = guard.inputs
-    test = rw.sole(condition, "isnan")
-    own = test is not None and test.inputs[0] is kept and rw.uses(kept) == 2
-    return kept if own and kept.shape == weights.shape else None
+@dataclass(frozen=True)
+class RowGuard:
+    """Weights of attention, and for which rows zeros replace them: a condition [..., rows, 1], or
+    None for rows that are no numbers."""
 
+    weights: Value
+    rows: Value | None
 
-def guarded(result: Value, mask: Value | None, rw: Rewriter) -> Value:
-    """Results of attention with zeros in rows whose mask is -inf throughout.
+    @staticmethod
+    def of(value: Value, rw: Rewriter) -> RowGuard | None:
+        """The guard that makes a value which is read once; None where there is none."""
+        node = rw.sole(value, "where")
+        if node is None or scalar(node.inputs[1]) != 0 or node.inputs[2].shape != value.shape:
+            return None
+        condition, _, kept = node.inputs
+        if condition.type.rank > 0 and condition.shape[-1] == 1:
+            return RowGuard(kept, condition) if rw.uses(kept) == 1 else None
+        test = rw.sole(condition, "isnan")
+        own = test is not None and test.inputs[0] is kept and rw.uses(kept) == 2
+        return RowGuard(kept, None) if own else None
 
-    Scores are finite here: rows that are no numbers for other reasons stay so.
-    """
-    if mask is None or not may_be_infinite(mask):
-        return result
-    last = {"axes": (mask.type.rank - 1,), "keepdims": True}
-    best = rw.emit("reduce_max", [mask], last)
-    lowest = float(ml_dtypes.finfo(mask.dtype.numpy).min)
-    seen = rw.emit("ge", [best, like(mask, lowest)])
-    return rw.emit("where", [seen, result, like(result, 0)])
+    def around(self, result: Value, mask: Value | None, rw: Rewriter) -> Value:
+        """The guard for what attention makes of the weights.
+
+        Scores are finite here: rows that are no numbers for other reasons than a mask of -inf stay
+        so.
+        """
+        zero = like(result, 0)
+        if self.rows is not None:
+            return rw.emit("where", [self.rows, zero, result])
+        if mask is None or not may_be_infinite(mask):
+            return result
+        last = {"axes": (mask.type.rank - 1,), "keepdims": True}
+        lowest = float(ml_dtypes.finfo(mask.dtype.numpy).min)
+        seen = rw.emit("ge", [rw.emit("reduce_max", [mask], last), like(mask, lowest)])
+        return rw.emit("where", [seen, result, zero])
 
 
 def may_be_infinite(mask: Value) -> bool:

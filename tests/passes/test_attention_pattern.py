@@ -184,3 +184,12 @@ def test_guard_of_unmasked_weights() -> None:
     lines.insert(1, PRODUCT)
     more = f"{CONSTANTS}\nconst %zero: f32[] = [0.0]"
     assert count(rewritten(body(QKV, lines, more), *FIND)) == {"attention": 1}
+
+
+def test_guard_by_rows() -> None:
+    """As the function of ONNX's Attention has it."""
+    line = "%p2: f32[2, 3, s, t] = where(%row, %zero, %p)"
+    lines = [SWAPPED, PRODUCT, SOFTMAX.replace("%m", "%s"), line, OUTPUT.replace("%p", "%p2")]
+    more = f"{CONSTANTS}\nconst %zero: f32[] = [0.0]"
+    graph = rewritten(body(f"{QKV}, %row: bool[s, 1]", lines, more), *FIND)
+    assert count(graph) == {"attention": 1, "where": 1}
