@@ -21,7 +21,10 @@ INSTRUCTIONS = {
     "tbl": ("neon",),
     "sdot": ("dotprod",),
     "usdot": ("i8mm",),
+    "smmla": ("i8mm",),
+    "usmmla": ("i8mm",),
     "bfdot": ("bf16",),
+    "bfmmla": ("bf16",),
     "bfcvt": ("bf16",),
 }
 # What may be added to a target, by the names that users know, and LLVM's.

@@ -6,7 +6,7 @@ that names made of different axes differ.
 
 from __future__ import annotations
 
-_BASE, _BAND, _START = "@base", "@band", "@start"
+_BASE, _BAND, _START, _PAIR = "@base", "@band", "@start", "@pair"
 
 
 def panel_base(axis: str) -> str:
@@ -27,6 +27,11 @@ def band_of(row: str) -> str:
 def start_of(axis: str) -> str:
     """The first step of the present block of a sum over an axis."""
     return axis + _START
+
+
+def pair_of(axis: str) -> str:
+    """Which of two neighbouring steps of a sum that goes in pairs."""
+    return axis + _PAIR
 
 
 def halves_of(axis: str) -> tuple[str, str]:

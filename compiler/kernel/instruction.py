@@ -55,7 +55,9 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("vnni", "dot4"),
         Instruction("avxvnni", "dot4"),
         Instruction("madd", "dot4", 4.0),
+        Instruction("usmmla", "dot4", 0.5),
         Instruction("usdot", "dot4"),
+        Instruction("smmla", "sdot4", 0.5),
         Instruction("sdot", "sdot4"),
         Instruction("smlad", "dot4", 4.0),
         Instruction("vmladava", "sdot4", 0.5),
@@ -63,6 +65,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("signed bytes", "sdot4", 8.0),
         Instruction("amxbf16", "dot2", 0.125),
         Instruction("bf16", "dot2"),
+        Instruction("bfmmla", "dot2", 0.5),
         Instruction("bfdot", "dot2"),
     )
 }
@@ -70,6 +73,11 @@ DOTS = frozenset(GROUP_PRODUCTS)
 # those that multiply matrices, kept in registers of their own
 MATRICES = frozenset({"amx", "amxbf16"})
 MATRIX_ROWS, MATRIX_GROUPS, MATRIX_REGISTERS = 16, 16, 8
+# those that multiply two rows by two columns, each of two groups, in vectors
+PAIRS = frozenset({"smmla", "usmmla", "bfmmla"})
+PAIR = 2  # groups of a row or column that they take
+BY_LANE = frozenset({"sdot", "usdot", "bfdot"})  # those that take one lane of an operand for all
+LANE_STEPS = 4  # groups in a register, whose lanes they take in turn
 ACROSS = frozenset({"vmladava"})  # those that add up all lanes into one number
 GENERIC = frozenset({"bytes", "signed bytes"})  # those that every target has
 
@@ -81,9 +89,10 @@ def matrix_steps(extent: Dim) -> int:
     return next(n for n in range(min(MATRIX_GROUPS, max(extent, 1)), 0, -1) if extent % n == 0)
 
 
-def without_matrices(instruction: Instruction, available: Iterable[str]) -> Instruction:
-    """What computes the same on vectors: where there is too little for matrices."""
-    names = [name for name in available if name not in MATRICES]
+def without_tiles(instruction: Instruction, available: Iterable[str]) -> Instruction:
+    """What computes the same on vectors of one row: where there is too little for matrices, or for
+    pairs of rows."""
+    names = [name for name in available if name not in MATRICES | PAIRS]
     return best_of(instruction.op, names) or instruction
 
 

@@ -26,7 +26,7 @@ MODELS = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
 EXPECTED = {
     "aarch64:cortex-a76": (I8, "sdot"),
     "aarch64:neoverse-n1": (I8, "sdot"),
-    "aarch64+i8mm": (U8, "usdot"),
+    "aarch64+i8mm": (U8, "usmmla"),
     "cortex-m4": (U8, "smlad"),
     "cortex-m33": (U8, "smlad"),
     "cortex-m55": (I8, "vmlava.s8"),

@@ -32,6 +32,8 @@ def test_instructions_are_what_the_features_have(name: str) -> None:
     assert "fma" in target.instructions
     assert ("sdot" in target.instructions) == ("dotprod" in target.features)
     assert ("usdot" in target.instructions) == ("i8mm" in target.features)
+    assert ("smmla" in target.instructions) == ("i8mm" in target.features)
+    assert ("bfmmla" in target.instructions) == ("bf16" in target.features)
     assert ("mve" in target.instructions) == (name in ("cortex-m55", "cortex-m85"))
     assert ("vnni" in target.instructions) == ("avx512vnni" in target.features)
     assert ("vnni" in target.instructions) == (name in ("znver4", "znver5", "sapphirerapids"))
@@ -48,7 +50,7 @@ def test_an_instruction_needs_all_its_features() -> None:
         "vpshufb256",
         "avxvnni",
     )
-    assert instructions_of(("neon", "i8mm"), ARM) == ("fma", "tbl", "usdot")
+    assert instructions_of(("neon", "i8mm"), ARM) == ("fma", "tbl", "usdot", "smmla", "usmmla")
     assert instructions_of((), ARM) == ()
 
 

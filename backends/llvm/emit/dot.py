@@ -92,6 +92,21 @@ def _neon(name: str, element: ir.Type) -> _Dot:
     return emit
 
 
+def pair_product(
+    e: Emitter, instruction: str, total: ir.Value, rows: ir.Value, columns: ir.Value
+) -> ir.Value:
+    """total plus the products of two rows and two columns (of `PAIRS`), each of two groups.
+
+    Lanes of the operands are the groups of the first, then those of the second; of the total the
+    results of the first row, then those of the second (Arm Architecture Reference Manual, SMMLA,
+    USMMLA, BFMMLA).
+    """
+    element, name = _PAIR_PRODUCTS[instruction]
+    parts = ir.VectorType(element, 16 if element == I8 else 8)
+    operands = [total, e.b.bitcast(rows, parts), e.b.bitcast(columns, parts)]
+    return e.call(f"llvm.aarch64.neon.{name}", total.type, operands)
+
+
 def dot_across(e: Emitter, instruction: str, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """total, one number, plus the products of all elements of all groups (of `ACROSS`)."""
     octets = ir.VectorType(I8, 4 * a.type.count)
@@ -134,6 +149,11 @@ def _pairs(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     return total
 
 
+_PAIR_PRODUCTS = {
+    "smmla": (I8, "smmla.v4i32.v16i8"),
+    "usmmla": (I8, "usmmla.v4i32.v16i8"),
+    "bfmmla": (BFLOAT, "bfmmla"),
+}
 _ACROSS = {"vmladava": "llvm.arm.mve.vmldava.v16i8"}
 # the most lanes of one instruction
 _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {

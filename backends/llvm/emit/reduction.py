@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel import expr as ex
-from ....compiler.kernel.instruction import ACROSS, DOTS
+from ....compiler.kernel.instruction import ACROSS, BY_LANE, DOTS, LANE_STEPS
 from ....compiler.kernel.kernel import Reduction, Stage, has_factors
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from ....compiler.kernel.schedule.sums import parts_of_sum
@@ -26,7 +26,7 @@ from .indices import Int
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
 from .shape import Shape, Slot
-from .step_lanes import STEPS, TAKEN_BY_LANE, StepLanes
+from .step_lanes import StepLanes
 from .tile import Tile
 
 
@@ -257,7 +257,7 @@ class TileReduction:
         e, unroll = self.e, self.schedule.unrolling.unroll if innermost else 1
         whole = e.sub(extent, e.mod(extent, unroll))
 
-        by_lane = self.schedule.instruction in TAKEN_BY_LANE and unroll == STEPS
+        by_lane = self.schedule.instruction in BY_LANE and unroll == LANE_STEPS
 
         def steps(index: Int, carried: list[ir.Value]) -> list[ir.Value]:
             lanes = StepLanes(self.stage.reduce_axes[-1].name) if by_lane else None

@@ -9,6 +9,7 @@ from llvmlite import ir
 
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.axis_names import band_of, panel_base, start_of
+from ....compiler.kernel.instruction import PAIRS
 from ....compiler.kernel.kernel import CACHE_LINE, Stage, Store
 from ....compiler.kernel.schedule.schedule import StageSchedule
 from ....compiler.kernel.schedule.transposing import rows_of_piece
@@ -16,6 +17,7 @@ from .access import index_value
 from .builder import Emitter
 from .indices import Int
 from .matrices import MatrixSums, matrices_of
+from .pairs import PairSums
 from .partial import PartialSums
 from .reduction import TileReduction, lane_mask
 from .shape import Address, Shape, Slot
@@ -43,6 +45,7 @@ class StageEmitter:
         self.partial = PartialSums(e, stage, schedule) if schedule.blocks.axis else None
         matrices = matrices_of(stage, schedule)
         self.matrices = MatrixSums(e, stage, schedule, matrices) if matrices else None
+        self.pairs = PairSums(e, stage, schedule) if schedule.instruction in PAIRS else None
 
     # parallel loops ------------------------------------------------------------------------
 
@@ -210,6 +213,8 @@ class StageEmitter:
                 self._fetch_operands(tile)
             if self.matrices is not None and self.matrices.fits(shape):
                 self.matrices.emit(tile)
+            elif self.pairs is not None:
+                self.pairs.emit(tile)
             else:
                 TileReduction(self.e, stage, self.schedule, tile, self.partial).emit()
         if self.partial is None:

@@ -12,11 +12,9 @@ from llvmlite import ir
 
 from ....compiler.ir.types import DType
 from ....compiler.kernel.expr import Load
+from ....compiler.kernel.instruction import LANE_STEPS
 from .builder import I32, Emitter
 from .shape import Address
-
-TAKEN_BY_LANE = frozenset({"sdot", "usdot", "bfdot"})
-STEPS = 4  # groups of 32 bits in a register
 
 
 @dataclass
@@ -38,6 +36,6 @@ class StepLanes:
             return None
         key = (id(load), row)
         if self.step == 0:
-            self.vectors[key] = e.load(pointer, load.dtype, STEPS, buffer=load.buffer.name)
+            self.vectors[key] = e.load(pointer, load.dtype, LANE_STEPS, buffer=load.buffer.name)
         found = self.vectors.get(key)
         return found and e.b.extract_element(found, ir.Constant(I32, self.step))

@@ -15,7 +15,7 @@ from ...target import CpuTarget
 from .. import expr as ex
 from ..byte_lookup import lookup_operations
 from ..contraction import Contraction, contraction_of
-from ..instruction import DOTS, INSTRUCTIONS
+from ..instruction import DOTS, INSTRUCTIONS, PAIR, PAIRS
 from ..kernel import Reduction, Stage
 from ..schedule.schedule import StageSchedule
 from ..schedule.transposing import is_transposed, rows_of_piece
@@ -79,6 +79,7 @@ class _Tile:
     def __init__(self, own: StageSchedule, rows: int, vectors: int, target: CpuTarget) -> None:
         self.chosen, self.rows, self.vectors, self.target = own.tile, rows, vectors, target
         self.instruction = INSTRUCTIONS.get(own.instruction)
+        self.in_pairs = own.instruction in PAIRS
         self._dependences = ex.Dependences()
 
     def step(self, contraction: Contraction, depth: int) -> float:
@@ -161,10 +162,7 @@ class _Tile:
 
     def _apart(self, offset: Dim) -> bool:
         """Whether the lanes of an access lie neither side by side nor on one element."""
-        return bool(self.chosen.vector) and coefficient(offset, self.chosen.vector) not in (
-            0,
-            1,
-        )
+        return bool(self.chosen.vector) and coefficient(offset, self.chosen.vector) not in (0, 1)
 
     def _load_count(self, expressions: Iterable[ex.Expr], whole: bool = False) -> float:
         """Loads of a vector; one whose lanes lie apart counts once per lane, one that is transposed
@@ -176,7 +174,8 @@ class _Tile:
                 piece = min(self.chosen.lanes, rows_of_piece(load.dtype.bytes))
                 total += self._slots(load) * (self.chosen.lanes / piece + math.log2(piece))
                 continue
-            gathered = self._apart(load.offset) or any(
+            in_pairs = self.in_pairs and coefficient(load.offset, self.chosen.vector) == PAIR
+            gathered = (self._apart(load.offset) and not in_pairs) or any(
                 self._moves(i, self.chosen.vector) for i, _ in load.dynamic
             )
             total += self._slots(load) * (self.chosen.lanes if gathered else 1)

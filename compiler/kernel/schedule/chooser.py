@@ -11,14 +11,16 @@ from ...ir.ops.step_groups import GROUP
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
 from ..forms.step_groups import best_instruction, in_groups, products_of_groups
-from ..instruction import GENERIC, INSTRUCTIONS, MATRICES, without_matrices
+from ..instruction import BY_LANE, GENERIC, INSTRUCTIONS, MATRICES, PAIRS, without_tiles
 from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
 from .heuristic import default_choice, naive_choice
+from .lane_tiles import with_lane_tiles
 from .legality import check_schedule
 from .matrix_tiles import with_matrix_tiles
 from .packing import Packing, pack
+from .pair_tiles import in_pairs, with_pair_tiles
 from .partition import by_rows
 from .resolve import choice_of, resolve
 from .schedule import Schedule
@@ -165,11 +167,16 @@ class CpuChooser:
             choice = whole(naive_choice(kernel))
             return choice, resolve(choice, kernel, self.target)
         choice = whole(default_choice(kernel, self.target))
-        if own.instruction in MATRICES:
-            tiled = with_matrix_tiles(choice, kernel)
-            vectors = without_matrices(INSTRUCTIONS[own.instruction], self.target.instructions)
+        if own.instruction in MATRICES | PAIRS:
+            if own.instruction in MATRICES:
+                tiled = with_matrix_tiles(choice, kernel)
+            else:
+                tiled = with_pair_tiles(choice, kernel, self.target, loops.constants)
+            vectors = without_tiles(INSTRUCTIONS[own.instruction], self.target.instructions)
             choice = tiled or replace(choice, instruction=vectors.name)
             own = replace(own, instruction=choice.instruction)
+        if own.instruction in BY_LANE:
+            choice = with_lane_tiles(choice, kernel, self.target)
         schedule = resolve(choice, kernel, self.target)
         divided = by_rows(kernel, schedule, rows_divided)
         if divided is schedule:
@@ -182,7 +189,7 @@ def chosen(loops: Loops, choice: Choice, schedule: Schedule, key: str = "") -> C
     """The kernel with a legal schedule, made of a choice, and with constants packed for it."""
     constants = loops.constants
     sizes = {name: constant.elements for name, constant in constants.items()}
-    packed, packings = pack(loops.kernel, schedule, sizes)
+    packed, packings = pack(in_pairs(loops.kernel, schedule), schedule, sizes)
     for name, constant in constants.items():
         if constant.packing is not None:
             changed = packings.get(name, constant.packing)

@@ -9,8 +9,9 @@ from ...errors import ScheduleError
 from ...ir.dims import symbols_of
 from ..axis_names import band_of
 from ..contraction import contraction_of
-from ..instruction import MATRICES, MATRIX_REGISTERS, MATRIX_ROWS
+from ..instruction import MATRICES, MATRIX_REGISTERS, MATRIX_ROWS, PAIRS
 from ..kernel import MAX_STACK_BYTES, Kernel, Stage, has_factors
+from . import pair_tiles
 from .matrix_tiles import LANES, plain_operands
 from .schedule import Schedule, StageSchedule
 
@@ -73,6 +74,8 @@ def _stage(stage: Stage, own: StageSchedule, shared: int) -> Iterator[str]:
         yield from _blocks(stage, own)
     if own.instruction in MATRICES:
         yield from _matrices(stage, own)
+    if own.instruction in PAIRS:
+        yield from _pairs(stage, own)
     if own.prefetch.ahead and own.prefetch.level not in (1, 2):
         yield f"there is no cache level {own.prefetch.level} to fetch to"
     if own.panel and (own.panel < 0 or tile.vectors % own.panel or not stage.reductions):
@@ -91,6 +94,17 @@ def _matrices(stage: Stage, own: StageSchedule) -> Iterator[str]:
         yield f"{tile.rows} x {tile.vectors} vectors are not made of whole matrices in registers"
     if own.blocks.axis:
         yield "matrices add up whole sums, not blocks"
+
+
+def _pairs(stage: Stage, own: StageSchedule) -> Iterator[str]:
+    """Why a tile cannot be made of pairs of rows and columns."""
+    tile = own.tile
+    if tile.lanes != pair_tiles.LANES or not tile.row:
+        yield f"pairs have vectors of {pair_tiles.LANES} columns, and rows along an axis"
+    else:
+        yield from pair_tiles.reasons_against(stage, tile.vector, tile.row)
+    if own.blocks.axis:
+        yield "pairs add up whole sums, not blocks"
 
 
 def _loops_of_blocks(own: StageSchedule) -> Iterator[str]:

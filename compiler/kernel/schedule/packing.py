@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...errors import ScheduleError
 from ...ir.dims import Dim, coefficient, floordiv, substitute, symbol, symbols_of
 from .. import expr as ex
-from ..axis_names import panel_base
+from ..axis_names import pair_of, panel_base
 from ..contraction import contraction_of
-from ..instruction import ACROSS
+from ..instruction import ACROSS, PAIR, PAIRS
 from ..kernel import Axis, Kernel
 from .schedule import Schedule
 
@@ -28,8 +29,9 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Packing:
-    """Row-major matrices [rows, columns], each stored as [panels][rows][width].
+    """Row-major matrices [rows, columns], each stored as [panels][rows / steps][width][steps].
 
+    steps: neighbouring rows whose elements of a column lie side by side.
     before: a transform of the constant that makes the matrices. element_bytes: of one element of
     these, where the transform makes it another size than the constant's.
     """
@@ -40,6 +42,7 @@ class Packing:
     matrices: int = 1
     before: Transform | None = None
     element_bytes: int = 0
+    steps: int = 1
 
     def apply(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The packed elements, flat, of matrices * rows * columns transformed ones."""
@@ -47,8 +50,9 @@ class Packing:
         panels = -(-self.columns // self.width)
         padded = np.zeros((self.matrices, self.rows, panels * self.width), data.dtype)
         padded[..., : self.columns] = data.reshape(self.matrices, self.rows, self.columns)
-        split = padded.reshape(self.matrices, self.rows, panels, self.width)
-        return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(-1)
+        rows = self.rows // self.steps
+        split = padded.reshape(self.matrices, rows, self.steps, panels, self.width)
+        return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2)).reshape(-1)
 
     @property
     def elements(self) -> int:
@@ -76,17 +80,23 @@ def pack(
         before = own.order[: own.order.index(axis.name)]
         around = [a for a in stage.axes[kernel.shared :] if a.name in before]
         outer = [*stage.axes[: kernel.shared], *around]
+        pair = pair_of(stage.reduce_axes[-2].name) if own.instruction in PAIRS else ""
         offsets: dict[ex.Load, Dim] = {}
         for operand in contraction_of(stage).operands:
             load, name = operand.load, operand.load.buffer.name
             if name not in sizes:
                 continue
-            found = _packed(load, axis, outer, width, sizes[name])
+            found = _packed(load, axis, outer, width, sizes[name], pair)
             if found is not None and loads_of(kernel, name) == 1:
                 packing, offset = found
                 if across:  # a panel is one column, wherever in a tile it is
                     offset = substitute(offset, {panel_base(axis.name): symbol(axis.name)})
                 packings[name], offsets[load] = packing, offset
+        if pair and not offsets:
+            raise ScheduleError(
+                f"'{own.instruction}' multiplies by what is no constant matrix",
+                remedy="choose another instruction",
+            )
         if offsets:
             reductions = tuple(
                 r.with_parts(partial(ex.rebuilt, change=partial(moved, offsets=offsets)))
@@ -110,10 +120,11 @@ def loads_of(kernel: Kernel, name: str) -> int:
 
 
 def _packed(
-    load: ex.Load, axis: Axis, outer: list[Axis], width: int, size: int
+    load: ex.Load, axis: Axis, outer: list[Axis], width: int, size: int, pair: str
 ) -> tuple[Packing, Dim] | None:
     """How an operand is packed and the offset into it; None when it is no such matrix.
 
+    pair: the axis of two steps of the sum whose elements shall lie side by side, if any.
     outer: axes of loops around those over the panels; those that select a matrix keep each apart,
     one may select which of several equal parts of the columns the axis runs over.
     """
@@ -127,7 +138,7 @@ def _packed(
         return None
     row, part, parts = _column_part(row, outer, extent % width == 0)
     columns = extent * parts
-    if columns == width or size % columns:
+    if (columns == width and not pair) or size % columns:
         return None
     rows, matrices = size // columns, 1
     skipped: Dim = part * (extent * rows)
@@ -137,9 +148,14 @@ def _packed(
             matrices, rows = matrices * rows // step, step
             beyond = -(-columns // width) * width - width
             skipped = skipped + symbol(other.name) * (rows * beyond)
-    packing = Packing(rows, columns, width, matrices)
-    base = symbol(panel_base(axis.name)) * (rows - 1)
-    return packing, row * width + skipped + symbol(axis.name) + base
+    steps = PAIR if pair else 1
+    pairs = floordiv(row - symbol(pair), PAIR) if pair else row
+    if rows % steps or (pair and pairs * PAIR + symbol(pair) != row):
+        return None
+    packing = Packing(rows, columns, width, matrices, steps=steps)
+    base = symbol(panel_base(axis.name)) * (rows - steps)
+    place = (pairs * width + symbol(axis.name)) * steps + (symbol(pair) if pair else 0)
+    return packing, place + skipped + base
 
 
 def _column_part(row: Dim, outer: list[Axis], whole: bool) -> tuple[Dim, Dim, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product as cartesian
 
 from ...target import CpuTarget
@@ -13,6 +14,7 @@ L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-lev
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
 COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
 LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
+MOST_ROWS, MOST_VECTORS = 12, 6  # of a tile whose registers are counted exactly
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
 
 
@@ -98,4 +100,31 @@ def register_tile(
                 time += count_r * count_v * step(r, v)
         if time < best_time:
             best, best_time = (rows, vectors), time
+    return best
+
+
+def least_tile(
+    row: Axis,
+    columns: int,
+    target: CpuTarget,
+    registers: Callable[[int, int], int],
+    cycles: Callable[[int, int], float],
+) -> tuple[int, int]:
+    """(rows, vectors) of the tile, of two rows or more, with the least time over a whole stage.
+
+    columns: vectors along the axis. registers, cycles: that a tile takes, of so many rows and
+    vectors; the edges cost what their smaller tiles do.
+    """
+    best, least = (1, 1), float("inf")
+    for rows in range(2, min(MOST_ROWS, extent_of(row)) + 1):
+        for vectors in range(1, min(MOST_VECTORS, columns) + 1):
+            if registers(rows, vectors) > target.vector_registers:
+                continue
+            time = sum(
+                count_r * count_v * cycles(r, v)
+                for count_r, r in pieces(extent_of(row), rows)
+                for count_v, v in pieces(columns, vectors)
+            )
+            if time < least:
+                best, least = (rows, vectors), time
     return best

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..contraction import contraction_of
 from ..expr import Apply
-from ..instruction import DOTS, INSTRUCTIONS, MATRICES
+from ..instruction import DOTS, INSTRUCTIONS, MATRICES, PAIRS
 from ..kernel import Axis, Kernel, Stage, has_factors
 from .schedule import Schedule, StageSchedule, Unrolling
 
@@ -77,6 +77,8 @@ def _stage(stage: Stage, own: StageSchedule, shared: int) -> Order:
     whole = (tile.vector, tile.row, tile.rows, tile.lanes, tile.vectors)
     if own.instruction in MATRICES and INSTRUCTIONS[own.instruction].of.accumulate.is_float:
         return (*head, "matrices", *whole)
+    if own.instruction in PAIRS:
+        return (*head, "pairs")
     slots = {rows * vectors for rows in _rows(stage, own) for vectors in _vectors(stage, own)}
     side = {parts_of_sum(stage, own, count) for count in slots}
     turns = {parts_of_block(stage, own.unrolling, count) for count in slots}

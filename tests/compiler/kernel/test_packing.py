@@ -35,6 +35,20 @@ def test_panels(rows: int, columns: int, width: int) -> None:
     assert np.count_nonzero(packed) == rows * columns, "what is behind the last column is zero"
 
 
+@given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([4, 16, 24]))
+def test_neighbouring_rows_side_by_side(pairs: int, columns: int, width: int) -> None:
+    rows = 2 * pairs
+    packing = Packing(rows, columns, width, steps=2)
+    data = np.arange(1, rows * columns + 1, dtype=np.int32).reshape(rows, columns)
+    packed = packing.apply(data)
+    row, column = np.indices((rows, columns))
+    start = column // width * width
+    place = row // 2 * 2 * width + 2 * column + row % 2 + start * (rows - 2)
+    np.testing.assert_array_equal(packed[place], data)
+    assert packed.size == packing.elements
+    assert np.count_nonzero(packed) == rows * columns
+
+
 def linear(rows: int, depth: int, columns: int) -> Graph:
     c = CaseBuilder("linear")
     x = c.input(rows or N, depth)
