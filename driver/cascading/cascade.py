@@ -1,8 +1,8 @@
-"""`tensmith cascade`: two models as one binary, with a threshold between them that data chose."""
+"""`tensmith cascade`: stages as one binary, with thresholds between them that data chose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,8 @@ import numpy as np
 
 from ...compiler.errors import UsageError
 from ...compiler.scratch import make_folder
-from ...frontends.onnx.cascading.merging import (
-    CONFIDENCE,
-    DEFERRED,
-    CascadeStages,
-    cascade_model,
-    confidence_model,
-)
+from ...frontends.onnx.cascading.exits import ExitStages
+from ...frontends.onnx.cascading.merging import CONFIDENCE, CascadeStages
 from ...frontends.onnx.quantising.quantisable import Quantisable
 from ...runtime.loader import Module
 from .. import api
@@ -29,11 +24,13 @@ from ..budget.within import evaluation_of
 from ..calibration import CalibrationData
 from ..request import AUTO, CompileRequest
 from ..tensor_files import Array
+from .costs import CascadeCost, measured_cost, predicted_cost, shapes_of, stage_flops
 from .thresholds import (
     JudgedSamples,
     ThresholdChoice,
+    Thresholds,
     check_useful,
-    choose_threshold,
+    choose_thresholds,
     told_of,
 )
 
@@ -43,14 +40,18 @@ AUTO_THRESHOLD = "auto"
 Compile = Callable[[Path, CompileRequest], Artifact]
 
 
+Stages = CascadeStages | ExitStages
+
+
 @dataclass(frozen=True)
 class CascadeRequest:
-    """stages: the models, and how sure the small one has to be. threshold: a number, or "auto": the
-    lowest that loses no more than `max_accuracy_drop` on evaluation data. request: how all is
-    compiled. Raises UsageError where "auto" has no data to go by.
+    """stages: the models, or the exits of one, and how sure one has to be. threshold: numbers, one
+    for each stage but the last, or "auto": the lowest that lose no more than `max_accuracy_drop` on
+    evaluation data. request: how all is compiled. Raises UsageError where "auto" has no data to go
+    by, and for numbers that do not fit.
     """
 
-    stages: CascadeStages
+    stages: Stages
     request: CompileRequest
     threshold: str | float = AUTO_THRESHOLD
     eval: CalibrationData | None = None
@@ -65,49 +66,79 @@ class CascadeRequest:
                 remedy="give --eval, or a number: --threshold 0.9",
             )
         if self.threshold != AUTO_THRESHOLD:
-            threshold_of(self.threshold)
+            self.given_thresholds()
 
-
-def threshold_of(given: str | float) -> float:
-    """The number. Raises UsageError for anything else."""
-    try:
-        value = float(given)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise UsageError(f"the threshold is '{given}'", remedy="give a number, or auto")
-    return value
+    def given_thresholds(self) -> Thresholds:
+        """The numbers. Raises UsageError for anything else."""
+        parts = str(self.threshold).split(",")
+        wanted = len(self.stages.names) - 1
+        try:
+            values = tuple(float(part) for part in parts)
+        except ValueError:
+            values = ()
+        if len(values) != wanted or not np.isfinite(values).all():
+            raise UsageError(
+                f"the threshold is '{self.threshold}'",
+                remedy=f"give {wanted} number(s), with commas between them, or auto",
+            )
+        return values
 
 
 @dataclass(frozen=True)
 class CascadeReport:
-    """metric: what accuracy is. choice: the threshold with what it does. limit: the drop that was
-    allowed; None: the threshold was given. samples: how many there were, half of which chose it."""
+    """names: of the stages. metric: what accuracy is. choice: the thresholds with what they do.
+    limit: the drop that was allowed; None: the thresholds were given. samples: how many there were,
+    half of which chose them. predicted: what a call takes by the cost model, None where there is
+    none; measured: here, None where the binary does not run here."""
 
+    names: tuple[str, ...]
     metric: str
     choice: ThresholdChoice
     limit: float | None
     samples: int
+    predicted: CascadeCost | None = None
+    measured: CascadeCost | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """For manifests and `--json`."""
-        return {**asdict(self), "choice": {**asdict(self.choice)}}
+        """For `--json`."""
+        return self.for_manifest() | {
+            "measured": None if self.measured is None else self.measured.to_json()
+        }
+
+    def for_manifest(self) -> dict[str, Any]:
+        """What is the same whenever the same is compiled of the same."""
+        return {
+            "metric": self.metric, "choice": asdict(self.choice), "limit": self.limit,
+            "samples": self.samples,
+            "predicted": None if self.predicted is None else self.predicted.to_json(),
+        }  # fmt: skip
 
     def lines(self) -> list[str]:
         """For people."""
         own, drop = self.choice, self.choice.drop
+        thresholds = ", ".join(f"{value:.6g}" for value in own.thresholds)
+        shares = ", ".join(
+            f"{name} {share:.1%} ({chosen:.1%})"
+            for name, share, chosen in zip(
+                self.names, own.answered, own.chosen_answered, strict=True
+            )
+        )
+        scores = ", ".join(
+            f"{name} {score:.4f}" for name, score in zip(self.names, own.scores, strict=True)
+        )
+        costs = [cost.line() for cost in (self.predicted, self.measured) if cost is not None]
         return [
-            f"threshold {own.threshold:.6g}: {own.deferred:.1%} of other samples are deferred "
-            f"({own.chosen_deferred:.1%} of those that chose it)",
-            f"{self.metric} on other samples: small {own.small:.4f}, large {own.large:.4f}, "
-            f"cascade {drop.score:.4f}; drop {drop.drop:.4g} ({drop.low:.4g} to {drop.high:.4g} "
-            f"with 90 %) on {drop.rows} results",
+            f"threshold {thresholds}: {own.deferred:.1%} of other samples are deferred",
+            f"of other samples (of those that chose it) are answered by {shares}",
+            f"{self.metric} on other samples: {scores}, cascade {drop.score:.4f}; drop "
+            f"{drop.drop:.4g} ({drop.low:.4g} to {drop.high:.4g} with 90 %) on {drop.rows} results",
+            *costs,
         ]
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """The binary, the ONNX file that it was made of, and what is known of its threshold (None: no
+    """The binary, the ONNX file that it was made of, and what is known of its thresholds (None: no
     data were given)."""
 
     artifact: Artifact
@@ -118,79 +149,122 @@ class Cascade:
 def make_cascade(
     asked: CascadeRequest, folder: Path, compile: Compile = api.compile_request
 ) -> Cascade:
-    """Choose the threshold, and compile both models as one. folder: for the file of the model.
+    """Choose the thresholds, and compile all stages as one. folder: for the files of models.
 
     Raises UsageError for models or data that do not fit, BudgetError where the small model can
     answer nothing, and as `api.compile`.
     """
+    judged = None if asked.eval is None else JudgedCascade(asked, folder, compile)
     report = None
-    if asked.eval is not None:
-        report = _report(asked, folder, compile)
+    if judged is not None:
+        report = judged.report()
         if report.limit is not None:
             check_useful(report.choice, report.limit)
-    threshold = report.choice.threshold if report else threshold_of(asked.threshold)
-    path = write_cascade(asked.stages, threshold, folder)
+    thresholds = report.choice.thresholds if report else asked.given_thresholds()
+    path = write_cascade(asked.stages, thresholds, folder)
     artifact = compile(path, asked.request)
     artifact.manifest["cascade"] = {
-        "small": asked.stages.small.name, "large": asked.stages.large.name,
-        "confidence": asked.stages.confidence, "threshold": threshold,
-        "report": report.to_json() if report else None,
+        **asked.stages.to_json(), "thresholds": list(thresholds),
+        "report": report.for_manifest() if report else None,
     }  # fmt: skip
+    if judged is not None and report is not None and not _elsewhere(artifact):
+        report = replace(report, measured=judged.measured(artifact))
     return Cascade(artifact, path, report)
 
 
-def write_cascade(stages: CascadeStages, threshold: float, folder: Path) -> Path:
-    """The file of the model that is both."""
-    single = "_single" if stages.single else ""
-    path = folder / f"{stages.small.stem}_{stages.large.stem}{single}.onnx"
-    path.write_bytes(cascade_model(stages, threshold).SerializeToString(deterministic=True))
+def write_cascade(stages: Stages, thresholds: Thresholds, folder: Path) -> Path:
+    """The file of the model that is all stages."""
+    path = folder / f"{stages.stem}.onnx"
+    path.write_bytes(stages.joined(thresholds).SerializeToString(deterministic=True))
     return path
 
 
-def _report(asked: CascadeRequest, folder: Path, compile: Compile) -> CascadeReport:
-    evaluation, samples = judged_samples(asked, folder, compile)
-    name = evaluation.metric.name
-    if asked.threshold != AUTO_THRESHOLD:
-        choice = told_of(samples, threshold_of(asked.threshold))
-        return CascadeReport(name, choice, None, len(samples.confidences))
-    limit = limit_of(
-        Limit.of(asked.max_accuracy_drop), name, evaluation.exact, evaluation.metric.relative
-    )
-    choice = choose_threshold(samples, limit)
-    return CascadeReport(name, choice, limit, len(samples.confidences))
+class JudgedCascade:
+    """The stages of a cascade, compiled and run on all evaluation data.
+
+    models: the file of each; samples: what they give; evaluation: of the last one.
+    """
+
+    def __init__(self, asked: CascadeRequest, folder: Path, compile: Compile) -> None:
+        self.asked, stages, request = asked, asked.stages, asked.request
+        self.models = _stage_files(stages, folder)
+        source = Quantisable(self.models[-1], request.shapes)
+        judging = CompileRequest(
+            precision=AUTO, eval=asked.eval, metric=asked.metric, shapes=request.shapes,
+            progress=request.progress,
+        )  # fmt: skip
+        own = make_folder("tensmith-cascade-", near=folder)
+        self.evaluation = evaluation_of(source, judging, own, None)
+        self.evaluation.check()
+        self.last = compile(self.models[-1], request)
+        with self.last.load() as module:
+            self.evaluation.run_exact(lambda sample: _copied(module, sample))
+        records: list[list[Any]] = []
+        confidences: list[Array] = []
+        for path in self.models[:-1]:
+            own_shapes = shapes_of(path, request.shapes)
+            with compile(path, replace(request, shapes=own_shapes)).load() as module:
+                found, sure = _judged(module, self.evaluation)
+            records.append(found)
+            confidences.append(sure)
+        self.samples = JudgedSamples(
+            self.evaluation.metric, [*records, self.evaluation.records], confidences
+        )
+
+    def chosen(self, limit: float) -> ThresholdChoice:
+        """See `choose_thresholds`."""
+        stages = self.asked.stages
+        costs = stage_flops(self.models, self.asked.request.shapes, cumulative=stages.cumulative)
+        return choose_thresholds(self.samples, limit, costs)
+
+    def report(self) -> CascadeReport:
+        """What thresholds do, chosen or given."""
+        asked, evaluation = self.asked, self.evaluation
+        name, limit = evaluation.metric.name, None
+        if asked.threshold == AUTO_THRESHOLD:
+            drop = Limit.of(asked.max_accuracy_drop)
+            limit = limit_of(drop, name, evaluation.exact, evaluation.metric.relative)
+            choice = self.chosen(limit)
+        else:
+            choice = told_of(self.samples, asked.given_thresholds())
+        predicted = predicted_cost(
+            self.models, choice.answered, choice.drop.rows, asked.request,
+            cumulative=asked.stages.cumulative,
+        )  # fmt: skip
+        names = asked.stages.names
+        return CascadeReport(names, name, choice, limit, self.samples.count, predicted)
+
+    def measured(self, cascade: Artifact) -> CascadeCost:
+        """What calls of a binary take, on every second sample: those that chose nothing."""
+        with cascade.load() as module, self.last.load() as last:
+            return measured_cost(module, last, self._others())
+
+    def _others(self) -> Iterator[Mapping[str, Array]]:
+        for number, (sample, _) in enumerate(self.evaluation.pairs()):
+            if number % 2:
+                yield sample
 
 
-def judged_samples(
-    asked: CascadeRequest, folder: Path, compile: Compile
-) -> tuple[Evaluation, JudgedSamples]:
-    """What both models give for evaluation data, and how sure the small one is."""
-    stages, request = asked.stages, asked.request
-    source = Quantisable(stages.large, request.shapes)
-    judging = CompileRequest(
-        precision=AUTO, eval=asked.eval, metric=asked.metric, shapes=request.shapes,
-        progress=request.progress,
-    )  # fmt: skip
-    own = make_folder("tensmith-cascade-", near=folder)
-    evaluation = evaluation_of(source, judging, own, None)
-    evaluation.check()
-    front = folder / f"{stages.small.stem}_confidence.onnx"
-    front.write_bytes(confidence_model(stages).SerializeToString(deterministic=True))
-    plain = replace(request, shapes=request.shapes)
-    with compile(stages.large, plain).load() as large:
-        evaluation.run_exact(lambda sample: _copied(large, sample))
+def _stage_files(stages: Stages, folder: Path) -> list[Path]:
+    """The model of each stage as a file."""
+    found = []
+    for number, model in enumerate(stages.fronts()):
+        path = folder / f"{stages.stem}_stage{number}.onnx"
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        found.append(path)
+    return [*found, stages.last(folder)]
+
+
+def _judged(module: Module, evaluation: Evaluation) -> tuple[list[Any], Array]:
+    """Records of all samples by a stage, and how sure it is of each."""
     confidences: list[float] = []
     records = []
-    with compile(front, plain).load() as small:
-        for (sample, label), exact in zip(
-            evaluation.pairs(), evaluation.exact_outputs(), strict=True
-        ):
-            told = _copied(small, sample)
-            confidences.append(float(np.min(told.pop(CONFIDENCE))))
-            named = dict(zip(evaluation.outputs, _in_order(told, evaluation.outputs), strict=True))
-            records.append(evaluation.metric.record(named, exact, label))
-    return evaluation, JudgedSamples(
-        evaluation.metric, records, evaluation.records, np.asarray(confidences, np.float32)
-    )
+    for (sample, label), exact in zip(evaluation.pairs(), evaluation.exact_outputs(), strict=True):
+        told = _copied(module, {spec.name: sample[spec.name] for spec in module.inputs})
+        confidences.append(float(np.min(told.pop(CONFIDENCE))))
+        named = dict(zip(evaluation.outputs, _in_order(told, evaluation.outputs), strict=True))
+        records.append(evaluation.metric.record(named, exact, label))
+    return records, np.asarray(confidences, np.float32)
 
 
 def _in_order(told: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
@@ -204,4 +278,12 @@ def _copied(module: Module, sample: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.array(array) for name, array in module(sample).items()}
 
 
-__all__ = ["DEFERRED", "Cascade", "CascadeReport", "CascadeRequest", "make_cascade"]
+def _elsewhere(artifact: Artifact) -> bool:
+    try:
+        artifact.check_runs_here()
+    except UsageError:
+        return True
+    return False
+
+
+__all__ = ["Cascade", "CascadeReport", "CascadeRequest", "JudgedCascade", "make_cascade"]

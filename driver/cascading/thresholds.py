@@ -1,4 +1,4 @@
-"""From which confidence on a small model is believed: chosen on some samples, told of others."""
+"""From which confidence on a stage is believed: chosen on some samples, told of others."""
 
 from __future__ import annotations
 
@@ -13,49 +13,60 @@ from ..budget.drops import Drop, jackknife_drop, mean_drop
 from ..budget.metrics import Metric, Record
 
 Array = np.ndarray[Any, Any]
+Thresholds = tuple[float, ...]
 
-MOST_TRIED = 400  # thresholds
+MOST_TRIED = 400  # thresholds of a stage
 LEAST_SAMPLES = 16
 
 
 @dataclass(frozen=True)
 class JudgedSamples:
-    """What two models give for samples: a record of each by a metric, and how sure the small one
-    is of it (the least of its rows)."""
+    """What the stages of a cascade give for samples. stages: a record of each sample by a metric,
+    the smallest stage first; the last one is what others are judged by. confidences: how sure each
+    stage but the last is of it (the least of its rows)."""
 
     metric: Metric
-    small: Sequence[Record]
-    large: Sequence[Record]
-    confidences: Array
+    stages: Sequence[Sequence[Record]]
+    confidences: Sequence[Array]
+
+    @property
+    def count(self) -> int:
+        """Samples."""
+        return len(self.stages[-1])
 
     def part(self, first: int) -> JudgedSamples:
         """Every second sample: from the first (0) or the second (1) on."""
         return JudgedSamples(
-            self.metric, self.small[first::2], self.large[first::2], self.confidences[first::2]
-        )
+            self.metric, [own[first::2] for own in self.stages],
+            [own[first::2] for own in self.confidences],
+        )  # fmt: skip
 
-    def mixed(self, threshold: float) -> list[Record]:
-        """The records of a cascade."""
-        deferred = self.confidences < np.float32(threshold)
-        rows = zip(self.small, self.large, deferred, strict=True)
-        return [large if late else small for small, large, late in rows]
+    def answering(self, thresholds: Thresholds) -> Array:
+        """The stage that answers each sample."""
+        found = np.full(self.count, len(thresholds))
+        for stage in reversed(range(len(thresholds))):
+            found[self.confidences[stage] >= np.float32(thresholds[stage])] = stage
+        return found
 
-    def deferred(self, threshold: float) -> float:
-        """The share of samples that the large model sees."""
-        return float(np.mean(self.confidences < np.float32(threshold)))
+    def answered(self, thresholds: Thresholds) -> tuple[float, ...]:
+        """The share of samples that each stage answers."""
+        counts = np.bincount(self.answering(thresholds), minlength=len(self.stages))
+        return tuple((counts / self.count).tolist())
 
-    def drop(self, threshold: float) -> Drop:
-        """What a cascade loses against the large model alone."""
-        mixed, metric = self.mixed(threshold), self.metric
-        score, exact = metric.value(mixed), metric.value(self.large)
+    def drop(self, thresholds: Thresholds) -> Drop:
+        """What a cascade loses against the last stage alone."""
+        rows = enumerate(self.answering(thresholds).tolist())
+        mixed, metric = [self.stages[stage][n] for n, stage in rows], self.metric
+        last = self.stages[-1]
+        score, exact = metric.value(mixed), metric.value(last)
         if metric.figure is None:
-            losses = [metric.loss(a, b) for a, b in zip(mixed, self.large, strict=True)]
+            losses = [metric.loss(a, b) for a, b in zip(mixed, last, strict=True)]
             return mean_drop(np.concatenate(losses), score, exact)
 
         def both(chosen: Sequence[int]) -> tuple[float, float]:
             return (
                 metric.value([mixed[n] for n in chosen]),
-                metric.value([self.large[n] for n in chosen]),
+                metric.value([last[n] for n in chosen]),
             )
 
         return jackknife_drop(both, metric.loss, len(mixed))
@@ -63,48 +74,73 @@ class JudgedSamples:
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """threshold: from which on the small model's answer is taken. chosen_deferred, chosen_drop: on
-    the samples that it was chosen on; deferred, drop: on the others."""
+    """thresholds: from which on a stage's answer is taken, of all but the last. answered: share of
+    samples that each stage answers; deferred: that the first does not. chosen_answered,
+    chosen_drop: on the samples that they were chosen on; the rest: on the others. scores: what each
+    stage reaches alone."""
 
-    threshold: float
-    chosen_deferred: float
+    thresholds: Thresholds
+    chosen_answered: tuple[float, ...]
     chosen_drop: float
+    answered: tuple[float, ...]
     deferred: float
     drop: Drop
-    small: float
-    large: float
+    scores: tuple[float, ...]
 
 
-def choose_threshold(samples: JudgedSamples, limit: float) -> ThresholdChoice:
-    """The lowest threshold from which on no higher one loses more than the limit, on every second
-    sample; what it does on the others.
+def choose_thresholds(
+    samples: JudgedSamples, limit: float, costs: Sequence[float]
+) -> ThresholdChoice:
+    """Thresholds that lose no more than the limit, nor do higher ones of the same stage, for the
+    least cost, on every second sample; what they do on the others.
 
-    Raises UsageError for too few samples.
+    costs: of each stage, in any unit. The limit is given out in several ways: to the stages in
+    equal parts, or to one of them first and what is left to the others in their order; each stage
+    gets the lowest threshold within its part. Raises UsageError for too few samples.
     """
-    count = len(samples.confidences)
-    if count < LEAST_SAMPLES:
+    if samples.count < LEAST_SAMPLES:
         raise UsageError(
-            f"{count} samples are too few to choose a threshold on some and tell it of others",
+            f"{samples.count} samples are too few to choose a threshold on some and tell it of "
+            "others",
             remedy=f"give {LEAST_SAMPLES} or more, better some hundreds",
         )
-    own = samples.part(0)
-    tried = thresholds_of(own.confidences)
-    best = tried[-1]
-    for threshold in reversed(tried):
-        if own.drop(threshold).drop > limit + 1e-12:
-            break
-        best = threshold
-    return told_of(samples, best)
+    own, count = samples.part(0), len(samples.confidences)
+    equal = [(stage, limit * (stage + 1) / count) for stage in range(count)]
+    ways = [[*equal, *((stage, limit) for stage in range(count))]]
+    for first in range(count) if count > 1 else ():
+        order = [first, *(stage for stage in range(count) if stage != first)]
+        ways.append([(stage, limit) for stage in order])
+    found = [_lowered(own, way) for way in ways]
+    return told_of(samples, min(found, key=lambda one: (expected_cost(own, one, costs), one)))
 
 
-def told_of(samples: JudgedSamples, threshold: float) -> ThresholdChoice:
-    """What a threshold does on either half."""
+def _lowered(own: JudgedSamples, way: Sequence[tuple[int, float]]) -> Thresholds:
+    """Thresholds, each lowered in turn as far as its limit allows."""
+    tried = [thresholds_of(one) for one in own.confidences]
+    best = [values[-1] for values in tried]
+    for stage, limit in way:
+        for value in reversed([value for value in tried[stage] if value < best[stage]]):
+            lower = (*best[:stage], value, *best[stage + 1 :])
+            if own.drop(lower).drop > limit + 1e-12:
+                break
+            best[stage] = value
+    return tuple(best)
+
+
+def expected_cost(samples: JudgedSamples, thresholds: Thresholds, costs: Sequence[float]) -> float:
+    """Of a sample, on average: each stage costs what it does where rows come to it."""
+    reached = 1 - np.cumsum([0.0, *samples.answered(thresholds)[:-1]])
+    return float(np.dot(reached, costs))
+
+
+def told_of(samples: JudgedSamples, thresholds: Thresholds) -> ThresholdChoice:
+    """What thresholds do on either half."""
     own, others = samples.part(0), samples.part(1)
-    metric = samples.metric
+    answered = others.answered(thresholds)
     return ThresholdChoice(
-        float(np.float32(threshold)), own.deferred(threshold), own.drop(threshold).drop,
-        others.deferred(threshold), others.drop(threshold), metric.value(others.small),
-        metric.value(others.large),
+        tuple(float(np.float32(value)) for value in thresholds), own.answered(thresholds),
+        own.drop(thresholds).drop, answered, 1 - answered[0], others.drop(thresholds),
+        tuple(samples.metric.value(stage) for stage in others.stages),
     )  # fmt: skip
 
 
@@ -119,8 +155,8 @@ def thresholds_of(confidences: Array) -> list[float]:
 
 
 def check_useful(choice: ThresholdChoice, limit: float) -> None:
-    """Raise BudgetError where nearly all samples go to the large model."""
-    if choice.chosen_deferred >= 1.0:
+    """Raise BudgetError where all samples go to the last stage."""
+    if choice.chosen_answered[-1] >= 1.0:
         raise BudgetError(
             "the small model answers nothing by itself: whatever it is sure of, it loses more than "
             f"{limit:.4g}",

@@ -7,8 +7,7 @@ from pathlib import Path
 from ...compiler.errors import UsageError
 from ...frontends.onnx.cascading.merging import CascadeStages
 from ..budget.drops import Drop
-from ..cascading.cascade import CascadeRequest, judged_samples, write_cascade
-from ..cascading.thresholds import choose_threshold
+from ..cascading.cascade import CascadeRequest, JudgedCascade, write_cascade
 from ..journal import Journal
 from ..request import CompileRequest
 from .builds import Compile
@@ -39,25 +38,25 @@ class Cascades:
         if kept is None:
             self.request.note(f"choosing the threshold of {label}")
             try:
-                _, samples = judged_samples(self._asked(stages), self.folder, self.compile)
-                choice = choose_threshold(samples, limit)
+                judged = JudgedCascade(self._asked(stages), self.folder, self.compile)
+                choice = judged.chosen(limit)
             except UsageError as error:
                 return Pruned(label, error.what)
             kept = {
-                "threshold": choice.threshold,
+                "thresholds": list(choice.thresholds),
                 "drop": choice.drop.to_json(),
-                "chosen_deferred": choice.chosen_deferred,
+                "answers_nothing": choice.chosen_answered[-1] >= 1.0,
                 "deferred": choice.deferred,
             }
             self.journal.put(kept, "threshold", label, limit)
-        if kept["chosen_deferred"] >= 1.0:
+        if kept["answers_nothing"]:
             return Pruned(label, "the small model answers nothing by itself")
         self.drops[label] = Drop(**kept["drop"])
         self.notes.append(
-            f"{label}: below a confidence of {kept['threshold']:.4g} the larger answers, "
+            f"{label}: below a confidence of {kept['thresholds'][0]:.4g} the larger answers, "
             f"{kept['deferred']:.1%} of the samples that did not choose that"
         )
-        return write_cascade(stages, kept["threshold"], self.folder)
+        return write_cascade(stages, tuple(kept["thresholds"]), self.folder)
 
     def _asked(self, stages: CascadeStages) -> CascadeRequest:
         request = self.request

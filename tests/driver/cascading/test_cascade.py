@@ -21,7 +21,7 @@ from tensmith.driver.cascading.cascade import CascadeRequest, make_cascade
 from tensmith.driver.cascading.thresholds import (
     JudgedSamples,
     check_useful,
-    choose_threshold,
+    choose_thresholds,
     thresholds_of,
 )
 from tensmith.driver.request import CompileRequest
@@ -177,33 +177,34 @@ def _judged(count: int, seed: int = 0) -> JudgedSamples:
     rng = np.random.default_rng(seed)
     sure = rng.random(count).astype(np.float32)
     small = [np.array([float(right)]) for right in rng.random(count) < 0.5 + sure / 2]
-    return JudgedSamples(TABLE["top1"], small, [np.ones(1)] * count, sure)
+    return JudgedSamples(TABLE["top1"], [small, [np.ones(1)] * count], [sure])
 
 
 def test_the_threshold_is_the_lowest_within_the_limit() -> None:
     samples = _judged(2000)
-    found = choose_threshold(samples, 0.05)
-    own = samples.part(0)
-    assert own.drop(found.threshold).drop <= 0.05
-    lower = max(t for t in thresholds_of(own.confidences) if t < found.threshold - 1e-6)
-    assert own.drop(lower).drop > 0.05
-    assert found.deferred == pytest.approx(found.chosen_deferred, abs=0.05)
+    found = choose_thresholds(samples, 0.05, (1, 10))
+    own, (threshold,) = samples.part(0), found.thresholds
+    assert own.drop((threshold,)).drop <= 0.05
+    lower = max(t for t in thresholds_of(own.confidences[0]) if t < threshold - 1e-6)
+    assert own.drop((lower,)).drop > 0.05
+    assert found.answered == pytest.approx(found.chosen_answered, abs=0.05)
+    assert found.deferred == pytest.approx(found.answered[1])
     assert found.drop.rows == 1000
     assert found.drop.drop == pytest.approx(0.05, abs=0.03)
-    assert choose_threshold(samples, 1.0).deferred == 0.0
+    assert choose_thresholds(samples, 1.0, (1, 10)).deferred == 0.0
 
 
 def test_nothing_can_be_left_to_a_small_model_that_is_always_wrong() -> None:
     count = 64
     wrong = JudgedSamples(
-        TABLE["top1"], [np.zeros(1)] * count, [np.ones(1)] * count, np.linspace(0, 1, count)
+        TABLE["top1"], [[np.zeros(1)] * count, [np.ones(1)] * count], [np.linspace(0, 1, count)]
     )
-    found = choose_threshold(wrong, 0.01)
-    assert found.chosen_deferred == 1.0
+    found = choose_thresholds(wrong, 0.01, (1, 10))
+    assert found.chosen_answered == (0.0, 1.0)
     with pytest.raises(BudgetError, match="answers nothing by itself"):
         check_useful(found, 0.01)
     with pytest.raises(UsageError, match="too few"):
-        choose_threshold(_judged(8), 0.1)
+        choose_thresholds(_judged(8), 0.1, (1, 10))
 
 
 # ---------------------------------------------------------------------- the whole
@@ -225,18 +226,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "--max-accuracy-drop", "1%", "-o", str(tmp_path / "both.so"), "--json",
     ]  # fmt: skip
     assert cli.main(words) == 0
-    told = json.loads(capsys.readouterr().out)["manifest"]["cascade"]
+    out = json.loads(capsys.readouterr().out)
+    told, report = out["manifest"]["cascade"], out["report"]
     choice = told["report"]["choice"]
     assert 0.02 < choice["deferred"] < 0.9
-    assert choice["small"] < 0.97
-    assert choice["large"] == 1.0
+    small, last = choice["scores"]
+    assert small < 0.97
+    assert last == 1.0
+    predicted = told["report"]["predicted"]
+    assert {own["kind"] for own in predicted.values()} == {"modelled"}
+    assert 0 < predicted["expected"]["value"] < predicted["p99"]["value"]
+    assert "measured" not in told["report"]
+    measured = report["measured"]
+    assert {own["kind"] for own in measured.values()} == {"measured"}
+    assert measured["p99"]["value"] > 0
     module = tensmith.load(tmp_path / "both.so")
     out = module({"x": x})
-    assert module.manifest["cascade"]["threshold"] == pytest.approx(told["threshold"])
-    assert (out["y"].argmax(axis=1) == labels).mean() > choice["small"]
-    assert out["deferred"].mean() == pytest.approx(
-        (choice["deferred"] + choice["chosen_deferred"]) / 2, abs=0.01
-    )
+    assert module.manifest["cascade"] == told
+    assert (out["y"].argmax(axis=1) == labels).mean() > small
+    deferred = (choice["answered"][1] + choice["chosen_answered"][1]) / 2
+    assert out["deferred"].mean() == pytest.approx(deferred, abs=0.01)
 
 
 def test_a_given_threshold_needs_no_data(tmp_path: Path) -> None:
@@ -245,7 +254,7 @@ def test_a_given_threshold_needs_no_data(tmp_path: Path) -> None:
     stages = CascadeStages(small, large)
     found = make_cascade(CascadeRequest(stages, CompileRequest(), "0.5"), tmp_path)
     assert found.report is None
-    assert found.artifact.manifest["cascade"]["threshold"] == 0.5
+    assert found.artifact.manifest["cascade"]["thresholds"] == [0.5]
     with pytest.raises(UsageError, match="give --eval, or a number"):
         CascadeRequest(stages, CompileRequest())
     with pytest.raises(UsageError, match="the threshold is 'some'"):
