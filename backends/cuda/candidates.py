@@ -31,6 +31,9 @@ LAUNCH = 4500  # cycles that one more launch costs beside its work: 2.6 us at 1.
 SAVES, SHARE = 10000, 0.5  # what parts of sums have to save: so many cycles, or so much of all
 PARTS, LEAST_PART = (2, 3, 4, 6, 8, 12, 16), 2  # of a sum; steps of each
 SUM_BYTES = 4  # of a part
+KEY_STEP = 700  # cycles of a step of attention: two products, one behind the other, and weights
+MOST_KEY_PARTS = 32
+LEAST_KEY_STEPS = 8  # of each part of the keys, where only a run counts them
 SHARED_BYTES, CACHE_BYTES = 128, 48  # per cycle and multiprocessor
 RATES = {DType.F32: "f32", DType.F16: "f16", DType.BF16: "f16", DType.I8: "i8",
          DType.F8E4M3FN: "f8", DType.F8E5M2: "f8"}  # fmt: skip
@@ -202,3 +205,17 @@ def _together(problem: Problem, tiles: Tiles, target: GpuTarget) -> int:
     registers = target.registers // int(threads * (OTHER_REGISTERS + sums))
     shared = target.shared_bytes // max(1, shared_bytes(problem, tiles))
     return max(1, min(registers, shared, MOST_THREADS // threads, MOST_PROGRAMS))
+
+
+def key_parts_of(blocks: int, steps: int | None, target: GpuTarget) -> int:
+    """Into how many parts attention divides its keys, of so many blocks of queries and steps over
+    keys; None: as many as a run has, for which there are parts enough where they are many."""
+    most = max(1, target.sms // max(1, blocks))
+    if steps is None:
+        return min(most, MOST_KEY_PARTS)
+    whole = steps * KEY_STEP
+    added = LAUNCH + START + LATENCY
+    tried = range(2, min(most, MOST_KEY_PARTS, steps // LEAST_PART) + 1)
+    cycles = {parts: math.ceil(steps / parts) * KEY_STEP + added for parts in tried}
+    best = min(cycles, key=lambda parts: (cycles[parts], parts), default=1)
+    return best if best > 1 and _pays(whole, cycles[best]) else 1

@@ -14,12 +14,13 @@ from ...compiler.kernel.schedule.chooser import Chooser, Chosen, Request
 from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.target import GpuTarget
+from .attention_kernel import attention_of
 from .candidates import candidates, shared_bytes
 from .dots import AS_WRITTEN, Arithmetic
 from .emit.function import functions_of, parts_of
 from .emit.types import NoDeviceCode
 from .packing import pack_factors
-from .tiles import LEAST_BLOCK, power_of_two, problem_of, tiles_of
+from .tiles import LEAST_BLOCK, key_split, power_of_two, problem_of, tiles_of
 
 MOST_WARPS, MOST_STAGES, MOST_ELEMENTS, MOST_PARTS = 16, 8, 1 << 17, 64
 
@@ -78,6 +79,8 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
         found = candidates(problem, target)
         if found:
             return found
+    if (attention := attention_of(part)) is not None:
+        usual = replace(usual, split=key_split(attention, usual, target))
     return usual, replace(usual, warps=2 * usual.warps)
 
 
@@ -108,8 +111,8 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
         wrong.append(f"stages are 1 to {MOST_STAGES}, groups have at least one row")
     if not 1 <= tiles.split <= MOST_PARTS:
         wrong.append(f"a sum has 1 to {MOST_PARTS} parts")
-    if tiles.split > 1 and tiles.kind is not Kind.PRODUCT:
-        wrong.append("only sums of products are divided into parts")
+    if tiles.split > 1 and tiles.kind not in (Kind.PRODUCT, Kind.ATTENTION):
+        wrong.append("only sums of products and the keys of attention are divided into parts")
     if tiles.rows * tiles.columns > MOST_ELEMENTS:
         wrong.append(f"a block has {tiles.rows * tiles.columns} elements, over {MOST_ELEMENTS}")
     if wrong or tiles.kind not in (Kind.PRODUCT, Kind.ATTENTION):

@@ -9,8 +9,9 @@ from ...compiler.ir.types import DType
 from ...compiler.kernel.contraction import Contraction, Product
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
+from ...compiler.target import GpuTarget
 from .attention_kernel import Attention, attention_of
-from .candidates import Problem
+from .candidates import Problem, key_parts_of
 from .dots import AS_WRITTEN, Arithmetic, contraction_for, digits_of, dot_of
 from .emit.types import FLOAT_BYTES, HALVES, NoDeviceCode
 
@@ -182,6 +183,19 @@ def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
         rows //= 2
     keys = min(keys, max(LEAST_BLOCK, power_of_two(_assumed(attention.keys))))
     return Tiles(Kind.ATTENTION, rows, columns, keys, 4, 2, tf32=tf32 and not halves)
+
+
+def key_split(attention: Attention, tiles: Tiles, target: GpuTarget) -> int:
+    """Into how many parts attention divides its keys; of sizes that only a run knows, the fewest
+    queries and many keys count: the run makes fewer parts of others."""
+    rows, others, keys = (
+        product(axis.extent for axis in axes)
+        for axes in (attention.rows, attention.batch, attention.keys)
+    )
+    blocks = -(-rows // tiles.rows) if isinstance(rows, int) else 1
+    blocks *= others if isinstance(others, int) else 1
+    steps = -(-keys // tiles.depth) if isinstance(keys, int) else None
+    return key_parts_of(blocks, steps, target)
 
 
 def _row_tiles(kernel: Kernel) -> Tiles:

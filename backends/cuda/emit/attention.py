@@ -15,14 +15,15 @@ from ....compiler.kernel.kernel import Kernel
 from ....compiler.kernel.schedule.tiles import Tiles
 from ..attention_kernel import Attention, attention_of
 from ..tiles import power_of_two
+from .attention_parts import LOW, KeyParts, key_parts
 from .points import decode, program, span
 from .product import multiplied, operand, part_of, rest_of
+from .split import PART
 from .text import Lines
 from .types import HALVES, NoDeviceCode, register_type
 from .values import DeviceTile, Pointers, Term
 
 LEAST_DEPTH = 16  # of `tl.dot`
-_LOW = 'float("-inf")'
 
 
 def emit_attention(
@@ -55,12 +56,27 @@ def emit_attention(
         value=tile(k=tiles.depth, n=tiles.columns),
         result=tile(m=tiles.rows, n=tiles.columns),
     )
+    rows, blocks, count = _blocks_of(attention, tiles)
+    number, parts = program(block.score), attention_parts(attention, tiles)
+    if parts is not None:
+        part = rest_of(block.score, number, count)
+        number = part_of(block.score, number, count)
+        block.score.env[PART] = block.result.env[PART] = part
+    block.place(part_of(block.score, number, blocks), rest_of(block.score, number, blocks), rows)
+    block.emit(kernel, parts)
+    return count if parts is None else count * parts.parts
+
+
+def attention_parts(attention: Attention, tiles: Tiles) -> KeyParts | None:
+    """How the keys of an attention are divided; None: they are not."""
+    return key_parts(attention, tiles, _blocks_of(attention, tiles)[2])
+
+
+def _blocks_of(attention: Attention, tiles: Tiles) -> tuple[Dim, Dim, Dim]:
+    """(queries of a matrix, blocks of them, blocks of all matrices together)."""
     rows = product(axis.extent for axis in attention.rows)
     blocks = ceildiv(rows, tiles.rows)
-    number = program(block.score)
-    block.place(part_of(block.score, number, blocks), rest_of(block.score, number, blocks), rows)
-    block.emit(kernel)
-    return blocks * product(axis.extent for axis in attention.batch)
+    return rows, blocks, blocks * product(axis.extent for axis in attention.batch)
 
 
 @dataclass
@@ -90,8 +106,8 @@ class _Block:
                 if own.name in tile.env:
                     tile.env[other.name] = tile.env[own.name]
 
-    def emit(self, kernel: Kernel) -> None:
-        """The loop over the keys, and the stores behind it."""
+    def emit(self, kernel: Kernel, parts: KeyParts | None) -> None:
+        """The loop over the keys or a part of them, and the stores behind it."""
         lines, rows = self.score.lines, self.tiles.rows
         scores, result = self.attention.scores, self.attention.result
         for tile in (self.query, self.key):
@@ -100,15 +116,18 @@ class _Block:
             points = span(tile, "n", None, self.attention.columns)
             decode(tile, points, self.attention.value_axes)
         query = operand(self.query, self.attention.factors[0], self.attention.dots[0].elements)
-        lines.add(f"largest = tl.full([{rows}, 1], {_LOW}, tl.float32)")
+        lines.add(f"largest = tl.full([{rows}, 1], {LOW}, tl.float32)")
         lines.add(f"total = tl.zeros([{rows}, 1], tl.float32)")
         lines.add(f"acc = tl.zeros([{rows}, {self.tiles.columns}], tl.float32)")
         keys = product(axis.extent for axis in self.attention.keys)
-        if isinstance(keys, int) and keys <= self.tiles.depth:
+        steps = ceildiv(keys, self.tiles.depth)
+        if isinstance(keys, int) and keys <= self.tiles.depth and parts is None:
             self._step(query, None, keys)
         else:
-            count = self.score.offset(ceildiv(keys, self.tiles.depth))
-            with lines.block(f"for step in range(0, {count.text}):"):
+            first, last = "0", self.score.offset(steps).text
+            if parts is not None:
+                first, last = parts.steps(self.score, steps)
+            with lines.block(f"for step in range({first}, {last}):"):
                 self._step(query, Term("step"), keys)
         _, largest, total, _ = (stage.stores[0].buffer.name for stage in kernel.stages)
         self.result.registers = {
@@ -116,8 +135,10 @@ class _Block:
             total: Term("total", frozenset({"m"})),
         }
         self.result.accumulators = [Term("acc", frozenset({"m", "n"}))]
-        for store in result.stores:
-            self.result.store(store)
+        if parts is None:
+            self.result.store_all(result.stores)
+        else:
+            parts.store(self.result)
 
     def _step(self, query: str, block: Term | None, keys: Dim) -> None:
         """Take a block of keys into account."""
@@ -138,10 +159,10 @@ class _Block:
         value = score.value(attention.scores.stores[0].value)
         text = score.widened(value, DType.F32)
         if mask := score.masks["n"]:
-            text = f"tl.where({mask}, {text}, {_LOW})"
+            text = f"tl.where({mask}, {text}, {LOW})"
         scores = lines.let(text)
         best = lines.let(f"ts_max(largest, tl.reduce({scores}, 1, ts_max, keep_dims=True))")
-        safe = lines.let(f"tl.where({best} == {_LOW}, 0.0, {best})")
+        safe = lines.let(f"tl.where({best} == {LOW}, 0.0, {best})")
         halves = of_results.elements in HALVES
         exp = "tl.exp" if halves else "libdevice.exp"
         weights = lines.let(f"{exp}({scores} - {safe})")

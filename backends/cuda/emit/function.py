@@ -12,14 +12,16 @@ from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
 from ....compiler.kernel.kernel import Kernel
 from ....compiler.kernel.schedule.tiles import Kind, Tiles
-from .attention import emit_attention
+from ..attention_kernel import attention_of
+from .attention import attention_parts, emit_attention
+from .attention_parts import emit_combined
 from .points import emit_points
 from .preamble import with_preamble
 from .product import emit_product, product_split
 from .rows import emit_rows
-from .split import TOTAL, WORKSPACE, Split, emit_total
+from .split import TOTAL, WORKSPACE, Division, emit_total
 from .text import Lines
-from .types import pointer_type
+from .types import HALVES, pointer_type
 
 MULTIPLE = 16  # elements, of strides that let threads load 16 bytes at once
 _PARAMETER = re.compile(r"\bp\d+\b")
@@ -85,12 +87,25 @@ def functions_of(
 def _functions(
     kernel: Kernel, tiles: Tiles, symbol: str, aligned: frozenset[int], index: str
 ) -> tuple[Function, ...]:
-    split = product_split(kernel.stages[-1], tiles) if tiles.kind is Kind.PRODUCT else None
-    make = _Maker(kernel, aligned, index, split)
+    parts, second = _divided(kernel, tiles)
+    make = _Maker(kernel, aligned, index, parts)
     first = make.function(symbol, tiles, partial(_EMITTERS[tiles.kind], kernel=kernel, tiles=tiles))
-    if split is None:
+    if second is None:
         return (first,)
-    return first, make.function(f"{symbol}_total", TOTAL, partial(emit_total, split=split))
+    return first, make.function(f"{symbol}_total", TOTAL, second)
+
+
+def _divided(kernel: Kernel, tiles: Tiles) -> tuple[Division | None, Callable[..., Dim] | None]:
+    """How the work of programs is divided, and what emits the function that puts it together."""
+    if tiles.kind is Kind.PRODUCT:
+        split = product_split(kernel.stages[-1], tiles)
+        return split, partial(emit_total, split=split) if split is not None else None
+    attention = attention_of(kernel) if tiles.kind is Kind.ATTENTION else None
+    parts = attention_parts(attention, tiles) if attention else None
+    if attention is None or parts is None:
+        return None, None
+    halves = attention.dots[1].elements in HALVES
+    return parts, partial(emit_combined, kernel=kernel, found=parts, halves=halves)
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,7 @@ class _Maker:
     kernel: Kernel
     aligned: frozenset[int]
     index: str
-    split: Split | None
+    parts: Division | None
 
     def function(self, symbol: str, tiles: Tiles, emit: Callable[..., Dim]) -> Function:
         """The function whose body `emit` adds to lines."""
@@ -108,8 +123,8 @@ class _Maker:
         symbols = self.kernel.symbols
         names = {name: f"s{number}" for number, name in enumerate(symbols)}
         pointers = {buffer.name: (f"p{n}", buffer.dtype) for n, buffer in enumerate(params)}
-        if self.split is not None:
-            pointers[WORKSPACE] = "parts", self.split.dtype
+        if self.parts is not None:
+            pointers[WORKSPACE] = "parts", self.parts.dtype
         lines = Lines()
         if self.index == "tl.int32":
             for name in names.values():
@@ -118,8 +133,8 @@ class _Maker:
         programs = self._emitted(lines, emit, names, tiles)
         named = set(_PARAMETER.findall(str(lines)))
         taken = [n for n in range(len(params)) if f"p{n}" in named]
-        workspace = self.split.bytes if self.split is not None else 0
-        shared = [(WORKSPACE, self.split.dtype)] if self.split is not None else []
+        workspace = self.parts.bytes if self.parts is not None else 0
+        shared = [(WORKSPACE, self.parts.dtype)] if self.parts is not None else []
         types = [*(params[n].dtype for n in taken), *(dtype for _, dtype in shared)]
         arguments = [*(f"p{n}" for n in taken), *("parts" for _ in shared), *names.values()]
         return Function(

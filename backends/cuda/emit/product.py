@@ -16,7 +16,7 @@ from ..tiles import rows_of
 from .points import decode, program, span
 from .row_prologue import RowPrologue
 from .scalar import cast
-from .split import PART, Split, part_steps, split_of
+from .split import PART, Split, split_of
 from .text import Lines
 from .types import FLOAT_BYTES, register_type
 from .values import DeviceTile, Pointers, Term
@@ -185,7 +185,7 @@ def _sums(
         step(None)
     else:
         first, last = (
-            ("0", left.offset(steps).text) if split is None else (part_steps(left, split, steps))
+            ("0", left.offset(steps).text) if split is None else (split.steps(left, steps))
         )
         with lines.block(f"for step in range({first}, {last}):"):
             step(Term("step"))

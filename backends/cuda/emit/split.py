@@ -1,12 +1,12 @@
-"""Sums in parts: each is what one program adds up, into memory that a second function reads.
+"""Work in parts: what one program of each leaves in memory, a second function puts together.
 
-The second adds the parts in their order, and computes what is made of the sums: results do not
+Of sums it adds up the parts in their order, and computes what is made of them: results do not
 depend on which program was done first, and no program waits for another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ....compiler.ir.dims import Dim, ceildiv, dmax, dmin, floordiv, product, symbol
@@ -23,13 +23,47 @@ TOTAL = Tiles(Kind.POINTS, 1, 256)  # of the function that adds up parts
 
 
 @dataclass(frozen=True)
-class Split:
-    """How the sums of a stage are divided. parts: of each; dtype: of a sum; bytes: of all parts."""
+class Division:
+    """How what programs go over is divided. parts: how many there are; dtype: of what each leaves
+    in memory, bytes: of all of it."""
 
     stage: Stage
     parts: Dim
     dtype: DType
     bytes: int
+
+    @property
+    def buffer(self) -> Buffer:
+        """The memory of all parts."""
+        return Buffer(WORKSPACE, self.dtype)
+
+    def store_either(self, tile: DeviceTile, store: Callable[[], None]) -> None:
+        """What a program leaves by `store`; where it is the only part, which only a run may know,
+        what the stage stores."""
+        if isinstance(self.parts, int):
+            store()
+            return
+        with tile.lines.block(f"if {tile.offset(self.parts).text} == 1:"):
+            tile.store_all(self.stage.stores)
+        with tile.lines.block("else:"):
+            store()
+
+    def programs(self, points: Dim) -> Dim:
+        """How many programs add up the parts of so many points: none where there is one part."""
+        count = ceildiv(points, TOTAL.columns)
+        return count if isinstance(self.parts, int) else count * (dmin(self.parts, 2) - 1)
+
+    def steps(self, tile: DeviceTile, steps: Dim) -> tuple[str, str]:
+        """(first, behind the last) of the steps of a program's part."""
+        each = tile.offset(ceildiv(steps, self.parts))
+        first = tile.named(f"{tile.env[PART].text} * {each.text}")
+        last = tile.named(f"tl.minimum({first.text} + {each.text}, {tile.offset(steps).text})")
+        return first.text, last.text
+
+
+@dataclass(frozen=True)
+class Split(Division):
+    """How the sums of a stage are divided; dtype: of a sum."""
 
     @property
     def points(self) -> Dim:
@@ -41,50 +75,32 @@ class Split:
         which = part * len(self.stage.reductions) + number
         return which * self.points + linear_of(self.stage.axes)
 
-    @property
-    def buffer(self) -> Buffer:
-        """The memory of all parts."""
-        return Buffer(WORKSPACE, self.dtype)
-
     def store(self, tile: DeviceTile) -> None:
-        """Store the accumulators of a tile as the parts that they are; where there is one of each
-        sum, which only a run may know, what is made of them."""
+        """Store the accumulators of a tile as the parts that they are."""
         sums = tuple(
             Store(self.buffer, self.place(symbol(PART), number), Acc(number, self.dtype))
             for number in range(len(self.stage.reductions))
         )
-        if isinstance(self.parts, int):
-            tile.store_all(sums)
-            return
-        with tile.lines.block(f"if {tile.offset(self.parts).text} == 1:"):
-            tile.store_all(self.stage.stores)
-        with tile.lines.block("else:"):
-            tile.store_all(sums)
+        self.store_either(tile, lambda: tile.store_all(sums))
+
+
+def most_parts(tiles: Tiles, blocks: Dim) -> Dim:
+    """As many parts as the tiles say, but of blocks that only a run counts no more than make as
+    many programs as keep the target busy: what they leave has a known size then."""
+    return dmin(tiles.split, dmax(1, floordiv(tiles.busy, dmax(1, blocks))))
 
 
 def split_of(stage: Stage, tiles: Tiles, blocks: Dim, dtype: DType) -> Split | None:
     """How the sums of a stage are divided, whose results are so many blocks of a program each;
-    None: they are not. dtype: of a sum.
-
-    As many parts as the tiles say; where a run knows how many blocks there are, at most as many as
-    make no more programs than keep the target busy: so the parts have a known size.
-    """
+    None: they are not. dtype: of a sum."""
     if tiles.split == 1:
         return None
     points = product(axis.extent for axis in stage.axes)
     sums = len(stage.reductions) * dtype.bytes
     if isinstance(points, int):
         return Split(stage, tiles.split, dtype, tiles.split * points * sums)
-    parts = dmin(tiles.split, dmax(1, floordiv(tiles.busy, dmax(1, blocks))))
-    return Split(stage, parts, dtype, tiles.busy * tiles.rows * tiles.columns * sums)
-
-
-def part_steps(tile: DeviceTile, split: Split, steps: Dim) -> tuple[str, str]:
-    """(first, behind the last) of the steps of a program's part."""
-    each = tile.offset(ceildiv(steps, split.parts))
-    first = tile.named(f"{tile.env[PART].text} * {each.text}")
-    last = tile.named(f"tl.minimum({first.text} + {each.text}, {tile.offset(steps).text})")
-    return first.text, last.text
+    area = tiles.busy * tiles.rows * tiles.columns
+    return Split(stage, most_parts(tiles, blocks), dtype, area * sums)
 
 
 def emit_total(
@@ -114,5 +130,4 @@ def emit_total(
                 part = tile.value(Load(split.buffer, split.place(symbol(PART), number)))
                 lines.add(f"{total.text} += {part.text}")
     tile.store_all(stage.stores)
-    programs = ceildiv(split.points, TOTAL.columns)
-    return programs if isinstance(parts, int) else programs * (dmin(parts, 2) - 1)
+    return split.programs(split.points)
