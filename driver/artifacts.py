@@ -267,6 +267,7 @@ def load(
     device: int = 0,
     stream: int = 0,
     idle: str = "spin",
+    cache_bytes: int = 0,
 ) -> Module:
     """A compiled shared library, ready to run: `load("model.so")({"input": array})`.
 
@@ -274,7 +275,9 @@ def load(
     max_trips: a run whose Loop goes on for more rounds fails; 0: any number. Of models for GPUs:
     device: which GPU, as the driver counts them; stream: the CUstream to work in, as a number, 0:
     one of its own. idle: what threads do between calls: "spin" for 0.3 ms, then sleep; or "park":
-    sleep at once, and take no processor time. Raises UsageError when there is no such file,
+    sleep at once, and take no processor time. cache_bytes: of memory in which responses are kept, 0
+    for none: a call whose inputs are, byte for byte, those of an earlier one gets its outputs
+    (docs/plan.md). Raises UsageError when there is no such file,
     RunError when this machine cannot run it.
     """
     from ..runtime.loader import ModuleError
@@ -286,7 +289,7 @@ def load(
         file = check_file(Path(path), "compiled model")
         return load_library(
             file, threads=threads, max_trips=max_trips, dicts=dicts, device=device, stream=stream,
-            idle=idle,
+            idle=idle, cache_bytes=cache_bytes,
         )  # fmt: skip
     except ModuleError as error:
         raise RunError(str(error), code=error.code) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 IDLE = {"spin": 0, "park": 1}  # `ts_options.idle`
 CPU_DEVICE, CUDA_DEVICE = 1, 2
 
@@ -75,6 +75,7 @@ class Options(ctypes.Structure):
         ("device", c_int32),
         ("idle", c_int32),
         ("stream", c_void_p),
+        ("cache", c_void_p),
     )
 
 
@@ -94,6 +95,19 @@ class CounterTable(ctypes.Structure):
     )
 
 
+class CacheTable(ctypes.Structure):
+    """`ts_cache_counters`."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("hits", c_int64),
+        ("misses", c_int64),
+        ("entries", c_int64),
+        ("bytes", c_int64),
+        ("evicted", c_int64),
+    )
+
+
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_abi_version": (c_uint32, ()),
     "ts_model_get": (c_void_p, ()),
@@ -109,6 +123,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ts_bench": (c_int32, (c_void_p, c_void_p, c_int32, c_void_p, c_int32, c_int64, c_void_p)),
     "ts_set_stream": (c_int32, (c_void_p, c_void_p)),
     "ts_read_counters": (c_int32, (c_void_p, POINTER(CounterTable))),
+    "ts_cache_create": (c_int32, (c_uint64, POINTER(c_void_p))),
+    "ts_cache_destroy": (None, (c_void_p,)),
+    "ts_cache_read": (c_int32, (c_void_p, POINTER(CacheTable))),
     "ts_cancel": (None, (c_void_p,)),
     "ts_threads": (c_int32, (c_void_p,)),
     "ts_last_error": (c_char_p, (c_void_p,)),

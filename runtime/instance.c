@@ -120,7 +120,10 @@ static ts_status open_instance(ts_instance *instance, const ts_model *model,
   if (options && options->idle != 0 && options->idle != TS_IDLE_PARK)
     return ts_error(instance, TS_ERROR_ARGUMENT, "idle: expected 0 or %d, got %d", TS_IDLE_PARK,
                     options->idle);
+  if (model->device && options && options->cache)
+    return ts_error(instance, TS_ERROR_ARGUMENT, "cache: model '%s' runs on a GPU", model->name);
   instance->idle = options ? options->idle : 0;
+  instance->cache = options ? options->cache : NULL;
   instance->max_trips = options && options->max_trips ? options->max_trips : INT64_MAX;
   instance->model = model;
   const char *missing = ts_cpu_missing(model->features, model->feature_count);
@@ -199,6 +202,16 @@ static ts_status run_plan(ts_instance *instance) {
   return finish_outputs(instance);
 }
 
+static ts_status run_cached(ts_instance *instance) {
+  const uint64_t hash = ts_cache_hash(instance);
+  atomic_store_explicit(&instance->failed, 0, memory_order_relaxed);
+  if (ts_cache_answer(instance->cache, instance, hash))
+    return atomic_load(&instance->failed) ? instance->status : finish_outputs(instance);
+  const ts_status status = run_plan(instance);
+  if (!status) ts_cache_keep(instance->cache, instance, hash);
+  return status;
+}
+
 static ts_status run_checked(ts_instance *instance, const DLTensor *inputs, int32_t input_count,
                              DLTensor *outputs, int32_t output_count) {
   const ts_model *model = instance->model;
@@ -219,7 +232,8 @@ static ts_status run_checked(ts_instance *instance, const DLTensor *inputs, int3
   }
   ts_status status = ts_bind_inputs(instance, inputs, input_count);
   if (!status) status = ts_bind_outputs(instance, outputs);
-  return status ? status : run_plan(instance);
+  if (status) return status;
+  return instance->cache ? run_cached(instance) : run_plan(instance);
 }
 
 ts_status ts_run(ts_instance *instance, const DLTensor *inputs, int32_t input_count,

@@ -93,6 +93,7 @@ struct ts_instance {
   int64_t *symbols;
   int64_t max_trips; /* INT64_MAX: no limit */
   int32_t idle;
+  ts_cache *cache; /* NULL: none */
   atomic_int state; /* of the run: IDLE, RUNNING or CANCELLED */
   atomic_int failed;
   _Atomic int64_t calls, rows, answered[TS_MOST_STAGES]; /* see ts_counters */
@@ -149,6 +150,12 @@ TS_LOCAL void ts_shape_text(char *text, size_t bytes, int32_t ndim, const int64_
 
 /* counters.c. Adds a run that has succeeded. */
 TS_LOCAL void ts_count_run(ts_instance *instance);
+
+/* cache.c. Of the inputs that are bound; whether a cache had the answer, whose outputs are then where
+ * a run puts them; and what a run that has succeeded leaves there. */
+TS_LOCAL uint64_t ts_cache_hash(const ts_instance *instance);
+TS_LOCAL int ts_cache_answer(ts_cache *cache, ts_instance *instance, uint64_t hash);
+TS_LOCAL void ts_cache_keep(ts_cache *cache, const ts_instance *instance, uint64_t hash);
 
 /* check.c. Fill instance->input_data and instance->symbols; check the outputs that callers own. */
 TS_LOCAL ts_status ts_bind_inputs(ts_instance *instance, const DLTensor *inputs, int32_t count);

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import abi
-from .counting import Counters, read_counters
+from .counting import Counters, make_cache, read_counters
 from .exchange import Borrowed, in_order
 from .meaning import Presentation
 from .opening import check_library, opened
@@ -53,11 +53,12 @@ class Module:
         device: int = 0,
         stream: int = 0,
         idle: str = "spin",
+        cache_bytes: int = 0,
     ) -> None:
         if idle not in abi.IDLE:
             raise ModuleError(f"idle: expected {' or '.join(abi.IDLE)}, got '{idle}'")
         self._stream = stream
-        self._handle = ctypes.c_void_p()
+        self._handle, self._cache = ctypes.c_void_p(), ctypes.c_void_p()
         self._lock = threading.Lock()
         self._life = threading.Lock()  # held while the instance is destroyed, or cancelled
         self.path = Path(path).resolve()
@@ -65,15 +66,18 @@ class Module:
             raise ModuleError(f"cannot load '{path}': no such file")
         self._library: Any = opened(self.path)
         try:
-            self._create(threads, max_trips, device, idle)
+            self._create(threads, max_trips, device, idle, cache_bytes)
             self._present = Presentation(self.outputs, dicts)
         except BaseException:
             self.close()
             raise
 
-    def _create(self, threads: int, max_trips: int, device: int, idle: str) -> None:
+    def _create(
+        self, threads: int, max_trips: int, device: int, idle: str, cache_bytes: int
+    ) -> None:
         library = self._library
         check_library(library, self.path)
+        self._cache = make_cache(library, cache_bytes)
         model = library.ts_model_get()
         self.name: str = library.ts_name(model).decode()
         self.manifest: dict[str, Any] = json.loads(library.ts_manifest(model))
@@ -98,6 +102,7 @@ class Module:
             device,
             abi.IDLE[idle],
             self._stream,
+            self._cache,
         )
         status = library.ts_create(model, ctypes.byref(options), ctypes.byref(self._handle))
         if status:
@@ -306,10 +311,7 @@ class Module:
         """
         with self._life:
             self._require_open()
-            found = read_counters(self._library, self._handle)
-        if isinstance(found, int):
-            raise ModuleError("the counters cannot be read", found)
-        return found
+            return read_counters(self._library, self._handle, self._cache)
 
     def cancel(self) -> None:
         """End the run that another thread has in progress, which raises ModuleError.
@@ -329,8 +331,10 @@ class Module:
             self._repeat = never
             if self._handle:
                 self._library.ts_destroy(self._handle)
+            if self._cache:
+                self._library.ts_cache_destroy(self._cache)
             handle, self._library = self._library._handle, None
-            self._handle = ctypes.c_void_p()
+            self._handle, self._cache = ctypes.c_void_p(), ctypes.c_void_p()
             _ctypes.dlclose(handle)
 
     def __enter__(self) -> Module:
@@ -367,6 +371,7 @@ def load(
     device: int = 0,
     stream: int = 0,
     idle: str = "spin",
+    cache_bytes: int = 0,
 ) -> Module:
     """Load a compiled `.so`. Raises ModuleError.
 
@@ -375,5 +380,9 @@ def load(
     fails; 0: any number. Of models for GPUs: device: which GPU, as the driver counts them; stream:
     the CUstream to work in, as a number, 0: one of its own. idle: what threads do between calls:
     "spin" for 0.3 ms, then sleep; or "park": sleep at once, and take no processor time.
+    cache_bytes: of memory in which responses are kept: a call of the same inputs gets them again.
     """
-    return Module(path, threads, max_trips, dicts=dicts, device=device, stream=stream, idle=idle)
+    return Module(
+        path, threads, max_trips, dicts=dicts, device=device, stream=stream, idle=idle,
+        cache_bytes=cache_bytes,
+    )  # fmt: skip

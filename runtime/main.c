@@ -212,10 +212,13 @@ int main(int argc, char **argv) {
   settings.max_trips = chosen.max_trips;
   settings.idle = chosen.parks ? TS_IDLE_PARK : 0;
   settings.weights_path = chosen.weights;
+  if (chosen.cache_bytes && ts_cache_create((uint64_t)chosen.cache_bytes, &settings.cache))
+    die(EXIT_RUN, "no memory for a cache of %" PRId64 " bytes", chosen.cache_bytes);
   if (chosen.measure) {
     array *inputs = allocate((size_t)model->input_count * sizeof *inputs);
     load_inputs(inputs, model, &chosen);
     probe(model, &chosen, &settings, inputs);
+    ts_cache_destroy(settings.cache);
     return finished();
   }
   job j = {.model = model, .chosen = &chosen, .measured = {.accuracy = -1}};
@@ -231,5 +234,6 @@ int main(int argc, char **argv) {
   write_outputs(&j);
   print_report(model, &chosen, ts_threads(j.instance), &j.measured, j.outputs);
   ts_destroy(j.instance);
+  ts_cache_destroy(settings.cache);
   return finished();
 }

@@ -33,6 +33,8 @@ static const char HELP[] =
     "  --duration SECONDS           go on measuring until so much time has passed\n"
     "  --max-trips N                fail where a loop goes on for more rounds\n"
     "  --weights FILE               side file of the weights, if it was moved\n"
+    "  --cache BYTES                keep responses in so much memory, and answer calls of the same\n"
+    "                               inputs by them (64M: K, M and G are powers of 1024)\n"
     "measuring\n"
     "  --measure                    run in several instances at once, on all samples in turns, for\n"
     "                               --duration (default 1); print times, processor time and memory\n"
@@ -55,6 +57,17 @@ static int64_t number(const char *option, const char *text, int64_t least, int64
     die(EXIT_USAGE, "%s: expected a number from %lld to %lld, got '%s'", option, (long long)least,
         (long long)most, text);
   return value;
+}
+
+static int64_t bytes(const char *option, const char *text) {
+  char *end;
+  const long long value = strtoll(text, &end, 10);
+  const char *known = "KMG", *unit = *end ? strchr(known, *end) : NULL;
+  const int shift = unit ? 10 * (int)(unit - known + 1) : 0;
+  if (end == text || (*end && (!unit || end[1])) || value < 0 || value > INT64_MAX >> shift ||
+      value << shift < 1 << 16)
+    die(EXIT_USAGE, "%s: expected bytes, 64K at least, got '%s'", option, text);
+  return value << shift;
 }
 
 static double seconds(const char *option, const char *text) {
@@ -131,6 +144,8 @@ static int parse_value(options *out, const char *name, const char *value) {
   } else if (!strcmp(name, "--load")) {
     out->load = seconds(name, value);
     if (out->load <= 0) die(EXIT_USAGE, "--load: expected calls per second, got '%s'", value);
+  } else if (!strcmp(name, "--cache")) {
+    out->cache_bytes = bytes(name, value);
   } else if (!strcmp(name, "--idle")) {
     out->parks = !strcmp(value, "park");
     if (!out->parks && strcmp(value, "spin"))

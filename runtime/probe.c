@@ -287,6 +287,7 @@ static void print_json(const ts_probe *all, const findings *found) {
   else printf("%.9g, \"no_energy\": ", found->joules);
   print_json_string(found->no_energy);
   print_cascade(&found->counters);
+  print_cache_json(all->settings->cache);
   printf(", \"seconds\": {\"mean\": %.9g, \"p50\": %.9g, \"p90\": %.9g, \"p99\": %.9g, \"min\": %.9g, "
          "\"max\": %.9g, \"quantiles\": [",
          total / (double)calls, percentile(sorted, calls, 50), percentile(sorted, calls, 90),

@@ -65,6 +65,7 @@ typedef struct {
   int64_t warmup, iterations;
   double duration;
   int32_t threads, instances;
+  int64_t cache_bytes; /* 0: no cache of responses */
   double load; /* calls per second that arrive by chance; 0: one behind the other */
   int64_t max_trips;
   uint64_t seed;
@@ -116,6 +117,9 @@ TS_LOCAL double percentile(const int64_t *sorted, int64_t count, double p);
 TS_LOCAL void sort_times(int64_t *nanoseconds, int64_t count);
 /* Share of samples (rows of the last axis) whose largest element is where the label says. */
 TS_LOCAL double top1_accuracy(const DLTensor *scores, const DLTensor *labels);
+
+/* ", "cache": {...}", or null without one. */
+TS_LOCAL void print_cache_json(ts_cache *cache);
 
 /* ---- probe.c --------------------------------------------------------------------------------- */
 

@@ -157,6 +157,18 @@ void print_info(const ts_model *model, int json) {
   printf("%s\n", model->feature_count ? "" : " none");
 }
 
+void print_cache_json(ts_cache *cache) {
+  ts_cache_counters found = {sizeof found};
+  printf(", \"cache\": ");
+  if (!cache || ts_cache_read(cache, &found)) {
+    printf("null");
+    return;
+  }
+  printf("{\"hits\": %" PRId64 ", \"misses\": %" PRId64 ", \"entries\": %" PRId64 ", \"bytes\": %" PRId64
+         ", \"evicted\": %" PRId64 "}",
+         found.hits, found.misses, found.entries, found.bytes, found.evicted);
+}
+
 /* ---- Results --------------------------------------------------------------------------------- */
 
 static int by_size(const void *a, const void *b) {

@@ -123,7 +123,7 @@ extern "C" {
 
 /* ---- Status ---------------------------------------------------------------------------------- */
 
-#define TS_ABI_VERSION 6
+#define TS_ABI_VERSION 7
 
 typedef enum {
   TS_OK = 0,
@@ -179,6 +179,7 @@ TS_API const char *ts_manifest(const ts_model *model);
 /* ---- Instances ------------------------------------------------------------------------------- */
 
 typedef struct ts_instance ts_instance;
+typedef struct ts_cache ts_cache;
 
 typedef struct {
   uint32_t size;            /* sizeof(ts_options) */
@@ -188,9 +189,10 @@ typedef struct {
   int32_t device;           /* of models for GPUs: which GPU, as the driver counts them */
   int32_t idle;             /* between runs threads: 0: spin for 0.3 ms, then sleep; TS_IDLE_PARK */
   void *stream;             /* of models for GPUs: the CUstream to work in; NULL: its own */
+  ts_cache *cache;          /* of responses; NULL: every run computes */
 } ts_options;
 
-#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0, 0, 0, NULL}
+#define TS_OPTIONS_DEFAULT {sizeof(ts_options), 1, NULL, 0, 0, 0, NULL, NULL}
 /* Sleep at once: no processor time between runs, and some 50 us more until threads are at work. */
 #define TS_IDLE_PARK 1
 
@@ -250,6 +252,28 @@ TS_API int32_t ts_threads(const ts_instance *instance);
 TS_API const char *ts_last_error(const ts_instance *instance);
 
 TS_API void ts_destroy(ts_instance *instance);
+
+/* ---- Cache of responses ----------------------------------------------------------------------
+ * A run whose inputs are, byte for byte, those of an earlier one gets that one's outputs. It pays
+ * where calls repeat themselves, and costs a copy of inputs and outputs where they do not; models
+ * that draw random numbers draw the same ones every time, so that nothing changes but the time.
+ * Whoever can read the process's memory can read the calls that it holds.
+ */
+
+/* A cache of at most `bytes`, keys, results and its own tables included: what was not asked for the
+ * longest goes first. Any number of instances of models of this library may share it, from any
+ * threads, through ts_options.cache; it must outlive them. TS_ERROR_ARGUMENT below 64 KiB. */
+TS_API ts_status ts_cache_create(uint64_t bytes, ts_cache **out);
+TS_API void ts_cache_destroy(ts_cache *cache);
+
+typedef struct {
+  uint32_t size; /* sizeof(ts_cache_counters), set by the caller */
+  int64_t hits, misses;
+  int64_t entries, bytes; /* that it holds now */
+  int64_t evicted;        /* entries */
+} ts_cache_counters;
+
+TS_API ts_status ts_cache_read(ts_cache *cache, ts_cache_counters *counters);
 
 /* ---- TVM-FFI ---------------------------------------------------------------------------------
  * A shared library also exports these functions in the TVM-FFI calling convention, so that

@@ -22,6 +22,7 @@ from .zig import library_folder, run_zig
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 CORE_SOURCES = (
     "bounds.c",
+    "cache.c",
     "callbacks.c",
     "check.c",
     "counters.c",
