@@ -101,6 +101,7 @@ class _Fuser:
         self.map_sizes: dict[Value, int] = {}
         self.deep_maps: set[Node] = set()
         self.aliases: set[Node] = set()  # reshapes outside of kernels
+        self.released: dict[Value, tuple[Node, _Group]] = {}  # and where they were
         self.scales = scales_of(graph.nodes)
         for node in graph.nodes:
             if _is_map(node):
@@ -159,7 +160,7 @@ class _Fuser:
             apart = node.output in self.escapes or not users
             if not apart and any(self.group_of.get(user) is not group for user in users):
                 group.members.remove(node)
-                del self.group_of[node]
+                self.released[node.output] = node, self.group_of.pop(node)
 
     def _start(self, anchor: Node) -> None:
         group = _Group([anchor])
@@ -351,18 +352,21 @@ class _Fuser:
         self.graph.nodes = result
         sort_nodes(self.graph)
 
-    def _source(self, value: Value) -> Node | Value | None:
-        """What a group that reads a value holds of it: a map, an operand, a number as it is."""
+    def _source(self, value: Value, group: _Group) -> Node | Value | None:
+        """What a group that reads a value holds of it: a map, an operand, a number as it is.
+
+        What was released from the group may have a kernel now, which needs the group's results.
+        """
         if value.data is not None and value.data.size == 1:
             return value if value in self.scales else None
-        node = value.producer
-        if node is None or node not in self.position or node in self.group_of or not _is_map(node):
+        node, home = self.released.get(value, (value.producer, None))
+        if node is None or node not in self.position or not _is_map(node):
             return value
-        return node
+        return value if node in self.group_of and home is not group else node
 
     def _fuse(self, group: _Group) -> Node:
         members = set(group.members)
-        builder = RegionBuilder(self._source)
+        builder = RegionBuilder(lambda value: self._source(value, group))
         for member in group.members:
             builder.copy(member)
         results = [

@@ -254,6 +254,22 @@ def test_bytes_are_made_floats_by_every_group_that_reads_them() -> None:
     assert "dequantize" in holders[-1]
 
 
+def test_a_group_makes_the_floats_of_its_bytes_that_others_have_in_memory() -> None:
+    """A product reads them there; the kernel that makes the bytes cannot wait for them."""
+    c = CaseBuilder("bytes")
+    q = c.op("cast", c.op("rint", c.input(4, 4)), dtype=U8)
+    real = c.op("dequantize", q, c.scalar(0.5), constant(np.uint8(3)))
+    c.output(c.op("matmul", real, c.input(4, 4)))
+    c.output(c.op("abs", real))
+    graph = c.graph()
+    run_passes(graph, (Fusion(),))
+    assert groups(graph) == [
+        ["rint", "cast", "dequantize", "abs"],
+        ["dequantize"],
+        ["matmul"],
+    ]
+
+
 def test_places_of_extremes_are_no_rows_that_join() -> None:
     """argmax keeps an axis as well, but of a single one, and goes in order."""
     graph = rewritten(
