@@ -7,6 +7,7 @@ from ..compiler.ir.types import DType
 from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
 from ..compiler.target import Target
+from .arithmetic.dead_channels import DeadChannels
 from .arithmetic.demand import Demand
 from .arithmetic.image_by_image import ImageByImage
 from .arithmetic.known_masks import KnownMasks
@@ -92,7 +93,7 @@ def optimization_passes(
         ByteProducts(note, data, in_groups),
         LowerQuantisation(),
         *RECOGNISED,
-        Fixpoint((Demand(told), LinearMaps(told), *SIMPLIFY)),
+        Fixpoint((DeadChannels(told), Demand(told), LinearMaps(told), *SIMPLIFY)),
         *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide else ()),
         Fixpoint((ChannelNorms(), *SIMPLIFY)),
         *((ImageByImage(told), Fixpoint(SIMPLIFY)) if divide else ()),

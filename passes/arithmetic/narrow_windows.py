@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Node
@@ -71,44 +72,59 @@ def _conv(node: Node, part: Part) -> Narrowed:
     _x, w, *bias = node.inputs
     channels, spatial = _filter_axes(node)
     chosen = part[channel_axis(node.attrs["layout"], len(part))]
-    if node.attrs["groups"] != 1:
+    alone = _is_depthwise(node) and (chosen is None or isinstance(chosen, Picks))
+    if node.attrs["groups"] != 1 and not alone:
         chosen = None
-    narrow = _windows(node, part, [w.shape[axis] for axis in spatial], chosen)
+    narrow = _windows(node, part, [w.shape[axis] for axis in spatial], chosen, by_channel=alone)
     filters = tuple(chosen if axis == channels else None for axis in range(w.type.rank))
     needs = (*narrow.needs, filters, *((chosen,) for _ in bias))
     return replace(narrow, needs=needs)
 
 
+def _is_depthwise(node: Node) -> bool:
+    """Whether every channel is made of the one in its place alone."""
+    axis = channel_axis(node.attrs["layout"], node.output.type.rank)
+    count = node.attrs["groups"]
+    return bool(count == node.inputs[0].shape[axis] == node.output.shape[axis] != 1)
+
+
 def _pool(node: Node, part: Part) -> Narrowed:
     chosen = part[channel_axis(node.attrs["layout"], len(part))]
-    narrow = _windows(node, part, node.attrs["kernel"], chosen, not node.attrs["ceil_mode"])
-    channel = channel_axis(node.attrs["layout"], len(part))
-    (need,) = narrow.needs
-    assert need is not None
-    return replace(narrow, needs=((*need[:channel], chosen, *need[channel + 1 :]),))
+    fits = not node.attrs["ceil_mode"]
+    return _windows(node, part, node.attrs["kernel"], chosen, fits, by_channel=True)
 
 
 def _windows(
-    node: Node, part: Part, kernel: Sequence[Dim], channels: Places | None, fits: bool = True
+    node: Node,
+    part: Part,
+    kernel: Sequence[Dim],
+    channels: Places | None,
+    fits: bool = True,
+    by_channel: bool = False,
 ) -> Narrowed:
-    """A part of windows; the need of the operand has all channels.
+    """A part of windows.
 
-    fits: whether all windows lie within the padded operand.
+    fits: whether all windows lie within the padded operand. by_channel: whether each channel needs
+    itself only; else the operand has all of them.
     """
     layout, rank = node.attrs["layout"], len(part)
     computed, need = list(whole(rank)), list(whole(rank))
     computed[0] = need[0] = part[0]
     computed[channel_axis(layout, rank)] = channels
+    if by_channel:
+        need[channel_axis(layout, rank)] = channels
     axes = _axes(node, kernel)
     for i, axis in enumerate(spatial_axes(layout, rank)):
         found = _window(axes[i], part[axis]) if fits else None
         if found is not None:
             computed[axis] = part[axis]
             need[axis], axes[i] = found
-    attrs = {
+    attrs: dict[str, Any] = {
         "strides": tuple(axis.stride for axis in axes),
         "pads": (*(axis.low for axis in axes), *(axis.high for axis in axes)),
     }
+    if by_channel and "groups" in node.attrs and channels is not None:
+        attrs["groups"] = channels.count
     return Narrowed(tuple(computed), (tuple(need),), same(node, **attrs))
 
 
