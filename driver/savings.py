@@ -7,14 +7,16 @@ from ..compiler.ir.dims import Dim
 from ..compiler.ir.flops import graph_flops
 from ..compiler.ir.graph import Graph
 from ..compiler.pass_manager import run_passes
+from ..compiler.target import CpuTarget, Target
 from ..passes.pipeline import optimization_passes
 
 
-def optimised_flops(graph: Graph, opt_level: int) -> tuple[Dim, list[Saving]]:
+def optimised_flops(graph: Graph, opt_level: int, target: Target) -> tuple[Dim, list[Saving]]:
     """Floating-point operations of one run after the target-neutral passes, and what was saved.
 
-    The graph is rewritten in place.
+    The graph is rewritten in place. target: whose costs decide where the costs of a CPU do.
     """
     savings: list[Saving] = []
-    run_passes(graph, optimization_passes(opt_level, told=savings.append))
+    costs = target if isinstance(target, CpuTarget) else None
+    run_passes(graph, optimization_passes(opt_level, target=costs, told=savings.append))
     return graph_flops(graph), savings

@@ -12,6 +12,7 @@ from .arithmetic.demand import Demand
 from .arithmetic.image_by_image import ImageByImage
 from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
+from .arithmetic.upsampled_convs import UpsampledConvs
 from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
@@ -95,6 +96,7 @@ def optimization_passes(
         *RECOGNISED,
         Fixpoint((DeadChannels(told), Demand(told), LinearMaps(told), *SIMPLIFY)),
         *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide else ()),
+        UpsampledConvs(target, told),
         Fixpoint((ChannelNorms(), *SIMPLIFY)),
         *((ImageByImage(told), Fixpoint(SIMPLIFY)) if divide else ()),
         layouts,

@@ -82,7 +82,7 @@ def command(
         force_precision=True,
     )
     graph = import_model(model, request.shapes)
-    described = _describe(model, graph) | _arithmetic(graph, opt_level)
+    described = _describe(model, graph) | _arithmetic(graph, request)
     _show_graph(console, described, nodes)
     if why:
         _show_savings(console, described["savings"])
@@ -123,13 +123,14 @@ def _show_cost(
     return {"seconds": found.to_json(), "machines": [own.to_json() for own in costs]}
 
 
-def _arithmetic(graph: Graph, opt_level: int) -> dict[str, Any]:
+def _arithmetic(graph: Graph, request: CompileRequest) -> dict[str, Any]:
     """FLOPs as they are computed, and what has saved them; the graph is rewritten in place."""
     from dataclasses import asdict
 
     from ..savings import optimised_flops
 
-    flops, savings = optimised_flops(graph, opt_level)
+    _, target = request.resolve()
+    flops, savings = optimised_flops(graph, request.opt_level, target)
     return {"computed_flops": _plain(flops), "savings": [asdict(saving) for saving in savings]}
 
 

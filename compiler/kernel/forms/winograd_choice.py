@@ -133,11 +133,25 @@ def best_tilings(conv: Node, target: CpuTarget, near: bool = False) -> tuple[Til
 
 def winograd_gain(conv: Node, target: CpuTarget) -> float:
     """How many times as long a convolution of floats takes when it is computed directly."""
-    if conv.attrs["layout"] == "NCHW":
-        shapes = zip(conv.inputs, _channels_last(conv), strict=False)
-        x, w = (Value(TensorType(value.dtype, shape)) for value, shape in shapes)
-        conv = make_node("conv", [x, w], {**conv.attrs, "layout": "NHWC"})
+    conv = _as_channels_last(conv)
     return _best(conv, target, False)[1] if _possible(conv) else 1.0
+
+
+def convolution_cycles(conv: Node, target: CpuTarget) -> float | None:
+    """Estimated cycles of a convolution of floats by the faster algorithm; None where its sizes are
+    not known, or it is not one that tiles are made of."""
+    conv = _as_channels_last(conv)
+    if not _possible(conv) or not isinstance(conv.output.shape[0], int):
+        return None
+    return _direct_cycles(conv, target, False) / _best(conv, target, False)[1]
+
+
+def _as_channels_last(conv: Node) -> Node:
+    if conv.attrs["layout"] != "NCHW":
+        return conv
+    shapes = zip(conv.inputs, _channels_last(conv), strict=False)
+    x, w = (Value(TensorType(value.dtype, shape)) for value, shape in shapes)
+    return make_node("conv", [x, w], {**conv.attrs, "layout": "NHWC"})
 
 
 def _channels_last(conv: Node) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
@@ -155,10 +169,8 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
     short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
     if min(channels, outputs) < MIN_CHANNELS or short:
         return None, 1.0
-    work, taps = channels * outputs, math.prod(window)
-    positions = images * math.prod(extents)
-    rate = NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
-    direct = _cycles(positions * taps * work, taps * work, taps * channels, rate, target)
+    work, rate = channels * outputs, _weight_rate(near)
+    direct = _direct_cycles(conv, target, near)
     best, least = None, 0.9 * direct
     for tilings in _candidates(window, attrs["dilations"]):
         points, tiles = math.prod(t.points for t in tilings), images * tile_count(tilings, extents)
@@ -169,6 +181,20 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
         if cycles < least:
             best, least = tilings, cycles
     return best, direct / least if best else 1.0
+
+
+def _direct_cycles(conv: Node, target: CpuTarget, near: bool) -> float:
+    """Estimated cycles of a convolution that is computed directly."""
+    batch, extents, outputs = shape_of(conv.output)
+    *window, channels, _ = conv.inputs[1].type.static_shape
+    work, taps = channels * outputs, math.prod(window)
+    positions = images_together(batch) * math.prod(extents)
+    rate = _weight_rate(near)
+    return _cycles(positions * taps * work, taps * work, taps * channels, rate, target)
+
+
+def _weight_rate(near: bool) -> float:
+    return NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
 
 
 def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:

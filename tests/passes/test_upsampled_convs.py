@@ -1,0 +1,118 @@
+"""Convolutions behind nearest upsampling become transposed ones at the low resolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rewriting import count, inputs_for, same_results
+from suites.case import CaseBuilder
+
+from tensmith.backends.reference import run_graph
+from tensmith.backends.x86.targets import parse_target
+from tensmith.compiler.decisions import Saving
+from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.ir.flops import graph_flops
+from tensmith.compiler.pass_manager import Fixpoint, run_passes
+from tensmith.passes.arithmetic.upsampled_convs import UpsampledConvs, enlarged
+from tensmith.passes.layout.choose_layouts import ChooseLayouts
+from tensmith.passes.layout.transposed_conv import TransposedConv
+from tensmith.passes.pipeline import SIMPLIFY
+
+TARGET = parse_target("x86-64-v4")
+
+
+def upsampled(
+    shape: tuple[int, ...], outputs: int, kernel: tuple[int, ...],
+    scales: tuple[int, ...], pads: tuple[int, ...], shift: int = 0, bias: bool = True,
+) -> Graph:  # fmt: skip
+    """conv(gathers that repeat every element `scale` times)."""
+    c = CaseBuilder("upsampled")
+    x = c.input(*shape)
+    for axis, scale in enumerate(scales, start=2):
+        index = np.minimum((np.arange(shape[axis] * scale) + shift) // scale, shape[axis] - 1)
+        if scale > 1:
+            x = c.op("gather", x, constant(index), axis=axis)
+    w = c.weight(outputs, shape[1], *kernel)
+    ones = (1,) * len(kernel)
+    operands = [x, w, c.weight(outputs)] if bias else [x, w]
+    c.output(c.op("conv", *operands, strides=ones, dilations=ones, pads=pads))
+    return c.graph()
+
+
+def optimised(graph: Graph, told: list[Saving] | None = None, gain: float = 0.05) -> float:
+    """How much of the arithmetic is left; checks the results."""
+    inputs = inputs_for(graph)
+    want, before = run_graph(graph, inputs), graph_flops(graph)
+    hear = None if told is None else told.append
+    passes = (
+        UpsampledConvs(TARGET, hear, gain),
+        Fixpoint(SIMPLIFY),
+        ChooseLayouts(),
+        TransposedConv(),
+    )
+    run_passes(graph, (*passes, Fixpoint(SIMPLIFY)))
+    same_results(want, run_graph(graph, inputs), rtol=1e-4, atol=2e-4)
+    after = graph_flops(graph)
+    assert isinstance(before, int)
+    assert isinstance(after, int)
+    return after / before
+
+
+def test_twice_the_size() -> None:
+    told: list[Saving] = []
+    graph = upsampled((1, 64, 48, 48), 64, (3, 3), (2, 2), (1, 1, 1, 1))
+    assert optimised(graph, told) < 0.5  # 4 / 9, and a border of phases that are cropped
+    assert [saving.by for saving in told] == ["upsampled_convs"]
+    assert told[0].after == pytest.approx(told[0].before * 4 / 9)
+
+
+def test_along_one_axis() -> None:
+    """Vocoders."""
+    graph = upsampled((1, 64, 300), 64, (7,), (4,), (3, 3))
+    assert optimised(graph) < 0.5
+
+
+def test_reads_what_was_enlarged_as_before() -> None:
+    """Where the enlarged picture is needed elsewhere it stays."""
+    graph = upsampled((1, 64, 48, 48), 64, (3, 3), (2, 2), (1, 1, 1, 1))
+    graph.outputs.append(graph.nodes[1].output)
+    graph.outputs[-1].name = "large"
+    assert optimised(graph) < 0.5
+    assert count(graph)["gather"] == 2
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        upsampled((1, 16, 40, 40), 32, (3, 3), (2, 2), (1, 1, 1, 1)),
+        upsampled((1, 32, 40, 40), 32, (1, 1), (2, 2), (0, 0, 0, 0)),
+        upsampled((1, 32, 40, 40), 32, (3, 3), (2, 2), (1, 1, 1, 1), shift=1),
+        upsampled((1, 32, 40, 40), 32, (3, 3), (2, 2), (3, 3, 3, 3)),
+    ],
+    ids=["few channels", "one tap", "another rounding", "more padding than taps"],
+)
+def test_others_stay(graph: Graph) -> None:
+    assert not UpsampledConvs(TARGET).run(graph)
+
+
+def test_without_costs_nothing_changes() -> None:
+    graph = upsampled((1, 32, 40, 40), 32, (3, 3), (2, 2), (1, 1, 1, 1))
+    assert not UpsampledConvs().run(graph)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1 << 20))
+def test_random_windows(seed: int) -> None:
+    """Windows, scales and paddings of either parity, taken whatever they cost."""
+    rng = np.random.default_rng(seed)
+    kernel = tuple(int(k) for k in rng.integers(1, 6, 2))
+    scales = tuple(int(s) for s in rng.integers(1, 4, 2))
+    pads = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
+    channels = int(rng.integers(32, 35))
+    graph = upsampled((1, channels, 6, 5), 32, kernel, scales, pads, bias=bool(rng.integers(2)))
+    assert enlarged(graph.nodes[-1].inputs[0])[1] == scales
+    told: list[Saving] = []
+    optimised(graph, told, gain=-100)
+    assert len(told) == (scales != (1, 1))
