@@ -100,12 +100,24 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
             replace(plain, tile=replace(tile, rows=rows, vectors=vectors)), contraction, target
         )
         whole = narrow if narrow.blocks.axis else plain
-    if whole.tile.rows * whole.tile.vectors >= 20 and unroll == 4 and not whole.prefetch.ahead:
-        in_use = whole.tile.rows * whole.tile.vectors + whole.tile.vectors + 3
-        # enough independent work in two steps already
-        ordered = in_use > target.vector_registers
-        return replace(whole, unrolling=Unrolling(2, ordered=ordered))
+    if unroll == 4:
+        return replace(whole, unrolling=_wide_steps(whole, target))
     return whole
+
+
+def _wide_steps(own: StageSchedule, target: CpuTarget) -> Unrolling:
+    """Two steps instead of four, of a tile that has enough independent work in two.
+
+    With panels fetched ahead four are as good, unless the tile and the vectors of two steps take
+    more registers than there are: LLVM loads both pairs first and spills sums in the innermost
+    loop. 14 x 2 vectors on one Zen 5 core: 211 GFLOP/s in four steps, 228 in two ordered ones;
+    9 x 3 ones lose by it.
+    """
+    tile, vectors = own.tile.rows * own.tile.vectors, own.tile.vectors
+    crowded = tile + vectors + 3 > target.vector_registers
+    if tile < 20 or (own.prefetch.ahead and not (crowded and vectors == 2)):
+        return own.unrolling
+    return Unrolling(2, ordered=crowded)
 
 
 def _power_of_two(extent: int) -> int:

@@ -129,6 +129,28 @@ def test_large_panels_come_to_a_cache_with_room(l1_bytes: int, depth: int, level
 
 
 @pytest.mark.parametrize(
+    ("target", "rows", "tile", "steps", "ordered"),
+    [
+        ("x86-64-v4", N, (14, 2), 2, True),
+        ("x86-64-v4", 18, (9, 3), 4, False),
+        ("x86-64-v4", 104, (13, 2), 4, False),
+        ("x86-64-v3", N, (6, 2), 4, False),
+    ],
+)
+def test_steps_of_a_tile_that_fills_the_registers_are_ordered(
+    target: str, rows: Dim, tile: tuple[int, int], steps: int, ordered: bool
+) -> None:
+    """Where the vectors of two steps do not fit beside the sums, these would be spilled."""
+    c = CaseBuilder("product")
+    c.output(c.op("matmul", c.input(rows, 768), c.weight(768, 768)))
+    (kernel,) = kernels(c.graph())
+    (own,) = default_schedule(kernel, resolve_target(target)[1]).stages
+    assert own.prefetch.ahead
+    assert (own.tile.rows, own.tile.vectors) == tile
+    assert (own.unrolling.unroll, own.unrolling.ordered) == (steps, ordered)
+
+
+@pytest.mark.parametrize(
     ("l1_bytes", "rows", "depth"),
     [(32 << 10, 16, 512), (32 << 10, 160, 0), (48 << 10, 16, 0)],
     ids=["few rows", "many rows", "a large first level"],
