@@ -6,7 +6,7 @@ from ..compiler.decisions import Note, Told
 from ..compiler.ir.types import DType
 from ..compiler.kernel.schedule.graph_choice import GraphChoice
 from ..compiler.pass_manager import Fixpoint, Pass
-from ..compiler.target import Target
+from ..compiler.target import CpuTarget, Target
 from .arithmetic.dead_channels import DeadChannels
 from .arithmetic.demand import Demand
 from .arithmetic.image_by_image import ImageByImage
@@ -31,6 +31,7 @@ from .precision.lower_quantisation import LowerQuantisation
 from .precision.packed_tables import PackedTables
 from .precision.quantised_movement import QuantisedMovement
 from .precision.weight_products import WeightProducts
+from .precision.whole_bounds import SATURATES, WholeBounds
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
 from .simplify.cse import CommonSubexpressions
@@ -83,6 +84,7 @@ def optimization_passes(
     """
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
+    floats = not (isinstance(target, CpuTarget) and target.lanes(32) == 1)
     kept, layouts = KeptBytes(data), ChooseLayouts(channels_first=choice.channels_first)
     return (
         WeightProducts(note),
@@ -91,7 +93,7 @@ def optimization_passes(
         *((ByteTables(target), Fixpoint(SIMPLIFY)) if target else ()),
         IntegerProducts(note),
         Fixpoint((kept, *SIMPLIFY)),
-        ByteProducts(note, data, in_groups),
+        ByteProducts(note, data, in_groups, floats),
         LowerQuantisation(),
         *RECOGNISED,
         Fixpoint((DeadChannels(told), Demand(told), LinearMaps(told), *SIMPLIFY)),
@@ -104,4 +106,9 @@ def optimization_passes(
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
         SplitProducts(),
         Fixpoint(SIMPLIFY),
+        *(
+            (WholeBounds(), Fixpoint(SIMPLIFY))
+            if target and SATURATES in target.instructions
+            else ()
+        ),
     )

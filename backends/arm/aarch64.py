@@ -19,6 +19,7 @@ PREFIX = "aarch64"
 INSTRUCTIONS = {
     "fma": ("neon",),
     "tbl": ("neon",),
+    "saturate": ("neon",),
     "sdot": ("dotprod",),
     "usdot": ("i8mm",),
     "smmla": ("i8mm",),

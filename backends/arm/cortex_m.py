@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from ...compiler.target import CpuTarget, instructions_of
 
 # The features, by LLVM's names, that each is part of.
-INSTRUCTIONS = {"fma": ("vfp4d16sp",), "smlad": ("dsp",), "mve": ("mve",), "vmladava": ("mve",)}
+INSTRUCTIONS = {
+    "fma": ("vfp4d16sp",),
+    "saturate": ("vfp4d16sp",),
+    "smlad": ("dsp",),
+    "mve": ("mve",),
+    "vmladava": ("mve",),
+}
 _SCALAR = ("dsp", "vfp4d16sp")
 _VECTOR = (*_SCALAR, "mve", "mve.fp")
 

@@ -35,18 +35,22 @@ LARGEST = 255  # of the data
 @dataclass(frozen=True)
 class ByteProducts:
     """The pass. note: is told of every product of bytes, and of those that could be none. data: U8
-    or I8. in_groups: whether it is multiplied in groups of steps."""
+    or I8. in_groups: whether it is multiplied in groups of steps. floats: whether these add up what
+    makes no groups, or else integers do: without vectors converting costs as much as multiplying.
+    """
 
     note: Note | None = None
     data: DType = DType.U8
     in_groups: bool = True
+    floats: bool = True
     name: str = "byte_products"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
         rules = Rules()
         kind = ByteKind(self.data)
-        rules.on("matmul", "conv")(partial(byte_product, kind=kind, in_groups=self.in_groups))
+        form = partial(byte_product, kind=kind, in_groups=self.in_groups, floats=self.floats)
+        rules.on("matmul", "conv")(form)
         rules.on("matmul")(partial(product_of_data, kind=kind, in_groups=self.in_groups))
         changed = rewrite(graph, rules)
         tell(self.note, _decisions(graph))
@@ -113,7 +117,9 @@ class _Data:
     zero: Value | None
 
 
-def byte_product(node: Node, rw: Rewriter, kind: ByteKind, in_groups: bool = True) -> Replacement:
+def byte_product(
+    node: Node, rw: Rewriter, kind: ByteKind, in_groups: bool = True, floats: bool = True
+) -> Replacement:
     """product(cast(q) - z, w) -> product of bytes, less what z adds up to"""
     weights = node.inputs[1].data
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
@@ -126,7 +132,7 @@ def byte_product(node: Node, rw: Rewriter, kind: ByteKind, in_groups: bool = Tru
     signed, offset = _signed(weights, node.op)
     if signed is None:
         return None
-    product = _Product(node, data, rw, in_groups)
+    product = _Product(node, data, rw, in_groups, floats)
     total = product.of(signed)
     if total is None:
         return None
@@ -240,10 +246,12 @@ def _signed(weights: Array, op: str) -> tuple[Array | None, Array]:
 class _Product:
     """One contraction of bytes with signed ones."""
 
-    def __init__(self, node: Node, data: _Data, rw: Rewriter, in_groups: bool) -> None:
+    def __init__(
+        self, node: Node, data: _Data, rw: Rewriter, in_groups: bool, floats: bool
+    ) -> None:
         self.node, self.data, self.rw = node, data, rw
         self.attrs = dict(node.attrs)
-        self.bytes, self.in_groups = data.bytes, in_groups
+        self.bytes, self.in_groups, self.floats = data.bytes, in_groups, floats
         self.ready = node.op == "matmul" or self._pad()
 
     def _pad(self) -> bool:
@@ -276,6 +284,8 @@ class _Product:
         if not missing or not self.in_groups:
             return self._emit(self.bytes, weights)
         if depth < FEWEST or self.attrs.get("groups", 1) > 1:
+            if not self.floats:
+                return self._emit(self.bytes, weights)
             exact = _greatest_sum(weights, self.node.op) < EXACT_F32
             return self._in_floats(weights) if exact else None
         axis = self.bytes.type.rank - 1 if matmul else 1

@@ -75,6 +75,12 @@ def _unary(
     register(OpDef(name, infer, evaluate, Trait.POINTWISE | traits, arity=(1, 1)))
 
 
+def _nearest(x: Array) -> Array:
+    """The nearest i32, ties to even. Only targets whose conversions saturate are given others."""
+    limits = np.iinfo(np.int32)
+    return np.clip(np.rint(x.astype(np.float64)), limits.min, limits.max)
+
+
 def _infer_binary(name: str, allowed: frozenset[DType], result: DType | None) -> Infer:
     def infer(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
         dtype = same_dtype(inputs)
@@ -199,7 +205,7 @@ def _register_all() -> None:
     _unary("ceil", np.ceil, FLOATS, idem | steps)
     _unary("floor", np.floor, FLOATS, idem | steps)
     _unary("round", np.rint, FLOATS, idem | steps)
-    _unary("rint", np.rint, FLOATS, steps, DType.I32)  # of what an i32 holds
+    _unary("rint", _nearest, FLOATS, steps, DType.I32)
     for name, fn in _FUNCTIONS.items():
         _unary(name, fn, FLOATS, Trait.NONNEGATIVE if name in _NONNEGATIVE else Trait.NONE)
     _unary("not", np.logical_not, BOOLS, Trait.INVOLUTION)

@@ -11,12 +11,12 @@ from ...ir.ops.step_groups import GROUP
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
 from ..forms.step_groups import best_instruction, in_groups, products_of_groups
-from ..instruction import BY_LANE, GENERIC, INSTRUCTIONS, MATRICES, PAIRS, without_tiles
+from ..instruction import GENERIC, INSTRUCTIONS, MATRICES, PAIRS, without_tiles
 from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
+from .dot_tiles import with_dot_tiles
 from .heuristic import default_choice, naive_choice
-from .lane_tiles import with_lane_tiles
 from .legality import check_schedule
 from .matrix_tiles import with_matrix_tiles
 from .packing import Packing, pack
@@ -175,8 +175,7 @@ class CpuChooser:
             vectors = without_tiles(INSTRUCTIONS[own.instruction], self.target.instructions)
             choice = tiled or replace(choice, instruction=vectors.name)
             own = replace(own, instruction=choice.instruction)
-        if own.instruction in BY_LANE:
-            choice = with_lane_tiles(choice, kernel, self.target)
+        choice = with_dot_tiles(choice, kernel, self.target)
         schedule = resolve(choice, kernel, self.target)
         divided = by_rows(kernel, schedule, rows_divided)
         if divided is schedule:
