@@ -19,6 +19,7 @@ from .candidates import candidates, shared_bytes
 from .dots import AS_WRITTEN, Arithmetic
 from .emit.function import functions_of, parts_of
 from .emit.types import NoDeviceCode
+from .hidden_keys import band_of
 from .packing import pack_factors
 from .tiles import LEAST_BLOCK, key_split, power_of_two, problem_of, tiles_of
 
@@ -47,8 +48,7 @@ class GpuChooser:
         """
         kernel = request.kernel
         try:
-            tiles = [ranked_tiles(p, self.target, self.arithmetic)[0] for p in parts_of(kernel)]
-            usual = tuple(tiles)
+            usual = tuple(self._usual(part, request.known) for part in parts_of(kernel))
             if data := self.given.of(request.key):
                 usual = _given(kernel, usual, data, self.target)
             packed = pack_factors(kernel, usual, request.constants)
@@ -60,6 +60,11 @@ class GpuChooser:
         schedule = Schedule(stages, 0, tiles=packed.tiles)
         choice = choice_of_tiles(packed.tiles)
         return Chosen(packed.kernel, schedule, packed.packings, choice, request.key)
+
+    def _usual(self, part: Kernel, known: Mapping[str, Any]) -> Tiles:
+        tiles = ranked_tiles(part, self.target, self.arithmetic)[0]
+        attention = attention_of(part)
+        return replace(tiles, band=band_of(attention, tiles, known)) if attention else tiles
 
 
 def choice_of_tiles(tiles: Sequence[Tiles]) -> Choice:

@@ -299,7 +299,7 @@ def _others(
     kernel = replace(planned.kernel, name=planned.symbol)
     ranked = ranked_tiles(parts_of(kernel)[place], target, arithmetic_of(target, options))
     for tiles in ranked:
-        tried = replace(tiles, packed=own.packed)
+        tried = replace(tiles, packed=own.packed, band=own.band)
         if tried != own:
             chosen = [tried if n == place else part[0].tiles for n, part in enumerate(parts)]
             yield functions_of(kernel, chosen, _aligned(plan, number), index_type(plan))[place]

@@ -13,6 +13,7 @@ from tensmith.backends.cuda.compiling import FunctionJob, compile_all
 from tensmith.backends.cuda.emit.function import Function
 from tensmith.backends.cuda.tiles import Kind
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir import constant
 from tensmith.compiler.ir.dims import Dim
 from tensmith.compiler.ir.types import DType
 from tensmith.compiler.kernel.forms.region import lower_region
@@ -78,6 +79,61 @@ def test_causal_masks_hide_whole_blocks() -> None:
     inputs["x3"][7] = -np.inf  # a query that sees nothing has no result
     with np.errstate(invalid="ignore"):
         assert np.isnan(checked(attention(shape, shape, (100, 100)), inputs)[:, 7]).all()
+
+
+def masked(shape: tuple[int, ...], mask: np.ndarray, dtype: DType = F32) -> CaseBuilder:
+    """Attention under a mask that is a constant."""
+    c = CaseBuilder("masked")
+    operands = [c.input(*shape, dtype=dtype) for _ in range(3)]
+    mask = mask.astype(dtype.numpy)
+    c.output(c.op("attention", *operands, constant(mask, "mask"), scale=0.25))
+    return c
+
+
+def hiding(seen: np.ndarray, value: float = -np.inf) -> np.ndarray:
+    return np.where(seen, np.float32(0), np.float32(value))
+
+
+MASKS = {
+    "causal": (np.tri(100, dtype=bool), (99, 0, 0, 99)),
+    "window": (np.tri(100, dtype=bool) & ~np.tri(100, k=-20, dtype=bool), (19, 0, 0, 99)),
+    "padding": (np.broadcast_to(np.arange(100) < 30, (100, 100)), (99, 29, 0, 29)),
+    "heads": (np.stack([np.tri(100, k=k, dtype=bool) for k in (0, 7)]), (99, 7, 0, 99)),
+}
+
+
+@needs_triton
+@pytest.mark.parametrize("name", MASKS)
+def test_keys_that_a_constant_hides_are_not_gone_over(name: str) -> None:
+    seen, band = MASKS[name]
+    mask = hiding(np.array(seen), -np.inf if name == "causal" else -3e38)
+    c = masked((2, 100, 16), mask)
+    (function,) = GpuGraph(c.graph()).functions
+    assert function.tiles.band == band
+    checked(c, arrays(*((2, 100, 16),) * 3))
+
+
+@needs_triton
+def test_code_for_a_part_of_the_keys() -> None:
+    c = masked((4, 512, 64), hiding(np.tri(512, dtype=bool)), F16)
+    (function,) = GpuGraph(c.graph()).functions
+    assert function.tiles.band == (511, 0, 0, 511)
+    jobs = [FunctionJob(function, architecture) for architecture in (80, 90, 100, 120)]
+    assert all(image.stack == 0 for image in compile_all(jobs))
+
+
+@needs_triton
+def test_queries_that_see_nothing_keep_all_keys() -> None:
+    """So do those of a mask that hides little, or of one that changes scores only."""
+    seen = np.tri(100, dtype=bool)
+    seen[40] = False
+    c = masked((2, 100, 16), hiding(seen, -3e38))
+    (function,) = GpuGraph(c.graph()).functions
+    assert function.tiles.band is None
+    checked(c, arrays(*((2, 100, 16),) * 3))
+    for mask in (hiding(np.tri(100, k=95, dtype=bool)), hiding(np.tri(100, dtype=bool), -5.0)):
+        (function,) = GpuGraph(masked((2, 100, 16), mask).graph()).functions
+        assert function.tiles.band is None
 
 
 @needs_triton

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2205.14135. Neither scores nor weights reach memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ....compiler.ir.dims import Dim, ceildiv, product
 from ....compiler.ir.types import DType
@@ -81,7 +81,8 @@ def _blocks_of(attention: Attention, tiles: Tiles) -> tuple[Dim, Dim, Dim]:
 
 @dataclass
 class _Block:
-    """One block of queries: the tiles of its operands, scores and results."""
+    """One block of queries: the tiles of its operands, scores and results. row: its number among
+    those of a matrix."""
 
     attention: Attention
     tiles: Tiles
@@ -90,10 +91,11 @@ class _Block:
     score: DeviceTile
     value: DeviceTile
     result: DeviceTile
+    row: Term = field(default_factory=lambda: Term("0"))
 
     def place(self, row: Term, batch: Term, rows: Dim) -> None:
         """Give the shared axes their values, which the stages of scores and results both name."""
-        attention = self.attention
+        attention, self.row = self.attention, row
         others = (self.query, self.key, self.score, self.value, self.result)
         for tile in others:
             decode(tile, batch, attention.batch)
@@ -124,9 +126,7 @@ class _Block:
         if isinstance(keys, int) and keys <= self.tiles.depth and parts is None:
             self._step(query, None, keys)
         else:
-            first, last = "0", self.score.offset(steps).text
-            if parts is not None:
-                first, last = parts.steps(self.score, steps)
+            first, last = self._range(steps, parts)
             with lines.block(f"for step in range({first}, {last}):"):
                 self._step(query, Term("step"), keys)
         _, largest, total, _ = (stage.stores[0].buffer.name for stage in kernel.stages)
@@ -139,6 +139,19 @@ class _Block:
             self.result.store_all(result.stores)
         else:
             parts.store(self.result)
+
+    def _range(self, steps: Dim, parts: KeyParts | None) -> tuple[str, str]:
+        """(first, behind the last) of the steps that the program takes."""
+        lines, depth, count = self.score.lines, self.tiles.depth, self.score.offset(steps).text
+        if parts is not None:
+            return parts.steps(self.score, steps)
+        if self.tiles.band is None:
+            return "0", count
+        behind, ahead, first, last = self.tiles.band
+        query = lines.let(f"{self.row.text} * {self.tiles.rows}")
+        low = lines.let(f"tl.maximum({query} - {behind}, {first}) // {depth}")
+        high = f"tl.minimum({query} + {self.tiles.rows - 1 + ahead}, {last})"
+        return low, lines.let(f"tl.maximum({high} + {depth}, 0) // {depth}")
 
     def _step(self, query: str, block: Term | None, keys: Dim) -> None:
         """Take a block of keys into account."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from ...ir.graph import Value
+from ...ir.ops.registry import Array
 from ..forms.region import Lowered
 from ..schedule.chooser import Constant
 from ..schedule.packing import Packing
@@ -27,3 +28,13 @@ def constants_of(
         packing = Packing(rows, columns, columns, before=transform, element_bytes=wide)
         found[buffer.name] = Constant(rows * columns, packing)
     return found
+
+
+def elements_of(lowered: Lowered, inputs: Sequence[Value]) -> dict[str, Array]:
+    """The elements of constants that are read as they are, by parameter."""
+    pairs = zip(lowered.kernel.params, inputs, strict=False)
+    return {
+        buffer.name: value.data
+        for buffer, value in pairs
+        if value.data is not None and buffer.name not in lowered.transforms
+    }

@@ -22,7 +22,7 @@ from ..schedule.partition import is_by_rows
 from ..schedule.schedule import Schedule
 from .arena import assign_offsets
 from .concat_parts import Part, parts_of, piece_offsets
-from .constants import constants_of
+from .constants import constants_of, elements_of
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
 from .parameters import parametrised
@@ -313,7 +313,9 @@ class Planner:
         constants = constants_of(lowered, inputs, self.places)
         key = group_key(node.inputs, node.regions[0]) + version + _stored(node)
         key += "+rows" * following
-        chosen = self.choose(Request(lowered.kernel, constants, following, key, node.attrs["form"]))
+        known = elements_of(lowered, inputs)
+        form = node.attrs["form"]
+        chosen = self.choose(Request(lowered.kernel, constants, following, key, form, known))
         if is_by_rows(chosen.kernel, chosen.schedule):
             self._by_rows.update(map(origin, outputs))
         places: list[Place] = []

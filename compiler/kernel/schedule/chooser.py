@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ScheduleError
+from ...ir.ops.registry import Array
 from ...ir.ops.step_groups import GROUP
 from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
@@ -40,6 +41,7 @@ class Request:
 
     constants: by parameter name. rows_divided: whether threads have divided the rows of an operand.
     key: of the group that it computes, "" for what belongs to none. form: that the group has.
+    known: elements of constants, by parameter name.
     """
 
     kernel: Kernel
@@ -47,6 +49,7 @@ class Request:
     rows_divided: bool = False
     key: str = ""
     form: str = ""
+    known: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+Band = tuple[int, int, int, int]
+
 
 class Kind(Enum):
     """How a function goes over its points.
@@ -29,6 +31,8 @@ class Tiles:
     split: parts that each sum is divided into, one for a program; a second function adds them up.
     busy: programs that keep the target busy: where only a run knows how many blocks there are, sums
     have no more parts than make so many.
+    band: of attention, (behind, ahead, first, last): query number r of a matrix may see keys from
+    r - behind to r + ahead, from the first to the last, whatever the data is; None: all.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
     factors of f32 are multiplied with 11 bits each, by tensor cores. fp8: whether 8-bit floats are
     multiplied as they are, else as f16. packed: steps of the rows that
@@ -47,6 +51,7 @@ class Tiles:
     tf32: bool = False
     fp8: bool = False
     packed: tuple[int, int] = (0, 0)
+    band: Band | None = None
 
     def __str__(self) -> str:
         block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.depth > 1)
