@@ -56,9 +56,21 @@ RECOGNISED = (
 USUAL = GraphChoice()
 
 
+def fewer_operations(told: Told | None = None) -> Fixpoint:
+    """Algebra of what is recognised: what nothing needs goes, maps move to where they cost least.
+
+    told: hears of what is saved.
+    """
+    return Fixpoint((DeadChannels(told), Demand(told), LinearMaps(told), *SIMPLIFY))
+
+
 def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
-    """What makes a model of floats one of bf16 or f16: the reference of what is compiled then."""
-    return (*RECOGNISED, to_half, Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY)))
+    """What makes a model of floats one of bf16 or f16: the reference of what is compiled then.
+
+    Maps become one while they are floats; what is rounded then is their product.
+    """
+    stored = Fixpoint((StoreHalves(to_half.dtype), *SIMPLIFY))
+    return (*RECOGNISED, fewer_operations(), to_half, stored)
 
 
 def optimization_passes(
@@ -96,7 +108,7 @@ def optimization_passes(
         ByteProducts(note, data, in_groups, floats),
         LowerQuantisation(),
         *RECOGNISED,
-        Fixpoint((DeadChannels(told), Demand(told), LinearMaps(told), *SIMPLIFY)),
+        fewer_operations(told),
         *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide else ()),
         UpsampledConvs(target, told),
         Fixpoint((ChannelNorms(), *SIMPLIFY)),

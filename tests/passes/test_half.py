@@ -13,7 +13,7 @@ from tensmith.compiler.ir import DType, Graph, Value, constant
 from tensmith.compiler.ir.text import parse_graph, print_graph, structurally_equal
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.grouping.fusion import Fusion
-from tensmith.passes.pipeline import SIMPLIFY
+from tensmith.passes.pipeline import SIMPLIFY, half_passes
 from tensmith.passes.precision.half import (
     FEW_ROWS,
     MIN_TABLE,
@@ -274,3 +274,14 @@ def test_matrices_need_rows_columns_and_steps(
 ) -> None:
     _, found = _in_halves(_one(_drawn(depth, columns), rows), BF16, "sapphirerapids")
     assert [d.precision for d in found] == [made]
+
+
+def test_maps_become_one_before_they_are_rounded() -> None:
+    c = CaseBuilder("maps")
+    narrow = c.op("matmul", c.input(64, 32), c.weight(32, 512, low=-0.1, high=0.1))
+    c.output(c.op("matmul", narrow, c.weight(512, 48, low=-0.1, high=0.1)))
+    graph = c.graph()
+    run_passes(graph, half_passes(ToHalf(BF16, ZEN4)))
+    (product,) = (node for node in graph.nodes if node.op == "matmul")
+    assert product.inputs[1].shape == (32, 48)
+    assert product.inputs[1].dtype is BF16
