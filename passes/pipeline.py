@@ -12,6 +12,7 @@ from .arithmetic.demand import Demand
 from .arithmetic.image_by_image import ImageByImage
 from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
+from .arithmetic.same_for_all import SameForAll
 from .arithmetic.upsampled_convs import UpsampledConvs
 from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
@@ -61,7 +62,8 @@ def fewer_operations(told: Told | None = None) -> Fixpoint:
 
     told: hears of what is saved.
     """
-    return Fixpoint((DeadChannels(told), Demand(told), LinearMaps(told), *SIMPLIFY))
+    passes = (SameForAll(told), DeadChannels(told), Demand(told), LinearMaps(told))
+    return Fixpoint((*passes, *SIMPLIFY))
 
 
 def half_passes(to_half: ToHalf) -> tuple[Pass | Fixpoint, ...]:
