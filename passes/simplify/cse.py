@@ -1,4 +1,4 @@
-"""Common subexpression elimination."""
+"""Common subexpression elimination, of whole regions too."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from ...compiler.ir.graph import Graph, Node, Value
-from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.ir.ops.registry import Array, Trait, has_trait
 
 Key = tuple[Hashable, ...]
+_CORNER = 4  # elements along each axis of a large constant that are compared first
+_CHUNK = 1 << 20  # bytes that are compared at once
 
 
 @dataclass(frozen=True)
 class CommonSubexpressions:
-    """Compute once what is computed twice; also merges equal constants of up to `max_bytes`.
+    """Compute once what is computed twice; equal constants are one.
 
-    A region sees the expressions of the graphs around it. Nodes with regions or effects are left.
+    A region sees the expressions of the graphs around it. Nodes whose regions compute the same from
+    the same are equal; those with effects are left. max_bytes: of constants that are compared as
+    they are found; larger ones are compared where a sample of their elements is equal.
     """
 
     max_bytes: int = 1 << 16
@@ -46,15 +50,15 @@ class _Merge:
         kept: list[Node] = []
         for node in graph.nodes:
             node.inputs = [self._value(value) for value in node.inputs]
-            key = None if node.regions or has_trait(node, Trait.EFFECT) else _key(node)
+            for region in node.regions:
+                self.graph(region, known, set())
+            key = _key(node)
             same = known.get(key) if key is not None else None
             if same is not None and not (_named(node, results) and _named(same, results)):
                 self._merge(node, same, results)
                 continue
             if key is not None:
                 known[key] = node
-            for region in node.regions:
-                self.graph(region, known, set())
             kept.append(node)
         graph.nodes = kept
         graph.outputs = [self.replaced.get(value, value) for value in graph.outputs]
@@ -70,12 +74,17 @@ class _Merge:
     def _value(self, value: Value) -> Value:
         value = self.replaced.get(value, value)
         data = value.data
-        if data is None or data.nbytes > self.max_bytes:
+        if data is None:
             return value
         found = self.canonical.get(value)
         if found is None:
-            key = (value.dtype, data.shape, np.ascontiguousarray(data).tobytes())
-            found = self.canonical[value] = self.constants.setdefault(key, value)
+            large = data.nbytes > self.max_bytes
+            sample = _sample(data) if large else np.ascontiguousarray(data)
+            key = (value.dtype, data.shape, sample.tobytes())
+            found = self.constants.setdefault(key, value)
+            if large and found is not value and not _equal(found, data):
+                found = value
+            self.canonical[value] = found
         self.changed |= found is not value
         return found
 
@@ -85,13 +94,60 @@ def _named(node: Node, results: set[Value]) -> bool:
     return not results.isdisjoint(node.outputs)
 
 
-def _key(node: Node) -> Key:
-    """Equal for nodes that compute the same (Sym and DType attributes hash by what they are)."""
+def _sample(data: Array) -> Array:
+    """Some elements of an array: of its first and last corner."""
+    first, last = ((slice(*ends),) * data.ndim for ends in ((None, _CORNER), (-_CORNER, None)))
+    return np.concatenate([data[first].ravel(), data[last].ravel()])
+
+
+def _equal(value: Value, data: Array) -> bool:
+    """Whether a constant has the bytes of an array of its shape and type."""
+    assert value.data is not None
+    one, other = (np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (value.data, data))
+    starts = range(0, one.size, _CHUNK)
+    return all(np.array_equal(one[i : i + _CHUNK], other[i : i + _CHUNK]) for i in starts)
+
+
+def _key(node: Node) -> Key | None:
+    """Equal for nodes that compute the same (Sym and DType attributes hash by what they are); None
+    for those that are equal to no others."""
+    if has_trait(node, Trait.EFFECT):
+        return None
+    if node.regions:
+        return None if node.attrs.get("bound") else _region_key(node, {})
+    return _plain_key(node)
+
+
+def _region_key(node: Node, numbers: dict[Value, int]) -> Key | None:
+    """The key of a node with regions; values of these count by where they are made."""
+    own = [numbers.get(value, value) for value in node.inputs]
+    found: list[Hashable] = [node.op, tuple(own), _attributes(node)]
+    for region in node.regions:
+        for value in region.inputs:
+            numbers[value] = len(numbers)
+        found.append(tuple(value.type for value in region.inputs))
+        for inner in region.nodes:
+            if has_trait(inner, Trait.EFFECT) or inner.attrs.get("bound"):
+                return None
+            key = _region_key(inner, numbers)
+            if key is None:
+                return None
+            found.append(key)
+            for value in inner.outputs:
+                numbers[value] = len(numbers)
+        found.append(tuple(numbers.get(value, value) for value in region.outputs))
+    return tuple(found)
+
+
+def _attributes(node: Node) -> Key:
+    return tuple((name, _frozen(item)) for name, item in sorted(node.attrs.items()))
+
+
+def _plain_key(node: Node) -> Key:
     inputs = list(node.inputs)
     if has_trait(node, Trait.COMMUTATIVE) and len(inputs) == 2:
         inputs.sort(key=id)
-    attrs = tuple((name, _frozen(item)) for name, item in sorted(node.attrs.items()))
-    return (node.op, tuple(inputs), attrs)
+    return (node.op, tuple(inputs), _attributes(node))
 
 
 def _frozen(attribute: Any) -> Hashable:

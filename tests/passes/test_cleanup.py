@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from rewriting import body, check, count, inputs_for, rewritten, same_results
+from suites.case import CaseBuilder
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant
@@ -245,3 +246,34 @@ def test_simplification_in_a_region() -> None:
     text = _scan("t", "exp(%last)").replace("tanh(%a)", "max(%a, %a)")
     graph = rewritten(text, Fixpoint((Canonicalize(), DeadCodeElimination())))
     assert count(graph) == {"scan": 1, "add": 1, "exp": 1}
+
+
+def _twins(low: float = 0.0, second: float = 0.0) -> Graph:
+    """Two loops over the same, each with large weights of its own, added up."""
+    c = CaseBuilder("twins")
+    x, results = c.input(3, 160), []
+    for shift in (low, second):
+        inner = c.region("body")
+        row = inner.input(160)
+        w = constant(np.arange(160 * 160, dtype=np.float32).reshape(160, 160) / 160**2 + shift)
+        seen = inner.op("reshape", row, shape=(1, 160))
+        inner.output(inner.op("add", inner.op("matmul", seen, w), c.scalar(1)))
+        attrs = {"num_state": 0, "trip": 3, "reverse_in": (False,), "reverse_out": (False,)}
+        results.append(c.node("scan", [x], attrs, [inner.graph()]).output)
+    c.output(c.op("mul", *results))
+    return c.graph()
+
+
+def test_equal_regions_are_one() -> None:
+    graph = _twins()
+    inputs = inputs_for(graph)
+    want = run_graph(graph, inputs)
+    assert run_passes(graph, (Fixpoint((SHARE, DeadCodeElimination())),))
+    assert count(graph)["scan"] == 1
+    same_results(want, run_graph(graph, inputs))
+
+
+def test_regions_with_other_weights_stay() -> None:
+    graph = _twins(second=1.0)
+    run_passes(graph, (Fixpoint((SHARE, DeadCodeElimination())),))
+    assert count(graph)["scan"] == 2
