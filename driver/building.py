@@ -89,7 +89,8 @@ def _built(
         request.probe.imported(prepared.graph)
     with faults_explained(model.path, stages):
         decisions = prepared.rewrite(options)
-        options = with_ranges(prepared.graph, target, backend, request, options)
+        options, told = with_ranges(prepared.graph, target, backend, request, options)
+        notes += told
         compilation = backend.compile(prepared.graph, target, options, stages)
     manifest = build_manifest(
         compilation, target, options, source_sha256=prepared.digest, flops=prepared.flops,

@@ -12,8 +12,10 @@ from ..compiler.errors import UsageError
 from ..compiler.ir import Graph, Value
 from ..compiler.ir.copying import copied
 from ..compiler.target import Target
+from ..passes.precision.fixed_point.quantise_floats import IN_FLOATS
 from ..passes.precision.observers import HIGH, LOW, observe, observed
 from .calibration import Samples, specs_of_inputs
+from .float_values import kept_in_floats
 from .graph_run import compiled_graph
 from .request import FP32, INT8, CompileRequest
 
@@ -28,14 +30,16 @@ def with_ranges(
     backend: AnyBackend,
     request: CompileRequest,
     options: CompileOptions,
-) -> CompileOptions:
-    """The options with the ranges that a backend asks for; it may rewrite the graph.
+) -> tuple[CompileOptions, tuple[str, ...]]:
+    """(the options with the ranges that a backend asks for, what a user should know of them).
+
+    It may rewrite the graph.
 
     Raises UsageError for a model of floats without calibration data, for data that do not fit, and
     for a precision of floats.
     """
     if backend.integers is None:
-        return options
+        return options, ()
     if options.precision not in _PRECISIONS:
         raise UsageError(
             f"'{target.name}' computes in integers, not in {options.precision}",
@@ -43,7 +47,7 @@ def with_ranges(
         )
     values = backend.integers.observed(graph, target)
     if not values:
-        return options
+        return options, ()
     if request.calibration is None:
         if not any(node.op in _QUANTISED for node in graph.walk()):
             raise UsageError(
@@ -51,9 +55,13 @@ def with_ranges(
                 remedy="give --calibration: a few dozen inputs as the model gets them; or give a "
                 "quantised model (QDQ)",
             )
-        return options
+        return options, ()
     folder = options.work_dir / "calibration"
-    return replace(options, ranges=_measured(graph, values, request, folder))
+    samples = Samples(request.calibration, specs_of_inputs(graph), folder / "samples")
+    ranges = _measured(graph, values, samples, request, folder)
+    kept, note = kept_in_floats(graph, ranges, samples)
+    ranges |= dict.fromkeys(kept, IN_FLOATS)
+    return replace(options, ranges=ranges), (note,) if note else ()
 
 
 def with_any_ranges(
@@ -69,10 +77,13 @@ def with_any_ranges(
 
 
 def _measured(
-    graph: Graph, values: Sequence[Value], request: CompileRequest, folder: Path
+    graph: Graph,
+    values: Sequence[Value],
+    samples: Samples,
+    request: CompileRequest,
+    folder: Path,
 ) -> dict[Value, Range]:
     """The least and greatest elements of values, over all samples."""
-    assert request.calibration is not None
     observing = copied(graph)
     twins = _twins(graph, observing)
     chosen = [twins[value] for value in values]
@@ -83,7 +94,6 @@ def _measured(
     observing.meanings = {}
     observe(observing, 0, [None] * len(chosen))
     names = [twin.name for twin in chosen]
-    samples = Samples(request.calibration, specs_of_inputs(graph), folder / "samples")
     run = compiled_graph(observing, folder, "ranges", request.threads)
     found: dict[Value, Range] = {}
     for sample in samples:

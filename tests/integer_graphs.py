@@ -249,6 +249,40 @@ def cut_and_padded(s: Sketch) -> Value:
     return s.conv(s.op("pad", part, 0.0, pads=(0, 0, 1, 0, 0, 0, 2, 1), mode="constant"), 4)
 
 
+def _places(*numbers: int) -> Value:
+    return constant(np.array(numbers, np.int64))
+
+
+@case
+def upsampled(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 5, 6), 8, (1, 1))
+    for axis, size in ((2, 5), (3, 6)):
+        x = s.op("gather", x, _places(*np.repeat(np.arange(size), 2)), axis=axis)
+    return s.conv(x, 4)
+
+
+@case
+def picked(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 9, 9), 8, (1, 1))
+    x = s.op("gather", x, _places(1, 2, 3, 0, 0, 7), axis=1)
+    return s.conv(s.op("gather", x, _places(8, 3, -2, -1, 0, 1), axis=3), 4)
+
+
+@case
+def lstm_step(s: Sketch) -> Value:
+    """Gates of one step; the sum of both products goes into sigmoids and a tanh alone."""
+    x, h, c = s.input(1, 12), s.input(1, 8), s.input(1, 8)
+    gates = s.op("add", s.op("matmul", x, s.weights(12, 32)), s.weights(32, size=3.0))
+    gates = s.op("add", gates, s.op("matmul", h, s.weights(8, 32)))
+    parts = [
+        s.op("slice", gates, starts=(0, 8 * n), stops=(1, 8 * n + 8), steps=(1, 1))
+        for n in range(4)
+    ]
+    i, o, f = (s.op("sigmoid", part) for part in parts[:3])
+    kept = s.op("add", s.op("mul", f, c), s.op("mul", i, s.op("tanh", parts[3])))
+    return s.op("concat", s.op("mul", o, s.op("tanh", kept)), kept, axis=1)
+
+
 @case
 def flattened(s: Sketch) -> Value:
     x = s.relu(s.conv(s.input(1, 3, 6, 5), 8, (1, 1)))

@@ -19,6 +19,7 @@ from ...compiler.ir.types import DType
 from ...compiler.target import NpuTarget
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
+from .tosa.movement import constant_places, repeated, runs
 from .tosa.region import is_lowered
 
 INSIDE = frozenset({DType.I32, DType.I16, DType.BOOL})  # what no segment takes or gives
@@ -28,6 +29,7 @@ _MOST_SIZE = 1 << 16
 _MOST_KERNEL, _MOST_TAPS = 64, 1 << 12
 _MOST_POOL = 256
 _MOST_STRIDE = 3
+_MOST_PARTS = 32  # of what a gather is made of, each moved by itself
 _MOST_WEIGHTS = 127 * (1 << 16)  # sum of the magnitudes of one channel's
 _EDGES = ("quantize", "dequantize")
 
@@ -56,7 +58,7 @@ def legality(node: Node, target: NpuTarget) -> str | None:
     if not is_lowered(node.op) or len(node.outputs) != 1:
         return f"the processor has no operator '{node.op}'"
     stored = next((value for value in values if value.dtype not in _STORED), None)
-    if stored is not None and node.op != "requantize":
+    if stored is not None and node.op not in ("requantize", "gather"):
         return f"the processor has no elements of {stored.dtype}"
     return _shape_reason(values) or (_RULES[node.op](node, target) if node.op in _RULES else None)
 
@@ -206,6 +208,20 @@ def _cast(node: Node, target: NpuTarget) -> str | None:
 def _byte_table(node: Node, target: NpuTarget) -> str | None:
     signed = node.inputs[0].dtype is node.output.dtype is DType.I8
     return None if signed and len(node.inputs) == 1 else "tables are of signed bytes"
+
+
+@_of("gather")
+def _gather(node: Node, target: NpuTarget) -> str | None:
+    if node.output.dtype is not DType.I8:
+        return f"elements are picked of i8, not of {node.output.dtype}"
+    places = constant_places(node)
+    if places is None:
+        return "places that a run knows are not picked at"
+    size = int(node.inputs[0].shape[node.attrs["axis"]])
+    parts = repeated(places, size) or len(runs(places))
+    if parts > _MOST_PARTS:
+        return f"it picks {parts} parts, and more than {_MOST_PARTS} are slower than on the host"
+    return None
 
 
 @_of("slice")

@@ -40,13 +40,22 @@ class Partition:
 
     def run(self, graph: Graph) -> bool:
         """Rewrite the graph itself, not its regions; whether there is a segment."""
-        taken = self._taken(graph)
-        segments = _segments(graph, taken)
-        for nodes in segments:
+        for nodes in self._divided(graph, self._taken(graph)):
             nodes = self._without_borders(graph, nodes)
             if nodes:
                 self.members[_enclose(graph, nodes, self.device)] = nodes
         return any(node.op == SEGMENT for node in graph.nodes)
+
+    def _divided(self, graph: Graph, taken: set[Node]) -> list[list[Node]]:
+        """The nodes of segments, none of which cuts a value of an inner type."""
+        while True:
+            whole = _whole(graph, taken, self.inside)
+            try:
+                return _segments(graph, taken, whole)
+            except _Cut as cut:
+                gone = {node for node in taken if whole[node] == cut.group}
+                self.reasons.update(dict.fromkeys(gone, BELONGS))
+                taken = taken - gone
 
     def _taken(self, graph: Graph) -> set[Node]:
         """The nodes that the device runs: legal ones whose inner values are not seen outside."""
@@ -103,31 +112,71 @@ class Partition:
         return [node for node in nodes if node in kept]
 
 
-def _segments(graph: Graph, taken: set[Node]) -> list[list[Node]]:
+def _segments(graph: Graph, taken: set[Node], whole: Mapping[Node, int]) -> list[list[Node]]:
     """The nodes of every segment, in order of execution.
 
     Each segment has a number that grows with the order of execution, and each node a least number
-    that it may have: above that of every segment which something outside lies behind.
+    that it may have: above that of every segment which something outside lies behind. whole: the
+    numbers of groups that no segment cuts. Raises _Cut for one that none holds.
     """
+    floors = dict.fromkeys(whole.values(), 0)  # of groups
+    while True:
+        number = _numbers(graph, taken, whole, floors)
+        grown = {
+            group: max(number[node] for node in taken if whole[node] == group) for group in floors
+        }
+        if grown == floors:
+            break
+        floors = grown
+        for group, floor in floors.items():
+            if floor > len(graph.nodes):  # something outside is made of it, and goes into it
+                raise _Cut(group)
+    members: list[list[Node]] = [[] for _ in range(max(number.values(), default=-1) + 1)]
+    for node in graph.nodes:
+        if node in taken:
+            members[number[node]].append(node)
+    return _together(members)
+
+
+class _Cut(Exception):
+    """A group that has to stay whole, and cannot."""
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+
+
+def _numbers(
+    graph: Graph, taken: set[Node], whole: Mapping[Node, int], floors: Mapping[int, int]
+) -> dict[Node, int]:
+    """The number of each node's segment, where groups have at least those of floors."""
     least: dict[Node, int] = {}
     number: dict[Node, int] = {}
-    members: list[list[Node]] = []
     for node in graph.nodes:
-        sources = [v.producer for v in _read(node) if v.producer is not None]
-        known = [source for source in sources if source in least]
+        known = [v.producer for v in _read(node) if v.producer is not None and v.producer in least]
         if node not in taken:
             least[node] = max(
                 (least[s] if s not in number else number[s] + 1 for s in known), default=0
             )
             continue
-        floor = max((least[s] for s in known if s not in number), default=0)
-        own = max((number[s] for s in known if s in number), default=floor)
-        own = max(own, floor)
-        while len(members) <= own:
-            members.append([])
-        members[own].append(node)
-        number[node] = least[node] = own
-    return _together(members)
+        found = max((least[s] for s in known), default=0)
+        least[node] = number[node] = max(found, floors[whole[node]])
+    return number
+
+
+def _whole(graph: Graph, taken: set[Node], inside: frozenset[DType]) -> dict[Node, int]:
+    """The number of each node's group: what shares values of inner types."""
+    linked = nx.Graph()
+    linked.add_nodes_from(node for node in graph.nodes if node in taken)
+    for node in graph.nodes:
+        if node in taken:
+            linked.add_edges_from(
+                (value.producer, node)
+                for value in node.inputs
+                if value.dtype in inside and value.producer in taken
+            )
+    groups = enumerate(nx.connected_components(linked))
+    return {node: group for group, nodes in groups for node in nodes}
 
 
 def _read(node: Node) -> list[Value]:

@@ -10,7 +10,7 @@ same integers exactly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,7 @@ def _decisions(graph: Graph) -> Iterator[Decision]:
         if bytes_ or node.attrs.get("product") in GROUPS.values():
             yield Decision(node.name, node.op, "int8")
         elif _is_of_bytes(node.inputs[0]):
-            weights = node.inputs[1].data
+            weights = _weights(node)
             if weights is None:
                 reason = why_no_groups(node)
             else:
@@ -121,14 +121,17 @@ def byte_product(
     node: Node, rw: Rewriter, kind: ByteKind, in_groups: bool = True, floats: bool = True
 ) -> Replacement:
     """product(cast(q) - z, w) -> product of bytes, less what z adds up to"""
-    weights = node.inputs[1].data
+    weights = _weights(node)
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
+    last = node.attrs.get("layout") == "NHWC"
     if weights is None or len(node.inputs) > 2 or why_no_bytes(node.op, weights, node.attrs):
         return None
     data = _bytes_of(node.inputs[0], rw, kind)
     if data is None:
         return None
+    if last:
+        data = replace(data, bytes=_channels_moved(data.bytes, rw, last=False))
     signed, offset = _signed(weights, node.op)
     if signed is None:
         return None
@@ -142,7 +145,23 @@ def byte_product(
         if rows is None:
             return None
         total = rw.emit("add", [total, rw.emit("mul", [rows, constant(offset)])])
-    return product.centred(total, weights)
+    total = product.centred(total, weights)
+    return _channels_moved(total, rw, last=True) if last else total
+
+
+def _weights(node: Node) -> Array | None:
+    """The constant weights of a product; those of a convolution with output channels first."""
+    weights = node.inputs[1].data
+    if weights is None or node.attrs.get("layout") != "NHWC":
+        return weights
+    return weights.transpose(-1, -2, *range(weights.ndim - 2))
+
+
+def _channels_moved(value: Value, rw: Rewriter, *, last: bool) -> Value:
+    """Channels behind the spatial axes, or in front of them."""
+    spatial = range(2, value.type.rank)
+    perm = (0, *spatial, 1) if last else (0, value.type.rank - 1, *(n - 1 for n in spatial))
+    return rw.emit("transpose", [value], {"perm": perm})
 
 
 def product_of_data(
@@ -250,7 +269,7 @@ class _Product:
         self, node: Node, data: _Data, rw: Rewriter, in_groups: bool, floats: bool
     ) -> None:
         self.node, self.data, self.rw = node, data, rw
-        self.attrs = dict(node.attrs)
+        self.attrs = {**node.attrs, "layout": "NCHW"} if node.op == "conv" else dict(node.attrs)
         self.bytes, self.in_groups, self.floats = data.bytes, in_groups, floats
         self.ready = node.op == "matmul" or self._pad()
 

@@ -172,6 +172,43 @@ def test_values_inside_are_never_cut():
     assert sorted(partition.reasons.values()) == sorted(["floats", "floats", BELONGS, BELONGS])
 
 
+def _longer_way(*, inner: bool):
+    """A value of an inner type that is read behind an operator which the device has not; inner:
+    what that operator reads is made of the value as well."""
+    sketch = Sketch(0)
+    x = sketch.input(4, 4)
+    wide = sketch.op("cast", x, dtype=DType.I32)
+    before = sketch.op("cast", wide, dtype=DType.F32) if inner else x
+    outside = sketch.op("neg", sketch.op("exp", sketch.op("neg", before)))
+    both = sketch.op("add", wide, sketch.op("cast", outside, dtype=DType.I32))
+    graph = sketch.graph(sketch.op("cast", both, dtype=DType.F32))
+    reasons = {}
+    partition = Partition(
+        lambda node: "never" if node.op == "exp" else None, "device", frozenset({DType.I32}),
+        lambda node: False, reasons,
+    )  # fmt: skip
+    wanted = run_graph(graph, sketch.draw(1))["y0"]
+    partition.run(graph)
+    verify(graph)
+    np.testing.assert_array_equal(run_graph(graph, sketch.draw(1))["y0"], wanted)
+    segments = [node for node in graph.nodes if node.op == "segment"]
+    for segment in segments:
+        assert all(v.dtype is DType.F32 for v in (*segment.inputs, *segment.outputs))
+    return [[n.op for n in s.regions[0].nodes] for s in segments], reasons
+
+
+def test_what_is_read_late_is_made_in_the_segment_that_reads_it():
+    segments, reasons = _longer_way(inner=False)
+    assert sorted(map(len, segments)) == [1, 5]
+    assert list(reasons.values()) == ["never"]
+
+
+def test_what_no_segment_can_hold_is_left_out():
+    segments, reasons = _longer_way(inner=True)
+    assert segments == [["neg"], ["neg"]]
+    assert set(reasons.values()) == {"never", BELONGS}
+
+
 @case
 def few_channels(s: Sketch) -> Value:
     return s.relu(s.conv(s.input(1, 1, 12, 20), 8, (4, 4), strides=(2, 2), pads=(1, 1, 1, 1)))

@@ -10,6 +10,7 @@ from quantised_graphs import MOVE, PASSES, TURN, WINDOW, data, number, passed, t
 from rewriting import count
 from suites.case import F32, I8, I32, U8, CaseBuilder, N
 
+from tensmith.backends.reference import run_graph
 from tensmith.compiler.decisions import Decision
 from tensmith.compiler.ir import DType, constant
 from tensmith.compiler.pass_manager import run_passes
@@ -26,6 +27,28 @@ def test_convolution(dtype: DType, zero: int) -> None:
     assert [v.dtype for v in (*conv.inputs, conv.output)] == [U8, I8, I32]
     assert conv.attrs["pad_value"] == (zero if dtype is U8 else zero + 128)
     assert count(graph)["pad"] == count(graph)["bitxor"] == 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "kernel", "pads"),
+    [(8, 1, (3, 3), (1, 0, 1, 2)), (1, 1, (1, 6), (0, 0, 0, 0)), (6, 6, (3, 2), (0, 1, 2, 0)),
+     (8, 2, (2, 2), (0, 0, 0, 0))],
+)  # fmt: skip
+def test_channels_last(
+    channels: int, groups: int, kernel: tuple[int, int], pads: tuple[int, ...]
+) -> None:
+    c = CaseBuilder("channels_last")
+    x = c.input(1, 7, 9, channels, dtype=I8, low=-128, high=128)
+    wide = c.op("add", c.op("cast", x, dtype=I32), number(3, I32))
+    w = c.weight(*kernel, channels // groups, 12, dtype=I32, low=-127, high=128)
+    attrs = {**WINDOW, "pads": pads, "strides": (1, 2), "groups": groups}
+    c.output(c.op("conv", wide, w, layout="NHWC", **attrs))
+    graph = c.graph()
+    inputs = {"x0": np.random.default_rng(0).integers(-128, 128, (1, 7, 9, channels), np.int8)}
+    wanted = run_graph(graph, inputs)
+    run_passes(graph, (ByteProducts(),))
+    assert the(graph, "conv").inputs[0].dtype is U8
+    np.testing.assert_array_equal(run_graph(graph, inputs)["y0"], wanted["y0"])
 
 
 def test_a_bias_by_the_scale_of_the_sums_joins_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from ....compiler.ir.graph import Node
 from ....compiler.ir.rewrite import scalar
 from ....compiler.ir.types import DType
 from .contractions import fitted
-from .graph import Tensor
+from .graph import Array, Tensor
 from .lowering import Lowering, lowers
 from .schema import Op
 
@@ -95,6 +96,54 @@ def pad(low: Lowering, node: Node) -> Tensor:
     margins = [max(0, pads[axis + side * rank]) for axis in range(rank) for side in (0, 1)]
     value = scalar(node.inputs[1]) if len(node.inputs) > 1 else 0
     return _pad(low, x, margins, int(value or 0)) if any(margins) else x
+
+
+@lowers("gather")
+def picked(low: Lowering, node: Node) -> Tensor:
+    """Elements at constant places along an axis: all of them several times, or parts in a row."""
+    x, axis = low.tensor(node.inputs[0]), node.attrs["axis"]
+    places = constant_places(node)
+    assert places is not None
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    count = x.shape[axis]
+    x = low.graph.reshape(x, (outer, count, inner))
+    if times := repeated(places, count):
+        x = low.graph.reshape(x, (outer, count, 1, inner))
+        x = _joined(low, [x] * times, 2)
+    else:
+        x = _joined(low, [_part(low, x, 1, start, size) for start, size in runs(places)], 1)
+    return low.graph.reshape(x, node.output.shape)
+
+
+def _joined(low: Lowering, parts: list[Tensor], axis: int) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return low.graph.emit(Op.CONCAT, parts, shape, parts[0].type, axis=axis)
+
+
+def constant_places(node: Node) -> Array | None:
+    """Where a gather reads along its axis, if that is constant."""
+    places = node.inputs[1].data
+    size = node.inputs[0].shape[node.attrs["axis"]]
+    if places is None or not isinstance(size, int):
+        return None
+    places = places.reshape(-1).astype(np.int64)
+    return np.where(places < 0, places + size, places)
+
+
+def repeated(places: Array, count: int) -> int:
+    """How many times each of so many elements is read before the next one; 0: otherwise."""
+    times = len(places) // count
+    whole = times * count == len(places)
+    return times if whole and (places == np.arange(len(places)) // max(times, 1)).all() else 0
+
+
+def runs(places: Array) -> list[tuple[int, int]]:
+    """(first place, how many) of parts whose places follow each other."""
+    ends = np.flatnonzero(np.diff(places) != 1) + 1
+    return [(int(part[0]), len(part)) for part in np.split(places, ends)]
 
 
 @lowers("broadcast_to")

@@ -6,6 +6,7 @@ one tensor (a table has the whole), not before a clip (the range has it).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,18 +24,23 @@ Range = tuple[float, float]
 STEPS = 255
 MOST = 127
 LEAST_SCALE = 2.0**-60
+IN_FLOATS = (math.nan, math.nan)  # a range: the value stays as it is
 _MOVES = Trait.INDEX_MAP | Trait.VIEW | Trait.LOOKUP | Trait.BROADCAST
 _KNOWN: dict[str, tuple[float, int]] = {  # (scale, zero point) that hold all results
     "softmax": (2.0**-8, -128),
     "sigmoid": (2.0**-8, -128),
     "tanh": (2.0**-7, 0),
 }
+_SATURATED = {  # beyond which results are less than half a step from their limits
+    "sigmoid": math.log(2.0**9 - 1),
+    "tanh": math.atanh(1 - 2.0**-8),
+}
 _FILTER_AXES = {"conv": 0, "conv_transpose": 1, "matmul": -1}  # of output channels
 
 
 @dataclass(frozen=True)
 class QuantiseFloats:
-    """The pass. ranges: between which numbers values lie, as far as that is known.
+    """The pass. ranges: between which numbers values lie, as far as that is known, or IN_FLOATS.
 
     Expects patterns recognised and batch normalisations folded. A value that is quantised for one
     reader is so for all.
@@ -46,8 +52,10 @@ class QuantiseFloats:
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
         changed = _shared(graph)
-        for value in to_quantise(graph):
-            known = _parameters(value, self.ranges)
+        places = _Places(graph)
+        limits = {value: places.limit(value, self.ranges) for value in self.ranges}
+        for value in places.found():
+            known = _parameters(value, self.ranges, limits)
             if known is not None:
                 _insert(graph, value, *known)
                 changed = True
@@ -89,6 +97,25 @@ class _Places:
             if len(node.outputs) == 1 and self._needs(node.output):
                 values.append(node.output)
         return values
+
+    def limit(self, value: Value, ranges: Mapping[Value, Range]) -> float:
+        """The magnitude beyond which no reader tells elements apart: sigmoid and tanh, behind
+        movement and sums, do not."""
+        found = 0.0
+        for user, _ in self.uses.get(value, []):
+            if not isinstance(user, Node) or len(user.outputs) != 1:
+                return math.inf
+            if user.op in _SATURATED:
+                found = max(found, _SATURATED[user.op])
+            elif has_trait(user, Trait.INDEX_MAP | Trait.VIEW):
+                found = max(found, self.limit(user.output, ranges))
+            elif user.op == "add":
+                others = [v for v in user.inputs if v is not value] or [value]
+                beside = _largest(others[0], ranges)
+                found = max(found, self.limit(user.output, ranges) + beside)
+            else:
+                return math.inf
+        return found or math.inf
 
     def _needs(self, value: Value) -> bool:
         users = self.uses.get(value, [])
@@ -151,6 +178,14 @@ class _Places:
         return user if isinstance(user, Node) else None
 
 
+def _largest(value: Value, ranges: Mapping[Value, Range]) -> float:
+    """The largest magnitude of a value, as far as that is known."""
+    if value.data is not None:
+        return float(np.abs(value.data).max(initial=0.0))
+    low, high = ranges.get(value, IN_FLOATS)
+    return math.inf if math.isnan(low) else max(abs(low), abs(high))
+
+
 def _is_known(value: Value) -> bool:
     """Whether a value is constant, or made of constants by a scale."""
     made = value.producer
@@ -164,19 +199,36 @@ def _is_clip(node: Node) -> bool:
     return node.op in ("max", "min") and scalar(node.inputs[1]) is not None
 
 
-def _parameters(value: Value, ranges: Mapping[Value, Range]) -> tuple[float, int] | None:
-    """(scale, zero point) of a value as i8; None where nothing tells."""
+def _parameters(
+    value: Value, ranges: Mapping[Value, Range], limits: Mapping[Value, float]
+) -> tuple[float, int] | None:
+    """(scale, zero point) of a value as i8; None where nothing tells, or it stays in floats."""
     made = value.producer
+    low, high = ranges.get(value, (0.0, 0.0))
+    if math.isnan(low):
+        return None
     if made is not None and made.op in _KNOWN:
         return _KNOWN[made.op]
     if made is not None and (shared := _of_mean(made)) is not None:
         return shared
     if value not in ranges:
         return None
-    low, high = ranges[value]
+    most = limits.get(value, math.inf)
+    return _steps(max(low, -most), min(high, most))
+
+
+def _steps(low: float, high: float) -> tuple[float, int]:
+    """(scale, zero point) of a range as i8."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / STEPS, LEAST_SCALE)))
     return scale, int(np.clip(np.rint(-128 - low / scale), -128, 127))
+
+
+def quantised_and_back(array: Array, low: float, high: float) -> Array:
+    """Floats, rounded to the 256 of a range that bytes stand for."""
+    scale, zero = _steps(low, high)
+    steps = np.clip(np.rint(array / scale) + zero, -128, 127)
+    return np.asarray((steps - zero) * scale, array.dtype)
 
 
 def _of_mean(made: Node) -> tuple[float, int] | None:
