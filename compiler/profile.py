@@ -82,8 +82,12 @@ class KernelProfile:
 class Profile:
     """All kernels in the order of their first calls. functions: of the runtime that the plan calls
     besides, each as often as it stands in the plan; they are not measured. evicted_bytes: of other
-    memory that was read before each measured call."""
+    memory that was read before each measured call. live_bytes: of tensors between kernels that are
+    alive at each step of the plan; empty where only a run knows. arena_bytes: of the memory that
+    they share."""
 
     kernels: tuple[KernelProfile, ...]
     functions: tuple[str, ...]
     evicted_bytes: int
+    live_bytes: tuple[int, ...] = ()
+    arena_bytes: int = 0

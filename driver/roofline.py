@@ -103,6 +103,8 @@ class Roofline:
             "roof_seconds": self.roof_seconds,
             "flops": self.flops,
             "seconds_by_bound": self.seconds_by_bound(),
+            "live_bytes": list(self.profile.live_bytes),
+            "arena_bytes": self.profile.arena_bytes,
             "kernels": [kernel.to_json() for kernel in self.profile.kernels],
             "unmeasured_functions": list(self.profile.functions),
         }

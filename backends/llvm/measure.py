@@ -16,6 +16,7 @@ from ...compiler.ir.dims import evaluate
 from ...compiler.ir.graph import Graph
 from ...compiler.kernel.cost.cost import kernel_cost
 from ...compiler.kernel.cost.machine import Machine
+from ...compiler.kernel.plan.arena import live_bytes
 from ...compiler.kernel.plan.plan import Plan
 from ...compiler.kernel.plan.sites import KernelSite, functions_of, sites_of
 from ...compiler.profile import KernelProfile, Profile, ProfileOptions
@@ -56,7 +57,16 @@ def profile_cpu(
     kernels = tuple(
         _profile(plan, site, infos[site.number], target, wanted.machine, readings) for site in sites
     )
-    return Profile(kernels, tuple(functions_of(plan.steps)), evicted)
+    live, arena = _memory(plan, wanted.sizes)
+    return Profile(kernels, tuple(functions_of(plan.steps)), evicted, live, arena)
+
+
+def _memory(plan: Plan, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
+    """Bytes that are alive at each step, and of the arena; none where only a run knows."""
+    try:
+        return live_bytes(plan.arena, sizes), evaluate(plan.arena_bytes, sizes)
+    except InternalError:
+        return (), 0
 
 
 def _profile(

@@ -44,7 +44,10 @@ OfferedRate = Annotated[
 Trace = Annotated[
     Path | None,
     typer.Option(
-        "--trace", metavar="CSV", help="Rates over time: columns seconds, rate.", show_default=False
+        "--trace",
+        metavar="CSV",
+        help="Rates over time: columns seconds, rate; or single requests: columns seconds, key.",
+        show_default=False,
     ),
 ]
 Prices = Annotated[
@@ -85,7 +88,8 @@ Objective = Annotated[
 TimeBudget = Annotated[
     str | None,
     typer.Option(
-        "--time-budget", metavar="TIME", help="After which nothing more is compiled: 10m.",
+        "--time-budget", metavar="TIME",
+        help="Of all runs that go on with each other; then nothing more is compiled: 10m.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -169,6 +173,7 @@ def _show(console: Console, result: PlanResult, files: list[Path], everything: b
         frontier_rows,
         load_test_text,
         machines_note,
+        modelled_rows,
         rest_rows,
         verdict,
     )
@@ -180,6 +185,9 @@ def _show(console: Console, result: PlanResult, files: list[Path], everything: b
     head, rows = frontier_rows(result)
     if rows:
         console.table("Frontier", head, rows, left=3)
+    if result.modelled:
+        title = "Modelled for targets that do not run here, and not ranked"
+        console.table(title, *modelled_rows(result.modelled), left=2)
     if everything:
         head, rows = rest_rows(result)
         console.table("Not on the frontier", head, rows, left=3)
@@ -189,5 +197,7 @@ def _show(console: Console, result: PlanResult, files: list[Path], everything: b
     console.print(verdict(result))
     if text := load_test_text(result):
         console.print(text)
+    if result.cache:
+        console.print(result.cache.text())
     for path in files:
         console.print(str(path))

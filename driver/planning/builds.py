@@ -49,6 +49,11 @@ class Builds:
         self.folder, self.journal, self.compile = folder, journal, compile
         folder.mkdir(parents=True, exist_ok=True)
 
+    def has(self, variant: Variant) -> bool:
+        """Whether `get` needs to compile nothing."""
+        kept = self.journal.get("build", variant.name)
+        return kept is not None and ("reason" in kept or self._whole(variant, kept))
+
     def get(self, variant: Variant, request: CompileRequest) -> Build | Pruned:
         """The binary, or why there is none."""
         kept = self.journal.get("build", variant.name)

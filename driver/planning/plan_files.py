@@ -87,6 +87,8 @@ def plan_json(result: PlanResult) -> dict[str, Any]:
             "agrees": test.agrees,
             "reason": test.reason,
         },
+        "modelled": [own.to_json() for own in result.modelled],
+        "response_cache": None if result.cache is None else result.cache.to_json(),
         "pruned": [{"name": own.name, "reason": own.reason} for own in result.pruned],
         "notes": list(result.notes),
     }

@@ -16,6 +16,7 @@ from .plan_table import (
     estimate_text,
     frontier_rows,
     machines_note,
+    modelled_rows,
     money_text,
     rest_rows,
     seconds_text,
@@ -197,6 +198,9 @@ def _tables(result: PlanResult) -> str:
     head, rows = rest_rows(result)
     found += _table("Not on the frontier", head, rows) if rows else ""
     pruned = [(own.name, own.reason) for own in result.pruned]
+    if result.modelled:
+        title = "Modelled for targets that do not run here, and not ranked"
+        found += _table(title, *modelled_rows(result.modelled))
     return found + (_table("Not tried", ("what", "why"), pruned) if pruned else "")
 
 
@@ -215,5 +219,6 @@ def _notes(result: PlanResult) -> str:
     notes = list(result.notes)
     if result.test is not None and result.test.reason:
         notes.append(f"the load test's p99 is not the predicted one: {result.test.reason}")
+    notes += [result.cache.text()] if result.cache else []
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<section><h3>Notes</h3><ul>{items}</ul></section>" if notes else ""

@@ -29,9 +29,10 @@ class PlanRequest:
 
     latency_p99: seconds of wait and service, that 99 of 100 inferences have to be within. load: how
     many come. prices: machines that can be had; none: this one, paid in hours of its cores. carbon:
-    of a kWh, by region. probes: measurements of other machines. time_budget: seconds of all runs,
-    None: as long as it takes; what is not reached is left out, and told. cascades: whether
-    candidates are tried as the first stage of one. today: for the age of prices.
+    of a kWh, by region. probes: measurements of other machines. time_budget: seconds of all runs
+    that go on with each other, None: as long as it takes; what is not reached is left out, and
+    told. cascades: whether candidates are tried as the first stage of one. today: for the age of
+    prices.
     Raises UsageError where it is made with what cannot be.
     """
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ...compiler.economics.estimate import MARK, Estimate, Provenance, machines_of
 from ..console import human_bytes, human_seconds
+from .elsewhere import ModelledPoint
 from .planning import PlanResult
 from .points import PlanPoint
 
@@ -61,6 +63,22 @@ def rest_rows(result: PlanResult) -> tuple[tuple[str, ...], list[tuple[str, ...]
         why = "; ".join(miss.text for miss in point.misses) or "another is better in all"
         rows.append((*_row(point), why))
     return (*HEAD, "why"), rows
+
+
+def modelled_rows(points: Sequence[ModelledPoint]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of what is modelled for targets that do not run here."""
+    head = ("binary", "machine", "a run", "at load", "saturated", "p99", "note")
+    rows: list[tuple[str, ...]] = []
+    for point in points:
+        cost, offer = point.cost, point.offer
+        machine = "" if offer is None else offer.label
+        money = ("", "", "")
+        if cost is not None:
+            machine = f"{cost.replicas} x {machine}"
+            money = money_text(cost.at_load), money_text(cost.saturated), seconds_text(cost.p99)
+        run = "" if point.seconds is None else seconds_text(point.seconds)
+        rows.append((point.variant.name, machine, run, *money, point.note))
+    return head, rows
 
 
 def _row(point: PlanPoint) -> tuple[str, ...]:

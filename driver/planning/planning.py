@@ -27,31 +27,42 @@ from ..manifest import sha256_of
 from ..model_build import import_model
 from ..request import FP32, CompileRequest
 from ..samples import Sampler
-from ..tensor_files import Arrays, write_npz
 from .builds import Build, Builds
 from .cascades import Cascades
+from .elsewhere import ModelledPoint, modelled_points
+from .energy_readers import counters
+from .energy_use import EnergyMeter, FindCounters, ranking_note
 from .judging import Judge
 from .load_test import LoadTest, load_test
 from .plan_request import PlanRequest
 from .points import GIB, MeasuredBuild, PlanPoint, Pricing, Stability, stability, this_machine
+from .response_caching import CacheAdvice, cache_advice
 from .rounds import RunProbe, joined, measured_rounds, run_probe
-from .variants import Pruned, Variant, enumerated, why_elsewhere, why_no_gain
+from .sample_rows import write_rows
+from .variants import (
+    Pruned,
+    Variant,
+    enumerated,
+    labels_of,
+    predicted_precisions,
+    why_elsewhere,
+    why_no_gain,
+)
 
-MOST_ROWS = 256  # that programs are measured on
-MOST_ROW_BYTES = 64 << 20
-DRAWN_ROWS = 16
-FORMAT = 1
+FORMAT = 2
 BUSY = 0.05  # share of the cores' time that others may take without being told
 
 
 @dataclass(frozen=True)
 class PlanTools:
     """What a test has other things in place of. compile: makes artifacts. probe: measures programs.
-    clock: seconds, for the time budget."""
+    clock: seconds, for the time budget. find_counters, sleep: for energy."""
 
     compile: Callable[[Path, CompileRequest], Artifact]
     probe: RunProbe = run_probe
     clock: Callable[[], float] = time.monotonic
+    find_counters: FindCounters = counters
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,9 @@ class PlanResult:
     what nothing beats in cost, p99, accuracy and size. frontier: how many. stable: of these.
     chosen: a place in `points`; None: nothing keeps what was promised. nearest: then, the one that
     breaks it least. metric, exact, limit: what accuracy is, in fp32, and by how much it may drop.
-    notes: what the user should know. test: of the choice under load. curve: of one machine of the
-    choice.
+    modelled: on targets that do not run here, which are ranked with nothing. notes: what the user
+    should know. test: of the choice under load. curve: of one machine of the choice. cache: what
+    one of responses would do, where the trace tells.
     """
 
     request: PlanRequest
@@ -75,9 +87,11 @@ class PlanResult:
     chosen: int | None
     nearest: int | None
     pruned: tuple[Pruned, ...]
+    modelled: tuple[ModelledPoint, ...]
     notes: tuple[str, ...]
     test: LoadTest | None = None
     curve: ServiceCurve | None = None
+    cache: CacheAdvice | None = None
 
     @property
     def choice(self) -> PlanPoint | None:
@@ -92,6 +106,7 @@ class Planning:
         self.request, self.tools = request, tools
         self.notes: list[str] = []
         self.pruned: list[Pruned] = []
+        self.modelled: list[ModelledPoint] = []
         self.cores = len(os.sched_getaffinity(0))
         self.begun = tools.clock()
         self.folder = request.output / "work"
@@ -103,6 +118,10 @@ class Planning:
             note=self.notes.append,
         )  # fmt: skip
         self.builds = Builds(self.folder / "builds", self.journal, tools.compile)
+        self.spent_before = float(self.journal.get("spent") or 0.0)
+        self.meter = EnergyMeter(
+            tools.probe, self.journal, request, tools.find_counters, tools.clock, tools.sleep
+        )
         self._exact: Build | None = None
         self.cascades = Cascades(
             request, self.folder / "cascades", self.journal, self.notes, tools.compile
@@ -137,8 +156,11 @@ class Planning:
         return found
 
     def _spent(self) -> float:
-        """Seconds of this run."""
-        return self.tools.clock() - self.begun
+        """Seconds of this run, and of those before that it goes on with."""
+        return self.spent_before + self.tools.clock() - self.begun
+
+    def _keep_spent(self) -> None:
+        self.journal.put(self._spent(), "spent")
 
     def _late(self) -> bool:
         budget = self.request.time_budget
@@ -187,7 +209,7 @@ class Planning:
         """What is compiled; what makes no sense is told."""
         cores = max(self.cores, *(offer.cores for offer in offers))
         models = dict.fromkeys((self.request.model, *self.request.candidates))
-        labels = dict(zip(models, _labels(models), strict=True))
+        labels = dict(zip(models, labels_of(models), strict=True))
         found: list[Variant | Pruned] = []
         for path, label in labels.items():
             found += enumerated(self.request, label, path, cores)
@@ -210,8 +232,8 @@ class Planning:
         return kept
 
     def _why_not(self, variant: Variant) -> str:
-        if elsewhere := why_elsewhere(variant):
-            return f"cannot be measured here: {elsewhere}"
+        if why_elsewhere(variant):
+            return self._why_not_modelled(variant)
         if variant.threads > self.cores:
             return f"{variant.threads} threads cannot be measured on {self.cores} core(s)"
         kept = self.journal.get("no gain", variant.name, self.request.latency_p99)
@@ -221,13 +243,25 @@ class Planning:
             self.journal.put(kept, "no gain", variant.name, self.request.latency_p99)
         return str(kept)
 
+    def _why_not_modelled(self, variant: Variant) -> str:
+        """Note what is predicted of a variant that does not run here, and say where it stands; or
+        why nothing is."""
+        if variant.cascade:
+            return "cascades are measured, and this does not run here"
+        if variant.precision not in predicted_precisions(variant):
+            return f"nothing predicts {variant.precision} on {variant.target}, which is not here"
+        self.request.note(f"predicting {variant.name}")
+        self.modelled += modelled_points(variant, self.request)
+        return "does not run here: in the table of what is modelled"
+
     def _built(self, variant: Variant) -> Build | None:
         """A binary; None where there is none, which is told."""
-        if self._late():
+        if self._late() and not self.builds.has(variant):
             self.pruned.append(Pruned(variant.name, "not reached within --time-budget"))
             return None
         self.request.note(f"compiling {variant.name}")
         build = self.builds.get(variant, variant.request(self.request))
+        self._keep_spent()
         if isinstance(build, Pruned):
             self.pruned.append(build)
             return None
@@ -250,10 +284,14 @@ class Planning:
             )
         rows = self._rows(judge)
         reports = measured_rounds(pairs, rows, self.journal, self.tools.probe, self.request.note)
-        return [
+        found = [
             MeasuredBuild(build, layout, own, drop)
             for (build, layout), own, drop in zip(pairs, reports, drops, strict=True)
         ]
+        self.notes += self.meter.reasons()
+        read = [self.meter.reading(own.build, own.layout, rows, own.machine) for own in found]
+        self._keep_spent()
+        return [replace(own, energy=energy) for own, energy in zip(found, read, strict=True)]
 
     def _drop(self, build: Build, judge: Judge | None) -> Drop | None:
         """What a binary loses; None where it is the model itself."""
@@ -274,20 +312,10 @@ class Planning:
             return judge.drop(build.variant, module, own)
 
     def _rows(self, judge: Judge | None) -> Path:
-        """The file of what programs are measured on: rows of evaluation data, else drawn ones."""
+        """The file of what programs are measured on."""
         path = self.folder / "rows.npz"
         self.request.note("writing rows")
-        found: list[Arrays] = []
-        room = MOST_ROW_BYTES
-        for sample, _ in judge.evaluation.pairs() if judge else ():
-            room -= sum(array.nbytes for array in sample.values())
-            if found and (len(found) == MOST_ROWS or room < 0):
-                break
-            found.append(dict(sample))
-        if not found:
-            sizes = self.sampler.usual_sizes
-            found = [self.sampler.draw(sizes, 2 * seed) for seed in range(DRAWN_ROWS)]
-        write_npz(path, _stacked(found))
+        write_rows(path, judge, self.sampler)
         return path
 
     def _points(
@@ -312,13 +340,15 @@ class Planning:
         measured: list[MeasuredBuild],
     ) -> PlanResult:  # fmt: skip
         kept = [point for point in points if point.servable]
-        first = [kept[n] for n in frontier([point.figures() for point in kept])]
         by = self.request.objective
+        first = [kept[n] for n in frontier([point.figures(by) for point in kept])]
         first.sort(key=lambda point: (bool(point.misses), point.objective(by), point.figures()))
         rest = [point for point in points if point not in first]
         rest.sort(key=lambda point: (len(point.misses), point.figures()[0], point.name))
         ordered = (*first, *rest)
         self._tell_machine(measured)
+        note = ranking_note(self.request, first)
+        self.notes += [note] if note else []
         chosen = 0 if first and not first[0].misses else None
         nearest = None
         if chosen is None and ordered:
@@ -326,13 +356,16 @@ class Planning:
         result = PlanResult(
             self.request, measured[0].machine, metric, exact, limit, ordered, len(first),
             tuple(stability(first, self.request.load)), chosen, nearest, tuple(self.pruned),
-            tuple(self.notes),
+            tuple(self.modelled), tuple(self.notes),
         )  # fmt: skip
         if chosen is None:
             return result
         own = next(m for m in measured if m.build == first[0].build)
         curve = ServiceCurve(joined(own.reports), first[0].layout, self.request.latency_p99)
-        return replace(result, test=self._test(first[0], own), curve=curve)
+        test = self._test(first[0], own)
+        rows = self.folder / "rows.npz"
+        cache = cache_advice(first[0], rows, self.request, self.tools.probe, self.journal)
+        return replace(result, test=test, curve=curve, cache=cache)
 
     def _tell_machine(self, measured: list[MeasuredBuild]) -> None:
         single = [r.stolen for own in measured for r in own.reports if own.layout.threads == 1]
@@ -348,28 +381,6 @@ class Planning:
         self.request.note(f"load test of {own.build.variant.name}")
         rows = self.folder / "rows.npz"
         return load_test(own, choice, rows, self.request, self.tools.probe, self.journal)
-
-
-def _labels(paths: Iterable[Path]) -> list[str]:
-    """Names of models, of their files; with a number where two have one."""
-    found: list[str] = []
-    for path in paths:
-        stem, number = path.stem, 2
-        while stem in found:
-            stem, number = f"{path.stem}{number}", number + 1
-        found.append(stem)
-    return found
-
-
-def _stacked(samples: list[Arrays]) -> Arrays:
-    """Samples along the first axis where that is a batch of 1, else along a new one."""
-    names = samples[0]
-    alike = [s for s in samples if all(s[n].shape == names[n].shape for n in names)]
-    joined: Arrays = {}
-    for name, array in names.items():
-        join = np.concatenate if array.ndim and array.shape[0] == 1 else np.stack
-        joined[name] = join([sample[name] for sample in alike])
-    return joined
 
 
 def _emptied(folder: Path) -> None:

@@ -22,6 +22,7 @@ from ...compiler.economics.serving import (
 from ...compiler.tuning.statistics import interval
 from ..budget.drops import Drop
 from .builds import Build
+from .energy_readers import EnergyReading
 from .plan_request import PlanRequest
 from .probe_reports import ProbeReport
 from .rounds import joined
@@ -81,12 +82,14 @@ class PlanPoint:
         """Whether it keeps all but, maybe, the accuracy."""
         return all(miss.constraint == ACCURACY for miss in self.misses)
 
-    def figures(self) -> tuple[float, float, float, float]:
-        """What is to be small: cost at the load, p99, the drop that may be, bytes."""
+    def figures(self, objective: str = "cost") -> tuple[float, ...]:
+        """What is to be small: cost at the load, p99, the drop that may be, bytes; and energy or
+        carbon, where that is the objective."""
         cost = (math.inf, math.inf)
         if self.cost is not None:
             cost = self.cost.at_load.value, self.cost.p99.value
-        return (*cost, self.may_lose, float(self.build.bytes))
+        more = (self.objective(objective),) if objective in ("energy", "carbon") else ()
+        return (*cost, self.may_lose, float(self.build.bytes), *more)
 
     def objective(self, name: str) -> float:
         """The figure that a plan makes small; infinite where there is none."""
@@ -103,12 +106,14 @@ class PlanPoint:
 
 @dataclass(frozen=True)
 class MeasuredBuild:
-    """What was measured of a binary: reports of all rounds with one layout, and its drop."""
+    """What was measured of a binary: reports of all rounds with one layout, its drop, and its
+    energy, None where nothing counts it."""
 
     build: Build
     layout: ServingLayout
     reports: Sequence[ProbeReport]
     drop: Drop | None
+    energy: EnergyReading | None = None
 
     @property
     def machine(self) -> str:
@@ -138,7 +143,7 @@ class Pricing:
         service, cpu = self._times(reports, own, offer), self._cpu(reports, own, offer)
         curve = self._curve(measured.build.variant.name, joined(reports), layout, own)
         cost = serving_cost(curve, service, offer.price, self.request.load)
-        energy = self._energy(offer, cost)
+        energy = self._energy(offer, cost, measured.energy if own else None)
         grid = self.request.carbon.get(offer.region)
         carbon = carbon_of(energy, grid) if energy is not None and grid is not None else None
         point = PlanPoint(
@@ -192,10 +197,17 @@ class Pricing:
             self._curves[key] = ServiceCurve(times, layout, self.request.latency_p99)
         return self._curves[key]
 
-    def _energy(self, offer: MachineOffer, cost: ServingCost | None) -> Estimate | None:
-        """J of an inference at the load: the power of all machines that are paid."""
+    def _energy(
+        self, offer: MachineOffer, cost: ServingCost | None, read: EnergyReading | None
+    ) -> Estimate | None:
+        """J of an inference at the load: of all machines that are paid, whether or not they work.
+
+        read: of such a machine, where there is one.
+        """
         if cost is None:
             return None
+        if read is not None:
+            return self._counted(cost, read)
         if offer.watts is not None:
             power = given(offer.watts, "W", f"watts of {offer.name}, whatever it does", offer.date)
         else:
@@ -205,6 +217,15 @@ class Pricing:
         return combined(
             lambda watts, calls: replicas * watts / calls, (power, rate), "J",
             f"power of {replicas} machine(s) / calls",
+        )  # fmt: skip
+
+    def _counted(self, cost: ServingCost, read: EnergyReading) -> Estimate:
+        rate = given(self.request.load.mean, "1/s", self.request.load.method)
+        replicas = cost.replicas
+        return combined(
+            lambda net, idle, calls: net + replicas * idle / calls,
+            (read.net, read.idle, rate), "J",
+            f"a call, and {replicas} machine(s) that are on",
         )  # fmt: skip
 
     def _judged(self, point: PlanPoint, reports: Sequence[ProbeReport]) -> PlanPoint:

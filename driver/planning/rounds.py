@@ -22,16 +22,23 @@ LATE_SECONDS = 120.0  # beyond its duration, after which a program is taken to h
 
 
 class RunProbe(Protocol):
-    """What measures a program: all instances of a layout at once, on rows of a file."""
+    """What measures a program: all instances of a layout at once, on rows of a file. cache: bytes
+    of one of responses, which all instances share; 0: none."""
 
     def __call__(
         self, build: Build, layout: ServingLayout, rows: Path, *, seconds: float,
-        load: float | None = None,
+        load: float | None = None, cache: int = 0,
     ) -> ProbeReport: ...  # fmt: skip
 
 
 def run_probe(
-    build: Build, layout: ServingLayout, rows: Path, *, seconds: float, load: float | None = None
+    build: Build,
+    layout: ServingLayout,
+    rows: Path,
+    *,
+    seconds: float,
+    load: float | None = None,
+    cache: int = 0,
 ) -> ProbeReport:
     """Run the program itself. Raises RunError where it fails or hangs."""
     command = [
@@ -40,6 +47,7 @@ def run_probe(
         "--batch", str(layout.batch),
     ]  # fmt: skip
     command += [] if load is None else ["--load", f"{load:.9g}"]
+    command += ["--cache", str(cache)] if cache else []
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=seconds + LATE_SECONDS

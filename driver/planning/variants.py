@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,6 +148,17 @@ def _senseless(
     return ""
 
 
+def labels_of(paths: Iterable[Path]) -> list[str]:
+    """Names of models, of their files; with a number where two have one."""
+    found: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in found:
+            stem, number = f"{path.stem}{number}", number + 1
+        found.append(stem)
+    return found
+
+
 def predicted(variant: Variant) -> Estimate | None:
     """Seconds of a run by the cost model, without code; None where its backend predicts nothing.
 
@@ -175,6 +186,14 @@ def why_no_gain(variant: Variant, limit: float) -> str:
                 "of a run"
             )
     return ""
+
+
+def predicted_precisions(variant: Variant) -> tuple[str, ...]:
+    """Precisions that something predicts times of without code, on the target of a variant."""
+    backend, _ = CompileRequest(target=variant.target).resolve()
+    if backend.estimate is not None:
+        return (FP32,)
+    return (INT8,) if backend.integers is not None else ()
 
 
 def why_elsewhere(variant: Variant) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from ...ir.dims import Dim, ceildiv, dmax, estimate, is_nonnegative
+from ...ir.dims import Dim, ceildiv, dmax, estimate, evaluate, is_nonnegative
 from .plan import ALIGNMENT, ArenaBuffer
 
 NOMINAL = 64  # assumed value of a symbol where sizes are compared
@@ -37,6 +37,20 @@ def lower_bound(buffers: list[ArenaBuffer]) -> int:
          for step in {b.first for b in static}),
         default=0,
     )  # fmt: skip
+
+
+def live_bytes(buffers: list[ArenaBuffer], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Bytes of tensors that are alive at each step, for sizes of the inputs' symbols.
+
+    Raises InternalError where only a run knows a size.
+    """
+    last = max((buffer.last for buffer in buffers), default=-1)
+    found = [0] * (last + 1)
+    for buffer in buffers:
+        size = evaluate(buffer.size, sizes)
+        for step in range(buffer.first, buffer.last + 1):
+            found[step] += size
+    return tuple(found)
 
 
 # buffers of symbolic size ------------------------------------------------------------------

@@ -62,9 +62,12 @@ def compile_once() -> Callable[..., Any]:
 def plan_into(
     digits_data: dict[str, Path], compile_once: Callable[..., Any]
 ) -> Callable[..., PlanResult]:
-    """Plans the digits into a folder; `probe` and options of `tensmith.plan` may be given."""
+    """Plans the digits into a folder; `probe`, other tools and options of `tensmith.plan` may be
+    given."""
 
-    def plan(output: Path, probe: FakeProbe | None = None, **options: Any) -> PlanResult:
+    def plan(
+        output: Path, probe: FakeProbe | None = None, tools: Any = None, **options: Any
+    ) -> PlanResult:
         given: dict[str, Any] = {
             **{name: digits_data[name] for name in ("eval", "calibration", "prices")},
             "max_accuracy_drop": "0.5%",
@@ -75,7 +78,7 @@ def plan_into(
         }
         request = plan_request(DIGITS / "digits.onnx", output=output, **given)
         object.__setattr__(request, "today", TODAY)
-        return planned(request, PlanTools(compile_once, probe or FakeProbe()))[0]
+        return planned(request, PlanTools(compile_once, probe or FakeProbe(), **(tools or {})))[0]
 
     return plan
 
