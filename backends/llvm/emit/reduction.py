@@ -19,26 +19,15 @@ from ....compiler.kernel.schedule.sums import parts_of_sum
 from . import scalar
 from .access import index_value
 from .block_sums import BlockSums
-from .builder import CONTRACT, I1, I32, Emitter, intrinsic_suffix, scalar_type
+from .builder import CONTRACT, I32, Emitter, intrinsic_suffix, scalar_type
 from .constants import lanes_from, undefined
 from .dot import dot, dot_across
 from .indices import Int
 from .partial import PartialSums
 from .prefetch import PanelPrefetch, panel_prefetches
-from .shape import Shape, Slot
+from .shape import Shape, Slot, lane_mask
 from .step_lanes import StepLanes
 from .tile import Tile
-
-
-def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
-    """Lanes [0, live) of a vector; None when that is all of them."""
-    if lanes == 1:
-        return None
-    if isinstance(live, int):
-        if live >= lanes:
-            return None
-        return ir.Constant(ir.VectorType(I1, lanes), [int(i < live) for i in range(lanes)])
-    return e.b.icmp_signed("<", e.lane_numbers(lanes), e.splat(live, lanes))
 
 
 def _joins_sum(body: ex.Expr) -> bool:
@@ -304,7 +293,12 @@ class TileReduction:
                 return body
 
             whole = self.e.sub(extent, self.e.mod(extent, span))
-            accumulators = self.e.loop(0, whole, span, accumulators, step(wide))
+            if self._is_written(whole, span, len(accumulators)):
+                assert isinstance(whole, int)
+                for index in range(0, whole, span):
+                    accumulators = step(wide)(index, accumulators)
+            else:
+                accumulators = self.e.loop(0, whole, span, accumulators, step(wide))
             first = self._first_vector(accumulators, wide)
             vectors_end = self.e.sub(extent, self.e.mod(extent, lanes))
             last = self.e.loop(whole, vectors_end, lanes, first, step(one))
@@ -328,6 +322,13 @@ class TileReduction:
         accumulators = nest(0, self._initial(wide))
         self._combine_lanes(tile, wide, accumulators)
 
+    def _is_written(self, whole: Int, span: int, sums: int) -> bool:
+        """Whether steps into scalar registers, whose loop costs as much as they, have no loop."""
+        if not self.across or not isinstance(whole, int):
+            return False
+        steps, chosen = whole // span, self.schedule.unrolling
+        return steps <= chosen.written_steps and steps * sums <= chosen.written
+
     def _first_vector(self, accumulators: list[ir.Value], shape: Shape) -> list[ir.Value]:
         return accumulators[:: shape.vectors]
 
@@ -350,6 +351,19 @@ class TileReduction:
                     part = accumulators[start + v]
                     total = scalar.combine(self.e, reduction.kind, total, part, dtype)
                 tile.accumulators[(number, r, 0)] = self._across(total, reduction.kind, dtype)
+        if self.across and wide.rows == wide.lanes:
+            self._rows_to_lanes(tile, wide)
+
+    def _rows_to_lanes(self, tile: Tile, wide: Shape) -> None:
+        """Make the sums of a tile's rows, one number each, a vector: what follows takes all."""
+        tile.shape = Shape("", 1, wide.row, wide.rows, 1)
+        for number, reduction in enumerate(self.stage.reductions):
+            kind = ir.VectorType(scalar_type(reduction.body.dtype), wide.rows)
+            vector = undefined(kind)
+            for r in range(wide.rows):
+                one = tile.accumulators.pop((number, r, 0))
+                vector = self.e.b.insert_element(vector, one, ir.Constant(I32, r))
+            tile.accumulators[(number, 0, 0)] = vector
 
     def _across(self, vector: ir.Value, kind: str, dtype: DType) -> ir.Value:
         """Combine the lanes of a vector by halving it."""

@@ -9,6 +9,7 @@ from llvmlite import ir
 
 from ....compiler.ir.dims import symbols_of
 from ....compiler.kernel import expr as ex
+from .builder import I1, Emitter
 from .indices import Int
 
 Slot = tuple[int, int]  # (row, vector) within the tile
@@ -93,3 +94,14 @@ class Access:
     pointer: ir.Value
     lanes: int
     apart: bool = False
+
+
+def lane_mask(e: Emitter, lanes: int, live: Int) -> ir.Value | None:
+    """Lanes [0, live) of a vector; None when that is all of them."""
+    if lanes == 1:
+        return None
+    if isinstance(live, int):
+        if live >= lanes:
+            return None
+        return ir.Constant(ir.VectorType(I1, lanes), [int(i < live) for i in range(lanes)])
+    return e.b.icmp_signed("<", e.lane_numbers(lanes), e.splat(live, lanes))

@@ -19,8 +19,8 @@ from .indices import Int
 from .matrices import MatrixSums, matrices_of
 from .pairs import PairSums
 from .partial import PartialSums
-from .reduction import TileReduction, lane_mask
-from .shape import Address, Shape, Slot
+from .reduction import TileReduction
+from .shape import Address, Shape, Slot, lane_mask
 from .tile import Tile
 from .transpose import is_without_gaps, piece_of, store_rows
 
