@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 
 from ...compiler.ir.types import DType
@@ -71,6 +72,7 @@ class Problem:
         return "f16" if name == "f8" and not self.usual.fp8 else name
 
 
+@lru_cache(4096)
 def candidates(problem: Problem, target: GpuTarget) -> tuple[Tiles, ...]:
     """Legal tiles, what is predicted to be the fastest first."""
     tried = _all(problem, target)
@@ -80,7 +82,7 @@ def candidates(problem: Problem, target: GpuTarget) -> tuple[Tiles, ...]:
     whole = next((predicted(problem, own, target) for own in found if own.split == 1), math.inf)
     if not problem.unknown and found and not _pays(whole, predicted(problem, found[0], target)):
         found = [own for own in found if own.split == 1] or found
-    return tuple(found)
+    return tuple(own if own.split > 1 else replace(own, busy=1) for own in found)
 
 
 def _order(problem: Problem, tiles: Tiles, target: GpuTarget) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,10 @@ from .emit.function import functions_of, parts_of
 from .emit.types import NoDeviceCode
 from .hidden_keys import band_of
 from .packing import pack_factors
+from .targets import targets_of
 from .tiles import LEAST_BLOCK, key_split, power_of_two, problem_of, tiles_of
 
+Architectures = dict[int, tuple[Tiles, ...]]  # of each, the tiles of all parts of a kernel
 MOST_WARPS, MOST_STAGES, MOST_ELEMENTS, MOST_PARTS = 16, 8, 1 << 17, 64
 
 
@@ -48,28 +50,51 @@ class GpuChooser:
         """
         kernel = request.kernel
         try:
-            usual = tuple(self._usual(part, request.known) for part in parts_of(kernel))
-            if data := self.given.of(request.key):
-                usual = _given(kernel, usual, data, self.target)
-            packed = pack_factors(kernel, usual, request.constants)
+            tiles = self._tiles(kernel, request)
+            packed = pack_factors(kernel, next(iter(tiles.values())), request.constants)
             functions_of(packed.kernel, packed.tiles)
         except NoDeviceCode as error:
             self.reasons[request.key] = str(error)
             return self.host(request)
+        tiles = {
+            number: tuple(
+                replace(one, packed=first.packed)
+                for one, first in zip(own, packed.tiles, strict=True)
+            )
+            for number, own in tiles.items()
+        }
         stages = tuple(StageSchedule() for _ in kernel.stages)
-        schedule = Schedule(stages, 0, tiles=packed.tiles)
-        choice = choice_of_tiles(packed.tiles)
+        schedule = with_tiles(Schedule(stages, 0), tiles)
+        choice = choice_of_tiles(tiles)
         return Chosen(packed.kernel, schedule, packed.packings, choice, request.key)
 
-    def _usual(self, part: Kernel, known: Mapping[str, Any]) -> Tiles:
-        tiles = ranked_tiles(part, self.target, self.arithmetic)[0]
+    def _tiles(self, kernel: Kernel, request: Request) -> Architectures:
+        parts = parts_of(kernel)
+        usual = {
+            number: tuple(self._usual(part, request.known, target) for part in parts)
+            for number, target in targets_of(self.target).items()
+        }
+        data = self.given.of(request.key)
+        return _given(kernel, usual, data, self.target) if data else usual
+
+    def _usual(self, part: Kernel, known: Mapping[str, Any], target: GpuTarget) -> Tiles:
+        tiles = ranked_tiles(part, target, self.arithmetic)[0]
         attention = attention_of(part)
         return replace(tiles, band=band_of(attention, tiles, known)) if attention else tiles
 
 
-def choice_of_tiles(tiles: Sequence[Tiles]) -> Choice:
+def with_tiles(schedule: Schedule, tiles: Architectures) -> Schedule:
+    """A schedule with the tiles of every architecture."""
+    first, *_ = tiles.values()
+    others = tuple((number, own) for number, own in tiles.items() if own != first)
+    return replace(schedule, tiles=first, architectures=others)
+
+
+def choice_of_tiles(tiles: Architectures) -> Choice:
     """The choice that tiles are made of."""
-    return Choice(tiles=tuple(TileChoice.of(own) for own in tiles))
+    first, *others = ((number, tuple(map(TileChoice.of, own))) for number, own in tiles.items())
+    different = tuple((f"sm_{number}", own) for number, own in others if own != first[1])
+    return Choice(tiles=first[1], architectures=different)
 
 
 def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tuple[Tiles, ...]:
@@ -77,7 +102,7 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
 
     Raises NoDeviceCode for what no program can compute.
     """
-    usual = replace(tiles_of(part, arithmetic), busy=target.sms)
+    usual = replace(tiles_of(part, arithmetic), busy=_busy(part, target))
     if usual.kind is Kind.PRODUCT:
         whole = len(part.stages) > 1  # every part would find the scales of its rows anew
         problem = replace(problem_of(part.stages[-1], usual), whole=whole)
@@ -86,23 +111,44 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
             return found
     if (attention := attention_of(part)) is not None:
         usual = replace(usual, split=key_split(attention, usual, target))
+    if usual.split == 1:
+        usual = replace(usual, busy=1)
     return usual, replace(usual, warps=2 * usual.warps)
 
 
+def _busy(part: Kernel, target: GpuTarget) -> int:
+    """The programs that keep a target busy, where that matters: of as many results as a run has."""
+    known = all(isinstance(axis.extent, int) for axis in part.stages[-1].axes)
+    return 1 if known else target.sms
+
+
 def _given(
-    kernel: Kernel, usual: tuple[Tiles, ...], data: Mapping[str, Any], target: GpuTarget
-) -> tuple[Tiles, ...]:
+    kernel: Kernel, usual: Architectures, data: Mapping[str, Any], target: GpuTarget
+) -> Architectures:
     """The tiles that a choice asks for. Raises ScheduleError where it is illegal."""
     choice = choice_of_tiles(usual).with_json(data)
-    changed = tuple(c.applied(own) for c, own in zip(choice.tiles, usual, strict=True))
-    for part, own, before in zip(parts_of(kernel), changed, usual, strict=True):
-        if wrong := _illegal(part, own, before, target):
-            raise ScheduleError(
-                f"a choice for '{'+'.join(kernel.operators)}' is illegal: {own}",
-                why="; ".join(wrong),
-                remedy="leave fields out: what is not given is chosen as usual",
-            )
-    return changed
+    named = dict(choice.architectures)
+    if unknown := named.keys() - {f"sm_{number}" for number in usual}:
+        raise ScheduleError(f"'{target.name}' has no code for {', '.join(sorted(unknown))}")
+    found: Architectures = {}
+    for number, own in targets_of(target).items():
+        chosen = named.get(f"sm_{number}", choice.tiles)
+        asked = zip(parts_of(kernel), chosen, usual[number], strict=True)
+        found[number] = tuple(_applied(part, c, before, own) for part, c, before in asked)
+    return found
+
+
+def _applied(part: Kernel, choice: TileChoice, usual: Tiles, target: GpuTarget) -> Tiles:
+    """The tiles that a choice asks for. Raises ScheduleError where it is illegal."""
+    tiles = choice.applied(usual)
+    tiles = replace(tiles, busy=_busy(part, target) if tiles.split > 1 else 1)
+    if wrong := _illegal(part, tiles, usual, target):
+        raise ScheduleError(
+            f"a choice for '{'+'.join(part.operators)}' is illegal: {tiles}",
+            why="; ".join(wrong),
+            remedy="leave fields out: what is not given is chosen as usual",
+        )
+    return tiles
 
 
 def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> list[str]:
@@ -135,4 +181,4 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
     return wrong
 
 
-__all__ = ["GpuChooser", "choice_of_tiles", "ranked_tiles"]
+__all__ = ["Architectures", "GpuChooser", "choice_of_tiles", "ranked_tiles", "with_tiles"]

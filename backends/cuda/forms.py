@@ -41,7 +41,11 @@ def _module(functions: Sequence[Function]) -> str:
 
 
 def _ptx(functions: Sequence[Function], architecture: int) -> str:
-    jobs = [FunctionJob(function, architecture, ptx=True) for function in functions]
+    jobs = [
+        FunctionJob(function, architecture, ptx=True)
+        for function in functions
+        if architecture in function.architectures
+    ]
     return "\n".join(
         f"// ---- {image.symbol}, sm_{architecture} ----\n{image.data.decode()}"
         for image in compile_all(jobs)

@@ -47,13 +47,15 @@ from ..llvm.pipeline import (
 )
 from .addressing import index_type, limit_sizes
 from .attention_kernel import streams
-from .choosing import GpuChooser, choice_of_tiles, ranked_tiles
+from .choosing import GpuChooser, choice_of_tiles, ranked_tiles, with_tiles
 from .compiling import Image
 from .dots import Arithmetic
-from .emit.function import Function, functions_of, parts_of
+from .emit.function import Function, parts_of
 from .forms import device_forms
 from .table import device_code
+from .targets import targets_of
 from .triton_package import reason_unavailable, triton_version
+from .variants import PartMaker, tiles_for
 from .vetting import Part, vetted
 
 FP8_INSTRUCTION = "mma.fp8"
@@ -181,7 +183,7 @@ def form_kernels(
         host = CpuChooser(target.host, level, options.choices)
         choose = GpuChooser(host, target, arithmetic_of(target, options), options.choices)
         plan = Planner(graph, choose, CONTROL).build()
-        kernels = gpu_kernels(plan, choose.reasons)
+        kernels = gpu_kernels(plan, choose.reasons, target)
         if choose.arithmetic.tf32:
             tell(note, _rounded(plan, graph))
     return plan, kernels
@@ -206,20 +208,23 @@ def arithmetic_of(target: GpuTarget, options: CompileOptions) -> Arithmetic:
     return Arithmetic(options.precision == TF32, FP8_INSTRUCTION in target.instructions)
 
 
-def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str]) -> GpuKernels:
+def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str], target: GpuTarget) -> GpuKernels:
     """The functions of every kernel of a plan, but of groups that stay on the host for a reason."""
     parts: dict[int, tuple[Part, ...]] = {}
     reasons: dict[int, str] = {}
-    index = index_type(plan)
     for number, planned in enumerate(plan.kernels):
         kept = [reasons_by_key[key] for key in planned.keys or ("",) if key in reasons_by_key]
         if kept:
             reasons[number] = kept[0]
         else:
-            kernel = replace(planned.kernel, name=planned.symbol)
-            aligned = _aligned(plan, number)
-            parts[number] = functions_of(kernel, planned.schedule.tiles, aligned, index)
+            parts[number] = _maker(plan, number, target).parts(planned.schedule)
     return GpuKernels(parts, reasons)
+
+
+def _maker(plan: Plan, number: int, target: GpuTarget) -> PartMaker:
+    planned = plan.kernels[number]
+    kernel = replace(planned.kernel, name=planned.symbol)
+    return PartMaker(kernel, target, _aligned(plan, number), index_type(plan))
 
 
 def _rounded(plan: Plan, graph: Graph) -> Iterator[Decision]:
@@ -267,16 +272,18 @@ def vet_kernels(
     for number, parts in kernels.parts.items():
         keys = plan.kernels[number].keys
         if not any(options.choices.of(key) for key in keys):
-            for place, part in enumerate(parts):
-                others[part[0].symbol] = _others(plan, number, place, parts, target, options)
+            for part in parts:
+                others[part[0].symbol] = _others(plan, number, part, target, options)
     found = vetted([part for parts in kernels.parts.values() for part in parts], others, target)
     changed = {}
     for number, parts in kernels.parts.items():
-        changed[number] = tuple(found[part[0].symbol].part for part in parts)
-        tiles = tuple(part[0].tiles for part in changed[number])
         planned = plan.kernels[number]
-        schedule = replace(planned.schedule, tiles=tiles)
-        choice = choice_of_tiles(tiles)
+        changed[number] = tuple(found[part[0].symbol].part for part in parts)
+        tiles = {
+            n: tuple(p[0].tiles for p in changed[number] if n in p[0].architectures)
+            for n in target.architectures
+        }
+        schedule, choice = with_tiles(planned.schedule, tiles), choice_of_tiles(tiles)
         plan.kernels[number] = replace(planned, schedule=schedule, choice=choice)
     images = {
         function.symbol: of_function
@@ -287,22 +294,19 @@ def vet_kernels(
 
 
 def _others(
-    plan: Plan,
-    number: int,
-    place: int,
-    parts: Sequence[Part],
-    target: GpuTarget,
-    options: CompileOptions,
+    plan: Plan, number: int, part: Part, target: GpuTarget, options: CompileOptions
 ) -> Iterator[Part]:
     """One part of a kernel with its other tiles, in the order in which they are tried."""
-    planned, own = plan.kernels[number], parts[place][0].tiles
-    kernel = replace(planned.kernel, name=planned.symbol)
-    ranked = ranked_tiles(parts_of(kernel)[place], target, arithmetic_of(target, options))
+    maker, own = _maker(plan, number, target), part[0]
+    first = own.architectures[0]
+    usual = tiles_for(plan.kernels[number].schedule, target)[first]
+    of_part = parts_of(maker.kernel)[own.place]
+    ranked = ranked_tiles(of_part, targets_of(target)[first], arithmetic_of(target, options))
     for tiles in ranked:
-        tried = replace(tiles, packed=own.packed, band=own.band)
-        if tried != own:
-            chosen = [tried if n == place else part[0].tiles for n, part in enumerate(parts)]
-            yield functions_of(kernel, chosen, _aligned(plan, number), index_type(plan))[place]
+        tried = replace(tiles, packed=own.tiles.packed, band=own.tiles.band)
+        if tried != own.tiles:
+            chosen = [tried if n == own.place else tiles for n, tiles in enumerate(usual)]
+            yield maker.part(chosen, own.place, own.architectures)
 
 
 def _infos(
@@ -318,11 +322,20 @@ def _infos(
         told.append(
             replace(
                 info,
-                schedule="; ".join(str(function.tiles) for function in functions),
+                schedule="; ".join(
+                    _told(function, kernels.parts[number]) for function in functions
+                ),
                 functions=tuple(_info(function, images[function.symbol]) for function in functions),
             )
         )
     return tuple(told)
+
+
+def _told(function: Function, parts: Sequence[Part]) -> str:
+    """The tiles of a function, and for which architectures they are where others have others."""
+    alone = sum(part[0].part == function.part for part in parts) == 1
+    where = ", ".join(f"sm_{number}" for number in function.architectures)
+    return str(function.tiles) if alone else f"{where}: {function.tiles}"
 
 
 def _info(function: Function, images: Sequence[Image]) -> DeviceFunctionInfo:

@@ -30,6 +30,7 @@ def device_code(
     symbol = f"ts_images_{name}"
     lines = ['#include "cuda/cuda.h"', f"extern TS_LOCAL const uint8_t {symbol}[];"]
     rows = []
+    parts = {name: n for n, name in enumerate(dict.fromkeys(f.part for f in functions))}
     for number, function in enumerate(functions):
         entries = []
         for image in images[function.symbol]:
@@ -43,7 +44,7 @@ def device_code(
         places = len(function.params) + (function.workspace > 0)
         rows.append(
             f'  {{"{function.symbol}", {places}, {len(function.symbols)},'
-            f" {len(entries)}, images_{number}}},"
+            f" {len(entries)}, images_{number}, {parts[function.part]}}},"
         )
     read = host_inputs(plan)
     flags = ", ".join(str(int(number in read)) for number in range(len(plan.inputs))) or "0"

@@ -19,6 +19,7 @@ NATIVE = "cuda:native"
 ALL = "cuda"
 
 
+EXACT = 90  # the first architecture whose code runs on it alone
 ELEMENTS = ("f32", "tf32", "f16", "i8", "f8")
 
 
@@ -67,6 +68,22 @@ TARGETS: dict[str, GpuTarget] = {
     **{f"cuda:sm_{gpu.architecture}": _target(f"cuda:sm_{gpu.architecture}", gpu)
        for gpu in _GPUS},
 }  # fmt: skip
+
+
+def targets_of(target: GpuTarget) -> dict[int, GpuTarget]:
+    """A target for each architecture of one: that GPU's, but for shared memory, of which all have
+    enough that run the code."""
+    if len(target.architectures) == 1:
+        return {target.architectures[0]: target}
+    found = {}
+    for number in target.architectures:
+        older = number < EXACT
+        running = [gpu for gpu in _GPUS if gpu.architecture == number or (
+            older and gpu.architecture // 10 == number // 10 and gpu.architecture > number
+        )]  # fmt: skip
+        shared = min(gpu.shared_kib for gpu in running) << 10
+        found[number] = replace(TARGETS[f"cuda:sm_{number}"], shared_bytes=shared)
+    return found
 
 
 def shared_bytes_of(architecture: int) -> int:

@@ -62,13 +62,13 @@ def vetted(
 
 
 def _compiled(parts: Sequence[Part], target: GpuTarget) -> Iterator[Vetted]:
-    functions = [function for part in parts for function in part]
-    jobs = [FunctionJob(function, n) for n in target.architectures for function in functions]
-    if target.ptx:
-        jobs += [FunctionJob(function, target.ptx, ptx=True) for function in functions]
-    images = compile_all(jobs)
-    first = 0
+    jobs: dict[str, list[FunctionJob]] = {}
+    for function in (function for part in parts for function in part):
+        numbers = function.architectures or target.architectures
+        jobs[function.symbol] = [FunctionJob(function, number) for number in numbers]
+        if target.ptx in numbers:
+            jobs[function.symbol].append(FunctionJob(function, target.ptx, ptx=True))
+    images = iter(compile_all([job for own in jobs.values() for job in own]))
+    found = {symbol: tuple(next(images) for _ in own) for symbol, own in jobs.items()}
     for part in parts:
-        numbers = range(first, first + len(part))
-        yield Vetted(part, tuple(tuple(images[n :: len(functions)]) for n in numbers))
-        first += len(part)
+        yield Vetted(part, tuple(found[function.symbol] for function in part))

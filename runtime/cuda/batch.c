@@ -44,7 +44,7 @@ static int32_t record_item(ts_frame *frame, const int64_t *words, size_t count) 
 
 int32_t ts_dev_launch(ts_frame *frame, int64_t number, int64_t programs, void *const *places,
                       const int64_t *sizes) {
-  if (programs <= 0) return 0;
+  if (programs <= 0 || !gpu_of(frame)->images[number]) return 0;
   const ts_function *function = &frame->instance->model->device_code->functions[number];
   int64_t words[LAUNCH_WORDS + MAX_PARAMETERS] = {number, programs};
   if (programs > INT32_MAX || function->places + function->sizes + 2 > MAX_PARAMETERS)

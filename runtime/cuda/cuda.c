@@ -68,6 +68,25 @@ int32_t ts_cuda_failed(ts_frame *frame, CUresult error, const char *what) {
 
 /* ---- Opening --------------------------------------------------------------------------------- */
 
+/* The best image of all functions of a part for an architecture, or NULL. */
+static const ts_image *best_image(const struct ts_device_code *code, int32_t part, int here) {
+  const ts_image *best = NULL;
+  for (int32_t f = 0; f < code->function_count; ++f) {
+    const ts_function *function = &code->functions[f];
+    for (int32_t i = 0; function->part == part && i < function->image_count; ++i) {
+      const ts_image *image = &function->images[i];
+      /* Code of 9.0 and later is for its own architecture alone, older code for a generation. */
+      const int same = image->architecture == here ||
+                       (image->architecture < 90 && image->architecture / 10 == here / 10);
+      if (image->architecture > here || (!image->ptx && !same)) continue;
+      if (!best || image->ptx < best->ptx ||
+          (image->ptx == best->ptx && image->architecture > best->architecture))
+        best = image;
+    }
+  }
+  return best;
+}
+
 static ts_status choose_images(ts_instance *instance, gpu *device) {
   const struct ts_device_code *code = instance->model->device_code;
   int major = 0, minor = 0, shared = 0;
@@ -85,28 +104,22 @@ static ts_status choose_images(ts_instance *instance, gpu *device) {
   const int here = 10 * major + minor;
   for (int32_t f = 0; f < code->function_count; ++f) {
     const ts_function *function = &code->functions[f];
-    const ts_image *best = NULL;
-    for (int32_t i = 0; i < function->image_count; ++i) {
-      const ts_image *image = &function->images[i];
-      /* Code of 9.0 and later is for its own architecture alone, older code for a generation. */
-      const int same = image->architecture == here ||
-                       (image->architecture < 90 && image->architecture / 10 == major);
-      if (image->architecture > here || (!image->ptx && !same)) continue;
-      if (!best || image->ptx < best->ptx ||
-          (image->ptx == best->ptx && image->architecture > best->architecture))
-        best = image;
-    }
+    const ts_image *best = best_image(code, function->part, here);
     if (!best)
       return ts_error(instance, TS_ERROR_DEVICE,
                       "%s has compute capability %d.%d, and model '%s' code for %s alone: compile it "
                       "for --target cuda:sm_%d",
                       name, major, minor, instance->model->name, code->architectures, here);
-    if (best->shared > (uint32_t)shared)
+    for (int32_t i = 0; i < function->image_count; ++i) {
+      const ts_image *image = &function->images[i];
+      if (image->architecture == best->architecture && image->ptx == best->ptx)
+        device->images[f] = image;
+    }
+    if (device->images[f] && device->images[f]->shared > (uint32_t)shared)
       return ts_error(instance, TS_ERROR_DEVICE,
                       "kernel '%s' needs %u bytes of shared memory, %s has %d: compile the model for "
                       "--target cuda:sm_%d",
-                      function->name, best->shared, name, shared, here);
-    device->images[f] = best;
+                      function->name, device->images[f]->shared, name, shared, here);
   }
   return TS_OK;
 }
@@ -115,6 +128,7 @@ static ts_status load_functions(ts_instance *instance, gpu *device) {
   const struct ts_device_code *code = instance->model->device_code;
   for (int32_t f = 0; f < code->function_count; ++f) {
     const ts_image *image = device->images[f];
+    if (!image) continue;
     const char *name = code->functions[f].name;
     CUresult error = driver.module_load(&device->modules[f], code->images + image->offset);
     if (!error) error = driver.module_function(&device->functions[f], device->modules[f], name);

@@ -15,11 +15,13 @@ typedef struct {
 } ts_image;
 
 /* places, sizes: how many pointers, then i64, a function takes; behind them come two pointers to
- * memory that it does not use. */
+ * memory that it does not use. part: functions with equal numbers compute the same, for different
+ * architectures, some of which take several; only those run that have the best image of all. */
 typedef struct {
   const char *name;
   int32_t places, sizes, image_count;
   const ts_image *images;
+  int32_t part;
 } ts_function;
 
 struct ts_device_code {

@@ -51,7 +51,7 @@ typedef struct {
   int follows;      /* the next run works in another stream than that */
   CUmodule *modules;     /* [function] */
   CUfunction *functions; /* [function] */
-  const ts_image **images;
+  const ts_image **images; /* [function]; NULL: another one computes that on this GPU */
   gpu_memory weights, arena;
   gpu_memory *blocks;
   size_t block_count, blocks_used;

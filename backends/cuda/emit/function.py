@@ -41,7 +41,9 @@ class Function:
     pointers; symbols: of the kernel's, as i64. signature: types of both, in order. aligned: which
     of the pointers are known to be multiples of 16. programs: how many run, in the kernel's
     symbols. exact: whether products and sums are rounded one by one. workspace: bytes of memory
-    that the functions of a call share, whose pointer is behind those of the parameters.
+    that the functions of a call share, whose pointer is behind those of the parameters. part: the
+    name of what it computes of a kernel, as others do for other architectures, place: its number
+    among the parts. architectures: for which it is compiled; none: for all of the target.
     """
 
     symbol: str
@@ -54,6 +56,9 @@ class Function:
     tiles: Tiles
     exact: bool
     workspace: int = 0
+    part: str = ""
+    place: int = 0
+    architectures: tuple[int, ...] = ()
 
 
 def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:

@@ -79,7 +79,8 @@ class Choice:
     of narrow elements, several steps at once (`instruction.py`; "": one by one). channels: of a
     block over which a depthwise operator goes as a whole (0: over all). stages: one for each.
     parallel: loops that threads divide. ahead: loops around those, which every thread goes through.
-    tiles: of a kernel that a device computes, one for each function; it has nothing else.
+    tiles: of a kernel that a device computes, one for each function; it has nothing else but
+    architectures: of the device that have other tiles, with these, by name.
     """
 
     form: str = ""
@@ -89,25 +90,33 @@ class Choice:
     parallel: int = 0
     ahead: int = 0
     tiles: tuple[TileChoice, ...] = ()
+    architectures: tuple[tuple[str, tuple[TileChoice, ...]], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All fields: what a file leaves out is the heuristic's to choose."""
         if self.tiles:
-            return {"tiles": [asdict(own) for own in self.tiles]}
+            others = {name: [asdict(own) for own in tiles] for name, tiles in self.architectures}
+            found: dict[str, Any] = {"tiles": [asdict(own) for own in self.tiles]}
+            return {**found, "architectures": others} if others else found
         stages = [{**asdict(own), "order": list(own.order)} for own in self.stages]
         found = {**asdict(self), "stages": stages}
-        del found["tiles"]
+        del found["tiles"], found["architectures"]
         return found
 
     def with_json(self, data: Mapping[str, Any]) -> Choice:
-        """The choice with the fields that a file gives; others stay as they are.
+        """The choice with the fields that a file gives; others stay as they are, but for tiles of
+        architectures: those that a file does not name have the tiles of all.
 
         Raises ScheduleError for fields that there are not, or values of another type.
         """
         given = dict(data)
         stages = _changed(self.stages, given.pop("stages", []), "stages")
         tiles = _changed(self.tiles, given.pop("tiles", []), "functions of a device")
-        return _filled(self, {**given, "stages": stages, "tiles": tiles})
+        others = given.pop("architectures", {})
+        if not isinstance(others, Mapping):
+            raise ScheduleError(f"architectures of a choice are no object: {others!r}")
+        named = [(name, _changed(tiles, o, "functions of a device")) for name, o in others.items()]
+        return _filled(self, {**given, "stages": stages, "tiles": tiles, "architectures": named})
 
 
 _T = TypeVar("_T", Choice, StageChoice, TileChoice)
@@ -135,7 +144,7 @@ def _filled(value: _T, given: Mapping[str, Any]) -> _T:
         new = tuple(item) if isinstance(item, list) else item
         names = (
             not isinstance(new, tuple)
-            or key in ("stages", "tiles")
+            or key in ("stages", "tiles", "architectures")
             or all(isinstance(n, str) for n in new)
         )
         if type(new) is not type(known[key]) or not names:

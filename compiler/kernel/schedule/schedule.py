@@ -123,7 +123,7 @@ class Schedule:
     Those are `parallel` loops of the only stage, behind the `ahead` outermost ones, which every
     thread goes through; of stages that share axes, the loops over these. fork: a call is divided
     from so many operations on. tiles: of a kernel that a device computes by programs, for each of
-    its functions.
+    its functions. architectures: of the device that have other tiles than these, with them.
     """
 
     stages: tuple[StageSchedule, ...]
@@ -131,3 +131,4 @@ class Schedule:
     ahead: int = 0
     fork: int = 0
     tiles: tuple[Tiles, ...] = ()
+    architectures: tuple[tuple[int, tuple[Tiles, ...]], ...] = ()
