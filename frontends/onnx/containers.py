@@ -61,8 +61,9 @@ Content = Value | ValueList | Growing | Maybe | Text | Scores
 TAKE_CONTAINERS = frozenset(
     {"Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
      "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
-     "OptionalHasElement", "Equal", "StringConcat", "ai.onnx.ml.LabelEncoder",
-     "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.OneHotEncoder"}
+     "OptionalHasElement", "Equal", "StringConcat", "StringNormalizer", "StringSplit",
+     "TfIdfVectorizer", "Unique", "ai.onnx.ml.LabelEncoder", "ai.onnx.ml.CategoryMapper",
+     "ai.onnx.ml.OneHotEncoder", "com.microsoft.Tokenizer"}
 )  # fmt: skip
 
 

@@ -184,7 +184,6 @@ NCHWC = "com.microsoft.nchwc"
     [
         *((op, NCHWC) for op in ("Conv", "MaxPool", "AveragePool", "ReorderInput", "Upsample")),
         *((op, MS) for op in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")),
-        ("Tokenizer", MS),
         ("OfSomebodyElse", MS),
     ],
 )

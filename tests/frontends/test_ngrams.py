@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensmith.compiler.errors import InvalidModelError, UnsupportedError
+from tensmith.compiler.errors import InvalidModelError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, model, node
@@ -50,13 +50,6 @@ def test_against_onnx_runtime(tmp_path: Path) -> None:
             case(f"{mode} weighted", WORDS, mode=mode, weights=WEIGHTS, ngram_indexes=dense)
         )
     check_all(cases, tmp_path)
-
-
-def test_strings_are_refused() -> None:
-    words = node("TfIdfVectorizer", "x", **{**POOLED, "pool_strings": ["a"] * 14})
-    proto = model([words], {"x": WORDS}, ["y"])
-    with pytest.raises(UnsupportedError, match="strings"):
-        load_model(proto)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 6])

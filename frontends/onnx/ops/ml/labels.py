@@ -12,7 +12,7 @@ from ...containers import Content, Scores, Text
 from ...site import Site
 from ...table import lowers
 from ..shared.scores import ML, pick
-from ..standard.strings import chosen, matches, text_at
+from ..standard.strings import chosen, place_among, text_at
 
 Array = np.ndarray[Any, Any]
 DENSE = 8  # entries of a table for each key
@@ -40,7 +40,7 @@ def category_mapper(s: Site) -> Content:
     if len(words) != len(numbers):
         raise ValueError("it needs as many strings as numbers")
     if isinstance(s.entries[0], Text):
-        place, hit = _among_words(s, s.entries[0], words)
+        place, hit = place_among(s, s.entries[0], words)
         return _value_at(s, numbers, place, hit, s.integer("default_int64", -1))
     keys, texts = numbers, np.array(words, object)
     return _by_number(s, keys, texts, s.text("default_string", "_Unused"))
@@ -54,7 +54,7 @@ def label_encoder(s: Site) -> Content:
     if len(keys) != len(values):
         raise ValueError("it needs as many keys as values")
     if isinstance(entry, Text):
-        place, hit = _among_words(s, entry, _strings(keys))
+        place, hit = place_among(s, entry, _strings(keys))
         return _value_at(s, values, place, hit, default)
     return _by_number(s, keys, values, default)
 
@@ -64,14 +64,6 @@ def _strings(values: Array) -> list[str]:
     if values.dtype != object:
         raise ValueError("its input is strings, and it maps numbers")
     return [str(value) for value in values]
-
-
-def _among_words(s: Site, text: Text, words: Sequence[str]) -> tuple[Value, Value]:
-    """The place of the first word that each string equals, and whether there is one."""
-    found = s.cast(matches(s, text.data, words), DType.U8)
-    last = found.type.rank - 1
-    place = s.emit("argmax", [found], axis=last, keepdims=False)
-    return place, s.cast(s.reduce("max", found, [last], keepdims=False), DType.BOOL)
 
 
 def _value_at(s: Site, values: Array, place: Value, hit: Value, default: Any) -> Content:

@@ -29,6 +29,8 @@ from . import (
     signal,
     slices,
     strings,
+    text_case,
+    text_parts,
     training,
 )
 
@@ -59,5 +61,7 @@ __all__ = [
     "signal",
     "slices",
     "strings",
+    "text_case",
+    "text_parts",
     "training",
 ]

@@ -1,4 +1,4 @@
-"""Counts of n-grams: the vectoriser of token numbers."""
+"""Counts of n-grams: the vectoriser of words and of their numbers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Any
 import numpy as np
 
 from .....compiler.ir import DType, Value, constant
+from ...containers import Text
 from ...site import NotSupported, Site
 from ...table import lowers
+from .strings import place_among
 
 Array = np.ndarray[Any, Any]
 
 
-def _pools(s: Site) -> list[Array]:
+def _numbered(s: Site) -> tuple[Value, Array]:
+    """The input in numbers, and the pool: words are numbered as they occur there, others are -1."""
+    entry = s.entries[0]
+    if not isinstance(entry, Text):
+        return s.input(0), np.array(s.ints("pool_int64s", []), np.int64)
+    pool = s.texts("pool_strings")
+    words = {word: number for number, word in enumerate(dict.fromkeys(pool))}
+    place, hit = place_among(s, entry, list(words))
+    return s.op_("where", hit, place, -1), np.array([words[word] for word in pool], np.int64)
+
+
+def _pools(s: Site, pool: Array) -> list[Array]:
     """The n-grams to be counted by length: entry n - 1 is a matrix with n columns."""
-    if s.has("pool_strings") and s.texts("pool_strings"):
-        raise NotSupported("its n-grams are strings", "number the words outside of the model")
-    pool = np.array(s.ints("pool_int64s", []), np.int64)
     ends = [*s.ints("ngram_counts"), len(pool)]
     if ends[0] != 0 or any(a > b or (b - a) % n for n, (a, b) in enumerate(pairwise(ends), 1)):
         raise ValueError(f"ngram_counts {ends[:-1]} do not divide a pool of {len(pool)}")
@@ -53,15 +63,16 @@ def _counts(s: Site, x: Value, grams: Array, longest_skip: int) -> Value:
 
 @lowers("TfIdfVectorizer")
 def tf_idf_vectorizer(s: Site) -> Value:
-    x, mode = s.input(0), s.text("mode")
+    mode = s.text("mode")
     if mode not in ("TF", "IDF", "TFIDF"):
         raise ValueError(f"mode '{mode}' is not TF, IDF or TFIDF")
+    x, pool = _numbered(s)
     if x.type.rank not in (1, 2):
         raise ValueError(f"the input {x.type} is neither a vector nor a matrix")
     rows = x if x.type.rank == 2 else s.reshape(x, (1, *x.shape))
     first, last = s.integer("min_gram_length"), s.integer("max_gram_length")
     places = np.array(s.ints("ngram_indexes"), np.int64)
-    pools = _pools(s)
+    pools = _pools(s, pool)
     if len(places) != sum(map(len, pools)):
         raise ValueError(f"{len(places)} ngram_indexes for {sum(map(len, pools))} n-grams")
     if len(set(places.tolist())) < len(places) or (places < 0).any():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .....compiler.ir import Dim, DType, Value, constant
 from .....compiler.ir.dims import product
+from ...containers import Content, Text
 from ...site import Site
 from ...table import lowers
 
@@ -58,17 +61,21 @@ def compress(s: Site) -> Value:
 
 
 @lowers("Unique")
-def unique(s: Site) -> list[Value | None]:
-    """Rows are compared as wholes; along an axis its slices are the rows."""
-    x = s.input(0)
-    axis = s.axis(s.integer("axis"), x.type.rank) if s.has("axis") else None
+def unique(s: Site) -> Sequence[Content]:
+    """Rows are compared as wholes; along an axis its slices are the rows. Strings are rows, too."""
+    entry = s.entries[0]
+    text = isinstance(entry, Text)
+    x = entry.data if isinstance(entry, Text) else s.input(0)
+    rank = x.type.rank - text
+    axis = s.axis(s.integer("axis"), rank) if s.has("axis") else None
     if axis is None:
-        x = s.reshape(x, (product(x.shape),))
+        x = s.reshape(x, (product(x.shape[:rank]), *x.shape[rank:]))
         axis = 0
     perm = [axis, *(a for a in range(x.type.rank) if a != axis)]
     rows = s.reshape(s.transpose(x, perm), (x.shape[axis], product(x.shape[a] for a in perm[1:])))
     found, inverse, counts = unique_rows(s, rows, bool(s.integer("sorted", 1)))
-    return [s.emit("gather", [x, found], axis=axis), found, inverse, counts]
+    kinds = s.emit("gather", [x, found], axis=axis)
+    return [Text(kinds) if text else kinds, found, inverse, counts]
 
 
 def unique_rows(s: Site, rows: Value, ordered: bool) -> tuple[Value, Value, Value]:

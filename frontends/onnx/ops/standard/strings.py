@@ -1,4 +1,4 @@
-"""Strings as their bytes, which operators that compare or join them need; the rest is refused."""
+"""Strings as their bytes, which operators that compare or join them need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...broadcasting import common_shape
 from ...containers import Content, Text
 from ...reading.tensors import padded
 from ...site import NotSupported, Site
-from ...table import MICROSOFT, lowers, refuses
+from ...table import lowers, refuses
 from ...text_moves import widened
 
 Array = np.ndarray[Any, Any]
@@ -57,6 +57,14 @@ def matches(s: Site, data: Value, strings: Sequence[str]) -> Value:
     return _equal(s, column, constant(encoded(strings)))
 
 
+def place_among(s: Site, text: Text, words: Sequence[str]) -> tuple[Value, Value]:
+    """The place (i64) of the first word that each string equals, and whether there is one."""
+    found = s.cast(matches(s, text.data, words), DType.U8)
+    last = found.type.rank - 1
+    place = s.emit("argmax", [found], axis=last, keepdims=False)
+    return place, s.cast(s.reduce("max", found, [last], keepdims=False), DType.BOOL)
+
+
 def texts(s: Site) -> tuple[Value, Value]:
     """The bytes of both inputs. Raises ValueError where one is no string."""
     a, b = (entry.data if isinstance(entry, Text) else None for entry in s.entries[:2])
@@ -87,17 +95,9 @@ def string_concat(s: Site) -> Sequence[Content]:
     return [Text(s.op_("where", s.op_("lt", place, 0), first, moved))]
 
 
-@refuses("RegexFullMatch", "StringNormalizer", "StringSplit")
+@refuses("RegexFullMatch")
 def refused(s: Site) -> Value:
-    raise NotSupported("strings are only compared and joined", _REMEDY)
-
-
-@refuses("Tokenizer", domain=MICROSOFT)
-def tokenizer(s: Site) -> Value:
-    raise NotSupported(
-        "strings are not split into words",
-        "split them outside, and convert the pipeline from the step behind the vectorizer on",
-    )
+    raise NotSupported("strings are not matched with expressions", _REMEDY)
 
 
 @refuses("ImageDecoder")

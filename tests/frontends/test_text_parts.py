@@ -1,0 +1,174 @@
+"""Strings cut into words, in one case, counted: beside ONNX Runtime where it can, and Python."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from compiled import Job, Setting, run_all
+from onnx import TensorProto, helper
+
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import UnsupportedError
+from tensmith.frontends.onnx import load_model
+from tensmith.frontends.onnx.ops.shared.byte_classes import between, tokens_of
+from tensmith.runtime.meaning import decode, encode
+
+from .oracle import node, run_ort
+
+MS = "com.microsoft"
+STRING = TensorProto.STRING
+TEXTS = ["ab c--D\u00e9 f\u00e9-\u00e9 \u00e9", "", "  ", "--", "x ab, c", "a,,b, ", "abab"]
+TEXTS += ["\u00e9a\u00e9 a"]
+WORDS = [["a", "b", "cc", "a", "b", "cc"], ["", "a", "b", "z", "a", "b"]]
+KINDS = [["b", "a"], ["b", "a"], ["a", "\u00e9"]]
+
+
+def _words(**attributes: Any) -> onnx.NodeProto:
+    given = {"mark": 0, "mincharnum": 1, "pad_value": "#pad", **attributes}
+    return node("Tokenizer", "x", "y", domain=MS, **given)
+
+
+def _counts(mode: str) -> onnx.NodeProto:
+    return node(
+        "TfIdfVectorizer", "x", max_gram_length=2, max_skip_count=1, min_gram_length=1, mode=mode,
+        ngram_counts=[0, 3], ngram_indexes=[0, 1, 4, 2, 3], weights=[0.5, 2.0, 3.0, 4.0, 5.0],
+        pool_strings=["a", "b", "cc", "a", "b", "b", "a"],
+    )  # fmt: skip
+
+
+CASES: dict[str, tuple[onnx.NodeProto, list[Any]]] = {
+    "split at spaces": (node("StringSplit", "x", "y n"), TEXTS),
+    **{
+        f"at most {n}": (node("StringSplit", "x", "y n", maxsplit=n), TEXTS) for n in (0, 1, 2)
+    },
+    **{
+        f"fields of {mark!r}": (node("StringSplit", "x", "y n", delimiter=mark), TEXTS)
+        for mark in (",", ", ", "ab", "\u00e9")
+    },
+    "a field and the rest": (
+        node("StringSplit", "x", "y n", delimiter=",", maxsplit=1), TEXTS
+    ),
+    "nothing to split": (node("StringSplit", "x", "y n"), [""]),
+    **{
+        f"tokens {expression}": (_words(tokenexp=expression), TEXTS)
+        for expression in ("[a-zA-Z0-9_]+", ".", r"\w\w+", "[^ ]+", r"\S+", r"[\w-]+", "[]a-c]+")
+    },
+    **{
+        f"tokens between {marks}": (_words(separators=marks), TEXTS)
+        for marks in ([" ", "-"], ["[ -]"], [""], [r"\s", ","])
+    },
+    "long tokens": (_words(tokenexp=r"\w+", mincharnum=2), TEXTS),
+    "long parts": (_words(separators=[" "], mincharnum=3), TEXTS),
+    "no token": (_words(tokenexp="[a-z]+"), ["", "-"]),
+    **{f"n-grams {mode}": (_counts(mode), WORDS) for mode in ("TF", "IDF", "TFIDF")},
+    "kinds": (node("Unique", "x", "y i v c"), KINDS),
+    "kinds as they occur": (node("Unique", "x", "y i v c", sorted=0), KINDS),
+    "kinds of rows": (node("Unique", "x", "y i v c", axis=0), KINDS),
+    "kinds of columns": (node("Unique", "x", "y i v c", axis=1), KINDS),
+}  # fmt: skip
+
+
+def _model(part: onnx.NodeProto, rank: int) -> onnx.ModelProto:
+    info = helper.make_tensor_value_info("x", STRING, [f"d{axis}" for axis in range(rank)])
+    results = [onnx.ValueInfoProto(name=name) for name in part.output]
+    first = TensorProto.FLOAT if part.op_type == "TfIdfVectorizer" else STRING
+    for place, result in enumerate(results):
+        result.type.tensor_type.elem_type = TensorProto.INT64 if place else first
+    graph = helper.make_graph([part], "g", [info], results)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(MS, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def _check(name: str, got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    for output, array in want.items():
+        found = got[output]
+        if array.dtype == object:
+            found = decode(found).astype(object)
+        assert found.dtype == array.dtype, (name, output)
+        assert found.shape == array.shape, (name, output)
+        assert found.tolist() == array.tolist(), (name, output)
+
+
+def test_against_onnx_runtime(tmp_path: Path) -> None:
+    setting, jobs, wanted = Setting("native", 2), {}, {}
+    for name, (part, strings) in CASES.items():
+        given = np.array(strings, object)
+        proto = _model(part, given.ndim)
+        wanted[name] = run_ort(proto, {"x": given})
+        inputs = {"x": encode(given)}
+        _check(name, run_graph(load_model(proto), inputs), wanted[name])
+        jobs[name] = Job(load_model(proto), inputs)
+    if setting.missing():
+        pytest.skip(setting.missing())
+    for name, got in run_all(jobs, setting, tmp_path).items():
+        assert not isinstance(got, Exception), f"{name}: {got}"
+        _check(name, got, wanted[name])
+
+
+def _normalised(strings: list[Any], **attributes: Any) -> list[Any]:
+    part = node("StringNormalizer", "x", **attributes)
+    given = np.array(strings, object)
+    graph = load_model(_model(part, given.ndim))
+    return decode(run_graph(graph, {"x": encode(given)})["y"]).tolist()
+
+
+def test_letters_of_one_to_three_bytes_change_their_case() -> None:
+    """ONNX Runtime needs the system's locale en_US for that, which few machines have."""
+    lower = ["abc\u00e9\u0101", "\u0436\u03c9 x\u1e01", "\uff41-\u7684z", ""]
+    upper = [text.upper() for text in lower]
+    assert _normalised(upper, case_change_action="LOWER") == lower
+    assert _normalised(lower, case_change_action="UPPER") == upper
+    assert _normalised(upper, case_change_action="NONE") == upper
+
+
+def test_letters_whose_other_case_has_another_length_stay() -> None:
+    letters = ["\u00df\u0131a", "\u0130\u212aA", "\U00010400"]
+    assert _normalised(letters, case_change_action="UPPER")[0] == "\u00df\u0131A"
+    assert _normalised(letters, case_change_action="LOWER")[1:] == ["\u0130\u212aa", "\U00010400"]
+
+
+def test_stop_words_are_left_out() -> None:
+    words = ["The", "\u00c9t\u00e9", "fox", "the"]
+    stops = {"stopwords": ["the", "\u00e9T\u00e9"], "case_change_action": "UPPER"}
+    assert _normalised(words, is_case_sensitive=0, **stops) == ["FOX"]
+    assert _normalised(words, is_case_sensitive=1, **stops) == ["THE", "\u00c9T\u00c9", "FOX"]
+    assert _normalised([words], is_case_sensitive=0, **stops) == [["FOX"]]
+
+
+def test_where_all_are_stop_words_an_empty_string_is_left() -> None:
+    assert _normalised(["a", "a"], is_case_sensitive=1, stopwords=["a"]) == [""]
+    assert _normalised([["a"]], is_case_sensitive=1, stopwords=["a"]) == [[""]]
+
+
+@pytest.mark.parametrize("expression", [r"[a-z]+", r"\w+", r"[^,\d]+", r"[\d.+-]+", "x+", r"\.+"])
+def test_classes_are_those_of_python(expression: str) -> None:
+    tokens = tokens_of(expression)
+    assert tokens is not None
+    for byte in range(1, 128):
+        matched = re.fullmatch(expression, chr(byte), re.ASCII) is not None
+        assert tokens.members[byte] == matched, (expression, byte)
+
+
+@pytest.mark.parametrize(
+    "expression", ["ab+", "a|b", "(a)+", "[a-z]*", "[\u00e9]+", "[[:alpha:]]+", r"\bx+", "aa", ""]
+)
+def test_other_expressions_are_refused(expression: str) -> None:
+    assert tokens_of(expression) is None
+
+
+def test_separators_of_several_characters_are_refused() -> None:
+    assert between(["--"]) is None
+    part = _words(separators=["--"])
+    with pytest.raises(UnsupportedError, match="one class"):
+        load_model(_model(part, 1))
+
+
+def test_a_delimiter_that_overlaps_itself_is_refused() -> None:
+    part = node("StringSplit", "x", "y n", delimiter="aba")
+    with pytest.raises(UnsupportedError, match="overlap"):
+        load_model(_model(part, 1))
