@@ -1,4 +1,4 @@
-"""AArch64 targets as data, features that are added to them, and the one of the host.
+"""AArch64 targets as data, and features that are added to them.
 
 Features of cores: Arm's technical reference manuals. Vector pipes: Arm's software optimisation
 guides.
@@ -6,9 +6,7 @@ guides.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
-from pathlib import Path
 
 from ...compiler.errors import UsageError
 from ...compiler.target import CpuTarget, instructions_of
@@ -38,11 +36,6 @@ FEATURES = {
 }
 ARMV8_2 = ("neon", "dotprod", "fullfp16")
 NEOVERSE_V = (*ARMV8_2, "i8mm", "bf16", "sve")
-# The same as words of /proc/cpuinfo.
-_LINUX = {
-    "asimd": "neon", "asimddp": "dotprod", "asimdhp": "fullfp16", "i8mm": "i8mm", "bf16": "bf16",
-    "sve": "sve",
-}  # fmt: skip
 
 
 def _core(
@@ -66,20 +59,21 @@ TARGETS: dict[str, CpuTarget] = {
         _core("cortex-a72", ("neon",), l2=1 << 20),
         _core("cortex-a76", ARMV8_2),
         _core("neoverse-n1", ARMV8_2, l1=64 << 10, l2=1 << 20),
+        _core("neoverse-n2", NEOVERSE_V, l1=64 << 10, l2=1 << 20),
         _core("neoverse-v1", NEOVERSE_V, pipes=4, l1=64 << 10, l2=1 << 20),
         _core("neoverse-v2", NEOVERSE_V, pipes=4, l1=64 << 10, l2=2 << 20),
+        _core("ampere1", (*ARMV8_2, "i8mm", "bf16"), l1=64 << 10, l2=2 << 20),
+        _core("apple-m1", ARMV8_2, pipes=4, l1=128 << 10, l2=3 << 20),  # a core's share of 12 MiB
     )
 }
 
 
 def parse_target(text: str) -> CpuTarget | None:
-    """The target for "native" on such a machine, or a name in `TARGETS` with features behind it:
-    "aarch64:cortex-a55+i8mm"; None for another backend's.
+    """The target for a name in `TARGETS` with features behind it: "aarch64:cortex-a55+i8mm"; None
+    for another backend's.
 
     Raises UsageError for a feature that there is not.
     """
-    if text == "native" and platform.machine() == "aarch64":
-        return native_target(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
     name, *added = text.split("+")
     target = TARGETS.get(name)
     if target is None:
@@ -98,12 +92,3 @@ def with_features(target: CpuTarget, added: list[str], name: str) -> CpuTarget:
     features = (*target.features, *(f for f in dict.fromkeys(added) if f not in target.features))
     instructions = instructions_of(features, INSTRUCTIONS)
     return replace(target, name=name, features=features, instructions=instructions)
-
-
-def native_target(cpuinfo: str) -> CpuTarget:
-    """The target of a machine whose processors Linux describes so: what all of them have."""
-    lines = [line.partition(":")[2].split() for line in cpuinfo.splitlines() if "Features" in line]
-    common = set(lines[0]).intersection(*lines[1:]) if lines else set[str]()
-    return with_features(
-        TARGETS[PREFIX], [f for word, f in _LINUX.items() if word in common], PREFIX
-    )
