@@ -32,7 +32,14 @@ Runnable = Annotated[
 ]
 Target = Annotated[str, typer.Option("--target", help="See `tensmith targets`.")]
 OptLevel = Annotated[
-    int, typer.Option("-O", min=0, max=3, metavar="0..3", help="0: naive kernels; 3: all.")
+    int,
+    typer.Option(
+        "-O",
+        min=0,
+        max=3,
+        metavar="0..3",
+        help="0: naive kernels; 2: all that rounds as usual; 3: all.",
+    ),
 ]
 Precision = Annotated[
     str,

@@ -13,6 +13,7 @@ from .arithmetic.image_by_image import ImageByImage
 from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
 from .arithmetic.same_for_all import SameForAll
+from .arithmetic.strassen import StrassenProducts
 from .arithmetic.upsampled_convs import UpsampledConvs
 from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
@@ -95,6 +96,7 @@ def optimization_passes(
     their own.
     0: what code generation relies on: constants folded, two spatial axes, channels last.
     1 and up: recognised patterns, folded scales, cancelled transposes, plain matrix products.
+    3: fewer operations at the cost of more rounding, on CPUs (Strassen's algorithm).
     """
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
@@ -119,6 +121,7 @@ def optimization_passes(
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
         SplitProducts(),
+        *((StrassenProducts(told),) if level > 2 and isinstance(target, CpuTarget) else ()),
         Fixpoint(SIMPLIFY),
         *(
             (WholeBounds(), Fixpoint(SIMPLIFY))
