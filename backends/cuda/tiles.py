@@ -41,8 +41,9 @@ def tiles_of(kernel: Kernel, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
         return _attention_tiles(attention, arithmetic.tf32)
     only = kernel.stages[0]
     if len(kernel.stages) == 1 and not any(stage.reductions for stage in kernel.stages):
-        total = _assumed(only.axes)
-        return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)))
+        total = product(axis.extent for axis in only.axes)
+        return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)) if isinstance(total, int)
+                     else POINTS)  # fmt: skip
     last = kernel.stages[-1]
     if not kernel.shared and (products := products_of(last)) is not None:
         return _product_tiles(contraction_for(last), products, arithmetic)

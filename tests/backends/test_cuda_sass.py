@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from cuda_runs import GpuGraph, needs_triton
 from quantised_graphs import WINDOW, data, number, weights
-from suites.case import F16, F32, I8, CaseBuilder
+from suites.case import F16, F32, I8, CaseBuilder, N, S
 
 from tensmith.backends.cuda.compiling import FunctionJob, compile_all
 from tensmith.backends.cuda.emit.function import Function
 from tensmith.backends.cuda.sass import SassFacts, disassembler, sass_facts
 from tensmith.backends.cuda.targets import TARGETS
+from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import UsageError
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.ir.dims import symbol
+from tensmith.compiler.ir.dims import evaluate, symbol
 from tensmith.compiler.kernel.schedule.tiles import Kind
 
 FLOATS = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
@@ -141,3 +142,39 @@ def test_strides_that_only_a_run_knows() -> None:
         a, b = rng.standard_normal((64, k)).astype("f2"), rng.standard_normal((k, n)).astype("f2")
         got = planned.run({"x0": a, "x1": b})["y0"]
         np.testing.assert_allclose(got, a.astype("f8") @ b.astype("f8"), rtol=1e-4, atol=1e-4)
+
+
+def softmax_of_rows(c: CaseBuilder) -> None:
+    c.output(c.op("softmax", c.input(N, S, dtype=F16), axis=1))
+
+
+def biased_points(c: CaseBuilder) -> None:
+    c.output(c.op("tanh", c.op("add", c.input(N, S, dtype=F16), c.input(S, dtype=F16))))
+
+
+def masked_attention(c: CaseBuilder) -> None:
+    heads = [c.input(N, S, 16, dtype=F16) for _ in range(3)]
+    c.output(c.op("attention", *heads, c.input(N, S, S, dtype=F16), scale=0.25))
+
+
+@needs_triton
+@needs_disassembler
+@pytest.mark.parametrize("build", [softmax_of_rows, biased_points, masked_attention])
+def test_rows_that_only_a_run_measures(build: Callable[[CaseBuilder], None]) -> None:
+    """Threads load and store 16 bytes at once where rows are multiples of 16 elements."""
+    c = CaseBuilder("rows")
+    build(c)
+    planned = GpuGraph(c.graph(), TARGETS["cuda:sm_90"])
+    function = planned.functions[0]
+    assert "% 16 == 0" in function.source
+    found = facts_of(function, 90)
+    assert found.wide("LDG") + found.wide("LDGSTS") >= 2
+    assert not found.spills
+    rng = np.random.default_rng(0)
+    for size in (48, 37):
+        sizes = {"n": 3, "s": size}
+        shapes = {v.name: [evaluate(dim, sizes) for dim in v.shape] for v in c.graph().inputs}
+        inputs = {name: rng.standard_normal(s).astype("f2") for name, s in shapes.items()}
+        want = run_graph(c.graph(), inputs)["y0"]
+        got = planned.run(inputs)["y0"]
+        np.testing.assert_allclose(got.astype("f4"), want.astype("f4"), rtol=3e-3, atol=3e-3)

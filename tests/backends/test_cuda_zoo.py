@@ -13,6 +13,7 @@ import pytest
 from cuda_runs import needs_triton
 
 from tensmith.backends.cuda import pipeline
+from tensmith.backends.cuda.emit.function import parts_of
 from tensmith.backends.cuda.sass import disassembler, sass_facts
 from tensmith.backends.cuda.targets import TARGETS
 from tensmith.backends.cuda.tiles import problem_of
@@ -58,7 +59,7 @@ def test_models(model: Path, precision: str, architecture: int) -> None:
             (image,) = images[function.symbol]
             if function.tiles.kind is not Kind.PRODUCT:
                 continue
-            problem = problem_of(kernel.stages[place], function.tiles)
+            problem = problem_of(parts_of(kernel)[place].stages[-1], function.tiles)
             small = min(problem.rows, problem.columns, problem.depth) < LEAST
             wanted = WANTED[architecture].get(problem.rate)
             found = sass_facts(image.data).tensor_core

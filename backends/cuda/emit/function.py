@@ -24,6 +24,7 @@ from .text import Lines
 from .types import HALVES, pointer_type
 
 MULTIPLE = 16  # elements, of strides that let threads load 16 bytes at once
+_ALONG = (Kind.POINTS, Kind.ROWS)  # whose threads go along the last axes
 _PARAMETER = re.compile(r"\bp\d+\b")
 _EMITTERS = {
     Kind.POINTS: emit_points,
@@ -158,10 +159,9 @@ class _Maker:
     def _emitted(
         self, lines: Lines, emit: Callable[[], Dim], names: Mapping[str, str], tiles: Tiles
     ) -> Dim:
-        """Emit the body, where strides are known to be multiples of 16 apart."""
-        strides: list[str] = []
-        if tiles.kind is Kind.PRODUCT:
-            strides = [names[name] for name in _strides(self.kernel)]
+        """Emit the body, and apart for strides and ends that are multiples of 16."""
+        found = {*_strides(self.kernel), *(_ends(self.kernel) if tiles.kind in _ALONG else ())}
+        strides = [names[name] for name in sorted(found)]
         if not strides:
             return emit()
         whole = " and ".join(f"{name} % {MULTIPLE} == 0" for name in strides)
@@ -195,6 +195,16 @@ def _strides(kernel: Kernel) -> tuple[str, ...]:
                 if len(known) < len(names) and factor % MULTIPLE:
                     found.update(dict.fromkeys(known))
     return tuple(found)
+
+
+def _ends(kernel: Kernel) -> Iterator[str]:
+    """Symbols that say where the last axes end, along which threads load neighbours: multiples of
+    16 are masked 16 at a time."""
+    for stage in kernel.stages:
+        for axes in (stage.axes, stage.reduce_axes):
+            for monomial, factor in terms_of(axes[-1].extent) if axes else ():
+                if factor % MULTIPLE:
+                    yield from (atom.name for atom in monomial if isinstance(atom, Symbol))
 
 
 def _buffers(kernel: Kernel) -> Iterator[Buffer]:

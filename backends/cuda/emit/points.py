@@ -25,7 +25,7 @@ def emit_points(
     tile = DeviceTile(lines, {"i": tiles.columns}, index, pointers, env)
     total = product(axis.extent for axis in stage.axes)
     points = span(tile, "i", program(tile), total)
-    decode(tile, points, stage.axes)
+    decode(tile, points, stage.axes, some=True)
     for store in stage.stores:
         tile.store(store)
     return ceildiv(total, tiles.columns)
@@ -51,8 +51,11 @@ def span(tile: DeviceTile, dim: str, block: Term | None, total: Dim) -> Term:
     return points
 
 
-def decode(tile: DeviceTile, points: Term, axes: Sequence[Axis]) -> None:
-    """Give axes their values at points that count through all of them, the last one fastest."""
+def decode(tile: DeviceTile, points: Term, axes: Sequence[Axis], *, some: bool = False) -> None:
+    """Give axes their values at points that count through all of them, the last one fastest.
+
+    some: whether there are points wherever a program runs, so that no extent is 0.
+    """
     rest = points
     tile.runs = [run for run in tile.runs if run[0][-1:] != tuple(axes[-1:])]
     if len(axes) > 1:
@@ -63,7 +66,7 @@ def decode(tile: DeviceTile, points: Term, axes: Sequence[Axis]) -> None:
             break
         extent = tile.offset(axis.extent)
         divisor = extent.text
-        if not isinstance(axis.extent, int):
+        if not isinstance(axis.extent, int) and not some:
             divisor = tile.lines.let(f"tl.maximum({extent.text}, 1)")
         tile.env[axis.name] = tile.named(f"{rest.text} % {divisor}", rest)
         rest = tile.named(f"{rest.text} // {divisor}", rest)
