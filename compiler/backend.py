@@ -73,11 +73,13 @@ class Tuning(Generic[T]):
     measurer: (target, worker) -> what measures: "local", or another that the backend knows. Raises
     UsageError where the target's code does not run there, or something else is missing.
     machine: target -> the class of this machine. Raises UsageError as `measurer` does.
+    exact: measurers tell costs of the whole without noise: nothing is left to be timed together.
     """
 
     open: Open[T]
     measurer: Callable[[T, str], Measurer]
     machine: Callable[[T], MachineClass]
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,17 @@ class IntegerForm(Generic[T]):
     """How graphs become ones of integers, for targets that have no floats.
 
     observed: (graph, target) -> values whose ranges matter; rewrites the graph.
-    rewrite: (graph, target, ranges) makes integers of a graph that `observed` has rewritten, as far
-    as ranges are known.
+    rewrite: (graph, target, ranges, choices) makes integers of a graph that `observed` has
+    rewritten, as far as ranges are known; with given choices by key, as far as these change
+    results.
     placed: (graph, target, options, stages) -> what of a graph would run where, without code of the
     host being generated; may change the graph.
     """
 
     observed: Callable[[Graph, T], Sequence[Value]]
-    rewrite: Callable[[Graph, T, Mapping[Value, tuple[float, float]]], None]
+    rewrite: Callable[
+        [Graph, T, Mapping[Value, tuple[float, float]], Mapping[str, Mapping[str, Any]]], None
+    ]
     placed: Callable[[Graph, T, CompileOptions, Stages], NpuReport]
 
 

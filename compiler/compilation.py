@@ -124,12 +124,22 @@ class KernelInfo:
 
 
 @dataclass(frozen=True)
+class NodeCycles:
+    """What a node of the model takes of a segment's cycles and multiply-adds; name: "" of what is
+    no node's."""
+
+    name: str
+    cycles: int
+    macs: int
+
+
+@dataclass(frozen=True)
 class NpuSegment:
     """A part of a model that a processor for neural networks runs by one command stream.
 
     cycles: of a run; npu_cycles: of arithmetic alone. macs: multiply-adds. arena_bytes, fast_bytes:
     of memory for intermediates, and of such that the processor has for itself. memories: bytes
-    occupied at most, read and written, by the name of the memory.
+    occupied at most, read and written, by the name of the memory. nodes: as the stream has them.
     """
 
     cycles: int
@@ -140,6 +150,7 @@ class NpuSegment:
     arena_bytes: int
     fast_bytes: int
     memories: Mapping[str, tuple[int, int, int]]
+    nodes: tuple[NodeCycles, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Artifact:
     verification, or None. choice: between precisions, where there was one. budget: what became of
     one, where there was one. build: what it was built of. ranges: that calibration gave the values
     of the model that its backend asked about, in this order, where it computes in integers.
+    choices: by key, that it was compiled with.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Artifact:
         self.budget: BudgetReport | None = None
         self.build: ModelBuild | None = None
         self.ranges: tuple[tuple[float, float], ...] = ()
+        self.choices: Mapping[str, Mapping[str, Any]] = {}
         self._backend = backend
         self._model = compilation.model
         self._stages = stages
@@ -231,6 +233,7 @@ class Artifact:
                 precision=self.reference,
                 target=self._source.target,
                 ranges=self.ranges,
+                choices=self.choices,
                 tolerance=tolerance or self.tolerance(),
                 time_limit=float(VERIFY_TIME.value) if time_limit is None else time_limit,
                 progress=progress,

@@ -110,6 +110,7 @@ def _built(
     artifact.build = model
     artifact.budget = quantised.budget if quantised else None
     artifact.ranges = tuple(options.ranges.values())
+    artifact.choices = options.choices.by_key
     return artifact
 
 

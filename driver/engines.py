@@ -45,7 +45,8 @@ class EngineSpec:
     units in its last place (`roundings.py`). stand_in: the target whose hardware the engine's
     process has to do without, "": none; of firmware, whose emulator lacks it. ranges: of values of
     floats, by which the graph that the reference evaluates becomes one of integers, where its
-    precision is int8 and its target computes in these alone (`Backend.integers`).
+    precision is int8 and its target computes in these alone (`Backend.integers`), with choices by
+    key that it is compiled with.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class EngineSpec:
     nudged: bool = False
     stand_in: str = ""
     ranges: tuple[tuple[float, float], ...] = ()
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class CrashError(RunError):
@@ -184,7 +186,7 @@ def _reference(spec: EngineSpec) -> Run:
     if spec.precision == INT8 and backend.integers is not None:
         values = backend.integers.observed(graph, target)
         ranges = dict(zip(values, spec.ranges, strict=True)) if spec.ranges else {}
-        backend.integers.rewrite(graph, target, ranges)
+        backend.integers.rewrite(graph, target, ranges, spec.choices)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
     observe = nudge(seed=1) if spec.nudged else None
     return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts), observe), texts)

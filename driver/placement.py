@@ -7,6 +7,8 @@ from typing import Any
 
 from .console import Console, human_bytes
 
+MOST_NODES = 16
+
 
 def show_placement(console: Console, manifest: Mapping[str, Any]) -> None:
     """Print what a manifest says of a processor with command streams; nothing for other targets."""
@@ -23,6 +25,7 @@ def show_placement(console: Console, manifest: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     columns = ("segment", "cycles", "of arithmetic", "MACs", "arena", "weights")
     console.table(f"Command streams ({npu['origin']})", columns, segments, left=0)
+    _show_nodes(console, npu)
     memories = [
         (name, *(human_bytes(used[key]) for key in ("peak", "read", "written")))
         for name, used in npu["memories"].items()
@@ -34,3 +37,23 @@ def show_placement(console: Console, manifest: Mapping[str, Any]) -> None:
         "compute; "
         f"{npu['estimated_cycles']:,} cycles, {npu['origin']}"
     )
+
+
+def _show_nodes(console: Console, npu: Mapping[str, Any]) -> None:
+    """Print what nodes take most of the cycles."""
+    every = [
+        (node["cycles"], number, node)
+        for number, segment in enumerate(npu["segments"])
+        for node in segment["nodes"]
+    ]
+    whole = sum(cycles for cycles, *_ in every)
+    most = sorted(every, key=lambda row: -row[0])[:MOST_NODES]
+    rows = [
+        (node["name"] or "(between nodes)", number, f"{cycles:,}", f"{cycles / whole:.1%}",
+         f"{node['macs']:,}")
+        for cycles, number, node in most
+        if cycles
+    ]  # fmt: skip
+    if rows:
+        title = f"Nodes on the NPU that take most ({npu['origin']})"
+        console.table(title, ("node", "segment", "cycles", "share", "MACs"), rows, left=1)

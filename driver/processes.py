@@ -87,6 +87,7 @@ class EngineProcess:
             nudged=spec.nudged,
             stand_in=spec.stand_in,
             ranges=spec.ranges,
+            choices=spec.choices,
             shapes={name: list(dims) for name, dims in spec.shapes.items()},
         )
         self.version = str(answer["version"])

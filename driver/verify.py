@@ -48,6 +48,7 @@ class Verification:
     precision: str = "fp32"
     target: str = "native"
     ranges: tuple[tuple[float, float], ...] = ()
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tolerance: Tolerance = field(default_factory=Tolerance)
     time_limit: float | None = None
     seed: int = 0
@@ -66,6 +67,7 @@ class Verification:
             target=self.target,
             nudged=nudged,
             ranges=self.ranges,
+            choices=self.choices,
         )
 
     def note(self, text: str) -> None:

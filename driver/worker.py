@@ -49,6 +49,7 @@ class Session:
             nudged=request["nudged"],
             stand_in=request["stand_in"],
             ranges=tuple((low, high) for low, high in request["ranges"]),
+            choices=request["choices"],
         )
         self.run = open_engine(spec)
         return {

@@ -22,6 +22,7 @@ from ..common.link import NO_MANIFEST
 from ..common.link import link as link_hosted
 from .pipeline import INTEGERS, compile_ethosu, supports_ethosu
 from .targets import TARGETS, parse_target
+from .tuning import TUNING
 from .vela_package import reason_unavailable
 
 NAME = "ethosu"
@@ -90,5 +91,6 @@ BACKEND = Backend(
     emulator=emulator,
     emits=emits,
     stand_in=stand_in,
+    tuning=TUNING,
     integers=INTEGERS,
 )

@@ -45,17 +45,15 @@ class ConvChain:
         return [node for node in (self.conv, self.bias, self.scaled) if node is not None]
 
 
-def fold_widths(graph: Graph, target: NpuTarget) -> bool:
-    """Fold the columns of convolutions of few channels, where Vela estimates fewer cycles of one by
-    itself; whether any was."""
-    changed = False
-    for chain in list(_chains(graph, target)):
-        costs = {factor: _cycles(chain, factor, target) for factor in (1, *_factors(chain))}
-        best = min(costs, key=lambda factor: costs[factor])
-        if best > 1:
-            _replace(graph, chain, best)
-            changed = True
-    return changed
+def least_cycles(chain: ConvChain, target: NpuTarget) -> int:
+    """How many columns as one take the fewest cycles, as Vela estimates the chain by itself."""
+    costs = {factor: _cycles(chain, factor, target) for factor in (1, *folded_columns(chain))}
+    return min(costs, key=lambda factor: costs[factor])
+
+
+def conv_chains(graph: Graph, target: NpuTarget) -> list[ConvChain]:
+    """The convolutions of few channels that the processor takes."""
+    return list(_chains(graph, target))
 
 
 def _chains(graph: Graph, target: NpuTarget) -> Iterator[ConvChain]:
@@ -87,7 +85,7 @@ def _is_bias(node: Node, conv: Node) -> bool:
     return data.size == 1 or data.size == data.shape[-1] == conv.output.shape[-1]
 
 
-def _factors(chain: ConvChain) -> list[int]:
+def folded_columns(chain: ConvChain) -> list[int]:
     """How many columns may be one: whole groups of them make whole groups of output columns."""
     conv = chain.conv
     *_, width, channels = conv.inputs[0].type.static_shape
@@ -169,7 +167,8 @@ def _cycles(chain: ConvChain, factor: int, target: NpuTarget) -> int:
         return NEVER
 
 
-def _replace(graph: Graph, chain: ConvChain, factor: int) -> None:
+def fold_width(graph: Graph, chain: ConvChain, factor: int) -> None:
+    """Have so many columns be one in a chain of a graph."""
     source, zero = narrowed(chain.conv.inputs[0])
     nodes: list[Node] = []
     result = folded(chain, source, zero, factor, nodes)

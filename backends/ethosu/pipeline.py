@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...compiler.backend import IntegerForm
 from ...compiler.compilation import Compilation, CompileOptions, NpuReport, Stages
@@ -11,12 +12,12 @@ from ...compiler.errors import UsageError
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.segment import INVOKE
 from ...compiler.ir.types import DType, TensorType
+from ...compiler.kernel.schedule.choices import Choices
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import NpuTarget
 from ...passes.precision.fixed_point.quantise_floats import Range, to_quantise
-from ...passes.simplify.dce import DeadCodeElimination
 from ..llvm.pipeline import compile_cpu, supports
-from .folded_width import fold_widths
+from .arrangement import arranged, change_results, choice_key
 from .integer_form import FLOAT_FORM, integer_passes
 from .placement import Placement, place
 from .program import device_code, function_name
@@ -49,13 +50,21 @@ def compile_ethosu(
 def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages) -> Placement:
     """Rewrite a graph into integers, in place, and divide a copy of it."""
     with stages.stage("integers"):
-        if not options.ranges:  # who asked for them has rewritten the graph so
-            run_passes(graph, FLOAT_FORM, dump_after=options.dump_after)
-        run_passes(graph, integer_passes(options.ranges), dump_after=options.dump_after)
+        integers_of(graph, options)
     with stages.stage("vela"):
-        if options.opt_level > 0 and fold_widths(graph, target):
-            run_passes(graph, (DeadCodeElimination(),), dump_after=options.dump_after)
-        return place(graph, target)
+        if options.opt_level == 0:
+            return place(graph, target)
+        given = options.choices.by_key
+        choice = options.choices.of(choice_key(graph, target)) if given else None
+        return arranged(graph, target, choice or {})
+
+
+def integers_of(graph: Graph, options: CompileOptions) -> Graph:
+    """Rewrite a graph into integers, in place."""
+    if not options.ranges:  # who asked for them has rewritten the graph so
+        run_passes(graph, FLOAT_FORM, dump_after=options.dump_after)
+    run_passes(graph, integer_passes(options.ranges), dump_after=options.dump_after)
+    return graph
 
 
 def supports_ethosu(node: Node, target: NpuTarget) -> str | None:
@@ -95,8 +104,15 @@ def _observed(graph: Graph, target: NpuTarget) -> Sequence[Value]:
     return to_quantise(graph)
 
 
-def _rewrite(graph: Graph, target: NpuTarget, ranges: Mapping[Value, Range]) -> None:
+def _rewrite(
+    graph: Graph,
+    target: NpuTarget,
+    ranges: Mapping[Value, Range],
+    choices: Mapping[str, Mapping[str, Any]],
+) -> None:
     run_passes(graph, integer_passes(ranges))
+    if choices and (choice := Choices(choices).of(choice_key(graph, target))):
+        change_results(graph, dict(choice))
 
 
 def _reported(

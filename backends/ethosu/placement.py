@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import networkx as nx
 
@@ -47,8 +48,12 @@ class Placement:
         return [node for node in self.graph.nodes if node.op == SEGMENT]
 
 
-def place(graph: Graph, target: NpuTarget) -> Placement:
+def place(
+    graph: Graph, target: NpuTarget, others: Mapping[int, NpuTarget] = MappingProxyType({})
+) -> Placement:
     """Divide a graph of integers. What Vela refuses stays outside, with its words as the reason.
+
+    others: what segments are compiled for instead, by number.
 
     Raises UsageError for a memory mode or system configuration that there is not.
     """
@@ -61,9 +66,10 @@ def place(graph: Graph, target: NpuTarget) -> Placement:
         partition.run(copy)
         streams: list[CommandStream] = []
         culprits: dict[Node, str] = {}
-        for segment in (node for node in copy.nodes if node.op == SEGMENT):
+        segments = (node for node in copy.nodes if node.op == SEGMENT)
+        for number, segment in enumerate(segments):
             try:
-                streams.append(stream_of(segment.regions[0], target))
+                streams.append(stream_of(segment.regions[0], others.get(number, target)))
             except NotCompiled as error:
                 culprits |= _culprits(partition.members[segment], target, str(error))
         if not culprits:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...compiler.compilation import NpuReport, NpuSegment, PlacedOperator
+from ...compiler.compilation import NodeCycles, NpuReport, NpuSegment, PlacedOperator
 from .placement import Placement
+from .vela import CommandStream
 
 ORIGIN = "estimated by Vela"
 
@@ -25,6 +26,7 @@ def report_of(placement: Placement) -> NpuReport:
                     name: (used.peak_bytes, used.read_bytes, used.written_bytes)
                     for name, used in stream.estimate.memories.items()
                 },
+                nodes=_nodes(stream),
             )
             for stream in placement.streams
         ),
@@ -33,3 +35,13 @@ def report_of(placement: Placement) -> NpuReport:
             for node in placement.nodes
         ),
     )
+
+
+def _nodes(stream: CommandStream) -> tuple[NodeCycles, ...]:
+    """The operators of a stream, those of one node together."""
+    found: dict[str, NodeCycles] = {}
+    for own in stream.estimate.operators:
+        before = found.get(own.name, NodeCycles(own.name, 0, 0))
+        cycles, macs = before.cycles + own.cycles, before.macs + own.macs
+        found[own.name] = NodeCycles(own.name, cycles, macs)
+    return tuple(found.values())

@@ -4,7 +4,7 @@ take."""
 from __future__ import annotations
 
 import configparser
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,17 +43,27 @@ class MemoryUse:
 
 
 @dataclass(frozen=True)
+class OperatorEstimate:
+    """Of one operator of a stream. name: of the tensor that it makes. cycles, macs: as of a run."""
+
+    name: str
+    cycles: int
+    macs: int
+
+
+@dataclass(frozen=True)
 class VelaEstimate:
     """What Vela expects of a run; "should not be taken as accurate" (PERFORMANCE.md).
 
     cycles: of the whole; npu_cycles: of arithmetic alone. macs: multiply-adds. memories: what is
-    used of each, by its name.
+    used of each, by its name. operators: in the order of the stream.
     """
 
     cycles: int
     npu_cycles: int
     macs: int
     memories: Mapping[str, MemoryUse]
+    operators: tuple[OperatorEstimate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,15 @@ def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStrea
     except RuntimeError as error:
         raise NotCompiled(str(error).strip()) from None
     return _stream(found)
+
+
+@lru_cache
+def core_clock(target: NpuTarget) -> float:
+    """Hertz of the processor, as its system configuration says."""
+    text, _ = _configuration(target)
+    known = configparser.ConfigParser()
+    known.read_string(text)
+    return float(known[f"System_Config.{target.system_config}"]["core_clock"])
 
 
 @lru_cache
@@ -148,8 +167,17 @@ def _stream(found: Any) -> CommandStream:
                 for name, memory in sorted(report.memories.items())
                 if name.lower() not in _INSIDE
             },
+            operators=tuple(_operators(found.opt_database)),
         ),
     )
+
+
+def _operators(database: Any) -> Iterator[OperatorEstimate]:
+    table = database.tables["perf"]
+    columns = [list(table.header).index(name) for name in ("name", "op_cycles", "mac_count")]
+    for row in table.data:
+        name, cycles, macs = (row[column] for column in columns)
+        yield OperatorEstimate(name, int(cycles), int(macs))
 
 
 def _used(memory: Any) -> MemoryUse:

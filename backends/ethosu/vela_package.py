@@ -12,12 +12,17 @@ _INSTALL = "pip install 'tensmith[ethosu]'"
 def reason_unavailable() -> str | None:
     """Why there is no Vela to compile with here, or None."""
     try:
-        found = metadata.version("ethos-u-vela")
+        found = installed_version()
     except metadata.PackageNotFoundError:
         return f"Vela is not installed: {_INSTALL}"
     if found.split(".")[:2] != VERSIONS.split("."):
         return f"Vela {found} is installed, {VERSIONS}.* is needed: {_INSTALL}"
     return None
+
+
+def installed_version() -> str:
+    """The version of Vela that is here. Raises PackageNotFoundError where there is none."""
+    return metadata.version("ethos-u-vela")
 
 
 def own_config() -> str:

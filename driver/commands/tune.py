@@ -237,7 +237,8 @@ def _show(console: Console, result: TuneResult) -> None:
     if outcome is not None and short_key(outcome["session"]) != session.id:
         by = f", as session {short_key(outcome['session'])} has timed it"
     if outcome is None:
-        console.print("the whole model was not timed: the untuned binary is kept")
+        taken = f"it has {len(result.chosen)} choice(s)" if result.chosen else "it is untuned"
+        console.print(f"the whole model was not timed: {taken}")
     elif result.chosen:
         console.print(
             f"the whole model: {human_seconds(outcome['untuned'])} -> "

@@ -32,6 +32,7 @@ from ...compiler.tuning.merging import judged_anew, merged
 from ...compiler.tuning.records import Records
 from ...compiler.tuning.task import MachineClass, Tunable
 from ...compiler.tuning.whole_model import Alternative, Decided, choices_in, decide, set_hash
+from ..integer_ranges import with_ranges
 from ..manifest import sha256_of
 from ..model_build import ModelBuild, PreparedGraph
 from ..request import SHIPPED, CompileRequest
@@ -146,8 +147,8 @@ def looked_up(model: ModelBuild, prepared: PreparedGraph, stages: Stages) -> App
         _refuse(request, lookup.stale)
         told = source.outcomes(digest, model.target.name, machine.name)
         outcomes = outcomes_by_set(told, exact=not request.allow_reordering)
-    by_task = _taken(lookup, outcomes, ())
-    taken = _taken(lookup, outcomes, graph_alternatives_in(outcomes))
+    by_task = _taken(lookup, outcomes, (), tuning.exact)
+    taken = _taken(lookup, outcomes, graph_alternatives_in(outcomes), tuning.exact)
     return replace(taken, without_graph=by_task)
 
 
@@ -160,7 +161,10 @@ def _refuse(request: CompileRequest, stale: Sequence[str]) -> None:
 
 
 def _taken(
-    lookup: Usable, outcomes: Mapping[str, Mapping[str, Any]], graph: Sequence[Alternative]
+    lookup: Usable,
+    outcomes: Mapping[str, Mapping[str, Any]],
+    graph: Sequence[Alternative],
+    exact: bool,
 ) -> AppliedRecords:
     alternatives = [alternative(own) for own in lookup.improvements]
     decided = decide(alternatives, outcomes, graph)
@@ -168,7 +172,7 @@ def _taken(
         return AppliedRecords(lookup, replace(decided, following=None, over=None))
     if decided.outcome is not None:  # all of them together are no gain, of fewer nothing is known
         return AppliedRecords(lookup, replace(decided, following=None))
-    return AppliedRecords(lookup, Decided(tuple(alternatives)), untimed=True)
+    return AppliedRecords(lookup, Decided(tuple(alternatives)), untimed=not exact)
 
 
 def alternative(own: Improvement) -> Alternative:
@@ -239,6 +243,9 @@ def opened(
     prepared.precision.rewrite(graph)
     options = replace(prepared.options, dump_after=None, probe=None, texts=frozenset())
     tuning = tuning_of(model.backend)
+    if model.backend.integers is not None:
+        options = replace(options, work_dir=options.work_dir / "opened")
+        options, _ = with_ranges(graph, model.target, model.backend, model.request, options)
     return tuning.open(graph, model.target, options, stages, machine=machine)
 
 

@@ -108,8 +108,9 @@ class WholeModelStage:
             artifact = built(replace(model, request=request), folder, stages, choices_in(chosen))
             own = artifact.manifest
             artifact.manifest = {
-                **self.untuned.manifest, "kernels": own["kernels"], "memory": own["memory"],
-            }  # fmt: skip
+                **self.untuned.manifest,
+                **{key: own[key] for key in ("kernels", "memory", "npu", "cpu") if key in own},
+            }
             artifact.choice, artifact.budget = self.untuned.choice, self.untuned.budget
             artifact.notes = self.untuned.notes
             self._binaries[name] = artifact

@@ -296,7 +296,8 @@ class _Run:
         alternatives = [alternative(own) for own in usable.improvements]
         stage = WholeModelStage(session, self.untuned, self.request, self._new_folder, self.watch)
         if not self._is_here():
-            applied = AppliedRecords(usable, Decided(tuple(alternatives)), untimed=True)
+            untimed = not tuning_of(self.backend).exact
+            applied = AppliedRecords(usable, Decided(tuple(alternatives)), untimed=untimed)
             return applied, self._told(stage, applied)
         graph = [
             alternative_in_graph(own, self.machine.name)

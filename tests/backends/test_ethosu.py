@@ -8,7 +8,8 @@ import pytest
 from integer_graphs import CASES, Sketch, case, integers_of
 from tosa_runs import needs_model, needs_vela, reference_run
 
-from tensmith.backends.ethosu.folded_width import _chains, _factors, _replace, fold_widths
+from tensmith.backends.ethosu.arrangement import arranged, decisions_of
+from tensmith.backends.ethosu.folded_width import conv_chains, fold_width, folded_columns
 from tensmith.backends.ethosu.placement import Placement, place
 from tensmith.backends.ethosu.simulator import simulate
 from tensmith.backends.ethosu.targets import TARGETS
@@ -17,6 +18,7 @@ from tensmith.backends.ethosu.tosa.schema import Op
 from tensmith.backends.ethosu.vela import NotCompiled
 from tensmith.backends.ethosu.vela import compiled as vela_compiled
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir.copying import copied
 from tensmith.compiler.ir.graph import Value
 from tensmith.compiler.ir.types import DType
@@ -83,14 +85,18 @@ def test_everything_is_placed_in_one_segment(name):
 def test_command_streams_give_the_same_bits(name, target):
     placement = _placed(name, target)
     for segment, stream in zip(placement.segments, placement.streams, strict=True):
-        region = segment.regions[0]
-        _named(region)
-        for seed in range(RUNS):
-            inputs = _bytes_of(region, seed)
-            wanted = run_graph(region, inputs)
-            found = _simulated(stream, list(inputs.values()))
-            for number, array in enumerate(found):
-                np.testing.assert_array_equal(array, wanted[f"out{number}"].reshape(-1))
+        _check_stream(segment.regions[0], stream)
+
+
+def _check_stream(region, stream) -> None:
+    """The simulator gives the bits of a region."""
+    _named(region)
+    for seed in range(RUNS):
+        inputs = _bytes_of(region, seed)
+        wanted = run_graph(region, inputs)
+        found = _simulated(stream, list(inputs.values()))
+        for number, array in enumerate(found):
+            np.testing.assert_array_equal(array, wanted[f"out{number}"].reshape(-1))
 
 
 @needs_vela
@@ -224,13 +230,13 @@ def columns_beyond_both_sides(s: Sketch) -> Value:
 def test_folded_columns_give_the_same_bits(name):
     graph, _, samples, _ = integers_of(name, 5)
     target = TARGETS["ethos-u55-128"]
-    (chain,) = _chains(graph, target)
+    (chain,) = conv_chains(graph, target)
     wanted = [run_graph(graph, sample)["y0"] for sample in samples]
-    assert len(_factors(chain)) >= 2
-    for factor in _factors(chain):
+    assert len(folded_columns(chain)) >= 2
+    for factor in folded_columns(chain):
         folded = copied(graph)
-        (own,) = _chains(folded, target)
-        _replace(folded, own, factor)
+        (own,) = conv_chains(folded, target)
+        fold_width(folded, own, factor)
         run_passes(folded, (DeadCodeElimination(),))
         verify(folded)
         for sample, exact in zip(samples, wanted, strict=True):
@@ -242,8 +248,35 @@ def test_columns_are_folded_where_that_takes_fewer_cycles():
     graph, *_ = integers_of("few_channels", 6)
     target = TARGETS["ethos-u55-128"]
     before = place(copied(graph), target).streams[0].estimate.cycles
-    if fold_widths(graph, target):
-        run_passes(graph, (DeadCodeElimination(),))
-        assert place(graph, target).streams[0].estimate.cycles < before
+    assert arranged(copied(graph), target, {}).streams[0].estimate.cycles <= before
     wide, *_ = integers_of("conv_relu", 6)  # five channels: blocks are half full
-    assert not fold_widths(wide, target)
+    assert not conv_chains(wide, target)
+
+
+@needs_vela
+@pytest.mark.parametrize("name", ["residual", "few_channels", "difference"])
+def test_every_decision_gives_a_stream_that_is_right(name):
+    """Exact ones give the same bits; sums as convolutions are a step away, at most."""
+    target = TARGETS["ethos-u55-128"]
+    graph, _, samples, _ = integers_of(name, 4)
+    wanted = run_graph(graph, samples[0])["y0"]
+    step = max(float(n.inputs[1].data) for n in graph.nodes if n.op == "dequantize")
+    decisions = decisions_of(graph, target)
+    assert {d.name.partition(" of ")[0] for d in decisions} >= {"optimise", "arena"}
+    for decision in decisions:
+        for value in decision.values:
+            placement = arranged(copied(graph), target, {decision.name: value})
+            found = run_graph(placement.graph, samples[0])["y0"]
+            assert np.abs(found - wanted).max() <= (0 if decision.exact else 1.001 * step)
+            for segment, stream in zip(placement.segments, placement.streams, strict=True):
+                _check_stream(segment.regions[0], stream)
+
+
+@needs_vela
+def test_decisions_that_there_are_not():
+    target = TARGETS["ethos-u55-128"]
+    for choice in ({"columns of nothing": 2}, {"optimise of segment 0": "Beauty"},
+                   {"arena of segment x": 5}):  # fmt: skip
+        graph, *_ = integers_of("few_channels", 4)
+        with pytest.raises(ScheduleError, match="cannot be decided"):
+            arranged(graph, target, choice)

@@ -92,6 +92,9 @@ def test_the_manifest_says_what_runs_where(net):
     assert npu["memories"]["Sram"]["peak"] == npu["arena_bytes"]
     assert npu["memories"]["OffChipFlash"]["peak"] >= npu["weight_bytes"]
     assert manifest["target"]["memory_mode"] == "Shared_Sram"
+    nodes = {row["name"]: row for row in npu["segments"][0]["nodes"]}
+    assert nodes["scores"]["macs"] == 32
+    assert sum(row["cycles"] for row in nodes.values()) == npu["estimated_cycles"]
 
 
 def test_floats_without_calibration_data_are_refused(net):

@@ -1,0 +1,127 @@
+"""What of the command streams of a model can be decided otherwise, and how decisions are carried
+out.
+
+A choice is an object of decisions by their names, as records hold it; what it leaves out is decided
+as usual. Names are of the model's nodes and of segments by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from ...compiler.errors import ScheduleError
+from ...compiler.ir.copying import copied
+from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.groups import group_key
+from ...compiler.pass_manager import run_passes
+from ...compiler.target import NpuTarget
+from ...passes.simplify.dce import DeadCodeElimination
+from .folded_width import conv_chains, fold_width, folded_columns, least_cycles
+from .joined_sums import join_sum, scaled_sums
+from .placement import Placement, place
+
+Choice = Mapping[str, Any]
+T = TypeVar("T")
+CAPS = (0.75, 0.5)  # of the arena that a segment has by itself
+OPTIMISED = ("Performance", "Size")
+
+
+@dataclass(frozen=True)
+class StreamDecision:
+    """Something that can be decided otherwise. values: in which ways. exact: no bit changes."""
+
+    name: str
+    values: tuple[Any, ...]
+    exact: bool = True
+
+
+def choice_key(graph: Graph, target: NpuTarget) -> str:
+    """Under which a compilation looks up the choice for a graph of integers."""
+    return f"streams {target.name} {group_key(graph.inputs, graph)}"
+
+
+def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
+    """What can be decided of a graph of integers, which stays as it is."""
+    found = [
+        StreamDecision(name, (1, *folded_columns(chain)))
+        for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items()
+    ]
+    found += [
+        StreamDecision(name, ("convolution",), exact=False)
+        for name in _named("sum", scaled_sums(graph), lambda s: s.scaled)
+    ]
+    for number, stream in enumerate(arranged(copied(graph), target, {}).streams):
+        other = tuple(word for word in OPTIMISED if word != target.optimise)
+        caps = tuple(int(share * stream.scratch_bytes) for share in CAPS)
+        found.append(StreamDecision(f"optimise of segment {number}", other))
+        found.append(StreamDecision(f"arena of segment {number}", caps))
+    return found
+
+
+def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
+    """Carry out a choice for a graph of integers, in place, and divide a copy of it.
+
+    Raises ScheduleError for decisions that there are not.
+    """
+    left = dict(choice)
+    changed = change_results(graph, left)
+    for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items():
+        columns = left.pop(name, None)
+        if columns is None:
+            columns = least_cycles(chain, target)
+        _require(columns in (1, *folded_columns(chain)), name, columns)
+        if columns > 1:
+            fold_width(graph, chain, columns)
+            changed = True
+    if changed:
+        run_passes(graph, (DeadCodeElimination(),))
+    return place(graph, target, _targets(left, target))
+
+
+def change_results(graph: Graph, left: dict[str, Any]) -> bool:
+    """Carry out, and take from a choice, those decisions that change results; whether there is one.
+
+    Raises ScheduleError as `arranged` does.
+    """
+    changed = False
+    for name, sum_ in _named("sum", scaled_sums(graph), lambda s: s.scaled).items():
+        if (how := left.pop(name, None)) is not None:
+            _require(how == "convolution", name, how)
+            join_sum(graph, sum_)
+            changed = True
+    return changed
+
+
+def _targets(left: Choice, target: NpuTarget) -> dict[int, NpuTarget]:
+    """The target that segments are compiled for, by number, where it is another one."""
+    found: dict[int, NpuTarget] = {}
+    for name, value in left.items():
+        what, _, number = name.partition(" of segment ")
+        _require(number.isdecimal() and what in ("optimise", "arena"), name, value)
+        before = found.get(int(number), target)
+        if what == "optimise":
+            _require(value in OPTIMISED, name, value)
+            found[int(number)] = replace(before, optimise=value)
+        else:
+            _require(isinstance(value, int) and value > 0, name, value)
+            found[int(number)] = replace(before, arena_bytes=value)
+    return found
+
+
+def _require(holds: bool, name: str, value: object) -> None:
+    if not holds:
+        raise ScheduleError(f"'{name}' cannot be decided as {value!r}")
+
+
+def _named(what: str, items: Iterable[T], node_of: Any) -> dict[str, T]:
+    """Things by what they are and the names of nodes; the second of a name has a number."""
+    found: dict[str, T] = {}
+    for item in items:
+        node: Node = node_of(item)
+        name, number = f"{what} of {node.name}", 2
+        while name in found:
+            name, number = f"{what} of {node.name} ({number})", number + 1
+        found[name] = item
+    return found
