@@ -30,14 +30,17 @@ _BYTES_PER_CYCLE = 16.0  # at which phases are interleaved: assumed, from what w
 class UpsampledConvs:
     """conv(nearest upsampling by whole numbers) -> conv_transpose, where that is faster.
 
-    Expects channels first. target: whose costs decide, Winograd's algorithm at the high resolution
-    included; None, or one that is no CPU: nothing changes. told: hears of what has changed.
-    least_gain: how much of the cycles that has to save.
+    Parts of a concat that are enlarged are convolved by themselves, and added. Expects channels
+    first. target: whose costs decide, Winograd's algorithm at the high resolution included; None,
+    or one that is no CPU: nothing changes. told: hears of what has changed. least_gain: how much
+    of the cycles that has to save. cache_bytes: what stays near a core, roughly: larger results
+    took longer to add up than was saved, timed on Zen 5.
     """
 
     target: Target | None = None
     told: Told | None = None
     least_gain: float = 0.05
+    cache_bytes: int = 4 << 20
     name: str = "upsampled_convs"
 
     def run(self, graph: Graph) -> bool:
@@ -56,36 +59,120 @@ def _phases(node: Node, rw: Rewriter, target: CpuTarget, by: UpsampledConvs) -> 
     plain = {*attrs["strides"], *attrs["dilations"]} == {1} and attrs["pad_value"] == 0
     if not plain or not rw.may_round(node.output) or not node.output.dtype.is_float:
         return None
-    source, scales = enlarged(node.inputs[0])
-    count = node.output.type.rank - 2
     kernel = weights.shape[2:]
-    pads = [k - 1 - pad for k, pad in zip((*kernel, *kernel), attrs["pads"], strict=True)]
-    if all(scale == 1 for scale in scales) or any(pad < 0 for pad in pads):
+    if any(k - 1 < pad for k, pad in zip((*kernel, *kernel), attrs["pads"], strict=True)):
         return None
-    if min(weights.shape[:2]) < _VECTORS * target.lanes(32):
+    terms = _terms(node, weights, _VECTORS * target.lanes(32))
+    size = elements(node.output.shape) * node.output.dtype.bytes
+    if all(term.is_plain for term in terms) or (len(terms) > 1 and size >= by.cache_bytes):
         return None
-    before, after = (_cycles(node, source, scales, target, each) for each in (False, True))
-    if before is None or after is None or after > before * (1 - by.least_gain):
+    before, costs = convolution_cycles(node, target), [t.cycles(node, target) for t in terms]
+    known = [cost for cost in costs if cost is not None]
+    if before is None or len(known) < len(costs):
         return None
-    window = {
-        "strides": scales,
-        "dilations": (1,) * count,
-        "pads": tuple(pads),
-        "output_padding": (0,) * count,
-        "groups": 1,
-        "layout": "NCHW",
-    }
-    filters = constant(_spread(weights, scales), node.inputs[1].name)
-    result = rw.emit("conv_transpose", [source, filters, *node.inputs[2:]], window)
+    if sum(known) > before * (1 - by.least_gain):
+        return None
+    bias = node.inputs[2:]
+    result = terms[0].emit(node, bias, rw)
+    for term in terms[1:]:
+        result = rw.emit("add", [result, term.emit(node, [], rw)])
     if result.shape != node.output.shape:
         return None
     if by.told:
-        share = float(np.prod([taps_of(k, s) / k for k, s in zip(kernel, scales, strict=True)]))
         flops = operations(node)
-        times = "x".join(map(str, scales))
-        why = f"behind {times} nearest upsampling, phases of it share their taps"
-        by.told(Saving("upsampled_convs", node.name, node.op, flops, flops * share, why))
+        left = sum(term.share * term.weights.shape[1] for term in terms) / weights.shape[1]
+        why = "behind nearest upsampling, phases of it share their taps"
+        by.told(Saving("upsampled_convs", node.name, node.op, flops, flops * left, why))
     return result
+
+
+@dataclass(frozen=True)
+class _Term:
+    """What some of its channels add to a convolution. sources: these, side by side; scales: by
+    which they are enlarged along every spatial axis."""
+
+    sources: tuple[Value, ...]
+    scales: tuple[int, ...]
+    weights: Array
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is enlarged."""
+        return all(scale == 1 for scale in self.scales)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Of one phase."""
+        pairs = zip(self.weights.shape[2:], self.scales, strict=True)
+        return tuple(taps_of(kernel, scale) for kernel, scale in pairs)
+
+    @property
+    def share(self) -> float:
+        """Of the multiplications, that is left."""
+        return float(np.prod(self.taps) / np.prod(self.weights.shape[2:]))
+
+    def cycles(self, node: Node, target: CpuTarget) -> float | None:
+        """Estimated cycles, and those of interleaving phases and of adding them to others."""
+        m, c = self.weights.shape[:2]
+        dtype, taps, count = node.output.dtype, self.taps, len(self.scales)
+        first = self.sources[0]
+        x = Value(TensorType(dtype, (first.shape[0], c, *first.shape[2:])))
+        w = Value(TensorType(dtype, (m * int(np.prod(self.scales)), c, *taps)))
+        pads = (*(t - 1 for t in taps), *(t // 2 for t in taps))
+        window = {"strides": (1,) * count, "dilations": (1,) * count, "layout": "NCHW"}
+        around = node.attrs["pads"] if self.is_plain else pads
+        conv = make_node("conv", [x, w], {**window, "pads": around})
+        cycles = convolution_cycles(conv, target)
+        moved = 0.0 if self.is_plain else 2.0 * dtype.bytes * elements(node.output.shape)
+        return None if cycles is None else cycles + moved / _BYTES_PER_CYCLE
+
+    def emit(self, node: Node, bias: list[Value], rw: Rewriter) -> Value:
+        """The convolution of these channels, transposed where they are enlarged."""
+        source = self.sources[0]
+        if len(self.sources) > 1:
+            source = rw.emit("concat", self.sources, {"axis": 1})
+        name = node.inputs[1].name
+        if self.is_plain:
+            filters = constant(np.ascontiguousarray(self.weights), name)
+            return rw.emit("conv", [source, filters, *bias], node.attrs)
+        count, kernel = len(self.scales), self.weights.shape[2:]
+        pads = zip((*kernel, *kernel), node.attrs["pads"], strict=True)
+        window = {
+            "strides": self.scales,
+            "dilations": (1,) * count,
+            "pads": tuple(k - 1 - pad for k, pad in pads),
+            "output_padding": (0,) * count,
+            "groups": 1,
+            "layout": "NCHW",
+        }
+        filters = constant(_spread(self.weights, self.scales), name)
+        return rw.emit("conv_transpose", [source, filters, *bias], window)
+
+
+def _terms(node: Node, weights: Array, least: int) -> list[_Term]:
+    """The enlarged parts of what a convolution reads, each of `least` channels, and the others
+    together, first."""
+    joined = node.inputs[0].producer
+    is_joined = joined is not None and joined.op == "concat" and joined.attrs["axis"] == 1
+    values = joined.inputs if joined is not None and is_joined else node.inputs[:1]
+    ones = (1,) * (node.output.type.rank - 2)
+    plain: list[tuple[Value, Array]] = []
+    terms: list[_Term] = []
+    first = 0
+    for value in values:
+        width = value.shape[1]
+        assert isinstance(width, int)
+        part = weights[:, first : first + width]
+        first += width
+        source, scales = enlarged(value)
+        if scales == ones or min(part.shape[:2]) < least:
+            plain.append((value, part))
+        else:
+            terms.append(_Term((source,), scales, part))
+    if not plain:
+        return terms
+    others = np.concatenate([part for _, part in plain], axis=1)
+    return [_Term(tuple(value for value, _ in plain), ones, others), *terms]
 
 
 def enlarged(value: Value) -> tuple[Value, tuple[int, ...]]:
@@ -119,22 +206,3 @@ def _spread(weights: Array, scales: tuple[int, ...]) -> Array:
         places = (slice(o, o + k) for o, k in zip(offsets, kernel, strict=True))
         total[(slice(None), slice(None), *places)] += mirrored
     return total.astype(weights.dtype)
-
-
-def _cycles(
-    node: Node, source: Value, scales: tuple[int, ...], target: CpuTarget, phases: bool
-) -> float | None:
-    """Estimated cycles of the convolution as it is, or in phases, which are interleaved then."""
-    if not phases:
-        return convolution_cycles(node, target)
-    m, c, *kernel = node.inputs[1].type.static_shape
-    taps = [taps_of(k, s) for k, s in zip(kernel, scales, strict=True)]
-    dtype, count = source.dtype, len(scales)
-    x = Value(TensorType(dtype, source.shape))
-    w = Value(TensorType(dtype, (m * int(np.prod(scales)), c, *taps)))
-    high = tuple(t // 2 for t in taps)
-    window = {"strides": (1,) * count, "dilations": (1,) * count, "layout": "NCHW"}
-    conv = make_node("conv", [x, w], {**window, "pads": (*(t - 1 for t in taps), *high)})
-    cycles = convolution_cycles(conv, target)
-    moved = 2.0 * dtype.bytes * elements(node.output.shape)
-    return None if cycles is None else cycles + moved / _BYTES_PER_CYCLE

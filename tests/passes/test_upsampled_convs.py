@@ -41,6 +41,18 @@ def upsampled(
     return c.graph()
 
 
+def joined(enlarged_channels: int, others: int, size: int, outputs: int) -> Graph:
+    """The way up of a network that joins what is enlarged to what it had at that size."""
+    c = CaseBuilder("joined")
+    small, large = c.input(1, enlarged_channels, size, size), c.input(1, others, 2 * size, 2 * size)
+    index = constant(np.arange(size).repeat(2))
+    high = c.op("gather", c.op("gather", small, index, axis=2), index, axis=3)
+    both = c.op("concat", large, high, axis=1)
+    w, ones = c.weight(outputs, enlarged_channels + others, 3, 3), (1, 1)
+    c.output(c.op("conv", both, w, c.weight(outputs), strides=ones, dilations=ones, pads=(1,) * 4))
+    return c.graph()
+
+
 def optimised(graph: Graph, told: list[Saving] | None = None, gain: float = 0.05) -> float:
     """How much of the arithmetic is left; checks the results."""
     inputs = inputs_for(graph)
@@ -90,8 +102,9 @@ def test_reads_what_was_enlarged_as_before() -> None:
         upsampled((1, 32, 40, 40), 32, (1, 1), (2, 2), (0, 0, 0, 0)),
         upsampled((1, 32, 40, 40), 32, (3, 3), (2, 2), (1, 1, 1, 1), shift=1),
         upsampled((1, 32, 40, 40), 32, (3, 3), (2, 2), (3, 3, 3, 3)),
+        joined(64, 32, 64, 64),
     ],
-    ids=["few channels", "one tap", "another rounding", "more padding than taps"],
+    ids=["few channels", "one tap", "another rounding", "more padding than taps", "large sums"],
 )
 def test_others_stay(graph: Graph) -> None:
     assert not UpsampledConvs(TARGET).run(graph)
@@ -100,6 +113,14 @@ def test_others_stay(graph: Graph) -> None:
 def test_without_costs_nothing_changes() -> None:
     graph = upsampled((1, 32, 40, 40), 32, (3, 3), (2, 2), (1, 1, 1, 1))
     assert not UpsampledConvs().run(graph)
+
+
+def test_enlarged_part_of_a_concat() -> None:
+    told: list[Saving] = []
+    graph = joined(64, 33, 20, 32)
+    assert optimised(graph, told, gain=-1) < 0.8
+    assert count(graph)["concat"] == 0
+    assert told[0].after == pytest.approx(told[0].before * (64 * 4 / 9 + 33) / 97)
 
 
 @settings(max_examples=25, deadline=None)
