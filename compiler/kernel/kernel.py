@@ -19,6 +19,7 @@ from .instruction import DOTS
 
 CACHE_LINE = 64  # bytes, on all CPUs that code is generated for
 MAX_STACK_BYTES = 64 << 10  # a larger local buffer lies in scratch memory
+BARE_STACK_BYTES = 512  # the same without an operating system, where stacks are a few KiB
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def has_factors(stage: Stage) -> bool:
 class Kernel:
     """A function over buffers: `params` in call order, inputs before outputs.
 
-    outputs: how many of the params, counted from the end, are written.
+    outputs: how many of the params, counted from the end, are written. most_stack: bytes of a local
+    buffer that lies on the stack; larger ones lie in scratch memory.
     operators: the core operators that it fuses, nodes: the names of their nodes, for reports.
     """
 
@@ -169,6 +171,7 @@ class Kernel:
     shared: int = 0
     operators: tuple[str, ...] = ()
     nodes: tuple[str, ...] = field(default=(), compare=False)
+    most_stack: int = MAX_STACK_BYTES
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -215,7 +218,7 @@ class Kernel:
         for stage in self.stages:
             for store in stage.stores:
                 size = (store.buffer.local or 0) * store.buffer.dtype.bytes
-                if size > MAX_STACK_BYTES:
+                if size > self.most_stack:
                     found[store.buffer.name] = -(-size // CACHE_LINE) * CACHE_LINE
         return found
 

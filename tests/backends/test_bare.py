@@ -162,6 +162,21 @@ def test_sizes_that_a_run_knows(tmp_path: Path) -> None:
 
 
 @needs_qemu
+def test_large_local_buffers_are_part_of_the_arena(tmp_path: Path) -> None:
+    builder = CaseBuilder("softmax")
+    x = builder.input(3, 2000, name="x")
+    peak = builder.op("reduce_max", x, axes=(1,), keepdims=True)
+    power = builder.op("exp", builder.op("sub", x, peak))
+    total = builder.op("reduce_sum", power, axes=(1,), keepdims=True)
+    builder.output(builder.op("div", power, total))
+    job = Job(builder.graph(), {"x": np.ones((3, 2000), np.float32)})
+    model = compile_bare(job, "cortex-m55", tmp_path, "softmax")
+    run = run_models({"m": model}, {"m": job.inputs}, "cortex-m55", tmp_path)["m"]
+    np.testing.assert_allclose(run.outputs[0], np.full((3, 2000), 1 / 2000, np.float32), 1e-5)
+    assert run.stack_bytes < 2048
+
+
+@needs_qemu
 def test_an_error_of_the_model_is_told(tmp_path: Path) -> None:
     def build(c: CaseBuilder) -> None:
         table = c.input(4, 3, name="table")

@@ -1,0 +1,32 @@
+"""The firmware of examples/cortex_m is built and runs where its tools are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bare_models import needs_gcc, needs_qemu
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@needs_gcc
+@needs_qemu
+def test_one_command_builds_and_runs_it(tmp_path: Path) -> None:
+    assert shutil.which("bash")
+    command = f"{sys.executable} -m tensmith"
+    run = subprocess.run(
+        [str(ROOT / "examples/cortex_m/run.sh"), str(tmp_path)],
+        capture_output=True, text=True, check=False, env={**os.environ, "TENSMITH": command},
+    )  # fmt: skip
+    assert not run.returncode, run.stderr
+    told = run.stdout + run.stderr  # semihosting writes to the latter
+    answers = [line for line in told.splitlines() if line.startswith("image ")]
+    assert len(answers) == 4
+    for line in answers:
+        number, read = line.split("a ")[1].split(", read as ")
+        assert number == read
+    assert {".text", ".model_weights", ".model_arena"} <= {w for w in told.split()}
