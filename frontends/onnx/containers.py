@@ -59,7 +59,7 @@ class Maybe:
 Content = Value | ValueList | Growing | Maybe | Text | Scores
 # Operators whose lowerings look at `Site.entries`, where containers are.
 TAKE_CONTAINERS = frozenset(
-    {"Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
+    {"Cast", "Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
      "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
      "OptionalHasElement", "Equal", "StringConcat", "StringNormalizer", "StringSplit",
      "TfIdfVectorizer", "Unique", "ai.onnx.ml.LabelEncoder", "ai.onnx.ml.CategoryMapper",

@@ -12,6 +12,8 @@ from ...containers import Text
 from ...site import Site
 from ...text_moves import widened
 
+SPACES = b" \t\n\v\f\r"
+
 
 @dataclass(frozen=True)
 class Strings:

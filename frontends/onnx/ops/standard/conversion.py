@@ -6,9 +6,11 @@ import ml_dtypes
 from onnx import TensorProto
 
 from .....compiler.ir import DType, Value
+from ...containers import Content, Text
 from ...reading.tensors import dtype_of
 from ...site import Site
 from ...table import lowers
+from .text_numbers import read, written
 
 _ROUND_MODES = ("up", "down", "nearest")
 
@@ -53,9 +55,15 @@ def _exponent(s: Site, x: Value, saturate: bool, rounding: str) -> Value:
 
 
 @lowers("Cast")
-def cast(s: Site) -> Value:
-    if s.opset < 6:
-        code = TensorProto.DataType.Value(s.text("to"))
+def cast(s: Site) -> Content:
+    early = s.opset < 6
+    code = TensorProto.DataType.Value(s.text("to")) if early else s.integer("to")
+    entry = s.entries[0]
+    if code == TensorProto.STRING:
+        return entry if isinstance(entry, Text) else written(s, s.input(0))
+    if isinstance(entry, Text):
+        return read(s, dtype_of(code))
+    if early:
         return s.cast(s.input(0), dtype_of(code))
     saturate = bool(s.integer("saturate", 1))
     return convert(s, s.input(0), s.dtype("to"), saturate, s.text("round_mode", "up"))

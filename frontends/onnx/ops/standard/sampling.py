@@ -166,6 +166,7 @@ def affine_grid(s: Site) -> Value:
         if s.integer("align_corners", 0):
             last = s.op_("sub", size, 1.0)
             at = s.op_("sub", s.op_("div", s.op_("mul", place, 2.0), last), 1.0)
+            at = s.op_("where", s.op_("gt", last, 0.0), at, 1.0)  # as ONNX Runtime's linspace
         else:
             odd = s.op_("add", s.op_("mul", place, 2.0), 1.0)
             at = s.op_("sub", s.op_("div", odd, size), 1.0)

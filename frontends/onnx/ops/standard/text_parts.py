@@ -10,6 +10,7 @@ from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
 from ..shared.byte_classes import Tokens, between, tokens_of
 from ..shared.byte_rows import (
+    SPACES,
     Strings,
     after,
     before,
@@ -19,8 +20,6 @@ from ..shared.byte_rows import (
     strings_of,
     total,
 )  # fmt: skip
-
-SPACES = b" \t\n\v\f\r"
 
 
 @lowers("StringSplit")
