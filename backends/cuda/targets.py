@@ -86,11 +86,6 @@ def targets_of(target: GpuTarget) -> dict[int, GpuTarget]:
     return found
 
 
-def shared_bytes_of(architecture: int) -> int:
-    """Bytes of shared memory that a block of threads may have there."""
-    return next(gpu.shared_kib for gpu in _GPUS if gpu.architecture == architecture) << 10
-
-
 def parse_target(text: str) -> GpuTarget | None:
     """The target for a name in `TARGETS` or "cuda:native"; None for another backend's.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...compiler.target import GpuTarget
 from .compiling import FunctionJob, Image, compile_all
 from .emit.function import Function
-from .targets import shared_bytes_of
+from .targets import targets_of
 
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 MOST_TRIES = 4  # candidates that are compiled
@@ -21,10 +21,12 @@ Part = tuple[Function, ...]  # of a kernel: functions that some tiles make
 
 @dataclass(frozen=True)
 class Vetted:
-    """Functions of one part of a kernel whose tiles were vetted, with the images of each."""
+    """Functions of one part of a kernel whose tiles were vetted for a target, with the images of
+    each."""
 
     part: Part
     images: tuple[tuple[Image, ...], ...]
+    target: GpuTarget
 
     @property
     def symbol(self) -> str:
@@ -36,7 +38,8 @@ class Vetted:
         """Bytes that are spilled, or that no block may have of shared memory; 0: it passes."""
         images = [image for own in self.images for image in own]
         spilled = max((image.stack for image in images), default=0)
-        over = [image.shared - shared_bytes_of(image.architecture) for image in images]
+        targets = targets_of(self.target)
+        over = [image.shared - targets[image.architecture].shared_bytes for image in images]
         return max(0, spilled - DIVISION_STACK) + max(0, *over)
 
 
@@ -71,4 +74,4 @@ def _compiled(parts: Sequence[Part], target: GpuTarget) -> Iterator[Vetted]:
     images = iter(compile_all([job for own in jobs.values() for job in own]))
     found = {symbol: tuple(next(images) for _ in own) for symbol, own in jobs.items()}
     for part in parts:
-        yield Vetted(part, tuple(found[function.symbol] for function in part))
+        yield Vetted(part, tuple(found[function.symbol] for function in part), target)

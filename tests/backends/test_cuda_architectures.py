@@ -15,10 +15,12 @@ from suites.case import F16, F32, CaseBuilder
 
 import tensmith
 from tensmith.backends.cuda.candidates import shared_bytes
+from tensmith.backends.cuda.compiling import Image
 from tensmith.backends.cuda.fake import install as fake
 from tensmith.backends.cuda.targets import TARGETS, targets_of
 from tensmith.backends.cuda.tiles import problem_of
 from tensmith.backends.cuda.variants import tiles_for
+from tensmith.backends.cuda.vetting import Vetted
 from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.kernel.schedule.choices import Choices, choices_json
@@ -56,6 +58,13 @@ def test_every_architecture_has_its_best_tiles() -> None:
         assert shared_bytes(problem, tiles[number]) <= own.shared_bytes
     assert targets_of(target)[80].shared_bytes == TARGETS["cuda:sm_86"].shared_bytes
     assert set(kernel.choice.to_json()) == {"tiles", "architectures"}
+
+
+@pytest.mark.parametrize(("target", "passes"), [("cuda:sm_80", True), ("cuda", False)])
+def test_code_of_a_generation_fits_all_its_gpus(target: str, passes: bool) -> None:
+    """8.6 and 8.9 run that of 8.0, and have less shared memory."""
+    image = Image("f", 80, ptx=False, data=b"", threads=128, shared=120 << 10)
+    assert (Vetted((), ((image,),), TARGETS[target]).excess == 0) == passes
 
 
 def test_equal_tiles_are_one_function() -> None:

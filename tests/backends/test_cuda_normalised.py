@@ -87,7 +87,8 @@ def test_what_stays_apart(rows: Dim, op: str) -> None:
 @pytest.mark.parametrize("dtype", [F32, F16])
 def test_nothing_spills(dtype: DType, target: str) -> None:
     """With as many threads as are tried where registers do not suffice."""
-    (function,) = GpuGraph(layer(128, 768, 2304, read=True, dtype=dtype).graph()).functions
+    c = layer(128, 768, 2304, read=True, dtype=dtype)
+    (function,) = GpuGraph(c.graph(), TARGETS[target]).functions
     more = replace(function, tiles=replace(function.tiles, warps=2 * function.tiles.warps))
     found = vetted([(function,)], {function.symbol: iter([(more,)])}, TARGETS[target])
     assert found[function.symbol].excess == 0
