@@ -269,6 +269,33 @@ def picked(s: Sketch) -> Value:
 
 
 @case
+def in_groups(s: Sketch) -> Value:
+    x = s.relu(s.conv(s.input(1, 4, 9, 8), 12, (1, 1)))
+    x = s.relu(s.conv(x, 24, groups=3, pads=(1, 1, 1, 1)))
+    return s.conv(x, 8, (1, 1), groups=2, bias=False)
+
+
+@case
+def mirrored_margins(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 7, 6), 8, (1, 1))
+    pads = (0, 0, 2, 1, 0, 0, 1, 3)
+    return s.conv(s.op("pad", x, pads=pads, mode="reflect"), 4)
+
+
+@case
+def margins_of_edges(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 7, 6), 8, (1, 1))
+    return s.conv(s.op("pad", x, pads=(0, 0, 2, 0, 0, 0, 0, 3), mode="edge"), 4)
+
+
+@case
+def turned_around(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 7, 6), 8, (1, 1))
+    attrs = {"starts": (0, 0, 6, 0), "stops": (1, 8, -1, 6), "steps": (1, 1, -2, 1)}
+    return s.conv(s.op("slice", x, **attrs), 4)
+
+
+@case
 def lstm_step(s: Sketch) -> Value:
     """Gates of one step; the sum of both products goes into sigmoids and a tanh alone."""
     x, h, c = s.input(1, 12), s.input(1, 8), s.input(1, 8)

@@ -10,7 +10,6 @@ many columns take the fewest cycles, Vela tells.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
 from ...compiler.target import NpuTarget
+from .conv_chain import ConvChain, chain_of
 from .legality import legality
 from .streams import stream_of
 from .tosa.graph import Array
@@ -28,21 +28,6 @@ MOST_CHANNELS = 4  # of data that leave half of a block empty
 MOST_FOLDED = 64  # channels of what columns become
 MOST_GROWTH = 8  # of weights
 NEVER = 1 << 62  # cycles of what cannot be
-
-
-@dataclass(frozen=True)
-class ConvChain:
-    """A convolution of bytes, the bias behind it (None: there is none), and what makes bytes of the
-    sums."""
-
-    conv: Node
-    bias: Node | None
-    scaled: Node
-
-    @property
-    def nodes(self) -> list[Node]:
-        """In order."""
-        return [node for node in (self.conv, self.bias, self.scaled) if node is not None]
 
 
 def least_cycles(chain: ConvChain, target: NpuTarget) -> int:
@@ -58,31 +43,16 @@ def conv_chains(graph: Graph, target: NpuTarget) -> list[ConvChain]:
 
 def _chains(graph: Graph, target: NpuTarget) -> Iterator[ConvChain]:
     uses = graph.uses()
-
-    def sole(value: Value) -> Node | None:
-        users = uses.get(value, [])
-        return users[0][0] if len(users) == 1 and isinstance(users[0][0], Node) else None
-
     for conv in graph.nodes:
         if conv.op != "conv" or legality(conv, target) or conv.attrs["groups"] != 1:
             continue
         if conv.inputs[0].shape[-1] > MOST_CHANNELS or conv.attrs["dilations"][1] != 1:
             continue
-        behind = sole(conv.output)
-        bias = behind if behind is not None and _is_bias(behind, conv) else None
-        scaled = behind if bias is None else sole(bias.output)
-        if scaled is None or scaled.op != "requantize" or legality(scaled, target):
+        chain = chain_of(conv, uses)
+        if chain is None or legality(chain.scaled, target):
             continue
         if narrowed(conv.inputs[0])[0].dtype is DType.I8:
-            yield ConvChain(conv, bias, scaled)
-
-
-def _is_bias(node: Node, conv: Node) -> bool:
-    """Whether it adds a constant for each output channel."""
-    data = node.inputs[1].data if node.op == "add" else None
-    if data is None or node.inputs[0] is not conv.output:
-        return False
-    return data.size == 1 or data.size == data.shape[-1] == conv.output.shape[-1]
+            yield chain
 
 
 def folded_columns(chain: ConvChain) -> list[int]:

@@ -16,6 +16,7 @@ from ...passes.precision.fixed_point.quantise_floats import QuantiseFloats, Quan
 from ...passes.precision.integer_products import IntegerProducts
 from ...passes.precision.kept_bytes import KeptBytes
 from ...passes.precision.quantised_movement import QuantisedMovement
+from .channel_groups import SplitGroups
 
 SIGNED = KeptBytes(DType.I8)
 FLOAT_FORM: tuple[Pass | Fixpoint, ...] = (
@@ -40,5 +41,7 @@ def integer_passes(ranges: Mapping[Value, Range]) -> tuple[Pass | Fixpoint, ...]
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
         ChooseLayouts(channels_first=False, everywhere=True),
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
+        SplitGroups(),
+        Fixpoint(SIMPLIFY),
         OwnWidening(),
     )

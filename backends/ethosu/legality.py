@@ -19,7 +19,7 @@ from ...compiler.ir.types import DType
 from ...compiler.target import NpuTarget
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
-from .tosa.movement import constant_places, repeated, runs
+from .tosa.movement import constant_places, moved_places, repeated, runs
 from .tosa.region import is_lowered
 
 INSIDE = frozenset({DType.I32, DType.I16, DType.BOOL})  # what no segment takes or gives
@@ -32,6 +32,7 @@ _MOST_STRIDE = 3
 _MOST_PARTS = 32  # of what a gather is made of, each moved by itself
 _MOST_WEIGHTS = 127 * (1 << 16)  # sum of the magnitudes of one channel's
 _EDGES = ("quantize", "dequantize")
+_DECOMPOSED = ("softmax", "layer_norm", "avg_pool", "reduce_mean", "div", "attention")
 
 Rule = Callable[[Node, NpuTarget], str | None]
 _RULES: dict[str, Rule] = {}
@@ -53,6 +54,8 @@ def legality(node: Node, target: NpuTarget) -> str | None:
         floats = None  # its scale is a multiplier and a shift
     if node.op in _EDGES:
         return "floats become integers, or integers floats, outside of the processor"
+    if floats is not None and _never_integer(node):
+        return f"the processor has no operator '{node.op}'"
     if floats is not None:
         return f"it computes in {floats.dtype}, and the processor in integers alone"
     if not is_lowered(node.op) or len(node.outputs) != 1:
@@ -61,6 +64,13 @@ def legality(node: Node, target: NpuTarget) -> str | None:
     if stored is not None and node.op not in ("requantize", "gather"):
         return f"the processor has no elements of {stored.dtype}"
     return _shape_reason(values) or (_RULES[node.op](node, target) if node.op in _RULES else None)
+
+
+def _never_integer(node: Node) -> bool:
+    """Whether no rule makes integers of an operator, whatever is quantised."""
+    tensors = [value for value in node.inputs if scalar(value) is None]
+    table = has_trait(node, Trait.POINTWISE) and len(tensors) == 1
+    return not (table or is_lowered(node.op) or node.op in _DECOMPOSED)
 
 
 def carries(node: Node) -> bool:
@@ -96,7 +106,7 @@ def _conv(node: Node, target: NpuTarget) -> str | None:
         return f"convolutions have two spatial axes, not {node.output.type.rank - 2}"
     channels = node.inputs[0].shape[-1]
     if attrs["groups"] not in (1, channels):
-        return f"channels are in {attrs['groups']} groups: one, or one for each channel, is taken"
+        return f"channels are in {attrs['groups']} groups, too many for a convolution of each"
     height, width = weights.shape[:2]
     if height > _MOST_KERNEL or height * width > _MOST_TAPS:
         return (
@@ -226,13 +236,19 @@ def _gather(node: Node, target: NpuTarget) -> str | None:
 
 @_of("slice")
 def _slice(node: Node, target: NpuTarget) -> str | None:
-    return None if min(node.attrs["steps"], default=1) > 0 else "axes are not turned around"
+    if min(node.attrs["steps"], default=1) > 0:
+        return None
+    parts = sum(len(runs(places)) for _, places in moved_places(node) or ())
+    return None if parts <= _MOST_PARTS else "axes of many elements are not turned around"
 
 
 @_of("pad")
 def _pad(node: Node, target: NpuTarget) -> str | None:
     if node.attrs["mode"] != "constant":
-        return f"margins are of one number, not in the mode '{node.attrs['mode']}'"
+        parts = sum(len(runs(places)) for _, places in moved_places(node) or ())
+        if node.output.dtype is not DType.I8 or not 0 < parts <= _MOST_PARTS:
+            return f"margins are of one number, not in the mode '{node.attrs['mode']}'"
+        return None
     if len(node.inputs) > 1 and scalar(node.inputs[1]) is None:
         return "what margins hold is constant"
     return None

@@ -48,6 +48,8 @@ def cut(low: Lowering, node: Node) -> Tensor:
     """A part; every nth element is the first of n, where an axis is whole groups of these."""
     x, attrs = low.tensor(node.inputs[0]), node.attrs
     graph = low.graph
+    if min(attrs["steps"], default=1) < 0:
+        return _moved(low, node)
     for axis, step in enumerate(attrs["steps"]):
         start, count = attrs["starts"][axis], int(node.output.shape[axis])
         if (start, count) == (0, x.shape[axis]):
@@ -60,6 +62,13 @@ def cut(low: Lowering, node: Node) -> Tensor:
             whole = (*x.shape[:axis], count, step, *x.shape[axis + 1 :])
             x = _part(low, graph.reshape(x, whole), axis + 1, 0, 1)
             x = graph.reshape(x, (*whole[: axis + 1], *whole[axis + 2 :]))
+    return x
+
+
+def _moved(low: Lowering, node: Node) -> Tensor:
+    x = low.tensor(node.inputs[0])
+    for axis, places in moved_places(node) or ():
+        x = _at_places(low, x, axis, places)
     return x
 
 
@@ -88,6 +97,8 @@ def _pad(low: Lowering, x: Tensor, margins: Sequence[int], value: int) -> Tensor
 @lowers("pad")
 def pad(low: Lowering, node: Node) -> Tensor:
     """Margins of one number; negative ones crop."""
+    if node.attrs["mode"] != "constant":
+        return _moved(low, node)
     x, pads = low.tensor(node.inputs[0]), node.attrs["pads"]
     rank = len(x.shape)
     for axis in range(rank):
@@ -101,9 +112,14 @@ def pad(low: Lowering, node: Node) -> Tensor:
 @lowers("gather")
 def picked(low: Lowering, node: Node) -> Tensor:
     """Elements at constant places along an axis: all of them several times, or parts in a row."""
-    x, axis = low.tensor(node.inputs[0]), node.attrs["axis"]
     places = constant_places(node)
     assert places is not None
+    x = _at_places(low, low.tensor(node.inputs[0]), node.attrs["axis"], places)
+    return low.graph.reshape(x, node.output.shape)
+
+
+def _at_places(low: Lowering, x: Tensor, axis: int, places: Array) -> Tensor:
+    whole = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     count = x.shape[axis]
     x = low.graph.reshape(x, (outer, count, inner))
@@ -112,7 +128,28 @@ def picked(low: Lowering, node: Node) -> Tensor:
         x = _joined(low, [x] * times, 2)
     else:
         x = _joined(low, [_part(low, x, 1, start, size) for start, size in runs(places)], 1)
-    return low.graph.reshape(x, node.output.shape)
+    return low.graph.reshape(x, whole)
+
+
+def moved_places(node: Node) -> list[tuple[int, Array]] | None:
+    """(axis, places that are read) of a `pad` that repeats elements, and of a `slice`, for the axes
+    that change; None where sizes are not known."""
+    source, attrs = node.inputs[0].type, node.attrs
+    if not source.is_static:
+        return None
+    found = []
+    for axis, size in enumerate(source.static_shape):
+        every = np.arange(size)
+        if node.op == "slice":
+            start, step = attrs["starts"][axis], attrs["steps"][axis]
+            places = start + step * np.arange(int(node.output.shape[axis]))
+        else:
+            first, last = attrs["pads"][axis], attrs["pads"][source.rank + axis]
+            kept = every[max(0, -first) : size + min(0, last)]
+            places = np.pad(kept, (max(0, first), max(0, last)), mode=attrs["mode"])
+        if len(places) != size or (places != every).any():
+            found.append((axis, places))
+    return found
 
 
 def _joined(low: Lowering, parts: list[Tensor], axis: int) -> Tensor:

@@ -1,0 +1,46 @@
+"""Convolutions of bytes with what makes bytes of their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...compiler.ir.graph import Graph, Node, Value
+
+
+@dataclass(frozen=True)
+class ConvChain:
+    """A convolution of bytes, the bias behind it (None: there is none), and what makes bytes of the
+    sums."""
+
+    conv: Node
+    bias: Node | None
+    scaled: Node
+
+    @property
+    def nodes(self) -> list[Node]:
+        """In order."""
+        return [node for node in (self.conv, self.bias, self.scaled) if node is not None]
+
+
+def chain_of(conv: Node, uses: Mapping[Value, list[tuple[Node | Graph, int]]]) -> ConvChain | None:
+    """The chain that a convolution begins; None where its sums are read otherwise."""
+
+    def sole(value: Value) -> Node | None:
+        users = uses.get(value, [])
+        return users[0][0] if len(users) == 1 and isinstance(users[0][0], Node) else None
+
+    behind = sole(conv.output)
+    bias = behind if behind is not None and _is_bias(behind, conv) else None
+    scaled = behind if bias is None else sole(bias.output)
+    if scaled is None or scaled.op != "requantize" or scaled.inputs[0] is conv.inputs[0]:
+        return None
+    return ConvChain(conv, bias, scaled)
+
+
+def _is_bias(node: Node, conv: Node) -> bool:
+    """Whether it adds a constant for each output channel."""
+    data = node.inputs[1].data if node.op == "add" else None
+    if data is None or node.inputs[0] is not conv.output:
+        return False
+    return data.size == 1 or data.size == data.shape[-1] == conv.output.shape[-1]
