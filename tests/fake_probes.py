@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tensmith.compiler.compilation import KernelInfo
 from tensmith.compiler.economics.serving import ServingLayout
+from tensmith.compiler.kernel.cost.cost import KernelCost, ParameterBytes
+from tensmith.compiler.kernel.cost.machine import Level, Machine
+from tensmith.compiler.profile import KernelProfile, Profile
 from tensmith.driver.planning.builds import Build
 from tensmith.driver.planning.probe_reports import ProbeReport
+from tensmith.driver.roofline import Roofline
 
 BASE = {"fp32": 1e-3, "bf16": 0.8e-3, "int8": 0.5e-3}
 
@@ -59,3 +65,16 @@ class FakeProbe:
             joules=None,
             no_energy="fake",
         )
+
+
+def fake_profile(path: Path, request: Any) -> Roofline:
+    """Two kernels, one of which counts no operations; and three steps of memory."""
+    info = KernelInfo("f32_gemm", ("matmul",), 2000, "", 1)
+    operand = ParameterBytes("x", 500, False, False)
+    cost = KernelCost(
+        2000, (operand,), 1e-6, (("L1", 500.0),), (("L1", 1e-7),), 1e-6, "compute", 1e-6
+    )
+    timed = KernelProfile(info, {}, 1, True, cost, 2e-6)
+    plain = KernelProfile(KernelInfo("copy", ("copy",), 0, "", 1), {}, 1, True, None, None, "none")
+    machine = Machine(1e10, (Level("L1", 1e4, 1e10), Level("memory", float("inf"), 1e9)), "fake")
+    return Roofline(Profile((timed, plain), (), 0, (64, 256, 128), 320), machine, {}, ())

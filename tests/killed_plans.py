@@ -8,11 +8,12 @@ import signal
 import sys
 from typing import Any
 
-from fake_probes import FakeProbe
+from fake_probes import FakeProbe, fake_profile
 
 from tensmith.driver import cli
 from tensmith.driver.journal import Journal
 from tensmith.driver.planning import planning
+from tensmith.driver.planning.plan_tools import PlanTools
 
 
 def main(steps: int, words: list[str]) -> int:
@@ -38,8 +39,8 @@ def main(steps: int, words: list[str]) -> int:
     Journal.put = counted  # type: ignore[method-assign]
     made = planning.Planning.__init__
 
-    def init(self: planning.Planning, request: Any, tools: planning.PlanTools) -> None:
-        made(self, request, planning.PlanTools(tools.compile, probe))
+    def init(self: planning.Planning, request: Any, tools: PlanTools) -> None:
+        made(self, request, PlanTools(tools.compile, probe, profile=fake_profile))
 
     planning.Planning.__init__ = init  # type: ignore[method-assign]
     code = cli.main(words)

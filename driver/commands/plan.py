@@ -132,7 +132,7 @@ def command(
     from .. import api
     from ..console import Console
     from ..planning.plan_api import error_of_plan, plan_request, planned
-    from ..planning.planning import PlanTools
+    from ..planning.plan_tools import PlanTools
     from ..request import USUAL_DROP
     from ..shapes import parse_shapes
 

@@ -10,7 +10,8 @@ from .plots import TOP, WIDTH, Scale, svg
 
 Unit = Callable[[float], str]
 LEFT, SIDE, BELOW = 78, 24, 44
-HEIGHT = 260
+HEIGHT = 270
+NAME = 20  # for the name of the upright axis, above its values
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def scatter(
     """The drawing. lines: through (x, y). limit: a level that is not to be passed, and its name."""
     bottom = TOP + HEIGHT
     x = Scale(across.low, across.high, LEFT, WIDTH - SIDE)
-    y = Scale(up.low, up.high, bottom, TOP)
+    y = Scale(up.low, up.high, bottom, TOP + NAME)
     parts = [_grid(x, y, across, up, bottom)]
     for line in lines:
         places = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in line)
@@ -87,7 +88,7 @@ def _grid(x: Scale, y: Scale, across: ScatterAxis, up: ScatterAxis, bottom: floa
     for value in x.ticks():
         at = x.at(value)
         parts.append(
-            f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP + 16}" y2="{bottom}"/>'
+            f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP + NAME}" y2="{bottom}"/>'
             f'<text class="tick" x="{at:.1f}" y="{bottom + 16}">{escape(across.unit(value))}</text>'
         )
     for value in y.ticks(5):

@@ -19,7 +19,8 @@ from ..shapes import DimSpec, shape_of
 from .plan_files import write_plan
 from .plan_request import PlanRequest
 from .plan_table import verdict
-from .planning import Planning, PlanResult, PlanTools
+from .plan_tools import PlanTools
+from .planning import Planning, PlanResult
 from .probe_reports import read_probes
 
 

@@ -12,6 +12,7 @@ from ..pages import plots
 from ..pages.page_parts import figure, tiles, whole_page
 from ..pages.plots import LABEL, RIGHT, WIDTH, Mark, Scale
 from ..pages.scatter import ScatterPoint, axis_of, scatter, split_bars
+from .artefact_figures import memory_figure, roofline_figure
 from .plan_table import (
     estimate_text,
     frontier_rows,
@@ -35,7 +36,7 @@ def plan_page(result: PlanResult) -> str:
     title = f"Plan: {result.request.model.stem}"
     body = (
         _promise(result), _tiles(result), _planes(result), _curve(result), _bars(result),
-        _sensitivity(result), _tables(result), _notes(result),
+        _sensitivity(result), _inside(result), _tables(result), _notes(result),
     )  # fmt: skip
     return whole_page(title, "".join(body), "; ~ is what no machine has measured")
 
@@ -186,6 +187,12 @@ def _sensitivity(result: PlanResult) -> str:
         "moves with prices 20 % up or down, half or double the load, or its own interval."
     )
     return _figure("Sensitivity", note, plots.dots(marks, scale, "{:g}".format, "cost at the load"))
+
+
+def _inside(result: PlanResult) -> str:
+    """What the chosen binary's kernels and memory are."""
+    told = result.profile
+    return "" if told is None else roofline_figure(told) + memory_figure(told)
 
 
 def _interval(cost: Estimate) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,26 +18,26 @@ from ...compiler.economics.prices import MachineOffer, stale_note
 from ...compiler.economics.serving import ServiceCurve, ServingLayout
 from ...compiler.errors import UsageError
 from ...compiler.host import processor_name
-from ..artifacts import Artifact
 from ..budget.drops import Drop
 from ..budget.evaluation import Evaluation
 from ..calibration import Samples, specs_of_inputs
 from ..journal import Journal
 from ..manifest import sha256_of
 from ..model_build import import_model
-from ..request import FP32, CompileRequest
+from ..request import FP32
 from ..samples import Sampler
 from .builds import Build, Builds
 from .cascades import Cascades
 from .elsewhere import ModelledPoint, modelled_points
-from .energy_readers import counters
-from .energy_use import EnergyMeter, FindCounters, ranking_note
+from .energy_use import EnergyMeter, ranking_note
 from .judging import Judge
 from .load_test import LoadTest, load_test
 from .plan_request import PlanRequest
+from .plan_tools import PlanTools
 from .points import GIB, MeasuredBuild, PlanPoint, Pricing, Stability, stability, this_machine
+from .profiles import chosen_profile
 from .response_caching import CacheAdvice, cache_advice
-from .rounds import RunProbe, joined, measured_rounds, run_probe
+from .rounds import joined, measured_rounds
 from .sample_rows import write_rows
 from .variants import (
     Pruned,
@@ -54,18 +54,6 @@ BUSY = 0.05  # share of the cores' time that others may take without being told
 
 
 @dataclass(frozen=True)
-class PlanTools:
-    """What a test has other things in place of. compile: makes artifacts. probe: measures programs.
-    clock: seconds, for the time budget. find_counters, sleep: for energy."""
-
-    compile: Callable[[Path, CompileRequest], Artifact]
-    probe: RunProbe = run_probe
-    clock: Callable[[], float] = time.monotonic
-    find_counters: FindCounters = counters
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass(frozen=True)
 class PlanResult:
     """points: of every binary on every machine, those of the frontier first: of what keeps the p99,
     what nothing beats in cost, p99, accuracy and size. frontier: how many. stable: of these.
@@ -73,7 +61,8 @@ class PlanResult:
     breaks it least. metric, exact, limit: what accuracy is, in fp32, and by how much it may drop.
     modelled: on targets that do not run here, which are ranked with nothing. notes: what the user
     should know. test: of the choice under load. curve: of one machine of the choice. cache: what
-    one of responses would do, where the trace tells.
+    one of responses would do, where the trace tells. profile: of the choice's kernels and memory,
+    as `Roofline.to_json` says it.
     """
 
     request: PlanRequest
@@ -92,6 +81,7 @@ class PlanResult:
     test: LoadTest | None = None
     curve: ServiceCurve | None = None
     cache: CacheAdvice | None = None
+    profile: dict[str, Any] | None = None
 
     @property
     def choice(self) -> PlanPoint | None:
@@ -365,7 +355,12 @@ class Planning:
         test = self._test(first[0], own)
         rows = self.folder / "rows.npz"
         cache = cache_advice(first[0], rows, self.request, self.tools.probe, self.journal)
-        return replace(result, test=test, curve=curve, cache=cache)
+        profile = chosen_profile(
+            first[0].build, self.request, self.tools.profile, self.journal, self.notes
+        )
+        return replace(
+            result, test=test, curve=curve, cache=cache, profile=profile, notes=tuple(self.notes)
+        )
 
     def _tell_machine(self, measured: list[MeasuredBuild]) -> None:
         single = [r.stolen for own in measured for r in own.reports if own.layout.threads == 1]

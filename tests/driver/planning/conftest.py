@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_probes import FakeProbe
+from fake_probes import FakeProbe, fake_profile
 
 from tensmith.driver import api
 from tensmith.driver.planning.plan_api import plan_request, planned
-from tensmith.driver.planning.planning import PlanResult, PlanTools
+from tensmith.driver.planning.plan_tools import PlanTools
+from tensmith.driver.planning.planning import PlanResult
 
 DIGITS = Path(__file__).parents[3] / "examples/digits"
 PRICES = "\n".join(
@@ -78,7 +80,8 @@ def plan_into(
         }
         request = plan_request(DIGITS / "digits.onnx", output=output, **given)
         object.__setattr__(request, "today", TODAY)
-        return planned(request, PlanTools(compile_once, probe or FakeProbe(), **(tools or {})))[0]
+        made = PlanTools(compile_once, probe or FakeProbe(), profile=fake_profile)
+        return planned(request, replace(made, **(tools or {})))[0]
 
     return plan
 

@@ -72,9 +72,12 @@ def test_plan_json_keeps_origins(usual_plan: Usual) -> None:
 
 def test_the_page_is_whole_and_fetches_nothing(usual_plan: Usual) -> None:
     page = (usual_plan[1] / "report.html").read_text()
-    assert page.count("<svg") == page.count("</svg>") == 5
-    for word in ("Cost and accuracy", "Cost and p99", "Load curve", "Work and idle", "Sensitivity"):
+    assert page.count("<svg") == page.count("</svg>") == 7
+    words = ("Cost and accuracy", "Cost and p99", "Load curve", "Work and idle", "Sensitivity")
+    for word in (*words, "Roofline of the chosen binary", "Memory of the chosen binary"):
         assert word in page
+    assert "f32_gemm" in page
+    assert "arena 320 B" in page
     assert not re.search(r"(?:src|href|url)\s*[=(]", page)
     assert "nan" not in page.replace("financ", "")
 
