@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,3 +196,42 @@ def requested(shape: list[str] | None, **given: Any) -> CompileRequest:
     from .shapes import parse_shapes
 
     return CompileRequest(shapes=parse_shapes(shape or []), **given)
+
+
+# ---------------------------------------------------------------------- options that go together
+
+REQUEST = "request"
+_COMPILATION: dict[str, tuple[Any, Any]] = {
+    "target": (Target, "native"),
+    "opt_level": (OptLevel, 2),
+    "threads": (Threads, 1),
+    "shape": (Shapes, None),
+}
+
+
+def with_compilation(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of any compilation where it has the parameter `request`, which is
+    the CompileRequest that they make. What else the request should hold the command adds.
+
+    The command raises UsageError, too, for options that cannot be.
+    """
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        options = {name: given.pop(name) for name in _COMPILATION}
+        shape = options.pop("shape")
+        command(**given, **{REQUEST: requested(shape, **options)})
+
+    parameters: list[inspect.Parameter] = []
+    for name, own in inspect.signature(command).parameters.items():
+        if name == REQUEST:
+            parameters += [
+                own.replace(name=option, annotation=kind, default=default)
+                for option, (kind, default) in _COMPILATION.items()
+            ]
+        else:
+            kind = eval(own.annotation, command.__globals__)
+            parameters.append(own.replace(annotation=kind))
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {own.name: own.annotation for own in parameters}
+    return wrapped

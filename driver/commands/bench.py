@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,14 +14,10 @@ from ..options import (
     Cost,
     Inputs,
     Json,
-    OptLevel,
     Rtol,
     Runnable,
-    Shapes,
-    Target,
-    Threads,
     Verbose,
-    requested,
+    with_compilation,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from ..bench_setup import Subject
     from ..call_cost import CallCost
     from ..console import Console
+    from ..request import CompileRequest
 
 
 Peers = Annotated[str, typer.Option("--vs", metavar="ENGINES", help="onnxruntime,openvino")]
@@ -40,6 +38,7 @@ Duration = Annotated[
 ]
 
 
+@with_compilation
 def command(
     model: Runnable,
     vs: Peers = "",
@@ -47,10 +46,8 @@ def command(
     iterations: Iterations = 20,
     duration: Duration = 2.0,
     input: Inputs = None,
-    target: Target = "native",
-    opt_level: OptLevel = 2,
-    threads: Threads = 1,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     rtol: Rtol = None,
     atol: Atol = None,
     cost: Cost = None,
@@ -66,14 +63,12 @@ def command(
     offers = _offers(cost)
     peers = [name.strip() for name in vs.split(",") if name.strip()]
     with console.progress("compiling") as progress:
-        request = requested(
-            shape, target=target, opt_level=opt_level, threads=threads, progress=progress
-        )
+        request = replace(request, progress=progress)
         subject = prepare(model, peers, request, input or [])
         for note in subject.notes:
             console.log(f"note: {note}")
         progress("measuring the machine's peak")
-        peak = measure_peak(threads)
+        peak = measure_peak(request.threads)
         timings = bench(
             subject.specs,
             subject.inputs,
@@ -83,8 +78,8 @@ def command(
             tolerance=subject.tolerance(rtol, atol),
             progress=progress,
         )
-    costs = [_costs(timing, threads, offers) for timing in timings]
-    _show(console, subject, timings, peak, threads, costs)
+    costs = [_costs(timing, request.threads, offers) for timing in timings]
+    _show(console, subject, timings, peak, request.threads, costs)
 
 
 def _offers(cost: Path | None) -> tuple[MachineOffer, ...]:

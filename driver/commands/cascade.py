@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,18 +12,15 @@ from ..options import (
     Evaluation,
     Json,
     Metric,
-    OptLevel,
-    Shapes,
-    Target,
-    Threads,
     Verbose,
-    requested,
+    with_compilation,
 )
 from .compile import Emit, Verify, destination
 
 if TYPE_CHECKING:
     from ..artifacts import Artifact
     from ..cascading.cascade import Stages
+    from ..request import CompileRequest
 
 Small = Annotated[Path, typer.Argument(metavar="SMALL", help="ONNX file of the small model.")]
 Large = Annotated[
@@ -78,6 +76,7 @@ Output = Annotated[
 ]
 
 
+@with_compilation
 def command(
     small: Small,
     large: Large = None,
@@ -90,10 +89,8 @@ def command(
     metric: Metric = None,
     max_accuracy_drop: Drop = "0.2%",
     single: Single = False,
-    target: Target = "native",
-    opt_level: OptLevel = 2,
-    threads: Threads = 1,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     emit: Emit = None,
     verify: Verify = None,
     json: Json = False,
@@ -109,11 +106,9 @@ def command(
 
     console = Console(json=json, verbose=verbose)
     stages = _stages(small, large, exits, confidence, router, single)
-    output, kind, _ = destination(large or small, output, emit, target)
+    output, kind, _ = destination(large or small, output, emit, request.target)
     with console.progress("compiling") as progress, temporary_folder("tensmith-cascade-") as folder:
-        request = requested(
-            shape, target=target, opt_level=opt_level, threads=threads, progress=progress
-        )
+        request = replace(request, progress=progress)
         asked = CascadeRequest(stages, request, threshold, eval, metric, max_accuracy_drop)
         found = make_cascade(asked, Path(folder))
         files = found.artifact.save(output, kind)

@@ -13,14 +13,10 @@ from ..options import (
     Calibration,
     Cost,
     Json,
-    OptLevel,
     Precision,
     Runnable,
-    Shapes,
-    Target,
-    Threads,
     Verbose,
-    requested,
+    with_compilation,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +36,7 @@ Roofs = Annotated[
 _RESOURCES = ("registers", "stack_bytes", "shared_bytes", "threads", "code_bytes")
 
 
+@with_compilation
 def command(
     model: Runnable,
     nodes: Annotated[bool, typer.Option("--nodes", help="List every node.")] = False,
@@ -50,12 +47,10 @@ def command(
         bool, typer.Option("--why", help="List what arithmetic is saved, and why that is exact.")
     ] = False,
     roofline: Roofs = False,
-    target: Target = "native",
-    opt_level: OptLevel = 2,
+    *,
+    request: CompileRequest,
     precision: Precision = "fp32",
     calibration: Calibration = None,
-    threads: Threads = 1,
-    shape: Shapes = None,
     cost: Cost = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -72,15 +67,7 @@ def command(
     if is_compiled(model):
         _inspect_library(console, model, roofline)
         return
-    request = requested(
-        shape,
-        target=target,
-        precision=precision,
-        calibration=calibration,
-        opt_level=opt_level,
-        threads=threads,
-        force_precision=True,
-    )
+    request = replace(request, precision=precision, calibration=calibration, force_precision=True)
     graph = import_model(model, request.shapes)
     described = _describe(model, graph) | _arithmetic(graph, request)
     _show_graph(console, described, nodes)
