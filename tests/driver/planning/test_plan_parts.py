@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from compiled import needs_native
 from fake_probes import FakeProbe
+from tosa_runs import needs_vela
 
 from tensmith.compiler.economics.estimate import Provenance
 from tensmith.compiler.errors import UsageError
@@ -163,6 +164,21 @@ def test_targets_elsewhere_are_modelled(plan_digits: Plan, tmp_path: Path) -> No
     assert {own["seconds"]["kind"] for own in told} == {"modelled"}
     with pytest.raises(UsageError, match="clock_mhz is 'fast'"):
         plan_digits(targets=("native", "cortex-m7"), prices=_prices(tmp_path, row + "fast"))
+
+
+@needs_vela
+def test_cycles_of_an_npu_need_its_clock(plan_digits: Plan, tmp_path: Path) -> None:
+    row = "board,ethos-u55-128,m55,1,1,0.001,USD,ondemand,list,2026-11-01,"
+    prices = _prices(tmp_path, row + "500", row.replace("board", "clockless"))
+    result = plan_digits(targets=("native", "ethos-u55-128"), prices=prices)
+    by_offer = {own.offer.name if own.offer else "": own for own in result.modelled}
+    board, clockless = by_offer["board"], by_offer["clockless"]
+    assert board.seconds is not None
+    assert "cycles, estimated" in board.seconds.method
+    assert f"{board.seconds.value * 500e6:.0f} cycles" in clockless.note
+    assert clockless.seconds is None
+    reasons = {own.name: own.reason for own in result.pruned}
+    assert "nothing predicts fp32" in reasons["digits-fp32-ethos-u55-128"]
 
 
 def test_a_target_without_a_price_is_told_of(plan_digits: Plan) -> None:
