@@ -171,6 +171,37 @@ def test_constants_that_are_strings() -> None:
     _check("constants", run_graph(load_model(proto), _bytes(inputs))["y"], want)
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_strings_that_a_loop_carries(rounds: int) -> None:
+    """One grows in every round, one stays as wide."""
+    infos = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (
+            ("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []),
+            ("p", STRING, ["n"]), ("q", STRING, ["n"]),
+        )
+    ]  # fmt: skip
+    body = [
+        node("Identity", "go", "on"),
+        node("StringConcat", "p mark", "longer"),
+        node("Where", "c q p", "chosen"),
+    ]
+    ends = [onnx.ValueInfoProto(name=name) for name in ("on", "longer", "chosen")]
+    for end, kind in zip(ends, (TensorProto.BOOL, STRING, STRING), strict=True):
+        end.type.tensor_type.elem_type = kind
+    region = helper.make_graph(body, "body", infos, ends)
+    part = helper.make_node("Loop", ["m", "", "a", "b"], ["y", "z"], body=region)
+    proto = _model(part, {"a": WORDS[0], "b": WORDS[1], "c": FLAGS[0]}, STRING)
+    proto.graph.output.add(name="z").type.tensor_type.elem_type = STRING
+    proto.graph.input.append(helper.make_tensor_value_info("m", TensorProto.INT64, []))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(["!"], object), "mark"))
+    inputs = {"a": WORDS[0], "b": WORDS[1], "c": FLAGS[0], "m": np.array(rounds)}
+    want = run_ort(proto, inputs)
+    got = run_graph(load_model(proto), _bytes(inputs))
+    for name, array in want.items():
+        _check(name, got[name], array)
+
+
 def test_a_value_in_no_category_ends_the_run_where_zeros_are_not_wanted() -> None:
     part = node("OneHotEncoder", "a", domain=ML, cats_strings=["a", "b"], zeros=0)
     graph = load_model(_model(part, {"a": WORDS[0]}, TensorProto.FLOAT))

@@ -9,7 +9,7 @@ import onnx
 from .....compiler.ir import Dim, DType, Graph, Sym, TensorType, Value, symbol
 from .....compiler.ir.dims import symbols_of
 from .....compiler.ir.ops.control import loop_varying
-from ...containers import Content, Growing, Maybe, ValueList, flattened, refilled, shape_of
+from ...containers import Content, Growing, Maybe, Text, ValueList, flattened, refilled, shape_of
 from ...site import NotSupported, Site
 from ...table import lowers
 from ..shared.growing import as_growing, common_form, growing, varying_axis
@@ -35,7 +35,10 @@ def loop(s: Site) -> Sequence[Content]:
         if entries is None:
             return unrolled_loop(s)
     else:
-        entries = [s.input(i) for i in range(2, len(s.inputs))]
+        entries = [
+            entry if isinstance(entry, Text) else s.input(place)
+            for place, entry in enumerate(s.entries[2:], 2)
+        ]
     trip, condition = s.optional(0), s.optional(1)
     count = s.scalar(_FOREVER, DType.I64) if trip is None else s.reshape(trip, ())
     start = s.scalar(True, DType.BOOL) if condition is None else flag(s, condition)
