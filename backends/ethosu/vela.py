@@ -1,10 +1,10 @@
-"""Vela, called in this process: TOSA graphs to command streams, with what they are estimated to
+"""Vela, in a process of its own: TOSA graphs to command streams, with what they are estimated to
 take."""
 
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any
 from ...compiler.errors import UsageError
 from ...compiler.target import NpuTarget
 from .vela_package import own_config
+from .vela_worker import VelaEndedError, VelaProcess
 
 SEARCHED_BYTES = 4 << 20  # of an arena that shares its memory with others, unless it is told
+VELA = VelaProcess()
 ALIGNMENT = 16  # bytes: of what lies in memory for the processor
 _INSIDE = ("shram", "lutram")  # memories of the processor itself
 _SECTIONS = {"system_config": "System_Config", "memory_mode": "Memory_Mode"}
@@ -89,8 +91,6 @@ class CommandStream:
 def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStream:
     """The command stream of a file, of the kind TOSA or TFLITE. Raises NotCompiled where Vela
     refuses it, UsageError for a memory mode or system configuration that its file has not."""
-    from ethosu import regor
-
     text, arena = _configuration(target)
     options = (
         "\n[compiler]\nenable_db=true\noutput_format=Raw\ncop_format=COP1\n"
@@ -98,9 +98,11 @@ def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStrea
         f"cpu_tensor_alignment={ALIGNMENT}\ntensor_allocator=HillClimb\n\n[graph]\n"
     )
     try:
-        found = regor.compile(target.architecture, blob, kind, text, options=options)
-    except RuntimeError as error:
-        raise NotCompiled(str(error).strip()) from None
+        said, found = VELA.ask(target.architecture, blob, kind, text, options)
+    except VelaEndedError as error:
+        raise NotCompiled(f"Vela did not end well: {error}") from None
+    if said != "made":
+        raise NotCompiled(found)
     return _stream(found)
 
 
@@ -146,48 +148,29 @@ def _inherited(known: configparser.ConfigParser, section: str) -> int:
     return SEARCHED_BYTES
 
 
-def _stream(found: Any) -> CommandStream:
-    report = found.perf_report
+def _stream(found: Mapping[str, Any]) -> CommandStream:
     return CommandStream(
-        commands=bytes(found.command_stream),
-        weights=bytes(found.read_only.data),
-        weights_region=found.read_only.region,
-        scratch_bytes=found.scratch.size,
-        scratch_region=found.scratch.region,
-        fast_bytes=found.scratch_fast.size,
-        fast_region=found.scratch_fast.region,
-        inputs=tuple(_slot(tensor) for tensor in found.inputs),
-        outputs=tuple(_slot(tensor) for tensor in found.outputs),
+        commands=found["commands"],
+        weights=found["weights"][0],
+        weights_region=found["weights"][1],
+        scratch_bytes=found["scratch"][0],
+        scratch_region=found["scratch"][1],
+        fast_bytes=found["fast"][0],
+        fast_region=found["fast"][1],
+        inputs=tuple(Extent(*place) for place in found["inputs"]),
+        outputs=tuple(Extent(*place) for place in found["outputs"]),
         estimate=VelaEstimate(
-            cycles=int(report.totalCycles),
-            npu_cycles=int(report.npuCycles),
-            macs=int(report.macCount),
+            cycles=found["cycles"],
+            npu_cycles=found["npu_cycles"],
+            macs=found["macs"],
             memories={
-                name: _used(memory)
-                for name, memory in sorted(report.memories.items())
+                name: MemoryUse(*used)
+                for name, used in found["memories"].items()
                 if name.lower() not in _INSIDE
             },
-            operators=tuple(_operators(found.opt_database)),
+            operators=tuple(
+                OperatorEstimate(row["name"], int(row["op_cycles"]), int(row["mac_count"]))
+                for row in found["operators"]
+            ),
         ),
     )
-
-
-def _operators(database: Any) -> Iterator[OperatorEstimate]:
-    table = database.tables["perf"]
-    columns = [list(table.header).index(name) for name in ("name", "op_cycles", "mac_count")]
-    for row in table.data:
-        name, cycles, macs = (row[column] for column in columns)
-        yield OperatorEstimate(name, int(cycles), int(macs))
-
-
-def _used(memory: Any) -> MemoryUse:
-    accesses = list(memory.accesses.values())
-    return MemoryUse(
-        int(memory.peakUsage),
-        sum(int(access.bytesRead) for access in accesses),
-        sum(int(access.bytesWritten) for access in accesses),
-    )
-
-
-def _slot(tensor: Any) -> Extent:
-    return Extent(tensor.region, tensor.address, tensor.size)

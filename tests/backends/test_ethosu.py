@@ -3,6 +3,8 @@ model, give the bits that graphs of integers say."""
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from integer_graphs import CASES, Sketch, case, integers_of
@@ -17,6 +19,7 @@ from tensmith.backends.ethosu.tosa.region import tosa_of
 from tensmith.backends.ethosu.tosa.schema import Op
 from tensmith.backends.ethosu.vela import NotCompiled
 from tensmith.backends.ethosu.vela import compiled as vela_compiled
+from tensmith.backends.ethosu.vela_worker import VelaEndedError, VelaProcess
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir.copying import copied
@@ -139,6 +142,22 @@ def test_what_vela_refuses_runs_beside_the_processor(monkeypatch):
     assert "no tables today" in beside["byte_table"]
     assert len(placed.segments) == len(placed.streams) == 1
     assert "conv" in {node.op for node in placed.segments[0].regions[0].nodes}
+
+
+@pytest.mark.parametrize(
+    "code", ["import os; os.abort()", "import sys; sys.stdin.buffer.read(1); sys.exit(3)"]
+)
+def test_a_process_that_ends_is_told(code):
+    ended = VelaProcess((sys.executable, "-c", code))
+    for _ in range(2):  # it is started anew
+        with pytest.raises(VelaEndedError, match=r"signal 6|exit status"):
+            ended.ask("EthosU55", b"", "TOSA", "", "")
+
+
+@needs_vela
+def test_what_vela_refuses_is_told():
+    with pytest.raises(NotCompiled):
+        vela_compiled(b"nothing", TARGETS[ALL[0]])
 
 
 def test_segments_are_convex():
