@@ -266,6 +266,10 @@ class _Placement:
             return _mapped_constant(at)
         rank = value.type.rank
         matrix = weights.array.astype(value.dtype.numpy)
+        if rank == 1:  # channels that broadcast
+            row = self.rw.emit("reshape", [value], {"shape": (1, *value.shape)})
+            row = self.rw.emit("matmul", [row, constant(np.ascontiguousarray(matrix.T))])
+            return self.rw.emit("reshape", [row], {"shape": matrix.shape[:1]})
         if axis == rank - 1:
             return self.rw.emit("matmul", [value, constant(np.ascontiguousarray(matrix.T))])
         if axis == 1 and rank in (3, 4, 5):

@@ -54,6 +54,17 @@ def optimised(c: CaseBuilder, *passes: Fixpoint) -> tuple[Graph, float, float]:
     return graph, before, after
 
 
+def test_a_vector_that_broadcasts_is_mapped() -> None:
+    """(x A + v) B = x (A B) + v B, of which only a run knows v."""
+    c = CaseBuilder("vector")
+    wide = c.op("matmul", c.input(64, 4), c.weight(4, 32))
+    added = c.op("add", wide, c.op("exp", c.input(32)))
+    c.output(c.op("matmul", added, c.weight(32, 2)))
+    graph, before, after = optimised(c)
+    assert after < before / 4
+    assert count(graph)["matmul"] == 2
+
+
 def test_a_head_of_several_resolutions() -> None:
     """SegFormer's: projections, resizes, a concat, a convolution over all."""
     c = CaseBuilder("head")
