@@ -116,7 +116,7 @@ class _Lifter:
 
 def _operand_shapes(node: Node, shape: Shape, epilogue: bool) -> list[Shape] | None:
     """The shapes that a node's operands need for its result to have the given shape."""
-    if not node.inputs:
+    if not node.inputs or len(node.outputs) != 1:
         return None
     before = node.output.shape
     changed = [axis for axis, dim in enumerate(before) if dim != shape[axis]]

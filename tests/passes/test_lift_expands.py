@@ -133,3 +133,17 @@ def test_not_over_what_has_no_operands(lines: list[str], kept: list[str]) -> Non
         "%x: f32[n, 4], %y: f32[m, 4]",
     )
     assert operands(graph) == kept
+
+
+def test_what_has_several_results_is_expanded() -> None:
+    graph = lifted(
+        [
+            "%p: i64[n], %i: i64[n], %k: i64[n], %l: i64[1] = unique(%x) {sorted = true}",
+            "%q: f32[n] = cast(%i) {dtype = !f32}",
+            f"%e: f32[{WIDE}] = expand(%q) {{shape = ({WIDE},)}}",
+            "%r: f32[m] = reduce_max(%y) {axes = (1,), keepdims = false}",
+            f"%f: f32[{WIDE}] = expand(%r) {{shape = ({WIDE},)}}",
+            f"%z: f32[{WIDE}] = add(%e, %f)",
+        ]
+    )
+    assert "unique" in count(graph)
