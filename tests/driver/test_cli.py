@@ -280,7 +280,9 @@ def test_targets_and_knobs(fake, call) -> None:
 def test_targets_show_the_figures_of_their_kind(call) -> None:
     rows = {row["target"]: row for row in json.loads(call("targets", "--json")[1])["targets"]}
     assert rows["x86-64-v4"]["vector_bits"] == 512
-    assert rows["aarch64:cortex-a76"]["instructions"] == ["fma", "tbl", "sdot"]
+    instructions = set(rows["aarch64:cortex-a76"]["instructions"])
+    assert {"fma", "sdot"} <= instructions
+    assert not instructions & {"smmla", "bfmmla"}
     reference = rows["reference"]
     assert (reference["vector_bits"], reference["instructions"]) == (None, [])
 
