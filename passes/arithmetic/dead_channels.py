@@ -3,6 +3,9 @@
 A product with constants reads no channel whose weights are zero, and needs none that is known: what
 it adds is a part of the bias. `Demand` moves what is left out up through the network, to the
 layers that made it; networks that were pruned structurally become smaller ones.
+
+A weight of zero times NaN or infinity is taken as zero, and so is a channel known as zero times
+either: what an infinite or undefined element would make of other channels is left out with it.
 """
 
 from __future__ import annotations

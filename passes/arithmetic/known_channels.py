@@ -33,7 +33,9 @@ Facts = dict[Value, dict[int, Known]]
 
 
 def zero_places(weights: Array, axis: int) -> Array:
-    """bool[places]: where along an axis all weights are zero."""
+    """bool[places]: where along an axis all weights are zero, or there are none."""
+    if not weights.size:
+        return np.ones(weights.shape[axis], bool)
     moved = np.moveaxis(weights, axis, 0)
     first: Array = moved
     while first.ndim > 1:
@@ -75,10 +77,11 @@ class KnownChannels:
         elif node.op == "concat":
             self._concat(node)
         elif node.op in _MOVED:
+            only = _ONLY[node.op](node) if node.op in _ONLY else None
             for axis, known in self.facts.get(node.inputs[0], {}).items():
                 place = _MOVED[node.op](node, axis)
                 if place is not None:
-                    kept = known.mask & (known.numbers == 0) if node.op in _ZEROS else known.mask
+                    kept = known.mask if only is None else known.mask & (known.numbers == only)
                     self._set(node.output, place, Known(kept, known.numbers * kept))
 
     def _set(self, value: Value, axis: int, known: Known) -> None:
@@ -100,10 +103,11 @@ class KnownChannels:
 
     def _operand(self, value: Value, axis: int, size: int) -> tuple[Array, Array]:
         """Of an operand, which places along an axis (counted from the last) are one number, and
-        which, in its own type."""
+        which, in its own type; one place that is repeated is so for all of them."""
         known = self.along(value, axis + value.type.rank)
         if known is not None:
-            return known.mask, known.numbers.astype(value.dtype.numpy)
+            numbers = known.numbers.astype(value.dtype.numpy)
+            return np.broadcast_to(known.mask, (size,)), np.broadcast_to(numbers, (size,))
         data, place = value.data, axis + value.type.rank
         number = scalar(value)
         if number is not None:
@@ -184,6 +188,11 @@ def _kept(node: Node, axis: int) -> int | None:
     return axis if node.inputs[0].shape[axis] == node.output.shape[axis] else None
 
 
+def _padded(node: Node, axis: int) -> int | None:
+    pads = node.attrs["pads"]
+    return axis if pads[axis] == 0 and pads[axis + len(pads) // 2] == 0 else None
+
+
 def _sliced(node: Node, axis: int) -> int | None:
     return axis if node.attrs["steps"][axis] == 1 and _kept(node, axis) is not None else None
 
@@ -199,13 +208,47 @@ def _averaged(node: Node, axis: int) -> int | None:
     return axis if node.attrs["keepdims"] else axis - sum(each < axis for each in gone)
 
 
-_ZEROS = ("pad", "avg_pool", "reduce_sum")  # make other numbers of those that are not 0
+def _margin(node: Node) -> float | None:
+    """What pad writes around its operand; NaN where only a run knows."""
+    if node.attrs["mode"] != "constant":
+        return None
+    if all(isinstance(pad, int) and pad <= 0 for pad in node.attrs["pads"]):
+        return None
+    number = 0.0 if len(node.inputs) == 1 else scalar(node.inputs[1])
+    return float("nan") if number is None else float(number)
+
+
+def _outside(node: Node) -> float | None:
+    """What a max pooling makes of a window that may lie in padding alone."""
+    kernel, dilations, pads = (node.attrs[key] for key in ("kernel", "dilations", "pads"))
+    for axis, (size, dilation) in enumerate(zip(kernel, dilations, strict=True)):
+        for pad in (pads[axis], pads[axis + len(kernel)]):
+            short = isinstance(pad, int) and isinstance(size, int) and pad < size
+            if pad != 0 and not (short and dilation == 1):
+                return -np.inf
+    return None
+
+
+def _empty(node: Node) -> float | None:
+    """The mean of no elements."""
+    sizes = [node.inputs[0].shape[axis] for axis in node.attrs["axes"]]
+    return None if all(isinstance(size, int) and size > 0 for size in sizes) else 0.0
+
+
+# The one number that stays what it is everywhere; None: any does.
+_ONLY: dict[str, Callable[[Node], float | None]] = {
+    "pad": _margin,
+    "max_pool": _outside,
+    "avg_pool": lambda node: 0.0,
+    "reduce_mean": _empty,
+    "reduce_sum": lambda node: 0.0,
+}
 _MOVED: dict[str, Callable[[Node, int], int | None]] = {
     "transpose": _transposed,
     "reshape": _reshaped,
     "gather": _gathered,
     "slice": _sliced,
-    "pad": _kept,
+    "pad": _padded,
     "broadcast_to": lambda node, axis: axis + node.output.type.rank - node.inputs[0].type.rank,
     "max_pool": _pooled,
     "avg_pool": _pooled,

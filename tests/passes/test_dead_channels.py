@@ -146,6 +146,72 @@ def test_heads_of_attention() -> None:
     assert product_shapes(graph) == [(8, 4)] * 3 + [(4, 8)]
 
 
+def margins(net: Net, x: Value, kind: str) -> Value:
+    """What puts other numbers around channels, or moves them."""
+    spatial, channels = (0, 0, 1, 1) * 2, (0, 1, 0, 0, 0, -1, 0, 0)
+    window = {"strides": (2, 2), "dilations": (1, 1)}
+    return {
+        "zeros": lambda: net.op("pad", x, pads=spatial),
+        "ones": lambda: net.op("pad", x, net.scalar(1), pads=spatial),
+        "input": lambda: net.op("pad", x, net.input(), pads=spatial),
+        "reflect": lambda: net.op("pad", x, pads=spatial, mode="reflect"),
+        "shift": lambda: net.op("pad", x, pads=channels),
+        "max": lambda: net.op("max_pool", x, kernel=(2, 2), pads=(2, 2, 0, 0), **window),
+        "max inside": lambda: net.op("max_pool", x, kernel=(3, 3), pads=(1,) * 4, **window),
+        "average": lambda: net.op("avg_pool", x, kernel=(2, 2), pads=(2, 2, 0, 0), **window),
+    }[kind]()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "stay"),
+    [
+        ("zeros", (0,)),
+        ("ones", (1,)),
+        ("input", ()),
+        ("reflect", (0, 1)),
+        ("shift", ()),
+        ("max", ()),
+        ("max inside", (0, 1)),
+        ("average", (0,)),
+    ],
+)
+def test_margins_of_other_numbers(kind: str, stay: tuple[int, ...], number: int) -> None:
+    """A channel that is one number stays so behind margins of that number alone."""
+    net = Net()
+    bias = net.drawn(8)
+    bias[[3, 5]] = number
+    x = net.conv(net.input(1, 4, 9, 9), net.drawn(8, 4, 3, 3, zero=(3, 5)), bias)
+    x = net.op("max", margins(net, x, kind), net.scalar(-3))
+    net.output(net.conv(x, net.drawn(40, 8, 1, 1), net.drawn(40), pad=0))
+    graph = net.graph()
+    optimised(graph)
+    assert product_shapes(graph)[-1] == (40, 6 if number in stay else 8, 1, 1)
+
+
+@pytest.mark.parametrize("op", ["mul", "add"])
+def test_one_known_channel_for_all(op: str) -> None:
+    """A gate of one channel that zero weights make one number."""
+    net = Net()
+    x = net.conv(net.input(1, 4, 9, 9), net.drawn(8, 4, 3, 3, zero=(1, 6)))
+    gate = net.op("sigmoid", net.conv(x, net.drawn(1, 8, 1, 1, zero=(0,)), pad=0))
+    net.output(net.conv(net.op(op, x, gate), net.drawn(40, 8, 1, 1), pad=0))
+    graph = net.graph()
+    optimised(graph)
+    assert product_shapes(graph)[-1] == (40, 6, 1, 1)
+
+
+def test_products_of_nothing() -> None:
+    net = Net()
+    none = net.op("matmul", net.input(3, 0), constant(net.drawn(0, 8)))
+    net.output(net.op("matmul", none, constant(net.drawn(8, 5))))
+    graph = net.graph()
+    inputs = inputs_for(graph)
+    want = run_graph(graph, inputs)
+    run_passes(graph, (DeadChannels(step=1),))
+    same_results(want, run_graph(graph, inputs))
+
+
 def test_whole_vectors_only() -> None:
     """Fewer channels take no less time where they fill as many vectors."""
     net = Net()
