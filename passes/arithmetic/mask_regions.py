@@ -8,14 +8,16 @@ hide more: it counts as seen here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
+import ml_dtypes
 import numpy as np
 
 from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.rewrite import scalar
+from ...compiler.ir.types import DType
 from ..layout.axis_permutation import match_axes
 from .key_regions import NEGATED, At, Position, S, ScoreDomain
 
@@ -50,12 +52,24 @@ class MaskReader(Generic[S]):
             one = _joined(self._holds(*condition, True), self._added(*kept, wanted), "and")
             two = _joined(self._holds(*condition, False), self._added(*other, wanted), "and")
             return _joined(one, two, "or")
-        if node.op in ("add", "min"):
+        if node.op == "min" or (node.op == "add" and value.dtype.is_float):
             a, b = (self._added(*operand, wanted) for operand in inner)
             return _joined(a, b, "and" if wanted else "or")
+        if node.op == "cast":
+            return self._converted(*inner[0], value.dtype, wanted)
         if node.op in _MOVES and inner:
             return self._added(*inner[0], wanted)
         return domain.all()
+
+    def _converted(self, value: Value, at: At, dtype: DType, wanted: bool) -> S:
+        """The same of a mask that is cast: below what a small type holds it makes infinities;
+        integers wrap."""
+        if not dtype.is_float:
+            return self.domain.all()
+        if wanted:
+            return self._added(value, at, wanted)
+        lowest = float(ml_dtypes.finfo(dtype.numpy).min)
+        return replace(self, limit=max(self.limit, lowest))._added(value, at, wanted)
 
     def _holds(self, value: Value, at: At, wanted: bool) -> S:
         """Scores for which a condition may be what is wanted."""
@@ -161,22 +175,36 @@ def _table(holds: Array, at: At) -> Array:
 
 
 def _position(value: Value, at: At) -> Position | None:
-    """An integer as a position; None where it is none."""
-    number = scalar(value)
+    """An integer as a position; None where it is none, or might not fit its type."""
+    number = None if value.dtype.is_float else scalar(value)
     if number is not None:
         return Position(0, 0, int(number))
     node = value.producer
-    if node is None:
+    if node is None or value.dtype not in _WIDE:
         return None
+    found = None
     if node.op == "dims" and len(node.attrs["values"]) == 1:
-        return Position(0, 0, node.attrs["values"][0])
-    if node.op in ("iota", "cumsum"):
-        return _counted(node, at)
-    inner = [_position(*operand) for operand in _operands(node, at)]
-    if node.op in ("add", "sub") and inner[0] is not None and inner[1] is not None:
-        return inner[0].plus(inner[1], 1 if node.op == "add" else -1)
-    moves = node.op in _MOVES and not node.inputs[0].dtype.is_float
-    return inner[0] if moves and inner and value.dtype.is_integer else None
+        found = Position(0, 0, node.attrs["values"][0])
+    elif node.op in ("iota", "cumsum"):
+        found = _counted(node, at)
+    elif node.op in ("add", "sub"):
+        a, b = (_position(*operand) for operand in _operands(node, at))
+        if a is not None and b is not None:
+            found = a.plus(b, 1 if node.op == "add" else -1)
+    elif node.op in _MOVES:
+        found = next((_position(*operand) for operand in _operands(node, at)), None)
+    return found if found is not None and _fits(found, value.dtype) else None
+
+
+_WIDE = (DType.I64, DType.I32)
+_LONGEST = 1 << 28  # axes of scores: 2^28 of them are more than memories hold
+
+
+def _fits(position: Position, dtype: DType) -> bool:
+    """Whether a type holds a position, so that computing it did not wrap."""
+    offset = abs(position.offset) if isinstance(position.offset, int) else _LONGEST
+    largest = (abs(position.row) + abs(position.key)) * _LONGEST + offset
+    return largest <= int(np.iinfo(dtype.numpy).max)
 
 
 def _counted(node: Node, at: At) -> Position | None:

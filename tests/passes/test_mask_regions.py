@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewriting import count, inputs_for, same_results
-from suites.case import BOOL, F32, I64, CaseBuilder, S
+from suites.case import BOOL, F32, I8, I32, I64, U8, CaseBuilder, S
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.decisions import Saving
@@ -163,6 +163,44 @@ def test_low_numbers_that_do_not_hide_alone() -> None:
 def test_others_stay(condition: Condition) -> None:
     w = Written(S, S)
     assert not optimised(w.attend(w.added(condition(w))), s=40)
+
+
+def wrapped(w: Written, kind: str) -> Value:
+    """Positions that do not fit the type that they are in."""
+    line = {"shape": (1, w.keys), "axis": 1}
+    if kind == "cast":
+        return w.op("cast", w.op("cast", w.columns(), dtype=U8), dtype=I64)
+    if kind == "iota":
+        return w.op("cast", w.op("iota", **line, dtype=U8), dtype=I64)
+    if kind == "cumsum":
+        ones = w.op("broadcast_to", constant(np.ones((1, 1), np.uint8)), shape=(1, w.keys))
+        sums = w.op("cumsum", ones, axis=1, exclusive=True, reverse=False)
+        return w.op("cast", sums, dtype=I64)
+    most = w.scalar(2**31 - 9, I32)
+    far = w.op("add", w.op("iota", **line, dtype=I32), most)
+    return w.op("sub", w.op("cast", far, dtype=I64), w.op("cast", most, dtype=I64))
+
+
+@pytest.mark.parametrize("kind", ["cast", "iota", "cumsum", "sum"])
+def test_positions_that_wrap(kind: str) -> None:
+    """Behind 255 keys, or sums above what 32 bits hold, the comparison holds again."""
+    w = Written(320, 320)
+    assert not optimised(w.attend(w.added(w.op("ge", w.rows(), wrapped(w, kind)))))
+
+
+def test_positions_of_32_bits() -> None:
+    w = Written(S, S)
+    rows = w.op("add", w.op("cast", w.rows(), dtype=I32), w.scalar(2, I32))
+    graph = w.attend(w.added(w.op("ge", rows, w.op("cast", w.columns(), dtype=I32))))
+    assert optimised(graph, s=40)
+
+
+def test_masks_that_wrap() -> None:
+    """A low integer is none in fewer bits."""
+    w = Written(64, 64)
+    low = w.op("where", causal(w), w.scalar(0), w.scalar(LOWEST))
+    small = w.op("cast", w.op("cast", low, dtype=I32), dtype=I8)
+    assert not optimised(w.attend(w.op("cast", small, dtype=F32)))
 
 
 def drawn(w: Written, depth: int) -> Value:
