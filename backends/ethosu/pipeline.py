@@ -8,7 +8,6 @@ from typing import Any
 
 from ...compiler.backend import IntegerForm
 from ...compiler.compilation import Compilation, CompileOptions, NpuReport, Stages
-from ...compiler.errors import UsageError
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.segment import INVOKE
 from ...compiler.ir.types import DType, TensorType
@@ -23,7 +22,7 @@ from .placement import Placement, place
 from .program import device_code, function_name
 from .report import report_of
 from .vela import ALIGNMENT, CommandStream
-from .vela_package import reason_unavailable
+from .vela_package import require_vela
 
 
 def compile_ethosu(
@@ -34,7 +33,7 @@ def compile_ethosu(
     Raises UsageError where Vela is missing, and for memory modes and system configurations that
     there are not.
     """
-    _check(target)
+    _require_compiler(target)
     placement = placed(graph, target, options, stages)
     _take_over(graph, placement, options.name)
     found = compile_cpu(graph, target.host, replace(options, precision="fp32"), stages)
@@ -72,9 +71,8 @@ def supports_ethosu(node: Node, target: NpuTarget) -> str | None:
     return supports(node, replace(target.host, name=target.name))
 
 
-def _check(target: NpuTarget) -> None:
-    if reason := reason_unavailable():
-        raise UsageError(f"nothing can be compiled for '{target.name}' here", why=reason)
+def _require_compiler(target: NpuTarget) -> None:
+    require_vela(f"nothing can be compiled for '{target.name}'")
 
 
 def _take_over(graph: Graph, placement: Placement, name: str) -> None:
@@ -118,7 +116,7 @@ def _rewrite(
 def _reported(
     graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages
 ) -> NpuReport:
-    _check(target)
+    _require_compiler(target)
     return report_of(placed(graph, target, options, stages))
 
 

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...compiler.errors import UsageError
+from ...compiler.errors import InternalError, UsageError
 from ...compiler.target import NpuTarget
-from .vela_package import own_config
+from .vela_package import INSTALL, own_config, require_vela
 from .vela_worker import VelaEndedError, VelaProcess
 
 SEARCHED_BYTES = 4 << 20  # of an arena that shares its memory with others, unless it is told
@@ -89,8 +89,12 @@ class CommandStream:
 
 
 def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStream:
-    """The command stream of a file, of the kind TOSA or TFLITE. Raises NotCompiled where Vela
-    refuses it, UsageError for a memory mode or system configuration that its file has not."""
+    """The command stream of a file, of the kind TOSA or TFLITE.
+
+    Raises NotCompiled where Vela refuses it or crashes; InternalError where its process fails
+    otherwise; UsageError without Vela, and for a memory mode or system configuration that its file
+    has not.
+    """
     text, arena = _configuration(target)
     options = (
         "\n[compiler]\nenable_db=true\noutput_format=Raw\ncop_format=COP1\n"
@@ -100,7 +104,14 @@ def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStrea
     try:
         said, found = VELA.ask(target.architecture, blob, kind, text, options)
     except VelaEndedError as error:
-        raise NotCompiled(f"Vela did not end well: {error}") from None
+        if error.crashed:
+            raise NotCompiled(f"Vela did not end well: {error}") from None
+        raise InternalError(
+            f"the process of Vela failed: {error}",
+            where=f"target '{target.name}'",
+            why=error.printed,
+            remedy=f"if its installation is not whole: {INSTALL}",
+        ) from None
     if said != "made":
         raise NotCompiled(found)
     return _stream(found)
@@ -118,6 +129,7 @@ def core_clock(target: NpuTarget) -> float:
 @lru_cache
 def _configuration(target: NpuTarget) -> tuple[str, int]:
     """(the configuration as Vela reads it, bytes of an arena)."""
+    require_vela(f"nothing can be compiled for '{target.name}'")
     text = Path(target.config).read_text(encoding="utf-8") if target.config else own_config()
     known = configparser.ConfigParser()
     known.read_string(text)

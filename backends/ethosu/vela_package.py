@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
+from ...compiler.errors import UsageError
+
 VERSIONS = "5.2"
-_INSTALL = "pip install 'tensmith[ethosu]'"
+INSTALL = "pip install 'tensmith[ethosu]'"
 
 
 def reason_unavailable() -> str | None:
@@ -14,10 +16,16 @@ def reason_unavailable() -> str | None:
     try:
         found = installed_version()
     except metadata.PackageNotFoundError:
-        return f"Vela is not installed: {_INSTALL}"
+        return f"Vela is not installed: {INSTALL}"
     if found.split(".")[:2] != VERSIONS.split("."):
-        return f"Vela {found} is installed, {VERSIONS}.* is needed: {_INSTALL}"
+        return f"Vela {found} is installed, {VERSIONS}.* is needed: {INSTALL}"
     return None
+
+
+def require_vela(what: str) -> None:
+    """Raises UsageError, which says that `what` cannot be done, where there is no Vela to do it."""
+    if reason := reason_unavailable():
+        raise UsageError(f"{what} here", why=reason)
 
 
 def installed_version() -> str:

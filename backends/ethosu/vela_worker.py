@@ -1,4 +1,4 @@
-"""Vela in a process of its own, so that an abort in it is a refusal and not the compiler's end.
+"""Vela in a process of its own, so that a crash of it is a refusal and not the compiler's end.
 
 Run as a program it answers requests on its standard input, one pickled tuple of arguments of
 `regor.compile` after the other, by ("made", what Vela made) or ("refused", why) on its standard
@@ -10,18 +10,33 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from typing import IO, Any
 
 PROGRAM = (sys.executable, __file__)
 _PERF = "perf"  # the table of operators
+_CRASHES = (
+    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP,
+)  # fmt: skip
+_PATIENCE = 10.0  # seconds for a process to end that answers no more
+_LAST_BYTES = 4000  # of what a process printed, as it is told
 
 
 class VelaEndedError(Exception):
-    """The process has ended instead of answering."""
+    """The process has ended instead of answering. crashed: by a signal that its own instructions
+    raise, as an abort is; else it was killed or failed otherwise. printed: the end of what it wrote
+    to standard error."""
+
+    def __init__(self, code: int, printed: str) -> None:
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        super().__init__(f"it ended by {how}")
+        self.crashed = -code in _CRASHES
+        self.printed = printed
 
 
 class VelaProcess:
@@ -32,43 +47,74 @@ class VelaProcess:
         self._program = program
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._printed: IO[bytes] | None = None  # what it writes to standard error
         self._owner = 0  # the process that has started it: a copy of that starts its own
         atexit.register(self.close)
 
     def ask(self, *arguments: Any) -> tuple[str, Any]:
-        """The answer to a request. Raises VelaEndedError where there is none."""
+        """The answer to a request. Raises VelaEndedError where there is none.
+
+        Whatever else interrupts it ends the process, whose answer the next request would be given.
+        """
         with self._lock:
-            if self._process is None or self._owner != os.getpid():
-                self._process = subprocess.Popen(
-                    self._program, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-                )
-                self._owner = os.getpid()
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
             try:
-                pickle.dump(arguments, self._process.stdin)
-                self._process.stdin.flush()
-                answer: tuple[str, Any] = pickle.load(self._process.stdout)
-            except (EOFError, BrokenPipeError):
-                code = self._process.wait()
-                self._forget()
-                how = f"signal {-code}" if code < 0 else f"exit status {code}"
-                raise VelaEndedError(f"it ended by {how}") from None
-            return answer
+                return self._answer(self._started(), arguments)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None and self._owner == os.getpid():
-            self._process.kill()
-            self._process.wait()
-            self._forget()
-
-    def _forget(self) -> None:
-        if self._process is not None:
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    _close(pipe)
+        process = self._process
+        if process is None or self._owner != os.getpid():
+            return
         self._process = None
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, self._printed):
+            if pipe is not None:
+                _close(pipe)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """The process, which has printed nothing of this request yet."""
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None or self._owner != os.getpid():
+            self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+            self._process = subprocess.Popen(
+                self._program,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._printed,
+            )
+            self._owner = os.getpid()
+        assert self._printed is not None
+        self._printed.seek(0)  # of the process as well, which shares the position
+        self._printed.truncate()
+        return self._process
+
+    def _answer(self, process: subprocess.Popen[bytes], arguments: Any) -> tuple[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump(arguments, process.stdin)
+            process.stdin.flush()
+            answer: tuple[str, Any] = pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # cut off, or nothing at all
+            raise self._ended(process) from None
+        return answer
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> VelaEndedError:
+        """How a process ended that answers no more; one that does not end is killed."""
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        code = process.wait()
+        assert self._printed is not None
+        self._printed.seek(0)
+        printed = self._printed.read().decode(errors="replace").strip()
+        return VelaEndedError(code, printed[-_LAST_BYTES:])
 
 
 def _close(pipe: IO[bytes]) -> None:
