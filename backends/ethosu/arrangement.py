@@ -50,7 +50,7 @@ def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
     ]
     found += [
         StreamDecision(name, ("convolution",), exact=False)
-        for name in _named("sum", scaled_sums(graph), lambda s: s.scaled)
+        for name in _named("sum", scaled_sums(graph), lambda scaled: scaled)
     ]
     for number, stream in enumerate(arranged(copied(graph), target, {}).streams):
         other = tuple(word for word in OPTIMISED if word != target.optimise)
@@ -86,10 +86,10 @@ def change_results(graph: Graph, left: dict[str, Any]) -> bool:
     Raises ScheduleError as `arranged` does.
     """
     changed = False
-    for name, sum_ in _named("sum", scaled_sums(graph), lambda s: s.scaled).items():
+    for name, scaled in _named("sum", scaled_sums(graph), lambda scaled: scaled).items():
         if (how := left.pop(name, None)) is not None:
             _require(how == "convolution", name, how)
-            join_sum(graph, sum_)
+            join_sum(graph, scaled)
             changed = True
     return changed
 

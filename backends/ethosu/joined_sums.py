@@ -27,11 +27,9 @@ MOST_WEIGHT = 127
 class ScaledSum:
     """step (weights[0] (left - zeros[0]) + weights[1] (right - zeros[1])), as bytes.
 
-    scaled: the node that makes bytes of the sum. weights: whole numbers, in the ratio of what
-    operands are scaled by.
+    weights: whole numbers, in the ratio of what operands are scaled by.
     """
 
-    scaled: Node
     left: Value
     right: Value
     zeros: tuple[int, int]
@@ -39,21 +37,23 @@ class ScaledSum:
     step: float
 
 
-def scaled_sums(graph: Graph) -> list[ScaledSum]:
-    """The sums and differences of bytes in a graph of integers."""
+def scaled_sums(graph: Graph) -> list[Node]:
+    """The nodes that make bytes of sums and differences of bytes, in a graph of integers."""
     uses = graph.uses()
     found = []
     for scaled in graph.nodes:
         added = scaled.inputs[0].producer if scaled.op == "requantize" else None
         if added is None or added.op not in ("add", "sub") or len(uses[added.output]) != 1:
             continue
-        sum_ = _scaled_sum(scaled, added)
-        if sum_ is not None:
-            found.append(sum_)
+        if _scaled_sum(scaled) is not None:
+            found.append(scaled)
     return found
 
 
-def _scaled_sum(scaled: Node, added: Node) -> ScaledSum | None:
+def _scaled_sum(scaled: Node) -> ScaledSum | None:
+    """What a node makes bytes of: a sum or difference, as its operands are now."""
+    added = scaled.inputs[0].producer
+    assert added is not None
     shape, factor = scaled.output.shape, scalar(scaled.inputs[1])
     static = scaled.output.type.is_static and scaled.output.type.rank >= 2
     if scaled.output.dtype is not DType.I8 or not static or factor is None:
@@ -70,7 +70,7 @@ def _scaled_sum(scaled: Node, added: Node) -> ScaledSum | None:
     step = float(factor) * (left[2] / first + right[2] / second) / 2
     sign = -1 if added.op == "sub" else 1
     zeros = (left[1], right[1])
-    return ScaledSum(scaled, left[0], right[0], zeros, (first, sign * second), step)
+    return ScaledSum(left[0], right[0], zeros, (first, sign * second), step)
 
 
 def _part(value: Value) -> tuple[Value, int, float] | None:
@@ -85,9 +85,10 @@ def _part(value: Value) -> tuple[Value, int, float] | None:
     return source, zero, float(factor)
 
 
-def join_sum(graph: Graph, sum_: ScaledSum) -> None:
-    """Put a convolution in the place of a sum."""
-    scaled = sum_.scaled
+def join_sum(graph: Graph, scaled: Node) -> None:
+    """Put a convolution in the place of a sum, one of `scaled_sums`."""
+    sum_ = _scaled_sum(scaled)
+    assert sum_ is not None
     nodes: list[Node] = []
     builder = Builder(nodes, scaled.name)
     rank, shape = scaled.output.type.rank, scaled.output.type.static_shape

@@ -281,6 +281,31 @@ def test_every_decision_gives_a_stream_that_is_right(name):
                 _check_stream(segment.regions[0], stream)
 
 
+@case
+def sums_in_a_row(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 8, 8), 8, (1, 1))
+    for _ in range(3):
+        x = s.op("add", s.conv(x, 8, pads=(1, 1, 1, 1)), x)
+    return x
+
+
+@needs_vela
+def test_sums_of_sums_are_convolutions_together():
+    target = TARGETS["ethos-u55-128"]
+    graph, _, samples, _ = integers_of("sums_in_a_row", 4)
+    wanted = run_graph(graph, samples[0])["y0"]
+    step = max(float(n.inputs[1].data) for n in graph.nodes if n.op == "dequantize")
+    sums = [d.name for d in decisions_of(graph, target) if d.name.startswith("sum of ")]
+    assert len(sums) == 3
+    placement = arranged(graph, target, dict.fromkeys(sums, "convolution"))
+    verify(placement.graph)
+    found = run_graph(placement.graph, samples[0])["y0"]
+    assert 0 < np.abs(found - wanted).max() < 8 * step
+    assert sum(node.op == "concat" for node in placement.nodes) == 3
+    for segment, stream in zip(placement.segments, placement.streams, strict=True):
+        _check_stream(segment.regions[0], stream)
+
+
 @needs_vela
 def test_decisions_that_there_are_not():
     target = TARGETS["ethos-u55-128"]
