@@ -77,7 +77,10 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
             changed = True
     if changed:
         run_passes(graph, (DeadCodeElimination(),))
-    return place(graph, target, _targets(left, target))
+    placement = place(graph, target, _targets(left, target))
+    for name, value in left.items():
+        _require(_decided(name)[1] < len(placement.streams), name, value)
+    return placement
 
 
 def change_results(graph: Graph, left: dict[str, Any]) -> bool:
@@ -98,16 +101,22 @@ def _targets(left: Choice, target: NpuTarget) -> dict[int, NpuTarget]:
     """The target that segments are compiled for, by number, where it is another one."""
     found: dict[int, NpuTarget] = {}
     for name, value in left.items():
-        what, _, number = name.partition(" of segment ")
-        _require(number.isdecimal() and what in ("optimise", "arena"), name, value)
-        before = found.get(int(number), target)
+        what, number = _decided(name)
+        _require(what in ("optimise", "arena"), name, value)
+        before = found.get(number, target)
         if what == "optimise":
             _require(value in OPTIMISED, name, value)
-            found[int(number)] = replace(before, optimise=value)
+            found[number] = replace(before, optimise=value)
         else:
             _require(isinstance(value, int) and value > 0, name, value)
-            found[int(number)] = replace(before, arena_bytes=value)
+            found[number] = replace(before, arena_bytes=value)
     return found
+
+
+def _decided(name: str) -> tuple[str, int]:
+    """(what is decided, of the segment with that number); ("", 0) for a name of something else."""
+    what, _, number = name.partition(" of segment ")
+    return (what, int(number)) if number.isdecimal() else ("", 0)
 
 
 def _require(holds: bool, name: str, value: object) -> None:

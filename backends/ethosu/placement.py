@@ -53,7 +53,8 @@ def place(
 ) -> Placement:
     """Divide a graph of integers. What Vela refuses stays outside, with its words as the reason.
 
-    others: what segments are compiled for instead, by number.
+    others: what segments are compiled for instead, by number; a segment that Vela refuses so is
+    divided by what it refuses so.
 
     Raises UsageError for a memory mode or system configuration that there is not.
     """
@@ -68,10 +69,11 @@ def place(
         culprits: dict[Node, str] = {}
         segments = (node for node in copy.nodes if node.op == SEGMENT)
         for number, segment in enumerate(segments):
+            own = others.get(number, target)
             try:
-                streams.append(stream_of(segment.regions[0], others.get(number, target)))
+                streams.append(stream_of(segment.regions[0], own))
             except NotCompiled as error:
-                culprits |= _culprits(partition.members[segment], target, str(error))
+                culprits |= _culprits(partition.members[segment], own, str(error))
         if not culprits:
             return Placement(copy, tuple(streams), _told(copy, partition, numbers))
         refused |= {numbers[node]: reason for node, reason in culprits.items()}

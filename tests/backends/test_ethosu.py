@@ -3,6 +3,8 @@ model, give the bits that graphs of integers say."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from integer_graphs import CASES, Sketch, case, integers_of
@@ -141,6 +143,17 @@ def test_what_vela_refuses_runs_beside_the_processor(monkeypatch):
     beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
     assert "no tables today" in beside["byte_table"]
     assert len(placed.segments) == len(placed.streams) == 1
+    assert "conv" in {node.op for node in placed.segments[0].regions[0].nodes}
+
+
+@needs_vela
+def test_a_segment_is_divided_by_what_its_own_options_refuse(monkeypatch):
+    _refuse_tables(monkeypatch, lambda target: target.optimise == "Size")
+    graph, *_ = integers_of("swish", 3)
+    target = TARGETS[ALL[0]]
+    placed = place(graph, target, {0: replace(target, optimise="Size")})
+    beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
+    assert beside["byte_table"] == "Vela refuses it: no tables today"
     assert "conv" in {node.op for node in placed.segments[0].regions[0].nodes}
 
 
@@ -310,7 +323,8 @@ def test_sums_of_sums_are_convolutions_together():
 def test_decisions_that_there_are_not():
     target = TARGETS["ethos-u55-128"]
     for choice in ({"columns of nothing": 2}, {"optimise of segment 0": "Beauty"},
-                   {"arena of segment x": 5}):  # fmt: skip
+                   {"arena of segment x": 5}, {"optimise of segment 99": "Size"},
+                   {"arena of segment 1": 1 << 20}):  # fmt: skip
         graph, *_ = integers_of("few_channels", 4)
         with pytest.raises(ScheduleError, match="cannot be decided"):
             arranged(graph, target, choice)
