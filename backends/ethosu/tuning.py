@@ -1,6 +1,8 @@
 """Tuning of command streams: Vela's estimate of cycles is the oracle, without noise.
 
-A model is one task, its candidates are choices of `arrangement.py`.
+A model is one task, its candidates are choices of `arrangement.py`. Vela estimates what the
+processor runs, and nothing tells what the host takes: a choice that has more operators on the host
+than the base is none, whatever it saves; all others are judged by cycles.
 """
 
 from __future__ import annotations
@@ -35,10 +37,9 @@ from .arrangement import Choice, arranged, choice_key, decisions_of
 from .pipeline import integers_of
 from .placement import Placement
 from .vela import core_clock
-from .vela_package import installed_version, reason_unavailable
+from .vela_package import installed_version, require_vela
 
 _SECONDS = "seconds.json"  # of a batch: by position
-HOST_SECONDS = 1.0  # for an operator that a candidate moves to the host: more than any model takes
 
 
 class StreamsTunable:
@@ -52,11 +53,12 @@ class StreamsTunable:
             self._graph = integers_of(graph, options)
         with stages.stage("vela"):
             self._decisions = {d.name: d for d in decisions_of(self._graph, target)}
-            self._placed: dict[str, Placement | str] = {}
-            seconds = self._seconds(self._placement({}))
+            base = arranged(copied(self._graph), target, {})
+            self._most_outside = _outside(base)
+            self._placed: dict[str, Placement | str] = {json.dumps({}): base}
         key = choice_key(self._graph, target)
         self.tasks: Sequence[Task] = [
-            Task(digest(key), "command streams", key, seconds=seconds, roof_share=0.5)
+            Task(digest(key), "command streams", key, seconds=self._seconds(base), roof_share=0.5)
         ]
 
     def base(self, task: Task) -> Candidate:
@@ -125,18 +127,27 @@ class StreamsTunable:
         """The placement by a choice, or why there is none."""
         key = json.dumps(choice, sort_keys=True)
         if key not in self._placed:
-            try:
-                self._placed[key] = arranged(copied(self._graph), self.target, choice)
-            except ScheduleError as error:
-                self._placed[key] = str(error)
+            self._placed[key] = self._tried(choice)
         return self._placed[key]
 
-    def _seconds(self, placement: Placement | str) -> float:
-        if isinstance(placement, str):
-            return 0.0
-        outside = sum(node.segment is None and node.computes for node in placement.nodes)
+    def _tried(self, choice: Choice) -> Placement | str:
+        try:
+            placement = arranged(copied(self._graph), self.target, choice)
+        except ScheduleError as error:
+            return str(error)
+        if (more := _outside(placement) - self._most_outside) > 0:
+            return f"{more} more operators would run on the host"
+        return placement
+
+    def _seconds(self, placement: Placement) -> float:
+        """Of the streams, as Vela estimates them."""
         cycles = sum(stream.estimate.cycles for stream in placement.streams)
-        return cycles / core_clock(self.target) + HOST_SECONDS * outside
+        return cycles / core_clock(self.target)
+
+
+def _outside(placement: Placement) -> int:
+    """How many operators that compute run on the host."""
+    return sum(node.segment is None and node.computes for node in placement.nodes)
 
 
 class VelaOracle:
@@ -191,8 +202,7 @@ def oracle(target: NpuTarget, worker: str) -> VelaOracle:
     """What estimates; on this machine. Raises UsageError for another, and without Vela."""
     if worker != "local":
         raise UsageError(f"'{worker}' is no worker for '{target.name}'", remedy="--workers local")
-    if reason := reason_unavailable():
-        raise UsageError(f"nothing can be tuned for '{target.name}' here", why=reason)
+    require_vela(f"nothing can be tuned for '{target.name}'")
     return VelaOracle(target)
 
 

@@ -18,9 +18,11 @@ from tensmith.backends.ethosu.simulator import simulate
 from tensmith.backends.ethosu.targets import TARGETS
 from tensmith.backends.ethosu.tosa.region import tosa_of
 from tensmith.backends.ethosu.tosa.schema import Op
+from tensmith.backends.ethosu.tuning import StreamsTunable
 from tensmith.backends.ethosu.vela import NotCompiled
 from tensmith.backends.ethosu.vela import compiled as vela_compiled
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir.copying import copied
 from tensmith.compiler.ir.graph import Value
@@ -155,6 +157,20 @@ def test_a_segment_is_divided_by_what_its_own_options_refuse(monkeypatch):
     beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
     assert beside["byte_table"] == "Vela refuses it: no tables today"
     assert "conv" in {node.op for node in placed.segments[0].regions[0].nodes}
+
+
+@needs_vela
+def test_no_candidate_has_more_operators_on_the_host(monkeypatch, tmp_path):
+    _refuse_tables(monkeypatch, lambda target: target.optimise == "Size")
+    graph, *_ = integers_of("swish", 3)
+    options = CompileOptions(name="net", work_dir=tmp_path)
+    tunable = StreamsTunable(graph, TARGETS[ALL[0]], options, Stages())
+    (task,) = tunable.tasks
+    moved = tunable.candidate(task, {"optimise of segment 0": "Size"})
+    batch = tunable.build(task, [tunable.base(task), moved])
+    assert [bool(built.error) for built in batch.built] == [False, True]
+    assert "more operators would run on the host" in batch.built[1].error
+    assert 0 < task.seconds < 0.1  # of the stream alone
 
 
 @needs_vela
