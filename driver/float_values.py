@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..compiler.backend import backend_of
+from ..compiler.errors import InternalError
 from ..compiler.ir import Graph, Node, Value
 from ..compiler.ir.flops import graph_flops
 from ..passes.precision.fixed_point.quantise_floats import quantised_and_back
@@ -18,9 +20,7 @@ from .ranges_observed import decibels
 
 Array = np.ndarray[Any, Any]
 Range = tuple[float, float]
-LEAST_DECIBELS = (
-    20.0  # of every output, by its noise: with one value quantised, all others in floats
-)
+LEAST_DECIBELS = 20.0  # of every output above its noise
 MOST_SAMPLES = 4
 MOST_OPERATIONS = 4e10  # additions and multiplications of all evaluations
 
@@ -37,8 +37,10 @@ def kept_in_floats(
     """
     flops = graph_flops(graph)
     evaluations = 2 * len(ranges) + 2
-    most = MOST_OPERATIONS / (flops * evaluations) if isinstance(flops, int) and flops else 0.0
-    chosen = _spread(list(samples), max(1, min(MOST_SAMPLES, int(most))))
+    if not isinstance(flops, int):
+        raise InternalError("sizes of a graph of integers are known")
+    most = MOST_OPERATIONS / (max(1, flops) * evaluations)
+    chosen = _spread(samples, max(1, min(MOST_SAMPLES, int(most))))
     noise = _Noise(graph, ranges, chosen)
     whole = noise.of(frozenset(ranges))
     if whole >= LEAST_DECIBELS:
@@ -61,10 +63,11 @@ def kept_in_floats(
     )
 
 
-def _spread(samples: Sequence[Mapping[str, Array]], count: int) -> list[Mapping[str, Array]]:
-    """Some of all samples, evenly."""
-    count = min(count, len(samples))
-    return [samples[number * len(samples) // count] for number in range(count)]
+def _spread(samples: Iterable[Mapping[str, Array]], count: int) -> list[Mapping[str, Array]]:
+    """Some of all samples, evenly; no others are in memory at once."""
+    total = sum(1 for _ in samples)
+    wanted = {number * total // count for number in range(count)}
+    return [sample for number, sample in enumerate(samples) if number in wanted]
 
 
 @dataclass
@@ -115,6 +118,7 @@ def _with_those_between(graph: Graph, all_: frozenset[Value], loud: set[Value]) 
     uses = graph.uses()
     kept = set(loud)
 
+    @cache
     def sources(value: Value) -> set[Value]:
         made = value.producer
         if made is None:
@@ -127,6 +131,7 @@ def _with_those_between(graph: Graph, all_: frozenset[Value], loud: set[Value]) 
                 found |= sources(operand)
         return found
 
+    @cache
     def results(value: Value) -> set[Value | None]:
         found: set[Value | None] = set()
         for user, _ in uses.get(value, []):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,18 @@ Array = np.ndarray[Any, Any]
 DTYPES = {dtype.value: dtype.numpy for dtype in DType}
 QEMU, GCC = "qemu-system-arm", "arm-none-eabi-gcc"
 
+
+def _has_newlib() -> bool:
+    """Whether the compiler finds the C library for programs without an operating system."""
+    if shutil.which(GCC) is None:
+        return False
+    command = [GCC, "-print-file-name=nosys.specs"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return Path(found).is_file()
+
+
 needs_qemu = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed")
+needs_newlib = pytest.mark.skipif(not _has_newlib(), reason="the C library newlib is not installed")
 needs_gcc = pytest.mark.skipif(shutil.which(GCC) is None, reason=f"{GCC} is not installed")
 
 

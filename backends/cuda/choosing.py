@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...compiler.errors import ScheduleError
+from ...compiler.ir.dims import product
 from ...compiler.kernel.kernel import Kernel
 from ...compiler.kernel.schedule.choice import Choice, TileChoice
 from ...compiler.kernel.schedule.choices import Choices
@@ -26,6 +27,7 @@ from .tiles import LEAST_BLOCK, key_split, power_of_two, problem_of, tiles_of
 
 Architectures = dict[int, tuple[Tiles, ...]]  # of each, the tiles of all parts of a kernel
 MOST_WARPS, MOST_STAGES, MOST_ELEMENTS, MOST_PARTS = 16, 8, 1 << 17, 64
+MOST_PART_ELEMENTS = 2**31 - 1  # whose places are 32-bit offsets
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,15 @@ def _applied(part: Kernel, choice: TileChoice, usual: Tiles, target: GpuTarget) 
     return tiles
 
 
+def _sums_of(part: Kernel) -> int:
+    """How many sums a part has, with what attention keeps beside them; 1: only a run knows, and
+    then there are no more parts than keep the target busy."""
+    stage = part.stages[-1]
+    points = product(axis.extent for axis in stage.axes)
+    sums = max(len(stage.reductions), 3)  # of attention: a maximum and a total for each query
+    return points * sums if isinstance(points, int) else 1
+
+
 def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> list[str]:
     """Every reason why a function cannot have tiles."""
     sizes = {"rows": tiles.rows, "columns": tiles.columns, "depth": tiles.depth}
@@ -164,6 +175,8 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
         wrong.append(f"a sum has 1 to {MOST_PARTS} parts")
     if tiles.split > 1 and tiles.kind not in (Kind.PRODUCT, Kind.ATTENTION):
         wrong.append("only sums of products and the keys of attention are divided into parts")
+    if tiles.split > 1 and tiles.split * _sums_of(part) > MOST_PART_ELEMENTS:
+        wrong.append(f"{tiles.split} parts of all sums are more than {MOST_PART_ELEMENTS} elements")
     if tiles.rows * tiles.columns > MOST_ELEMENTS:
         wrong.append(f"a block has {tiles.rows * tiles.columns} elements, over {MOST_ELEMENTS}")
     if wrong or tiles.kind not in (Kind.PRODUCT, Kind.ATTENTION):

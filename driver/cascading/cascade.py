@@ -24,6 +24,7 @@ from ..budget.within import evaluation_of
 from ..calibration import CalibrationData
 from ..request import AUTO, CompileRequest
 from ..tensor_files import Array
+from . import USUAL_DROP
 from .costs import CascadeCost, measured_cost, predicted_cost, shapes_of, stage_flops
 from .thresholds import (
     JudgedSamples,
@@ -34,7 +35,6 @@ from .thresholds import (
     told_of,
 )
 
-USUAL_DROP = "0.2%"  # that a cascade may lose against the large model
 AUTO_THRESHOLD = "auto"
 
 Compile = Callable[[Path, CompileRequest], Artifact]
@@ -106,7 +106,7 @@ class CascadeReport:
         }
 
     def for_manifest(self) -> dict[str, Any]:
-        """What is the same whenever the same is compiled of the same."""
+        """What does not change from one compilation of the same files to the next."""
         return {
             "metric": self.metric, "choice": asdict(self.choice), "limit": self.limit,
             "samples": self.samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -26,7 +27,8 @@ from ..samples import Sampler
 from ..shapes import ShapeSpecs
 from ..tensor_files import Array
 
-MOST_TIMED = 512  # samples
+MOST_TIMED, LEAST_TIMED = 512, 8  # samples
+MOST_SECONDS = 20.0  # in which more than the least are timed
 TIMED_RUNS = 5  # of a sample, whose median counts
 NINETY_NINE = 0.99
 _NORMAL_95 = 1.96
@@ -111,7 +113,10 @@ def measured_cost(
 ) -> CascadeCost:
     """On samples that did not choose the thresholds, here, in turns with the last stage alone."""
     both: tuple[list[float], list[float]] = ([], [])
-    for sample, _ in zip(samples, range(MOST_TIMED), strict=False):
+    end = time.monotonic() + MOST_SECONDS
+    for sample, number in zip(samples, range(MOST_TIMED), strict=False):
+        if number >= LEAST_TIMED and time.monotonic() > end:
+            break
         for module, found in zip((cascade, last), both, strict=True):
             runs = module.bench(dict(sample), warmup=1, iterations=TIMED_RUNS)
             found.append(float(np.median(runs)))

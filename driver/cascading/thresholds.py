@@ -134,7 +134,12 @@ def expected_cost(samples: JudgedSamples, thresholds: Thresholds, costs: Sequenc
 
 
 def told_of(samples: JudgedSamples, thresholds: Thresholds) -> ThresholdChoice:
-    """What thresholds do on either half."""
+    """What thresholds do on either half. Raises UsageError for less than one sample each."""
+    if samples.count < 2:
+        raise UsageError(
+            "one sample cannot tell what a threshold does",
+            remedy="give two or more, better some hundreds, or none: then nothing is told",
+        )
     own, others = samples.part(0), samples.part(1)
     answered = others.answered(thresholds)
     return ThresholdChoice(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..cascading import USUAL_DROP
 from ..options import (
     Evaluation,
     Json,
@@ -87,7 +88,7 @@ def command(
     threshold: Threshold = "auto",
     eval: Evaluation = None,
     metric: Metric = None,
-    max_accuracy_drop: Drop = "0.2%",
+    max_accuracy_drop: Drop = USUAL_DROP,
     single: Single = False,
     *,
     request: CompileRequest,
@@ -151,7 +152,7 @@ def _stages(
             remedy="let the model have an output that does, and name it: --confidence OUTPUT",
         )
     names = tuple(part.strip() for part in (exits or "").split(","))
-    return ExitStages(first, names, tuple(confidence.split(",")), single)
+    return ExitStages(first, names, tuple(part.strip() for part in confidence.split(",")), single)
 
 
 def _verify(artifact: Artifact, *, required: bool) -> None:

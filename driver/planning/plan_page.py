@@ -12,7 +12,7 @@ from ..pages import plots
 from ..pages.page_parts import figure, tiles, whole_page
 from ..pages.plots import LABEL, RIGHT, WIDTH, Mark, Scale
 from ..pages.scatter import ScatterPoint, axis_of, scatter, split_bars
-from .artefact_figures import memory_figure, roofline_figure
+from .artifact_figures import memory_figure, roofline_figure
 from .plan_table import (
     estimate_text,
     frontier_rows,

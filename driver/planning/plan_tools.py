@@ -18,7 +18,7 @@ from .rounds import RunProbe, run_probe
 
 @dataclass(frozen=True)
 class PlanTools:
-    """What a test has other things in place of. compile: makes artifacts. probe: measures programs.
+    """What a plan is made with. compile: makes artifacts. probe: measures programs.
     clock: seconds, for the time budget. find_counters, sleep: for energy. profile: measures a
     model's kernels one by one."""
 

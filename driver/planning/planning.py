@@ -120,6 +120,7 @@ class Planning:
     def run(self) -> PlanResult:
         """All steps. Raises UsageError for data or models that do not fit, and what a compilation
         raises for the model itself in fp32."""
+        self._exact_variant()
         judge, name, exact, limit = self._judge()
         offers = self._offers()
         variants = self._variants(offers, judge, limit)
@@ -171,17 +172,27 @@ class Planning:
     def _exact_build(self) -> Build:
         """The model in fp32, one row at a time: others are judged by it."""
         if self._exact is None:
-            own = enumerated(
-                replace(self.request, precisions=(FP32,), batches=(1,), threads=(1,)),
-                self.request.model.stem, self.request.model, self.cores,
-            )  # fmt: skip
-            variant = next(found for found in own if isinstance(found, Variant))
+            variant = self._exact_variant()
             self.request.note(f"compiling {variant.name}")
             build = self.builds.get(variant.judged, variant.judged.request(self.request))
             if isinstance(build, Pruned):
                 raise UsageError(f"the model cannot be compiled: {build.reason}")
             self._exact = build
         return self._exact
+
+    def _exact_variant(self) -> Variant:
+        """Raises UsageError where no target runs here."""
+        own = enumerated(
+            replace(self.request, precisions=(FP32,), batches=(1,), threads=(1,)),
+            self.request.model.stem, self.request.model, self.cores,
+        )  # fmt: skip
+        for variant in own:
+            if isinstance(variant, Variant) and not why_elsewhere(variant):
+                return variant
+        raise UsageError(
+            "none of the targets runs on this machine, and plans are measured",
+            remedy="add native to --targets: what is modelled stands in a table beside it",
+        )
 
     def _offers(self) -> tuple[MachineOffer, ...]:
         request = self.request

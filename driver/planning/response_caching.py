@@ -75,14 +75,19 @@ def cache_advice(
     choice: PlanPoint, rows: Path, request: PlanRequest, probe: RunProbe, journal: Journal
 ) -> CacheAdvice | None:
     """What a cache would do for the choice. None where the trace names no requests, or the choice
-    takes several in a run.
+    takes several in a run, has a device, or gives more than any cache holds.
 
     A call that misses is taken to need a run, and what a hit needs besides: the bytes of its inputs
     are read and copied, and a result is. Arrivals and prices stay as they are.
     """
     if not request.load.keys or choice.layout.batch > 1 or choice.cost is None:
         return None
+    backend, _ = choice.build.variant.request(request).resolve()
+    if backend.host_kernels:  # what runs beside a device is not answered from a cache
+        return None
     entry, hit = _measured(choice, rows, request, probe, journal)
+    if not entry:
+        return None
     machines = choice.cost.replicas
     rates = {size: hit_rate(request.load.keys, size // entry, machines) for size in SIZES}
     size = next(own for own in SIZES if rates[own] >= max(rates.values()) - NEAR)

@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$(mktemp -d)}
 mkdir -p "$out"
-${TENSMITH:-tensmith} compile "$here/../digits/digits.onnx" --shape image:1x1x8x8 \
+"${TENSMITH:-tensmith}" compile "$here/../digits/digits.onnx" --shape image:1x1x8x8 \
   --target cortex-m55 -o "$out/digits.a"
 arm-none-eabi-gcc -mcpu=cortex-m55 -mthumb -mfloat-abi=hard -Os -Wall -Wextra -Werror \
   -ffunction-sections -nostartfiles --specs=nosys.specs -Wl,--gc-sections \

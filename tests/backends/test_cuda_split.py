@@ -176,6 +176,12 @@ def test_illegal_parts(parts: int, why: str) -> None:
         in_parts(lambda: linear(40, 64, 24), parts)
 
 
+def test_places_of_parts_fit_32_bits() -> None:
+    in_parts(lambda: linear(40, 64, 24), 64)
+    with pytest.raises(ScheduleError, match="parts of all sums are more than 2147483647"):
+        in_parts(lambda: linear(16384, 64, 4096), 64)
+
+
 def test_only_products_are_divided() -> None:
     c = CaseBuilder("softmax")
     c.output(c.op("softmax", c.input(8, 40), axis=1))

@@ -23,6 +23,7 @@ from tensmith.driver.cascading.thresholds import (
     check_useful,
     choose_thresholds,
     thresholds_of,
+    told_of,
 )
 from tensmith.driver.request import CompileRequest
 from tensmith.frontends.onnx.cascading.merging import CascadeStages, cascade_model
@@ -205,6 +206,12 @@ def test_nothing_can_be_left_to_a_small_model_that_is_always_wrong() -> None:
         check_useful(found, 0.01)
     with pytest.raises(UsageError, match="too few"):
         choose_thresholds(_judged(8), 0.1, (1, 10))
+
+
+def test_what_a_threshold_does_takes_two_samples() -> None:
+    assert told_of(_judged(2), (0.5,)).drop.rows == 1
+    with pytest.raises(UsageError, match="one sample cannot tell"):
+        told_of(_judged(1), (0.5,))
 
 
 # ---------------------------------------------------------------------- the whole

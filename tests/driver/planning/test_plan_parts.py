@@ -189,6 +189,14 @@ def test_a_target_without_a_price_is_told_of(plan_digits: Plan) -> None:
     assert "no price row has the target cortex-m7" in own.note
 
 
+def test_one_target_has_to_run_here_and_judges(plan_digits: Plan) -> None:
+    with pytest.raises(UsageError, match="runs on this machine") as caught:
+        plan_digits(targets=("cortex-m7",))
+    assert "add native to --targets" in str(caught.value.remedy)
+    result = plan_digits(targets=("cortex-m7", "native"))
+    assert [own.variant.target for own in result.modelled] == ["cortex-m7"]
+
+
 # ---------------------------------------------------------------------- budget of time
 
 

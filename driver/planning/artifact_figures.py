@@ -33,12 +33,12 @@ def roofline_figure(told: Mapping[str, Any]) -> str:
     peaks = {"f32": machine["flops_per_second"], **machine["peaks"]}
     xs = [point.x for point in points]
     low, high = min(xs) - ROOM, max([*xs, 1.0]) + ROOM
-    roofs = {
-        f"{name} from {level['name']}": _roof(level["bandwidth"], peak, low, high)
-        for name, peak in peaks.items()
+    roofs = [
+        _roof(level["bandwidth"], peak, low, high)
+        for peak in peaks.values()
         for level in machine["levels"]
-    }
-    tops = [y for roof in roofs.values() for _, y in roof]
+    ]
+    tops = [y for roof in roofs for _, y in roof]
     ys = [point.y for point in points]
     up = ScatterAxis("operations/s", min(ys) - ROOM, max([*tops, *ys]) + ROOM, _counted)
     across = ScatterAxis("operations per byte", low, high, lambda value: f"{10**value:.2g}")
@@ -48,7 +48,7 @@ def roofline_figure(told: Mapping[str, Any]) -> str:
         f"with operands from {levels} ({machine['label']}). Filled: the three that take most of a "
         "run. Each tells its name where it is pointed at."
     )
-    drawing = scatter(points, across, up, list(roofs.values()))
+    drawing = scatter(points, across, up, roofs)
     return f"<section>{figure('Roofline of the chosen binary', note, drawing)}</section>"
 
 
