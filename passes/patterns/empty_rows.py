@@ -13,9 +13,10 @@ import numpy as np
 
 from ...compiler.ir.graph import Value
 from ...compiler.ir.rewrite import Rewriter, like, scalar
+from ...compiler.ir.types import DType
 
 _MOST_NODES = 64  # that are looked at behind one mask
-_LOW = -1e30  # two of these may be -inf together
+_LOW = -1e30  # some of these may be -inf together, in types that hold them
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class RowGuard:
 def may_be_infinite(mask: Value) -> bool:
     """Whether a mask may have elements of -inf, as far as what makes it tells."""
     waiting, seen = [mask], set[Value]()
+    lowest = float(ml_dtypes.finfo(mask.dtype.numpy).min)
+    low = max(_LOW, lowest / _MOST_NODES)
     lows = 0
     while waiting:
         value = waiting.pop()
@@ -70,13 +73,23 @@ def may_be_infinite(mask: Value) -> bool:
             least = value.data.astype(np.float64).min(initial=0)
             if not np.isfinite(least):
                 return True
-            lows += bool(least < _LOW)
+            lows += bool(least < low)
         elif node is None or len(seen) > _MOST_NODES:
             return True
         elif node.op == "where":
             waiting.extend(node.inputs[1:])
         elif node.op in ("reshape", "transpose", "broadcast_to", "slice", "add"):
             waiting.extend(node.inputs)
-        elif node.op != "cast" or node.inputs[0].dtype.is_float:
+        elif node.op == "cast" and not node.inputs[0].dtype.is_float:
+            least = _least(node.inputs[0].dtype)
+            if least < lowest:
+                return True
+            lows += least < low
+        else:
             return True
     return lows > 1
+
+
+def _least(dtype: DType) -> int:
+    """The lowest number of an integer type; 0 of bools."""
+    return -(1 << (dtype.bits - 1)) if dtype.is_integer and dtype.is_signed else 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 from rewriting import body, count, inputs_for, rewritten, same_results
+from suites.case import CaseBuilder, S
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import DType, Graph, Value
 from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.patterns.attention_pattern import AttentionPattern
+from tensmith.passes.patterns.empty_rows import may_be_infinite
 from tensmith.passes.pipeline import SIMPLIFY
 from tensmith.passes.simplify.reciprocal import Reciprocal
 
@@ -177,6 +179,29 @@ def test_guarded_weights(low: str, left: dict[str, int]) -> None:
     run_passes(graph, FIND)
     assert count(graph) == left
     same_results(want, run_graph(graph, inputs))
+
+
+def test_masks_that_may_be_infinite() -> None:
+    """Sums of what hides in 16 bits, and integers that those do not hold, are -inf."""
+    made = CaseBuilder("masks")
+    half, keep = DType.F16, [made.input(S, S, dtype=DType.BOOL) for _ in range(2)]
+
+    def mask(low: float, dtype: DType = half, number: int = 0) -> Value:
+        return made.op("where", keep[number], made.scalar(0, dtype), made.scalar(low, dtype))
+
+    def cast(value: Value, dtype: DType) -> Value:
+        return made.op("cast", value, dtype=dtype)
+
+    def twice(low: float, dtype: DType) -> Value:
+        return made.op("add", mask(low, dtype), mask(low, dtype, 1))
+
+    assert not may_be_infinite(mask(-65504))
+    assert may_be_infinite(twice(-65504, half))
+    assert not may_be_infinite(twice(-1000, half))
+    assert not may_be_infinite(twice(-65504, DType.F32))
+    assert may_be_infinite(cast(mask(-1e9, DType.I32), half))
+    assert not may_be_infinite(cast(mask(-1e9, DType.I32), DType.F32))
+    assert not may_be_infinite(cast(keep[0], half))
 
 
 def test_guard_of_unmasked_weights() -> None:
