@@ -26,6 +26,11 @@ struct ts_cache {
   int64_t hits, misses, entries, evicted;
 };
 
+/* Of the cache itself, without entries. */
+static uint64_t own_bytes(const ts_cache *cache) {
+  return sizeof *cache + cache->bucket_count * sizeof *cache->buckets;
+}
+
 ts_status ts_cache_create(uint64_t bytes, ts_cache **out) {
   if (!out || bytes < LEAST_BYTES) return TS_ERROR_ARGUMENT;
   ts_cache *cache = *out = calloc(1, sizeof *cache);
@@ -40,7 +45,7 @@ ts_status ts_cache_create(uint64_t bytes, ts_cache **out) {
     return TS_ERROR_MEMORY;
   }
   cache->limit = bytes;
-  cache->used = sizeof *cache + cache->bucket_count * sizeof *cache->buckets;
+  cache->used = own_bytes(cache);
   return TS_OK;
 }
 
@@ -230,7 +235,7 @@ static entry *made(const ts_instance *instance, uint64_t hash, uint64_t most) {
 }
 
 void ts_cache_keep(ts_cache *cache, const ts_instance *instance, uint64_t hash) {
-  entry *new = made(instance, hash, cache->limit - cache->bucket_count * sizeof(entry *));
+  entry *new = made(instance, hash, cache->limit - own_bytes(cache));
   if (!new) return; /* larger than all of the cache, or no memory: the next call computes, too */
   pthread_mutex_lock(&cache->lock);
   if (find(cache, instance, hash)) { /* another instance was faster */

@@ -99,6 +99,21 @@ def test_the_bound_holds_and_the_oldest_goes(tmp_path: Path) -> None:
         assert module.counters().cache.entries == 4  # type: ignore[union-attr]
 
 
+def test_what_does_not_fit_evicts_nothing(tmp_path: Path) -> None:
+    """Down to the largest entry that fits, which takes the place of the one before it."""
+    with load(_library("parallel", tmp_path), cache_bytes=LEAST) as module:
+        module(np.zeros(1, np.float32))
+        for size in range(LEAST // 16, 0, -1):  # 16 bytes an element
+            module(np.zeros(size, np.float32))
+            cache = module.counters().cache
+            assert cache is not None
+            assert cache.entries == 1
+            if cache.evicted:
+                break
+        module(np.zeros(size, np.float32))
+        assert _hits(module)[0] == 1
+
+
 def test_sizes_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match="65536 or more"):
         load(_library("affine", tmp_path), cache_bytes=100)
