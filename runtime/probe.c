@@ -308,7 +308,8 @@ static void print_text(const ts_probe *all, const findings *found) {
   printf("processor time %.6g ms a call, memory %.4g MB at most\n",
          found->cpu / (double)calls * 1e3, (double)found->peak * 1e-6);
   const ts_counters *counters = &found->counters;
-  if (counters->stages)
+  if (counters->stages && !counters->rows) printf("cascade: no rows\n");
+  else if (counters->stages)
     printf("cascade: %" PRId64 " of %" PRId64 " rows deferred (%.3g %%)\n", counters->deferred,
            counters->rows, 100.0 * (double)counters->deferred / (double)counters->rows);
   if (*found->no_energy) printf("energy: %s\n", found->no_energy);

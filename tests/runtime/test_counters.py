@@ -55,3 +55,6 @@ def test_programs_tell_what_they_deferred(tmp_path: Path) -> None:
     }  # fmt: skip
     text = subprocess.run([*words, "--batch", "4"], capture_output=True, check=True, text=True)
     assert "rows deferred (50 %)" in text.stdout
+    np.save(tmp_path / "x.npy", np.zeros((1, 0), np.int32))
+    text = subprocess.run(words, capture_output=True, check=True, text=True)
+    assert "cascade: no rows\n" in text.stdout
