@@ -145,7 +145,8 @@ def test_where_all_are_stop_words_an_empty_string_is_left() -> None:
     assert _normalised([["a"]], is_case_sensitive=1, stopwords=["a"]) == [[""]]
 
 
-@pytest.mark.parametrize("expression", [r"[a-z]+", r"\w+", r"[^,\d]+", r"[\d.+-]+", "x+", r"\.+"])
+@pytest.mark.parametrize("expression", [r"[a-z]+", r"\w+", r"[^,\d]+", r"[\d.+-]+", "x+", r"\.+",
+    r"[\t-\r]+", r"[+-.]+", r"[ -\]]+", r"[a[]+", r"[!-[]+"])  # fmt: skip
 def test_classes_are_those_of_python(expression: str) -> None:
     tokens = tokens_of(expression)
     assert tokens is not None
@@ -155,8 +156,12 @@ def test_classes_are_those_of_python(expression: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["ab+", "a|b", "(a)+", "[a-z]*", "[\u00e9]+", "[[:alpha:]]+", r"\bx+", "aa", ""]
-)
+    "expression",
+    [
+        "ab+", "a|b", "(a)+", "[a-z]*", "[\u00e9]+", "[[:alpha:]]+", r"\bx+", "aa", "",
+        r"[ -\x7e]+", r"[a-\d]+", r"[\d-z]+", "[z-a]+", "[a-\u00e9]+",
+    ],
+)  # fmt: skip
 def test_other_expressions_are_refused(expression: str) -> None:
     assert tokens_of(expression) is None
 

@@ -90,22 +90,32 @@ def _bracketed(inside: str) -> frozenset[int] | None:
     members: set[int] = set()
     place = 0
     while place < len(items):
-        found = _escape(items[place][1]) if len(items[place]) == 2 else byte_set(items[place])
-        if items[place] == ".":
-            found = frozenset(b".")
+        found = _in_brackets(items[place])
         if items[place] == "[" and items[place + 1 : place + 2] == [":"]:
             return None  # a class by name
         if place + 2 < len(items) and items[place + 1] == "-":
-            upper = items[place + 2][-1]
-            if found is None or len(found) != 1 or not upper.isascii():
-                return None
-            found = frozenset(range(next(iter(found)), ord(upper) + 1))
+            found = _range(found, _in_brackets(items[place + 2]))
             place += 2
         if found is None:
             return None
         members |= found
         place += 1
     return ALL - members if negated else frozenset(members)
+
+
+def _in_brackets(item: str) -> frozenset[int] | None:
+    """The bytes of an escape, or of a character, none of which is special there."""
+    if len(item) == 2:
+        return _escape(item[1])
+    return frozenset(item.encode()) if item.isascii() else None
+
+
+def _range(lower: frozenset[int] | None, upper: frozenset[int] | None) -> frozenset[int] | None:
+    """The bytes from one to another; None where an end is not one
+    byte, or the lower one is above the upper."""
+    if lower is None or upper is None or len(lower) != 1 or len(upper) != 1:
+        return None
+    return frozenset(range(min(lower), min(upper) + 1)) or None
 
 
 def _flags(members: frozenset[int]) -> Array:
