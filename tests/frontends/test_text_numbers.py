@@ -22,9 +22,10 @@ STRING = TensorProto.STRING
 INTEGERS = [TensorProto.INT64, TensorProto.INT32, TensorProto.INT8, TensorProto.UINT8]
 FLOATS = [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16]
 WHOLE = ["1", "+1", " 1", "1 ", "-3", "0x1F", "1.", "00012", "127", "1e3", "\t 42abc", "-0"]
+WIDE = ["9223372036854775807", "-9223372036854775808", "+1000000000000000000"]
 REAL = [
     *WHOLE[:5], "-.5", "1e3", "1.5e-3", "2E+2", "inf", "-Infinity", "NaN", "0.1", "1234.5e3", "1_0",
-    "1e", "1e+", "12.e1", "0.333333333333", "-2.5e-7", "3.4e38",
+    "1e", "1e+", "0x", "0xg", "0x.", "12.e1", "0.333333333333", "-2.5e-7", "3.4e38",
     "0.1000000000000000000000000000001", "1234567890123456789012345678e-20",
 ]  # fmt: skip
 
@@ -44,7 +45,8 @@ def _cases() -> dict[str, tuple[onnx.ModelProto, np.ndarray[Any, Any]]]:
         info = np.iinfo(dtype)
         numbers = np.array([0, 1, 9, 10, 99, 100, info.max, info.min, info.max // 10], dtype)
         cases[f"{dtype} written"] = _model(kind, STRING), numbers
-        cases[f"{dtype} read"] = _model(STRING, kind), np.array(WHOLE, object)
+        texts = WHOLE + WIDE if dtype == np.int64 else WHOLE
+        cases[f"{dtype} read"] = _model(STRING, kind), np.array(texts, object)
     cases["bool written"] = _model(TensorProto.BOOL, STRING), np.array([True, False])
     cases["bool read"] = _model(STRING, TensorProto.BOOL), np.array(["1", "0", "7"], object)
     for kind in FLOATS:
@@ -87,8 +89,24 @@ def test_a_text_that_is_no_number_ends_the_run(kind: int, text: str) -> None:
 def test_more_digits_than_are_counted_end_the_run() -> None:
     graph = load_model(_model(STRING, TensorProto.INT64))
     assert run_graph(graph, {"x": encode(["0" * 30 + "9" * 18])})["y"].tolist() == [10**18 - 1]
-    with pytest.raises(RunError, match="more than 18 digits"):
-        run_graph(graph, {"x": encode(["1" * 19])})
+    with pytest.raises(RunError, match="more than 19 digits"):
+        run_graph(graph, {"x": encode(["1" * 20])})
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "-9223372036854775809", "9" * 19])
+def test_what_an_i64_does_not_hold_ends_the_run(text: str) -> None:
+    for kind in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL):
+        with pytest.raises(RunError, match="beyond what an i64 holds"):
+            run_graph(load_model(_model(STRING, kind)), {"x": encode([text])})
+    if not text.startswith("-"):
+        graph = load_model(_model(STRING, TensorProto.UINT64))
+        assert run_graph(graph, {"x": encode([text])})["y"].tolist() == [int(text)]
+
+
+@pytest.mark.parametrize("text", ["0x10", "-0XAp3", " 0x.8"])
+def test_floats_in_hexadecimal_end_the_run(text: str) -> None:
+    with pytest.raises(RunError, match="hexadecimal is not read"):
+        run_graph(load_model(_model(STRING, TensorProto.FLOAT)), {"x": encode(["1", text])})
 
 
 def test_floats_are_not_written() -> None:

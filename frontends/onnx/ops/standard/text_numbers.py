@@ -1,7 +1,8 @@
 """Numbers written as text and read from it, as the C library's `strtoll` and `strtod` do.
 
 Source: ISO C, 7.22.1 (numeric conversion functions), which ONNX Runtime calls. What follows a
-number is passed over; a text that begins with none, or with one of too many digits, ends the run.
+number is passed over; a text that begins with none, or with one of too many digits, ends the run,
+and so does a float in hexadecimal.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ...site import NotSupported, Site
 from ..shared.byte_rows import SPACES, Strings, after, before, running, strings_of, total
 
 DIGITS = 20  # of the largest u64
-EXACT = 18  # digits of any number that an i64 holds
+EXACT = 19  # digits of any number that a u64 holds
 POWERS = 400  # of ten: beyond these every f64 is zero or infinite
 
 
@@ -50,7 +51,7 @@ def read(s: Site, dtype: DType) -> Value:
     strings = strings_of(s)
     if not (dtype.is_integer or dtype.is_float or dtype is DType.BOOL) or dtype.is_narrow:
         raise NotSupported(f"text is not read as {dtype}", "read it as float, and convert that")
-    number = _float(s, strings) if dtype.is_float else _integer(s, strings)
+    number = _float(s, strings) if dtype.is_float else _integer(s, strings, dtype)
     return s.reshape(s.cast(number, dtype), strings.shape)
 
 
@@ -97,26 +98,33 @@ def _counting(s: Site, row: Value, digits: Value) -> Value:
 
 
 def _value(s: Site, row: Value, digits: Value) -> Value:
-    """The number that digits make: i64 [rows, 1]. More than an i64 holds ends the run."""
-    digit = s.op_("where", digits, s.op_("sub", s.cast(row, DType.I64), ord("0")), 0)
+    """The number that digits make: u64 [rows, 1]. More than `EXACT` digits end the run."""
+    digit = s.op_("where", digits, s.op_("sub", s.cast(row, DType.U64), ord("0")), 0)
     counting = _counting(s, row, digits)
     s.require_nonzero(
         s.op_("le", total(s, counting), EXACT), f"a number has more than {EXACT} digits"
     )
     power = s.op_("sub", total(s, counting), running(s, counting))
-    table = constant(np.array([10**n for n in range(EXACT)], np.int64))
+    table = constant(np.array([10**n for n in range(EXACT)], np.uint64))
     clamped = s.op_("max", s.op_("min", power, EXACT - 1), 0)
     factor = s.emit("gather", [table, clamped], axis=0)
     return s.reduce("sum", s.op_("mul", digit, factor), [1])
 
 
-def _integer(s: Site, strings: Strings) -> Value:
+def _integer(s: Site, strings: Strings, dtype: DType) -> Value:
+    """Numbers in two's complement: u64 [rows, 1]. Where the result has a sign, or is bool, one that
+    an i64 does not hold ends the run."""
     row = strings.data
     negative, begin = _sign(s, row, _start(s, row))
     digits = _run(s, _digits(s, row), begin)
     s.require_nonzero(s.op_("gt", total(s, digits), 0), "a text begins with no number")
     value = _value(s, row, digits)
-    return s.op_("where", negative, s.op_("neg", value), value)
+    if dtype.is_signed or dtype is DType.BOOL:
+        most = s.scalar(np.iinfo(np.int64).max, DType.U64)
+        beyond = s.op_("gt", value, s.op_("add", most, s.cast(negative, DType.U64)))
+        s.require_nonzero(s.op_("not", beyond), "a number is beyond what an i64 holds")
+    value = s.op_("where", negative, s.op_("sub", s.scalar(0, DType.U64), value), value)
+    return s.cast(value, DType.I64) if dtype.is_signed else value
 
 
 def _digits(s: Site, row: Value) -> Value:
@@ -127,6 +135,10 @@ def _float(s: Site, strings: Strings) -> Value:
     row = strings.data
     negative, begin = _sign(s, row, _start(s, row))
     isdigit = _digits(s, row)
+    s.require_nonzero(
+        s.op_("eq", total(s, _hexadecimal(s, row, begin)), 0),
+        "a float in hexadecimal is not read; write it with decimal digits",
+    )
     whole = _run(s, isdigit, begin)
     behind = s.op_("and", s.op_("or", before(s, whole), begin), s.op_("not", whole))
     point = s.op_("and", behind, s.op_("eq", row, ord(".")))
@@ -136,7 +148,7 @@ def _float(s: Site, strings: Strings) -> Value:
     mark = s.op_("and", s.op_("and", before(s, last), s.op_("not", last)), _among(s, row, b"eE"))
     down, power_begin = _sign(s, row, before(s, mark))
     power_digits = _run(s, isdigit, power_begin)
-    power = s.op_("min", _value(s, row, power_digits), POWERS * 2)
+    power = s.cast(s.op_("min", _value(s, row, power_digits), POWERS * 2), DType.I64)
     power = s.op_("where", down, s.op_("neg", power), power)
     surplus = s.op_("gt", running(s, _counting(s, row, digits)), EXACT)
     power = s.op_("add", power, total(s, s.op_("and", whole, surplus)))
@@ -150,6 +162,17 @@ def _float(s: Site, strings: Strings) -> Value:
     value = s.op_("where", infinite, float("inf"), value)
     value = s.op_("where", nan, float("nan"), value)
     return s.op_("where", negative, s.op_("neg", value), value)
+
+
+def _hexadecimal(s: Site, row: Value, begin: Value) -> Value:
+    """Where a number as C writes it in hexadecimal begins: `0x` and a digit, a point before it or
+    not (ISO C, 7.22.1.3)."""
+    lower = s.op_("bitor", row, 0x20)
+    letter = s.op_("and", s.op_("ge", lower, ord("a")), s.op_("le", lower, ord("f")))
+    digit = s.op_("or", _digits(s, row), letter)
+    point = s.op_("and", s.op_("eq", row, ord(".")), after(s, digit))
+    marked = s.op_("and", s.op_("eq", lower, ord("x")), after(s, s.op_("or", digit, point)))
+    return s.op_("and", s.op_("and", begin, s.op_("eq", row, ord("0"))), after(s, marked))
 
 
 def _scaled(s: Site, value: Value, power: Value) -> Value:
