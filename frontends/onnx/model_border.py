@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import onnx
 
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
-from ...compiler.ir import Meaning, Value
+from ...compiler.ir import DType, Meaning, Value
 from .cascading.stages import stages_of
 from .containers import Growing, Maybe, Scores, Text, ValueList
 from .emitter import GraphEmitter
 from .reading.declared import check_element_type, contradiction
 from .reading.scopes import Missing, NameScope
+
+STAGE_TYPES = (DType.BOOL, DType.U8, DType.I32, DType.I64)  # that runtime/counters.c reads
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ class Border:
 
     def meanings(self) -> dict[str, Meaning]:
         """What inputs and outputs stand for that are strings or maps, or tell stages of a
-        cascade."""
+        cascade.
+
+        Raises InvalidModelError where numbers of stages are not of `STAGE_TYPES`.
+        """
         found: dict[str, Meaning] = {}
         for info in self.proto.input:
             if isinstance(self.scope.values.get(info.name), Text):
@@ -101,6 +106,13 @@ class Border:
             elif isinstance(entry, Scores):
                 found[info.name] = Meaning(classes=entry.classes)
         told = stages_of(self.model)
-        if told is not None and isinstance(self.scope.find(told.output), Value):
+        if told is not None:
+            entry = self.scope.find(told.output)
+            if not isinstance(entry, Value) or entry.dtype not in STAGE_TYPES:
+                kind = entry.dtype if isinstance(entry, Value) else "no tensor of numbers"
+                raise InvalidModelError(
+                    f"the output '{told.output[:80]}' is noted to tell stages, and is {kind}, not "
+                    f"{', '.join(map(str, STAGE_TYPES))}"
+                )
             found[told.output] = Meaning(stages=told.count)
         return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -15,21 +16,24 @@ from .node_writer import NodeWriter, dims_of
 CONFIDENCES = ("max_softmax", "margin", "entropy")
 _PROBABILITIES = ("Softmax",)
 _THROUGH = ("Identity", "Reshape", "Flatten", "Squeeze")
+_SAME: Mapping[str, str] = MappingProxyType({})
 
 
 def write_confidence(
     writer: NodeWriter, kind: str, graph: onnx.GraphProto, outputs: Sequence[onnx.ValueInfoProto],
-    prefix: str,
+    prefix: str, names: Mapping[str, str] = _SAME,
 ) -> str:  # fmt: skip
     """The name of a float for every row: the more, the surer.
 
     kind: one of `CONFIDENCES`, of the first output that has scores, or the name of an output that
     has a number for every row. graph: in which the outputs are made, under names with a prefix.
+    names: under which values are there, prefix included, if not their own.
     Raises UsageError where there are no such outputs.
     """
     named = {info.name: info for info in outputs}
     if kind in named:
-        return write_column(writer, prefix + kind, named[kind])
+        own = prefix + kind
+        return write_column(writer, names.get(own, own), named[kind])
     if kind not in CONFIDENCES:
         raise UsageError(
             f"the small model has no output '{kind}'",
@@ -38,7 +42,9 @@ def write_confidence(
     scores = _scores(outputs)
     classes = dims_of(scores)[1]
     name = prefix + scores.name
-    if not _is_probability(graph, name):
+    probable = _is_probability(graph, name)
+    name = names.get(name, name)
+    if not probable:
         name = writer.add("Softmax", [name], "probabilities", axis=1)
     if kind == "entropy":
         return _entropy(writer, name, int(classes))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper
+from onnx import TensorProto, compose, helper, shape_inference
 
 from ....compiler.errors import UsageError
 from ....compiler.ir import Dim
 from ....compiler.ir.dims import symbols_of
+from ....runtime.abi import MOST_STAGES
 from .. import load_model
 from ..reading.topology import names_used, ordered, subgraphs
 from .confidence import CONFIDENCES, write_confidence
@@ -59,6 +60,11 @@ class ExitStages:
                 f"{', '.join(self.exits)}: a cascade needs two different exits or more",
                 remedy="name outputs of the model, the earliest first: --exits EARLY,FINAL",
             )
+        if len(self.exits) > MOST_STAGES:
+            raise UsageError(
+                f"{len(self.exits)} exits: a cascade has {MOST_STAGES} at most",
+                remedy="name fewer outputs: --exits EARLY,FINAL",
+            )
         if len(self.confidence) not in (1, len(self.exits) - 1):
             raise UsageError(
                 f"{len(self.confidence)} confidences for {len(self.exits) - 1} early exit(s)",
@@ -97,8 +103,8 @@ class ExitStages:
         by its threshold, else the first sure one's; and `exit`, which one that was.
 
         What lies behind an exit is in an `If`, for gathered rows. Where the batch is fixed above 1
-        it runs as a whole if a row goes on. Raises UsageError where rows cannot be told apart in
-        what goes from exit to exit.
+        it runs as a whole if a row goes on. Raises UsageError where rows are gathered and cannot be
+        told apart in what goes from exit to exit, or one of a value's further axes runs along them.
         """
         return _Splitter(self).cascade(thresholds)
 
@@ -158,14 +164,17 @@ class _Splitter:
         found: dict[int, int] = {}
         for stage, name in enumerate(self.exits):
             wanted = [PREFIX + name]
-            if stage < len(self.kinds) and self.kinds[stage] in self.outputs:
-                wanted.append(PREFIX + self.kinds[stage])
+            wanted += self._confidence_outputs(stage)
             while wanted:
                 place = made.get(wanted.pop())
                 if place is not None and place not in found:
                     found[place] = stage
                     wanted += names_used(self.nodes[place])
         return found
+
+    def _confidence_outputs(self, stage: int) -> list[str]:
+        """The output that says how sure an exit is, where one does."""
+        return [PREFIX + kind for kind in self.kinds[stage : stage + 1] if kind in self.outputs]
 
     def _of(self, stage: int) -> list[onnx.NodeProto]:
         return [node for n, node in enumerate(self.nodes) if self.stage_of.get(n) == stage]
@@ -181,13 +190,15 @@ class _Splitter:
         writer.named("Identity", [PREFIX + info.name], info.name)
         outputs = [info]
         if stage < len(self.exits) - 1:
-            writer.named("Identity", [self._confidence(writer, stage)], CONFIDENCE)
+            writer.named("Identity", [self._confidence(writer, stage, {})], CONFIDENCE)
             rows = dims_of(info)[:1]
             outputs.append(helper.make_tensor_value_info(CONFIDENCE, TensorProto.FLOAT, rows))
         return self._model(writer.nodes, outputs)
 
     def cascade(self, thresholds: Sequence[float]) -> onnx.ModelProto:
         """The whole."""
+        if self.gathers:
+            self._check_rows()
         info = self.outputs[self.exits[-1]]
         names: dict[str, str] = {}
         self._enter()
@@ -211,7 +222,7 @@ class _Splitter:
         if stage == len(self.exits) - 1:
             return own, ""
         limit = writer.constant(f"threshold_{stage}", np.float32(thresholds[stage]))
-        score = self._confidence(writer, stage)
+        score = self._confidence(writer, stage, names)
         deferred = writer.add("Less", [score, limit], "deferred")
         some, numbers = some_of(writer, deferred)
         then = self._behind(stage, deferred, own, numbers, names, thresholds)
@@ -255,10 +266,10 @@ class _Splitter:
         result = writer.add("Identity", [name], "answer_result")
         return renamed(self.outputs[self.exits[-1]], result)
 
-    def _confidence(self, writer: NodeWriter, stage: int) -> str:
+    def _confidence(self, writer: NodeWriter, stage: int, names: Mapping[str, str]) -> str:
         info, kind = self.outputs[self.exits[stage]], self.kinds[stage]
         outputs = [info, *([self.outputs[kind]] if kind in self.outputs else [])]
-        return write_confidence(writer, kind, self.graph, outputs, PREFIX)
+        return write_confidence(writer, kind, self.graph, outputs, PREFIX, names)
 
     def _enter(self) -> None:
         for info in self.graph.input:
@@ -291,7 +302,8 @@ class _Splitter:
                 before |= set(node.output)
             elif own < len(self.exits):
                 used |= names_used(node)
-        used |= {PREFIX + name for name in self.exits[stage:]}
+        for later, name in enumerate(self.exits[stage:], stage):
+            used |= {PREFIX + name, *self._confidence_outputs(later)}
         return sorted((before & used) - {""})
 
     def _has_rows(self, name: str) -> bool:
@@ -305,16 +317,36 @@ class _Splitter:
             return True
         if not any(symbols_of(dim) & symbols_of(rows) for dim in dims):
             return False
-        raise UsageError(
-            f"'{name.removeprefix(PREFIX)}' goes behind an exit, and has the shape "
-            f"[{', '.join(map(str, dims))}]: its rows are not apart",
-            remedy="give --single, for rows that come one by one",
+        raise self._not_apart(name)
+
+    def _check_rows(self) -> None:
+        """Raises UsageError where a row that is gathered behind an exit may see the others."""
+        rows = symbols_of(self._dims[self.graph.input[0].name][0])
+        for name, dims in self._dims.items():
+            if any(symbols_of(dim) & rows for dim in dims[1:]):
+                raise self._not_apart(name)
+
+    def _not_apart(self, name: str) -> UsageError:
+        return UsageError(
+            f"'{name.removeprefix(PREFIX)}' is used behind an exit, and has the shape "
+            f"[{', '.join(map(str, self._dims[name]))}]: its rows are not apart",
+            remedy="export the model with a fixed batch, or give --single for rows that come one "
+            "by one",
         )
+
+    def _made_behind(self) -> set[str]:
+        """Tensors that nodes behind the first exit make."""
+        infos = shape_inference.infer_shapes(self.model).graph.value_info
+        lists = {PREFIX + info.name for info in infos if not info.type.HasField("tensor_type")}
+        later = (self.nodes[place] for place, stage in self.stage_of.items() if stage)
+        return {name for node in later for name in node.output} - lists - {""}
 
     @cached_property
     def _dims(self) -> dict[str, tuple[Dim, ...]]:
-        """Shapes of all values that go behind an exit, as the importer knows them."""
+        """Shapes of all values that go behind an exit or are made there, as the importer knows
+        them."""
         names = {name for stage in range(1, len(self.exits)) for name in self._crossing(stage)}
+        names |= self._made_behind()
         names.add(self.graph.input[0].name)
         inputs = [info.name.removeprefix(PREFIX) for info in self.graph.input]
         entered = [helper.make_node("Identity", [name], [PREFIX + name]) for name in inputs]

@@ -13,7 +13,7 @@ from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
-from tensmith.compiler.errors import UsageError
+from tensmith.compiler.errors import InvalidModelError, UsageError
 from tensmith.driver import cli
 from tensmith.driver.budget.metrics import TABLE
 from tensmith.driver.cascading.thresholds import (
@@ -22,7 +22,9 @@ from tensmith.driver.cascading.thresholds import (
     expected_cost,
     thresholds_of,
 )
+from tensmith.frontends.onnx import load_model
 from tensmith.frontends.onnx.cascading.exits import ExitStages
+from tensmith.frontends.onnx.cascading.stages import StagesNote
 from tensmith.runtime.counting import Counters
 
 pytestmark = needs_native
@@ -82,7 +84,7 @@ def _by_hand(model: Path, x: Array, kinds: tuple[str, ...], cuts: tuple[float, f
             powers = np.exp(told[EXITS[stage]])
             sure = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
         else:
-            sure = told[kinds[stage]][:, 0]
+            sure = told[kinds[stage % len(kinds)]][:, 0]
         chosen = sure >= np.float32(cuts[stage])
         found[chosen], exits[chosen] = told[EXITS[stage]][chosen], stage
     return found, exits
@@ -105,6 +107,7 @@ X = np.random.default_rng(3).normal(size=(ROWS, FEATURES)).astype(np.float32)
         (("max_softmax",), (0.0, 0.0)),
         (("max_softmax",), (1.1, 1.1)),
         (("sure0", "sure1"), (-1.4, 0.9)),
+        (("sure0",), (-1.4, -1.9)),
     ],
 )
 def test_rows_leave_one_by_one(
@@ -166,11 +169,55 @@ def test_what_lies_behind_reads_folded_rows(tmp_path: Path) -> None:
         stages.joined((0.0, 0.0))
 
 
+@pytest.mark.parametrize("batch", ["batch", 4])
+def test_rows_that_see_each_other_are_not_gathered(tmp_path: Path, batch: int | str) -> None:
+    """Attention among rows behind the middle exit: a fixed batch runs as a whole."""
+    model = onnx.load(_model(tmp_path / "m.onnx", batch))
+    mixing = [
+        helper.make_node("Transpose", ["l1"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["l1", "turned"], ["among"]),
+        helper.make_node("MatMul", ["among", "l1"], ["mixed"]),
+    ]
+    place = next(n for n, node in enumerate(model.graph.node) if node.output[0] == "lc")
+    model.graph.node[place].input[0] = "mixed"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*rest[:place], *mixing, *rest[place:]])
+    onnx.save(model, tmp_path / "m.onnx")
+    stages = ExitStages(tmp_path / "m.onnx", EXITS)
+    if batch == "batch":
+        with pytest.raises(UsageError, match="its rows are not apart"):
+            stages.joined((0.6, 0.7))
+        ExitStages(tmp_path / "m.onnx", EXITS, single=True).joined((0.6, 0.7))
+        return
+    wanted, exits = _by_hand(tmp_path / "m.onnx", X[:4], ("max_softmax",), (0.6, 0.7))
+    told = _compiled(stages, (0.6, 0.7), tmp_path)({"x": X[:4]})
+    np.testing.assert_array_equal(told["exit"], exits)
+    np.testing.assert_allclose(told["late"], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [(TensorProto.FLOAT16, "f16"), (TensorProto.FLOAT, "f32"), (TensorProto.INT64, "")],
+)
+def test_a_noted_output_has_numbers_of_stages(kind: int, shown: str) -> None:
+    x, y = (helper.make_tensor_value_info(name, kind, ["n"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "noted", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    StagesNote("y", 2).write(model)
+    if not shown:
+        assert load_model(model).meanings["y"].stages == 2
+        return
+    with pytest.raises(InvalidModelError, match=f"'y' is noted to tell stages, and is {shown}"):
+        load_model(model)
+
+
 @pytest.mark.parametrize(
     ("exits", "confidence", "message"),
     [
         (("late",), ("margin",), "two different exits"),
         (("early", "early"), ("margin",), "two different exits"),
+        (tuple(f"e{n}" for n in range(17)), ("margin",), "17 exits: a cascade has 16 at most"),
         (EXITS, ("margin",) * 3, "3 confidences for 2 early"),
         (("early", "nothing"), ("margin",), "has no output 'nothing'"),
         (("sure0", "late"), ("margin",), "the exit 'sure0' is float"),
