@@ -116,8 +116,7 @@ def _arithmetic(graph: Graph, request: CompileRequest) -> dict[str, Any]:
 
     from ..savings import optimised_flops
 
-    _, target = request.resolve()
-    flops, savings = optimised_flops(graph, request.opt_level, target)
+    flops, savings = optimised_flops(graph, request)
     return {"computed_flops": _plain(flops), "savings": [asdict(saving) for saving in savings]}
 
 
