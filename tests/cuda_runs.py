@@ -19,6 +19,7 @@ from tensmith.backends.cuda.triton_package import reason_unavailable
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.decisions import Decision
 from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir.dims import evaluate
 from tensmith.compiler.kernel.plan.plan import Launch
 from tensmith.compiler.kernel.plan.planner import Planner
 from tensmith.compiler.kernel.schedule.choices import Choices
@@ -88,3 +89,10 @@ class _GpuRun(PlanRun):
         if programs:
             sizes = [self.dim(size) for size in step.sizes]
             self.programs[number].run(programs, [*addresses, *sizes])
+
+
+def inputs_of(graph: Graph, **sizes: int) -> dict[str, Any]:
+    """Numbers for a graph's inputs, by name; sizes: of its symbols."""
+    rng = np.random.default_rng(0)
+    shapes = {v: [evaluate(dim, sizes) for dim in v.shape] for v in graph.inputs}
+    return {v.name: rng.standard_normal(s).astype(v.dtype.numpy) for v, s in shapes.items()}

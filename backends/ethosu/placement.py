@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import networkx as nx
-
 from ...compiler.ir.copying import copied
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import RegionBuilder
 from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.target import NpuTarget
-from ...passes.grouping.partition import Legality, Partition
+from ...passes.grouping.partition import Legality, Partition, sharing
 from .legality import INSIDE, carries, computes, legality
 from .streams import stream_of
 from .vela import CommandStream, NotCompiled
@@ -90,24 +88,12 @@ def _culprits(nodes: list[Node], target: NpuTarget, why: str) -> dict[Node, str]
     """Of nodes that Vela refuses, those between bytes that it refuses by themselves; all, where it
     takes each part."""
     found: dict[Node, str] = {}
-    for part in _parts(nodes):
+    for part in sharing(nodes, INSIDE):
         try:
             stream_of(_region(part), target)
         except NotCompiled as error:
             found |= dict.fromkeys(part, f"Vela refuses it: {error}")
     return found or dict.fromkeys(nodes, f"Vela refuses what it is part of: {why}")
-
-
-def _parts(nodes: list[Node]) -> list[list[Node]]:
-    """Nodes in groups that share values of inner types, each in order."""
-    shared = nx.Graph()
-    shared.add_nodes_from(nodes)
-    for node in nodes:
-        for value in node.inputs:
-            if value.dtype in INSIDE and value.producer in shared:
-                shared.add_edge(value.producer, node)
-    groups = nx.connected_components(shared)
-    return [[node for node in nodes if node in group] for group in groups]
 
 
 def _region(nodes: list[Node]) -> Graph:

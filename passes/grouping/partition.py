@@ -6,7 +6,7 @@ execution; each joins the segment of what it reads, unless a way around would cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -49,7 +49,8 @@ class Partition:
     def _divided(self, graph: Graph, taken: set[Node]) -> list[list[Node]]:
         """The nodes of segments, none of which cuts a value of an inner type."""
         while True:
-            whole = _whole(graph, taken, self.inside)
+            groups = sharing([node for node in graph.nodes if node in taken], self.inside)
+            whole = {node: number for number, group in enumerate(groups) for node in group}
             try:
                 return _segments(graph, taken, whole)
             except _Cut as cut:
@@ -164,19 +165,21 @@ def _numbers(
     return number
 
 
-def _whole(graph: Graph, taken: set[Node], inside: frozenset[DType]) -> dict[Node, int]:
-    """The number of each node's group: what shares values of inner types."""
+def sharing(nodes: Sequence[Node], inside: frozenset[DType]) -> list[list[Node]]:
+    """Nodes in groups that share values of inner types, each group in their order."""
     linked = nx.Graph()
-    linked.add_nodes_from(node for node in graph.nodes if node in taken)
-    for node in graph.nodes:
-        if node in taken:
-            linked.add_edges_from(
-                (value.producer, node)
-                for value in node.inputs
-                if value.dtype in inside and value.producer in taken
-            )
-    groups = enumerate(nx.connected_components(linked))
-    return {node: group for group, nodes in groups for node in nodes}
+    linked.add_nodes_from(nodes)
+    for node in nodes:
+        linked.add_edges_from(
+            (value.producer, node)
+            for value in node.inputs
+            if value.dtype in inside and value.producer in linked
+        )
+    number = {node: n for n, group in enumerate(nx.connected_components(linked)) for node in group}
+    found: dict[int, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(number[node], []).append(node)
+    return list(found.values())
 
 
 def _read(node: Node) -> list[Value]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_runs import GpuGraph, needs_triton
+from cuda_runs import GpuGraph, inputs_of, needs_triton
 from suites.case import F16, F32, CaseBuilder, N, S
 
 from tensmith.backends.cuda.candidates import LEAST_KEY_STEPS, key_parts_of
@@ -37,12 +37,6 @@ def in_parts(*shapes: Any, parts: int, dtype: DType = F32, target: str = "cuda:s
     assert [f.tiles.kind for f in planned.functions] == [Kind.ATTENTION, Kind.POINTS]
     assert all(isinstance(f.workspace, int) and f.workspace for f in planned.functions)
     return planned
-
-
-def inputs_of(graph: Graph, **sizes: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    shapes = {v: [evaluate(dim, sizes) for dim in v.shape] for v in graph.inputs}
-    return {v.name: rng.standard_normal(s).astype(v.dtype.numpy) for v, s in shapes.items()}
 
 
 def check(planned: GpuGraph, inputs: dict[str, Any], tolerance: float = 2e-5) -> Any:

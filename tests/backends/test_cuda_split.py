@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_models import SM_80, onnx_model
-from cuda_runs import GpuGraph, needs_triton
+from cuda_runs import GpuGraph, inputs_of, needs_triton
 from onnx import helper
 from quantised_graphs import data, weights
 from suites.case import F16, F32, CaseBuilder, N
@@ -81,12 +81,6 @@ def in_parts(build: Callable[[], Graph], parts: int, target: str = "cuda:sm_80")
         products[0].symbol, f"{products[0].symbol}_total"
     ]  # fmt: skip
     return planned
-
-
-def inputs_of(graph: Graph, **sizes: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    shapes = {v: [evaluate(dim, sizes) for dim in v.shape] for v in graph.inputs}
-    return {v.name: rng.standard_normal(s).astype(v.dtype.numpy) for v, s in shapes.items()}
 
 
 def check_linear(planned: GpuGraph, graph: Graph, tolerance: float = 2e-5, **sizes: int) -> None:

@@ -28,12 +28,8 @@ class BlockSums:
         self.any = has_factors(stage)
         self.outer = stage.outer_axes
         busy = len(shape.slots()) * len(stage.reductions)
-        inside = [axis.extent for axis in stage.reduce_axes[self.outer :]]
-        steps = math.prod(n for n in inside if isinstance(n, int))
-        static = all(isinstance(n, int) for n in inside)
-        self.written = static and steps <= own.unrolling.written_steps and (
-            steps * busy <= own.unrolling.written
-        )  # fmt: skip
+        inside = (axis.extent for axis in stage.reduce_axes[self.outer :])
+        self.written = own.unrolling.writes_out(inside, busy)
         self.parts = parts_of_block(stage, own.unrolling, len(shape.slots()))
         self._turn = 0
 

@@ -13,12 +13,12 @@ from llvmlite import ir
 
 from ....compiler.errors import InternalError
 from ....compiler.ir.ops.step_groups import GROUP
-from ....compiler.kernel import expr as ex
 from ....compiler.kernel.instruction import MATRICES, MATRIX_ROWS, matrix_steps
 from ....compiler.kernel.kernel import Kernel, Stage
 from ....compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from .access import index_value
 from .builder import I8, I32, VOID, Emitter
+from .factor_addresses import factor_addresses
 from .indices import Int
 from .shape import Address, Shape, Slot
 from .tile import Tile
@@ -108,12 +108,7 @@ class MatrixSums:
 
     def emit(self, tile: Tile) -> None:
         """Add up the tile's products; its accumulators are read from memory from then on."""
-        body = self.stage.reductions[0].body
-        assert isinstance(body, ex.Apply)
-        tile.prepare([body])
-        left, right = (tile.addresses[id(arg)] for arg in body.args)
-        if left is None or right is None:
-            raise InternalError("operands of matrices have no plain addresses")
+        left, right = factor_addresses(tile, self.stage)
         m = self.matrices
         for number in range(m.high * m.wide):
             self._call("tilezero", number)

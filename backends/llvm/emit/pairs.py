@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from llvmlite import ir
 
-from ....compiler.errors import InternalError
 from ....compiler.ir.ops.step_groups import GROUP
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.instruction import PAIR
@@ -17,6 +15,7 @@ from ....compiler.kernel.schedule.schedule import StageSchedule
 from .access import index_value
 from .builder import I32, Emitter, scalar_type
 from .dot import pair_product
+from .factor_addresses import factor_addresses
 from .indices import Int
 from .shape import Address
 from .tile import Tile
@@ -39,15 +38,12 @@ class PairSums:
 
     def emit(self, tile: Tile) -> None:
         """Add up the tile's products and leave them in its accumulators."""
-        body = self.stage.reductions[0].body
-        assert isinstance(body, ex.Apply)
-        tile.prepare([body])
-        left, right = (tile.addresses[id(arg)] for arg in body.args)
-        if left is None or right is None:
-            raise InternalError("operands of pairs have no plain addresses")
+        left, right = factor_addresses(tile, self.stage)
         shape = tile.shape
         high = -(-shape.rows // PAIR)
-        zero = self.e.constant(0, ir.VectorType(scalar_type(body.dtype), LANES))
+        zero = self.e.constant(
+            0, ir.VectorType(scalar_type(self.stage.reductions[0].body.dtype), LANES)
+        )
         sums = self._nest(tile, 0, left, right, [zero] * (high * shape.vectors * PAIR))
         for row in range(shape.rows):
             for v in range(shape.vectors):
@@ -61,12 +57,8 @@ class PairSums:
 
     def _written(self, tile: Tile) -> bool:
         """Whether the sum is short enough to be written out as a whole."""
-        axes, chosen = self.stage.reduce_axes[:-1], self.own.unrolling
-        if not all(isinstance(axis.extent, int) for axis in axes):
-            return False
-        trip = math.prod(axis.extent for axis in axes if isinstance(axis.extent, int))
-        count = len(tile.shape.slots()) * PAIR
-        return trip <= chosen.written_steps and trip * count <= chosen.written
+        extents = (axis.extent for axis in self.stage.reduce_axes[:-1])
+        return self.own.unrolling.writes_out(extents, len(tile.shape.slots()) * PAIR)
 
     def _nest(self, tile: Tile, position: int, left: Address, right: Address, sums: _Sums) -> _Sums:
         """Loops over the reduction axes from one on; the last one counts the two of a pair."""

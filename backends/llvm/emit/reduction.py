@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -168,11 +167,7 @@ class TileReduction:
         """Reduction loops around the tile; short ones are written out."""
         axes = self.stage.reduce_axes
         slots = len(tile.shape.slots()) * len(self.stage.reductions)
-        trip = math.prod(a.extent for a in axes if isinstance(a.extent, int))
-        static = all(isinstance(axis.extent, int) for axis in axes)
-        chosen = self.schedule.unrolling
-        written_out = static and trip <= chosen.written_steps and trip * slots <= chosen.written
-
+        written_out = self.schedule.unrolling.writes_out((axis.extent for axis in axes), slots)
         blocks = BlockSums(self.stage, self.schedule, tile.shape)
 
         def nest(
@@ -326,8 +321,7 @@ class TileReduction:
         """Whether steps into scalar registers, whose loop costs as much as they, have no loop."""
         if not self.across or not isinstance(whole, int):
             return False
-        steps, chosen = whole // span, self.schedule.unrolling
-        return steps <= chosen.written_steps and steps * sums <= chosen.written
+        return self.schedule.unrolling.writes_out([whole // span], sums)
 
     def _first_vector(self, accumulators: list[ir.Value], shape: Shape) -> list[ir.Value]:
         return accumulators[:: shape.vectors]

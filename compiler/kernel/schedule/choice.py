@@ -45,6 +45,11 @@ class StageChoice:
     prefetch: int = 0
     panel: int = 0
 
+    def without_blocks(self) -> StageChoice:
+        """The choice with sums in one piece."""
+        order = tuple(name for name in self.order if name not in (BLOCKS, BANDS))
+        return replace(self, order=order, block=0, band=0)
+
 
 @dataclass(frozen=True)
 class TileChoice:

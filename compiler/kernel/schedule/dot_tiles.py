@@ -18,7 +18,7 @@ from ..cost.tile_cycles import step_cycles
 from ..forms.step_groups import products_of_groups
 from ..instruction import BY_LANE, LANE_STEPS
 from ..kernel import Axis, Kernel, Stage
-from .choice import BANDS, BLOCKS, Choice, StageChoice
+from .choice import Choice, StageChoice
 from .matrix_tiles import plain_operands
 from .register_tile import least_tile
 from .resolve import axes_by_role
@@ -88,10 +88,9 @@ def _stage(
     columns = -(-extent_of(vector) // model.lanes)
     cycles = partial(model.cycles, target)
     rows, vectors = least_tile(row, columns, target, model.registers, cycles)
-    order = tuple(name for name in own.order if name not in (BLOCKS, BANDS))
     unroll = model.neighbours if model.neighbours > 1 else own.unroll
     return replace(
-        own, rows=rows, vectors=vectors, order=order, unroll=unroll, block=0, band=0, panel=0,
+        own.without_blocks(), rows=rows, vectors=vectors, unroll=unroll, panel=0,
         ordered=False,
     )  # fmt: skip
 

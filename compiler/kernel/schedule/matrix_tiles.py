@@ -15,7 +15,7 @@ from ..contraction import UNKNOWN_EXTENT, Contraction, contraction_of, extent_of
 from ..forms.step_groups import products_of_groups
 from ..instruction import MATRIX_REGISTERS, MATRIX_ROWS, matrix_steps
 from ..kernel import Kernel, Stage
-from .choice import BANDS, BLOCKS, Choice, StageChoice
+from .choice import Choice, StageChoice
 from .resolve import axes_by_role
 
 LANES = 16  # columns of a matrix
@@ -55,9 +55,8 @@ def _tiled(own: StageChoice, stage: Stage, shared: int, fewest: int) -> StageCho
     most = min(columns, 2 if high == 2 else 4)
     vectors = next(n for n in range(most, 0, -1) if columns % n == 0 or n <= most // 2 or n == 1)
     assert high * vectors + high + 1 <= MATRIX_REGISTERS
-    order = tuple(name for name in own.order if name not in (BLOCKS, BANDS))
     return replace(
-        own, rows=rows, vectors=vectors, order=order, unroll=1, block=0, band=0, prefetch=0,
+        own.without_blocks(), rows=rows, vectors=vectors, unroll=1, prefetch=0,
         panel=0, ordered=False,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from ..cost.tile_cycles import step_cycles
 from ..forms.step_groups import products_of_groups
 from ..instruction import PAIR, PAIRS
 from ..kernel import Axis, Kernel, Stage
-from .choice import BANDS, BLOCKS, Choice, StageChoice
+from .choice import Choice, StageChoice
 from .matrix_tiles import plain_operands
 from .register_tile import least_tile
 from .resolve import axes_by_role
@@ -65,9 +65,8 @@ def with_pair_tiles(
 
 
 def _tiled(own: StageChoice, rows: int, vectors: int) -> StageChoice:
-    order = tuple(name for name in own.order if name not in (BLOCKS, BANDS))
     return replace(
-        own, rows=rows, vectors=vectors, order=order, unroll=UNROLL, block=0, band=0, prefetch=0,
+        own.without_blocks(), rows=rows, vectors=vectors, unroll=UNROLL, prefetch=0,
         panel=0, ordered=False,
     )  # fmt: skip
 

@@ -6,8 +6,10 @@ that code generation obeys is in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...ir.dims import Dim
 from .tiles import Tiles
 
 
@@ -86,6 +88,15 @@ class Unrolling:
     part_steps: int = 16
     ordered: bool = False
     abreast: int = 4
+
+    def writes_out(self, extents: Iterable[Dim], sums: int) -> bool:
+        """Whether loops of such extents, for so many sums at once, are written out as a whole."""
+        steps = 1
+        for extent in extents:
+            if not isinstance(extent, int):
+                return False
+            steps *= extent
+        return steps <= self.written_steps and steps * sums <= self.written
 
 
 @dataclass(frozen=True)

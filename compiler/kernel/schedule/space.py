@@ -101,7 +101,7 @@ def differing(first: Choice, second: Choice) -> int:
             for field in fields(StageChoice)
             if getattr(one, field.name) != getattr(other, field.name)
         }
-        plain = [_without_blocks(stage).order for stage in (one, other)]
+        plain = [stage.without_blocks().order for stage in (one, other)]
         # an order that blocks alone change is their decision, and a tile comes with its axes
         if plain[0] == plain[1]:
             own.discard(f"{number} order")
@@ -162,11 +162,6 @@ def _stage(
     return found
 
 
-def _without_blocks(own: StageChoice) -> StageChoice:
-    order = tuple(name for name in own.order if name not in (BLOCKS, BANDS))
-    return replace(own, order=order, block=0, band=0)
-
-
 def _tiles(
     own: StageChoice, extents: Mapping[str, int], target: CpuTarget
 ) -> Iterator[StageChoice]:
@@ -185,12 +180,12 @@ def _tiles(
                 whole = replace(
                     own, lanes=count, vectors=vectors, rows=rows, band=band, panel=panel
                 )
-                yield whole if not own.band or band else _without_blocks(whole)
+                yield whole if not own.band or band else whole.without_blocks()
 
 
 def _axes(stage: Stage, shared: int, own: StageChoice, target: CpuTarget) -> Iterator[StageChoice]:
     """Lanes along another axis, rows along another one, or none."""
-    roles, plain = axes_by_role(stage, shared), _without_blocks(own)
+    roles, plain = axes_by_role(stage, shared), own.without_blocks()
     alone = replace(plain, row="", rows=1, prefetch=0, panel=0)
     yield replace(alone, vector="", lanes=1, vectors=1)
     if own.row:
@@ -215,7 +210,7 @@ def _orders(order: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 def _blocks(stage: Stage, own: StageChoice) -> Iterator[StageChoice]:
     """The sum in one piece, or in a few blocks around the loops inside that over columns, for all
     rows or for bands of them."""
-    plain = _without_blocks(own)
+    plain = own.without_blocks()
     yield plain
     product = contraction_of(stage).products
     if not product or product[0] is None or own.vector not in plain.order or not stage.reduce_axes:
