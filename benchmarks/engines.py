@@ -68,7 +68,10 @@ class Engine(ABC):
 
 
 class Tensmith(Engine):
+    """idle: what threads do between calls."""
+
     module = "tensmith"
+    idle = "spin"
 
     def compile(self, model: Path) -> None:
         import tensmith
@@ -88,7 +91,7 @@ class Tensmith(Engine):
     def load(self) -> None:
         import tensmith
 
-        self.loaded = tensmith.load(str(self.path), threads=self.threads)
+        self.loaded = tensmith.load(str(self.path), threads=self.threads, idle=self.idle)
 
     def files(self) -> list[Path]:
         return sorted(path for path in Path(self.folder.name).rglob("*") if path.is_file())
@@ -98,6 +101,10 @@ class Tensmith(Engine):
 
     def arrays(self, result: Any) -> list[np.ndarray]:
         return [np.array(item) for item in result.values()]
+
+
+class TensmithParked(Tensmith):
+    idle = "park"
 
 
 class TensmithBf16(Tensmith):
@@ -111,7 +118,10 @@ class TensmithInt8(Tensmith):
 
 
 class OnnxRuntime(Engine):
+    """spinning: whether threads spin between calls; None: as by default."""
+
     module = "onnxruntime"
+    spinning: bool | None = None
 
     def compile(self, model: Path) -> None:
         import onnxruntime as ort
@@ -120,10 +130,18 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        if self.spinning is not None:
+            options.add_session_config_entry(
+                "session.intra_op.allow_spinning", str(int(self.spinning))
+            )
         self.session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
     def run(self, prepared: Feed) -> Any:
         return self.session.run(None, prepared)
+
+
+class OnnxRuntimeParked(OnnxRuntime):
+    spinning = False
 
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's default is bf16 where the CPU has it
@@ -312,6 +330,8 @@ ENGINES: dict[str, type[Engine]] = {
     "tvm": Tvm,
     "iree": Iree,
     "torch": TorchCompile,
+    "tensmith-parked": TensmithParked,
+    "onnxruntime-parked": OnnxRuntimeParked,
     "tensmith-bf16": TensmithBf16,
     "tensmith-int8": TensmithInt8,
     "openvino-bf16": OpenVinoBf16,

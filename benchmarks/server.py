@@ -9,7 +9,10 @@ The process pins itself, then answers each JSON line with a JSON line:
     {"do": "compile", "model": PATH}
         -> {"compile_seconds", "base_rss", "artifact_bytes", "sha256"}
     {"do": "outputs", "inputs": NPZ, "per_step": [...], "to": PATH}   -> {}
-    {"do": "time", "iterations": K}                                   -> {"seconds": [...]}
+    {"do": "time", "iterations": K}   -> {"seconds": [...], "processor_seconds"}: of all K runs
+    {"do": "arrive", "gaps": [SECONDS, ...]}
+        -> {"seconds": [...], "processor_seconds"}: calls that come after these gaps, and wait for
+           each other; seconds from coming to being done
 
 An answer with "skipped" says why the engine cannot take the model, "error" that it failed. The
 inputs of the last "load" are those that are timed.
@@ -110,11 +113,25 @@ class Server:
         for _ in range(WARM_UP):
             run(prepared)
         seconds = []
+        before = time.process_time()
         for _ in range(iterations):
             started = clock()
             run(prepared)
             seconds.append(clock() - started)
-        return {"seconds": seconds}
+        return {"seconds": seconds, "processor_seconds": time.process_time() - before}
+
+    def arrive(self, gaps: list[float]) -> dict[str, Any]:
+        run, prepared, clock = self.engine.run, self.prepared, time.perf_counter
+        run(prepared)
+        seconds = []
+        before, due = time.process_time(), clock()
+        for gap in gaps:
+            due += gap
+            if (early := due - clock()) > 0:
+                time.sleep(early)
+            run(prepared)
+            seconds.append(clock() - due)
+        return {"seconds": seconds, "processor_seconds": time.process_time() - before}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         handlers: dict[str, Callable[..., dict[str, Any]]] = {
@@ -122,6 +139,7 @@ class Server:
             "load": self.load,
             "outputs": self.outputs,
             "time": self.time,
+            "arrive": self.arrive,
         }
         try:
             return handlers[request.pop("do")](**request)

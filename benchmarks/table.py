@@ -24,6 +24,8 @@ TITLES = {
     "tvm": "TVM",
     "iree": "IREE",
     "torch": "torch.compile",
+    "tensmith-parked": "Tensmith, parked",
+    "onnxruntime-parked": "ONNX Runtime, parked",
     "tensmith-bf16": "Tensmith bf16",
     "tensmith-int8": "Tensmith int8",
     "openvino-bf16": "OpenVINO bf16",

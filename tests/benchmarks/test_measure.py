@@ -14,6 +14,7 @@ import pytest
 from compiled import needs_native
 from onnx import TensorProto, helper
 
+from tensmith.benchmarks import at_load
 from tensmith.benchmarks.cases import find_cases
 from tensmith.benchmarks.compile_time import weight_bytes
 from tensmith.benchmarks.engines import ENGINES, in_precision
@@ -150,3 +151,34 @@ def test_memory_of_a_process_and_its_child() -> None:
     assert 64 << 20 <= found[True] <= found[False]
     assert not_started == 0
     assert tree_bytes(child.pid, shared_once=True) == 0
+
+
+@needs_native
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
+def test_a_load_is_priced_for_each_engine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_load, "ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(at_load, "LIMIT_TIMES", 1e6)
+    (case,) = find_cases([str(folder)], tmp_path)
+    rows = at_load.measured(case, cores=1, price=3.6, load=1e6, seconds=0.001)
+    assert [(row.engine, row.instances, row.threads) for row in rows] == [
+        ("tensmith", 1, 1),
+        ("onnxruntime", 1, 1),
+    ]
+    for row in rows:
+        assert row.at_load is not None
+        assert row.at_load >= row.saturated > 0
+        assert row.capacity > 0
+        assert row.idle_processor > 0
+
+
+def test_threads_that_spin_and_that_do_not_are_layouts_of_their_own() -> None:
+    assert {(engine, str(layout)) for engine, layout in at_load.deployments(2)} == {
+        ("tensmith", "2 x 1 thread(s)"),
+        ("onnxruntime", "2 x 1 thread(s)"),
+        *(
+            (engine, "1 x 2 thread(s)")
+            for engine in ("tensmith", "tensmith-parked", "onnxruntime", "onnxruntime-parked")
+        ),
+    }
