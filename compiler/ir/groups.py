@@ -19,6 +19,12 @@ from .types import Layout
 KEY_DIGITS = 16  # of a group's key: hexadecimal
 
 
+def group_of(key: str) -> str:
+    """The key of the group whose kernel this is the key of: what tells its kernels apart is behind
+    a "+"."""
+    return key.partition("+")[0]
+
+
 def is_fused(node: Node | Graph | None) -> bool:
     """Whether a node is a group."""
     return isinstance(node, Node) and node.op == "fused"

@@ -139,8 +139,8 @@ class GraphAlternative:
     fused.
 
     key: a digest of what it changes. name: for people. choices: by the key under which a
-    compilation looks them up. exact: no bit of a result changes. replaces: keys of those whose
-    choices mean nothing with it.
+    compilation looks them up. exact: no bit of a result changes. replaces: groups the choices for
+    which mean nothing with it.
     """
 
     key: str

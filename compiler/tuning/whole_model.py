@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from ..ir.groups import group_of
 from .statistics import interval
 from .task import PROTOCOL, GraphAlternative, packed
 
@@ -26,8 +27,8 @@ class Alternative:
     """Something that can be chosen otherwise than a compilation does by itself.
 
     key: of a task, or of a `GraphAlternative`. identity: everything that decides what becomes of
-    it, as text. choices: by the key under which a compilation looks them up. replaces: keys of
-    others' choices that mean nothing beside it. in_graph: it is no task's.
+    it, as text. choices: by the key under which a compilation looks them up. replaces: groups
+    the choices for which mean nothing beside it. in_graph: it is no task's.
     """
 
     key: str
@@ -158,7 +159,7 @@ def _of_tasks(
 
 def joined(chosen: Sequence[Alternative], own: Alternative) -> tuple[Alternative, ...]:
     """A set with one more, without those that mean nothing beside it."""
-    kept = (one for one in chosen if not own.replaces & one.choices.keys())
+    kept = (one for one in chosen if not own.replaces & set(map(group_of, one.choices)))
     return (*kept, own)
 
 

@@ -35,7 +35,7 @@ class StageWatch(Protocol):
 
 
 class WholeModelStage:
-    """Times sets of choices. new_folder: makes a folder of a name."""
+    """Times sets of choices. new_folder: makes another folder, named like this."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class WholeModelStage:
         try:
             if name not in self._pairs:
                 against = self.binary(over) if over else self.untuned
-                folder = self.new_folder(f"pairs{len(self._pairs)}")
+                folder = self.new_folder("pairs")
                 self._pairs[name] = BinaryPair(against, self.request, folder, self._stopped)
             return self._pairs[name].time(self.binary(chosen), exact=exact)
         except ScheduleError as error:
@@ -102,7 +102,7 @@ class WholeModelStage:
         if name not in self._binaries:
             model = self.untuned.build
             assert model is not None
-            folder = self.new_folder(f"tuned{len(self._binaries)}")
+            folder = self.new_folder("tuned")
             request = replace(model.request, dump_after=None)
             stages = Stages(progress=self.request.progress)
             artifact = built(replace(model, request=request), folder, stages, choices_in(chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -222,9 +223,8 @@ class _Run:
         self.failure: Exception | None = None
 
     def _new_folder(self, name: str) -> Path:
-        folder = self.folder / name
-        folder.mkdir()
-        return folder
+        """A folder of its own: what failed half-way may have left one of the same name."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
     def result(self) -> TuneResult:
         """Search, time what was found as a whole, and take what is faster."""

@@ -13,6 +13,7 @@ from tensmith.backends.llvm.tuning.tunable import CpuTunable
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError
+from tensmith.compiler.ir.groups import group_of
 from tensmith.compiler.kernel.schedule.choices import Choices
 from tensmith.compiler.kernel.schedule.graph_choice import GRAPH, GraphChoice
 
@@ -86,6 +87,18 @@ def test_what_is_not_done_is_not_offered(tmp_path: Path) -> None:
     ]
     assert {"bands": False} not in names
     assert {"side_by_side": False} not in names
+
+
+@pytest.mark.parametrize("name", ["bands", "row_blocks"])
+def test_what_takes_a_form_away_replaces_what_was_found_with_it(name: str, tmp_path: Path) -> None:
+    tunable = _tunable(name, tmp_path)
+    kept = {group_of(task.choice_key) for task in tunable.tasks}
+    [own] = [one for one in tunable.graph_alternatives() if one.choices.get(GRAPH) == {name: False}]
+    assert own.replaces
+    assert own.replaces <= kept
+    for one in tunable.graph_alternatives():
+        if one.name.startswith("apart"):
+            assert one.replaces == own.replaces
 
 
 @pytest.mark.parametrize("data", [{"colour": True}, {"bands": 1}])

@@ -11,7 +11,7 @@ from ....compiler.ir.flops import graph_flops
 from ....compiler.ir.graph import Graph
 from ....compiler.ir.groups import group_key, is_fused
 from ....compiler.kernel.forms.bands_choice import bands_forms
-from ....compiler.kernel.forms.form import BandsForm, RowBlocksForm
+from ....compiler.kernel.forms.form import BandsForm, Form, RowBlocksForm
 from ....compiler.kernel.forms.row_blocks_choice import row_blocks_forms
 from ....compiler.kernel.schedule.choices import Offer
 from ....compiler.kernel.schedule.graph_choice import GRAPH, GraphChoice
@@ -26,6 +26,7 @@ TEXTS = {
     "bands": "no bands of convolutions",
     "row_blocks": "no blocks of attention",
 }
+FORMS: dict[str, type[Form]] = {"bands": BandsForm, "row_blocks": RowBlocksForm}
 
 
 def alternatives(
@@ -46,9 +47,15 @@ def alternatives(
         early = name in ("channels_first", "side_by_side")
         graph = _fused(imported, target, changed) if early else fused
         if _formed(graph, target, changed, []) != usual:
-            found.append(_alternative(TEXTS[name], {GRAPH: {name: False}}, name == "bands"))
+            made = _alternative(TEXTS[name], {GRAPH: {name: False}}, name == "bands")
+            found.append(replace(made, replaces=_formed_as(FORMS.get(name), offers)))
     merges = sorted(_merges(offers), key=lambda pair: -pair[0])
     return [*found, *(one for _, one in merges[:MOST_MERGED])]
+
+
+def _formed_as(kind: type[Form] | None, offers: Sequence[Offer]) -> frozenset[str]:
+    """The keys of the groups that have a form of this kind."""
+    return frozenset(own.key for own in offers if own.form is not None and own.kind is kind)
 
 
 def _with_graph(options: CompileOptions, name: str) -> CompileOptions:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ...errors import ScheduleError, UsageError
 from ...ir.graph import Graph, Value
-from ...ir.groups import group_key
+from ...ir.groups import group_key, group_of
 from ..forms.form import Form, parse_form
 from .choice import VERSION
 from .graph_choice import GRAPH, GraphChoice
@@ -59,7 +59,7 @@ class Choices:
 
     def of(self, key: str) -> Mapping[str, Any] | None:
         """The choice for a kernel, if one was given."""
-        return self.by_key.get(key, self.by_key.get(_group(key))) if key else None
+        return self.by_key.get(key, self.by_key.get(group_of(key))) if key else None
 
     def form(
         self,
@@ -94,17 +94,13 @@ class Choices:
 
     def _given_form(self, group: str) -> object | None:
         """The form that a choice for any of a group's kernels names."""
-        forms = (data.get("form") for key, data in self.by_key.items() if _group(key) == group)
+        forms = (data.get("form") for key, data in self.by_key.items() if group_of(key) == group)
         return next((form for form in forms if form is not None), None)
 
     def unused(self, keys: Iterable[str]) -> list[str]:
         """Keys of choices that are for none of the kernels with these keys."""
-        known = set(keys) | {_group(key) for key in keys} | {GRAPH}
+        known = set(keys) | {group_of(key) for key in keys} | {GRAPH}
         return [key for key in self.by_key if key not in known]
-
-
-def _group(key: str) -> str:
-    return key.partition("+")[0]
 
 
 def read_choices(path: Path, target: str, threads: int) -> Choices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,8 @@ def test_choices_that_mean_nothing_beside_others_are_left_out() -> None:
     key = next(iter(tasks[0].choices))
     found = joined(tasks, in_graph("apart", frozenset({key})))
     assert [one.key for one in found] == [tasks[1].key, "apart"]
+    rows = replace(tasks[0], choices={f"{key}+rows": {"form": "bands 4"}})
+    assert joined((rows, tasks[1]), in_graph("apart", frozenset({key}))) == found
     both = choices_in((in_graph("bands"), in_graph("rows")))
     assert both == {"graph": {"bands": False, "rows": False}}
     again = Alternative.from_json(json.loads(json.dumps(found[1].to_json())))

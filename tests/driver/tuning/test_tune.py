@@ -11,7 +11,7 @@ import pytest
 from tuned_binaries import Clock, contents, tuned
 
 import tensmith
-from tensmith.compiler.errors import UsageError
+from tensmith.compiler.errors import ScheduleError, UsageError
 from tensmith.compiler.tuning import events
 from tensmith.compiler.tuning.events import Event
 from tensmith.compiler.tuning.history import History
@@ -88,6 +88,24 @@ def test_four_smaller_sets_are_tried_at_most(model_path: Path, fake: Any, db: Pa
     clock = Clock(1.0)
     tuned(model_path, db, clock, trials=4000)
     assert clock.binaries == 5
+
+
+def test_choices_that_do_not_go_together_are_tried_in_smaller_sets(
+    model_path: Path, fake: Any, db: Path
+) -> None:
+    fake.gains = {f"k{n}": 0.7 + 0.02 * n for n in range(8)}
+    compile_ = fake.compile
+
+    def refusing(graph: Any, target: Any, options: Any, stages: Any) -> Any:
+        if len(options.choices.by_key) > 2:
+            raise ScheduleError("two of them want the same operand otherwise")
+        return compile_(graph, target, options, stages)
+
+    object.__setattr__(fake.backend, "compile", refusing)
+    clock = Clock(0.95)
+    result = tuned(model_path, db, clock, trials=1000)
+    assert result.chosen == ("kernel_k0", "kernel_k1")
+    assert clock.binaries == 1
 
 
 def test_a_binary_of_other_bits_is_not_taken(
