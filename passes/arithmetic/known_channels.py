@@ -79,7 +79,7 @@ class KnownChannels:
         elif node.op in _MOVED:
             only = _ONLY[node.op](node) if node.op in _ONLY else None
             for axis, known in self.facts.get(node.inputs[0], {}).items():
-                place = _MOVED[node.op](node, axis)
+                place = moved_axis(node, axis)
                 if place is not None:
                     kept = known.mask if only is None else known.mask & (known.numbers == only)
                     self._set(node.output, place, Known(kept, known.numbers * kept))
@@ -235,12 +235,19 @@ def _empty(node: Node) -> float | None:
     return None if all(isinstance(size, int) and size > 0 for size in sizes) else 0.0
 
 
+def _filled(node: Node) -> float | None:
+    """The largest of no elements is no number."""
+    return None if _empty(node) is None else float("nan")
+
+
 # The one number that stays what it is everywhere; None: any does.
 _ONLY: dict[str, Callable[[Node], float | None]] = {
     "pad": _margin,
     "max_pool": _outside,
     "avg_pool": lambda node: 0.0,
     "reduce_mean": _empty,
+    "reduce_max": _filled,
+    "reduce_min": _filled,
     "reduce_sum": lambda node: 0.0,
 }
 _MOVED: dict[str, Callable[[Node, int], int | None]] = {
@@ -253,5 +260,14 @@ _MOVED: dict[str, Callable[[Node, int], int | None]] = {
     "max_pool": _pooled,
     "avg_pool": _pooled,
     "reduce_mean": _averaged,
+    "reduce_max": _averaged,
+    "reduce_min": _averaged,
     "reduce_sum": _averaged,
 }
+
+
+def moved_axis(node: Node, axis: int) -> int | None:
+    """Which axis of its result an axis of a node's first operand becomes, place by place, where
+    each place is made of the same place alone; None where there is none."""
+    rule = _MOVED.get(node.op)
+    return None if rule is None else rule(node, axis)
