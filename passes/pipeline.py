@@ -14,7 +14,9 @@ from .arithmetic.known_masks import KnownMasks
 from .arithmetic.linear_maps import LinearMaps
 from .arithmetic.same_for_all import SameForAll
 from .arithmetic.strassen import StrassenProducts
+from .arithmetic.unshuffled_convs import UnshuffledConvs
 from .arithmetic.upsampled_convs import UpsampledConvs
+from .arithmetic.zero_taps import ZeroTaps
 from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
@@ -63,7 +65,13 @@ def fewer_operations(told: Told | None = None) -> Fixpoint:
 
     told: hears of what is saved.
     """
-    passes = (SameForAll(told), DeadChannels(told), Demand(told), LinearMaps(told))
+    passes = (
+        SameForAll(told),
+        DeadChannels(told),
+        ZeroTaps(told),
+        Demand(told),
+        LinearMaps(told),
+    )
     return Fixpoint((*passes, *SIMPLIFY))
 
 
@@ -115,6 +123,7 @@ def optimization_passes(
         fewer_operations(told),
         *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide else ()),
         UpsampledConvs(target, told),
+        UnshuffledConvs(target, told),
         Fixpoint((ChannelNorms(), *SIMPLIFY)),
         *((ImageByImage(told), Fixpoint(SIMPLIFY)) if divide else ()),
         layouts,
