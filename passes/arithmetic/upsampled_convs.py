@@ -14,13 +14,14 @@ from itertools import product
 import numpy as np
 
 from ...compiler.decisions import Saving, Told
+from ...compiler.ir.dims import Dim, estimate
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Array, make_node
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import TensorType
-from ...compiler.kernel.forms.winograd_choice import convolution_cycles
+from ...compiler.kernel.forms.winograd_choice import convolution_cycles, direct_cycles
 from ...compiler.target import CpuTarget, Target
-from .work import elements, operations
+from .work import TYPICAL, elements, operations
 
 _VECTORS = 2  # of channels at least: fewer took longer in phases, timed on Zen 5
 _BYTES_PER_CYCLE = 16.0  # at which phases are interleaved: assumed, from what was timed on Zen 5
@@ -66,7 +67,7 @@ def _phases(node: Node, rw: Rewriter, target: CpuTarget, by: UpsampledConvs) -> 
     size = elements(node.output.shape) * node.output.dtype.bytes
     if all(term.is_plain for term in terms) or (len(terms) > 1 and size >= by.cache_bytes):
         return None
-    before, costs = convolution_cycles(node, target), [t.cycles(node, target) for t in terms]
+    before, costs = _cycles(node, target), [t.cycles(node, target) for t in terms]
     known = [cost for cost in costs if cost is not None]
     if before is None or len(known) < len(costs):
         return None
@@ -122,7 +123,7 @@ class _Term:
         window = {"strides": (1,) * count, "dilations": (1,) * count, "layout": "NCHW"}
         around = node.attrs["pads"] if self.is_plain else pads
         conv = make_node("conv", [x, w], {**window, "pads": around})
-        cycles = convolution_cycles(conv, target)
+        cycles = _cycles(conv, target)
         moved = 0.0 if self.is_plain else 2.0 * dtype.bytes * elements(node.output.shape)
         return None if cycles is None else cycles + moved / _BYTES_PER_CYCLE
 
@@ -147,6 +148,18 @@ class _Term:
         }
         filters = constant(_spread(self.weights, self.scales), name)
         return rw.emit("conv_transpose", [source, filters, *bias], window)
+
+
+def _cycles(conv: Node, target: CpuTarget) -> float | None:
+    """Estimated cycles of a convolution, of one picture where only a run knows how many; computed
+    directly, and of usual sizes, where only a run knows these."""
+    x, w = conv.inputs[:2]
+    batch, channels, *dims = x.shape
+    sizes = [estimate(dim, TYPICAL) for dim in dims]
+    usual = (batch if isinstance(batch, int) else 1, channels, *sizes)
+    sized = make_node("conv", [Value(TensorType(x.dtype, usual)), w], conv.attrs)
+    is_known = all(isinstance(dim, int) for dim in dims)
+    return (convolution_cycles if is_known else direct_cycles)(sized, target)
 
 
 def _terms(node: Node, weights: Array, least: int) -> list[_Term]:
@@ -188,7 +201,34 @@ def enlarged(value: Value) -> tuple[Value, tuple[int, ...]]:
         if scale < 2 or not np.array_equal(found % size, np.arange(size).repeat(scale)):
             break
         scales[axis - 2], value = scale, x
-    return value, tuple(scales)
+    return (value, tuple(scales)) if max(scales, default=1) > 1 else _repeated(value)
+
+
+def _repeated(value: Value) -> tuple[Value, tuple[int, ...]]:
+    """As `enlarged`, of elements that are repeated along axes of their own, as is written for sizes
+    that only a run knows."""
+    plain = (value, (1,) * (value.type.rank - 2))
+    chain: list[Node] = []
+    node = value.producer
+    for op in ("reshape", "broadcast_to", "reshape"):
+        if node is None or node.op != op:
+            return plain
+        chain.append(node)
+        node = node.inputs[0].producer
+    source = chain[2].inputs[0]
+    if source.type.rank != value.type.rank:
+        return plain
+    scales = [_factor(*pair) for pair in zip(source.shape, value.shape, strict=True)]
+    dims = list(zip(source.shape, scales, strict=True))
+    apart = tuple(d for dim, n in dims for d in ((dim, 1) if n > 1 else (dim,)))
+    wide = tuple(d for dim, n in dims for d in ((dim, n) if n > 1 else (dim,)))
+    shapes = (chain[2].output.shape, chain[1].output.shape)
+    return (source, tuple(scales[2:])) if shapes == (apart, wide) else plain
+
+
+def _factor(dim: Dim, larger: Dim) -> int:
+    """By which whole number a size is the other's multiple; 1 for none up to 16."""
+    return next((factor for factor in range(2, 17) if larger == dim * factor), 1)
 
 
 def taps_of(kernel: int, scale: int) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from tensmith.frontends.onnx import load_model
+
 from .oracle import check, floats, model, node
 
 MODES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
@@ -64,6 +66,27 @@ def test_antialias_of_bytes_is_exact() -> None:
 def test_symbolic_sizes() -> None:
     _run([1, 1, 2, 0.5], None, x=floats(1, 2, 6, 8), dims=["n", 2, "h", "w"], mode="nearest")
     _run([1, 1, 1.3, 0.7], None, x=floats(1, 2, 6, 8), dims=["n", 2, "h", "w"], mode="linear")
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("mode", [*MODES, "tf_half_pixel_for_nn"])
+def test_repeated_elements_of_symbolic_sizes(mode: str, rounding: str, factor: int) -> None:
+    ways = {"coordinate_transformation_mode": mode, "nearest_mode": rounding}
+    _run([1, 1, factor, 2], None, floats(1, 2, 6, 8), ["n", 2, "h", 8], mode="nearest", **ways)
+
+
+def test_repeats_are_axes_of_their_own() -> None:
+    """No index is computed for sizes that only a run knows."""
+    made = node("Resize", "x - s", mode="nearest", coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor")  # fmt: skip
+    proto = model(
+        [made], {"x": floats(1, 2, 6, 8)}, ["y"], opset=13, dims={"x": [1, 2, "h", "w"]},
+        constants={"s": np.float32([1, 1, 2, 2])},
+    )  # fmt: skip
+    ops = [inner.op for inner in load_model(proto).nodes]
+    assert "gather" not in ops
+    assert "broadcast_to" in ops
 
 
 def test_cubic_without_outside() -> None:

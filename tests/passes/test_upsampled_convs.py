@@ -12,7 +12,7 @@ from suites.case import CaseBuilder
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import parse_target
 from tensmith.compiler.decisions import Saving
-from tensmith.compiler.ir import Graph, constant
+from tensmith.compiler.ir import Graph, constant, symbol
 from tensmith.compiler.ir.flops import graph_flops
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.arithmetic.upsampled_convs import UpsampledConvs, enlarged
@@ -137,3 +137,40 @@ def test_random_windows(seed: int) -> None:
     told: list[Saving] = []
     optimised(graph, told, gain=-100)
     assert len(told) == (scales != (1, 1))
+
+
+@pytest.mark.parametrize("symbolic", ["rows", "pictures"])
+def test_sizes_that_a_run_decides(symbolic: str) -> None:
+    """Pixels repeated along axes of their own, and by indices in any number of pictures."""
+    c = CaseBuilder("symbolic")
+    n, h = (1, symbol("h")) if symbolic == "rows" else (symbol("n"), 24)
+    x = c.input(n, 64, h, 20)
+    if symbolic == "rows":
+        apart = c.op("reshape", x, shape=(n, 64, h, 1, 20, 1))
+        wide = c.op("broadcast_to", apart, shape=(n, 64, h, 2, 20, 2))
+        high = c.op("reshape", wide, shape=(n, 64, 2 * h, 40))
+    else:
+        high = c.op("gather", x, constant(np.arange(24).repeat(2)), axis=2)
+        high = c.op("gather", high, constant(np.arange(20).repeat(2)), axis=3)
+    assert enlarged(high) == (x, (2, 2))
+    w, ones = c.weight(64, 64, 3, 3), (1, 1)
+    c.output(c.op("conv", high, w, c.weight(64), strides=ones, dilations=ones, pads=(1,) * 4))
+    graph = c.graph()
+    inputs = inputs_for(graph, h=7, n=2)
+    want = run_graph(graph, inputs)
+    passes = (UpsampledConvs(TARGET, least_gain=-100), Fixpoint(SIMPLIFY))
+    run_passes(graph, (*passes, ChooseLayouts(), TransposedConv(), Fixpoint(SIMPLIFY)))
+    same_results(want, run_graph(graph, inputs), rtol=1e-4, atol=2e-4)
+    assert [node.inputs[1].shape for node in graph.nodes if node.op == "conv"] == [(2, 2, 64, 256)]
+
+
+def test_rows_that_a_run_decides_are_computed_directly() -> None:
+    """No tiles of Winograd's are made for them: phases save 5 of 9 multiplications."""
+    c = CaseBuilder("direct")
+    h = symbol("h")
+    apart = c.op("reshape", c.input(1, 64, h, h), shape=(1, 64, h, 1, h, 1))
+    wide = c.op("broadcast_to", apart, shape=(1, 64, h, 2, h, 2))
+    high = c.op("reshape", wide, shape=(1, 64, 2 * h, 2 * h))
+    window = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4}
+    c.output(c.op("conv", high, c.weight(64, 64, 3, 3), **window))
+    assert UpsampledConvs(TARGET).run(c.graph())

@@ -146,6 +146,14 @@ def convolution_cycles(conv: Node, target: CpuTarget) -> float | None:
     return _direct_cycles(conv, target, False) / _best(conv, target, False)[1]
 
 
+def direct_cycles(conv: Node, target: CpuTarget) -> float | None:
+    """Estimated cycles of a convolution of floats that is computed directly; None as above."""
+    conv = _as_channels_last(conv)
+    if not _possible(conv) or not isinstance(conv.output.shape[0], int):
+        return None
+    return _direct_cycles(conv, target, False)
+
+
 def _as_channels_last(conv: Node) -> Node:
     if conv.attrs["layout"] != "NCHW":
         return conv

@@ -17,6 +17,7 @@ from .....compiler.ir.dims import dmax, dmin, floordiv, product
 from ...emitter import pieces
 from ...site import NotSupported, Site
 from ...table import lowers
+from .repeats import repeated, repeats
 
 _F = DType.F32
 _MODES = ("nearest", "linear", "cubic")
@@ -164,8 +165,11 @@ def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> V
     if not lines:
         return x
     if kind == "nearest":
+        way = (mode, rounding)
+        factors = {e.axis: repeats(e.size, e.out, e.scale, way) for e in lines}
+        x = repeated(s, x, factors)
         for line in lines:
-            x = _nearest(s, x, line, mode, rounding)
+            x = x if factors[line.axis] else _nearest(s, x, line, mode, rounding)
         return x
     # the last axis first, as ONNX Runtime does: it rounds between the axes of integer pictures
     lines.reverse()
