@@ -16,7 +16,7 @@ from ...compiler.ir.ops.registry import Builder
 from .narrow_rules import narrowed
 from .narrowing import Narrowed
 from .parts import Part, Picks, whole
-from .work import elements, operations
+from .work import elements, graph_work, operations
 
 _FIRST = Picks(range(1))
 
@@ -54,15 +54,20 @@ class _Once:
     savings: list[Saving] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Rewrite the graph if that saves arithmetic."""
+        """Rewrite the graph if that saves arithmetic, and what is repeated later costs less."""
         if not any(_repeats(node) is not None for node in self.graph.nodes):
             return False
         for node in self.graph.nodes:
             self._visit(node)
         if not self.savings:
             return False
+        before, nodes = graph_work(self.graph), self.graph.nodes
         self.graph.nodes = self.nodes
         self.graph.replace_uses(self.replaced)
+        if graph_work(self.graph) > before:
+            self.graph.nodes = nodes
+            self.graph.replace_uses({new: old for old, new in self.replaced.items()})
+            return False
         for saving in self.savings if self.told else ():
             if self.told:
                 self.told(saving)
