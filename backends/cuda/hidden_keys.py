@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 
 from ...compiler.ir.dims import coefficient, symbol
-from ...compiler.ir.types import DType
 from ...compiler.kernel.contraction import extent_of
 from ...compiler.kernel.expr import Apply, Expr, Load
 from ...compiler.kernel.kernel import Axis
 from ...compiler.kernel.schedule.tiles import Band, Tiles
-from ...passes.arithmetic.query_blocks import MASKED
+from ...passes.arithmetic.hidden_scores import LEAST_GAIN, hides_below
 from .attention_kernel import Attention
 
 Array = np.ndarray[Any, Any]
-LOWEST_HALF = -65504.0  # what a mask in f16 hides by: no weight is left of a score so much lower
-LEAST_GAIN = 0.1  # of the steps of all blocks, for which their ranges are found
 
 
 def band_of(attention: Attention, tiles: Tiles, known: Mapping[str, Array]) -> Band | None:
@@ -43,7 +40,7 @@ def band_of(attention: Attention, tiles: Tiles, known: Mapping[str, Array]) -> B
     for load in _added(attention.scores.stores[0].value):
         elements = _elements(load, axes, known)
         if elements is not None:
-            limit = LOWEST_HALF if load.buffer.dtype is DType.F16 else MASKED
+            limit = hides_below(load.buffer.dtype)
             seen &= ~(elements.reshape(sizes) <= limit).all(axis=0)
     seen |= ~seen.any(axis=1, keepdims=True)
     rows, keys = sizes[1:]

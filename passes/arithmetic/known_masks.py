@@ -18,10 +18,9 @@ from ...compiler.decisions import Saving, Told
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite
-from .query_blocks import MASKED, QueryBlock, QueryBlocks, query_blocks
+from .hidden_scores import MASKED
+from .query_blocks import QueryBlock, QueryBlocks, query_blocks
 from .work import elements
-
-_LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class _Masks:
         """The best blocks for a mask of scores [queries, keys]."""
         key = mask, queries, keys
         if key not in self.blocks:
-            self.blocks[key] = query_blocks(mask, queries, keys, self.least_rows, _LEAST_GAIN)
+            self.blocks[key] = query_blocks(mask, queries, keys, self.least_rows)
         return self.blocks[key]
 
     def part(self, mask: Value, block: QueryBlock, rw: Rewriter) -> Value | None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Generic
 
-import ml_dtypes
 import numpy as np
 
 from ...compiler.ir.graph import Node, Value
@@ -19,6 +18,7 @@ from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.rewrite import scalar
 from ...compiler.ir.types import DType
 from ..layout.axis_permutation import match_axes
+from .hidden_scores import lowest
 from .key_regions import NEGATED, At, Position, S, ScoreDomain
 
 _MOST_NODES = 128  # that are looked at behind one mask
@@ -68,8 +68,8 @@ class MaskReader(Generic[S]):
             return self.domain.all()
         if wanted:
             return self._added(value, at, wanted)
-        lowest = float(ml_dtypes.finfo(dtype.numpy).min)
-        return replace(self, limit=max(self.limit, lowest))._added(value, at, wanted)
+        limit = max(self.limit, lowest(dtype))
+        return replace(self, limit=limit)._added(value, at, wanted)
 
     def _holds(self, value: Value, at: At, wanted: bool) -> S:
         """Scores for which a condition may be what is wanted."""

@@ -9,11 +9,11 @@ import numpy as np
 from ...compiler.ir.dims import Dim, ceildiv, dmax, dmin, estimate, is_nonnegative
 from ...compiler.ir.graph import Value
 from ...compiler.ir.ops.registry import Array
+from .hidden_scores import LEAST_GAIN, MASKED
 from .key_regions import Diagonal, KeyBand, KeyBands, KeyTables
 from .mask_regions import MaskReader, chosen
 from .work import TYPICAL
 
-MASKED = -1e30  # what is added to a score that is gone then, in f32 and below
 _GONE = float("-inf")  # added to a score, this hides it in rows that see nothing else, too
 _LINE = 16  # keys are cut at multiples of this
 _MOST_BLOCKS = 16
@@ -47,7 +47,7 @@ class QueryBlocks:
 
 
 def query_blocks(
-    mask: Value, queries: Dim, keys: Dim, least_rows: int, least_gain: float
+    mask: Value, queries: Dim, keys: Dim, least_rows: int
 ) -> QueryBlocks | None:
     """The blocks that leave the fewest scores; None where hardly any are left out.
 
@@ -65,7 +65,7 @@ def query_blocks(
             continue
         scores = estimate(queries, TYPICAL) * estimate(keys, TYPICAL)
         share = sum(block.scores for block in found) / scores
-        if share <= 1 - least_gain:
+        if share <= 1 - LEAST_GAIN:
             return QueryBlocks(tuple(found), share, limit == MASKED and rows_hidden)
     return None
 

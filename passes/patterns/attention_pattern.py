@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, like, rewrite, scalar
+from ..arithmetic.hidden_scores import MASKED
 from .empty_rows import RowGuard
 
 RULES = Rules()
 _SCALES = frozenset({"mul", "div"})
-_MASKED = -1e30  # a score this low is gone in f32 and below, whatever is added to it
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def _split_mask(node: Node, rw: Rewriter) -> tuple[Value, Value] | None:
     if node.op == "where":
         condition, kept, low = node.inputs
         number = scalar(low)
-        if number is not None and number <= _MASKED:
+        if number is not None and number <= MASKED:
             return kept, rw.emit("where", [condition, like(kept, 0), low])
         condition, low, kept = node.inputs
         number = scalar(low)
-        if number is not None and number <= _MASKED:
+        if number is not None and number <= MASKED:
             return kept, rw.emit("where", [condition, low, like(kept, 0)])
         return None
     a, b = node.inputs

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 
 from ...compiler.ir.graph import Value
 from ...compiler.ir.rewrite import Rewriter, like, scalar
 from ...compiler.ir.types import DType
+from ..arithmetic.hidden_scores import MASKED, lowest
 
 _MOST_NODES = 64  # that are looked at behind one mask
-_LOW = -1e30  # some of these may be -inf together, in types that hold them
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,16 @@ class RowGuard:
         if mask is None or not may_be_infinite(mask):
             return result
         last = {"axes": (mask.type.rank - 1,), "keepdims": True}
-        lowest = float(ml_dtypes.finfo(mask.dtype.numpy).min)
-        seen = rw.emit("ge", [rw.emit("reduce_max", [mask], last), like(mask, lowest)])
+        least = like(mask, lowest(mask.dtype))
+        seen = rw.emit("ge", [rw.emit("reduce_max", [mask], last), least])
         return rw.emit("where", [seen, result, zero])
 
 
 def may_be_infinite(mask: Value) -> bool:
     """Whether a mask may have elements of -inf, as far as what makes it tells."""
     waiting, seen = [mask], set[Value]()
-    lowest = float(ml_dtypes.finfo(mask.dtype.numpy).min)
-    low = max(_LOW, lowest / _MOST_NODES)
+    finite = lowest(mask.dtype)
+    low = max(MASKED, finite / _MOST_NODES)  # some of these may be -inf together
     lows = 0
     while waiting:
         value = waiting.pop()
@@ -82,7 +81,7 @@ def may_be_infinite(mask: Value) -> bool:
             waiting.extend(node.inputs)
         elif node.op == "cast" and not node.inputs[0].dtype.is_float:
             least = _least(node.inputs[0].dtype)
-            if least < lowest:
+            if least < finite:
                 return True
             lows += least < low
         else:
