@@ -22,15 +22,26 @@ from .hidden_scores import lowest
 from .key_regions import NEGATED, At, Position, S, ScoreDomain
 
 _MOST_NODES = 128  # that are looked at behind one mask
+_Positions = dict[tuple[Value, At], Position | None]
 
 
 @dataclass
+class _Found(Generic[S]):
+    """What is read already: each node once for every way that it is asked for, however many lead to
+    it. left: nodes that may still be looked at."""
+
+    left: int = _MOST_NODES
+    sets: dict[tuple[Value, At, bool, float | None], S] = field(default_factory=dict)
+    positions: _Positions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MaskReader(Generic[S]):
-    """Reads masks into a domain. limit: what is not above is hidden."""
+    """Reads a mask into a domain. limit: what is not above is hidden."""
 
     domain: ScoreDomain[S]
     limit: float
-    _left: int = field(default=_MOST_NODES)
+    _found: _Found[S] = field(default_factory=_Found)
 
     def seen(self, mask: Value, wanted: bool = True) -> S:
         """Scores that may be seen (or, not `wanted`, hidden) under a mask that is added."""
@@ -40,11 +51,16 @@ class MaskReader(Generic[S]):
         return self._added(mask, At(row, key), wanted)
 
     def _added(self, value: Value, at: At, wanted: bool) -> S:
+        key = value, at, wanted, self.limit
+        if key not in self._found.sets:
+            self._found.sets[key] = self._read_added(value, at, wanted)
+        return self._found.sets[key]
+
+    def _read_added(self, value: Value, at: At, wanted: bool) -> S:
         domain, node = self.domain, value.producer
         if value.data is not None:
             return domain.table(_table((value.data <= self.limit) != wanted, at), at)
-        self._left -= 1
-        if node is None or self._left < 0:
+        if node is None or not self._may_look():
             return domain.all()
         inner = list(_operands(node, at))
         if node.op == "where":
@@ -53,13 +69,17 @@ class MaskReader(Generic[S]):
             two = _joined(self._holds(*condition, False), self._added(*other, wanted), "and")
             return _joined(one, two, "or")
         if node.op == "min" or (node.op == "add" and value.dtype.is_float):
-            a, b = (self._added(*operand, wanted) for operand in inner)
-            return _joined(a, b, "and" if wanted else "or")
+            one, two = self._added(*inner[0], wanted), self._added(*inner[1], wanted)
+            return _joined(one, two, "and" if wanted else "or")
         if node.op == "cast":
             return self._converted(*inner[0], value.dtype, wanted)
         if node.op in _MOVES and inner:
             return self._added(*inner[0], wanted)
         return domain.all()
+
+    def _may_look(self) -> bool:
+        self._found.left -= 1
+        return self._found.left >= 0
 
     def _converted(self, value: Value, at: At, dtype: DType, wanted: bool) -> S:
         """The same of a mask that is cast: below what a small type holds it makes infinities;
@@ -73,20 +93,26 @@ class MaskReader(Generic[S]):
 
     def _holds(self, value: Value, at: At, wanted: bool) -> S:
         """Scores for which a condition may be what is wanted."""
+        key = value, at, wanted, None
+        if key not in self._found.sets:
+            self._found.sets[key] = self._read_holds(value, at, wanted)
+        return self._found.sets[key]
+
+    def _read_holds(self, value: Value, at: At, wanted: bool) -> S:
         domain, node = self.domain, value.producer
         if value.data is not None:
             return domain.table(_table(value.data.astype(bool) == wanted, at), at)
-        self._left -= 1
-        if node is None or self._left < 0:
+        if node is None or not self._may_look():
             return domain.all()
         inner = list(_operands(node, at))
         if node.op == "not":
             return self._holds(*inner[0], not wanted)
         if node.op in ("and", "or"):
-            a, b = (self._holds(*operand, wanted) for operand in inner)
-            return _joined(a, b, "and" if (node.op == "and") == wanted else "or")
+            one, two = self._holds(*inner[0], wanted), self._holds(*inner[1], wanted)
+            return _joined(one, two, "and" if (node.op == "and") == wanted else "or")
         if node.op in NEGATED and not node.inputs[0].dtype.is_float:
-            left, right = (_position(*operand) for operand in inner)
+            known = self._found.positions
+            left, right = _position(*inner[0], known), _position(*inner[1], known)
             if left is not None and right is not None:
                 op = node.op if wanted else NEGATED[node.op]
                 return domain.compared(op, left.plus(right, -1))
@@ -174,8 +200,17 @@ def _table(holds: Array, at: At) -> Array:
     return np.asarray(small.reshape(shape))
 
 
-def _position(value: Value, at: At) -> Position | None:
+def _position(value: Value, at: At, known: _Positions) -> Position | None:
     """An integer as a position; None where it is none, or might not fit its type."""
+    key = value, at
+    if key not in known:
+        known[key] = None  # it counts while what it is made of is looked at
+        if len(known) <= _MOST_NODES:
+            known[key] = _read_position(value, at, known)
+    return known[key]
+
+
+def _read_position(value: Value, at: At, known: _Positions) -> Position | None:
     number = None if value.dtype.is_float else scalar(value)
     if number is not None:
         return Position(0, 0, int(number))
@@ -188,11 +223,13 @@ def _position(value: Value, at: At) -> Position | None:
     elif node.op in ("iota", "cumsum"):
         found = _counted(node, at)
     elif node.op in ("add", "sub"):
-        a, b = (_position(*operand) for operand in _operands(node, at))
+        one, two = _operands(node, at)
+        a, b = _position(*one, known), _position(*two, known)
         if a is not None and b is not None:
             found = a.plus(b, 1 if node.op == "add" else -1)
     elif node.op in _MOVES:
-        found = next((_position(*operand) for operand in _operands(node, at)), None)
+        inner = next(_operands(node, at), None)
+        found = None if inner is None else _position(*inner, known)
     return found if found is not None and _fits(found, value.dtype) else None
 
 

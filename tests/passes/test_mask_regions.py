@@ -17,6 +17,8 @@ from tensmith.compiler.ir import Dim, Graph, Value, constant
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.arithmetic.known_masks import KnownMasks
+from tensmith.passes.arithmetic.mask_regions import MaskReader
+from tensmith.passes.arithmetic.query_blocks import query_blocks
 from tensmith.passes.pipeline import SIMPLIFY
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -193,6 +195,25 @@ def test_positions_of_32_bits() -> None:
     rows = w.op("add", w.op("cast", w.rows(), dtype=I32), w.scalar(2, I32))
     graph = w.attend(w.added(w.op("ge", rows, w.op("cast", w.columns(), dtype=I32))))
     assert optimised(graph, s=40)
+
+
+def test_chains_that_read_all_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions x + x - x, and masks m + m: a chain has 2^n ways to its end, and n nodes."""
+    read: list[Value] = []
+    inner = MaskReader._read_added
+    monkeypatch.setattr(
+        MaskReader, "_read_added", lambda r, v, *rest: read.append(v) or inner(r, v, *rest)
+    )
+    w = Written(S, S)
+    rows = w.rows()
+    for _ in range(40):
+        rows = w.op("sub", w.op("add", rows, rows), rows)
+    mask = w.added(w.op("ge", rows, w.columns()), -np.inf)
+    for _ in range(40):
+        mask = w.op("cast", w.op("add", mask, mask), dtype=F32)
+    assert query_blocks(mask, S, S, 8) is not None
+    assert len(set(read)) > 40
+    assert len(read) < 1000
 
 
 def test_masks_that_wrap() -> None:
