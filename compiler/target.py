@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from .errors import UsageError
 
+STACK_BYTES = 64 << 10  # of one buffer of a kernel; larger ones lie in scratch memory
+_BARE_STACK_BYTES = 512  # the same without an operating system, where stacks are a few KiB
+
 
 @dataclass(frozen=True)
 class Target:
@@ -75,6 +78,11 @@ class CpuTarget(Target):
     def has_system(self) -> bool:
         """Whether programs run in an operating system, which loads libraries."""
         return not self.bare
+
+    @property
+    def stack_bytes(self) -> int:
+        """What one buffer of a kernel may take of the stack."""
+        return _BARE_STACK_BYTES if self.bare else STACK_BYTES
 
     def __post_init__(self) -> None:
         if self.vector_bits not in (32, 128, 256, 512):

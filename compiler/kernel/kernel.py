@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from ..ir.dims import Dim, product, symbol, symbols_of
 from ..ir.ops.step_groups import GROUP_PRODUCTS
+from ..target import STACK_BYTES
 from . import expr as ex
 from .expr import Bound, Buffer, Expr
 from .instruction import DOTS
 
 CACHE_LINE = 64  # bytes, on all CPUs that code is generated for
-MAX_STACK_BYTES = 64 << 10  # a larger local buffer lies in scratch memory
-BARE_STACK_BYTES = 512  # the same without an operating system, where stacks are a few KiB
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Kernel:
     shared: int = 0
     operators: tuple[str, ...] = ()
     nodes: tuple[str, ...] = field(default=(), compare=False)
-    most_stack: int = MAX_STACK_BYTES
+    most_stack: int = STACK_BYTES
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def test_rows_in_bands(
 ) -> None:
     share = 12000 / resolve_target(target)[1].l2_bytes
     monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.PANEL_SHARE", share)
-    monkeypatch.setattr("tensmith.compiler.kernel.schedule.panels.MAX_STACK_BYTES", 16 << 10)
+    monkeypatch.setattr("tensmith.compiler.target.CpuTarget.stack_bytes", 16 << 10)
     sizes = [{"n": n, "s": s} for n, s in ((1, 1), (5, 2), (47, 1), (128, 1), (389, 2))]
     schedules = compare(fill, target, tmp_path, sizes if fill in (any_rows, any_batch) else [{}])
     assert target == "native" or any("band" in schedule for schedule in schedules)

@@ -13,7 +13,7 @@ from ...target import CpuTarget
 from ..forms.channel_blocks import best_block, in_channel_blocks
 from ..forms.step_groups import best_instruction, in_groups, products_of_groups
 from ..instruction import GENERIC, INSTRUCTIONS, MATRICES, PAIRS, without_tiles
-from ..kernel import BARE_STACK_BYTES, Kernel
+from ..kernel import Kernel
 from .choice import Choice
 from .choices import Choices
 from .dot_tiles import with_dot_tiles
@@ -118,9 +118,8 @@ class CpuChooser:
         if channels and kernel == request.kernel:
             raise ScheduleError(f"the kernel has no channels to go over in blocks of {channels}")
         kernel, instruction, constants = self._in_groups(kernel, request.constants, data)
-        stack = BARE_STACK_BYTES if self.target.bare else kernel.most_stack
         own = Choice(request.form, instruction, channels)
-        return Loops(replace(kernel, most_stack=stack), constants, own)
+        return Loops(replace(kernel, most_stack=self.target.stack_bytes), constants, own)
 
     def _in_groups(
         self, kernel: Kernel, constants: Mapping[str, Constant], data: Mapping[str, Any] | None

@@ -10,7 +10,7 @@ from ...ir.dims import symbols_of
 from ..axis_names import band_of
 from ..contraction import contraction_of
 from ..instruction import MATRICES, MATRIX_REGISTERS, MATRIX_ROWS, PAIRS
-from ..kernel import MAX_STACK_BYTES, Kernel, Stage, has_factors
+from ..kernel import Kernel, Stage, has_factors
 from . import pair_tiles
 from .matrix_tiles import LANES, plain_operands
 from .schedule import Schedule, StageSchedule
@@ -27,7 +27,7 @@ def check_schedule(kernel: Kernel, schedule: Schedule) -> None:
     """
     reasons = list(_threads(kernel, schedule))
     for number, (stage, own) in enumerate(zip(kernel.stages, schedule.stages, strict=True)):
-        reasons += [f"stage {number}: {text}" for text in _stage(stage, own, kernel.shared)]
+        reasons += [f"stage {number}: {text}" for text in _stage(stage, own, kernel)]
     if reasons:
         raise ScheduleError(
             f"the kernel '{'+'.join(kernel.operators)}' cannot be scheduled so",
@@ -59,8 +59,8 @@ def _serial(own: StageSchedule) -> set[str]:
     return {own.blocks.axis, band_of(own.tile.row)} if own.blocks.axis else set()
 
 
-def _stage(stage: Stage, own: StageSchedule, shared: int) -> Iterator[str]:
-    tile, names = own.tile, [axis.name for axis in stage.axes[shared:]]
+def _stage(stage: Stage, own: StageSchedule, kernel: Kernel) -> Iterator[str]:
+    tile, names = own.tile, [axis.name for axis in stage.axes[kernel.shared :]]
     loops = [*names, *_loops_of_blocks(own)]
     if sorted(own.order) != sorted(loops):
         yield f"the order has {len(own.order)} loops that are not the stage's {len(loops)}"
@@ -71,7 +71,7 @@ def _stage(stage: Stage, own: StageSchedule, shared: int) -> Iterator[str]:
     yield from _tile(stage, own, names)
     yield from _unrolling(own)
     if own.blocks.axis or own.blocks.steps or own.blocks.band:
-        yield from _blocks(stage, own)
+        yield from _blocks(stage, own, kernel.most_stack)
     if own.instruction in MATRICES:
         yield from _matrices(stage, own)
     if own.instruction in PAIRS:
@@ -149,7 +149,7 @@ def _unrolling(own: StageSchedule) -> Iterator[str]:
         yield f"1 to {MAX_UNROLL} steps can be written out, not {own.unrolling.unroll}"
 
 
-def _blocks(stage: Stage, own: StageSchedule) -> Iterator[str]:
+def _blocks(stage: Stage, own: StageSchedule, most_stack: int) -> Iterator[str]:
     """Why a sum cannot be done in such blocks."""
     blocks, tile = own.blocks, own.tile
     contraction = contraction_of(stage)
@@ -182,5 +182,5 @@ def _blocks(stage: Stage, own: StageSchedule) -> Iterator[str]:
         yield "partial sums need loops of known size inside the blocks"
         return
     count = -(-held[0] // tile.rows) * tile.rows * math.prod(held[1:])
-    if count * tile.width * contraction.accumulate.bytes > MAX_STACK_BYTES:
-        yield f"partial sums of {count} rows do not fit {MAX_STACK_BYTES} bytes"
+    if count * tile.width * contraction.accumulate.bytes > most_stack:
+        yield f"partial sums of {count} rows do not fit {most_stack} bytes"

@@ -9,7 +9,6 @@ from ...target import CpuTarget
 from .. import expr as ex
 from ..axis_names import band_of
 from ..contraction import Contraction, extent_of
-from ..kernel import MAX_STACK_BYTES
 from .register_tile import PANEL_SHARE
 from .schedule import Blocks, Prefetch, RegisterTile, StageSchedule
 
@@ -79,7 +78,7 @@ def _in_blocks(
     first = stage.reduce_axes[0].name
     place = own.order.index(own.tile.vector) + 1
     head, inside = own.order[:place], own.order[place:]
-    band, most_rows = 0, _most_rows(own, product)
+    band, most_rows = 0, _most_rows(own, product, target)
     if most_rows < _rows_inside(own.tile, product, inside):
         band = most_rows // (2 * own.tile.rows) * own.tile.rows
         row = next(axis for axis in stage.axes if axis.name == own.tile.row)
@@ -136,10 +135,10 @@ def streams(own: StageSchedule, contraction: Contraction) -> int:
     return panel if size >= MIN_PREFETCH_BYTES else 0
 
 
-def _most_rows(own: StageSchedule, product: Contraction) -> int:
+def _most_rows(own: StageSchedule, product: Contraction, target: CpuTarget) -> int:
     """Rows whose partial sums fit the stack."""
     width = own.tile.width * product.accumulate.bytes
-    return MAX_STACK_BYTES // width
+    return target.stack_bytes // width
 
 
 def _rows_inside(tile: RegisterTile, product: Contraction, inside: tuple[str, ...]) -> float:

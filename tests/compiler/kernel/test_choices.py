@@ -166,7 +166,21 @@ def test_illegal_choices_are_refused(data: dict, reason: str) -> None:
     assert ScheduleError.exit_code == 2
 
 
-def test_keys_are_of_what_is_computed() -> None:
+@pytest.mark.parametrize("target", ["x86-64-v3", "cortex-m55"])
+def test_partial_sums_fit_the_stack_of_the_target(target: str) -> None:
+    node, kernel = kernel_of(product())
+    key = group_key(node.inputs, node.regions[0])
+    block = {"block": 64, "lanes": 4, "rows": 2, "vectors": 1, "order": ["p1", "blocks", "p0"]}
+    chooser_ = CpuChooser(resolve_target(target)[1], 2, Choices({key: {"stages": [block]}}))
+    if target == "x86-64-v3":
+        assert chooser_(Request(kernel, key=key)).schedule.stages[0].blocks.steps == 64
+        return
+    with pytest.raises(ScheduleError, match="partial sums of 64 rows do not fit 512 bytes"):
+        chooser_(Request(kernel, key=key))
+
+
+def test_keys_are_of_what_is_computed
+() -> None:
     nodes = [kernel_of(case)[0] for case in (product(), product(), product(columns=97))]
     keys = [group_key(node.inputs, node.regions[0]) for node in nodes]
     assert keys[0] == keys[1] != keys[2]

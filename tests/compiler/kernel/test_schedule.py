@@ -171,6 +171,20 @@ def test_blocks_of_few_rows_stay_in_the_first_level(l1_bytes: int, rows: int, de
         assert depth % own.blocks.steps == 0
 
 
+@pytest.mark.parametrize("rows", [8, 12, 16, 24, 32])
+def test_partial_sums_on_a_small_stack(rows: int) -> None:
+    """Without an operating system a product that no register tile holds adds up no more of them."""
+    c = CaseBuilder("product")
+    c.output(c.op("matmul", c.input(rows, 4096), c.weight(4096, 96)))
+    (kernel,) = kernels(c.graph())
+    small = resolve_target("cortex-m55")[1]
+    for target in (small, replace(small, bare=False)):
+        (own,) = default_schedule(kernel, target).stages
+        held = rows * own.tile.vectors * own.tile.lanes * 4
+        assert not own.blocks.axis or held <= target.stack_bytes
+    assert own.blocks.axis
+
+
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize(
     ("shape", "perm", "reads_on"),
