@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, compose, helper, shape_inference
 
 from ....compiler.errors import UsageError
-from ....compiler.ir import Dim
+from ....compiler.ir import Dim, Value
 from ....compiler.ir.dims import symbols_of
 from ....runtime.abi import MOST_STAGES
 from .. import load_model
@@ -35,10 +35,14 @@ from .node_writer import (
     some_of,
     text_of,
 )
+from .rows import mixing_node
 from .stages import StagesNote
 
 PREFIX = "model/"
 EXIT = "exit"
+_REMEDY = (
+    "export the model with a fixed batch, or give --single for rows that come one by one"
+)
 
 
 @dataclass(frozen=True)
@@ -325,13 +329,21 @@ class _Splitter:
         for name, dims in self._dims.items():
             if any(symbols_of(dim) & rows for dim in dims[1:]):
                 raise self._not_apart(name)
+        before = [self._values[name] for name in self._crossing(1)]
+        made = [self._values[name] for name in sorted(self._made_behind())]
+        node = mixing_node(made, before, rows)
+        if node is not None:
+            raise UsageError(
+                f"the node '{node.name.removeprefix(PREFIX)}' ({node.op}) behind an exit goes along "
+                "the rows of a batch: its rows are not apart",
+                remedy=_REMEDY,
+            )
 
     def _not_apart(self, name: str) -> UsageError:
         return UsageError(
             f"'{name.removeprefix(PREFIX)}' is used behind an exit, and has the shape "
             f"[{', '.join(map(str, self._dims[name]))}]: its rows are not apart",
-            remedy="export the model with a fixed batch, or give --single for rows that come one "
-            "by one",
+            remedy=_REMEDY,
         )
 
     def _made_behind(self) -> set[str]:
@@ -343,8 +355,11 @@ class _Splitter:
 
     @cached_property
     def _dims(self) -> dict[str, tuple[Dim, ...]]:
-        """Shapes of all values that go behind an exit or are made there, as the importer knows
-        them."""
+        return {name: value.shape for name, value in self._values.items()}
+
+    @cached_property
+    def _values(self) -> dict[str, Value]:
+        """All that goes behind an exit or is made there, as the importer knows it."""
         names = {name for stage in range(1, len(self.exits)) for name in self._crossing(stage)}
         names |= self._made_behind()
         names.add(self.graph.input[0].name)
@@ -354,7 +369,7 @@ class _Splitter:
         copies = [helper.make_node("Identity", [name], [f"shown/{name}"]) for name in sorted(names)]
         model = self._model([*entered, *self.nodes, *copies], shown)
         found = load_model(model).outputs
-        return {value.name.removeprefix("shown/"): value.shape for value in found}
+        return dict(zip(sorted(names), found, strict=True))
 
 
 def _with_names(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:

@@ -169,21 +169,96 @@ def test_what_lies_behind_reads_folded_rows(tmp_path: Path) -> None:
         stages.joined((0.0, 0.0))
 
 
+def _behind_middle(folder: Path, batch: int | str, nodes: list[onnx.NodeProto]) -> Path:
+    """The model with nodes that make `mixed` of `l1` in front of what `late` alone reads."""
+    model = onnx.load(_model(folder / "m.onnx", batch))
+    place = next(n for n, node in enumerate(model.graph.node) if node.output[0] == "lc")
+    model.graph.node[place].input[0] = "mixed"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*rest[:place], *nodes, *rest[place:]])
+    for name, value in {"zero": [0], "ten": [10], "minus": [-1], "least": [-(2**60)]}.items():
+        tensor = numpy_helper.from_array(np.array(value, np.int64), name)
+        model.graph.initializer.append(tensor)
+    onnx.save(model, folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+_NODE = helper.make_node
+_ALONG_ROWS = {
+    "mean": [
+        _NODE("ReduceMean", ["l1"], ["mean"], axes=[0], keepdims=1),
+        _NODE("Sub", ["l1", "mean"], ["mixed"]),
+    ],
+    "largest": [
+        _NODE("ReduceMax", ["l1"], ["most"], keepdims=0),
+        _NODE("Div", ["l1", "most"], ["mixed"]),
+    ],
+    "softmax": [_NODE("Softmax", ["l1"], ["mixed"], axis=0)],
+    "sums": [_NODE("CumSum", ["l1", "zero"], ["mixed"])],
+    "turned": [_NODE("Slice", ["l1", "minus", "least", "zero", "minus"], ["mixed"])],
+    "first": [
+        _NODE("Gather", ["l1", "zero"], ["first"], axis=0),
+        _NODE("Add", ["l1", "first"], ["mixed"]),
+    ],
+}
+_APART = {
+    "mean": [
+        _NODE("ReduceMean", ["l1"], ["mean"], axes=[1], keepdims=1),
+        _NODE("Sub", ["l1", "mean"], ["mixed"]),
+    ],
+    "softmax": [_NODE("Softmax", ["l1"], ["mixed"], axis=1)],
+    "turned": [_NODE("Slice", ["l1", "minus", "least", "one", "minus"], ["mixed"])],
+    "gathered": [_NODE("Gather", ["l1", "order"], ["mixed"], axis=1)],
+}
+
+
+@pytest.mark.parametrize("kind", _ALONG_ROWS)
+def test_what_goes_along_rows_is_not_gathered(tmp_path: Path, kind: str) -> None:
+    model = _behind_middle(tmp_path, "batch", _ALONG_ROWS[kind])
+    with pytest.raises(UsageError, match=r"goes along the rows .* its rows are not apart"):
+        ExitStages(model, EXITS).joined((0.6, 0.7))
+    ExitStages(model, EXITS, single=True).joined((0.6, 0.7))
+
+
+@pytest.mark.parametrize("kind", _APART)
+def test_what_goes_along_features_is_gathered(tmp_path: Path, kind: str) -> None:
+    model = onnx.load(_behind_middle(tmp_path, "batch", _APART[kind]))
+    for name, value in {"one": [1], "order": list(range(FEATURES))[::-1]}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    onnx.save(model, tmp_path / "m.onnx")
+    wanted, exits = _by_hand(tmp_path / "m.onnx", X, ("max_softmax",), (0.6, 0.7))
+    told = _compiled(ExitStages(tmp_path / "m.onnx", EXITS), (0.6, 0.7), tmp_path)({"x": X})
+    np.testing.assert_array_equal(told["exit"], exits)
+    np.testing.assert_allclose(told["late"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_may_see_each_other_in_front_of_the_first_exit(tmp_path: Path) -> None:
+    """Nothing is gathered there."""
+    model = onnx.load(_model(tmp_path / "m.onnx"))
+    first = model.graph.node[0]
+    assert first.output[0] == "xa"
+    first.input[0] = "mixed"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    mean = _NODE("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1)
+    model.graph.node.extend([mean, _NODE("Sub", ["x", "mean"], ["mixed"]), *rest])
+    onnx.save(model, tmp_path / "m.onnx")
+    wanted, exits = _by_hand(tmp_path / "m.onnx", X, ("max_softmax",), (0.6, 0.7))
+    told = _compiled(ExitStages(tmp_path / "m.onnx", EXITS), (0.6, 0.7), tmp_path)({"x": X})
+    np.testing.assert_array_equal(told["exit"], exits)
+    np.testing.assert_allclose(told["late"], wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch", ["batch", 4])
 def test_rows_that_see_each_other_are_not_gathered(tmp_path: Path, batch: int | str) -> None:
     """Attention among rows behind the middle exit: a fixed batch runs as a whole."""
-    model = onnx.load(_model(tmp_path / "m.onnx", batch))
     mixing = [
         helper.make_node("Transpose", ["l1"], ["turned"], perm=[1, 0]),
         helper.make_node("MatMul", ["l1", "turned"], ["among"]),
         helper.make_node("MatMul", ["among", "l1"], ["mixed"]),
     ]
-    place = next(n for n, node in enumerate(model.graph.node) if node.output[0] == "lc")
-    model.graph.node[place].input[0] = "mixed"
-    rest = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*rest[:place], *mixing, *rest[place:]])
-    onnx.save(model, tmp_path / "m.onnx")
+    _behind_middle(tmp_path, batch, mixing)
     stages = ExitStages(tmp_path / "m.onnx", EXITS)
     if batch == "batch":
         with pytest.raises(UsageError, match="its rows are not apart"):
