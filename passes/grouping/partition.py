@@ -16,6 +16,7 @@ from ...compiler.ir.groups import RegionBuilder
 from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.ir.types import DType
 
+_Makers = Mapping[Node, list[Node]]
 Legality = Callable[[Node], str | None]
 BELONGS = "what it reads or gives stays inside of the processor"
 
@@ -48,15 +49,15 @@ class Partition:
 
     def _divided(self, graph: Graph, taken: set[Node]) -> list[list[Node]]:
         """The nodes of segments, none of which cuts a value of an inner type."""
+        makers = _makers(graph)
         while True:
             groups = sharing([node for node in graph.nodes if node in taken], self.inside)
             whole = {node: number for number, group in enumerate(groups) for node in group}
-            try:
-                return _segments(graph, taken, whole)
-            except _Cut as cut:
-                gone = {node for node in taken if whole[node] == cut.group}
-                self.reasons.update(dict.fromkeys(gone, BELONGS))
-                taken = taken - gone
+            cut = _cut_group(makers, whole)
+            if cut is None:
+                return _segments(makers, whole)
+            self.reasons.update(dict.fromkeys(groups[cut], BELONGS))
+            taken = taken - set(groups[cut])
 
     def _taken(self, graph: Graph) -> set[Node]:
         """The nodes that the device runs: legal ones whose inner values are not seen outside."""
@@ -113,49 +114,54 @@ class Partition:
         return [node for node in nodes if node in kept]
 
 
-def _segments(graph: Graph, taken: set[Node], whole: Mapping[Node, int]) -> list[list[Node]]:
+def _cut_group(makers: _Makers, whole: Mapping[Node, int]) -> int | None:
+    """The first group that no segment can hold: something outside is made of it, and goes into it.
+
+    whole: the numbers of groups, of the nodes that the device runs.
+    """
+    order = nx.DiGraph()
+    for node, known in makers.items():
+        own = whole.get(node, node)
+        order.add_edges_from((whole.get(maker, maker), own) for maker in known)
+    found = []
+    for part in nx.strongly_connected_components(order):
+        groups = [vertex for vertex in part if isinstance(vertex, int)]
+        if len(groups) < len(part) > 1:
+            found += groups
+    return min(found, default=None)
+
+
+def _segments(makers: _Makers, whole: Mapping[Node, int]) -> list[list[Node]]:
     """The nodes of every segment, in order of execution.
 
     Each segment has a number that grows with the order of execution, and each node a least number
     that it may have: above that of every segment which something outside lies behind. whole: the
-    numbers of groups that no segment cuts. Raises _Cut for one that none holds.
+    numbers of groups that no segment cuts, each of which one can hold.
     """
     floors = dict.fromkeys(whole.values(), 0)  # of groups
     while True:
-        number = _numbers(graph, taken, whole, floors)
-        grown = {
-            group: max(number[node] for node in taken if whole[node] == group) for group in floors
-        }
+        number = _numbers(makers, whole, floors)
+        grown = dict(floors)
+        for node, group in whole.items():
+            grown[group] = max(grown[group], number[node])
         if grown == floors:
             break
         floors = grown
-        for group, floor in floors.items():
-            if floor > len(graph.nodes):  # something outside is made of it, and goes into it
-                raise _Cut(group)
     members: list[list[Node]] = [[] for _ in range(max(number.values(), default=-1) + 1)]
-    for node in graph.nodes:
-        if node in taken:
+    for node in makers:
+        if node in whole:
             members[number[node]].append(node)
     return _together(members)
 
 
-class _Cut(Exception):
-    """A group that has to stay whole, and cannot."""
-
-    def __init__(self, group: int) -> None:
-        super().__init__()
-        self.group = group
-
-
 def _numbers(
-    graph: Graph, taken: set[Node], whole: Mapping[Node, int], floors: Mapping[int, int]
+    makers: _Makers, whole: Mapping[Node, int], floors: Mapping[int, int]
 ) -> dict[Node, int]:
     """The number of each node's segment, where groups have at least those of floors."""
     least: dict[Node, int] = {}
     number: dict[Node, int] = {}
-    for node in graph.nodes:
-        known = [v.producer for v in _read(node) if v.producer is not None and v.producer in least]
-        if node not in taken:
+    for node, known in makers.items():
+        if node not in whole:
             least[node] = max(
                 (least[s] if s not in number else number[s] + 1 for s in known), default=0
             )
@@ -189,6 +195,15 @@ def _read(node: Node) -> list[Value]:
         for inner in region.walk():
             found += inner.inputs
         found += region.outputs
+    return found
+
+
+def _makers(graph: Graph) -> dict[Node, list[Node]]:
+    """The nodes that make what each node reads, in order of execution."""
+    found: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        read = (value.producer for value in _read(node))
+        found[node] = [maker for maker in read if maker is not None and maker in found]
     return found
 
 

@@ -29,6 +29,7 @@ from tensmith.compiler.ir.graph import Value
 from tensmith.compiler.ir.types import DType
 from tensmith.compiler.ir.verify import verify
 from tensmith.compiler.pass_manager import run_passes
+from tensmith.passes.grouping import partition as partition_module
 from tensmith.passes.grouping.partition import BELONGS, Partition
 from tensmith.passes.simplify.dce import DeadCodeElimination
 
@@ -251,6 +252,32 @@ def test_what_no_segment_can_hold_is_left_out():
     segments, reasons = _longer_way(inner=True)
     assert segments == [["neg"], ["neg"]]
     assert set(reasons.values()) == {"never", BELONGS}
+
+
+def test_long_chains_are_divided_in_few_rounds(monkeypatch):
+    """As many as segments have to wait for each other, not as many as there are operators."""
+    rounds = []
+    inner = partition_module._numbers
+    monkeypatch.setattr(
+        partition_module, "_numbers", lambda *given: rounds.append(1) or inner(*given)
+    )
+    sketch = Sketch(0)
+    x = sketch.input(4, 4)
+    wide = sketch.op("cast", x, dtype=DType.I32)
+    outside = sketch.op("exp", sketch.op("cast", wide, dtype=DType.F32))
+    both = sketch.op("add", wide, sketch.op("cast", outside, dtype=DType.I32))
+    end = sketch.op("cast", both, dtype=DType.F32)
+    for _ in range(40):
+        end = sketch.op("exp", sketch.op("abs", sketch.op("neg", end)))
+    graph = sketch.graph(end)
+    partition = Partition(
+        lambda node: "never" if node.op == "exp" else None, "device", frozenset({DType.I32}),
+        lambda node: False,
+    )  # fmt: skip
+    assert partition.run(graph)
+    verify(graph)
+    assert sum(node.op == "segment" for node in graph.nodes) == 40
+    assert len(rounds) < 5
 
 
 @case
