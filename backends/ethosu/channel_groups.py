@@ -9,7 +9,7 @@ import numpy as np
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
-from .conv_chain import ConvChain, chain_of
+from .conv_chain import ConvChain, chain_of, splice
 from .tosa.lowering import narrowed
 
 MOST_GROUPS = 32  # that are worth a convolution each
@@ -70,12 +70,7 @@ def _divide(graph: Graph, chain: ConvChain) -> None:
         scale, point = scaled.inputs[1:]
         parts.append(builder.emit("requantize", [total, _part(scale, given), point], scaled.attrs))
     joined = builder.emit("concat", parts, {"axis": 3})
-    joined.name = scaled.output.name
-    place = graph.nodes.index(scaled)
-    graph.replace_uses({scaled.output: joined})
-    gone = set(chain.nodes)
-    graph.nodes[place:place] = nodes
-    graph.nodes = [node for node in graph.nodes if node not in gone]
+    splice(graph, chain.nodes, nodes, joined)
 
 
 def _part(value: Value, channels: slice) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...compiler.ir.graph import Graph, Node, Value
@@ -44,3 +44,14 @@ def _is_bias(node: Node, conv: Node) -> bool:
     if data is None or node.inputs[0] is not conv.output:
         return False
     return data.size == 1 or data.size == data.shape[-1] == conv.output.shape[-1]
+
+
+def splice(graph: Graph, gone: Sequence[Node], nodes: Sequence[Node], result: Value) -> None:
+    """Put nodes in the place of others, the last of which makes what `result` is from now on."""
+    old = gone[-1].output
+    result.name = old.name
+    place = graph.nodes.index(gone[-1])
+    graph.replace_uses({old: result})
+    graph.nodes[place:place] = nodes
+    left_out = set(gone)
+    graph.nodes = [node for node in graph.nodes if node not in left_out]

@@ -17,7 +17,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
 from ...compiler.target import NpuTarget
-from .conv_chain import ConvChain, chain_of
+from .conv_chain import ConvChain, chain_of, splice
 from .legality import legality
 from .streams import stream_of
 from .tosa.graph import Array
@@ -142,9 +142,4 @@ def fold_width(graph: Graph, chain: ConvChain, factor: int) -> None:
     source, zero = narrowed(chain.conv.inputs[0])
     nodes: list[Node] = []
     result = folded(chain, source, zero, factor, nodes)
-    place = graph.nodes.index(chain.scaled)
-    graph.replace_uses({chain.scaled.output: result})
-    result.name = chain.scaled.output.name
-    gone = set(chain.nodes)
-    graph.nodes[place:place] = nodes
-    graph.nodes = [node for node in graph.nodes if node not in gone]
+    splice(graph, chain.nodes, nodes, result)

@@ -18,6 +18,7 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.rewrite import scalar
 from ...compiler.ir.types import DType
+from .conv_chain import splice
 from .tosa.lowering import narrowed
 
 MOST_WEIGHT = 127
@@ -106,7 +107,4 @@ def join_sum(graph: Graph, scaled: Node) -> None:
     step = constant(np.float32(sum_.step))
     made = builder.emit("requantize", [total, step, scaled.inputs[2]], scaled.attrs)
     made = builder.emit("reshape", [made], {"shape": scaled.output.shape})
-    made.name = scaled.output.name
-    place = graph.nodes.index(scaled)
-    graph.replace_uses({scaled.output: made})
-    graph.nodes[place : place + 1] = nodes
+    splice(graph, [scaled], nodes, made)
