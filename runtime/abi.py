@@ -80,6 +80,7 @@ class Options(ctypes.Structure):
 
 
 MOST_STAGES = 16  # TS_MOST_STAGES
+LEAST_CACHE_BYTES = 65536  # TS_LEAST_CACHE_BYTES
 
 
 class CounterTable(ctypes.Structure):

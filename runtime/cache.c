@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-enum { LEAST_BYTES = 1 << 16, BYTES_OF_A_BUCKET = 1024 };
+enum { BYTES_OF_A_BUCKET = 1024 };
 
 typedef struct entry entry;
 struct entry {
@@ -32,7 +32,7 @@ static uint64_t own_bytes(const ts_cache *cache) {
 }
 
 ts_status ts_cache_create(uint64_t bytes, ts_cache **out) {
-  if (!out || bytes < LEAST_BYTES) return TS_ERROR_ARGUMENT;
+  if (!out || bytes < TS_LEAST_CACHE_BYTES) return TS_ERROR_ARGUMENT;
   ts_cache *cache = *out = calloc(1, sizeof *cache);
   if (!cache) return TS_ERROR_MEMORY;
   cache->bucket_count = 1;

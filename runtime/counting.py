@@ -9,8 +9,6 @@ from typing import Any
 from . import abi
 from .slots import ModuleError
 
-LEAST_CACHE = 1 << 16  # bytes
-
 
 @dataclass(frozen=True)
 class CacheCounters:
@@ -55,9 +53,9 @@ def make_cache(library: Any, size: int) -> ctypes.c_void_p:
 
     Raises ModuleError where that is too few, or there is no memory.
     """
-    cache = ctypes.c_void_p()
-    if size and not LEAST_CACHE <= size < 1 << 64:
-        raise ModuleError(f"cache_bytes: expected 0, or {LEAST_CACHE} or more, got {size}")
+    cache, least = ctypes.c_void_p(), abi.LEAST_CACHE_BYTES
+    if size and not least <= size < 1 << 64:
+        raise ModuleError(f"cache_bytes: expected 0, or {least} or more, got {size}")
     if size and (status := library.ts_cache_create(size, ctypes.byref(cache))):
         raise ModuleError(f"no memory for a cache of {size} bytes", status)
     return cache

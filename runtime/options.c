@@ -65,8 +65,9 @@ static int64_t bytes(const char *option, const char *text) {
   const char *known = "KMG", *unit = *end ? strchr(known, *end) : NULL;
   const int shift = unit ? 10 * (int)(unit - known + 1) : 0;
   if (end == text || (*end && (!unit || end[1])) || value < 0 || value > INT64_MAX >> shift ||
-      value << shift < 1 << 16)
-    die(EXIT_USAGE, "%s: expected bytes, 64K at least, got '%s'", option, text);
+      value << shift < TS_LEAST_CACHE_BYTES)
+    die(EXIT_USAGE, "%s: expected bytes, %dK at least, got '%s'", option,
+        TS_LEAST_CACHE_BYTES >> 10, text);
   return value << shift;
 }
 

@@ -260,9 +260,12 @@ TS_API void ts_destroy(ts_instance *instance);
  * Whoever can read the process's memory can read the calls that it holds.
  */
 
+#define TS_LEAST_CACHE_BYTES 65536
+
 /* A cache of at most `bytes`, keys, results and its own tables included: what was not asked for the
  * longest goes first. Any number of instances of models of this library may share it, from any
- * threads, through ts_options.cache; it must outlive them. TS_ERROR_ARGUMENT below 64 KiB. */
+ * threads, through ts_options.cache; it must outlive them. TS_ERROR_ARGUMENT below that
+ * many. */
 TS_API ts_status ts_cache_create(uint64_t bytes, ts_cache **out);
 TS_API void ts_cache_destroy(ts_cache *cache);
 
