@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .npu_options import MemoryMode, Optimise, SystemConfig, on_npu
 from .standard_input import from_standard_input
 
 if TYPE_CHECKING:
@@ -187,51 +188,73 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log every step on stderr.")]
 
 
-def requested(shape: list[str] | None, **given: Any) -> CompileRequest:
-    """The request that the options of a command make; given: its other fields.
-
-    Raises UsageError for options that cannot be.
-    """
-    from .request import CompileRequest
-    from .shapes import parse_shapes
-
-    return CompileRequest(shapes=parse_shapes(shape or []), **given)
-
-
-# ---------------------------------------------------------------------- options that go together
+# ---------------------------------------------------------------------- options of a compilation
 
 REQUEST = "request"
+USUAL = ("target", "opt_level", "threads", "shape")
+NPU = ("system_config", "memory_mode", "optimise")  # with target
+LOWER_PRECISION = (
+    "precision", "calibration", "max_accuracy_drop", "eval", "metric", "fresh", "block",
+    "force_precision",
+)  # fmt: skip
 _COMPILATION: dict[str, tuple[Any, Any]] = {
     "target": (Target, "native"),
+    "system_config": (SystemConfig, ""),
+    "memory_mode": (MemoryMode, ""),
+    "optimise": (Optimise, ""),
     "opt_level": (OptLevel, 2),
     "threads": (Threads, 1),
     "shape": (Shapes, None),
+    "precision": (Precision, "fp32"),
+    "calibration": (Calibration, None),
+    "max_accuracy_drop": (MaxAccuracyDrop, None),
+    "eval": (Evaluation, None),
+    "metric": (Metric, None),
+    "fresh": (Fresh, False),
+    "block": (Block, None),
+    "force_precision": (ForcePrecision, False),
+    "allow_reordering": (AllowReordering, False),
 }
 
 
-def with_compilation(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of any compilation where it has the parameter `request`, which is
-    the CompileRequest that they make. What else the request should hold the command adds.
+def _requested(options: dict[str, Any]) -> CompileRequest:
+    """The request that options of a compilation make. Raises UsageError for what cannot be."""
+    from .request import CompileRequest
+    from .shapes import parse_shapes
+
+    given = dict(options)
+    if "shape" in given:
+        given["shapes"] = parse_shapes(given.pop("shape") or [])
+    memory = {name: given.pop(name) for name in NPU if name in given}
+    if memory:
+        given["target"] = on_npu(given["target"], **memory)
+    return CompileRequest(**given)
+
+
+def with_compilation(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a command these options of a compilation, where it has the parameter `request`: the
+    CompileRequest that they make. What else the request should hold the command adds.
 
     The command raises UsageError, too, for options that cannot be.
     """
 
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        options = {name: given.pop(name) for name in _COMPILATION}
-        shape = options.pop("shape")
-        command(**given, **{REQUEST: requested(shape, **options)})
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> Any:
+            options = {name: given.pop(name) for name in names}
+            return command(**given, **{REQUEST: _requested(options)})
 
-    parameters: list[inspect.Parameter] = []
-    for name, own in inspect.signature(command).parameters.items():
-        if name == REQUEST:
-            parameters += [
-                own.replace(name=option, annotation=kind, default=default)
-                for option, (kind, default) in _COMPILATION.items()
-            ]
-        else:
-            kind = eval(own.annotation, command.__globals__)
-            parameters.append(own.replace(annotation=kind))
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {own.name: own.annotation for own in parameters}
-    return wrapped
+        parameters: list[inspect.Parameter] = []
+        for name, own in inspect.signature(command).parameters.items():
+            if name == REQUEST:
+                for option in names:
+                    kind, default = _COMPILATION[option]
+                    parameters.append(own.replace(name=option, annotation=kind, default=default))
+            else:
+                kind = eval(own.annotation, command.__globals__)
+                parameters.append(own.replace(annotation=kind))
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {own.name: own.annotation for own in parameters}
+        return wrapped
+
+    return decorate

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..options import (
+    USUAL,
     Atol,
     Cost,
     Inputs,
@@ -38,7 +39,7 @@ Duration = Annotated[
 ]
 
 
-@with_compilation
+@with_compilation(*USUAL)
 def command(
     model: Runnable,
     vs: Peers = "",

@@ -10,6 +10,7 @@ import typer
 
 from ..cascading import USUAL_DROP
 from ..options import (
+    USUAL,
     Evaluation,
     Json,
     Metric,
@@ -77,7 +78,7 @@ Output = Annotated[
 ]
 
 
-@with_compilation
+@with_compilation(*USUAL)
 def command(
     small: Small,
     large: Large = None,

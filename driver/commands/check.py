@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from ..npu_options import MemoryMode, Optimise, SystemConfig, on_npu
-from ..options import Json, Model, Shapes, Target, requested
+from typing import TYPE_CHECKING
+
+from ..options import NPU, Json, Model, with_compilation
+
+if TYPE_CHECKING:
+    from ..request import CompileRequest
 
 
+@with_compilation("target", *NPU, "shape")
 def command(
     model: Model,
-    target: Target = "native",
-    system_config: SystemConfig = "",
-    memory_mode: MemoryMode = "",
-    optimise: Optimise = "",
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     json: Json = False,
 ) -> None:
     """Say whether a target can compile a model; list every node that it cannot, and why.
@@ -27,8 +29,7 @@ def command(
     from ..preflight import MAX_PLANNED_NODES, preflight
 
     console = Console(json=json)
-    target = on_npu(target, system_config, memory_mode, optimise)
-    found = preflight(check_file(model, "model"), requested(shape, target=target))
+    found = preflight(check_file(model, "model"), request)
     console.result(found.to_json())
     if found.unsupported:
         console.table(

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..npu_options import MemoryMode, Optimise, SystemConfig, on_npu
 from ..options import (
-    AllowReordering,
+    LOWER_PRECISION,
+    NPU,
+    USUAL,
     Atol,
-    Block,
-    Calibration,
-    Evaluation,
-    ForcePrecision,
-    Fresh,
     Json,
     MachineOption,
-    MaxAccuracyDrop,
-    Metric,
     Model,
-    OptLevel,
-    Precision,
     Rtol,
-    Shapes,
-    Target,
-    Threads,
     Verbose,
     VerifyTime,
-    requested,
+    with_compilation,
 )
 
 if TYPE_CHECKING:
     from ..artifacts import Artifact
     from ..compare import Tolerance
     from ..console import Console
+    from ..request import CompileRequest
 
 
 _GROUPS = 12  # lines of the table of groups
@@ -104,25 +95,13 @@ NoStale = Annotated[
 ]
 
 
+@with_compilation(*USUAL, *NPU, *LOWER_PRECISION, "allow_reordering")
 def command(
     model: Model,
     output: Output = None,
-    target: Target = "native",
-    system_config: SystemConfig = "",
-    memory_mode: MemoryMode = "",
-    optimise: Optimise = "",
-    opt_level: OptLevel = 2,
+    *,
+    request: CompileRequest,
     emit: Emit = None,
-    precision: Precision = "fp32",
-    calibration: Calibration = None,
-    max_accuracy_drop: MaxAccuracyDrop = None,
-    eval: Evaluation = None,
-    metric: Metric = None,
-    fresh: Fresh = False,
-    block: Block = None,
-    force_precision: ForcePrecision = False,
-    threads: Threads = 1,
-    shape: Shapes = None,
     name: Name = None,
     verify: Verify = None,
     verify_time: VerifyTime = None,
@@ -134,7 +113,6 @@ def command(
     records: RecordsFile = None,
     machine: MachineOption = "",
     no_stale: NoStale = False,
-    allow_reordering: AllowReordering = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -144,20 +122,13 @@ def command(
     from ..dump import Dumper
 
     console = Console(json=json, verbose=verbose)
-    target = on_npu(target, system_config, memory_mode, optimise)
-    output, kind, texts = destination(model, output, emit, target)
+    output, kind, texts = destination(model, output, emit, request.target)
     dumper = Dumper(dump_after or [], dump_dir)
-    further = {
-        "calibration": calibration, "block": block, "force_precision": force_precision,
-        "eval": eval, "metric": metric, "fresh": fresh, "max_accuracy_drop": max_accuracy_drop,
-        "records": records, "machine": machine, "no_stale": no_stale,
-        "allow_reordering": allow_reordering,
-    }  # fmt: skip
     with console.progress("compiling") as progress:
-        request = requested(
-            shape, target=target, precision=precision, threads=threads, opt_level=opt_level,
-            name=name or "", texts=texts, work_dir=output.parent, choices=choices,
-            dump_after=dumper if dump_after else None, progress=progress, **further,
+        request = replace(
+            request, name=name or "", texts=texts, work_dir=output.parent, choices=choices,
+            records=records, machine=machine, no_stale=no_stale,
+            dump_after=dumper if dump_after else None, progress=progress,
         )  # fmt: skip
         artifact = api.compile_request(model, request)
         dumper.finish()

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..options import (
-    Calibration,
+    USUAL,
     Cost,
     Json,
-    Precision,
     Runnable,
     Verbose,
     with_compilation,
@@ -36,7 +35,7 @@ Roofs = Annotated[
 _RESOURCES = ("registers", "stack_bytes", "shared_bytes", "threads", "code_bytes")
 
 
-@with_compilation
+@with_compilation(*USUAL, "precision", "calibration")
 def command(
     model: Runnable,
     nodes: Annotated[bool, typer.Option("--nodes", help="List every node.")] = False,
@@ -49,8 +48,6 @@ def command(
     roofline: Roofs = False,
     *,
     request: CompileRequest,
-    precision: Precision = "fp32",
-    calibration: Calibration = None,
     cost: Cost = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -67,7 +64,7 @@ def command(
     if is_compiled(model):
         _inspect_library(console, model, roofline)
         return
-    request = replace(request, precision=precision, calibration=calibration, force_precision=True)
+    request = replace(request, force_precision=True)
     graph = import_model(model, request.shapes)
     described = _describe(model, graph) | _arithmetic(graph, request)
     _show_graph(console, described, nodes)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..options import Block, Calibration, Json, Model, Shapes, Threads, Verbose, requested
+from ..options import Block, Calibration, Json, Model, Verbose, with_compilation
+
+if TYPE_CHECKING:
+    from ..request import CompileRequest
 
 QuantisedPrecision = Annotated[
     str,
@@ -16,6 +19,7 @@ QuantisedPrecision = Annotated[
 ]
 
 
+@with_compilation("threads", "shape")
 def command(
     model: Model,
     output: Annotated[
@@ -24,8 +28,8 @@ def command(
     precision: QuantisedPrecision = "int8",
     calibration: Calibration = None,
     block: Block = None,
-    threads: Threads = 1,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -44,9 +48,7 @@ def command(
     check_writable(output, other_than=model)
     if output.suffix != ".onnx":
         raise UsageError(f"'{output}' is no ONNX file", remedy="name it .onnx")
-    request = requested(
-        shape, precision=precision, calibration=calibration, block=block, threads=threads
-    )
+    request = replace(request, precision=precision, calibration=calibration, block=block)
     with (
         console.progress("quantising") as progress,
         temporary_folder("tensmith-quantise-", near=output.parent) as folder,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..options import Json, Model, OptLevel, Shapes, Target, Verbose, requested
+from ..options import Json, Model, Verbose, with_compilation
+
+if TYPE_CHECKING:
+    from ..request import CompileRequest
 
 Output = Annotated[
     Path | None,
@@ -32,12 +36,12 @@ Anonymous = Annotated[
 ]
 
 
+@with_compilation("target", "opt_level", "shape")
 def command(
     model: Model,
     output: Output = None,
-    target: Target = "native",
-    opt_level: OptLevel = 2,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     inputs: InputFile = None,
     time: Time = 600.0,
     trial_time: TrialTime = 120.0,
@@ -62,7 +66,7 @@ def command(
         found = reduce_model(
             path,
             output,
-            requested(shape, target=target, opt_level=opt_level, progress=progress),
+            replace(request, progress=progress),
             inputs=check_file(inputs, "file of inputs") if inputs else None,
             seconds=time,
             trial_seconds=trial_time,

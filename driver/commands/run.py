@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import (
-    Calibration,
-    Inputs,
-    Json,
-    OptLevel,
-    Runnable,
-    Shapes,
-    Target,
-    Threads,
-    Verbose,
-    requested,
-)
+from ..options import USUAL, Inputs, Json, Runnable, Verbose, with_compilation
 
 if TYPE_CHECKING:
+    from ..request import CompileRequest
     from ..tensor_files import Array
 
 
+@with_compilation(*USUAL, "calibration")
 def command(
     model: Runnable,
     input: Inputs = None,
@@ -31,11 +23,8 @@ def command(
         Path | None,
         typer.Option("-o", "--output", help="A .npz file for the outputs; .npy for a single one."),
     ] = None,
-    target: Target = "native",
-    calibration: Calibration = None,
-    opt_level: OptLevel = 2,
-    threads: Threads = 1,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -49,11 +38,7 @@ def command(
     if output is not None:
         check_writable(output)
     with console.progress("compiling") as progress:
-        request = requested(
-            shape, target=target, calibration=calibration, opt_level=opt_level, threads=threads,
-            progress=progress,
-        )  # fmt: skip
-        module = compile_or_load(model, request)
+        module = compile_or_load(model, replace(request, progress=progress))
     inputs = read_inputs(input or [], [spec.name for spec in module.inputs])
     outputs = run_once(module, inputs)
     if output is not None:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..options import (
-    AllowReordering,
-    Block,
-    Calibration,
-    Evaluation,
-    ForcePrecision,
-    Fresh,
-    MachineOption,
-    MaxAccuracyDrop,
-    Metric,
-    OptLevel,
-    Precision,
-    Shapes,
-    Target,
-    Threads,
-    Verbose,
-    requested,
-)
+from ..options import LOWER_PRECISION, USUAL, MachineOption, Verbose, with_compilation
 from ..standard_input import from_standard_input
 from .compile import Emit, Name, Verify, destination
 
@@ -105,6 +89,7 @@ Json = Annotated[
 ]
 
 
+@with_compilation(*USUAL, *LOWER_PRECISION, "allow_reordering")
 def command(
     model: Model = None,
     output: Output = None,
@@ -114,22 +99,11 @@ def command(
     workers: Workers = "local",
     machine: MachineOption = "",
     kernels: Kernels = "*",
-    allow_reordering: AllowReordering = False,
     objective: Objective = "latency",
     seed: Seed = 0,
     status: Status = None,
-    target: Target = "native",
-    opt_level: OptLevel = 2,
-    precision: Precision = "fp32",
-    calibration: Calibration = None,
-    max_accuracy_drop: MaxAccuracyDrop = None,
-    eval: Evaluation = None,
-    metric: Metric = None,
-    fresh: Fresh = False,
-    block: Block = None,
-    force_precision: ForcePrecision = False,
-    threads: Threads = 1,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     emit: Emit = None,
     name: Name = None,
     verify: Verify = None,
@@ -157,13 +131,8 @@ def command(
         machine=machine, objective=objective,
         seconds=None if time_budget is None else seconds_of(time_budget),
     )  # fmt: skip
-    output, kind, texts = destination(model, output, emit, target)
-    request = requested(
-        shape, target=target, precision=precision, max_accuracy_drop=max_accuracy_drop, eval=eval,
-        calibration=calibration, block=block, force_precision=force_precision, metric=metric,
-        fresh=fresh, allow_reordering=allow_reordering, threads=threads, opt_level=opt_level,
-        work_dir=output.parent, name=name or "", texts=texts,
-    )  # fmt: skip
+    output, kind, texts = destination(model, output, emit, request.target)
+    request = replace(request, work_dir=output.parent, name=name or "", texts=texts)
     return _tune(console, model, request, options, output, kind, verify)
 
 

@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..npu_options import MemoryMode, Optimise, SystemConfig, on_npu
 from ..options import (
+    NPU,
+    USUAL,
     Atol,
     Calibration,
     Json,
-    OptLevel,
     Precision,
     Rtol,
     Runnable,
-    Shapes,
-    Target,
-    Threads,
     Verbose,
     VerifyTime,
-    requested,
+    with_compilation,
 )
 
 if TYPE_CHECKING:
@@ -58,21 +55,17 @@ Layers = Annotated[
 ]
 
 
+@with_compilation(*USUAL, *NPU)
 def command(
     model: Runnable,
     library: Library = None,
     inputs: InputFile = None,
     outputs: OutputFile = None,
     against: Against = "reference",
-    target: Target = "native",
-    system_config: SystemConfig = "",
-    memory_mode: MemoryMode = "",
-    optimise: Optimise = "",
     precision: Precision = "fp32",
     calibration: Calibration = None,
-    opt_level: OptLevel = 2,
-    threads: Threads = 1,
-    shape: Shapes = None,
+    *,
+    request: CompileRequest,
     layers: Layers = False,
     verify_time: VerifyTime = None,
     rtol: Rtol = None,
@@ -88,17 +81,15 @@ def command(
     from ..verify import Verification
 
     console = Console(json=json, verbose=verbose)
-    target = on_npu(target, system_config, memory_mode, optimise)
     given = _library(model, library, inputs, outputs, against)
     _check_known(precision, given, outputs, layers=layers, against=against)
-    request = requested(
-        shape, target=target, precision=precision, calibration=calibration, opt_level=opt_level,
-        threads=threads, force_precision=True,
-    )  # fmt: skip
+    request = replace(
+        request, precision=precision, calibration=calibration, force_precision=True
+    )
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:
-            subject = EngineSpec("tensmith", given, threads)
+            subject = EngineSpec("tensmith", given, request.threads)
         else:
             artifact = api.compile_request(model, replace(request, progress=progress))
             subject = artifact.subject()
@@ -108,7 +99,7 @@ def command(
             shapes=request.shapes,
             against="stored outputs" if outputs else against,
             precision=artifact.reference if artifact else reference_precision(precision),
-            target=target,
+            target=request.target,
             ranges=artifact.ranges if artifact else (),
             progress=progress,
             **_limits(rtol, atol, verify_time),
