@@ -83,9 +83,7 @@ def command(
     console = Console(json=json, verbose=verbose)
     given = _library(model, library, inputs, outputs, against)
     _check_known(precision, given, outputs, layers=layers, against=against)
-    request = replace(
-        request, precision=precision, calibration=calibration, force_precision=True
-    )
+    request = replace(request, precision=precision, calibration=calibration, force_precision=True)
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:

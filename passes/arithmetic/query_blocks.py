@@ -46,9 +46,7 @@ class QueryBlocks:
     may_hide_rows: bool
 
 
-def query_blocks(
-    mask: Value, queries: Dim, keys: Dim, least_rows: int
-) -> QueryBlocks | None:
+def query_blocks(mask: Value, queries: Dim, keys: Dim, least_rows: int) -> QueryBlocks | None:
     """The blocks that leave the fewest scores; None where hardly any are left out.
 
     Masks of -inf hide a key from a row whatever else it sees. Below `MASKED` they do so where the

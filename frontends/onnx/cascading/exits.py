@@ -40,9 +40,7 @@ from .stages import StagesNote
 
 PREFIX = "model/"
 EXIT = "exit"
-_REMEDY = (
-    "export the model with a fixed batch, or give --single for rows that come one by one"
-)
+_REMEDY = "export the model with a fixed batch, or give --single for rows that come one by one"
 
 
 @dataclass(frozen=True)
@@ -334,8 +332,8 @@ class _Splitter:
         node = mixing_node(made, before, rows)
         if node is not None:
             raise UsageError(
-                f"the node '{node.name.removeprefix(PREFIX)}' ({node.op}) behind an exit goes along "
-                "the rows of a batch: its rows are not apart",
+                f"the node '{node.name.removeprefix(PREFIX)}' ({node.op}) behind an exit goes "
+                "along the rows of a batch: its rows are not apart",
                 remedy=_REMEDY,
             )
 

@@ -171,7 +171,8 @@ def test_partial_sums_fit_the_stack_of_the_target(target: str) -> None:
     node, kernel = kernel_of(product())
     key = group_key(node.inputs, node.regions[0])
     block = {"block": 64, "lanes": 4, "rows": 2, "vectors": 1, "order": ["p1", "blocks", "p0"]}
-    chooser_ = CpuChooser(resolve_target(target)[1], 2, Choices({key: {"stages": [block]}}))
+    given = {"parallel": 1, "stages": [block]}
+    chooser_ = CpuChooser(resolve_target(target)[1], 2, Choices({key: given}))
     if target == "x86-64-v3":
         assert chooser_(Request(kernel, key=key)).schedule.stages[0].blocks.steps == 64
         return
@@ -179,8 +180,7 @@ def test_partial_sums_fit_the_stack_of_the_target(target: str) -> None:
         chooser_(Request(kernel, key=key))
 
 
-def test_keys_are_of_what_is_computed
-() -> None:
+def test_keys_are_of_what_is_computed() -> None:
     nodes = [kernel_of(case)[0] for case in (product(), product(), product(columns=97))]
     keys = [group_key(node.inputs, node.regions[0]) for node in nodes]
     assert keys[0] == keys[1] != keys[2]
