@@ -44,7 +44,11 @@ EMULATED: dict[str, tuple[str, ...]] = {
     "aarch64": ("cortex-a53", "cortex-a57"),
     "aarch64:cortex-a76": ("cortex-a76", "neoverse-n1", "max"),
     "aarch64:neoverse-v1": ("neoverse-v1", "max"),
+    "aarch64+dotprod": ("cortex-a76", "max"),
     "aarch64+i8mm": ("neoverse-v1", "max"),
+    "aarch64+bf16": ("neoverse-v1", "max"),
+    "aarch64+fp16": ("cortex-a76", "max"),
+    "aarch64+sve": ("a64fx", "neoverse-v1", "max"),
 }
 _CHOOSER = """#include <stdlib.h>
 #include "internal.h"
