@@ -165,6 +165,20 @@ def leaky_relu(s: Sketch) -> Value:
 
 
 @case
+def slopes_of_channels(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 8, 8), 8, (1, 1))
+    slope = constant(np.linspace(-0.25, 0.9, 8, dtype=np.float32).reshape(1, 8, 1, 1))
+    return s.conv(s.op("where", s.op("lt", x, 0.0), s.op("mul", x, slope), x), 4)
+
+
+@case
+def steep_slopes_of_channels(s: Sketch) -> Value:
+    x = s.conv(s.input(1, 4, 8, 8), 8, (1, 1))
+    slope = constant(np.linspace(0.1, 1.7, 8, dtype=np.float32).reshape(1, 8, 1, 1))
+    return s.conv(s.op("where", s.op("lt", x, 0.0), s.op("mul", x, slope), x), 4)
+
+
+@case
 def joined(s: Sketch) -> Value:
     x = s.input(1, 4, 8, 8)
     parts = s.conv(x, 4, (1, 1)), s.op("tanh", x), s.op("mul", s.conv(x, 8, (1, 1)), 4.0)

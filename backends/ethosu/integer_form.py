@@ -10,6 +10,7 @@ from ...compiler.pass_manager import Fixpoint, Pass
 from ...passes.layout.choose_layouts import ChooseLayouts
 from ...passes.layout.sink_reshapes import SinkReshapes
 from ...passes.pipeline import FOLDED_SCALES, RECOGNISED_NORMS, SIMPLIFY
+from ...passes.precision.fixed_point.channel_slopes import ChannelSlopes
 from ...passes.precision.fixed_point.integer_arithmetic import IntegerArithmetic
 from ...passes.precision.fixed_point.own_widening import OwnWidening
 from ...passes.precision.fixed_point.quantise_floats import QuantiseFloats, QuantiseWeights, Range
@@ -22,6 +23,7 @@ SIGNED = KeptBytes(DType.I8)
 FLOAT_FORM: tuple[Pass | Fixpoint, ...] = (
     *RECOGNISED_NORMS,
     *FOLDED_SCALES,
+    Fixpoint((ChannelSlopes(), *SIMPLIFY)),
     Fixpoint((SinkReshapes(), *SIMPLIFY)),
 )
 
