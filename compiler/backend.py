@@ -83,21 +83,36 @@ class Tuning(Generic[T]):
 
 
 @dataclass(frozen=True)
+class WeightDecision:
+    """How many steps the weights of products have to either side of zero, which can be decided.
+
+    nodes: names of the operators that it is about. values: what it can be, less than it is by
+    itself; the most first.
+    """
+
+    name: str
+    nodes: frozenset[str]
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class IntegerForm(Generic[T]):
     """How graphs become ones of integers, for targets that have no floats.
 
     observed: (graph, target) -> values whose ranges matter; rewrites the graph.
-    rewrite: (graph, target, ranges, choices) makes integers of a graph that `observed` has
-    rewritten, as far as ranges are known; with given choices by key, as far as these change
-    results.
+    rewrite: (graph, target, ranges) makes integers of a graph that `observed` has rewritten, as far
+    as ranges are known.
+    decide: (graph, target, choices) carries out given choices by key, as far as these change
+    results, in a graph of integers.
+    weights: graph of integers -> what can be decided of its weights, and the key of such a choice.
     placed: (graph, target, options, stages) -> what of a graph would run where, without code of the
     host being generated; may change the graph.
     """
 
     observed: Callable[[Graph, T], Sequence[Value]]
-    rewrite: Callable[
-        [Graph, T, Mapping[Value, tuple[float, float]], Mapping[str, Mapping[str, Any]]], None
-    ]
+    rewrite: Callable[[Graph, T, Mapping[Value, tuple[float, float]]], None]
+    decide: Callable[[Graph, T, Mapping[str, Mapping[str, Any]]], None]
+    weights: Callable[[Graph], tuple[str, Sequence[WeightDecision]]]
     placed: Callable[[Graph, T, CompileOptions, Stages], NpuReport]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.backend import AnyBackend
-from ..compiler.compilation import Stages
+from ..compiler.compilation import CompileOptions, Stages
+from ..compiler.ir import Graph
 from ..compiler.kernel.schedule.choices import Choices
 from ..compiler.target import Target
 from .artifacts import Artifact
@@ -20,6 +21,7 @@ from .model_source import ModelSource
 from .request import INT8, WEIGHT_BITS, CompileRequest
 
 if TYPE_CHECKING:
+    from .budget.coarse_weights import CoarseWeights
     from .quantisation import Quantisation
     from .tuning.applying import AppliedRecords
 
@@ -90,7 +92,9 @@ def _built(
     with faults_explained(model.path, stages):
         decisions = prepared.rewrite(options)
         options, told = with_ranges(prepared.graph, target, backend, request, options)
-        notes += told
+        coarse = _coarse_weights(prepared.graph, model, options, stages)
+        options = coarse.in_options(options) if coarse else options
+        notes += (*told, coarse.note) if coarse else told
         compilation = backend.compile(prepared.graph, target, options, stages)
     manifest = build_manifest(
         compilation, target, options, source_sha256=prepared.digest, flops=prepared.flops,
@@ -99,6 +103,7 @@ def _built(
     quantised = model.quantised
     manifest |= quantised.to_json(compilation.decisions) if quantised else {}
     manifest |= tuned.in_manifest() if tuned else {}
+    manifest |= coarse.in_manifest() if coarse else {}
     used = [key for kernel in compilation.kernels for key in kernel.keys]
     if unused := prepared.options.choices.unused(used):
         notes += (f"choices for no group of this model: {', '.join(unused)}",)
@@ -108,10 +113,22 @@ def _built(
     )  # fmt: skip
     artifact = Artifact(compilation, manifest, backend, target, stages, work_dir, source)
     artifact.build = model
-    artifact.budget = quantised.budget if quantised else None
+    artifact.budget = quantised.budget if quantised else coarse.report if coarse else None
     artifact.ranges = tuple(options.ranges.values())
     artifact.choices = options.choices.by_key
     return artifact
+
+
+def _coarse_weights(
+    graph: Graph, model: ModelBuild, options: CompileOptions, stages: Stages
+) -> CoarseWeights | None:
+    """The weights of a graph of integers within the budget of its model, where it has one."""
+    if model.backend.integers is None or not model.request.has_budget:
+        return None
+    from .budget.coarse_weights import coarse_weights
+
+    with stages.stage("weights"):
+        return coarse_weights(graph, model, options)
 
 
 def quantised_as(request: CompileRequest, model: Path, work_dir: Path) -> Quantisation:

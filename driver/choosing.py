@@ -39,14 +39,14 @@ def compiled(
     cannot, or a request forces the precision, that is what is compiled. Raises as `build`.
     """
     stages = Stages(progress=request.progress)
-    if request.precision == FP32 or request.probe or backend.integers is not None:
-        return build(path, request, backend, target, work_dir, stages)
     if request.has_budget:  # data are read several times
         request = replace(
             request,
             calibration=repeatable(request.calibration, work_dir / "calibration"),
             eval=repeatable(request.eval, work_dir / "eval"),
         )
+    if request.precision == FP32 or request.probe or backend.integers is not None:
+        return build(path, request, backend, target, work_dir, stages)
     choosing = _Choosing(path, request, backend, target, work_dir, stages)
     return choosing.automatic() if request.precision == AUTO else choosing.asked()
 

@@ -186,7 +186,8 @@ def _reference(spec: EngineSpec) -> Run:
     if spec.precision == INT8 and backend.integers is not None:
         values = backend.integers.observed(graph, target)
         ranges = dict(zip(values, spec.ranges, strict=True)) if spec.ranges else {}
-        backend.integers.rewrite(graph, target, ranges, spec.choices)
+        backend.integers.rewrite(graph, target, ranges)
+        backend.integers.decide(graph, target, spec.choices)
     texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
     observe = nudge(seed=1) if spec.nudged else None
     return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts), observe), texts)

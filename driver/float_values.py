@@ -40,7 +40,7 @@ def kept_in_floats(
     if not isinstance(flops, int):
         raise InternalError("sizes of a graph of integers are known")
     most = MOST_OPERATIONS / (max(1, flops) * evaluations)
-    chosen = _spread(samples, max(1, min(MOST_SAMPLES, int(most))))
+    chosen = spread(samples, max(1, min(MOST_SAMPLES, int(most))))
     noise = _Noise(graph, ranges, chosen)
     whole = noise.of(frozenset(ranges))
     if whole >= LEAST_DECIBELS:
@@ -63,7 +63,7 @@ def kept_in_floats(
     )
 
 
-def _spread(samples: Iterable[Mapping[str, Array]], count: int) -> list[Mapping[str, Array]]:
+def spread(samples: Iterable[Mapping[str, Array]], count: int) -> list[Mapping[str, Array]]:
     """Some of all samples, evenly; no others are in memory at once."""
     total = sum(1 for _ in samples)
     wanted = {number * total // count for number in range(count)}

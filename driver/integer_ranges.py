@@ -85,8 +85,8 @@ def _measured(
 ) -> dict[Value, Range]:
     """The least and greatest elements of values, over all samples."""
     observing = copied(graph)
-    twins = _twins(graph, observing)
-    chosen = [twins[value] for value in values]
+    pairs = twins(graph, observing)
+    chosen = [pairs[value] for value in values]
     for number, twin in enumerate(chosen):
         if twin.producer is not None:
             twin.name = f"observed{number}"
@@ -105,7 +105,7 @@ def _measured(
     return found
 
 
-def _twins(graph: Graph, copy: Graph) -> Mapping[Value, Value]:
+def twins(graph: Graph, copy: Graph) -> Mapping[Value, Value]:
     """The values of a graph, each with that of its copy."""
     pairs = dict(zip(graph.inputs, copy.inputs, strict=True))
     for node, other in zip(graph.nodes, copy.nodes, strict=True):

@@ -192,7 +192,8 @@ class CompileRequest:
         if self.max_accuracy_drop is not None:
             Limit.of(self.max_accuracy_drop)
         metric_of(self.metric, self.metric_direction)
-        if self.precision == FP32 and self.max_accuracy_drop is not None:
+        integers = self.max_accuracy_drop is not None and self._is_for_integers()
+        if self.precision == FP32 and self.max_accuracy_drop is not None and not integers:
             raise UsageError(
                 "fp32 loses nothing, whatever the budget", remedy="ask for --precision int8 or auto"
             )
@@ -206,7 +207,8 @@ class CompileRequest:
                 f"{self.precision} stores all weights so, whatever that loses",
                 remedy="leave the budget out, or ask for --precision int8 or auto",
             )
-        if self.precision == INT8 and self.has_budget and self.calibration is None:
+        no_ranges = self.calibration is None and not integers  # a QDQ model has its own
+        if self.precision == INT8 and self.has_budget and no_ranges:
             raise UsageError(
                 "int8 within an accuracy budget needs calibration data",
                 remedy="give --calibration: a few dozen inputs as the model gets them",

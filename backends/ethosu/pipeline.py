@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...compiler.backend import IntegerForm
+from ...compiler.backend import IntegerForm, WeightDecision
 from ...compiler.compilation import Compilation, CompileOptions, NpuReport, Stages
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.segment import INVOKE
@@ -23,6 +23,7 @@ from .program import device_code, function_name
 from .report import report_of
 from .vela import ALIGNMENT, CommandStream
 from .vela_package import require_vela
+from .weight_steps import decide_weights, steps_key, weight_decisions
 
 
 def compile_ethosu(
@@ -59,10 +60,11 @@ def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Sta
 
 
 def integers_of(graph: Graph, options: CompileOptions) -> Graph:
-    """Rewrite a graph into integers, in place."""
+    """Rewrite a graph into integers, with weights as given choices say, in place."""
     if not options.ranges:  # who asked for them has rewritten the graph so
         run_passes(graph, FLOAT_FORM, dump_after=options.dump_after)
     run_passes(graph, integer_passes(options.ranges), dump_after=options.dump_after)
+    _decide_weights(graph, options.choices)
     return graph
 
 
@@ -102,15 +104,23 @@ def _observed(graph: Graph, target: NpuTarget) -> Sequence[Value]:
     return to_quantise(graph)
 
 
-def _rewrite(
-    graph: Graph,
-    target: NpuTarget,
-    ranges: Mapping[Value, Range],
-    choices: Mapping[str, Mapping[str, Any]],
-) -> None:
+def _rewrite(graph: Graph, target: NpuTarget, ranges: Mapping[Value, Range]) -> None:
     run_passes(graph, integer_passes(ranges))
+
+
+def _decide(graph: Graph, target: NpuTarget, choices: Mapping[str, Mapping[str, Any]]) -> None:
+    _decide_weights(graph, Choices(choices))
     if choices and (choice := Choices(choices).of(choice_key(graph, target))):
         change_results(graph, dict(choice))
+
+
+def _decide_weights(graph: Graph, choices: Choices) -> None:
+    if choices.by_key and (choice := choices.of(steps_key(graph))):
+        decide_weights(graph, choice)
+
+
+def _weights(graph: Graph) -> tuple[str, Sequence[WeightDecision]]:
+    return steps_key(graph), weight_decisions(graph)
 
 
 def _reported(
@@ -120,4 +130,4 @@ def _reported(
     return report_of(placed(graph, target, options, stages))
 
 
-INTEGERS = IntegerForm(_observed, _rewrite, _reported)
+INTEGERS = IntegerForm(_observed, _rewrite, _decide, _weights, _reported)

@@ -246,6 +246,10 @@ def opened(
     if model.backend.integers is not None:
         options = replace(options, work_dir=options.work_dir / "opened")
         options, _ = with_ranges(graph, model.target, model.backend, model.request, options)
+        if model.request.has_budget:
+            from ..budget.coarse_weights import coarse_weights
+
+            options = coarse_weights(graph, model, options).in_options(options)
     return tuning.open(graph, model.target, options, stages, machine=machine)
 
 
