@@ -103,7 +103,7 @@ def spectra(count: int, draw: torch.Generator, odd: float = 0.0) -> tuple[Tensor
     order = torch.arange(1.0, 11.0)
     peaks = (pitch + drift * frames) * order
     energy = ((-0.15 * order + loud).exp() * (-(((bands - peaks) / 1.5) ** 2)).exp()).sum(-1)
-    strange = (torch.arange(count) * odd).frac() < odd if odd else torch.zeros(count, dtype=torch.bool)
+    strange = (torch.arange(count) * odd).frac() < odd
     place = BANDS * torch.rand(count, 1, 1, generator=draw)
     extra = 0.8 * (-(((bands[..., 0] - place) / 3) ** 2)).exp()
     energy = energy + extra * strange.reshape(-1, 1, 1)
