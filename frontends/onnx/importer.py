@@ -26,6 +26,7 @@ from .emitter import GraphEmitter
 from .model_border import Border
 from .origin import node_name
 from .reading.declared import DeclaredTypes, declared_ranks
+from .reading.functions import key_of, local_functions
 from .reading.schemas import body_of, domain_of, opsets_of, schema_of
 from .reading.scopes import MISSING, Entry, Missing, NameScope, initial_values
 from .reading.tensors import UnsupportedType
@@ -63,7 +64,7 @@ class Importer:
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.declared = DeclaredTypes(self.emitter)
         self.ranks = declared_ranks(self.model.graph)
-        self.functions = {(f.domain, f.name): f for f in self.model.functions}
+        self.functions = local_functions(self.model.functions)
 
     def run(self) -> Graph:
         """The imported graph.
@@ -169,7 +170,7 @@ class Importer:
         domain = domain_of(node.domain)
         if is_refused(domain, node.op_type):
             self._node(node, [None] * len(node.input), scope)
-        if (node.domain, node.op_type) in self.functions or find(domain, node.op_type):
+        if key_of(node) in self.functions or find(domain, node.op_type):
             return
         schema = schema_of(domain, node.op_type, scope.opsets.get(domain, 1))
         if schema is None or not (schema.has_function or schema.has_context_dependent_function):
@@ -214,7 +215,7 @@ class Importer:
             results = self._lower(node, wide, scope)
             return widening.narrowed(self.emitter, results, inputs, narrow)
         attributes = _attributes(node, scope)
-        function = self.functions.get((node.domain, node.op_type))
+        function = self.functions.get(key_of(node))
         if function is not None:
             return self.inline(function, inputs, attributes, scope.opsets)
         opset = scope.opsets.get(domain, 1)

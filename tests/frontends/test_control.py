@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.errors import RunError, UnsupportedError
+from tensmith.compiler.errors import InvalidModelError, RunError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
@@ -109,6 +109,19 @@ def test_loop_whose_carried_value_grows() -> None:
     check(proto, {"x": floats(3)})
 
 
+def test_the_condition_of_a_body_may_have_one_dimension() -> None:
+    nodes = [node("Add", "v v", "w"), node("Reshape", "go one", "go2")]
+    inputs = [info("i", I64, []), info("go", B, []), info("v")]
+    body = helper.make_graph(nodes, "body", inputs, [info("go2", B), info("w")])
+    proto = model(
+        [helper.make_node("Loop", ["m", "t", "x"], ["y"], body=body)],
+        {"x": floats(3)},
+        ["y"],
+        constants={"m": np.int64(3), "t": np.bool_(True), "one": np.int64([1])},
+    )
+    check(proto, {"x": floats(3)})
+
+
 def test_scan_axes_and_directions() -> None:
     nodes = [node("Add", "s e", "s2"), node("Mul", "s2 f", "o")]
     body = helper.make_graph(
@@ -181,6 +194,44 @@ def test_local_functions_are_inlined_with_their_attributes() -> None:
     ]
     x = floats(7)
     check(model(nodes, {"x": x}, ["y"], functions=[function], domains=["local"]), {"x": x})
+
+
+def _attribute_of_function(made: onnx.NodeProto, name: str, kind: int) -> onnx.NodeProto:
+    made.attribute.add(name=name, ref_attr_name=name, type=kind)
+    return made
+
+
+def test_branches_of_functions_read_their_attributes() -> None:
+    leaky = _attribute_of_function(node("LeakyRelu", "a", "t"), "alpha", onnx.AttributeProto.FLOAT)
+    chosen = helper.make_node(
+        "If", ["c"], ["b"], then_branch=branch([leaky], ["t"]),
+        else_branch=branch([node("Neg", "a", "e")], ["e"]),
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("local", "Bent", ["a", "c"], ["b"], [chosen], opsets, ["alpha"])
+    for flag in (True, False):
+        given = {"x": floats(7), "c": np.array(flag)}
+        nodes = [node("Bent", "x c", domain="local", alpha=0.25)]
+        check(model(nodes, given, ["y"], functions=[function], domains=["local"]), given)
+
+
+def test_overloads_of_a_function_are_told_apart() -> None:
+    opsets = [helper.make_opsetid("", 17)]
+    functions = [
+        helper.make_function("local", "F", ["a"], ["b"], [node(op, "a", "b")], opsets)
+        for op in ("Relu", "Neg")
+    ]
+    functions[1].overload = "negative"
+    nodes = [node("F", "x", "p", domain="local"), node("F", "x", "q", domain="local")]
+    nodes[1].overload = "negative"
+    x = floats(7)
+    proto = model(nodes, {"x": x}, ["p", "q"], functions=functions, domains=["local"])
+    proto.ir_version = 10
+    check(proto, {"x": x}, expected={"p": np.maximum(x, 0), "q": -x})
+    functions[1].overload = ""
+    proto = model(nodes, {"x": x}, ["p", "q"], functions=functions, domains=["local"])
+    with pytest.raises(InvalidModelError, match="defined twice"):
+        load_model(proto)
 
 
 def test_operators_that_the_standard_defines_by_functions() -> None:

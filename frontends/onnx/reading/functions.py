@@ -7,24 +7,36 @@ from collections.abc import Iterator, Sequence
 import onnx
 
 from ....compiler.errors import InvalidModelError
+from .schemas import domain_of
 
-Key = tuple[str, str]
+Key = tuple[str, str, str]  # domain, name, overload
+
+
+def key_of(node: onnx.NodeProto) -> Key:
+    """What a node calls, if a local function; overloads (IR version 10) are told apart."""
+    return domain_of(node.domain), node.op_type, node.overload
+
+
+def local_functions(functions: Sequence[onnx.FunctionProto]) -> dict[Key, onnx.FunctionProto]:
+    """The functions by their keys. Raises InvalidModelError where two have one."""
+    table: dict[Key, onnx.FunctionProto] = {}
+    for function in functions:
+        key = (domain_of(function.domain), function.name, function.overload)
+        if key in table:
+            raise InvalidModelError(f"function '{function.name}' is defined twice")
+        table[key] = function
+    return table
 
 
 def check_functions(
     functions: Sequence[onnx.FunctionProto], graph: onnx.GraphProto, limit: int
 ) -> dict[Key, onnx.FunctionProto]:
-    """The functions by (domain, name).
+    """The functions by what `key_of` gives for a node that calls them.
 
     Raises InvalidModelError when one calls itself, is defined twice, or when the model has more
     than `limit` nodes once the functions are inlined.
     """
-    table: dict[Key, onnx.FunctionProto] = {}
-    for function in functions:
-        key = (function.domain, function.name)
-        if key in table:
-            raise InvalidModelError(f"function '{function.name}' is defined twice")
-        table[key] = function
+    table = local_functions(functions)
     calls = {key: list(_called(function.node)) for key, function in table.items()}
     sizes: dict[Key, int] = {}
     for key in table:
@@ -39,11 +51,11 @@ def check_functions(
 
 
 def _called(nodes: Sequence[onnx.NodeProto]) -> Iterator[Key]:
-    """(domain, operator) of all nodes, subgraphs included."""
+    """The keys of all nodes, subgraphs included."""
     stack = [nodes]
     while stack:
         for node in stack.pop():
-            yield node.domain, node.op_type
+            yield key_of(node)
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     stack.append(attribute.g.node)

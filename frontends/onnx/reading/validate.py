@@ -13,7 +13,7 @@ import onnx.defs
 
 from ....compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from ..emitter import SIZE_LIMIT
-from .functions import check_functions
+from .functions import Key, check_functions, key_of
 from .node_rules import check_node
 from .schemas import domain_of, opsets_of
 from .tensors import MAX_RANK
@@ -78,12 +78,14 @@ class _Checker:
     def __init__(
         self,
         opsets: Mapping[str, int],
-        functions: Mapping[tuple[str, str], onnx.FunctionProto],
+        functions: Mapping[Key, onnx.FunctionProto],
     ) -> None:
         self.opsets = opsets
         self.functions = functions
 
-    def graph(self, graph: onnx.GraphProto, outer: Sequence[set[str]]) -> None:
+    def graph(
+        self, graph: onnx.GraphProto, outer: Sequence[set[str]], in_function: bool = False
+    ) -> None:
         """Check a graph whose nodes may use the names of the graphs around it.
 
         What a graph calls by a name of a graph around it hides that one. An initialiser may be an
@@ -101,7 +103,7 @@ class _Checker:
         replaceable = initial - names
         names |= initial
         results = [info.name for info in graph.output]
-        self.body(graph.node, results, names, outer, self.opsets, replaceable=replaceable)
+        self.body(graph.node, results, names, outer, self.opsets, in_function, replaceable)
 
     def function(self, function: onnx.FunctionProto) -> None:
         """Check the body of a local function."""
@@ -141,10 +143,9 @@ class _Checker:
                         f"node '{_title(node)}' uses '{name[:80]}', which nothing makes",
                         remedy=_REMEDY,
                     )
-            key = (node.domain, node.op_type)
-            check_node(node, opsets, self.functions.get(key), in_function)
+            check_node(node, opsets, self.functions.get(key_of(node)), in_function)
             for subgraph in subgraphs(node):
-                self.graph(subgraph, scopes)
+                self.graph(subgraph, scopes, in_function)
         for name in outputs:
             if not any(name in scope for scope in scopes):
                 raise InvalidModelError(f"output '{name[:80]}' is made by no node", remedy=_REMEDY)

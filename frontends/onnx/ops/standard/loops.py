@@ -91,6 +91,8 @@ def _body(
             raise NotSupported("a carried sequence or optional changes its structure")
         if not all(isinstance(entry, Value) for entry in (found[0], *found[1 + len(entries) :])):
             raise NotSupported("it stacks sequences or optionals")
+        if isinstance(found[0], Value):
+            found[0] = flag(s, found[0])
         outputs = [s.emitter.real(value) for value in flattened(found)]
     finally:
         nodes, bound = s.emitter.leave()
