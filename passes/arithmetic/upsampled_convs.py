@@ -164,7 +164,7 @@ def _cycles(conv: Node, target: CpuTarget) -> float | None:
 
 def _terms(node: Node, weights: Array, least: int) -> list[_Term]:
     """The enlarged parts of what a convolution reads, each of `least` channels, and the others
-    together, first."""
+    together, first. None where only a run knows how many channels a part has."""
     joined = node.inputs[0].producer
     is_joined = joined is not None and joined.op == "concat" and joined.attrs["axis"] == 1
     values = joined.inputs if joined is not None and is_joined else node.inputs[:1]
@@ -174,7 +174,8 @@ def _terms(node: Node, weights: Array, least: int) -> list[_Term]:
     first = 0
     for value in values:
         width = value.shape[1]
-        assert isinstance(width, int)
+        if not isinstance(width, int):
+            return []
         part = weights[:, first : first + width]
         first += width
         source, scales = enlarged(value)

@@ -27,14 +27,17 @@ def case(
     types: list[int] | None = None,
     version: int = 1,
     rtol: float = 1e-4,
+    open_sizes: bool = False,
     **attributes: Any,
 ) -> OrtCase:
-    """One node; its outputs have the given element types."""
+    """One node; its outputs have the given element types. open_sizes: those of inputs are."""
     types = types or [TensorProto.FLOAT]
     outputs = ["l", "y"][2 - len(types) :]
     feeds = {f"x{i}": array for i, array in enumerate(inputs)}
     node = helper.make_node(op, list(feeds), outputs, domain=ML, **attributes)
-    proto = model([node], feeds, outputs, types=types, domains=[ML])
+    dims = {n: [f"{n}_{axis}" for axis in range(a.ndim)] for n, a in feeds.items()}
+    dims = dims if open_sizes else None
+    proto = model([node], feeds, outputs, types=types, domains=[ML], dims=dims)
     proto.opset_import[1].version = version
     return OrtCase(name, proto, feeds, rtol=rtol)
 
@@ -137,6 +140,8 @@ def features() -> list[OrtCase]:
         case("scaler of integers", "Scaler", whole, offset=[0.5], scale=[2.0]),
         case("imputer", "Imputer", holes, imputed_value_floats=[1.0, 2.0, 3.0],
              replaced_value_float=float("nan")),
+        case("imputer of open columns", "Imputer", holes, imputed_value_floats=[1.0, 2.0, 3.0],
+             replaced_value_float=float("nan"), open_sizes=True),
         case("imputer of integers", "Imputer", whole, imputed_value_int64s=[9],
              replaced_value_int64=3, types=i64),
         case("binarizer", "Binarizer", x, threshold=0.2),

@@ -12,6 +12,7 @@ import pytest
 import tensmith
 from tensmith.compiler.errors import RunError, UnsupportedError
 from tensmith.frontends.onnx import load_model
+from tensmith.runtime.loader import ModuleError
 
 from .amounts import i64
 from .oracle import Array, check, floats, model, node, run_ort
@@ -43,6 +44,12 @@ def _cases() -> Iterator[tuple[str, onnx.NodeProto, dict[str, Array], int]]:
     yield "inserted", node("Unsqueeze", "x a"), {"x": x, "a": i64([0, 2])}, 5
     yield "removed", node("Squeeze", "x a"), {"x": x[:1], "a": i64([0])}, 2
     yield "reduced", node("ReduceSum", "x a", keepdims=0), {"x": x, "a": i64([2, 0])}, 1
+    map_ = floats(1, 4, 5, 6)
+    scales = np.array([1, 1, 2, 0.5], np.float32)
+    yield "scales", node("Resize", "x - f"), {"x": map_, "f": scales}, 0
+    filter_ = {"x": map_, "w": floats(4, 4, 3, 2)}
+    yield "filter", node("Conv", "x w", kernel_shape=[3, 2]), filter_, 0
+    yield "filter that spreads", node("ConvTranspose", "x w", kernel_shape=[3, 2]), filter_, 0
     blocks = {"x": floats(1, 9, 9), "s": i64([5, 5]), "b": i64([3, 3])}
     yield "blocks", node("Col2Im", "x s b"), blocks, 4
 
@@ -93,3 +100,18 @@ def test_a_number_made_of_an_open_vector(tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "model.onnx")
     found = tensmith.compile(tmp_path / "model.onnx").load()(feed)
     np.testing.assert_array_equal(found["y"], run_ort(proto, feed)["y"])
+
+
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose", "FusedConv"])
+def test_the_filter_says_how_many_channels_there_are(operator: str, tmp_path: Path) -> None:
+    feed, domain = {"x": floats(1, 4, 5, 6)}, "com.microsoft" if operator == "FusedConv" else ""
+    weights = floats(4, 3, 3, 3) if operator == "ConvTranspose" else floats(3, 4, 3, 3)
+    nodes = [node(operator, "x w b", "y", domain=domain)]
+    proto = _open(nodes, feed, w=weights, b=floats(3, seed=1))
+    if domain:
+        proto.opset_import.add(domain=domain, version=1)
+    onnx.save(proto, tmp_path / "model.onnx")
+    module = tensmith.compile(tmp_path / "model.onnx").load()
+    np.testing.assert_allclose(module(feed)["y"], run_ort(proto, feed)["y"], 1e-4, 1e-5)
+    with pytest.raises(ModuleError, match=r"axis 1 of .* has to be 4"):
+        module({"x": floats(1, 5, 5, 6)})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewriting import count, inputs_for, same_results
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N, S
 
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import parse_target
@@ -174,3 +174,12 @@ def test_rows_that_a_run_decides_are_computed_directly() -> None:
     window = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4}
     c.output(c.op("conv", high, c.weight(64, 64, 3, 3), **window))
     assert UpsampledConvs(TARGET).run(c.graph())
+
+
+def test_parts_of_which_a_run_decides_the_channels_stay() -> None:
+    c, ones = CaseBuilder("open"), (1, 1)
+    both = c.op("concat", c.input(1, N, 6, 6), c.input(1, S, 6, 6), axis=1)
+    w = c.weight(4, 8, 3, 3)
+    c.output(c.op("conv", both, w, strides=ones, dilations=ones, pads=(1,) * 4))
+    graph = c.graph()
+    assert not UpsampledConvs(TARGET).run(graph)

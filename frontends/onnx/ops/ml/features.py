@@ -65,8 +65,11 @@ def imputer(s: Site) -> Value:
         wanted = s.integer("replaced_value_int64", 0)
     if not len(values):
         raise ValueError(f"it has no values to put into {x.type}")
-    if len(values) > 1 and x.shape[-1:] != (len(values),):
-        values = values[:1]
+    if len(values) > 1 and x.type.rank:
+        if isinstance(x.shape[-1], int) and x.shape[-1] != len(values):
+            values = values[:1]
+        else:
+            x = s.sized(x, -1, len(values))
     found = s.op_("isnan", x) if wanted != wanted else s.op_("eq", x, wanted)
     return s.op_("where", found, constant(values if len(values) > 1 else values.reshape(())), x)
 

@@ -46,13 +46,28 @@ def window_attributes(s: Site, x: Value, kernel: Sequence[Dim]) -> dict[str, tup
 
 def convolve(s: Site, x: Value, w: Value, bias: Value | None) -> Value:
     """The convolution that the node's attributes describe; x is NC..., w is OI...."""
-    if "kernel_shape" in s.attributes and tuple(s.ints("kernel_shape")) != w.shape[2:]:
-        raise ValueError(f"kernel_shape differs from that of the filter, {w.type}")
     if w.type.rank != x.type.rank:
         raise ValueError(f"input and filter have ranks {x.type.rank} and {w.type.rank}")
-    window = window_attributes(s, x, w.shape[2:])
+    w = _of_kernel(s, w)
+    window, groups = window_attributes(s, x, w.shape[2:]), s.integer("group", 1)
+    x = _of_channels(s, x, w.shape[1] * groups)
     operands = [x, w] if bias is None else [x, w, bias]
-    return s.emit("conv", operands, groups=s.integer("group", 1), **window)
+    return s.emit("conv", operands, groups=groups, **window)
+
+
+def _of_kernel(s: Site, w: Value) -> Value:
+    """The filter, whose spatial sizes `kernel_shape` says where w leaves them open."""
+    kernel = s.ints("kernel_shape", [])
+    if kernel and len(kernel) != w.type.rank - 2:
+        raise ValueError(f"kernel_shape differs from that of the filter, {w.type}")
+    for axis, size in enumerate(kernel, 2):
+        w = s.sized(w, axis, size)
+    return w
+
+
+def _of_channels(s: Site, x: Value, channels: Dim) -> Value:
+    """x, whose number of channels the filter says where x leaves it open."""
+    return s.sized(x, 1, channels) if isinstance(channels, int) else x
 
 
 @lowers("Conv")
@@ -77,6 +92,7 @@ def conv_transpose(s: Site) -> Value:
     x, w = s.input(0), s.input(1)
     if w.type.rank != x.type.rank:
         raise ValueError(f"input and filter have ranks {x.type.rank} and {w.type.rank}")
+    w = _of_kernel(s, w)
     spatial, kernel = x.type.rank - 2, w.shape[2:]
     auto = s.text("auto_pad", "NOTSET")
     strides, dilations = s.ints("strides", [1] * spatial), s.ints("dilations", [1] * spatial)
@@ -98,6 +114,7 @@ def conv_transpose(s: Site) -> Value:
         half = floordiv(total, 2)
         first = half if auto == "SAME_UPPER" else total - half
         pads[i], pads[spatial + i] = first, total - first
+    x = _of_channels(s, x, w.shape[0])
     operands = [x, w] if s.optional(2) is None else [x, w, s.input(2)]
     return s.emit(
         "conv_transpose",

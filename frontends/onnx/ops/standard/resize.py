@@ -65,8 +65,8 @@ def resize(s: Site) -> Value:
         raise ValueError("neither scales nor sizes are given")
     mode = s.text("coordinate_transformation_mode", "half_pixel")
     if mode == "tf_crop_and_resize":
-        roi = s.cast(s.input(1), _F)
         count = len(axes)
+        roi = s.cast(s.counted(s.input(1), 2 * count), _F)
         for line in lines:
             place = axes.index(line.axis)
             line.crop = (s.take(roi, 0, place), s.take(roi, 0, count + place))
@@ -85,7 +85,7 @@ def elements_of(s: Site, vector: Value) -> list[Value]:
 
 
 def _scaled(s: Site, x: Value, scales: Value, axes: list[int]) -> list[Line]:
-    parts = elements_of(s, s.cast(scales, _F))
+    parts = elements_of(s, s.cast(s.counted(scales, len(axes)), _F))
     if len(parts) != len(axes):
         raise ValueError(f"{len(parts)} scales for {len(axes)} axes")
     return [
@@ -118,7 +118,7 @@ def _dim(s: Site, dim: Dim) -> Value:
 
 
 def _sized(s: Site, x: Value, sizes: Value, axes: list[int]) -> list[Line]:
-    wanted = s.dims(sizes)
+    wanted = s.dims(s.counted(sizes, len(axes)))
     if len(wanted) != len(axes):
         raise ValueError(f"{len(wanted)} sizes for {len(axes)} axes")
     for axis, out in zip(axes, wanted, strict=True):
