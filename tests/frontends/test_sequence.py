@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.errors import InvalidModelError, UnsupportedError, UsageError
+from tensmith.compiler.errors import InvalidModelError, RunError, UnsupportedError, UsageError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
@@ -42,6 +42,27 @@ def test_a_position_of_the_run_picks_among_equal_shapes() -> None:
     nodes = [node("SequenceConstruct", "x z", "s"), node("SequenceAt", "s i", "a")]
     inputs = {"x": floats(2, 3), "z": floats(2, 3, seed=1), "i": _index(-1)}
     check(model(nodes, inputs, ["a"]), inputs)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, -1, -3])
+def test_a_position_of_the_run_picks_among_sizes_that_differ(place: int) -> None:
+    nodes = [
+        node("SequenceConstruct", "x z u", "s"),
+        node("SequenceAt", "s i", "a"),
+        node("ReduceSum", "a", "t"),
+    ]
+    parts = {"x": floats(2, 3), "z": floats(4, 3, seed=1), "u": floats(1, 5, seed=2)}
+    inputs = {**parts, "i": _index(place)}
+    check(model(nodes, inputs, ["a", "t"]), inputs)
+    dims = {name: ["n", f"{name}1"] if name == "x" else [f"{name}0", 3] for name in ("x", "z")}
+    check(model(nodes, inputs, ["a", "t"], dims=dims), inputs)
+
+
+def test_a_position_of_the_run_that_is_outside_ends_it() -> None:
+    nodes = [node("SequenceConstruct", "x z", "s"), node("SequenceAt", "s i", "a")]
+    inputs = {"x": floats(2, 3), "z": floats(4, 3, seed=1), "i": _index(2)}
+    with pytest.raises(RunError, match="its position"):
+        check(model(nodes, inputs, ["a"]), inputs, expected={})
 
 
 @pytest.mark.parametrize(("split", "keepdims"), [(None, 1), (None, 0), (2, 1), ([1, 3, 1], 1)])

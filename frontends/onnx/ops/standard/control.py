@@ -55,6 +55,14 @@ def if_(s: Site) -> Sequence[Content]:
     return refilled(entries, iter(results))
 
 
+def either(s: Site, condition: Value, then: Value, other: Value) -> Value:
+    """One of two values of one type but for sizes, by a condition that only a run knows."""
+    shapes = zip(then.shape, other.shape, strict=True)
+    bound = tuple(s.emitter.fresh("branch") for a, b in shapes if a != b)
+    graphs = [Graph([], [s.emitter.real(value)], [], "branch") for value in (then, other)]
+    return s.emitter.emit_node("if", [condition], {"bound": bound}, regions=graphs)[0]
+
+
 def _regions(
     s: Site, branches: Sequence[onnx.GraphProto]
 ) -> tuple[list[tuple[Graph, set[str]]], list[Content]]:

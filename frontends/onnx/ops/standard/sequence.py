@@ -11,6 +11,7 @@ from ...containers import Content, Growing, Maybe, ValueList
 from ...site import NotSupported, Site
 from ...table import lowers
 from ..shared import growing
+from .control import either
 
 MAX_STEPS = 1024  # of a loop that is unrolled
 
@@ -98,12 +99,24 @@ def sequence_at(s: Site) -> Value:
         raise ValueError("the sequence is empty")
     if place is not None:
         return items[place]
+    index = s.reshape(s.cast(s.input(1), DType.I64), ())
     if any(item.shape != items[0].shape for item in items):
-        raise NotSupported(
-            "it picks one of several shapes at run time", "make the position a constant"
-        )
+        return _one_of(s, items, index)
     stacked = s.emit("concat", [s.reshape(v, (1, *v.shape)) for v in items], axis=0)
-    return s.emit("gather", [stacked, s.reshape(s.input(1), ())], axis=0)
+    return s.emit("gather", [stacked, index], axis=0)
+
+
+def _one_of(s: Site, items: Sequence[Value], index: Value) -> Value:
+    """The item at a position that a run decides, where their sizes differ."""
+    ranks = {item.type.rank for item in items}
+    if len(ranks) > 1:
+        raise NotSupported("it picks one of several ranks at run time", "make its position known")
+    s.require_index(index, len(items), "its position")
+    place = s.op_("where", s.op_("lt", index, 0), s.op_("add", index, len(items)), index)
+    found = items[-1]
+    for number, item in reversed(list(enumerate(items[:-1]))):
+        found = either(s, s.op_("eq", place, number), item, found)
+    return found
 
 
 @lowers("SequenceLength")
