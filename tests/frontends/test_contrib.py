@@ -105,7 +105,7 @@ def products() -> list[OrtCase]:
     ]  # fmt: skip
     chosen: dict[str, list[float]] = {
         "Relu": [], "Tanh": [], "Sigmoid": [], "LeakyRelu": [0.1], "Clip": [-0.5, 0.5],
-        "HardSigmoid": [0.3, 0.4],
+        "HardSigmoid": [0.3, 0.4], "HardSwish": [],
     }  # fmt: skip
     for name, values in chosen.items():
         extra = {"activation_params": values} if values else {}
@@ -132,6 +132,8 @@ def mixtures() -> list[OrtCase]:
         one("gate", "MoE", narrow, normalize_routing_weights=1, activation_alpha=1.702,
             activation_beta=1.0, swiglu_limit=1.5, **gate)
     )  # fmt: skip
+    early = {**plain, "U": up.reshape(4, 16, 32), "D": down.reshape(4, 32, 16)}
+    cases.append(one("dims of early files", "MoE", early, k=2, activation_type="silu"))
     rng = np.random.default_rng(0)
     for bits, rows in ((4, 16), (8, 32)):
         values: dict[str, Array] = {

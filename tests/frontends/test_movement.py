@@ -334,3 +334,14 @@ def test_a_declared_rank_tells_how_many_sizes_there_are() -> None:
         graph = check(proto, {**inputs, "x": x})
         with pytest.raises(RunError, match="do not make the shape"):
             run_graph(graph, {"x": x, "s": np.int64([3, 4])})
+
+
+def test_a_list_of_no_axes_squeezes_all() -> None:
+    x = {"x": floats(2, 1, 3, 1)}
+    check(model([node("Squeeze", "x a")], x, ["y"], constants={"a": np.zeros(0, np.int64)}), x)
+
+
+@pytest.mark.parametrize("axes", [[1, 1], [1, -1, 0]])
+def test_an_axis_that_is_listed_twice_is_reduced_once(axes: list[int]) -> None:
+    x, constants = {"x": floats(2, 3)}, {"a": np.int64(axes)}
+    check(model([node("ReduceMax", "x a")], x, ["y"], constants=constants, opset=18), x)

@@ -124,13 +124,19 @@ def _swiglu(s: Site, x: Value, other: Value | None) -> Value:
 
 @lowers("MoE", domain=MICROSOFT)
 def mixture_of_experts(s: Site) -> Value:
-    third = s.optional(6)
+    x, up, down, third = s.input(0), s.input(2), s.input(4), s.optional(6)
+    hidden, inner = x.shape[-1], down.shape[1]
+    if down.shape[2] == hidden != inner:  # early files declare other dims for the same elements
+        experts = down.shape[0]
+        down = s.reshape(down, (experts, hidden, inner))
+        up = s.reshape(up, (experts, up.shape[2], hidden))
+        third = None if third is None else s.reshape(third, (experts, third.shape[2], hidden))
     return mixture(
         s,
-        s.input(0),
+        x,
         routing(s, s.input(1), None),
-        (s.input(2), s.optional(3)),
-        (s.input(4), s.optional(5)),
+        (up, s.optional(3)),
+        (down, s.optional(5)),
         None if third is None else (third, s.optional(7)),
     )
 

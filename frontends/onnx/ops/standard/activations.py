@@ -38,6 +38,11 @@ def hard_sigmoid(s: Site, x: Value, alpha: float, beta: float) -> Value:
     return s.op_("min", s.op_("max", line, 0.0), 1.0)
 
 
+def hard_swish(s: Site, x: Value) -> Value:
+    """x times x / 6 + 1 / 2, kept within 0 and 1."""
+    return s.op_("mul", x, hard_sigmoid(s, x, 1 / 6, 0.5))
+
+
 def softplus(s: Site, x: Value) -> Value:
     """log(1 + e^x), written so that e^x cannot overflow."""
     tail = s.op_("log", s.op_("add", s.op_("exp", s.op_("neg", s.op_("abs", x))), 1.0))
@@ -84,6 +89,7 @@ _BY_NAME: dict[str, tuple[Callable[..., Value], tuple[float, ...]]] = {
         (1.0, 1.0),
     ),
     "hardsigmoid": (hard_sigmoid, (0.2, 0.5)),
+    "hardswish": (lambda s, x, *unused: hard_swish(s, x), ()),
     "elu": (elu, (1.0,)),
     "softsign": (softsign, ()),
     "softplus": (softplus, ()),
@@ -150,8 +156,7 @@ def lower_hard_sigmoid(s: Site) -> Value:
 
 @lowers("HardSwish")
 def lower_hard_swish(s: Site) -> Value:
-    x = s.input(0)
-    return s.op_("mul", x, hard_sigmoid(s, x, 1 / 6, 0.5))
+    return hard_swish(s, s.input(0))
 
 
 @lowers("Softplus")

@@ -101,7 +101,8 @@ def squeeze(s: Site) -> Value:
     if s.opset >= 13 and given is not None:
         if not is_known(s, given):
             return s.reshape(x, without_axes(s, x, axes_of_rank(s, given, rank)))
-        axes = s.axes(s.numbers(given, "axes"), rank)
+        chosen = s.numbers(given, "axes")
+        axes = s.axes(chosen, rank) if chosen else _axes_of_one(s, x)
     elif s.opset < 13 and s.has("axes"):
         axes = s.axes(s.ints("axes"), rank)
     else:

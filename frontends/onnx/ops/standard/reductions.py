@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ def _reduction(s: Site, since: int) -> _Reduction:
     x, keep = s.input(0), bool(s.integer("keepdims", 1))
     rank = x.type.rank
     if s.opset < since:
-        return _Reduction(x, s.axes(s.ints("axes", range(rank)), rank), keep)
+        return _Reduction(x, _axes(s, s.ints("axes", range(rank)), rank), keep)
     given = s.optional(1)
     if given is not None and not is_known(s, given):
         given = given if keep else axes_of_rank(s, given, rank)
@@ -40,7 +41,12 @@ def _reduction(s: Site, since: int) -> _Reduction:
     chosen = [] if given is None or given.type.elements == 0 else s.numbers(given, "axes")
     if not chosen and s.integer("noop_with_empty_axes", 0):
         return _Reduction(x, None, keep)
-    return _Reduction(x, s.axes(chosen or range(rank), rank), keep)
+    return _Reduction(x, _axes(s, chosen or range(rank), rank), keep)
+
+
+def _axes(s: Site, given: Sequence[int], rank: int) -> list[int]:
+    """Axes to reduce, of which one may be listed twice."""
+    return sorted({s.axis(axis, rank) for axis in given})
 
 
 _SIMPLE = {
