@@ -15,7 +15,20 @@ from .dims import Dim, product
 
 
 class DType(Enum):
-    """Element types; the value is the name in text form."""
+    """Element types; the value is the name in text form.
+
+    is_narrow: whether elements are stored and converted only: no operator computes with them.
+    bits, bytes: of one element in memory (bools and narrow types take a byte). is_float,
+    is_integer, is_signed: whether it is a floating-point, integer, signed integer type to compute
+    with (bool is none of these).
+    """
+
+    is_narrow: bool
+    bits: int
+    bytes: int
+    is_float: bool
+    is_integer: bool
+    is_signed: bool
 
     F64 = "f64"
     F32 = "f32"
@@ -41,37 +54,17 @@ class DType(Enum):
     I2 = "i2"
     U2 = "u2"
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether elements are stored and converted only: no operator computes with them."""
-        return self in _NARROW
+    def __init__(self, text: str) -> None:
+        width = text.lstrip("bfiu")
+        computes = width.isdigit() and int(width) >= 8
+        self.is_narrow = not computes and text != "bool"
+        self.bits = int(width) if computes else 8
+        self.bytes = self.bits // 8
+        self.is_float = computes and text[0] in "bf"
+        self.is_integer = computes and text[0] in "iu"
+        self.is_signed = computes and text[0] == "i"
 
-    @property
-    def bits(self) -> int:
-        """Bits of one element in memory (bools and narrow types take a byte)."""
-        if self is DType.BOOL or self.is_narrow:
-            return 8
-        return int(self.value.lstrip("fbiu"))
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of one element in memory."""
-        return self.bits // 8
-
-    @property
-    def is_float(self) -> bool:
-        """Whether this is a floating-point type to compute with."""
-        return self in (DType.F64, DType.F32, DType.F16, DType.BF16)
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether this is a signed integer type to compute with."""
-        return self.is_integer and self.value.startswith("i")
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether this is an integer type to compute with (bool is not)."""
-        return self.value[0] in "iu" and not self.is_narrow
+    __hash__ = object.__hash__  # that of Enum is a function in Python
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -90,20 +83,6 @@ class DType(Enum):
         return str(self.value)
 
 
-_NARROW = frozenset(
-    {
-        DType.F8E4M3FN,
-        DType.F8E4M3FNUZ,
-        DType.F8E5M2,
-        DType.F8E5M2FNUZ,
-        DType.F8E8M0FNU,
-        DType.F4E2M1FN,
-        DType.I4,
-        DType.U4,
-        DType.I2,
-        DType.U2,
-    }
-)
 _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.F64: np.dtype(np.float64),
     DType.F32: np.dtype(np.float32),

@@ -99,7 +99,7 @@ def all_ops() -> dict[str, OpDef]:
 
 def has_trait(node: Node, trait: Trait) -> bool:
     """Whether the node's operator has any of the given traits."""
-    return bool(lookup(node.op).traits & trait)
+    return bool(lookup(node.op).traits._value_ & trait._value_)  # as flags it takes much longer
 
 
 def infer_types(
