@@ -7,7 +7,8 @@ compared, sorted or searched afterwards, that becomes a whole step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .graph import Graph, Node, Value
 from .groups import inner_result, is_fused
 from .ops.registry import Trait, has_trait, lookup
 
-Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]
+Uses = Callable[[], Mapping[Value, Sequence[tuple[Node | Graph, int]]]]
 _PROBES = (0.37, -1.61, 2.23)  # for what is not known where two branches of a choice meet
 _CLOSE = 1e-6
 _FEW_BITS = 12  # of a weight, which leaves as many for what it is multiplied with
@@ -31,8 +32,8 @@ def exact_values(graph: Graph) -> set[Value]:
     their sums is nobody's. A comparison that chooses between branches which meet where it changes
     (LeakyRelu) does not count.
     """
-    uses = graph.uses()
     owners = _owners(graph)
+    uses = cache(graph.uses)
     found: set[Value] = set()
     waiting = [value for node in graph.walk() if _is_discrete(node, uses) for value in node.inputs]
     while waiting:
@@ -94,7 +95,7 @@ def _chooses_smoothly(comparison: Node, uses: Uses) -> bool:
     """Whether every use of a comparison chooses between branches that meet where it changes."""
     if len(comparison.outputs) != 1 or len(comparison.inputs) != 2:
         return False
-    users = uses.get(comparison.output, ())
+    users = uses().get(comparison.output, ())
     return bool(users) and all(
         isinstance(user, Node) and user.op == "where" and place == 0 and _meet(comparison, user)
         for user, place in users

@@ -8,7 +8,7 @@ size of the graph; a producer that a rule leaves without users stays for dead co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,7 +134,8 @@ class Rewriter:
     ) -> list[Value]:
         """As `emit` for an operator with any number of outputs."""
         node = make_node(op, inputs, attrs, name=more.pop("name", self._name), **more)
-        self._uses.update(node.inputs)
+        for value in node.inputs:
+            self._uses[value] += 1
         for region in node.regions:
             self._uses.update(use_counts(region))
         self._visit(node)
@@ -172,11 +173,12 @@ class Rewriter:
         self._scope, self._local = outer
 
     def _visit(self, node: Node) -> None:
-        node.inputs = [self.resolve(value) for value in node.inputs]
+        if not self._replaced.keys().isdisjoint(node.inputs):
+            node.inputs = [self.resolve(value) for value in node.inputs]
         name, self._name = self._name, node.name
         if self._depth < _NESTING:
             self._depth += 1
-            replaced = any(self._apply(rule, node) for rule in self.rules.of(node.op))
+            replaced = self._apply(node)
             self._depth -= 1
         else:
             replaced = False
@@ -189,10 +191,15 @@ class Rewriter:
         self._scope.append(node)
         self._local.add(node)
 
-    def _apply(self, rule: Rule, node: Node) -> bool:
-        result = rule(node, self)
-        if result is None:
-            return False
+    def _apply(self, node: Node) -> bool:
+        """Replace a node by what the first rule that answers gives; whether one does."""
+        for rule in self.rules.of(node.op):
+            result = rule(node, self)
+            if result is not None and self._replace(node, result):
+                return True
+        return False
+
+    def _replace(self, node: Node, result: Value | Sequence[Value]) -> bool:
         values = [result] if isinstance(result, Value) else list(result)
         if len(values) != len(node.outputs):
             raise InternalError(f"a rule replaced {node.op} by {len(values)} values")
@@ -202,7 +209,8 @@ class Rewriter:
             if old.type.rank != new.type.rank or old.dtype != new.dtype:
                 raise InternalError(f"a rule replaced {old} of {node.op} by {new}")
             self._alias(old, new)
-        self._uses.subtract(node.inputs)
+        for value in node.inputs:
+            self._uses[value] -= 1
         return True
 
     def _alias(self, old: Value, new: Value) -> None:
@@ -251,12 +259,14 @@ def rewrite(graph: Graph, rules: Rules) -> bool:
 
 def use_counts(graph: Graph) -> Counter[Value]:
     """How often each value is an operand or a graph output, regions included."""
-    counts: Counter[Value] = Counter()
+    return Counter(_operands(graph))
+
+
+def _operands(graph: Graph) -> Iterator[Value]:
     for inner in graph.graphs():
         for node in inner.nodes:
-            counts.update(node.inputs)
-        counts.update(inner.outputs)
-    return counts
+            yield from node.inputs
+        yield from inner.outputs
 
 
 def scalar(value: Value) -> Any | None:
@@ -268,7 +278,7 @@ def scalar(value: Value) -> Any | None:
     if data is None or not 0 < data.size <= 256:
         return None
     first = data.flat[0]
-    if data.size > 1 and not bool(np.all(data == first)):
+    if data.size > 1 and (data.flat[-1] != first or not bool(np.all(data == first))):
         return None
     return first.astype(np.float64).item() if value.dtype.is_float else first.item()
 
@@ -289,14 +299,10 @@ def map_dims(attribute: Any, change: Callable[[Dim], Dim]) -> Any:
 
 def attribute_symbols(attribute: Any) -> frozenset[str]:
     """Names of the symbols in an attribute's dims."""
-    found: set[str] = set()
-
-    def note(dim: Dim) -> Dim:
-        found.update(symbols_of(dim))
-        return dim
-
-    map_dims(attribute, note)
-    return frozenset(found)
+    if isinstance(attribute, tuple | list):
+        parts = [attribute_symbols(item) for item in attribute if type(item) is not int]
+        return frozenset().union(*parts)
+    return symbols_of(attribute) if isinstance(attribute, Sym) else frozenset()
 
 
 def bind_symbols(graph: Graph, values: Mapping[str, Dim]) -> None:

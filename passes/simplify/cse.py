@@ -53,12 +53,10 @@ class _Merge:
             for region in node.regions:
                 self.graph(region, known, set())
             key = _key(node)
-            same = known.get(key) if key is not None else None
+            same = _noted(node, key, known) if key is not None else None
             if same is not None and not (_named(node, results) and _named(same, results)):
                 self._merge(node, same, results)
                 continue
-            if key is not None:
-                known[key] = node
             kept.append(node)
         graph.nodes = kept
         graph.outputs = [self.replaced.get(value, value) for value in graph.outputs]
@@ -108,9 +106,22 @@ def _equal(value: Value, data: Array) -> bool:
     return all(np.array_equal(one[i : i + _CHUNK], other[i : i + _CHUNK]) for i in starts)
 
 
+def _noted(node: Node, key: Key, known: dict[Key, Node]) -> Node | None:
+    """The node before this one that computes the same; where there is none, this one is noted.
+
+    Attributes count where something else has the key.
+    """
+    first = known.setdefault(key, node)
+    if first is node:
+        return None
+    known.setdefault((key, _attributes(first)), first)
+    same = known.setdefault((key, _attributes(node)), node)
+    return None if same is node else same
+
+
 def _key(node: Node) -> Key | None:
-    """Equal for nodes that compute the same (Sym and DType attributes hash by what they are); None
-    for those that are equal to no others."""
+    """Equal for nodes that compute the same, but for attributes of those without regions (Sym and
+    DType attributes hash by what they are); None for those that are equal to no others."""
     if has_trait(node, Trait.EFFECT):
         return None
     if node.regions:
@@ -147,7 +158,7 @@ def _plain_key(node: Node) -> Key:
     inputs = list(node.inputs)
     if has_trait(node, Trait.COMMUTATIVE) and len(inputs) == 2:
         inputs.sort(key=id)
-    return (node.op, tuple(inputs), _attributes(node))
+    return (node.op, tuple(inputs))
 
 
 def _frozen(attribute: Any) -> Hashable:

@@ -67,14 +67,14 @@ class _Liveness:
             self._use(value)
         for value in node.outputs:
             self._need_dims(value)
-        for attribute in node.attrs.values():
-            self.symbols |= attribute_symbols(attribute)
+        self.symbols.update(*map(attribute_symbols, node.attrs.values()))
         for region in node.regions:
             self.graph(region)
 
     def _use(self, value: Value) -> None:
-        self.values.add(value)
-        self._need_dims(value)
+        if value not in self.values:
+            self.values.add(value)
+            self._need_dims(value)
 
     def _need_dims(self, value: Value) -> None:
         for dim in value.type.shape:
