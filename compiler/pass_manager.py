@@ -10,8 +10,8 @@ from typing import Protocol
 from .compilation import Stages
 from .errors import InternalError, ScheduleError
 from .faults import internal_error
-from .ir.graph import Graph, Node
-from .ir.verify import Signature
+from .ir.graph import Graph
+from .ir.verify import Checked
 from .ir.verify import verify as verify_graph
 
 Dump = Callable[[str, Graph], None]
@@ -79,7 +79,7 @@ class _Runner:
     verify: bool
     dump_after: Dump | None
     stages: Stages | None
-    known: dict[Node, Signature] = field(default_factory=dict)
+    known: Checked = field(default_factory=Checked)
     quiet: set[int] = field(default_factory=set)  # passes that would not change the graph as it is
 
     def step(self, item: Pass) -> bool:

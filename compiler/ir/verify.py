@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..errors import InternalError
@@ -20,14 +21,24 @@ _ATTRIBUTE_KINDS = (bool, int, float, str, DType, Sym)
 Signature = tuple[tuple[TensorType, ...], tuple[TensorType, ...], dict[str, Any], bool]
 
 
-def verify(graph: Graph, known: dict[Node, Signature] | None = None) -> None:
+@dataclass
+class Checked:
+    """What an earlier check found to fit, and is not looked at again where it is the same.
+
+    nodes: with types and attributes. constants: with their elements.
+    """
+
+    nodes: dict[Node, Signature] = field(default_factory=dict)
+    constants: dict[Value, object] = field(default_factory=dict)
+
+
+def verify(graph: Graph, known: Checked | None = None) -> None:
     """Check single assignment, scopes, producers, arity, types, attributes, regions and symbols.
 
-    known: nodes whose types and attributes were found to fit, with these, and are not looked at
-    again where they are the same; the graph's are added. Raises InternalError that names the node
-    and the reason.
+    known: from earlier checks; what this one finds is added. Raises InternalError that names the
+    node and the reason.
     """
-    checker = _Checker(graph, {} if known is None else known)
+    checker = _Checker(graph, Checked() if known is None else known)
     checker.check(graph, set(), _plain_symbols(graph.inputs))
 
 
@@ -51,7 +62,7 @@ class _Checker:
     `where`: what is being checked, for the message: a text, or a graph and the index of its node.
     """
 
-    def __init__(self, root: Graph, known: dict[Node, Signature]) -> None:
+    def __init__(self, root: Graph, known: Checked) -> None:
         self.root = root
         self.known = known
         self.made: set[Value] = set()
@@ -90,13 +101,15 @@ class _Checker:
         visible.add(value)
 
     def need_visible(self, value: Value, visible: set[Value]) -> None:
-        if value.is_constant:
-            assert value.data is not None
+        if value.data is not None:
+            if self.known.constants.get(value) is value.data:
+                return
             dtype, shape = DType.of(value.data.dtype), tuple(value.data.shape)
             if (dtype, shape) != (value.dtype, value.shape):
                 self.fail(f"the constant {value} holds {TensorType(dtype, shape)}")
             if value.producer is not None:
                 self.fail(f"the constant {value} has a producer")
+            self.known.constants[value] = value.data
         elif value not in visible:
             place = "out of scope" if value in self.made else "used before it is defined"
             self.fail(f"{value} is {place}")
@@ -110,11 +123,13 @@ class _Checker:
 
     def check_node(self, node: Node, visible: set[Value], symbols: set[str]) -> None:
         for value in node.inputs:
-            self.need_visible(value, visible)
+            if value not in visible:
+                self.need_visible(value, visible)
         symbolic = self.check_signature(node)
         for key, value in node.attrs.items() if symbolic else ():
             self.need_symbols(_attr_dims(value), symbols, f"attribute '{key}'")
-        self.check_regions(node, visible, symbols)
+        if node.regions:
+            self.check_regions(node, visible, symbols)
         self.bind(node, symbols)
         for value in node.outputs:
             if value.producer is not node:
@@ -128,15 +143,22 @@ class _Checker:
     def check_signature(self, node: Node) -> bool:
         """What depends on the node's own types and attributes alone, unless it has regions; whether
         any dim of its results or attributes is symbolic."""
-        inputs, outputs = (tuple([v.type for v in side]) for side in (node.inputs, node.outputs))
-        known = self.known.get(node)
-        if not node.regions and known and known[:3] == (inputs, outputs, node.attrs):
+        inputs = tuple([value.type for value in node.inputs])
+        outputs = tuple([value.type for value in node.outputs])
+        known = self.known.nodes.get(node)
+        if (
+            known
+            and not node.regions
+            and known[0] == inputs
+            and known[1] == outputs
+            and known[2] == node.attrs
+        ):
             return known[3]
         self.check_attributes(node)
         self.check_types(node)
         symbolic = any(isinstance(dim, Sym) for type_ in outputs for dim in type_.shape)
         symbolic |= any(True for value in node.attrs.values() for _ in _attr_dims(value))
-        self.known[node] = inputs, outputs, dict(node.attrs), symbolic
+        self.known.nodes[node] = inputs, outputs, dict(node.attrs), symbolic
         return symbolic
 
     def check_attributes(self, node: Node) -> None:
