@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import networkx as nx
+from networkx.algorithms.flow import dinitz
 
 from ...compiler.ir.dims import estimate, product
 from ...compiler.ir.graph import Graph, Node, Value, captures
@@ -237,7 +238,7 @@ class Region:
             for user in seen:
                 network.add_edge((index, _PERMUTED), user)  # no capacity: infinite
                 network.add_edge(user, (index, _PLAIN))
-        _, (_, permuted) = nx.minimum_cut(network, _PLAIN, _PERMUTED)
+        _, (_, permuted) = nx.minimum_cut(network, _PLAIN, _PERMUTED, flow_func=dinitz)
         return frozenset(node for node in permuted if isinstance(node, Node))
 
 
