@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.backend import AnyBackend
+from ..compiler.collector import collector_seldom
 from ..compiler.compilation import CompileOptions, Stages
 from ..compiler.ir import Graph
 from ..compiler.kernel.schedule.choices import Choices
@@ -58,6 +59,17 @@ def built(
     choices: about kernels, in place of those that the request's records hold; the request's own
     come first. Raises as `api.compile`.
     """
+    with collector_seldom():
+        return _tuned(model, work_dir, stages, choices)
+
+
+def _tuned(
+    model: ModelBuild,
+    work_dir: Path,
+    stages: Stages,
+    choices: Mapping[str, Mapping[str, Any]] | None,
+) -> Artifact:
+    """The artifact of a model, with what its records hold, where those are still true."""
     prepared = prepare(model, work_dir, stages)
     if choices is not None or model.request.records is None:
         return _built(model, prepared, work_dir, stages, choices or {}, None)
