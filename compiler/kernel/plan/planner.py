@@ -217,7 +217,9 @@ class Planner:
             elements = packing.elements if packing else int(value.type.elements)  # type: ignore[arg-type]
             wide = packing.element_bytes if packing else 0
             size = elements * (wide or value.dtype.bytes)
-            offset = -(-self.plan.weight_bytes // ALIGNMENT) * ALIGNMENT
+            last = self.plan.weights[-1:]
+            end = sum(weight.offset + weight.size for weight in last)
+            offset = -(-end // ALIGNMENT) * ALIGNMENT
             self.plan.weights.append(Weight(value, packing, offset, size))
             self._weights[key] = len(self.plan.weights) - 1
         return self._weights[key]
