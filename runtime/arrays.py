@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def as_array(value: Any, dtype: np.dtype[Any]) -> Array:
 def _array_of(value: Any, dtype: np.dtype[Any]) -> Array:
     if not hasattr(value, "__array__"):
         return from_dlpack(value) if hasattr(value, "__dlpack__") else _converted(value, dtype)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError("elements of it are masked; array.filled(number) gives them a value")
     try:
         return np.asarray(value)
     except _FAILURES:
@@ -46,6 +49,13 @@ def _array_of(value: Any, dtype: np.dtype[Any]) -> Array:
 
 def _converted(value: Any, dtype: np.dtype[Any]) -> Array:
     """Numbers in any nesting; floats are not cut to integers."""
+    if isinstance(value, str | bytes | bytearray):
+        raise ValueError(
+            f"{type(value).__name__} is given for {dtype.name}; of raw bytes "
+            f"np.frombuffer(data, '{dtype.name}') makes an array"
+        )
+    if isinstance(value, Iterator | Set):
+        raise ValueError(f"a {type(value).__name__} is given for it; make a list of it")
     found = np.asarray(value)
     if found.dtype.kind in "fc" and dtype.kind in "iub" and found.size:
         raise ValueError(f"{found.dtype.name} numbers are given for {dtype.name}")
@@ -63,7 +73,8 @@ def from_dlpack(value: Any) -> Array:
 
     Raises ValueError for one that is not in the CPU's memory.
     """
-    value = value.detach() if hasattr(value, "detach") else value
+    for plain in ("detach", "resolve_neg"):  # of torch: DLPack does not tell of a negation to come
+        value = getattr(value, plain)() if hasattr(value, plain) else value
     if hasattr(value, "__dlpack_device__"):
         device = int(value.__dlpack_device__()[0])
         if device != abi.CPU_DEVICE:

@@ -18,21 +18,23 @@ NO_WAIT = -1  # the stream of a consumer that waits by itself, in DLPack's proto
 class Borrowed:
     """The DLTensors of some values, which are kept for as long as this object.
 
-    stream: the CUstream in which the model works, 0: one of its own. Raises ModuleError for what
-    does not speak DLPack.
+    stream: the CUstream in which the model works, 0: one of its own. written: the values are
+    outputs. Raises ModuleError for what does not speak DLPack, or not of what it holds.
     """
 
-    def __init__(self, specs: Sequence[Spec], values: Sequence[Any], stream: int) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], values: Sequence[Any], stream: int, *, written: bool = False
+    ) -> None:
         self.tensors = (abi.DLTensor * max(len(specs), 1))()
         self._kept: list[Any] = []
-        self._stream = stream
+        self._stream, self._written = stream, written
         for number, (spec, value) in enumerate(zip(specs, values, strict=True)):
             if value is None and spec.optional:
                 continue  # all zeros: it is left out
             if isinstance(value, np.ndarray):
                 self._array(number, spec, value)
             elif hasattr(value, "__dlpack__"):
-                self._capsule(number, value)
+                self._capsule(number, spec, value)
             else:
                 raise ModuleError(
                     f"'{spec.name}': a {type(value).__name__} is no tensor that speaks DLPack",
@@ -46,6 +48,13 @@ class Borrowed:
                 f"'{spec.name}': expected element type {spec.numpy_dtype.name}, got {array.dtype}",
                 abi.ERROR_INPUT,
             )
+        if any(step % array.itemsize for step in array.strides):
+            raise ModuleError(
+                f"'{spec.name}': its elements are not whole elements apart; copy it first",
+                abi.ERROR_INPUT,
+            )
+        if self._written and not array.flags.writeable:
+            raise ModuleError(f"'{spec.name}': the array is read-only", abi.ERROR_OUTPUT)
         sizes = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
         steps = (step // array.itemsize for step in array.strides)
         strides = (ctypes.c_int64 * max(array.ndim, 1))(*steps)
@@ -56,7 +65,12 @@ class Borrowed:
         tensor.shape, tensor.strides = ctypes.cast(sizes, pointer), ctypes.cast(strides, pointer)
         self._kept += [array, sizes, strides]
 
-    def _capsule(self, number: int, value: Any) -> None:
+    def _capsule(self, number: int, spec: Spec, value: Any) -> None:
+        if hasattr(value, "is_neg") and value.is_neg():  # of torch; DLPack does not tell of it
+            raise ModuleError(
+                f"'{spec.name}': its numbers have yet to be negated; give tensor.resolve_neg()",
+                abi.ERROR_INPUT,
+            )
         value = value.detach() if hasattr(value, "detach") else value
         device = int(value.__dlpack_device__()[0])
         on_gpu = device == abi.CUDA_DEVICE

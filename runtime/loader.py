@@ -7,8 +7,8 @@ import ctypes
 import json
 import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import abi
 from .counting import Counters, make_cache, read_counters
 from .exchange import Borrowed, in_order
+from .forking import lock
 from .meaning import Presentation
 from .opening import check_library, opened
 from .repeat import Repeat, never, repetition
@@ -59,11 +60,15 @@ class Module:
             raise ModuleError(f"idle: expected {' or '.join(abi.IDLE)}, got '{idle}'")
         self._stream = stream
         self._handle, self._cache = ctypes.c_void_p(), ctypes.c_void_p()
-        self._lock = threading.Lock()
-        self._life = threading.Lock()  # held while the instance is destroyed, or cancelled
+        self._lock = lock()
+        self._life = lock()  # held while the instance is destroyed, or cancelled
         self.path = Path(path).resolve()
         if not self.path.is_file():
             raise ModuleError(f"cannot load '{path}': no such file")
+        self._again = partial(
+            Module, self.path, threads, max_trips, dicts=dicts, device=device, idle=idle,
+            cache_bytes=cache_bytes,
+        )  # fmt: skip
         self._library: Any = opened(self.path)
         try:
             self._create(threads, max_trips, device, idle, cache_bytes)
@@ -155,8 +160,8 @@ class Module:
             values = self._ordered(values[0])
         elif all(spec.optional for spec in self.inputs[len(values) :]):
             values = [*values, *[None] * (len(self.inputs) - len(values))]
-        if len(values) != len(self._in_slots):
-            raise ModuleError(f"expected {len(self._in_slots)} inputs, got {len(values)}")
+        if len(values) != (count := len(self._names)):
+            raise ModuleError(f"expected {count} inputs, got {len(values)}: {self._names}")
         return [_given(v, s) for v, s in zip(values, self._in_slots, strict=True)]
 
     def _ordered(self, values: Mapping[str, Any]) -> list[Any]:
@@ -265,7 +270,7 @@ class Module:
         with self._lock:
             self._require_open()
             sources = Borrowed(self.inputs, given, self._stream)
-            targets = Borrowed(self.outputs, wanted, self._stream)
+            targets = Borrowed(self.outputs, wanted, self._stream, written=True)
             self._check(
                 self._library.ts_run(
                     self._handle,
@@ -351,6 +356,10 @@ class Module:
     def __del__(self) -> None:
         if getattr(self, "_library", None) is not None and not sys.is_finalizing():
             self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied or unpickled it is loaded anew from its file, and works in a stream of its own."""
+        return self._again, ()
 
     def __repr__(self) -> str:
         def text(specs: tuple[Spec, ...]) -> str:

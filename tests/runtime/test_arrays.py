@@ -161,3 +161,39 @@ def test_tensors_of_torch() -> None:
         np.testing.assert_array_equal(as_array(tensor, F32), x.numpy())
     brain = as_array(x.to(torch.bfloat16), np.dtype(ml_dtypes.bfloat16))
     np.testing.assert_array_equal(brain.astype(F32), x.numpy())
+
+
+class Negated(Tensor):
+    """What a library has yet to negate: its memory holds the numbers before that."""
+
+    def is_neg(self) -> bool:
+        return True
+
+    def resolve_neg(self) -> Tensor:
+        return Tensor(-self.data, (2, 32))
+
+
+def test_negations_to_come() -> None:
+    np.testing.assert_array_equal(as_array(Negated(-WANT, (2, 32)), F32), WANT)
+
+
+def test_masked_elements_have_no_value() -> None:
+    masked = np.ma.masked_array(WANT, WANT > 3)
+    with pytest.raises(ValueError, match=r"masked; array\.filled"):
+        as_array(masked, F32)
+    np.testing.assert_array_equal(as_array(masked.filled(0), F32), np.where(WANT > 3, 0, WANT))
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        (WANT.tobytes(), "frombuffer"),
+        ("1 2 3", "frombuffer"),
+        (iter([1.0, 2.0]), "make a list"),
+        ({1.0, 2.0}, "make a list"),
+    ],
+)
+def test_what_is_no_array(value: Any, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as raised:
+        as_array(value, F32)
+    assert len(str(raised.value)) < 200  # the value itself is not in it
