@@ -15,7 +15,7 @@ from .artifacts import Artifact, load
 from .choosing import compiled
 from .given import ModelLike, model_file
 from .request import CompileRequest, FurtherOptions
-from .shapes import DimSpec, shape_of
+from .shapes import DimSpec, shapes_of
 from .verify_report import VerifyReport
 
 __all__ = ["Artifact", "compile", "compile_request", "load"]
@@ -65,7 +65,7 @@ def compile(
         precision=precision,
         opt_level=opt_level,
         threads=threads,
-        shapes={key: shape_of(key, dims) for key, dims in (shapes or {}).items()},
+        shapes=shapes_of(shapes),
         choices=_path(choices or None),
         name=name or "",
         texts=frozenset(texts),

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from ..compiler.backend import AnyBackend, Measures
 from ..compiler.errors import ModelWarning, Unsupported, UsageError, system_refusals
@@ -108,7 +108,9 @@ def have_run_here(backend: AnyBackend, target: Target) -> None:
 
 
 def check_threads(threads: int) -> None:
-    """Raise UsageError for a number of threads below one."""
+    """Raise UsageError for a number of threads below one, or what is no whole number."""
+    if not isinstance(threads, SupportsIndex):
+        raise UsageError(f"threads {threads!r} is no whole number")
     if threads < 1:
         raise UsageError(f"{threads} threads: at least one is needed")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..compiler.artifact import Code, TensorSpec
 from ..compiler.backend import AnyBackend, Emulator
@@ -154,6 +154,13 @@ class Artifact:
     def is_stood_in(self) -> bool:
         """Whether something slow takes the place of its hardware here."""
         return self._backend.stand_in is not None and bool(self._backend.runs_here(self.target))
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "an artifact cannot be pickled or copied",
+            why="its files are in a folder of its own",
+            remedy="save it, and load the file where it is needed; a loaded model can be pickled",
+        )
 
     def subject(self) -> EngineSpec:
         """How to run it here in another process: as a library, if need be with what stands in for

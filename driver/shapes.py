@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from operator import index
+from typing import SupportsIndex
 
 from ..compiler.errors import UsageError
 
@@ -16,14 +18,15 @@ _REMEDY = (
     "write name:1x3x224x224 or name:[1,3,224,224]; [batch,3,224,224] makes a dim symbolic, "
     "[?,3,224,224] one of its own, [1..8,3,224,224] bounds a symbolic one"
 )
+_IN_PYTHON = "give a dict from input to dims: {'x': (1, 3, 'height', '?')}, or {'x': '1x3x?x?'}"
 
 
 def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
     """`name:1x3x224x224`, `name:[1,3,224,224]` or `name:[batch,1..8]` -> (name, dims).
 
     A dim is a number, the name of a symbol, "?" for a symbol that no other dim shares, or
-    "least..most" for one that stays symbolic. A tensor name may hold colons; the last one
-    separates. `name:[]` is a scalar.
+    "least..most" for one that stays symbolic; -1 is "?". A tensor name may hold colons; the last
+    one separates. `name:[]` is a scalar.
     Raises UsageError for anything else.
     """
     name, separator, dims = text.rpartition(":")
@@ -43,6 +46,8 @@ def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
 def _parse_dim(part: str, text: str) -> DimSpec:
     if part.isascii() and part.isdigit():
         return int(part)
+    if part == "-1":
+        return "?"
     if part == "?" or _NAME.fullmatch(part):
         return part
     found = _RANGE.fullmatch(part)
@@ -65,9 +70,29 @@ def loosened(name: str, dims: Sequence[object], free: Container[int]) -> str:
 def shape_of(name: str, dims: Sequence[DimSpec] | str) -> tuple[DimSpec, ...]:
     """The dims of an input as the Python interface takes them: a sequence, or text of `--shape`.
 
-    Raises UsageError for other text.
+    None and -1 in a sequence are "?". Raises UsageError for anything else.
     """
-    return parse_shape(f"{name}:{dims}")[1] if isinstance(dims, str) else tuple(dims)
+    if isinstance(dims, str):
+        return parse_shape(f"{name}:{dims}")[1]
+    if not isinstance(dims, Iterable):
+        raise UsageError(f"the shape of '{name}' is {dims!r}", remedy=_IN_PYTHON)
+    return tuple(_dim_of(name, dim) for dim in dims)
+
+
+def _dim_of(name: str, dim: object) -> DimSpec:
+    if isinstance(dim, str):
+        return dim
+    size = -1 if dim is None else dim
+    if isinstance(size, SupportsIndex) and (number := index(size)) >= -1:
+        return number if number >= 0 else "?"
+    raise UsageError(f"the shape of '{name}' has the dimension {dim!r}", remedy=_IN_PYTHON)
+
+
+def shapes_of(shapes: object) -> dict[str, tuple[DimSpec, ...]]:
+    """Dims by input, as the Python interface takes them; None: none. Raises UsageError."""
+    if shapes is not None and not isinstance(shapes, Mapping):
+        raise UsageError(f"the shapes are a {type(shapes).__name__}", remedy=_IN_PYTHON)
+    return {name: shape_of(name, dims) for name, dims in (shapes or {}).items()}
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[DimSpec, ...]]:

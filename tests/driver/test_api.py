@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 import weakref
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def test_loaded_module_outlives_artifact(fake, model_path: Path, batch) -> None:
     module = api.compile(model_path).load()
     gc.collect()
     np.testing.assert_array_equal(module(batch)["y"], 2 * batch)
+
+
+def test_artifacts_are_not_pickled(fake, model_path: Path) -> None:
+    with pytest.raises(UsageError, match="save it, and load the file"):
+        pickle.dumps(api.compile(model_path))
 
 
 def test_work_folder_goes_with_the_artifact(fake, model_path: Path) -> None:
@@ -132,6 +138,9 @@ def test_unknown_suffix_and_emit(fake, model_path: Path, tmp_path: Path) -> None
         {"precision": "fp4"},
         {"opt_level": 4},
         {"threads": 0},
+        {"threads": "2"},
+        {"shapes": 3},
+        {"shapes": {"x": 3}},
         {"target": "vax"},
         {"texts": ("wasm",)},
     ],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tensmith.compiler.errors import UsageError
-from tensmith.driver.shapes import parse_shape, parse_shapes, shape_of
+from tensmith.driver.shapes import parse_shape, parse_shapes, shape_of, shapes_of
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,16 @@ def test_shapes_of_the_python_interface() -> None:
         assert shape_of("x", dims) == (2, "n")
     with pytest.raises(UsageError, match="not a dimension"):
         shape_of("x", "2*n")
+
+
+def test_sizes_of_other_libraries_and_unknown_ones() -> None:
+    found = shape_of("x", (np.int64(2), None, -1, "n"))
+    assert found == (2, "?", "?", "n")
+    assert type(found[0]) is int
+    assert parse_shape("x:-1x3") == ("x", ("?", 3))
+
+
+@pytest.mark.parametrize("shapes", [[("x", (1, 2))], {"x": 3}, {"x": (1.5, 2)}, {"x": (-2, 1)}])
+def test_what_are_no_shapes(shapes: object) -> None:
+    with pytest.raises(UsageError, match=r"give a dict from input to dims"):
+        shapes_of(shapes)
