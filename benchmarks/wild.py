@@ -66,14 +66,15 @@ class Result:
 
 def networks() -> Iterator[tuple[str, Export]]:
     """Architectures by both exporters."""
-    from . import wild_models
+    from . import wild_export, wild_models, wild_more, wild_plain, wild_torch
 
-    for architecture in wild_models.ARCHITECTURES:
-        for exporter in wild_models.EXPORTERS:
-            yield (
-                f"{architecture.name}.{exporter}",
-                lambda path, a=architecture, e=exporter: wild_models.export(a, e, path),
-            )
+    for room in (wild_models, wild_more, wild_torch, wild_plain):
+        for architecture in room.ARCHITECTURES:
+            for exporter in wild_export.EXPORTERS:
+                yield (
+                    f"{architecture.name}.{exporter}",
+                    lambda path, a=architecture, e=exporter: wild_export.export(a, e, path),
+                )
 
 
 def tables() -> Iterator[tuple[str, Export]]:

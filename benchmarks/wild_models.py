@@ -1,116 +1,76 @@
-"""Architectures of `transformers` in small sizes, as people export them: dynamic, by two exporters.
+"""Architectures of `transformers` in small sizes.
 
 Weights are random (seeded), sizes are small: what is tested is which graphs the exporters write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-import transformers as tf
-from torch import Tensor, nn
 
-EXPORTERS = ("torchscript", "dynamo")
-OPSET = 18
-_VOCABULARY = 128
-Inputs = dict[str, Tensor]
+from .wild_export import Architecture, Inputs, configured
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network by its configuration.
-
-    config: class of the configuration. options: its sizes. inputs: makes them for two numbers, the
-    batch and another size. sizes: the two pairs that are compared. dynamic: the names of axes by
-    input. calls: further
-    arguments of a call.
-    """
-
-    name: str
-    config: str
-    options: Mapping[str, Any]
-    inputs: Callable[[int, int], Inputs]
-    sizes: Sequence[tuple[int, int]]
-    dynamic: Mapping[str, Mapping[int, str]]
-    calls: Mapping[str, Any] | None = None
-
-
-class First(nn.Module):
-    """The first tensor that a network gives, from inputs by position."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str], calls: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.names, self.calls = model, list(names), dict(calls)
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        found = self.model(**dict(zip(self.names, tensors, strict=True)), **self.calls)
-        while not isinstance(found, Tensor):
-            found = found[0]
-        return found
-
-
-_TEXT_SIZES = ((2, 9), (1, 5))
-_TEXT_AXES = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
-_SMALL = {
-    "vocab_size": _VOCABULARY,
+VOCABULARY = 128
+TEXT_SIZES = ((2, 9), (1, 5))
+TEXT_AXES = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
+SMALL = {
+    "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "max_position_embeddings": 64,
 }
-_LLAMA = {**_SMALL, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
-_NO_CACHE = {"use_cache": False}
+LLAMA = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+NO_CACHE = {"use_cache": False}
 
 
-def _text(batch: int, length: int) -> Inputs:
-    ids = torch.randint(3, _VOCABULARY, (batch, length))
+def text(batch: int, length: int) -> Inputs:
+    ids = torch.randint(3, VOCABULARY, (batch, length))
     mask = torch.ones_like(ids)
     mask[0, length - 2 :] = 0
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _ids(batch: int, length: int) -> Inputs:
-    return {"input_ids": torch.randint(3, _VOCABULARY, (batch, length))}
+def ids(batch: int, length: int) -> Inputs:
+    return {"input_ids": torch.randint(3, VOCABULARY, (batch, length))}
 
 
-def _pair(batch: int, length: int) -> Inputs:
-    decoder = torch.randint(3, _VOCABULARY, (batch, length - 2))
-    return {**_text(batch, length), "decoder_input_ids": decoder}
+def pair(batch: int, length: int) -> Inputs:
+    decoder = torch.randint(3, VOCABULARY, (batch, length - 2))
+    return {**text(batch, length), "decoder_input_ids": decoder}
 
 
-def _pictures(batch: int, size: int) -> Inputs:
+def pictures(batch: int, size: int) -> Inputs:
     return {"pixel_values": torch.randn(batch, 3, size, size)}
 
 
-def _wave(batch: int, length: int) -> Inputs:
+def wave(batch: int, length: int) -> Inputs:
     return {"input_values": torch.randn(batch, length)}
 
 
 def encoder(name: str, config: str, **options: Any) -> Architecture:
     """A text encoder with a mask."""
-    return Architecture(name, config, {**_SMALL, **options}, _text, _TEXT_SIZES, _TEXT_AXES)
+    make = partial(configured, config, {**SMALL, **options})
+    return Architecture(name, make, text, TEXT_SIZES, TEXT_AXES)
 
 
 def decoder(
-    name: str, config: str, base: Mapping[str, Any] = _LLAMA, **options: Any
+    name: str, config: str, base: Mapping[str, Any] = LLAMA, **options: Any
 ) -> Architecture:
     """A causal language model without cache."""
-    merged = {**base, **options}
-    return Architecture(name, config, merged, _text, _TEXT_SIZES, _TEXT_AXES, calls=_NO_CACHE)
+    make = partial(configured, config, {**base, **options})
+    return Architecture(name, make, text, TEXT_SIZES, TEXT_AXES, calls=NO_CACHE)
 
 
 def translator(name: str, config: str, **options: Any) -> Architecture:
     """An encoder and a decoder."""
-    axes = {**_TEXT_AXES, "decoder_input_ids": {0: "batch", 1: "target"}}
-    return Architecture(
-        name, config, options, _pair, ((2, 9), (1, 6)), axes, calls=_NO_CACHE
-    )  # fmt: skip
+    axes = {**TEXT_AXES, "decoder_input_ids": {0: "batch", 1: "target"}}
+    make = partial(configured, config, options)
+    return Architecture(name, make, pair, ((2, 9), (1, 6)), axes, calls=NO_CACHE)
 
 
 def vision(
@@ -119,16 +79,15 @@ def vision(
     """A network on square pictures; `fixed`: of one size, so that only the batch is dynamic."""
     axes = {0: "batch"} if fixed else {0: "batch", 2: "height", 3: "width"}
     other = size if fixed else size + 32
-    return Architecture(
-        name, config, options, _pictures, ((2, size), (1, other)), {"pixel_values": axes}
-    )  # fmt: skip
+    make, sizes = partial(configured, config, options), ((2, size), (1, other))
+    return Architecture(name, make, pictures, sizes, {"pixel_values": axes})
 
 
 def audio(name: str, config: str, **options: Any) -> Architecture:
     """A network on raw sound."""
-    merged = {**_SMALL, **_WAVE, **options}
+    make = partial(configured, config, {**SMALL, **_WAVE, **options})
     axes = {"input_values": {0: "batch", 1: "samples"}}
-    return Architecture(name, config, merged, _wave, ((1, 2000), (2, 3100)), axes)
+    return Architecture(name, make, wave, ((1, 2000), (2, 3100)), axes)
 
 
 _WAVE = {
@@ -136,14 +95,14 @@ _WAVE = {
     "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4, "mask_time_prob": 0.0, "apply_spec_augment": False,
 }  # fmt: skip
-_GPT2 = {"vocab_size": _VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-_VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2,
+GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 4, "intermediate_size": 64}  # fmt: skip
-_STAGES = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 2, 1]}
-_BART = {"vocab_size": _VOCABULARY, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
+STAGES = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 2, 1]}
+BART = {"vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
          "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64,
          "decoder_ffn_dim": 64, "max_position_embeddings": 64, "pad_token_id": 0}  # fmt: skip
-_T5 = {"vocab_size": _VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2,
+T5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2,
        "num_heads": 4, "pad_token_id": 0, "decoder_start_token_id": 0}  # fmt: skip
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -169,37 +128,37 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         ("gemma", "GemmaConfig"), ("gemma2", "Gemma2Config"), ("stablelm", "StableLmConfig"),
         ("olmo", "OlmoConfig"), ("olmo2", "Olmo2Config"), ("granite", "GraniteConfig"),
         ("starcoder2", "Starcoder2Config"), ("cohere", "CohereConfig"))),
-    decoder("gpt2", "GPT2Config", _GPT2),
-    decoder("gptj", "GPTJConfig", _GPT2, rotary_dim=4),
-    decoder("codegen", "CodeGenConfig", _GPT2, rotary_dim=4),
-    decoder("gpt-neo", "GPTNeoConfig", _SMALL, num_layers=2, num_heads=4,
+    decoder("gpt2", "GPT2Config", GPT2),
+    decoder("gptj", "GPTJConfig", GPT2, rotary_dim=4),
+    decoder("codegen", "CodeGenConfig", GPT2, rotary_dim=4),
+    decoder("gpt-neo", "GPTNeoConfig", SMALL, num_layers=2, num_heads=4,
             attention_types=[[["global", "local"], 1]], window_size=4),
-    decoder("gpt-neox", "GPTNeoXConfig", _SMALL),
-    decoder("opt", "OPTConfig", _SMALL, ffn_dim=64, word_embed_proj_dim=32),
-    decoder("bloom", "BloomConfig", {"vocab_size": _VOCABULARY, "hidden_size": 32, "n_layer": 2,
+    decoder("gpt-neox", "GPTNeoXConfig", SMALL),
+    decoder("opt", "OPTConfig", SMALL, ffn_dim=64, word_embed_proj_dim=32),
+    decoder("bloom", "BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2,
                                      "n_head": 4}),
-    decoder("falcon", "FalconConfig", _SMALL, alibi=False),
-    translator("bart", "BartConfig", **_BART),
-    translator("pegasus", "PegasusConfig", **_BART),
-    translator("marian", "MarianConfig", **_BART, decoder_start_token_id=0),
-    translator("m2m-100", "M2M100Config", **_BART),
-    translator("t5", "T5Config", **_T5),
-    translator("mt5", "MT5Config", **_T5),
-    vision("vit", "ViTConfig", **_VIT),
-    vision("deit", "DeiTConfig", **_VIT),
-    vision("beit", "BeitConfig", **_VIT, use_relative_position_bias=True),
-    vision("dinov2", "Dinov2Config", **_VIT),
-    vision("yolos", "YolosConfig", **{**_VIT, "image_size": [32, 32]}, num_detection_tokens=5),
-    vision("siglip", "SiglipVisionConfig", **_VIT),
-    vision("clip-vision", "CLIPVisionConfig", **_VIT, projection_dim=16),
+    decoder("falcon", "FalconConfig", SMALL, alibi=False),
+    translator("bart", "BartConfig", **BART),
+    translator("pegasus", "PegasusConfig", **BART),
+    translator("marian", "MarianConfig", **BART, decoder_start_token_id=0),
+    translator("m2m-100", "M2M100Config", **BART),
+    translator("t5", "T5Config", **T5),
+    translator("mt5", "MT5Config", **T5),
+    vision("vit", "ViTConfig", **VIT),
+    vision("deit", "DeiTConfig", **VIT),
+    vision("beit", "BeitConfig", **VIT, use_relative_position_bias=True),
+    vision("dinov2", "Dinov2Config", **VIT),
+    vision("yolos", "YolosConfig", **{**VIT, "image_size": [32, 32]}, num_detection_tokens=5),
+    vision("siglip", "SiglipVisionConfig", **VIT),
+    vision("clip-vision", "CLIPVisionConfig", **VIT, projection_dim=16),
     vision("swin", "SwinConfig", 64, fixed=False, image_size=64, patch_size=4, embed_dim=16,
            depths=[2, 2], num_heads=[2, 4], window_size=4),
     vision("swinv2", "Swinv2Config", 64, image_size=64, patch_size=4, embed_dim=16,
            depths=[2, 2], num_heads=[2, 4], window_size=4),
-    vision("resnet", "ResNetConfig", 64, fixed=False, embedding_size=16, **_STAGES),
-    vision("regnet", "RegNetConfig", 64, fixed=False, embedding_size=16, groups_width=8, **_STAGES),
-    vision("convnext", "ConvNextConfig", 64, fixed=False, **_STAGES),
-    vision("convnextv2", "ConvNextV2Config", 64, fixed=False, **_STAGES),
+    vision("resnet", "ResNetConfig", 64, fixed=False, embedding_size=16, **STAGES),
+    vision("regnet", "RegNetConfig", 64, fixed=False, embedding_size=16, groups_width=8, **STAGES),
+    vision("convnext", "ConvNextConfig", 64, fixed=False, **STAGES),
+    vision("convnextv2", "ConvNextV2Config", 64, fixed=False, **STAGES),
     vision("mobilenet-v1", "MobileNetV1Config", 64, fixed=False, depth_multiplier=0.25),
     vision("mobilenet-v2", "MobileNetV2Config", 64, fixed=False, depth_multiplier=0.35),
     vision("efficientnet", "EfficientNetConfig", 64, width_coefficient=0.3, depth_coefficient=0.3,
@@ -224,40 +183,3 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     audio("sew", "SEWConfig", squeeze_factor=2),
     audio("unispeech", "UniSpeechConfig"),
 )  # fmt: skip
-
-
-def build(architecture: Architecture) -> nn.Module:
-    """The network with seeded random weights."""
-    torch.manual_seed(7)
-    options = dict(architecture.options)
-    attention = options.pop("attn_implementation", "eager")
-    config = getattr(tf, architecture.config)(**options)
-    config._attn_implementation = attention
-    model = tf.AutoModel.from_config(config, attn_implementation=attention).eval()
-    names = list(architecture.inputs(*architecture.sizes[0]))
-    return First(model, names, architecture.calls or {}).eval()
-
-
-def export(architecture: Architecture, exporter: str, path: Path) -> list[dict[str, np.ndarray]]:
-    """Write the model by an exporter; returns the inputs of the sizes to compare."""
-    model = build(architecture)
-    batch, size = architecture.sizes[0]
-    example = architecture.inputs(batch, size)
-    axes = [dict(architecture.dynamic.get(name, {})) for name in example]
-    settings: dict[str, Any] = {"opset_version": OPSET, "input_names": list(example)}
-    with torch.no_grad():
-        if exporter == "torchscript":
-            dynamic = dict(zip(example, axes, strict=True))
-            torch.onnx.export(model, tuple(example.values()), str(path), dynamo=False,
-                              dynamic_axes={**dynamic, "y": {0: "batch"}}, output_names=["y"],
-                              **settings)  # fmt: skip
-        else:
-            shapes = (tuple({k: torch.export.Dim.DYNAMIC for k in item} for item in axes),)
-            torch.onnx.export(model, tuple(example.values()), str(path), dynamo=True,
-                              dynamic_shapes=shapes, verbose=False, external_data=False,
-                              **settings)  # fmt: skip
-    found = []
-    for batch, size in architecture.sizes:
-        torch.manual_seed(batch * 1000 + size)
-        found.append({name: x.numpy() for name, x in architecture.inputs(batch, size).items()})
-    return found

@@ -12,10 +12,17 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn import (
     calibration,
+    cluster,
     compose,
+    decomposition,
+    discriminant_analysis,
     ensemble,
+    feature_extraction,
+    feature_selection,
+    gaussian_process,
     impute,
     linear_model,
+    mixture,
     multiclass,
     naive_bayes,
     neighbors,
@@ -37,6 +44,8 @@ _FRAME = pd.DataFrame(
         "size": _RNG.choice(["S", "M", "XL"], _ROWS),
     }
 )
+_WORDS = ["good", "bad", "Film", "not", "very", "caf\u00e9", "the", "plot", "was", "well-made"]
+_TEXTS = np.array([" ".join(_RNG.choice(_WORDS, _RNG.integers(2, 9))) for _ in range(_ROWS)])
 _TARGETS: dict[str, np.ndarray] = {
     "number": _NUMBERS @ _RNG.normal(size=6) + 1,
     "flag": (_NUMBERS[:, 0] > 0.2).astype(np.int64),
@@ -73,6 +82,18 @@ def _cases() -> Iterator[Case]:
         multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
         calibration.CalibratedClassifierCV(svm.LinearSVC()),
         ensemble.BaggingClassifier(n_estimators=5), linear_model.RidgeClassifier(),
+        ensemble.HistGradientBoostingClassifier(max_iter=20), svm.NuSVC(),
+        svm.NuSVC(probability=True), discriminant_analysis.LinearDiscriminantAnalysis(),
+        discriminant_analysis.QuadraticDiscriminantAnalysis(), naive_bayes.BernoulliNB(),
+        calibration.CalibratedClassifierCV(tree.DecisionTreeClassifier(), method="isotonic"),
+        ensemble.StackingClassifier([("a", linear_model.LogisticRegression()),
+                                     ("b", tree.DecisionTreeClassifier(max_depth=3))]),
+        ensemble.VotingClassifier([("a", linear_model.LogisticRegression()),
+                                   ("b", naive_bayes.GaussianNB())], voting="soft"),
+        ensemble.VotingClassifier([("a", linear_model.LogisticRegression()),
+                                   ("b", linear_model.Perceptron())]),
+        multiclass.OneVsOneClassifier(svm.LinearSVC()), linear_model.LogisticRegressionCV(),
+        neighbors.RadiusNeighborsClassifier(9.0),
     )  # fmt: skip
     for number, model in enumerate(classifiers):
         target = ("words", "animals", "flag")[number % 3]
@@ -84,37 +105,66 @@ def _cases() -> Iterator[Case]:
         neighbors.KNeighborsRegressor(3),
         neural_network.MLPRegressor(hidden_layer_sizes=(16,), max_iter=40),
         ensemble.ExtraTreesRegressor(20), ensemble.IsolationForest(n_estimators=30),
+        ensemble.HistGradientBoostingRegressor(max_iter=20), svm.NuSVR(), svm.OneClassSVM(),
+        gaussian_process.GaussianProcessRegressor(gaussian_process.kernels.RBF(), alpha=0.1),
+        neighbors.LocalOutlierFactor(novelty=True), linear_model.PoissonRegressor(),
+        linear_model.HuberRegressor(), linear_model.SGDOneClassSVM(),
+        mixture.GaussianMixture(3, random_state=0), cluster.KMeans(4, random_state=0),
+        ensemble.StackingRegressor([("a", linear_model.Ridge()),
+                                    ("b", tree.DecisionTreeRegressor(max_depth=3))]),
+        ensemble.BaggingRegressor(n_estimators=5), ensemble.AdaBoostRegressor(n_estimators=5),
     )  # fmt: skip
     for model in regressors:
         yield type(model).__name__, model, "number"
     for step in (
         preprocessing.MinMaxScaler(), preprocessing.RobustScaler(), preprocessing.Normalizer(),
         preprocessing.PolynomialFeatures(2), preprocessing.KBinsDiscretizer(4, encode="ordinal"),
+        preprocessing.KBinsDiscretizer(4, encode="onehot-dense"), preprocessing.PowerTransformer(),
+        preprocessing.MaxAbsScaler(), preprocessing.Binarizer(), decomposition.PCA(3),
+        decomposition.TruncatedSVD(3), decomposition.KernelPCA(3), impute.KNNImputer(),
+        feature_selection.SelectKBest(k=3), preprocessing.QuantileTransformer(20),
     ):  # fmt: skip
         model = pipeline.make_pipeline(step, linear_model.LogisticRegression())
-        yield f"{type(step).__name__}-logistic", model, "words"
+        yield f"{type(step).__name__}-logistic{getattr(step, 'encode', '')}", model, "words"
+    for reader in (
+        feature_extraction.text.TfidfVectorizer(), feature_extraction.text.CountVectorizer(),
+        feature_extraction.text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+    ):  # fmt: skip
+        name = f"text-{type(reader).__name__}-{reader.ngram_range[1]}"
+        yield name, pipeline.make_pipeline(reader, linear_model.LogisticRegression()), "words"
+    for model in (linear_model.LogisticRegression(), ensemble.RandomForestClassifier(10), boosted):
+        yield f"{type(model).__name__}-tensors", model, "animals"
 
 
 CASES = {name: (model, target) for name, model, target in _cases()}
 
 
+def _rows(name: str) -> tuple[Any, list[tuple[str, Any]], list[dict[str, np.ndarray]]]:
+    """What a pipeline is fitted to, the types of its inputs, and the inputs to compare on."""
+    if name.startswith("text"):
+        wanted = [{"x": _TEXTS[:1, None]}, {"x": _TEXTS[20:60, None]}]
+        return _TEXTS, [("x", StringTensorType([None, 1]))], wanted
+    if not name.startswith("mixed"):
+        kinds = [("x", FloatTensorType([None, _NUMBERS.shape[1]]))]
+        return _NUMBERS, kinds, [{"x": _NUMBERS[:1]}, {"x": _NUMBERS[:50]}]
+    texts = ("color", "size")
+    unknown = _FRAME.head(30).assign(color="unheard of")
+    return (
+        _FRAME,
+        [(n, (StringTensorType if n in texts else FloatTensorType)([None, 1])) for n in _FRAME],
+        [
+            {n: rows[[n]].to_numpy().astype(str if n in texts else np.float32) for n in _FRAME}
+            for rows in (_FRAME.head(1), pd.concat([_FRAME.tail(20), unknown]))
+        ],
+    )
+
+
 def export(name: str, path: Path) -> list[dict[str, np.ndarray]]:
     """Fit and write one pipeline; returns the inputs to compare on: one row, and many."""
     model, target = CASES[name]
-    mixed = name.startswith("mixed")
-    model.fit(_FRAME if mixed else _NUMBERS, _TARGETS[target])
-    kinds: list[tuple[str, Any]] = [("x", FloatTensorType([None, _NUMBERS.shape[1]]))]
-    if mixed:
-        texts = ("color", "size")
-        kinds = [
-            (n, (StringTensorType if n in texts else FloatTensorType)([None, 1])) for n in _FRAME
-        ]
-    written = to_onnx(model, initial_types=kinds, target_opset=_OPSETS)
+    rows, kinds, wanted = _rows(name)
+    model.fit(rows, _TARGETS[target])
+    options = {id(model): {"zipmap": False}} if name.endswith("-tensors") else None
+    written = to_onnx(model, initial_types=kinds, target_opset=_OPSETS, options=options)
     path.write_bytes(written.SerializeToString())
-    if not mixed:
-        return [{"x": _NUMBERS[:1]}, {"x": _NUMBERS[:50]}]
-    unknown = _FRAME.head(30).assign(color="unheard of")
-    return [
-        {n: rows[[n]].to_numpy().astype(str if n in texts else np.float32) for n in _FRAME}
-        for rows in (_FRAME.head(1), pd.concat([_FRAME.tail(20), unknown]))
-    ]
+    return wanted
