@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import pickle
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -315,43 +311,6 @@ def test_threads_survive_a_fork(module) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_fork_finds_no_run_in_progress(module) -> None:
-    busy = module("affine")
-    x = np.ones((2, 3), np.float32)
-    held, go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with busy._lock:
-            held.set()
-            go.wait(10)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(10)
-    threading.Timer(0.05, go.set).start()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(10)  # instead of waiting for a thread that is not there
-        os._exit(0 if (busy(x)["y"] == 3).all() else 1)
-    thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert (busy(x)["y"] == 3).all()
-
-
-def pickled(module: Module) -> Module:
-    return pickle.loads(pickle.dumps(module))
-
-
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
-def test_a_module_is_loaded_again_where_it_is_copied_or_unpickled(module, again) -> None:
-    first = module("parallel", 2)
-    with again(first) as second:
-        assert (second.path, second.threads) == (first.path, 2)
-        first.close()
-        x = np.arange(5, dtype=np.float32)
-        assert np.array_equal(second(x)["values"], x / 2)
-
-
 def test_bench_counts_runs(module) -> None:
     durations = module("affine").bench(np.zeros((2, 3), np.float32), warmup=2, iterations=7)
     assert durations.shape == (7,)
@@ -439,16 +398,3 @@ def test_weights_behind_the_library(tmp_path) -> None:
     moved.write_bytes(moved.read_bytes()[:-1])
     with pytest.raises(ModuleError, match="truncated or belongs to another build"):
         load(moved)
-
-
-def test_tensors_that_cannot_be_used_as_they_lie(module) -> None:
-    affine = module("affine")
-    x, y = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
-    affine.run_into([x], [y])
-    assert (y == 3).all()
-    fields = np.zeros((2, 3), [("value", "f4"), ("flag", "i2")])["value"]
-    with pytest.raises(ModuleError, match="'x': its elements are not whole elements apart"):
-        affine.run_into([fields], [y])
-    y.flags.writeable = False
-    with pytest.raises(ModuleError, match="'y': the array is read-only"):
-        affine.run_into([x], [y])
