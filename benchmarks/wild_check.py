@@ -1,8 +1,9 @@
-"""One file of the sweep: `python -m benchmarks.wild_check MODEL INPUTS.npz ...` prints it."""
+"""One file of the sweep: `python -m benchmarks.wild_check SECONDS MODEL INPUTS.npz ...`."""
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -82,4 +83,6 @@ def result(model: Path, files: list[Path]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(result(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])))
+    limit, model, *files = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(limit), resource.RLIM_INFINITY))
+    print(json.dumps(result(Path(model), [Path(name) for name in files])))

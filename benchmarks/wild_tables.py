@@ -65,8 +65,8 @@ def _mixed(categories: Any, last: Any) -> Any:
     return pipeline.make_pipeline(columns, last)
 
 
-def _cases() -> Iterator[Case]:
-    """(name, model, target) of every pipeline."""
+def _classifiers() -> Iterator[Case]:
+    """Models of classes."""
     one_hot = preprocessing.OneHotEncoder(handle_unknown="ignore")
     ordinal = preprocessing.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     for target in ("flag", "words", "animals"):
@@ -98,6 +98,12 @@ def _cases() -> Iterator[Case]:
     for number, model in enumerate(classifiers):
         target = ("words", "animals", "flag")[number % 3]
         yield f"{type(model).__name__}-{target}-{number}", model, target
+    for model in (linear_model.LogisticRegression(), ensemble.RandomForestClassifier(10), boosted):
+        yield f"{type(model).__name__}-tensors", model, "animals"
+
+
+def _regressors() -> Iterator[Case]:
+    """Models of numbers, of densities and of outliers."""
     regressors = (
         linear_model.LinearRegression(), linear_model.Ridge(), linear_model.Lasso(), svm.SVR(),
         tree.DecisionTreeRegressor(), ensemble.RandomForestRegressor(30), svm.LinearSVR(),
@@ -116,6 +122,10 @@ def _cases() -> Iterator[Case]:
     )  # fmt: skip
     for model in regressors:
         yield type(model).__name__, model, "number"
+
+
+def _prepared() -> Iterator[Case]:
+    """Steps before a linear model, on numbers and on texts."""
     for step in (
         preprocessing.MinMaxScaler(), preprocessing.RobustScaler(), preprocessing.Normalizer(),
         preprocessing.PolynomialFeatures(2), preprocessing.KBinsDiscretizer(4, encode="ordinal"),
@@ -132,11 +142,13 @@ def _cases() -> Iterator[Case]:
     ):  # fmt: skip
         name = f"text-{type(reader).__name__}-{reader.ngram_range[1]}"
         yield name, pipeline.make_pipeline(reader, linear_model.LogisticRegression()), "words"
-    for model in (linear_model.LogisticRegression(), ensemble.RandomForestClassifier(10), boosted):
-        yield f"{type(model).__name__}-tensors", model, "animals"
 
 
-CASES = {name: (model, target) for name, model, target in _cases()}
+CASES = {
+    name: (model, target)
+    for kind in (_classifiers, _regressors, _prepared)
+    for name, model, target in kind()
+}
 
 
 def _rows(name: str) -> tuple[Any, list[tuple[str, Any]], list[dict[str, np.ndarray]]]:
