@@ -40,13 +40,12 @@ class Spotter(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(8, _WIDTH, 3, padding=1), nn.BatchNorm2d(_WIDTH), nn.ReLU(),
-            nn.AdaptiveAvgPool2d((1, None)),
         )  # fmt: skip
         self.layers = nn.LSTM(_WIDTH, _WIDTH, bidirectional=True)
         self.head = nn.Linear(2 * _WIDTH, 11)
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = self.features(x).squeeze(2).permute(2, 0, 1)
+        columns = self.features(x).mean(2).permute(2, 0, 1)
         return functional.log_softmax(self.head(self.layers(columns)[0]), 2)
 
 
@@ -63,7 +62,7 @@ class Stepped(nn.Module):
         return out, h, c, g
 
 
-class Residual(nn.Module):
+class TimedBlock(nn.Module):
     """A block of a diffusion model: two convolutions, and what the time adds."""
 
     def __init__(self, wide: int, out: int) -> None:
@@ -106,10 +105,10 @@ class Denoiser(nn.Module):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(_WIDTH, 32), nn.SiLU(), nn.Linear(32, 32))
         self.enter = nn.Conv2d(4, _WIDTH, 3, padding=1)
-        self.down = nn.ModuleList([Residual(16, 16), Residual(16, 32)])
+        self.down = nn.ModuleList([TimedBlock(16, 16), TimedBlock(16, 32)])
         self.shrink = nn.ModuleList([nn.Conv2d(n, n, 3, 2, 1) for n in (16, 32)])
-        self.middle, self.cross = Residual(32, 32), Crossing(32)
-        self.up = nn.ModuleList([Residual(64, 32), Residual(48, 16)])
+        self.middle, self.cross = TimedBlock(32, 32), Crossing(32)
+        self.up = nn.ModuleList([TimedBlock(64, 32), TimedBlock(48, 16)])
         self.leave = nn.Sequential(nn.GroupNorm(4, 16), nn.SiLU(), nn.Conv2d(16, 4, 3, 1, 1))
 
     def forward(self, sample: Tensor, timestep: Tensor, words: Tensor) -> Tensor:

@@ -29,8 +29,7 @@ def read_file(path: Path) -> Arrays:
     Raises UsageError when the file is missing or is neither. Pickled objects are refused.
     """
     try:
-        source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else path
-        loaded = np.load(source, allow_pickle=False)
+        loaded = np.load(_source(path), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": _typed(loaded)}
         with loaded:
@@ -39,6 +38,18 @@ def read_file(path: Path) -> Arrays:
         raise UsageError(f"there is no file '{path}'") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _no_tensors(path, error) from None
+
+
+def _source(path: Path) -> Path | io.BytesIO:
+    if str(path) != "-":
+        return path
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise UsageError(
+            "standard input holds no tensors, or has been read",
+            remedy="give one of the things that are read a file of its own",
+        )
+    return io.BytesIO(data)
 
 
 def _no_tensors(path: Path, error: Exception) -> UsageError:
@@ -50,14 +61,23 @@ def _no_tensors(path: Path, error: Exception) -> UsageError:
             known = pointer(file.read(_HEAD))
     except OSError:
         known = None
+    if known is None and "pickle" in str(error):  # numpy advises to load what may be any program
+        return UsageError(
+            what,
+            why="it does not begin as such a file does, or holds Python objects",
+            remedy="np.save arrays of numbers, of bool or of strings",
+        )
     if known is None:
         return UsageError(what, why=str(error))
     return UsageError(f"{what}, but {known[0]}", remedy=known[1])
 
 
 def _typed(array: Array) -> Array:
-    """numpy stores bfloat16, which it does not know, as two untyped bytes."""
-    return array.view(DType.BF16.numpy) if array.dtype == np.dtype("V2") else array
+    """The array in native byte order; numpy stores bfloat16, which it does not know, as two
+    untyped bytes."""
+    if array.dtype == np.dtype("V2"):
+        return array.view(DType.BF16.numpy)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
@@ -70,7 +90,7 @@ def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
     found: Arrays = {}
     for text in texts:
         name, separator, file = text.partition("=")
-        if not separator:
+        if not separator or (Path(text).is_file() and not Path(file).is_file()):
             name, file = "", text
         arrays = read_file(Path(file))
         for key, array in _named(name, file, arrays, known).items():
@@ -145,8 +165,13 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
             array = encode(array)
         what = f"input '{spec.name}' is {spec.dtype}{list(spec.dims)}"
         got = f"{array.dtype}{list(array.shape)}"
-        if array.dtype != DType(spec.dtype).numpy or array.ndim != len(spec.dims):
-            raise UsageError(f"{what}, not {got}")
+        wanted = DType(spec.dtype).numpy
+        if array.dtype != wanted:
+            raise UsageError(
+                f"{what}, not {got}", remedy=f"store array.astype('{wanted.name}') in the file"
+            )
+        if array.ndim != len(spec.dims):
+            raise UsageError(f"{what}, not {got}", why=f"it has {len(spec.dims)} dimensions")
         for axis, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=True)):
             expected = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
             if expected != size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import ml_dtypes
@@ -114,3 +115,40 @@ def test_what_git_lfs_did_not_fetch(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="a pointer of Git LFS") as caught:
         read_file(tmp_path / name)
     assert caught.value.remedy == "run `git lfs pull`"
+
+
+def test_byte_orders_of_other_machines(files: Path) -> None:
+    np.save(files / "big.npy", A.astype(">f8"))
+    found = read_file(files / "big.npy")[""]
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found, A)
+
+
+def test_file_names_with_an_equals_sign(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    np.save("x=1.npy", B)
+    np.testing.assert_array_equal(read_inputs(["x=1.npy"], ["y"])["y"], B)
+    np.save("1.npy", A)
+    with pytest.raises(UsageError, match="'x' is not an input"):
+        read_inputs(["x=1.npy"], ["y"])
+
+
+@pytest.mark.parametrize("content", [b"no tensors", b"\x93NUMPY\x01\x00garbage"])
+def test_what_is_in_files_is_never_a_reason_to_load_programs(files: Path, content: bytes) -> None:
+    np.save(files / "objects.npy", np.array([object()]), allow_pickle=True)
+    (files / "other.npy").write_bytes(content)
+    for name in ("objects.npy", "other.npy"):
+        with pytest.raises(UsageError) as raised:
+            read_file(files / name)
+        assert "allow_pickle" not in str(raised.value)
+
+
+def test_standard_input_that_has_been_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(UsageError, match="holds no tensors, or has been read"):
+        read_file(Path("-"))
+
+
+def test_other_element_types_are_told_with_what_to_do() -> None:
+    with pytest.raises(UsageError, match=r"store array\.astype\('int64'\)"):
+        check_inputs(SPECS[1:], {"y": np.zeros(2, np.int32)})
