@@ -2,8 +2,8 @@
 
 A layer over a whole batch reads what the layer before has written N pictures ago. Where everything
 acts on each picture by itself, the layers run over one picture (a `scan` over the batch) while it
-is in the cache. Weights are read N times then: layers whose weights are larger than what they make
-stay behind the scan, over the whole batch.
+is in the cache. Weights are read N times then: layers whose arithmetic on one picture takes less
+time than reading their weights stay behind the scan, over the whole batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from ...compiler.ir.types import TensorType
 from .narrow_rules import narrowed
 from .narrowing import Narrowed
 from .parts import Part, Picks, whole
-from .work import elements, is_free
+from .work import TYPICAL, elements, is_free, operations
 
-_BATCH = 8  # what a batch of which only a run knows the size counts for
+_BATCH = 32  # what a batch of which only a run knows the size counts for
+_OPERATIONS_PER_BYTE = 8.0  # of weights that arrive from memory meanwhile: one core of Zen 5
 _PICTURE = 4  # axes of a batch of pictures
 _FIRST = Picks(range(1))
 
@@ -111,8 +112,7 @@ def _best_cut(graph: Graph, cache_bytes: int) -> _Cut | None:
             live[node.output] = len(uses.get(node.output, ()))
             for value in reads:
                 live[value] -= 1
-            weights = sum(v.data.nbytes for v in node.inputs if v.data is not None)
-            saved -= (batch - 1) * weights
+            saved -= (batch - 1) * _waits(node, estimate(size, TYPICAL))
             if not is_free(node) or has_trait(node, Trait.CONTRACTION):
                 whole_bytes = elements(node.output.shape[1:]) * node.output.dtype.bytes * batch
                 total += 2 * whole_bytes
@@ -123,6 +123,12 @@ def _best_cut(graph: Graph, cache_bytes: int) -> _Cut | None:
             leaving = saved
             best = _Cut(count, crossing[0], total, total - saved)
     return best if best is not None and leaving > best.before / 8 else None
+
+
+def _waits(node: Node, pictures: int) -> float:
+    """Bytes of a node's weights that do not arrive while it computes one of so many pictures."""
+    weights = sum(value.data.nbytes for value in node.inputs if value.data is not None)
+    return max(0.0, weights - operations(node) / pictures / _OPERATIONS_PER_BYTE)
 
 
 def _divide(graph: Graph, cut: _Cut) -> None:
