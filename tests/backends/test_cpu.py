@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from suites import halves, quantisation
 from suites.cases import ALL_CASES, Case
 from suites.edges import EDGE_CASES
 
-SETTINGS = (
-    Setting("native", 2),
+EVERYWHERE = Setting("native", 2)
+OTHERS = (  # each runs every third case, and the rest where there is time
     Setting("native", 0),
     Setting("x86-64-v3", 2),
     Setting("aarch64", 2, emulated=True),
@@ -26,21 +26,25 @@ NEWER = tuple(  # each runs a part of the cases, and all that products of few bi
 CHUNK = 40  # cases that are linked into one file
 
 
+def _parts(cases: Sequence[Case], setting: Setting, *marks: pytest.MarkDecorator) -> Iterator[Any]:
+    for start in range(0, len(cases), CHUNK):
+        part = cases[start : start + CHUNK]
+        label = f"{setting}-{part[0].name}..{part[-1].name}"
+        yield pytest.param(part, setting, id=label, marks=marks)
+
+
 def chunks() -> Iterator[Any]:
-    """(cases, setting): the suites everywhere, edges once, a sample on each of NEWER."""
-    for setting in SETTINGS:
-        for cases in (ALL_CASES, EDGE_CASES):
-            late = cases is EDGE_CASES and setting is not SETTINGS[0]
-            for start in range(0, len(cases), CHUNK):
-                part = cases[start : start + CHUNK]
-                label = f"{setting}-{part[0].name}..{part[-1].name}"
-                yield pytest.param(part, setting, id=label, marks=[pytest.mark.slow] * late)
+    """(cases, setting): the suites and their edges, samples of the suites on other settings."""
+    yield from _parts(ALL_CASES, EVERYWHERE)
+    yield from _parts(EDGE_CASES, EVERYWHERE)
+    for number, setting in enumerate(OTHERS):
+        shares = [ALL_CASES[n :: len(OTHERS)] for n in range(len(OTHERS))]
+        yield from _parts(shares.pop(number), setting)
+        for cases in (*shares, EDGE_CASES):
+            yield from _parts(cases, setting, pytest.mark.slow)
     few_bits = [case for case in (*quantisation.CASES, *halves.CASES) if "mat" in case.name]
-    sample = [*ALL_CASES[::48], *few_bits[::2]]
     for setting in NEWER:
-        for start in range(0, len(sample), CHUNK):
-            part = sample[start : start + CHUNK]
-            yield pytest.param(part, setting, id=f"{setting}-{part[0].name}..{part[-1].name}")
+        yield from _parts([*ALL_CASES[::48], *few_bits[::2]], setting)
 
 
 @pytest.mark.parametrize(("cases", "setting"), list(chunks()))

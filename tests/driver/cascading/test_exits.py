@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tensmith.frontends.onnx import load_model
 from tensmith.frontends.onnx.cascading.exits import ExitStages
 from tensmith.frontends.onnx.cascading.stages import StagesNote
 from tensmith.runtime.counting import Counters
+from tensmith.runtime.loader import Module
 
 pytestmark = needs_native
 Array = np.ndarray[Any, Any]
@@ -75,9 +78,21 @@ def _model(path: Path, batch: int | str = "batch", skip: bool = True, fold: bool
     return path
 
 
+@cache
+def _whole(model: bytes) -> Module:
+    """A compiled model; most tests have the same."""
+    return tensmith.compile(onnx.load_from_string(model)).load()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget() -> Iterator[None]:
+    yield
+    _whole.cache_clear()
+
+
 def _by_hand(model: Path, x: Array, kinds: tuple[str, ...], cuts: tuple[float, float]) -> Any:
     """Answers and exits of rows, by the whole model."""
-    told = tensmith.compile(model).load()({"x": x})
+    told = _whole(model.read_bytes())({"x": x})
     found, exits = told["late"].copy(), np.full(len(x), 2)
     for stage in (1, 0):
         if kinds[stage % len(kinds)] == "max_softmax":
@@ -329,7 +344,7 @@ def test_the_limit_goes_where_it_saves_most() -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = _model(tmp_path / "m.onnx")
     x = np.random.default_rng(5).normal(size=(300, FEATURES)).astype(np.float32)
-    labels = tensmith.compile(model).load()({"x": x})["late"].argmax(axis=1)
+    labels = _whole(model.read_bytes())({"x": x})["late"].argmax(axis=1)
     np.savez(tmp_path / "eval.npz", x=x, labels=labels)
     words = [
         "cascade", str(model), "--exits", "early,middle,late", "--eval", str(tmp_path / "eval.npz"),
