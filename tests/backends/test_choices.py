@@ -188,7 +188,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@settings(max_examples=4, **OPTIONS)
+@settings(max_examples=2, **OPTIONS)
 @given(data=st.data())
 def test_any_legal_choice_computes_the_same(
     setting: Setting, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -55,9 +55,9 @@ def arrays(*shapes: tuple[int, ...], dtype: Any = np.float32) -> dict[str, Any]:
 
 
 @needs_triton
-@pytest.mark.parametrize("keys", [1, 31, 32, 33, 200])
+@pytest.mark.parametrize("keys", [1, 31, 32, 33, 100])
 def test_blocks_of_keys(keys: int) -> None:
-    shapes = (2, 3, 40, 24), (2, 3, keys, 24)
+    shapes = (1, 2, 40, 24), (1, 2, keys, 24)
     checked(attention(*shapes), arrays(*shapes, shapes[1]))
 
 

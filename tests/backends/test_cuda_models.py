@@ -33,6 +33,10 @@ CALLS = (
     "cuLaunchKernelEx", "cuDriverGetVersion", "cuEventCreate",
 )  # fmt: skip
 OUT_OF_MEMORY, LAUNCH_FAILED = 2, 719
+FAILURES = [
+    *((call, LAUNCH_FAILED) for call in CALLS),
+    *((call, OUT_OF_MEMORY) for call in ("cuModuleLoadData", "cuMemAlloc_v2", "cuLaunchKernelEx")),
+]
 
 
 @pytest.fixture
@@ -127,8 +131,7 @@ def test_gpus_that_the_file_is_not_for(library: Path, driver: FakeDriver) -> Non
         tensmith.load(library)
 
 
-@pytest.mark.parametrize("error", [OUT_OF_MEMORY, LAUNCH_FAILED])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("call", "error"), FAILURES)
 def test_a_driver_that_fails(call: str, error: int, library: Path, driver: FakeDriver) -> None:
     """Whichever call fails, in loading or in a run, is told; the next run is right again."""
     x = np.ones((2, 12), "f4")

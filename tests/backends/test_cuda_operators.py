@@ -1,4 +1,4 @@
-"""Every operator case as kernels of a GPU, in Triton's interpreter, against the reference.
+"""Operator cases as kernels of a GPU, in Triton's interpreter, against the reference.
 
 Memory holds NaN and -1 where nothing was written. What has no device code runs as the host would.
 """
@@ -37,11 +37,13 @@ def fused_already(case: Case) -> bool:
 
 
 def chunks() -> Iterator[Any]:
+    """Every other case that is quick; the rest where there is time."""
     cases = [c for c in ALL_CASES if not fused_already(c)]
     quick = [case for case in cases if case.name not in SLOW]
-    for start in range(0, len(quick), CHUNK):
-        part = quick[start : start + CHUNK]
-        yield pytest.param(part, id=f"{part[0].name}..{part[-1].name}")
+    for half, marks in ((quick[::2], ()), (quick[1::2], (pytest.mark.slow,))):
+        for start in range(0, len(half), CHUNK):
+            part = half[start : start + CHUNK]
+            yield pytest.param(part, id=f"{part[0].name}..{part[-1].name}", marks=marks)
     for case in cases:
         if case.name in SLOW:
             yield pytest.param([case], id=case.name, marks=pytest.mark.slow)

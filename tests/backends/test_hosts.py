@@ -16,6 +16,7 @@ from tensmith.backends.x86.targets import native_target
 from tensmith.compiler.errors import UsageError
 
 DISTINCT = list({host: name for name, host in HOSTS.items()}.values())
+UNLIKE = ("least", "no-caches", "zen4")  # small caches, unknown ones, large ones
 
 
 def test_table_is_complete() -> None:
@@ -101,7 +102,10 @@ SCHEDULED = [
 
 
 @needs_native
-@pytest.mark.parametrize("host", DISTINCT)
+@pytest.mark.parametrize(
+    "host",
+    [*UNLIKE, *(pytest.param(n, marks=pytest.mark.slow) for n in DISTINCT if n not in UNLIKE)],
+)
 def test_every_schedule_computes_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
 ) -> None:

@@ -46,8 +46,10 @@ def build(c: CaseBuilder, target: str, folder: Path) -> tuple[Module, str]:
 
 
 @pytest.mark.parametrize("name", PERMS)
-@pytest.mark.parametrize("dtype", [DType.F32, DType.I64, DType.U8])
-@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+@pytest.mark.parametrize(
+    ("dtype", "target"),
+    [(DType.F32, "native"), (DType.I64, "x86-64-v3"), (DType.U8, "x86-64-v3")],
+)
 def test_permutations(name: str, dtype: DType, target: str, tmp_path: Path) -> None:
     shape, perm = PERMS[name]
     c = CaseBuilder("moved")

@@ -6,7 +6,9 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from onnx import TensorProto, helper
 
 from tensmith.backends.common.link import link
 from tensmith.backends.common.running import emulator, runs_here
+from tensmith.backends.common.toolchain import CTarget, arch_of, compile_c
 from tensmith.backends.llvm.measure import MEASURES
 from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
 from tensmith.compiler.backend import Backend, Tuning
@@ -38,6 +41,15 @@ int32_t plan(ts_frame *frame) {
   return 0;
 }
 """
+
+
+@cache
+def _object(source: str, arch: str) -> bytes:
+    """A plan compiled once for all tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plan.c")
+        path.write_text(source)
+        return compile_c([path], CTarget(arch, static=False), path.parent)[0].read_bytes()
 
 
 def _spec(name: str) -> TensorSpec:
@@ -102,22 +114,18 @@ class FakeBackend:
     def compile(
         self, graph: Graph, target: CpuTarget, options: CompileOptions, stages: Stages
     ) -> Compilation:
-        from tensmith.backends.common.toolchain import CTarget, arch_of, compile_c
-
         with stages.stage("double"):
             if options.dump_after:
                 options.dump_after("double", graph)
-        source = options.work_dir / "plan.c"
         choices = json.dumps(json.dumps(options.choices.by_key, sort_keys=True))
         text = PLAN.replace("FACTOR", self.factor).replace("BEFORE", self.before)
-        source.write_text(f"{text}\nconst char choices[] = {choices};\n")
         with stages.stage("codegen"):
-            zig_target = CTarget(arch_of(target.triple), static=False)
-            object_file = compile_c([source], zig_target, options.work_dir)[0]
+            source = f"{text}\nconst char choices[] = {choices};\n"
+            data = _object(source, arch_of(target.triple))
         weights = options.work_dir / "weights.bin"
         weights.write_bytes(b"")
         texts = {text: f"; {text}\n" for text in sorted(options.texts)}
-        code = Code((("plan", object_file.read_bytes()),), "plan", target.triple, (), texts)
+        code = Code((("plan", data),), "plan", target.triple, (), texts)
         model = CompiledModel(options.name, (_spec("x"),), (_spec("y"),), ("batch",), code, weights)
         kernels = (KernelInfo("f32_double", ("add",), -1, "rows"),)
         return Compilation(model, kernels, arena_bytes=0, weight_bytes=0)

@@ -26,7 +26,7 @@ def open_model(path: Path, target: str, folder: Path) -> Tunable:
     return opened(model, prepare(model, folder, stages), stages)
 
 
-@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("target", ["x86-64-v3", pytest.param("x86-64-v4", marks=pytest.mark.slow)])
 def test_a_network_with_an_open_batch_has_candidates(target: str, tmp_path: Path) -> None:
     """Its first convolution has one channel, and the others could take Winograd's algorithm."""
     tunable = open_model(DIGITS, target, tmp_path)

@@ -84,9 +84,9 @@ def test_the_least_sure_choices_are_left_out(model_path: Path, fake: Any, db: Pa
 
 
 def test_four_smaller_sets_are_tried_at_most(model_path: Path, fake: Any, db: Path) -> None:
-    fake.gains = {f"k{n}": 0.8 for n in range(40)}
+    fake.gains = {f"k{n}": 0.8 for n in range(34)}
     clock = Clock(1.0)
-    tuned(model_path, db, clock, trials=4000)
+    tuned(model_path, db, clock, trials=2800)
     assert clock.binaries == 5
 
 
