@@ -46,6 +46,12 @@ def test_one_of_two_views_takes_the_memory() -> None:
     assert sorted(kinds(viewed(lines, "%y, %z"))) == ["fused", "reshape"]
 
 
+def test_a_view_is_made_once() -> None:
+    graph = rewritten(body("%x: f32[6, 4]", [EXP, f"%y: f32[24] = reshape(%e) {FLAT}"]), Fusion())
+    assert OutputViews().run(graph)
+    assert not OutputViews().run(graph)
+
+
 def test_views_of_inputs_are_copied() -> None:
     assert kinds(viewed([f"%y: f32[24] = reshape(%x) {FLAT}"], "%y")) == ["fused"]
 

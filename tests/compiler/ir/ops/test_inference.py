@@ -65,6 +65,9 @@ def test_windows(n: int, h: int, w: int, ceil: bool, data: st.DataObject) -> Non
         "conv_transpose", [out, draw((3, 2, *kernel))], {**attrs, "output_padding": (0, 0)}
     )
     assert up.shape[:2] == (n, 2)
+    attrs["output_padding"] = (0, 0)
+    moved = run_symbolic("conv_transpose", [out, draw((3, 2, *kernel)), draw((2,))], attrs)
+    assert moved.shape == up.shape
 
 
 @given(st.data())
