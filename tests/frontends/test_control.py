@@ -109,6 +109,25 @@ def test_loop_whose_carried_value_grows() -> None:
     check(proto, {"x": floats(3)})
 
 
+def deepening(condition: onnx.NodeProto, rounds: Sequence[str]) -> onnx.NodeProto:
+    """A loop whose carried value gets one dimension more in every round."""
+    nodes = [condition, node("Unsqueeze", "v zero", "w"), node("ReduceSum", "v", "sum", keepdims=0)]
+    inputs = [info("i", I64, []), info("go", B, []), info("v")]
+    body = helper.make_graph(nodes, "body", inputs, [info("go2", B), info("w"), info("sum")])
+    return helper.make_node("Loop", [*rounds, "x"], ["y", "sums"], body=body)
+
+
+def test_a_loop_whose_carried_value_changes_its_rank_is_unrolled() -> None:
+    constants = {"m": np.int64(3), "t": np.bool_(True), "zero": np.int64([0])}
+    made = deepening(node("Identity", "go", "go2"), ["m", "t"])
+    proto = model([made], {"x": floats(3)}, ["y", "sums"], constants=constants)
+    check(proto, {"x": floats(3)})
+    given = {"x": floats(3), "m": np.int64(3)}
+    del constants["m"]
+    with pytest.raises(UnsupportedError, match=r"turns from .*number of rounds a constant"):
+        load_model(model([made], given, ["y"], constants=constants))
+
+
 def test_the_condition_of_a_body_may_have_one_dimension() -> None:
     nodes = [node("Add", "v v", "w"), node("Reshape", "go one", "go2")]
     inputs = [info("i", I64, []), info("go", B, []), info("v")]

@@ -20,6 +20,10 @@ _FOREVER = (1 << 63) - 1
 _ROUNDS = 4  # trials until the types of carried values hold in every round
 
 
+class _ChangesType(NotSupported):
+    """A carried value has another rank or element type behind a round: no one region is the body."""
+
+
 @lowers("Loop")
 def loop(s: Site) -> Sequence[Content]:
     body = s.graph("body")
@@ -42,7 +46,12 @@ def loop(s: Site) -> Sequence[Content]:
     trip, condition = s.optional(0), s.optional(1)
     count = s.scalar(_FOREVER, DType.I64) if trip is None else s.reshape(trip, ())
     start = s.scalar(True, DType.BOOL) if condition is None else flag(s, condition)
-    graph, bound = _settled_body(s, body, entries)
+    try:
+        graph, bound = _settled_body(s, body, entries)
+    except _ChangesType:
+        if not _rounds_known(s):
+            raise
+        return unrolled_loop(s)
     operands = [count, start, *flattened(entries)]
     names = _bound_names(s, operands, graph, bound)
     results = iter(s.emitter.emit_node("loop", operands, {"bound": names}, regions=[graph]))
@@ -64,7 +73,10 @@ def _settled_body(
         changed = False
         for value, shape, result in zip(carried, shapes, graph.outputs[1:], strict=False):
             if result.dtype is not value.dtype or result.type.rank != len(shape):
-                raise NotSupported(f"a carried value turns from {value.type} to {result.type}")
+                raise _ChangesType(
+                    f"a carried value turns from {value.type} to {result.type}",
+                    "make the number of rounds a constant",
+                )
             for axis, dim in enumerate(result.shape):
                 if dim != shape[axis] and not _is_own(shape[axis], value.shape[axis]):
                     shape[axis] = symbol(s.emitter.fresh("carried"))
