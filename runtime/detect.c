@@ -1,4 +1,4 @@
-/* Non-maximum suppression, and determinants. */
+/* Non-maximum suppression, determinants and inverses. */
 #include <math.h>
 #include <string.h>
 
@@ -89,6 +89,54 @@ int32_t ts_op_det(ts_frame *frame, void *const *places, const int64_t *arguments
     for (int64_t i = 0; i < size * size; ++i)
       matrix[i] = ts_read_float(element, places[0], n * size * size + i);
     ts_write_float(element, places[1], n, determinant(matrix, size));
+  }
+  return 0;
+}
+
+static void add_row(double *to, const double *row, double factor, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) to[i] += factor * row[i];
+}
+
+/* By Gauss-Jordan elimination with partial pivoting of [m | inverse], both size x size; destroys m.
+ * A singular matrix has an inverse of NaN. */
+static void invert(double *m, double *inverse, int64_t size) {
+  for (int64_t i = 0; i < size * size; ++i) inverse[i] = i % (size + 1) == 0;
+  for (int64_t column = 0; column < size; ++column) {
+    int64_t pivot = column;
+    for (int64_t row = column + 1; row < size; ++row)
+      if (fabs(m[row * size + column]) > fabs(m[pivot * size + column])) pivot = row;
+    const double top = m[pivot * size + column];
+    if (top == 0) {
+      for (int64_t i = 0; i < size * size; ++i) inverse[i] = NAN;
+      return;
+    }
+    for (int64_t i = 0; i < size; ++i) {
+      double *const pairs[] = {m, inverse};
+      for (int part = 0; part < 2; ++part) {
+        const double swap = pairs[part][pivot * size + i] / top;
+        pairs[part][pivot * size + i] = pairs[part][column * size + i];
+        pairs[part][column * size + i] = swap;
+      }
+    }
+    for (int64_t row = 0; row < size; ++row) {
+      const double factor = -m[row * size + column];
+      if (row == column || factor == 0) continue;
+      add_row(m + row * size, m + column * size, factor, size);
+      add_row(inverse + row * size, inverse + column * size, factor, size);
+    }
+  }
+}
+
+int32_t ts_op_inverse(ts_frame *frame, void *const *places, const int64_t *arguments) {
+  const int64_t element = arguments[0], count = arguments[1], size = arguments[2];
+  const int64_t area = size * size;
+  double *matrix = ts_rt_alloc(frame, 2 * area * (int64_t)sizeof *matrix);
+  if (!matrix) return 1;
+  for (int64_t n = 0; n < count; ++n) {
+    for (int64_t i = 0; i < area; ++i) matrix[i] = ts_read_float(element, places[0], n * area + i);
+    invert(matrix, matrix + area, size);
+    for (int64_t i = 0; i < area; ++i)
+      ts_write_float(element, places[1], n * area + i, matrix[area + i]);
   }
   return 0;
 }

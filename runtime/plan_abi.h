@@ -97,6 +97,10 @@ TS_LOCAL int32_t ts_op_nms(ts_frame *frame, void *const *places, const int64_t *
 /* Determinants: x[count, size, size] -> x[count]. Arguments: element (a float), count, size. */
 TS_LOCAL int32_t ts_op_det(ts_frame *frame, void *const *places, const int64_t *arguments);
 
+/* Inverses: x[count, size, size] -> the same type and shape, NaN where a matrix is singular.
+ * Arguments: element (a float), count, size. */
+TS_LOCAL int32_t ts_op_inverse(ts_frame *frame, void *const *places, const int64_t *arguments);
+
 /* Tree ensembles: x[rows, features], nodes (see forest_walk.h), i32 roots[trees], weights
  * [leaves, width], i32 targets[leaves] if they are given -> [rows, columns], what the leaves that a
  * row reaches say. A leaf has one weight for its target, or one for each column. Arguments: element

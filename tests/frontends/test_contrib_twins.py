@@ -56,6 +56,10 @@ def twins() -> list[Sweep]:
                   constants={"a": np.int32(axis)}, **more)
             for axis in (0, 2, -1)
         ),
+        Sweep("inverses", ms("Inverse", "x"), [{"x": m} for m in (
+            floats(2, 3, 3), floats(1, 1, 1), floats(0, 2, 2), np.eye(4, dtype=np.float32)[None],
+            floats(1, 20, 20), floats(2, 2, 3)
+        )], rtol=1e-3, atol=1e-3, answered={5: "it is not square"}, **more),
         Sweep("short integers", ms("MatMulInteger16", "x w"),
               [{"x": short.reshape(2, 3), "w": short.reshape(3, 2)}], **more),
         *(

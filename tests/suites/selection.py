@@ -54,6 +54,15 @@ def _sorting() -> Iterator[Case]:
         yield Case(f"nms_{center}", lambda c, center=center: _nms(c, center), EXACT)
     yield unary("det", 5, 4, 4, tolerance=SUM)
     yield unary("det", 3, 3, dtype=F64, tolerance=SUM)
+    for shape, dtype in (((5, 4, 4), DType.F32), ((1, 1), F64), ((0, 3, 3), DType.F32)):
+        yield Case(f"inverse_{len(shape)}_{shape[0]}", partial(_inverse, shape, dtype), SUM)
+
+
+def _inverse(shape: tuple[int, ...], dtype: DType, c: CaseBuilder) -> None:
+    """Of matrices far from singular, whose largest elements are off the diagonal."""
+    size = shape[-1]
+    shift = constant((np.roll(np.eye(size), 1, 0) * 9).astype(dtype.numpy))
+    c.output(c.op("inverse", c.op("add", c.input(*shape, dtype=dtype), shift)))
 
 
 def _nonzero(c: CaseBuilder, length: Dim) -> None:

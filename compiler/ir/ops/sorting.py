@@ -7,6 +7,7 @@ room for all, and `read_dims` makes the number a dim that slices them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ..assumptions import assume_at_most
 from ..graph import Value
 from ..types import DType, TensorType
-from .common import ANY, FLOATS, need_dtype, need_rank, widen
+from .common import ANY, FLOATS, differ, need_dtype, need_rank, widen
 from .registry import REQUIRED, Array, OpDef, Trait, register
 
 
@@ -142,6 +143,24 @@ def _det(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     return [np.asarray(wide).astype(args[0].dtype)]
 
 
+def _infer_inverse(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
+    x = inputs[0]
+    need_dtype(x, FLOATS, "the operand")
+    if x.type.rank < 2 or differ(x.shape[-2], x.shape[-1]):
+        raise ValueError(f"{x.type} is no square matrix")
+    return [x.type]
+
+
+def _inverse(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    """A singular matrix has an inverse of NaN."""
+    wide = args[0].astype(np.float64)
+    found = np.full_like(wide, np.nan)
+    for index in np.ndindex(wide.shape[:-2]):
+        with suppress(np.linalg.LinAlgError):
+            found[index] = np.linalg.inv(wide[index])
+    return [found.astype(args[0].dtype)]
+
+
 register(
     OpDef(
         "argsort",
@@ -158,3 +177,4 @@ register(
 )
 register(OpDef("nms", _infer_nms, _nms, Trait.DISCRETE, attrs={"center": False}, arity=(5, 5)))
 register(OpDef("det", _infer_det, _det, arity=(1, 1)))
+register(OpDef("inverse", _infer_inverse, _inverse, arity=(1, 1)))

@@ -44,7 +44,7 @@ def _unique(node: Node) -> tuple[Dim, ...]:
     return (ELEMENTS[x.dtype], *x.shape, int(node.attrs["sorted"]))
 
 
-def _det(node: Node) -> tuple[Dim, ...]:
+def _matrices(node: Node) -> tuple[Dim, ...]:
     x = node.inputs[0]
     return (ELEMENTS[x.dtype], product(x.shape[:-2]), x.shape[-1])
 
@@ -72,7 +72,8 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {  # an empty name: the attribute `
     "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
     "unique": ("ts_op_unique", _unique),
     "nms": ("ts_op_nms", lambda node: (*node.inputs[1].shape, int(node.attrs["center"]))),
-    "det": ("ts_op_det", _det),
+    "det": ("ts_op_det", _matrices),
+    "inverse": ("ts_op_inverse", _matrices),
     "forest": ("ts_op_forest", _forest),
     "check_index": ("ts_op_check_index", _check_index),
     "check_nonzero": ("ts_op_check_nonzero", _check_nonzero),
@@ -86,4 +87,6 @@ def reads_memory(node: Node) -> bool:
 
 
 # those that take memory of the run beside their operands
-TAKES_MEMORY = frozenset({"ts_op_argsort", "ts_op_unique", "ts_op_nms", "ts_op_det"})
+TAKES_MEMORY = frozenset(
+    {"ts_op_argsort", "ts_op_unique", "ts_op_nms", "ts_op_det", "ts_op_inverse"}
+)

@@ -13,7 +13,7 @@ from ...table import MICROSOFT, lowers
 from ..shared.run_time import signed_dims
 from ..standard.generators import span
 from ..standard.movement import pad_value
-from ..standard.selection import unique_rows
+from ..standard.selection import square, unique_rows
 
 
 @lowers("Pad", domain=MICROSOFT)
@@ -57,6 +57,11 @@ def matmul_of_16_bits(s: Site) -> Value:
     a, b = (s.cast(s.input(i), DType.I32) for i in range(2))
     unsigned = s.input(0).dtype is DType.U16 and s.input(1).dtype is DType.U16
     return s.cast(s.emit("matmul", [a, b]), DType.U32 if unsigned else DType.I32)
+
+
+@lowers("Inverse", domain=MICROSOFT)
+def inverse(s: Site) -> Value:
+    return s.emit("inverse", [square(s, s.input(0))])
 
 
 @lowers("CDist", domain=MICROSOFT)

@@ -21,7 +21,7 @@ _ROUNDS = 4  # trials until the types of carried values hold in every round
 
 
 class _ChangesType(NotSupported):
-    """A carried value has another rank or element type behind a round: no one region is the body."""
+    """A carried value has another rank or element type behind a round, so no region is the body."""
 
 
 @lowers("Loop")

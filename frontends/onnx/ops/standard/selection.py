@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .....compiler.ir import Dim, DType, Value, constant
+from .....compiler.ir.assumptions import EQUAL
 from .....compiler.ir.dims import product
 from ...containers import Content, Text
 from ...site import Site
@@ -110,4 +111,12 @@ def non_max_suppression(s: Site) -> Value:
 
 @lowers("Det")
 def determinant(s: Site) -> Value:
-    return s.emit("det", [s.input(0)])
+    return s.emit("det", [square(s, s.input(0))])
+
+
+def square(s: Site, x: Value) -> Value:
+    """Matrices that a run checks to be square."""
+    if x.type.rank < 2:
+        raise ValueError(f"{x.type} is no matrix")
+    s.require(x.shape[-2], EQUAL, x.shape[-1], "as many rows as columns")
+    return x
