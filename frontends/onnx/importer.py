@@ -114,14 +114,17 @@ class Importer:
     def _default(self, info: onnx.ValueInfoProto, scope: NameScope) -> list[Value]:
         """The input that an initialiser is the default of, where callers may replace that."""
         entry = scope.values[info.name]
-        if info.name not in self.replaceable or not isinstance(entry, Value):
+        stored = entry.data if isinstance(entry, Text) else entry
+        if info.name not in self.replaceable or not isinstance(stored, Value):
             return []
-        pinned = self.shapes.get(info.name)
-        value = Value(self.declared.type_with_default(info, pinned, entry.type), info.name)
-        data = self.emitter.constant(entry)
+        parts = container_parts(info, self.shapes)
+        (part,) = parts.infos
+        pinned = parts.pinned(part, self.shapes)
+        value = Value(self.declared.type_with_default(part, pinned, stored.type), info.name)
+        data = self.emitter.constant(stored)
         assert data is not None
         self.defaults[info.name] = data
-        scope.values[info.name] = value
+        scope.values[info.name] = parts.assemble([value])
         return [value]
 
     def _input(self, info: onnx.ValueInfoProto, scope: NameScope) -> list[Value]:

@@ -46,7 +46,7 @@ class Border:
                 value.name = name
                 taken.add(value)
                 found.append(value)
-                if name == info.name and not isinstance(self.scope.find(name), Text):
+                if name == info.name and not self._is_text(name):
                     check_element_type(info, value.type)
         return found
 
@@ -78,7 +78,7 @@ class Border:
         """
         known = {value.name: value for value in values}
         infos = [info for info in self.proto.input if info.name in defaults]
-        infos += [i for i in self.proto.output if not isinstance(self.scope.find(i.name), Text)]
+        infos = [i for i in (*infos, *self.proto.output) if not self._is_text(i.name)]
         pairs = [(info, known.get(info.name)) for info in infos]
         inner = ((info, self.scope.find(info.name)) for info in self.proto.value_info)
         pairs += [(info, entry) for info, entry in inner if isinstance(entry, Value)]
@@ -88,6 +88,9 @@ class Border:
             return []
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         return [f"the model declares shapes that do not hold: {'; '.join(wrong[:3])}{more}"]
+
+    def _is_text(self, name: str) -> bool:
+        return isinstance(self.scope.find(name), Text)
 
     def meanings(self) -> dict[str, Meaning]:
         """What inputs and outputs stand for that are strings or maps, or tell stages of a

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import tensmith
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import InvalidModelError, UsageError
 from tensmith.frontends.onnx import load_model
@@ -148,3 +150,19 @@ def test_defaults_can_be_fixed_and_loosened() -> None:
     graph = load_model(scaled(), shapes={"k": ("?",)})
     feed = {**X, "k": floats(4)}
     np.testing.assert_allclose(run_graph(graph, feed)["y"], X["x"] * feed["k"], rtol=1e-5)
+
+
+def test_defaults_that_are_strings(tmp_path: Path) -> None:
+    words = np.array(["a", "bb"], object)
+    proto = model([node("Identity", "s"), node("Relu", "x", "z")], {**X, "s": words}, ["y", "z"],
+                  types=[TensorProto.STRING, TensorProto.FLOAT])  # fmt: skip
+    proto.graph.initializer.append(
+        helper.make_tensor("s", TensorProto.STRING, [2], [b"a", "bé".encode()])
+    )
+    onnx.save(proto, tmp_path / "model.onnx")
+    artifact = tensmith.compile(tmp_path / "model.onnx")
+    assert not artifact.notes
+    module = artifact.load()
+    for more in ({}, {"s": np.array(["longer ones", ""], object)}):
+        feed = {**X, **more}
+        assert module(feed)["y"].tolist() == run_ort(proto, feed)["y"].tolist()
