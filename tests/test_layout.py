@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -41,22 +43,52 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _by_name(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", paths, ids=_name)
-
-
 PACKAGE_FILES = _files(*FLOORS)
 PYTHON_FILES = [*ROOT.glob("*.py"), *PACKAGE_FILES, *_files("tests", "benchmarks", "examples")]
 
 
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+@dataclass(frozen=True)
+class Facts:
+    """What the rules ask of a Python file. imports: (line, module). functions: the longest of a
+    name, in lines. classes: public ones. without_docstring: (line, name) of what is public."""
+
+    imports: tuple[tuple[int, str], ...]
+    functions: Mapping[str, int]
+    classes: tuple[str, ...]
+    has_docstring: bool
+    without_docstring: tuple[tuple[int, str], ...]
 
 
-def _imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def _facts(path: Path) -> Facts:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    functions: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            size = (node.end_lineno or node.lineno) - node.lineno + 1
+            functions[node.name] = max(size, functions.get(node.name, 0))
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    return Facts(
+        tuple(_imports(path, tree)),
+        functions,
+        tuple(name for name in classes if not name.startswith("_")),
+        bool(ast.get_docstring(tree)),
+        tuple((node.lineno, node.name) for node in tree.body if _lacks_docstring(node)),
+    )
+
+
+def _lacks_docstring(node: ast.stmt) -> bool:
+    """A decorated function is exempt: its decorator registers it and says what it is."""
+    function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    if not (function and not node.decorator_list) and not isinstance(node, ast.ClassDef):
+        return False
+    return not node.name.startswith("_") and not ast.get_docstring(node)
+
+
+def _imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, module) of every import; one inside the package as `.folder.module`."""
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(_tree(path)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -96,16 +128,19 @@ def _violation(path: Path, module: str) -> str | None:
     return None
 
 
-@_by_name(PACKAGE_FILES)
-def test_imports_go_down(path: Path) -> None:
-    found = ((line, module, _violation(path, module)) for line, module in _imports(path))
-    wrong = [f"{_name(path)}:{line}: {module}: {why}" for line, module, why in found if why]
+def test_imports_go_down() -> None:
+    wrong = [
+        f"{_name(path)}:{line}: {module}: {why}"
+        for path in PACKAGE_FILES
+        for line, module in _facts(path).imports
+        if (why := _violation(path, module))
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def _modules(path: Path) -> Iterator[Path]:
     """The files of the package that a file imports, wherever in it and for whatever purpose."""
-    for _, module in _imports(path):
+    for _, module in _facts(path).imports:
         parts = module.strip(".").split(".") if module.startswith(".") else []
         for found in (parts, parts[:-1]):  # the last part may be a name in the module
             place = ROOT.joinpath(*found)
@@ -184,13 +219,11 @@ def test_files_are_short() -> None:
 
 
 def test_functions_are_short() -> None:
-    lengths: dict[str, int] = {}
-    for path in PYTHON_FILES:
-        for node in ast.walk(_tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                key = f"{_name(path)}:{node.name}"
-                size = (node.end_lineno or node.lineno) - node.lineno + 1
-                lengths[key] = max(size, lengths.get(key, 0))
+    lengths = {
+        f"{_name(path)}:{name}": size
+        for path in PYTHON_FILES
+        for name, size in _facts(path).functions.items()
+    }
     _check_ratchet(lengths, LONG_FUNCTIONS, MAX_FUNCTION_LINES)
 
 
@@ -199,9 +232,8 @@ def test_no_two_classes_have_one_name() -> None:
     places: dict[str, list[str]] = {}
     for path in PYTHON_FILES:
         if path.relative_to(ROOT).parts[0] != "tests":
-            for node in _tree(path).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    places.setdefault(node.name, []).append(_name(path))
+            for name in _facts(path).classes:
+                places.setdefault(name, []).append(_name(path))
     assert not {name: files for name, files in places.items() if len(files) > 1}
 
 
@@ -228,21 +260,22 @@ def _check_ratchet(lengths: dict[str, int], allowed: dict[str, int], limit: int)
     assert not stale, f"lower or remove these entries of the allow list: {stale}"
 
 
-@_by_name([path for path in PYTHON_FILES if path.name != "__init__.py" or path.stat().st_size > 1])
-def test_module_has_docstring(path: Path) -> None:
-    assert ast.get_docstring(_tree(path)), f"{_name(path)} has no docstring"
+def test_modules_have_docstrings() -> None:
+    wrong = [
+        _name(path)
+        for path in PYTHON_FILES
+        if not _facts(path).has_docstring
+        and (path.name != "__init__.py" or path.stat().st_size > 1)
+    ]
+    assert not wrong, "no docstring:\n" + "\n".join(wrong)
 
 
-@_by_name(PACKAGE_FILES)
-def test_public_names_have_docstrings(path: Path) -> None:
-    """A decorated function is exempt: its decorator registers it and says what it is."""
-    missing = []
-    for node in _tree(path).body:
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if not (function and not node.decorator_list) and not isinstance(node, ast.ClassDef):
-            continue
-        if not node.name.startswith("_") and not ast.get_docstring(node):
-            missing.append(f"{_name(path)}:{node.lineno}: {node.name}")
+def test_public_names_have_docstrings() -> None:
+    missing = [
+        f"{_name(path)}:{line}: {name}"
+        for path in PACKAGE_FILES
+        for line, name in _facts(path).without_docstring
+    ]
     assert not missing, "no docstring:\n" + "\n".join(missing)
 
 
@@ -259,12 +292,13 @@ def _texts() -> list[Path]:
     return [*(path for suffix in suffixes for path in ROOT.glob(f"*.{suffix}")), *nested, *scripts]
 
 
-@_by_name(_texts())
-def test_text_is_finished_and_portable(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
+def test_texts_are_finished_and_portable() -> None:
+    texts = _texts()
+    assert len(texts) > 1000
     wrong = [
         f"{_name(path)}:{number}: {line.strip()}"
-        for number, line in enumerate(lines, 1)
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if UNFINISHED.search(line) or MACHINE_PATH.search(line)
     ]
     assert not wrong, "\n".join(wrong)
