@@ -13,7 +13,7 @@ from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.target import NpuTarget
 from ...passes.grouping.partition import Legality, Partition, sharing
 from .legality import INSIDE, carries, computes, legality
-from .streams import stream_of
+from .streams import frugal_stream_of, stream_of
 from .vela import CommandStream, NotCompiled
 
 DEVICE = "ethos-u"
@@ -69,7 +69,7 @@ def place(
         for number, segment in enumerate(segments):
             own = others.get(number, target)
             try:
-                streams.append(stream_of(segment.regions[0], own))
+                streams.append(frugal_stream_of(segment.regions[0], own))
             except NotCompiled as error:
                 culprits |= _culprits(partition.members[segment], own, str(error))
         if not culprits:

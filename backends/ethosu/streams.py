@@ -9,7 +9,9 @@ from ...compiler.ir.graph import Graph
 from ...compiler.target import NpuTarget
 from .tosa.region import tosa_of
 from .tosa.writer import serialised
-from .vela import CommandStream, compiled
+from .vela import ALIGNMENT, CommandStream, NotCompiled, compiled
+
+MOST_SMALLER = 4  # arenas that are tried, each smaller than the last
 
 
 def stream_of(region: Graph, target: NpuTarget) -> CommandStream:
@@ -25,6 +27,28 @@ def stream_of(region: Graph, target: NpuTarget) -> CommandStream:
         for operator in stream.estimate.operators
     )
     return replace(stream, estimate=replace(stream.estimate, operators=operators))
+
+
+def frugal_stream_of(region: Graph, target: NpuTarget) -> CommandStream:
+    """As `stream_of`, in a smaller arena where Vela, told that it has to do with less than it took,
+    finds one that takes no more cycles. Of memory that the processor has to itself all may be used.
+
+    Raises NotCompiled where Vela refuses the region.
+    """
+    stream = stream_of(region, target)
+    for _ in range(MOST_SMALLER if not stream.fast_bytes else 0):
+        less = stream.scratch_bytes - ALIGNMENT
+        if less <= 0:
+            break
+        try:
+            smaller = stream_of(region, replace(target, arena_bytes=less))
+        except NotCompiled:
+            break
+        slower = smaller.estimate.cycles > stream.estimate.cycles
+        if slower or smaller.scratch_bytes >= stream.scratch_bytes:
+            break
+        stream = smaller
+    return stream
 
 
 def _tensor(name: str, known: Collection[str]) -> str:

@@ -175,6 +175,31 @@ def test_no_candidate_has_more_operators_on_the_host(monkeypatch, tmp_path):
 
 
 @needs_vela
+@pytest.mark.parametrize(
+    ("made", "kept"),
+    [
+        ({984: (50, 800), 784: (50, 700), 684: (51, 600)}, 700),  # the last takes more cycles
+        ({984: (50, 1200)}, 1000),  # what it is told to do with is not what Vela takes
+        ({984: (40, 1000)}, 1000),
+        ({}, 1000),  # and it may refuse
+    ],
+)
+def test_an_arena_is_as_small_as_costs_no_cycles(made, kept, monkeypatch):
+    region = _placed("residual", ALL[0]).segments[0].regions[0]
+    usual = streams.stream_of(region, TARGETS[ALL[0]])
+
+    def stream_of(_, target):
+        if target.arena_bytes and target.arena_bytes not in made:
+            raise NotCompiled("too small")
+        cycles, scratch = made.get(target.arena_bytes, (50, 1000))
+        estimate = replace(usual.estimate, cycles=cycles)
+        return replace(usual, scratch_bytes=scratch, estimate=estimate)
+
+    monkeypatch.setattr(streams, "stream_of", stream_of)
+    assert streams.frugal_stream_of(region, TARGETS[ALL[0]]).scratch_bytes == kept
+
+
+@needs_vela
 def test_what_vela_refuses_is_told():
     with pytest.raises(NotCompiled):
         vela_compiled(b"nothing", TARGETS[ALL[0]])
