@@ -36,6 +36,7 @@ from .precision.packed_tables import PackedTables
 from .precision.quantised_movement import QuantisedMovement
 from .precision.weight_products import WeightProducts
 from .precision.whole_bounds import SATURATES, WholeBounds
+from .precision.word_products import WordProducts
 from .simplify.canonicalize import Canonicalize
 from .simplify.constant_folding import ConstantFolding
 from .simplify.cse import CommonSubexpressions
@@ -118,6 +119,7 @@ def optimization_passes(
         IntegerProducts(note),
         Fixpoint((kept, *SIMPLIFY)),
         ByteProducts(note, data, in_groups, floats),
+        *((WordProducts(target),) if in_groups else ()),
         LowerQuantisation(),
         *RECOGNISED,
         fewer_operations(told),

@@ -14,6 +14,7 @@ TRIPLE = "x86_64-unknown-linux-gnu"
 INSTRUCTIONS = {
     "fma": ("fma",),
     "madd": ("avx2",),
+    "maddw": ("avx2",),
     "lookup16": ("avx512f",),
     "vpshufb256": ("avx2",),
     "vpshufb512": ("avx512bw",),

@@ -2,9 +2,10 @@
 
 Several neighbouring elements of each operand are read as one element of 32 bits; an operator of the
 graph says what becomes of two of them (`dot4`, `dot2`), and each hardware has its own way to
-compute that. All ways to compute `dot4`, and `sdot4`, give the same bits. Those of `dot2` differ
-as sums of f32 in another order do: a step rounds twice, each time by up to 2^-24 of the sum so far,
-and what is smaller than 2^-126 becomes zero.
+compute that. All ways to compute `dot4`, and `sdot4`, give the same bits, and so does `wdot2` of
+the same numbers as words of 16 bits. Those of `dot2` differ as sums of f32 in another order do: a
+step rounds twice, each time by up to 2^-24 of the sum so far, and what is smaller than 2^-126
+becomes zero.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Instruction:
 
 
 # The first that a target has is taken. madd: the even and the odd bytes as 16-bit numbers, which a
-# product of pairs adds up exactly (_mm256_madd_epi16; Intel SDM vol. 2, PMADDWD).
+# product of pairs adds up exactly (_mm256_madd_epi16; Intel SDM vol. 2, PMADDWD). maddw: pairs that
+# are 16-bit numbers already.
 INSTRUCTIONS: dict[str, Instruction] = {
     item.name: item
     for item in (
@@ -61,6 +63,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("sdot", "sdot4"),
         Instruction("smlad", "dot4", 4.0),
         Instruction("vmladava", "sdot4", 0.5),
+        Instruction("maddw", "wdot2"),
         Instruction("bytes", "dot4", 8.0),
         Instruction("signed bytes", "sdot4", 8.0),
         Instruction("amxbf16", "dot2", 0.125),

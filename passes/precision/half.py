@@ -132,7 +132,7 @@ def _contraction(node: Node, rw: Rewriter, options: ToHalf) -> Replacement:
         options.decided(node, options.label)
         operands = [_cast(rw, a, options.dtype), _rounded(b, options.dtype), *node.inputs[2:]]
         return rw.emit(node.op, operands, attrs)
-    if not reason and _rows(node) <= FEW_ROWS and _is_large(b):
+    if not reason and rows_of_product(node) <= FEW_ROWS and _is_large(b):
         options.decided(node, f"{options.label} weights", grouped)
         return rw.emit(node.op, [a, _rounded(b, options.dtype), *node.inputs[2:]], attrs)
     options.decided(node, "fp32", reason or grouped)
@@ -243,7 +243,8 @@ def _not_grouped(node: Node, options: ToHalf) -> str:
 def _fills_matrices(node: Node) -> bool:
     """Whether rows, columns and steps suffice for products of matrices. Rows of a convolution are
     those of a line, of known length: others have no border in memory."""
-    shape, rows, weights = node.output.shape, _rows(node), node.inputs[1].type.static_shape
+    shape, weights = node.output.shape, node.inputs[1].type.static_shape
+    rows = rows_of_product(node)
     columns, groups = shape[-1], weights[-2] // STEPS
     depth = groups
     if node.op == "conv":
@@ -256,7 +257,7 @@ def _fills_matrices(node: Node) -> bool:
     return wide and rows >= FEWEST_ROWS["amxbf16"] and deep_enough(groups, depth)
 
 
-def _rows(node: Node) -> float:
+def rows_of_product(node: Node) -> float:
     """How often the weights are read: many where only a run knows."""
     shape = node.output.shape
     rows = product(shape[:-1] if node.op == "matmul" else (shape[0], *shape[2:]))

@@ -47,6 +47,7 @@ def test_an_instruction_needs_all_its_features() -> None:
     assert instructions_of(("fma", "avx2", "avxvnni"), X86) == (
         "fma",
         "madd",
+        "maddw",
         "vpshufb256",
         "avxvnni",
     )

@@ -193,7 +193,7 @@ def _products() -> Iterator[Case]:
                 accumulate=F32)  # fmt: skip
 
 
-def _dot4(op: str) -> Case:
+def _integer_dot(op: str) -> Case:
     def build(c: CaseBuilder) -> None:
         ends = {"low": -(2**31), "high": 2**31 - 1}
         c.output(c.op(op, c.input(5, 37, dtype=I32, **ends), c.input(37, dtype=I32, **ends)))
@@ -301,7 +301,7 @@ CASES: list[Case] = [
     _with_bias(),
     _byte_table(),
     *_groups(),
-    *map(_dot4, ("dot4", "sdot4")),
+    *map(_integer_dot, ("dot4", "sdot4", "wdot2")),
     *map(_quotient, (0.0234, 1.9999999, 3e-5, 0.25, 77.7, 0.1)),
     *(_bound(op, dtype) for op in ("at_least", "at_most") for dtype in (F32, F64, I32, I8)),
     *map(_quantize, _TYPES),

@@ -206,6 +206,11 @@ def ts_sdot4(a, b):
     total += ((a << 16) >> 24) * ((b << 16) >> 24)
     total += ((a << 8) >> 24) * ((b << 8) >> 24)
     return total + (a >> 24) * (b >> 24)
+
+
+@triton.jit
+def ts_wdot2(a, b):
+    return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16)
 """
 
 _HEAD, *_PARTS = _TEXT.split("\n\n\n")

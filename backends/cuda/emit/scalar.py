@@ -52,7 +52,7 @@ def apply(op: str, args: Sequence[str], kinds: Sequence[DType], dtype: DType) ->
         return f"{args[0]} {_BITS[op]} {args[1]}"
     if op in DIGITS:
         return f"ts_digit({args[0]}, {args[1]}, {DIGITS[op]})"
-    if op in ("dot4", "sdot4"):
+    if op in ("dot4", "sdot4", "wdot2"):
         return f"ts_{op}({args[0]}, {args[1]})"
     if kind.is_float:
         return _float(op, args, kind)

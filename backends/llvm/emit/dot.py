@@ -24,8 +24,9 @@ def dot(
     """total plus the products of the elements of two groups of 32 bits.
 
     `dot4`: four unsigned bytes of a and four signed ones of b, added up in i32; `sdot4`: four
-    signed ones of either. `dot2`: two bf16 of either, in f32. All are of as many lanes. Where the
-    instruction has no such number of lanes, several or others compute the same.
+    signed ones of either. `wdot2`: two words of either, in i32. `dot2`: two bf16 of either, in
+    f32. All are of as many lanes. Where the instruction has no such number of lanes, several or
+    others compute the same.
     """
     lanes = total.type.count if is_vector(total) else 1
     widest, emit = _BY_INSTRUCTION.get(instruction, (0, _PLAIN[op]))
@@ -60,6 +61,12 @@ def _madd(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     return total
 
 
+def _maddw(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    lanes = total.type.count
+    words = [e.b.bitcast(part, ir.VectorType(I16, 2 * lanes)) for part in (a, b)]
+    return e.b.add(total, e.call(_MADD[lanes], total.type, words))
+
+
 def _bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value, signed: bool = False) -> ir.Value:
     top = e.constant(24, total.type)
     for place in range(4):
@@ -68,6 +75,13 @@ def _bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value, signed: bool =
         second = e.b.ashr(e.b.shl(b, left), top)
         total = e.b.add(total, e.b.mul(first, second))
     return total
+
+
+def _words(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    half = e.constant(16, total.type)
+    later = e.b.mul(e.b.ashr(a, half), e.b.ashr(b, half))
+    first = (e.b.ashr(e.b.shl(group, half), half) for group in (a, b))
+    return e.b.add(total, e.b.add(later, e.b.mul(*first)))
 
 
 def _signed_bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -161,6 +175,7 @@ _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
     "vnni": (16, _vnni),
     "avxvnni": (8, _vnni),
     "madd": (16, _madd),
+    "maddw": (16, _maddw),
     "usdot": (4, _neon("usdot", I8)),
     "sdot": (4, _neon("sdot", I8)),
     "smlad": (1, _smlad),
@@ -168,4 +183,9 @@ _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
     "bfdot": (4, _neon("bfdot", BFLOAT)),
     "amxbf16": (16, _bf16),
 }
-_PLAIN: dict[str, _Dot] = {"dot4": _bytes, "sdot4": _signed_bytes, "dot2": _pairs}
+_PLAIN: dict[str, _Dot] = {
+    "dot4": _bytes,
+    "sdot4": _signed_bytes,
+    "wdot2": _words,
+    "dot2": _pairs,
+}

@@ -1,7 +1,7 @@
 """Groups of neighbouring steps of a sum as one element of 32 bits, and products of such elements.
 
-It is the form in which instructions take them: four bytes (VPDPBUSD, SDOT) or two bf16 (VDPBF16PS)
-of either operand.
+It is the form in which instructions take them: four bytes (VPDPBUSD, SDOT), two words of 16 bits
+(VPMADDWD) or two bf16 (VDPBF16PS) of either operand.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class GroupProduct:
 GROUP_PRODUCTS = {
     "dot4": GroupProduct(DType.U8, DType.I8, DType.I32),
     "sdot4": GroupProduct(DType.I8, DType.I8, DType.I32),
+    "wdot2": GroupProduct(DType.I16, DType.I16, DType.I32),
     "dot2": GroupProduct(DType.BF16, DType.BF16, DType.F32),
 }
 
@@ -72,11 +73,12 @@ def _infer_dot4(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorTy
     return [TensorType(same_dtype(inputs), broadcast_shapes(*(v.shape for v in inputs)))]
 
 
-def _dot4(op: str, args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
-    """The sum of the products of four bytes of a and four signed ones of b."""
+def _integer_dot(op: str, args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
+    """The sum of the products of the elements of a and those of b, as many as a group has."""
+    of = GROUP_PRODUCTS[op]
     a, b = (np.ascontiguousarray(arg) for arg in np.broadcast_arrays(*args))
-    left = a[..., None].view(GROUP_PRODUCTS[op].left.numpy).astype(np.int32)
-    right = b[..., None].view(np.int8).astype(np.int32)
+    left = a[..., None].view(of.left.numpy).astype(np.int32)
+    right = b[..., None].view(of.right.numpy).astype(np.int32)
     return [np.asarray((left * right).sum(-1, dtype=np.int32))]
 
 
@@ -97,6 +99,6 @@ def _dot2(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 register(
     OpDef("pack_groups", _infer_pack_groups, _pack_groups, Trait.NONE, {"axis": -1}, arity=(1, 1))
 )
-for _op in ("dot4", "sdot4"):
-    register(OpDef(_op, _infer_dot4, partial(_dot4, _op), Trait.POINTWISE, arity=(2, 2)))
+for _op in ("dot4", "sdot4", "wdot2"):
+    register(OpDef(_op, _infer_dot4, partial(_integer_dot, _op), Trait.POINTWISE, arity=(2, 2)))
 register(OpDef("dot2", _infer_dot2, _dot2, Trait.POINTWISE, arity=(2, 2)))

@@ -28,6 +28,7 @@ FIXED_DIVISION_OPERATIONS = 2.0  # by a constant: a multiplication and shifts
 PLAIN_OPERATIONS = {
     "dot4": 24.0,
     "sdot4": 24.0,
+    "wdot2": 6.0,
     "dot2": 6.0,
 }  # instructions that make up for one of groups
 TILE_CYCLES = 8.0  # addresses and accumulators of one tile of a reduction

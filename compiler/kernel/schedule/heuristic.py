@@ -16,7 +16,7 @@ from .across import across_lanes
 from .choice import Choice
 from .panels import of_one_row, with_panels
 from .partition import parallel_loops
-from .register_tile import register_tile
+from .register_tile import adds_apart, register_tile
 from .resolve import choice_of, resolve
 from .schedule import RegisterTile, Schedule, StageSchedule, Unrolling
 from .transposing import transposing_schedule
@@ -128,9 +128,10 @@ def _unroll(stage: Stage) -> int:
     """Steps of the innermost reduction loop that are written out: short loops wholly.
 
     Otherwise a number that leaves no rest, and more than two rounds: LLVM turns the counter of two
-    into a flag and then finds no common address for what the steps read.
+    into a flag and then finds no common address for what the steps read. Where another instruction
+    adds products, LLVM regroups sums of several steps, and spills what is alive at once then: one.
     """
-    if not stage.reduce_axes:
+    if not stage.reduce_axes or adds_apart(stage):
         return 1
     inner = stage.reduce_axes[-1].extent
     if not isinstance(inner, int):

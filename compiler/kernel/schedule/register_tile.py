@@ -8,7 +8,8 @@ from itertools import product as cartesian
 from ...target import CpuTarget
 from ..contraction import Contraction, extent_of
 from ..cost.tile_cycles import pieces, step_cycles
-from ..kernel import CACHE_LINE, Axis
+from ..forms.step_groups import products_of_groups
+from ..kernel import CACHE_LINE, Axis, Stage
 
 L1_PAGE = 4096  # bytes; addresses so far apart share a set in current first-level caches
 L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
@@ -16,6 +17,11 @@ COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of t
 LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
 MOST_ROWS, MOST_VECTORS = 12, 6  # of a tile whose registers are counted exactly
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
+
+
+def adds_apart(stage: Stage) -> bool:
+    """Whether a stage adds up products of words, which one instruction makes and another adds."""
+    return "wdot2" in products_of_groups(stage)
 
 
 def _row_stride_unknown(contraction: Contraction, row: str) -> bool:
@@ -63,6 +69,7 @@ def register_tile(
     # Broadcast values that no instruction takes from memory need registers, several in flight. Of
     # 16 registers only one is left for them: 4 x 3 and 6 x 2 tiles are fastest all the same.
     spare = 1 if target.vector_registers <= 16 or target.broadcast_operands else 3
+    spare += adds_apart(contraction.stage)  # for a product that is added next
     best, best_time = (1, 1), float("inf")
     most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
     max_vectors, max_rows, max_tile = (most_vectors, 14, 32) if shared_loads else (2, 8, most)

@@ -87,6 +87,7 @@ def test_products_of_bytes_are_measured_by_their_own_peak() -> None:
     zen5 = resolve_target("znver5")[1]
     assert isinstance(zen5, CpuTarget)
     assert INSTRUCTIONS["vnni"].gain(zen5) == 4.0
+    assert INSTRUCTIONS["maddw"].gain(zen5) == 2.0
     assert INSTRUCTIONS["madd"].gain(zen5) == 1.0
     assert INSTRUCTIONS["bytes"].gain(zen5) == 0.5
     plain, grouped = (product(512, 256, 256, instruction=name) for name in ("", "vnni"))
