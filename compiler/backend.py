@@ -73,13 +73,14 @@ class Tuning(Generic[T]):
     measurer: (target, worker) -> what measures: "local", or another that the backend knows. Raises
     UsageError where the target's code does not run there, or something else is missing.
     machine: target -> the class of this machine. Raises UsageError as `measurer` does.
-    exact: measurers tell costs of the whole without noise: nothing is left to be timed together.
+    oracle: name of a class of machines -> what tells costs there without noise and without a run,
+    so that nothing is left to be timed together; "": kernels are timed.
     """
 
     open: Open[T]
     measurer: Callable[[T, str], Measurer]
     machine: Callable[[T], MachineClass]
-    exact: bool = False
+    oracle: Callable[[str], str] = lambda machine: ""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,16 @@ TIME_PRECISION = Knob(
     "time binaries of lower precision against fp32, and keep what is faster (off: keep them)",
 )
 RECORDS = Knob("records", "", "the records file of tuning (else: the user's own)")
+GPU_CANDIDATES = Knob(
+    "gpu_candidates",
+    1,
+    "codes of a hot contraction in a file for GPUs; its first run takes the fastest: 1 to 4",
+)
+GPU_CHOICES = Knob(
+    "gpu_choices",
+    "",
+    "read by files for GPUs: where they keep which code is the fastest (off: the first)",
+)
 SECOND_OPINION = Knob(
     "second_opinion",
     "auto",
@@ -95,6 +105,8 @@ KNOBS = (
     HOST,
     TIME_PRECISION,
     RECORDS,
+    GPU_CANDIDATES,
+    GPU_CHOICES,
     SECOND_OPINION,
     DEFAULTS,
 )

@@ -84,7 +84,8 @@ class _GpuRun(PlanRun):
             function = self.functions[number]
             assert function.symbol == self.plan.functions[number].symbol
             self.programs[number] = Program(function.source, function.symbol, function.signature)
-        addresses = [self.bytes_at(place).ctypes.data for place in step.places]
+        own = step.places[:-1] if self.functions[number].scratch else step.places
+        addresses = [self.bytes_at(place).ctypes.data for place in own]
         programs = self.dim(step.programs)
         if programs:
             sizes = [self.dim(size) for size in step.sizes]

@@ -12,22 +12,9 @@ from ...compiler.target import GpuTarget
 from ..common.link import link
 from .forms import FORMS
 from .pipeline import compile_cuda, host_kernels, supports_cuda
-from .targets import NATIVE, TARGETS, compute_capability, parse_target
+from .targets import NATIVE, TARGETS, parse_target, runs_here
 from .triton_package import reason_unavailable
-
-
-def runs_here(target: GpuTarget) -> str | None:
-    """Why this machine's GPU cannot run code for the target, or None."""
-    found = compute_capability()
-    if isinstance(found, str):
-        return found
-    fits = any(
-        number == found or (number < 90 and number // 10 == found // 10 and number <= found)
-        for number in target.architectures
-    )
-    if fits or (target.ptx and target.ptx <= found):
-        return None
-    return f"the GPU has compute capability {found // 10}.{found % 10}, code is for {target.name}"
+from .tuning import TUNING
 
 
 def emulator(target: GpuTarget) -> Emulator | None:
@@ -60,5 +47,6 @@ BACKEND = Backend(
     emulator=emulator,
     stand_in=stand_in,
     host_kernels=host_kernels,
+    tuning=TUNING,
     texts=("llvm", "asm", *FORMS),
 )

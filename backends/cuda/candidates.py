@@ -26,13 +26,15 @@ GROUP = 8  # rows of blocks that neighbouring programs go through together
 MOST_SUMS, MOST_EXACT_SUMS = 128, 64  # of a thread: more leave no registers for factors
 OTHER_REGISTERS = 56  # of a thread, beside its sums
 MOST_THREADS, MOST_PROGRAMS = 2048, 16  # on a multiprocessor
+CLOCK = 1.7e9  # cycles per second, assumed
 START, LATENCY, STEP = 900, 450, 40  # cycles: of a program, of a load, of a step of its loop
 ISSUE = 300  # cycles of a multiprocessor for what a program does besides
-LAUNCH = 4500  # cycles that one more launch costs beside its work: 2.6 us at 1.7 GHz, assumed
+LAUNCH = 4500  # cycles that one more launch costs beside its work: 2.6 us, assumed
 SAVES, SHARE = 10000, 0.5  # what parts of sums have to save: so many cycles, or so much of all
 PARTS, LEAST_PART = (2, 3, 4, 6, 8, 12, 16), 2  # of a sum; steps of each
 SUM_BYTES = 4  # of a part
 KEY_STEP = 700  # cycles of a step of attention: two products, one behind the other, and weights
+ROW_STEP = 600  # cycles of a step of a reduction: a load, and what is made of it
 MOST_KEY_PARTS = 32
 LEAST_KEY_STEPS = 8  # of each part of the keys, where only a run counts them
 SHARED_BYTES, CACHE_BYTES = 128, 48  # per cycle and multiprocessor
@@ -60,6 +62,11 @@ class Problem:
     whole: bool = False
 
     @property
+    def is_f32(self) -> bool:
+        """Whether f32 are multiplied as they are, one after the other."""
+        return self.rate == "f32"
+
+    @property
     def element_bytes(self) -> int:
         """Of a factor in shared memory."""
         halves = self.dot.elements.bytes == 1 and self.dot.total is DType.F32 and not self.usual.fp8
@@ -70,6 +77,28 @@ class Problem:
         """What multiplies it."""
         name = "tf32" if self.usual.tf32 else RATES[self.dot.elements]
         return "f16" if name == "f8" and not self.usual.fp8 else name
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the code of tiles takes: registers of a thread, shared memory of a block in bytes."""
+
+    registers: float
+    shared: int
+
+
+def every(problem: Problem, target: GpuTarget) -> tuple[Tiles, ...]:
+    """Legal tiles, whatever dividing sums saves, and with blocks gone through in either order, what
+    is predicted to be the fastest first."""
+    found = []
+    for tiles in _all(problem, target):
+        several = math.ceil(problem.rows / tiles.rows) > 1
+        whole = [replace(tiles, group=n) for n in ((1, GROUP) if several else (1,))]
+        found += whole
+        if not problem.whole and not problem.unknown:
+            found += [part for own in whole for part in _in_parts(problem, own, target)]
+    kinds = dict.fromkeys(found)
+    return tuple(sorted(kinds, key=lambda tiles: (*_order(problem, tiles, target), -tiles.group)))
 
 
 @lru_cache(4096)
@@ -114,7 +143,7 @@ def _pays(whole: float, divided: float) -> bool:
 def _in_parts(problem: Problem, tiles: Tiles, target: GpuTarget) -> Iterator[Tiles]:
     steps = math.ceil(problem.depth / tiles.depth)
     for parts in PARTS:
-        if parts * LEAST_PART <= steps and parts * _programs(problem, tiles) <= 2 * target.sms:
+        if parts * LEAST_PART <= steps and parts * blocks_of(problem, tiles) <= 2 * target.sms:
             ahead = min(tiles.stages, math.ceil(steps / parts))
             yield replace(tiles, split=parts, stages=ahead)
 
@@ -160,13 +189,16 @@ def shared_bytes(problem: Problem, tiles: Tiles) -> int:
     return max(tiles.stages * factors, tiles.rows * tiles.columns * problem.result_bytes)
 
 
-def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
-    """Cycles that a launch takes, and that of the function that adds up parts of sums."""
+def predicted(
+    problem: Problem, tiles: Tiles, target: GpuTarget, taken: Taken | None = None
+) -> float:
+    """Cycles that a launch takes, and that of the function that adds up parts of sums. taken: by
+    the code of the tiles; None: as is to be expected."""
     rows, columns = tiles.rows, tiles.columns * problem.beside
     split = 1 if problem.unknown else tiles.split
     steps = math.ceil(problem.depth / tiles.depth / split)
     depth, bytes_ = steps * tiles.depth, problem.element_bytes
-    programs = _programs(problem, tiles) * split
+    programs = blocks_of(problem, tiles) * split
     multiplied = rows * columns * depth / dict(target.rates)[problem.rate]
     if problem.rate == "f32":  # threads read a factor of theirs for every row and column
         multiplied *= 1 + 0.5 / math.sqrt(rows * columns / (32 * tiles.warps))
@@ -178,7 +210,7 @@ def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
     waits = max(LATENCY / max(1, tiles.stages - 1), STEP + (work - ISSUE) / steps)
     alone = START + LATENCY + steps * waits
     wanted = programs / target.sms
-    together = min(_together(problem, tiles, target), max(1, math.ceil(wanted)))
+    together = min(_together(problem, tiles, target, taken), max(1, math.ceil(wanted)))
     rounds = math.ceil(wanted / together)
     size = problem.rows * problem.depth + problem.columns * problem.depth * problem.beside
     size = size * bytes_ + problem.rows * problem.columns * problem.result_bytes
@@ -187,8 +219,8 @@ def predicted(problem: Problem, tiles: Tiles, target: GpuTarget) -> float:
     return max(rounds * max(alone, together * work), least) + total
 
 
-def _programs(problem: Problem, tiles: Tiles) -> int:
-    """Blocks of results."""
+def blocks_of(problem: Problem, tiles: Tiles) -> int:
+    """How many blocks of results there are."""
     blocks = math.ceil(problem.rows / tiles.rows) * math.ceil(problem.columns / tiles.columns)
     return problem.batch * blocks
 
@@ -200,12 +232,14 @@ def _adding_up(problem: Problem, parts: int, target: GpuTarget) -> float:
     return LAUNCH + START + LATENCY + read
 
 
-def _together(problem: Problem, tiles: Tiles, target: GpuTarget) -> int:
+def _together(problem: Problem, tiles: Tiles, target: GpuTarget, taken: Taken | None) -> int:
     """Programs that a multiprocessor runs at once."""
     threads = 32 * tiles.warps
-    sums = problem.beside * tiles.rows * tiles.columns / threads
-    registers = target.registers // int(threads * (OTHER_REGISTERS + sums))
-    shared = target.shared_bytes // max(1, shared_bytes(problem, tiles))
+    if taken is None:
+        sums = problem.beside * tiles.rows * tiles.columns / threads
+        taken = Taken(OTHER_REGISTERS + sums, shared_bytes(problem, tiles))
+    registers = target.registers // max(1, int(threads * taken.registers))
+    shared = target.shared_bytes // max(1, taken.shared)
     return max(1, min(registers, shared, MOST_THREADS // threads, MOST_PROGRAMS))
 
 
@@ -213,11 +247,19 @@ def key_parts_of(blocks: int, steps: int | None, target: GpuTarget) -> int:
     """Into how many parts attention divides its keys, of so many blocks of queries and steps over
     keys; None: as many as a run has, for which there are parts enough where they are many."""
     most = max(1, target.sms // max(1, blocks))
-    if steps is None:
-        return min(most, MOST_KEY_PARTS)
-    whole = steps * KEY_STEP
+    return min(most, MOST_KEY_PARTS) if steps is None else _parts_of(most, steps, KEY_STEP)
+
+
+def row_parts_of(blocks: int, steps: int, target: GpuTarget) -> int:
+    """Into how many parts reductions of rows are divided, of so many blocks of rows and steps."""
+    return _parts_of(max(1, target.sms // max(1, blocks)), steps, ROW_STEP)
+
+
+def _parts_of(most: int, steps: int, step_cycles: int) -> int:
+    """Into how many parts, at most, so many steps are divided."""
+    whole = steps * step_cycles
     added = LAUNCH + START + LATENCY
     tried = range(2, min(most, MOST_KEY_PARTS, steps // LEAST_PART) + 1)
-    cycles = {parts: math.ceil(steps / parts) * KEY_STEP + added for parts in tried}
+    cycles = {parts: math.ceil(steps / parts) * step_cycles + added for parts in tried}
     best = min(cycles, key=lambda parts: (cycles[parts], parts), default=1)
     return best if best > 1 and _pays(whole, cycles[best]) else 1

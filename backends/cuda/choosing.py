@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,15 +19,27 @@ from .attention_kernel import attention_of
 from .candidates import candidates, shared_bytes
 from .dots import AS_WRITTEN, Arithmetic
 from .emit.function import functions_of, parts_of
+from .emit.tensor_maps import matrices_of
 from .emit.types import NoDeviceCode
-from .hidden_keys import band_of
+from .hidden_keys import band_of, looks_at_masks
 from .packing import pack_factors
 from .targets import targets_of
-from .tiles import LEAST_BLOCK, key_split, power_of_two, problem_of, tiles_of
+from .tiles import (
+    LEAST_BLOCK,
+    can_divide_rows,
+    key_split,
+    power_of_two,
+    problem_of,
+    problem_of_part,
+    row_split_of,
+    tiles_of,
+)
 
 Architectures = dict[int, tuple[Tiles, ...]]  # of each, the tiles of all parts of a kernel
 MOST_WARPS, MOST_STAGES, MOST_ELEMENTS, MOST_PARTS = 16, 8, 1 << 17, 64
 MOST_PART_ELEMENTS = 2**31 - 1  # whose places are 32-bit offsets
+MOST_PROGRAMS = 1 << 16  # that go over several blocks
+TENSOR_MAPS = "tma"  # the instruction
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class GpuChooser:
             tiles = self._tiles(kernel, request)
             packed = pack_factors(kernel, next(iter(tiles.values())), request.constants)
             functions_of(packed.kernel, packed.tiles)
+            _check_maps(packed.kernel, packed.tiles)
         except NoDeviceCode as error:
             self.reasons[request.key] = str(error)
             return self.host(request)
@@ -77,12 +90,15 @@ class GpuChooser:
             for number, target in targets_of(self.target).items()
         }
         data = self.given.of(request.key)
-        return _given(kernel, usual, data, self.target) if data else usual
+        return given_tiles(kernel, usual, data, self.target) if data else usual
 
     def _usual(self, part: Kernel, known: Mapping[str, Any], target: GpuTarget) -> Tiles:
         tiles = ranked_tiles(part, target, self.arithmetic)[0]
         attention = attention_of(part)
-        return replace(tiles, band=band_of(attention, tiles, known)) if attention else tiles
+        if attention is None:
+            return tiles
+        band, looks = band_of(attention, tiles, known), looks_at_masks(attention, known)
+        return replace(tiles, band=band, looks=looks)
 
 
 def with_tiles(schedule: Schedule, tiles: Architectures) -> Schedule:
@@ -106,13 +122,13 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
     """
     usual = replace(tiles_of(part, arithmetic), busy=_busy(part, target))
     if usual.kind is Kind.PRODUCT:
-        whole = len(part.stages) > 1  # every part would find the scales of its rows anew
-        problem = replace(problem_of(part.stages[-1], usual), whole=whole)
-        found = candidates(problem, target)
+        found = candidates(problem_of_part(part, usual), target)
         if found:
             return found
     if (attention := attention_of(part)) is not None:
         usual = replace(usual, split=key_split(attention, usual, target))
+    if usual.kind is Kind.ROWS:
+        usual = replace(usual, split=row_split_of(part, usual, target))
     if usual.split == 1:
         usual = replace(usual, busy=1)
     return usual, replace(usual, warps=2 * usual.warps)
@@ -124,7 +140,7 @@ def _busy(part: Kernel, target: GpuTarget) -> int:
     return 1 if known else target.sms
 
 
-def _given(
+def given_tiles(
     kernel: Kernel, usual: Architectures, data: Mapping[str, Any], target: GpuTarget
 ) -> Architectures:
     """The tiles that a choice asks for. Raises ScheduleError where it is illegal."""
@@ -173,8 +189,14 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
         wrong.append(f"stages are 1 to {MOST_STAGES}, groups have at least one row")
     if not 1 <= tiles.split <= MOST_PARTS:
         wrong.append(f"a sum has 1 to {MOST_PARTS} parts")
-    if tiles.split > 1 and tiles.kind not in (Kind.PRODUCT, Kind.ATTENTION):
-        wrong.append("only sums of products and the keys of attention are divided into parts")
+    divisible = tiles.kind in (Kind.PRODUCT, Kind.ATTENTION) or (
+        tiles.kind is Kind.ROWS and can_divide_rows(part)
+    )
+    if tiles.split > 1 and not divisible:
+        wrong.append(
+            "only sums of products, keys of attention, and reductions of known sizes are divided"
+        )
+    wrong += _wrong_programs(part, tiles, target)
     if tiles.split > 1 and tiles.split * _sums_of(part) > MOST_PART_ELEMENTS:
         wrong.append(f"{tiles.split} parts of all sums are more than {MOST_PART_ELEMENTS} elements")
     if tiles.rows * tiles.columns > MOST_ELEMENTS:
@@ -194,4 +216,43 @@ def _illegal(part: Kernel, tiles: Tiles, usual: Tiles, target: GpuTarget) -> lis
     return wrong
 
 
-__all__ = ["Architectures", "GpuChooser", "choice_of_tiles", "ranked_tiles", "with_tiles"]
+def _wrong_programs(part: Kernel, tiles: Tiles, target: GpuTarget) -> list[str]:
+    """Why programs cannot go over blocks as tiles say."""
+    wrong = []
+    if not 0 <= tiles.programs <= MOST_PROGRAMS:
+        wrong.append(f"0 to {MOST_PROGRAMS} programs go over all blocks")
+    if tiles.programs and tiles.kind is not Kind.PRODUCT:
+        wrong.append("only programs of products go over several blocks")
+    if tiles.maps and TENSOR_MAPS not in target.instructions:
+        wrong.append("this GPU has no tensor maps")
+    if tiles.maps and (not tiles.programs or tiles.split > 1):
+        wrong.append("programs with tensor maps go over all blocks, and over sums as wholes")
+    return wrong
+
+
+def _check_maps(kernel: Kernel, tiles: Sequence[Tiles]) -> None:
+    """Raise ScheduleError for tiles with tensor maps of factors, as they are packed, that none
+    describe."""
+    for part, own in zip(parts_of(kernel), tiles, strict=True):
+        if own.maps and matrices_of(part) is None:
+            raise ScheduleError(
+                f"a choice for '{'+'.join(part.operators)}' is illegal: {own}",
+                why="no tensor maps describe both factors",
+                remedy="leave out maps",
+            )
+
+
+def can_map(part: Kernel, target: GpuTarget) -> bool:
+    """Whether the factors of a product may come by tensor maps."""
+    return TENSOR_MAPS in target.instructions and matrices_of(part) is not None
+
+
+__all__ = [
+    "Architectures",
+    "GpuChooser",
+    "can_map",
+    "choice_of_tiles",
+    "given_tiles",
+    "ranked_tiles",
+    "with_tiles",
+]

@@ -110,7 +110,18 @@ def compile_all(jobs: Sequence[FunctionJob]) -> list[Image]:
 
     Raises InternalError where Triton fails, or its code is not what a launch expects.
     """
-    found: dict[str, Image] = {}
+    images = []
+    for made in try_all(jobs):
+        if isinstance(made, InternalError):
+            raise made
+        images.append(made)
+    return images
+
+
+def try_all(jobs: Sequence[FunctionJob]) -> list[Image | InternalError]:
+    """The images of all jobs, in their order, or why there is none: Triton fails, or its code is
+    not what a launch expects."""
+    found: dict[str, Image | InternalError] = {}
     keys = [job.key for job in jobs]
     missing: dict[str, FunctionJob] = {}
     for key, job in zip(keys, jobs, strict=True):
@@ -127,7 +138,8 @@ def compile_all(jobs: Sequence[FunctionJob]) -> list[Image]:
             made = pool.run(list(missing.values()))
         found |= dict(zip(missing, made, strict=True))
         for key, image in zip(missing, made, strict=True):
-            _keep(key, image)
+            if isinstance(image, Image):
+                _keep(key, image)
     return [found[key] for key in keys]
 
 
@@ -148,17 +160,20 @@ class _Pool:
         for process in self._processes:
             process.close()
 
-    def run(self, jobs: Sequence[FunctionJob]) -> list[Image]:
-        """The images of jobs, in their order; the first error ends it."""
+    def run(self, jobs: Sequence[FunctionJob]) -> list[Image | InternalError]:
+        """The images of jobs, in their order, or why there is none."""
         return list(self._threads.map(self._one, jobs))
 
-    def _one(self, job: FunctionJob) -> Image:
+    def _one(self, job: FunctionJob) -> Image | InternalError:
         process: _Process | None = getattr(self._own, "process", None)
         if process is None or process.dead:
             process = self._own.process = _Process()
             with self._lock:
                 self._processes.append(process)
-        return _image(job, *process.compile(job))
+        try:
+            return _image(job, *process.compile(job))
+        except InternalError as error:
+            return error
 
 
 class _Process:
@@ -239,7 +254,8 @@ def _failure(job: FunctionJob, why: str) -> InternalError:
 def _image(job: FunctionJob, told: Mapping[str, Any], data: bytes) -> Image:
     """The image, once its code is what a launch expects. Raises InternalError if it is not."""
     function = job.function
-    if told["scratch"] or told["clusters"] != 1 or told["name"] != function.symbol:
+    foreign = told["scratch"] > function.scratch or told["clusters"] != 1
+    if foreign or told["name"] != function.symbol:
         raise _failure(job, f"the code asks for more than a launch gives: {dict(told)}")
     image = Image(
         function.symbol,

@@ -1,7 +1,7 @@
-"""Keys that a mask which is a constant hides from queries, whatever the data is.
+"""Keys that a mask hides from queries: of a mask that is a constant, whatever the data is.
 
 A causal mask, a window or padding: all queries of a block see keys of one range, and what lies
-outside is not gone over.
+outside is not gone over. Of masks that a run makes, programs find the range (`visible_keys.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.ir.dims import coefficient, symbol
+from ...compiler.ir.dims import coefficient, product, symbol
+from ...compiler.ir.types import DType
 from ...compiler.kernel.contraction import extent_of
-from ...compiler.kernel.expr import Apply, Expr, Load
+from ...compiler.kernel.expr import Apply, Expr, Load, depends_on
 from ...compiler.kernel.kernel import Axis
 from ...compiler.kernel.schedule.tiles import Band, Tiles
 from ...passes.arithmetic.hidden_scores import LEAST_GAIN, hides_below
 from .attention_kernel import Attention
 
 Array = np.ndarray[Any, Any]
+LEAST_KEYS = 1024  # for which programs look at a mask that a run makes
 
 
 def band_of(attention: Attention, tiles: Tiles, known: Mapping[str, Array]) -> Band | None:
@@ -40,8 +42,7 @@ def band_of(attention: Attention, tiles: Tiles, known: Mapping[str, Array]) -> B
     for load in _added(attention.scores.stores[0].value):
         elements = _elements(load, axes, known)
         if elements is not None:
-            limit = hides_below(load.buffer.dtype)
-            seen &= ~(elements.reshape(sizes) <= limit).all(axis=0)
+            seen &= ~(elements.reshape(sizes) <= hides_below(load.buffer.dtype)).all(axis=0)
     seen |= ~seen.any(axis=1, keepdims=True)
     rows, keys = sizes[1:]
     numbers = np.arange(rows)
@@ -52,6 +53,25 @@ def band_of(attention: Attention, tiles: Tiles, known: Mapping[str, Array]) -> B
     taken = sum(_steps(first, band, tiles) for first in range(0, rows, tiles.rows))
     every = -(-rows // tiles.rows) * -(-keys // tiles.depth)
     return band if taken <= (1 - LEAST_GAIN) * every else None
+
+
+def added_loads(attention: Attention) -> tuple[Load, ...]:
+    """The masks of scores: floats that are added, and that differ from key to key."""
+    return tuple(
+        load
+        for load in _added(attention.scores.stores[0].value)
+        if load.dtype in (DType.F32, DType.F16, DType.BF16)
+        and not load.dynamic
+        and any(depends_on(load, axis.name) for axis in attention.keys)
+    )
+
+
+def looks_at_masks(attention: Attention, known: Mapping[str, Array]) -> bool:
+    """Whether programs are to find the keys that a mask shows, which a run makes."""
+    keys = product(axis.extent for axis in attention.keys)
+    many = not isinstance(keys, int) or keys >= LEAST_KEYS
+    loads = added_loads(attention)
+    return many and bool(loads) and not any(load.buffer.name in known for load in loads)
 
 
 def _steps(query: int, band: Band, tiles: Tiles) -> int:

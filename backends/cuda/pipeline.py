@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...compiler.compilation import (
     Compilation,
@@ -15,12 +15,11 @@ from ...compiler.compilation import (
 )
 from ...compiler.decisions import Decision, Note, tell
 from ...compiler.errors import UsageError
-from ...compiler.ir.dims import Dim, Sym
 from ...compiler.ir.graph import Graph, Node
 from ...compiler.ir.types import DType
 from ...compiler.kernel.plan.control_steps import CONTROL
 from ...compiler.kernel.plan.devices import all_steps, on_device
-from ...compiler.kernel.plan.plan import DeviceFunction, External, KernelCall, Plan
+from ...compiler.kernel.plan.plan import DeviceFunction, External, Plan
 from ...compiler.kernel.plan.planner import Planner
 from ...compiler.kernel.schedule.chooser import CpuChooser
 from ...compiler.pass_manager import Fixpoint, run_passes
@@ -45,43 +44,20 @@ from ..llvm.pipeline import (
     supports,
     write_weights,
 )
-from .addressing import index_type, limit_sizes
+from .addressing import limit_sizes
+from .alternatives import with_alternatives
 from .attention_kernel import streams
-from .choosing import GpuChooser, choice_of_tiles, ranked_tiles, with_tiles
+from .choosing import GpuChooser
 from .compiling import Image
-from .dots import Arithmetic
-from .emit.function import Function, parts_of
+from .emit.function import Function
 from .forms import device_forms
+from .kernels import TF32, GpuKernels, arithmetic_of, gpu_kernels, vet_kernels
 from .table import device_code
-from .targets import targets_of
 from .triton_package import reason_unavailable, triton_version
-from .variants import PartMaker, tiles_for
-from .vetting import Part, vetted
+from .vetting import Part
 
-FP8_INSTRUCTION = "mma.fp8"
-TF32 = "tf32"  # the precision in which products of f32 are rounded
 HALVES = {"bf16": DType.BF16, "fp16": DType.F16}
 _CONTRACTIONS = ("matmul", "conv", "conv_transpose")
-POINTER_ALIGNMENT = 16  # bytes: what a thread loads at once at most
-
-
-@dataclass(frozen=True)
-class GpuKernels:
-    """What runs of each kernel on the device, by its number, or why it runs on the host.
-
-    parts: the functions of each part of a kernel.
-    """
-
-    parts: Mapping[int, tuple[Part, ...]]
-    reasons: Mapping[int, str]
-
-    @property
-    def functions(self) -> dict[int, tuple[Function, ...]]:
-        """The functions of each kernel, one behind the other."""
-        return {
-            number: tuple(function for part in parts for function in part)
-            for number, parts in self.parts.items()
-        }
 
 
 def compile_cuda(
@@ -97,6 +73,7 @@ def compile_cuda(
     plan, kernels = form_kernels(graph, target, options, stages, decisions.append)
     with stages.stage("gpu code"):
         kernels, images = vet_kernels(plan, kernels, target, options)
+        kernels, images = with_alternatives(plan, kernels, images, target, options)
     launch_kernels(plan, kernels)
     functions = [function for found in kernels.functions.values() for function in found]
     with stages.stage("weights"):
@@ -203,30 +180,6 @@ def host_kernels(
     return tuple(found)
 
 
-def arithmetic_of(target: GpuTarget, options: CompileOptions) -> Arithmetic:
-    """How products may be computed."""
-    return Arithmetic(options.precision == TF32, FP8_INSTRUCTION in target.instructions)
-
-
-def gpu_kernels(plan: Plan, reasons_by_key: Mapping[str, str], target: GpuTarget) -> GpuKernels:
-    """The functions of every kernel of a plan, but of groups that stay on the host for a reason."""
-    parts: dict[int, tuple[Part, ...]] = {}
-    reasons: dict[int, str] = {}
-    for number, planned in enumerate(plan.kernels):
-        kept = [reasons_by_key[key] for key in planned.keys or ("",) if key in reasons_by_key]
-        if kept:
-            reasons[number] = kept[0]
-        else:
-            parts[number] = _maker(plan, number, target).parts(planned.schedule)
-    return GpuKernels(parts, reasons)
-
-
-def _maker(plan: Plan, number: int, target: GpuTarget) -> PartMaker:
-    planned = plan.kernels[number]
-    kernel = replace(planned.kernel, name=planned.symbol)
-    return PartMaker(kernel, target, _aligned(plan, number), index_type(plan))
-
-
 def _rounded(plan: Plan, graph: Graph) -> Iterator[Decision]:
     """Which contractions multiply f32 as tf32."""
     contractions = {node.name: node.op for node in graph.walk() if node.op in _CONTRACTIONS}
@@ -243,70 +196,6 @@ def _planned(number: int, functions: Sequence[Function]) -> list[DeviceFunction]
         DeviceFunction(f.symbol, number, f.params, f.symbols, f.programs, f.workspace)
         for f in functions
     ]
-
-
-def _aligned(plan: Plan, number: int) -> frozenset[int]:
-    """The parameters of a kernel that every call gives memory at a multiple of 16 bytes."""
-    calls = [
-        step for step in all_steps(plan.steps)
-        if isinstance(step, KernelCall) and step.kernel == number
-    ]  # fmt: skip
-    count = len(plan.kernels[number].kernel.params)
-    return frozenset(
-        param for param in range(count)
-        if all(_is_multiple(call.places[param].offset) for call in calls)
-    )  # fmt: skip
-
-
-def _is_multiple(offset: Dim) -> bool:
-    factors = [factor for _, factor in offset.terms] if isinstance(offset, Sym) else [offset]
-    return all(factor % POINTER_ALIGNMENT == 0 for factor in factors)
-
-
-def vet_kernels(
-    plan: Plan, kernels: GpuKernels, target: GpuTarget, options: CompileOptions
-) -> tuple[GpuKernels, dict[str, tuple[Image, ...]]]:
-    """Compile all functions; (kernels with the tiles that their code passes with, the images of
-    every function by its symbol). What was chosen by hand keeps its tiles."""
-    others: dict[str, Iterator[Part]] = {}
-    for number, parts in kernels.parts.items():
-        keys = plan.kernels[number].keys
-        if not any(options.choices.of(key) for key in keys):
-            for part in parts:
-                others[part[0].symbol] = _others(plan, number, part, target, options)
-    found = vetted([part for parts in kernels.parts.values() for part in parts], others, target)
-    changed = {}
-    for number, parts in kernels.parts.items():
-        planned = plan.kernels[number]
-        changed[number] = tuple(found[part[0].symbol].part for part in parts)
-        tiles = {
-            n: tuple(p[0].tiles for p in changed[number] if n in p[0].architectures)
-            for n in target.architectures
-        }
-        schedule, choice = with_tiles(planned.schedule, tiles), choice_of_tiles(tiles)
-        plan.kernels[number] = replace(planned, schedule=schedule, choice=choice)
-    images = {
-        function.symbol: of_function
-        for own in found.values()
-        for function, of_function in zip(own.part, own.images, strict=True)
-    }
-    return replace(kernels, parts=changed), images
-
-
-def _others(
-    plan: Plan, number: int, part: Part, target: GpuTarget, options: CompileOptions
-) -> Iterator[Part]:
-    """One part of a kernel with its other tiles, in the order in which they are tried."""
-    maker, own = _maker(plan, number, target), part[0]
-    first = own.architectures[0]
-    usual = tiles_for(plan.kernels[number].schedule, target)[first]
-    of_part = parts_of(maker.kernel)[own.place]
-    ranked = ranked_tiles(of_part, targets_of(target)[first], arithmetic_of(target, options))
-    for tiles in ranked:
-        tried = replace(tiles, packed=own.tiles.packed, band=own.tiles.band)
-        if tried != own.tiles:
-            chosen = [tried if n == own.place else tiles for n, tiles in enumerate(usual)]
-            yield maker.part(chosen, own.place, own.architectures)
 
 
 def _infos(
@@ -333,9 +222,10 @@ def _infos(
 
 def _told(function: Function, parts: Sequence[Part]) -> str:
     """The tiles of a function, and for which architectures they are where others have others."""
-    alone = sum(part[0].part == function.part for part in parts) == 1
-    where = ", ".join(f"sm_{number}" for number in function.architectures)
-    return str(function.tiles) if alone else f"{where}: {function.tiles}"
+    same = [part[0] for part in parts if part[0].part == function.part]
+    alone = len({own.architectures for own in same}) == 1
+    where = "" if alone else ", ".join(f"sm_{n}" for n in function.architectures) + ": "
+    return f"{'or ' * bool(function.alternative)}{where}{function.tiles}"
 
 
 def _info(function: Function, images: Sequence[Image]) -> DeviceFunctionInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from ...compiler.artifact import DeviceCode
@@ -11,7 +12,8 @@ from ...compiler.target import GpuTarget
 from .compiling import Image
 from .emit.function import Function
 
-SOURCES = ("cuda/batch.c", "cuda/cuda.c", "cuda/tensors.c")
+SOURCES = ("cuda/alternatives.c", "cuda/batch.c", "cuda/cuda.c", "cuda/tensors.c")
+USUAL_SHARED = 48 << 10  # bytes of shared memory that any function may ask for
 _ALIGNMENT = 64  # bytes, of each image
 
 
@@ -44,7 +46,8 @@ def device_code(
         places = len(function.params) + (function.workspace > 0)
         rows.append(
             f'  {{"{function.symbol}", {places}, {len(function.symbols)},'
-            f" {len(entries)}, images_{number}, {parts[function.part]}}},"
+            f" {len(entries)}, images_{number}, {parts[function.part]}, {function.alternative},"
+            f" {int(function.scratch > 0)}}},"
         )
     read = host_inputs(plan)
     flags = ", ".join(str(int(number in read)) for number in range(len(plan.inputs))) or "0"
@@ -61,6 +64,7 @@ def device_code(
         "  .host_reads = host_reads,",
         f'  .architectures = "{known}",',
         f'  .target = "{target.name}",',
-        "};",
     ]
+    digest = hashlib.sha256(blob + "\n".join(lines).encode()).hexdigest()
+    lines += [f'  .digest = "{digest}",', "};"]
     return DeviceCode("ts_cuda", SOURCES, "\n".join(lines), bytes(blob) or b"\0", symbol)

@@ -120,6 +120,20 @@ def _native() -> GpuTarget:
     return replace(_target(NATIVE, fitting[-1]), name=f"cuda:sm_{fitting[-1].architecture}")
 
 
+def runs_here(target: GpuTarget) -> str | None:
+    """Why this machine's GPU cannot run code for the target, or None."""
+    found = compute_capability()
+    if isinstance(found, str):
+        return found
+    fits = any(
+        number == found or (number < EXACT and number // 10 == found // 10 and number <= found)
+        for number in target.architectures
+    )
+    if fits or (target.ptx and target.ptx <= found):
+        return None
+    return f"the GPU has compute capability {found // 10}.{found % 10}, code is for {target.name}"
+
+
 def compute_capability() -> int | str:
     """10 times the compute capability of this machine's first GPU, or why there is none."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.types import DType
@@ -11,7 +12,7 @@ from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.target import GpuTarget
 from .attention_kernel import Attention, attention_of
-from .candidates import Problem, key_parts_of
+from .candidates import Problem, key_parts_of, row_parts_of
 from .dots import AS_WRITTEN, Arithmetic, contraction_for, digits_of, dot_of
 from .emit.types import FLOAT_BYTES, HALVES, NoDeviceCode
 
@@ -26,6 +27,8 @@ STEP_BYTES = 128  # of a row of a factor, in one step of a sum
 LEAST_STEPS = 32  # bytes of those that `tl.dot` takes at least
 MULTIPROCESSORS = 108  # that blocks should keep busy: an A100's
 UNKNOWN = 256  # assumed of a size that only a run knows
+_DIVIDED = ("sum", "prod", "max", "min")  # reductions whose parts are reduced as elements are
+_WIDE = (DType.F32, DType.F64, DType.I32, DType.I64)
 
 
 def tiles_of(kernel: Kernel, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
@@ -145,6 +148,12 @@ def problem_of(stage: Stage, usual: Tiles) -> Problem:
     )
 
 
+def problem_of_part(part: Kernel, usual: Tiles) -> Problem:
+    """The product that a part of a kernel computes, whose sums stay whole where stages before it
+    find the scales of its rows: every part of a sum would find them anew."""
+    return replace(problem_of(part.stages[-1], usual), whole=len(part.stages) > 1)
+
+
 def _block_steps(stage: Stage) -> int:
     """How many steps a program may take at once of a sum whose blocks have a scale each, or whose
     numbers are packed into words: a power of two; 0: of any other sum, or where there are too few.
@@ -197,6 +206,36 @@ def key_split(attention: Attention, tiles: Tiles, target: GpuTarget) -> int:
     blocks *= others if isinstance(others, int) else 1
     steps = -(-keys // tiles.depth) if isinstance(keys, int) else None
     return key_parts_of(blocks, steps, target)
+
+
+def can_divide_rows(kernel: Kernel) -> bool:
+    """Whether the reductions of rows may be divided: of one stage, of known sizes, of elements that
+    registers hold as memory does."""
+    stage = kernel.stages[0]
+    axes = (*stage.axes, *stage.reduce_axes)
+    kinds = {(r.kind in _DIVIDED, r.body.dtype) for r in stage.reductions}
+    known = all(isinstance(axis.extent, int) for axis in axes)
+    return (
+        len(kernel.stages) == 1
+        and bool(stage.reduce_axes)
+        and known
+        and digits_of(stage) is None
+        and len(kinds) == 1
+        and all(divided and dtype in _WIDE for divided, dtype in kinds)
+    )
+
+
+def row_split_of(kernel: Kernel, tiles: Tiles, target: GpuTarget) -> int:
+    """Into how many parts the reductions of rows are divided."""
+    if not can_divide_rows(kernel):
+        return 1
+    stage = kernel.stages[0]
+    rows, total = (
+        product(axis.extent for axis in axes) for axes in (stage.axes, stage.reduce_axes)
+    )
+    assert isinstance(rows, int)
+    assert isinstance(total, int)
+    return row_parts_of(-(-rows // tiles.rows), -(-total // tiles.columns), target)
 
 
 def _row_tiles(kernel: Kernel) -> Tiles:

@@ -9,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...compiler.errors import InternalError
 from ...compiler.target import GpuTarget
-from .compiling import FunctionJob, Image, compile_all
+from .compiling import FunctionJob, Image, try_all
 from .emit.function import Function
 from .targets import targets_of
 
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 MOST_TRIES = 4  # candidates that are compiled
+NO_CODE = 1 << 30  # bytes of excess: of tiles that nothing can be compiled with
 Part = tuple[Function, ...]  # of a kernel: functions that some tiles make
 
 
 @dataclass(frozen=True)
 class Vetted:
     """Functions of one part of a kernel whose tiles were vetted for a target, with the images of
-    each."""
+    each. failure: why there are none."""
 
     part: Part
     images: tuple[tuple[Image, ...], ...]
     target: GpuTarget
+    failure: InternalError | None = None
 
     @property
     def symbol(self) -> str:
@@ -34,13 +37,29 @@ class Vetted:
         return self.part[0].symbol
 
     @property
+    def spilled(self) -> int:
+        """Bytes of a thread's registers that lie in memory."""
+        stack = max((image.stack for own in self.images for image in own), default=0)
+        return max(0, stack - DIVISION_STACK)
+
+    @property
     def excess(self) -> int:
         """Bytes that are spilled, or that no block may have of shared memory; 0: it passes."""
+        if self.failure is not None:
+            return NO_CODE
         images = [image for own in self.images for image in own]
-        spilled = max((image.stack for image in images), default=0)
         targets = targets_of(self.target)
         over = [image.shared - targets[image.architecture].shared_bytes for image in images]
-        return max(0, spilled - DIVISION_STACK) + max(0, *over)
+        return self.spilled + max(0, *over)
+
+    @property
+    def reason(self) -> str:
+        """Why it does not pass; "": it does."""
+        if self.failure is not None:
+            return str(self.failure)
+        if self.spilled:
+            return f"{self.spilled} bytes of every thread's registers are spilled"
+        return f"{self.excess} bytes too many of shared memory" if self.excess else ""
 
 
 def vetted(
@@ -48,12 +67,13 @@ def vetted(
 ) -> dict[str, Vetted]:
     """The parts of kernels by symbol, each with the first of its tiles that passes.
 
-    others: of those that may have other tiles, the parts with these, in order.
+    others: of those that may have other tiles, the parts with these, in order. Raises InternalError
+    for a part that cannot be compiled with any.
     """
     best: dict[str, Vetted] = {}
     pending = list(parts)
     for _ in range(MOST_TRIES):
-        for found in _compiled(pending, target):
+        for found in compile_parts(pending, target):
             symbol = found.symbol
             if symbol not in best or found.excess < best[symbol].excess:
                 best[symbol] = found
@@ -61,17 +81,28 @@ def vetted(
         pending = [p for p in (next(others[symbol], None) for symbol in failing) if p is not None]
         if not pending:
             break
+    for found in best.values():
+        if found.failure is not None:
+            raise found.failure
     return best
 
 
-def _compiled(parts: Sequence[Part], target: GpuTarget) -> Iterator[Vetted]:
-    jobs: dict[str, list[FunctionJob]] = {}
-    for function in (function for part in parts for function in part):
-        numbers = function.architectures or target.architectures
-        jobs[function.symbol] = [FunctionJob(function, number) for number in numbers]
-        if target.ptx in numbers:
-            jobs[function.symbol].append(FunctionJob(function, target.ptx, ptx=True))
-    images = iter(compile_all([job for own in jobs.values() for job in own]))
-    found = {symbol: tuple(next(images) for _ in own) for symbol, own in jobs.items()}
-    for part in parts:
-        yield Vetted(part, tuple(found[function.symbol] for function in part), target)
+def compile_parts(parts: Sequence[Part], target: GpuTarget) -> list[Vetted]:
+    """Parts with the code of their functions, in their order."""
+    jobs = [[_jobs(function, target) for function in part] for part in parts]
+    made = iter(try_all([job for part in jobs for own in part for job in own]))
+    found = []
+    for part, of_functions in zip(parts, jobs, strict=True):
+        tried = [[next(made) for _ in own] for own in of_functions]
+        failures = [one for own in tried for one in own if isinstance(one, InternalError)]
+        images = tuple(tuple(one for one in own if isinstance(one, Image)) for own in tried)
+        found.append(Vetted(part, images, target, failures[0] if failures else None))
+    return found
+
+
+def _jobs(function: Function, target: GpuTarget) -> list[FunctionJob]:
+    numbers = function.architectures or target.architectures
+    jobs = [FunctionJob(function, number) for number in numbers]
+    if target.ptx in numbers:
+        jobs.append(FunctionJob(function, target.ptx, ptx=True))
+    return jobs

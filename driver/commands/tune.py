@@ -152,7 +152,7 @@ def _tune(
     watch = UserWatch(json=console.json)
 
     def check(artifact: Artifact) -> None:
-        if verify is not False:
+        if verify or (verify is None and not artifact.is_stood_in):
             artifact.verify().raise_if_failed()
 
     with watch.signals():

@@ -40,7 +40,8 @@ from ..request import SHIPPED, CompileRequest
 
 @dataclass(frozen=True)
 class AppliedRecords:
-    """What a compilation takes from records. untimed: its choices were not timed together.
+    """What a compilation takes from records. untimed: its choices were not timed together. oracle:
+    what ranked them, where nothing was timed at all.
 
     without_graph: what it takes where choices about the whole graph do not hold.
     """
@@ -48,6 +49,7 @@ class AppliedRecords:
     lookup: Usable
     decided: Decided
     untimed: bool = False
+    oracle: str = ""
     without_graph: AppliedRecords | None = None
 
     @property
@@ -95,6 +97,9 @@ class AppliedRecords:
                 f"the choices of {len(self.decided.chosen)} kernel(s) were confirmed one by one, "
                 "and not timed together in this model: `tensmith tune` does that"
             )
+        if self.oracle and self.decided.chosen:
+            count = len(self.decided.chosen)
+            found.append(f"nothing was measured: {self.oracle} has ranked {count} choice(s)")
         return tuple(found)
 
     def in_manifest(self) -> dict[str, Any]:
@@ -109,10 +114,12 @@ class AppliedRecords:
             "noise": outcome["noise"] if outcome else None,
         }
         records = set_hash(self.decided.chosen) if chosen else None
+        ranked = {"ranked_by": self.oracle} if self.oracle else {}
         return {
             "tuning_records_sha256": records,
             "tuning": {
                 "records": records,
+                **ranked,
                 **timed,
                 "used": [_told(own) for own in every if own.task.key in chosen],
                 "graph": [own.name for own in self.decided.chosen if own.in_graph],
@@ -147,8 +154,9 @@ def looked_up(model: ModelBuild, prepared: PreparedGraph, stages: Stages) -> App
         _refuse(request, lookup.stale)
         told = source.outcomes(digest, model.target.name, machine.name)
         outcomes = outcomes_by_set(told, exact=not request.allow_reordering)
-    by_task = _taken(lookup, outcomes, (), tuning.exact)
-    taken = _taken(lookup, outcomes, graph_alternatives_in(outcomes), tuning.exact)
+    oracle = tuning.oracle(machine.name)
+    by_task = _taken(lookup, outcomes, (), oracle)
+    taken = _taken(lookup, outcomes, graph_alternatives_in(outcomes), oracle)
     return replace(taken, without_graph=by_task)
 
 
@@ -164,7 +172,7 @@ def _taken(
     lookup: Usable,
     outcomes: Mapping[str, Mapping[str, Any]],
     graph: Sequence[Alternative],
-    exact: bool,
+    oracle: str,
 ) -> AppliedRecords:
     alternatives = [alternative(own) for own in lookup.improvements]
     decided = decide(alternatives, outcomes, graph)
@@ -172,7 +180,15 @@ def _taken(
         return AppliedRecords(lookup, replace(decided, following=None, over=None))
     if decided.outcome is not None:  # all of them together are no gain, of fewer nothing is known
         return AppliedRecords(lookup, replace(decided, following=None))
-    return AppliedRecords(lookup, Decided(tuple(alternatives)), untimed=not exact)
+    return untimed_records(lookup, alternatives, oracle)
+
+
+def untimed_records(
+    lookup: Usable, alternatives: Sequence[Alternative], oracle: str
+) -> AppliedRecords:
+    """All choices, which were not timed together. oracle: what ranked them, or ""."""
+    decided = Decided(tuple(alternatives))
+    return AppliedRecords(lookup, decided, untimed=not oracle, oracle=oracle)
 
 
 def alternative(own: Improvement) -> Alternative:

@@ -51,6 +51,7 @@ from .applying import (
     shipped,
     toolchain,
     tuning_of,
+    untimed_records,
 )
 from .places import records_refusals, records_to_write
 from .stage import WholeModelStage
@@ -257,8 +258,10 @@ class _Run:
         return tuning_of(self.backend).machine(self.target).name == self.machine.name
 
     def _predicting(self) -> Machine | None:
-        """What times are predicted by: this machine, where it is the one that is tuned for."""
-        return measures_of(self.backend).machine(self.target) if self._is_here() else None
+        """What times are predicted by: this machine, where it is the one that is tuned for, and the
+        backend measures what it can do."""
+        known = self.backend.measures is not None and self._is_here()
+        return measures_of(self.backend).machine(self.target) if known else None
 
     def _key(self) -> SessionKey:
         request, options = self.model.request, self.options
@@ -296,8 +299,8 @@ class _Run:
         alternatives = [alternative(own) for own in usable.improvements]
         stage = WholeModelStage(session, self.untuned, self.request, self._new_folder, self.watch)
         if not self._is_here():
-            untimed = not tuning_of(self.backend).exact
-            applied = AppliedRecords(usable, Decided(tuple(alternatives)), untimed=untimed)
+            oracle = tuning_of(self.backend).oracle(self.machine.name)
+            applied = untimed_records(usable, alternatives, oracle)
             return applied, self._told(stage, applied)
         graph = [
             alternative_in_graph(own, self.machine.name)

@@ -14,7 +14,7 @@
 
 #define driver ts_cuda_driver
 
-enum { COPY = -1, COPY_WORDS = 4, LAUNCH_WORDS = 2, MAX_PARAMETERS = 128, LEAST_ITEMS = 2 };
+enum { COPY = -1, COPY_WORDS = 4, MAX_PARAMETERS = 128, LEAST_ITEMS = 2 };
 enum { EDGES_IN_GRAPHS = 12030 }; /* the driver that captures programmatic launches */
 static const uint64_t HASH_START = 14695981039346656037u, HASH_STEP = 1099511628211u; /* FNV-1a */
 
@@ -63,16 +63,23 @@ int32_t ts_dev_copy(ts_frame *frame, void *to, const void *from, int64_t bytes) 
 
 /* ---- Handing over ---------------------------------------------------------------------------- */
 
-/* edge: whether the launch before may still be running while this one starts. */
-static CUresult launch(gpu *device, const struct ts_device_code *code, int64_t *words, int edge,
-                       CUstream stream) {
+size_t ts_cuda_launch_words(const struct ts_device_code *code, const int64_t *words) {
+  const ts_function *function = &code->functions[words[0]];
+  return (size_t)(LAUNCH_WORDS + function->places + function->sizes);
+}
+
+CUresult ts_cuda_launch(gpu *device, const struct ts_device_code *code, int64_t *words, int edge,
+                        CUstream stream) {
   const ts_function *function = &code->functions[words[0]];
   const ts_image *image = device->images[words[0]];
   const int32_t given = function->places + function->sizes;
+  const int32_t scratch = function->scratch ? function->places - 1 : -1;
   void *parameters[MAX_PARAMETERS], *unused[2] = {NULL, NULL};
-  for (int32_t i = 0; i < given; ++i) parameters[i] = &words[LAUNCH_WORDS + i];
-  parameters[given] = &unused[0];
-  parameters[given + 1] = &unused[1];
+  int32_t count = 0;
+  for (int32_t i = 0; i < given; ++i)
+    if (i != scratch) parameters[count++] = &words[LAUNCH_WORDS + i];
+  parameters[count++] = function->scratch ? (void *)&words[LAUNCH_WORDS + scratch] : &unused[0];
+  parameters[count] = &unused[1];
   CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION};
   early.value.programmaticStreamSerializationAllowed = 1;
   const CUlaunchConfig config = {.gridDimX = (unsigned)words[1],
@@ -88,7 +95,8 @@ static CUresult launch(gpu *device, const struct ts_device_code *code, int64_t *
   return driver.launch(&config, device->functions[words[0]], parameters, NULL);
 }
 
-/* Hands the items of a record to a stream; where that fails, `what` says at which. */
+/* Hands the items of a record to a stream; where that fails, `what` says at which. Functions that the
+ * GPU does not take, as others of their part are faster, are passed over. */
 static CUresult issue(gpu *device, const struct ts_device_code *code, const gpu_record *record,
                       CUstream stream, char *what, size_t bytes) {
   int edge = 0;
@@ -104,13 +112,20 @@ static CUresult issue(gpu *device, const struct ts_device_code *code, const gpu_
       continue;
     }
     const ts_function *function = &code->functions[words[0]];
-    const CUresult error = launch(device, code, words, edge, stream);
+    size_t used = 0;
+    CUresult error = 0;
+    if (device->untimed)
+      error = ts_cuda_settle(device, code, words, record->count - at, stream, &used);
+    if (!error && !used) {
+      used = ts_cuda_launch_words(code, words);
+      if (device->images[words[0]]) error = ts_cuda_launch(device, code, words, edge, stream);
+    }
     if (error) {
       snprintf(what, bytes, "launching kernel '%.*s'", NAME_BYTES, function->name);
       return error;
     }
     edge = device->driver_version >= EDGES_IN_GRAPHS;
-    at += (size_t)(LAUNCH_WORDS + function->places + function->sizes);
+    at += used;
   }
   return 0;
 }
@@ -184,8 +199,11 @@ int32_t ts_cuda_flush(ts_frame *frame) {
       error = driver.graph_launch(graph->ready, device->stream);
     }
   } else if (device->record.items) {
+    const int before = device->settled;
     error = issue(device, code, &device->record, device->stream, what, sizeof what);
-    if (!error && device->record.items >= LEAST_ITEMS) remember(device);
+    const int same = device->settled == before; /* else later records are without the slower ones */
+    if (!error && same && device->record.items >= LEAST_ITEMS) remember(device);
+    if (!same) device->untimed = ts_cuda_is_untimed(device, code);
   }
   device->record.count = 0;
   device->record.items = 0;

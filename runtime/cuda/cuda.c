@@ -90,8 +90,8 @@ static const ts_image *best_image(const struct ts_device_code *code, int32_t par
 static ts_status choose_images(ts_instance *instance, gpu *device) {
   const struct ts_device_code *code = instance->model->device_code;
   int major = 0, minor = 0, shared = 0;
-  char name[NAME_BYTES] = "";
-  driver.device_name(name, sizeof name, device->number);
+  char *const name = device->name;
+  driver.device_name(name, sizeof device->name, device->number);
   CUresult error =
       driver.device_attribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device->number);
   if (!error)
@@ -121,6 +121,7 @@ static ts_status choose_images(ts_instance *instance, gpu *device) {
                       "--target cuda:sm_%d",
                       function->name, device->images[f]->shared, name, shared, here);
   }
+  ts_cuda_recall(device, code);
   return TS_OK;
 }
 

@@ -16,12 +16,15 @@ typedef struct {
 
 /* places, sizes: how many pointers, then i64, a function takes; behind them come two pointers to
  * memory that it does not use. part: functions with equal numbers compute the same, for different
- * architectures, some of which take several; only those run that have the best image of all. */
+ * architectures, some of which take several; only those run that have the best image of all.
+ * alternative: those of one part with other numbers compute it for the same GPUs, in another way; of
+ * these one runs, the first (0) or what a run has found to be the fastest. scratch: whether the last of
+ * the places is memory for the first of the two pointers behind all else. */
 typedef struct {
   const char *name;
   int32_t places, sizes, image_count;
   const ts_image *images;
-  int32_t part;
+  int32_t part, alternative, scratch;
 } ts_function;
 
 struct ts_device_code {
@@ -31,6 +34,7 @@ struct ts_device_code {
   const uint8_t *host_reads; /* [input]: whether the host reads it, too */
   const char *architectures; /* for messages */
   const char *target;
+  const char *digest; /* of functions and images: hexadecimal */
 };
 
 TS_LOCAL extern const ts_device_services ts_cuda;

@@ -91,6 +91,8 @@ _Static_assert(sizeof(CUdeviceptr) == 8 && sizeof(void *) == 8, "the driver is f
   X(event_create, "cuEventCreate", (CUevent * event, unsigned flags))                             \
   X(event_record, "cuEventRecord", (CUevent event, CUstream stream))                              \
   X(event_wait, "cuEventSynchronize", (CUevent event))                                            \
+  X(event_elapsed, "cuEventElapsedTime",                                                          \
+    (float *milliseconds, CUevent start, CUevent end))                                            \
   X(event_destroy, "cuEventDestroy_v2", (CUevent event))                                          \
   X(launch, "cuLaunchKernelEx",                                                                   \
     (const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra))         \

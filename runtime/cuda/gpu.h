@@ -21,6 +21,8 @@ typedef struct {
   size_t bytes;
 } gpu_input;
 
+enum { LAUNCH_WORDS = 2 }; /* of a launch, before its parameters */
+
 /* Launches and copies, one behind the other, as words: see batch.c. */
 typedef struct {
   int64_t *words;
@@ -41,6 +43,7 @@ enum { GRAPHS = 32 }; /* that an instance keeps; the one that was not used for l
 typedef struct {
   CUdevice number;
   int ordinal;
+  char name[NAME_BYTES];
   int driver_version; /* 12040: CUDA 12.4 */
   CUcontext context;
   CUstream own;     /* for captures, and for runs without a stream of the caller's */
@@ -52,6 +55,8 @@ typedef struct {
   CUmodule *modules;     /* [function] */
   CUfunction *functions; /* [function] */
   const ts_image **images; /* [function]; NULL: another one computes that on this GPU */
+  int untimed; /* parts have several alternatives still, of which a run takes the fastest */
+  int settled; /* of how many parts that is known by now */
   gpu_memory weights, arena;
   gpu_memory *blocks;
   size_t block_count, blocks_used;
@@ -79,6 +84,20 @@ TS_LOCAL void ts_cuda_end(ts_instance *instance);
 /* batch.c. Hands over what was recorded; other than 0 where the driver fails. */
 TS_LOCAL int32_t ts_cuda_flush(ts_frame *frame);
 TS_LOCAL void ts_cuda_drop_graph(gpu_graph *graph);
+/* One launch of a record; edge: whether the one before may still be running while it starts. */
+TS_LOCAL CUresult ts_cuda_launch(gpu *device, const struct ts_device_code *code, int64_t *words,
+                                 int edge, CUstream stream);
+TS_LOCAL size_t ts_cuda_launch_words(const struct ts_device_code *code, const int64_t *words);
+
+/* alternatives.c. Takes the alternatives that are known to be fast on this GPU, and notes whether
+ * parts are left that were not timed. */
+TS_LOCAL void ts_cuda_recall(gpu *device, const struct ts_device_code *code);
+/* Where items begin with a call of such a part: times its alternatives, has the fastest compute the
+ * part from now on, and the call done. used: words of the call, 0: there is none. */
+TS_LOCAL CUresult ts_cuda_settle(gpu *device, const struct ts_device_code *code, int64_t *words,
+                                 size_t count, CUstream stream, size_t *used);
+/* Whether parts are left that were not timed. */
+TS_LOCAL int ts_cuda_is_untimed(const gpu *device, const struct ts_device_code *code);
 
 static inline gpu *gpu_of(const ts_frame *frame) { return frame->instance->device; }
 

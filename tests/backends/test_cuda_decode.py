@@ -130,3 +130,58 @@ def test_where_keys_are_divided() -> None:
     ):
         planned = GpuGraph(attention(*shapes, dtype=F16), target)
         assert (len(planned.functions) == 2) == divided
+
+
+def masked(*shapes: Any, parts: int) -> tuple[GpuGraph, dict[str, Any]]:
+    """Attention under a mask of the run, in parts, with the inputs for 1500 keys."""
+    graph = attention(*shapes)
+    (kernel,) = GpuGraph(attention(*shapes)).plan.kernels
+    given = Choices({kernel.keys[0]: {"tiles": [{"split": parts}]}})
+    planned = GpuGraph(attention(*shapes), choices=given)
+    assert planned.functions[0].tiles.looks
+    assert planned.functions[0].tiles.depth <= 64
+    return planned, inputs_of(graph, s=1500)
+
+
+@needs_triton
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("keys", [S, 1500])
+def test_keys_that_a_mask_of_the_run_hides_are_not_read(keys: Dim, parts: int) -> None:
+    """They hold what is no number."""
+    shapes = (2, 3, 1, 16), (2, 3, keys, 16), (2, 1, 1, keys)
+    planned, inputs = masked(*shapes, parts=parts)
+    inputs["x3"][..., :70] = inputs["x3"][..., 300:] = -np.inf
+    for name in ("x1", "x2"):
+        inputs[name][:, :, :64] = inputs[name][:, :, 320:] = np.nan
+    q, k, v, mask = (array.astype(np.float64) for array in inputs.values())
+    seen = slice(70, 300)
+    scores = 0.25 * q @ np.swapaxes(k[:, :, seen], -1, -2) + mask[:, :, None, 0, seen].reshape(
+        2, 1, 1, -1
+    )
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    want = np.tanh(weights / weights.sum(-1, keepdims=True) @ v[:, :, seen])
+    np.testing.assert_allclose(planned.run(inputs)["y0"], want, rtol=2e-5, atol=2e-5)
+
+
+@needs_triton
+def test_every_block_of_queries_sees_keys_of_its_own() -> None:
+    """Query r sees keys up to 100 + r; what none of them sees is not read."""
+    shapes = (2, 70, 16), (2, S, 16), (1, 70, S)
+    planned, inputs = masked(*shapes, parts=1)
+    numbers = np.arange(70)
+    inputs["x3"][0] = np.where(np.arange(1500) <= 100 + numbers[:, None], inputs["x3"][0], -1e38)
+    finite = {name: array.copy() for name, array in inputs.items()}
+    for name in ("x1", "x2"):
+        inputs[name][:, 192:] = np.nan
+    np.testing.assert_allclose(
+        planned.run(inputs)["y0"], run_graph(attention(*shapes), finite)["y0"], rtol=2e-5, atol=2e-5
+    )
+
+
+@needs_triton
+def test_queries_that_see_nothing_keep_all_keys() -> None:
+    shapes = (2, 2, 16), (2, S, 16), (2, 2, S)
+    planned, inputs = masked(*shapes, parts=1)
+    inputs["x3"][:, 0, 40:] = inputs["x3"][1, 1] = -3e38
+    want = run_graph(attention(*shapes), inputs)["y0"]
+    np.testing.assert_allclose(planned.run(inputs)["y0"], want, rtol=2e-5, atol=2e-5)

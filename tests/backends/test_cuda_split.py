@@ -12,7 +12,7 @@ from cuda_models import SM_80, onnx_model
 from cuda_runs import GpuGraph, inputs_of, needs_triton
 from onnx import helper
 from quantised_graphs import data, weights
-from suites.case import F16, F32, CaseBuilder, N
+from suites.case import F16, F32, I32, CaseBuilder, N
 
 import tensmith
 from tensmith.backends.cuda.candidates import Problem, candidates
@@ -181,7 +181,7 @@ def test_only_products_are_divided() -> None:
     c.output(c.op("softmax", c.input(8, 40), axis=1))
     (kernel,) = GpuGraph(c.graph()).plan.kernels
     given = Choices({kernel.keys[0]: {"tiles": [{"split": 2}]}})
-    with pytest.raises(ScheduleError, match="only sums of products and the keys"):
+    with pytest.raises(ScheduleError, match="only sums of products, keys of attention"):
         GpuGraph(c.graph(), choices=given)
 
 
@@ -207,3 +207,68 @@ def test_a_library(tmp_path: Any) -> None:
     got = tensmith.load(tmp_path / "split.so")(x)["y"]
     want = np.tanh(x.astype("f8") @ w) @ v
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
+def reduction(kind: str, rows: int, steps: int, dtype: DType = F32) -> Graph:
+    """A reduction of rows, to which the second launch adds another input."""
+    c = CaseBuilder("reduction")
+    found = c.op(f"reduce_{kind}", c.input(rows, steps, dtype=dtype), axes=(1,), keepdims=False)
+    c.output(c.op("add", found, c.input(rows, dtype=dtype)))
+    return c.graph()
+
+
+def columns() -> Graph:
+    """Sums down columns: elements of a sum lie apart."""
+    c = CaseBuilder("columns")
+    c.output(c.op("reduce_sum", c.input(6000, 5), axes=(0,), keepdims=True))
+    return c.graph()
+
+
+@needs_triton
+@pytest.mark.parametrize("parts", [None, 7])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("sum", F32), ("max", F32), ("min", I32), ("sum", I32), ("prod", F32)]
+)
+def test_long_rows_are_reduced_in_parts(kind: str, dtype: DType, parts: int | None) -> None:
+    """As predicted, where few programs would take many steps, or as given."""
+    steps = 40000 if parts is None else 3001
+    graph = reduction(kind, 3, steps, dtype)
+    given = Choices()
+    if parts:
+        (kernel,) = GpuGraph(reduction(kind, 3, steps, dtype)).plan.kernels
+        given = Choices({kernel.keys[0]: {"tiles": [{"split": parts, "columns": 256}]}})
+    planned = GpuGraph(reduction(kind, 3, steps, dtype), choices=given)
+    first, total = planned.functions
+    assert first.tiles.kind is Kind.ROWS
+    assert first.tiles.split == (parts or first.tiles.split) > 1
+    assert total.symbol == f"{first.symbol}_total"
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.999, 1.001, (3, steps)) if dtype is F32 else rng.integers(-99, 99, (3, steps))
+    other = np.arange(3)
+    inputs = {
+        value.name: array.astype(dtype.numpy)
+        for value, array in zip(graph.inputs, (x, other), strict=True)
+    }
+    function = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}[kind]
+    wide = inputs[graph.inputs[0].name].astype(np.float64 if dtype is F32 else np.int64)
+    np.testing.assert_allclose(planned.run(inputs)["y0"], function(wide, 1) + other, rtol=1e-4)
+
+
+@needs_triton
+def test_sums_down_columns_are_in_parts() -> None:
+    planned = GpuGraph(columns())
+    assert planned.functions[0].tiles.split > 1
+    x = inputs_of(columns())
+    np.testing.assert_allclose(
+        planned.run(x)["y0"], x["x0"].astype("f8").sum(0, keepdims=True), rtol=1e-4, atol=1e-3
+    )
+
+
+@needs_triton
+def test_what_is_not_divided() -> None:
+    """Positions, and sizes that only a run knows."""
+    positions, unknown = CaseBuilder("positions"), CaseBuilder("unknown")
+    positions.output(positions.op("argmax", positions.input(2, 40000), axis=1, keepdims=False))
+    unknown.output(unknown.op("reduce_sum", unknown.input(2, N), axes=(1,), keepdims=False))
+    for graph in (positions.graph(), unknown.graph()):
+        assert [f.tiles.split for f in GpuGraph(graph).functions] == [1]

@@ -16,12 +16,13 @@ from ....compiler.kernel.schedule.tiles import Tiles
 from ..attention_kernel import Attention, attention_of
 from ..tiles import power_of_two
 from .attention_parts import LOW, KeyParts, key_parts
-from .points import decode, program, span
-from .product import multiplied, operand, part_of, rest_of
+from .points import decode, part_of, program, rest_of, span
+from .product import multiplied, operand
 from .split import PART
 from .text import Lines
 from .types import HALVES, NoDeviceCode, register_type
 from .values import DeviceTile, Pointers, Term
+from .visible_keys import VisibleKeys
 
 LEAST_DEPTH = 16  # of `tl.dot`
 
@@ -143,6 +144,8 @@ class _Block:
     def _range(self, steps: Dim, parts: KeyParts | None) -> tuple[str, str]:
         """(first, behind the last) of the steps that the program takes."""
         lines, depth, count = self.score.lines, self.tiles.depth, self.score.offset(steps).text
+        if self.tiles.looks:
+            return VisibleKeys(self.attention, self.tiles, self.score).emit(parts)
         if parts is not None:
             return parts.steps(self.score, steps)
         if self.tiles.band is None:

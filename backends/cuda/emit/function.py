@@ -18,8 +18,9 @@ from .attention_parts import emit_combined
 from .points import emit_points
 from .preamble import with_preamble
 from .product import emit_product, product_split
-from .rows import emit_rows
+from .rows import emit_rows, row_split
 from .split import TOTAL, WORKSPACE, Division, emit_total
+from .tensor_maps import SCRATCH
 from .text import Lines
 from .types import HALVES, pointer_type
 
@@ -42,9 +43,11 @@ class Function:
     pointers; symbols: of the kernel's, as i64. signature: types of both, in order. aligned: which
     of the pointers are known to be multiples of 16. programs: how many run, in the kernel's
     symbols. exact: whether products and sums are rounded one by one. workspace: bytes of memory
-    that the functions of a call share, whose pointer is behind those of the parameters. part: the
-    name of what it computes of a kernel, as others do for other architectures, place: its number
-    among the parts. architectures: for which it is compiled; none: for all of the target.
+    that the functions of a call share, whose pointer is behind those of the parameters; scratch: so
+    many of each program are Triton's own, and the code takes the pointer where it wants it. part:
+    the name of what it computes of a kernel, as others do for other architectures, place: its
+    number among the parts. alternative: of those that compute it in several ways, of which a GPU
+    runs the fastest. architectures: for which it is compiled; none: for all of the target.
     """
 
     symbol: str
@@ -57,8 +60,10 @@ class Function:
     tiles: Tiles
     exact: bool
     workspace: int = 0
+    scratch: int = 0
     part: str = ""
     place: int = 0
+    alternative: int = 0
     architectures: tuple[int, ...] = ()
 
 
@@ -106,6 +111,8 @@ def _divided(kernel: Kernel, tiles: Tiles) -> tuple[Division | None, Callable[..
     if tiles.kind is Kind.PRODUCT:
         split = product_split(kernel.stages[-1], tiles)
         return split, partial(emit_total, split=split) if split is not None else None
+    if tiles.kind is Kind.ROWS and (split := row_split(kernel, tiles)) is not None:
+        return split, partial(emit_total, split=split)
     attention = attention_of(kernel) if tiles.kind is Kind.ATTENTION else None
     parts = attention_parts(attention, tiles) if attention else None
     if attention is None or parts is None:
@@ -139,7 +146,8 @@ class _Maker:
         programs = self._emitted(lines, emit, names, tiles)
         named = set(_PARAMETER.findall(str(lines)))
         taken = [n for n in range(len(params)) if f"p{n}" in named]
-        workspace = self.parts.bytes if self.parts is not None else 0
+        scratch = SCRATCH if tiles.maps else 0
+        workspace = self.parts.bytes if self.parts is not None else scratch * tiles.programs
         shared = [(WORKSPACE, self.parts.dtype)] if self.parts is not None else []
         types = [*(params[n].dtype for n in taken), *(dtype for _, dtype in shared)]
         arguments = [*(f"p{n}" for n in taken), *("parts" for _ in shared), *names.values()]
@@ -154,6 +162,7 @@ class _Maker:
             tiles=tiles,
             exact=_is_exact(self.kernel),
             workspace=workspace,
+            scratch=scratch,
         )
 
     def _emitted(

@@ -37,6 +37,18 @@ def program(tile: DeviceTile) -> Term:
     return Term(tile.lines.let(text if tile.index == "tl.int32" else f"{text}.to({tile.index})"))
 
 
+def part_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
+    """The place of a number among `count` neighbouring ones."""
+    if count == 1:
+        return Term("0")
+    return tile.named(f"{number.text} % {tile.offset(count).text}")
+
+
+def rest_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
+    """Which group of `count` neighbouring ones a number is in."""
+    return number if count == 1 else tile.named(f"{number.text} // {tile.offset(count).text}")
+
+
 def span(tile: DeviceTile, dim: str, block: Term | None, total: Dim) -> Term:
     """The points of a block along a dimension, which has `total` of them; sets their mask."""
     vector = tile.vector(dim)

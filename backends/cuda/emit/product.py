@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from ....compiler.ir.dims import Dim, ceildiv, product
+from ....compiler.ir.dims import Dim, ceildiv, dmin, product
 from ....compiler.ir.ops.packed import DIGITS
 from ....compiler.ir.types import DType
 from ....compiler.kernel.expr import Apply, Const, Expr, Guarded, Load
@@ -13,10 +14,11 @@ from ....compiler.kernel.kernel import Axis, Kernel, Stage
 from ....compiler.kernel.schedule.tiles import Tiles
 from ..dots import Dot, contraction_for, digits_of, dot_of, element_of, is_small, narrow
 from ..tiles import rows_of
-from .points import decode, program, span
+from .points import decode, part_of, program, rest_of, span
 from .row_prologue import RowPrologue
 from .scalar import cast
 from .split import PART, Split, split_of
+from .tensor_maps import TensorMaps
 from .text import Lines
 from .types import FLOAT_BYTES, register_type
 from .values import DeviceTile, Pointers, Term
@@ -37,15 +39,37 @@ def emit_product(
     f32 is multiplied and added up in f32 (`ieee`), or rounded to tf32 before; halves and bytes are
     multiplied exactly, and added up in f32 and i32.
     """
+    stage = kernel.stages[-1]
+    env = {name: Term(text) for name, text in names.items()}
+    split = product_split(stage, tiles)
+    count = _blocks_of(stage, tiles)[2] * (1 if split is None else split.parts)
+    shape = {"m": tiles.rows, "n": tiles.columns}
+    tile = DeviceTile(lines, shape, index, pointers, env)
+    first = program(tile)
+    if not tiles.programs:
+        _emit_block(tile, kernel, tiles, first, split, None)
+        return count
+    maps = TensorMaps.emit(tile, kernel, tiles) if tiles.maps else None
+    last = tile.offset(count).text
+    with lines.block(f"for block in range({first.text}, {last}, {tiles.programs}):"):
+        _emit_block(tile, kernel, tiles, Term("block"), split, maps)
+    return dmin(count, tiles.programs)
+
+
+def _emit_block(
+    tile: DeviceTile,
+    kernel: Kernel,
+    tiles: Tiles,
+    number: Term,
+    split: Split | None,
+    maps: TensorMaps | None,
+) -> None:
+    """Emit what computes one block of results, or a part of its sums, by its number."""
     *before, stage = kernel.stages
     contraction = contraction_for(stage)
     groups = rows_of(stage, contraction), contraction.columns
     sizes, blocks, count = _blocks_of(stage, tiles)
-    env = {name: Term(text) for name, text in names.items()}
-    shape = {"m": tiles.rows, "n": tiles.columns}
-    tile = DeviceTile(lines, shape, index, pointers, env)
-    split = product_split(stage, tiles)
-    number = program(tile)
+    lines, index, pointers, env = tile.lines, tile.index, tile.pointers, tile.env
     if split is not None:
         env[PART], number = rest_of(tile, number, count), part_of(tile, number, count)
     row, column, batch = _blocks(tile, number, blocks, tiles.group)
@@ -61,12 +85,12 @@ def emit_product(
         first = tile.named(f"tl.zeros([1, 1], tl.int32) + {column.text} == 0")
         prologue = RowPrologue(before, stage, None if blocks[1] == 1 else first)
         prologue.emit(tiles, left, row, env)
-    tile.accumulators = _sums(stage, tiles, left, right, prologue, split)
+    mapped = partial(maps.load, left, row, column) if maps else None
+    tile.accumulators = _sums(stage, tiles, left, right, prologue, split, mapped)
     if split is None:
         tile.store_all(stage.stores)
-        return count
-    split.store(tile)
-    return count * split.parts
+    else:
+        split.store(tile)
 
 
 def product_split(stage: Stage, tiles: Tiles) -> Split | None:
@@ -126,18 +150,6 @@ def factor_type(dot: Dot, tiles: Tiles) -> DType:
     return DType.F16 if halves else dot.elements
 
 
-def part_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
-    """The place of a number among `count` neighbouring ones."""
-    if count == 1:
-        return Term("0")
-    return tile.named(f"{number.text} % {tile.offset(count).text}")
-
-
-def rest_of(tile: DeviceTile, number: Term, count: Dim) -> Term:
-    """Which group of `count` neighbouring ones a number is in."""
-    return number if count == 1 else tile.named(f"{number.text} // {tile.offset(count).text}")
-
-
 def _sums(
     stage: Stage,
     tiles: Tiles,
@@ -145,8 +157,10 @@ def _sums(
     right: DeviceTile,
     prologue: RowPrologue | None,
     split: Split | None,
+    mapped: Callable[[Term | None], tuple[str, str]] | None,
 ) -> list[Term]:
-    """The accumulators of all products, behind the loop over the depth or a part of it."""
+    """The accumulators of all products, behind the loop over the depth or a part of it. mapped:
+    loads both factors of a step by tensor maps."""
     lines, dot = left.lines, _dot(stage)
     total = register_type(dot.total)
     zeros = f"tl.zeros([{tiles.rows}, {tiles.columns}], {total})"
@@ -158,6 +172,10 @@ def _sums(
     depth, run = (product(axis.extent for axis in axes) for axes in (stage.reduce_axes, inner))
 
     def step(block: Term | None) -> None:
+        if mapped is not None:
+            a, b = mapped(block)
+            lines.add(f"{sums[0]} = {multiplied(dot, tiles, a, b, sums[0])}")
+            return
         for part, packed in zip((left, right), tiles.packed, strict=True):
             within = block
             if outer and block is not None:

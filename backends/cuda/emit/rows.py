@@ -16,14 +16,13 @@ from ....compiler.kernel.kernel import Axis, Kernel, Reduction, Stage, Store
 from ....compiler.kernel.schedule.tiles import Tiles
 from ..dots import digits_of
 from ..tiles import columns_of, shared_axes
-from .points import decode, program, span
+from .points import decode, part_of, program, rest_of, span
+from .split import PART, Split
 from .text import Lines
-from .types import HALVES, NoDeviceCode, identity, register_type
+from .types import HALVES, TAKES, NoDeviceCode, identity, register_type
 from .values import DeviceTile, Pointers, Term
 
 Key = tuple[str, Dim, tuple[Dim, ...]]
-_STEPS = {"sum": "{a} + {x}", "prod": "{a} * {x}", "max": "ts_max({x}, {a})",
-          "min": "ts_min({x}, {a})"}  # fmt: skip
 _FOLDS = {"sum": "ts_add", "prod": "ts_mul", "max": "ts_max", "min": "ts_min"}
 _LAST = (1 << 31) - 1
 
@@ -125,24 +124,41 @@ def emit_rows(
     rows = product(axis.extent for axis in shared)
     totals = [product(a.extent for a in columns_of(kernel, stage)) for stage in kernel.stages]
     tile.whole = all(isinstance(n, int) and n <= tiles.columns for n in totals)
-    decode(tile, span(tile, "r", program(tile), rows), shared)
+    split, blocks, number = row_split(kernel, tiles), ceildiv(rows, tiles.rows), program(tile)
+    if split is not None:
+        env[PART], number = rest_of(tile, number, blocks), part_of(tile, number, blocks)
+    decode(tile, span(tile, "r", number, rows), shared)
     for stage, total in zip(kernel.stages, totals, strict=True):
         for axis, own in zip(shared, stage.axes, strict=False):
             tile.env[own.name] = tile.env[axis.name]
         tile.columns = columns_of(kernel, stage)
-        RowStage(tile, stage, total).emit()
+        RowStage(tile, stage, total, split).emit()
     for line in tile.pending.values():
         lines.add(line)
-    return ceildiv(rows, tiles.rows)
+    return blocks if split is None else blocks * split.parts
+
+
+def row_split(kernel: Kernel, tiles: Tiles) -> Split | None:
+    """How the reductions of rows are divided; None: they are not."""
+    if tiles.split == 1:
+        return None
+    (stage,) = kernel.stages
+    points, dtype = product(axis.extent for axis in stage.axes), stage.reductions[0].body.dtype
+    assert isinstance(points, int)
+    return Split(
+        stage, tiles.split, dtype, tiles.split * points * len(stage.reductions) * dtype.bytes
+    )
 
 
 @dataclass
 class RowStage:
-    """One stage over the rows of a tile. total: points along the columns."""
+    """One stage over the rows of a tile. total: points along the columns. split: how its reductions
+    are divided; None: they are not."""
 
     tile: RowTile
     stage: Stage
     total: Dim
+    split: Split | None = None
 
     def emit(self) -> None:
         tile, stage = self.tile, self.stage
@@ -166,6 +182,9 @@ class RowStage:
                 self._stores()
 
     def _stores(self) -> None:
+        if self.split is not None:
+            self.split.store(self.tile)
+            return
         for store in self.stage.stores:
             self.tile.store(store)
 
@@ -181,11 +200,14 @@ class RowStage:
             return [fold.single() for fold in folds]
         for fold in folds:
             fold.begin()
-        if fits:
+        steps = ceildiv(self.total, tile.shape["c"])
+        if fits and self.split is None:
             self._step(folds, None)
         else:
-            count = tile.offset(ceildiv(self.total, tile.shape["c"]))
-            with lines.block(f"for step in range(0, {count.text}):"):
+            first, last = "0", tile.offset(steps).text
+            if self.split is not None:
+                first, last = self.split.steps(tile, steps)
+            with lines.block(f"for step in range({first}, {last}):"):
                 self._step(folds, Term("step"))
         return [fold.end() for fold in folds]
 
@@ -257,7 +279,7 @@ class _Fold:
             kind = self.kind
             if self.dtype is DType.BOOL:
                 kind = "max" if kind in ("max", "sum") else "min"
-            self.lines.add(f"{name} = " + _STEPS[kind].format(a=name, x=x))
+            self.lines.add(f"{name} = " + TAKES[kind].format(a=name, x=x))
             return
         sign = {"argmax": ">", "argmin": "<"}[self.kind] + "=" * self.reduction.last
         better = f"({x} {sign} {name})"

@@ -16,6 +16,7 @@ from ....compiler.kernel.kernel import Stage, Store, linear_of
 from ....compiler.kernel.schedule.tiles import Kind, Tiles
 from .points import decode, program, span
 from .text import Lines
+from .types import TAKES
 from .values import DeviceTile, Pointers, Term
 
 WORKSPACE, PART = "$parts", "$part"  # the buffer of all parts, the number of a program's
@@ -120,14 +121,17 @@ def emit_total(
     known = parts if isinstance(parts, int) else 1
     for number in range(len(stage.reductions)):
         loaded = [tile.value(Load(split.buffer, split.place(n, number))) for n in range(known)]
-        name = f"acc{number}"
-        lines.add(f"{name} = " + " + ".join(part.text for part in loaded))
+        name, takes = f"acc{number}", TAKES[stage.reductions[number].kind]
+        lines.add(f"{name} = {loaded[0].text}")
+        for part in loaded[1:]:
+            lines.add(f"{name} = " + takes.format(a=name, x=part.text))
         tile.accumulators.append(Term(name, frozenset({"i"})))
     if not isinstance(parts, int):
         with lines.block(f"for part in range(1, {tile.offset(parts).text}):"):
             tile.env[PART] = Term("part")
             for number, total in enumerate(tile.accumulators):
                 part = tile.value(Load(split.buffer, split.place(symbol(PART), number)))
-                lines.add(f"{total.text} += {part.text}")
+                takes = TAKES[stage.reductions[number].kind]
+                lines.add(f"{total.text} = " + takes.format(a=total.text, x=part.text))
     tile.store_all(stage.stores)
     return split.programs(split.points)

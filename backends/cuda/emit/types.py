@@ -18,6 +18,9 @@ POINTER = {
     DType.U32: "*u32", DType.U16: "*u16", DType.U8: "*u8", DType.BOOL: "*i8",
     DType.F8E4M3FN: "*u8", DType.F8E5M2: "*u8",
 }  # fmt: skip
+# How a reduction takes one more element or part, by its kind.
+TAKES = {"sum": "{a} + {x}", "prod": "{a} * {x}", "max": "ts_max({x}, {a})",
+         "min": "ts_min({x}, {a})"}  # fmt: skip
 HALVES = (DType.F16, DType.BF16)
 # 8-bit floats are bytes in registers, too, but as factors of products: these types
 FLOAT_BYTES = {DType.F8E4M3FN: "tl.float8e4nv", DType.F8E5M2: "tl.float8e5"}

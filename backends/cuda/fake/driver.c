@@ -29,6 +29,8 @@ EXPORT void tensmith_fake_failure(const char *function, int after, int error) {
   failing_in = after;
   failing_with = error;
 }
+/* Let time go by, in milliseconds, which events then tell: launches take none by themselves. */
+EXPORT void tensmith_fake_advance(double milliseconds) { fake.clock += milliseconds; }
 EXPORT size_t tensmith_fake_live_bytes(void) { return fake.live_bytes; }
 /* Contexts, modules and streams that were made and not ended. */
 EXPORT size_t tensmith_fake_live_objects(void) { return fake.live_objects; }

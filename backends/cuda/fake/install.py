@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -56,6 +56,23 @@ class FakeDriver:
     def idle(self) -> Iterator[None]:
         """Have launches compute nothing meanwhile: for what calls of the driver are made."""
         self.library.tensmith_fake_launches(_IDLE)
+        try:
+            yield
+        finally:
+            self.library.tensmith_fake_launches(self._launch)
+
+    @contextmanager
+    def timed(self, milliseconds: Callable[[str, int], float]) -> Iterator[None]:
+        """Have a launch of so many programs of a kernel take so long meanwhile, by what events
+        tell."""
+        advance = self.library.tensmith_fake_advance
+
+        def launched(file: bytes, kernel: bytes, programs: int, count: int, given: Any) -> int:
+            advance(ctypes.c_double(milliseconds(kernel.decode(), programs)))
+            return _launched(file, kernel, programs, count, given)
+
+        own = _LAUNCH(launched)
+        self.library.tensmith_fake_launches(own)
         try:
             yield
         finally:

@@ -29,6 +29,7 @@ struct fake_state {
   int capability, shared_optin;
   size_t live_bytes, live_objects, graph_launches, early_launches;
   launch_function launched;
+  double clock; /* milliseconds, as `tensmith_fake_advance` has it */
 };
 extern SHARED struct fake_state fake;
 extern SHARED struct CUctx_st primary;

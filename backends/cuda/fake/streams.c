@@ -12,7 +12,7 @@ typedef struct item {
   size_t bytes;
   struct item *next;
 } item;
-struct CUevent_st { int recorded; };
+struct CUevent_st { int recorded, timing; double at; };
 struct CUgraph_st { item *first, **last; };
 struct CUgraphExec_st { item *first; };
 
@@ -38,8 +38,9 @@ EXPORT CUresult cuStreamSynchronize(CUstream stream) {
 
 EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags) {
   BEGIN(1);
-  if (flags != CU_EVENT_DISABLE_TIMING) return INVALID_VALUE;
+  if (flags && flags != CU_EVENT_DISABLE_TIMING) return INVALID_VALUE;
   *event = calloc(1, sizeof **event);
+  (*event)->timing = !flags;
   object(1);
   return 0;
 }
@@ -47,6 +48,14 @@ EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) {
   BEGIN(1);
   if (!stream || stream->capturing) return INVALID_HANDLE;
   event->recorded = 1;
+  event->at = fake.clock;
+  return 0;
+}
+EXPORT CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
+  BEGIN(1);
+  const int timed = start->recorded && start->timing && end->recorded && end->timing;
+  if (!timed) return INVALID_HANDLE;
+  *milliseconds = (float)(end->at - start->at);
   return 0;
 }
 EXPORT CUresult cuEventSynchronize(CUevent event) {

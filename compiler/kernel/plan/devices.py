@@ -42,6 +42,7 @@ from .verify_plan import verify_plan
 Memory = tuple[str, int]
 HOST, DEVICE = frozenset({Space.HOST}), frozenset({Space.DEVICE})
 READ_ONLY = ("input", "weights")
+WORKSPACE_ALIGNMENT = 256  # bytes
 
 
 def on_device(plan: Plan, functions: Mapping[int, Sequence[DeviceFunction]]) -> None:
@@ -258,8 +259,9 @@ class _Placement:
         """Put the workspace, which has its size once all calls are known, behind all else."""
         if self.workspace is not None:
             buffer = self.plan.arena[self.workspace]
-            buffer.offset, size = self.plan.arena_bytes, buffer.size
-            self.plan.arena_bytes = self.plan.arena_bytes + ceildiv(size, ALIGNMENT) * ALIGNMENT
+            start = ceildiv(self.plan.arena_bytes, WORKSPACE_ALIGNMENT) * WORKSPACE_ALIGNMENT
+            buffer.offset, size = start, buffer.size
+            self.plan.arena_bytes = start + ceildiv(size, ALIGNMENT) * ALIGNMENT
 
     def _on_host(self, step: Step, places: Sequence[Place], outputs: int, made: list[Step]) -> None:
         for place in places:

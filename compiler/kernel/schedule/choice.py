@@ -55,7 +55,7 @@ class StageChoice:
 class TileChoice:
     """The decision about one function of a device: the block of a program and how it is computed.
 
-    rows, columns, depth, warps, stages, group, split: as in `tiles.py`.
+    rows, columns, depth, warps, stages, group, split, programs, maps: as in `tiles.py`.
     """
 
     rows: int = 1
@@ -65,6 +65,8 @@ class TileChoice:
     stages: int = 1
     group: int = 1
     split: int = 1
+    programs: int = 0
+    maps: bool = False
 
     @classmethod
     def of(cls, tiles: Tiles) -> TileChoice:

@@ -33,6 +33,9 @@ class Tiles:
     have no more parts than make so many.
     band: of attention, (behind, ahead, first, last): query number r of a matrix may see keys from
     r - behind to r + ahead, from the first to the last, whatever the data is; None: all.
+    looks: of attention, whether programs look at the mask for the keys that their queries see.
+    programs: of a product, so many go over all blocks, one block after the other; 0: each block has
+    a program. maps: whether the factors of these come by tensor maps.
     warps: of 32 threads each. stages: how many steps of the sum are loaded ahead. tf32: whether
     factors of f32 are multiplied with 11 bits each, by tensor cores. fp8: whether 8-bit floats are
     multiplied as they are, else as f16. packed: steps of the rows that
@@ -48,14 +51,18 @@ class Tiles:
     group: int = 1
     split: int = 1
     busy: int = 1
+    programs: int = 0
+    maps: bool = False
     tf32: bool = False
     fp8: bool = False
     packed: tuple[int, int] = (0, 0)
     band: Band | None = None
+    looks: bool = False
 
     def __str__(self) -> str:
         block = f"{self.rows}x{self.columns}" + f"x{self.depth}" * (self.depth > 1)
         ahead = f", {self.stages} stages" if self.stages > 1 else ""
         ahead += f", groups of {self.group}" * (self.group > 1)
         ahead += f", sums in {self.split} parts" * (self.split > 1)
+        ahead += f", {self.programs} programs" * (self.programs > 0) + ", maps" * self.maps
         return f"{self.kind.value} {block}, {self.warps} warps{ahead}" + ", tf32" * self.tf32
