@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 SELDOM = 20_000
+
+
+class _Blocks:
+    """Threads share the threshold: the first to open a block changes it, the last one restores."""
+
+    def __init__(self) -> None:
+        self._lock, self._open = threading.Lock(), 0
+        self._before = gc.get_threshold()
+
+    def opened(self) -> None:
+        with self._lock:
+            if not self._open:
+                self._before = first, *others = gc.get_threshold()
+                gc.set_threshold(max(first, SELDOM) if first else 0, *others)
+            self._open += 1
+
+    def closed(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                gc.set_threshold(*self._before)
+
+
+_blocks = _Blocks()
 
 
 @contextmanager
@@ -34,9 +59,8 @@ def collector_seldom() -> Iterator[None]:
     looked at several times (measured: 9 % of the time for a quantised transformer). Unlike in a
     pause, constants that a pass has replaced are freed before long.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(max(before[0], SELDOM) if before[0] else 0, *before[1:])
+    _blocks.opened()
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        _blocks.closed()

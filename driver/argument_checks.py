@@ -7,6 +7,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -107,12 +108,13 @@ def have_run_here(backend: AnyBackend, target: Target) -> None:
         backend.stand_in(target)
 
 
-def check_threads(threads: int) -> None:
-    """Raise UsageError for a number of threads below one, or what is no whole number."""
-    if not isinstance(threads, SupportsIndex):
+def threads_of(threads: SupportsIndex) -> int:
+    """A number of threads. Raises UsageError for one below one, and what is no whole number."""
+    if not isinstance(threads, SupportsIndex) or isinstance(threads, bool):
         raise UsageError(f"threads {threads!r} is no whole number")
-    if threads < 1:
-        raise UsageError(f"{threads} threads: at least one is needed")
+    if (number := index(threads)) < 1:
+        raise UsageError(f"{number} threads: at least one is needed")
+    return number
 
 
 def require_available(backend: AnyBackend) -> None:

@@ -18,10 +18,10 @@ from .argument_checks import (
     check_choice,
     check_file,
     check_runs_here,
-    check_threads,
     check_writable,
     have_run_here,
     stands_in,
+    threads_of,
 )
 from .budget.report import BudgetReport
 from .compare import Tolerance
@@ -293,7 +293,7 @@ def load(
     from ..runtime.loader import ModuleError
     from ..runtime.loader import load as load_library
 
-    check_threads(threads)
+    threads = threads_of(threads)
     check_choice("idle", idle, ("spin", "park"))
     try:
         file = check_file(Path(path), "compiled model")

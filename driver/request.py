@@ -15,7 +15,7 @@ from ..compiler.ir import Graph
 from ..compiler.kernel.schedule.choices import Choices, read_choices
 from ..compiler.knobs import SANITIZE
 from ..compiler.target import Target
-from .argument_checks import c_identifier, check_choice, check_threads
+from .argument_checks import c_identifier, check_choice, threads_of
 from .budget.drops import Limit
 from .budget.metrics import UserMetric, metric_of
 from .calibration import CalibrationData
@@ -146,7 +146,7 @@ class CompileRequest:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("opt_level", self.opt_level, OPT_LEVELS)
-        check_threads(self.threads)
+        object.__setattr__(self, "threads", threads_of(self.threads))
         calibrated = (INT8, AUTO, *WEIGHT_BITS)
         is_asked = self.precision in calibrated
         if self.calibration is not None and not is_asked and not self._is_for_integers():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from operator import index
 from typing import SupportsIndex
 
@@ -74,7 +74,7 @@ def shape_of(name: str, dims: Sequence[DimSpec] | str) -> tuple[DimSpec, ...]:
     """
     if isinstance(dims, str):
         return parse_shape(f"{name}:{dims}")[1]
-    if not isinstance(dims, Iterable):
+    if not isinstance(dims, Iterable) or isinstance(dims, Mapping | Set):
         raise UsageError(f"the shape of '{name}' is {dims!r}", remedy=_IN_PYTHON)
     return tuple(_dim_of(name, dim) for dim in dims)
 
@@ -83,7 +83,8 @@ def _dim_of(name: str, dim: object) -> DimSpec:
     if isinstance(dim, str):
         return dim
     size = -1 if dim is None else dim
-    if isinstance(size, SupportsIndex) and (number := index(size)) >= -1:
+    whole = isinstance(size, SupportsIndex) and not isinstance(size, bool)
+    if whole and (number := index(size)) >= -1:
         return number if number >= 0 else "?"
     raise UsageError(f"the shape of '{name}' has the dimension {dim!r}", remedy=_IN_PYTHON)
 

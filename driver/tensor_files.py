@@ -61,7 +61,8 @@ def _no_tensors(path: Path, error: Exception) -> UsageError:
             known = pointer(file.read(_HEAD))
     except OSError:
         known = None
-    if known is None and "pickle" in str(error):  # numpy advises to load what may be any program
+    refused = isinstance(error, ValueError) and "pickle" in str(error)
+    if known is None and refused:  # numpy advises to load what may be any program
         return UsageError(
             what,
             why="it does not begin as such a file does, or holds Python objects",

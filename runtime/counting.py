@@ -39,8 +39,10 @@ class Counters:
 def read_counters(library: Any, handle: ctypes.c_void_p, cache: ctypes.c_void_p) -> Counters:
     """The counters of an instance of a loaded library, and of its cache if there is one.
 
-    Raises ModuleError where they cannot be read.
+    Raises ModuleError where they cannot be read: of no instance.
     """
+    if not handle:
+        raise ModuleError("the module is closed")
     table = abi.CounterTable(ctypes.sizeof(abi.CounterTable))
     if status := library.ts_read_counters(handle, ctypes.byref(table)):
         raise ModuleError("the counters cannot be read", status)

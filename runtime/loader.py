@@ -7,7 +7,8 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,26 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 from . import abi
 from .counting import Counters, make_cache, read_counters
 from .exchange import Borrowed, in_order
-from .forking import lock
+from .forking import between_forks, lock
 from .meaning import Presentation
 from .opening import check_library, opened
 from .repeat import Repeat, never, repetition
-from .slots import Array, Input, ModuleError, Output, Spec, convert, read_spec
+from .slots import Array, Input, ModuleError, Output, Shapes, Spec, as_given, read_spec, shapes_of
 
 __all__ = ["Array", "Module", "ModuleError", "Spec", "load"]
 
 _PREDICTED_SHAPES = 64  # input shapes whose output shapes are remembered
-_Shapes = tuple[tuple[int, ...] | None, ...]
-
-
-def _shapes_of(arrays: Sequence[Array | None]) -> _Shapes:
-    return tuple(None if array is None else array.shape for array in arrays)
-
-
-def _given(value: Any, slot: Input) -> Array | None:
-    if type(value) is np.ndarray and value.dtype is slot.dtype and value.flags.c_contiguous:
-        return value
-    return None if value is None and slot.spec.optional else convert(value, slot)
 
 
 class Module:
@@ -60,7 +50,7 @@ class Module:
             raise ModuleError(f"idle: expected {' or '.join(abi.IDLE)}, got '{idle}'")
         self._stream = stream
         self._handle, self._cache = ctypes.c_void_p(), ctypes.c_void_p()
-        self._lock = lock()
+        self._lock, self._running = lock(), False
         self._life = lock()  # held while the instance is destroyed, or cancelled
         self.path = Path(path).resolve()
         if not self.path.is_file():
@@ -136,7 +126,7 @@ class Module:
         self._names = [spec.name for spec in self.inputs]
         # A "?" depends on the values of the inputs, other dimensions on their shapes alone.
         self._predictable = not any("?" in spec.dims for spec in self.outputs)
-        self._output_shapes: dict[_Shapes, list[tuple[int, ...]]] = {}
+        self._output_shapes: dict[Shapes, list[tuple[int, ...]]] = {}
         self._owned = True  # whether the instance owns the outputs of the next run
         self._repeat: Repeat = never  # of calls like the last one, while its shapes are bound
         self._arguments = (
@@ -162,7 +152,7 @@ class Module:
             values = [*values, *[None] * (len(self.inputs) - len(values))]
         if len(values) != (count := len(self._names)):
             raise ModuleError(f"expected {count} inputs, got {len(values)}: {self._names}")
-        return [_given(v, s) for v, s in zip(values, self._in_slots, strict=True)]
+        return [as_given(v, s) for v, s in zip(values, self._in_slots, strict=True)]
 
     def _ordered(self, values: Mapping[str, Any]) -> list[Any]:
         try:
@@ -179,7 +169,7 @@ class Module:
 
     def _bind_call(self, arrays: Sequence[Array | None]) -> None:
         """Point the inputs at the arrays; where shapes changed, prepare the outputs for them."""
-        shapes = _shapes_of(arrays)
+        shapes = shapes_of(arrays)
         if shapes != tuple(slot.shape for slot in self._in_slots):
             self._owned, self._repeat = True, never  # until all is bound to the new shapes
         for array, slot in zip(arrays, self._in_slots, strict=True):
@@ -215,7 +205,7 @@ class Module:
         self._run()
         results = {slot.spec.name: slot.copy() for slot in self._out_slots}
         if self._predictable and len(self._output_shapes) < _PREDICTED_SHAPES:
-            self._output_shapes[_shapes_of(arrays)] = [result.shape for result in results.values()]
+            self._output_shapes[shapes_of(arrays)] = [result.shape for result in results.values()]
         return results
 
     def _run_bound(self) -> dict[str, Array]:
@@ -235,6 +225,19 @@ class Module:
     def _require_open(self) -> None:
         if not self._handle:
             raise ModuleError("the module is closed")
+        if self._running:  # this thread has the lock: a signal handler, an argument's own code
+            raise ModuleError("a call of it is in progress: a second one needs another load")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One call at a time has its tensors bound. Raises ModuleError within another one."""
+        with self._lock:
+            self._require_open()
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
 
     def __call__(self, *inputs: Mapping[str, ArrayLike] | ArrayLike) -> dict[str, Array]:
         """Run once: `module(x, y)`, or `module({"x": x, "y": y})`; returns arrays by output name.
@@ -244,13 +247,14 @@ class Module:
         ModuleError.
         """
         with self._lock:
+            if self._running:
+                self._require_open()
             again = self._repeat(inputs)
             if type(again) is int:
                 self._check(again)
         if type(again) is not dict:
             arrays = self._arrays(inputs)
-            with self._lock:
-                self._require_open()
+            with self._turn():
                 again = self._execute(arrays)
         return self._present.apply(again) if self._present else again
 
@@ -300,8 +304,7 @@ class Module:
         """Durations of `iterations` runs in seconds, measured in C after `warmup` runs."""
         arrays = self._arrays(inputs)
         durations = np.zeros(max(warmup, iterations, 1), np.int64)
-        with self._lock:
-            self._require_open()
+        with self._turn():
             self._bind_call(arrays)
             kept = [] if self._owned else [slot.receive() for slot in self._out_slots]
             for count in (warmup, iterations):
@@ -315,7 +318,6 @@ class Module:
         that answered them. Callable while another thread runs it. Raises ModuleError once closed.
         """
         with self._life:
-            self._require_open()
             return read_counters(self._library, self._handle, self._cache)
 
     def cancel(self) -> None:
@@ -355,7 +357,7 @@ class Module:
 
     def __del__(self) -> None:
         if getattr(self, "_library", None) is not None and not sys.is_finalizing():
-            self.close()
+            between_forks(self.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied or unpickled it is loaded anew from its file, and works in a stream of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from .arrays import as_array
 from .meaning import encode
 
 Array = NDArray[Any]
+Shapes = tuple[tuple[int, ...] | None, ...]
 _COPIED_BYTES = 16384
 _UNUSED = 3  # references to an array: a tuple's, a loop's and the argument's
 _KEPT_OUTPUTS = 2  # arrays per output: a loop holds the last result while the next one is made
@@ -150,6 +151,18 @@ def read_spec(info: abi.TensorInfo, manifest: Mapping[str, Any], *, optional: bo
     strings, classes = bool(manifest.get("strings")), tuple(manifest.get("classes", ()))
     dtype = abi.numpy_dtype(name)
     return Spec(info.name.decode(), name, dims, dtype, strings, classes, optional)
+
+
+def shapes_of(arrays: Sequence[Array | None]) -> Shapes:
+    """Those of a call's inputs; None for one that is left out."""
+    return tuple(None if array is None else array.shape for array in arrays)
+
+
+def as_given(value: Any, slot: Input) -> Array | None:
+    """What a call gives an input, as an array of its type; None where it is left out."""
+    if type(value) is np.ndarray and value.dtype is slot.dtype and value.flags.c_contiguous:
+        return value
+    return None if value is None and slot.spec.optional else convert(value, slot)
 
 
 def convert(value: Any, slot: Slot) -> Array:

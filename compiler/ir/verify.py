@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from weakref import ref
 
 from ..errors import InternalError
 from .dims import Dim, Sym, symbols_of
@@ -25,11 +26,12 @@ Signature = tuple[tuple[TensorType, ...], tuple[TensorType, ...], dict[str, Any]
 class Checked:
     """What an earlier check found to fit, and is not looked at again where it is the same.
 
-    nodes: with types and attributes. constants: with their elements.
+    nodes: with types and attributes. constants: elements by their identity, with the type that
+    they have; they are not kept.
     """
 
     nodes: dict[Node, Signature] = field(default_factory=dict)
-    constants: dict[Value, object] = field(default_factory=dict)
+    constants: dict[int, tuple[ref[Any], TensorType]] = field(default_factory=dict)
 
 
 def verify(graph: Graph, known: Checked | None = None) -> None:
@@ -102,17 +104,23 @@ class _Checker:
 
     def need_visible(self, value: Value, visible: set[Value]) -> None:
         if value.data is not None:
-            if self.known.constants.get(value) is value.data:
+            if self.is_known(value):
                 return
             dtype, shape = DType.of(value.data.dtype), tuple(value.data.shape)
             if (dtype, shape) != (value.dtype, value.shape):
                 self.fail(f"the constant {value} holds {TensorType(dtype, shape)}")
             if value.producer is not None:
                 self.fail(f"the constant {value} has a producer")
-            self.known.constants[value] = value.data
+            self.known.constants[id(value.data)] = ref(value.data), value.type
         elif value not in visible:
             place = "out of scope" if value in self.made else "used before it is defined"
             self.fail(f"{value} is {place}")
+
+    def is_known(self, value: Value) -> bool:
+        """Whether a constant was found to fit before."""
+        elements, type_ = self.known.constants.get(id(value.data), (None, None))
+        there = elements is not None and elements() is value.data
+        return there and type_ == value.type and value.producer is None
 
     def need_symbols(self, dims: Iterable[Dim], symbols: set[str], what: Value | str) -> None:
         """what: the value whose shape has the dims, or the name of what has them."""

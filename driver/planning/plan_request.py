@@ -11,7 +11,7 @@ from ...compiler.economics.estimate import Estimate
 from ...compiler.economics.loads import OfferedLoad
 from ...compiler.economics.prices import MachineOffer
 from ...compiler.errors import UsageError
-from ..argument_checks import check_choice, check_threads
+from ..argument_checks import check_choice, threads_of
 from ..budget.drops import Limit
 from ..budget.metrics import UserMetric, metric_of
 from ..calibration import CalibrationData
@@ -65,8 +65,7 @@ class PlanRequest:
         check_choice("objective", self.objective, OBJECTIVES)
         for precision in self.precisions:
             check_choice("precision", precision, [p for p in PRECISIONS if p != "auto"])
-        for threads in self.threads:
-            check_threads(threads)
+        object.__setattr__(self, "threads", tuple(map(threads_of, self.threads)))
         if not self.latency_p99 > 0:
             raise UsageError(
                 f"a p99 of {self.latency_p99} s", remedy="give --latency-p99, such as 50ms"

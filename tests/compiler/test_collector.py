@@ -35,6 +35,17 @@ def test_seldom_is_as_before_at_the_end() -> None:
     assert gc.get_threshold() == before
 
 
+def test_blocks_that_overlap_end_as_before() -> None:
+    before = gc.get_threshold()
+    first, second = collector_seldom(), collector_seldom()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert gc.get_threshold()[0] >= SELDOM
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == before
+
+
 def test_what_is_off_stays_off() -> None:
     before = gc.get_threshold()
     gc.set_threshold(0)

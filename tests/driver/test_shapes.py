@@ -64,6 +64,9 @@ def test_shapes_of_the_python_interface() -> None:
 
 
 def test_sizes_of_other_libraries_and_unknown_ones() -> None:
+    for odd in ({1, 3}, {1: 3}, (True, 3)):
+        with pytest.raises(UsageError, match="shape of 'x'"):
+            shape_of("x", odd)  # type: ignore[arg-type]
     found = shape_of("x", (np.int64(2), None, -1, "n"))
     assert found == (2, "?", "?", "n")
     assert type(found[0]) is int

@@ -217,8 +217,8 @@ class Planner:
             elements = packing.elements if packing else int(value.type.elements)  # type: ignore[arg-type]
             wide = packing.element_bytes if packing else 0
             size = elements * (wide or value.dtype.bytes)
-            last = self.plan.weights[-1:]
-            end = sum(weight.offset + weight.size for weight in last)
+            last = self.plan.weights[-1] if self.plan.weights else None
+            end = last.offset + last.size if last else 0
             offset = -(-end // ALIGNMENT) * ALIGNMENT
             self.plan.weights.append(Weight(value, packing, offset, size))
             self._weights[key] = len(self.plan.weights) - 1
