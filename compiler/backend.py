@@ -108,6 +108,7 @@ class IntegerForm(Generic[T]):
     weights: graph of integers -> what can be decided of its weights, and the key of such a choice.
     placed: (graph, target, options, stages) -> what of a graph would run where, without code of the
     host being generated; may change the graph.
+    estimator: the version of what `placed` estimates cycles by.
     """
 
     observed: Callable[[Graph, T], Sequence[Value]]
@@ -115,6 +116,7 @@ class IntegerForm(Generic[T]):
     decide: Callable[[Graph, T, Mapping[str, Mapping[str, Any]]], None]
     weights: Callable[[Graph], tuple[str, Sequence[WeightDecision]]]
     placed: Callable[[Graph, T, CompileOptions, Stages], NpuReport]
+    estimator: Callable[[], str]
 
 
 Observe = Callable[[Node, Sequence[Array]], Sequence[Array] | None]

@@ -22,7 +22,7 @@ from .placement import Placement, place
 from .program import device_code, function_name
 from .report import report_of
 from .vela import ALIGNMENT, CommandStream
-from .vela_package import require_vela
+from .vela_package import installed_version, require_vela
 from .weight_steps import decide_weights, steps_key, weight_decisions
 
 
@@ -130,4 +130,4 @@ def _reported(
     return report_of(placed(graph, target, options, stages))
 
 
-INTEGERS = IntegerForm(_observed, _rewrite, _decide, _weights, _reported)
+INTEGERS = IntegerForm(_observed, _rewrite, _decide, _weights, _reported, installed_version)

@@ -147,7 +147,8 @@ class _Search:
     def _journal(self, source: Quantisable, samples: Samples | None) -> Journal:
         calibration = Evaluation.digest_of((sample, None) for sample in samples or ())
         shapes = json.dumps({name: list(dims) for name, dims in self.request.shapes.items()})
-        parts = ("weight steps", source.digest(), calibration, shapes, self.target.name)
+        made = (self.target.name, str(self.request.opt_level), self.form.estimator())
+        parts = ("weight steps", source.digest(), calibration, shapes, *made)
         return journal_of(*parts, fresh=self.request.fresh, note=self.note)
 
     def result(self) -> CoarseWeights:
@@ -156,7 +157,7 @@ class _Search:
         given = str(Limit.of(self.request.accuracy_drop))
         told = (self.evaluation.digest(), metric, self.request.metric_direction, given)
         kept = None if metric is None else self.journal.get("weights", *told)
-        if kept is not None:
+        if kept is not None and kept["key"] == self.key:
             return CoarseWeights.from_json(kept)
         found = self._search()
         if metric is not None:
@@ -217,7 +218,8 @@ class _Search:
     def _placed(self, steps: Steps) -> NpuReport:
         """What is told of the model with so many steps."""
         graph, ranges = self._copy()
-        choices = Choices({self.key: steps} if steps else {})
+        own = {self.key: steps} if steps else {}
+        choices = Choices({**self.options.choices.by_key, **own})
         options = replace(self.options, ranges=ranges, choices=choices, dump_after=None)
         return self.form.placed(graph, self.target, options, Stages())
 

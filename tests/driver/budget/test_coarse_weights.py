@@ -108,6 +108,11 @@ def test_a_search_is_kept(budgeted, monkeypatch):
     assert second.manifest["weight_steps"] == first.manifest["weight_steps"]
     with pytest.raises(UsageError, match="anew"):
         budgeted("20dB", fresh=True)
+    with pytest.raises(UsageError, match="anew"):  # other streams come of it
+        budgeted("20dB", opt_level=0)
+    monkeypatch.setattr("tensmith.backends.ethosu.vela_package.metadata.version", lambda _: "5.2.99")
+    with pytest.raises(UsageError, match="anew"):  # other estimates
+        budgeted("20dB")
 
 
 @needs_vela
