@@ -83,9 +83,10 @@ def _dim_of(name: str, dim: object) -> DimSpec:
     if isinstance(dim, str):
         return dim
     size = -1 if dim is None else dim
-    whole = isinstance(size, SupportsIndex) and not isinstance(size, bool)
-    if whole and (number := index(size)) >= -1:
-        return number if number >= 0 else "?"
+    if isinstance(size, SupportsIndex) and not isinstance(size, bool):
+        number = index(size)
+        if number >= -1:
+            return number if number >= 0 else "?"
     raise UsageError(f"the shape of '{name}' has the dimension {dim!r}", remedy=_IN_PYTHON)
 
 

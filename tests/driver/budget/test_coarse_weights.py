@@ -110,7 +110,8 @@ def test_a_search_is_kept(budgeted, monkeypatch):
         budgeted("20dB", fresh=True)
     with pytest.raises(UsageError, match="anew"):  # other streams come of it
         budgeted("20dB", opt_level=0)
-    monkeypatch.setattr("tensmith.backends.ethosu.vela_package.metadata.version", lambda _: "5.2.99")
+    vela = "tensmith.backends.ethosu.vela_package.metadata.version"
+    monkeypatch.setattr(vela, lambda _: "5.2.99")
     with pytest.raises(UsageError, match="anew"):  # other estimates
         budgeted("20dB")
 
