@@ -18,7 +18,7 @@ from ...compiler.ir.ops.windows import channel_axis
 from ..layout.axis_permutation import match_axes
 from .known_channels import moved_axis
 
-MOST_PLACES = 1 << 14  # along an axis, that are told apart
+MOST_PLACES = 1 << 14  # along an axis, that are compared: a bound on the time, assumed
 _PROBES = 3  # elements of a filter that are compared first
 
 
@@ -30,7 +30,10 @@ def labelled(keys: Iterable[Hashable]) -> Array:
 
 
 def equal_places(weights: Array, axis: int) -> Array:
-    """i64[places]: of each place along an axis, the first whose elements are the same."""
+    """i64[places]: of each place along an axis, the first whose elements are the same.
+
+    More than `MOST_PLACES` places are not compared: each is then its own first, as if all differed.
+    """
     count = weights.shape[axis]
     places = np.arange(count)
     if count > MOST_PLACES or not weights.size:
@@ -138,14 +141,14 @@ class EqualChannels:
         axis = node.attrs["axis"] % node.output.type.rank
         known = [self.along(value, axis) for value in node.inputs]
         twice = len(set(node.inputs)) < len(node.inputs)
-        size = node.output.shape[axis]
-        if not isinstance(size, int) or size > MOST_PLACES:
+        sizes = [size for v in node.inputs if isinstance(size := v.shape[axis], int)]
+        if len(sizes) < len(node.inputs) or sum(sizes) > MOST_PLACES:
             return
         if not twice and all(labels is None for labels in known):
             return
         keys: list[Hashable] = []
-        for value, labels in zip(node.inputs, known, strict=True):
-            places = np.arange(value.shape[axis]) if labels is None else labels
+        for value, labels, size in zip(node.inputs, known, sizes, strict=True):
+            places = np.arange(size) if labels is None else labels
             keys += [(value, place) for place in places.tolist()]
         self._set(node.output, axis, labelled(keys))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from rewriting import inputs_for, same_results
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph, Value, constant
@@ -15,7 +15,7 @@ from tensmith.compiler.ir.ops.registry import Array
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.arithmetic.dead_channels import DeadChannels
 from tensmith.passes.arithmetic.demand import Demand
-from tensmith.passes.arithmetic.equal_channels import EqualChannels, equal_places
+from tensmith.passes.arithmetic.equal_channels import MOST_PLACES, EqualChannels, equal_places
 from tensmith.passes.arithmetic.work import graph_work
 from tensmith.passes.pipeline import SIMPLIFY
 
@@ -56,6 +56,9 @@ def test_places_of_weights() -> None:
     assert equal_places(w, 0).tolist() == [0, 1, 2, 3, 4, 2, 6, 7, 1]
     assert equal_places(np.array([3.0, 1, 3]), 0).tolist() == [0, 1, 0]
     assert equal_places(np.zeros((2, 3), np.float32), 1).tolist() == [0, 0, 0]
+    assert equal_places(np.zeros(MOST_PLACES), 0).tolist() == [0] * MOST_PLACES
+    many = equal_places(np.zeros(MOST_PLACES + 1), 0)
+    assert many.tolist() == list(range(MOST_PLACES + 1))
 
 
 def test_filters_that_are_equal() -> None:
@@ -121,6 +124,18 @@ def test_a_value_that_is_joined_twice() -> None:
     both = c.op("concat", x, c.op("neg", x), x, axis=1)
     c.output(c.op("conv", both, filters(5, 12, 3, 3), **AROUND))
     assert shapes(c.graph()) == [(5, 8, 3, 3)]
+
+
+def test_parts_whose_sizes_a_run_decides_are_not_compared() -> None:
+    """The same two parts twice, which have a known size together only."""
+    c = CaseBuilder("open parts")
+    x = c.input(1, 8)
+    first = c.op("slice", x, starts=(0, 0), stops=(1, N), steps=(1, 1))
+    rest = c.op("slice", x, starts=(0, N), stops=(1, 8), steps=(1, 1))
+    both = c.op("concat", first, rest, first, rest, axis=1)
+    assert both.shape == (1, 16)
+    c.output(c.op("tanh", both))
+    assert EqualChannels.of(c.graph()).along(both, 1) is None
 
 
 def test_axes_that_become_one() -> None:
