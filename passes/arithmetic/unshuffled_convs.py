@@ -19,7 +19,7 @@ from ...compiler.kernel.forms.winograd_choice import winograd_gain
 from ...compiler.target import CpuTarget, Target
 from .work import moved, operations
 
-_VECTORS = 2  # of channels: with fewer, Winograd took longer than windows read the picture (Zen 5)
+_WINOGRAD_VECTORS = 2  # of channels: with fewer, Winograd took longer than these windows (Zen 5)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class UnshuffledConvs:
         if w.data is None or not plain or x.type.rank != 4 or rw.uses(x) != 1:
             return None
         found = unshuffled(x)
-        fills = w.data.shape[1] >= _VECTORS * target.lanes(32)
+        fills = w.data.shape[1] >= _WINOGRAD_VECTORS * target.lanes(32)
         if found is None or (fills and winograd_gain(node, target) > 1):
             return None
         block = found.block

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from ...compiler.decisions import Saving, Told
-from ...compiler.ir.dims import Dim, estimate
+from ...compiler.ir.dims import estimate, exact_quotient
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Array, make_node
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
@@ -23,7 +23,7 @@ from ...compiler.kernel.forms.winograd_choice import convolution_cycles, direct_
 from ...compiler.target import CpuTarget, Target
 from .work import TYPICAL, elements, operations
 
-_VECTORS = 2  # of channels at least: fewer took longer in phases, timed on Zen 5
+_LEAST_VECTORS = 2  # of channels: fewer took longer in phases, timed on Zen 5
 _BYTES_PER_CYCLE = 16.0  # at which phases are interleaved: assumed, from what was timed on Zen 5
 
 
@@ -63,7 +63,7 @@ def _phases(node: Node, rw: Rewriter, target: CpuTarget, by: UpsampledConvs) -> 
     kernel = weights.shape[2:]
     if any(k - 1 < pad for k, pad in zip((*kernel, *kernel), attrs["pads"], strict=True)):
         return None
-    terms = _terms(node, weights, _VECTORS * target.lanes(32))
+    terms = _terms(node, weights, _LEAST_VECTORS * target.lanes(32))
     size = elements(node.output.shape) * node.output.dtype.bytes
     if all(term.is_plain for term in terms) or (len(terms) > 1 and size >= by.cache_bytes):
         return None
@@ -219,17 +219,17 @@ def _repeated(value: Value) -> tuple[Value, tuple[int, ...]]:
     source = chain[2].inputs[0]
     if source.type.rank != value.type.rank:
         return plain
-    scales = [_factor(*pair) for pair in zip(source.shape, value.shape, strict=True)]
+    found = [
+        exact_quotient(large, dim) for dim, large in zip(source.shape, value.shape, strict=True)
+    ]
+    scales = [scale for scale in found if isinstance(scale, int) and scale > 0]
+    if len(scales) < len(found) or scales[:2] != [1, 1]:
+        return plain
     dims = list(zip(source.shape, scales, strict=True))
     apart = tuple(d for dim, n in dims for d in ((dim, 1) if n > 1 else (dim,)))
     wide = tuple(d for dim, n in dims for d in ((dim, n) if n > 1 else (dim,)))
     shapes = (chain[2].output.shape, chain[1].output.shape)
     return (source, tuple(scales[2:])) if shapes == (apart, wide) else plain
-
-
-def _factor(dim: Dim, larger: Dim) -> int:
-    """By which whole number a size is the other's multiple; 1 for none up to 16."""
-    return next((factor for factor in range(2, 17) if larger == dim * factor), 1)
 
 
 def taps_of(kernel: int, scale: int) -> int:

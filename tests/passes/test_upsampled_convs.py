@@ -164,6 +164,23 @@ def test_sizes_that_a_run_decides(symbolic: str) -> None:
     assert [node.inputs[1].shape for node in graph.nodes if node.op == "conv"] == [(2, 2, 64, 256)]
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_channels_and_pictures_that_repeat_stay(axis: int) -> None:
+    """Only what is repeated along spatial axes is enlarged."""
+    c = CaseBuilder("repeated")
+    n, h, w = symbol("n"), symbol("h"), symbol("w")
+    times = [2 if place in (axis, 2, 3) else 1 for place in range(4)]
+    dims = list(zip((n, 32, h, w), times, strict=True))
+    x = c.input(n, 32, h, w)
+    apart = c.op("reshape", x, shape=tuple(d for dim, t in dims for d in (dim, 1)[:t]))
+    wide = c.op("broadcast_to", apart, shape=tuple(d for dim, t in dims for d in (dim, 2)[:t]))
+    high = c.op("reshape", wide, shape=tuple(dim * t for dim, t in dims))
+    assert enlarged(high) == (high, (1, 1))
+    window = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4}
+    c.output(c.op("conv", high, c.weight(64, 32 * times[1], 3, 3), **window))
+    assert not UpsampledConvs(TARGET, least_gain=-100).run(c.graph())
+
+
 def test_rows_that_a_run_decides_are_computed_directly() -> None:
     """No tiles of Winograd's are made for them: phases save 5 of 9 multiplications."""
     c = CaseBuilder("direct")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from .bounds import is_nonnegative
 from .broadcast import are_one_together, dbroadcast, is_never_one
-from .division import ceildiv, divide_terms, floordiv, mod
+from .division import ceildiv, divide_terms, exact_quotient, floordiv, mod
 from .extrema import dmax, dmin
 from .terms import (
     LEGIBLE,
@@ -46,7 +46,8 @@ from .walks import FUNCTIONS, all_calls, estimate, evaluate, map_atoms, substitu
 __all__ = [
     "FUNCTIONS", "LEGIBLE", "Atom", "Call", "Dim", "Monomial", "Sym", "Symbol", "all_calls",
     "are_one_together", "as_dim", "calls_of", "ceildiv", "coefficient", "dbroadcast",
-    "divide_terms", "dmax", "dmin", "estimate", "evaluate", "floordiv", "has_calls", "in_order",
-    "is_never_one", "is_nonnegative", "is_position", "legible", "map_atoms", "mod", "order_key",
-    "product", "size_of", "substitute", "symbol", "symbols_of", "terms_of", "total",
+    "divide_terms", "dmax", "dmin", "estimate", "evaluate", "exact_quotient", "floordiv",
+    "has_calls", "in_order", "is_never_one", "is_nonnegative", "is_position", "legible",
+    "map_atoms", "mod", "order_key", "product", "size_of", "substitute", "symbol", "symbols_of",
+    "terms_of", "total",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         return _by_number(a, b)
     if isinstance(a, int):
         return 0 if a == 0 else as_dim(Call("floordiv", (a, b)))
-    exact = _exact_quotient(a, b)
+    exact = _polynomial_quotient(a, b)
     if exact is not None:
         return exact
     if len(b.terms) > 1:
@@ -52,7 +52,7 @@ def mod(a: Dim, b: Dim) -> Dim:
     if isinstance(b, int):
         rest = make({m: c % b for m, c in terms_of(a)})
         return rest % b if isinstance(rest, int) else as_dim(Call("mod", (rest, b)))
-    if a == 0 or (isinstance(a, Sym) and _exact_quotient(a, b) is not None):
+    if a == 0 or (isinstance(a, Sym) and _polynomial_quotient(a, b) is not None):
         return 0
     return as_dim(Call("mod", (a, b)))
 
@@ -142,7 +142,17 @@ def _without(mono: Monomial, factors: Monomial) -> Monomial | None:
     return tuple(left)
 
 
-def _exact_quotient(a: Sym, b: Sym) -> Dim | None:
+def exact_quotient(a: Dim, b: Dim) -> Dim | None:
+    """The q with a = b*q whatever the symbols are, else None; None for a constant b of zero."""
+    if isinstance(b, int):
+        whole, rest = divide_terms(a, b) if b else (0, 1)
+        return whole if rest == 0 else None
+    if isinstance(a, int):
+        return 0 if a == 0 else None
+    return _polynomial_quotient(a, b)
+
+
+def _polynomial_quotient(a: Sym, b: Sym) -> Dim | None:
     """a / b where b divides a as a polynomial, else None."""
     if a is b:
         return 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .....compiler.ir import Dim, Value
-from .....compiler.ir.dims import product
+from .....compiler.ir.dims import exact_quotient, product
 from ...site import Site
 
 # coordinates and their rounding by which an output element i is the element i // factor
@@ -22,7 +22,6 @@ _WAYS = {
     ("asymmetric", "floor"),
     ("asymmetric", "by scale"),
 }
-_MOST = 16
 
 
 def repeats(size: Dim, out: Dim, scale: Value, way: tuple[str, str]) -> int:
@@ -33,7 +32,9 @@ def repeats(size: Dim, out: Dim, scale: Value, way: tuple[str, str]) -> int:
     """
     if isinstance(size, int) or way not in _WAYS:
         return 0
-    found = next((factor for factor in range(2, _MOST + 1) if out == size * factor), 0)
+    found = exact_quotient(out, size)
+    if not isinstance(found, int) or found < 2:
+        return 0
     return found if scale.data is None or float(scale.data) == found else 0
 
 

@@ -21,6 +21,7 @@ from tensmith.compiler.ir.dims import (
     dmin,
     estimate,
     evaluate,
+    exact_quotient,
     floordiv,
     is_nonnegative,
     mod,
@@ -152,6 +153,12 @@ def test_remainder_and_quotient_make_the_whole() -> None:
     assert floordiv(N * W, W) == N
     assert floordiv((H + 1) * (N + 2), N + 2) == H + 1
     assert mod(N * W + H * W + 1, W) == 1 - floordiv(1, W) * W
+    assert exact_quotient(20 * H + 40, H + 2) == 20
+    assert exact_quotient(N * W, W) == N
+    assert exact_quotient(6 * H, 4) is exact_quotient(H, W) is exact_quotient(H + 1, H) is None
+    assert [exact_quotient(*pair) for pair in ((6, 3), (6, 4), (6, 0), (0, H), (3, H))] == [
+        2, None, None, 0, None,
+    ]  # fmt: skip
 
 
 def test_a_quotient_of_a_quotient_is_one() -> None:
