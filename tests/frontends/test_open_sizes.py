@@ -23,7 +23,7 @@ def _open(
 ) -> onnx.ModelProto:
     """No size of an input is a number. rank: what is declared of the result, if it is."""
     dims = {name: [f"{name}{axis}" for axis in range(a.ndim)] for name, a in feed.items()}
-    proto = model(nodes, feed, ["y"], dims=dims, opset=20, constants=constants)
+    proto = model(nodes, feed, ["y"], dims=dims, opset=21, constants=constants)
     if rank:
         shape = proto.graph.output[0].type.tensor_type.shape
         for axis in range(rank):
@@ -50,6 +50,10 @@ def _cases() -> Iterator[tuple[str, onnx.NodeProto, dict[str, Array], int]]:
     filter_ = {"x": map_, "w": floats(4, 4, 3, 2)}
     yield "filter", node("Conv", "x w", kernel_shape=[3, 2]), filter_, 0
     yield "filter that spreads", node("ConvTranspose", "x w", kernel_shape=[3, 2]), filter_, 0
+    steps = {"x": floats(5, 2, 3), "w": floats(1, 16, 3, seed=1), "r": floats(1, 16, 4, seed=2)}
+    yield "recurrent", node("LSTM", "x w r", hidden_size=4), steps, 0
+    bytes_ = {"x": np.arange(-6, 9).astype(np.int8).reshape(3, 5), "s": floats(3, 3)}
+    yield "blocks of a scale", node("DequantizeLinear", "x s", axis=1, block_size=2), bytes_, 0
     blocks = {"x": floats(1, 9, 9), "s": i64([5, 5]), "b": i64([3, 3])}
     yield "blocks", node("Col2Im", "x s b"), blocks, 4
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .....compiler.ir import DType, Value, constant
+from .....compiler.ir.dims import dmin
 from ...containers import Text
 from ...site import NotSupported, Site
 from ...table import lowers, refuses
@@ -22,8 +23,10 @@ def scaler(s: Site) -> Value:
     x = s.cast(s.input(0), DType.F32)
     offset, scale = floats(s, "offset"), floats(s, "scale")
     for values in (offset, scale):
-        if len(values) != 1 and x.shape[-1:] != (len(values),):
-            raise ValueError(f"{len(values)} offsets or scales for {x.type}")
+        if len(values) != 1:
+            if not x.type.rank:
+                raise ValueError(f"{len(values)} offsets or scales for {x.type}")
+            x = s.sized(x, -1, len(values))
     return s.op_("mul", s.op_("sub", x, constant(offset)), constant(scale))
 
 
@@ -119,14 +122,11 @@ def feature_vectorizer(s: Site) -> Value:
         x = s.input(number)
         x = s.reshape(x, (x.shape[0], -1)) if x.type.rank > 2 else x
         part = rows(s, x)
-        have = part.shape[1]
-        if not isinstance(have, int):
-            raise NotSupported(f"input {number} has an unknown number of columns", "pin its shape")
-        if have > width:
-            part = s.slice(part, 1, 0, width)
-        elif have < width:
-            zero = s.expand(s.scalar(0.0, DType.F32), (part.shape[0], width - have))
-            part = s.emit("concat", [part, zero], axis=1)
+        kept = dmin(part.shape[1], width)
+        part = s.slice(part, 1, 0, kept)
+        if kept != width:
+            pads = (0, 0, 0, width - kept)
+            part = s.emit("pad", [part, s.scalar(0.0, DType.F32)], pads=pads, mode="constant")
         parts.append(part)
     return s.emit("concat", parts, axis=1)
 

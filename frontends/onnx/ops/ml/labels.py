@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .....compiler.ir import DType, Value
+from .....compiler.ir.assumptions import EQUAL
 from ...containers import Content, Scores, Text
 from ...site import Site
 from ...table import lowers
@@ -28,9 +29,9 @@ def zip_map(s: Site) -> Sequence[Content]:
     if x.type.rank not in (1, 2):
         raise ValueError(f"the input {x.type} is neither a vector nor a matrix")
     x = s.reshape(x, (1, *x.shape)) if x.type.rank == 1 else x
-    if x.shape[1] != len(classes):
-        raise ValueError(f"{len(classes)} class labels for {x.type}")
-    return [Scores(x, tuple(classes))]
+    count = len(classes)
+    s.require(x.shape[1], EQUAL, count, f"{count} class labels for {x.type}")
+    return [Scores(s.reshape(x, (x.shape[0], count)), tuple(classes))]
 
 
 @lowers("CategoryMapper", domain=ML)

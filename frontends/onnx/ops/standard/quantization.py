@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .....compiler.ir import Dim, DType, Value, ceildiv
+from .....compiler.ir.assumptions import EQUAL
 from .....compiler.ir.ops.contraction import FLOAT_BYTES
 from .....compiler.ir.ops.quantization import RANGES
 from ...site import NotSupported, Site
@@ -27,9 +28,14 @@ def aligned(s: Site, parameter: Value, x: Value) -> Value:
     spread = s.reshape(parameter, (*parameter.shape[: axis + 1], 1, *parameter.shape[axis + 1 :]))
     wide = s.expand(spread, (*parameter.shape[: axis + 1], block, *parameter.shape[axis + 1 :]))
     flat = s.reshape(wide, (*parameter.shape[:axis], blocks * block, *parameter.shape[axis + 1 :]))
-    if ceildiv(x.shape[axis], block) != blocks:
-        raise ValueError(f"{blocks} blocks of {block} for an axis of {x.shape[axis]}")
+    _require_blocks(s, x.shape[axis], block, blocks)
     return s.slice(flat, axis, 0, x.shape[axis])
+
+
+def _require_blocks(s: Site, size: Dim, block: int, blocks: Dim) -> None:
+    """Make a run end with an error unless an axis consists of so many blocks."""
+    why = f"{blocks} blocks of {block} for an axis of {size}"
+    s.require(ceildiv(size, block), EQUAL, blocks, why)
 
 
 def dequantize(s: Site, x: Value, scale: Value, zero: Value | None) -> Value:
@@ -75,8 +81,7 @@ def _in_blocks(s: Site, x: Value, scale: Value, zero: Value | None) -> Value | N
         return None
     axis = s.axis(s.integer("axis", 1), rank)
     blocks, size = scale.shape[axis], x.shape[axis]
-    if ceildiv(size, block) != blocks:
-        raise ValueError(f"{blocks} blocks of {block} for an axis of {size}")
+    _require_blocks(s, size, block, blocks)
     missing = blocks * block - size
     if missing != 0:
         pads = tuple(missing if a == rank + axis else 0 for a in range(2 * rank))

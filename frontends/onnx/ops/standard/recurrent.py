@@ -41,12 +41,19 @@ class Cell:
 
 @lowers("LSTM", "GRU", "RNN")
 def recurrent(s: Site) -> list[Value]:
-    w, r = s.input(1), s.input(2)
     hidden, gates = s.integer("hidden_size"), _GATES[s.op]
-    count = _directions(s)
-    if w.shape[:2] != (count, gates * hidden) or r.shape != (count, gates * hidden, hidden):
-        raise ValueError(f"W {w.type} or R {r.type} do not fit hidden_size {hidden}")
-    return lowered(s, lambda place, index: FloatFactor.of_direction(s, s.input(place), index))
+    wanted = (_directions(s), gates * hidden, hidden)
+    weights = {1: _fitted(s, s.input(1), wanted[:2]), 2: _fitted(s, s.input(2), wanted)}
+    return lowered(s, lambda place, index: FloatFactor.of_direction(s, weights[place], index))
+
+
+def _fitted(s: Site, weights: Value, sizes: Sequence[int]) -> Value:
+    """W or R, of which the attributes say the first sizes."""
+    if weights.type.rank != 3:
+        raise ValueError(f"weights {weights.type} have not 3 dimensions")
+    for axis, size in enumerate(sizes):
+        weights = s.sized(weights, axis, size)
+    return weights
 
 
 def _directions(s: Site) -> int:
