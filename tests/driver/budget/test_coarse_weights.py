@@ -13,6 +13,8 @@ from tosa_runs import needs_vela
 from tensmith.compiler.errors import BudgetError, UsageError
 from tensmith.driver import api, journal
 from tensmith.driver.budget.coarse_weights import CoarseWeights, _hull, _Move, _Point, _steps
+from tensmith.driver.request import CompileRequest
+from tensmith.driver.tuning.tune import TuneOptions, TuneWatch, tune_request
 
 TARGET = "ethos-u55-128"
 SIZES = (96, 192, 160, 4)
@@ -114,6 +116,20 @@ def test_a_search_is_kept(budgeted, monkeypatch):
     monkeypatch.setattr(vela, lambda _: "5.2.99")
     with pytest.raises(UsageError, match="anew"):  # other estimates
         budgeted("20dB")
+
+
+@needs_vela
+def test_tuning_goes_on_from_there(net, tmp_path, budgeted):
+    coarse = budgeted("20dB")
+    request = CompileRequest(
+        target=TARGET, calibration=_samples(1), eval=_samples(2), metric="snr",
+        max_accuracy_drop="20dB",
+    )  # fmt: skip
+    options = TuneOptions(records=tmp_path / "records.db", trials=4)
+    result = tune_request(net, request, options, TuneWatch())
+    assert result.artifact.manifest["weight_steps"] == coarse.manifest["weight_steps"]
+    cycles = [a.manifest["npu"]["estimated_cycles"] for a in (result.artifact, coarse)]
+    assert cycles[0] <= cycles[1]
 
 
 @needs_vela
