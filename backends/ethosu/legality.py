@@ -32,7 +32,9 @@ _MOST_STRIDE = 3
 _MOST_PARTS = 32  # of what a gather is made of, each moved by itself
 _MOST_WEIGHTS = 127 * (1 << 16)  # sum of the magnitudes of one channel's
 _EDGES = ("quantize", "dequantize")
-_DECOMPOSED = ("softmax", "layer_norm", "avg_pool", "reduce_mean", "div", "attention")
+_DECOMPOSED = (
+    "softmax", "layer_norm", "avg_pool", "reduce_mean", "div", "attention", "argmax", "argmin",
+)  # fmt: skip
 
 Rule = Callable[[Node, NpuTarget], str | None]
 _RULES: dict[str, Rule] = {}
@@ -79,8 +81,10 @@ def carries(node: Node) -> bool:
 
 
 def computes(node: Node) -> bool:
-    """Whether a node does more than to move elements, or to convert them from floats and back."""
-    return not carries(node) and node.op not in _EDGES
+    """Whether a node does more than to move elements, or to convert them from floats and back, or
+    to the integers that places are."""
+    counts = node.op == "cast" and node.output.dtype is DType.I64
+    return not (carries(node) or counts or node.op in _EDGES)
 
 
 def _shape_reason(values: list[Value]) -> str | None:

@@ -6,10 +6,21 @@ from dataclasses import dataclass
 
 from ....compiler.ir.graph import Graph
 from ....compiler.ir.rewrite import Rules, rewrite
-from . import arithmetic, layer_norm, movement, other_products, pooling, softmax, tables
+from . import (
+    arithmetic,
+    greatest_place,
+    layer_norm,
+    movement,
+    other_products,
+    pooling,
+    softmax,
+    tables,
+)
 
 _RULES = Rules()
-for _family in (tables, pooling, softmax, layer_norm, other_products, arithmetic, movement):
+for _family in (
+    tables, pooling, softmax, layer_norm, greatest_place, other_products, arithmetic, movement,
+):  # fmt: skip
     _RULES.extend(_family.RULES)
 
 

@@ -44,8 +44,8 @@ def in_integers(node: Node, rw: Rewriter) -> Replacement:
 
 def _softmax(x: FixedPoint, axis: int, count: int, rw: Rewriter) -> Value:
     along = {"axes": (axis,), "keepdims": True}
-    peak = _wide(rw.emit("reduce_max", [x.integers], along), rw)
-    below = rescaled(rw.emit("sub", [_wide(x.integers, rw), peak]), 1.0, DType.I8, rw, zero=_PEAK)
+    peak = wide(rw.emit("reduce_max", [x.integers], along), rw)
+    below = rescaled(rw.emit("sub", [wide(x.integers, rw), peak]), 1.0, DType.I8, rw, zero=_PEAK)
     differences = np.arange(-128, 128) - _PEAK
     raised = looked_up(below, _ONE * np.exp(x.largest_scale * np.minimum(differences, 0)), rw)
     total = rw.emit("reduce_sum", [raised], along)
@@ -53,7 +53,8 @@ def _softmax(x: FixedPoint, axis: int, count: int, rw: Rewriter) -> Value:
     return rescaled(product, 2.0**RESULT_BITS / (_ONE * _ONE), DType.I8, rw, zero=-128)
 
 
-def _wide(value: Value, rw: Rewriter) -> Value:
+def wide(value: Value, rw: Rewriter) -> Value:
+    """Integers as i32."""
     return rw.emit("cast", [value], {"dtype": DType.I32})
 
 
@@ -61,13 +62,13 @@ def looked_up(index: Value, results: Array, rw: Rewriter) -> Value:
     """The results for bytes from -128 on, of 15 bits and without a sign, as i32: two tables."""
     whole = np.clip(np.rint(results), 0, _ONE).astype(np.int32)
     halves = whole >> _HALF, (whole & (SIZE - 1)) - 128
-    high, low = (_wide(_table(index, half, rw), rw) for half in halves)
+    high, low = (wide(byte_table(index, half, rw), rw) for half in halves)
     low = rw.emit("add", [low, constant(np.int32(128))])
     parts = (high, float(SIZE)), (low, 1.0)
     return rw.emit("add", [rescaled(part, unit, DType.I32, rw) for part, unit in parts])
 
 
-def _table(index: Value, results: Array, rw: Rewriter) -> Value:
+def byte_table(index: Value, results: Array, rw: Rewriter) -> Value:
     """A table in the order of unsigned bytes, as its operator has it."""
     values = np.roll(results, -128).astype(np.int8).view(np.uint8)
     attrs = {"values": tuple(values.tolist()), "dtype": DType.I8}
@@ -86,7 +87,7 @@ def _reciprocal(total: Value, count: int, rw: Rewriter) -> Value:
     if count > _FEW:
         share = looked_up(index, results, rw)
     else:  # steps of Newton make up for what one table has less
-        high = _wide(_table(index, np.rint(results / SIZE), rw), rw)
+        high = wide(byte_table(index, np.rint(results / SIZE), rw), rw)
         share = rw.emit("mul", [high, constant(np.int32(SIZE))])
         error += count / (_ONE / SIZE)
     while error > _EXACT:
