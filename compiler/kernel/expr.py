@@ -6,10 +6,10 @@ Memory is addressed by a flat element offset, so that axes can be merged and spl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..ir.dims import Dim, substitute, symbols_of
+from ..ir.dims import Dim, coefficient, substitute, symbols_of
 from ..ir.types import DType
 
 EACH_POINT = 0  # elements of local memory: as many as the stage that writes it has points
@@ -181,6 +181,15 @@ class Dependences:
             self._found[id(expr)] = expr, names, accumulates
         _, names, accumulates = self._found[id(expr)]
         return names, accumulates
+
+    def runs(self, offset: Dim, dynamic: Iterable[tuple[Expr, Dim]], axis: str) -> bool:
+        """Whether the elements of an access along an axis are neighbours in memory, wherever data
+        says that they begin."""
+        moving = any(
+            accumulates or axis in names | symbols_of(stride)
+            for (names, accumulates), stride in ((self.of(i), stride) for i, stride in dynamic)
+        )
+        return not moving and coefficient(offset, axis) == 1
 
 
 def map_indices(

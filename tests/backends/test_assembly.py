@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from suites.case import CaseBuilder
+from suites.case import I64, CaseBuilder
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import Compilation, CompileOptions, KernelInfo, Stages
@@ -121,3 +121,16 @@ def test_main_loop(
     assert main.fmas in expected_fmas(kernel, lanes), kernel.schedule
     assert main.fmas >= 2 * resolve_target(name)[1].fma_ports * 4, "the latency is not hidden"
     assert not main.spills
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_rows_at_indices_are_loaded_as_vectors(tmp_path: Path, last: bool) -> None:
+    """Lanes that are neighbours wherever an index says that they begin need no gather."""
+
+    def picked(c: CaseBuilder) -> None:
+        index = c.weight(24, dtype=I64, high=16, low=0)
+        rows = c.op("gather", c.input(16, 16, 64), index, axis=2 if last else 1)
+        c.output(c.op("mul", rows, c.op("exp", rows)))
+
+    texts = compiled(picked, "x86-64-v4", tmp_path).model.code.texts
+    assert ("vgather" in texts["asm"]) == last

@@ -104,8 +104,9 @@ class Tile:
         if address is not None and (lanes == 1 or address.vector == 1):
             return Access(self.point(address, access.buffer.dtype, slot), lanes)
         env = self.slot_env(slot)
-        if lanes == 1:
-            return Access(self._element(access, env, slot), 1)
+        runs = self.dependences.runs(access.offset, access.dynamic, self.shape.vector)
+        if lanes == 1 or runs:
+            return Access(self._element(access, env, slot), lanes)
         return Access(self._elements(access, env, slot), lanes, apart=True)
 
     def _element(self, access: Load | Store, env: Mapping[str, Int], slot: Slot) -> ir.Value:
