@@ -3,10 +3,10 @@
 A group grows forward from its anchor in execution order. A reduction (convolution, matmul, pooling,
 row reduction) takes the pointwise nodes that follow it element by element; products of the same
 matrix join where their results meet, reductions over the same rows as well (softmax, norms); what
-is left of pointwise nodes joins by shape. A node that depends on a group by way of a node outside
-it never joins; of groups that need each other all the same the smallest is dissolved. Operators
-that only move elements are copied into every group that reads them, as index maps, and so is what
-makes floats of bytes.
+is left of pointwise nodes joins by shape, with branches that it alone reads. A node that depends on
+a group by way of a node outside it never joins; of groups that need each other all the same the
+smallest is dissolved. Operators that only move elements are copied into every group that reads
+them, as index maps, and so is what makes floats of bytes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
+from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import RegionBuilder, fused_node
 from ...compiler.ir.ops.registry import Trait, has_trait
-from ...compiler.ir.types import DType
-from ...compiler.kernel.lower import ANCHORS, ATTENTION, INLINE, SCATTER
+from ...compiler.kernel.lower import ANCHORS, SCATTER
 from ...compiler.kernel.plan.external import reads_memory
 from ..layout.operand_panels import many_rows
 from ..patterns.siblings import siblings_of
 from ..precision.parameters import scales_of
 from ..simplify.symbol_use import bound_by, used_by
 from .dependences import captured, needs, sort_nodes
+from .node_kinds import is_map, is_pointwise, moves_last, multiplies, row_axes, widens
 from .table_operands import tables_as_operands
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -64,31 +65,6 @@ class Fusion:
         return True
 
 
-def _widens(node: Node) -> bool:
-    """Whether it makes f32 of smaller elements, which is cheap and so better done by readers."""
-    if node.op == "cast":
-        return node.output.dtype is DType.F32 and node.inputs[0].dtype in (DType.F16, DType.BF16)
-    return has_trait(node, Trait.QUANTISATION)
-
-
-def _is_map(node: Node) -> bool:
-    if _widens(node):
-        return True  # where it is in no group
-    return (
-        node.op in INLINE
-        and not has_trait(node, Trait.POINTWISE)
-        and node.op not in ("concat", "expand")
-    )
-
-
-def _multiplies(node: Node) -> bool:
-    return has_trait(node, Trait.CONTRACTION) or node.op == ATTENTION
-
-
-def _is_pointwise(node: Node) -> bool:
-    return has_trait(node, Trait.POINTWISE)
-
-
 class _Fuser:
     def __init__(self, graph: Graph, options: Fusion) -> None:
         self.graph = graph
@@ -104,7 +80,7 @@ class _Fuser:
         self.released: dict[Value, tuple[Node, _Group]] = {}  # and where they were
         self.scales = scales_of(graph.nodes)
         for node in graph.nodes:
-            if _is_map(node):
+            if is_map(node):
                 self._measure_map(node)
             for value in node.inputs:
                 self.users.setdefault(value, []).append(node)
@@ -129,7 +105,7 @@ class _Fuser:
         for node in nodes:
             if node in self.group_of or node.op in ANCHORS:
                 continue
-            if _is_pointwise(node):
+            if is_pointwise(node):
                 self._start(node)
             elif node.op in SCATTER or node.op == "concat":
                 self.group_of[node] = _Group([node])
@@ -154,7 +130,7 @@ class _Fuser:
         """Bytes and halves are read as such: what makes f32 of them is done anew in every group."""
         for node in self.graph.nodes:
             group = self.group_of.get(node)
-            if group is None or not _widens(node):
+            if group is None or not widens(node):
                 continue
             users = self.users.get(node.output, [])
             apart = node.output in self.escapes or not users
@@ -167,13 +143,15 @@ class _Fuser:
         self.group_of[anchor] = group
         if self.options.epilogues and not has_trait(anchor, Trait.PLACE | Trait.CUMULATIVE):
             self._grow(group, anchor)
-            if anchor.op in ANCHORS and has_trait(anchor, Trait.REDUCTION):
-                self._absorb_producers(group, anchor)
+            if anchor.op not in ANCHORS:
+                self._absorb_producers(group, anchor.output.shape, pointwise=True)
+            elif has_trait(anchor, Trait.REDUCTION):
+                self._absorb_producers(group, anchor.inputs[0].shape, pointwise=False)
         group.members.sort(key=lambda node: self.position[node])
 
     def _grow(self, group: _Group, anchor: Node) -> None:
         """Add the nodes behind the anchor that fit, in execution order."""
-        rows = _row_axes(anchor)
+        rows = row_axes(anchor)
         first = 1 if anchor.op in ANCHORS else self._size(anchor, {})
         inside: dict[Value, int] = dict.fromkeys(anchor.outputs, first)
         tainted: set[Value] = set()
@@ -230,9 +208,9 @@ class _Fuser:
         source = node.inputs[0] if node.inputs else None
         return (
             node.op == "transpose"
-            and _multiplies(anchor)
+            and multiplies(anchor)
             and source is not None
-            and (self.options.strided or not _moves_last(node))
+            and (self.options.strided or not moves_last(node))
             and source in inside
             and source not in self.escapes
             and len(self.users.get(source, ())) == 1
@@ -241,40 +219,60 @@ class _Fuser:
     def _joins(self, node: Node, anchor: Node, rows: tuple[int, ...] | None) -> bool:
         shape = anchor.output.shape
         if rows is None:
-            return _is_pointwise(node) and node.output.shape == shape
+            return is_pointwise(node) and node.output.shape == shape
         full = anchor.inputs[0].shape
-        if _is_pointwise(node):
+        if is_pointwise(node):
             return node.output.shape in (full, shape)
         return (
-            _row_axes(node) == rows
+            row_axes(node) == rows
             and node.inputs[0].shape == full
             and not has_trait(node, Trait.CUMULATIVE)
         )
 
-    def _absorb_producers(self, group: _Group, anchor: Node) -> None:
-        """Pull pointwise producers that only this group reads in front of its reductions."""
-        full = anchor.inputs[0].shape
+    def _absorb_producers(self, group: _Group, shape: tuple[Dim, ...], pointwise: bool) -> None:
+        """Pull pointwise nodes of a shape that only this group reads into it.
+
+        pointwise: whether the group is, and they are other branches of its expression; else they
+        are in front of its reductions.
+        """
         members = set(group.members)
-        last = max(self.position[node] for node in members)
-        times = dict.fromkeys(members, 1)  # how often the node is in the group's expressions
-        for node in reversed(self.graph.nodes[:last]):
-            if node in self.group_of or not _is_pointwise(node) or node.output.shape != full:
+        times: dict[Node, int] = {}  # how often the node is in the group's expressions
+        for node in sorted(members, key=self.position.__getitem__, reverse=True):
+            times[node] = max(1, self._times(node, times) if pointwise else 1)
+        waiting = {maker for node in members for maker in self._makers(node)}
+        while waiting:
+            node = max(waiting, key=self.position.__getitem__)  # all that read it are behind it
+            waiting.remove(node)
+            if node in self.group_of or not is_pointwise(node) or node.output.shape != shape:
                 continue
             users = self.users.get(node.output, [])
-            if node.output in self.escapes or not users or not members.issuperset(users):
+            if node.output in self.escapes or not members.issuperset(users):
                 continue
-            times[node] = sum(times[user] * user.inputs.count(node.output) for user in set(users))
+            times[node] = self._times(node, times)
             if sum(times.values()) > MAX_EXPRESSION:
                 return
             members.add(node)
             self._join(group, node)
+            waiting.update(self._makers(node))
+
+    def _times(self, node: Node, times: Mapping[Node, int]) -> int:
+        readers = {user for value in node.outputs for user in self.users.get(value, ())}
+        return sum(
+            times[user] * sum(value in node.outputs for value in user.inputs)
+            for user in readers & times.keys()
+        )
+
+    def _makers(self, node: Node) -> set[Node]:
+        """The nodes of the graph that make what a node reads."""
+        makers = {value.producer for value in node.inputs}
+        return {maker for maker in makers if maker is not None and maker in self.position}
 
     # maps ----------------------------------------------------------------------------------
 
     def _materialise_maps(self) -> None:
         """Give an own kernel to maps whose result must lie in memory; reshapes become aliases."""
         for node in reversed(self.graph.nodes):  # users first: whether they are aliases is known
-            if not _is_map(node) or node in self.group_of:
+            if not is_map(node) or node in self.group_of:
                 continue
             placed = self._is_placed(node.output)
             if not has_trait(node, Trait.VIEW):
@@ -310,7 +308,7 @@ class _Fuser:
         """Whether a kernel that reads the node's result, or `value` that maps made of it, had
         better find it in memory."""
         for user in self.users.get(value, []):
-            if _multiplies(user) and self._slow_operand(node, value, user):
+            if multiplies(user) and self._slow_operand(node, value, user):
                 return True
             if has_trait(user, Trait.POOLING) and not has_trait(node, Trait.VIEW):
                 return True
@@ -318,7 +316,7 @@ class _Fuser:
                 user.inputs[0] is value and node.op in ("pad", "iota", "dims")
             ):
                 return True
-            if _is_map(user) and user not in self.group_of and self._is_slow(node, user.output):
+            if is_map(user) and user not in self.group_of and self._is_slow(node, user.output):
                 return True
         return False
 
@@ -327,9 +325,9 @@ class _Fuser:
         through data, or many times by rows that lie apart."""
         if self.options.strided:
             return has_trait(node, Trait.QUANTISATION | Trait.LOOKUP) or node.op == "pad"
-        if _widens(node):
+        if widens(node):
             return True
-        if _moves_last(node):
+        if moves_last(node):
             return True
         if node.op == "transpose":
             return user.op == "matmul" and user.inputs[1] is value and many_rows(user)
@@ -345,7 +343,7 @@ class _Fuser:
         for node in self.graph.nodes:
             group = self.group_of.get(node)
             if group is None:
-                if not _is_map(node) or node in self.aliases:
+                if not is_map(node) or node in self.aliases:
                     result.append(node)
             elif group.members[-1] is node:
                 result.append(self._fuse(group))
@@ -360,7 +358,7 @@ class _Fuser:
         if value.data is not None and value.data.size == 1:
             return value if value in self.scales else None
         node, home = self.released.get(value, (value.producer, None))
-        if node is None or node not in self.position or not _is_map(node):
+        if node is None or node not in self.position or not is_map(node):
             return value
         return value if node in self.group_of and home is not group else node
 
@@ -379,21 +377,3 @@ class _Fuser:
         operands, region = builder.close(results)
         name = next((m.name for m in group.members if m.name), "")
         return tables_as_operands(fused_node(operands, results, region, name=name))
-
-
-def _moves_last(node: Node) -> bool:
-    """Whether what lies side by side is not so in the operand."""
-    if node.op == "pack_groups":
-        return bool(node.attrs["axis"] != -1)
-    return node.op == "transpose" and bool(node.attrs["perm"][-1] != len(node.attrs["perm"]) - 1)
-
-
-def _row_axes(node: Node) -> tuple[int, ...] | None:
-    """The trailing axes that a reduction keeps as ones; None for what is not such a reduction."""
-    if not has_trait(node, Trait.REDUCTION) or "axes" not in node.attrs:
-        return None
-    if not node.attrs["keepdims"]:
-        return None
-    rank = node.inputs[0].type.rank
-    axes = tuple(sorted(axis % rank for axis in node.attrs["axes"]))
-    return axes if axes and axes == tuple(range(rank - len(axes), rank)) else None

@@ -335,3 +335,35 @@ def test_tables_are_operands_of_the_kernels_that_look_up() -> None:
     (one, first), (two, second) = looked_up(ascending), looked_up(falling)
     assert one == two
     assert [first.data.tolist(), second.data.tolist()] == [list(ascending), list(falling)]  # type: ignore[union-attr]
+
+
+def test_branches_that_meet_are_one_kernel() -> None:
+    """What only a pointwise group reads is in it, and not in memory in between."""
+    graph = rewritten(
+        body(
+            f"{X}, %z: f32[n, 4]",
+            [
+                "%a: f32[n, 4] = tanh(%x)",
+                "%b: f32[n, 4] = sigmoid(%z)",
+                "%c: f32[n, 4] = neg(%b)",
+                "%y: f32[n, 4] = mul(%a, %c)",
+            ],
+        ),
+        Fusion(),
+    )
+    assert groups(graph) == [["tanh", "sigmoid", "neg", "mul"]]
+
+
+@pytest.mark.parametrize("length", [4, MAX_EXPRESSION])
+def test_branches_are_bounded(length: int) -> None:
+    """A branch of many operators, read by one that is used twice."""
+    names = ["z", *(f"b{step}" for step in range(length))]
+    branch = [f"%{new}: f32[n, 4] = neg(%{old})" for old, new in pairwise(names)]
+    lines = [
+        "%a: f32[n, 4] = tanh(%x)",
+        *branch,
+        f"%m: f32[n, 4] = mul(%a, %{names[-1]})",
+        "%y: f32[n, 4] = mul(%m, %m)",
+    ]
+    made = groups(rewritten(body(f"{X}, %z: f32[n, 4]", lines), Fusion()))
+    assert len(made) == 1 if length == 4 else len(made) > 1
