@@ -34,7 +34,10 @@ _NO_DATA_FOR_DATA = (
     "operands that are both made by the run are quantised with calibration data only"
 )
 _UNSEEN = "its operands are quantised, and the compiled model multiplies them as floats"
-_ONE = "there is one calibration sample: errors are measured on it, too; a few dozen tell more"
+_ONE = (
+    "there is one calibration sample: errors are measured on it, too; a few dozen tell more (where "
+    "the model's first dimension is open, samples lie along a new leading axis)"
+)
 
 
 @dataclass(frozen=True)
