@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import tensmith
-from tensmith.compiler.errors import TensmithError
+from tensmith.compiler.errors import TensmithError, UnsupportedError
 from tensmith.driver.compare import compare_outputs
 from tensmith.driver.engines import EngineSpec, onnxruntime_session, open_engine
 
@@ -50,6 +50,8 @@ def result(model: Path, files: list[Path]) -> dict[str, Any]:
             samples.append({name: stored[name] for name in stored.files})
     try:
         wanted = expected_of(model, samples)
+    except UnsupportedError as error:  # of our reader: which outputs are strings or maps
+        return {"status": "refused", "detail": str(error)[:300].replace("\n", " ")}
     except Exception as error:  # the exporter's fault; it raises what it likes
         detail = f"ONNX Runtime fails: {error}"[:300].replace("\n", " ")
         return {"status": "not exported", "detail": detail}

@@ -77,22 +77,38 @@ class TimedBlock(nn.Module):
         return self.second(found) + self.skip(x)
 
 
+class Heads(nn.Module):
+    """Attention of rows to others of another width."""
+
+    def __init__(self, wide: int, other: int) -> None:
+        super().__init__()
+        self.query, self.out = nn.Linear(wide, wide, False), nn.Linear(wide, wide)
+        self.key, self.value = nn.Linear(other, wide, False), nn.Linear(other, wide, False)
+
+    def forward(self, rows: Tensor, others: Tensor) -> Tensor:
+        query, key, value = (
+            layer(x).unflatten(-1, (4, -1)).transpose(1, 2)
+            for layer, x in ((self.query, rows), (self.key, others), (self.value, others))
+        )
+        found = functional.scaled_dot_product_attention(query, key, value)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+
 class Crossing(nn.Module):
     """Attention of the pixels to themselves and to the words of a prompt."""
 
     def __init__(self, wide: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(4, wide)
-        self.itself = nn.MultiheadAttention(wide, 4, batch_first=True)
-        self.words = nn.MultiheadAttention(wide, 4, kdim=24, vdim=24, batch_first=True)
+        self.itself, self.words = Heads(wide, wide), Heads(wide, 24)
         self.spread = nn.Linear(wide, wide * 8)
         self.back = nn.Linear(wide * 4, wide)
 
     def forward(self, x: Tensor, words: Tensor) -> Tensor:
         batch, wide, height, width = x.shape
         rows = self.norm(x).flatten(2).transpose(1, 2)
-        rows = rows + self.itself(rows, rows, rows, need_weights=False)[0]
-        rows = rows + self.words(rows, words, words, need_weights=False)[0]
+        rows = rows + self.itself(rows, rows)
+        rows = rows + self.words(rows, words)
         left, gate = self.spread(rows).chunk(2, -1)
         rows = rows + self.back(left * functional.gelu(gate))
         return x + rows.transpose(1, 2).reshape(batch, wide, height, width)

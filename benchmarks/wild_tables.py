@@ -113,7 +113,7 @@ def _regressors() -> Iterator[Case]:
         ensemble.ExtraTreesRegressor(20), ensemble.IsolationForest(n_estimators=30),
         ensemble.HistGradientBoostingRegressor(max_iter=20), svm.NuSVR(), svm.OneClassSVM(),
         gaussian_process.GaussianProcessRegressor(gaussian_process.kernels.RBF(), alpha=0.1),
-        neighbors.LocalOutlierFactor(novelty=True), linear_model.PoissonRegressor(),
+        neighbors.LocalOutlierFactor(novelty=True), linear_model.LassoLars(),
         linear_model.HuberRegressor(), linear_model.SGDOneClassSVM(),
         mixture.GaussianMixture(3, random_state=0), cluster.KMeans(4, random_state=0),
         ensemble.StackingRegressor([("a", linear_model.Ridge()),
@@ -132,14 +132,17 @@ def _prepared() -> Iterator[Case]:
         preprocessing.KBinsDiscretizer(4, encode="onehot-dense"), preprocessing.PowerTransformer(),
         preprocessing.MaxAbsScaler(), preprocessing.Binarizer(), decomposition.PCA(3),
         decomposition.TruncatedSVD(3), decomposition.KernelPCA(3), impute.KNNImputer(),
-        feature_selection.SelectKBest(k=3), preprocessing.QuantileTransformer(20),
+        feature_selection.SelectKBest(k=3), preprocessing.QuantileTransformer(n_quantiles=20),
     ):  # fmt: skip
         model = pipeline.make_pipeline(step, linear_model.LogisticRegression())
         yield f"{type(step).__name__}-logistic{getattr(step, 'encode', '')}", model, "words"
     for reader in (
-        feature_extraction.text.TfidfVectorizer(), feature_extraction.text.CountVectorizer(),
-        feature_extraction.text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-    ):  # fmt: skip
+        feature_extraction.text.TfidfVectorizer(lowercase=False),
+        feature_extraction.text.CountVectorizer(lowercase=False),
+        feature_extraction.text.TfidfVectorizer(
+            ngram_range=(1, 2), sublinear_tf=True, lowercase=False
+        ),
+    ):  # lowercase: ONNX Runtime has locales only where the system has them
         name = f"text-{type(reader).__name__}-{reader.ngram_range[1]}"
         yield name, pipeline.make_pipeline(reader, linear_model.LogisticRegression()), "words"
 
