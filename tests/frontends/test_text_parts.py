@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import UnsupportedError
+from tensmith.compiler.ir.dims import product, symbols_of
 from tensmith.frontends.onnx import load_model
 from tensmith.frontends.onnx.ops.shared.byte_classes import between, tokens_of
 from tensmith.frontends.onnx.ops.standard import text_case
@@ -110,6 +111,16 @@ def test_against_onnx_runtime(tmp_path: Path) -> None:
     for name, got in run_all(jobs, setting, tmp_path).items():
         assert not isinstance(got, Exception), f"{name}: {got}"
         _check(name, got, wanted[name])
+
+
+@pytest.mark.parametrize("part", [_words(tokenexp="[a-z]+"), node("StringSplit", "x", "y n")])
+def test_memory_grows_with_the_text_not_with_its_square(part: onnx.NodeProto) -> None:
+    graph = load_model(_model(part, 1))
+    reads = [inside for inside in graph.walk() if inside.op == "read_dims"]
+    (parts,) = reads[0].attrs["symbols"]
+    (width,) = symbols_of(graph.inputs[0].shape[-1])
+    for value in (output for inside in graph.walk() for output in inside.outputs):
+        assert not {parts, width} <= symbols_of(product(value.shape)), value.name
 
 
 def _normalised(strings: list[Any], **attributes: Any) -> list[Any]:

@@ -73,11 +73,11 @@ def cut(s: Site, strings: Strings, number: Value, counts: Value, missing: str = 
     """
     rows, width = strings.data.shape
     (many,) = s.dims(_greatest(s, counts))
-    same = s.op_("eq", s.reshape(number, (rows, 1, width)), s.iota((1, many, 1), 1, DType.I64))
     last = s.reshape(s.emitter.virtual([width - 1]), ())
-    place = s.op_("where", same, s.iota((1, 1, width), 2, DType.I64), last)
-    start = s.reduce("min", place, [2])
-    length = s.reduce("sum", s.cast(same, DType.I64), [2])
+    places = s.expand(s.iota((1, width), 1, DType.I64), (rows, width))
+    start = _by_part(s, number, many, places, last, "min")
+    ones = s.expand(s.scalar(1, DType.I64), (rows, width))
+    length = _by_part(s, number, many, ones, s.scalar(0, DType.I64), "add")
     (longest,) = s.dims(_greatest(s, length))
     step = s.iota((1, 1, longest), 2, DType.I64)
     index = s.op_("min", s.op_("add", start, step), last)
@@ -93,6 +93,23 @@ def cut(s: Site, strings: Strings, number: Value, counts: Value, missing: str = 
         bytes_ = widened(s.emitter, bytes_, wide)
         bytes_ = s.op_("where", there, bytes_, widened(s.emitter, rest, wide))
     return Text(s.reshape(bytes_, (*strings.shape, many, bytes_.shape[-1])))
+
+
+def _by_part(
+    s: Site, number: Value, many: Dim, values: Value, initial: Value, reduction: str
+) -> Value:
+    """The values of the bytes of each part put together: [rows, many, 1]; `initial` where there
+    are none. Bytes of no part go to a column behind the others."""
+    rows = number.shape[0]
+    beyond = s.reshape(s.emitter.virtual([many]), ())
+    index = s.op_("where", s.op_("lt", number, 0), beyond, number)
+    found = s.emit(
+        "scatter_elements",
+        [s.expand(initial, (rows, many + 1)), index, values],
+        axis=1,
+        reduction=reduction,
+    )
+    return s.reshape(s.slice(found, 1, 0, many), (rows, many, 1))
 
 
 def _greatest(s: Site, counts: Value) -> Value:
