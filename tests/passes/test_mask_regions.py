@@ -16,6 +16,7 @@ from tensmith.compiler.decisions import Saving
 from tensmith.compiler.ir import Dim, Graph, Value, constant
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.pass_manager import run_passes
+from tensmith.passes.arithmetic.key_regions import COMPARED, KeyBand, KeyBands, Position
 from tensmith.passes.arithmetic.known_masks import KnownMasks
 from tensmith.passes.arithmetic.mask_regions import MaskReader
 from tensmith.passes.arithmetic.query_blocks import query_blocks
@@ -214,6 +215,17 @@ def test_chains_that_read_all_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert query_blocks(mask, S, S, 8) is not None
     assert len(set(read)) > 40
     assert len(read) < 1000
+
+
+@pytest.mark.parametrize(
+    ("op", "low", "high"),
+    [("ge", -3, None), ("gt", -2, None), ("le", None, -3), ("lt", None, -4), ("eq", -3, -3)],
+)
+def test_bands_of_comparisons_are_no_wider(op: str, low: int | None, high: int | None) -> None:
+    """key - row + 3 against 0, and the same with both sides turned round."""
+    assert KeyBands().compared(op, Position(-1, 1, 3)) == KeyBand(low, high)
+    assert KeyBands().compared(COMPARED[op], Position(1, -1, -3)) == KeyBand(low, high)
+    assert KeyBands().compared(op, Position(0, 1, 3)) == KeyBand(first=low, last=high)
 
 
 def test_masks_that_wrap() -> None:

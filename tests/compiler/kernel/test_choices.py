@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 from kernels import fused_nodes
-from suites.case import CaseBuilder
+from suites.case import CaseBuilder, N
 from suites.cases import ALL_CASES
 
 from tensmith.compiler.backend import resolve_target
@@ -178,6 +178,16 @@ def test_partial_sums_fit_the_stack_of_the_target(target: str) -> None:
         return
     with pytest.raises(ScheduleError, match="partial sums of 64 rows do not fit 512 bytes"):
         chooser_(Request(kernel, key=key))
+
+
+def test_blocks_need_columns_of_known_number() -> None:
+    c = CaseBuilder("open")
+    c.output(c.op("matmul", c.input(64, 512), c.input(512, N)))
+    node, kernel = kernel_of(c)
+    key = group_key(node.inputs, node.regions[0])
+    given = Choices({key: {"stages": [{"block": 64, "order": ["p1", "blocks", "p0"]}]}})
+    with pytest.raises(ScheduleError, match="only sums and columns of known size"):
+        CpuChooser(V3, 2, given)(Request(kernel, key=key))
 
 
 def test_keys_are_of_what_is_computed() -> None:
