@@ -323,10 +323,7 @@ class _Splitter:
 
     def _check_rows(self) -> None:
         """Raises UsageError where a row that is gathered behind an exit may see the others."""
-        rows = symbols_of(self._dims[self.graph.input[0].name][0])
-        for name, dims in self._dims.items():
-            if any(symbols_of(dim) & rows for dim in dims[1:]):
-                raise self._not_apart(name)
+        rows = self._dims[self.graph.input[0].name][0]
         before = [self._values[name] for name in self._crossing(1)]
         made = [self._values[name] for name in sorted(self._made_behind())]
         node = mixing_node(made, before, rows)

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 
-from ....compiler.ir import Node, Value
-from ....compiler.ir.dims import symbols_of
+from ....compiler.ir import Dim, Node, Value
+from ....compiler.ir.dims import exact_quotient, product, symbols_of
 from ....compiler.ir.graph import captures
+from ....compiler.ir.ops.registry import Trait, has_trait
 
 
-def mixing_node(
-    made: Iterable[Value], before: Collection[Value], symbols: Collection[str]
-) -> Node | None:
-    """The node, of those that make values out of others `before` them, that sees rows together.
+def mixing_node(made: Iterable[Value], before: Collection[Value], batch: Dim) -> Node | None:
+    """The first node, of those that make values out of others `before` them, that sees rows
+    together, or of which that is not known.
 
-    Rows are along first axes whose sizes depend on the symbols; that they are along no other axis
-    is for the caller to see to. Taking rows at places that are computed counts as seeing all.
+    batch: the number of rows, which is no constant. Rows may lie along any axis whose size is
+    `batch`, or that times a whole number, each row's places being neighbours then. Taking rows at
+    places that are computed counts as seeing all, as does telling them apart by their numbers.
     """
-    waiting, seen = list(made), set(before)
+    rows, before = _Rows(batch), set(before)
+    waiting = _makers(made, before)
+    entered: set[Node] = set()
+    checked: set[Node] = set()
     while waiting:
-        value = waiting.pop()
-        node = value.producer
-        if node is None or value in seen:
+        node = waiting[-1]
+        if node not in entered:
+            entered.add(node)
+            reads = [*node.inputs, *(v for region in node.regions for v in captures(region))]
+            waiting += [n for n in reversed(_makers(reads, before)) if n not in entered]
             continue
-        seen.update(node.outputs)
-        found = next((n for n in _with_inner(node) if _sees_rows(n, set(symbols))), None)
-        if found is not None:
-            return found
-        waiting += node.inputs
-        for region in node.regions:
-            waiting += captures(region)
+        waiting.pop()
+        if node not in checked:
+            checked.add(node)
+            found = next((inner for inner in _with_inner(node) if rows.meet_in(inner)), None)
+            if found is not None:
+                return found
     return None
+
+
+def _makers(values: Iterable[Value], before: Collection[Value]) -> list[Node]:
+    """Nodes that make values of others."""
+    return [v.producer for v in values if v.producer is not None and v not in before]
 
 
 def _with_inner(node: Node) -> Iterable[Node]:
@@ -39,27 +50,119 @@ def _with_inner(node: Node) -> Iterable[Node]:
         yield from region.walk()
 
 
-def _sees_rows(node: Node, symbols: set[str]) -> bool:
-    """Whether a node goes along the rows of what it reads."""
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a batch of so many."""
+
+    batch: Dim
+
+    def axes(self, value: Value) -> list[int]:
+        """Those whose size depends on the number of rows."""
+        symbols = symbols_of(self.batch)
+        return [axis for axis, dim in enumerate(value.shape) if symbols_of(dim) & symbols]
+
+    def meet_in(self, node: Node) -> bool:
+        """Whether a node sees several rows at once, as far as is known."""
+        if node.op == "iota":  # numbers of rows
+            return node.attrs["axis"] in self.axes(node.output)
+        inner = [value for region in node.regions for value in captures(region)]
+        read = [value for value in (*node.inputs, *inner) if self.axes(value)]
+        if not all(self._are_apart(value) for value in (*read, *node.outputs)):
+            return True
+        if not read or not node.outputs:
+            return False
+        if not any(self.axes(value) for value in node.outputs):
+            return True
+        if node.op == "scan":
+            return self._meet_in_steps(node)
+        if has_trait(node, Trait.CONTROL | Trait.POINTWISE | Trait.BROADCAST):
+            return False
+        if node.op == "reshape":
+            return self._before(node.inputs[0]) != self._before(node.output)
+        along = _ALONG.get(node.op, _all_axes)(node)
+        return any(
+            axis in (mixed % value.type.rank for mixed in axes)
+            for value, axes in zip(node.inputs, along, strict=False)
+            for axis in self.axes(value)
+        )
+
+    def _are_apart(self, value: Value) -> bool:
+        """Whether rows lie along one axis at most, each with as many places there as the others."""
+        axes = self.axes(value)
+        if not axes:
+            return True
+        places = exact_quotient(value.shape[axes[0]], self.batch)
+        return (
+            len(axes) == 1
+            and places is not None
+            and not symbols_of(places) & symbols_of(self.batch)
+        )
+
+    def _before(self, value: Value) -> Dim:
+        """How often all rows follow each other in the order of elements."""
+        return product(value.shape[: self.axes(value)[0]])
+
+    def _meet_in_steps(self, scan: Node) -> bool:
+        """Whether rows are steps that hand on a state, or results that lie in another order."""
+        attrs = scan.attrs
+        if not symbols_of(attrs["trip"]) & symbols_of(self.batch):
+            return False
+        return attrs["num_state"] > 0 or len({*attrs["reverse_in"], *attrs["reverse_out"]}) > 1
+
+
+Along = list[Iterable[int]]  # of each operand, the axes along which places are seen together
+
+
+def _all_axes(node: Node) -> Along:
+    return [range(value.type.rank) for value in node.inputs]
+
+
+def _own_axes(node: Node) -> Along:
+    """Those that an attribute names, of the first operand."""
     attrs = node.attrs
-    if node.op == "scan":  # steps that hand on a state see those before them
-        return attrs["num_state"] > 0 and bool(symbols_of(attrs["trip"]) & symbols)
-    read = node.inputs if node.op == "concat" else node.inputs[:1]
-    rows = [v for v in read if v.shape and symbols_of(v.shape[0]) & symbols]
-    if not rows:
-        return False
-    rank = rows[0].type.rank
-    axes = [attrs["axis"]] if "axis" in attrs else attrs.get("axes", ())
-    if 0 in (axis % rank for axis in axes):
-        return True
-    if node.op == "slice":
-        part = attrs["starts"][0], attrs["stops"][0], attrs["steps"][0]
-        return part != (0, rows[0].shape[0], 1)
-    if node.op == "pad":
-        return (attrs["pads"][0], attrs["pads"][rank]) != (0, 0)
-    if node.op == "argsort":
-        return rank == 1
-    return node.op in _ALL_ROWS and not attrs.get("batch_dims")
+    return [[attrs["axis"]] if "axis" in attrs else attrs["axes"]]
 
 
-_ALL_ROWS = ("gather_nd", "nms", "nonzero", "scatter_nd", "unique")
+def _windows(node: Node) -> Along:
+    """All but the first, which are pictures; whole filters."""
+    return [range(1, node.inputs[0].type.rank), *_all_axes(node)[1:]]
+
+
+def _sliced(node: Node) -> Along:
+    attrs = node.attrs
+    parts = zip(attrs["starts"], attrs["stops"], attrs["steps"], strict=True)
+    wholes = [(0, dim, 1) for dim in node.inputs[0].shape]
+    return [[axis for axis, part in enumerate(parts) if part != wholes[axis]]]
+
+
+def _padded(node: Node) -> Along:
+    rank, pads = node.inputs[0].type.rank, node.attrs["pads"]
+    return [[axis for axis in range(rank) if (pads[axis], pads[axis + rank]) != (0, 0)]]
+
+
+def _by_place(node: Node) -> Along:
+    """The axis along which indices count, and those along which there are not as many of them."""
+    x, indices = node.inputs[:2]
+    pairs = enumerate(zip(x.shape, indices.shape, strict=True))
+    return [[node.attrs["axis"], *(axis for axis, (dim, count) in pairs if dim != count)]]
+
+
+# of operators of which it is known, but for pointwise ones, those with regions and views
+_ALONG: Mapping[str, Callable[[Node], Along]] = {
+    **dict.fromkeys(("argmax", "argmin", "cumprod", "cumsum", "gather", "softmax"), _own_axes),
+    **dict.fromkeys(
+        (f"reduce_{what}" for what in ("max", "mean", "min", "prod", "sum")), _own_axes
+    ),
+    **dict.fromkeys(("avg_pool", "conv", "conv_transpose", "max_pool"), _windows),
+    **dict.fromkeys(("gather_elements", "scatter_elements"), _by_place),
+    **dict.fromkeys(("argsort", "forest", "quantised_matmul"), lambda node: [[-1]]),
+    **dict.fromkeys(("det", "inverse"), lambda node: [[-1, -2]]),
+    "attention": lambda node: [[-1], [-1, -2], [-2], [-1]],
+    "concat": lambda node: [[node.attrs["axis"]]] * len(node.inputs),
+    "gather_nd": lambda node: [range(node.attrs["batch_dims"], node.inputs[0].type.rank)],
+    "layer_norm": lambda node: [range(node.attrs["axis"], node.inputs[0].type.rank)],
+    "matmul": lambda node: [[-1], [-2]],
+    "pad": _padded,
+    "slice": _sliced,
+    "transpose": lambda node: [],
+}
