@@ -47,7 +47,12 @@ def _is_bias(node: Node, conv: Node) -> bool:
 
 
 def splice(graph: Graph, gone: Sequence[Node], nodes: Sequence[Node], result: Value) -> None:
-    """Put nodes in the place of others, the last of which makes what `result` is from now on."""
+    """Put nodes in the place of others, the last of which makes what `result` is from now on.
+
+    gone: one node of the graph or more, in order; of all but the last no other node reads a result.
+    nodes: in order, `result` being made by one of them; it takes the name of what it stands for.
+    Raises ValueError where the last of `gone` is no node of the graph itself.
+    """
     old = gone[-1].output
     result.name = old.name
     place = graph.nodes.index(gone[-1])
