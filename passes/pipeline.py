@@ -127,7 +127,7 @@ def optimization_passes(
         UpsampledConvs(target, told),
         UnshuffledConvs(target, told),
         Fixpoint((ChannelNorms(), *SIMPLIFY)),
-        *((ImageByImage(told), Fixpoint(SIMPLIFY)) if divide else ()),
+        *((ImageByImage(target, told), Fixpoint(SIMPLIFY)) if divide else ()),
         layouts,
         TransposedConv(),
         Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),

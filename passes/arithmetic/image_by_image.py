@@ -16,13 +16,13 @@ from ...compiler.ir.dims import Dim, estimate
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.registry import Builder, Trait, has_trait, make_node
 from ...compiler.ir.types import TensorType
+from ...compiler.kernel.cost.machine import assumed_machine
+from ...compiler.target import CpuTarget, Target
 from .narrow_rules import narrowed
 from .narrowing import Narrowed
 from .parts import Part, Picks, whole
 from .work import TYPICAL, elements, is_free, operations
 
-_BATCH = 32  # what a batch of which only a run knows the size counts for
-_OPERATIONS_PER_BYTE = 8.0  # of weights that arrive from memory meanwhile: one core of Zen 5
 _PICTURE = 4  # axes of a batch of pictures
 _FIRST = Picks(range(1))
 
@@ -32,19 +32,24 @@ class ImageByImage:
     """What leads from one input, a batch of pictures, to a value that alone the rest reads becomes
     a scan over pictures.
 
-    Expects recognised patterns. told: hears of bytes that stay in the cache. cache_bytes: what
-    stays near a core, roughly.
+    Expects recognised patterns. target: whose arithmetic and memory decide which weights are
+    waited for (`assumed_machine`); None, or one that is no CPU: nothing changes. told: hears of
+    bytes that stay in the cache. cache_bytes: what stays near a core, roughly.
     """
 
+    target: Target | None = None
     told: Told | None = None
     cache_bytes: int = 4 << 20
     name: str = "image_by_image"
 
     def run(self, graph: Graph) -> bool:
         """Divide the batch; whether that pays."""
+        if not isinstance(self.target, CpuTarget):
+            return False
         if len(graph.inputs) != 1 or not _is_batch(graph.inputs[0]):
             return False
-        best = _best_cut(graph, self.cache_bytes)
+        rate = assumed_machine(self.target).operations_per_byte
+        best = _best_cut(graph, self.cache_bytes, rate)
         if best is None:
             return False
         if self.told:
@@ -87,11 +92,12 @@ def _first(value: Value) -> Part:
     return (_FIRST, *whole(value.type.rank)[1:])
 
 
-def _best_cut(graph: Graph, cache_bytes: int) -> _Cut | None:
-    """Where dividing the batch saves most of the bytes that leave the cache; None: nowhere."""
+def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
+    """Where dividing the batch saves most of the bytes that leave the cache; None: nowhere. rate:
+    operations in the time in which a byte of weights arrives."""
     (source,) = graph.inputs
     size = source.shape[0]
-    batch = estimate(size, _BATCH)
+    batch = estimate(size, TYPICAL)
     uses, batched = graph.uses(), {source}
     open_reads = len(uses.get(source, ()))
     live = {source: open_reads}
@@ -112,7 +118,7 @@ def _best_cut(graph: Graph, cache_bytes: int) -> _Cut | None:
             live[node.output] = len(uses.get(node.output, ()))
             for value in reads:
                 live[value] -= 1
-            saved -= (batch - 1) * _waits(node, estimate(size, TYPICAL))
+            saved -= (batch - 1) * _waits(node, batch, rate)
             if not is_free(node) or has_trait(node, Trait.CONTRACTION):
                 whole_bytes = elements(node.output.shape[1:]) * node.output.dtype.bytes * batch
                 total += 2 * whole_bytes
@@ -125,10 +131,10 @@ def _best_cut(graph: Graph, cache_bytes: int) -> _Cut | None:
     return best if best is not None and leaving > best.before / 8 else None
 
 
-def _waits(node: Node, pictures: int) -> float:
+def _waits(node: Node, pictures: int, rate: float) -> float:
     """Bytes of a node's weights that do not arrive while it computes one of so many pictures."""
     weights = sum(value.data.nbytes for value in node.inputs if value.data is not None)
-    return max(0.0, weights - operations(node) / pictures / _OPERATIONS_PER_BYTE)
+    return max(0.0, weights - operations(node) / pictures / rate)
 
 
 def _divide(graph: Graph, cut: _Cut) -> None:

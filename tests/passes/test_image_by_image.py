@@ -8,6 +8,7 @@ from rewriting import count, inputs_for, same_results
 from suites.case import CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
+from tensmith.backends.x86.targets import parse_target
 from tensmith.compiler.decisions import Saving
 from tensmith.compiler.ir import Dim, Graph, Value
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
@@ -16,7 +17,8 @@ from tensmith.passes.pipeline import SIMPLIFY, optimization_passes
 
 SAME = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
 HALF = {"strides": (2, 2), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
-SMALL = ImageByImage(cache_bytes=4096)
+TARGET = parse_target("x86-64-v4")
+SMALL = ImageByImage(TARGET, cache_bytes=4096)
 
 
 def network(
@@ -51,7 +53,7 @@ def scanned(graph: Graph) -> list[Value]:
 @pytest.mark.parametrize("batch", [4, N])
 def test_pictures_one_by_one(batch: Dim) -> None:
     told: list[Saving] = []
-    graph = optimised(network(batch), ImageByImage(told.append, 4096))
+    graph = optimised(network(batch), ImageByImage(TARGET, told.append, 4096))
     (result,) = scanned(graph)
     assert result.shape[0] == batch
     assert [item.by for item in told] == ["image_by_image"]
@@ -65,6 +67,19 @@ def test_large_weights_stay_behind() -> None:
     assert len(scanned(graph)) == 1
     (conv,) = (node for node in graph.nodes if node.op == "conv")
     assert conv.output.shape[:2] == (4, 200)
+
+
+@pytest.mark.parametrize(("version", "behind"), [(4, 1), (3, 0)])
+def test_the_target_decides_which_weights_are_waited_for(version: int, behind: int) -> None:
+    """With half the lanes a layer computes for twice as long while its weights arrive."""
+    target = parse_target(f"x86-64-v{version}")
+    graph = optimised(network(last=40, stride=6), ImageByImage(target, cache_bytes=4096))
+    assert len(scanned(graph)) == 1
+    assert sum(node.op == "conv" for node in graph.nodes) == behind
+
+
+def test_without_a_target_nothing_changes() -> None:
+    assert not ImageByImage(cache_bytes=4096).run(network())
 
 
 def test_where_pictures_meet_the_scan_ends() -> None:

@@ -42,6 +42,11 @@ class Machine:
     levels: tuple[Level, ...]
     label: str
 
+    @property
+    def operations_per_byte(self) -> float:
+        """f32 operations in the time in which a byte arrives from memory."""
+        return self.flops_per_second / self.levels[-1].bandwidth
+
     def clock(self, target: CpuTarget) -> float:
         """Cycles per second at which `target.fma_ports` units reach the peak."""
         return self.flops_per_second / (2 * target.lanes(32) * target.fma_ports)
