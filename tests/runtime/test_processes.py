@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,67 +32,61 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 X = np.arange(100, dtype=np.float32)
+PATIENCE = 60  # seconds, for what never takes long
 
 
 def _is_right(module: Module) -> bool:
     return np.array_equal(module(X)["values"], X / 2)
 
 
-def test_a_fork_finds_no_run_in_progress(path: Path) -> None:
-    busy = load(path)
-    held, let_go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with busy._lock:
-            held.set()
-            let_go.wait(10)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(10)
-    threading.Timer(0.05, let_go.set).start()
+def _child_is_right(module: Module) -> bool:
+    """Forks; whether the child can run a model."""
     child = os.fork()
     if child == 0:
-        signal.alarm(10)  # instead of waiting for a thread that is not there
-        os._exit(0 if _is_right(busy) else 1)
-    thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        signal.alarm(PATIENCE)  # instead of waiting for a thread that is not there
+        os._exit(0 if _is_right(module) else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _held_until_a_fork_waits(module: Module, then: Callable[[], None]) -> threading.Thread:
+    """A thread that has a module's lock until a fork has taken another; then does something."""
+    held = threading.Event()
+
+    def hold() -> None:
+        with module._lock:
+            held.set()
+            while not forking._taken:
+                time.sleep(0.001)
+            then()
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    assert held.wait(PATIENCE)
+    return thread
+
+
+def test_a_fork_finds_no_run_in_progress(path: Path) -> None:
+    first, busy = load(path), load(path)
+    thread = _held_until_a_fork_waits(busy, lambda: None)
+    assert _child_is_right(busy)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
     assert _is_right(busy)
+    first.close()
 
 
 def test_who_holds_a_lock_may_fork(path: Path) -> None:
     module = load(path)
     with module._lock:
-        child = os.fork()
-        if child == 0:
-            signal.alarm(10)
-            os._exit(0 if _is_right(module) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert _child_is_right(module)
 
 
 def test_what_the_collector_finds_during_a_fork_is_closed_behind_it(path: Path) -> None:
-    found, busy = load(path), load(path)
-    held, let_go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        nonlocal found
-        with busy._lock:  # the fork has the lock of the first, and waits for this one
-            held.set()
-            let_go.wait(10)
-            del found
-        let_go.clear()
-
-    thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
-    held.wait(10)
-    threading.Timer(0.05, let_go.set).start()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(10)
-        os._exit(0 if _is_right(busy) else 1)
-    thread.join(10)
+    found, busy = [load(path)], load(path)
+    thread = _held_until_a_fork_waits(busy, found.clear)  # whose lock the fork has
+    assert _child_is_right(busy)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not forking._waiting
 
 
