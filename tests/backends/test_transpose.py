@@ -48,7 +48,14 @@ def build(c: CaseBuilder, target: str, folder: Path) -> tuple[Module, str]:
 @pytest.mark.parametrize("name", PERMS)
 @pytest.mark.parametrize(
     ("dtype", "target"),
-    [(DType.F32, "native"), (DType.I64, "x86-64-v3"), (DType.U8, "x86-64-v3")],
+    [
+        (DType.F32, "native"),
+        (DType.I64, "x86-64-v3"),
+        (DType.U8, "x86-64-v3"),
+        pytest.param(DType.F32, "x86-64-v3", marks=pytest.mark.slow),
+        pytest.param(DType.I64, "native", marks=pytest.mark.slow),
+        pytest.param(DType.U8, "native", marks=pytest.mark.slow),
+    ],
 )
 def test_permutations(name: str, dtype: DType, target: str, tmp_path: Path) -> None:
     shape, perm = PERMS[name]

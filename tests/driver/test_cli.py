@@ -40,14 +40,6 @@ def test_help_lists_every_command() -> None:
         assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["bench", "cascade", "compile", "run", "tune", "verify"])
-def test_options_of_compilations_are_in_one_place(name: str) -> None:
-    """Commands with `with_compilation` take all of them, with their help."""
-    told = CliRunner().invoke(cli.app, [name, "--help"]).stdout
-    for word in ("--target", "-O", "--threads", "--shape NAME:DIMS", "Threads of one run."):
-        assert word in told
-
-
 def test_compile(fake, model_path: Path, call) -> None:
     code, out, err = call("compile", model_path)
     assert code == 0, err

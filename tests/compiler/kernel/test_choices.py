@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 from kernels import fused_nodes
-from suites.case import CaseBuilder, N
+from suites.case import Case, CaseBuilder, N
 from suites.cases import ALL_CASES
 
 from tensmith.compiler.backend import resolve_target
@@ -43,10 +44,10 @@ def kernel_of(case: CaseBuilder) -> tuple[Node, Kernel]:
     return node, lower_region(node.regions[0]).kernel
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_choice_says_all(name: str) -> None:
+def check_choices_of(cases: Iterable[Case], name: str) -> None:
+    """Choices of every kernel give its schedule, and JSON gives the choices."""
     target = resolve_target(name)[1]
-    for case in ALL_CASES[TARGETS.index(name) :: len(TARGETS)]:
+    for case in cases:
         if any(node.op == "fused" for node in case.graph().nodes):
             continue
         for node in fused_nodes(case.graph()):
@@ -59,6 +60,18 @@ def test_a_choice_says_all(name: str) -> None:
                 empty = replace(choice, stages=tuple(type(s)() for s in choice.stages))
                 blank = replace(empty, form="", channels=0, parallel=0, ahead=0)
                 assert blank.with_json(json.loads(text)) == choice
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_choice_says_all(name: str) -> None:
+    """Every operator case for one of the targets."""
+    check_choices_of(ALL_CASES[TARGETS.index(name) :: len(TARGETS)], name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_choice_says_all_for_every_target(name: str) -> None:
+    check_choices_of(ALL_CASES, name)
 
 
 def test_what_fits_no_register_is_not_computed_side_by_side() -> None:
