@@ -55,9 +55,13 @@ def arrays(*shapes: tuple[int, ...], dtype: Any = np.float32) -> dict[str, Any]:
 
 
 @needs_triton
-@pytest.mark.parametrize("keys", [1, 31, 32, 33, 100])
-def test_blocks_of_keys(keys: int) -> None:
-    shapes = (1, 2, 40, 24), (1, 2, keys, 24)
+@pytest.mark.parametrize(
+    ("keys", "apart"),
+    [*((keys, (1, 2)) for keys in (1, 31, 32, 33, 100)),
+     pytest.param(200, (2, 3), marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_blocks_of_keys(keys: int, apart: tuple[int, int]) -> None:
+    shapes = (*apart, 40, 24), (*apart, keys, 24)
     checked(attention(*shapes), arrays(*shapes, shapes[1]))
 
 

@@ -33,9 +33,13 @@ CALLS = (
     "cuLaunchKernelEx", "cuDriverGetVersion", "cuEventCreate",
 )  # fmt: skip
 OUT_OF_MEMORY, LAUNCH_FAILED = 2, 719
+MEMORY = ("cuModuleLoadData", "cuMemAlloc_v2", "cuLaunchKernelEx")  # calls that take some
 FAILURES = [
     *((call, LAUNCH_FAILED) for call in CALLS),
-    *((call, OUT_OF_MEMORY) for call in ("cuModuleLoadData", "cuMemAlloc_v2", "cuLaunchKernelEx")),
+    *(
+        pytest.param(call, OUT_OF_MEMORY, marks=() if call in MEMORY else pytest.mark.slow)
+        for call in CALLS
+    ),
 ]
 
 
