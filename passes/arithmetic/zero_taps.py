@@ -74,8 +74,10 @@ def _nonzero(weights: Array, first: bool) -> list[tuple[int, int]] | None:
     """Of each spatial axis the taps that are not all zero: the first, and the one behind the last;
     None where these are all, or none."""
     count = weights.ndim - 2
+    if not weights.size:
+        return None
     one = weights[0, 0] if first else weights[..., 0, 0]
-    if not weights.size or one.all():
+    if one.all():
         return None
     spatial = tuple(range(2, weights.ndim)) if first else tuple(range(count))
     spans = []

@@ -67,6 +67,15 @@ def test_rows_that_only_a_run_knows_are_not_cropped() -> None:
     assert _cropped(graph) == ((3, 3), (0,) * 4)
 
 
+@pytest.mark.parametrize(("made", "inner"), [(0, 3), (4, 0)])
+def test_filters_without_elements(made: int, inner: int) -> None:
+    c = CaseBuilder("nothing")
+    w = constant(np.zeros((made, inner, 3, 3), np.float32))
+    attrs = {"strides": (1, 1), "dilations": (1, 1), "pads": (1,) * 4, "groups": 1}
+    c.output(c.op("conv", c.input(1, inner, 8, 8), w, **attrs))
+    assert not ZeroTaps().run(c.graph())
+
+
 def test_it_is_told() -> None:
     told: list[Saving] = []
     ZeroTaps(told.append).run(_conv(([0, 2], ALL)))

@@ -69,10 +69,11 @@ class _Rows:
         read = [value for value in (*node.inputs, *inner) if self.axes(value)]
         if not all(self._are_apart(value) for value in (*read, *node.outputs)):
             return True
-        if not read or not node.outputs:
-            return False
-        if not any(self.axes(value) for value in node.outputs):
-            return True
+        makes_rows = any(self.axes(value) for value in node.outputs)
+        if not read:  # rows that are alike, or that are told apart by their numbers
+            return makes_rows and not has_trait(node, Trait.BROADCAST)
+        if not makes_rows:
+            return bool(node.outputs)
         if node.op == "scan":
             return self._meet_in_steps(node)
         if has_trait(node, Trait.CONTROL | Trait.POINTWISE | Trait.BROADCAST):
@@ -141,10 +142,13 @@ def _padded(node: Node) -> Along:
 
 
 def _by_place(node: Node) -> Along:
-    """The axis along which indices count, and those along which there are not as many of them."""
+    """The axis along which indices count, and those along which there are not as many of them:
+    where these have rows and the elements have not, a row's number says which are taken."""
     x, indices = node.inputs[:2]
     pairs = enumerate(zip(x.shape, indices.shape, strict=True))
-    return [[node.attrs["axis"], *(axis for axis, (dim, count) in pairs if dim != count)]]
+    own = node.attrs["axis"] % x.type.rank
+    others = [axis for axis, (dim, count) in pairs if dim != count and axis != own]
+    return [[own, *others], others]
 
 
 # of operators of which it is known, but for pointwise ones, those with regions and views

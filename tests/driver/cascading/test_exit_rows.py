@@ -34,6 +34,7 @@ def _forget() -> Iterator[None]:
 
 
 _NODE = helper.make_node
+_TABLE = np.arange(640, dtype=np.float32).reshape(64, 10)
 _ALONG_ROWS = {
     "mean": [
         _NODE("ReduceMean", ["l1"], ["mean"], axes=[0], keepdims=1),
@@ -72,6 +73,20 @@ _ALONG_ROWS = {
     "first": [
         _NODE("Gather", ["l1", "zero"], ["first"], axis=0),
         _NODE("Add", ["l1", "first"], ["mixed"]),
+    ],
+    "row of a table": [  # that of the row's number
+        _NODE("Constant", [], ["table"], value=numpy_helper.from_array(_TABLE)),
+        _NODE("ArgMax", ["l1"], ["place"], axis=1),
+        _NODE("GatherElements", ["table", "place"], ["own"], axis=1),
+        _NODE("Add", ["l1", "own"], ["mixed"]),
+    ],
+    "padding": [  # for all rows but the first
+        _NODE("Constant", [], ["row"], value=numpy_helper.from_array(_TABLE[:1])),
+        _NODE("Shape", ["l1"], ["rows"], end=1),
+        _NODE("Add", ["rows", "minus"], ["others"]),
+        _NODE("Concat", ["zero", "zero", "others", "zero"], ["pads"], axis=0),
+        _NODE("Pad", ["row", "pads"], ["padded"]),
+        _NODE("Add", ["l1", "padded"], ["mixed"]),
     ],
 }
 _APART = {
