@@ -174,10 +174,10 @@ def table(rows: list[AtLoad], load: float) -> Table:
     """One line for each deployment."""
     found = Table(box=None)
     headings = (
-        "engine", "instances", "threads", "ms", "cpu ms", "calls/s in p99", "$/1M full",
+        "instances", "threads", "ms", "cpu ms", "calls/s in p99", "$/1M full",
         f"$/1M at {load:g}/s", "calls/s", "cpu ms then", "p99 ms then",
     )  # fmt: skip
-    for heading in (f"{rows[0].model}", *headings[1:]):
+    for heading in (rows[0].model, *headings):
         found.add_column(heading, justify="right")
     for row in rows:
         cost = "not in p99" if row.at_load is None else f"{row.at_load:.3f}"

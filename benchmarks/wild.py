@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 OUT = Path(__file__).resolve().parents[1] / "out"
-TIME_LIMIT = 180  # seconds of CPU that compiling and running one file may take
+TIME_LIMIT = 180  # seconds of CPU of the process of one file; those of its children do not count
 PATIENCE = 20  # times as many seconds of the clock, on a machine that others use, too
 SLOW_COMPILE, SLOW_RUN = 30.0, 1.1  # seconds; times ONNX Runtime's
 Inputs = list[dict[str, np.ndarray]]

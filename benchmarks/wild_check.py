@@ -86,5 +86,7 @@ def result(model: Path, files: list[Path]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     limit, model, *files = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(limit), resource.RLIM_INFINITY))
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
     print(json.dumps(result(Path(model), [Path(name) for name in files])))

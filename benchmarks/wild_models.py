@@ -5,7 +5,7 @@ Weights are random (seeded), sizes are small: what is tested is which graphs the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from .wild_export import Architecture, Inputs, configured
 
+Sizes = Sequence[tuple[int, int]]  # the pairs of `Architecture.sizes`
 VOCABULARY = 128
 TEXT_SIZES = ((2, 9), (1, 5))
 TEXT_AXES = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
@@ -52,10 +53,10 @@ def wave(batch: int, length: int) -> Inputs:
     return {"input_values": torch.randn(batch, length)}
 
 
-def encoder(name: str, config: str, **options: Any) -> Architecture:
+def encoder(name: str, config: str, sizes: Sizes = TEXT_SIZES, **options: Any) -> Architecture:
     """A text encoder with a mask."""
     make = partial(configured, config, {**SMALL, **options})
-    return Architecture(name, make, text, TEXT_SIZES, TEXT_AXES)
+    return Architecture(name, make, text, sizes, TEXT_AXES)
 
 
 def decoder(
@@ -66,11 +67,13 @@ def decoder(
     return Architecture(name, make, text, TEXT_SIZES, TEXT_AXES, calls=NO_CACHE)
 
 
-def translator(name: str, config: str, **options: Any) -> Architecture:
+def translator(
+    name: str, config: str, sizes: Sizes = ((2, 9), (1, 6)), **options: Any
+) -> Architecture:
     """An encoder and a decoder."""
     axes = {**TEXT_AXES, "decoder_input_ids": {0: "batch", 1: "target"}}
     make = partial(configured, config, options)
-    return Architecture(name, make, pair, ((2, 9), (1, 6)), axes, calls=NO_CACHE)
+    return Architecture(name, make, pair, sizes, axes, calls=NO_CACHE)
 
 
 def vision(

@@ -18,6 +18,8 @@ from .wild_models import (
     SMALL,
     STAGES,
     T5,
+    TEXT_AXES,
+    TEXT_SIZES,
     VIT,
     VOCABULARY,
     decoder,
@@ -27,6 +29,7 @@ from .wild_models import (
     text,
     translator,
     vision,
+    wave,
 )
 
 _LAYERS, _HEADS, _WIDTH = 2, 2, 8  # of the cached decoders: layers, key heads, numbers in a head
@@ -50,7 +53,7 @@ class Step(nn.Module):
 
 
 def _step_inputs(heads: int, batch: int, length: int) -> Inputs:
-    """Some new tokens behind `length` earlier ones; sizes 0 and 1 are people's first calls."""
+    """One new token behind `length` earlier ones; behind none three, as a first call has."""
     new = 1 if length else 3
     found = {
         "input_ids": torch.randint(3, VOCABULARY, (batch, new)),
@@ -115,10 +118,6 @@ def _sound(batch: int, length: int) -> Inputs:
     return {"input_values": torch.randn(batch, 1, length)}
 
 
-def _raw(batch: int, length: int) -> Inputs:
-    return {"input_values": torch.randn(batch, length)}
-
-
 def _spectrum(batch: int, length: int) -> Inputs:
     return {"input_values": torch.randn(batch, length, 16)}
 
@@ -156,12 +155,12 @@ _RTDETR = {**_DETR, "encoder_hidden_dim": 32, "encoder_in_channels": [24, 32, 48
            "decoder_in_channels": [32, 32, 32], "num_denoising": 0,
            "backbone_config": _PYRAMID}  # fmt: skip
 _AUDIO_AXES = {"input_values": {0: "batch", 2: "samples"}}
-_WIDE_TEXT = ((2, 24), (1, 40))  # longer than windows and blocks
+_LONG_TEXT = ((2, 24), (1, 40))  # longer than windows and blocks
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     encoder("deberta", "DebertaConfig", relative_attention=True, pos_att_type=["c2p", "p2c"],
             max_relative_positions=16),
-    encoder("longformer", "LongformerConfig", attention_window=[4, 4]),
+    encoder("longformer", "LongformerConfig", _LONG_TEXT, attention_window=[4, 4]),
     encoder("ibert", "IBertConfig"),
     encoder("roc-bert", "RoCBertConfig", pronunciation_vocab_size=20, shape_vocab_size=20,
             pronunciation_embed_dim=8, shape_embed_dim=8),
@@ -176,11 +175,11 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     encoder("xlm", "XLMConfig", emb_dim=32, n_layers=2, n_heads=4, n_langs=1),
     encoder("flaubert", "FlaubertConfig", emb_dim=32, n_layers=2, n_heads=4, n_langs=1),
     other("xlnet", "XLNetConfig", {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2,
-          "n_head": 4, "d_inner": 64}, text, ((2, 9), (1, 5)),
-          {n: {0: "batch", 1: "sequence"} for n in ("input_ids", "attention_mask")}),
+          "n_head": 4, "d_inner": 64}, text, TEXT_SIZES,
+          TEXT_AXES),
     other("funnel", "FunnelConfig", {"vocab_size": VOCABULARY, "block_sizes": [1, 1],
           "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64}, text, ((2, 9), (1, 6)),
-          {n: {0: "batch", 1: "sequence"} for n in ("input_ids", "attention_mask")}),
+          TEXT_AXES),
     other("big-bird", "BigBirdConfig", {**SMALL, "block_size": 4, "num_random_blocks": 1},
           text, ((1, 40), (2, 40)), {n: {0: "batch"} for n in ("input_ids", "attention_mask")}),
     decoder("mixtral", "MixtralConfig", _EXPERTS, num_local_experts=4),
@@ -230,10 +229,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     translator("mbart", "MBartConfig", **BART),
     translator("blenderbot", "BlenderbotConfig", **BART),
     translator("plbart", "PLBartConfig", **BART),
-    translator("led", "LEDConfig", **BART, attention_window=[4, 4],
+    translator("led", "LEDConfig", _LONG_TEXT, **BART, attention_window=[4, 4],
                max_encoder_position_embeddings=64, max_decoder_position_embeddings=64),
     translator("umt5", "UMT5Config", **T5),
-    translator("longt5", "LongT5Config", **T5, local_radius=4),
+    translator("longt5", "LongT5Config", _LONG_TEXT, **T5, local_radius=4),
     translator("switch", "SwitchTransformersConfig", **T5, num_experts=4),
     translator("prophetnet", "ProphetNetConfig", vocab_size=VOCABULARY, hidden_size=32,
                encoder_ffn_dim=64, num_encoder_layers=2, num_encoder_attention_heads=4,
@@ -261,7 +260,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
           "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2,
           "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
           "conv_depthwise_kernel_size": 5, "apply_spec_augment": False,
-          "position_embeddings_type": "relative"}, _raw, ((1, 800), (2, 600)),
+          "position_embeddings_type": "relative"}, wave, ((1, 800), (2, 600)),
           {"input_values": {0: "batch", 1: "samples"}}),
     detector("detr", "DetrConfig", "DetrForObjectDetection", **_DETR, backbone_config=_RESNET),
     detector("conditional-detr", "ConditionalDetrConfig", "ConditionalDetrForObjectDetection",

@@ -165,7 +165,7 @@ class Points(nn.Module):
 
 
 class Messages(nn.Module):
-    """A graph network: sums of messages along edges, then a mean of each graph."""
+    """A graph network: twice, each node adds the mean of the nodes whose edges lead to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class Grid(nn.Module):
 
 
 class Signal(nn.Module):
-    """Spectra of a signal, masked by a network, and the signal of them (separation of speech)."""
+    """Amplitudes of the spectra of a signal, masked by a recurrent net (separation of speech)."""
 
     def __init__(self) -> None:
         super().__init__()
