@@ -115,12 +115,13 @@ static ts_status choose_images(ts_instance *instance, gpu *device) {
       if (image->architecture == best->architecture && image->ptx == best->ptx)
         device->images[f] = image;
     }
-    if (device->images[f] && device->images[f]->shared > (uint32_t)shared)
-      return ts_error(instance, TS_ERROR_DEVICE,
-                      "kernel '%s' needs %u bytes of shared memory, %s has %d: compile the model for "
-                      "--target cuda:sm_%d",
-                      function->name, device->images[f]->shared, name, shared, here);
   }
+  const int32_t large = ts_cuda_fit(device, code, (uint32_t)shared);
+  if (large >= 0)
+    return ts_error(instance, TS_ERROR_DEVICE,
+                    "kernel '%s' needs %u bytes of shared memory, %s has %d: compile the model for "
+                    "--target cuda:sm_%d",
+                    code->functions[large].name, device->images[large]->shared, name, shared, here);
   ts_cuda_recall(device, code);
   return TS_OK;
 }

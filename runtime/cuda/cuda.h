@@ -15,7 +15,7 @@ typedef struct {
 } ts_image;
 
 /* places, sizes: how many pointers, then i64, a function takes; behind them come two pointers to
- * memory that it does not use. part: functions with equal numbers compute the same, for different
+ * memory, of which functions with tensor maps use the first, and no other one any. part: functions with equal numbers compute the same, for different
  * architectures, some of which take several; only those run that have the best image of all.
  * alternative: those of one part with other numbers compute it for the same GPUs, in another way; of
  * these one runs, the first (0) or what a run has found to be the fastest. scratch: whether the last of

@@ -89,11 +89,15 @@ TS_LOCAL CUresult ts_cuda_launch(gpu *device, const struct ts_device_code *code,
                                  int edge, CUstream stream);
 TS_LOCAL size_t ts_cuda_launch_words(const struct ts_device_code *code, const int64_t *words);
 
-/* alternatives.c. Takes the alternatives that are known to be fast on this GPU, and notes whether
+/* alternatives.c. Leaves out the alternatives that ask for more bytes of shared memory than there are;
+ * returns a function of a part of which none would be left, or -1. */
+TS_LOCAL int32_t ts_cuda_fit(gpu *device, const struct ts_device_code *code, uint32_t shared);
+/* Takes the alternatives that are known to be fast on this GPU, and notes whether
  * parts are left that were not timed. */
 TS_LOCAL void ts_cuda_recall(gpu *device, const struct ts_device_code *code);
-/* Where items begin with a call of such a part: times its alternatives, has the fastest compute the
- * part from now on, and the call done. used: words of the call, 0: there is none. */
+/* Where items begin with a call of such a part: times its alternatives but those that the driver does
+ * not launch, has the fastest compute the part from now on, and the call done. used: words of the
+ * call; 0: there is none, or another instance has found the fastest by now. */
 TS_LOCAL CUresult ts_cuda_settle(gpu *device, const struct ts_device_code *code, int64_t *words,
                                  size_t count, CUstream stream, size_t *used);
 /* Whether parts are left that were not timed. */

@@ -15,14 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
 from tensmith.backends.cuda.fake.install import FakeDriver, install
-from tensmith.compiler.errors import UsageError
+from tensmith.compiler.errors import RunError, UsageError
 from tensmith.runtime.loader import ModuleError
 
 pytestmark = needs_triton
 RNG = np.random.default_rng(0)
 WEIGHTS = [(RNG.standard_normal(shape) / 8).astype("f4") for shape in ((96, 128), (128, 80))]
 X = RNG.standard_normal((64, 96)).astype("f4")
-LAUNCH_FAILED = 719
+INVALID_VALUE, OUT_OF_RESOURCES, LAUNCH_FAILED = 1, 701, 719
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +140,66 @@ def test_a_failure_while_codes_are_timed_is_told(
         module(X)
     with driver.timed(Clock("_or_1")):
         right(module(X))
+
+
+@pytest.mark.parametrize("error", [INVALID_VALUE, OUT_OF_RESOURCES])
+def test_codes_that_the_driver_does_not_launch_are_passed_over(
+    error: int, library: Path, driver: FakeDriver
+) -> None:
+    clock = Clock("")
+    with driver.timed(clock):
+        module = tensmith.load(library)
+        driver.fail("cuLaunchKernelEx", 1, error)
+        right(module(X))
+        first = {name for name in clock.launched if "_or_" not in name}
+        assert len(first) == 1, "that of the other product alone"
+        clock.taken()
+        right(module(X))
+        assert clock.taken() == {"first", "or_1"}
+
+
+def test_codes_that_are_all_refused_are_an_error(library: Path, driver: FakeDriver) -> None:
+    module = tensmith.load(library)
+    driver.fail("cuLaunchKernelEx", 1, INVALID_VALUE, times=3)
+    with pytest.raises(ModuleError, match="INVALID_VALUE"):
+        module(X)
+    with driver.timed(Clock("_or_1")):
+        right(module(X))
+
+
+def shared_of(library: Path) -> list[list[int]]:
+    """Bytes of shared memory of the codes of each product."""
+    return [
+        [function["resources"]["sm_80"]["shared_bytes"] for function in kernel["functions"]]
+        for kernel in tensmith.load(library).manifest["kernels"]
+    ]
+
+
+def test_codes_that_need_too_much_shared_memory_are_left_out(
+    library: Path, driver: FakeDriver
+) -> None:
+    own = shared_of(library)
+    most, least = min(map(max, own)), min(map(min, own))
+    assert all(codes[2] >= most > max(codes[:2]) for codes in own), own
+    driver.be(80, most - 1)
+    clock = Clock("_or_2")
+    with driver.timed(clock):
+        right(tensmith.load(library)(X))
+    assert clock.taken() == {"first", "or_1"}
+    driver.be(80, least - 1)
+    with pytest.raises(RunError, match=f"needs {least} bytes of shared memory, .* {least - 1}:"):
+        tensmith.load(library)
+
+
+def test_an_open_instance_takes_what_another_has_found(library: Path, driver: FakeDriver) -> None:
+    clock = Clock("_or_1")
+    with driver.timed(clock):
+        one, other = tensmith.load(library), tensmith.load(library)
+        right(one(X))
+        assert clock.taken() == {"first", "or_1", "or_2"}
+        for _ in range(3):
+            right(other(X))
+        assert clock.taken() == {"or_1"}
 
 
 def test_numbers_of_codes_that_there_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:

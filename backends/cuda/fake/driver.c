@@ -12,7 +12,7 @@ struct fake_state fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .capability = 80, .
 struct CUctx_st primary;
 static int initialised, device_count = 1;
 static char failing[NAME_BYTES];
-static int failing_in, failing_with;
+static int failing_in, failing_with, failing_times;
 static __thread int entered;
 
 /* ---- What tests and the interpreter set ------------------------------------------------------- */
@@ -23,11 +23,12 @@ EXPORT void tensmith_fake_device(int count, int compute_capability, int shared) 
   fake.capability = compute_capability;
   fake.shared_optin = shared;
 }
-/* The call number `after` (1: the next one) of a function fails with an error. */
-EXPORT void tensmith_fake_failure(const char *function, int after, int error) {
+/* So many calls of a function, from number `after` on (1: the next one), fail with an error. */
+EXPORT void tensmith_fake_failure(const char *function, int after, int error, int times) {
   snprintf(failing, sizeof failing, "%s", function);
   failing_in = after;
   failing_with = error;
+  failing_times = times;
 }
 /* Let time go by, in milliseconds, which events then tell: launches take none by themselves. */
 EXPORT void tensmith_fake_advance(double milliseconds) { fake.clock += milliseconds; }
@@ -42,7 +43,10 @@ EXPORT size_t tensmith_fake_early_launches(void) { return fake.early_launches; }
 CUresult begin(const char *function, int needs_context) {
   CUresult error = 0;
   pthread_mutex_lock(&fake.lock);
-  if (failing_in > 0 && !strcmp(function, failing) && --failing_in == 0) error = failing_with;
+  if (failing_in > 0 && !strcmp(function, failing) && --failing_in == 0) {
+    error = failing_with;
+    failing_in = --failing_times > 0;
+  }
   pthread_mutex_unlock(&fake.lock);
   if (error) return error;
   if (!initialised && strcmp(function, "cuInit")) return NOT_INITIALIZED;
@@ -136,6 +140,8 @@ static const struct { CUresult error; const char *name, *text; } errors[] = {
      "no kernel image is available for execution on the device"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
+     "too many resources requested for launch"},
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CAPTURING, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "operation not permitted when stream is capturing"},

@@ -48,9 +48,9 @@ class FakeDriver:
         """Pretend to have GPUs of a compute capability (80: 8.0) and shared memory in bytes."""
         self.library.tensmith_fake_device(count, capability, shared)
 
-    def fail(self, function: str, after: int, error: int) -> None:
-        """Have a call of the driver fail: that number `after` from now on (1: the next)."""
-        self.library.tensmith_fake_failure(function.encode(), after, error)
+    def fail(self, function: str, after: int, error: int, times: int = 1) -> None:
+        """Have so many calls of the driver fail: from number `after` from now on (1: the next)."""
+        self.library.tensmith_fake_failure(function.encode(), after, error, times)
 
     @contextmanager
     def idle(self) -> Iterator[None]:
