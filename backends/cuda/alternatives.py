@@ -2,7 +2,7 @@
 
 Which tiles are the fastest is predicted, not known: a file may hold the best few (the knob
 `gpu_candidates`), and its first run times them (`runtime/cuda/alternatives.c`). Their sums are
-divided equally, and they leave their operands as they are.
+added up equally, and they leave their operands as they are.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from ...compiler.compilation import CompileOptions
 from ...compiler.errors import UsageError
 from ...compiler.kernel.plan.devices import all_steps
 from ...compiler.kernel.plan.plan import KernelCall, Plan
-from ...compiler.kernel.schedule.tiles import Kind
+from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.knobs import GPU_CANDIDATES
 from ...compiler.target import GpuTarget
-from .candidates import Problem, predicted
+from .candidates import TENSOR_ROWS, Problem, predicted
 from .kernels import GpuKernels, Images, is_given, other_parts, part_with, product_of
 from .targets import targets_of
 from .tiles import problem_of_part
 from .vetting import Part, compile_parts
 
 MOST_CANDIDATES = 4  # codes of one part
-SPARE = 2  # candidates more than are wanted, as some do not pass
-HOT = 0.01  # of what all contractions are predicted to take, from which on one is hot
+SPARE = 2  # candidates more than are wanted, as some do not pass: assumed, not measured
+# of what all contractions of a GPU are predicted to take, from which on one is hot: assumed, not
+# measured
+HOT = 0.01
 
 
 @dataclass(frozen=True)
 class ProductPart:
-    """A contraction of a plan. number: of its kernel. cycles: of all its calls, as predicted."""
+    """A contraction of a plan. number: of its kernel. cycles: of all its calls, as predicted for
+    the first of its architectures."""
 
     number: int
     part: Part
@@ -56,6 +59,13 @@ def product_parts(plan: Plan, kernels: GpuKernels, target: GpuTarget) -> list[Pr
                 cycles = calls[number] * predicted(problem, tiles, own)
                 found.append(ProductPart(number, part, problem, calls[number], cycles))
     return found
+
+
+def adds_equally(problem: Problem, one: Tiles, other: Tiles) -> bool:
+    """Whether sums are of the same parts, added up by the same instructions."""
+    same = (one.split, one.depth) == (other.split, other.depth)
+    wide = (one.rows >= TENSOR_ROWS) == (other.rows >= TENSOR_ROWS)
+    return same and (wide or problem.is_f32)
 
 
 def with_alternatives(
@@ -104,22 +114,33 @@ def _hot(
     """Contractions that take a good part of a run, and that may be computed again: no result lies
     where an operand was."""
     found = product_parts(plan, kernels, target)
-    whole = sum(own.cycles for own in found) or 1.0
+    whole = dict.fromkeys(target.architectures, 0.0)
+    for own in found:
+        for number in own.part[0].architectures:
+            whole[number] += _cycles(own, number, target)
     return [
         own
         for own in found
-        if own.cycles >= HOT * whole
+        if any(
+            _cycles(own, number, target) >= HOT * whole[number]
+            for number in own.part[0].architectures
+        )
         and not plan.kernels[own.number].aliased
         and not is_given(plan, own.number, options)
     ]
 
 
+def _cycles(own: ProductPart, number: int, target: GpuTarget) -> float:
+    """Of all calls of a contraction on one architecture, as predicted."""
+    return own.calls * predicted(own.problem, own.part[0].tiles, targets_of(target)[number])
+
+
 def _others(
     plan: Plan, hot: ProductPart, target: GpuTarget, options: CompileOptions
 ) -> Iterator[Part]:
-    """A part with other tiles that divide its sums equally, the best first, numbered."""
+    """A part with other tiles that add up its sums equally, the best first, numbered."""
     ranked = other_parts(plan, hot.number, hot.part, target, options)
-    split = hot.part[0].tiles.split
-    same = (part for part in ranked if part[0].tiles.split == split)
+    usual = hot.part[0].tiles
+    same = (part for part in ranked if adds_equally(hot.problem, part[0].tiles, usual))
     for alternative, part in enumerate(same, 1):
         yield part_with(plan, hot.number, part, part[0].tiles, target, alternative)

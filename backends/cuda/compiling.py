@@ -35,7 +35,7 @@ PTX_VERSION = 80  # of PTX that drivers compile for GPUs not known yet: CUDA 12.
 EARLY_LAUNCHES = 90  # the first architecture with programmatic dependent launches
 _WAIT = "    tl.extra.cuda.gdc_wait()\n    tl.extra.cuda.gdc_launch_dependents()\n"
 POINTER_BYTES = 8
-HIDDEN_PARAMETERS = 2  # Triton's own, behind ours: scratch memory that our functions do not use
+HIDDEN_PARAMETERS = 2  # Triton's own, behind ours: scratch (for tensor maps), and for profiles
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ...passes.arithmetic.hidden_scores import LEAST_GAIN, hides_below
 from .attention_kernel import Attention
 
 Array = np.ndarray[Any, Any]
-LEAST_KEYS = 1024  # for which programs look at a mask that a run makes
+LEAST_KEYS = 1024  # for which programs look at a mask that a run makes: assumed, not measured
 
 
 def band_of(attention: Attention, tiles: Tiles, known: Mapping[str, Array]) -> Band | None:

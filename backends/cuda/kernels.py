@@ -132,9 +132,14 @@ def other_parts(
     of_part = parts_of(maker.kernel)[own.place]
     ranked = ranked_tiles(of_part, targets_of(target)[first], arithmetic_of(target, options))
     for tiles in ranked:
-        tried = replace(tiles, packed=own.tiles.packed, band=own.tiles.band, looks=own.tiles.looks)
+        tried = with_shape(own.tiles, tiles)
         if tried != own.tiles:
             yield part_with(plan, number, part, tried, target)
+
+
+def with_shape(tiles: Tiles, shape: Tiles) -> Tiles:
+    """Other tiles for the same data: constants packed as they are, the same keys gone over."""
+    return replace(shape, packed=tiles.packed, band=tiles.band, looks=tiles.looks)
 
 
 def part_with(

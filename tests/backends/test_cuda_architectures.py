@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,21 @@ from onnx import helper
 from suites.case import F16, F32, CaseBuilder
 
 import tensmith
+from tensmith.backends.cuda import alternatives
 from tensmith.backends.cuda.candidates import shared_bytes
 from tensmith.backends.cuda.compiling import Image
 from tensmith.backends.cuda.fake import install as fake
+from tensmith.backends.cuda.kernels import with_shape
+from tensmith.backends.cuda.pipeline import form_kernels
 from tensmith.backends.cuda.targets import TARGETS, targets_of
 from tensmith.backends.cuda.tiles import problem_of
 from tensmith.backends.cuda.variants import tiles_for
 from tensmith.backends.cuda.vetting import Vetted
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.kernel.schedule.choices import Choices, choices_json
+from tensmith.compiler.kernel.schedule.tiles import Kind, Tiles
 
 WEIGHTS = {"w": (12, 300), "v": (300, 24)}
 
@@ -58,6 +64,41 @@ def test_every_architecture_has_its_best_tiles() -> None:
         assert shared_bytes(problem, tiles[number]) <= own.shared_bytes
     assert targets_of(target)[80].shared_bytes == TARGETS["cuda:sm_86"].shared_bytes
     assert set(kernel.choice.to_json()) == {"tiles", "architectures"}
+
+
+def test_contractions_are_hot_by_their_share_of_one_architecture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nearly all of the time of each GPU is that of one product, whose tiles differ by GPU."""
+    c = CaseBuilder("products")
+    for size in (2048, 128):
+        factors = c.input(size, 2 * size, dtype=F16), c.input(2 * size, size, dtype=F16)
+        c.output(c.op("matmul", *factors, accumulate=F32))
+    target, options = TARGETS["cuda"], CompileOptions("model", Path())
+    plan, kernels = form_kernels(c.graph(), target, options, Stages())
+    found = alternatives.product_parts(plan, kernels, target)
+    large = [own for own in found if own.problem.rows == 2048]
+    assert len(large) > 1
+    assert len(found) > len(large)
+    monkeypatch.setattr(alternatives, "HOT", 0.9)
+    assert alternatives._hot(plan, kernels, target, options) == large
+
+
+def test_other_tiles_that_add_up_equally() -> None:
+    (kernel,) = GpuGraph(product(), TARGETS["cuda:sm_90"]).plan.kernels
+    (usual,) = kernel.schedule.tiles
+    wide = replace(usual, rows=128)
+    problem = problem_of(kernel.kernel.stages[-1], usual)
+    assert alternatives.adds_equally(problem, wide, replace(wide, rows=64, columns=32))
+    assert not alternatives.adds_equally(problem, wide, replace(wide, rows=32))
+    assert not alternatives.adds_equally(problem, wide, replace(wide, depth=2 * wide.depth))
+    assert not alternatives.adds_equally(problem, wide, replace(wide, split=wide.split + 1))
+
+
+def test_other_tiles_are_for_the_same_data() -> None:
+    own = Tiles(Kind.ATTENTION, 64, 64, packed=(0, 16), band=(3, 0, 0, 9), looks=True)
+    other = with_shape(own, Tiles(Kind.ATTENTION, 32, 16, warps=8))
+    assert other == replace(own, rows=32, columns=16, warps=8)
 
 
 @pytest.mark.parametrize(("target", "passes"), [("cuda:sm_80", True), ("cuda", False)])

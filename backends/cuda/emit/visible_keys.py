@@ -21,7 +21,8 @@ from .points import decode, span
 from .split import PART, Division
 from .values import DeviceTile, Term
 
-ELEMENTS, WIDEST = 4096, 1024  # of masks, and keys, that a program looks at at once
+# of masks, and keys, that a program looks at at once: assumed, not measured
+ELEMENTS, WIDEST = 4096, 1024
 _FAR = (1 << 31) - 1  # a number of a key that there is not
 
 

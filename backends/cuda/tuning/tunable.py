@@ -28,17 +28,17 @@ from ....compiler.tuning.task import (
     Task,
     digest,
 )
-from ..alternatives import ProductPart, product_parts
-from ..candidates import CLOCK, TENSOR_ROWS, Taken, blocks_of, every, predicted
+from ..alternatives import ProductPart, adds_equally, product_parts
+from ..candidates import CLOCK, Taken, blocks_of, every, predicted
 from ..choosing import TENSOR_MAPS, can_map, given_tiles
 from ..compiling import Image
-from ..kernels import GpuKernels, part_with, product_of, vet_kernels
+from ..kernels import GpuKernels, part_with, product_of, vet_kernels, with_shape
 from ..pipeline import form_kernels
 from ..vetting import Part, Vetted, compile_parts
 from .launches import LAUNCHES, buffers_of, launches_of
 
 SECONDS = "seconds.json"  # of a batch: predicted by what the code takes, by position
-FAR = 2.0  # predicted time as a share of the base's, from which on tiles are not tried
+FAR = 2.0  # of the base's predicted time, from which on tiles are not tried: assumed, not measured
 REGISTER_UNIT = 8  # registers of a thread are given out so many at once
 Choice = Mapping[str, Any]
 
@@ -199,7 +199,9 @@ class GpuTunable:
             launches[str(position)], code = launches_of(vetted, f"{position}_")
             files |= code
         files[SECONDS] = json.dumps(seconds).encode()
-        files[LAUNCHES] = json.dumps({"buffers": work.buffers, "launches": launches}).encode()
+        rates = sorted({own.problem.rate for own in work.products.values()})
+        told = {"buffers": work.buffers, "launches": launches, "rates": rates}
+        files[LAUNCHES] = json.dumps(told).encode()
         return Batch(task.key, built, files, time.perf_counter() - begin)
 
     def _compile(self, parts: Sequence[Part]) -> None:
@@ -221,7 +223,7 @@ class GpuTunable:
         seconds = self._predicted(work, tiles)
         return Candidate(
             choice,
-            exact=all(_adds_equally(own, a, b) for own, a, b in _pairs(work, tiles)),
+            exact=all(adds_equally(own.problem, a, b) for own, a, b in _pairs(work, tiles)),
             predicted=seconds,
             steps=_steps(choice, usual),
             expected=math.log(seconds / self._predicted(work, work.tiles)),
@@ -262,20 +264,13 @@ def _works(plan: Plan, kernels: GpuKernels, target: GpuTarget) -> list[GpuWork]:
 
 
 def _with(tiles: Sequence[Tiles], place: int, own: Tiles) -> tuple[Tiles, ...]:
-    """Tiles with others in one place, which have constants packed as they were."""
-    new = replace(own, packed=tiles[place].packed, band=tiles[place].band)
+    """Tiles with others in one place."""
+    new = with_shape(tiles[place], own)
     return tuple(new if n == place else old for n, old in enumerate(tiles))
 
 
 def _pairs(work: GpuWork, tiles: Sequence[Tiles]) -> list[tuple[ProductPart, Tiles, Tiles]]:
     return [(own, work.tiles[place], tiles[place]) for place, own in work.products.items()]
-
-
-def _adds_equally(own: ProductPart, one: Tiles, other: Tiles) -> bool:
-    """Whether sums are of the same parts, added up by the same instructions."""
-    same = (one.split, one.depth) == (other.split, other.depth)
-    wide = (one.rows >= TENSOR_ROWS) == (other.rows >= TENSOR_ROWS)
-    return same and (wide or own.problem.is_f32)
 
 
 def _steps(one: Choice, other: Choice) -> int:
