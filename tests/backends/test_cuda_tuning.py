@@ -6,7 +6,7 @@ import ctypes
 import gc
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ from tensmith.backends.cuda.tuning.measurers import (
     GpuMeasurer,
     VettingOracle,
     _difference,
+    _tolerance,
     machine_gpu,
     measurer_gpu,
 )
 from tensmith.backends.cuda.tuning.tunable import GpuTunable, open_gpu
 from tensmith.compiler.compilation import CompileOptions, Stages
-from tensmith.compiler.errors import ModelWarning, ScheduleError, UsageError
+from tensmith.compiler.errors import ModelWarning, RunError, ScheduleError, UsageError
 from tensmith.compiler.ir import DType, Graph
-from tensmith.compiler.tuning.task import Candidate, Task, Turn
+from tensmith.compiler.tuning.task import Batch, Candidate, Task, Turn
 
 pytestmark = needs_triton
 TARGET = TARGETS["cuda:sm_80"]
@@ -150,9 +151,12 @@ def sources(tunable: GpuTunable, task: Task, candidates: list[Candidate]) -> dic
     return found
 
 
-def test_where_a_gpu_is_candidates_are_checked_and_timed_on_it(
-    measurer: GpuMeasurer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Several = tuple[Batch, dict[int, Program]]
+
+
+@pytest.fixture(scope="module")
+def several() -> Several:
+    """A base and two candidates, whose numbers of programs differ; their functions by these."""
     tunable = opened(96, 40, 72)
     (task,) = tunable.tasks
     by_programs: dict[int, Candidate] = {}
@@ -162,39 +166,118 @@ def test_where_a_gpu_is_candidates_are_checked_and_timed_on_it(
             by_programs.setdefault(part[0].programs, one)
     candidates = list(by_programs.values())[:3]
     assert candidates[0] == tunable.base(task)
-    batch = tunable.build(task, candidates)
-    programs = sources(tunable, task, candidates)
-    wrong, computing = list(by_programs)[2], [True]
+    return tunable.build(task, candidates), sources(tunable, task, candidates)
 
-    def launched(file: bytes, kernel: bytes, count: int, given: int, parameters: Any) -> int:
-        program = programs[count]
+
+@dataclass
+class Launches:
+    """What the driver has computed. behaviour: of launches of so many programs, others compute:
+    "nothing", "fails", or "breaks", after which every launch fails. computing: whether any does."""
+
+    programs: dict[int, Program]
+    behaviour: dict[int, str] = field(default_factory=dict)
+    computing: bool = True
+    broken: bool = False
+
+    def __call__(self, file: bytes, kernel: bytes, count: int, given: int, parameters: Any) -> int:
+        program, own = self.programs[count], self.behaviour.get(count, "")
+        self.broken |= own == "breaks"
+        if self.broken or own == "fails":
+            return 1
         values = [
             ctypes.cast(parameters[n], ctypes.POINTER(ctypes.c_int64)).contents.value
             for n in range(len(program.signature))
         ]
-        if computing and count != wrong:
+        if self.computing and own != "nothing":
             program.run(count, values)
         return 0
 
-    monkeypatch.setattr(install, "_launched", launched)
-    assert measurer.machine.name.startswith("no GPU")
+
+@pytest.fixture
+def launches(several: Several, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
+    found = Launches(several[1])
+    monkeypatch.setattr(install, "_launched", found)
     with install.install().timed(lambda kernel, count: 1000.0 / count):
-        assert set(measurer.check(batch)) == {2}
-        computing.clear()
-        reading = measurer.time(batch, Turn((0, 1, 0), 0.01))
+        yield found
+
+
+def test_where_a_gpu_is_candidates_are_checked_and_timed_on_it(
+    measurer: GpuMeasurer, several: Several, launches: Launches
+) -> None:
+    batch, counts = several[0], list(several[1])
+    launches.behaviour[counts[2]] = "nothing"
+    assert measurer.machine.name.startswith("no GPU")
+    assert set(measurer.check(batch)) == {2}
+    launches.computing = False
+    reading = measurer.time(batch, Turn((0, 1, 0), 0.01))
     for sample in reading.samples:
-        assert sample.median == pytest.approx(1 / list(by_programs)[sample.position], rel=1e-3)
+        assert sample.median == pytest.approx(1 / counts[sample.position], rel=1e-3)
     assert [s.position for s in reading.samples] == [0, 1, 0]
 
 
+def test_a_candidate_that_fails_is_out_alone(
+    measurer: GpuMeasurer, several: Several, launches: Launches
+) -> None:
+    batch, counts = several[0], list(several[1])
+    launches.behaviour[counts[1]] = "fails"
+    assert set(measurer.check(batch)) == {1}
+    launches.behaviour[counts[2]] = "fails"
+    launches.computing = False
+    reading = measurer.time(batch, Turn((0, 2, 0), 0.01))
+    assert set(reading.failures) == {2}
+    assert [s.position for s in reading.samples] == [0, 0]
+    assert not reading.disturbed
+
+
+def test_a_candidate_that_breaks_the_gpu_is_named_and_others_are_not_blamed(
+    measurer: GpuMeasurer, several: Several, launches: Launches
+) -> None:
+    batch, counts = several[0], list(several[1])
+    launches.behaviour[counts[1]] = "breaks"
+    assert set(measurer.check(batch)) == {1}
+    told = f"{batch.built[1].candidate}.*call tune again"
+    with pytest.raises(RunError, match=f"(?s){told}"):
+        measurer.time(batch, Turn((0, 2, 0), 0.01))
+
+
+def test_a_candidate_that_breaks_the_gpu_while_it_is_timed(
+    measurer: GpuMeasurer, several: Several, launches: Launches
+) -> None:
+    batch, counts = several[0], list(several[1])
+    assert not measurer.check(batch)
+    launches.computing = False
+    launches.behaviour[counts[1]] = "breaks"
+    reading = measurer.time(batch, Turn((0, 1, 2, 0), 0.01))
+    assert set(reading.failures) == {1}
+    assert [s.position for s in reading.samples] == [0]
+    assert batch.built[1].candidate in reading.disturbed
+    with pytest.raises(RunError, match="out of use"):
+        measurer.check(batch)
+
+
+def test_what_was_not_compared_is_before_it_is_timed(
+    measurer: GpuMeasurer, several: Several, launches: Launches
+) -> None:
+    """A session that goes on behind a check in which the GPU broke."""
+    batch, counts = several[0], list(several[1])
+    launches.behaviour[counts[2]] = "nothing"
+    reading = measurer.time(batch, Turn((0, 2, 0), 0.01))
+    assert "differs" in reading.failures[2]
+
+
 def test_differences_of_results() -> None:
-    ones = np.ones(8, np.float32)
-    same = [(DType.F32, ones.tobytes())]
-    assert not _difference(same, same)
-    assert not _difference([(DType.F32, (ones * 1.0001).tobytes())], same)
-    assert "by more than" in _difference([(DType.F32, (ones * 1.5).tobytes())], same)
+    for size in (1.0, 1e-4):
+        ones = np.full(8, size, np.float32)
+        same = [(DType.F32, ones.tobytes())]
+        f32, halves = _tolerance(["f32"], [DType.F32]), _tolerance(["f16"], [DType.F16])
+        assert not _difference(same, same, 0.0)
+        assert not _difference([(DType.F32, (ones * 1.00005).tobytes())], same, f32)
+        nearly = [(DType.F32, (ones * 1.002).tobytes())]
+        assert "by more than" in _difference(nearly, same, f32)
+        assert not _difference(nearly, same, halves)
+        assert "by more than" in _difference([(DType.F32, bytes(32))], same, halves)
     numbers = [(DType.I8, bytes(8))]
-    assert "other bits" in _difference([(DType.I8, bytes([1] * 8))], numbers)
+    assert "other bits" in _difference([(DType.I8, bytes([1] * 8))], numbers, 1.0)
 
 
 def test_a_model_is_tuned_without_a_gpu_and_said_to_be(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from statistics import median, quantiles
 from typing import Any
@@ -27,12 +27,17 @@ from .launches import LAUNCHES
 from .tunable import SECONDS
 
 PREDICTED = "no GPU: vetted by the code and predicted"  # how names of such classes end
-TOLD = 0.98  # of the base's time: what less than that saves, the model cannot tell
+# of the base's time: what saves less than that, the model cannot tell; assumed, not measured
+TOLD = 0.98
 SAMPLES = 5  # of a candidate in one turn, at least
 LEAST_SECONDS = 1e-3  # of a sample, so that the resolution of events is no matter
 WEIGHT = 0.5  # half of the width in which floats are drawn
 POISON = b"\xff"
-RTOL, ATOL = 2e-2, 1e-2  # of results that were added up in another order, in halves too
+# How far results may lie apart whose sums were added up in another order, as a share of their
+# size: by what multiplies (tensor cores of 9.0 keep 14 bits of sums of 8-bit floats: DeepSeek-V3's
+# report, 3.3.2), and one step of halves for each of some roundings to these. Assumed, not measured.
+SUMS = {"f32": 1e-4, "i8": 1e-4, "tf32": 1e-3, "f16": 1e-3, "f8": 1e-2}
+HALF_STEPS, ROUNDINGS = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7}, 4
 
 
 class VettingOracle:
@@ -70,6 +75,7 @@ class GpuMeasurer:
     def __init__(self, target: GpuTarget) -> None:
         self._target, self._gpu = target, Gpu()
         self._placed: _Placed | None = None
+        self._broken = ""  # by which candidate, after which the GPU runs nothing any more
 
     @cached_property
     def machine(self) -> MachineClass:
@@ -77,35 +83,78 @@ class GpuMeasurer:
         return MachineClass(self._gpu.name, {"target": self._target.name})
 
     def check(self, batch: Batch) -> Mapping[int, str]:
-        """Why candidates do not compute what the base does, by position."""
+        """Why candidates do not compute what the base does, by position. Where one leaves the GPU
+        out of use, those behind it are told of when they are to be timed.
+
+        Raises RunError where the base fails, or the GPU is out of use already.
+        """
         found = {n: built.error for n, built in enumerate(batch.built) if built.error}
         placed = self._place(batch)
-        wanted = placed.results(BASE)
         for position in placed.positions:
-            try:
-                if position != BASE and (wrong := _difference(placed.results(position), wanted)):
-                    found[position] = wrong
-            except RunError as error:
-                found[position] = str(error)
+            if not self._broken and (wrong := self._wrong(placed, position)):
+                found[position] = wrong
         return found
 
     def time(self, batch: Batch, turn: Turn) -> Reading:
-        """One turn; operands may lie in the second-level cache, as in a run."""
+        """One turn; operands may lie in the second-level cache, as in a run.
+
+        Raises RunError as `check` does.
+        """
         begin = time.perf_counter()
         placed = self._place(batch)
         failures = {n: built.error for n, built in enumerate(batch.built) if built.error}
         samples = []
-        for position in (n for n in turn.order if n not in failures):
-            times = placed.times(position, turn.seconds)
+        for position in turn.order:
+            if self._broken or position in failures:
+                continue
+            if wrong := self._wrong(placed, position):
+                failures[position] = wrong
+                continue
+            try:
+                times = placed.times(position, turn.seconds)
+            except RunError as error:
+                failures[position] = self._failed(placed, position, error)
+                continue
             quarter = quantiles(times, n=4)[0]
             samples.append(CallTimes(position, min(times), quarter, median(times), len(times)))
-        return Reading(tuple(samples), time.perf_counter() - begin, failures)
+        seconds = time.perf_counter() - begin
+        return Reading(tuple(samples), seconds, failures, disturbed=self._broken)
+
+    def _wrong(self, placed: _Placed, position: int) -> str:
+        """Why a candidate does not compute what the base does, found once; "": it does."""
+        if position not in placed.compared:
+            wanted = placed.wanted
+            try:
+                given = wanted if position == BASE else placed.results(position)
+                wrong = _difference(given, wanted, placed.tolerance)
+            except RunError as error:
+                wrong = self._failed(placed, position, error)
+            placed.compared[position] = wrong
+        return placed.compared[position]
+
+    def _failed(self, placed: _Placed, position: int, error: RunError) -> str:
+        """How a candidate failed. An illegal access leaves a process no GPU (CUDA's driver API,
+        CUDA_ERROR_ILLEGAL_ADDRESS): then the base fails, too. Raises the base's own error."""
+        if position == BASE:
+            raise error
+        try:
+            placed.results(BASE)
+        except RunError:
+            batch = placed.batch
+            self._broken = (
+                f"the GPU is out of use since candidate '{batch.built[position].candidate}' of "
+                f"task '{batch.task}' failed on it: {error.what}"
+            )
+        return error.what
 
     def close(self) -> None:
         """Leave the GPU."""
         self._gpu.close()
 
     def _place(self, batch: Batch) -> _Placed:
+        if self._broken:
+            remedy = "call tune again: the session goes on, without that candidate"
+            raise RunError(self._broken, remedy=remedy)
         if self._placed is None or self._placed.batch is not batch:
             self._gpu.clear()
             self._placed = _Placed(self._gpu, batch)
@@ -113,7 +162,8 @@ class GpuMeasurer:
 
 
 class _Placed:
-    """A batch on the GPU: functions and memory, the same for all candidates."""
+    """A batch on the GPU: functions and memory, the same for all candidates. compared: why results
+    are not the base's, by position ("": they are), of those that were compared."""
 
     def __init__(self, gpu: Gpu, batch: Batch) -> None:
         self.batch, self._gpu = batch, gpu
@@ -121,6 +171,8 @@ class _Placed:
         self._buffers: list[dict[str, Any]] = told["buffers"]
         self._launches = {int(n): own for n, own in told["launches"].items()}
         self.positions = sorted(self._launches)
+        self.tolerance = _tolerance(told["rates"], [DType(own["dtype"]) for own in self._buffers])
+        self.compared: dict[int, str] = {}
         self._places = [gpu.memory(_drawn(n, own)) for n, own in enumerate(self._buffers)]
         most = max(one["workspace"] for own in self._launches.values() for one in own)
         self._workspace = gpu.memory(POISON * most)
@@ -129,6 +181,11 @@ class _Placed:
             for own in self._launches.values()
             for one in own
         }
+
+    @cached_property
+    def wanted(self) -> list[tuple[DType, bytes]]:
+        """What the base leaves."""
+        return self.results(BASE)
 
     def run(self, position: int) -> None:
         """One call of a candidate."""
@@ -185,7 +242,15 @@ def _drawn(number: int, buffer: Mapping[str, Any]) -> bytes:
     return bytes(size)
 
 
-def _difference(given: list[tuple[DType, bytes]], wanted: list[tuple[DType, bytes]]) -> str:
+def _tolerance(rates: Sequence[str], dtypes: Sequence[DType]) -> float:
+    """How far equal results may lie apart, as a share of the largest, and of themselves."""
+    steps = max(HALF_STEPS.get(dtype, 0.0) for dtype in dtypes)
+    return max(SUMS[rate] for rate in rates) + ROUNDINGS * steps
+
+
+def _difference(
+    given: list[tuple[DType, bytes]], wanted: list[tuple[DType, bytes]], tolerance: float
+) -> str:
     """How results differ by more than the order of sums makes them; "": they do not."""
     for number, ((dtype, own), (_, base)) in enumerate(zip(given, wanted, strict=True)):
         if own == base:
@@ -193,8 +258,9 @@ def _difference(given: list[tuple[DType, bytes]], wanted: list[tuple[DType, byte
         if not dtype.is_float or dtype.is_narrow:
             return f"output {number} has other bits than the base's"
         a, b = (np.frombuffer(x, dtype.numpy).astype(np.float32) for x in (own, base))
+        peak = float(np.max(np.abs(b[np.isfinite(b)]), initial=0))
         with np.errstate(invalid="ignore"):
-            if not np.allclose(a, b, RTOL, ATOL * float(np.nanmax(np.abs(b), initial=1)), True):
+            if not np.allclose(a, b, tolerance, tolerance * peak, equal_nan=True):
                 return (
                     f"output {number} differs from the base's by more than the order of sums does"
                 )
