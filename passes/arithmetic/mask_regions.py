@@ -59,7 +59,8 @@ class MaskReader(Generic[S]):
     def _read_added(self, value: Value, at: At, wanted: bool) -> S:
         domain, node = self.domain, value.producer
         if value.data is not None:
-            return domain.table(_table((value.data <= self.limit) != wanted, at), at)
+            hidden = value.data.astype(np.float64) <= self.limit  # which halves do not hold
+            return domain.table(_table(hidden != wanted, at), at)
         if node is None or not self._may_look():
             return domain.all()
         inner = list(_operands(node, at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from tensmith.compiler.decisions import Saving
 from tensmith.compiler.ir import Dim, Graph, Value, constant
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.pass_manager import run_passes
+from tensmith.passes.arithmetic.hidden_scores import MASKED
 from tensmith.passes.arithmetic.key_regions import COMPARED, KeyBand, KeyBands, Position
 from tensmith.passes.arithmetic.known_masks import KnownMasks
 from tensmith.passes.arithmetic.mask_regions import MaskReader
@@ -267,3 +269,13 @@ def test_random_conditions(seed: int, known: bool, length: int) -> None:
         mask = w.op("add", mask, w.input(size, size, dtype=F32))
     shape = mask.shape if mask.type.rank == 4 else (1, 1, *mask.shape)
     optimised(w.attend(w.op("reshape", mask, shape=shape)), s=length)
+
+
+def test_constants_of_halves_are_compared_with_limits_that_halves_do_not_hold() -> None:
+    hidden = np.where(np.tri(6, dtype=bool), 0, -np.inf)
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype in (np.float16, np.float32):
+            found.append(MaskReader(KeyBands(), MASKED).seen(constant(hidden.astype(dtype))))
+    assert found[0] == found[1] != KeyBand()
