@@ -52,8 +52,7 @@ def compile(
     forms to keep for `save` ("llvm", "asm", of GPUs "ptx", "cubin", "triton"). dump_after: called
     with (pass name, graph) after the import (pass name "import") and after every pass. progress:
     told the name of each stage as it begins. work_dir: a folder for intermediate files where the
-    system has none that can be written. choices: a file of decisions about kernels
-    (`compiler/kernel/schedule/choices.py`) that stand in place of the heuristics'.
+    system has none. choices: a file of decisions about kernels in place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),

@@ -222,6 +222,14 @@ class Tunable(Protocol):
         ...
 
 
+def machine_of(measurer: Measurer) -> MachineClass:
+    """The machine that a measurer, which is closed, measures on."""
+    try:
+        return measurer.machine
+    finally:
+        measurer.close()
+
+
 def packed(value: Any) -> str:
     """JSON, the same for equal values."""
     return json.dumps(value, sort_keys=True)

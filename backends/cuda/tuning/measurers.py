@@ -20,7 +20,15 @@ import numpy as np
 from ....compiler.errors import RunError, UsageError
 from ....compiler.ir.types import DType
 from ....compiler.target import GpuTarget
-from ....compiler.tuning.task import BASE, Batch, CallTimes, MachineClass, Reading, Turn
+from ....compiler.tuning.task import (
+    BASE,
+    Batch,
+    CallTimes,
+    MachineClass,
+    Reading,
+    Turn,
+    machine_of,
+)
 from ..targets import runs_here
 from .gpu import Gpu
 from .launches import LAUNCHES
@@ -277,11 +285,7 @@ def measurer_gpu(target: GpuTarget, worker: str) -> VettingOracle | GpuMeasurer:
 
 def machine_gpu(target: GpuTarget) -> MachineClass:
     """What records are of."""
-    measurer = measurer_gpu(target, "local")
-    try:
-        return measurer.machine
-    finally:
-        measurer.close()
+    return machine_of(measurer_gpu(target, "local"))
 
 
 def oracle_of(machine: str) -> str:

@@ -9,7 +9,15 @@ from functools import cached_property
 
 from ....compiler.errors import InternalError, UsageError
 from ....compiler.target import CpuTarget
-from ....compiler.tuning.task import Batch, CallTimes, MachineClass, Reading, Turn, Waiting
+from ....compiler.tuning.task import (
+    Batch,
+    CallTimes,
+    MachineClass,
+    Reading,
+    Turn,
+    Waiting,
+    machine_of,
+)
 from ...common.running import runs_here
 from .host import Ended, LocalHost, MeasuringHost
 from .machine import machine_class
@@ -118,11 +126,7 @@ def measurer_cpu(target: CpuTarget, worker: str) -> CpuMeasurer:
 
 def machine_cpu(target: CpuTarget) -> MachineClass:
     """The class of this machine. Raises UsageError where the target's code does not run on it."""
-    measurer = measurer_cpu(target, "local")
-    try:
-        return measurer.machine
-    finally:
-        measurer.close()
+    return machine_of(measurer_cpu(target, "local"))
 
 
 def _present(batch: Batch) -> list[int]:
