@@ -119,6 +119,8 @@ def values(*specs: tuple[Any, ...]) -> list[Value]:
 
 
 WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+FIRST_UP = {**WINDOW, "output_padding": (0, 0), "groups": 2}
+LAST_UP = {**FIRST_UP, "layout": "NHWC"}
 REFUSED: list[tuple[str, list[tuple[Any, ...]], dict[str, Any], str]] = [
     ("add", [(3,), (4,)], {}, "3 and 4 do not broadcast"),
     ("add", [(3,), (I64, 3)], {}, "element types differ: f32 i64"),
@@ -140,6 +142,10 @@ REFUSED: list[tuple[str, list[tuple[Any, ...]], dict[str, Any], str]] = [
     ("conv", [(1, 3, 5, 5), (4, 3, 3, 3)], {**WINDOW, "layout": "CHWN"}, "neither"),
     ("conv", [(1, 4, 5, 5), (3, 2, 3, 3)], {**WINDOW, "groups": 2}, "do not divide"),
     ("conv", [(1, 3, 5, 5), (4, 3, 3, 3), (5,)], WINDOW, "bias"),
+    ("conv_transpose", [(1, 5, 5, 7), (2, 3, 6, 4)], LAST_UP, "7 is not 6"),
+    ("conv_transpose", [(1, 6, 5, 5), (7, 4, 2, 3)], FIRST_UP, "6 is not 7"),
+    ("conv_transpose", [(1, 5, 5, 7), (2, 3, 7, 4)], LAST_UP, "do not divide"),
+    ("conv_transpose", [(1, 5, 5, 6), (2, 3, 6, 4), (4,)], LAST_UP, "bias"),
     ("max_pool", [(1, 3, 5, 5)], {**WINDOW, "kernel": (3,)}, "1 entries, not 2"),
     ("max_pool", [(3, 5)], {**WINDOW, "kernel": (3, 3)}, "rank 2"),
     ("reshape", [(3, 4)], {"shape": (5,)}, "12 elements, not 5"),
@@ -170,6 +176,16 @@ REFUSED: list[tuple[str, list[tuple[Any, ...]], dict[str, Any], str]] = [
 def test_refused(op: str, specs: list[Any], attrs: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make_node(op, values(*specs), attrs)
+
+
+def test_transposed_convolutions_of_both_layouts() -> None:
+    """Filters are [in, out / groups, taps] or [taps, in, out / groups]; no two sizes are equal."""
+    attrs = {**FIRST_UP, "strides": (2, 3), "pads": (0, 1, 1, 0), "output_padding": (1, 2)}
+    first = make_node("conv_transpose", values((1, 6, 5, 11), (6, 4, 2, 3), (8,)), attrs)
+    assert first.output.shape == (1, 8, 10, 34)
+    last = {**attrs, "layout": "NHWC"}
+    node = make_node("conv_transpose", values((1, 5, 11, 6), (2, 3, 6, 4), (8,)), last)
+    assert node.output.shape == (1, 10, 34, 8)
 
 
 def test_symbols_are_not_refused() -> None:
