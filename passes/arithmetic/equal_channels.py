@@ -7,16 +7,15 @@ poolings and depthwise filters of equal channels are equal again.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Array, Trait, has_trait
 from ...compiler.ir.ops.windows import channel_axis
 from ..layout.axis_permutation import match_axes
-from .known_channels import moved_axis
+from .channel_facts import ChannelFacts
 
 MOST_PLACES = 1 << 14  # along an axis, that are compared: a bound on the time, assumed
 _PROBES = 3  # elements of a filter that are compared first
@@ -53,58 +52,43 @@ def equal_places(weights: Array, axis: int) -> Array:
     return places
 
 
-@dataclass
-class EqualChannels:
+def _together(keys: Sequence[Array]) -> Array:
+    """i64[places]: of each place, the first that is the same by every key."""
+    return labelled(zip(*(key.tolist() for key in keys), strict=True))
+
+
+class EqualChannels(ChannelFacts[Array]):
     """Of values of a graph, from its inputs on, which places along an axis are equal.
 
-    labels: i64[places], of each place the first that equals it; none where all differ.
+    A fact is i64[places], of each place the first that equals it; there is none where all differ.
     """
 
-    labels: dict[Value, dict[int, Array]] = field(default_factory=dict)
+    def tells(self, fact: Array, size: object) -> bool:
+        """Whether any place equals another."""
+        return size == fact.size and bool((fact != np.arange(fact.size)).any())
 
-    @staticmethod
-    def of(graph: Graph) -> EqualChannels:
-        """The equal channels of a graph's values, and of its regions'."""
-        found = EqualChannels()
-        for node in graph.walk():
-            if len(node.outputs) == 1 and node.output.dtype.is_float and node.output.type.rank:
-                found._note(node)
-        return found
-
-    def along(self, value: Value, axis: int) -> Array | None:
-        """The labels of a value's places along an axis; None: all differ, as far as is known."""
-        return self.labels.get(value, {}).get(axis)
-
-    def _set(self, value: Value, axis: int, labels: Array) -> None:
-        size = value.shape[axis]
-        if size == labels.size and bool((labels != np.arange(size)).any()):
-            self.labels.setdefault(value, {})[axis] = labels
-
-    def _note(self, node: Node) -> None:
-        if node.op in ("conv", "matmul"):
-            self._made(node)
-        elif node.op in ("broadcast_to", "expand"):
-            self._repeated(node)
-        elif node.op == "concat":
-            self._joined(node)
-        elif node.op == "gather":
-            self._gathered(node)
-        if not any(value in self.labels for value in node.inputs):
-            return
-        if has_trait(node, Trait.POINTWISE):
-            self._pointwise(node)
-        elif node.op == "slice":
-            self._sliced(node)
-        elif node.op == "reshape":
-            self._merged(node)
+    def made(self, node: Node) -> Iterator[tuple[int, Array]]:
+        """Channels of equal weights, places that are repeated or joined, and places of those."""
+        rule = _RULES.get(node.op)
+        if rule is not None:
+            yield from rule(self, node)
         elif has_trait(node, Trait.NORMALISATION):
-            self._normed(node)
-        for axis, labels in self.labels.get(node.inputs[0], {}).items():
-            place = moved_axis(node, axis)
-            if place is not None:
-                self._set(node.output, place, labels)
+            yield from self._normed(node)
 
-    def _made(self, node: Node) -> None:
+    def operand(self, value: Value, axis: int, size: int) -> Array | None:
+        """Labels of an operand's places along an axis; None: all differ."""
+        place = axis + value.type.rank
+        if place < 0 or value.shape[place] == 1:
+            return np.zeros(size, np.int64)
+        if value.data is not None:
+            return equal_places(value.data, place)
+        return self.along(value, place)
+
+    def applied(self, node: Node, operands: Sequence[Array]) -> Array:
+        """Places are equal where those of all operands are."""
+        return _together(operands)
+
+    def _made(self, node: Node) -> Iterator[tuple[int, Array]]:
         """Channels of equal filters and biases, of equal operands where each has its own."""
         x, w, *rest = node.inputs
         bias = rest[0].data if rest else None
@@ -112,7 +96,7 @@ class EqualChannels:
             return
         if node.op == "matmul":
             if w.type.rank == 2:
-                self._set(node.output, node.output.type.rank - 1, equal_places(w.data, 1))
+                yield node.output.type.rank - 1, equal_places(w.data, 1)
             return
         layout = node.attrs["layout"]
         axis = channel_axis(layout, node.output.type.rank)
@@ -125,18 +109,18 @@ class EqualChannels:
             read = np.repeat(np.arange(groups), filters.size // groups)
             known = self.along(x, axis)
             keys.append(read if known is None or size != groups else known[read])
-        self._set(node.output, axis, labelled(zip(*(key.tolist() for key in keys), strict=True)))
+        yield axis, _together(keys)
 
-    def _repeated(self, node: Node) -> None:
+    def _repeated(self, node: Node) -> Iterator[tuple[int, Array]]:
         """All places of a new axis, or of one that was a single place, are equal."""
         x, shape = node.inputs[0], node.output.shape
         offset = len(shape) - x.type.rank
         for axis, size in enumerate(shape):
             alone = axis < offset or x.shape[axis - offset] == 1
             if alone and isinstance(size, int) and 1 < size <= MOST_PLACES:
-                self._set(node.output, axis, np.zeros(size, np.int64))
+                yield axis, np.zeros(size, np.int64)
 
-    def _joined(self, node: Node) -> None:
+    def _joined(self, node: Node) -> Iterator[tuple[int, Array]]:
         """Equal places of one value are equal wherever the value is."""
         axis = node.attrs["axis"] % node.output.type.rank
         known = [self.along(value, axis) for value in node.inputs]
@@ -150,9 +134,9 @@ class EqualChannels:
         for value, labels, size in zip(node.inputs, known, sizes, strict=True):
             places = np.arange(size) if labels is None else labels
             keys += [(value, place) for place in places.tolist()]
-        self._set(node.output, axis, labelled(keys))
+        yield axis, labelled(keys)
 
-    def _gathered(self, node: Node) -> None:
+    def _gathered(self, node: Node) -> Iterator[tuple[int, Array]]:
         """Places that an index names twice."""
         x, index = node.inputs
         axis = node.attrs["axis"] % x.type.rank
@@ -163,16 +147,16 @@ class EqualChannels:
             return
         places, labels = index.data % size, self.along(x, axis)
         read = places if labels is None else labels[places]
-        self._set(node.output, axis, labelled(read.tolist()))
+        yield axis, labelled(read.tolist())
 
-    def _sliced(self, node: Node) -> None:
+    def _sliced(self, node: Node) -> Iterator[tuple[int, Array]]:
         starts, stops, steps = (node.attrs[key] for key in ("starts", "stops", "steps"))
-        for axis, labels in self.labels.get(node.inputs[0], {}).items():
+        for axis, labels in self.facts.get(node.inputs[0], {}).items():
             if isinstance(starts[axis], int) and isinstance(stops[axis], int):
                 places = np.arange(starts[axis], stops[axis], steps[axis])
-                self._set(node.output, axis, labelled(labels[places].tolist()))
+                yield axis, labelled(labels[places].tolist())
 
-    def _merged(self, node: Node) -> None:
+    def _merged(self, node: Node) -> Iterator[tuple[int, Array]]:
         """Places of several axes that become one are equal where they are along each."""
         x = node.inputs[0]
         for old, new in match_axes(x.shape, node.output.shape) or ():
@@ -184,40 +168,25 @@ class EqualChannels:
                 continue
             pairs = zip(known, dims, strict=True)
             places = [np.arange(dim) if labels is None else labels for labels, dim in pairs]
-            self._set(node.output, new[0], np.ravel_multi_index(np.ix_(*places), dims).ravel())
+            yield new[0], np.ravel_multi_index(np.ix_(*places), dims).ravel()
 
-    def _pointwise(self, node: Node) -> None:
-        rank, shape = node.output.type.rank, node.output.shape
-        axes = {
-            axis + rank - value.type.rank
-            for value in node.inputs
-            for axis in self.labels.get(value, {})
-        }
-        for axis in sorted(axes):
-            size = shape[axis]
-            if not isinstance(size, int):
-                continue
-            keys = [self._operand(value, axis - rank, size) for value in node.inputs]
-            if not any(labels is None for labels in keys):
-                columns = [labels.tolist() for labels in keys if labels is not None]
-                self._set(node.output, axis, labelled(zip(*columns, strict=True)))
-
-    def _normed(self, node: Node) -> None:
+    def _normed(self, node: Node) -> Iterator[tuple[int, Array]]:
         """Equal elements of what is normalised together become equal ones, if scaled alike."""
         rank = node.output.type.rank
-        for axis, labels in self.labels.get(node.inputs[0], {}).items():
-            others = [self._operand(v, axis - rank, labels.size) for v in node.inputs[1:]]
+        for axis, labels in self.facts.get(node.inputs[0], {}).items():
+            others = [self.operand(v, axis - rank, labels.size) for v in node.inputs[1:]]
             keys = [labels, *(other for other in others if other is not None)]
             if len(keys) == len(node.inputs):
-                self._set(
-                    node.output, axis, labelled(zip(*(k.tolist() for k in keys), strict=True))
-                )
+                yield axis, _together(keys)
 
-    def _operand(self, value: Value, axis: int, size: int) -> Array | None:
-        """Labels of an operand's places along an axis, counted from the last; None: all differ."""
-        place = axis + value.type.rank
-        if place < 0 or value.shape[place] == 1:
-            return np.zeros(size, np.int64)
-        if value.data is not None:
-            return equal_places(value.data, place)
-        return self.along(value, place)
+
+_RULES: dict[str, Callable[[EqualChannels, Node], Iterator[tuple[int, Array]]]] = {
+    "conv": EqualChannels._made,
+    "matmul": EqualChannels._made,
+    "broadcast_to": EqualChannels._repeated,
+    "expand": EqualChannels._repeated,
+    "concat": EqualChannels._joined,
+    "gather": EqualChannels._gathered,
+    "slice": EqualChannels._sliced,
+    "reshape": EqualChannels._merged,
+}

@@ -6,16 +6,16 @@ sums, joins and poolings of such channels make other numbers, which are known ju
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ...compiler.ir.graph import Graph, Node, Value
-from ...compiler.ir.ops.registry import Array, Trait, has_trait, lookup
+from ...compiler.ir.graph import Node, Value
+from ...compiler.ir.ops.registry import Array, lookup
 from ...compiler.ir.ops.windows import channel_axis
 from ...compiler.ir.rewrite import scalar
-from ..layout.axis_permutation import match_axes
+from .channel_facts import ChannelFacts
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,6 @@ class Known:
 
     mask: Array
     numbers: Array
-
-
-Facts = dict[Value, dict[int, Known]]
 
 
 def zero_places(weights: Array, axis: int) -> Array:
@@ -46,98 +43,75 @@ def zero_places(weights: Array, axis: int) -> Array:
     return np.asarray(places)
 
 
-@dataclass
-class KnownChannels:
+class KnownChannels(ChannelFacts[Known]):
     """What is known of the values of a graph, from its inputs on."""
 
-    facts: Facts = field(default_factory=dict)
+    def tells(self, fact: Known, size: object) -> bool:
+        """Whether any place is known."""
+        return bool(fact.mask.any()) and fact.mask.size == size
 
-    @staticmethod
-    def of(graph: Graph) -> KnownChannels:
-        """The channels of a graph's values, and of its regions', that are known."""
-        found = KnownChannels()
-        for node in graph.walk():
-            if len(node.outputs) == 1 and node.output.dtype.is_float and node.output.type.rank:
-                found._note(node)
-        return found
+    def made(self, node: Node) -> Iterator[tuple[int, Known]]:
+        """The channels that weights alone decide, and those of joins."""
+        if node.op in ("conv", "matmul") and node.inputs[1].data is not None:
+            yield from _made(node, node.inputs[1].data)
+        elif node.op == "concat" and any(value in self.facts for value in node.inputs):
+            yield from self._joined(node)
 
-    def along(self, value: Value, axis: int) -> Known | None:
-        """What is known of a value along an axis; None: nothing."""
-        return self.facts.get(value, {}).get(axis)
-
-    def _note(self, node: Node) -> None:
-        made = _made(node)
-        if made is not None:
-            axis, known = made
-            self._set(node.output, axis, known)
-        elif not any(value in self.facts for value in node.inputs):
-            return
-        elif has_trait(node, Trait.POINTWISE):
-            self._pointwise(node)
-        elif node.op == "concat":
-            self._concat(node)
-        elif node.op in _MOVED:
-            only = _ONLY[node.op](node) if node.op in _ONLY else None
-            for axis, known in self.facts.get(node.inputs[0], {}).items():
-                place = moved_axis(node, axis)
-                if place is not None:
-                    kept = known.mask if only is None else known.mask & (known.numbers == only)
-                    self._set(node.output, place, Known(kept, known.numbers * kept))
-
-    def _set(self, value: Value, axis: int, known: Known) -> None:
-        if known.mask.any() and known.mask.size == value.shape[axis]:
-            self.facts.setdefault(value, {})[axis] = known
-
-    def _pointwise(self, node: Node) -> None:
-        rank, shape = node.output.type.rank, node.output.shape
-        axes = {
-            axis + rank - value.type.rank
-            for value in node.inputs
-            for axis in self.facts.get(value, {})
-        }
-        for axis in axes:
-            size = shape[axis]
-            if isinstance(size, int):
-                operands = [self._operand(value, axis - rank, size) for value in node.inputs]
-                self._set(node.output, axis, _applied(node, operands))
-
-    def _operand(self, value: Value, axis: int, size: int) -> tuple[Array, Array]:
-        """Of an operand, which places along an axis (counted from the last) are one number, and
-        which, in its own type; one place that is repeated is so for all of them."""
+    def operand(self, value: Value, axis: int, size: int) -> Known:
+        """Which places are one number, in the operand's own type; one place that is repeated is so
+        for all of them."""
         known = self.along(value, axis + value.type.rank)
         if known is not None:
             numbers = known.numbers.astype(value.dtype.numpy)
-            return np.broadcast_to(known.mask, (size,)), np.broadcast_to(numbers, (size,))
+            return Known(np.broadcast_to(known.mask, (size,)), np.broadcast_to(numbers, (size,)))
         data, place = value.data, axis + value.type.rank
         number = scalar(value)
         if number is not None:
-            return np.ones(size, bool), np.full(size, number, value.dtype.numpy)
+            return Known(np.ones(size, bool), np.full(size, number, value.dtype.numpy))
         if data is None or place < 0 or data.size != size or data.shape[place] != size:
-            return np.zeros(size, bool), np.zeros(size, value.dtype.numpy)
-        return np.ones(size, bool), data.ravel()
+            return Known(np.zeros(size, bool), np.zeros(size, value.dtype.numpy))
+        return Known(np.ones(size, bool), data.ravel())
 
-    def _concat(self, node: Node) -> None:
+    def carried(self, node: Node, fact: Known) -> Known:
+        """What stays the number that it is."""
+        only = _ONLY[node.op](node) if node.op in _ONLY else None
+        kept = fact.mask if only is None else fact.mask & (fact.numbers == only)
+        return Known(kept, fact.numbers * kept)
+
+    def applied(self, node: Node, operands: Sequence[Known]) -> Known:
+        """A function of what is known."""
+        mask = np.logical_and.reduce([known.mask for known in operands])
+        evaluate = lookup(node.op).evaluate
+        assert evaluate is not None
+        with np.errstate(all="ignore"):
+            (found,) = evaluate([known.numbers for known in operands], node.attrs)
+        numbers = np.broadcast_to(found, mask.shape).astype(np.float64)
+        if node.op == "mul":
+            for known in operands:
+                gone = known.mask & (known.numbers == 0)
+                mask, numbers = mask | gone, np.where(gone, 0.0, numbers)
+        mask = mask & np.isfinite(numbers)
+        return Known(mask, np.where(mask, numbers, 0.0))
+
+    def _joined(self, node: Node) -> Iterator[tuple[int, Known]]:
         axis = node.attrs["axis"] % node.output.type.rank
         sizes = [value.shape[axis] for value in node.inputs]
         parts = [
-            self._operand(value, axis - value.type.rank, size)
+            self.operand(value, axis - value.type.rank, size)
             for value, size in zip(node.inputs, sizes, strict=True)
             if isinstance(size, int)
         ]
         if len(parts) == len(sizes):
-            masks, numbers = ([part[i] for part in parts] for i in (0, 1))
-            known = Known(np.concatenate(masks), np.concatenate(numbers).astype(np.float64))
-            self._set(node.output, axis, known)
+            numbers = np.concatenate([part.numbers for part in parts]).astype(np.float64)
+            yield axis, Known(np.concatenate([part.mask for part in parts]), numbers)
 
 
-def _made(node: Node) -> tuple[int, Known] | None:
+def _made(node: Node, w: Array) -> Iterator[tuple[int, Known]]:
     """The channels that the weights of a convolution or product alone decide."""
-    if node.op not in ("conv", "matmul") or node.inputs[1].data is None:
-        return None
-    w, rank = node.inputs[1].data, node.output.type.rank
+    rank = node.output.type.rank
     if node.op == "matmul":
         if w.ndim != 2:
-            return None
+            return
         zero, axis = zero_places(w, 1), rank - 1
     else:
         first = node.attrs["layout"] == "NCHW"
@@ -147,65 +121,9 @@ def _made(node: Node) -> tuple[int, Known] | None:
     if len(node.inputs) > 2:
         bias = node.inputs[2].data
         if bias is None:
-            return None
+            return
         numbers = np.where(zero, bias.astype(np.float64), 0)
-    return axis, Known(zero, numbers)
-
-
-def _applied(node: Node, operands: list[tuple[Array, Array]]) -> Known:
-    """A function of what is known."""
-    mask = np.logical_and.reduce([mask for mask, _ in operands])
-    evaluate = lookup(node.op).evaluate
-    assert evaluate is not None
-    with np.errstate(all="ignore"):
-        (found,) = evaluate([numbers for _, numbers in operands], node.attrs)
-    numbers = np.broadcast_to(found, mask.shape).astype(np.float64)
-    if node.op == "mul":
-        for zeros, given in operands:
-            gone = zeros & (given == 0)
-            mask, numbers = mask | gone, np.where(gone, 0.0, numbers)
-    mask = mask & np.isfinite(numbers)
-    return Known(mask, np.where(mask, numbers, 0.0))
-
-
-def _transposed(node: Node, axis: int) -> int | None:
-    return int(node.attrs["perm"].index(axis))
-
-
-def _reshaped(node: Node, axis: int) -> int | None:
-    groups = match_axes(node.inputs[0].shape, node.output.shape) or ()
-    return next((new[0] for old, new in groups if old == (axis,) and len(new) == 1), None)
-
-
-def _gathered(node: Node, axis: int) -> int | None:
-    along = node.attrs["axis"] % node.inputs[0].type.rank
-    if axis == along:
-        return None
-    return axis if axis < along else axis + node.inputs[1].type.rank - 1
-
-
-def _kept(node: Node, axis: int) -> int | None:
-    return axis if node.inputs[0].shape[axis] == node.output.shape[axis] else None
-
-
-def _padded(node: Node, axis: int) -> int | None:
-    pads = node.attrs["pads"]
-    return axis if pads[axis] == 0 and pads[axis + len(pads) // 2] == 0 else None
-
-
-def _sliced(node: Node, axis: int) -> int | None:
-    return axis if node.attrs["steps"][axis] == 1 and _kept(node, axis) is not None else None
-
-
-def _pooled(node: Node, axis: int) -> int | None:
-    return axis if axis == channel_axis(node.attrs["layout"], node.output.type.rank) else None
-
-
-def _averaged(node: Node, axis: int) -> int | None:
-    gone = {each % node.inputs[0].type.rank for each in node.attrs["axes"]}
-    if axis in gone:
-        return None
-    return axis if node.attrs["keepdims"] else axis - sum(each < axis for each in gone)
+    yield axis, Known(zero, numbers)
 
 
 def _margin(node: Node) -> float | None:
@@ -250,24 +168,3 @@ _ONLY: dict[str, Callable[[Node], float | None]] = {
     "reduce_min": _filled,
     "reduce_sum": lambda node: 0.0,
 }
-_MOVED: dict[str, Callable[[Node, int], int | None]] = {
-    "transpose": _transposed,
-    "reshape": _reshaped,
-    "gather": _gathered,
-    "slice": _sliced,
-    "pad": _padded,
-    "broadcast_to": lambda node, axis: axis + node.output.type.rank - node.inputs[0].type.rank,
-    "max_pool": _pooled,
-    "avg_pool": _pooled,
-    "reduce_mean": _averaged,
-    "reduce_max": _averaged,
-    "reduce_min": _averaged,
-    "reduce_sum": _averaged,
-}
-
-
-def moved_axis(node: Node, axis: int) -> int | None:
-    """Which axis of its result an axis of a node's first operand becomes, place by place, where
-    each place is made of the same place alone; None where there is none."""
-    rule = _MOVED.get(node.op)
-    return None if rule is None else rule(node, axis)
