@@ -21,14 +21,14 @@ _SAME: Mapping[str, str] = MappingProxyType({})
 
 def write_confidence(
     writer: NodeWriter, kind: str, graph: onnx.GraphProto, outputs: Sequence[onnx.ValueInfoProto],
-    prefix: str, names: Mapping[str, str] = _SAME,
+    prefix: str, opset: int, names: Mapping[str, str] = _SAME,
 ) -> str:  # fmt: skip
     """The name of a float for every row: the more, the surer.
 
     kind: one of `CONFIDENCES`, of the first output that has scores, or the name of an output that
     has a number for every row. graph: in which the outputs are made, under names with a prefix.
-    names: under which values are there, prefix included, if not their own.
-    Raises UsageError where there are no such outputs.
+    opset: of what is written. names: under which values are there, prefix included, if not their
+    own. Raises UsageError where there are no such outputs.
     """
     named = {info.name: info for info in outputs}
     if kind in named:
@@ -48,11 +48,12 @@ def write_confidence(
         name = writer.add("Softmax", [name], "probabilities", axis=1)
     if kind == "entropy":
         return _entropy(writer, name, int(classes))
-    best = 2 if kind == "margin" else 1
-    wanted = writer.constant(f"best_{best}", np.array([best], np.int64))
-    top, _ = writer.pair("TopK", [name, wanted], "top", "top_places", axis=1)
     if kind == "max_softmax":
-        return _flat(writer, top)
+        if opset < 18:  # before which the axes are an attribute
+            return writer.add("ReduceMax", [name], "best", axes=[1], keepdims=0)
+        return writer.add("ReduceMax", [name, _classes_axis(writer)], "best", keepdims=0)
+    wanted = writer.constant("best_two", np.array([2], np.int64))
+    top, _ = writer.pair("TopK", [name, wanted], "top", "top_places", axis=1)
     halves = writer.constant("halves", np.array([1, 1], np.int64))
     first, second = writer.pair("Split", [top, halves], "first", "second", axis=1)
     return _flat(writer, writer.add("Sub", [first, second], "margin"))
@@ -77,11 +78,20 @@ def _entropy(writer: NodeWriter, probabilities: str, classes: int) -> str:
     positive = writer.add("Max", [probabilities, least], "positive")
     logs = writer.add("Log", [positive], "logs")
     terms = writer.add("Mul", [probabilities, logs], "terms")
-    axes = writer.constant("classes_axis", np.array([1], np.int64))
-    total = writer.add("ReduceSum", [terms, axes], "entropy", keepdims=0)
+    total = writer.add("ReduceSum", [terms, _classes_axis(writer)], "entropy", keepdims=0)
     most = writer.constant(f"most_{classes}", np.float32(1 / math.log(classes)))
     scaled = writer.add("Mul", [total, most], "entropy_share")  # it is negative
     return writer.add("Add", [scaled, writer.constant("one", np.float32(1))], "sureness")
+
+
+def _classes_axis(writer: NodeWriter) -> str:
+    return writer.constant("classes_axis", np.array([1], np.int64))
+
+
+def write_unsure(writer: NodeWriter, score: str, limit: str, output: str) -> str:
+    """Which rows are not as sure as the limit, under this very name: what is no number is not."""
+    sure = writer.named("GreaterOrEqual", [score, limit], f"{output}/sure")
+    return writer.named("Not", [sure], output)
 
 
 def _scores(outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ValueInfoProto:

@@ -17,7 +17,7 @@ from ....compiler.ir.dims import symbols_of
 from ....runtime.abi import MOST_STAGES
 from .. import load_model
 from ..reading.topology import names_used, ordered, subgraphs
-from .confidence import CONFIDENCES, write_confidence
+from .confidence import CONFIDENCES, write_confidence, write_unsure
 from .merging import CONFIDENCE
 from .node_writer import (
     FIRST_OPSET,
@@ -225,7 +225,7 @@ class _Splitter:
             return own, ""
         limit = writer.constant(f"threshold_{stage}", np.float32(thresholds[stage]))
         score = self._confidence(writer, stage, names)
-        deferred = writer.add("Less", [score, limit], "deferred")
+        deferred = write_unsure(writer, score, limit, f"{writer.tag}deferred")
         some, numbers = some_of(writer, deferred)
         then = self._behind(stage, deferred, own, numbers, names, thresholds)
         kept = NodeWriter(f"kept/{stage}/", self.weights)
@@ -271,7 +271,7 @@ class _Splitter:
     def _confidence(self, writer: NodeWriter, stage: int, names: Mapping[str, str]) -> str:
         info, kind = self.outputs[self.exits[stage]], self.kinds[stage]
         outputs = [info, *([self.outputs[kind]] if kind in self.outputs else [])]
-        return write_confidence(writer, kind, self.graph, outputs, PREFIX, names)
+        return write_confidence(writer, kind, self.graph, outputs, PREFIX, self.opset, names)
 
     def _enter(self) -> None:
         for info in self.graph.input:

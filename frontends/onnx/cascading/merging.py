@@ -11,7 +11,9 @@ import onnx
 from onnx import TensorProto, compose, helper
 
 from ....compiler.errors import UsageError
-from .confidence import CONFIDENCES, write_column, write_confidence
+from ....compiler.ir.dims import symbols_of
+from .. import load_model
+from .confidence import CONFIDENCES, write_column, write_confidence, write_unsure
 from .node_writer import (
     FIRST_OPSET,
     NodeWriter,
@@ -28,6 +30,7 @@ from .node_writer import (
     some_of,
     text_of,
 )
+from .rows import mixing_node
 from .stages import StagesNote
 
 SMALL, LARGE, ROUTER = "small/", "large/", "router/"
@@ -132,7 +135,7 @@ class _Merger:
         writer = self.writer
         self._place(SMALL)
         limit = writer.constant("threshold", np.float32(threshold))
-        writer.named("Less", [self._confidence(), limit], DEFERRED)
+        write_unsure(writer, self._confidence(), limit, DEFERRED)
         some, _ = some_of(writer, DEFERRED)
         pairs = self._output_pairs()
         kept = [renamed(large, f"kept/{large.name}") for _, large in pairs]
@@ -162,7 +165,10 @@ class _Merger:
         graph = self.graphs[LARGE]
         writer = NodeWriter(weights=self.writer.weights)
         rows = dims_of(graph.input[0])[0]
-        mixer = RowMixer(writer, DEFERRED, gathers=not isinstance(rows, int))
+        gathers = not isinstance(rows, int)
+        if gathers:
+            self._check_rows()
+        mixer = RowMixer(writer, DEFERRED, gathers)
         for info in graph.input:
             name = info.name.removeprefix(LARGE)
             if dims_of(info) and dims_of(info)[0] == rows:
@@ -177,6 +183,35 @@ class _Merger:
             results.append(renamed(large, result))
         return helper.make_graph(writer.nodes, "deferred", [], results)
 
+    def _check_rows(self) -> None:
+        """Raises UsageError where rows of the large model, of which fewer are run, see each other,
+        or lie along another axis than the first."""
+        graph = load_model(self.models[LARGE])
+        rows = graph.inputs[0].shape[0]
+        for value in (*graph.inputs, *graph.outputs):
+            open_axes = [
+                n for n, dim in enumerate(value.shape) if symbols_of(dim) & symbols_of(rows)
+            ]
+            if value.shape[:1] == (rows,) and open_axes == [0]:
+                continue
+            if open_axes or value in graph.outputs:
+                raise self._not_apart(
+                    f"'{value.name}' of the large model has the shape "
+                    f"[{', '.join(map(str, value.shape))}]"
+                )
+        node = mixing_node(graph.outputs, graph.inputs, rows)
+        if node is not None:
+            raise self._not_apart(
+                f"the node '{node.name}' ({node.op}) of the large model goes along "
+                "the rows of a batch"
+            )
+
+    def _not_apart(self, what: str) -> UsageError:
+        return UsageError(
+            f"{what}: its rows are not apart",
+            remedy="export it with a fixed batch, or give --single for rows that come one by one",
+        )
+
     def _confidence(self) -> str:
         if self.stages.router is not None:
             self._place(ROUTER)
@@ -184,7 +219,7 @@ class _Merger:
             return write_column(self.writer, ROUTER + info.name, info)
         outputs = list(self.models[SMALL].graph.output)
         return write_confidence(
-            self.writer, self.stages.confidence, self.graphs[SMALL], outputs, SMALL
+            self.writer, self.stages.confidence, self.graphs[SMALL], outputs, SMALL, self.opset
         )
 
     # ------------------------------------------------------------------ parts

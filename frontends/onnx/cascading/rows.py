@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ....compiler.ir import Dim, Node, Value
+from ....compiler.ir import Dim, DType, Node, Value
 from ....compiler.ir.dims import exact_quotient, product, symbols_of
 from ....compiler.ir.graph import captures
 from ....compiler.ir.ops.registry import Trait, has_trait
@@ -17,9 +17,10 @@ def mixing_node(made: Iterable[Value], before: Collection[Value], batch: Dim) ->
 
     batch: the number of rows, which is no constant. Rows may lie along any axis whose size is
     `batch`, or that times a whole number, each row's places being neighbours then. Taking rows at
-    places that are computed counts as seeing all, as does telling them apart by their numbers.
+    places that are computed counts as seeing all, as does telling them apart by their numbers;
+    what is taken of each row at its own number is known to be its own.
     """
-    rows, before = _Rows(batch), set(before)
+    made, rows, before = list(made), _Rows(batch), set(before)
     waiting = _makers(made, before)
     entered: set[Node] = set()
     checked: set[Node] = set()
@@ -36,7 +37,8 @@ def mixing_node(made: Iterable[Value], before: Collection[Value], batch: Dim) ->
             found = next((inner for inner in _with_inner(node) if rows.meet_in(inner)), None)
             if found is not None:
                 return found
-    return None
+    numbers = (value.producer for value in made if value in rows.numbers | rows.places)
+    return next(numbers, None)
 
 
 def _makers(values: Iterable[Value], before: Collection[Value]) -> list[Node]:
@@ -52,9 +54,12 @@ def _with_inner(node: Node) -> Iterable[Node]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a batch of so many."""
+    """The rows of a batch of so many. numbers: values that are, everywhere, the number of the row;
+    places: indices of which that is the first."""
 
     batch: Dim
+    numbers: set[Value] = field(default_factory=set)
+    places: set[Value] = field(default_factory=set)
 
     def axes(self, value: Value) -> list[int]:
         """Those whose size depends on the number of rows."""
@@ -63,12 +68,15 @@ class _Rows:
 
     def meet_in(self, node: Node) -> bool:
         """Whether a node sees several rows at once, as far as is known."""
-        if node.op == "iota":  # numbers of rows
-            return node.attrs["axis"] in self.axes(node.output)
         inner = [value for region in node.regions for value in captures(region)]
         read = [value for value in (*node.inputs, *inner) if self.axes(value)]
         if not all(self._are_apart(value) for value in (*read, *node.outputs)):
             return True
+        if node.op == "iota" and node.attrs["axis"] in self.axes(node.output):
+            self.numbers.add(node.output)
+            return bool(node.output.shape[node.attrs["axis"]] != self.batch)
+        if any(value in self.numbers | self.places for value in read):
+            return not self._keeps_numbers(node)
         makes_rows = any(self.axes(value) for value in node.outputs)
         if not read:  # rows that are alike, or that are told apart by their numbers
             return makes_rows and not has_trait(node, Trait.BROADCAST)
@@ -86,6 +94,27 @@ class _Rows:
             for value, axes in zip(node.inputs, along, strict=False)
             for axis in self.axes(value)
         )
+
+    def _keeps_numbers(self, node: Node) -> bool:
+        """Whether a node that reads numbers of rows hands them on, or takes of each row its own."""
+        x = node.inputs[0]
+        if node.op == "gather_nd" and node.inputs[1] in self.places:
+            return bool(node.attrs["batch_dims"] == 0 and x.shape[0] == self.batch)
+        if x not in self.numbers or any(v in self.numbers for v in node.inputs[1:]):
+            return False
+        if node.op == "concat":
+            last = node.output.type.rank - 1
+            if node.attrs["axis"] % (last + 1) != last or x.shape[last] != 1:
+                return False
+            self.places.add(node.output)
+            return True
+        if node.op == "reshape":
+            kept = self._before(x) == self._before(node.output)
+        else:
+            kept = has_trait(node, Trait.BROADCAST) or _widens(node)
+        if kept:
+            self.numbers.add(node.output)
+        return kept
 
     def _are_apart(self, value: Value) -> bool:
         """Whether rows lie along one axis at most, each with as many places there as the others."""
@@ -109,6 +138,11 @@ class _Rows:
         if not symbols_of(attrs["trip"]) & symbols_of(self.batch):
             return False
         return attrs["num_state"] > 0 or len({*attrs["reverse_in"], *attrs["reverse_out"]}) > 1
+
+
+def _widens(node: Node) -> bool:
+    """Whether a node writes integers as others that hold them all."""
+    return node.op == "cast" and node.output.type.dtype in (DType.I32, DType.I64)
 
 
 Along = list[Iterable[int]]  # of each operand, the axes along which places are seen together
