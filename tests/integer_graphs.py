@@ -234,6 +234,16 @@ def softmax_of_few(s: Sketch) -> Value:
 
 
 @case
+def softmax_of_one(s: Sketch) -> Value:
+    return s.op("softmax", s.op("mul", s.input(3, 1), 2.5), axis=1)
+
+
+@case
+def softmax_of_thousands(s: Sketch) -> Value:
+    return s.op("softmax", s.op("mul", s.input(1, 2000), 3.0), axis=1)
+
+
+@case
 def softmax_of_many(s: Sketch) -> Value:
     return s.op("softmax", s.op("mul", s.input(2, 300), 3.0), axis=1)
 

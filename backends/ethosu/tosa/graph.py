@@ -45,12 +45,14 @@ class Operator:
 
 @dataclass
 class TosaGraph:
-    """Operators in execution order; constants are made as they are needed."""
+    """Operators in execution order; constants are made as they are needed. makers: the operators by
+    what they make."""
 
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     operators: list[Operator] = field(default_factory=list)
     location: str = ""
+    makers: dict[Tensor, Operator] = field(default_factory=dict)
     _constants: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
     _count: int = 0
 
@@ -95,7 +97,9 @@ class TosaGraph:
         if wanted != attributes.keys():
             raise InternalError(f"{op.name} takes the attributes {wanted}, not {[*attributes]}")
         output = self._tensor(shape, type, op.name.lower())
-        self.operators.append(Operator(op, tuple(inputs), output, attributes, self.location))
+        made = Operator(op, tuple(inputs), output, attributes, self.location)
+        self.operators.append(made)
+        self.makers[output] = made
         return output
 
     def rescale(

@@ -59,9 +59,27 @@ def arithmetic(low: Lowering, node: Node) -> Tensor:
     if node.op == "add" and (made := with_bias(low, node)) is not None:
         return made
     operands = _ranked(low, node.inputs, node.output.type.rank)
+    operands = _alike(low, operands)
     if node.op == "mul":
         operands.append(low.graph.number(0, ElementType.INT8))
     return low.emit(_ARITHMETIC[node.op], operands, node.output.shape, node.output.dtype)
+
+
+def _alike(low: Lowering, operands: list[Tensor]) -> list[Tensor]:
+    """Operands of which a constant is widened from what the other one is widened from, if it fits:
+    an operator then reads both as they were before."""
+    for number, constant in enumerate(operands):
+        other = low.graph.makers.get(operands[1 - number])
+        if constant.data is None or other is None or other.op is not Op.RESCALE:
+            continue
+        narrow = other.inputs[0].type
+        limits = np.iinfo(NUMPY[narrow])
+        if narrow is constant.type or not limits.min <= constant.data.min() <= limits.max:
+            continue
+        if constant.data.max() <= limits.max:
+            small = low.graph.constant(constant.data, narrow)
+            operands[number] = low.graph.rescale(small, 1.0, constant.type)
+    return operands
 
 
 @lowers("max", "min")

@@ -1,16 +1,26 @@
-"""Rule: softmax in integers, by tables of bytes.
+"""Rule: softmax in integers, by tables.
 
-With d = x - max(x), e = exp(d) is looked up for each of the 256 differences that bytes have, in two
-halves of 8 bits. A first r = 1 / sum(e) is looked up with the sum's highest bits; steps of Newton,
-r (2 - r sum), make it as exact as 15 bits are; e r is the result.
+With d = x - max(x), e = exp(d) is looked up for each of the 256 differences that bytes have. A
+first r = 1 / sum(e) is looked up; steps of Newton, r (2 - r sum), make it as exact as 15 bits are;
+e r is the result. Sums and products of 32 bits are scaled by powers of two alone, and what is
+looked up has 16 bits: so processors scale, and look up, within the operator that makes a number.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from ....compiler.ir.graph import Node, Value, constant
 from ....compiler.ir.ops.byte_table import BYTE_TABLE, SIZE
+from ....compiler.ir.ops.interpolated_table import (
+    ENTRIES,
+    FRACTION_BITS,
+    HIGHEST,
+    INTERPOLATED_TABLE,
+    LOWEST,
+)
 from ....compiler.ir.rewrite import Replacement, Rewriter, Rules
 from ....compiler.ir.types import DType
 from .operands import Array, FixedPoint, operand_of, rescaled
@@ -20,9 +30,10 @@ RESULT_BITS = 8  # behind the point, with the zero point -128
 _ONE_BITS = 15
 _ONE = (1 << _ONE_BITS) - 1  # that exp(0) is
 _HALF = 8  # bits that a table gives
-_PEAK = 127  # the byte of the difference 0
+_UNIT = 1 << 2 * _ONE_BITS  # of which a reciprocal is the part that the sum has
+_SPAN = HIGHEST - LOWEST
 _MOST_ADDENDS = 1 << 15
-_FEW = 32  # addends whose reciprocal has 3 bits at least in one byte
+_MOST_ERROR = 0.5  # of a first reciprocal
 _EXACT = 2.0**-12  # relative error of the reciprocal that is left to rounding
 
 
@@ -45,12 +56,22 @@ def in_integers(node: Node, rw: Rewriter) -> Replacement:
 def _softmax(x: FixedPoint, axis: int, count: int, rw: Rewriter) -> Value:
     along = {"axes": (axis,), "keepdims": True}
     peak = wide(rw.emit("reduce_max", [x.integers], along), rw)
-    below = rescaled(rw.emit("sub", [wide(x.integers, rw), peak]), 1.0, DType.I8, rw, zero=_PEAK)
-    differences = np.arange(-128, 128) - _PEAK
-    raised = looked_up(below, _ONE * np.exp(x.largest_scale * np.minimum(differences, 0)), rw)
-    total = rw.emit("reduce_sum", [raised], along)
-    product = rw.emit("mul", [raised, _reciprocal(total, count, rw)])
-    return rescaled(product, 2.0**RESULT_BITS / (_ONE * _ONE), DType.I8, rw, zero=-128)
+    below = rescaled(
+        rw.emit("sub", [wide(x.integers, rw), peak]), 1 << FRACTION_BITS, DType.I16, rw
+    )
+    differences = np.arange(ENTRIES) - (ENTRIES - 1) // 2
+    raised = interpolated(below, _ONE * np.exp(x.largest_scale * np.minimum(differences, 0)), rw)
+    total = rw.emit("reduce_sum", [wide(raised, rw)], along)
+    share = rescaled(_reciprocal(total, count, rw), 1.0, DType.I16, rw)
+    product = rw.emit("mul", [wide(raised, rw), wide(share, rw)])
+    return rescaled(product, 2.0**RESULT_BITS / _UNIT, DType.I8, rw, zero=-128)
+
+
+def interpolated(index: Value, results: Array, rw: Rewriter) -> Value:
+    """What lies at an index of 16 bits between results for every 128th, as i16."""
+    values = tuple(np.clip(np.rint(results), LOWEST, HIGHEST).astype(int).tolist())
+    found = rw.emit(INTERPOLATED_TABLE, [index], {"values": values})
+    return rescaled(found, 2.0**-FRACTION_BITS, DType.I16, rw)
 
 
 def wide(value: Value, rw: Rewriter) -> Value:
@@ -70,30 +91,46 @@ def looked_up(index: Value, results: Array, rw: Rewriter) -> Value:
 
 def byte_table(index: Value, results: Array, rw: Rewriter) -> Value:
     """A table in the order of unsigned bytes, as its operator has it."""
-    values = np.roll(results, -128).astype(np.int8).view(np.uint8)
+    bytes_ = np.clip(results, -128, 127).astype(np.int8)
+    values = np.roll(bytes_, -128).view(np.uint8)
     attrs = {"values": tuple(values.tolist()), "dtype": DType.I8}
     return rw.emit(BYTE_TABLE, [index], attrs)
 
 
 def _reciprocal(total: Value, count: int, rw: Rewriter) -> Value:
-    """_ONE * _ONE / total, for a total from _ONE to count * _ONE."""
-    step = count * _ONE / (SIZE - 1)
-    index = rescaled(total, 1 / step, DType.I8, rw, zero=-128)
-    places = np.arange(SIZE)
-    least = np.clip((places - 0.5) * step, _ONE, count * _ONE)
-    most = np.clip((places + 0.5) * step, _ONE, count * _ONE)
-    results = 2.0 * _ONE * _ONE / (least + most)
-    error = float(np.max((most - least) / (most + least)))
-    if count > _FEW:
-        share = looked_up(index, results, rw)
-    else:  # steps of Newton make up for what one table has less
-        high = wide(byte_table(index, np.rint(results / SIZE), rw), rw)
-        share = rw.emit("mul", [high, constant(np.int32(SIZE))])
-        error += count / (_ONE / SIZE)
+    """_UNIT / total, for a total from _ONE to count * _ONE."""
+    step = _power(max(1, count - 1) * _ONE / _SPAN)
+    places = _ONE + np.arange(ENTRIES) * (step << FRACTION_BITS)
+    first, second = (float(place) for place in places[:2])
+    error = (first + second) ** 2 / (4 * first * second) - 1  # half way between both
+    if error < _MOST_ERROR:
+        least = rw.emit("add", [total, constant(np.int32(LOWEST * step - _ONE))])
+        index = rescaled(least, 1 / step, DType.I16, rw)
+        half = interpolated(index, _UNIT / 2 / places, rw)
+        share = rw.emit("mul", [wide(half, rw), constant(np.int32(2))])
+    else:
+        share, error = _coarse_reciprocal(total, count, rw)
     while error > _EXACT:
         share = _closer(share, total, rw)
         error *= error
     return share
+
+
+def _coarse_reciprocal(total: Value, count: int, rw: Rewriter) -> tuple[Value, float]:
+    """(the same by tables of bytes, its relative error, below 1 for any count)"""
+    step = _power((count - 1) * _ONE / (SIZE - 1))
+    index = rw.emit("add", [total, constant(np.int32(-_ONE))])
+    index = rescaled(index, 1 / step, DType.I8, rw, zero=-128)
+    places = np.arange(SIZE)
+    least = np.clip(_ONE + (places - 0.5) * step, _ONE, count * _ONE)
+    most = np.clip(_ONE + (places + 0.5) * step, _ONE, count * _ONE)
+    results = 2.0 * _UNIT / (least + most)
+    return looked_up(index, results, rw), float(np.max((most - least) / (most + least)))
+
+
+def _power(least: float) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << max(0, math.ceil(math.log2(least)))
 
 
 def _closer(share: Value, total: Value, rw: Rewriter) -> Value:
