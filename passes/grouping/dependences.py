@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-import networkx as nx
-
+from ...compiler.digraph import Successors, circle, digraph, topological_order
 from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.groups import is_fused
@@ -22,10 +21,9 @@ def captured(node: Node) -> set[Value]:
     return {value for region in node.regions for value in captures(region)}
 
 
-def needs(nodes: Sequence[Node], parts: Sequence[Part]) -> nx.DiGraph:
+def needs(nodes: Sequence[Node], parts: Sequence[Part]) -> Successors[Part]:
     """Which of the parts that nodes belong to are made from which: an edge leads to the later."""
-    order = nx.DiGraph()
-    order.add_nodes_from(parts)
+    edges: list[tuple[Part, Part]] = []
     makers = {
         value: part for node, part in zip(nodes, parts, strict=True) for value in node.outputs
     }
@@ -35,8 +33,8 @@ def needs(nodes: Sequence[Node], parts: Sequence[Part]) -> nx.DiGraph:
         needed = [makers.get(value) for value in (*node.inputs, *captured(node))]
         if bound:
             needed += [bound.get(name) for name in used_by(node)]
-        order.add_edges_from((other, part) for other in needed if other not in (None, part))
-    return order
+        edges += ((other, part) for other in needed if other is not None and other != part)
+    return digraph(parts, edges)
 
 
 def sort_nodes(graph: Graph) -> None:
@@ -44,8 +42,8 @@ def sort_nodes(graph: Graph) -> None:
     otherwise. Raises InternalError when nodes need each other."""
     order = needs(graph.nodes, graph.nodes)
     position = {node: place for place, node in enumerate(graph.nodes)}
-    try:
-        graph.nodes = list(nx.lexicographical_topological_sort(order, key=position.__getitem__))
-    except nx.NetworkXUnfeasible:
-        circle = " -> ".join(f"{a.op} '{a.name}'" for a, _ in nx.find_cycle(order))
-        raise InternalError("kernels need each other's results", where=circle) from None
+    found = topological_order(order, position.__getitem__)
+    if found is None:
+        where = " -> ".join(f"{node.op} '{node.name}'" for node in circle(order))
+        raise InternalError("kernels need each other's results", where=where)
+    graph.nodes = found

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import networkx as nx
-
+from ...compiler.digraph import circle
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import RegionBuilder, fused_node
@@ -119,10 +118,11 @@ class _Fuser:
         nodes = self.graph.nodes
         while True:
             order = needs(nodes, [self.group_of.get(node, node) for node in nodes])
-            if nx.is_directed_acyclic_graph(order):
+            needed = circle(order)
+            if not needed:
                 return
-            circle = [part for part, _ in nx.find_cycle(order) if isinstance(part, _Group)]
-            group = min((g for g in circle if len(g.members) > 1), key=lambda g: len(g.members))
+            groups = [part for part in needed if isinstance(part, _Group)]
+            group = min((g for g in groups if len(g.members) > 1), key=lambda g: len(g.members))
             for member in group.members:
                 self.group_of[member] = _Group([member])
 
