@@ -136,7 +136,8 @@ def _bounds(call: Call, factor: Dim, rest: Dim, sign: int) -> Iterator[Dim]:
             yield rest if sign > 0 else rest + factor * (b - 1)
         return
     if isinstance(b, int) and b > 0:
-        yield rest * b + factor * (a - b + 1 if sign > 0 else a)
+        # a multiple of b that is more than -b is not negative
+        yield rest * b + factor * (a - b + 1 if sign > 0 else a) + b - 1
     elif factor == b:
         yield rest + a - b + 1
     elif factor == b * -1:

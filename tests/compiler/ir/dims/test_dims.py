@@ -179,6 +179,21 @@ def test_the_last_step_is_one_at_most() -> None:
     assert [evaluate(last, {"h": h}) for h in (0, 1, 5)] == [0, 1, 1]
 
 
+@pytest.mark.parametrize("window", [2, 3, 7, 14])
+@pytest.mark.parametrize("strides", [(), (2,), (2, 2, 2), (3, 5)])
+def test_whole_windows_hold_what_is_cut_into_them(window: int, strides: tuple[int, ...]) -> None:
+    """Both quotients are rounded: their linear bounds alone differ by less than 1."""
+    size: Dim = H
+    for stride in strides:
+        size = ceildiv(size, stride)
+    padded = ceildiv(size, window) * window
+    assert is_nonnegative(padded - size)
+    assert not is_nonnegative(padded - size - 1)
+    assert dmax(size - padded, 0) == 0
+    assert size - dmax(size - padded, 0) == size
+    assert is_nonnegative(size - floordiv(size, window) * window)
+
+
 def test_minima_and_maxima_of_ordered_terms() -> None:
     assert dmax(H, H + 3) == H + 3
     assert dmin(H, H + 3) == H
