@@ -14,6 +14,7 @@
 
 #define LIBRARY "libcuda.so.1"
 #define NEEDED_DRIVER "driver 525 (CUDA 12.0) or newer"
+enum { LEAST_DRIVER = 12000 }; /* as `cuDriverGetVersion` tells it */
 #define driver ts_cuda_driver
 ts_driver ts_cuda_driver;
 
@@ -53,9 +54,11 @@ ts_status ts_cuda_refused(ts_instance *instance, CUresult error, const char *wha
   driver.error_name(error, &name);
   driver.error_text(error, &text);
   const ts_status status = error == CUDA_ERROR_OUT_OF_MEMORY ? TS_ERROR_MEMORY : TS_ERROR_DEVICE;
-  const char *remedy = error == CUDA_ERROR_OUT_OF_MEMORY
-                           ? "; give smaller batches, or end other programs that use the GPU"
-                           : "";
+  const char *remedy = "";
+  if (error == CUDA_ERROR_OUT_OF_MEMORY)
+    remedy = "; give smaller batches, or end other programs that use the GPU";
+  else if (error == CUDA_ERROR_INVALID_IMAGE || error == CUDA_ERROR_UNSUPPORTED_PTX_VERSION)
+    remedy = "; a newer NVIDIA driver knows such code";
   return ts_error(instance, status, "%s failed on the GPU: %s (%d), %s%s", what, name, error, text,
                   remedy);
 }
@@ -157,6 +160,11 @@ static ts_status choose_device(ts_instance *instance, gpu *device) {
                     "there is no NVIDIA GPU here that the driver offers (CUDA_VISIBLE_DEVICES may "
                     "hide it)");
   if (error) return ts_cuda_refused(instance, error, "starting the driver");
+  const int version = device->driver_version;
+  if (version < LEAST_DRIVER)
+    return ts_error(instance, TS_ERROR_DEVICE,
+                    "the NVIDIA driver knows CUDA %d.%d: model '%s' needs " NEEDED_DRIVER,
+                    version / 1000, version % 1000 / 10, instance->model->name);
   if (device->ordinal < 0 || device->ordinal >= count)
     return ts_error(instance, TS_ERROR_ARGUMENT, "device: there are GPUs 0 to %d, not %d", count - 1,
                     device->ordinal);

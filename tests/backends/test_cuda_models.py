@@ -33,6 +33,7 @@ CALLS = (
     "cuLaunchKernelEx", "cuDriverGetVersion", "cuEventCreate",
 )  # fmt: skip
 OUT_OF_MEMORY, LAUNCH_FAILED = 2, 719
+INVALID_IMAGE, UNSUPPORTED_PTX = 200, 222
 MEMORY = ("cuModuleLoadData", "cuMemAlloc_v2", "cuLaunchKernelEx")  # calls that take some
 FAILURES = [
     *((call, LAUNCH_FAILED) for call in CALLS),
@@ -133,6 +134,21 @@ def test_gpus_that_the_file_is_not_for(library: Path, driver: FakeDriver) -> Non
     driver.be(80, SM_80, count=0)
     with pytest.raises(RunError, match="no NVIDIA GPU"):
         tensmith.load(library)
+
+
+def test_drivers_that_are_too_old(library: Path, driver: FakeDriver) -> None:
+    driver.version((11, 8))
+    try:
+        with pytest.raises(RunError, match=r"knows CUDA 11\.8: .* needs driver 525 \(CUDA 12\.0\)"):
+            tensmith.load(library)
+        driver.version((12, 0))
+        assert tensmith.load(library)(np.zeros((1, 12), "f4"))["y"].shape == (1, 9)
+    finally:
+        driver.version((12, 4))
+    for error in (INVALID_IMAGE, UNSUPPORTED_PTX):
+        driver.fail("cuModuleLoadData", 1, error)
+        with pytest.raises(RunError, match="a newer NVIDIA driver knows such code"):
+            tensmith.load(library)
 
 
 @pytest.mark.parametrize(("call", "error"), FAILURES)

@@ -10,7 +10,7 @@ enum { NAME_BYTES = 128 };
 
 struct fake_state fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .capability = 80, .shared_optin = 166912};
 struct CUctx_st primary;
-static int initialised, device_count = 1;
+static int initialised, device_count = 1, version = 12040;
 static char failing[NAME_BYTES];
 static int failing_in, failing_with, failing_times;
 static __thread int entered;
@@ -22,7 +22,10 @@ EXPORT void tensmith_fake_device(int count, int compute_capability, int shared) 
   device_count = count;
   fake.capability = compute_capability;
   fake.shared_optin = shared;
+  fake.hanging = 0;
 }
+/* The newest CUDA that the driver knows: 1000 times its first number, and 10 times the second. */
+EXPORT void tensmith_fake_version(int number) { version = number; }
 /* So many calls of a function, from number `after` on (1: the next one), fail with an error. */
 EXPORT void tensmith_fake_failure(const char *function, int after, int error, int times) {
   snprintf(failing, sizeof failing, "%s", function);
@@ -66,9 +69,9 @@ EXPORT CUresult cuInit(unsigned flags) {
   initialised = 1;
   return device_count ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
-EXPORT CUresult cuDriverGetVersion(int *version) {
+EXPORT CUresult cuDriverGetVersion(int *found) {
   BEGIN(0);
-  *version = 12040;
+  *found = version;
   return 0;
 }
 EXPORT CUresult cuDeviceGetCount(int *count) {
@@ -134,7 +137,7 @@ static const struct { CUresult error; const char *name, *text; } errors[] = {
     {NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
     {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
-    {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {CUDA_ERROR_INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {CUDA_ERROR_NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU",
      "no kernel image is available for execution on the device"},
@@ -142,7 +145,9 @@ static const struct { CUresult error; const char *name, *text; } errors[] = {
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
      "too many resources requested for launch"},
+    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {BLOCKED, "CUDA_ERROR_UNKNOWN", "a GPU would never answer: a launch does not end"},
     {CAPTURING, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "operation not permitted when stream is capturing"},
     {NOT_CAPTURING, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "the stream is not capturing"},

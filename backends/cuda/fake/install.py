@@ -48,6 +48,10 @@ class FakeDriver:
         """Pretend to have GPUs of a compute capability (80: 8.0) and shared memory in bytes."""
         self.library.tensmith_fake_device(count, capability, shared)
 
+    def version(self, cuda: tuple[int, int]) -> None:
+        """Pretend to be a driver of that CUDA, by its two numbers."""
+        self.library.tensmith_fake_version(1000 * cuda[0] + 10 * cuda[1])
+
     def fail(self, function: str, after: int, error: int, times: int = 1) -> None:
         """Have so many calls of the driver fail: from number `after` from now on (1: the next)."""
         self.library.tensmith_fake_failure(function.encode(), after, error, times)

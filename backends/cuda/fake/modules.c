@@ -31,7 +31,7 @@ static void read_parameters(CUfunction function, const uint8_t *at, const uint8_
 }
 
 static CUresult load_cubin(CUmodule module, const uint8_t *image) {
-  if (READ(uint16_t, image + 18) != MACHINE) return INVALID_IMAGE;
+  if (READ(uint16_t, image + 18) != MACHINE) return CUDA_ERROR_INVALID_IMAGE;
   const uint32_t flags = READ(uint32_t, image + 48);
   const int architecture = (int)((image[7] == NEW_ABI ? flags >> 8 : flags) & 255);
   const int fits = architecture < 90 ? architecture / 10 == fake.capability / 10 && architecture <= fake.capability
@@ -54,7 +54,7 @@ static CUresult load_cubin(CUmodule module, const uint8_t *image) {
 
 static CUresult load_ptx(CUmodule module, const char *text) {
   const char *target = strstr(text, ".target sm_"), *entry = strstr(text, ".entry ");
-  if (!target || !entry) return INVALID_IMAGE;
+  if (!target || !entry) return CUDA_ERROR_INVALID_IMAGE;
   if (atoi(target + 11) > fake.capability) return CUDA_ERROR_NO_BINARY_FOR_GPU;
   entry += 7;
   CUfunction function = new_function(module, entry, strcspn(entry, "("));

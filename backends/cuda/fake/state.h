@@ -11,9 +11,10 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define SHARED __attribute__((visibility("hidden")))
-enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
-       INVALID_DEVICE = 101, NOT_FOUND = 500, LAUNCH_FAILED = 719, INVALID_HANDLE = 400, CAPTURING = 900,
-       NOT_CAPTURING = 901 };
+enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_CONTEXT = 201,
+       INVALID_DEVICE = 101, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719, INVALID_HANDLE = 400,
+       CAPTURING = 900, NOT_CAPTURING = 901, BLOCKED = 999 };
+enum { HANGS = 2 }; /* what a launch function answers for one that never ends */
 enum { MACHINE = 190, PARAMETER = 0x17, NEW_ABI = 65, USUAL_SHARED = 48 << 10, MAX_THREADS = 1024,
        ALIGNMENT = 256, POISON = 0xFF, NAME = 128, MAX_PARAMETERS = 128 };
 
@@ -26,7 +27,7 @@ struct CUstream_st { CUcontext context; CUgraph capturing; };
 /* What is pretended, and what was counted; `lock` is for both. */
 struct fake_state {
   pthread_mutex_t lock;
-  int capability, shared_optin;
+  int capability, shared_optin, hanging;
   size_t live_bytes, live_objects, graph_launches, early_launches;
   launch_function launched;
   double clock; /* milliseconds, as `tensmith_fake_advance` has it */

@@ -33,6 +33,7 @@ EXPORT CUresult cuStreamDestroy_v2(CUstream stream) {
 EXPORT CUresult cuStreamSynchronize(CUstream stream) {
   BEGIN(1);
   if (stream && stream->capturing) return CAPTURING;
+  if (fake.hanging) return BLOCKED;
   return stream ? 0 : INVALID_HANDLE;
 }
 
@@ -60,6 +61,12 @@ EXPORT CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent e
 }
 EXPORT CUresult cuEventSynchronize(CUevent event) {
   BEGIN(1);
+  if (fake.hanging) return BLOCKED;
+  return event->recorded ? 0 : INVALID_VALUE;
+}
+EXPORT CUresult cuEventQuery(CUevent event) {
+  BEGIN(1);
+  if (fake.hanging) return NOT_READY;
   return event->recorded ? 0 : INVALID_VALUE;
 }
 EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {
@@ -82,9 +89,11 @@ static CUresult run_item(item *work) {
   if (!fake.launched) return LAUNCH_FAILED;
   void *parameters[MAX_PARAMETERS];
   for (int i = 0; i < work->function->count; ++i) parameters[i] = &work->values[i];
+  if (fake.hanging) return 0;
   const int failed = fake.launched(work->function->file, work->function->name, work->programs,
                               work->function->count, parameters);
-  return failed ? LAUNCH_FAILED : 0;
+  fake.hanging = failed == HANGS;
+  return failed && !fake.hanging ? LAUNCH_FAILED : 0;
 }
 
 /* Runs an item, or puts it into the graph that the stream captures. */
