@@ -1,10 +1,15 @@
-"""What a GPU is measured with, made on any machine: libraries, inputs, outputs, torch programs."""
+"""What a GPU is measured with, made on any machine: libraries, inputs, outputs of a processor.
+
+Large weights are one pattern of numbers over and over, so that libraries are small when they are
+compressed: a machine with a GPU may take few bytes. The pattern's length is a prime number, so
+every row of a matrix begins at another of its places.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,80 +19,50 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
 
+from .gpu_index import INDEX, GpuBuild, add_build, arrays_of, pack, read_builds, sample
+
 SEED = 7
 MODELS = ("resnet50", "mobilenet_v2", "vit-small", "bert-base", "gpt2", "llama-decode")
 BATCHES = (1, 8, 32)
-PRECISIONS = ("fp32", "tf32", "fp16")
+PRECISIONS = ("fp16", "tf32", "fp32")
 GEMMS = ((4096, 4096, 4096), (128, 3072, 768), (512, 768, 3072), (1, 4096, 4096))
 CONVS = ((1, 256, 14, 256, 3), (32, 256, 14, 256, 3), (32, 64, 56, 64, 3), (32, 256, 56, 64, 1))
 ATTENTIONS = ((1, 12, 128, 64), (16, 12, 512, 64), (4, 32, 2048, 128))
-INDEX = "builds.json"
-
-
-@dataclass(frozen=True)
-class GpuBuild:
-    """One library and what it is compared with; paths are relative to the folder of builds.
-
-    kind: "model", or "gemm" (m, n, k), "conv" (batch, channels, size, outputs, taps), "attention"
-    (batch, heads, length, depth), with those sizes. program: what `torch.export` saved, for peers.
-    flops: of a run, 0 where nobody counted.
-    """
-
-    name: str
-    kind: str
-    precision: str
-    batch: int
-    library: str
-    inputs: str
-    outputs: str
-    program: str = ""
-    sizes: tuple[int, ...] = ()
-    flops: int = 0
-
-
-def read_builds(folder: Path) -> list[GpuBuild]:
-    """The builds of a folder. Raises FileNotFoundError where none were made."""
-    index = folder / INDEX
-    if not index.exists():
-        raise FileNotFoundError(f"{index} is not there: make it by --build")
-    found = json.loads(index.read_text())
-    return [GpuBuild(**{**entry, "sizes": tuple(entry["sizes"])}) for entry in found]
-
-
-def add_build(folder: Path, build: GpuBuild) -> None:
-    """Note a build that is complete."""
-    index = folder / INDEX
-    known = [b for b in (read_builds(folder) if index.exists() else []) if b.name != build.name]
-    text = json.dumps([asdict(b) for b in (*known, build)], indent=1)
-    index.write_text(text + "\n")
+CHAINS = (1, 65)
+PATTERN = 32749  # elements
+WIDTH = 64  # of the products of a chain
 
 
 def make_builds(
-    folder: Path, models: Sequence[str], batches: Sequence[int], precisions: Sequence[str]
+    folder: Path,
+    models: Sequence[str],
+    batches: Sequence[int],
+    precisions: Sequence[str],
+    target: str = "cuda",
 ) -> Iterator[str]:
-    """Make what is not there yet, and tell of each; torch and transformers export models."""
+    """Make what is not there yet, and tell of each: single operators, then models, of which torch
+    and transformers export the graphs, small batches first."""
     folder.mkdir(parents=True, exist_ok=True)
     made = {build.name for build in read_builds(folder)} if (folder / INDEX).exists() else set()
-    for name in models:
-        for batch in batches:
-            names = {p: f"{name}-b{batch}-{p}" for p in precisions}
-            if set(names.values()) <= made:
-                continue
-            stem = f"{name}-b{batch}"
-            source, inputs, program = _exported(folder, name, batch, stem)
-            for precision, full in names.items():
-                if full not in made:
-                    build = GpuBuild(full, "model", precision, batch, "", inputs, "", program)
-                    add_build(folder, compiled(folder, build, folder / source))
-                    yield full
-            (folder / source).unlink()
     for model, build in sweeps():
         if build.name not in made:
             path = folder / f"{build.name}.onnx"
             onnx.save(model, path)
-            add_build(folder, compiled(folder, build, path))
+            add_build(folder, compiled(folder, build, path, target))
             path.unlink()
             yield build.name
+    for batch in batches:
+        for name in models:
+            names = {p: f"{name}-b{batch}-{p}" for p in precisions}
+            if set(names.values()) <= made:
+                continue
+            source, inputs = _exported(folder, name, batch, f"{name}-b{batch}")
+            for precision, full in names.items():
+                if full not in made:
+                    build = GpuBuild(full, "model", precision, batch, "", inputs, "", name)
+                    add_build(folder, compiled(folder, build, folder / source, target))
+                    yield full
+            (folder / source).unlink()
 
 
 def compiled(folder: Path, build: GpuBuild, source: Path, target: str = "cuda") -> GpuBuild:
@@ -98,30 +73,42 @@ def compiled(folder: Path, build: GpuBuild, source: Path, target: str = "cuda") 
     if options:
         options["force_precision"] = True
     artifact = tensmith.compile(source, target=target, **options)
-    artifact.save(folder / f"{build.name}.so")
+    library = folder / f"{build.name}.so"
+    artifact.save(library)
+    pack(library)
     inputs = build.inputs or f"{build.name}.inputs.npz"
     if not build.inputs:
-        np.savez(folder / inputs, **drawn(source))
-    with np.load(folder / inputs) as arrays:
-        feed = {name: arrays[name] for name in arrays.files}
+        _save(folder / inputs, drawn(source))
     outputs = f"{build.name}.outputs.npz"
-    np.savez(folder / outputs, **tensmith.compile(source).load()(feed))
-    return replace(build, library=f"{build.name}.so", inputs=inputs, outputs=outputs)
+    found = tensmith.compile(source).load()(arrays_of(folder, inputs))
+    _save(folder / outputs, {name: sample(array) for name, array in found.items()})
+    (folder / inputs).unlink(missing_ok=True)  # packed, they are still there
+    return replace(build, library=library.name, inputs=inputs, outputs=outputs)
+
+
+def patterned(shape: Sequence[int], spread: float, seed: int = SEED) -> Any:
+    """Floats of one pattern over and over. spread: their standard deviation."""
+    pattern = np.random.default_rng(seed).standard_normal(PATTERN) * spread
+    return np.resize(pattern, shape).astype(np.float32)
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+    pack(path)
 
 
 def drawn(source: Path) -> dict[str, Any]:
     """Seeded inputs of a file."""
-    generator = np.random.default_rng(SEED)
     found = {}
-    for value in onnx.load(source).graph.input:
+    for number, value in enumerate(onnx.load(source).graph.input):
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        found[value.name] = generator.standard_normal(shape).astype(dtype)
+        found[value.name] = patterned(shape, 1.0, SEED + number).astype(dtype)
     return found
 
 
-def _exported(folder: Path, name: str, batch: int, stem: str) -> tuple[str, str, str]:
-    """The names of the files of a model of the zoo with a batch: ONNX, inputs, torch program."""
+def _exported(folder: Path, name: str, batch: int, stem: str) -> tuple[str, str]:
+    """The names of the files of a model of the zoo with a batch: ONNX, inputs."""
     import torch
 
     from .zoo import build, flatten, write_model
@@ -137,25 +124,36 @@ def _exported(folder: Path, name: str, batch: int, stem: str) -> tuple[str, str,
 
     spec = replace(spec, example=many(spec.example), dynamic=None)
     write_model(spec, folder / f"{stem}.onnx")
+    _repeat_patterns(folder / f"{stem}.onnx")
     tensors = zip(spec.names, flatten(spec.example), strict=True)
-    np.savez(folder / f"{stem}.npz", **{key: tensor.numpy() for key, tensor in tensors})
-    with torch.no_grad():
-        program = torch.export.export(spec.module, (), kwargs=spec.example)
-    torch.export.save(program, folder / f"{stem}.pt2")
-    return f"{stem}.onnx", f"{stem}.npz", f"{stem}.pt2"
+    _save(folder / f"{stem}.npz", {key: tensor.numpy() for key, tensor in tensors})
+    return f"{stem}.onnx", f"{stem}.npz"
+
+
+def _repeat_patterns(path: Path) -> None:
+    """Give the large matrices of a file weights of one pattern, as widely spread as theirs."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > PATTERN:
+            spread = float(numpy_helper.to_array(tensor).std())
+            new = numpy_helper.from_array(patterned(tuple(tensor.dims), spread), tensor.name)
+            tensor.CopyFrom(new)
+    onnx.save(model, path)
 
 
 # single operators -------------------------------------------------------------------------------
 
 
 def sweeps() -> Iterator[tuple[onnx.ModelProto, GpuBuild]]:
-    """Products, convolutions and attention in halves, each a model."""
-    for m, n, k in GEMMS:
-        yield gemm(m, n, k)
-    for sizes in CONVS:
-        yield conv(*sizes)
-    for sizes in ATTENTIONS:
-        yield attention(*sizes)
+    """Products, convolutions, attention and chains of launches in halves, each a model."""
+    for sizes in GEMMS:
+        yield gemm(*sizes)
+    for shape in ATTENTIONS:
+        yield attention(*shape)
+    for launches in CHAINS:
+        yield chain(launches)
+    for dims in CONVS:
+        yield conv(*dims)
 
 
 def _build(kind: str, sizes: tuple[int, ...], flops: int) -> GpuBuild:
@@ -178,7 +176,7 @@ def _model(
 
 def gemm(m: int, n: int, k: int) -> tuple[onnx.ModelProto, GpuBuild]:
     """[m, k] by a constant [k, n]."""
-    weights = np.random.default_rng(SEED).standard_normal((k, n)) / k**0.5
+    weights = patterned((k, n), k**-0.5)
     model = _model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": (m, k)}, {"w": weights})
     return model, _build("gemm", (m, n, k), 2 * m * n * k)
 
@@ -188,7 +186,7 @@ def conv(
 ) -> tuple[onnx.ModelProto, GpuBuild]:
     """A convolution that keeps the size of its pictures."""
     shape = outputs, channels, taps, taps
-    weights = np.random.default_rng(SEED).standard_normal(shape) / (channels * taps * taps) ** 0.5
+    weights = patterned(shape, (channels * taps * taps) ** -0.5)
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[taps // 2] * 4)]
     model = _model(nodes, {"x": (batch, channels, size, size)}, {"w": weights})
     flops = 2 * batch * size * size * int(np.prod(shape))
@@ -207,3 +205,14 @@ def attention(batch: int, heads: int, length: int, depth: int) -> tuple[onnx.Mod
     shape = batch, heads, length, depth
     model = _model(nodes, dict.fromkeys("qkv", shape), {"scale": np.array(depth**-0.5)})
     return model, _build("attention", shape, 4 * batch * heads * length * length * depth)
+
+
+def chain(launches: int) -> tuple[onnx.ModelProto, GpuBuild]:
+    """Small products, each of the one before: one launch each, which takes next to no time."""
+    weights = patterned((WIDTH, WIDTH), WIDTH**-0.5)
+    names = ["x", *(f"h{n}" for n in range(1, launches)), "y"]
+    nodes = [
+        helper.make_node("MatMul", [before, "w"], [after]) for before, after in pairwise(names)
+    ]
+    model = _model(nodes, {"x": (16, WIDTH)}, {"w": weights})
+    return model, _build("chain", (launches,), 0)

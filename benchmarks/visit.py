@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
-import tensmith
+from tensmith.runtime.loader import load
 
 WARM_CALLS, LEAST_CALLS = 3, 5
 
@@ -19,7 +20,7 @@ WARM_CALLS, LEAST_CALLS = 3, 5
 def main() -> None:
     """Run the binary for about so many seconds."""
     library, inputs, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-    module = tensmith.load(library)
+    module = load(Path(library))
     with np.load(inputs) as arrays:
         feed = {name: arrays[name] for name in arrays.files}
     for _ in range(WARM_CALLS):

@@ -3,44 +3,156 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from cuda_runs import needs_triton
 
-from tensmith.benchmarks import gpu
-from tensmith.benchmarks.gpu_builds import read_builds
+from tensmith.benchmarks import gpu, gpu_process
+from tensmith.benchmarks.gpu_builds import patterned
+from tensmith.benchmarks.gpu_index import GpuBuild, pack, read_builds, sample, unpacked
+from tensmith.benchmarks.gpu_stages import stages_of
 
-pytestmark = needs_triton
+
+def results_of(folder: Path) -> dict[str, Any]:
+    return {p.stem: json.loads(p.read_text()) for p in (folder / "results").iterdir()}
 
 
+@needs_triton
 def test_a_dry_run_walks_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([str(tmp_path), "--dry-run", "--minutes", "0"]) == 1
     assert not list((tmp_path / "results").iterdir()), "no time for any stage"
     assert gpu.main([str(tmp_path), "--dry-run"]) == 0
     assert "all stages are done" in capsys.readouterr().out
-    results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "results").iterdir()}
-    builds = read_builds(tmp_path)
-    assert [build.kind for build in builds] == ["gemm", "conv", "attention"]
+    results, builds = results_of(tmp_path), read_builds(tmp_path)
+    kinds = [build.kind for build in builds]
+    assert kinds == ["gemm", "conv", "attention", "chain", "chain"]
     assert not [name for name, found in results.items() if "error" in found], results
     for build in builds:
         assert results[f"outputs.{build.name}"]["right"], results
-        assert results[f"time.{build.name}"]["median_s"] > 0
+        assert results[f"time.{build.name}"]["seconds"] > 0
         assert results[f"eager.{build.name}"]["skipped"] == "a dry run"
     assert results["machine"]["dry"]
+    assert results["overhead"]["call_s"] > 0
     assert gpu.main([str(tmp_path), "--dry-run"]) == 0
     assert capsys.readouterr().out.count("\n") == 1, "nothing is done twice"
+    archive = tmp_path.parent / "builds.tar"
+    assert gpu.main([str(tmp_path), "--pack", str(archive)]) == 0
+    with tarfile.open(archive) as packed:
+        names = [Path(name).name for name in packed.getnames()]
+    assert len(names) == 1 + 3 * len(builds)
+    assert all(name == "builds.json" or name.endswith(".xz") for name in names)
 
 
+@needs_triton
 def test_errors_are_results_that_can_be_tried_again(tmp_path: Path) -> None:
+    """What is wrong with one build is told of that alone."""
     assert gpu.main([str(tmp_path), "--dry-run", "--minutes", "0"]) == 1
-    library = tmp_path / read_builds(tmp_path)[0].library
+    first, second, *_ = read_builds(tmp_path)
+    library = tmp_path / f"{first.library}.xz"
     hidden = library.rename(library.with_suffix(".hidden"))
+    np.savez(tmp_path / second.outputs, y=np.full(16 * 36, 7, "f2"))
     gpu.main([str(tmp_path), "--dry-run"])
-    result = tmp_path / "results" / f"outputs.{library.stem}.json"
-    assert "there is no file" in json.loads(result.read_text())["error"]
+    results = results_of(tmp_path)
+    assert "there is no file" in results[f"outputs.{first.name}"]["error"]
+    assert not results[f"outputs.{second.name}"]["right"]
     hidden.rename(library)
     gpu.main([str(tmp_path), "--dry-run"])
-    assert "error" in json.loads(result.read_text())
+    assert "error" in results_of(tmp_path)[f"outputs.{first.name}"]
     gpu.main([str(tmp_path), "--dry-run", "--again"])
-    assert json.loads(result.read_text())["right"]
+    assert results_of(tmp_path)[f"outputs.{first.name}"]["right"]
+
+
+def a_build(kind: str, name: str, batch: int = 1) -> GpuBuild:
+    return GpuBuild(name, kind, "fp16", batch, f"{name}.so", "", "", sizes=(1,))
+
+
+def test_what_is_worth_most_comes_first() -> None:
+    builds = [a_build("model", "m32", 32), a_build("conv", "c"), a_build("gemm", "g"),
+              a_build("attention", "a"), a_build("model", "m1"), a_build("chain", "k1"),
+              replace(a_build("gemm", "gemm-4096x4096x4096"), flops=1)]  # fmt: skip
+    names = [stage.name for stage in stages_of(builds)]
+    assert len(set(names)) == len(names)
+    order = ["machine", "outputs.m1", "outputs.gemm-4096x4096x4096", "outputs.c", "time.m1",
+             "time.gemm-4096x4096x4096", "eager.gemm-4096x4096x4096", "time.g", "time.a", "time.c",
+             "overhead", "eager.m1", "compiled.m1", "outputs.m32", "time.m32", "eager.m32",
+             "sanitizer", "compiled.m32", "inductor.m32"]  # fmt: skip
+    assert [name for name in names if name in order] == order
+
+
+def process(script: str, monkeypatch: pytest.MonkeyPatch) -> gpu_process.StageProcess:
+    """One that answers as a script does."""
+    found = gpu_process.StageProcess(Path(), dry=True)
+    monkeypatch.setattr(found, "_command", [sys.executable, "-c", script])
+    return found
+
+
+def test_a_stage_that_hangs_or_dies_takes_its_process_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = """
+import os, sys, time
+for line in sys.stdin:
+    if line == "dies\\n":
+        print("illegal access", file=sys.stderr, flush=True)
+        os._exit(3)
+    if line == "hangs\\n":
+        time.sleep(60)
+    print('{"error": "refused"}' if line == "fails\\n" else '{"pid": %d}' % os.getpid(), flush=True)
+"""
+    stages = process(script, monkeypatch)
+    first = stages.run("a", 30)
+    assert stages.run("b", 30) == first, "one process does several stages"
+    assert stages.run("hangs", 0.2) is None
+    second = stages.run("c", 30)
+    assert second is not None
+    assert second != first
+    died = stages.run("dies", 30)
+    assert died is not None
+    assert "status 3" in died["error"]
+    assert "illegal access" in died["error"]
+    third = stages.run("d", 30)
+    assert stages.run("fails", 30) == {"error": "refused"}
+    assert stages.run("e", 30) not in (first, second, third)
+    stages.close()
+
+
+def test_a_stage_that_time_ends_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "builds.json").write_text("[]")
+    session = gpu.GpuSession(tmp_path, dry=True)
+    monkeypatch.setattr(session, "_process", process("import time; time.sleep(60)", monkeypatch))
+    monkeypatch.setattr(gpu, "LEAST_SECONDS", 0.05)
+    assert session.run(minutes=0.2 / 60, again=False) == 3
+    assert not results_of(tmp_path)
+
+
+def test_nothing_but_numpy_is_needed_where_the_gpu_is() -> None:
+    code = """
+import sys
+for name in ("onnx", "llvmlite", "triton", "torch", "networkx", "ziglang", "typer"):
+    sys.modules[name] = None
+from tensmith.benchmarks import gpu, gpu_stages, visit
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_travel_packed(tmp_path: Path) -> None:
+    """Weights of one pattern take next to nothing, transposed ones too; their rows differ."""
+    weights = patterned((700, 1100), 0.5)
+    assert abs(weights.std() - 0.5) < 0.02
+    assert np.linalg.matrix_rank(weights[:64, :64]) == 64
+    for array in (weights, np.ascontiguousarray(weights.T)):
+        path = tmp_path / "w"
+        path.write_bytes(array.tobytes())
+        pack(path)
+        assert not path.exists()
+        assert (tmp_path / "w.xz").stat().st_size < array.nbytes / 10
+        assert unpacked(tmp_path, "w").read_bytes() == array.tobytes()
+    assert sample(weights).size < 1 << 19
+    assert np.array_equal(sample(weights[:9]), weights[:9].reshape(-1))
