@@ -21,8 +21,10 @@ import onnx
 from .builder import Features
 from .check import BATCH, check
 from .generate import sample
+from .gpu import on_gpu
 
 SECONDS = 60.0  # of one model; a batch has a third of that for each of its models
+GPU_SECONDS = 180.0  # the same, where they are interpreted
 
 
 def main() -> int:
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=200, help="how many seeds")
     parser.add_argument("--save", type=Path, help="folder for models that are not right")
+    parser.add_argument("--gpu", action="store_true", help="planned for a GPU, in an interpreter")
     parser.add_argument("--inside", action="store_true", help="check in this process")
     names = [item.name for item in fields(Features)]
     for sign, word in (("on", "with"), ("off", "without")):
@@ -40,11 +43,12 @@ def main() -> int:
     seeds = range(options.first, options.first + options.count)
     if options.inside:
         with tempfile.TemporaryDirectory() as folder:
-            found = check(seeds, Path(folder), features)
+            found = check(seeds, Path(folder), features, on_gpu if options.gpu else None)
         for finding in found:
             print(str(finding).replace("\n", " | "), flush=True)
         return bool(found)
-    return _run(seeds, features, sys.argv[1:], options.save)
+    seconds = GPU_SECONDS if options.gpu else SECONDS
+    return _run(seeds, features, seconds, sys.argv[1:], options.save)
 
 
 def batches(seeds: range) -> Iterator[range]:
@@ -56,12 +60,14 @@ def batches(seeds: range) -> Iterator[range]:
         first = last
 
 
-def _run(seeds: range, features: Features, words: list[str], save: Path | None) -> bool:
+def _run(
+    seeds: range, features: Features, seconds: float, words: list[str], save: Path | None
+) -> bool:
     start, lines = time.monotonic(), []
     for batch in batches(seeds):
-        found = _apart(batch, words, SECONDS / 3 * len(batch))
+        found = _apart(batch, words, seconds / 3 * len(batch))
         if found is None:
-            parts = [(seed, _apart(range(seed, seed + 1), words, SECONDS)) for seed in batch]
+            parts = [(seed, _apart(range(seed, seed + 1), words, seconds)) for seed in batch]
             found = [
                 line
                 for seed, part in parts

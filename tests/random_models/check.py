@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -37,9 +38,32 @@ class Finding:
         return f"{self.seed} {self.kind}: {self.text}"
 
 
-def check(seeds: Sequence[int], folder: Path, features: Features = ALL) -> list[Finding]:
-    """Compile the models of the seeds, which belong to one batch, into one library in `folder`,
-    run them, compare."""
+class Models(Protocol):
+    """Models that were compiled together. errors: why others were not."""
+
+    errors: dict[str, Exception]
+
+    @property
+    def models(self) -> Iterable[str]:
+        """Their names."""
+        ...
+
+    def run(self, name: str, inputs: Arrays) -> Arrays | Exception:
+        """The outputs of one, or how it failed."""
+        ...
+
+
+def check(
+    seeds: Sequence[int],
+    folder: Path,
+    features: Features = ALL,
+    compiled: Callable[[dict[str, Graph], int, Path], Models] | None = None,
+) -> list[Finding]:
+    """Compile the models of the seeds, which belong to one batch, run them, compare.
+
+    compiled: how, at an optimisation level, with a folder for files; None: into one library for
+    this machine.
+    """
     found: list[Finding] = []
     samples: dict[str, Sample] = {}
     graphs: dict[str, Graph] = {}
@@ -51,7 +75,7 @@ def check(seeds: Sequence[int], folder: Path, features: Features = ALL) -> list[
             samples[str(seed)] = given
         except Exception as error:
             found.append(Finding(seed, "import", f"{type(error).__name__}: {error}"))
-    library = Library(graphs, Setting("native", level_of(seeds[0])), folder)
+    library = (compiled or _native)(graphs, level_of(seeds[0]), folder)
     for name, error in library.errors.items():
         found.append(Finding(int(name), "compile", f"{type(error).__name__}: {error}"))
     for name in library.models:
@@ -59,12 +83,16 @@ def check(seeds: Sequence[int], folder: Path, features: Features = ALL) -> list[
     return found
 
 
+def _native(graphs: dict[str, Graph], level: int, folder: Path) -> Models:
+    return Library(graphs, Setting("native", level), folder)
+
+
 def level_of(seed: int) -> int:
     """The optimisation level of a seed: the same for those of a batch."""
     return LEVELS[seed // BATCH % len(LEVELS)]
 
 
-def _run(given: Sample, library: Library) -> Iterator[Finding]:
+def _run(given: Sample, library: Models) -> Iterator[Finding]:
     oracle = Oracle(given.model)
     for number, call in enumerate(given.calls):
         want = oracle.run(call)
