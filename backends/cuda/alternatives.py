@@ -20,7 +20,7 @@ from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.knobs import GPU_CANDIDATES
 from ...compiler.target import GpuTarget
 from .candidates import TENSOR_ROWS, Problem, predicted
-from .kernels import GpuKernels, Images, is_given, other_parts, part_with, product_of
+from .kernels import GpuKernels, Images, is_given, other_parts, part_kernel, part_with
 from .targets import targets_of
 from .tiles import problem_of_part
 from .vetting import Part, compile_parts
@@ -53,7 +53,7 @@ def product_parts(plan: Plan, kernels: GpuKernels, target: GpuTarget) -> list[Pr
             tiles = part[0].tiles
             if tiles.kind is not Kind.PRODUCT:
                 continue
-            problem = problem_of_part(product_of(plan, number, part, target), tiles)
+            problem = problem_of_part(part_kernel(plan, number, part, target), tiles)
             if not problem.unknown:
                 own = targets_of(target)[part[0].architectures[0]]
                 cycles = calls[number] * predicted(problem, tiles, own)

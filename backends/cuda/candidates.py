@@ -233,11 +233,16 @@ def _adding_up(problem: Problem, parts: int, target: GpuTarget) -> float:
 
 
 def _together(problem: Problem, tiles: Tiles, target: GpuTarget, taken: Taken | None) -> int:
-    """Programs that a multiprocessor runs at once."""
-    threads = 32 * tiles.warps
+    """Programs of a product that a multiprocessor runs at once."""
     if taken is None:
-        sums = problem.beside * tiles.rows * tiles.columns / threads
+        sums = problem.beside * tiles.rows * tiles.columns / (32 * tiles.warps)
         taken = Taken(OTHER_REGISTERS + sums, shared_bytes(problem, tiles))
+    return programs_at_once(tiles, target, taken)
+
+
+def programs_at_once(tiles: Tiles, target: GpuTarget, taken: Taken) -> int:
+    """Programs that a multiprocessor runs at once, of code that takes so much."""
+    threads = 32 * tiles.warps
     registers = target.registers // max(1, int(threads * taken.registers))
     shared = target.shared_bytes // max(1, taken.shared)
     return max(1, min(registers, shared, MOST_THREADS // threads, MOST_PROGRAMS))

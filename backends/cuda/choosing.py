@@ -120,7 +120,7 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
 
     Raises NoDeviceCode for what no program can compute.
     """
-    usual = replace(tiles_of(part, arithmetic), busy=_busy(part, target))
+    usual = replace(tiles_of(part, arithmetic), busy=busy_programs(part, target))
     if usual.kind is Kind.PRODUCT:
         found = candidates(problem_of_part(part, usual), target)
         if found:
@@ -134,7 +134,7 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
     return usual, replace(usual, warps=2 * usual.warps)
 
 
-def _busy(part: Kernel, target: GpuTarget) -> int:
+def busy_programs(part: Kernel, target: GpuTarget) -> int:
     """The programs that keep a target busy, where that matters: of as many results as a run has."""
     known = all(isinstance(axis.extent, int) for axis in part.stages[-1].axes)
     return 1 if known else target.sms
@@ -159,7 +159,7 @@ def given_tiles(
 def _applied(part: Kernel, choice: TileChoice, usual: Tiles, target: GpuTarget) -> Tiles:
     """The tiles that a choice asks for. Raises ScheduleError where it is illegal."""
     tiles = choice.applied(usual)
-    tiles = replace(tiles, busy=_busy(part, target) if tiles.split > 1 else 1)
+    tiles = replace(tiles, busy=busy_programs(part, target) if tiles.split > 1 else 1)
     if wrong := _illegal(part, tiles, usual, target):
         raise ScheduleError(
             f"a choice for '{'+'.join(part.operators)}' is illegal: {tiles}",
@@ -250,6 +250,7 @@ def can_map(part: Kernel, target: GpuTarget) -> bool:
 __all__ = [
     "Architectures",
     "GpuChooser",
+    "busy_programs",
     "can_map",
     "choice_of_tiles",
     "given_tiles",

@@ -153,6 +153,6 @@ def part_with(
     return maker.part(chosen, own.place, own.architectures, alternative)
 
 
-def product_of(plan: Plan, number: int, part: Part, target: GpuTarget) -> Kernel:
+def part_kernel(plan: Plan, number: int, part: Part, target: GpuTarget) -> Kernel:
     """What of a kernel a part computes."""
     return parts_of(part_maker(plan, number, target).kernel)[part[0].place]

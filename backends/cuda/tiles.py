@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...compiler.ir.dims import Dim, product
+from ...compiler.ir.dims import Dim, evaluate, product
 from ...compiler.ir.types import DType
 from ...compiler.kernel.contraction import Contraction, Product
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
@@ -103,9 +103,11 @@ def rows_of(stage: Stage, contraction: Contraction) -> tuple[Axis, ...]:
     return tuple(axis for axis in stage.axes if axis.name not in others)
 
 
-def _assumed(axes: Sequence[Axis]) -> int:
+def _assumed(axes: Sequence[Axis], sizes: Mapping[str, int] | None = None) -> int:
     total = product(axis.extent for axis in axes)
-    return total if isinstance(total, int) else UNKNOWN
+    if isinstance(total, int):
+        return total
+    return UNKNOWN if sizes is None else evaluate(total, sizes)
 
 
 def _product_tiles(
@@ -130,28 +132,30 @@ def _product_tiles(
     return Tiles(Kind.PRODUCT, rows, columns, steps, 4, ahead, tf32=tf32, fp8=fp8)
 
 
-def problem_of(stage: Stage, usual: Tiles) -> Problem:
-    """The product that a stage computes, with assumed sizes where only a run knows them."""
+def problem_of(stage: Stage, usual: Tiles, sizes: Mapping[str, int] | None = None) -> Problem:
+    """The product that a stage computes. sizes: of symbols; None: where only a run knows them,
+    sizes are assumed. Raises InternalError for symbols without a size."""
     contraction = contraction_for(stage)
     dot = dot_of(stage.reductions[0])
     assert dot is not None
     return Problem(
-        rows=_assumed(rows_of(stage, contraction)),
-        columns=_assumed(contraction.columns),
-        depth=_assumed(stage.reduce_axes),
-        batch=_assumed(contraction.batch),
+        rows=_assumed(rows_of(stage, contraction), sizes),
+        columns=_assumed(contraction.columns, sizes),
+        depth=_assumed(stage.reduce_axes, sizes),
+        batch=_assumed(contraction.batch, sizes),
         beside=contraction.beside,
         dot=dot,
         result_bytes=max(store.buffer.dtype.bytes for store in stage.stores),
         usual=usual,
-        unknown=not all(isinstance(axis.extent, int) for axis in stage.axes),
+        unknown=sizes is None and not all(isinstance(axis.extent, int) for axis in stage.axes),
     )
 
 
-def problem_of_part(part: Kernel, usual: Tiles) -> Problem:
+def problem_of_part(part: Kernel, usual: Tiles, sizes: Mapping[str, int] | None = None) -> Problem:
     """The product that a part of a kernel computes, whose sums stay whole where stages before it
-    find the scales of its rows: every part of a sum would find them anew."""
-    return replace(problem_of(part.stages[-1], usual), whole=len(part.stages) > 1)
+    find the scales of its rows: every part of a sum would find them anew. sizes: of
+    `problem_of`."""
+    return replace(problem_of(part.stages[-1], usual, sizes), whole=len(part.stages) > 1)
 
 
 def _block_steps(stage: Stage) -> int:

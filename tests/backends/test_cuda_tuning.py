@@ -21,6 +21,7 @@ from tensmith.backends.cuda.candidates import Taken, _together, every, predicted
 from tensmith.backends.cuda.fake import install
 from tensmith.backends.cuda.fake.interpreter import Program
 from tensmith.backends.cuda.targets import TARGETS
+from tensmith.backends.cuda.tuning import gpu
 from tensmith.backends.cuda.tuning.measurers import (
     PREDICTED,
     TOLD,
@@ -39,6 +40,7 @@ from tensmith.compiler.tuning.task import Batch, Candidate, Task, Turn
 
 pytestmark = needs_triton
 TARGET = TARGETS["cuda:sm_80"]
+HANGS = 2  # what a launch function answers for one that never ends
 
 
 def linear(rows: int, depth: int, columns: int) -> Graph:
@@ -111,7 +113,7 @@ def test_without_a_gpu_code_is_vetted_and_ranked_by_a_model(tunable: GpuTunable)
 
 def test_registers_of_the_code_count(tunable: GpuTunable) -> None:
     (task,) = tunable.tasks
-    problem = tunable.product(task).problem
+    problem = tunable.space(task).problem
     full = replace(problem, rows=1 << 14, columns=1 << 12)  # more blocks than run at once
     tiles = every(full, TARGET)[0]
     few, many = Taken(32, 1024), Taken(255, 1024)
@@ -172,7 +174,8 @@ def several() -> Several:
 @dataclass
 class Launches:
     """What the driver has computed. behaviour: of launches of so many programs, others compute:
-    "nothing", "fails", or "breaks", after which every launch fails. computing: whether any does."""
+    "nothing", "fails", "breaks", after which every launch fails, or "hangs": it does not end.
+    computing: whether any does."""
 
     programs: dict[int, Program]
     behaviour: dict[int, str] = field(default_factory=dict)
@@ -184,6 +187,8 @@ class Launches:
         self.broken |= own == "breaks"
         if self.broken or own == "fails":
             return 1
+        if own == "hangs":
+            return HANGS
         values = [
             ctypes.cast(parameters[n], ctypes.POINTER(ctypes.c_int64)).contents.value
             for n in range(len(program.signature))
@@ -253,6 +258,39 @@ def test_a_candidate_that_breaks_the_gpu_while_it_is_timed(
     assert batch.built[1].candidate in reading.disturbed
     with pytest.raises(RunError, match="out of use"):
         measurer.check(batch)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_candidate_that_does_not_end_is_named(
+    checked: bool,
+    measurer: GpuMeasurer,
+    several: Several,
+    launches: Launches,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits for it without end: neither for its results, nor when the GPU is left."""
+    monkeypatch.setattr(gpu, "MOST_SECONDS", 0.01)
+    batch, counts = several[0], list(several[1])
+    if checked:
+        assert not measurer.check(batch)
+    launches.behaviour[counts[1]] = "hangs"
+    if checked:
+        launches.computing = False
+        reading = measurer.time(batch, Turn((0, 1, 2, 0), 0.01))
+        failures, told = reading.failures, reading.disturbed
+    else:
+        failures, told = measurer.check(batch), "did not end"
+    assert set(failures) == {1}
+    assert "did not end" in failures[1]
+    assert "did not end" in told
+    with pytest.raises(RunError, match=f"(?s){batch.built[1].candidate}.*call tune again"):
+        measurer.time(batch, Turn((0, 2, 0), 0.01))
+    driver = install.install()
+    held = driver.live
+    measurer.close()
+    assert driver.live == held, "memory is given back by no call that would wait"
+    driver.be(80, SM_80)
+    measurer._gpu._hangs = False  # the fixture gives it back
 
 
 def test_what_was_not_compared_is_before_it_is_timed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,14 @@ from ..table import USUAL_SHARED
 
 _NON_BLOCKING, _MOST_SHARED = 1, 8  # CU_STREAM_NON_BLOCKING; the attribute of a function
 _NAME_BYTES = 128
+_NOT_READY = 600  # CUDA_ERROR_NOT_READY
+MOST_SECONDS = 30.0  # that launches which are waited for may take; longer, they do not end
+_ASKED_AGAIN = 2e-4  # seconds between two looks at a GPU that is not done
+
+
+class GpuHangsError(RunError):
+    """What was launched does not end. Only the end of the process takes it off the GPU; until then
+    the driver would never answer whoever waits for the stream, or gives memory back."""
 
 
 class _Config(ctypes.Structure):
@@ -39,6 +48,7 @@ class Gpu:
         self._call("cuCtxPushCurrent_v2", context)
         self._stream = ctypes.c_void_p()
         self._call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
+        self._hangs = False
         self._events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in self._events:
             self._call("cuEventCreate", ctypes.byref(event), 0)
@@ -71,6 +81,7 @@ class Gpu:
     def fill(self, address: int, data: bytes) -> None:
         """Put bytes there, behind all launches."""
         if data:
+            self._wait()
             size = ctypes.c_size_t(len(data))
             to = ctypes.c_uint64(address)
             self._call("cuMemcpyHtoDAsync_v2", to, data, size, self._stream)
@@ -78,6 +89,7 @@ class Gpu:
 
     def read(self, address: int, size: int) -> bytes:
         """The bytes there, behind all launches."""
+        self._wait()
         data = ctypes.create_string_buffer(size)
         source = ctypes.c_uint64(address)
         self._call("cuMemcpyDtoHAsync_v2", data, source, ctypes.c_size_t(size), self._stream)
@@ -90,11 +102,11 @@ class Gpu:
         programs: int,
         threads: int,
         shared: int,
-        addresses: Sequence[int],
+        given: Sequence[int],
     ) -> None:
-        """Launch so many programs of a function, each of so many threads. addresses: all that the
-        code takes, with the two pointers that are Triton's own."""
-        values = [ctypes.c_uint64(address) for address in addresses]
+        """Launch so many programs of a function, each of so many threads. given: all that the code
+        takes, addresses and sizes, with the two pointers that are Triton's own."""
+        values = [ctypes.c_uint64(number) for number in given]
         pointers = (ctypes.c_void_p * len(values))(
             *(ctypes.cast(ctypes.byref(value), ctypes.c_void_p) for value in values)
         )
@@ -108,10 +120,21 @@ class Gpu:
     def end(self) -> float:
         """Seconds from `begin` until all is done."""
         took = ctypes.c_float()
-        self._call("cuEventRecord", self._events[1], self._stream)
-        self._call("cuEventSynchronize", self._events[1])
+        self._wait()
         self._call("cuEventElapsedTime", ctypes.byref(took), *self._events)
         return took.value * 1e-3
+
+    def _wait(self) -> None:
+        """Wait until all is done, which the second event is recorded behind. Raises GpuHangsError
+        where that takes too long."""
+        self._call("cuEventRecord", self._events[1], self._stream)
+        begun = time.monotonic()
+        while (status := self._driver.cuEventQuery(self._events[1])) == _NOT_READY:
+            if time.monotonic() - begun > MOST_SECONDS:
+                self._hangs = True
+                raise GpuHangsError(f"it did not end within {MOST_SECONDS:g} s on the GPU")
+            time.sleep(_ASKED_AGAIN)
+        self._check("cuEventQuery", status)
 
     def clear(self) -> None:
         """Give back functions and memory."""
@@ -122,7 +145,9 @@ class Gpu:
         self._modules, self._blocks = [], []
 
     def close(self) -> None:
-        """Give back everything."""
+        """Give back everything; of a GPU that hangs nothing can be given back."""
+        if self._hangs:
+            return
         self.clear()
         for event in self._events:
             self._driver.cuEventDestroy_v2(event)
@@ -132,7 +157,9 @@ class Gpu:
         self._driver.cuDevicePrimaryCtxRelease_v2(self._device)
 
     def _call(self, name: str, *arguments: Any) -> None:
-        error = getattr(self._driver, name)(*arguments)
+        self._check(name, getattr(self._driver, name)(*arguments))
+
+    def _check(self, name: str, error: int) -> None:
         if error:
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(error, ctypes.byref(text))

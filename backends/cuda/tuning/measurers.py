@@ -30,7 +30,7 @@ from ....compiler.tuning.task import (
     machine_of,
 )
 from ..targets import runs_here
-from .gpu import Gpu
+from .gpu import Gpu, GpuHangsError
 from .launches import LAUNCHES
 from .tunable import SECONDS
 
@@ -142,12 +142,11 @@ class GpuMeasurer:
 
     def _failed(self, placed: _Placed, position: int, error: RunError) -> str:
         """How a candidate failed. An illegal access leaves a process no GPU (CUDA's driver API,
-        CUDA_ERROR_ILLEGAL_ADDRESS): then the base fails, too. Raises the base's own error."""
+        CUDA_ERROR_ILLEGAL_ADDRESS): then the base fails, too; nor does one that does not end.
+        Raises the base's own error."""
         if position == BASE:
             raise error
-        try:
-            placed.results(BASE)
-        except RunError:
+        if isinstance(error, GpuHangsError) or not _runs(placed):
             batch = placed.batch
             self._broken = (
                 f"the GPU is out of use since candidate '{batch.built[position].candidate}' of "
@@ -167,6 +166,15 @@ class GpuMeasurer:
             self._gpu.clear()
             self._placed = _Placed(self._gpu, batch)
         return self._placed
+
+
+def _runs(placed: _Placed) -> bool:
+    """Whether the GPU runs the base."""
+    try:
+        placed.results(BASE)
+    except RunError:
+        return False
+    return True
 
 
 class _Placed:
@@ -199,14 +207,14 @@ class _Placed:
         """One call of a candidate."""
         for one in self._launches[position]:
             shared = [self._workspace] if one["workspace"] else []
-            addresses = [*(self._places[param] for param in one["params"]), *shared]
+            tensors = [self._places[param] for param in one["params"]]
+            hidden = [*shared, 0] if one["scratch"] else [0, 0]
+            own = [] if one["scratch"] else shared
             if one["programs"]:
-                function = self._functions[one["file"]]
-                hidden = 1 if one["scratch"] else 2
-                addresses += [0] * hidden
                 self._gpu.launch(
-                    function, one["programs"], one["threads"], one["shared"], addresses
-                )
+                    self._functions[one["file"]], one["programs"], one["threads"], one["shared"],
+                    [*tensors, *own, *one["sizes"], *hidden],
+                )  # fmt: skip
 
     def results(self, position: int) -> list[tuple[DType, bytes]]:
         """What a candidate leaves, where nothing was before."""

@@ -1,4 +1,4 @@
-"""A model opened for tuning on a GPU: its contractions, the tiles of each, and their code."""
+"""A model opened for tuning on a GPU: its kernels, the tiles of each, and their code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from ....compiler.errors import InternalError, UsageError
 from ....compiler.ir.graph import Graph
 from ....compiler.kernel.cost.machine import Machine
 from ....compiler.kernel.kernel import kernel_text
-from ....compiler.kernel.plan.plan import Plan
+from ....compiler.kernel.plan.devices import all_steps
+from ....compiler.kernel.plan.plan import KernelCall, Plan
 from ....compiler.kernel.schedule.choice import TileChoice
-from ....compiler.kernel.schedule.tiles import Tiles
+from ....compiler.kernel.schedule.tiles import Kind, Tiles
 from ....compiler.target import GpuTarget
 from ....compiler.tuning.task import (
     PROTOCOL,
@@ -28,14 +30,14 @@ from ....compiler.tuning.task import (
     Task,
     digest,
 )
-from ..alternatives import ProductPart, adds_equally, product_parts
-from ..candidates import CLOCK, Taken, blocks_of, every, predicted
-from ..choosing import TENSOR_MAPS, can_map, given_tiles
+from ..candidates import CLOCK, Taken
+from ..choosing import busy_programs, can_map, given_tiles
 from ..compiling import Image
-from ..kernels import GpuKernels, part_with, product_of, vet_kernels, with_shape
+from ..kernels import GpuKernels, part_kernel, part_with, vet_kernels, with_shape
 from ..pipeline import form_kernels
 from ..vetting import Part, Vetted, compile_parts
-from .launches import LAUNCHES, buffers_of, launches_of
+from .launches import LAUNCHES, buffers_of, first_call, launches_of, sizes_of
+from .spaces import TileSpace, space_of
 
 SECONDS = "seconds.json"  # of a batch: predicted by what the code takes, by position
 FAR = 2.0  # of the base's predicted time, from which on tiles are not tried: assumed, not measured
@@ -45,13 +47,14 @@ Choice = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GpuWork:
-    """A task: one kernel with its tiles. parts: as a compilation makes them; products: those that
-    are contractions, by place. buffers: of `buffers_of`."""
+    """A task: one kernel with its tiles. parts: as a compilation makes them; spaces: what each may
+    be tuned to. sizes: of the kernel's symbols. buffers: of `buffers_of`."""
 
     task: Task
     number: int
     parts: tuple[Part, ...]
-    products: Mapping[int, ProductPart]
+    spaces: tuple[TileSpace, ...]
+    sizes: Mapping[str, int]
     buffers: Sequence[Mapping[str, Any]]
 
     @property
@@ -83,7 +86,7 @@ def open_gpu(
 
 
 class GpuTunable:
-    """The contractions of a model whose sizes are known, on a GPU; see `Tunable`."""
+    """The kernels of a model on a GPU, at the usual sizes of its inputs; see `Tunable`."""
 
     def __init__(
         self, graph: Graph, target: GpuTarget, options: CompileOptions, stages: Stages
@@ -93,7 +96,7 @@ class GpuTunable:
         with stages.stage("gpu code"):
             kernels, _ = vet_kernels(plan, kernels, target, options)
         self.plan = plan
-        works = _works(plan, kernels, target)
+        works = works_of(plan, kernels, target, options.sizes)
         self._works = {work.task.key: work for work in works}
         self._vetted: dict[Part, Vetted] = {}
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
@@ -124,45 +127,36 @@ class GpuTunable:
             base = self._candidate(work, work.tiles)
             found = [
                 self._candidate(work, _with(work.tiles, place, tiles))
-                for place, own in work.products.items()
-                for usual in every(own.problem, self.target)
-                for tiles in (usual, *self._around(own, usual))
+                for place, space in enumerate(work.spaces)
+                for tiles in space.tiles(self.target)
             ]
             near = [one for one in found if one.predicted <= FAR * base.predicted and one.steps]
             near.sort(key=lambda one: one.predicted)
             self._candidates[task.key] = (base, *near)
         return self._candidates[task.key]
 
-    def _around(self, own: ProductPart, tiles: Tiles) -> Iterator[Tiles]:
-        """Tiles whose programs go over several blocks, from the architecture on that has tensor
-        maps, and with these."""
-        few = blocks_of(own.problem, tiles) <= self.target.sms
-        if TENSOR_MAPS not in self.target.instructions or tiles.split > 1 or few:
-            return
-        persistent = replace(tiles, programs=self.target.sms)
-        yield persistent
-        kernel = product_of(self.plan, own.number, own.part, self.target)
-        if all(own.part[0].aligned) and can_map(kernel, self.target):
-            yield replace(persistent, maps=True)
-
     def neighbours(self, task: Task, candidate: Candidate) -> Sequence[Candidate]:
         """Those that differ from one in a single number."""
         return [one for one in self.candidates(task) if _steps(one.choice, candidate.choice) == 1]
 
-    def product(self, task: Task) -> ProductPart:
-        """The first contraction of a task."""
-        return next(iter(self._works[task.key].products.values()))
+    def space(self, task: Task) -> TileSpace:
+        """Of the first part of a task."""
+        return self._works[task.key].spaces[0]
 
     def parts(self, task: Task, candidate: Candidate) -> tuple[Part, ...]:
         """The functions of a kernel with a candidate's tiles."""
         work = self._works[task.key]
         chosen = [TileChoice(**data) for data in candidate.choice["tiles"]]
         return tuple(
-            part
-            if choice == TileChoice.of(part[0].tiles)
-            else part_with(self.plan, work.number, part, choice.applied(part[0].tiles), self.target)
+            part if choice == TileChoice.of(part[0].tiles) else self._part(work, part, choice)
             for part, choice in zip(work.parts, chosen, strict=True)
         )
+
+    def _part(self, work: GpuWork, part: Part, choice: TileChoice) -> Part:
+        tiles = choice.applied(part[0].tiles)
+        kernel = part_kernel(self.plan, work.number, part, self.target)
+        busy = busy_programs(kernel, self.target) if tiles.split > 1 else 1
+        return part_with(self.plan, work.number, part, replace(tiles, busy=busy), self.target)
 
     def graph_alternatives(self) -> Sequence[GraphAlternative]:
         """None: choices are about kernels."""
@@ -196,10 +190,10 @@ class GpuTunable:
                 continue
             vetted = [self._vetted[part] for part in self.parts(task, candidate)]
             seconds[str(position)] = self._seconds(work, vetted)
-            launches[str(position)], code = launches_of(vetted, f"{position}_")
+            launches[str(position)], code = launches_of(vetted, work.sizes, f"{position}_")
             files |= code
         files[SECONDS] = json.dumps(seconds).encode()
-        rates = sorted({own.problem.rate for own in work.products.values()})
+        rates = sorted({space.rate for space in work.spaces})
         told = {"buffers": work.buffers, "launches": launches, "rates": rates}
         files[LAUNCHES] = json.dumps(told).encode()
         return Batch(task.key, built, files, time.perf_counter() - begin)
@@ -223,54 +217,68 @@ class GpuTunable:
         seconds = self._predicted(work, tiles)
         return Candidate(
             choice,
-            exact=all(adds_equally(own.problem, a, b) for own, a, b in _pairs(work, tiles)),
+            exact=all(
+                space.adds_equally(a, b)
+                for space, a, b in zip(work.spaces, work.tiles, tiles, strict=True)
+            ),
             predicted=seconds,
             steps=_steps(choice, usual),
             expected=math.log(seconds / self._predicted(work, work.tiles)),
         )
 
     def _predicted(self, work: GpuWork, tiles: Sequence[Tiles]) -> float:
-        return sum(predicted(own.problem, tiles[place], self.target)
-                   for place, own in work.products.items()) / CLOCK  # fmt: skip
+        return sum(space.cycles(own, self.target)
+                   for space, own in zip(work.spaces, tiles, strict=True)) / CLOCK  # fmt: skip
 
     def _seconds(self, work: GpuWork, vetted: Sequence[Vetted]) -> float:
-        """Of contractions, as predicted by the registers and shared memory of their code."""
-        return sum(predicted(own.problem, vetted[place].part[0].tiles, self.target,
-                             _taken(vetted[place]))
-                   for place, own in work.products.items()) / CLOCK  # fmt: skip
+        """As predicted by the registers and shared memory of the code; of what predictions do not
+        decide, as long as the usual tiles take."""
+        return sum(
+            space.cycles(own.part[0].tiles, self.target, _taken(own)) if space.ranks
+            else space.cycles(usual, self.target)
+            for space, own, usual in zip(work.spaces, vetted, work.tiles, strict=True)
+        ) / CLOCK  # fmt: skip
 
 
-def _works(plan: Plan, kernels: GpuKernels, target: GpuTarget) -> list[GpuWork]:
-    """One for every key of a kernel that has contractions and no sizes that only a run knows."""
-    by_kernel: dict[int, dict[int, ProductPart]] = {}
-    for own in product_parts(plan, kernels, target):
-        by_kernel.setdefault(own.number, {})[own.part[0].place] = own
+def works_of(
+    plan: Plan, kernels: GpuKernels, target: GpuTarget, sizes: Mapping[str, int]
+) -> list[GpuWork]:
+    """One for every key of a kernel of the device. sizes: of the model's inputs; kernels whose
+    sizes do not follow from these are left out."""
+    counts = Counter(s.kernel for s in all_steps(plan.steps) if isinstance(s, KernelCall))
     found = []
-    for number, products in by_kernel.items():
-        planned, buffers = plan.kernels[number], buffers_of(plan, number)
-        if planned.kernel.symbols or buffers is None:
+    for number, parts in kernels.parts.items():
+        planned, call = plan.kernels[number], first_call(plan, number)
+        own_sizes = sizes_of(plan, number, call, sizes) if call else None
+        buffers = buffers_of(plan, number, call, sizes) if call else None
+        if own_sizes is None or buffers is None:
             continue
-        own = next(iter(products.values()))
-        calls = max(1, own.calls // len(planned.keys))
-        seconds = sum(p.cycles / p.calls for p in products.values()) / CLOCK
+        spaces = tuple(_space(plan, number, part, own_sizes, target) for part in parts)
+        seconds = sum(space.cycles(part[0].tiles, target)
+                      for space, part in zip(spaces, parts, strict=True)) / CLOCK  # fmt: skip
+        text = kernel_text(replace(planned.kernel, name=""))
         for key in planned.keys:
-            facts = (PROTOCOL, kernel_text(replace(planned.kernel, name="")), key, target)
+            facts = (PROTOCOL, text, key, target, *sorted(own_sizes.items()))
             task = Task(
-                digest("\n".join(map(str, facts))), planned.symbol, key, calls=calls,
-                seconds=seconds,
+                digest("\n".join(map(str, facts))), planned.symbol, key, own_sizes,
+                calls=max(1, counts[number] // len(planned.keys)), seconds=seconds,
             )  # fmt: skip
-            found.append(GpuWork(task, number, kernels.parts[number], products, buffers))
+            found.append(GpuWork(task, number, parts, spaces, own_sizes, buffers))
     return found
+
+
+def _space(
+    plan: Plan, number: int, part: Part, sizes: Mapping[str, int], target: GpuTarget
+) -> TileSpace:
+    kernel = part_kernel(plan, number, part, target)
+    maps = part[0].tiles.kind is Kind.PRODUCT and all(part[0].aligned) and can_map(kernel, target)
+    return space_of(kernel, part[0].tiles, sizes, maps, busy_programs(kernel, target))
 
 
 def _with(tiles: Sequence[Tiles], place: int, own: Tiles) -> tuple[Tiles, ...]:
     """Tiles with others in one place."""
     new = with_shape(tiles[place], own)
     return tuple(new if n == place else old for n, old in enumerate(tiles))
-
-
-def _pairs(work: GpuWork, tiles: Sequence[Tiles]) -> list[tuple[ProductPart, Tiles, Tiles]]:
-    return [(own, work.tiles[place], tiles[place]) for place, own in work.products.items()]
 
 
 def _steps(one: Choice, other: Choice) -> int:
