@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -205,14 +205,30 @@ class Backend(Generic[T]):
 AnyBackend = Backend[Any]
 
 
-@cache
-def backends() -> dict[str, AnyBackend]:
+class _Backends(Mapping[str, AnyBackend]):
+    """Loads each when it is looked at, and looks for entry points behind the built-in ones."""
+
+    def __getitem__(self, name: str) -> AnyBackend:
+        if name in BUILTIN or name in iter(self):
+            return backend_of(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from BUILTIN
+        others = {point.name for point in metadata.entry_points(group="tensmith.backends")}
+        yield from sorted(others - set(BUILTIN))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def backends() -> Mapping[str, AnyBackend]:
     """Every backend, by name: the built-in ones and those of the `tensmith.backends` entry points.
 
-    Raises UsageError when an entry point does not lead to a Backend.
+    Each is loaded when it is looked at, which raises UsageError when an entry point does not lead
+    to a Backend.
     """
-    others = {point.name for point in metadata.entry_points(group="tensmith.backends")}
-    return {name: backend_of(name) for name in (*BUILTIN, *sorted(others - set(BUILTIN)))}
+    return _Backends()
 
 
 @cache
@@ -237,7 +253,8 @@ def backend_of(name: str) -> AnyBackend:
 def resolve_target(text: str) -> tuple[AnyBackend, Target]:
     """The backend and target for a target string such as "native" or "aarch64:cortex-a76".
 
-    Raises UsageError for one that no backend knows.
+    Backends behind the one that knows it are not loaded. Raises UsageError for one that no backend
+    knows.
     """
     for backend in backends().values():
         target = backend.parse_target(text)

@@ -192,7 +192,7 @@ def _preload() -> None:
     from ..frontends import onnx  # noqa: F401
     from . import api, compare, engines  # noqa: F401
 
-    backends()
+    tuple(backends().values())  # each is loaded
     with suppress(ImportError):
         __import__(PEER)
 

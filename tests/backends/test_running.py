@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tensmith.backends.common import running
@@ -41,6 +44,19 @@ def test_backends_by_name() -> None:
     assert all(backend_of(name) is backend for name, backend in backends().items())
     with pytest.raises(UsageError, match="no backend 'abacus'"):
         backend_of("abacus")
+
+
+def test_backends_are_loaded_as_far_as_the_target() -> None:
+    """Processes that compile for processors take no time to import what is for devices."""
+    script = (
+        "import sys; from tensmith.compiler.backend import resolve_target;"
+        "resolve_target('x86-64-v3');"
+        "print(*(n for n in sys.modules if n.startswith('tensmith.backends.')))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    loaded = {name.split(".")[2] for name in found.stdout.decode().split()}
+    assert "x86" in loaded
+    assert not loaded & {"arm", "cuda", "ethosu"}
 
 
 def test_what_is_no_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
