@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from ..runtime.loader import Module
     from .model_build import ModelBuild
 
+_LARGE = 16 << 20  # bytes of constants: what is smaller links in less memory than compiling took
+
 
 class Artifact:
     """A compiled model; its intermediate files lie in a folder.
@@ -130,7 +132,8 @@ class Artifact:
         check_writable(output, other_than=self._source.given)
         with self._stages.stage(f"link {kind}"):
             if kind not in TEXTS:
-                give_back_memory()  # the linker maps as much as the file has, twice
+                if self.weights.stat().st_size >= _LARGE:
+                    give_back_memory()  # the linker maps as much as the file has, twice
                 return self._backend.link(self._model, kind, output, self.manifest)
             code = self._model.code
             text = code.texts.get(kind)

@@ -34,18 +34,15 @@ _DTYPES = {
     "u2": ("kDLUInt", 2),
 }
 WEIGHTS_SYMBOL = "ts_weights"
+_SPECIAL = {ord('"'): '\\"', ord("\\"): "\\\\", ord("?"): "\\?"}
+_PLAIN = {byte: chr(byte) for byte in range(32, 127)} | _SPECIAL
+_IN_C = tuple(_PLAIN.get(byte, f"\\{byte:03o}") for byte in range(256))
 
 
 def c_string(text: str) -> str:
     """A C string literal of the UTF-8 bytes of `text`."""
-    plain = {byte: chr(byte) for byte in range(32, 127)} | {34: '\\"', 92: "\\\\", 63: "\\?"}
-    return (
-        '"'
-        + "".join(
-            plain.get(byte, f"\\{byte:03o}") for byte in text.encode(errors="surrogateescape")
-        )
-        + '"'
-    )
+    inside = "".join(_IN_C[byte] for byte in text.encode(errors="surrogateescape"))
+    return f'"{inside}"'
 
 
 def _tensor_tables(role: str, specs: Sequence[TensorSpec]) -> list[str]:

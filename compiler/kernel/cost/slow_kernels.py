@@ -111,7 +111,10 @@ def slow_kernels(plan: Plan, target: CpuTarget, sizes: Mapping[str, int]) -> tup
     for site in sites:
         planned = plan.kernels[site.number]
         with suppress(InternalError):
-            whole, direct = (_cycles(planned, site, target, direct=d) for d in (False, True))
+            whole = _cycles(planned, site, target, direct=False)
+            if site.calls * whole / clock < LEAST_SECONDS:
+                continue
+            direct = _cycles(planned, site, target, direct=True)
             most = site.calls * (whole - direct) / clock
             if whole >= LEAST_FACTOR * direct and most >= LEAST_SECONDS:
                 suspects.append((site, direct / clock))
