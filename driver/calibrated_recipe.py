@@ -22,7 +22,8 @@ PROMISING = GAIN / 2  # decibels that rotation gains with plain ranges where it 
 class Calibrated:
     """What calibration found. source: the model that the recipe is for; rotated: whether operands
     of its products are. samples, held: how many there were, and took no part; shared: they did.
-    rule: of ranges. decibels, tried, reasons: see `Search`.
+    rule: of ranges. decibels, tried, reasons: see `Search`. notes: what the user should know of the
+    data.
     """
 
     source: Quantisable
@@ -35,6 +36,7 @@ class Calibrated:
     decibels: Mapping[str, float]
     tried: Mapping[str, float]
     reasons: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All but the model."""
@@ -53,6 +55,7 @@ class Calibrated:
             "decibels": dict(self.decibels),
             "tried": dict(self.tried),
             "reasons": dict(self.reasons),
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -68,7 +71,7 @@ class Calibrated:
             scales={key: np.array(array, np.float32) for key, array in data["scales"].items()},
         )
         own = ("rotated", "samples", "held", "shared", "rule", "decibels", "tried", "reasons")
-        return cls(turned, recipe, **{name: data[name] for name in own})
+        return cls(turned, recipe, **{n: data[n] for n in own}, notes=tuple(data["notes"]))
 
 
 def calibrate(
@@ -91,7 +94,7 @@ def calibrate(
     search = Search(source, data, folder, threads, note, spares=spares, timer=timer)
     search.begin()
     recipe = search.finish()
-    tried = dict(search.tried)
+    tried, notes = dict(search.tried), tuple(search.notes())
     rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
     if rotated is not None:
         own = folder / "rotated"
@@ -116,4 +119,5 @@ def calibrate(
         search.decibels,
         tried,
         search.reasons,
+        notes,
     )

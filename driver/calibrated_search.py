@@ -6,7 +6,7 @@ no part is kept. Products that make most of the noise for little work stay in fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from ..compiler.errors import UsageError
-from ..compiler.ir.dims import Dim, evaluate, symbols_of
 from ..frontends.onnx.quantising.quantisable import Quantisable
 from ..frontends.onnx.quantising.recipe import Limits, Recipe
 from ..passes.precision.observers import (
@@ -32,12 +31,14 @@ from ..passes.precision.observers import (
     sample,
 )
 from .calibration import CalibrationData, Samples, specs_of_inputs
+from .calibration_notes import DataNotes, untrained
 from .graph_run import Array, GraphRun, compiled_graph
+from .noisy_products import count_of, noisy, worst
 from .ranges_observed import CLIPS, Spread, decibels, squared_errors
 from .tensor_files import check_inputs
 from .timing import SAME, Timer, share_of
 
-MINMAX, CLIPPED = "minmax", "mse"
+MINMAX, CLIPPED, USUAL = "minmax", "mse", "usual samples"
 CHANNELS = "scales of channels"
 PRODUCTS_OF_DATA = "products of data"
 EVERY = 4  # one sample of so many is held out
@@ -46,7 +47,6 @@ CLEAR = 0.1  # decibels by which clipped ranges must be better
 ENOUGH = 40.0  # decibels of error below the outputs, which no product stays in floats for
 LOSS = 1.75  # decibels that products of two operands that the run makes may lose: half the noise
 GAIN = 3.0  # decibels for which products stay in floats: half the noise
-SHARE = 0.1  # of all multiplications, at most, that stay in floats for that
 _FRAGILE = "it makes much of the noise for little work: in floats the outputs have half of it"
 _LOSING = "its operands would lose more than the whole model may by them"
 _NO_FASTER = "the model is no faster with its operands in integers"
@@ -61,6 +61,7 @@ class Search:
     the error of each scored tensor lies below it; tried: the mean of that for all that was tried.
     reasons: why products that could be integer stay in floats, by key. spares: whether some do for
     the noise that they make, or the time that they take; timer: tells the latter (None: nothing).
+    data: what the samples look like.
     """
 
     def __init__(
@@ -81,11 +82,16 @@ class Search:
         self.points = list(
             dict.fromkeys(name for p in self.products if not p.by_run for name in p.operands)
         )
-        self.graph = source.floats([*self.scores, *self.points])
+        norm = source.first_norm
+        self.more = (
+            [norm.result] if norm and norm.result not in {*self.points, *self.scores} else []
+        )
+        self.axes = source.axes | ({norm.result: 1} if norm and self.more else {})
+        self.graph = source.floats([*self.scores, *self.points, *self.more])
         self.depths = {v.name: v.shape[-1] for v in self.graph.outputs if v.shape}
         self.specs = specs_of_inputs(self.graph)
         self.samples = Samples(data, self.specs, folder / "samples")
-        self.count = 0
+        self.count, self.data = 0, DataNotes()
         self.held: list[tuple[dict[str, Array], dict[str, Array]]] = []
         self.shared = False
         self.tried: dict[str, float] = {}
@@ -96,6 +102,7 @@ class Search:
         self._judged = Recipe()  # with ranges of the samples that are not held out
         self._seen: dict[str, Spread] = {}  # in samples that are not held out
         self._every: dict[str, Spread] = {}
+        self._norm: Spread | None = None  # what the first batch normalisation made
         self._open: dict[frozenset[str], GraphRun] = {}  # by what is integer, and what is scaled
 
     @property
@@ -107,8 +114,9 @@ class Search:
         """Observe the samples, and score the plain ranges that they show (`tried`)."""
         next(iter(self.samples))
         self._seen, other = self._observe()
-        seen = self._seen
-        every = {name: seen[name].merged(other[name]) for name in self.points}
+        every = {name: spread.merged(other[name]) for name, spread in self._seen.items()}
+        self._norm = every.pop(self.more[0]) if self.more else None
+        seen = {name: self._seen[name] for name in self.points}
         stray = {name for name, spread in every.items() if not spread.finite}
         self.reasons = {
             p.key: _STRAY for p in self.products if stray & {*p.operands} and not p.by_run
@@ -124,12 +132,13 @@ class Search:
         dynamic = frozenset(p.key for p in self.products if p.by_run)
         recipe = Recipe({name: spread.range for name, spread in seen.items()}, integer, dynamic)
         self._accepts(recipe, MINMAX)
-        self._every, self._judged = every, recipe
+        self._seen, self._every, self._judged = seen, every, recipe
 
     def finish(self) -> Recipe:
         """The recipe that is best where it was not calibrated, after `begin`."""
         seen, every = self._seen, self._every
-        recipe, final = self._with_clips(self._judged, every)
+        recipe, final = self._with_usual(self._judged, every)
+        recipe, final = self._with_clips(recipe, final, every)
         recipe, final = self._with_scales(recipe, final, seen, every)
         corrections = self.source.corrections(recipe.integer, _means(seen))
         corrected = replace(recipe, biases=corrections)
@@ -139,12 +148,27 @@ class Search:
         biases = self.source.corrections(frozenset(recipe.biases), _means(every))
         return replace(recipe, ranges=final, biases=biases)
 
-    def _with_clips(
+    def _with_usual(
         self, recipe: Recipe, every: Mapping[str, Spread]
     ) -> tuple[Recipe, dict[str, Limits]]:
-        """The recipe, with clipped ranges if those are better; and the ranges of all samples."""
+        """The recipe, with the ranges that most samples show if those are better where few are far
+        larger; and the ranges of all samples."""
         final = {name: spread.range for name, spread in every.items()}
-        tails = {name: spread for name, spread in every.items() if spread.is_long_tailed}
+        usual = {name: own for name, s in self._seen.items() if (own := s.usual) is not None}
+        if not usual:
+            return recipe, final
+        trial = replace(recipe, ranges={**recipe.ranges, **usual})
+        if not self._accepts(trial, USUAL, CLEAR):
+            return recipe, final
+        self.rule = USUAL
+        return trial, final | {n: every[n].usual or own for n, own in usual.items()}
+
+    def _with_clips(
+        self, recipe: Recipe, final: dict[str, Limits], every: Mapping[str, Spread]
+    ) -> tuple[Recipe, dict[str, Limits]]:
+        """The recipe, with clipped ranges if those are better; and the ranges of all samples
+        (`final` without them)."""
+        tails = {name: s for name, s in every.items() if s.is_long_tailed and s.usual is None}
         errors = self._clip_errors(tails) if tails else {}
         clipped = _clipped(every, {name: used for name, (used, _) in errors.items()})
         if not clipped:
@@ -208,24 +232,27 @@ class Search:
 
     def _observe(self) -> tuple[dict[str, Spread], dict[str, Spread]]:
         """What is known of every point: from samples that are used, and from those held out."""
-        axes = self.source.axes
-        observe(self.graph, len(self.scores), [axes.get(name) for name in self.points])
+        axes, names = self.axes, [*self.points, *self.more]
+        observe(self.graph, len(self.scores), [axes.get(name) for name in names])
         self.note("compiling observers")
         run = compiled_graph(self.graph, self.folder, "observers", self.threads)
         del self.graph
-        used = {name: Spread() for name in self.points}
-        held = {name: Spread() for name in self.points}
+        used = {name: Spread() for name in names}
+        held = {name: Spread() for name in names}
         first: list[tuple[dict[str, Array], dict[str, Array]]] = []
+        places = list[int]()  # of those held out
         for index, inputs in enumerate(self.samples):
             self.note(f"calibrating ({index + 1})")
+            self.data.add(inputs)
             outputs = run(inputs)
             pair = (inputs, {name: outputs[name] for name in self.scores})
             spreads = held if self._is_held(index) else used
             if self._is_held(index):
                 self.held.append(pair)
+                places.append(index)
             elif not index:
                 first.append(pair)
-            for name in self.points:
+            for name in names:
                 square = float(outputs[observed(name, SQUARE)])
                 if name not in axes:
                     low, high = (float(outputs[observed(name, what)]) for what in (LOW, HIGH))
@@ -236,9 +263,22 @@ class Search:
                 high = float(limits[1].max(initial=-np.inf))
                 spreads[name].add(low, high, square, outputs[observed(name, MEAN)], limits)
             self.count = index + 1
+        far = self.data.outlying
+        kept = [pair for n, pair in zip(places, self.held, strict=True) if n not in far]
+        self.held = kept or self.held
         if not self.held:
             self.held, self.shared = first, True
         return used, held
+
+    def notes(self) -> list[str]:
+        """What the user should know of the data, after `begin`."""
+        return [*self.data.notes(), *self._untrained()]
+
+    def _untrained(self) -> list[str]:
+        """A note where what the first batch normalisation made is far from what training saw."""
+        norm = self.source.first_norm
+        seen = self._norm or (self._every.get(norm.result) if norm else None)
+        return untrained(norm, seen, self.data.ranges) if norm and seen else []
 
     def _clip_errors(self, tails: Mapping[str, Spread]) -> dict[str, tuple[Array, Array]]:
         """What each clip loses of each tensor: in samples used, and in those held out."""
@@ -280,7 +320,7 @@ class Search:
             return recipe
         noise, work = self._local_noise(recipe)
         last = {product.key for product in self.products if product.last}
-        floats = _worst(noise, work) | _noisy(last & set(noise), noise, work)
+        floats = worst(noise, work) | noisy(last & set(noise), noise, work)
         wider = replace(recipe, integer=recipe.integer - floats)
         if not floats or not self._accepts(wider, "float parts", GAIN):
             return recipe
@@ -292,7 +332,7 @@ class Search:
         and how many multiplications it takes."""
         graph = self.source.beside(recipe)
         results = {value.name: value.shape for value in graph.outputs[::2]}
-        terms = {p.key: p.terms or _count([self.depths[p.data]], {}) for p in self.products}
+        terms = {p.key: p.terms or count_of([self.depths[p.data]], {}) for p in self.products}
         compare(graph)
         self.note("compiling pairs of products")
         run = compiled_graph(graph, self.folder, "pairs", self.threads)
@@ -306,7 +346,7 @@ class Search:
             for key, shape in results.items():
                 square, lost = (float(outputs[observed(key, what)]) for what in (SQUARE, NOISE))
                 noise[key] += lost / square if square > 0 else 0.0
-                work[key] += _count(shape, sizes) * terms[key]
+                work[key] += count_of(shape, sizes) * terms[key]
         return noise, work
 
     def _score(self, recipe: Recipe, name: str) -> dict[str, float]:
@@ -343,38 +383,6 @@ def _clipped(spreads: Mapping[str, Spread], errors: Mapping[str, Array]) -> dict
 def _means(spreads: Mapping[str, Spread]) -> dict[str, Array]:
     """The mean of every channel of tensors."""
     return {name: s.means / s.samples for name, s in spreads.items() if s.means is not None}
-
-
-def _worst(noise: Mapping[str, float], work: Mapping[str, float]) -> frozenset[str]:
-    """The products that make most of the noise for a small share of the work; none where those do
-    not make half of it."""
-    left, total = sum(noise.values()), sum(noise.values())
-    budget = SHARE * sum(work.values())
-    found: set[str] = set()
-    for key in sorted(noise, key=lambda k: noise[k] / max(work[k], 1.0), reverse=True):
-        if left <= total / 4:
-            break
-        if work[key] <= budget and noise[key] > total / (8 * len(noise)):
-            found.add(key)
-            left -= noise[key]
-            budget -= work[key]
-    return frozenset(found) if found and left <= total / 2 else frozenset()
-
-
-def _noisy(keys: set[str], noise: Mapping[str, float], work: Mapping[str, float]) -> frozenset[str]:
-    """The products, where they make a good part of the noise for a small share of the work.
-
-    Nothing behind the last ones lessens what they add.
-    """
-    small = sum(work[key] for key in keys) <= SHARE * sum(work.values())
-    loud = sum(noise[key] for key in keys) >= SHARE * sum(noise.values())
-    return frozenset(keys) if small and loud else frozenset()
-
-
-def _count(shape: Sequence[Dim], sizes: Mapping[str, int]) -> float:
-    """Elements; 1 for each dim that only a run knows."""
-    known = (evaluate(dim, sizes) if symbols_of(dim) <= set(sizes) else 1 for dim in shape)
-    return float(np.prod(list(known)))
 
 
 def _mean(found: Mapping[str, float]) -> float:

@@ -29,6 +29,12 @@ STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
 INT8_WEIGHTS = "int8 weights"
 _LISTED = 12
+POOR = 12.0  # decibels of error below the outputs: a quarter of their size
+_POOR = (
+    "the error of quantising is only {:.1f} dB below the outputs: answers will differ; give more "
+    "samples of every kind that occurs, --max-accuracy-drop 0.5%, which leaves in floats what "
+    "loses most, or compile with --precision bf16"
+)
 _NO_DATA = "convolutions are quantised with calibration data only"
 _NO_DATA_FOR_DATA = (
     "operands that are both made by the run are quantised with calibration data only"
@@ -204,8 +210,14 @@ def _written(
         ranges=found.rule,
         decibels={name: round(value, 2) for name, value in found.decibels.items()},
         tried={name: round(value, 2) for name, value in found.tried.items()},
-        notes=(*source.notes, *((_ONE,) if found.shared else ())),
+        notes=(*source.notes, *((_ONE,) if found.shared else ()), *found.notes, *_poor(found)),
     )
+
+
+def _poor(found: Calibrated) -> tuple[str, ...]:
+    """A note where the error is so large that answers will differ."""
+    worst = min(found.decibels.values(), default=POOR)
+    return (_POOR.format(worst),) if worst < POOR else ()
 
 
 def _decision(product: ModelProduct, recipe: Recipe, reasons: Mapping[str, str]) -> ProductDecision:

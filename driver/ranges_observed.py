@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,24 @@ from ..frontends.onnx.quantising.recipe import STEPS, Limits
 Array = np.ndarray[Any, Any]
 
 LONG_TAIL = 6.0  # greatest element, in units of the root of the mean square
+OUTLYING = 100.0  # times the median of the greatest magnitudes of samples
+FEWEST = 4  # samples of which most tell what is usual
 CLIPS = tuple(0.85**step for step in range(16))  # of the greatest magnitude
+
+
+def outlying(peaks: Sequence[float]) -> Array:
+    """Which samples, of given greatest magnitudes, are far larger than most are."""
+    found = np.zeros(len(peaks), bool)
+    if len(peaks) >= FEWEST:
+        usual = float(np.median(peaks))
+        found = np.asarray(peaks) > OUTLYING * usual if usual > 0 else found
+    return np.asarray(found)
 
 
 @dataclass
 class Spread:
     """The least and greatest elements of a tensor over samples, and sums over samples of the mean
-    of the squares and of the means of channels; lows, highs: of channels."""
+    of the squares and of the means of channels; lows, highs: of channels; each: of every sample."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -29,6 +40,7 @@ class Spread:
     means: Array | None = None
     lows: Array | None = None
     highs: Array | None = None
+    each: list[tuple[float, float]] = field(default_factory=list)
 
     def add(
         self,
@@ -47,6 +59,7 @@ class Spread:
         self.finite &= bool(np.isfinite(low) and np.isfinite(high))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.squares += square
+        self.each.append((low, high))
         self.means = _sum(self.means, means)
         if limits is not None:
             self.lows = _least(self.lows, limits[0])
@@ -64,6 +77,7 @@ class Spread:
             _sum(self.means, other.means),
             _least(self.lows, other.lows),
             _greatest(self.highs, other.highs),
+            self.each + other.each,
         )
 
     @property
@@ -94,6 +108,15 @@ class Spread:
     def range(self) -> Limits:
         """From the least to the greatest element."""
         return Limits(float(self.low), float(self.high)) if self.samples else Limits(0.0, 0.0)
+
+    @property
+    def usual(self) -> Limits | None:
+        """The range of the samples that are not far larger than most; None where none is."""
+        far = outlying([max(abs(low), abs(high)) for low, high in self.each])
+        kept = [own for own, is_far in zip(self.each, far, strict=True) if not is_far]
+        if len(kept) == len(self.each):
+            return None
+        return Limits(min(low for low, _ in kept), max(high for _, high in kept))
 
     def clipped(self, factor: float) -> Limits:
         """The range without what is larger than a share of the greatest magnitude."""

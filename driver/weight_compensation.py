@@ -1,43 +1,52 @@
-"""Weights of few bits whose rounding makes up for itself on calibration samples.
+"""Weights of few bits that calibration samples make better.
 
-Every matrix is rounded to nearest and with compensation; the one that changes results less, for
-data that took no part, is kept. So is the whole, against that of nothing but nearest rounding.
+Every matrix is rounded to nearest and with compensation, as it is and with finer steps for what
+large data meet; what changes results least, for data that took no part, is kept. So is the whole,
+against that of nothing but nearest rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 
 from ..frontends.onnx.quantising.compensation import compensated, results_lost
+from ..frontends.onnx.quantising.data_scales import EXPONENTS, scales_of
 from ..frontends.onnx.quantising.few_bits import FewBits, WeightForm, in_few_bits
 from ..frontends.onnx.quantising.quantisable import Quantisable
-from ..frontends.onnx.quantising.weights import Matrix
+from ..frontends.onnx.quantising.weights import NEAREST as ALL_NEAREST
+from ..frontends.onnx.quantising.weights import Matrix, Rounded
 from ..passes.precision.observers import MOMENTS, multiply, observed
 from .calibrated_search import EVERY, MOST_HELD
 from .calibration import CalibrationData, Samples, specs_of_inputs
+from .calibration_notes import DataNotes
 from .graph_run import Array, compiled_graph
 from .ranges_observed import decibels
 
-NEAREST, COMPENSATED = "nearest", "compensated"
+NEAREST, COMPENSATED, DIVIDED = "nearest", "compensated", "divided data"
 MOST_MOMENTS = 1 << 27  # sums of products that are gathered in one reading of the samples: 1 GiB
+FEW_BITS = 4  # of which single rows of weights need finer steps
 _ONE = (
     "there is one calibration sample: weights are rounded to nearest, as nothing tells whether "
     "anything else is better; give two or more"
 )
-_NO_BETTER = "rounding with compensation is no better on samples held out: weights are the nearest"
+_NO_BETTER = (
+    "rounding with compensation, or of what data are divided by, is no better on samples held out: "
+    "weights are the nearest"
+)
 
 
 @dataclass(frozen=True)
 class Compensation:
-    """What was found. given: matrices that are not rounded to nearest. samples, held: how many
+    """What was found. given: what is not rounded to nearest. samples, held: how many
     there were, and took no part. tried: how far the error of the scored tensors lies below them,
     in decibels, on those. notes: what the user should know."""
 
-    given: Mapping[Matrix, FewBits] = field(default_factory=dict)
+    given: Rounded = ALL_NEAREST
     samples: int = 0
     held: int = 0
     tried: Mapping[str, float] = field(default_factory=dict)
@@ -45,6 +54,24 @@ class Compensation:
 
 
 Pairs = list[tuple[dict[str, Array], dict[str, Array]]]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Matrices that read the same tensors, and no others do."""
+
+    matrices: tuple[Matrix, ...]
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A matrix in few bits. is_compensated: not to nearest. lost: by results for data held out, a
+    share of their power."""
+
+    few: FewBits
+    is_compensated: bool
+    lost: float
 
 
 @dataclass
@@ -78,37 +105,55 @@ class WeightSearch:
         specs = specs_of_inputs(source.floats(self.scores))
         self.samples = Samples(data, specs, folder / "samples")
         self.held: Pairs = []
+        self.data = DataNotes()
         self.count = 0
 
     def run(self) -> Compensation:
         """What becomes of the matrices."""
         next(iter(self.samples))
-        given: dict[Matrix, FewBits] = {}
+        plain: dict[Matrix, FewBits] = {}
+        finer, divided = dict[Matrix, FewBits](), dict[str, Array]()
         for number, group in enumerate(self._groups()):
-            tensors = list(dict.fromkeys(name for m in group for name in self.matrices[m]))
-            moments = self._observed(tensors, number)
+            moments = self._observed([name for unit in group for name in unit.tensors], number)
             if not self.held:
-                return Compensation(samples=self.count, notes=(_ONE,))
-            for matrix in group:
-                few = self._compensated(matrix, moments)
-                if few is not None:
-                    given[matrix] = few
-        tried = {NEAREST: self._score({}, NEAREST)}
-        if given:
-            tried[COMPENSATED] = self._score(given, COMPENSATED)
-        if given and tried[COMPENSATED] > tried[NEAREST]:
-            return Compensation(given, self.count, len(self.held), tried)
-        return Compensation({}, self.count, len(self.held), tried, (_NO_BETTER,))
+                return Compensation(samples=self.count, notes=(_ONE, *self.data.notes()))
+            for unit in group:
+                found = self._plain(unit, moments)
+                plain |= {m: c.few for m, c in found.items() if c.is_compensated}
+                scaled = self._divided(unit, moments, sum(c.lost for c in found.values()))
+                if scaled is not None:
+                    finer |= scaled.matrices
+                    divided |= scaled.divided
+        trials = {NEAREST: ALL_NEAREST}
+        if plain:
+            trials[COMPENSATED] = Rounded(plain)
+        if divided:
+            trials[DIVIDED] = Rounded({**plain, **finer}, divided)
+        tried = {name: self._score(given, name) for name, given in trials.items()}
+        best = max(tried, key=lambda name: tried[name])
+        notes = (*self.data.notes(), *(() if best != NEAREST else (_NO_BETTER,)))
+        return Compensation(trials[best], self.count, len(self.held), tried, notes)
 
-    def _groups(self) -> Iterator[list[Matrix]]:
-        """The matrices, so many at a time as their data's moments take memory."""
-        group, size = list[Matrix](), 0
+    def _units(self) -> Iterator[_Unit]:
+        """The matrices, those together that read one tensor."""
+        joined = nx.Graph()
         for matrix, data in self.matrices.items():
-            own = len(data) * matrix.columns(self.source.constants).shape[1] ** 2
+            joined.add_edges_from((matrix, name) for name in data)
+        for part in nx.connected_components(joined):
+            own = [matrix for matrix in self.matrices if matrix in part]
+            names = dict.fromkeys(name for matrix in own for name in self.matrices[matrix])
+            yield _Unit(tuple(own), tuple(names))
+
+    def _groups(self) -> Iterator[list[_Unit]]:
+        """The units, so many at a time as their data's moments take memory."""
+        group, size = list[_Unit](), 0
+        for unit in self._units():
+            depth = unit.matrices[0].columns(self.source.constants).shape[1]
+            own = len(unit.tensors) * depth**2
             if group and size + own > MOST_MOMENTS:
                 yield group
                 group, size = [], 0
-            group.append(matrix)
+            group.append(unit)
             size += own
         yield group
 
@@ -117,9 +162,11 @@ class WeightSearch:
         multiply(graph, len(self.scores))
         self.note("compiling observers")
         run = compiled_graph(graph, self.folder, f"moments_{number}", self.threads)
-        found, first = _Moments(), not self.held
+        found, first = _Moments(), not self.count
         for index, inputs in enumerate(self.samples):
             self.note(f"calibrating ({index + 1})")
+            if first:
+                self.data.add(inputs)
             outputs = run(inputs)
             is_held = index % EVERY == 1 and index // EVERY < MOST_HELD
             if is_held and first:
@@ -131,24 +178,71 @@ class WeightSearch:
             self.count = index + 1
         return found
 
-    def _compensated(self, matrix: Matrix, moments: _Moments) -> FewBits | None:
-        """The matrix, rounded with compensation; None where that is no better than to nearest."""
+    def _plain(self, unit: _Unit, moments: _Moments) -> dict[Matrix, _Choice]:
+        """What becomes of the matrices of a unit while their data stay as they are."""
+        found = {}
+        for matrix in unit.matrices:
+            weights = matrix.columns(self.source.constants)
+            tensors = self.matrices[matrix]
+            used, held = (_sum_of(sums, tensors) for sums in (moments.used, moments.held))
+            found[matrix] = self._chosen(matrix, weights, used, held)
+        return found
+
+    def _chosen(self, matrix: Matrix, weights: Array, used: Array, held: Array) -> _Choice:
+        """The weights, rounded to nearest or with compensation, as loses less."""
         self.note(f"rounding {matrix.name}")
-        weights = matrix.columns(self.source.constants)
-        used, held = (
-            np.asarray(sum(sums[name] for name in self.matrices[matrix]))
-            for sums in (moments.used, moments.held)
-        )
+        near = in_few_bits(weights, self.form)
+        lost = results_lost(near, weights, held)
         other = compensated(weights, self.form, used)
         if other is None or not np.isfinite(held).all():
-            return None
-        lost = results_lost(in_few_bits(weights, self.form), weights, held)
-        return other if results_lost(other, weights, held) < lost else None
+            return _Choice(near, False, lost)
+        own = results_lost(other, weights, held)
+        return _Choice(other, True, own) if own < lost else _Choice(near, False, lost)
 
-    def _score(self, given: Mapping[Matrix, FewBits], name: str) -> float:
+    def _divided(self, unit: _Unit, moments: _Moments, lost: float) -> Rounded | None:
+        """The matrices of a unit with finer steps for what large data meet; None where that loses
+        no less than what they do as they are (`lost`)."""
+        if self.form.bits > FEW_BITS or len(unit.tensors) != 1 or not np.isfinite(lost):
+            return None
+        [name] = unit.tensors
+        used, held = moments.used[name], moments.held[name]
+        power = np.diagonal(used)
+        if not (np.isfinite(used).all() and np.isfinite(held).all() and power.any()):
+            return None
+        columns = {m: m.columns(self.source.constants) for m in unit.matrices}
+        self.note(f"scaling what reads {name}")
+
+        def loss(scales: Array) -> float:
+            own, wide = _turned(used, scales), {m: w * scales for m, w in columns.items()}
+            return sum(results_lost(in_few_bits(w, self.form), w, own) for w in wide.values())
+
+        trials = [np.ones(len(power), np.float32), *(scales_of(power, e) for e in EXPONENTS)]
+        best = min(trials, key=loss)
+        if best is trials[0]:
+            return None
+        found = {
+            m: self._chosen(m, w * best, _turned(used, best), _turned(held, best))
+            for m, w in columns.items()
+        }
+        if sum(choice.lost for choice in found.values()) >= lost:
+            return None
+        return Rounded({m: choice.few for m, choice in found.items()}, {name: best})
+
+    def _score(self, given: Rounded, name: str) -> float:
         """How far the error lies below the scored tensors on the samples held out: the mean."""
         self.note(f"trying {name}")
         graph = self.source.with_weights(self.form, self.keys, given, self.scores)
-        run = compiled_graph(graph, self.folder, f"trial_{name}", self.threads)
+        own = f"trial_{name.replace(' ', '_')}"
+        run = compiled_graph(graph, self.folder, own, self.threads)
         found = decibels((wanted, run(inputs)) for inputs, wanted in self.held)
         return float(np.mean(list(found.values()))) if found else 0.0
+
+
+def _sum_of(sums: Mapping[str, Array], tensors: Sequence[str]) -> Array:
+    return np.asarray(sum(sums[name] for name in tensors))
+
+
+def _turned(moments: Array, scales: Array) -> Array:
+    """Those of data that are divided by scales."""
+    own = 1 / scales.astype(np.float64)
+    return np.asarray(moments * own[:, None] * own)

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ..origin import node_name
 from ..reading.topology import names_used
 from .constants import Array, Constants
 
 _EPSILON = 1e-5  # the standard's default
 
 
-def fold_batch_norms(model: onnx.ModelProto) -> bool:
-    """Fold where nothing else reads what lies between; whether anything was folded."""
+@dataclass(frozen=True)
+class Norm:
+    """A batch normalisation that was folded. result: its tensor, whose channels had, when the model
+    was trained, the means `shift` and the standard deviations `scale` (without sign)."""
+
+    name: str
+    result: str
+    scale: Array
+    shift: Array
+
+
+def fold_batch_norms(model: onnx.ModelProto) -> list[Norm]:
+    """Fold where nothing else reads what lies between; those that were folded, in order."""
     graph, constants = model.graph, Constants(model)
     uses = Counter(name for node in graph.node for name in names_used(node))
     uses.update(info.name for info in graph.output)
     makers = {name: node for node in graph.node for name in node.output}
-    folded = []
+    folded, found = list[onnx.NodeProto](), list[Norm]()
     for node in graph.node:
         conv = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
         if conv is None or conv.op_type != "Conv" or uses[conv.output[0]] != 1:
@@ -29,10 +42,12 @@ def fold_batch_norms(model: onnx.ModelProto) -> bool:
         plain = sum(bool(name) for name in node.output) == 1 and not _trains(node)
         if known and plain and constants.type_of(conv.input[1]) == onnx.TensorProto.FLOAT:
             _fold(graph, constants, conv, node)
+            scale, shift = (constants.array(name).astype(np.float64) for name in node.input[1:3])
+            found.append(Norm(node_name(node), node.output[0], np.abs(scale), shift))
             folded.append(node)
     for node in folded:
         graph.node.remove(node)
-    return bool(folded)
+    return found
 
 
 def _trains(node: onnx.NodeProto) -> bool:

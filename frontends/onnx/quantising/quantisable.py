@@ -19,16 +19,24 @@ from .. import load_model
 from ..importer import ShapeSpec
 from ..reading.topology import names_used
 from ..reduction.files import LARGE, MAX_MODEL, whole
-from .batch_norms import fold_batch_norms
+from .batch_norms import Norm, fold_batch_norms
 from .channel_scales import is_depthwise, scales_of_channels
 from .constants import Array, Constants
 from .corrections import lost_on_average
-from .few_bits import FewBits, WeightForm
+from .few_bits import WeightForm
 from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
 from .switching import add_switches, one_product, quantised_alone, takes_bytes
-from .weights import Matrix, WeightWriter, matrix_of, why_floats, why_no_steps
+from .weights import (
+    NEAREST,
+    Matrix,
+    Rounded,
+    WeightWriter,
+    matrix_of,
+    why_floats,
+    why_no_steps,
+)
 from .writing import ADDED, SCALE, ZERO, Writer, added_shape, drop_unused, parameter_of, twin
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
@@ -36,8 +44,6 @@ _FIRST_IR_VERSION = 7  # that opset's
 _THROUGH = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _SCORING = ("Softmax", "LogSoftmax", "ArgMax", "Gemm", "MatMul", "GlobalAveragePool")
 _MONOTONE = ("Softmax", "LogSoftmax", "ArgMax")
-
-Rounded = Mapping[Matrix, FewBits]
 
 
 class Quantisable:
@@ -59,7 +65,8 @@ class Quantisable:
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         if opset < FIRST_OPSET:
             model = self._converted(model, opset)
-        fold_batch_norms(model)
+        norms = fold_batch_norms(model)
+        self.first_norm: Norm | None = norms[0] if norms else None
         self._model = model
         self.constants = Constants(model)
         self.products: tuple[ModelProduct, ...] = products_of(model, self.constants)
@@ -290,26 +297,26 @@ class Quantisable:
         self._store(self._written(recipe), path)
 
     def save_weights(
-        self, form: WeightForm, keys: Set[str], path: Path, given: Rounded | None = None
+        self, form: WeightForm, keys: Set[str], path: Path, given: Rounded = NEAREST
     ) -> dict[str, float]:
         """Write the model with the weights of some products in few bits, as `save`; what rounding
         has changed of each, a share of the weights' power.
 
-        given: matrices that are rounded already; all others are rounded to nearest.
+        given: what is rounded already; all others are rounded to nearest.
         """
         model, errors = self._with_weights(form, keys, given)
         self._store(model, path)
         return errors
 
     def with_weights(
-        self, form: WeightForm, keys: Set[str], given: Rounded | None, tensors: Sequence[str]
+        self, form: WeightForm, keys: Set[str], given: Rounded, tensors: Sequence[str]
     ) -> Graph:
         """The graph of what `save_weights` writes that makes the given tensors."""
         model = self._with_weights(form, keys, given)[0]
         return load_model(_making(model, tensors), shapes=self.shapes)
 
     def _with_weights(
-        self, form: WeightForm, keys: Set[str], given: Rounded | None
+        self, form: WeightForm, keys: Set[str], given: Rounded
     ) -> tuple[onnx.ModelProto, dict[str, float]]:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)

@@ -8,7 +8,7 @@ ONNX Runtime runs both, and makes the latter of the former itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -19,6 +19,7 @@ from ....compiler.ir.ops.packed import FEWEST_PACKED, pack_digits
 from ..origin import node_name
 from .additions import Additions
 from .constants import Array, Constants
+from .data_scales import Divider
 from .few_bits import FewBits, WeightForm, in_few_bits
 from .products import FEW, NOT_CONSTANT, ModelProduct
 from .writing import MICROSOFT
@@ -69,6 +70,18 @@ def matrix_of(node: onnx.NodeProto) -> Matrix:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """matrices: what becomes of weights, those multiplied by scales included; divided: by what
+    tensors are, along their last axis, before products read them (`data_scales.py`)."""
+
+    matrices: Mapping[Matrix, FewBits] = field(default_factory=dict)
+    divided: Mapping[str, Array] = field(default_factory=dict)
+
+
+NEAREST = Rounded()
+
+
+@dataclass(frozen=True)
 class _Product:
     """A node and its weights."""
 
@@ -84,8 +97,8 @@ class _Product:
 class WeightWriter:
     """Changes the products of a model, which is changed in place.
 
-    given: what becomes of matrices, where that is known; others are rounded to nearest. errors: by
-    key, what rounding has changed of a product's weights, a share of their power.
+    given: what becomes of matrices and data, where that is known; others are rounded to nearest.
+    errors: by key, what rounding has changed of a product's weights, a share of their power.
     """
 
     def __init__(
@@ -94,11 +107,12 @@ class WeightWriter:
         form: WeightForm,
         *,
         foreign: bool,
-        given: Mapping[Matrix, FewBits] | None = None,
+        given: Rounded = NEAREST,
     ) -> None:
-        self.model, self.form, self.given = model, form, given or {}
+        self.model, self.form, self.given = model, form, given.matrices
         self.constants = Constants(model)
         self.new = Additions(model.graph)
+        self.divider = Divider(self.new, self.constants, dict(given.divided))
         self.domain = MICROSOFT if foreign else ""
         self.errors: dict[str, float] = {}
         self._done: dict[Matrix, Any] = {}
@@ -107,8 +121,11 @@ class WeightWriter:
 
     def write(self, keys: Set[str]) -> None:
         """Rewrite the products with the given results."""
-        for node in self.new.graph.node:
+        nodes = self.new.graph.node
+        self.divider.plan([node for node in nodes if not keys.isdisjoint(node.output)])
+        for node in nodes:
             if not keys.isdisjoint(node.output):
+                node.input[0] = self.divider.of(node.input[0])
                 product = _Product(node, matrix_of(node))
                 (self._dequantised if self.standard else self._n_bits)(product)
             else:
