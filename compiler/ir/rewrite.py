@@ -305,24 +305,29 @@ def attribute_symbols(attribute: Any) -> frozenset[str]:
     return symbols_of(attribute) if isinstance(attribute, Sym) else frozenset()
 
 
-def bind_symbols(graph: Graph, values: Mapping[str, Dim]) -> None:
+def bind_symbols(graph: Graph, values: Mapping[str, Dim], *, infer: bool = True) -> None:
     """Replace symbols by dims in all types and attributes of the graph and its regions.
 
     Where that makes the dims of branches equal, the symbols that stood for them go as well.
+    infer: whether types follow from their operands again, instead of keeping what they were with
+    the symbols replaced.
     """
     while values:
-        closed = _closed(values)
-        for inner in graph.graphs():
-            for value in inner.inputs:
-                _substitute_type(value, closed)
-            for node in inner.nodes:
-                node.attrs = {
-                    key: map_dims(item, lambda dim: substitute(dim, closed))  # noqa: B023
-                    for key, item in node.attrs.items()
-                }
-                for value in node.outputs:
-                    _substitute_type(value, closed)
-        values = _refresh_types(graph)
+        _substitute(graph, _closed(values))
+        values = _refresh_types(graph, infer)
+
+
+def _substitute(graph: Graph, values: Mapping[str, Dim]) -> None:
+    for inner in graph.graphs():
+        for value in inner.inputs:
+            _substitute_type(value, values)
+        for node in inner.nodes:
+            node.attrs = {
+                key: map_dims(item, lambda dim: substitute(dim, values))
+                for key, item in node.attrs.items()
+            }
+            for value in node.outputs:
+                _substitute_type(value, values)
 
 
 def _substitute_type(value: Value, values: Mapping[str, Dim]) -> None:
@@ -342,17 +347,17 @@ def _closed(values: Mapping[str, Dim]) -> dict[str, Dim]:
     raise InternalError(f"symbols are bound to each other: {sorted(values)}")
 
 
-def _refresh_types(graph: Graph) -> dict[str, Dim]:
-    """Infer all output types anew; symbols that control flow need not bind any more, with the dims
-    that take their places."""
+def _refresh_types(graph: Graph, infer: bool) -> dict[str, Dim]:
+    """Infer all output types anew, or those of control flow only; symbols that this need not bind
+    any more, with the dims that take their places."""
     unbound: dict[str, Dim] = {}
     for node in graph.nodes:
         for region in node.regions:
-            unbound.update(_refresh_types(region))
+            unbound.update(_refresh_types(region, infer))
         names = node.attrs.get("bound", ())
         if names:
             unbound.update(_rebind(node, names))
-        else:
+        elif infer:
             types = infer_types(node.op, node.inputs, node.attrs, node.regions)
             for value, type_ in zip(node.outputs, types, strict=True):
                 value.type = type_.with_layout(value.type.layout)

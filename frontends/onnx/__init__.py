@@ -11,7 +11,8 @@ from ...compiler.ir import Graph
 from ...compiler.knobs import DEFAULTS
 from .container_inputs import ValueSpec
 from .default_inputs import AUTO, decided, needed_by, replaceable
-from .importer import Importer, ShapeSpec
+from .importer import ShapeSpec
+from .least_sizes import imported
 from .origin import operator_of
 from .reading.external_data import ModelFolder
 from .reading.foreign import in_folder, pointer
@@ -69,7 +70,7 @@ def _import(
     kept = names
     while True:
         try:
-            graph = Importer(source, shapes or {}, values or {}, kept).run()
+            graph = imported(source, shapes or {}, values or {}, kept)
             break
         except (UnsupportedError, InvalidModelError) as error:
             if mode != AUTO or not kept:

@@ -20,8 +20,15 @@ Elements = np.ndarray[Any, Any]
 MAX_ELEMENTS = 1024
 
 
-class _Undecided(Exception):
-    """The result depends on values that are known at run time only."""
+class Undecided(Exception):
+    """The result depends on values that are known at run time only.
+
+    dims: expressions of which one being >= 0 would decide it.
+    """
+
+    def __init__(self, *dims: Dim) -> None:
+        super().__init__()
+        self.dims = dims
 
 
 def elements(values: Any, shape: tuple[int, ...] | None = None) -> Elements:
@@ -33,22 +40,22 @@ def elements(values: Any, shape: tuple[int, ...] | None = None) -> Elements:
 def apply(
     op: str, attrs: dict[str, Any], inputs: Sequence[Elements], dtype: DType
 ) -> Elements | None:
-    """Elements of the result of core operator `op` with result type `dtype`, or None."""
+    """Elements of the result of core operator `op` with result type `dtype`, or None.
+
+    Raises Undecided where it is the sign of an expression that is not known.
+    """
     if not (dtype.is_integer or dtype is DType.BOOL):
         return None
-    try:
-        if op in _POINTWISE:
-            arrays = np.broadcast_arrays(*inputs)
-            fn = np.frompyfunc(_POINTWISE[op], len(inputs), 1)
-            return np.asarray(fn(*arrays), dtype=object)
-        if op == "cast":
-            return _cast(inputs[0], dtype)
-        if op in _REDUCE:
-            return _reduce(_REDUCE[op], inputs[0], attrs)
-        if op in _MOVE:
-            return np.asarray(_MOVE[op](inputs, attrs), dtype=object)
-    except _Undecided:
-        pass
+    if op in _POINTWISE:
+        arrays = np.broadcast_arrays(*inputs)
+        fn = np.frompyfunc(_POINTWISE[op], len(inputs), 1)
+        return np.asarray(fn(*arrays), dtype=object)
+    if op == "cast":
+        return _cast(inputs[0], dtype)
+    if op in _REDUCE:
+        return _reduce(_REDUCE[op], inputs[0], attrs)
+    if op in _MOVE:
+        return np.asarray(_MOVE[op](inputs, attrs), dtype=object)
     return None
 
 
@@ -57,7 +64,7 @@ def truncated_div(a: Dim, b: Dim) -> Dim:
     if isinstance(b, int) and b < 0:
         return -truncated_div(a, -b)
     if b == 0 or not is_nonnegative(b):
-        raise _Undecided
+        raise Undecided(b)
     if is_nonnegative(a):
         return floordiv(a, b)
     return floordiv(dmax(a, 0), b) - floordiv(dmax(-a, 0), b)
@@ -78,25 +85,25 @@ def _at_least(a: Dim, b: Dim) -> int:
         return 1
     if is_nonnegative(b - a - 1):
         return 0
-    raise _Undecided
+    raise Undecided(a - b, b - a - 1)
 
 
 def _equal(a: Dim, b: Dim) -> int:
     sign = compare(a, b)
     if sign is None:
-        raise _Undecided
+        raise Undecided(a - b - 1, b - a - 1)
     return int(sign == 0)
 
 
 def _constant(value: Any) -> int:
     if not isinstance(value, (int, np.integer)):
-        raise _Undecided
+        raise Undecided
     return int(value)
 
 
 def _mod(a: Dim, b: Dim) -> Dim:
     if b == 0 or not (is_nonnegative(a) and is_nonnegative(b)):
-        raise _Undecided
+        raise Undecided(a, b)
     return mod(a, b)
 
 
@@ -122,7 +129,7 @@ def _reduce(fn: Callable[[Dim, Dim], Dim], x: Elements, attrs: dict[str, Any]) -
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     rows = x.transpose([*kept, *axes]).reshape([x.shape[axis] for axis in kept] + [-1])
     if rows.shape[-1] == 0:
-        raise _Undecided
+        raise Undecided
     out = np.empty(rows.shape[:-1], dtype=object)
     for index in np.ndindex(out.shape):
         out[index] = reduce(fn, rows[index])
@@ -151,7 +158,7 @@ def _indices(x: Elements) -> Any:
 def _iota(inputs: Sequence[Elements], attrs: dict[str, Any]) -> Elements:
     shape = _shape(attrs)
     if product(shape) > MAX_ELEMENTS:  # type: ignore[operator]
-        raise _Undecided
+        raise Undecided
     axis = attrs["axis"]
     steps = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return np.broadcast_to(steps, shape).astype(object)

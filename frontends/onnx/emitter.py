@@ -16,7 +16,7 @@ from ...compiler.ir import Dim, DType, Graph, Node, TensorType, Value, constant,
 from ...compiler.ir.dims import product
 from ...compiler.ir.ops.registry import Array, Trait, has_trait, lookup, make_node
 from .broadcasting import expanded_shapes
-from .elements import MAX_ELEMENTS, Elements, apply, elements
+from .elements import MAX_ELEMENTS, Elements, Undecided, apply, elements
 from .sources import Element, Sources
 
 FOLD_LIMIT = 1 << 20  # elements of a constant result computed at import
@@ -36,6 +36,7 @@ class GraphEmitter:
         self._named: dict[str, str] = {}
         self.bound: list[set[str]] = [set()]
         self.words: dict[str, None] = {}  # strings that the model compares others with
+        self.undecided: dict[Dim, None] = {}  # expressions whose sign shape arithmetic asked for
 
     # ------------------------------------------------------------------ regions and symbols
 
@@ -219,7 +220,11 @@ class GraphEmitter:
         known = [self.known(value) for value in inputs]
         if any(item is None for item in known):
             return None
-        found = apply(op, trial.attrs, known, kind.dtype)  # type: ignore[arg-type]
+        try:
+            found = apply(op, trial.attrs, known, kind.dtype)  # type: ignore[arg-type]
+        except Undecided as error:
+            self.undecided.update(dict.fromkeys(error.dims))
+            return None
         return None if found is None else self.virtual(found, kind.dtype)
 
     def emit_node(

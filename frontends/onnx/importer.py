@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...compiler.errors import (
     UsageError,
 )
 from ...compiler.ir import Dim, Graph, Value
+from ...compiler.ir.rewrite import bind_symbols
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from . import text_moves, widening
 from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
@@ -45,7 +47,8 @@ _EXPORT = "export it as operators of the standard, or compute it outside of the 
 class Importer:
     """Imports one model; `run` gives its graph.
 
-    replaceable: initialisers that stay inputs, with a default.
+    replaceable: initialisers that stay inputs, with a default. least: what symbols of the inputs
+    are at least, which their name tells.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Importer:
         shapes: ShapeSpec,
         values: ValueSpec,
         replaceable: Set[str] = frozenset(),
+        least: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.model = source.model
         self.raw = source.raw
@@ -62,7 +66,7 @@ class Importer:
         self.defaults: dict[str, np.ndarray[Any, Any]] = {}
         self.emitter = GraphEmitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
-        self.declared = DeclaredTypes(self.emitter)
+        self.declared = DeclaredTypes(self.emitter, least)
         self.ranks = declared_ranks(self.model.graph)
         self.functions = local_functions(self.model.functions)
 
@@ -81,6 +85,7 @@ class Importer:
         border = Border(self.model, scope, self.emitter)
         outputs = border.outputs(inputs)
         graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
+        bind_symbols(graph, self.declared.excess, infer=False)
         graph.bounds = self.declared.bounds
         graph.notes = border.contradictions([*inputs, *outputs], self.defaults)
         graph.meanings = border.meanings()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...compiler.ir import DType, Node, Value
-from .elements import MAX_ELEMENTS, MOVES, Elements, apply
+from .elements import MAX_ELEMENTS, MOVES, Elements, Undecided, apply
 
 Known = Callable[[Value], Elements | None]
 
@@ -48,7 +48,11 @@ class Sources:
             return self.of(node.inputs[0]) if _keeps_values(node) else None
         if node.op not in MOVES:
             return None
-        return apply(node.op, node.attrs, [self.of(item) for item in node.inputs], value.dtype)
+        parts = [self.of(item) for item in node.inputs]
+        try:
+            return apply(node.op, node.attrs, parts, value.dtype)
+        except Undecided:  # what is moved there depends on what a run computes
+            return None
 
 
 def _own(value: Value) -> Elements:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from ....compiler.errors import InvalidModelError, UsageError
-from ....compiler.ir import Dim, TensorType
+from ....compiler.ir import Dim, TensorType, symbol
+from ....compiler.ir.dims import substitute, symbols_of
 from ..emitter import GraphEmitter
 from .tensors import UnsupportedType, dtype_of
 
@@ -62,11 +63,18 @@ def check_element_type(info: onnx.ValueInfoProto, kind: TensorType) -> None:
 
 
 class DeclaredTypes:
-    """Makes the types of inputs; `bounds` has the limits of their symbols."""
+    """Makes the types of inputs; `bounds` has the limits of their symbols.
 
-    def __init__(self, emitter: GraphEmitter) -> None:
+    least: what symbols are at least: one is written as that number plus a symbol of its own, so
+    that the form of an expression tells more. excess: what those symbols stand for.
+    """
+
+    def __init__(self, emitter: GraphEmitter, least: Mapping[str, int]) -> None:
         self.emitter = emitter
         self.bounds: dict[str, tuple[int, int]] = {}
+        self.excess: dict[str, Dim] = {}
+        self._least = least
+        self._raised: dict[str, Dim] = {}
 
     def type_of(self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None) -> TensorType:
         """The type of a graph or body input; dims are numbers or symbols.
@@ -97,7 +105,15 @@ class DeclaredTypes:
                 known = None
             wanted = pinned[axis] if pinned is not None else None
             dims.append(self._dim(known, wanted, f"{info.name}_d{axis}"))
-        return TensorType(dtype, tuple(dims))
+        return TensorType(dtype, tuple(map(self._written, dims)))
+
+    def _written(self, dim: Dim) -> Dim:
+        """The dim by what its symbols have above their least values."""
+        for name in sorted(symbols_of(dim) & self._least.keys() - self._raised.keys()):
+            above = self.emitter.unnamed_symbol(f"{name}_above")
+            self._raised[name] = above + self._least[name]
+            self.excess[str(above)] = symbol(name) - self._least[name]
+        return substitute(dim, self._raised)
 
     def type_with_default(
         self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None, default: TensorType
