@@ -29,7 +29,7 @@ def compile(
     precision: str = "fp32",
     threads: int = 1,
     opt_level: int = 2,
-    shapes: Mapping[str, Sequence[DimSpec] | str] | None = None,
+    shapes: Mapping[str, Sequence[DimSpec] | str | None] | None = None,
     name: str | None = None,
     verify: bool = False,
     texts: Iterable[str] = (),
@@ -47,12 +47,13 @@ def compile(
     threads: of the plan's partition (any number can run it). opt_level: 0 (naive kernels) to 3.
     shapes: input name -> dims that replace declared ones: numbers fix them, names make them
     symbolic (equal names, equal sizes), "?" symbolic with a size of their own, "1..8" bounds what
-    is symbolic; or text, as --shape has it ("1x3x224x224"). name: C identifier; by default from the
-    file name. verify: compare with the reference, and warn where another engine differs. texts:
-    forms to keep for `save` ("llvm", "asm", of GPUs "ptx", "cubin", "triton"). dump_after: called
-    with (pass name, graph) after the import (pass name "import") and after every pass. progress:
-    told the name of each stage as it begins. work_dir: a folder for intermediate files where the
-    system has none. choices: a file of decisions about kernels in place of the heuristics'.
+    is symbolic; or text, as --shape has it ("1x3x224x224"); None: an optional that holds nothing.
+    name: C identifier; by default from the file name. verify: compare with the reference, and warn
+    where another engine differs. texts: forms to keep for `save` ("llvm", "asm", of GPUs "ptx",
+    "cubin", "triton"). dump_after: called with (pass name, graph) after the import (pass name
+    "import") and after every pass. progress: told the name of each stage as it begins. work_dir: a
+    folder for intermediate files where the system has none. choices: a file of decisions about
+    kernels in place of the heuristics'.
 
     What the model says and does not hold is a ModelWarning, and in the artifact's `notes`.
     Raises UsageError (wrong arguments, no such file), InvalidModelError (malformed model),

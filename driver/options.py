@@ -137,7 +137,7 @@ Shapes = Annotated[
         metavar="NAME:DIMS",
         help="Dims of an input, as name:1x3x224x224 or name:[1,3,224,224]. In place of a number, "
         "a name makes a dim symbolic (equal names, equal sizes), ? one of its own, and 1..8 bounds "
-        "one that is symbolic. Repeatable.",
+        "one that is symbolic. name:none: an optional input holds nothing. Repeatable.",
         show_default=False,
     ),
 ]

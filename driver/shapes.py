@@ -12,6 +12,7 @@ from ..compiler.errors import UsageError
 DimSpec = int | str
 ShapeSpecs = Mapping[str, tuple[DimSpec, ...]]
 
+NOTHING = "none"  # for all dims of an optional input that holds nothing
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 _REMEDY = (
@@ -26,7 +27,7 @@ def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
 
     A dim is a number, the name of a symbol, "?" for a symbol that no other dim shares, or
     "least..most" for one that stays symbolic; -1 is "?". A tensor name may hold colons; the last
-    one separates. `name:[]` is a scalar.
+    one separates. `name:[]` is a scalar, `name:none` an optional input that holds nothing.
     Raises UsageError for anything else.
     """
     name, separator, dims = text.rpartition(":")
@@ -67,11 +68,14 @@ def loosened(name: str, dims: Sequence[object], free: Container[int]) -> str:
     return f"{name}:[{','.join(parts)}]"
 
 
-def shape_of(name: str, dims: Sequence[DimSpec] | str) -> tuple[DimSpec, ...]:
+def shape_of(name: str, dims: Sequence[DimSpec] | str | None) -> tuple[DimSpec, ...]:
     """The dims of an input as the Python interface takes them: a sequence, or text of `--shape`.
 
-    None and -1 in a sequence are "?". Raises UsageError for anything else.
+    None and -1 in a sequence are "?"; None for all of them: an optional input that holds nothing.
+    Raises UsageError for anything else.
     """
+    if dims is None:
+        return (NOTHING,)
     if isinstance(dims, str):
         return parse_shape(f"{name}:{dims}")[1]
     if not isinstance(dims, Iterable) or isinstance(dims, Mapping | Set):

@@ -167,6 +167,12 @@ def as_given(value: Any, slot: Input) -> Array | None:
 
 def convert(value: Any, slot: Slot) -> Array:
     """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
+    if value is None:
+        raise ModuleError(
+            f"input '{slot.spec.name}': None is no tensor; an optional of the model that is to "
+            f"hold nothing is compiled with --shape {slot.spec.name}:none",
+            abi.ERROR_INPUT,
+        )
     try:
         array = _bytes_of(value, slot) if slot.spec.strings else as_array(value, slot.dtype)
     except ValueError as error:

@@ -18,6 +18,7 @@ from .reading.tensors import UnsupportedType, dtype_of
 Array = np.ndarray[Any, Any]
 Fixed = Array | Sequence[Array] | None
 ValueSpec = Mapping[str, Fixed]
+NOTHING = ("none",)  # the shape of an optional that holds nothing
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,12 @@ def fixed_input(info: onnx.ValueInfoProto, given: Fixed) -> Content:
     else:
         content = _constant(info.name, _dtype(kind), given)
     return Maybe(content) if is_optional else content
+
+
+def holds_nothing(info: onnx.ValueInfoProto, shapes: Mapping[str, Sequence[Dim | str]]) -> bool:
+    """Whether the user says that an input holds nothing, which the caller refuses for other inputs
+    than optionals."""
+    return tuple(shapes.get(info.name, ())) == NOTHING
 
 
 def _held(info: onnx.ValueInfoProto) -> tuple[onnx.TypeProto, bool]:

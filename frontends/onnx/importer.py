@@ -22,7 +22,13 @@ from ...compiler.ir import Dim, Graph, Value
 from ...compiler.ir.rewrite import bind_symbols
 from . import ops as _ops  # noqa: F401  (fills the operator table)
 from . import text_moves, widening
-from .container_inputs import ValueSpec, container_parts, fixed_input, remedy
+from .container_inputs import (
+    ValueSpec,
+    container_parts,
+    fixed_input,
+    holds_nothing,
+    remedy,
+)
 from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
 from .emitter import GraphEmitter
 from .model_border import Border
@@ -95,10 +101,13 @@ class Importer:
     # ------------------------------------------------------------------ inputs
 
     def _inputs(self, proto: onnx.GraphProto, scope: NameScope) -> list[Value]:
-        made, initial = [], set(scope.values)
+        made, initial, settled = [], set(scope.values), set(self.fixed)
         for info in proto.input:
             try:
-                if info.name in self.fixed:
+                if holds_nothing(info, self.shapes):
+                    scope.values[info.name] = fixed_input(info, None)
+                    settled.add(info.name)
+                elif info.name in self.fixed:
                     scope.values[info.name] = fixed_input(info, self.fixed[info.name])
                 elif info.name in initial:
                     made += self._default(info, scope)
@@ -107,7 +116,7 @@ class Importer:
             except UnsupportedType as error:
                 self._problem(info.name, "input", f"{error} is not supported", remedy(info))
                 scope.values[info.name] = MISSING
-        fixed = {info.name for info in proto.input} & set(self.fixed)
+        fixed = {info.name for info in proto.input} & settled
         unknown = sorted({*self.shapes, *self.fixed} - {value.name for value in made} - fixed)
         if unknown and not self.problems:
             raise UsageError(

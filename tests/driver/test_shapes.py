@@ -23,6 +23,7 @@ from tensmith.driver.shapes import parse_shape, parse_shapes, shape_of, shapes_o
         ("x:1..8x3", ("x", ("1..8", 3))),
         ("x:[N,2..2]", ("x", ("N", "2..2"))),
         ("x:Nx3x?x?", ("x", ("N", 3, "?", "?"))),
+        ("x:none", ("x", ("none",))),
     ],
 )
 def test_forms(text: str, parsed: tuple[str, tuple[int | str, ...]]) -> None:
@@ -67,6 +68,7 @@ def test_sizes_of_other_libraries_and_unknown_ones() -> None:
     for odd in ({1, 3}, {1: 3}, (True, 3)):
         with pytest.raises(UsageError, match="shape of 'x'"):
             shape_of("x", odd)  # type: ignore[arg-type]
+    assert shape_of("x", None) == parse_shape("x:none")[1]
     found = shape_of("x", (np.int64(2), None, -1, "n"))
     assert found == (2, "?", "?", "n")
     assert type(found[0]) is int

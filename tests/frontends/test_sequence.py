@@ -206,6 +206,14 @@ def test_an_optional_whose_content_is_fixed(given: np.ndarray | None, held: bool
     assert run_graph(graph, {})["y"] == held
 
 
+def test_an_optional_that_holds_nothing_by_its_shape() -> None:
+    graph = load_model(_optional_model(), shapes={"o": ("none",)})
+    assert not graph.inputs
+    assert not run_graph(graph, {})["y"]
+    with pytest.raises(UsageError, match="no optional"):
+        load_model(_sequence_model(), shapes={"s": ("none",)})
+
+
 def test_fixed_values_of_a_sequence_are_no_inputs() -> None:
     parts = [np.ones(3, np.float32), np.zeros(1, np.float32)]
     fixed = load_model(_sequence_model(), values={"s": parts})
