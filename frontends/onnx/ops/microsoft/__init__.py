@@ -8,7 +8,9 @@ from . import (
     experts,
     grouped_attention,
     operators,
+    pictures,
     quantized,
+    tokens,
     twins,
 )
 
@@ -18,6 +20,8 @@ __all__ = [
     "experts",
     "grouped_attention",
     "operators",
+    "pictures",
     "quantized",
+    "tokens",
     "twins",
 ]

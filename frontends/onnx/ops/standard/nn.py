@@ -89,7 +89,14 @@ def fused_conv(s: Site) -> Value:
 
 @lowers("ConvTranspose")
 def conv_transpose(s: Site) -> Value:
-    x, w = s.input(0), s.input(1)
+    return spread(s, s.input(0), s.input(1), s.optional(2))
+
+
+def spread(
+    s: Site, x: Value, w: Value, bias: Value | None, given: Sequence[Dim] | None = None
+) -> Value:
+    """The transposed convolution that the node's attributes describe; given: pads instead of
+    theirs."""
     if w.type.rank != x.type.rank:
         raise ValueError(f"input and filter have ranks {x.type.rank} and {w.type.rank}")
     w = _of_kernel(s, w)
@@ -97,7 +104,7 @@ def conv_transpose(s: Site) -> Value:
     auto = s.text("auto_pad", "NOTSET")
     strides, dilations = s.ints("strides", [1] * spatial), s.ints("dilations", [1] * spatial)
     extra: list[Dim] = list(s.ints("output_padding", [0] * spatial))
-    pads: list[Dim] = list(s.ints("pads", [0] * (2 * spatial)))
+    pads: list[Dim] = list(s.ints("pads", [0] * (2 * spatial)) if given is None else given)
     if any(len(item) != spatial for item in (strides, dilations, extra)):
         raise ValueError(f"strides, dilations and output_padding must have {spatial} entries")
     if len(pads) != 2 * spatial or auto == "VALID":
@@ -115,7 +122,7 @@ def conv_transpose(s: Site) -> Value:
         first = half if auto == "SAME_UPPER" else total - half
         pads[i], pads[spatial + i] = first, total - first
     x = _of_channels(s, x, w.shape[0])
-    operands = [x, w] if s.optional(2) is None else [x, w, s.input(2)]
+    operands = [x, w] if bias is None else [x, w, bias]
     return s.emit(
         "conv_transpose",
         operands,

@@ -1,0 +1,119 @@
+"""Operators of com.microsoft on parts of pictures and on tokens, beside ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tensmith.compiler.errors import UnsupportedError
+from tensmith.frontends.onnx import load_model
+
+from .amounts import i64
+from .oracle import floats, node
+from .sweeps import Sweep, differences
+
+MS = "com.microsoft"
+MORE: dict[str, Any] = {"domains": [MS]}
+
+
+def ms(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> list[onnx.NodeProto]:
+    return [node(op, inputs, outputs, domain=MS, **attributes)]
+
+
+def pictures() -> list[Sweep]:
+    regions = np.array(
+        [[0, 0, 1, 1], [0.1, 0.2, 0.7, 0.9], [-0.2, 0.5, 1.2, 0.4], [0.5, 0.5, 0.5, 0.5]],
+        np.float32,
+    )
+    crops = [
+        {"x": floats(2, 3, h, w), "r": regions[:n], "b": np.array([1, 0, 0, 1], np.int32)[:n],
+         "c": np.array(size, np.int32)}
+        for h, w, n, size in ((5, 6, 4, (3, 4)), (1, 1, 4, (2, 2)), (5, 6, 0, (3, 3)),
+                              (4, 7, 4, (1, 1)), (4, 7, 3, (1, 5)))
+    ]  # fmt: skip
+    spread = [
+        {"x": floats(1, 2, 4, 5), "w": floats(2, 3, 3, 3, seed=1), "p": i64(p), "b": floats(3)}
+        for p in ((0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 1, 1))
+    ]
+    signals = [{"x": floats(2, n, 3)} for n in (5, 7, 3)]
+    masks = [(np.arange(30) % 7 != k).astype(np.int32).reshape(1, 1, 5, 6) for k in (0, 3)]
+    masks.append(np.zeros((1, 1, 5, 6), np.int32))
+    masked = [{"x": floats(2, 3, 5, 6), "m": m} for m in masks]
+    lines = [{"x": floats(2, 3, 8), "m": (np.arange(8) != k).astype(np.int32).reshape(1, 1, 8)}
+             for k in (0, 4, 9)]  # fmt: skip
+    return [
+        *(
+            Sweep(f"crops {mode}", ms("CropAndResize", "x r b c", mode=mode,
+                  extrapolation_value=0.5), crops, lengths="b", **MORE)
+            for mode in ("bilinear", "nearest")
+        ),
+        Sweep("pads that are read", ms("ConvTransposeWithDynamicPads", "x w p b", strides=[2, 1],
+              output_padding=[1, 0]), spread, fixed="w b", channels="x", **MORE),
+        *(
+            Sweep(f"windows {dim} {size} {step}", ms("UnfoldTensor", "x", dim=dim, size=size,
+                  step=step), signals, **MORE)
+            for dim, size, step in ((1, 3, 2), (1, 1, 1), (-2, 2, 3))
+        ),
+        Sweep("masked", ms("MaxpoolWithMask", "x m", kernel_shape=[3, 2], strides=[2, 1],
+              pads=[1, 0, 1, 1]), masked, fixed="m", **MORE),
+        Sweep("masked line", ms("MaxpoolWithMask", "x m", kernel_shape=[3]), lines,
+              fixed="m", **MORE),
+    ]  # fmt: skip
+
+
+def tokens() -> list[Sweep]:
+    rows = [[1, 2, 3, 1, 2], [4, 4, 4, 4, 4], [0, 1, 0, 1, 0]]
+    lines = [{"i": i64([row[:n] for row in rows]), "s": floats(3, 6)} for n in (5, 3, 1)]
+    source = i64([1, 2, 3, 2, 3, 4, 5])
+    found = []
+    for current, start, predicted in (
+        ([1], 0, [1, 2, 3, 2, 3, 4, 5, 9]), ([7, 8], 4, [3, 4, 9, 9]), ([2, 3], 7, [4]),
+        ([1, 2], 2, [9, 9, 9, 9, 9, 9]),
+    ):  # fmt: skip
+        found.append({"a": source, "c": i64(current), "s": i64([start]), "p": i64(predicted)})
+    words = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [2, 1, 2, 1, 2]], np.int32)
+    embedded = [{"w": words, "f": floats(4, 1, 2, 3), "b": floats(4, seed=1),
+                 "t": floats(6, 3, seed=2)}]  # fmt: skip
+    numbers: list[np.ndarray] = [
+        np.array([0, 1, -1, 2**31 - 1], np.int32), np.array([0, 7, 2**32 - 1], np.uint32),
+        np.array([0, 1, -5, 2**40], np.int64), floats(5), floats(3).astype(np.float64),
+    ]  # fmt: skip
+    return [
+        *(
+            Sweep(f"repeats of {size}", ms("NGramRepeatBlock", "i s", ngram_size=size), lines,
+                  last="s", **MORE)
+            for size in (1, 2, 3)
+        ),
+        *(
+            Sweep(f"agreement {least} {most}", ms("BifurcationDetector", "a c s p", "y z",
+                  min_ngram_size=least, max_ngram_size=most), found, "y z",
+                  lengths="a c p", fixed="s", from_shapes=False, **MORE)
+            for least, most in ((1, 3), (2, 2))
+        ),
+        Sweep("no prediction", ms("BifurcationDetector", "a c s", "y z", min_ngram_size=1,
+              max_ngram_size=2), [{k: v for k, v in feed.items() if k != "p"} for feed in found],
+              "y z", lengths="a c", fixed="s", from_shapes=False, **MORE),
+        Sweep("words", ms("WordConvEmbedding", "w f b t"), embedded, fixed="f b t", **MORE),
+        *(
+            Sweep(f"hashes of {x.dtype} {positive}", ms("MurmurHash3", "x", positive=positive,
+                  seed=seed), [{"x": x}], lengths="x", from_shapes=False, **MORE)
+            for x in numbers for positive, seed in ((1, 0), (0, 77))
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", [pictures, tokens])
+def test_as_in_onnx_runtime(tmp_path: Path, table: Any) -> None:
+    wrong = differences(table(), tmp_path, [], reference=True)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_masks_of_several_channels_are_refused() -> None:
+    feed = {"x": floats(1, 2, 4), "m": np.ones((1, 2, 4), np.int32)}
+    made = Sweep("masks", ms("MaxpoolWithMask", "x m", kernel_shape=[2]), [feed], fixed="m", **MORE)
+    with pytest.raises(UnsupportedError, match="one mask"):
+        load_model(made.proto())
