@@ -62,8 +62,9 @@ TAKE_CONTAINERS = frozenset(
     {"Cast", "Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
      "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
      "OptionalHasElement", "Equal", "StringConcat", "StringNormalizer", "StringSplit",
-     "TfIdfVectorizer", "Unique", "ai.onnx.ml.LabelEncoder", "ai.onnx.ml.CategoryMapper",
-     "ai.onnx.ml.OneHotEncoder", "com.microsoft.Tokenizer"}
+     "RegexFullMatch", "TfIdfVectorizer", "Unique", "ai.onnx.ml.LabelEncoder",
+     "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.OneHotEncoder", "com.microsoft.MurmurHash3",
+     "com.microsoft.Tokenizer"}
 )  # fmt: skip
 
 

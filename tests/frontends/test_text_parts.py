@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import UnsupportedError
-from tensmith.compiler.ir.dims import product, symbols_of
+from tensmith.compiler.ir.dims import product, symbols_of, terms_of
 from tensmith.frontends.onnx import load_model
 from tensmith.frontends.onnx.ops.shared.byte_classes import between, tokens_of
 from tensmith.frontends.onnx.ops.standard import text_case
@@ -44,6 +44,28 @@ def _counts(mode: str) -> onnx.NodeProto:
     )  # fmt: skip
 
 
+MATCHED = [*TEXTS, "12-ab", "123-x", "abc", "a\nc", "\u00e9\u00e9", "\u20ac5", "\U0001f600",
+           "aXc", "\x7f"]  # fmt: skip
+PATTERNS = ["ab|c.*", "(a|b)*c?", "[^,]+", r"\d{2,3}-\w+", "^a.c$", "\u00e9+", "", ".*", "(?s).*",
+            "[\u00e0-\u20ac\\d]+", "a{0}", "x*$", r"[\W\d]*?", r"(?:[a-z]+,?\s*)+",
+            "(^a|b$)+.*", "[^a]", "\U0001f600|.", r"\x7f", "(ab){2}"]  # fmt: skip
+POOL = [f"w{number}" for number in range(20)] + ["\u00e9t\u00e9", "", "a longer word"]
+SENTENCES = [["w1", "w2", "w1", "w3", ""], ["w19", "w1", "w2", "w20", "w1"],
+             ["\u00e9t\u00e9", "a longer word", "a longer word!", "a longer", "w0"]]  # fmt: skip
+
+
+def _many_words(**attributes: Any) -> onnx.NodeProto:
+    """Single words, pairs and triples."""
+    pairs = ["w1", "w2", "w2", "w1", "w1", "w3", "", "w2", "a longer word", "a longer word!"]
+    triples = ["w1", "w2", "w1", "w2", "w1", "w3"]
+    pool = [*POOL, *pairs, *triples]
+    count = len(POOL) + 5 + 2
+    given = {"max_gram_length": 3, "min_gram_length": 1, "max_skip_count": 0, "mode": "TF",
+             "ngram_indexes": list(range(count))[::-1], **attributes}  # fmt: skip
+    counts = [0, len(POOL), len(POOL) + len(pairs)]
+    return node("TfIdfVectorizer", "x", ngram_counts=counts, pool_strings=pool, **given)
+
+
 CASES: dict[str, tuple[onnx.NodeProto, list[Any]]] = {
     "split at spaces": (node("StringSplit", "x", "y n"), TEXTS),
     **{
@@ -69,6 +91,19 @@ CASES: dict[str, tuple[onnx.NodeProto, list[Any]]] = {
     "long parts": (_words(separators=[" "], mincharnum=3), TEXTS),
     "no token": (_words(tokenexp="[a-z]+"), ["", "-"]),
     **{f"n-grams {mode}": (_counts(mode), WORDS) for mode in ("TF", "IDF", "TFIDF")},
+    **{f"matches of {p!r}": (node("RegexFullMatch", "x", pattern=p), MATCHED) for p in PATTERNS},
+    **{
+        f"hashes {positive}": (
+            node("MurmurHash3", "x", domain=MS, seed=seed, positive=positive), MATCHED
+        )
+        for seed, positive in ((0, 1), (42, 0))
+    },
+    **{
+        f"many n-grams {skip} {least}": (
+            _many_words(max_skip_count=skip, min_gram_length=least), SENTENCES
+        )
+        for skip, least in ((0, 1), (2, 1), (1, 2), (9, 3))
+    },
     "kinds": (node("Unique", "x", "y i v c"), KINDS),
     "kinds as they occur": (node("Unique", "x", "y i v c", sorted=0), KINDS),
     "kinds of rows": (node("Unique", "x", "y i v c", axis=0), KINDS),
@@ -79,7 +114,12 @@ CASES: dict[str, tuple[onnx.NodeProto, list[Any]]] = {
 def _model(part: onnx.NodeProto, rank: int) -> onnx.ModelProto:
     info = helper.make_tensor_value_info("x", STRING, [f"d{axis}" for axis in range(rank)])
     results = [onnx.ValueInfoProto(name=name) for name in part.output]
-    first = TensorProto.FLOAT if part.op_type == "TfIdfVectorizer" else STRING
+    first = {"TfIdfVectorizer": TensorProto.FLOAT, "RegexFullMatch": TensorProto.BOOL}.get(
+        part.op_type, STRING
+    )
+    if part.op_type == "MurmurHash3":
+        positive = any(item.name == "positive" and item.i for item in part.attribute)
+        first = TensorProto.UINT32 if positive else TensorProto.INT32
     for place, result in enumerate(results):
         result.type.tensor_type.elem_type = TensorProto.INT64 if place else first
     graph = helper.make_graph([part], "g", [info], results)
@@ -113,14 +153,20 @@ def test_against_onnx_runtime(tmp_path: Path) -> None:
         _check(name, got, wanted[name])
 
 
-@pytest.mark.parametrize("part", [_words(tokenexp="[a-z]+"), node("StringSplit", "x", "y n")])
+@pytest.mark.parametrize(
+    "part",
+    [_words(tokenexp="[a-z]+"), _words(tokenexp=r"\w\w+"), node("StringSplit", "x", "y n")],
+)
 def test_memory_grows_with_the_text_not_with_its_square(part: onnx.NodeProto) -> None:
     graph = load_model(_model(part, 1))
     reads = [inside for inside in graph.walk() if inside.op == "read_dims"]
     (parts,) = reads[0].attrs["symbols"]
     (width,) = symbols_of(graph.inputs[0].shape[-1])
     for value in (output for inside in graph.walk() for output in inside.outputs):
-        assert not {parts, width} <= symbols_of(product(value.shape)), value.name
+        size = product(value.shape)
+        assert not {parts, width} <= symbols_of(size), value.name
+        for monomial, _ in terms_of(size):
+            assert sum(width in atom.symbols for atom in monomial) < 2, value.name
 
 
 def _normalised(strings: list[Any], **attributes: Any) -> list[Any]:
@@ -198,3 +244,20 @@ def test_a_delimiter_that_overlaps_itself_is_refused() -> None:
     part = node("StringSplit", "x", "y n", delimiter="aba")
     with pytest.raises(UnsupportedError, match="overlap"):
         load_model(_model(part, 1))
+
+
+def test_n_grams_that_are_given_twice_are_refused() -> None:
+    part = node("TfIdfVectorizer", "x", pool_strings=["a", "a"], ngram_counts=[0], mode="TF",
+                ngram_indexes=[0, 1], min_gram_length=1, max_gram_length=1,
+                max_skip_count=0)  # fmt: skip
+    with pytest.raises(UnsupportedError, match="twice"):
+        load_model(_model(part, 1))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(a)\1", r"(?=a)b", r"\bab", "(?i)ab", r"\pL+", "[[:alpha:]]", "a**", "(", "a{2000}"],
+)
+def test_patterns_that_are_no_automata_are_refused(pattern: str) -> None:
+    with pytest.raises(UnsupportedError, match="no automaton"):
+        load_model(_model(node("RegexFullMatch", "x", pattern=pattern), 1))

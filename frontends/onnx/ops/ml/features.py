@@ -13,7 +13,7 @@ from ...containers import Text
 from ...site import NotSupported, Site
 from ...table import lowers, refuses
 from ..shared.scores import ML, floats, rows
-from ..standard.strings import matches
+from ..standard.strings import FEW, matches, place_among
 
 Array = np.ndarray[Any, Any]
 
@@ -85,7 +85,7 @@ def one_hot_encoder(s: Site) -> Value:
         raise ValueError("it has no categories")
     entry = s.entries[0]
     if isinstance(entry, Text):
-        found = matches(s, entry.data, words)
+        found = _categories(s, entry, words)
     else:
         x = s.input(0)
         wide = s.reshape(s.cast(x, DType.I64), (*x.shape, 1))
@@ -93,6 +93,16 @@ def one_hot_encoder(s: Site) -> Value:
     if not s.integer("zeros", 1):
         _require_category(s, found)
     return s.cast(found, DType.F32)
+
+
+def _categories(s: Site, text: Text, words: list[str]) -> Value:
+    """Which of the categories each string is: bool [..., number of categories]."""
+    if len(words) <= FEW or len(set(words)) < len(words):
+        return matches(s, text.data, words)
+    place, hit = place_among(s, text, words)
+    each = s.iota((*(1,) * place.type.rank, len(words)), place.type.rank, DType.I64)
+    place, hit = (s.reshape(value, (*value.shape, 1)) for value in (place, hit))
+    return s.op_("and", hit, s.op_("eq", place, each))
 
 
 def _require_category(s: Site, found: Value) -> None:

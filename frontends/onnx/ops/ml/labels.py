@@ -12,13 +12,12 @@ from .....compiler.ir.assumptions import EQUAL
 from ...containers import Content, Scores, Text
 from ...site import Site
 from ...table import lowers
+from ..shared.lookups import DENSE, bisect, lie_close
 from ..shared.scores import ML, pick
 from ..standard.strings import chosen, place_among, text_at
 
 Array = np.ndarray[Any, Any]
-DENSE = 8  # entries of a table for each key
 MIN_TABLE = 5  # binary logarithm of its least size
-MAX_KEY = 1 << 30
 
 
 @lowers("ZipMap", domain=ML)
@@ -82,7 +81,7 @@ def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
     x = s.input(0)
     if keys.dtype != x.dtype.numpy:
         raise ValueError(f"keys of type {keys.dtype} for the input {x.type}")
-    if _lie_close(keys):
+    if lie_close(keys):
         return _numbered(s, x, keys, values, default)
     nan = np.isnan(keys) if keys.dtype.kind == "f" else np.zeros(len(keys), bool)
     _, first = np.unique(keys, return_index=True)
@@ -90,7 +89,7 @@ def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
     place = s.expand(s.scalar(0, DType.I64), x.shape)
     hit = s.expand(s.scalar(False, DType.BOOL), x.shape)
     if len(order):
-        rank = _bisect(s, x, keys[order])
+        rank = bisect(s, x, keys[order])
         place, hit = pick(s, order, rank), s.op_("eq", pick(s, keys[order], rank), x)
     if nan.any() and s.opset >= 4:  # before, a key that is NaN equals nothing
         unordered = s.emit("isnan", [x])
@@ -99,14 +98,6 @@ def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
     if not len(values):
         raise ValueError("it has no keys")
     return _value_at(s, values, place, hit, default)
-
-
-def _lie_close(keys: Array) -> bool:
-    """Whether a table from the least to the greatest key is not mostly empty, and within an i32."""
-    if keys.dtype not in (np.int32, np.int64) or not len(keys):
-        return False
-    low, high = int(keys.min()), int(keys.max())
-    return high - low < DENSE * len(keys) and -MAX_KEY < low <= high < MAX_KEY
 
 
 def _numbered(s: Site, x: Value, keys: Array, values: Array, default: Any) -> Content:
@@ -124,17 +115,6 @@ def _numbered(s: Site, x: Value, keys: Array, values: Array, default: Any) -> Co
     if values.dtype == object:
         return text_at(s, _strings(table), place)
     return pick(s, table, place)
-
-
-def _bisect(s: Site, x: Value, table: Array) -> Value:
-    """The index of the last entry of a sorted table that is not above x (0 if there is none)."""
-    low = s.expand(s.scalar(0, DType.I32), x.shape)
-    step = 1 << (len(table).bit_length() - 1)
-    while step:
-        probe = s.op_("min", s.op_("add", low, step), len(table) - 1)
-        low = s.op_("where", s.op_("le", pick(s, table, probe), x), probe, low)
-        step >>= 1
-    return low
 
 
 def _first_version(s: Site) -> tuple[Array, Array, Any]:

@@ -31,6 +31,7 @@ from . import (
     strings,
     text_case,
     text_parts,
+    text_patterns,
     training,
 )
 
@@ -63,5 +64,6 @@ __all__ = [
     "strings",
     "text_case",
     "text_parts",
+    "text_patterns",
     "training",
 ]

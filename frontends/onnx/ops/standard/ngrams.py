@@ -11,20 +11,29 @@ from .....compiler.ir import DType, Value, constant
 from ...containers import Text
 from ...site import NotSupported, Site
 from ...table import lowers
+from ..shared.gram_trie import NOWHERE, GramTrie, gram_trie
+from ..shared.lookups import number_among
 from .strings import place_among
 
 Array = np.ndarray[Any, Any]
 
 
-def _numbered(s: Site) -> tuple[Value, Array]:
-    """The input in numbers, and the pool: words are numbered as they occur there, others are -1."""
+def _numbered(s: Site) -> tuple[Value, Array, int]:
+    """The input in numbers, the pool in these, how many words there are: words are numbered from 1
+    on as they occur in the pool, others are 0."""
     entry = s.entries[0]
     if not isinstance(entry, Text):
-        return s.input(0), np.array(s.ints("pool_int64s", []), np.int64)
-    pool = s.texts("pool_strings")
-    words = {word: number for number, word in enumerate(dict.fromkeys(pool))}
+        pool = np.array(s.ints("pool_int64s", []), np.int64)
+        keys = np.unique(pool)
+        return number_among(s, s.input(0), keys), np.searchsorted(keys, pool) + 1, len(keys)
+    texts = s.texts("pool_strings")
+    words = {word: number for number, word in enumerate(dict.fromkeys(texts), 1)}
+    if not words:
+        nothing = s.expand(s.scalar(0, DType.I32), entry.data.shape[:-1])
+        return nothing, np.zeros(0, np.int64), 0
     place, hit = place_among(s, entry, list(words))
-    return s.op_("where", hit, place, -1), np.array([words[word] for word in pool], np.int64)
+    number = s.op_("where", hit, s.op_("add", s.cast(place, DType.I32), 1), 0)
+    return number, np.array([words[word] for word in texts], np.int64), len(words)
 
 
 def _pools(s: Site, pool: Array) -> list[Array]:
@@ -35,30 +44,34 @@ def _pools(s: Site, pool: Array) -> list[Array]:
     return [pool[a:b].reshape(-1, n) for n, (a, b) in enumerate(pairwise(ends), 1)]
 
 
-def _counts(s: Site, x: Value, grams: Array, longest_skip: int) -> Value:
-    """How often the n-grams [K, n] are in the rows of x [N, C], as f32 [N, K].
+def _counts(s: Site, x: Value, trie: GramTrie, longest: int, width: int) -> Value:
+    """How often n-grams of up to `longest` words are in the rows of x [N, C]: f32 [N, width].
 
     The words of an n-gram may be apart, all by the same number of words. Every word is tried as the
-    first of an n-gram; where too few follow, zeros stand behind the row, and it does not count.
+    first of an n-gram: a walk along the trie ends nowhere where no n-gram goes on, or the row ends.
     """
     batch, length = x.shape
-    number, size = grams.shape
-    total = s.expand(s.scalar(0.0, DType.F32), (batch, number))
-    for step in range(1, 2 + (longest_skip if size > 1 else 0)):
-        reach = (size - 1) * step
-        if not number or (isinstance(length, int) and reach >= length):
+    base, owner, column = (constant(table) for table in (trie.base, trie.owner, trie.column))
+    first = s.emit("gather", [constant(trie.first), x], axis=0)
+    hits = [s.emit("gather", [column, first], axis=0)]
+    for step in range(1, 2 + (s.integer("max_skip_count") if longest > 1 else 0)):
+        if isinstance(length, int) and step >= max(length, 1):
             break
-        longer = s.emit("pad", [x, s.scalar(0, x.dtype)], pads=(0, 0, 0, reach), mode="constant")
-        last = s.reshape(s.emitter.virtual([length - reach]), (1, 1, 1))
-        found = s.op_("lt", s.iota((1, length, 1), 1, DType.I64), last)
-        for word in range(size):
-            window = s.slice(longer, 1, word * step, word * step + length)
-            wanted = constant(grams[:, word].astype(x.dtype.numpy).reshape(1, 1, -1))
-            same = s.op_("eq", s.reshape(window, (batch, length, 1)), wanted)
-            found = s.op_("and", found, same)
-        hits = s.reduce("sum", s.cast(found, DType.F32), [1], keepdims=False)
-        total = s.op_("add", total, hits)
-    return total
+        pads = (0, 0, 0, (longest - 1) * step)
+        longer = s.emit("pad", [x, s.scalar(0, x.dtype)], pads=pads, mode="constant")
+        node = first
+        for word in range(1, longest):
+            following = s.slice(longer, 1, word * step, word * step + length)
+            place = s.op_("add", s.emit("gather", [base, node], axis=0), following)
+            goes_on = s.op_("eq", s.emit("gather", [owner, place], axis=0), node)
+            node = s.op_("where", goes_on, place, NOWHERE)
+            hits.append(s.emit("gather", [column, node], axis=0))
+    found = s.emit("concat", hits, axis=1)
+    counts = s.op_("lt", found, width)
+    index = s.op_("where", counts, found, 0)  # others add 0 there
+    zeros = s.expand(s.scalar(0.0, DType.F32), (batch, width))
+    updates = s.cast(counts, DType.F32)
+    return s.emit("scatter_elements", [zeros, index, updates], axis=1, reduction="add")
 
 
 @lowers("TfIdfVectorizer")
@@ -66,7 +79,7 @@ def tf_idf_vectorizer(s: Site) -> Value:
     mode = s.text("mode")
     if mode not in ("TF", "IDF", "TFIDF"):
         raise ValueError(f"mode '{mode}' is not TF, IDF or TFIDF")
-    x, pool = _numbered(s)
+    x, pool, words = _numbered(s)
     if x.type.rank not in (1, 2):
         raise ValueError(f"the input {x.type} is neither a vector nor a matrix")
     rows = x if x.type.rank == 2 else s.reshape(x, (1, *x.shape))
@@ -77,16 +90,20 @@ def tf_idf_vectorizer(s: Site) -> Value:
         raise ValueError(f"{len(places)} ngram_indexes for {sum(map(len, pools))} n-grams")
     if len(set(places.tolist())) < len(places) or (places < 0).any():
         raise NotSupported("ngram_indexes repeat a column or are negative", "give each its own")
-    parts, columns, start = [s.expand(s.scalar(0.0, DType.F32), (rows.shape[0], 1))], [], 0
-    for size, grams in enumerate(pools, 1):
-        if first <= size <= last and len(grams):
-            parts.append(_counts(s, rows, grams, s.integer("max_skip_count")))
-            columns += places[start : start + len(grams)].tolist()
-        start += len(grams)
+    grams = [tuple(gram) for matrix in pools for gram in matrix.tolist()]
+    counted = [
+        (gram, column)
+        for gram, column in zip(grams, places.tolist(), strict=True)
+        if first <= len(gram) <= last
+    ]
+    if len(set(grams)) < len(grams):
+        raise NotSupported("its pool has an n-gram twice", "give each once")
     width = int(places.max(initial=-1)) + 1
-    source = np.zeros(width, np.int64)  # part 0 is a column of zeros
-    source[columns] = np.arange(1, len(columns) + 1)
-    counts = s.emit("gather", [s.emit("concat", parts, axis=1), constant(source)], axis=1)
+    if not width:
+        empty = s.expand(s.scalar(0.0, DType.F32), (rows.shape[0], 0))
+        return empty if x.type.rank == 2 else s.reshape(empty, (0,))
+    longest = max((len(gram) for gram, _ in counted), default=1)
+    counts = _counts(s, rows, gram_trie(counted, words, width), longest, width)
     y = _weighted(s, counts, mode, places)
     return y if x.type.rank == 2 else s.reshape(y, (width,))
 

@@ -15,9 +15,10 @@ from ...reading.tensors import padded
 from ...site import NotSupported, Site
 from ...table import lowers, refuses
 from ...text_moves import widened
+from ..shared.word_hash import place_of_words
 
 Array = np.ndarray[Any, Any]
-_REMEDY = "work on the strings outside of the model"
+FEW = 8  # words that strings are compared with one by one
 
 
 def encoded(strings: Sequence[str]) -> Array:
@@ -58,7 +59,16 @@ def matches(s: Site, data: Value, strings: Sequence[str]) -> Value:
 
 
 def place_among(s: Site, text: Text, words: Sequence[str]) -> tuple[Value, Value]:
-    """The place (i64) of the first word that each string equals, and whether there is one."""
+    """The place (i64) of the first word that each string equals, and whether there is one; of
+    other strings the place is that of any word."""
+    s.emitter.words.update(dict.fromkeys(words))
+    different = list(dict.fromkeys(words))
+    if len(different) > FEW:
+        place, hit = place_of_words(s, text.data, different)
+        if len(different) < len(words):
+            first = np.array([words.index(word) for word in different], np.int64)
+            place = s.emit("gather", [constant(first), place], axis=0)
+        return place, hit
     found = s.cast(matches(s, text.data, words), DType.U8)
     last = found.type.rank - 1
     place = s.emit("argmax", [found], axis=last, keepdims=False)
@@ -93,11 +103,6 @@ def string_concat(s: Site) -> Sequence[Content]:
     moved = s.emit("gather_elements", [second, index], axis=len(shape) - 1)
     first = s.expand(_widened(s, a, width), shape)
     return [Text(s.op_("where", s.op_("lt", place, 0), first, moved))]
-
-
-@refuses("RegexFullMatch")
-def refused(s: Site) -> Value:
-    raise NotSupported("strings are not matched with expressions", _REMEDY)
 
 
 @refuses("ImageDecoder")

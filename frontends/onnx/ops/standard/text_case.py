@@ -14,7 +14,7 @@ from ...site import Site
 from ...table import lowers
 from ..shared.byte_rows import after, before, strings_of
 from .selection import true_places
-from .strings import matches
+from .strings import place_among
 
 Array = np.ndarray[Any, Any]
 BASIC_PLANE = 1 << 16  # characters of up to three bytes
@@ -102,8 +102,8 @@ def string_normalizer(s: Site) -> Sequence[Content]:
     exact = bool(s.integer("is_case_sensitive"))
     judged = row if exact else in_case(s, row, lower=True)
     stops = list(dict.fromkeys(words if exact else [_lower(word) for word in words]))
-    found = s.reduce("max", s.cast(matches(s, judged, stops), DType.U8), [1], keepdims=False)
-    kept = true_places(s, s.op_("not", s.cast(found, DType.BOOL)))
+    _, found = place_among(s, Text(judged), stops)
+    kept = true_places(s, s.op_("not", found))
     (count,) = kept.shape
     (length,) = s.dims(s.op_("max", s.emitter.virtual([count]), 1))
     left = s.emit("gather", [made, kept], axis=0)

@@ -107,12 +107,11 @@ def _runs(s: Site, strings: Strings, tokens: Tokens, least: int) -> tuple[Value,
     number = s.op_("where", inside, s.op_("sub", running(s, begins), 1), -1)
     if least <= 1:
         return number, counts
-    rows, width = row.shape
-    same = s.op_("eq", s.reshape(number, (rows, 1, width)), s.iota((1, width, 1), 1, DType.I64))
-    same = s.op_("and", same, s.reshape(first, (rows, 1, width)))
-    sizes = s.reduce("sum", s.cast(same, DType.I64), [2], keepdims=False)
-    long = s.op_("ge", sizes, least)
     place = s.op_("max", number, 0)
+    ones = s.cast(s.op_("and", inside, first), DType.I64)
+    none = s.expand(s.scalar(0, DType.I64), row.shape)
+    sizes = s.emit("scatter_elements", [none, place, ones], axis=1, reduction="add")
+    long = s.op_("ge", sizes, least)
     kept = s.emit("gather_elements", [long, place], axis=1)
     renumbered = s.emit("gather_elements", [running(s, long), place], axis=1)
     inside = s.op_("and", inside, kept)

@@ -1,0 +1,53 @@
+"""Places of numbers in a list that is known when compiling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .....compiler.ir import DType, Value, constant
+from ...site import Site
+
+Array = np.ndarray[Any, Any]
+DENSE = 8  # entries of a table for each key
+MAX_KEY = 1 << 30
+
+
+def lie_close(keys: Array) -> bool:
+    """Whether a table from the least to the greatest key is not mostly empty, and within an i32."""
+    if keys.dtype not in (np.int32, np.int64) or not len(keys):
+        return False
+    low, high = int(keys.min()), int(keys.max())
+    return high - low < DENSE * len(keys) and -MAX_KEY < low <= high < MAX_KEY
+
+
+def bisect(s: Site, x: Value, table: Array) -> Value:
+    """The index of the last entry of a sorted table that is not above x (0 if there is none)."""
+    low = s.expand(s.scalar(0, DType.I32), x.shape)
+    step = 1 << (len(table).bit_length() - 1)
+    while step:
+        probe = s.op_("min", s.op_("add", low, step), len(table) - 1)
+        low = s.op_("where", s.op_("le", _at(s, table, probe), x), probe, low)
+        step >>= 1
+    return low
+
+
+def number_among(s: Site, x: Value, keys: Array) -> Value:
+    """1 + the place (i32) of each integer among sorted different keys; 0 for one that is none."""
+    if not len(keys):
+        return s.expand(s.scalar(0, DType.I32), x.shape)
+    wide = s.cast(x, DType.I64)
+    if lie_close(keys):
+        low, high = int(keys[0]), int(keys[-1])
+        table = np.zeros(high - low + 3, np.int32)
+        table[keys - low + 1] = np.arange(1, len(keys) + 1)
+        inside = s.op_("min", s.op_("max", wide, low - 1), high + 1)
+        return _at(s, table, s.op_("sub", inside, low - 1))
+    place = bisect(s, wide, keys)
+    hit = s.op_("eq", _at(s, keys, place), wide)
+    return s.op_("where", hit, s.op_("add", place, 1), 0)
+
+
+def _at(s: Site, table: Array, index: Value) -> Value:
+    return s.emit("gather", [constant(np.ascontiguousarray(table)), index], axis=0)
