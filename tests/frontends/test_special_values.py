@@ -128,6 +128,7 @@ def along_axes() -> list[OrtCase]:
         ]  # fmt: skip
         types = [TensorProto.INT64] * len(nodes)
         cases.append(together(f"places {kind} {length}", nodes, inputs, types))
+        cases.append(order(f"order {kind} {length}", rows(length, dtype, nan_first=True)))
         # as numpy has them; in ONNX Runtime it depends on where in a vector NaN is
         nodes = [node(f"Reduce{op}", f"x {axis}", keepdims=0) for op in ("Max", "Min")
                  for axis in axes]  # fmt: skip
@@ -137,6 +138,19 @@ def along_axes() -> list[OrtCase]:
         name = f"extrema {kind} {length}"
         cases.append(together(name, nodes, {"x": x}, [kind] * 4, axes, expected))
     return cases
+
+
+def order(name: str, x: Array) -> OrtCase:
+    """The places that sorting gives: NaN is above all numbers, and equal ones keep their order."""
+    length = x.shape[1]
+    wanted = [(largest, k) for largest in (1, 0) for k in (1, length // 2, length)]
+    constants = {f"k{number}": np.array([k]) for number, (_, k) in enumerate(wanted)}
+    nodes = [node("TopK", f"x k{number}", f"v{number} i{number}", axis=1, largest=largest)
+             for number, (largest, _) in enumerate(wanted)]  # fmt: skip
+    places = [f"i{number}" for number in range(len(wanted))]
+    types = [TensorProto.INT64] * len(places)
+    proto = model(nodes, {"x": x}, places, types=types, constants=constants, opset=21)
+    return OrtCase(name, proto, {"x": x})
 
 
 def casts() -> list[OrtCase]:

@@ -165,8 +165,9 @@ def top_k(s: Site) -> list[Value]:
 def _ranked(s: Site, rows: Value, k: Dim, largest: bool) -> tuple[Value, Value]:
     """The k largest or smallest of the last axis in order, and where they are."""
     lead, size = rows.shape[:-1], rows.shape[-1]
-    mine = s.reshape(rows, (*lead, size, 1))
-    other = s.reshape(rows, (*lead, 1, size))
+    keys = _ordered(s, rows) if rows.dtype.is_float else rows
+    mine = s.reshape(keys, (*lead, size, 1))
+    other = s.reshape(keys, (*lead, 1, size))
     before = s.op_("gt" if largest else "lt", other, mine)
     grid = (size, size)
     earlier = s.op_("lt", s.iota(grid, 1, DType.I64), s.iota(grid, 0, DType.I64))
@@ -177,3 +178,13 @@ def _ranked(s: Site, rows: Value, k: Dim, largest: bool) -> tuple[Value, Value]:
     hit = s.op_("eq", s.reshape(place, (*lead, 1, size)), slots)
     indices = s.emit("argmax", [s.cast(hit, DType.I32)], axis=len(lead) + 1, keepdims=False)
     return s.emit("gather_elements", [rows, indices], axis=len(lead)), indices
+
+
+def _ordered(s: Site, x: Value) -> Value:
+    """Integers in the order of floats, in which NaN is above all numbers and both zeros are one."""
+    wide = x if x.dtype is DType.F64 else s.cast(x, DType.F32)
+    kind = DType.I64 if x.dtype is DType.F64 else DType.I32
+    most = int(np.iinfo(kind.numpy).max)
+    bits = s.emit("bitcast", [s.op_("where", s.op_("eq", wide, 0.0), 0.0, wide)], dtype=kind)
+    keys = s.op_("where", s.op_("lt", bits, 0), s.op_("bitxor", bits, most), bits)
+    return s.op_("where", s.op_("isnan", wide), most, keys)
