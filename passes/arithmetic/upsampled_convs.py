@@ -8,6 +8,7 @@ behind twice the size, 4 of 9 multiplications. `TransposedConv` computes all pha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -19,9 +20,11 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Array, make_node
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import TensorType
-from ...compiler.kernel.forms.winograd_choice import convolution_cycles, direct_cycles
+from ...compiler.kernel.contraction import UNKNOWN_EXTENT
+from ...compiler.kernel.forms.winograd import images_together
+from ...compiler.kernel.forms.winograd_choice import convolution_cycles
 from ...compiler.target import CpuTarget, Target
-from .work import TYPICAL, elements, operations
+from .work import elements, operations
 
 _LEAST_VECTORS = 2  # of channels: fewer took longer in phases, timed on Zen 5
 _BYTES_PER_CYCLE = 16.0  # at which phases are interleaved: assumed, from what was timed on Zen 5
@@ -67,7 +70,7 @@ def _phases(node: Node, rw: Rewriter, target: CpuTarget, by: UpsampledConvs) -> 
     size = elements(node.output.shape) * node.output.dtype.bytes
     if all(term.is_plain for term in terms) or (len(terms) > 1 and size >= by.cache_bytes):
         return None
-    before, costs = _cycles(node, target), [t.cycles(node, target) for t in terms]
+    before, costs = convolution_cycles(node, target), [t.cycles(node, target) for t in terms]
     known = [cost for cost in costs if cost is not None]
     if before is None or len(known) < len(costs):
         return None
@@ -123,8 +126,8 @@ class _Term:
         window = {"strides": (1,) * count, "dilations": (1,) * count, "layout": "NCHW"}
         around = node.attrs["pads"] if self.is_plain else pads
         conv = make_node("conv", [x, w], {**window, "pads": around})
-        cycles = _cycles(conv, target)
-        moved = 0.0 if self.is_plain else 2.0 * dtype.bytes * elements(node.output.shape)
+        cycles = convolution_cycles(conv, target)
+        moved = 0.0 if self.is_plain else 2.0 * dtype.bytes * _usual_elements(node.output)
         return None if cycles is None else cycles + moved / _BYTES_PER_CYCLE
 
     def emit(self, node: Node, bias: list[Value], rw: Rewriter) -> Value:
@@ -150,16 +153,11 @@ class _Term:
         return rw.emit("conv_transpose", [source, filters, *bias], window)
 
 
-def _cycles(conv: Node, target: CpuTarget) -> float | None:
-    """Estimated cycles of a convolution, of one picture where only a run knows how many; computed
-    directly, and of usual sizes, where only a run knows these."""
-    x, w = conv.inputs[:2]
-    batch, channels, *dims = x.shape
-    sizes = [estimate(dim, TYPICAL) for dim in dims]
-    usual = (batch if isinstance(batch, int) else 1, channels, *sizes)
-    sized = make_node("conv", [Value(TensorType(x.dtype, usual)), w], conv.attrs)
-    is_known = all(isinstance(dim, int) for dim in dims)
-    return (convolution_cycles if is_known else direct_cycles)(sized, target)
+def _usual_elements(value: Value) -> int:
+    """Of the pictures and sizes that `convolution_cycles` counts."""
+    batch, channels, *dims = value.shape
+    usual = (estimate(dim, UNKNOWN_EXTENT) for dim in (channels, *dims))
+    return images_together(batch, dims) * math.prod(usual)
 
 
 def _terms(node: Node, weights: Array, least: int) -> list[_Term]:

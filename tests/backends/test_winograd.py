@@ -140,6 +140,88 @@ def test_windows_and_dilations(monkeypatch, tmp_path, extents, window, dilations
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
 
 
+def convolution(shape, outputs, groups=1, taps=3, pads=1, dilation=1, seed=0):
+    """x -> conv -> + bias -> relu, channels first, and the convolution's node."""
+    rng = np.random.default_rng(seed)
+    x = Value(TensorType(DType.F32, shape), "x")
+    weight = rng.standard_normal((outputs, shape[1] // groups, taps, taps), np.float32)
+    bias = constant(rng.standard_normal(outputs, np.float32))
+    attrs = {"strides": (1, 1), "pads": (pads,) * 4, "dilations": (dilation,) * 2}
+    nodes = []
+    y = Builder(nodes).emit("conv", [x, constant(weight), bias], {**attrs, "groups": groups})
+    y = Builder(nodes).emit("max", [y, constant(np.float32(0))])
+    y.name = "y"
+    return Graph([x], [y], nodes)
+
+
+def forms_of(compilation):
+    """Those of kernels that are no plain loops."""
+    return [kernel.choice["form"] for kernel in compilation.kernels if kernel.choice.get("form")]
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("batch", "target"), [(1, "x86-64-v3"), (2, "native"), ("n", "x86-64-v3")])
+def test_sizes_that_a_run_decides(tmp_path, batch, target, dilation):
+    """Pictures of any size, smaller than a tile and than a block of them too, behind another
+    convolution, whose result has a border, and without one."""
+    n = symbol(batch) if isinstance(batch, str) else batch
+
+    def graph():
+        made = network((n, 32, symbol("h"), symbol("w")), 32)
+        for node in made.nodes:
+            if node.op == "conv":
+                node.attrs.update(dilations=(dilation,) * 2, pads=(dilation,) * 4)
+        return made
+
+    compilation, module = compiled(graph(), tmp_path, 2, target)
+    if target != "native":
+        assert [form.split(" ")[0] for form in forms_of(compilation)] == ["winograd"] * 2
+    rng = np.random.default_rng(2)
+    for h, w in ((1, 3), (16, 8), (9, 30), (41, 23)):
+        x = rng.standard_normal((batch if isinstance(batch, int) else 3, 32, h, w), np.float32)
+        want = run_graph(graph(), {"x": x})["y"]
+        got = module({"x": x})["y"]
+        assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "native"])
+@pytest.mark.parametrize(
+    ("shape", "outputs", "groups"),
+    [
+        ((1, 32, 20, 20), 32, 2),
+        ((2, 64, 13, 17), 128, 4),
+        ((1, 48, 14, 14), 24, 3),
+        (("n", 64, "h", "w"), 64, 8),
+        ((1, 512, 14, 14), 512, 8),
+    ],
+)
+def test_groups_of_a_convolution(tmp_path, target, shape, outputs, groups):
+    dims = tuple(symbol(dim) if isinstance(dim, str) else dim for dim in shape)
+    graph = convolution(dims, outputs, groups)
+    compilation, module = compiled(graph, tmp_path, 2, target)
+    if target != "native":
+        [form] = forms_of(compilation)
+        assert form.startswith("winograd")
+        assert groups % int(form.split()[-1]) == 0
+    sizes = {"n": 2, "h": 11, "w": 19}
+    shape = tuple(sizes.get(dim, dim) for dim in shape)
+    x = np.random.default_rng(2).standard_normal(shape, np.float32)
+    want = run_graph(convolution(dims, outputs, groups), {"x": x})["y"]
+    got = module({"x": x})["y"]
+    assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
+
+
+def test_parts_of_a_grouped_convolution_fit_the_cache():
+    # (tiles per block, parts): few channels stay together, many are divided, threads share them
+    assert winograd_choice.grouped_partition(49, 64 + 64, 4, 36, threads=1) == (25, 1)
+    size, parts = winograd_choice.grouped_partition(49, 1024 + 1024, 32, 36, threads=2)
+    assert 36 * size * 2048 // parts * 4 <= winograd_choice.BLOCK_BYTES
+    assert parts in (16, 32)
+    assert -(-49 // size) * parts % 2 == 0
+    # a group by itself, whatever it holds
+    assert winograd_choice.grouped_partition(49, 8192, 2, 36)[1] == 2
+
+
 @pytest.mark.parametrize(
     "tilings",
     [

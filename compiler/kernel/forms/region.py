@@ -106,9 +106,7 @@ def _lower(region: Graph, form: Form | None) -> Lowered:
         [conv] = _convolutions(region)
         winograd = Winograd(conv, form)
         stages, shared = winograd_stages(scope, winograd, outputs)
-        channels = int(conv.inputs[0].shape[-1])
-        transform = FilterTransform(winograd.tilings, channels, form.groups)
-        transforms[scope.buffers[conv.inputs[1]].name] = transform
+        transforms[scope.buffers[conv.inputs[1]].name] = winograd.filter_transform
     elif isinstance(form, BandsForm):
         first, second = _convolutions(region)
         stages, shared = band_stages(scope, Bands(first, second, form), outputs)

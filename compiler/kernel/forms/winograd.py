@@ -9,11 +9,12 @@ inputs, multiply, transform back and store.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.dims import Dim, floordiv, mod, symbol
+from ...ir.dims import Dim, ceildiv, dmin, floordiv, mod, product, symbol
 from ...ir.graph import Node, Value
 from ...ir.types import DType
 from ..expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, Load
@@ -21,7 +22,13 @@ from ..kernel import CACHE_LINE, Axis, Reduction, Stage, Store
 from ..lower.reductions import REDUCE
 from ..lower.scope import Index, Scope
 from .form import WinogradForm
-from .winograd_transforms import Tiling, input_transform, output_transform, transform
+from .winograd_transforms import (
+    FilterTransform,
+    Tiling,
+    input_transform,
+    output_transform,
+    transform,
+)
 
 LINE_ELEMENTS = CACHE_LINE // DType.F32.bytes
 
@@ -45,32 +52,46 @@ class Winograd:
         """Points of a tile."""
         return math.prod(tiling.points for tiling in self.tilings)
 
+    @property
+    def filter_transform(self) -> FilterTransform:
+        """Of the weights: the outputs of every group of the convolution, or else of the form, are
+        matrices of their own."""
+        channels = int(self.conv.inputs[1].shape[-2])
+        groups = int(self.conv.attrs["groups"])
+        return FilterTransform(self.tilings, channels, groups if groups > 1 else self.form.groups)
+
     def reach(self) -> list[tuple[int, int]]:
-        """How far input tiles reach over the input's edges: (before, after) per spatial axis."""
+        """How far input tiles reach over the input's edges, at most: (before, after) per spatial
+        axis."""
         found = []
         pads = self.conv.attrs["pads"]
         (_, sizes, _), (_, extents, _) = shape_of(self.conv.inputs[0]), shape_of(self.conv.output)
         for tiling, extent, size, pad in zip(self.tilings, extents, sizes, pads, strict=False):
-            last = tiling.covered(extent) + (tiling.taps - 1) * tiling.dilation
-            found.append((pad, max(last - pad - size, 0)))
+            window = (tiling.taps - 1) * tiling.dilation
+            beyond = longer(extent, size) + tiling.most_beyond(extent) + window - pad
+            found.append((pad, max(beyond, 0)))
         return found
 
 
-def shape_of(value: Value) -> tuple[Dim, list[int], int]:
-    """(images, spatial extents, channels), all but the first known."""
-    batch, *known = value.shape
-    *extents, channels = [n for n in known if isinstance(n, int)]
+def shape_of(value: Value) -> tuple[Dim, list[Dim], int]:
+    """(images, spatial extents, channels), of which the last are known."""
+    batch, *extents, channels = value.shape
+    assert isinstance(channels, int)
     return batch, extents, channels
 
 
-def images_together(batch: Dim) -> int:
-    """Images whose tiles share blocks: all, or each on its own where their number is unknown."""
-    return batch if isinstance(batch, int) else 1
+def longer(extent: Dim, size: Dim) -> int:
+    """How many elements an axis of the output, at stride 1, has more than one of the input."""
+    difference = extent - size
+    assert isinstance(difference, int)
+    return difference
 
 
-def tile_count(tilings: tuple[Tiling, ...], extents: list[int]) -> int:
-    """Tiles of one image."""
-    return math.prod(t.tiles(extent) for t, extent in zip(tilings, extents, strict=True))
+def images_together(batch: Dim, extents: Sequence[Dim]) -> int:
+    """Images whose tiles share blocks: all, or each on its own where their number or their size is
+    unknown."""
+    known = isinstance(batch, int) and all(isinstance(extent, int) for extent in extents)
+    return int(batch) if known else 1  # type: ignore[arg-type]
 
 
 def apart(elements: int) -> int:
@@ -92,27 +113,40 @@ class _Builder:
         batch, self.extents, self.outputs = shape_of(self.conv.output)
         _, _, self.channels = shape_of(self.conv.inputs[0])
         self.along = [t.tiles(n) for t, n in zip(self.tilings, self.extents, strict=True)]
-        self.tiles, self.points = images_together(batch) * math.prod(self.along), self.choice.points
+        together = images_together(batch, self.extents)
+        self.tiles, self.points = together * product(self.along), self.choice.points
         self.block, self.groups = self.choice.form.block, self.choice.form.groups
+        self.per_group = int(self.conv.inputs[1].shape[-2])  # channels that an output reads
+        self.parts = self.channels // self.per_group  # groups of the convolution
+        if self.parts > 1:
+            self.parts //= self.groups
+        self.group_channels = self.per_group * self.parts
         self.group_outputs = self.outputs // self.groups
-        self.outer = self.scope.axis(-(-self.tiles // self.block))
+        self.outer = self.scope.axis(ceildiv(self.tiles, self.block))
         self.group = self.scope.axis(self.groups)
-        self.image = None if isinstance(batch, int) else self.scope.axis(batch)
+        self.image = None if together == batch else self.scope.axis(batch)
         blocks = (self.outer, self.group)
         self.shared = (self.image, *blocks) if self.image else blocks
         numbers = self.scope.numbers
-        self.input_stride = apart(self.block * self.channels)  # from point to point
+        self.input_stride = apart(self.block * self.group_channels)  # from point to point
         self.product_stride = apart(self.block * self.group_outputs)
         self.inputs_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.input_stride)
         self.products_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.product_stride)
 
     def tile(self, at: Axis) -> tuple[Dim, Dim, list[Dim]]:
-        """(tile number, image, first output along every axis)."""
+        """(tile number, image, first output along every axis).
+
+        Where only a run knows how many tiles there are, what is left of the last block repeats the
+        last one.
+        """
         number = symbol(self.outer.name) * self.block + symbol(at.name)
         first: list[Dim] = []
         rest: Dim = number
+        if not isinstance(self.tiles, int):
+            rest = number = dmin(number, self.tiles - 1)
         for tiling, count in reversed(list(zip(self.tilings, self.along, strict=True))):
-            tile, rest = mod(rest, count), floordiv(rest, count)
+            last = len(first) + 1 == len(self.along) and not isinstance(self.tiles, int)
+            tile, rest = (rest, 0) if last else (mod(rest, count), floordiv(rest, count))
             step = tiling.dilation
             first.insert(0, floordiv(tile, step) * (tiling.m * step) + mod(tile, step))
         return number, symbol(self.image.name) if self.image else rest, first
@@ -126,23 +160,29 @@ class _Builder:
 
     def ragged(self, number: Dim) -> tuple[Bound, ...]:
         """The test that a tile exists, where the last block is not full."""
-        return (Bound(number, 0, self.tiles),) if self.tiles % self.block else ()
+        known = isinstance(self.tiles, int)
+        return (Bound(number, 0, self.tiles),) if known and mod(self.tiles, self.block) else ()
 
     def input_stage(self) -> Stage:
         """Transform the input tiles of a block: V[point][tile][channel]."""
-        at, channel = self.scope.axis(self.block), self.scope.axis(self.channels)
+        at, channel = self.scope.axis(self.block), self.scope.axis(self.group_channels)
         number, image, first = self.tile(at)
         x, pads = self.conv.inputs[0], self.conv.attrs["pads"]
         c = symbol(channel.name)
+        place = c if self.group_channels == self.channels else self._behind(self.group_channels, c)
         grid = np.empty([tiling.points for tiling in self.tilings], object)
         for point in np.ndindex(grid.shape):
             places = (p - pad for p, pad in zip(self.places(first, point), pads, strict=False))
-            grid[point] = self._element(x, (image, *places, c), number)
+            grid[point] = self._element(x, (image, *places, place), number)
         stores = []
-        offset = symbol(at.name) * self.channels + c
+        offset = symbol(at.name) * self.group_channels + c
         for n, value in enumerate(transform([*map(input_transform, self.tilings)], grid).flat):
             stores.append(Store(self.inputs_at, offset + n * self.input_stride, value))
         return Stage((*self.shared, at, channel), (), (), tuple(stores))
+
+    def _behind(self, each: int, channel: Dim) -> Dim:
+        """A channel behind those of the groups before."""
+        return symbol(self.group.name) * each + channel
 
     def _element(self, x: Value, index: Index, number: Dim) -> Expr:
         value = self.scope.element(x, index)
@@ -157,17 +197,20 @@ class _Builder:
     def product_stage(self, weights: Buffer) -> Stage:
         """Multiply by the transformed weights: M[point][tile][output]."""
         point, at = self.scope.axis(self.points), self.scope.axis(self.block)
-        output, channel = self.scope.axis(self.group_outputs), self.scope.axis(self.channels)
+        outputs = self.group_outputs // self.parts
+        output, channel = self.scope.axis(outputs), self.scope.axis(self.per_group)
         p, t, o, c = (symbol(axis.name) for axis in (point, at, output, channel))
-        left = Load(self.inputs_at, p * self.input_stride + t * self.channels + c)
-        matrix = symbol(self.group.name) * self.points + p
-        right = Load(weights, (matrix * self.channels + c) * self.group_outputs + o)
+        parts = (self.scope.axis(self.parts),) if self.parts > 1 else ()
+        part = symbol(parts[0].name) if parts else 0
+        source = t * self.group_channels + part * self.per_group + c
+        left = Load(self.inputs_at, p * self.input_stride + source)
+        matrix = self._behind(self.parts, part) * self.points + p
+        right = Load(weights, (matrix * self.per_group + c) * outputs + o)
         body = Apply("mul", (left, right), DType.F32)
-        offset = p * self.product_stride + t * self.group_outputs + o
+        offset = p * self.product_stride + t * self.group_outputs + part * outputs + o
         store = Store(self.products_at, offset, Acc(0, DType.F32))
-        return Stage(
-            (*self.shared, point, at, output), (channel,), (Reduction("sum", body),), (store,)
-        )
+        axes = (*self.shared, *parts, point, at, output)
+        return Stage(axes, (channel,), (Reduction("sum", body),), (store,))
 
     def output_stage(self, outputs: dict[Value, Buffer]) -> Stage:
         """Transform back, apply what follows the convolution, and store."""
@@ -178,13 +221,13 @@ class _Builder:
         offset = symbol(at.name) * self.group_outputs + o
         for n, point in enumerate(np.ndindex(grid.shape)):
             grid[point] = Load(self.products_at, offset + n * self.product_stride)
-        place = symbol(self.group.name) * self.group_outputs + o
+        place = self._behind(self.group_outputs, o)
         stores = []
         results = transform([*map(output_transform, self.tilings)], grid)
         for within, value in np.ndenumerate(results):
             places, bounds = self.places(first, within), self.ragged(number)
             for tiling, extent, p in zip(self.tilings, self.extents, places, strict=True):
-                if tiling.covered(extent) > extent:
+                if tiling.most_beyond(extent):
                     bounds += (Bound(p, 0, extent),)
             stores += self._stores(outputs, (image, *places, place), value, bounds)
         return Stage((*self.shared, at, output), (), (), tuple(stores))
@@ -211,7 +254,8 @@ def winograd_stages(
 ) -> tuple[list[Stage], int]:
     """The three stages of a convolution and what follows it, and how many axes they share.
 
-    These are the images where their number is unknown, blocks of tiles and groups of channels.
+    These are the images where their number or size is unknown, blocks of tiles and groups of
+    channels.
     """
     builder = _Builder(scope, choice)
     weights = scope.buffers[choice.conv.inputs[1]]

@@ -6,16 +6,17 @@ import math
 from collections.abc import Sequence
 from itertools import product as cartesian
 
-from ...ir.dims import Dim
+from ...ir.dims import Dim, estimate
 from ...ir.exactness import adds_exactly
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.registry import make_node
 from ...ir.types import DType, TensorType
 from ...target import CpuTarget
+from ..contraction import UNKNOWN_EXTENT
 from ..lower.plain import follows
 from ..lower.reductions import REDUCE
 from .form import WinogradForm
-from .winograd import images_together, shape_of, tile_count
+from .winograd import images_together, shape_of
 from .winograd_transforms import Tiling
 
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
@@ -25,6 +26,9 @@ PANEL_VECTORS = 3  # of the weights for one step of a sum
 STREAM_BYTES_PER_CYCLE = 3.5  # assumed rate at which weights arrive from memory (one core)
 NEAR_BYTES = 512 << 10  # weights of a network that stay in a core's own caches from run to run
 NEAR_BYTES_PER_CYCLE = 20.0  # assumed rate at which they arrive from there
+# of a block where only a run knows how many there are, so that small pictures leave little of it
+# empty, and weights are still read once for so many; and that are worth dividing groups for
+BLOCK_TILES = 24
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
 
@@ -40,11 +44,7 @@ def winograd_form(
     tilings = best_tilings(conv, target, near) if conv else None
     if conv is None or tilings is None:
         return None
-    batch, extents, outputs = shape_of(conv.output)
-    _, _, channels = shape_of(conv.inputs[0])
-    tiles = images_together(batch) * tile_count(tilings, extents)
-    points = math.prod(tiling.points for tiling in tilings)
-    block, groups = partition(tiles, channels, outputs, points, threads)
+    block, groups = _parts(conv, tilings, threads)
     return WinogradForm(tuple(tiling.m for tiling in tilings), block, groups)
 
 
@@ -54,13 +54,11 @@ def winograd_forms(node: Node, threads: int = 1) -> list[WinogradForm]:
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
         return []
-    batch, extents, outputs = shape_of(conv.output)
-    *window, channels, _ = conv.inputs[1].type.static_shape
+    window = conv.inputs[1].type.static_shape[:-2]
     found: dict[WinogradForm, None] = {}
     for tilings in _candidates(window, conv.attrs["dilations"]):
-        tiles = images_together(batch) * tile_count(tilings, extents)
-        points = math.prod(tiling.points for tiling in tilings)
-        block, groups = partition(tiles, channels, outputs, points, threads)
+        tiles = _tiles(conv, tilings)
+        block, groups = _parts(conv, tilings, threads)
         for size in (block, max(1, block // 2), min(tiles, 2 * block), tiles):
             found[WinogradForm(tuple(tiling.m for tiling in tilings), size, groups)] = None
     return list(found)
@@ -93,16 +91,18 @@ def winograd_illegal(node: Node, form: WinogradForm) -> str:
     """Why a fused node cannot take a form; empty where it can."""
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
-        return "it is no convolution of known size and stride 1 by constant weights"
+        return "it is no convolution of floats at stride 1 by constant weights"
     window = conv.inputs[1].type.static_shape[:-2]
     tilings = [tuple(t.m for t in found) for found in _candidates(window, conv.attrs["dilations"])]
     if form.outputs not in tilings:
         known = ", ".join("x".join(map(str, outputs)) for outputs in tilings)
         return f"tiles of a window of {'x'.join(map(str, window))} are {known or 'none'}"
-    channels = conv.output.shape[-1]  # known, whatever the batch is
-    assert isinstance(channels, int)
-    if form.block < 1 or form.groups < 1 or channels % form.groups:
-        return "blocks have at least one tile, and groups divide the output channels"
+    _, _, channels = shape_of(conv.output)
+    divided, what = channels, "output channels"
+    if conv.attrs["groups"] > 1:
+        divided, what = conv.attrs["groups"], "groups of the convolution"
+    if form.block < 1 or form.groups < 1 or divided % form.groups:
+        return f"blocks have at least one tile, and groups divide the {what}"
     return ""
 
 
@@ -111,10 +111,45 @@ def _possible(conv: Node) -> bool:
     if conv.op != "conv":
         return False
     x, w, attrs = conv.inputs[0], conv.inputs[1], conv.attrs
-    known = (*x.shape[1:], *conv.output.shape[1:], *w.shape)
-    static = all(isinstance(n, int) for n in known)
-    plain = set(attrs["strides"]) == {1} and attrs["groups"] == 1 and attrs["pad_value"] == 0
-    return static and plain and x.dtype is w.dtype is DType.F32 and attrs["layout"] == "NHWC"
+    known = (x.shape[-1], conv.output.shape[-1], *w.shape)
+    if attrs["layout"] != "NHWC" or not all(isinstance(n, int) for n in known):
+        return False
+    longer = zip(conv.output.shape[1:-1], x.shape[1:-1], strict=True)
+    static = all(isinstance(extent - size, int) for extent, size in longer)
+    plain = set(attrs["strides"]) == {1} and attrs["pad_value"] == 0
+    depthwise = attrs["groups"] > 1 and w.shape[-2] == 1
+    return static and plain and not depthwise and x.dtype is w.dtype is DType.F32
+
+
+def _usual_shape(value: Value) -> tuple[int, list[int], int]:
+    """(images whose tiles share blocks, spatial extents, channels); sizes that only a run knows are
+    usual ones."""
+    batch, extents, channels = shape_of(value)
+    usual = [estimate(extent, UNKNOWN_EXTENT) for extent in extents]
+    return images_together(batch, extents), usual, channels
+
+
+def _tiles(conv: Node, tilings: Sequence[Tiling]) -> int:
+    """Tiles of the images that share blocks."""
+    images, extents, _ = _usual_shape(conv.output)
+    return images * _tile_count(tilings, extents)
+
+
+def _tile_count(tilings: Sequence[Tiling], extents: Sequence[int]) -> int:
+    return math.prod(t.tiles(n) for t, n in zip(tilings, extents, strict=True))  # type: ignore[misc]
+
+
+def _parts(conv: Node, tilings: Sequence[Tiling], threads: int) -> tuple[int, int]:
+    """(tiles per block, groups of output channels)."""
+    (_, _, channels), (_, _, outputs) = shape_of(conv.inputs[0]), shape_of(conv.output)
+    tiles, points = _tiles(conv, tilings), math.prod(tiling.points for tiling in tilings)
+    known = all(isinstance(extent, int) for extent in conv.output.shape[1:-1])
+    if not known:
+        tiles, threads = min(tiles, BLOCK_TILES), 1
+    if conv.attrs["groups"] > 1:
+        groups = conv.attrs["groups"]
+        return grouped_partition(tiles, channels + outputs, groups, points, threads)
+    return partition(tiles, channels, outputs, points, threads) if known else (tiles, 1)
 
 
 def has_near_weights(graph: Graph) -> bool:
@@ -138,20 +173,12 @@ def winograd_gain(conv: Node, target: CpuTarget) -> float:
 
 
 def convolution_cycles(conv: Node, target: CpuTarget) -> float | None:
-    """Estimated cycles of a convolution of floats by the faster algorithm; None where its sizes are
-    not known, or it is not one that tiles are made of."""
+    """Estimated cycles of a convolution of floats by the faster algorithm; of one picture, and of
+    usual sizes, where only a run knows these. None where it is not one that tiles are made of."""
     conv = _as_channels_last(conv)
-    if not _possible(conv) or not isinstance(conv.output.shape[0], int):
+    if not _possible(conv):
         return None
     return _direct_cycles(conv, target, False) / _best(conv, target, False)[1]
-
-
-def direct_cycles(conv: Node, target: CpuTarget) -> float | None:
-    """Estimated cycles of a convolution of floats that is computed directly; None as above."""
-    conv = _as_channels_last(conv)
-    if not _possible(conv) or not isinstance(conv.output.shape[0], int):
-        return None
-    return _direct_cycles(conv, target, False)
 
 
 def _as_channels_last(conv: Node) -> Node:
@@ -171,21 +198,21 @@ def _channels_last(conv: Node) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
 def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...] | None, float]:
     """The fastest tilings, if any are faster, and how many times as fast they are."""
     attrs = conv.attrs
-    batch, extents, outputs = shape_of(conv.output)
+    images, extents, outputs = _usual_shape(conv.output)
+    _, _, inputs = shape_of(conv.inputs[0])
     *window, channels, _ = conv.inputs[1].type.static_shape
-    images = images_together(batch)
     short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
-    if min(channels, outputs) < MIN_CHANNELS or short:
+    if min(channels, outputs // attrs["groups"]) < MIN_CHANNELS or short:
         return None, 1.0
     work, rate = channels * outputs, _weight_rate(near)
     direct = _direct_cycles(conv, target, near)
     best, least = None, 0.9 * direct
     for tilings in _candidates(window, attrs["dilations"]):
-        points, tiles = math.prod(t.points for t in tilings), images * tile_count(tilings, extents)
+        points, tiles = math.prod(t.points for t in tilings), images * _tile_count(tilings, extents)
         if tiles < 4:
             continue
         cycles = _cycles(points * max(tiles, 6) * work, points * work, channels, rate, target)
-        cycles += points * tiles * (channels + outputs) * 4 / 32  # transforms, from and to L2
+        cycles += points * tiles * (inputs + outputs) * 4 / 32  # transforms, from and to L2
         if cycles < least:
             best, least = tilings, cycles
     return best, direct / least if best else 1.0
@@ -193,10 +220,10 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
 
 def _direct_cycles(conv: Node, target: CpuTarget, near: bool) -> float:
     """Estimated cycles of a convolution that is computed directly."""
-    batch, extents, outputs = shape_of(conv.output)
+    images, extents, outputs = _usual_shape(conv.output)
     *window, channels, _ = conv.inputs[1].type.static_shape
     work, taps = channels * outputs, math.prod(window)
-    positions = images_together(batch) * math.prod(extents)
+    positions = images * math.prod(extents)
     rate = _weight_rate(near)
     return _cycles(positions * taps * work, taps * work, taps * channels, rate, target)
 
@@ -261,3 +288,22 @@ def partition(
             if moved < least:
                 best, least = (size, groups), moved
     return best
+
+
+def grouped_partition(
+    tiles: int, channels: int, groups: int, points: int, threads: int = 1
+) -> tuple[int, int]:
+    """As `partition`, for a convolution in groups, which share no inputs: as few parts of them as
+    fit into the cache for enough tiles.
+
+    channels: of the input and the output together. groups: of the convolution.
+    """
+    most, parts = 1, 1
+    for parts in (count for count in range(1, groups + 1) if groups % count == 0):
+        most = max(1, BLOCK_BYTES // (points * (channels // parts) * 4))
+        if most >= min(tiles, BLOCK_TILES):
+            break
+    blocks = -(-tiles // most)
+    while blocks < tiles and blocks * parts % threads:
+        blocks += 1
+    return -(-tiles // blocks), parts

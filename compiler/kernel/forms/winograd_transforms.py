@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.dims import Dim, ceildiv
 from ...ir.types import DType
 from ..expr import Apply, Const, Expr
 
@@ -41,13 +42,18 @@ class Tiling:
         """a: values of an input tile, and products."""
         return self.m + self.taps - 1
 
-    def tiles(self, extent: int) -> int:
+    def tiles(self, extent: Dim) -> Dim:
         """Tiles that cover an axis of the output."""
-        return -(-extent // (self.m * self.dilation)) * self.dilation
+        return ceildiv(extent, self.m * self.dilation) * self.dilation
 
-    def covered(self, extent: int) -> int:
+    def covered(self, extent: Dim) -> Dim:
         """Outputs that these tiles have, at least the extent."""
         return self.tiles(extent) * self.m
+
+    def most_beyond(self, extent: Dim) -> int:
+        """How many more outputs these tiles have than the extent, at most."""
+        beyond = self.covered(extent) - extent
+        return beyond if isinstance(beyond, int) else self.m * self.dilation - 1
 
 
 @dataclass(frozen=True)
