@@ -23,7 +23,7 @@ class Calibrated:
     """What calibration found. source: the model that the recipe is for; rotated: whether operands
     of its products are. samples, held: how many there were, and took no part; shared: they did.
     rule: of ranges. decibels, tried, reasons: see `Search`. notes: what the user should know of the
-    data.
+    data. by_rows: samples are the rows of a batch.
     """
 
     source: Quantisable
@@ -37,6 +37,7 @@ class Calibrated:
     tried: Mapping[str, float]
     reasons: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    by_rows: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """All but the model."""
@@ -56,6 +57,7 @@ class Calibrated:
             "tried": dict(self.tried),
             "reasons": dict(self.reasons),
             "notes": list(self.notes),
+            "by_rows": self.by_rows,
         }
 
     @classmethod
@@ -71,7 +73,8 @@ class Calibrated:
             scales={key: np.array(array, np.float32) for key, array in data["scales"].items()},
         )
         own = ("rotated", "samples", "held", "shared", "rule", "decibels", "tried", "reasons")
-        return cls(turned, recipe, **{n: data[n] for n in own}, notes=tuple(data["notes"]))
+        more = {"notes": tuple(data["notes"]), "by_rows": data["by_rows"]}
+        return cls(turned, recipe, **{name: data[name] for name in own}, **more)
 
 
 def calibrate(
@@ -94,7 +97,7 @@ def calibrate(
     search = Search(source, data, folder, threads, note, spares=spares, timer=timer)
     search.begin()
     recipe = search.finish()
-    tried, notes = dict(search.tried), tuple(search.notes())
+    tried, notes, by_rows = dict(search.tried), tuple(search.notes()), search.by_rows
     rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
     if rotated is not None:
         own = folder / "rotated"
@@ -120,4 +123,5 @@ def calibrate(
         tried,
         search.reasons,
         notes,
+        by_rows,
     )

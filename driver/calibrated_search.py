@@ -6,7 +6,7 @@ no part is kept. Products that make most of the noise for little work stay in fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..passes.precision.observers import (
     observed,
     sample,
 )
+from .batch_rows import only_rows
 from .calibration import CalibrationData, Samples, specs_of_inputs
 from .calibration_notes import DataNotes, untrained
 from .graph_run import Array, GraphRun, compiled_graph
@@ -61,7 +62,7 @@ class Search:
     the error of each scored tensor lies below it; tried: the mean of that for all that was tried.
     reasons: why products that could be integer stay in floats, by key. spares: whether some do for
     the noise that they make, or the time that they take; timer: tells the latter (None: nothing).
-    data: what the samples look like.
+    data: what the samples look like; by_rows: they are the rows of the only one that was given.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class Search:
         self.graph = source.floats([*self.scores, *self.points, *self.more])
         self.depths = {v.name: v.shape[-1] for v in self.graph.outputs if v.shape}
         self.specs = specs_of_inputs(self.graph)
-        self.samples = Samples(data, self.specs, folder / "samples")
+        self.samples: Iterable[dict[str, Array]] = Samples(data, self.specs, folder / "samples")
+        self.by_rows = False
         self.count, self.data = 0, DataNotes()
         self.held: list[tuple[dict[str, Array], dict[str, Array]]] = []
         self.shared = False
@@ -237,6 +239,9 @@ class Search:
         self.note("compiling observers")
         run = compiled_graph(self.graph, self.folder, "observers", self.threads)
         del self.graph
+        rows = only_rows(self.samples, self.specs, run, self.scores)
+        self.by_rows = bool(rows)
+        self.samples = rows or self.samples
         used = {name: Spread() for name in names}
         held = {name: Spread() for name in names}
         first: list[tuple[dict[str, Array], dict[str, Array]]] = []

@@ -7,7 +7,7 @@ against that of nothing but nearest rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ..frontends.onnx.quantising.quantisable import Quantisable
 from ..frontends.onnx.quantising.weights import NEAREST as ALL_NEAREST
 from ..frontends.onnx.quantising.weights import Matrix, Rounded
 from ..passes.precision.observers import MOMENTS, multiply, observed
+from .batch_rows import only_rows
 from .calibrated_search import EVERY, MOST_HELD
 from .calibration import CalibrationData, Samples, specs_of_inputs
 from .calibration_notes import DataNotes
@@ -102,8 +103,8 @@ class WeightSearch:
         self.folder, self.threads, self.note = folder, threads, note
         self.matrices = source.matrices(keys)
         self.scores = source.scores()
-        specs = specs_of_inputs(source.floats(self.scores))
-        self.samples = Samples(data, specs, folder / "samples")
+        self.specs = specs_of_inputs(source.floats(self.scores))
+        self.samples: Iterable[dict[str, Array]] = Samples(data, self.specs, folder / "samples")
         self.held: Pairs = []
         self.data = DataNotes()
         self.count = 0
@@ -162,6 +163,8 @@ class WeightSearch:
         multiply(graph, len(self.scores))
         self.note("compiling observers")
         run = compiled_graph(graph, self.folder, f"moments_{number}", self.threads)
+        if not self.count:
+            self.samples = only_rows(self.samples, self.specs, run, self.scores) or self.samples
         found, first = _Moments(), not self.count
         for index, inputs in enumerate(self.samples):
             self.note(f"calibrating ({index + 1})")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...compiler.artifact import TensorSpec
 from ...compiler.errors import UsageError
+from ..batch_rows import batch_of
 from ..calibration import CalibrationData, Samples
 from ..tensor_files import read_file, write_npz
 from .drops import Drop, jackknife_drop, mean_drop
@@ -43,7 +44,7 @@ class Evaluation:
         outputs: Sequence[str],
     ) -> None:
         self.samples = Samples(data, specs, folder / "given", what="evaluation", labelled=True)
-        self.batch = _batch_of(specs)
+        self.batch = batch_of(specs)
         self.chosen, self.classifies, self.outputs = metric, classifies, tuple(outputs)
         self.folder, self.note = folder / "exact", note
         self.records: list[Record] = []
@@ -161,12 +162,3 @@ class Evaluation:
                     remedy="give a function as metric, or compile with --precision fp32",
                 )
         return self.metric.record(outputs, exact, label)
-
-
-def _batch_of(specs: Sequence[TensorSpec]) -> str:
-    """The symbol that is the first dimension of every input, and no other; "" where there is
-    none."""
-    first = {spec.dims[0] if spec.dims else 0 for spec in specs}
-    name = first.pop() if len(first) == 1 else 0
-    others = {dim for spec in specs for dim in spec.dims[1:]}
-    return name if isinstance(name, str) and name not in others else ""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.artifact import TensorSpec
 from ...compiler.backend import resolve_target
 from ...compiler.digraph import connected
 from ...compiler.errors import UsageError
@@ -19,6 +20,7 @@ from ...compiler.ir.dims import Dim, evaluate, symbols_of
 from ...frontends.onnx.quantising.quantisable import Quantisable
 from ...frontends.onnx.quantising.recipe import Recipe
 from ...frontends.onnx.quantising.switching import switch_of
+from ..batch_rows import rows_of
 from ..calibrated_recipe import Calibrated, calibrate
 from ..calibrated_search import EVERY, MOST_HELD
 from ..calibration import Samples, largest, specs_of_inputs
@@ -215,7 +217,7 @@ class BudgetSearch:
         missing = [n for n in every if self.journal.get("error", self._data(n)) is None]
         if missing:
             count = min(MOST_HELD, max(FEWEST, RUNS // len(self.groups)))
-            held = list(islice(_held(self.samples, self.calibrated), count))
+            held = list(islice(_held(self.samples, self.calibrated, self.specs), count))
             exact = [self._run(frozenset())(inputs) for inputs in held]
             for done, n in enumerate(missing):
                 self.note(f"measuring groups alone ({done + 1} of {len(missing)})")
@@ -328,9 +330,10 @@ def _groups(calibrated: Calibrated) -> list[list[str]]:
     return connected(found, links)
 
 
-def _held(samples: Samples, calibrated: Calibrated) -> Any:
+def _held(samples: Samples, calibrated: Calibrated, specs: Sequence[TensorSpec]) -> Any:
     """Samples that took no part in calibration; all, where there is one."""
-    for index, sample in enumerate(samples):
+    rows = rows_of(next(iter(samples)), specs) if calibrated.by_rows else samples
+    for index, sample in enumerate(rows):
         if calibrated.shared or index % EVERY == 1:
             yield sample
 
