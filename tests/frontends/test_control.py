@@ -323,3 +323,18 @@ def test_branches_of_other_ranks_name_what_to_pin() -> None:
     graph = check(proto, {"x": floats(2, 5)})
     with pytest.raises(RunError, match=r"else_branch"):
         run_graph(graph, {"x": floats(2, 2)})
+
+
+def test_branches_of_other_ranks_name_the_input_that_decides() -> None:
+    """No size that could be pinned makes the condition known."""
+    flat = branch([node("Flatten", "x", "t", axis=0)], ["t"])
+    wide = branch([node("Unsqueeze", "x axis", "e")], ["e"])
+    nodes = [
+        node("ReduceMax", "f", "m", keepdims=0),
+        node("Cast", "m", "b", to=TensorProto.BOOL),
+        helper.make_node("If", ["b"], ["y"], then_branch=flat, else_branch=wide),
+    ]
+    feed = {"x": floats(2, 3), "f": floats(4)}
+    proto = model(nodes, feed, ["y"], constants={"axis": np.int64([0])}, dims={"x": ["N", "M"]})
+    with pytest.raises(UnsupportedError, match=r"elements of 'f' decide it: make these a constant"):
+        load_model(proto)

@@ -184,16 +184,27 @@ def _size(value: Value) -> Dim | None:
 
 
 def _deciding(condition: Value) -> str:
-    """What to pin so that a condition is known when compiling."""
+    """What makes a condition known when compiling: sizes that are pinned, or values that are."""
     names: set[str] = set()
+    read: dict[str, None] = {}
     pending, seen = [condition], {condition}
     while pending:
-        node = pending.pop().producer
-        if node is not None:
-            for dim in node.attrs.get("values", ()):
-                names |= symbols_of(dim)
-            pending += [value for value in node.inputs if value not in seen]
-            seen.update(node.inputs)
+        value = pending.pop()
+        node = value.producer
+        if node is None:
+            if not value.is_constant:
+                read[value.name] = None
+            continue
+        for dim in node.attrs.get("values", ()):
+            names |= symbols_of(dim)
+        pending += [value for value in node.inputs if value not in seen]
+        seen.update(node.inputs)
+    if read and not names:
+        given = ", ".join(f"'{name[:60]}'" for name in list(read)[:3])
+        return (
+            f"the elements of {given} decide it: make these a constant of the model, or give the "
+            "results of both branches one rank"
+        )
     found = f", {', '.join(sorted(names))}," if names else ""
     return f"pin the sizes{found} that decide it with --shape"
 
