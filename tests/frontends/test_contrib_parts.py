@@ -13,8 +13,8 @@ from tensmith.compiler.errors import UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .amounts import i64
-from .oracle import floats, node
-from .sweeps import Sweep, differences
+from .oracle import check, floats, model, node
+from .sweeps import Feed, Sweep, Wanted, differences
 
 MS = "com.microsoft"
 MORE: dict[str, Any] = {"domains": [MS]}
@@ -106,7 +106,36 @@ def tokens() -> list[Sweep]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("table", [pictures, tokens])
+_WEIGHT = floats(5, 1)
+
+
+def _projected(feed: Feed) -> Wanted:
+    """What the operator is said to compute: ONNX Runtime has it for bf16 alone."""
+    gate = 1 / (1 + np.exp(-(feed["g"] @ _WEIGHT)))
+    return {"y": feed["x"] + feed["z"] * gate}
+
+
+def gates() -> list[Sweep]:
+    rows = [{"x": floats(n, 3, 8), "z": floats(n, 3, 8, seed=1)} for n in (2, 1, 0)]
+    single = [{**feed, "g": floats(feed["x"].shape[0], 3, 1, seed=2)} for feed in rows]
+    projected = [{**feed, "g": floats(feed["x"].shape[0], 3, 5, seed=2)} for feed in rows]
+    return [
+        Sweep("scaled", ms("ScaledSiLU", "x", alpha=0.7), [{"x": f["x"]} for f in rows], **MORE),
+        Sweep("scaled by an input", ms("ScaledSiLU", "x s"), [{"x": f["x"]} for f in rows],
+              constants={"s": np.float32(1.7)}, **MORE),
+        Sweep("gates", ms("GatedAdd", "x z g"), single, last="x z g", **MORE),
+        Sweep("projected gates", ms("GatedAdd", "x z g w"), projected, last="x z g",
+              constants={"w": _WEIGHT}, expected=_projected, **MORE),
+        *(
+            Sweep(f"gated norm {activation} {size}", ms("GatedRMSNorm", "x s z",
+                  activation=activation, epsilon=0.01), rows, last="x z",
+                  constants={"s": floats(size, seed=3)}, **MORE)
+            for activation, size in (("silu", 8), ("swish", 4), ("sigmoid", 2))
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", [pictures, tokens, gates])
 def test_as_in_onnx_runtime(tmp_path: Path, table: Any) -> None:
     wrong = differences(table(), tmp_path, [], reference=True)
     assert not wrong, "\n".join(wrong)
@@ -117,3 +146,18 @@ def test_masks_of_several_channels_are_refused() -> None:
     made = Sweep("masks", ms("MaxpoolWithMask", "x m", kernel_shape=[2]), [feed], fixed="m", **MORE)
     with pytest.raises(UnsupportedError, match="one mask"):
         load_model(made.proto())
+
+
+@pytest.mark.parametrize(("turned", "alpha"), [(0, 1.0), (1, 0.5)])
+def test_a_sparse_matrix_times_a_dense_one(turned: int, alpha: float) -> None:
+    """A sparse initialiser, which the product takes as it is."""
+    dense = np.zeros((3, 3), np.float32)
+    dense[[0, 1, 2], [2, 0, 1]] = 1.5, -2.0, 4.0
+    part = node("SparseToDenseMatMul", "w x", domain=MS, transA=turned, alpha=alpha)
+    feed = {"x": floats(3, 4)}
+    proto = model([part], feed, ["y"], dims={"x": [3, "n"]}, domains=[MS])
+    places = np.flatnonzero(dense)
+    sparse = proto.graph.sparse_initializer.add(dims=[3, 3])
+    sparse.values.CopyFrom(onnx.numpy_helper.from_array(dense.reshape(-1)[places], "w"))
+    sparse.indices.CopyFrom(onnx.numpy_helper.from_array(places, "w_places"))
+    check(proto, feed, expected={"y": alpha * (dense.T if turned else dense) @ feed["x"]})

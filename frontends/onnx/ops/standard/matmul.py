@@ -73,7 +73,7 @@ def _batch_first(s: Site, x: Value) -> Value:
     return s.transpose(x, [*range(1, rank - 1), 0, rank - 1]) if rank > 2 else x
 
 
-@lowers("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
+@lowers("FusedMatMul", "TransposeMatMul", "SparseToDenseMatMul", domain=MICROSOFT)
 def fused_matmul(s: Site) -> Value:
     a, b = s.input(0), s.input(1)
     a = _batch_first(s, a) if s.integer("transBatchA", 0) else a
