@@ -30,6 +30,7 @@ from ...passes.grouping.concat_views import ConcatViews
 from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.normalised_products import NormalisedProducts
 from ...passes.grouping.output_views import OutputViews
+from ...passes.layout.broadcast_operands import BroadcastOperands
 from ...passes.patterns.joint_products import JointProducts
 from ...passes.pipeline import SIMPLIFY, optimization_passes
 from ...passes.precision.float_byte_products import FloatByteProducts
@@ -148,6 +149,7 @@ def form_kernels(
             *SIMPLIFY,
             Exactness(),
             RunTimeChecks(),
+            *((BroadcastOperands(), DeadCodeElimination()) if level > 0 else ()),
             Fusion(epilogues=level > 0, strided=True),
             DeadCodeElimination(),
             *((NormalisedProducts(),) if level > 0 else ()),
