@@ -24,7 +24,7 @@ from tensmith.driver.preflight import preflight
 from tensmith.driver.request import CompileRequest
 from tensmith.runtime.loader import ModuleError
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "dev"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "models"
 pytestmark = needs_triton
 CALLS = (
     "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
@@ -282,13 +282,16 @@ def _of_one_step(array: Any, rank: int) -> Any:
     "name",
     [
         "mnist", "digits_cnn", "resnet8", "resnet8_qdq", "silero_vad",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("kws", "magika", "dtln_1")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("kws", "magika", "dtln_1", "minilm")
+        ),
     ],
 )  # fmt: skip
 def test_models_give_their_stored_outputs(name: str, tmp_path: Path, driver: FakeDriver) -> None:
-    given = SHARED / name
-    if not given.exists():
-        pytest.skip(f"{given} is not there")
+    given = next((path for path in SHARED.glob(f"*/{name}")), None)
+    if given is None:
+        pytest.skip(f"{SHARED} has no '{name}'")
     path = tmp_path / f"{name}.so"
     tensmith.compile(given / "model.onnx", target="cuda:sm_80").save(path)
     module = tensmith.load(path)
