@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...compiler.ir.dims import Dim
+from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
@@ -24,7 +24,8 @@ class SinkReshapes:
     """f(reshape(x)) -> reshape(f(x)) for pointwise operators, softmax, layer_norm and reductions.
 
     With several operands all must come from reshapes of tensors of one shape; rows [R, N] that are
-    spread to [.., N] make all operands rows.
+    spread to [.., N] make all operands rows. Whole rows that are cut off before rows of another
+    length are made are cut off as elements, one after the other.
     """
 
     name: str = "sink_reshapes"
@@ -145,3 +146,30 @@ def reduction(node: Node, rw: Rewriter) -> Replacement:
     attrs = {"axes": tuple(sorted(moved)), "keepdims": True}
     result = rw.emit(node.op, [source], attrs)
     return rw.emit("reshape", [result], {"shape": node.output.shape})
+
+
+@RULES.on("reshape")
+def rows_of_other_rows(node: Node, rw: Rewriter) -> Replacement:
+    """reshape(slice(x)), where whole rows are left out and rows of another length are made."""
+    part = rw.sole(node.inputs[0], "slice")
+    if part is None or any(step != 1 for step in part.attrs["steps"]):
+        return None
+    x, kept = part.inputs[0], part.output.shape
+    cut = [axis for axis, dim in enumerate(kept) if dim != x.shape[axis]]
+    groups = match_axes(kept, node.output.shape) or []
+    found = [(old, new) for old, new in groups if len(old) > 1 and len(new) > 1 and old[0] in cut]
+    if len(cut) != 1 or not found:
+        return None
+    (axis, *_, last), _ = found[0]
+    length = product(kept[axis + 1 : last + 1])
+
+    def joined(dims: Sequence[Dim], size: Dim) -> tuple[Dim, ...]:
+        return (*dims[:axis], size, *dims[last + 1 :])
+
+    flat = rw.emit("reshape", [x], {"shape": joined(x.shape, x.shape[axis] * length)})
+    attrs = {
+        "starts": joined(part.attrs["starts"], part.attrs["starts"][axis] * length),
+        "stops": joined(part.attrs["stops"], part.attrs["stops"][axis] * length),
+        "steps": (1,) * flat.type.rank,
+    }
+    return rw.emit("reshape", [rw.emit("slice", [flat], attrs)], {"shape": node.output.shape})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rewriting import body, check, count, rewritten
 
 from tensmith.compiler.pass_manager import Fixpoint
@@ -105,3 +106,52 @@ def test_division_by_a_constant() -> None:
     )
     rounded = body("%x: f32[n]", ["%a: f32[n] = div(%x, %c)", "%y: f32[n] = round(%a)"], constants)
     check(rounded, rounded, once)
+
+
+def test_whole_rows_before_rows_of_another_length_are_elements() -> None:
+    """The shift of relative positions: [t, p] is read as [p, t] without its first row."""
+    inputs = "%x: f32[n, t, p]"
+    check(
+        body(
+            inputs,
+            [
+                "%a: f32[n, p, t] = reshape(%x) {shape = (n, p, t)}",
+                "%b: f32[n, p - 1, t] = slice(%a) "
+                "{starts = (0, 1, 0), steps = (1, 1, 1), stops = (n, p, t)}",
+                "%y: f32[n, t, p - 1] = reshape(%b) {shape = (n, t, p - 1)}",
+            ],
+        ),
+        body(
+            inputs,
+            [
+                "%a: f32[n, p*t] = reshape(%x) {shape = (n, p*t)}",
+                "%b: f32[n, p*t - t] = slice(%a) "
+                "{starts = (0, t), steps = (1, 1), stops = (n, p*t)}",
+                "%y: f32[n, t, p - 1] = reshape(%b) {shape = (n, t, p - 1)}",
+            ],
+        ),
+        FORM,
+    )
+
+
+@pytest.mark.parametrize(
+    ("starts", "stops", "steps", "kept", "made"),
+    [
+        ("0, 0, 1", "n, 6, 5", "1, 1, 1", "n, 6, 4", "n, 4, 6"),  # a part of every row
+        ("0, 0, 0", "n, 6, 4", "1, 2, 1", "n, 3, 4", "n, 4, 3"),  # every second row
+        ("0, 1, 0", "n, 6, 4", "1, 1, 1", "n, 5, 4", "n, 5, 2, 2"),  # rows stay rows
+    ],
+)
+def test_rows_that_are_cut_or_stay_are_left(
+    starts: str, stops: str, steps: str, kept: str, made: str
+) -> None:
+    width = stops.split(", ")[2]
+    text = body(
+        f"%x: f32[n, 6, {width}]",
+        [
+            f"%b: f32[{kept}] = slice(%x) "
+            f"{{starts = ({starts}), steps = ({steps}), stops = ({stops})}}",
+            f"%y: f32[{made}] = reshape(%b) {{shape = ({made})}}",
+        ],
+    )
+    check(text, text, FORM)
