@@ -155,7 +155,7 @@ def fuse_groups(
         *SIMPLIFY,
         Exactness(),
         RunTimeChecks(),
-        Fusion(epilogues=level > 0, side_by_side=choice.side_by_side),
+        Fusion(level > 0, choice.side_by_side, lanes=target.lanes(32) if level > 0 else 1),
         DeadCodeElimination(),
     )
     data = byte_data(target.instructions)

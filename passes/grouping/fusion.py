@@ -27,6 +27,7 @@ from ..precision.parameters import scales_of
 from ..simplify.symbol_use import bound_by, used_by
 from .dependences import captured, needs, sort_nodes
 from .node_kinds import is_map, is_pointwise, moves_last, multiplies, row_axes, widens
+from .placed_maps import gathers_lanes, makes_other_rows
 from .table_operands import tables_as_operands
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -48,11 +49,13 @@ _Part = Node | _Group
 class Fusion:
     """The pass. epilogues: whether groups grow at all (off: one node, one kernel). side_by_side:
     whether products of one operand are in one group where their results meet. strided: whether
-    products read well what lies apart: then what moves their operands has no kernel of its own."""
+    products read well what lies apart: then what moves their operands has no kernel of its own.
+    lanes: of a vector register; what lies apart is loaded one by one."""
 
     epilogues: bool = True
     side_by_side: bool = True
     strided: bool = False
+    lanes: int = 1
     name: str = "fusion"
 
     def run(self, graph: Graph) -> bool:
@@ -308,7 +311,16 @@ class _Fuser:
         """Whether a kernel that reads the node's result, or `value` that maps made of it, had
         better find it in memory."""
         for user in self.users.get(value, []):
+            group = self.group_of.get(user)
             if multiplies(user) and self._slow_operand(node, value, user):
+                return True
+            if group is None and makes_other_rows(node, value, user):
+                return True
+            if (
+                group is not None
+                and not multiplies(user)
+                and gathers_lanes(node, group.members, self.options.lanes)
+            ):
                 return True
             if has_trait(user, Trait.POOLING) and not has_trait(node, Trait.VIEW):
                 return True

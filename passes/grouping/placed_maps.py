@@ -1,0 +1,56 @@
+"""Movements of elements that cost less as kernels of their own than inside of what reads them.
+
+A copy reads its operand along one axis and writes along another, and so moves pieces of cache lines
+that are transposed in registers, whole lines at a time. What reads it then finds its lanes side by
+side. Inside of a product or of reductions over rows every lane would be a load of its own, from as
+many lines as there are lanes; a plane apart they also fall into few sets of every cache, and are
+gone before their neighbours are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...compiler.ir.graph import Node, Value
+from ...compiler.ir.ops.registry import Trait, has_trait
+from ...compiler.kernel.lower import ANCHORS
+from ..layout.axis_permutation import match_axes
+from .node_kinds import is_pointwise, moves_last, multiplies, row_axes, widens
+
+COPY_ACCESSES = 3  # of vectors, of a copy: it is read, written, and read again
+
+
+def gathers_lanes(node: Node, members: Sequence[Node], lanes: int) -> bool:
+    """Whether a group that reads a map's result element by element would find its lanes apart.
+
+    members: of the group, in execution order. lanes: of a vector register. Of a group that reduces
+    once and no more, lanes go along whatever axis lies side by side.
+    """
+    along = node.output.shape[-1] if node.output.shape else 1
+    if not moves_last(node) or lanes <= COPY_ACCESSES:
+        return False
+    if isinstance(along, int) and along <= COPY_ACCESSES:
+        return False
+    anchors = [place for place, member in enumerate(members) if member.op in ANCHORS]
+    if any(multiplies(members[place]) for place in anchors):
+        return True
+    if not anchors or any(row_axes(members[place]) is None for place in anchors):
+        return False
+    first = members[anchors[0]]
+    rows = first.inputs[0].shape
+    behind = members[anchors[0] + 1 :]
+    return len(anchors) > 1 or any(is_pointwise(m) and m.output.shape == rows for m in behind)
+
+
+def makes_other_rows(node: Node, value: Value, reader: Node) -> bool:
+    """Whether a reshape makes rows of another length of a map's result, or of `value`, made of it.
+
+    Where an element comes from would follow by two divisions for each; of what lies in memory, rows
+    of any length begin where the last ones end.
+    """
+    if not has_trait(reader, Trait.VIEW) or has_trait(node, Trait.VIEW):
+        return False
+    if widens(node) or not node.inputs:
+        return False
+    groups = match_axes(value.shape, reader.output.shape)
+    return groups is None or any(len(old) > 1 and len(new) > 1 for old, new in groups)
