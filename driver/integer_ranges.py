@@ -14,6 +14,7 @@ from ..compiler.ir.copying import copied
 from ..compiler.target import Target
 from ..passes.precision.fixed_point.quantise_floats import IN_FLOATS
 from ..passes.precision.observers import HIGH, LOW, observe, observed
+from ..passes.simplify.unroll_scans import in_all_steps
 from .calibration import Samples, specs_of_inputs
 from .float_values import kept_in_floats
 from .graph_run import compiled_graph
@@ -59,6 +60,9 @@ def with_ranges(
     folder = options.work_dir / "calibration"
     samples = Samples(request.calibration, specs_of_inputs(graph), folder / "samples")
     ranges = _measured(graph, values, samples, request, folder)
+    for alike in in_all_steps(values):
+        lows, highs = zip(*(ranges[value] for value in alike), strict=True)
+        ranges |= dict.fromkeys(alike, (min(lows), max(highs)))
     kept, note = kept_in_floats(graph, ranges, samples)
     ranges |= dict.fromkeys(kept, IN_FLOATS)
     return replace(options, ranges=ranges), (note,) if note else ()

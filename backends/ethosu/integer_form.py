@@ -17,10 +17,13 @@ from ...passes.precision.fixed_point.quantise_floats import QuantiseFloats, Quan
 from ...passes.precision.integer_products import IntegerProducts
 from ...passes.precision.kept_bytes import KeptBytes
 from ...passes.precision.quantised_movement import QuantisedMovement
+from ...passes.simplify.unroll_scans import UnrollScans
 from .channel_groups import SplitGroups
 
 SIGNED = KeptBytes(DType.I8)
+_QUANTISED = frozenset({"quantize", "dequantize"})  # in such models, what scans hold is of floats
 FLOAT_FORM: tuple[Pass | Fixpoint, ...] = (
+    UnrollScans(unless=_QUANTISED),
     *RECOGNISED_NORMS,
     *FOLDED_SCALES,
     Fixpoint((ChannelSlopes(), *SIMPLIFY)),

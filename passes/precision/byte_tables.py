@@ -49,13 +49,22 @@ class ByteTables:
         return rewrite(graph, rules)
 
 
-def table_of_chain(node: Node, rw: Rewriter, pays: Callable[[Sequence[Node]], bool]) -> Replacement:
-    """quantize(f(dequantize(x))) -> byte_table(x), where that pays for the nodes of f"""
+def table_of_chain(
+    node: Node,
+    rw: Rewriter,
+    pays: Callable[[Sequence[Node]], bool],
+    *,
+    shared: bool = False,
+) -> Replacement:
+    """quantize(f(dequantize(x))) -> byte_table(x), where that pays for the nodes of f.
+
+    shared: also where others read what is computed inside of f.
+    """
     if not one_scale(node) or node.output.dtype not in _BYTES:
         return None
     if any(value.data is None for value in node.inputs[1:]):
         return None
-    found = _Chain(rw)
+    found = _Chain(rw, shared)
     if not found.of(node) or len(found.roots) != 1:
         return None
     (root,) = found.roots
@@ -68,11 +77,12 @@ def table_of_chain(node: Node, rw: Rewriter, pays: Callable[[Sequence[Node]], bo
 class _Chain:
     """The nodes between bytes and a result that hangs on nothing but them, in execution order.
 
-    roots: the bytes; tables of others count as these.
+    roots: the bytes; tables of others count as these. shared: whether others may read what is
+    inside.
     """
 
-    def __init__(self, rw: Rewriter) -> None:
-        self.rw = rw
+    def __init__(self, rw: Rewriter, shared: bool) -> None:
+        self.rw, self.shared = rw, shared
         self.nodes: list[Node] = []
         self.roots: set[Value] = set()
         self._seen: set[Node] = set()
@@ -93,10 +103,14 @@ class _Chain:
             if made.op == "dequantize":
                 if not self._dequantised(made):
                     return False
-            elif self.rw.uses(value) > node.inputs.count(value) or not self.of(made):
+            elif self._is_left(value, node) or not self.of(made):
                 return False
         self.nodes.append(node)
         return True
+
+    def _is_left(self, value: Value, node: Node) -> bool:
+        """Whether a value is to be computed for others than a node as well."""
+        return not self.shared and self.rw.uses(value) > node.inputs.count(value)
 
     def _dequantised(self, node: Node) -> bool:
         """Collect what makes floats of bytes, and the table that those come from."""

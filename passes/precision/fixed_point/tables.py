@@ -14,7 +14,7 @@ RULES = Rules()
 @RULES.on("quantize")
 def table(node: Node, rw: Rewriter) -> Replacement:
     """quantize(f(dequantize(x))) -> byte_table(x)"""
-    return table_of_chain(node, rw, _computes)
+    return table_of_chain(node, rw, _computes, shared=True)
 
 
 def _computes(nodes: Sequence[Node]) -> bool:
