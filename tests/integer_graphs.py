@@ -320,6 +320,27 @@ def turned_around(s: Sketch) -> Value:
 
 
 @case
+def few_channels_without_margins(s: Sketch) -> Value:
+    return s.conv(s.conv(s.input(1, 3, 8, 8), 4), 4, (1, 3), strides=(1, 2))
+
+
+@case
+def copies_that_are_scaled(s: Sketch) -> Value:
+    """Joined, padded and cut operands of sums whose scales differ widely, or along channels."""
+    x = s.conv(s.input(1, 4, 7, 6), 8, (1, 1))
+    wide = s.op("concat", x, s.op("mul", x, 9.0), axis=2)
+    wide = s.op("pad", wide, pads=(0, 0, 1, 0, 0, 0, 0, 2), mode="constant")
+    parts = [
+        s.op("slice", wide, starts=(0, 0, n, n), stops=(1, 8, 12 + n, 7 + n), steps=(1,) * 4)
+        for n in (0, 1)
+    ]
+    moved = s.op("mul", parts[1], s.weights(1, 8, 1, 1))
+    return s.op(
+        "sub", s.op("mul", parts[0], 0.01), s.op("reduce_mean", moved, axes=(3,), keepdims=True)
+    )
+
+
+@case
 def lstm_step(s: Sketch) -> Value:
     """Gates of one step; the sum of both products goes into sigmoids and a tanh alone."""
     x, h, c = s.input(1, 12), s.input(1, 8), s.input(1, 8)

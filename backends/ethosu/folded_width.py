@@ -65,8 +65,8 @@ def folded_columns(chain: ConvChain) -> list[int]:
         whole = width % factor == 0 and made % (factor // stride) == 0
         if whole and factor * channels <= MOST_FOLDED:
             weights = chain.conv.inputs[1].type.elements
-            grown = folded_weights(chain.conv, factor)[0].size
-            if isinstance(weights, int) and grown <= MOST_GROWTH * weights:
+            grown, _, right = folded_weights(chain.conv, factor)
+            if isinstance(weights, int) and grown.size <= MOST_GROWTH * weights and right >= 0:
                 found.append(factor)
     return found
 
@@ -89,7 +89,8 @@ def folded_weights(conv: Node, factor: int) -> tuple[Array, int, int]:
             if first <= group <= last:
                 inner = slice(place * channels, (place + 1) * channels)
                 found[:, group - first, inner, out] = weights[:, tap]
-    return found, -first, last
+    windows = int(conv.output.shape[2]) // columns
+    return found, -first, windows + last - groups
 
 
 def folded(chain: ConvChain, source: Value, zero: int, factor: int, nodes: list[Node]) -> Value:

@@ -21,6 +21,10 @@ NUMPY: dict[ElementType, np.dtype[Any]] = {
     ElementType.SHAPE: np.dtype(np.int64),
 }
 
+_VIEWS = (Op.RESHAPE, Op.IDENTITY)
+_COPIES = (Op.CONCAT, Op.PAD, Op.SLICE, Op.TILE)
+_LIMITED = (ElementType.INT8, ElementType.INT16)  # types that there are clamps of
+
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
@@ -115,6 +119,8 @@ class TosaGraph:
         """(x - zero_in) times a positive scale, one or one for each channel (the last axis),
         rounded, plus zero_out, saturated."""
         multipliers, shifts = multiplier_of(np.atleast_1d(np.asarray(scale)))
+        if type is ElementType.INT32:
+            x = self._stored(x)
         operands = [
             x,
             self.constant(multipliers, ElementType.INT32),
@@ -126,6 +132,23 @@ class TosaGraph:
             Op.RESCALE, operands, x.shape, type,
             rounding_mode=rounding, per_channel=multipliers.size > 1,
         )  # fmt: skip
+
+    def _stored(self, x: Tensor) -> Tensor:
+        """A tensor that an operator stores which does more than to copy, with the same elements.
+
+        Vela 5.2 lets copies for U55 and U65 widen what they copy, and then scales other elements.
+        """
+        source: Tensor | None = x
+        while source is not None and (made := self.makers.get(source)) is not None:
+            if made.op in _COPIES and x.type in _LIMITED:
+                least, most = np.iinfo(NUMPY[x.type]).min, np.iinfo(NUMPY[x.type]).max
+                limits = {
+                    "min_val": NUMPY[x.type].type(least).tobytes(),
+                    "max_val": NUMPY[x.type].type(most).tobytes(),
+                }
+                return self.emit(Op.CLAMP, [x], x.shape, x.type, **limits)
+            source = made.inputs[0] if made.op in _VIEWS else None
+        return x
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """The same elements in another shape."""
