@@ -56,6 +56,8 @@ def legality(node: Node, target: NpuTarget) -> str | None:
         floats = None  # its scale is a multiplier and a shift
     if node.op in _EDGES:
         return "floats become integers, or integers floats, outside of the processor"
+    if floats is not None and (reason := _dynamic_reason(values)):
+        return reason
     if floats is not None and _never_integer(node):
         return f"the processor has no operator '{node.op}'"
     if floats is not None:
@@ -87,10 +89,18 @@ def computes(node: Node) -> bool:
     return not (carries(node) or counts or node.op in _EDGES)
 
 
+def _dynamic_reason(values: list[Value]) -> str | None:
+    """Why a node whose sizes a run decides is none for a command stream, or None."""
+    value = next((value for value in values if not value.type.is_static), None)
+    if value is None:
+        return None
+    return f"sizes are fixed in a command stream, and {value.type} has some of a run (--shape)"
+
+
 def _shape_reason(values: list[Value]) -> str | None:
+    if reason := _dynamic_reason(values):
+        return reason
     for value in values:
-        if not value.type.is_static:
-            return f"sizes are fixed in a command stream, and {value.type} has some of a run"
         if value.type.rank > _MOST_RANK:
             return f"tensors have at most {_MOST_RANK} axes, not {value.type.rank}"
         sizes = value.type.static_shape
