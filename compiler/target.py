@@ -107,13 +107,14 @@ class CpuTarget(Target):
 @dataclass(frozen=True, kw_only=True)
 class GpuTarget(Target):
     """A graphics processor, or several that one file is for; figures are of the least of them, but
-    for rates and bandwidth, which are the highest.
+    for rates, bandwidth and clock, which are the highest.
 
     architectures: what code is made for, as numbers: 80 for compute capability 8.0. ptx: the
     architecture of code that drivers compile for GPUs not known yet, 0: there is none. host: the
     processor beside it, which runs the plan. sms: multiprocessors. shared_bytes: of memory that a
     block of threads may have. registers: of 32 bits, of a multiprocessor. rates: products that one
-    adds up in a cycle, by their elements. bandwidth: bytes of memory per cycle.
+    adds up in a cycle, by their elements. bandwidth: bytes of memory per cycle. clock: cycles per
+    second, of data sheets.
     """
 
     architectures: tuple[int, ...]
@@ -124,6 +125,7 @@ class GpuTarget(Target):
     registers: int
     rates: tuple[tuple[str, int], ...]
     bandwidth: int
+    clock: float
 
     def __post_init__(self) -> None:
         if not self.architectures:

@@ -26,14 +26,21 @@ class CallCost:
         return {"machine": self.offer.label, "cost": found}
 
 
-def call_costs(seconds: Estimate, threads: int, offers: Sequence[MachineOffer]) -> list[CallCost]:
-    """Of a call that takes so long with so many threads, on each offer.
+def call_costs(
+    seconds: Estimate, threads: int, offers: Sequence[MachineOffer], *, device: bool = False
+) -> list[CallCost]:
+    """Of a call that takes so long with so many threads, on each offer; device: or an accelerator.
 
     The machine of a measured time is this one: on offers of another processor (`cpu`), or of none
     that is told, the cost is modelled.
     """
     here = processor_name().casefold()
-    return [CallCost(offer, _cost(_on(seconds, offer, here), threads, offer)) for offer in offers]
+    return [
+        CallCost(
+            offer, _cost(_on(seconds, offer, here), offer, offer.instances(threads, device=device))
+        )
+        for offer in offers
+    ]
 
 
 def _on(seconds: Estimate, offer: MachineOffer, here: str) -> Estimate:
@@ -46,8 +53,7 @@ def _on(seconds: Estimate, offer: MachineOffer, here: str) -> Estimate:
     )  # fmt: skip
 
 
-def _cost(seconds: Estimate, threads: int, offer: MachineOffer) -> Estimate | None:
-    instances = offer.cores // threads
+def _cost(seconds: Estimate, offer: MachineOffer, instances: int) -> Estimate | None:
     if not instances:
         return None
     return combined(

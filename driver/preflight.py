@@ -18,6 +18,7 @@ from ..compiler.target import Target
 from ..passes.checks.run_time_checks import RunTimeChecks
 from .argument_checks import unsupported_nodes
 from .faults import faults_explained
+from .halves import InPrecision
 from .integer_ranges import with_any_ranges
 from .model_build import import_model
 from .precision import Risk, precision_risks
@@ -109,7 +110,7 @@ def predicted_run(path: Path, request: CompileRequest) -> RunEstimate:
     if backend.estimate is None:
         raise UsageError(
             f"nothing predicts how long a model takes on {target.name}",
-            remedy="choose a CPU: --target native",
+            remedy="choose a CPU or a GPU: --target native, --target cuda:sm_90",
         )
     graph, stages = import_model(path, request.shapes), Stages()
     unsupported = unsupported_nodes(graph, backend, target)
@@ -118,6 +119,7 @@ def predicted_run(path: Path, request: CompileRequest) -> RunEstimate:
     sizes = Sampler(graph).usual_sizes
     options = replace(request.options(path, path.parent, target), sizes=sizes)
     with faults_explained(path, stages):
+        InPrecision(request.precision, target).rewrite(graph)
         return backend.estimate(graph, target, options, stages)
 
 

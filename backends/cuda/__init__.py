@@ -10,6 +10,7 @@ from ...compiler.backend import Backend, Emulator
 from ...compiler.errors import UsageError
 from ...compiler.target import GpuTarget
 from ..common.link import link
+from .estimate import estimate_cuda
 from .forms import FORMS
 from .pipeline import compile_cuda, host_kernels, supports_cuda
 from .targets import NATIVE, TARGETS, parse_target, runs_here
@@ -46,6 +47,7 @@ BACKEND = Backend(
     runs_here=runs_here,
     emulator=emulator,
     stand_in=stand_in,
+    estimate=estimate_cuda,
     host_kernels=host_kernels,
     tuning=TUNING,
     texts=("llvm", "asm", *FORMS),

@@ -1,8 +1,8 @@
 """NVIDIA's GPUs as data: compute capabilities 8.0 to 12.0, and that of this machine.
 
 Figures: "CUDA C++ Programming Guide", table of technical specifications per compute capability;
-multiprocessors, rates and bandwidth are those of the usual product (A100, A10, L4, H100, B200,
-RTX 5090).
+multiprocessors, rates, bandwidth and clock are those of the usual product (A100, A10, L4, H100,
+B200, RTX 5090).
 """
 
 from __future__ import annotations
@@ -27,24 +27,41 @@ ELEMENTS = ("f32", "tf32", "f16", "i8", "f8")
 class _Gpu:
     """instructions: what multiplies matrices, by the names of PTX; those of elements that not every
     kind takes have these behind. rates: products per cycle and multiprocessor of `ELEMENTS`;
-    bandwidth: bytes of memory per cycle: both of data sheets, at the clock of these."""
+    bandwidth: bytes of memory per cycle; clock: the highest, in Hz: all of data sheets."""
 
     architecture: int
     sms: int
     shared_kib: int
     rates: tuple[int, ...]
     bandwidth: int
+    clock: float
     instructions: tuple[str, ...]
 
 
 _MMA = ("mma", "mma.tf32", "mma.int8")
 _GPUS = (
-    _Gpu(80, 108, 163, (64, 512, 1024, 2048, 1024), 1100, _MMA),
-    _Gpu(86, 84, 99, (128, 256, 512, 1024, 512), 350, _MMA),
-    _Gpu(89, 58, 99, (128, 256, 512, 1024, 1024), 150, (*_MMA, "mma.fp8")),
-    _Gpu(90, 132, 227, (128, 1024, 2048, 4096, 4096), 1800, (*_MMA, "mma.fp8", "wgmma", "tma")),
-    _Gpu(100, 148, 227, (128, 2048, 4096, 8192, 8192), 4300, (*_MMA, "mma.fp8", "tcgen05", "tma")),
-    _Gpu(120, 170, 99, (128, 128, 256, 1024, 512), 750, (*_MMA, "mma.fp8", "tma")),
+    _Gpu(80, 108, 163, (64, 512, 1024, 2048, 1024), 1100, 1.41e9, _MMA),
+    _Gpu(86, 84, 99, (128, 256, 512, 1024, 512), 350, 1.695e9, _MMA),
+    _Gpu(89, 58, 99, (128, 256, 512, 1024, 1024), 150, 2.04e9, (*_MMA, "mma.fp8")),
+    _Gpu(
+        90,
+        132,
+        227,
+        (128, 1024, 2048, 4096, 4096),
+        1800,
+        1.83e9,
+        (*_MMA, "mma.fp8", "wgmma", "tma"),
+    ),
+    _Gpu(
+        100,
+        148,
+        227,
+        (128, 2048, 4096, 8192, 8192),
+        4300,
+        1.85e9,
+        (*_MMA, "mma.fp8", "tcgen05", "tma"),
+    ),
+    _Gpu(120, 170, 99, (128, 128, 256, 1024, 512), 750, 2.41e9, (*_MMA, "mma.fp8", "tma")),
 )
 _PORTABLE = (80, 90, 100, 120)  # code for 8.0 runs on 8.6 and 8.9
 
@@ -59,7 +76,7 @@ def _target(name: str, *gpus: _Gpu, ptx: int = 0) -> GpuTarget:
         shared_bytes=min(gpu.shared_kib for gpu in gpus) << 10, registers=64 << 10,
         rates=tuple(zip(ELEMENTS, map(max, zip(*(gpu.rates for gpu in gpus), strict=True)),
                         strict=True)),
-        bandwidth=max(gpu.bandwidth for gpu in gpus),
+        bandwidth=max(gpu.bandwidth for gpu in gpus), clock=max(gpu.clock for gpu in gpus),
     )  # fmt: skip
 
 

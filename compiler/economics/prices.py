@@ -60,6 +60,11 @@ class MachineOffer:
         """Whole cores; a vCPU that is half of one counts as half."""
         return max(1, int(self.vcpus / self.threads_per_core))
 
+    def instances(self, threads: int, *, device: bool = False) -> int:
+        """Runs of so many threads each that find cores at once; device: that have an accelerator
+        each instead, of which there is one where the row does not tell."""
+        return max(1, int(self.accelerator_count)) if device else self.cores // threads
+
     @property
     def label(self) -> str:
         """Name, region and purchase, which tell offers apart."""

@@ -96,9 +96,11 @@ def _show_cost(
     from ..preflight import predicted_run
 
     offers = read_prices(prices)
-    found = predicted_run(model, request).seconds
-    costs = call_costs(found, request.threads, offers)
-    each = f"~{human_seconds(found.value)} each, {request.threads} thread(s)"
+    run = predicted_run(model, request)
+    found = run.seconds
+    costs = call_costs(found, request.threads, offers, device=run.device)
+    each = f"~{human_seconds(found.value)} each, "
+    each += "one at a time on a device" if run.device else f"{request.threads} thread(s)"
     console.table(
         f"A million calls, predicted ({each})",
         ("machine", "saturated"),

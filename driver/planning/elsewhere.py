@@ -12,9 +12,10 @@ from ...compiler.economics.estimate import Estimate, Provenance
 from ...compiler.economics.prices import MachineOffer
 from ...compiler.economics.serving import ServiceCurve, ServingCost, ServingLayout, serving_cost
 from ...compiler.errors import TensmithError, UsageError
-from ...compiler.kernel.cost.machine import CLOCK
+from ...compiler.kernel.cost.model_cost import RunEstimate
+from ..halves import HALVES
 from ..preflight import predicted_run, preflight
-from ..request import CompileRequest
+from ..request import FP32, CompileRequest
 from .plan_request import PlanRequest
 from .variants import Variant
 
@@ -61,18 +62,19 @@ def modelled_points(variant: Variant, request: PlanRequest) -> list[ModelledPoin
     offers = [own for own in request.prices if own.target == variant.target]
     if not offers:
         note = f"no price row has the target {variant.target}"
-        return [ModelledPoint(variant, run, None, None, note)]
+        return [ModelledPoint(variant, run.seconds if run else None, None, None, note)]
     return [_priced(variant, cycles, run, offer, request) for offer in offers]
 
 
-def _predicted(variant: Variant, request: PlanRequest) -> tuple[int | None, Estimate | None]:
-    """Cycles of a processor with command streams, or seconds of a CPU by the cost model."""
+def _predicted(variant: Variant, request: PlanRequest) -> tuple[int | None, RunEstimate | None]:
+    """Cycles of a processor with command streams, or what a cost model says."""
     asked = CompileRequest(
-        target=variant.target, threads=variant.threads, shapes=dict(variant.shapes)
-    )
+        target=variant.target, threads=variant.threads, shapes=dict(variant.shapes),
+        precision=variant.precision if variant.precision in HALVES else FP32,
+    )  # fmt: skip
     backend, _ = asked.resolve()
     if backend.estimate is not None:
-        return None, predicted_run(variant.path, asked).seconds
+        return None, predicted_run(variant.path, asked)
     if backend.integers is not None:
         found = preflight(variant.path, asked).npu
         if found is None:
@@ -82,7 +84,7 @@ def _predicted(variant: Variant, request: PlanRequest) -> tuple[int | None, Esti
 
 
 def _priced(
-    variant: Variant, cycles: int | None, run: Estimate | None, offer: MachineOffer,
+    variant: Variant, cycles: int | None, run: RunEstimate | None, offer: MachineOffer,
     request: PlanRequest,
 ) -> ModelledPoint:  # fmt: skip
     clock = offer.extra.get(CLOCK_COLUMN, "")
@@ -95,7 +97,8 @@ def _priced(
     seconds, note = _seconds(cycles, run, offer, hertz)
     if seconds is None:
         return ModelledPoint(variant, None, offer, None, note)
-    instances = max(1, offer.cores // variant.threads)
+    device = run is not None and run.device
+    instances = max(1, offer.instances(variant.threads, device=device))
     layout = ServingLayout(instances, variant.threads, variant.batch)
     curve = ServiceCurve(np.full(1, seconds.value), layout, request.latency_p99)
     cost = serving_cost(curve, seconds, offer.price, request.load)
@@ -105,7 +108,7 @@ def _priced(
 
 
 def _seconds(
-    cycles: int | None, run: Estimate | None, offer: MachineOffer, hertz: float
+    cycles: int | None, run: RunEstimate | None, offer: MachineOffer, hertz: float
 ) -> tuple[Estimate | None, str]:
     """Seconds of a run at the clock of an offer, and what is assumed of it."""
     if cycles is not None:
@@ -114,7 +117,8 @@ def _seconds(
         method = f"{cycles} cycles, estimated by the command stream's compiler, at {hertz:.4g} Hz"
         return Estimate(cycles / hertz, "s", Provenance.MODELLED, method, machine=offer.name), ""
     assert run is not None
+    own = run.seconds
     if not hertz:
-        return replace(run, machine=offer.name), f"a clock of {CLOCK:.1g} Hz is assumed"
-    scaled = run * (CLOCK / hertz)
-    return replace(scaled, machine=offer.name, method=f"{run.method}, at {hertz:.4g} Hz"), ""
+        return replace(own, machine=offer.name), f"a clock of {run.clock:.3g} Hz is assumed"
+    scaled = own * (run.clock / hertz)
+    return replace(scaled, machine=offer.name, method=f"{own.method}, at {hertz:.4g} Hz"), ""

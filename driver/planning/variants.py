@@ -10,6 +10,7 @@ from ...compiler.economics.estimate import Estimate
 from ...compiler.errors import UnsupportedError
 from ...compiler.ir import Graph
 from ...compiler.ir.dims import symbols_of
+from ..halves import HALVES
 from ..model_build import import_model
 from ..preflight import predicted_run
 from ..request import FP32, INT8, CompileRequest
@@ -192,7 +193,7 @@ def predicted_precisions(variant: Variant) -> tuple[str, ...]:
     """Precisions that something predicts times of without code, on the target of a variant."""
     backend, _ = CompileRequest(target=variant.target).resolve()
     if backend.estimate is not None:
-        return (FP32,)
+        return (FP32, *HALVES)
     return (INT8,) if backend.integers is not None else ()
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import Stages
 from tensmith.compiler.economics.estimate import Provenance
+from tensmith.compiler.errors import UsageError
 from tensmith.compiler.kernel.cost.model_cost import SPREAD, RunEstimate
 from tensmith.driver.model_build import import_model
+from tensmith.driver.preflight import predicted_run
 from tensmith.driver.request import CompileRequest
 
 DIGITS = Path(__file__).parents[2] / "examples/digits/digits.onnx"
@@ -44,6 +49,42 @@ def test_threads_share_loops() -> None:
     assert 0.2 < four.seconds.value / one.seconds.value < 0.9
 
 
-def test_devices_predict_nothing() -> None:
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90", "cuda:sm_120"])
+def test_a_gpu_takes_its_launches_and_the_copies(target: str) -> None:
+    one, many = _estimate(target, 1), _estimate(target, 4096)
+    assert one.device
+    assert one.seconds.kind is Provenance.MODELLED
+    assert "no GPU has confirmed it" in one.seconds.method
+    assert 3e-5 < one.seconds.value < 2e-4  # a launch is 1 to 3 us, a copy 10
+    assert many.flops == pytest.approx(4096 * one.flops, rel=0.01)
+    assert 2 < many.seconds.value / one.seconds.value < 400
+    assert one.arena_bytes is not None
+    assert one.uncounted == ()
+
+
+def test_a_file_for_several_gpus_takes_no_one_time() -> None:
+    with pytest.raises(UsageError, match="several GPUs"):
+        _estimate("cuda", 1)
+
+
+def test_products_of_halves_are_faster_on_a_gpu(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    weight = numpy_helper.from_array(rng.normal(size=(2048, 2048)).astype(np.float32), "w")
+    sides = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [512, 2048]) for name in ("x", "y")
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "product", sides[:1], sides[1:], [weight]
+    )
+    path = tmp_path / "product.onnx"
+    onnx.save(helper.make_model(graph), path)
+    exact, half = (
+        predicted_run(path, CompileRequest(target="cuda:sm_90", precision=precision)).seconds.value
+        for precision in ("fp32", "fp16")
+    )
+    assert half < exact
+
+
+def test_interpreters_predict_nothing() -> None:
     backend, _ = resolve_target("reference")
     assert backend.estimate is None

@@ -30,7 +30,7 @@ from ....compiler.tuning.task import (
     Task,
     digest,
 )
-from ..candidates import CLOCK, Taken
+from ..candidates import Taken
 from ..choosing import busy_programs, can_map, given_tiles
 from ..compiling import Image
 from ..kernels import GpuKernels, part_kernel, part_with, vet_kernels, with_shape
@@ -228,7 +228,7 @@ class GpuTunable:
 
     def _predicted(self, work: GpuWork, tiles: Sequence[Tiles]) -> float:
         return sum(space.cycles(own, self.target)
-                   for space, own in zip(work.spaces, tiles, strict=True)) / CLOCK  # fmt: skip
+                   for space, own in zip(work.spaces, tiles, strict=True)) / self.target.clock  # fmt: skip
 
     def _seconds(self, work: GpuWork, vetted: Sequence[Vetted]) -> float:
         """As predicted by the registers and shared memory of the code; of what predictions do not
@@ -237,7 +237,7 @@ class GpuTunable:
             space.cycles(own.part[0].tiles, self.target, _taken(own)) if space.ranks
             else space.cycles(usual, self.target)
             for space, own, usual in zip(work.spaces, vetted, work.tiles, strict=True)
-        ) / CLOCK  # fmt: skip
+        ) / self.target.clock  # fmt: skip
 
 
 def works_of(

@@ -12,7 +12,7 @@ from ...target import CpuTarget
 from ..plan.plan import Plan
 from ..plan.sites import KernelSite, functions_of, parallel_iterations, sites_of
 from .cost import KernelCost, kernel_cost
-from .machine import Machine, assumed_machine
+from .machine import CLOCK, Machine, assumed_machine
 
 # Measured processor time by the predicted one of nine real models on a Zen 4 core: 0.42 to 1.90.
 SPREAD = (0.4, 2.0)
@@ -26,6 +26,8 @@ class RunEstimate:
     seconds: of one run, modelled. flops: of the kernels that are counted. weight_bytes,
     arena_bytes: of memory; the latter None where only a run can tell. uncounted: what the
     prediction is without: kernels whose sizes only a run knows, and functions of the runtime.
+    clock: cycles per second that are assumed; device: whether a run has a device, and no cores, to
+    itself.
     """
 
     seconds: Estimate
@@ -33,6 +35,8 @@ class RunEstimate:
     weight_bytes: int
     arena_bytes: int | None
     uncounted: tuple[str, ...] = ()
+    clock: float = CLOCK
+    device: bool = False
 
 
 def site_cost(

@@ -144,7 +144,7 @@ def _prices(folder: Path, *rows: str) -> Path:
 def test_targets_elsewhere_are_modelled(plan_digits: Plan, tmp_path: Path) -> None:
     row = "board,cortex-m7,m7,1,1,0.001,USD,ondemand,list,2026-11-01,"
     prices = _prices(tmp_path, row + "300", row.replace("board", "assumed"))
-    result = plan_digits(targets=("native", "cortex-m7", "cuda:sm_90"), prices=prices)
+    result = plan_digits(targets=("native", "cortex-m7", "reference"), prices=prices)
     by_offer = {own.offer.name if own.offer else "": own for own in result.modelled}
     board, assumed = by_offer["board"], by_offer["assumed"]
     assert board.seconds is not None
@@ -156,7 +156,7 @@ def test_targets_elsewhere_are_modelled(plan_digits: Plan, tmp_path: Path) -> No
     assert "is assumed" in assumed.note
     assert {point.build.variant.target for point in result.points} == {"native"}
     reasons = {own.name: own.reason for own in result.pruned}
-    assert "nothing predicts" in reasons["digits-fp32-cuda-sm_90"]
+    assert "emits no binaries" in reasons["digits-fp32-reference"]
     assert "nothing predicts int8" in reasons["digits-int8-cortex-m7"]
     page = (tmp_path / "plan/report.html").read_text()
     assert "Modelled for targets that do not run here, and not ranked" in page
@@ -164,6 +164,33 @@ def test_targets_elsewhere_are_modelled(plan_digits: Plan, tmp_path: Path) -> No
     assert {own["seconds"]["kind"] for own in told} == {"modelled"}
     with pytest.raises(UsageError, match="clock_mhz is 'fast'"):
         plan_digits(targets=("native", "cortex-m7"), prices=_prices(tmp_path, row + "fast"))
+
+
+def test_gpus_are_modelled_one_run_on_each(plan_digits: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    head = "name,target,vcpus,memory_gib,accelerator,accelerator_count,price_per_hour,currency,"
+    rows = (
+        "two,,2,8,,,0.1,USD,ondemand,list,2026-11-01",
+        "one,cuda:sm_90,8,64,H100,1,2.0,USD,ondemand,list,2026-11-01",
+        "four,cuda:sm_90,32,256,H100,4,8.0,USD,ondemand,list,2026-11-01",
+    )
+    path.write_text("\n".join((f"{head}purchase,source,date", *rows)))
+    result = plan_digits(
+        targets=("native", "cuda:sm_90", "cuda"), precisions=("fp32", "bf16"), prices=path
+    )
+    found = {(own.variant.precision, own.offer.name): own for own in result.modelled if own.offer}
+    assert {name for _, name in found} == {"one", "four"}
+    one, four = found["fp32", "one"], found["fp32", "four"]
+    assert one.seconds is not None
+    assert one.seconds.kind is Provenance.MODELLED
+    assert "no GPU has confirmed it" in one.seconds.method
+    assert one.cost is not None
+    assert four.cost is not None
+    # as many dollars for each GPU, however many cores are beside them
+    assert one.cost.saturated.value == pytest.approx(four.cost.saturated.value)
+    assert "1.83e+09 Hz is assumed" in one.note
+    (several,) = {own.note for own in result.modelled if own.variant.target == "cuda"}
+    assert "several GPUs" in several
 
 
 @needs_vela

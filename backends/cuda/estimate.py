@@ -1,0 +1,137 @@
+"""What a run of a whole model is predicted to take on a GPU: its launches, one behind the other.
+
+Nothing of it was measured: rates, bandwidth and clocks are of data sheets (`targets.py`), what
+a launch waits for is assumed (`candidates.py`), and so is the speed of the bus to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...compiler.compilation import CompileOptions, Stages
+from ...compiler.economics.estimate import Estimate, Provenance
+from ...compiler.errors import InternalError, UsageError
+from ...compiler.ir.dims import evaluate, substitute
+from ...compiler.ir.graph import Graph
+from ...compiler.ir.types import DType
+from ...compiler.kernel.cost.cost import kernel_cost
+from ...compiler.kernel.cost.machine import assumed_machine
+from ...compiler.kernel.cost.model_cost import RunEstimate, site_cost
+from ...compiler.kernel.kernel import Kernel
+from ...compiler.kernel.plan.devices import all_steps
+from ...compiler.kernel.plan.plan import Deliver, External, Plan, Receive, Transfer
+from ...compiler.kernel.plan.sites import KernelSite, sites_of
+from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
+from ...compiler.kernel.schedule.tiles import Kind, Tiles
+from ...compiler.target import GpuTarget
+from .attention_kernel import attention_of
+from .candidates import LATENCY, LAUNCH, RATES, START, predicted
+from .emit.function import parts_of
+from .kernels import GpuKernels
+from .pipeline import form_kernels, launch_kernels
+from .tiles import problem_of_part
+
+SPREAD = (0.3, 3.0)  # of a prediction that no GPU has confirmed
+BUS, BUS_LATENCY = 20e9, 10e-6  # bytes per second of PCIe 4.0 with 16 lanes; seconds of a copy
+
+
+def estimate_cuda(
+    graph: Graph, target: GpuTarget, options: CompileOptions, stages: Stages
+) -> RunEstimate:
+    """What a run of a graph is predicted to need for `options.sizes`; the graph is rewritten.
+
+    Raises UsageError for a target that several GPUs are meant by.
+    """
+    if len(target.architectures) > 1:
+        raise UsageError(
+            f"'{target.name}' is code for several GPUs, of which each takes another time",
+            remedy="name one: --target cuda:sm_90",
+        )
+    plan, kernels = form_kernels(graph, target, options, stages)
+    sizes, uncounted = options.sizes, []
+    seconds, flops = 0.0, 0
+    for site in sites_of(plan, sizes, fitting=True):
+        found = _site(plan, site, kernels, target)
+        if found is None:
+            uncounted.append(plan.kernels[site.number].symbol)
+            continue
+        seconds += site.calls * found[0]
+        flops += site.calls * found[1]
+    launch_kernels(plan, kernels)
+    seconds += _copies(plan, sizes)
+    uncounted += [step.function for step in all_steps(plan.steps) if isinstance(step, External)]
+    method = (
+        f"launch by launch, at a data sheet's {target.clock / 1e9:.3g} GHz, no GPU has confirmed it"
+    )
+    low, high = (seconds * end for end in SPREAD)
+    told = Estimate(seconds, "s", Provenance.MODELLED, method, (low, high), target.name)
+    return RunEstimate(
+        told, flops, plan.weight_bytes, _arena(plan, sizes), tuple(uncounted),
+        target.clock, device=True,
+    )  # fmt: skip
+
+
+def _arena(plan: Plan, sizes: Mapping[str, int]) -> int | None:
+    try:
+        return evaluate(plan.arena_bytes, sizes)
+    except InternalError:
+        return None
+
+
+def _copies(plan: Plan, sizes: Mapping[str, int]) -> float:
+    """Seconds of the copies between host and device, on which inputs and outputs are supposed to
+    come and go."""
+    total = 0.0
+    for step in all_steps(plan.steps):
+        if isinstance(step, Transfer | Receive | Deliver):
+            try:
+                size = 0 if step.size is None else evaluate(step.size, sizes)
+            except InternalError:
+                size = 0
+            total += BUS_LATENCY + size / BUS
+    return total
+
+
+def _site(
+    plan: Plan, site: KernelSite, kernels: GpuKernels, target: GpuTarget
+) -> tuple[float, int] | None:
+    """Seconds and floating-point operations of a call; None where its sizes are not known."""
+    if site.number in kernels.reasons:
+        host = site_cost(plan, site, target.host, assumed_machine(target.host))
+        return None if host is None else (host.seconds, host.flops)
+    if site.sizes is None:
+        return None
+    planned, known = plan.kernels[site.number], dict(site.sizes)
+    kernel = planned.kernel.map_dims(lambda dim: substitute(dim, known))
+    cycles, flops = 0.0, 0
+    try:
+        for part, tiles in zip(parts_of(kernel), planned.schedule.tiles, strict=True):
+            own = _launch(part, tiles, target)
+            cycles, flops = cycles + own[0], flops + own[1]
+    except InternalError:
+        return None
+    return cycles / target.clock, flops
+
+
+def _launch(part: Kernel, tiles: Tiles, target: GpuTarget) -> tuple[float, int]:
+    """Cycles and operations of a launch: of a product those of its tiles, of all else the longer of
+    what memory and arithmetic take, and what a program waits for."""
+    schedule = Schedule(tuple(StageSchedule() for _ in part.stages), 0)
+    cost = kernel_cost(part, schedule, target.host, assumed_machine(target.host), {})
+    work = cost.bytes / target.bandwidth
+    if tiles.kind is Kind.PRODUCT:
+        work = max(work, predicted(problem_of_part(part, tiles), tiles, target))
+    else:
+        rate = dict(target.rates)[_rate(part, tiles)]
+        work = START + LATENCY + max(work, cost.flops / 2 / rate / target.sms)
+    return LAUNCH + work, cost.flops
+
+
+def _rate(part: Kernel, tiles: Tiles) -> str:
+    """What computes the most of a part that is no product."""
+    attention = attention_of(part)
+    if attention is None:
+        return "f32"
+    if tiles.tf32:
+        return "tf32"
+    return RATES.get(attention.dots[0].elements, RATES[DType.F32])
