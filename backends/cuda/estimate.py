@@ -1,7 +1,8 @@
 """What a run of a whole model is predicted to take on a GPU: its launches, one behind the other.
 
 Nothing of it was measured: rates, bandwidth and clocks are of data sheets (`targets.py`), what
-a launch waits for is assumed (`candidates.py`), and so is the speed of the bus to the host.
+launches take and wait for is assumed (`candidates.py`, `tuning/spaces.py`), and so is the speed of
+the bus to the host.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from ...compiler.economics.estimate import Estimate, Provenance
 from ...compiler.errors import InternalError, UsageError
 from ...compiler.ir.dims import evaluate, substitute
 from ...compiler.ir.graph import Graph
-from ...compiler.ir.types import DType
 from ...compiler.kernel.cost.cost import kernel_cost
 from ...compiler.kernel.cost.machine import assumed_machine
 from ...compiler.kernel.cost.model_cost import RunEstimate, site_cost
@@ -22,14 +22,13 @@ from ...compiler.kernel.plan.devices import all_steps
 from ...compiler.kernel.plan.plan import Deliver, External, Plan, Receive, Transfer
 from ...compiler.kernel.plan.sites import KernelSite, sites_of
 from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
-from ...compiler.kernel.schedule.tiles import Kind, Tiles
+from ...compiler.kernel.schedule.tiles import Tiles
 from ...compiler.target import GpuTarget
-from .attention_kernel import attention_of
-from .candidates import LATENCY, LAUNCH, RATES, START, predicted
+from .candidates import LAUNCH
 from .emit.function import parts_of
 from .kernels import GpuKernels
 from .pipeline import form_kernels, launch_kernels
-from .tiles import problem_of_part
+from .tuning.spaces import space_of
 
 SPREAD = (0.3, 3.0)  # of a prediction that no GPU has confirmed
 BUS, BUS_LATENCY = 20e9, 10e-6  # bytes per second of PCIe 4.0 with 16 lanes; seconds of a copy
@@ -114,24 +113,9 @@ def _site(
 
 
 def _launch(part: Kernel, tiles: Tiles, target: GpuTarget) -> tuple[float, int]:
-    """Cycles and operations of a launch: of a product those of its tiles, of all else the longer of
-    what memory and arithmetic take, and what a program waits for."""
+    """Cycles and operations of a launch: the longer of what its programs take, as tuning predicts
+    them, and of what memory takes for all that is read and written."""
     schedule = Schedule(tuple(StageSchedule() for _ in part.stages), 0)
     cost = kernel_cost(part, schedule, target.host, assumed_machine(target.host), {})
-    work = cost.bytes / target.bandwidth
-    if tiles.kind is Kind.PRODUCT:
-        work = max(work, predicted(problem_of_part(part, tiles), tiles, target))
-    else:
-        rate = dict(target.rates)[_rate(part, tiles)]
-        work = START + LATENCY + max(work, cost.flops / 2 / rate / target.sms)
-    return LAUNCH + work, cost.flops
-
-
-def _rate(part: Kernel, tiles: Tiles) -> str:
-    """What computes the most of a part that is no product."""
-    attention = attention_of(part)
-    if attention is None:
-        return "f32"
-    if tiles.tf32:
-        return "tf32"
-    return RATES.get(attention.dots[0].elements, RATES[DType.F32])
+    programs = space_of(part, tiles, {}, maps=False, busy=1).cycles(tiles, target)
+    return LAUNCH + max(programs, cost.bytes / target.bandwidth), cost.flops

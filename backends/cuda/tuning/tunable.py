@@ -227,8 +227,9 @@ class GpuTunable:
         )
 
     def _predicted(self, work: GpuWork, tiles: Sequence[Tiles]) -> float:
+        clock = self.target.clock
         return sum(space.cycles(own, self.target)
-                   for space, own in zip(work.spaces, tiles, strict=True)) / self.target.clock  # fmt: skip
+                   for space, own in zip(work.spaces, tiles, strict=True)) / clock  # fmt: skip
 
     def _seconds(self, work: GpuWork, vetted: Sequence[Vetted]) -> float:
         """As predicted by the registers and shared memory of the code; of what predictions do not
@@ -254,8 +255,10 @@ def works_of(
         if own_sizes is None or buffers is None:
             continue
         spaces = tuple(_space(plan, number, part, own_sizes, target) for part in parts)
-        seconds = sum(space.cycles(part[0].tiles, target)
-                      for space, part in zip(spaces, parts, strict=True)) / CLOCK  # fmt: skip
+        cycles = sum(
+            space.cycles(part[0].tiles, target) for space, part in zip(spaces, parts, strict=True)
+        )
+        seconds = cycles / target.clock
         text = kernel_text(replace(planned.kernel, name=""))
         for key in planned.keys:
             facts = (PROTOCOL, text, key, target, *sorted(own_sizes.items()))
