@@ -211,6 +211,18 @@ def test_groups_of_a_convolution(tmp_path, target, shape, outputs, groups):
     assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
 
 
+@pytest.mark.parametrize(("channels", "block"), [(64, 12), (256, 24)])
+def test_blocks_of_open_sizes_are_small(channels, block):
+    """The more so where weights stay in cache, and may be read again."""
+    x = Value(TensorType(DType.F32, (1, symbol("h"), symbol("w"), channels)), "x")
+    nodes = []
+    w = constant(np.zeros((3, 3, channels, channels), np.float32))
+    attrs = {"pads": (1,) * 4, "strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
+    Builder(nodes).emit("conv", [x, w], {**attrs, "groups": 1})
+    tilings = winograd_choice.best_tilings(nodes[0], V4)
+    assert winograd_choice._parts(nodes[0], tilings, threads=2) == (block, 1)
+
+
 def test_parts_of_a_grouped_convolution_fit_the_cache():
     # (tiles per block, parts): few channels stay together, many are divided, threads share them
     assert winograd_choice.grouped_partition(49, 64 + 64, 4, 36, threads=1) == (25, 1)
