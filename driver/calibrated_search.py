@@ -147,15 +147,19 @@ class Search:
         if self._accepts(corrected, "corrected biases", CLEAR):
             recipe = corrected
         self._judged = recipe = self._without_fragile(recipe)
-        biases = self.source.corrections(frozenset(recipe.biases), _means(every))
+        means = _means(seen if self.data.outlying else every)
+        biases = self.source.corrections(frozenset(recipe.biases), means)
         return replace(recipe, ranges=final, biases=biases)
 
     def _with_usual(
         self, recipe: Recipe, every: Mapping[str, Spread]
     ) -> tuple[Recipe, dict[str, Limits]]:
         """The recipe, with the ranges that most samples show if those are better where few are far
-        larger; and the ranges of all samples."""
-        final = {name: spread.range for name, spread in every.items()}
+        larger; and the ranges of all samples, but of those so large that took no part."""
+        final = {
+            name: (spread.usual if self._seen[name].usual is None else None) or spread.range
+            for name, spread in every.items()
+        }
         usual = {name: own for name, s in self._seen.items() if (own := s.usual) is not None}
         if not usual:
             return recipe, final
@@ -191,7 +195,11 @@ class Search:
     ) -> tuple[Recipe, dict[str, Limits]]:
         """The recipe with scales for channels in front of depthwise convolutions, if those are
         better; and the ranges of all samples (`final` without them)."""
-        peaks = {n: s.channel_peaks for n, s in seen.items() if s.channel_peaks is not None}
+        peaks = {
+            name: spread.channel_peaks
+            for name, spread in seen.items()
+            if spread.channel_peaks is not None and every[name].usual is None
+        }
         scales = self.source.channel_scales(recipe.integer, peaks)
         if not scales:
             return recipe, final

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from compiled import needs_native
 
 from tensmith.driver.calibration_notes import DataNotes, untrained
+from tensmith.driver.quantisation import quantise
 from tensmith.driver.ranges_observed import Spread
+from tensmith.driver.request import CompileRequest
 from tensmith.frontends.onnx.quantising.batch_norms import Norm
 
+MODELS = Path(__file__).parents[1] / "models"
 RNG = np.random.default_rng(3)
 IMAGES = RNG.standard_normal((8, 1, 3, 4, 4)).astype(np.float32)
 
@@ -76,3 +82,19 @@ def test_data_of_another_scale_than_in_training() -> None:
         [line] = untrained(norm, observed((trained - 0.8) * factor), ranges)
         assert "'x' is 0 to 255, of which 'bn' makes channels" in line
         assert "prepare them as the model's users do" in line
+
+
+@needs_native
+@pytest.mark.parametrize("stray", [3, 5])
+def test_ranges_are_those_of_usual_samples(stray: int, tmp_path: Path) -> None:
+    """Whether the one that is far larger is calibrated with (3) or held out (5)."""
+    rows = np.load(MODELS / "reader.npz")["rows"][:12].copy()
+    usual = rows.max()
+    rows[stray].reshape(-1)[7] = 1e6
+    request = CompileRequest(precision="int8", calibration={"rows": rows[:, None]})
+    found = quantise(MODELS / "reader.onnx", tmp_path / "q.onnx", request, tmp_path)
+    assert any(f"in sample {stray}" in note for note in found.notes)
+    assert min(found.decibels.values()) > 25
+    highs = [row.high for row in found.products if row.high is not None]
+    assert highs
+    assert max(highs) < 1000 * usual
