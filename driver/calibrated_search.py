@@ -35,7 +35,14 @@ from .calibration import CalibrationData, Samples, specs_of_inputs
 from .calibration_notes import DataNotes, untrained
 from .graph_run import Array, GraphRun, compiled_graph
 from .noisy_products import count_of, noisy, worst
-from .ranges_observed import CLIPS, Spread, decibels, squared_errors
+from .ranges_observed import (
+    CLIPS,
+    Spread,
+    clipped_ranges,
+    decibels,
+    means_of,
+    squared_errors,
+)
 from .tensor_files import check_inputs
 from .timing import SAME, Timer, share_of
 
@@ -142,12 +149,12 @@ class Search:
         recipe, final = self._with_usual(self._judged, every)
         recipe, final = self._with_clips(recipe, final, every)
         recipe, final = self._with_scales(recipe, final, seen, every)
-        corrections = self.source.corrections(recipe.integer, _means(seen))
+        corrections = self.source.corrections(recipe.integer, means_of(seen))
         corrected = replace(recipe, biases=corrections)
         if self._accepts(corrected, "corrected biases", CLEAR):
             recipe = corrected
         self._judged = recipe = self._without_fragile(recipe)
-        means = _means(seen if self.data.outlying else every)
+        means = means_of(seen if self.data.outlying else every)
         biases = self.source.corrections(frozenset(recipe.biases), means)
         return replace(recipe, ranges=final, biases=biases)
 
@@ -176,7 +183,7 @@ class Search:
         (`final` without them)."""
         tails = {name: s for name, s in every.items() if s.is_long_tailed and s.usual is None}
         errors = self._clip_errors(tails) if tails else {}
-        clipped = _clipped(every, {name: used for name, (used, _) in errors.items()})
+        clipped = clipped_ranges(every, {name: used for name, (used, _) in errors.items()})
         if not clipped:
             return recipe, final
         narrower = replace(recipe, ranges={**recipe.ranges, **clipped})
@@ -184,7 +191,7 @@ class Search:
             return recipe, final
         self.rule = CLIPPED
         whole = {name: used + held for name, (used, held) in errors.items()}
-        return narrower, final | _clipped(every, whole)
+        return narrower, final | clipped_ranges(every, whole)
 
     def _with_scales(
         self,
@@ -385,17 +392,6 @@ class Search:
     def _pairs(self, run: GraphRun) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
         for inputs, wanted in self.held:
             yield wanted, run(inputs)
-
-
-def _clipped(spreads: Mapping[str, Spread], errors: Mapping[str, Array]) -> dict[str, Limits]:
-    """The ranges that lose least, where that is not the whole range."""
-    best = {name: CLIPS[int(np.argmin(lost))] for name, lost in errors.items()}
-    return {name: spreads[name].clipped(clip) for name, clip in best.items() if clip < 1.0}
-
-
-def _means(spreads: Mapping[str, Spread]) -> dict[str, Array]:
-    """The mean of every channel of tensors."""
-    return {name: s.means / s.samples for name, s in spreads.items() if s.means is not None}
 
 
 def _mean(found: Mapping[str, float]) -> float:

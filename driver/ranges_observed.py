@@ -142,6 +142,17 @@ def _greatest(one: Array | None, other: Array | None) -> Array | None:
     return np.maximum(one, other)
 
 
+def clipped_ranges(spreads: Mapping[str, Spread], errors: Mapping[str, Array]) -> dict[str, Limits]:
+    """The ranges that lose least, where that is not the whole range."""
+    best = {name: CLIPS[int(np.argmin(lost))] for name, lost in errors.items()}
+    return {name: spreads[name].clipped(clip) for name, clip in best.items() if clip < 1.0}
+
+
+def means_of(spreads: Mapping[str, Spread]) -> dict[str, Array]:
+    """The mean of every channel of tensors."""
+    return {name: s.means / s.samples for name, s in spreads.items() if s.means is not None}
+
+
 def squared_errors(elements: Array, ranges: Iterable[Limits]) -> Array:
     """How much every range loses of some elements: sums of squares."""
     x = elements.astype(np.float32).reshape(-1)
