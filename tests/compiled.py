@@ -51,8 +51,6 @@ EMULATED: dict[str, tuple[str, ...]] = {
     "aarch64+sve": ("a64fx", "neoverse-v1", "max"),
 }
 _CHOOSER = """#include <stdlib.h>
-#include "internal.h"
-{declarations}
 TS_API const ts_model *ts_model_get(void);
 TS_API const ts_model *ts_model_get(void) {{
   static const ts_model *(*const models[])(void) = {{{names}}};
@@ -183,13 +181,12 @@ def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
     parts = output.parent / "link"
     parts.mkdir()
     target = CTarget(arch_of(models[0].code.triple), static=program)
-    files: list[Path] = []
+    source, texts = parts / "models.c", []
+    files = [source]
     for model in models:
-        source = parts / f"{model.name}.c"
         weights = f"{WEIGHTS_SYMBOL}_{model.name}"
         text = describe(model, {}, exports_get=False, side_file=None, tag=b"")
-        source.write_text(f"#define {WEIGHTS_SYMBOL} {weights}\n{text}")
-        files.append(source)
+        texts.append(f"#define {WEIGHTS_SYMBOL} {weights}\n{text}#undef {WEIGHTS_SYMBOL}\n")
         for stem, data in model.code.objects:
             files.append(parts / f"{stem}.o")
             files[-1].write_bytes(data)
@@ -197,17 +194,11 @@ def _link(models: Sequence[CompiledModel], program: bool, output: Path) -> None:
             files.append(parts / f"{model.name}_weights.o")
             write_data_object(files[-1], target.arch, weights, model.weights, WEIGHT_ALIGNMENT)
     names = [f"ts_model_{model.name}" for model in models]
-    chooser = parts / "chooser.c"
-    chooser.write_text(
-        _CHOOSER.format(
-            declarations="\n".join(f"const ts_model *{name}(void);" for name in names),
-            names=", ".join(names),
-        )
-    )
+    source.write_text("".join(texts) + _CHOOSER.format(names=", ".join(names)))
     runtime = runtime_objects(PROGRAM_SOURCES if program else SHARED_SOURCES, target, parts)
     kind = ["-static"] if program else ["-shared", "-fPIC", "-lm", "-lpthread", "-ldl"]
     flags = ["-target", target.zig_name, "-D_GNU_SOURCE", "-O0", "-s", f"-I{RUNTIME}"]
-    run_zig(["cc", *flags, *kind, "-o", output, chooser, *files, *runtime], parts)
+    run_zig(["cc", *flags, *kind, "-o", output, *files, *runtime], parts)
 
 
 def _emulate(
