@@ -119,10 +119,12 @@ def children(expr: Expr) -> tuple[Expr, ...]:
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """The expression and all its operands."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+    """The expression and all its operands, each before its own."""
+    pending = [expr]
+    while pending:
+        part = pending.pop()
+        yield part
+        pending += reversed(children(part))
 
 
 def unique_parts(expr: Expr) -> Iterator[Expr]:

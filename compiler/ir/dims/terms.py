@@ -283,6 +283,7 @@ def is_position(dim: Dim) -> bool:
     return any(name.startswith(AXIS) for name in symbols_of(dim))
 
 
+@lru_cache(MEMO)
 def coefficient(dim: Dim, name: str) -> Dim | None:
     """The factor of symbol `name` if the expression is affine in it, else None.
 
