@@ -20,6 +20,7 @@ from .case import (
     I32,
     I64,
     SUM,
+    U8,
     Case,
     CaseBuilder,
     DType,
@@ -172,6 +173,14 @@ def _transposed_convs() -> Iterator[Case]:
     )
 
 
+def _least() -> Iterator[Case]:
+    """Poolings of the least integers: what borders hold is no more."""
+    same = window(2, kernel=(2, 2), strides=(2, 2), pads=(1, 1, 1, 1))
+    for dtype, least in ((I32, -(1 << 31)), (U8, 0)):
+        shape, values = (1, 2, 5, 5), {"dtype": dtype, "low": least, "high": least + 1}
+        yield unary("max_pool", *shape, label="least", tolerance=EXACT, **values, **same)
+
+
 def _pools() -> Iterator[Case]:
     for op in ("max_pool", "avg_pool"):
         tolerance = CLOSE if op == "avg_pool" else EXACT
@@ -270,5 +279,6 @@ CASES: list[Case] = [
     *_convs(),
     *_transposed_convs(),
     *_pools(),
+    *_least(),
     *_attentions(),
 ]
