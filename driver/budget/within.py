@@ -6,15 +6,15 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from ...compiler.artifact import TensorSpec
 from ...compiler.backend import resolve_target
-from ...compiler.digraph import connected
 from ...compiler.errors import UsageError
 from ...compiler.ir.dims import Dim, evaluate, symbols_of
 from ...frontends.onnx.quantising.quantisable import Quantisable
@@ -320,14 +320,16 @@ class BudgetSearch:
 def _groups(calibrated: Calibrated) -> list[list[str]]:
     """Keys of the products that can be integer, those that read one tensor together."""
     readers: dict[str, list[str]] = {}
-    found: list[str] = []
+    together = nx.Graph()
     for product in calibrated.source.products:
         if product.key in calibrated.recipe.integer:
-            found.append(product.key)
+            together.add_node(product.key)
             for name in product.operands:
                 readers.setdefault(name, []).append(product.key)
-    links = [link for keys in readers.values() for link in pairwise(keys)]
-    return connected(found, links)
+    for keys in readers.values():
+        nx.add_path(together, keys)
+    place = {key: n for n, key in enumerate(together)}
+    return [sorted(keys, key=place.__getitem__) for keys in nx.connected_components(together)]
 
 
 def _held(samples: Samples, calibrated: Calibrated, specs: Sequence[TensorSpec]) -> Any:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import networkx as nx
+
 from ...compiler.decisions import Saving, Told
-from ...compiler.digraph import digraph, topological_order
 from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.ops.registry import Builder, Trait, has_trait
 from .narrow_rules import narrowed
@@ -224,12 +225,11 @@ def _ordered(graph: Graph, plan: _Plan) -> list[Node]:
     if not any(looked.values()):
         return graph.nodes
     position = {node: number for number, node in enumerate(graph.nodes)}
-    edges = []
+    order = nx.DiGraph()
+    order.add_nodes_from(graph.nodes)
     for node in graph.nodes:
         inner = [value for region in node.regions for value in captures(region)]
         for value in (*node.inputs, *inner, *looked.get(node, ())):
             if value.producer in position:
-                edges.append((value.producer, node))
-    order = topological_order(digraph(graph.nodes, edges), position.__getitem__)
-    assert order is not None
-    return order
+                order.add_edge(value.producer, node)
+    return list(nx.lexicographical_topological_sort(order, key=position.__getitem__))

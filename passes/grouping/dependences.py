@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from ...compiler.digraph import Successors, circle, digraph, topological_order
+import networkx as nx
+
 from ...compiler.errors import InternalError
 from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.groups import is_fused
@@ -21,9 +22,10 @@ def captured(node: Node) -> set[Value]:
     return {value for region in node.regions for value in captures(region)}
 
 
-def needs(nodes: Sequence[Node], parts: Sequence[Part]) -> Successors[Part]:
+def needs(nodes: Sequence[Node], parts: Sequence[Part]) -> nx.DiGraph:
     """Which of the parts that nodes belong to are made from which: an edge leads to the later."""
-    edges: list[tuple[Part, Part]] = []
+    order = nx.DiGraph()
+    order.add_nodes_from(parts)
     makers = {
         value: part for node, part in zip(nodes, parts, strict=True) for value in node.outputs
     }
@@ -33,8 +35,8 @@ def needs(nodes: Sequence[Node], parts: Sequence[Part]) -> Successors[Part]:
         needed = [makers.get(value) for value in (*node.inputs, *captured(node))]
         if bound:
             needed += [bound.get(name) for name in used_by(node)]
-        edges += ((other, part) for other in needed if other is not None and other != part)
-    return digraph(parts, edges)
+        order.add_edges_from((other, part) for other in needed if other not in (None, part))
+    return order
 
 
 def sort_nodes(graph: Graph) -> None:
@@ -42,8 +44,8 @@ def sort_nodes(graph: Graph) -> None:
     otherwise. Raises InternalError when nodes need each other."""
     order = needs(graph.nodes, graph.nodes)
     position = {node: place for place, node in enumerate(graph.nodes)}
-    found = topological_order(order, position.__getitem__)
-    if found is None:
-        where = " -> ".join(f"{node.op} '{node.name}'" for node in circle(order))
-        raise InternalError("kernels need each other's results", where=where)
-    graph.nodes = found
+    try:
+        graph.nodes = list(nx.lexicographical_topological_sort(order, key=position.__getitem__))
+    except nx.NetworkXUnfeasible:
+        circle = " -> ".join(f"{a.op} '{a.name}'" for a, _ in nx.find_cycle(order))
+        raise InternalError("kernels need each other's results", where=circle) from None

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ...compiler.digraph import circle
+import networkx as nx
+
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import RegionBuilder, fused_node
@@ -121,11 +122,10 @@ class _Fuser:
         nodes = self.graph.nodes
         while True:
             order = needs(nodes, [self.group_of.get(node, node) for node in nodes])
-            needed = circle(order)
-            if not needed:
+            if nx.is_directed_acyclic_graph(order):
                 return
-            groups = [part for part in needed if isinstance(part, _Group)]
-            group = min((g for g in groups if len(g.members) > 1), key=lambda g: len(g.members))
+            circle = [part for part, _ in nx.find_cycle(order) if isinstance(part, _Group)]
+            group = min((g for g in circle if len(g.members) > 1), key=lambda g: len(g.members))
             for member in group.members:
                 self.group_of[member] = _Group([member])
 

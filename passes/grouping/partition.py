@@ -6,10 +6,11 @@ execution; each joins the segment of what it reads, unless a way around would cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...compiler.digraph import Successors, connected, digraph, strong_components
+import networkx as nx
+
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import RegionBuilder
 from ...compiler.ir.ops.segment import SEGMENT
@@ -118,16 +119,12 @@ def _cut_group(makers: _Makers, whole: Mapping[Node, int]) -> int | None:
 
     whole: the numbers of groups, of the nodes that the device runs.
     """
-    order: Successors[Node | int] = digraph(
-        (),
-        (
-            (whole.get(maker, maker), whole.get(node, node))
-            for node, known in makers.items()
-            for maker in known
-        ),
-    )
+    order = nx.DiGraph()
+    for node, known in makers.items():
+        own = whole.get(node, node)
+        order.add_edges_from((whole.get(maker, maker), own) for maker in known)
     found = []
-    for part in strong_components(order):
+    for part in nx.strongly_connected_components(order):
         groups = [vertex for vertex in part if isinstance(vertex, int)]
         if len(groups) < len(part) > 1:
             found += groups
@@ -176,18 +173,19 @@ def _numbers(
 
 def sharing(nodes: Sequence[Node], inside: frozenset[DType]) -> list[list[Node]]:
     """Nodes in groups that share values of inner types, each group in their order."""
-    return connected(nodes, _links(nodes, lambda value: value.dtype in inside))
-
-
-def _links(
-    nodes: Sequence[Node], counts: Callable[[Value], bool] = lambda value: True
-) -> Iterator[tuple[Node, Node]]:
-    """Of nodes, those that make a value that counts and those that read it."""
-    among = set(nodes)
+    linked = nx.Graph()
+    linked.add_nodes_from(nodes)
     for node in nodes:
-        for value in node.inputs:
-            if value.producer in among and counts(value):
-                yield value.producer, node
+        linked.add_edges_from(
+            (value.producer, node)
+            for value in node.inputs
+            if value.dtype in inside and value.producer in linked
+        )
+    number = {node: n for n, group in enumerate(nx.connected_components(linked)) for node in group}
+    found: dict[int, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(number[node], []).append(node)
+    return list(found.values())
 
 
 def _read(node: Node) -> list[Value]:
@@ -211,7 +209,17 @@ def _makers(graph: Graph) -> dict[Node, list[Node]]:
 
 def _together(members: list[list[Node]]) -> list[list[Node]]:
     """Segments of nodes that hang together: what shares no value is compiled by itself."""
-    return [group for nodes in members for group in connected(nodes, _links(nodes))]
+    found: list[list[Node]] = []
+    for nodes in members:
+        linked = nx.Graph()
+        linked.add_nodes_from(nodes)
+        for node in nodes:
+            linked.add_edges_from(
+                (value.producer, node) for value in node.inputs if value.producer in linked
+            )
+        for group in nx.connected_components(linked):
+            found.append([node for node in nodes if node in group])
+    return found
 
 
 def _enclose(graph: Graph, nodes: list[Node], device: str) -> Node:

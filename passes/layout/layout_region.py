@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from ...compiler.digraph import sink_side
+import networkx as nx
+from networkx.algorithms.flow import dinitz
+
 from ...compiler.ir.dims import estimate, product
 from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.ops.registry import Trait, has_trait
@@ -216,11 +218,8 @@ class Region:
 
     def cheapest(self) -> frozenset[Node]:
         """The nodes that are best computed on permuted tensors (windows always are)."""
-        costs: dict[tuple[Hashable, Hashable], int | None] = {}
-
-        def add(a: Hashable, b: Hashable, cost: int) -> None:
-            if cost and a != b:
-                costs[a, b] = (costs.get((a, b)) or 0) + cost
+        network = nx.DiGraph()
+        network.add_nodes_from((_PLAIN, _PERMUTED))
 
         def vertex(node: Node | None) -> Hashable:
             must = self.forced(node)
@@ -228,15 +227,22 @@ class Region:
 
         for node in {*self.carried, *self.transposes()}:
             if self.forced(node) is None:
-                add(_PLAIN, node, self.node_cost(node, True))
-                add(node, _PERMUTED, self.node_cost(node, False))
+                _add(network, _PLAIN, node, self.node_cost(node, True))
+                _add(network, node, _PERMUTED, self.node_cost(node, False))
         for index, (cost, producer, users) in enumerate(self.flows()):
             made, seen = vertex(producer), {vertex(user) for user in users}
             if len(seen | {made}) == 1:
                 continue
-            add(made, (index, _PERMUTED), cost)
-            add((index, _PLAIN), made, cost)
+            _add(network, made, (index, _PERMUTED), cost)
+            _add(network, (index, _PLAIN), made, cost)
             for user in seen:
-                costs[(index, _PERMUTED), user] = costs[user, (index, _PLAIN)] = None
-        permuted = sink_side(costs, _PLAIN, _PERMUTED)
+                network.add_edge((index, _PERMUTED), user)  # no capacity: infinite
+                network.add_edge(user, (index, _PLAIN))
+        _, (_, permuted) = nx.minimum_cut(network, _PLAIN, _PERMUTED, flow_func=dinitz)
         return frozenset(node for node in permuted if isinstance(node, Node))
+
+
+def _add(network: nx.DiGraph, a: Hashable, b: Hashable, cost: int) -> None:
+    if cost and a != b:
+        before = network.get_edge_data(a, b, {}).get("capacity", 0)
+        network.add_edge(a, b, capacity=before + cost)
