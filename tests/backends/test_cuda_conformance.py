@@ -14,7 +14,10 @@ SAMPLED = [name for name in FLOOR if sampled(name)]
 OTHERS = [name for name in FLOOR if not sampled(name)]
 # Cases whose results are others for a reason, and the reason.
 HALVES = "weights of attention are halves before they are multiplied by values that are"
-LISTED = {"test_attention_4d_causal_fp16_expanded": HALVES}
+LISTED = {
+    "test_attention_4d_causal_fp16_expanded": HALVES,
+    "test_attention_4d_gqa_with_past_and_present_fp16_expanded": HALVES,
+}
 
 
 def run(jobs: dict[str, Job]) -> Results:
@@ -47,3 +50,9 @@ def test_standard_cases(tmp_path: Path, start: int) -> None:
 @pytest.mark.parametrize("start", range(0, len(OTHERS), CHUNK))
 def test_other_standard_cases(tmp_path: Path, start: int) -> None:
     check(OTHERS[start : start + CHUNK], tmp_path)
+
+
+@needs_triton
+def test_offsets_of_many_terms(tmp_path: Path) -> None:
+    """The product of four padded sizes, which the run computes, has hundreds of terms."""
+    check(["test_constant_pad_axes"], tmp_path)

@@ -36,6 +36,7 @@ from . import scalar
 from .text import Lines
 from .types import NoDeviceCode, literal, memory_type, register_type
 
+MOST_TERMS = 64  # of a sum that is written as one
 Pointers = Mapping[str, tuple[str, DType]]  # of parameters: what they are called, their elements
 
 
@@ -123,10 +124,15 @@ class DeviceTile:
             dims = frozenset[str]().union(*(atom.dims for atom in atoms))
             texts = [atom.text for atom in atoms] + [str(factor)] * (factor != 1 or not atoms)
             sums.setdefault(dims, []).append(" * ".join(texts))
-        parts = [
-            self.lines.let(" + ".join(sums[dims])) for dims in sorted(sums, key=lambda d: sorted(d))
-        ]
-        return Term(self.lines.let(" + ".join(parts)), frozenset().union(*sums))
+        parts = [self._sum(sums[dims]) for dims in sorted(sums, key=lambda d: sorted(d))]
+        return Term(self._sum(parts), frozenset().union(*sums))
+
+    def _sum(self, texts: list[str]) -> str:
+        """The name of a sum, in parts where it is long: Triton recurses to the depth of a line."""
+        while len(texts) > MOST_TERMS:
+            starts = range(0, len(texts), MOST_TERMS)
+            texts = [self.lines.let(" + ".join(texts[n : n + MOST_TERMS])) for n in starts]
+        return self.lines.let(" + ".join(texts))
 
     def _atom(self, atom: Symbol | Call) -> Term:
         if isinstance(atom, Symbol):
