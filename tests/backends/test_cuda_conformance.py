@@ -15,8 +15,9 @@ OTHERS = [name for name in FLOOR if not sampled(name)]
 # Cases whose results are others for a reason, and the reason.
 HALVES = "weights of attention are halves before they are multiplied by values that are"
 LISTED = {
-    "test_attention_4d_causal_fp16_expanded": HALVES,
-    "test_attention_4d_gqa_with_past_and_present_fp16_expanded": HALVES,
+    f"test_attention_4d_{name}_fp16{form}": HALVES
+    for name in ("causal", "gqa_with_past_and_present")
+    for form in ("", "_expanded")
 }
 
 
