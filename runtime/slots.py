@@ -169,8 +169,8 @@ def convert(value: Any, slot: Slot) -> Array:
     """A contiguous array of the slot's type; numbers and lists are converted, arrays are not."""
     if value is None:
         raise ModuleError(
-            f"input '{slot.spec.name}': None is no tensor; an optional of the model that is to "
-            f"hold nothing is compiled with --shape {slot.spec.name}:none",
+            f"input '{slot.spec.name}': None is given; give an array (an optional that is to hold "
+            f"nothing is compiled with --shape {slot.spec.name}:none)",
             abi.ERROR_INPUT,
         )
     try:
