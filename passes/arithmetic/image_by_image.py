@@ -8,7 +8,7 @@ time than reading their weights stay behind the scan, over the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ...compiler.decisions import Saving, Told
@@ -18,13 +18,11 @@ from ...compiler.ir.ops.registry import Builder, Trait, has_trait, make_node
 from ...compiler.ir.types import TensorType
 from ...compiler.kernel.cost.machine import assumed_machine
 from ...compiler.target import CpuTarget, Target
-from .narrow_rules import narrowed
+from .apart import first_place
 from .narrowing import Narrowed
-from .parts import Part, Picks, whole
 from .work import TYPICAL, elements, is_free, operations
 
 _PICTURE = 4  # axes of a batch of pictures
-_FIRST = Picks(range(1))
 
 
 @dataclass(frozen=True)
@@ -79,17 +77,11 @@ def _is_batch(value: Value) -> bool:
     )
 
 
-def _of_one(node: Node) -> Narrowed | None:
-    """The node for the first picture of a batch; None where it looks at several."""
-    if len(node.outputs) != 1 or node.output.type.rank < 1:
+def _of_one(node: Node, batched: Collection[Value]) -> Narrowed | None:
+    """The node for one picture; None where it looks at several."""
+    if len(node.outputs) != 1 or not node.output.shape:
         return None
-    part = _first(node.output)
-    found = narrowed(node, part)
-    return found if found is not None and found.computed == part else None
-
-
-def _first(value: Value) -> Part:
-    return (_FIRST, *whole(value.type.rank)[1:])
+    return first_place(node, 0, {value: 0 for value in node.inputs if value in batched})
 
 
 def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
@@ -106,12 +98,7 @@ def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
     for count, node in enumerate(graph.nodes, start=1):
         reads = [value for value in node.inputs if value in batched]
         if reads:
-            found = _of_one(node)
-            fits = found is not None and all(
-                part == (_first(value) if value in batched else whole(value.type.rank))
-                for value, part in zip(node.inputs, found.needs, strict=True)
-                if part is not None
-            )
+            fits = _of_one(node, batched) is not None
             if not fits or node.regions or node.output.shape[0] != size:
                 break
             batched.add(node.output)
@@ -151,7 +138,7 @@ def _divide(graph: Graph, cut: _Cut) -> None:
         if not any(value in made for value in node.inputs):
             outer.append(node)
             continue
-        found = _of_one(node)
+        found = _of_one(node, made)
         assert found is not None
         operands: Sequence[Value | None] = [
             None if part is None else made.get(value, value)

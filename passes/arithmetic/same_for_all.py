@@ -13,12 +13,9 @@ from ...compiler.decisions import Saving, Told
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.registry import Builder
-from .narrow_rules import narrowed
+from .apart import first_place
 from .narrowing import Narrowed
-from .parts import Part, Picks, whole
 from .work import elements, graph_work, operations
-
-_FIRST = Picks(range(1))
 
 
 @dataclass(frozen=True)
@@ -109,25 +106,15 @@ class _Once:
         the same at all places."""
         if len(node.outputs) != 1 or node.regions or node.output in self.graph.outputs:
             return None
-        sizes = {value.shape[self.ones[value].axis] for value in node.inputs if value in self.ones}
+        along = {value: self.ones[value].axis for value in node.inputs if value in self.ones}
+        sizes = {value.shape[axis] for value, axis in along.items()}
         for axis, dim in enumerate(node.output.shape):
             if dim not in sizes:
                 continue
-            part = _first(node.output, axis)
-            narrow = narrowed(node, part)
-            if narrow is None or narrow.computed != part:
-                continue
-            if all(
-                need is None or self._is_there(value, need)
-                for value, need in zip(node.inputs, narrow.needs, strict=True)
-            ):
+            narrow = first_place(node, axis, along)
+            if narrow is not None:
                 return narrow, axis
         return None
-
-    def _is_there(self, value: Value, need: Part) -> bool:
-        one = self.ones.get(value)
-        wanted = whole(value.type.rank) if one is None else _first(value, one.axis)
-        return need == wanted
 
 
 def _repeats(node: Node) -> int | None:
@@ -142,12 +129,6 @@ def _repeats(node: Node) -> int | None:
         if dim != 1 and (axis < offset or x.shape[axis - offset] == 1)
     ]
     return axes[0] if len(axes) == 1 else None
-
-
-def _first(value: Value, axis: int) -> Part:
-    part = list(whole(value.type.rank))
-    part[axis] = _FIRST
-    return tuple(part)
 
 
 def _with(shape: tuple[Dim, ...], axis: int) -> tuple[Dim, ...]:

@@ -10,7 +10,7 @@ from suites.case import CaseBuilder, N
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import parse_target
 from tensmith.compiler.decisions import Saving
-from tensmith.compiler.ir import Dim, Graph, Value
+from tensmith.compiler.ir import Dim, Graph, Value, constant
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.arithmetic.image_by_image import ImageByImage
 from tensmith.passes.pipeline import SIMPLIFY, optimization_passes
@@ -87,6 +87,21 @@ def test_where_pictures_meet_the_scan_ends() -> None:
     assert len(scanned(graph)) == 1
     assert count(graph)["reduce_mean"] == 2
     assert sum(node.op == "reduce_mean" for node in graph.nodes) == 2
+
+
+@pytest.mark.parametrize("how", ["cumsum", "gather"])
+def test_pictures_that_go_into_others_end_the_scan(how: str) -> None:
+    """Sums of all pictures before each, and pictures that change places but the outer ones."""
+    c = CaseBuilder("mixed")
+    x = c.input(4, 3, 16, 16)
+    a = c.op("tanh", c.op("conv", x, c.weight(4, 3, 3, 3), c.weight(4), **SAME))
+    if how == "cumsum":
+        b = c.op("cumsum", a, axis=0)
+    else:
+        b = c.op("gather", a, constant(np.array([0, 2, 1, 3])), axis=0)
+    d = c.op("tanh", c.op("conv", b, c.weight(4, 4, 3, 3), **SAME))
+    c.output(c.op("reduce_mean", d, axes=(2, 3), keepdims=False))
+    optimised(c.graph())
 
 
 @pytest.mark.parametrize("graph", [network(1), network(4, size=4)], ids=["one picture", "small"])

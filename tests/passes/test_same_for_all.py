@@ -79,6 +79,33 @@ def test_sums_over_the_axis_stay() -> None:
     assert not SameForAll().run(c.graph())
 
 
+@pytest.mark.parametrize("batch", [4, N])
+@pytest.mark.parametrize("op", ["cumsum", "cumprod"])
+def test_what_accumulates_along_the_axis_stays(op: str, batch: Dim) -> None:
+    """Its first element needs nothing but the first of the operand, the others need more."""
+    found = []
+    for axis in (0, 1):
+        c = CaseBuilder("accumulated")
+        summed = c.op(op, dense(c, repeated(c, batch)), axis=axis)
+        c.output(c.op("add", dense(c, summed), c.input(batch, QUERIES, WIDTH)))
+        graph = c.graph()
+        optimised(graph)
+        found += [node.inputs[0].shape[0] for node in graph.nodes if node.op == op]
+    assert found == [batch, 1]
+
+
+@pytest.mark.parametrize(("taps", "dilation"), [(2, 1), (2, 2), (3, 1)])
+def test_windows_that_reach_back_stay(taps: int, dilation: int) -> None:
+    """The first windows of a causal convolution see one element, and zeros."""
+    c = CaseBuilder("causal")
+    x = c.op("broadcast_to", c.input(1, 4, 1), shape=(1, 4, 9))
+    back = dilation * (taps - 1)
+    c.output(
+        c.op("conv", x, c.weight(4, 4, taps), strides=(1,), pads=(back, 0), dilations=(dilation,))
+    )
+    optimised(c.graph())
+
+
 def test_copies_alone_stay() -> None:
     """Where no arithmetic is saved nothing moves."""
     c = CaseBuilder("copied")
