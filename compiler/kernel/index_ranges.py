@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ..ir.dims import (
     FUNCTIONS,
@@ -20,6 +20,8 @@ from ..ir.dims import (
     is_position,
     map_atoms,
     mod,
+    nearest_quotient,
+    product,
     substitute,
     symbol,
     symbols_of,
@@ -50,6 +52,7 @@ def _folded(atom: Atom, extents: Mapping[str, Dim]) -> Dim:
         return plain
     if isinstance(bottom, Sym):
         shorter = _by_symbols(atom.fn, top, bottom, extents)
+        shorter = _near_multiple(atom.fn, top, bottom, extents) if shorter is None else shorter
         return plain if shorter is None else shorter
     if bottom < 2:
         return plain
@@ -60,6 +63,7 @@ def _folded(atom: Atom, extents: Mapping[str, Dim]) -> Dim:
         if multiple == high // bottom:
             return multiple if atom.fn == "floordiv" else top - multiple * bottom
     shorter = _without_rest(atom.fn, top, bottom, extents)
+    shorter = _near_multiple(atom.fn, top, bottom, extents) if shorter is None else shorter
     return plain if shorter is None else shorter
 
 
@@ -75,29 +79,50 @@ def _without_rest(fn: str, top: Sym, bottom: int, extents: Mapping[str, Dim]) ->
     return None
 
 
+def _near_multiple(fn: str, top: Sym, bottom: Dim, extents: Mapping[str, Dim]) -> Dim | None:
+    """bottom*q + r divided by bottom, where 0 <= r < bottom and steps of some axes are a little
+    more or less than a multiple of bottom; None: no such q is found.
+
+    Rows of n elements that are read as rows of n + 1 are: i*n + j is (n + 1)*i + (j - i).
+    """
+    factors = _by_axes(top).items()
+    nearest = total(_times(axes, nearest_quotient(factor, bottom)) for axes, factor in factors)
+    for quotient in (nearest, nearest - 1):
+        rest = top - quotient * bottom
+        if _is_below(rest, bottom, extents):
+            return quotient if fn == "floordiv" else rest
+    return None
+
+
 def _is_below(rest: Dim, limit: Dim, extents: Mapping[str, Dim]) -> bool:
     """Whether 0 <= rest < limit for certain, at every point of axes that are not empty."""
     largest = _largest(rest, extents)
-    if largest is None or not is_nonnegative(rest):
+    if largest is None:
         return False
     more = {name: symbol(name) + 1 for name in _positive(extents)}
+    if not is_nonnegative(rest):
+        opposite = _largest(rest * -1, extents)
+        if opposite is None or not is_nonnegative(substitute(opposite * -1, more)):
+            return False
     return is_nonnegative(substitute(limit - 1 - largest, more))
 
 
 def _largest(dim: Dim, extents: Mapping[str, Dim]) -> Dim | None:
     """A bound without axes that the expression never exceeds; None: none is known."""
-    if not is_position(dim):
-        return dim
     bounds: list[Dim] = []
-    for mono, coef in dim.terms if isinstance(dim, Sym) else ():
-        term: Dim = coef
-        for atom in mono:
-            bound = _largest_of(atom, extents)
-            moving = is_position(as_dim(atom))
-            if bound is None or (moving and coef < 0) or not is_nonnegative(as_dim(atom)):
+    for axes, factor in _by_axes(dim).items():
+        reached: Dim = 1
+        for atom in axes:
+            bound = _largest_of(atom, extents) if is_nonnegative(as_dim(atom)) else None
+            if bound is None:
                 return None
-            term = term * bound
-        bounds.append(term)
+            reached = reached * bound
+        if is_nonnegative(factor):
+            bounds.append(factor * reached)
+        elif not axes:
+            bounds.append(factor)
+        elif not is_nonnegative(factor * -1):
+            return None
     return total(bounds)
 
 
@@ -167,22 +192,23 @@ def _divide(dim: Dim, by: Sym) -> tuple[Dim, Dim]:
 
     That is single terms where `by` is one, else what stands beside each product of axes.
     """
-    quotient: Dim = 0
-    rest: Dim = 0
-    for one in _parts(dim, whole_factors=len(by.terms) > 1):
-        part = floordiv(one, by)
-        whole = part * by == one
-        quotient, rest = (quotient + part, rest) if whole else (quotient, rest + one)
-    return quotient, rest
+    if len(by.terms) == 1:
+        parts: list[Dim] = [Sym((term,)) if term[0] else term[1] for term in terms_of(dim)]
+    else:
+        parts = [_times(axes, factor) for axes, factor in _by_axes(dim).items()]
+    whole = [part for part in parts if floordiv(part, by) * by == part]
+    return total(floordiv(part, by) for part in whole), dim - total(whole)
 
 
-def _parts(dim: Dim, *, whole_factors: bool) -> Iterable[Dim]:
-    """The terms of a sum; with `whole_factors` those of the same axes as one."""
+def _by_axes(dim: Dim) -> dict[Monomial, Dim]:
+    """What stands beside each product of axes in a sum, and what stands alone."""
     parts: dict[Monomial, Dim] = {}
     for monomial, coefficient in terms_of(dim):
         axes = tuple(atom for atom in monomial if is_position(as_dim(atom)))
-        key = axes if whole_factors else monomial
-        parts[key] = parts.get(key, 0) + (
-            Sym(((monomial, coefficient),)) if monomial else coefficient
-        )
-    return parts.values()
+        sizes = tuple(atom for atom in monomial if not is_position(as_dim(atom)))
+        parts[axes] = parts.get(axes, 0) + product(map(as_dim, sizes)) * coefficient
+    return parts
+
+
+def _times(axes: Monomial, factor: Dim) -> Dim:
+    return product(map(as_dim, axes)) * factor

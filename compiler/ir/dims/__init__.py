@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from .bounds import is_nonnegative
 from .broadcast import are_one_together, dbroadcast, is_never_one
-from .division import ceildiv, divide_terms, exact_quotient, floordiv, mod
+from .division import ceildiv, divide_terms, exact_quotient, floordiv, mod, nearest_quotient
 from .extrema import dmax, dmin
 from .terms import (
     LEGIBLE,
@@ -48,6 +48,6 @@ __all__ = [
     "are_one_together", "as_dim", "calls_of", "ceildiv", "coefficient", "dbroadcast",
     "divide_terms", "dmax", "dmin", "estimate", "evaluate", "exact_quotient", "floordiv",
     "has_calls", "in_order", "is_never_one", "is_nonnegative", "is_position", "legible",
-    "map_atoms", "mod", "order_key", "product", "size_of", "substitute", "symbol", "symbols_of",
-    "terms_of", "total",
+    "map_atoms", "mod", "nearest_quotient", "order_key", "product", "size_of", "substitute",
+    "symbol", "symbols_of", "terms_of", "total",
 ]  # fmt: skip

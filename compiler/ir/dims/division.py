@@ -9,6 +9,7 @@ x by b is x - b*(x // b), so that a size and what it lacks to the next multiple 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 from ...errors import InternalError
@@ -167,3 +168,25 @@ def _polynomial_quotient(a: Sym, b: Sym) -> Dim | None:
         quotient[left] = coef // by
         rest = rest - make({left: coef // by}) * b
     return make(quotient)
+
+
+def nearest_quotient(a: Dim, b: Dim) -> Dim:
+    """A q that leaves a - b*q without terms that the first term of b divides, but for those
+    whose coefficients are at most half as large; b is not 0."""
+    first, by = terms_of(b)[0]
+    quotient: Dim = 0
+    for _ in range(_MAX_TERMS):
+        step = next(_nearest_terms(a - b * quotient, first, by), None)
+        if step is None:
+            break
+        quotient = quotient + step
+    return quotient
+
+
+def _nearest_terms(a: Dim, first: Monomial, by: int) -> Iterator[Dim]:
+    """For each term of a that is nearer to a multiple of first*by other than 0: the factor."""
+    for mono, coef in terms_of(a):
+        left = _without(mono, first)
+        times = -((by - 2 * coef) // (2 * by))
+        if left is not None and times:
+            yield make({left: times})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,3 +138,54 @@ def test_divisions_by_sizes_of_several_terms_that_go() -> None:
     grid = (c * STEPS + a) * 4 * STEPS + b
     assert fold_divisions(mod(floordiv(grid, 4 * STEPS), STEPS), STEPPED) == a
     assert fold_divisions(floordiv(grid, 4 * STEPS * STEPS), STEPPED) == c
+
+
+LENGTH = symbol("n") + 1  # of no row is it 0
+NEAR = {"$a": LENGTH, "$b": LENGTH, "$c": 6}
+NEAR_DIVISORS = st.sampled_from([5, 7, LENGTH, 2 * LENGTH, LENGTH + 6, 2 * LENGTH + 5])
+NEAR_STEPS = st.sampled_from([-1, 0, 1, 2])
+
+
+@st.composite
+def read_by_other_rows(draw: st.DrawFn) -> tuple[Dim, Dim]:
+    """A position along rows that are a little longer or shorter than the divisor, and that."""
+    by = draw(NEAR_DIVISORS)
+    steps = [draw(NEAR_STEPS) * by + draw(NEAR_STEPS) for _ in NEAR]
+    first = draw(st.sampled_from([0, 1, 5, LENGTH, LENGTH * 3 + 2]))
+    return sum((symbol(a) * s for a, s in zip(NEAR, steps, strict=True)), first), by
+
+
+@given(read_by_other_rows(), st.integers(0, 4))
+def test_equal_for_rows_that_are_near_the_divisor(position: tuple[Dim, Dim], n: int) -> None:
+    top, by = position
+    for dim in (floordiv(top, by), mod(top, by), mod(floordiv(top, by), LENGTH)):
+        folded = fold_divisions(dim, NEAR)
+        for point in product(*(range(evaluate(extent, {"n": n})) for extent in NEAR.values())):
+            values = dict(zip(NEAR, point, strict=True)) | {"n": n}
+            assert evaluate(folded, values) == evaluate(dim, values)
+
+
+@pytest.mark.parametrize(
+    "length", [199, symbol("t"), floordiv(symbol("s"), 10) - 1, dmax(symbol("t") * symbol("u"), 1)]
+)
+def test_scores_by_distance_need_no_division(length: Dim) -> None:
+    """Row i of [t, 2t] read from element t + i*(2t - 1) on is row i from element t - i on."""
+    i, j = symbol("$i"), symbol("$j")
+    extents = {"$i": length, "$j": length}
+    flat = length + i * (2 * length - 1) + j
+    assert fold_divisions(floordiv(flat, 2 * length), extents) == i
+    assert fold_divisions(mod(flat, 2 * length), extents) == length - i + j
+    # an element earlier the last row still begins with its own element 0; earlier yet, it does not
+    assert fold_divisions(floordiv(flat - 1, 2 * length), extents) == i
+    assert fold_divisions(floordiv(flat - 2, 2 * length), extents) != i
+
+
+def test_places_that_fall_from_row_to_row() -> None:
+    a, c, n = symbol("$a"), symbol("$c"), symbol("n")
+    extents = {"$a": n, "$c": 6}
+    flat = a * (n + 11) + n + 4 - c
+    assert fold_divisions(floordiv(flat, n + 12), extents) == a
+    assert fold_divisions(mod(flat, n + 12), extents) == n + 4 - a - c
+    # the last element read would be one before the row
+    earlier = floordiv(flat - 1, n + 12)
+    assert fold_divisions(earlier, extents) == earlier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -10,13 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import fused_nodes, interpreted, reference, region_inputs
 from random_graphs import build
+from rewriting import body
 from suites.cases import ALL_CASES, Case
 
 from tensmith.compiler.ir import Graph
-from tensmith.compiler.ir.dims import symbols_of
+from tensmith.compiler.ir.dims import (
+    Dim,
+    as_dim,
+    floordiv,
+    has_calls,
+    is_position,
+    map_atoms,
+    symbol,
+    symbols_of,
+)
+from tensmith.compiler.ir.text import parse_graph
 from tensmith.compiler.kernel.forms import region as forms_region
 from tensmith.compiler.kernel.forms.region import lower_region
-from tensmith.compiler.kernel.kernel import Kernel
+from tensmith.compiler.kernel.kernel import Kernel, Stage
 
 Simplify = Callable[[Kernel], Kernel]
 
@@ -77,3 +88,35 @@ def _check_case(case: Case, level: int) -> int:
 )
 def test_kernels_of_random_graphs(numbers: list[int], symbolic: bool, level: int, n: int) -> None:
     check_graph(build(numbers, symbols=int(symbolic)), {"n": n}, level)
+
+
+@pytest.mark.parametrize("t", [symbol("m"), symbol("m") + 1, floordiv(symbol("m"), 2) + 3, 7])
+def test_scores_shifted_by_their_row_are_read_without_a_division(t: Dim) -> None:
+    """A zero before each row of [t, 2*t - 1], rows of another length, and the first t of each."""
+    flat = 2 * t * t
+    graph = parse_graph(
+        body(
+            f"%s: f32[m], %x: f32[n, {t}, {2 * t - 1}]",
+            [
+                f"%a: f32[n, {t}, {2 * t}] = pad(%x) {{pads = (0, 0, 1, 0, 0, 0)}}",
+                f"%b: f32[n, {flat}] = reshape(%a) {{shape = (n, {flat})}}",
+                f"%c: f32[n, {flat - t}] = slice(%b) "
+                f"{{starts = (0, {t}), steps = (1, 1), stops = (n, {flat})}}",
+                f"%d: f32[n, {t}, {2 * t - 1}] = reshape(%c) {{shape = (n, {t}, {2 * t - 1})}}",
+                f"%e: f32[n, {t}, {t}] = slice(%d) "
+                f"{{starts = (0, 0, 0), steps = (1, 1, 1), stops = (n, {t}, {t})}}",
+                f"%y: f32[n, {t}, {t}] = neg(%e)",
+            ],
+        )
+    )
+    (node,) = fused_nodes(graph)
+    for size in (1, 2, 5):
+        check_region(node.regions[0], {"n": 2, "m": size})
+    stages = lower_region(node.regions[0]).kernel.stages
+    assert not any(has_calls(index) for stage in stages for index in _positions(stage))
+
+
+def _positions(stage: Stage) -> Iterator[Dim]:
+    """Indices of a stage with what only sizes decide, which is computed once, as a number."""
+    for index in stage.all_indices():
+        yield map_atoms(index, lambda atom: as_dim(atom) if is_position(as_dim(atom)) else 1)
