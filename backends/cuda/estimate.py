@@ -7,30 +7,27 @@ the bus to the host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ...compiler.compilation import CompileOptions, Stages
 from ...compiler.economics.estimate import Estimate, Provenance
 from ...compiler.errors import InternalError, UsageError
-from ...compiler.ir.dims import evaluate, substitute
+from ...compiler.ir.dims import substitute
 from ...compiler.ir.graph import Graph
 from ...compiler.kernel.cost.cost import kernel_cost
 from ...compiler.kernel.cost.machine import assumed_machine
-from ...compiler.kernel.cost.model_cost import RunEstimate, site_cost
+from ...compiler.kernel.cost.model_cost import RunEstimate, arena_at, site_cost
 from ...compiler.kernel.kernel import Kernel
-from ...compiler.kernel.plan.devices import all_steps
-from ...compiler.kernel.plan.plan import Deliver, External, Plan, Receive, Transfer
-from ...compiler.kernel.plan.sites import KernelSite, sites_of
+from ...compiler.kernel.plan.plan import Plan
+from ...compiler.kernel.plan.sites import KernelSite, copies_of, functions_of, sites_of
 from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from ...compiler.kernel.schedule.tiles import Tiles
 from ...compiler.target import GpuTarget
-from .candidates import LAUNCH
 from .emit.function import parts_of
 from .kernels import GpuKernels
 from .pipeline import form_kernels, launch_kernels
 from .tuning.spaces import space_of
 
 SPREAD = (0.3, 3.0)  # of a prediction that no GPU has confirmed
+LAUNCH = 2.5e-6  # seconds that a launch takes beside its work, assumed
 BUS, BUS_LATENCY = 20e9, 10e-6  # bytes per second of PCIe 4.0 with 16 lanes; seconds of a copy
 
 
@@ -57,38 +54,19 @@ def estimate_cuda(
         seconds += site.calls * found[0]
         flops += site.calls * found[1]
     launch_kernels(plan, kernels)
-    seconds += _copies(plan, sizes)
-    uncounted += [step.function for step in all_steps(plan.steps) if isinstance(step, External)]
+    for copy in copies_of(plan, sizes):
+        seconds += copy.times * (BUS_LATENCY + (copy.size or 0) / BUS)
+        uncounted += ["a copy"] * (copy.size is None)
+    uncounted += functions_of(plan.steps)
     method = (
         f"launch by launch, at a data sheet's {target.clock / 1e9:.3g} GHz, no GPU has confirmed it"
     )
     low, high = (seconds * end for end in SPREAD)
     told = Estimate(seconds, "s", Provenance.MODELLED, method, (low, high), target.name)
     return RunEstimate(
-        told, flops, plan.weight_bytes, _arena(plan, sizes), tuple(uncounted),
+        told, flops, plan.weight_bytes, arena_at(plan, sizes), tuple(uncounted),
         target.clock, device=True,
     )  # fmt: skip
-
-
-def _arena(plan: Plan, sizes: Mapping[str, int]) -> int | None:
-    try:
-        return evaluate(plan.arena_bytes, sizes)
-    except InternalError:
-        return None
-
-
-def _copies(plan: Plan, sizes: Mapping[str, int]) -> float:
-    """Seconds of the copies between host and device, on which inputs and outputs are supposed to
-    come and go."""
-    total = 0.0
-    for step in all_steps(plan.steps):
-        if isinstance(step, Transfer | Receive | Deliver):
-            try:
-                size = 0 if step.size is None else evaluate(step.size, sizes)
-            except InternalError:
-                size = 0
-            total += BUS_LATENCY + size / BUS
-    return total
 
 
 def _site(
@@ -109,7 +87,7 @@ def _site(
             cycles, flops = cycles + own[0], flops + own[1]
     except InternalError:
         return None
-    return cycles / target.clock, flops
+    return LAUNCH * len(planned.schedule.tiles) + cycles / target.clock, flops
 
 
 def _launch(part: Kernel, tiles: Tiles, target: GpuTarget) -> tuple[float, int]:
@@ -118,4 +96,4 @@ def _launch(part: Kernel, tiles: Tiles, target: GpuTarget) -> tuple[float, int]:
     schedule = Schedule(tuple(StageSchedule() for _ in part.stages), 0)
     cost = kernel_cost(part, schedule, target.host, assumed_machine(target.host), {})
     programs = space_of(part, tiles, {}, maps=False, busy=1).cycles(tiles, target)
-    return LAUNCH + max(programs, cost.bytes / target.bandwidth), cost.flops
+    return max(programs, cost.bytes / target.bandwidth), cost.flops

@@ -27,7 +27,8 @@ ELEMENTS = ("f32", "tf32", "f16", "i8", "f8")
 class _Gpu:
     """instructions: what multiplies matrices, by the names of PTX; those of elements that not every
     kind takes have these behind. rates: products per cycle and multiprocessor of `ELEMENTS`;
-    bandwidth: bytes of memory per cycle; clock: the highest, in Hz: all of data sheets."""
+    bandwidth: bytes of memory per cycle; clock: in Hz, at which the rates make the peaks: all of
+    data sheets."""
 
     architecture: int
     sms: int
@@ -41,7 +42,7 @@ class _Gpu:
 _MMA = ("mma", "mma.tf32", "mma.int8")
 _GPUS = (
     _Gpu(80, 108, 163, (64, 512, 1024, 2048, 1024), 1100, 1.41e9, _MMA),
-    _Gpu(86, 84, 99, (128, 256, 512, 1024, 512), 350, 1.695e9, _MMA),
+    _Gpu(86, 72, 99, (128, 256, 512, 1024, 512), 350, 1.695e9, _MMA),
     _Gpu(89, 58, 99, (128, 256, 512, 1024, 1024), 150, 2.04e9, (*_MMA, "mma.fp8")),
     _Gpu(
         90,

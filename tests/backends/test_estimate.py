@@ -10,6 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tensmith.backends.cuda.estimate import BUS_LATENCY
+from tensmith.backends.cuda.targets import TARGETS
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import Stages
 from tensmith.compiler.economics.estimate import Provenance
@@ -65,6 +67,62 @@ def test_a_gpu_takes_its_launches_and_the_copies(target: str) -> None:
 def test_a_file_for_several_gpus_takes_no_one_time() -> None:
     with pytest.raises(UsageError, match="several GPUs"):
         _estimate("cuda", 1)
+
+
+def _stepwise(path: Path, steps: int) -> Path:
+    """A scan whose body adds to places one by one, which the host does."""
+    vector, sides = [4096], ("s", "v")
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["s", "v"], ["scaled"]),
+            helper.make_node("ScatterND", ["scaled", "places", "more"], ["t"], reduction="add"),
+        ],
+        "body",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, vector) for name in sides],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, vector)],
+    )
+    constants = {"places": np.array([[3], [5]]), "more": np.ones(2, np.float32)}
+    graph = helper.make_graph(
+        [helper.make_node("Scan", ["x", "z"], ["y"], body=body, num_scan_inputs=1)], "steps",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, vector),
+            helper.make_tensor_value_info("z", TensorProto.FLOAT, [steps, *vector]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, vector)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph), path)
+    return path
+
+
+def test_copies_of_a_loop_count_in_every_round(tmp_path: Path) -> None:
+    request = CompileRequest(target="cuda:sm_90")
+    few, many = (
+        predicted_run(_stepwise(tmp_path / f"{steps}.onnx", steps), request).seconds.value
+        for steps in (10, 110)
+    )
+    # to the host and back: at least two copies in each round
+    assert many - few > 100 * 2 * BUS_LATENCY
+
+
+@pytest.mark.parametrize(
+    ("name", "halves", "bandwidth"),
+    [
+        ("sm_80", 312e12, 1555e9),  # "NVIDIA A100 Tensor Core GPU", 40 GB
+        ("sm_86", 125e12, 600e9),  # "NVIDIA A10 Tensor Core GPU"
+        ("sm_89", 121e12, 300e9),  # "NVIDIA L4 Tensor Core GPU"
+        ("sm_90", 989e12, 3350e9),  # "NVIDIA H100 Tensor Core GPU", SXM
+        ("sm_100", 2250e12, 8000e9),  # "NVIDIA Blackwell Architecture", B200
+        ("sm_120", 209.5e12, 1792e9),  # "NVIDIA RTX Blackwell GPU Architecture", RTX 5090
+    ],
+)
+def test_rates_and_clocks_make_the_peaks_of_data_sheets(
+    name: str, halves: float, bandwidth: float
+) -> None:
+    target = TARGETS[f"cuda:{name}"]
+    peak = 2 * dict(target.rates)["f16"] * target.sms * target.clock
+    assert peak == pytest.approx(halves, rel=0.01)
+    assert target.bandwidth * target.clock == pytest.approx(bandwidth, rel=0.03)
 
 
 def test_products_of_halves_are_faster_on_a_gpu(tmp_path: Path) -> None:

@@ -77,14 +77,18 @@ def run_estimate(
             continue
         seconds += site.calls * _shared(plan, site, cost, threads)
         flops += site.calls * cost.flops
-    try:
-        arena = evaluate(plan.arena_bytes, sizes)
-    except InternalError:
-        arena = None
     method = f"cost model, kernel by kernel, {threads} thread(s); {machine.label}"
     low, high = (seconds * end for end in SPREAD)
     told = Estimate(seconds, "s", Provenance.MODELLED, method, (low, high), target.name)
-    return RunEstimate(told, flops, plan.weight_bytes, arena, tuple(uncounted))
+    return RunEstimate(told, flops, plan.weight_bytes, arena_at(plan, sizes), tuple(uncounted))
+
+
+def arena_at(plan: Plan, sizes: Mapping[str, int]) -> int | None:
+    """Bytes of the arena for sizes of the inputs' symbols; None where only a run can tell."""
+    try:
+        return evaluate(plan.arena_bytes, sizes)
+    except InternalError:
+        return None
 
 
 def _shared(plan: Plan, site: KernelSite, cost: KernelCost, threads: int) -> float:

@@ -10,7 +10,20 @@ from ...ir.dims import Dim, ceildiv, evaluate, product
 from ..kernel import Kernel
 from ..schedule.partition import outer_loops
 from ..schedule.schedule import Schedule
-from .plan import Assign, Bind, Branch, External, KernelCall, Place, Plan, Repeat, Step
+from .plan import (
+    Assign,
+    Bind,
+    Branch,
+    Deliver,
+    External,
+    KernelCall,
+    Place,
+    Plan,
+    Receive,
+    Repeat,
+    Step,
+    Transfer,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,23 @@ def sites_of(plan: Plan, sizes: Mapping[str, int], *, fitting: bool = False) -> 
     ]
 
 
+@dataclass(frozen=True)
+class CopySite:
+    """A copy between a host's memory and a device's. size: in bytes; None where only a run can
+    tell. times: of one run."""
+
+    size: int | None
+    times: int
+
+
+def copies_of(plan: Plan, sizes: Mapping[str, int]) -> list[CopySite]:
+    """Every copy of a plan whose kernels run on a device, as `sites_of` counts, for sizes that are
+    made up."""
+    walker = _Walker(plan, dict(sizes), True)
+    walker.steps(plan.steps, 1, True)
+    return walker.copies
+
+
 def parallel_iterations(kernel: Kernel, schedule: Schedule, sizes: Mapping[str, int]) -> int:
     """How many iterations the loops have that threads share: `end` of a whole call."""
     extents = {axis.name: axis.extent for axis in kernel.stages[0].axes}
@@ -74,6 +104,7 @@ class _Walker:
         self.found: dict[
             tuple[int, tuple[tuple[str, int], ...] | None, bool, frozenset[str]], int
         ] = {}
+        self.copies: list[CopySite] = []
 
     def steps(self, steps: Sequence[Step], times: int, certain: bool) -> None:
         """Count the calls of steps that run `times` times."""
@@ -91,6 +122,9 @@ class _Walker:
                     self._branch(step, times, certain)
                 case Repeat():
                     self._repeat(step, times, certain)
+                case Transfer(size=size) | Receive(size=size) | Deliver(size=size):
+                    known = None if size is None else self._value(size)
+                    self.copies.append(CopySite(known, times))
 
     def _call(self, step: KernelCall, times: int, certain: bool) -> None:
         kernel = self.plan.kernels[step.kernel].kernel
