@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 
 MOST_OPERATORS = 1 << 12  # of all steps together
-_OF_STEPS = re.compile(r" \(operator \d+ of each step\)$")
+_OF_STEPS = re.compile(r" \(scan (\d+), operator (\d+) of each step\)$")
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class UnrollScans:
         """Rewrite; whether there was one."""
         if self.unless and any(node.op in self.unless for node in graph.walk()):
             return False
-        rules = Rules()
+        rules, number = Rules(), count()
 
         @rules.on("scan")
         def unrolled(node: Node, rw: Rewriter) -> Replacement:
-            return _unrolled(node, rw) if self._is_short(node) else None
+            return _unrolled(node, next(number), rw) if self._is_short(node) else None
 
         return rewrite(graph, rules)
 
@@ -47,28 +48,32 @@ class UnrollScans:
 
 
 def in_all_steps(values: Iterable[Value]) -> list[list[Value]]:
-    """Of values of a graph, those that one operator of a scan makes in its steps, together."""
-    found: dict[tuple[str, str], list[Value]] = {}
+    """Of values of a graph, those that one operator of a scan makes in its steps, together.
+
+    Scans are told apart by the numbers that the pass gives them: names of models may be alike, as
+    those of both directions of a layer are.
+    """
+    found: dict[tuple[str, str, str], list[Value]] = {}
     for value in values:
         made = value.producer
-        if made is not None and _OF_STEPS.search(made.name):
-            found.setdefault((made.name, made.op), []).append(value)
+        if made is not None and (place := _OF_STEPS.search(made.name)):
+            found.setdefault((place[1], place[2], made.op), []).append(value)
     return list(found.values())
 
 
-def _unrolled(node: Node, rw: Rewriter) -> list[Value]:
+def _unrolled(node: Node, scan: int, rw: Rewriter) -> list[Value]:
     region, attrs = node.regions[0], node.attrs
-    count, trip = attrs["num_state"], attrs["trip"]
-    states, scanned = list(node.inputs[:count]), node.inputs[count:]
-    stacks: list[list[Value]] = [[] for _ in region.outputs[count:]]
+    carried, trip = attrs["num_state"], attrs["trip"]
+    states, scanned = list(node.inputs[:carried]), node.inputs[carried:]
+    stacks: list[list[Value]] = [[] for _ in region.outputs[carried:]]
     for step in range(trip):
         parts = [
             _row(value, trip - 1 - step if backward else step, rw)
             for value, backward in zip(scanned, attrs["reverse_in"], strict=True)
         ]
-        results = _copied(region, [*states, *parts], rw)
-        states = results[:count]
-        for stack, value in zip(stacks, results[count:], strict=True):
+        results = _copied(region, [*states, *parts], scan, rw)
+        states = results[:carried]
+        for stack, value in zip(stacks, results[carried:], strict=True):
             stack.append(rw.emit("reshape", [value], {"shape": (1, *value.shape)}))
     ordered = [
         stack[::-1] if backward else stack
@@ -88,13 +93,13 @@ def _row(value: Value, place: int, rw: Rewriter) -> Value:
     return rw.emit("reshape", [rw.emit("slice", [value], cut)], {"shape": shape[1:]})
 
 
-def _copied(region: Graph, arguments: list[Value], rw: Rewriter) -> list[Value]:
+def _copied(region: Graph, arguments: list[Value], scan: int, rw: Rewriter) -> list[Value]:
     """The results of copies of a region's nodes, which read arguments in the place of its inputs;
     what they read from around it stays."""
     known = dict(zip(region.inputs, arguments, strict=True))
     for number, inner in enumerate(region.nodes):
         inputs = [known.get(value, value) for value in inner.inputs]
-        name = f"{inner.name} (operator {number} of each step)"
+        name = f"{inner.name} (scan {scan}, operator {number} of each step)"
         made = rw.emit_all(inner.op, inputs, dict(inner.attrs), name=name)
         known.update(zip(inner.outputs, made, strict=True))
     return [known.get(value, value) for value in region.outputs]

@@ -63,6 +63,29 @@ def test_what_one_operator_makes_in_all_steps_is_together():
     assert not in_all_steps(graph.inputs)
 
 
+def test_scans_of_the_same_name_are_told_apart():
+    """Both directions of a layer are, and layers may be."""
+    scans = [_scan(backward, backward) for backward in (False, True)]
+    inputs, outputs, nodes = (
+        [item for scan in scans for item in getattr(scan, what)]
+        for what in ("inputs", "outputs", "nodes")
+    )
+    assert len({node.name for node in nodes}) == 1
+    graph = Graph(inputs, outputs, nodes)
+    UnrollScans().run(graph)
+    sources: dict[Value, set[int]] = {
+        value: {number} for number, scan in enumerate(scans) for value in scan.inputs
+    }
+    for node in graph.nodes:
+        read = set().union(*(sources.get(value, set()) for value in node.inputs))
+        sources |= dict.fromkeys(node.outputs, read)
+    groups = in_all_steps(value for node in graph.nodes for value in node.outputs)
+    inner = [group for group in groups if group[0].producer.op in ("add", "mul")]
+    assert sorted(map(len, inner)) == [STEPS] * 6
+    for group in groups:
+        assert len(set().union(*(sources[value] for value in group))) == 1
+
+
 def test_scans_of_many_or_unknown_steps_stay():
     assert not UnrollScans(unless=frozenset({"add"})).run(_scan(False, False))
     assert not UnrollScans(most_operators=3 * STEPS - 1).run(_scan(False, False))
