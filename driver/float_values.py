@@ -15,7 +15,12 @@ from ..compiler.backend import backend_of
 from ..compiler.errors import InternalError
 from ..compiler.ir import Graph, Node, Value
 from ..compiler.ir.flops import graph_flops
-from ..passes.precision.fixed_point.quantise_floats import quantised_and_back
+from ..passes.precision.fixed_point.known_scales import Scale
+from ..passes.precision.fixed_point.quantise_floats import (
+    IN_FLOATS,
+    Scales,
+    quantised_and_back,
+)
 from .ranges_observed import decibels
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +37,7 @@ def kept_in_floats(
 
     Where a model whose values are all quantised keeps `LEAST_DECIBELS` between outputs and noise,
     none does. Else each value is quantised alone, and those that make most noise stay, with those
-    between such ones, until the others keep it. Noise is that of at most
+    between such ones, until the others keep it. RoundingNoise is that of at most
     `MOST_SAMPLES` samples, evaluated in numpy; models too large for that are quantised whole.
     """
     flops = graph_flops(graph)
@@ -41,7 +46,7 @@ def kept_in_floats(
         raise InternalError("sizes of a graph of integers are known")
     most = MOST_OPERATIONS / (max(1, flops) * evaluations)
     chosen = spread(samples, max(1, min(MOST_SAMPLES, int(most))))
-    noise = _Noise(graph, ranges, chosen)
+    noise = RoundingNoise(graph, ranges, chosen)
     whole = noise.of(frozenset(ranges))
     if whole >= LEAST_DECIBELS:
         return frozenset(), ""
@@ -71,7 +76,9 @@ def spread(samples: Iterable[Mapping[str, Array]], count: int) -> list[Mapping[s
 
 
 @dataclass
-class _Noise:
+class RoundingNoise:
+    """What rounding values to 8 bits does to a graph's outputs on samples."""
+
     graph: Graph
     ranges: Mapping[Value, Range]
     samples: Sequence[Mapping[str, Array]]
@@ -80,6 +87,7 @@ class _Noise:
         evaluate = backend_of("reference").evaluate
         assert evaluate is not None
         self.evaluate = evaluate
+        self.scales = Scales(self.graph)
         self.inputs = {value.name: value for value in self.graph.inputs}
         self.wanted = [self.evaluate(self.graph, sample) for sample in self.samples]
 
@@ -87,29 +95,30 @@ class _Noise:
         """Decibels between signal and noise, of the output that has the least, with values
         quantised."""
         pairs = []
+        left = {value: IN_FLOATS for value in self.ranges if value not in quantised}
+        scales = self.scales.of({**self.ranges, **left})
         for sample, wanted in zip(self.samples, self.wanted, strict=True):
             given = {
-                name: self._noisy(self.inputs[name], array, quantised)
-                for name, array in sample.items()
+                name: _noisy(self.inputs[name], array, scales) for name, array in sample.items()
             }
-            pairs.append((wanted, self.evaluate(self.graph, given, self._observe(quantised))))
+            pairs.append((wanted, self.evaluate(self.graph, given, _observing(scales))))
         return min(decibels(pairs).values(), default=math.inf)
 
-    def _observe(
-        self, quantised: frozenset[Value]
-    ) -> Callable[[Node, Sequence[Array]], Sequence[Array] | None]:
-        def observe(node: Node, results: Sequence[Array]) -> Sequence[Array] | None:
-            if not quantised.intersection(node.outputs):
-                return None
-            pairs = zip(node.outputs, results, strict=True)
-            return [self._noisy(value, array, quantised) for value, array in pairs]
 
-        return observe
+def _observing(
+    scales: Mapping[Value, Scale],
+) -> Callable[[Node, Sequence[Array]], Sequence[Array] | None]:
+    def observe(node: Node, results: Sequence[Array]) -> Sequence[Array] | None:
+        if scales.keys().isdisjoint(node.outputs):
+            return None
+        pairs = zip(node.outputs, results, strict=True)
+        return [_noisy(value, array, scales) for value, array in pairs]
 
-    def _noisy(self, value: Value, array: Array, quantised: frozenset[Value]) -> Array:
-        if value not in quantised:
-            return array
-        return quantised_and_back(array, *self.ranges[value])
+    return observe
+
+
+def _noisy(value: Value, array: Array, scales: Mapping[Value, Scale]) -> Array:
+    return quantised_and_back(array, *scales[value]) if value in scales else array
 
 
 def _with_those_between(graph: Graph, all_: frozenset[Value], loud: set[Value]) -> frozenset[Value]:

@@ -18,6 +18,7 @@ from ....compiler.ir.ops.registry import Trait, has_trait, make_node
 from ....compiler.ir.rewrite import scalar
 from ....compiler.ir.types import DType
 from ..parameters import one_scale
+from .known_scales import Scale, fitting_scale, whole_scale
 
 Array = np.ndarray[Any, Any]
 Range = tuple[float, float]
@@ -26,11 +27,6 @@ MOST = 127
 LEAST_SCALE = 2.0**-60
 IN_FLOATS = (math.nan, math.nan)  # a range: the value stays as it is
 _MOVES = Trait.INDEX_MAP | Trait.VIEW | Trait.LOOKUP | Trait.BROADCAST
-_KNOWN: dict[str, tuple[float, int]] = {  # (scale, zero point) that hold all results
-    "softmax": (2.0**-8, -128),
-    "sigmoid": (2.0**-8, -128),
-    "tanh": (2.0**-7, 0),
-}
 _SATURATED = {  # beyond which results are less than half a step from their limits
     "sigmoid": math.log(2.0**9 - 1),
     "tanh": math.atanh(1 - 2.0**-8),
@@ -52,14 +48,10 @@ class QuantiseFloats:
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether anything was."""
         changed = _shared(graph)
-        places = _Places(graph)
-        limits = {value: places.limit(value, self.ranges) for value in self.ranges}
-        for value in places.found():
-            known = _parameters(value, self.ranges, limits)
-            if known is not None:
-                _insert(graph, value, *known)
-                changed = True
-        return changed
+        scales = Scales(graph).of(self.ranges)
+        for value, (scale, zero) in scales.items():
+            _insert(graph, value, scale, zero)
+        return changed or bool(scales)
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,42 @@ def to_quantise(graph: Graph) -> list[Value]:
     """The values of a graph that have to be quantised for it to be computed in integers, in order
     of execution. Those inside control flow stay as they are."""
     return _Places(graph).found()
+
+
+@dataclass
+class Scales:
+    """By which scales and zero points the values of a graph of floats are quantised."""
+
+    graph: Graph
+
+    def __post_init__(self) -> None:
+        self.places = _Places(self.graph)
+        self.found = self.places.found()
+
+    def of(self, ranges: Mapping[Value, Range]) -> dict[Value, Scale]:
+        """(scale, zero point), as i8, of every value that is quantised, in order of execution:
+        none of those that nothing tells of, or that stay in floats."""
+        scales: dict[Value, Scale] = {}
+        for value in self.found:
+            scale = self._of(value, ranges, scales)
+            if scale is not None:
+                scales[value] = scale
+        return scales
+
+    def _of(
+        self, value: Value, ranges: Mapping[Value, Range], before: Mapping[Value, Scale]
+    ) -> Scale | None:
+        made, range_ = value.producer, ranges.get(value)
+        if range_ is not None and math.isnan(range_[0]):
+            return None
+        op = "" if made is None else made.op
+        known = whole_scale(op) if range_ is None else fitting_scale(op, *range_)
+        if known is None and made is not None:
+            known = _of_mean(made, before)
+        if known is not None or range_ is None:
+            return known
+        most = self.places.limit(value, ranges)
+        return _steps(max(range_[0], -most), min(range_[1], most))
 
 
 @dataclass
@@ -199,44 +227,27 @@ def _is_clip(node: Node) -> bool:
     return node.op in ("max", "min") and scalar(node.inputs[1]) is not None
 
 
-def _parameters(
-    value: Value, ranges: Mapping[Value, Range], limits: Mapping[Value, float]
-) -> tuple[float, int] | None:
-    """(scale, zero point) of a value as i8; None where nothing tells, or it stays in floats."""
-    made = value.producer
-    low, high = ranges.get(value, (0.0, 0.0))
-    if math.isnan(low):
-        return None
-    if made is not None and made.op in _KNOWN:
-        return _KNOWN[made.op]
-    if made is not None and (shared := _of_mean(made)) is not None:
-        return shared
-    if value not in ranges:
-        return None
-    most = limits.get(value, math.inf)
-    return _steps(max(low, -most), min(high, most))
-
-
-def _steps(low: float, high: float) -> tuple[float, int]:
+def _steps(low: float, high: float) -> Scale:
     """(scale, zero point) of a range as i8."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / STEPS, LEAST_SCALE)))
     return scale, int(np.clip(np.rint(-128 - low / scale), -128, 127))
 
 
-def quantised_and_back(array: Array, low: float, high: float) -> Array:
-    """Floats, rounded to the 256 of a range that bytes stand for."""
-    scale, zero = _steps(low, high)
+def quantised_and_back(array: Array, scale: float, zero: int) -> Array:
+    """Floats, rounded to the 256 that bytes stand for."""
     steps = np.clip(np.rint(array / scale) + zero, -128, 127)
     return np.asarray((steps - zero) * scale, array.dtype)
 
 
-def _of_mean(made: Node) -> tuple[float, int] | None:
+def _of_mean(made: Node, scales: Mapping[Value, Scale]) -> Scale | None:
     """(scale, zero point) of what the means of a pooling are of: they lie in the same range, and
     stay in the same unit, which processors average in."""
-    source = made.inputs[0].producer if made.op == "avg_pool" else None
-    if source is None or source.op != "dequantize" or not one_scale(source):
+    if made.op != "avg_pool":
         return None
+    source = made.inputs[0].producer
+    if source is None or source.op != "dequantize" or not one_scale(source):
+        return scales.get(made.inputs[0])
     scale, zero = scalar(source.inputs[1]), scalar(source.inputs[2])
     bytes_ = source.inputs[2].dtype is DType.I8
     return (float(scale), int(zero)) if bytes_ and scale and zero is not None else None

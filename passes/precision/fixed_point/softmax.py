@@ -21,12 +21,13 @@ from ....compiler.ir.ops.interpolated_table import (
     INTERPOLATED_TABLE,
     LOWEST,
 )
+from ....compiler.ir.ops.quantization import REACHED
 from ....compiler.ir.rewrite import Replacement, Rewriter, Rules
 from ....compiler.ir.types import DType
-from .operands import Array, FixedPoint, operand_of, rescaled
+from .known_scales import Scale, fitting_scale
+from .operands import Array, FixedPoint, centred, given, operand_of, rescaled, result_of
 
 RULES = Rules()
-RESULT_BITS = 8  # behind the point, with the zero point -128
 _ONE_BITS = 15
 _ONE = (1 << _ONE_BITS) - 1  # that exp(0) is
 _HALF = 8  # bits that a table gives
@@ -37,23 +38,34 @@ _MOST_ERROR = 0.5  # of a first reciprocal
 _EXACT = 2.0**-12  # relative error of the reciprocal that is left to rounding
 
 
-@RULES.on("softmax")
+@RULES.on("quantize")
 def in_integers(node: Node, rw: Rewriter) -> Replacement:
-    """softmax(dequantize(x)) -> dequantize(the same of bytes)"""
-    made = rw.producer(node.inputs[0], "dequantize")
-    operand = operand_of(node.inputs[0], rw) if made is not None else None
-    axis = node.attrs["axis"] % node.output.type.rank
-    count = node.output.shape[axis]
+    """quantize(softmax(dequantize(x))) -> the same of bytes"""
+    result = result_of(node, rw)
+    made = None if result is None else rw.producer(result.value, "softmax")
+    if result is None or made is None or rw.producer(made.inputs[0], "dequantize") is None:
+        return None
+    operand = operand_of(made.inputs[0], rw)
+    axis = made.attrs["axis"] % made.output.type.rank
+    count = made.output.shape[axis]
     if operand is None or operand.integers.dtype is not DType.I8:
         return None
     if not isinstance(count, int) or not 1 <= count <= _MOST_ADDENDS:
         return None
-    made_bytes = _softmax(operand, axis, count, rw)
-    scale = constant(np.float32(2.0**-RESULT_BITS))
-    return rw.emit("dequantize", [made_bytes, scale, constant(np.int8(-128))])
+    low, high = ((end - result.zero) * result.scale for end in (result.low, result.high))
+    found = fitting_scale("softmax", max(low, 0.0), high)
+    assert found is not None
+    scale, zero = found
+    shares = _softmax(operand, axis, count, found, rw)
+    share = FixedPoint(shares, np.asarray(scale, np.float32), zero)
+    reached = (result.dtype, result.low, result.high) == (DType.I8, *REACHED[DType.I8])
+    if reached and share.alike(result.scale, result.zero):
+        return shares
+    return given(centred(share, rw), scale, result, rw)
 
 
-def _softmax(x: FixedPoint, axis: int, count: int, rw: Rewriter) -> Value:
+def _softmax(x: FixedPoint, axis: int, count: int, result: Scale, rw: Rewriter) -> Value:
+    scale, zero = result
     along = {"axes": (axis,), "keepdims": True}
     peak = wide(rw.emit("reduce_max", [x.integers], along), rw)
     below = rescaled(
@@ -64,7 +76,7 @@ def _softmax(x: FixedPoint, axis: int, count: int, rw: Rewriter) -> Value:
     total = rw.emit("reduce_sum", [wide(raised, rw)], along)
     share = rescaled(_reciprocal(total, count, rw), 1.0, DType.I16, rw)
     product = rw.emit("mul", [wide(raised, rw), wide(share, rw)])
-    return rescaled(product, 2.0**RESULT_BITS / _UNIT, DType.I8, rw, zero=-128)
+    return rescaled(product, 1 / (scale * _UNIT), DType.I8, rw, zero=zero)
 
 
 def interpolated(index: Value, results: Array, rw: Rewriter) -> Value:
