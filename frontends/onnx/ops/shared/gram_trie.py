@@ -1,7 +1,6 @@
 """Lists of n-grams as a trie in arrays, along which rows of words walk.
 
-A double array (Aoe, "An efficient digital search algorithm by using a double-array structure",
-1989): a node is its place, and the child of node p by word w is at base[p] + w if owner[there] = p.
+A node is a number; its child by a word is found by a perfect hash of both.
 """
 
 from __future__ import annotations
@@ -12,98 +11,83 @@ from typing import Any
 
 import numpy as np
 
+from .....compiler.ir import DType, Value, constant
+from ...site import Site
+from .perfect_hash import PerfectHash, perfect_hash
+
 Array = np.ndarray[Any, Any]
-Gram = tuple[int, ...]
 NOWHERE = 0  # the node at which what is in no n-gram ends; nothing follows it
-_CHUNK = 4096  # places that are tried at once
+_WORD_BITS = 32  # of a key, below those of the node
 
 
 @dataclass(frozen=True)
 class GramTrie:
-    """first: i32 [words + 1], the node of each first word; word 0 is one that no n-gram has.
+    """Nodes 1 ... words are those of the single words, the others are numbered behind them.
 
-    base, owner, column: i32, of the nodes. column: what the n-gram that ends there adds to, or
-    `none`. Every base plus every word is a place in them.
+    parents, words: i32, the node before node `words + k`, and the word between, at k; of 0 at 0.
+    columns: i32, of all nodes, what the n-gram that ends there adds to, or `none`.
+    factors: u32 [2, 2], by which nodes and words become two hashes.
     """
 
-    first: Array
-    base: Array
-    owner: Array
-    column: Array
+    count: int
+    parents: Array
+    words: Array
+    columns: Array
+    factors: Array
+    found: PerfectHash
+
+    def column(self, s: Site, node: Value) -> Value:
+        """The columns of nodes."""
+        return s.emit("gather", [constant(self.columns), node], axis=0)
+
+    def child(self, s: Site, node: Value, word: Value) -> Value:
+        """The nodes (i32) behind others by words of theirs, or `NOWHERE`."""
+        node, word = s.cast(node, DType.I32), s.cast(word, DType.I32)
+        parts = [s.cast(part, DType.U32) for part in (node, word)]
+        first, second = (
+            s.op_("add", s.op_("mul", parts[0], int(a)), s.op_("mul", parts[1], int(b)))
+            for a, b in self.factors
+        )
+        found = self.found.find(s, first, second)
+        same = [
+            s.op_("eq", s.emit("gather", [constant(table), found], axis=0), part)
+            for table, part in ((self.parents, node), (self.words, word))
+        ]
+        # entry 0 is that of no word behind no node: `NOWHERE`, too
+        hit = s.op_("and", s.op_("and", *same), s.op_("gt", found, 0))
+        return s.op_("where", hit, s.op_("add", found, self.count), NOWHERE)
 
 
-def gram_trie(grams: Sequence[tuple[Gram, int]], words: int, none: int) -> GramTrie:
-    """The trie of different n-grams of words 1 ... `words`, each with its column."""
-    children: dict[Gram, list[int]] = {(): []}
-    columns = dict(grams)
-    for gram in columns:
-        for end in range(1, len(gram) + 1):
-            if gram[:end] not in children:
-                children[gram[:end]] = []
-                children[gram[: end - 1]].append(gram[end - 1])
-    for following in children.values():
-        following.sort()
-    return _placed(children, columns, words, none)
+def gram_trie(pools: Sequence[tuple[Array, Array]], words: int, none: int) -> GramTrie:
+    """The trie of n-grams of words 1 ... `words`: of each length n a matrix i64 [k, n] of different
+    ones, and their columns [k]."""
+    nodes = [grams[:, 0] for grams, _ in pools]
+    columns = [np.full(words + 1, none, np.int32)]
+    keys = [np.zeros(1, np.int64)]
+    count = words + 1  # of nodes so far
+    for depth in range(max((grams.shape[1] for grams, _ in pools), default=1)):
+        if depth:
+            level = [
+                (node << _WORD_BITS) | grams[:, depth] if grams.shape[1] > depth else node[:0]
+                for node, (grams, _) in zip(nodes, pools, strict=True)
+            ]
+            new, which = np.unique(np.concatenate(level), return_inverse=True)
+            ends = np.cumsum([len(part) for part in level])[:-1]
+            nodes = np.split(which.reshape(-1) + count, ends)
+            keys.append(new)
+            columns.append(np.full(len(new), none, np.int32))
+            count += len(new)
+        for node, (grams, column) in zip(nodes, pools, strict=True):
+            if grams.shape[1] == depth + 1:
+                first = count - len(columns[-1])
+                columns[-1][node - first] = column
+    known = np.concatenate(keys)
+    parents, following = known >> _WORD_BITS, known & ((1 << _WORD_BITS) - 1)
 
+    def hashes(factors: Array) -> Array:
+        node, word = (part.astype(np.uint32) for part in (parents, following))
+        return factors[:, :1] * node + factors[:, 1:] * word
 
-def _placed(
-    children: dict[Gram, list[int]],
-    columns: dict[Gram, int],
-    words: int,
-    none: int,
-) -> GramTrie:
-    """The nodes with most children choose their places first; the root has place -1 and base 0."""
-    places: dict[Gram, int] = {(): -1}
-    bases: dict[Gram, int] = {(): 0}
-    free = np.ones(2 * (words + 1), np.bool_)
-    free[: words + 1] = False
-    for word in children[()]:
-        places[(word,)] = word
-    inner = [gram for gram in children if gram and children[gram]]
-    lowest = words + 1
-    for gram in sorted(inner, key=lambda gram: (-len(children[gram]), gram)):
-        wanted = np.array(children[gram])
-        lowest += int(np.argmax(free[lowest:])) if lowest < len(free) else 0
-        base, free = _base(free, wanted, lowest)
-        bases[gram] = base
-        free[base + wanted] = False
-    return _arrays(children, columns, (places, bases), words, none)
-
-
-def _base(free: Array, wanted: Array, lowest: int) -> tuple[int, Array]:
-    """The least base at which all children find a free place, and the places, more if need be."""
-    start = max(lowest, int(wanted[0]))
-    while True:
-        missing = start + _CHUNK + int(wanted[-1]) + 1 - len(free)
-        if missing > 0:
-            free = np.append(free, np.ones(max(missing, len(free)), np.bool_))
-        offsets = np.flatnonzero(free[start : start + _CHUNK]) + start - wanted[0]
-        if len(wanted) == 1 and len(offsets):
-            return int(offsets[0]), free
-        fits = free[offsets[:, None] + wanted].all(axis=1)
-        if fits.any():
-            return int(offsets[np.argmax(fits)]), free
-        start += _CHUNK
-
-
-def _arrays(
-    children: dict[Gram, list[int]],
-    columns: dict[Gram, int],
-    found: tuple[dict[Gram, int], dict[Gram, int]],
-    words: int,
-    none: int,
-) -> GramTrie:
-    places, bases = found
-    size = max(bases.values()) + words + 1
-    base, owner = np.zeros(size, np.int32), np.full(size, -2, np.int32)
-    column, first = np.full(size, none, np.int32), np.zeros(words + 1, np.int32)
-    for gram in sorted(children, key=len):
-        for word in children[gram]:
-            places[(*gram, word)] = bases[gram] + word
-            owner[bases[gram] + word] = places[gram]
-    for gram, place in places.items():
-        if place >= 0:
-            base[place] = bases.get(gram, 0)
-            column[place] = columns.get(gram, none)
-    first[children[()]] = children[()]
-    return GramTrie(first, base, owner, column)
+    factors, found = perfect_hash((2,), hashes)
+    tables = (parents.astype(np.int32), following.astype(np.int32), np.concatenate(columns))
+    return GramTrie(words, *tables, factors, found)

@@ -11,7 +11,7 @@ from .....compiler.ir import DType, Value, constant
 from ...containers import Text
 from ...site import NotSupported, Site
 from ...table import lowers
-from ..shared.gram_trie import NOWHERE, GramTrie, gram_trie
+from ..shared.gram_trie import GramTrie, gram_trie
 from ..shared.lookups import number_among
 from .strings import place_among
 
@@ -51,21 +51,17 @@ def _counts(s: Site, x: Value, trie: GramTrie, longest: int, width: int) -> Valu
     first of an n-gram: a walk along the trie ends nowhere where no n-gram goes on, or the row ends.
     """
     batch, length = x.shape
-    base, owner, column = (constant(table) for table in (trie.base, trie.owner, trie.column))
-    first = s.emit("gather", [constant(trie.first), x], axis=0)
-    hits = [s.emit("gather", [column, first], axis=0)]
+    first = s.cast(x, DType.I32)
+    hits = [trie.column(s, first)]
     for step in range(1, 2 + (s.integer("max_skip_count") if longest > 1 else 0)):
         if isinstance(length, int) and step >= max(length, 1):
             break
         pads = (0, 0, 0, (longest - 1) * step)
-        longer = s.emit("pad", [x, s.scalar(0, x.dtype)], pads=pads, mode="constant")
+        longer = s.emit("pad", [first, s.scalar(0, DType.I32)], pads=pads, mode="constant")
         node = first
         for word in range(1, longest):
-            following = s.slice(longer, 1, word * step, word * step + length)
-            place = s.op_("add", s.emit("gather", [base, node], axis=0), following)
-            goes_on = s.op_("eq", s.emit("gather", [owner, place], axis=0), node)
-            node = s.op_("where", goes_on, place, NOWHERE)
-            hits.append(s.emit("gather", [column, node], axis=0))
+            node = trie.child(s, node, s.slice(longer, 1, word * step, word * step + length))
+            hits.append(trie.column(s, node))
     found = s.emit("concat", hits, axis=1)
     counts = s.op_("lt", found, width)
     index = s.op_("where", counts, found, 0)  # others add 0 there
@@ -90,19 +86,19 @@ def tf_idf_vectorizer(s: Site) -> Value:
         raise ValueError(f"{len(places)} ngram_indexes for {sum(map(len, pools))} n-grams")
     if len(set(places.tolist())) < len(places) or (places < 0).any():
         raise NotSupported("ngram_indexes repeat a column or are negative", "give each its own")
-    grams = [tuple(gram) for matrix in pools for gram in matrix.tolist()]
-    counted = [
-        (gram, column)
-        for gram, column in zip(grams, places.tolist(), strict=True)
-        if first <= len(gram) <= last
-    ]
-    if len(set(grams)) < len(grams):
+    if any(len(np.unique(matrix, axis=0)) < len(matrix) for matrix in pools):
         raise NotSupported("its pool has an n-gram twice", "give each once")
+    columns = np.split(places, np.cumsum([len(matrix) for matrix in pools])[:-1])
+    counted = [
+        (matrix, column)
+        for matrix, column in zip(pools, columns, strict=True)
+        if len(matrix) and first <= matrix.shape[1] <= last
+    ]
     width = int(places.max(initial=-1)) + 1
     if not width:
         empty = s.expand(s.scalar(0.0, DType.F32), (rows.shape[0], 0))
         return empty if x.type.rank == 2 else s.reshape(empty, (0,))
-    longest = max((len(gram) for gram, _ in counted), default=1)
+    longest = max((matrix.shape[1] for matrix, _ in counted), default=1)
     counts = _counts(s, rows, gram_trie(counted, words, width), longest, width)
     y = _weighted(s, counts, mode, places)
     return y if x.type.rank == 2 else s.reshape(y, (width,))

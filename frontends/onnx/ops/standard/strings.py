@@ -66,7 +66,8 @@ def place_among(s: Site, text: Text, words: Sequence[str]) -> tuple[Value, Value
     if len(different) > FEW:
         place, hit = place_of_words(s, text.data, different)
         if len(different) < len(words):
-            first = np.array([words.index(word) for word in different], np.int64)
+            places = {word: place for place, word in reversed(list(enumerate(words)))}
+            first = np.array([places[word] for word in different], np.int64)
             place = s.emit("gather", [constant(first), place], axis=0)
         return place, hit
     found = s.cast(matches(s, text.data, words), DType.U8)
