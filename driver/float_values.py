@@ -37,7 +37,7 @@ def kept_in_floats(
 
     Where a model whose values are all quantised keeps `LEAST_DECIBELS` between outputs and noise,
     none does. Else each value is quantised alone, and those that make most noise stay, with those
-    between such ones, until the others keep it. RoundingNoise is that of at most
+    between such ones, until the others keep it. Noise is that of at most
     `MOST_SAMPLES` samples, evaluated in numpy; models too large for that are quantised whole.
     """
     flops = graph_flops(graph)
