@@ -184,6 +184,38 @@ def test_sizes_that_a_run_decides(tmp_path, batch, target, dilation):
         assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", ["x86-64-v3", "native"])
+def test_tiles_that_are_computed_again_do_not_read_what_they_wrote(tmp_path, target, threads):
+    """The last block of open sizes repeats its last tile: a sum that dies there stays apart."""
+
+    def graph():
+        rng = np.random.default_rng(3)
+        x = Value(TensorType(DType.F32, (symbol("n"), 32, symbol("h"), symbol("w"))), "x")
+        nodes = []
+        b = Builder(nodes)
+        attrs = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
+        one, other = (
+            constant(rng.standard_normal((32, 32, 3, 3), np.float32) / np.float32(17))
+            for _ in range(2)
+        )
+        zero = constant(np.float32(0))
+        r = b.emit("max", [b.emit("conv", [x, one], attrs), zero])
+        y = b.emit("max", [b.emit("add", [b.emit("conv", [x, other], attrs), r]), zero])
+        y.name = "y"
+        return Graph([x], [y], nodes)
+
+    compilation, module = compiled(graph(), tmp_path, threads, target)
+    if target != "native":
+        assert [form.split(" ")[0] for form in forms_of(compilation)] == ["winograd"] * 2
+    rng = np.random.default_rng(4)
+    for n, h, w in ((1, 9, 7), (2, 3, 4), (1, 25, 25), (1, 16, 12)):
+        x = rng.standard_normal((n, 32, h, w), np.float32)
+        want = run_graph(graph(), {"x": x})["y"]
+        got = module({"x": x})["y"]
+        assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
+
+
 @pytest.mark.parametrize("target", ["x86-64-v3", "native"])
 @pytest.mark.parametrize(
     ("shape", "outputs", "groups"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ...ir.dims import Dim, substitute, symbol, symbols_of
+from ...ir.dims import Dim, all_calls, substitute, symbol, symbols_of
 from ...ir.graph import Graph, Value
 from ...ir.groups import is_fused
 from .. import expr as ex
@@ -74,7 +74,7 @@ def _reads_what_it_writes(stage: Stage, inputs: frozenset[str], output: str) -> 
     for store in stage.stores:
         offsets = {None if load.dynamic else load.offset for load in _loads(_parts(store), inputs)}
         if store.buffer.name == output:
-            if store.dynamic or not axes <= symbols_of(store.offset):
+            if store.dynamic or not _parts_points(store.offset, axes):
                 return False
             if not offsets <= {store.offset}:
                 return False
@@ -82,6 +82,14 @@ def _reads_what_it_writes(stage: Stage, inputs: frozenset[str], output: str) -> 
         elif offsets and (written or not offsets <= _only_offset(stage, output)):
             return False
     return True
+
+
+def _parts_points(offset: Dim, axes: set[str]) -> bool:
+    """Whether an offset is another at every point: it moves with each axis, and none is held back
+    where it ends, as are blocks of tiles whose last tile is computed again in place of one more."""
+    calls = (call for call in all_calls([offset]) if call.fn in ("min", "max"))
+    held = {name for call in calls for name in call.symbols}
+    return axes <= symbols_of(offset) and not axes & held
 
 
 def _only_offset(stage: Stage, output: str) -> set[Dim | None]:
