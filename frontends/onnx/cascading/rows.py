@@ -17,8 +17,8 @@ def mixing_node(made: Iterable[Value], before: Collection[Value], batch: Dim) ->
 
     batch: the number of rows, which is no constant. Rows may lie along any axis whose size is
     `batch`, or that times a whole number, each row's places being neighbours then. Taking rows at
-    places that are computed counts as seeing all, as does telling them apart by their numbers;
-    what is taken of each row at its own number is known to be its own.
+    places that are computed counts as seeing all, as does telling them apart by their numbers, and
+    computing with how many there are; what is taken of each row at its own number is its own.
     """
     made, rows, before = list(made), _Rows(batch), set(before)
     waiting = _makers(made, before)
@@ -72,6 +72,8 @@ class _Rows:
         read = [value for value in (*node.inputs, *inner) if self.axes(value)]
         if not all(self._are_apart(value) for value in (*read, *node.outputs)):
             return True
+        if node.op == "dims":  # a number that tells how many rows there are
+            return any(symbols_of(dim) & symbols_of(self.batch) for dim in node.attrs["values"])
         if node.op == "iota" and node.attrs["axis"] in self.axes(node.output):
             self.numbers.add(node.output)
             return bool(node.output.shape[node.attrs["axis"]] != self.batch)

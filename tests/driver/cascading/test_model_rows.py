@@ -54,6 +54,11 @@ _MET = {
         _NODE("Concat", ["bound", "second"], ["places"], axis=-1),
         _NODE("GatherND", ["x", "places"], ["found"]),
     ],
+    "told how many there are": [
+        _NODE("Shape", ["x"], ["sizes"]), _NODE("Gather", ["sizes", "zero"], ["count"], axis=0),
+        _NODE("Cast", ["count"], ["floats"], to=TensorProto.FLOAT),
+        _NODE("Add", ["x", "floats"], ["found"]),
+    ],
     "a mean": [
         _NODE("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
         _NODE("Sub", ["x", "mean"], ["found"]),
