@@ -19,7 +19,7 @@ from ...compiler.kernel.plan.plan import KernelCall, Plan
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.knobs import GPU_CANDIDATES
 from ...compiler.target import GpuTarget
-from .candidates import TENSOR_ROWS, Problem, predicted
+from .candidates import TENSOR_ROWS, WARPS, Problem, predicted
 from .kernels import GpuKernels, Images, is_given, other_parts, part_kernel, part_with
 from .targets import targets_of
 from .tiles import problem_of_part
@@ -62,10 +62,19 @@ def product_parts(plan: Plan, kernels: GpuKernels, target: GpuTarget) -> list[Pr
 
 
 def adds_equally(problem: Problem, one: Tiles, other: Tiles) -> bool:
-    """Whether sums are of the same parts, added up by the same instructions."""
-    same = (one.split, one.depth) == (other.split, other.depth)
-    wide = (one.rows >= TENSOR_ROWS) == (other.rows >= TENSOR_ROWS)
-    return same and (wide or problem.is_f32)
+    """Whether sums are of the same parts, added up by the same instructions. Scales of rows, which
+    programs find before they multiply, are sums in a tree that follows from block and warps."""
+    if (one.split, one.depth) != (other.split, other.depth):
+        return False
+    if problem.whole:
+        block = one.rows, one.columns, one.warps
+        return block == (other.rows, other.columns, other.warps)
+    return problem.is_f32 or _in_groups(one) == _in_groups(other)
+
+
+def _in_groups(tiles: Tiles) -> bool:
+    """Whether groups of four warps multiply blocks together, where the target has that."""
+    return tiles.rows >= TENSOR_ROWS and tiles.warps in WARPS
 
 
 def with_alternatives(

@@ -93,6 +93,11 @@ def test_other_tiles_that_add_up_equally() -> None:
     assert not alternatives.adds_equally(problem, wide, replace(wide, rows=32))
     assert not alternatives.adds_equally(problem, wide, replace(wide, depth=2 * wide.depth))
     assert not alternatives.adds_equally(problem, wide, replace(wide, split=wide.split + 1))
+    assert not alternatives.adds_equally(problem, wide, replace(wide, warps=2)), "no whole group"
+    scaled = replace(problem, whole=True)
+    assert alternatives.adds_equally(scaled, wide, replace(wide, stages=1, group=1))
+    for shape in ({"rows": 64}, {"columns": 32}, {"warps": 16 // wide.warps}):
+        assert not alternatives.adds_equally(scaled, wide, replace(wide, **shape))
 
 
 def test_other_tiles_are_for_the_same_data() -> None:

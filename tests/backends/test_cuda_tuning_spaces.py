@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from cuda_models import SM_80
 from cuda_runs import needs_triton
-from suites.case import F16, CaseBuilder, N, S
+from suites.case import F16, F32, CaseBuilder, N, S
 
+from tensmith.backends.cuda.compiling import FunctionJob, compile_all
 from tensmith.backends.cuda.fake import install
 from tensmith.backends.cuda.fake.interpreter import Program
 from tensmith.backends.cuda.targets import TARGETS
@@ -22,7 +24,7 @@ from tensmith.backends.cuda.tuning.launches import LAUNCHES
 from tensmith.backends.cuda.tuning.measurers import GpuMeasurer, VettingOracle
 from tensmith.backends.cuda.tuning.tunable import SECONDS, GpuTunable, open_gpu
 from tensmith.compiler.compilation import CompileOptions, Stages
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import DType, Graph
 from tensmith.compiler.tuning.task import Batch, Candidate, Turn
 
 pytestmark = needs_triton
@@ -49,9 +51,9 @@ def points() -> Graph:
     return c.graph()
 
 
-def attention() -> Graph:
+def attention(dtype: DType = F16) -> Graph:
     c = CaseBuilder("attention")
-    heads = [c.input(2, rows, 16, dtype=F16) for rows in (40, 300, 300)]
+    heads = [c.input(2, rows, 16, dtype=dtype) for rows in (40, 300, 300)]
     c.output(c.op("attention", *heads, scale=0.25))
     return c.graph()
 
@@ -159,6 +161,44 @@ def test_candidates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert not measurer.check(tunable.build(task, chosen))
     finally:
         measurer.close()
+
+
+def layer() -> Graph:
+    """A norm that the product finds anew for its own rows."""
+    c = CaseBuilder("layer")
+    norm = c.op("layer_norm", c.input(64, 128), c.weight(128), c.weight(128), axis=1, epsilon=1e-5)
+    c.output(c.op("tanh", c.op("matmul", norm, c.weight(128, 64))))
+    return c.graph()
+
+
+def trees(tunable: GpuTunable, candidates: list[Candidate]) -> list[list[str]]:
+    """How far apart the threads are that exchange sums, step by step, in candidates' code."""
+    (task,) = tunable.tasks
+    firsts = [tunable.parts(task, candidate)[0][0] for candidate in candidates]
+    images = compile_all([FunctionJob(function, 80, ptx=True) for function in firsts])
+    exchange = r"shfl\.sync\.bfly\.b32 [^,]*, [^,]*, (\d+)"
+    return [re.findall(exchange, image.data.decode()) for image in images]
+
+
+@pytest.mark.parametrize("graph", [attention(F32), layer()], ids=["attention", "layer"])
+def test_what_is_exact_reduces_in_the_same_tree(graph: Graph) -> None:
+    """Those with other warps, or blocks of other rows, do not."""
+    tunable = opened(graph)
+    (task,) = tunable.tasks
+    base, *others = tunable.candidates(task)
+    usual = base.choice["tiles"][0]
+
+    def differs(one: Candidate) -> set[str]:
+        return {key for key, value in one.choice["tiles"][0].items() if value != usual[key]}
+
+    exact = [one for one in others if one.exact]
+    assert all(differs(one) <= {"stages", "group"} for one in exact)
+    other = next(one for one in others if differs(one) in ({"warps"}, {"rows"}))
+    same, *equal, different = trees(tunable, [base, *exact[:2], other])
+    assert equal
+    assert equal == [same] * len(equal)
+    assert different != same
+    assert not other.exact
 
 
 def test_sizes_are_part_of_a_task() -> None:

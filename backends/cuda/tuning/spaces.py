@@ -187,10 +187,9 @@ class AttentionSpace:
         return _rounds(programs, alone, steps * work, tiles, target, taken or expected) + more
 
     def adds_equally(self, one: Tiles, other: Tiles) -> bool:
-        """Blocks of as many keys, multiplied by the same instructions, in as many parts."""
-        return (one.depth, one.split, one.rows >= 64) == (
-            other.depth, other.split, other.rows >= 64
-        )  # fmt: skip
+        """The tree in which the weights of a block of keys are added up follows from the block and
+        its warps; blocks that are loaded ahead change nothing."""
+        return replace(one, stages=other.stages) == other
 
 
 @dataclass(frozen=True)
