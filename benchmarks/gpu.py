@@ -1,4 +1,4 @@
-"""Measure on an NVIDIA GPU that is at hand for minutes only.
+"""Measure on an NVIDIA GPU, within minutes.
 
     python -m benchmarks.gpu --build builds/                 # on any machine, without a GPU
     python -m benchmarks.gpu builds/ --minutes 9             # where the GPU is; again: what is left
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tarfile
 import time
@@ -139,4 +140,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the stage, too
     sys.exit(main())

@@ -1,7 +1,7 @@
 """What a GPU is measured with, made on any machine: libraries, inputs, outputs of a processor.
 
 Large weights are one pattern of numbers over and over, so that libraries are small when they are
-compressed: a machine with a GPU may take few bytes. The pattern's length is a prime number, so
+compressed, and soon copied to the machine with the GPU. The pattern's length is a prime number, so
 every row of a matrix begins at another of its places.
 """
 

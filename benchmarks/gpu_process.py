@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +17,8 @@ TOLD = 500  # characters of what a process that died has printed last
 
 class StageProcess:
     """Does one stage after the other, in a process that is made anew where one fails: an illegal
-    access, for instance, leaves a process no GPU. folder: of the builds."""
+    access, for instance, leaves a process no GPU. What a process has begun ends with it, as it may
+    use the GPU. folder: of the builds."""
 
     def __init__(self, folder: Path, dry: bool) -> None:
         self._command = [sys.executable, "-m", f"{__package__}.gpu_stages", str(folder)]
@@ -30,15 +33,20 @@ class StageProcess:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(stage.encode() + b"\n")
-        process.stdin.flush()
+        try:
+            process.stdin.write(stage.encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:  # it ended behind the last stage
+            return {"error": self._last_words(process)}
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
                 self.close()
                 return None
         line = process.stdout.readline()
-        found: dict[str, Any] = json.loads(line) if line else {"error": self._last_words(process)}
+        if not line.endswith(b"\n"):
+            return {"error": self._last_words(process)}
+        found: dict[str, Any] = json.loads(line)
         if "error" in found:
             self.close()
         return found
@@ -47,18 +55,21 @@ class StageProcess:
         if self._process is None:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-                )
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
         return self._process
 
     def _last_words(self, process: subprocess.Popen[bytes]) -> str:
-        status = process.wait()
+        """How a process that ends by itself ended."""
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its group stays until `close`
+        self.close()
         told = self._log.read_text(errors="replace").strip()[-TOLD:]
-        return f"the process ended with status {status}: {told}"
+        return f"the process ended with status {process.returncode}: {told}"
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process and those that it has begun, whatever they do."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

@@ -1,8 +1,9 @@
-"""The script for a borrowed GPU, on the driver that is none: every stage, and going on later."""
+"""The script that measures on a GPU, on the driver that is none: all stages, and going on later."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -14,23 +15,38 @@ import numpy as np
 import pytest
 from cuda_runs import needs_triton
 
-from tensmith.benchmarks import gpu, gpu_process
+from tensmith.benchmarks import gpu, gpu_process, gpu_stages
 from tensmith.benchmarks.gpu_builds import patterned
 from tensmith.benchmarks.gpu_index import GpuBuild, pack, read_builds, sample, unpacked
-from tensmith.benchmarks.gpu_stages import stages_of
+from tensmith.benchmarks.gpu_stages import GpuStage, GpuStages, stages_of
+
+HOUR = 3600.0
 
 
 def results_of(folder: Path) -> dict[str, Any]:
     return {p.stem: json.loads(p.read_text()) for p in (folder / "results").iterdir()}
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages may take as long as they do."""
+    monkeypatch.setattr(gpu_stages, "USUAL_SECONDS", HOUR)
+    monkeypatch.setattr(gpu_stages, "SECONDS", {})
+
+
+def dry_run(folder: Path, *options: str, minutes: int = 600) -> int:
+    return gpu.main([str(folder), "--dry-run", "--minutes", str(minutes), *options])
+
+
 @needs_triton
+@pytest.mark.usefixtures("unhurried")
 def test_a_dry_run_walks_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.main([str(tmp_path), "--dry-run", "--minutes", "0"]) == 1
-    assert not list((tmp_path / "results").iterdir()), "no time for any stage"
-    assert gpu.main([str(tmp_path), "--dry-run"]) == 0
+    folder = tmp_path / "builds"
+    assert dry_run(folder, minutes=0) == 1
+    assert not list((folder / "results").iterdir()), "no time for any stage"
+    assert dry_run(folder) == 0
     assert "all stages are done" in capsys.readouterr().out
-    results, builds = results_of(tmp_path), read_builds(tmp_path)
+    results, builds = results_of(folder), read_builds(folder)
     kinds = [build.kind for build in builds]
     assert kinds == ["gemm", "conv", "attention", "chain", "chain"]
     assert not [name for name, found in results.items() if "error" in found], results
@@ -40,10 +56,12 @@ def test_a_dry_run_walks_all_stages(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert results[f"eager.{build.name}"]["skipped"] == "a dry run"
     assert results["machine"]["dry"]
     assert results["overhead"]["call_s"] > 0
-    assert gpu.main([str(tmp_path), "--dry-run"]) == 0
+    sanitized = {name for name in results if name.startswith("sanitizer.")}
+    assert sanitized == {f"sanitizer.{b.name}" for b in builds[:4]}, "one of every kind, by itself"
+    assert dry_run(folder) == 0
     assert capsys.readouterr().out.count("\n") == 1, "nothing is done twice"
-    archive = tmp_path.parent / "builds.tar"
-    assert gpu.main([str(tmp_path), "--pack", str(archive)]) == 0
+    archive = tmp_path / "builds.tar"
+    assert gpu.main([str(folder), "--pack", str(archive)]) == 0
     with tarfile.open(archive) as packed:
         names = [Path(name).name for name in packed.getnames()]
     assert len(names) == 1 + 3 * len(builds)
@@ -51,21 +69,22 @@ def test_a_dry_run_walks_all_stages(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @needs_triton
+@pytest.mark.usefixtures("unhurried")
 def test_errors_are_results_that_can_be_tried_again(tmp_path: Path) -> None:
     """What is wrong with one build is told of that alone."""
-    assert gpu.main([str(tmp_path), "--dry-run", "--minutes", "0"]) == 1
+    assert dry_run(tmp_path, minutes=0) == 1
     first, second, *_ = read_builds(tmp_path)
     library = tmp_path / f"{first.library}.xz"
     hidden = library.rename(library.with_suffix(".hidden"))
     np.savez(tmp_path / second.outputs, y=np.full(16 * 36, 7, "f2"))
-    gpu.main([str(tmp_path), "--dry-run"])
+    dry_run(tmp_path)
     results = results_of(tmp_path)
     assert "there is no file" in results[f"outputs.{first.name}"]["error"]
     assert not results[f"outputs.{second.name}"]["right"]
     hidden.rename(library)
-    gpu.main([str(tmp_path), "--dry-run"])
+    dry_run(tmp_path)
     assert "error" in results_of(tmp_path)[f"outputs.{first.name}"]
-    gpu.main([str(tmp_path), "--dry-run", "--again"])
+    dry_run(tmp_path, "--again")
     assert results_of(tmp_path)[f"outputs.{first.name}"]["right"]
 
 
@@ -82,7 +101,7 @@ def test_what_is_worth_most_comes_first() -> None:
     order = ["machine", "outputs.m1", "outputs.gemm-4096x4096x4096", "outputs.c", "time.m1",
              "time.gemm-4096x4096x4096", "eager.gemm-4096x4096x4096", "time.g", "time.a", "time.c",
              "overhead", "eager.m1", "compiled.m1", "outputs.m32", "time.m32", "eager.m32",
-             "sanitizer", "compiled.m32", "inductor.m32"]  # fmt: skip
+             "sanitizer.g", "sanitizer.m1", "compiled.m32", "inductor.m32"]  # fmt: skip
     assert [name for name in names if name in order] == order
 
 
@@ -123,12 +142,96 @@ for line in sys.stdin:
     stages.close()
 
 
+def test_a_process_that_dies_between_stages_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """
+import os, sys
+line = sys.stdin.readline()
+print('{"pid": %d}' % os.getpid(), flush=True)
+print("worn out", file=sys.stderr, flush=True)
+os._exit(4)
+"""
+    stages = process(script, monkeypatch)
+    first = stages.run("a", HOUR)
+    assert first is not None
+    os.waitid(os.P_PID, first["pid"], os.WEXITED | os.WNOWAIT)
+    died = stages.run("b", HOUR)
+    assert died is not None
+    assert "status 4" in died["error"]
+    assert "worn out" in died["error"]
+    second = stages.run("c", HOUR)
+    assert second is not None
+    assert second["pid"] != first["pid"]
+    stages.close()
+
+
+def test_a_half_line_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys; sys.stdin.readline(); sys.stdout.write('{')"
+    found = process(script, monkeypatch).run("a", HOUR)
+    assert found is not None
+    assert "status 0" in found["error"]
+
+
+# begins a process that holds a pipe open, and answers or dies, or does neither
+BEGINS = """
+import os, subprocess, sys
+line = sys.stdin.readline()
+child = "print(flush=True); import time; time.sleep(3600)"
+begun = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE,
+                         pass_fds=[int(sys.argv[1])])
+begun.stdout.readline()
+if line == "dies\\n":
+    os._exit(3)
+print('{"error": "refused"}' if line == "fails\\n" else "", end="\\n" * (line != "hangs\\n"))
+sys.stdout.flush()
+begun.wait()
+"""
+
+
+@pytest.mark.parametrize("how", ["dies", "fails", "hangs"])
+def test_what_a_stage_has_begun_ends_with_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what compute-sanitizer checks, which would go on using the GPU."""
+    reading, writing = os.pipe()
+    stages = gpu_process.StageProcess(Path(), dry=True)
+    command = [sys.executable, "-c", BEGINS, str(writing)]
+    monkeypatch.setattr(stages, "_command", command)
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *args, **options: popen(*args, pass_fds=[writing], **options)
+    )
+    stages.run(how, 1.0 if how == "hangs" else HOUR)
+    os.close(writing)
+    assert os.read(reading, 1) == b"", "nobody holds the pipe"
+    os.close(reading)
+
+
+def test_what_is_sanitized_is_kept_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every library has a stage and a limit of its own; the checker's status tells."""
+    builds = [a_build("gemm", "g"), a_build("conv", "c"), replace(a_build("gemm", "h"), flops=9)]
+    found = [stage for stage in stages_of(builds) if stage.kind == "sanitizer"]
+    assert {stage.build.name for stage in found if stage.build} == {"g", "c"}
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text('#!/bin/sh\necho "$@"\ncase "$*" in *c.so*) exit 9;; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name in ("g.so", "c.so"):
+        (tmp_path / name).write_bytes(b"")
+    stages = GpuStages(tmp_path, dry=False)
+    monkeypatch.setattr(GpuStages, "builds", [replace(b, inputs=b.library) for b in builds])
+    assert not stages.run("sanitizer.c")["clean"]
+    clean = stages.run("sanitizer.g")
+    assert clean["clean"]
+    assert "g.so" in clean["told"]
+    assert GpuStage("sanitizer", builds[0]).seconds == gpu_stages.SECONDS["sanitizer"]
+
+
 def test_a_stage_that_time_ends_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "builds.json").write_text("[]")
     session = gpu.GpuSession(tmp_path, dry=True)
     monkeypatch.setattr(session, "_process", process("import time; time.sleep(60)", monkeypatch))
     monkeypatch.setattr(gpu, "LEAST_SECONDS", 0.05)
-    assert session.run(minutes=0.2 / 60, again=False) == 3
+    assert session.run(minutes=0.2 / 60, again=False) == 2
     assert not results_of(tmp_path)
 
 
