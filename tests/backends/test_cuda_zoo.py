@@ -7,6 +7,7 @@ Takes minutes for each model: `.ci/test -m slow tests/backends/test_cuda_zoo.py`
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,9 @@ LEAST = 64  # rows, columns and steps from which on tensor cores are asked for
 MMA = {"f16": "HMMA", "tf32": "HMMA", "i8": "IMMA"}
 WANTED = {80: MMA, 90: {"f16": "HGMMA", "tf32": "HGMMA", "i8": "IGMMA"},
           100: {"f16": "UTCHMMA", "tf32": "UTCHMMA", "i8": "UTCIMMA"}, 120: MMA}  # fmt: skip
-MOST_LAUNCHES = {"bert-base": 80, "resnet50": 60}  # of a run
+MOST_LAUNCHES = {"bert-base": 80, "resnet50": 60}  # of a run, in any precision
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "cuda.md"
+TOLD = re.compile(r"(bert-base|resnet50|llama-decode) takes (\d+) launches")
 pytestmark = [
     pytest.mark.slow,
     needs_triton,
@@ -67,6 +70,24 @@ def test_models(model: Path, precision: str, target: str) -> None:
     pipeline.launch_kernels(plan, kernels)
     launches = _launches(plan, kernels)
     assert max(launches.values()) <= MOST_LAUNCHES.get(model.name, math.inf), launches
+
+
+@pytest.mark.parametrize(("name", "count"), TOLD.findall(DOCS.read_text()))
+def test_launches_are_those_of_the_documents(name: str, count: str) -> None:
+    """Counted from the plan, on all architectures."""
+    path, gpu = ZOO / name / "model.onnx", TARGETS["cuda"]
+    if not path.exists():
+        pytest.skip(f"{name} is not exported")
+    graph = import_model(path, {})
+    InPrecision("fp32", gpu).rewrite(graph)
+    options = CompileOptions("model", Path(), precision="fp32")
+    plan, kernels = pipeline.form_kernels(graph, gpu, options, Stages())
+    pipeline.launch_kernels(plan, kernels)
+    assert set(_launches(plan, kernels).values()) == {int(count)}
+
+
+def test_documents_tell_launches() -> None:
+    assert len(TOLD.findall(DOCS.read_text())) == 3
 
 
 def _parts(kernels: GpuKernels) -> Iterator[tuple[int, tuple[Function, ...]]]:
