@@ -17,6 +17,7 @@ from tensmith.backends.reference import run_graph
 from tensmith.compiler.errors import UnsupportedError
 from tensmith.compiler.ir.dims import product, symbols_of, terms_of
 from tensmith.frontends.onnx import load_model
+from tensmith.frontends.onnx.ops.shared import byte_automaton
 from tensmith.frontends.onnx.ops.shared.byte_classes import between, tokens_of
 from tensmith.frontends.onnx.ops.standard import text_case
 from tensmith.runtime.meaning import decode, encode
@@ -44,11 +45,13 @@ def _counts(mode: str) -> onnx.NodeProto:
     )  # fmt: skip
 
 
-MATCHED = [*TEXTS, "12-ab", "123-x", "abc", "a\nc", "\u00e9\u00e9", "\u20ac5", "\U0001f600",
+MATCHED = [*TEXTS, "a{,2}", "b{,}c", "{,3}", "\\A", "\\z",
+           "12-ab", "123-x", "abc", "a\nc", "\u00e9\u00e9", "\u20ac5", "\U0001f600",
            "aXc", "\x7f"]  # fmt: skip
 PATTERNS = ["ab|c.*", "(a|b)*c?", "[^,]+", r"\d{2,3}-\w+", "^a.c$", "\u00e9+", "", ".*", "(?s).*",
             "[\u00e0-\u20ac\\d]+", "a{0}", "x*$", r"[\W\d]*?", r"(?:[a-z]+,?\s*)+",
-            "(^a|b$)+.*", "[^a]", "\U0001f600|.", r"\x7f", "(ab){2}"]  # fmt: skip
+            "(^a|b$)+.*", "[^a]", "\U0001f600|.", r"\x7f", "(ab){2}", "a{,2}", "(a|b){,}c?",
+            r"\{,3}|[{,3}]+", r"\\A|a.*", r"\Aab\w\z", r"\\z|x.*", r"[\\z]|\A.\z"]  # fmt: skip
 POOL = [f"w{number}" for number in range(20)] + ["\u00e9t\u00e9", "", "a longer word"]
 SENTENCES = [["w1", "w2", "w1", "w3", ""], ["w19", "w1", "w2", "w20", "w1"],
              ["\u00e9t\u00e9", "a longer word", "a longer word!", "a longer", "w0"]]  # fmt: skip
@@ -256,8 +259,42 @@ def test_n_grams_that_are_given_twice_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"(a)\1", r"(?=a)b", r"\bab", "(?i)ab", r"\pL+", "[[:alpha:]]", "a**", "(", "a{2000}"],
+    [
+        r"(a)\1",
+        r"(?=a)b",
+        r"\bab",
+        "(?i)ab",
+        r"\pL+",
+        "[[:alpha:]]",
+        "a**",
+        "(",
+        "a{2000}",
+        r"\Z",
+        r"a\_",
+        r"[\z]",
+        r"\u0041",
+        "(?#a)b",
+        r"\12",
+    ],
 )
 def test_patterns_that_are_no_automata_are_refused(pattern: str) -> None:
     with pytest.raises(UnsupportedError, match="no automaton"):
         load_model(_model(node("RegexFullMatch", "x", pattern=pattern), 1))
+
+
+def test_a_pattern_of_too_many_states_names_how_many_there_may_be() -> None:
+    for pattern in ("(a|b)*a(a|b){14}", "(a{500}){500}"):
+        with pytest.raises(UnsupportedError, match=r"more than \d+ states"):
+            load_model(_model(node("RegexFullMatch", "x", pattern=pattern), 1))
+
+
+@pytest.mark.parametrize("missing", ["module", "code"])
+def test_a_parser_that_python_does_not_have_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "module":
+        monkeypatch.setattr(byte_automaton, "parser", None)
+    else:
+        monkeypatch.setattr(byte_automaton, "sre", object())
+    with pytest.raises(UnsupportedError, match=r"parser of Python \d+"):
+        load_model(_model(node("RegexFullMatch", "x", pattern="a"), 1))

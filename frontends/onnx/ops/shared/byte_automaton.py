@@ -7,12 +7,13 @@ Thompson's construction become the states of one table.
 
 from __future__ import annotations
 
+import platform
 import re
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from re import _constants as sre  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,27 @@ LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
 _START, _END = "^", "$"  # edges that take no byte: at the beginning, at the end
 _ENDS = (0x7F, 0x7FF, 0xFFFF, LAST)  # of the code points with one more byte each
+
+
+# Of an expression: escapes, classes, the beginning of a comment, `{,n}`, which is text, the rest.
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?#|\{,[0-9]*\}|.", re.DOTALL)
+_ESCAPES = "aftnrvxdDsSwWbBAz01234567"
+_CODES = (
+    "ANY", "AT", "AT_BEGINNING", "AT_BEGINNING_STRING", "AT_END", "AT_END_STRING", "BRANCH",
+    "CATEGORY", "IN", "LITERAL", "MAXREPEAT", "MAX_REPEAT", "MIN_REPEAT", "NEGATE", "NOT_LITERAL",
+    "RANGE", "SUBPATTERN",
+)  # fmt: skip
+
+
+def _module(name: str) -> Any:
+    """A part of Python's `re` that is not public; None where a version has none."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+sre, parser = _module("re._constants"), _module("re._parser")
 
 
 class NotRegular(Exception):
@@ -45,10 +67,13 @@ class Automaton:
 
 def automaton(expression: str) -> Automaton:
     """That which accepts the strings that match as a whole. Raises NotRegular."""
-    if re.search(r"\\[pPXCQEzAZ]|\[\[?:|\(\?P?<[=!]", expression):
-        raise NotRegular("it has classes by name, or escapes that are not read")
+    written = _as_in_python(expression)
+    if parser is None or not all(hasattr(sre, name) for name in _CODES):
+        raise NotRegular(f"the parser of Python {platform.python_version()} is not known here")
     try:
-        tree = parser.parse(expression, re.ASCII)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what classes may once mean
+            tree = parser.parse(written, re.ASCII)
     except (re.error, OverflowError, RecursionError) as error:
         raise NotRegular(f"it is not read: {error}") from None
     if tree.state.flags & (re.IGNORECASE | re.MULTILINE | re.VERBOSE):
@@ -57,6 +82,23 @@ def automaton(expression: str) -> Automaton:
     start, end = made.new(), made.new()
     made.sequence(tree, start, end)
     return _table(made, start, end)
+
+
+def _as_in_python(expression: str) -> str:
+    """What is an expression of RE2 as one of Python's. Raises NotRegular."""
+    found = []
+    for token in _TOKEN.findall(expression):
+        escapes = re.findall(r"\\(.)", token, re.DOTALL)
+        bad = [e for e in escapes if (e.isalnum() or e in "_" or e > "\x7f") and e not in _ESCAPES]
+        in_class = len(token) > 1 and token[0] == "["
+        if bad or (in_class and ("[:" in token or {"A", "z", "B", "b"} & set(escapes))):
+            raise NotRegular(f"{token!r} has a class by name, or an escape that is not read")
+        if token == "(?#":
+            raise NotRegular("it has a comment")
+        if token.startswith("{,"):
+            token = rf"\{token[:-1]}\}}"
+        found.append(r"\Z" if token == r"\z" else token)
+    return "".join(found)
 
 
 @dataclass
@@ -70,7 +112,7 @@ class _States:
     def new(self) -> int:
         """One more state."""
         if len(self.bytes_) > 16 * MAX_STATES:
-            raise NotRegular("it is too large")
+            raise NotRegular(f"it takes more than {16 * MAX_STATES} states before they are joined")
         self.bytes_.append([])
         self.free.append([])
         return len(self.bytes_) - 1
@@ -97,8 +139,10 @@ class _States:
         elif op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             least, most, inside = argument
             self.repeated(least, most, inside, start, end)
-        elif op is sre.AT and argument in (sre.AT_BEGINNING, sre.AT_END):
-            self.free[start].append((_START if argument is sre.AT_BEGINNING else _END, end))
+        elif op is sre.AT and argument in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING):
+            self.free[start].append((_START, end))
+        elif op is sre.AT and argument in (sre.AT_END, sre.AT_END_STRING):
+            self.free[start].append((_END, end))
         else:
             self.characters(_ranges(op, argument, self.dots), start, end)
 
