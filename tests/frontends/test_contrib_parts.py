@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tensmith.compiler.errors import UnsupportedError
+from tensmith.compiler.errors import InvalidModelError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .amounts import i64
@@ -35,6 +35,9 @@ def pictures() -> list[Sweep]:
         for h, w, n, size in ((5, 6, 4, (3, 4)), (1, 1, 4, (2, 2)), (5, 6, 0, (3, 3)),
                               (4, 7, 4, (1, 1)), (4, 7, 3, (1, 5)))
     ]  # fmt: skip
+    below = np.nextafter(np.float32(0.5), np.float32(0))  # plus 0.5 it would be 1
+    crops.append({"x": floats(1, 3, 2, 2), "r": np.full((1, 4), below, np.float32),
+                  "b": np.zeros(1, np.int32), "c": np.array([1, 1], np.int32)})  # fmt: skip
     spread = [
         {"x": floats(1, 2, 4, 5), "w": floats(2, 3, 3, 3, seed=1), "p": i64(p), "b": floats(3)}
         for p in ((0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 1, 1))
@@ -43,6 +46,9 @@ def pictures() -> list[Sweep]:
     masks = [(np.arange(30) % 7 != k).astype(np.int32).reshape(1, 1, 5, 6) for k in (0, 3)]
     masks.append(np.zeros((1, 1, 5, 6), np.int32))
     masked = [{"x": floats(2, 3, 5, 6), "m": m} for m in masks]
+    open_ = np.random.default_rng(4).integers(0, 8, (1, 1, 20, 21)).astype(bool).astype(np.int32)
+    large = floats(1, 2, 20, 21)
+    large[0, 0, 3, 2:5], large[0, 1, 7, 9:11] = -np.inf, np.inf
     lines = [{"x": floats(2, 3, 8), "m": (np.arange(8) != k).astype(np.int32).reshape(1, 1, 8)}
              for k in (0, 4, 9)]  # fmt: skip
     return [
@@ -60,6 +66,8 @@ def pictures() -> list[Sweep]:
         ),
         Sweep("masked", ms("MaxpoolWithMask", "x m", kernel_shape=[3, 2], strides=[2, 1],
               pads=[1, 0, 1, 1]), masked, fixed="m", **MORE),
+        Sweep("masked by large windows", ms("MaxpoolWithMask", "x m", kernel_shape=[13, 15],
+              strides=[1, 2]), [{"x": large, "m": open_}], fixed="m", **MORE),
         Sweep("masked line", ms("MaxpoolWithMask", "x m", kernel_shape=[3]), lines,
               fixed="m", **MORE),
     ]  # fmt: skip
@@ -68,6 +76,9 @@ def pictures() -> list[Sweep]:
 def tokens() -> list[Sweep]:
     rows = [[1, 2, 3, 1, 2], [4, 4, 4, 4, 4], [0, 1, 0, 1, 0]]
     lines = [{"i": i64([row[:n] for row in rows]), "s": floats(3, 6)} for n in (5, 3, 1)]
+    wild = np.full((3, 6), np.nan, np.float32)
+    wild[:, 5], wild[1, 0] = np.inf, -np.inf
+    lines.append({"i": i64(rows), "s": wild})
     source = i64([1, 2, 3, 2, 3, 4, 5])
     found = []
     for current, start, predicted in (
@@ -161,3 +172,34 @@ def test_a_sparse_matrix_times_a_dense_one(turned: int, alpha: float) -> None:
     sparse.values.CopyFrom(onnx.numpy_helper.from_array(dense.reshape(-1)[places], "w"))
     sparse.indices.CopyFrom(onnx.numpy_helper.from_array(places, "w_places"))
     check(proto, feed, expected={"y": alpha * (dense.T if turned else dense) @ feed["x"]})
+
+
+def test_masked_pools_grow_with_the_logarithm_of_the_window() -> None:
+    def nodes(size: int) -> int:
+        feed = {"x": floats(1, 1, 70, 70), "m": np.ones((1, 1, 70, 70), np.int32)}
+        part = ms("MaxpoolWithMask", "x m", kernel_shape=[size, size])
+        return sum(
+            1 for _ in load_model(Sweep("masks", part, [feed], fixed="m", **MORE).proto()).walk()
+        )
+
+    assert nodes(64) - nodes(32) == nodes(32) - nodes(16) < 20
+
+
+def _refused(part: list[onnx.NodeProto], feed: Feed, message: str) -> None:
+    with pytest.raises((UnsupportedError, InvalidModelError), match=message):
+        load_model(Sweep("refused", part, [feed], fixed=" ".join(feed), **MORE).proto())
+
+
+def test_what_is_refused_says_what_to_give_instead() -> None:
+    pool = {"x": floats(1, 2, 4), "m": np.ones((1, 1, 4), np.int32)}
+    dilated = ms("MaxpoolWithMask", "x m", kernel_shape=[2], dilations=[2])
+    _refused(dilated, pool, "give dilations of 1")
+    norm = {"x": floats(2, 8), "s": floats(3), "z": floats(2, 8)}
+    _refused(ms("GatedRMSNorm", "x s z"), norm, "give a scale")
+    spread = {"x": floats(1, 2, 4, 5), "w": floats(2, 3, 3, 3)}
+    part = ms("ConvTransposeWithDynamicPads", "x w p")
+    made = Sweep(
+        "refused", part, [spread], fixed="x w", constants={"p": i64([0, -1, 0, 0])}, **MORE
+    )
+    with pytest.raises(InvalidModelError, match="negative: give 0"):
+        load_model(made.proto())

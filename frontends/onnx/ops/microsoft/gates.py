@@ -44,7 +44,8 @@ def gated_rms_norm(s: Site) -> Value:
         raise ValueError(f"activation '{name}' is none of {', '.join(_ACTIVATIONS)}")
     size, width = scale.shape[0], x.shape[-1]
     groups = floordiv(width, size)
-    s.require(groups * size, EQUAL, width, f"{x.type} is no whole groups of {size}")
+    why = f"{x.type} is no whole groups of {size}: give a scale whose length divides the last axis"
+    s.require(groups * size, EQUAL, width, why)
     grouped = s.reshape(x, (*x.shape[:-1], groups, size))
     normed = rms_norm(s, grouped, scale, [x.type.rank], s.real("epsilon", 1e-5))
     opened = s.op_("sigmoid", gate)

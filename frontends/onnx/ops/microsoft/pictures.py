@@ -6,7 +6,6 @@ Semantics: microsoft/onnxruntime, docs/ContribOperators.md and, where that is si
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product as combinations
 
 import numpy as np
 
@@ -27,7 +26,7 @@ def conv_transpose_with_pads(s: Site) -> Value:
     given = s.optional(2)
     pads = None if given is None else signed_dims(s, given)
     for pad in pads or ():
-        s.require(0, AT_MOST, pad, f"a padding of {pad}")
+        s.require(0, AT_MOST, pad, f"a padding of {pad} is negative: give 0, and Pad the result")
     return spread(s, s.input(0), s.input(1), s.optional(3), pads)
 
 
@@ -98,7 +97,7 @@ def _line(s: Site, rois: Value, axis: int, length: Dim, size: Dim) -> Value:
 def _resized(s: Site, images: Value, at: Sequence[Value], mode: str) -> Value:
     """The pictures [regions, c, h, w] at coordinates [regions, points] in them."""
     if mode == "nearest":  # halves go away from zero
-        at = [s.op_("floor", s.op_("add", place, 0.5)) for place in at]
+        at = [_rounded(s, place) for place in at]
         return picked(s, images, _places(s, images, at))
     low = [s.op_("floor", place) for place in at]
     high = [s.op_("ceil", place) for place in at]
@@ -111,6 +110,12 @@ def _resized(s: Site, images: Value, at: Sequence[Value], mode: str) -> Value:
         left, right = (picked(s, images, _places(s, images, (y, x))) for x in (low[1], high[1]))
         rows.append(s.op_("add", left, s.op_("mul", s.op_("sub", right, left), shares[1])))
     return s.op_("add", rows[0], s.op_("mul", s.op_("sub", rows[1], rows[0]), shares[0]))
+
+
+def _rounded(s: Site, place: Value) -> Value:
+    """The nearest whole number of one that is not negative; a half goes up."""
+    low = s.op_("floor", place)
+    return s.op_("where", s.op_("ge", s.op_("sub", place, low), 0.5), s.op_("add", low, 1.0), low)
 
 
 def _places(s: Site, images: Value, at: Sequence[Value]) -> list[Value]:
@@ -137,7 +142,12 @@ def max_pool_with_mask(s: Site) -> Value:
             "every picture or channel has a mask of its own", "give one mask, of shape [1, 1, ...]"
         )
     if pool.ceil_mode or any(size != 1 for size in pool.window["dilations"]):
-        raise NotSupported("windows with dilations, or counted upwards, are not supported")
+        raise NotSupported(
+            "windows with dilations, or counted upwards, are not supported",
+            "give dilations of 1 and ceil_mode 0",
+        )
+    if pool.empty:
+        return pool.nothing(s, x.dtype)
     for axis in range(2, rank):
         s.require(mask.shape[axis], "==", x.shape[axis], f"the mask {mask.type} does not fit")
     kept = _unmasked(s, mask)
@@ -147,18 +157,53 @@ def max_pool_with_mask(s: Site) -> Value:
     wide = s.emit("pad", [x, least], pads=around, mode="constant")
     # padding ends no row
     shown = s.emit("pad", [kept, s.scalar(1, kept.dtype)], pads=around, mode="constant")
-    found = least
-    for outer in combinations(*map(range, pool.kernel[:-1])):
-        open_: Value | None = None
-        for inner in range(pool.kernel[-1]):
-            tap, strides = (*outer, inner), pool.window["strides"]
-            flag = _tap(s, shown, tap, strides, pool.dims)
-            open_ = flag if open_ is None else s.op_("min", open_, flag)
-            part = s.op_(
-                "where", s.op_("ne", open_, 0), _tap(s, wide, tap, strides, pool.dims), least
-            )
-            found = s.op_("where", s.op_("gt", part, found), part, found)
-    return found
+    shown = s.op_("ne", shown, 0)
+    part = s.op_("where", shown, wide, least)
+    part = s.op_("where", s.op_("gt", part, least), part, least)  # neither NaN nor -inf counts
+    rows = _maxima_of_rows(s, shown, part, pool.kernel[-1])
+    stride = int(pool.window["strides"][-1])  # type: ignore[arg-type]
+    rows = s.slice(rows, rank - 1, 0, (pool.dims[-1] - 1) * stride + 1, stride)
+    if spatial == 1:
+        return rows
+    return s.emit(
+        "max_pool",
+        [rows],
+        kernel=(*pool.kernel[:-1], 1),
+        strides=(*pool.window["strides"][:-1], 1),
+        dilations=(1,) * spatial,
+        pads=(0,) * (2 * spatial),
+        ceil_mode=False,
+    )
+
+
+def _maxima_of_rows(s: Site, open_: Value, maxima: Value, size: int) -> Value:
+    """The maxima of `size` elements of the last axis, up to the first that is not open.
+
+    Two rows one behind the other are one of both lengths: the second counts where all of the first
+    is open. So they double.
+    """
+    axis = maxima.type.rank - 1
+    length = maxima.shape[axis]
+    whole: tuple[int, Value, Value] | None = None
+    one = (1, open_, maxima)
+
+    def joined(
+        a: tuple[int, Value, Value], b: tuple[int, Value, Value]
+    ) -> tuple[int, Value, Value]:
+        count, both = length - a[0] - b[0] + 1, a[0] + b[0]
+        first, best = (s.slice(part, axis, 0, count) for part in a[1:])
+        second, next_ = (s.slice(part, axis, a[0], a[0] + count) for part in b[1:])
+        larger = s.op_("where", first, s.op_("max", best, next_), best)
+        return both, s.op_("and", first, second), larger
+
+    while True:
+        if size & one[0]:
+            whole = one if whole is None else joined(whole, one)
+        if 2 * one[0] > size:
+            break
+        one = joined(one, one)
+    assert whole is not None
+    return whole[2]
 
 
 def _unmasked(s: Site, mask: Value) -> Value:
@@ -173,13 +218,3 @@ def _unmasked(s: Site, mask: Value) -> Value:
         first = here if first is None else s.op_("and", first, here)
     assert first is not None
     return s.op_("where", first, s.scalar(1, DType.U8), kept)
-
-
-def _tap(
-    s: Site, x: Value, tap: Sequence[int], strides: Sequence[Dim], dims: Sequence[Dim]
-) -> Value:
-    """What one element of the windows meets, of all windows; x is padded."""
-    for axis, (place, stride, count) in enumerate(zip(tap, strides, dims, strict=True), 2):
-        step = int(stride)  # type: ignore[arg-type]
-        x = s.slice(x, axis, place, place + (count - 1) * step + 1, step)
-    return x

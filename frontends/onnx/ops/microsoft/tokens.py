@@ -124,9 +124,10 @@ def ngram_repeat_block(s: Site) -> Value:
         same = s.op_("eq", s.slice(longer, 1, size + place, size + place + count), tail)
         repeats = s.op_("and", repeats, same)
     words = s.slice(longer, 1, 2 * size - 1, 2 * size - 1 + count)
-    index = s.op_("where", repeats, words, 0)
-    blocked = s.op_("where", repeats, s.scalar(-math.inf, scores.dtype), math.inf)
-    return s.emit("scatter_elements", [scores, index, blocked], axis=1, reduction="min")
+    index = s.op_("where", repeats, words, 0)  # others block nothing there
+    flags = [s.expand(s.scalar(0, DType.I32), scores.shape), index, s.cast(repeats, DType.I32)]
+    blocked = s.emit("scatter_elements", flags, axis=1, reduction="max")
+    return s.op_("where", s.op_("gt", blocked, 0), s.scalar(-math.inf, scores.dtype), scores)
 
 
 @lowers("BifurcationDetector", domain=MICROSOFT)
