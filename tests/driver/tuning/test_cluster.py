@@ -52,6 +52,7 @@ def _cluster(monkeypatch: pytest.MonkeyPatch):
         n_workers=4, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
         silence_logs=50,
     ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
+        client.wait_for_workers(4, timeout=300)
         yield cluster, client
 
 
