@@ -89,7 +89,7 @@ def _as_in_python(expression: str) -> str:
     found = []
     for token in _TOKEN.findall(expression):
         escapes = re.findall(r"\\(.)", token, re.DOTALL)
-        bad = [e for e in escapes if (e.isalnum() or e in "_" or e > "\x7f") and e not in _ESCAPES]
+        bad = [e for e in escapes if (e.isalnum() or e > "\x7f") and e not in _ESCAPES]
         in_class = len(token) > 1 and token[0] == "["
         if bad or (in_class and ("[:" in token or {"A", "z", "B", "b"} & set(escapes))):
             raise NotRegular(f"{token!r} has a class by name, or an escape that is not read")
