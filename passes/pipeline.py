@@ -20,6 +20,7 @@ from .arithmetic.zero_taps import ZeroTaps
 from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
 from .layout.matmul_form import MatmulForm
+from .layout.moved_weights import MovedWeights
 from .layout.sink_reshapes import SinkReshapes
 from .layout.transposed_conv import TransposedConv
 from .patterns.attention_pattern import AttentionPattern
@@ -130,7 +131,7 @@ def optimization_passes(
         *((ImageByImage(target, told), Fixpoint(SIMPLIFY)) if divide else ()),
         layouts,
         TransposedConv(),
-        Fixpoint((MatmulForm(), SinkReshapes(), *SIMPLIFY)),
+        Fixpoint((MovedWeights(), MatmulForm(), SinkReshapes(), *SIMPLIFY)),
         SplitProducts(),
         *((StrassenProducts(told),) if level > 2 and isinstance(target, CpuTarget) else ()),
         Fixpoint(SIMPLIFY),

@@ -138,7 +138,7 @@ def test_model(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "transposes"),
     [
-        ("mnist", 1),
+        ("mnist", 0),
         ("resnet8", 1),
         ("ultraface_rfb320", 1),
         ("openseeface_retinaface", 1),

@@ -3,14 +3,11 @@ at all where weights can be moved instead."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
-from ....compiler.ir.graph import Node, constant
+from ....compiler.ir.graph import Node
 from ....compiler.ir.ops.registry import Trait
 from ....compiler.ir.rewrite import Replacement, Rewriter, Rules, scalar
 from ....compiler.ir.types import DType
+from ...layout import moved_weights
 
 RULES = Rules()
 _NARROW = (DType.I8, DType.I16)
@@ -32,32 +29,4 @@ def before_widening(node: Node, rw: Rewriter) -> Replacement:
     return wide if number is None or moved is None else rw.emit("add", [wide, moved.inputs[1]])
 
 
-@RULES.on("matmul")
-def of_transposed(node: Node, rw: Rewriter) -> Replacement:
-    """i32(flattened(transpose(q))) W -> i32(flattened(q)) W', the rows of constant weights moved"""
-    weights = node.inputs[1].data
-    if weights is None or weights.ndim != 2:
-        return None
-    number, value = None, node.inputs[0]
-    moved = rw.producer(value, "add")
-    if moved is not None and (number := scalar(moved.inputs[1])) is not None:
-        value = moved.inputs[0]
-    made = rw.producer(value, "cast")
-    flat = rw.producer(made.inputs[0], "reshape") if made is not None else None
-    turned = rw.producer(flat.inputs[0], "transpose") if flat is not None else None
-    if flat is None or turned is None or not turned.output.type.is_static:
-        return None
-    kept = flat.output.type.rank - 1  # axes in front of the flattened ones
-    perm, shape = turned.attrs["perm"], turned.output.shape
-    if tuple(perm[:kept]) != tuple(range(kept)) or shape[:kept] != flat.output.shape[:-1]:
-        return None
-    if math.prod(shape[kept:]) != weights.shape[0]:
-        return None
-    source = turned.inputs[0]
-    order = np.arange(weights.shape[0]).reshape([int(n) for n in shape[kept:]])
-    order = order.transpose(np.argsort([axis - kept for axis in perm[kept:]])).reshape(-1)
-    x = rw.emit("reshape", [source], {"shape": flat.output.shape})
-    wide = rw.emit("cast", [x], {"dtype": DType.I32})
-    if number is not None and moved is not None:
-        wide = rw.emit("add", [wide, moved.inputs[1]])
-    return rw.emit("matmul", [wide, constant(weights[order], node.inputs[1].name)], node.attrs)
+RULES.extend(moved_weights.RULES)
