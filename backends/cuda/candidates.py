@@ -28,7 +28,10 @@ OTHER_REGISTERS = 56  # of a thread, beside its sums
 MOST_THREADS, MOST_PROGRAMS = 2048, 16  # on a multiprocessor
 START, LATENCY, STEP = 900, 450, 40  # cycles: of a program, of a load, of a step of its loop
 ISSUE = 300  # cycles of a multiprocessor for what a program does besides
-LAUNCH = 4500  # cycles that one more launch costs beside its work, assumed
+# Seconds that one more launch takes beside its work, assumed: 1.3e-6 are reported of an empty one,
+# in a CUDA graph, on an H100 (Hazy Research, "Look Ma, No Bubbles!", 2025), and for about as long
+# memory idles while the launch before ends and this one begins.
+LAUNCH = 2.5e-6
 SAVES, SHARE = 10000, 0.5  # what parts of sums have to save: so many cycles, or so much of all
 PARTS, LEAST_PART = (2, 3, 4, 6, 8, 12, 16), 2  # of a sum; steps of each
 SUM_BYTES = 4  # of a part
@@ -228,7 +231,12 @@ def _adding_up(problem: Problem, parts: int, target: GpuTarget) -> float:
     """Cycles of the second launch, which reads all parts out of the second-level cache."""
     results = problem.batch * problem.rows * problem.columns
     read = results * problem.beside * parts * SUM_BYTES / (CACHE_BYTES * target.sms)
-    return LAUNCH + START + LATENCY + read
+    return launch_cycles(target) + read
+
+
+def launch_cycles(target: GpuTarget) -> float:
+    """Cycles that one more launch takes until its first program has what it loads."""
+    return LAUNCH * target.clock + START + LATENCY
 
 
 def _together(problem: Problem, tiles: Tiles, target: GpuTarget, taken: Taken | None) -> int:
@@ -251,18 +259,18 @@ def key_parts_of(blocks: int, steps: int | None, target: GpuTarget) -> int:
     """Into how many parts attention divides its keys, of so many blocks of queries and steps over
     keys; None: as many as a run has, for which there are parts enough where they are many."""
     most = max(1, target.sms // max(1, blocks))
-    return min(most, MOST_KEY_PARTS) if steps is None else _parts_of(most, steps, KEY_STEP)
+    return min(most, MOST_KEY_PARTS) if steps is None else _parts_of(most, steps, KEY_STEP, target)
 
 
 def row_parts_of(blocks: int, steps: int, target: GpuTarget) -> int:
     """Into how many parts reductions of rows are divided, of so many blocks of rows and steps."""
-    return _parts_of(max(1, target.sms // max(1, blocks)), steps, ROW_STEP)
+    return _parts_of(max(1, target.sms // max(1, blocks)), steps, ROW_STEP, target)
 
 
-def _parts_of(most: int, steps: int, step_cycles: int) -> int:
+def _parts_of(most: int, steps: int, step_cycles: int, target: GpuTarget) -> int:
     """Into how many parts, at most, so many steps are divided."""
     whole = steps * step_cycles
-    added = LAUNCH + START + LATENCY
+    added = launch_cycles(target)
     tried = range(2, min(most, MOST_KEY_PARTS, steps // LEAST_PART) + 1)
     cycles = {parts: math.ceil(steps / parts) * step_cycles + added for parts in tried}
     best = min(cycles, key=lambda parts: (cycles[parts], parts), default=1)

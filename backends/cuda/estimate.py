@@ -21,13 +21,13 @@ from ...compiler.kernel.plan.sites import KernelSite, copies_of, functions_of, s
 from ...compiler.kernel.schedule.schedule import Schedule, StageSchedule
 from ...compiler.kernel.schedule.tiles import Tiles
 from ...compiler.target import GpuTarget
+from .candidates import LAUNCH
 from .emit.function import parts_of
 from .kernels import GpuKernels
 from .pipeline import form_kernels, launch_kernels
 from .tuning.spaces import space_of
 
 SPREAD = (0.3, 3.0)  # of a prediction that no GPU has confirmed
-LAUNCH = 2.5e-6  # seconds that a launch takes beside its work, assumed
 BUS, BUS_LATENCY = 20e9, 10e-6  # bytes per second of PCIe 4.0 with 16 lanes; seconds of a copy
 
 

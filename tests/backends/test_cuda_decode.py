@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,9 @@ def test_where_keys_are_divided() -> None:
     assert key_parts_of(8, 64, target) > 4
     assert key_parts_of(8, 4, target) == 1
     assert key_parts_of(200, 64, target) == 1
+    slow, fast = (replace(target, clock=times * target.clock) for times in (0.25, 4))
+    parts = [key_parts_of(8, 32, own) for own in (slow, target, fast)]
+    assert parts[0] > parts[-1] == 1, "a launch is as long on every GPU, in cycles it is not"
     for shapes, divided in (
         (((1, 8, 1, 64), (1, 8, 4096, 64)), True),
         (((1, 8, 1, 64), (1, 8, S, 64)), True),

@@ -26,7 +26,6 @@ from ..candidates import (
     ISSUE,
     KEY_STEP,
     LATENCY,
-    LAUNCH,
     LEAST_PART,
     MOST_KEY_PARTS,
     MOST_SUMS,
@@ -38,6 +37,7 @@ from ..candidates import (
     Taken,
     blocks_of,
     every,
+    launch_cycles,
     predicted,
     programs_at_once,
 )
@@ -183,7 +183,7 @@ class AttentionSpace:
         sums = tiles.rows * (self.columns + tiles.depth) / (32 * tiles.warps)
         expected = Taken(OTHER_REGISTERS + sums, self._shared(tiles))
         programs = self._blocks(tiles) * tiles.split
-        more = LAUNCH + START + LATENCY if tiles.split > 1 else 0
+        more = launch_cycles(target) if tiles.split > 1 else 0
         return _rounds(programs, alone, steps * work, tiles, target, taken or expected) + more
 
     def adds_equally(self, one: Tiles, other: Tiles) -> bool:
@@ -236,7 +236,7 @@ class RowSpace:
         alone = START + LATENCY + steps * max(ROW_STEP, work)
         expected = Taken(OTHER_REGISTERS + each / (32 * tiles.warps), 0)
         programs = math.ceil(self.rows / tiles.rows) * tiles.split
-        more = LAUNCH + START + LATENCY if tiles.split > 1 else 0
+        more = launch_cycles(target) if tiles.split > 1 else 0
         return _rounds(programs, alone, steps * work, tiles, target, taken or expected) + more
 
     def adds_equally(self, one: Tiles, other: Tiles) -> bool:
