@@ -14,7 +14,9 @@
 
 #define LIBRARY "libcuda.so.1"
 #define NEEDED_DRIVER "driver 525 (CUDA 12.0) or newer"
-enum { LEAST_DRIVER = 12000 }; /* as `cuDriverGetVersion` tells it */
+enum { LEAST_DRIVER = 12000 };     /* as `cuDriverGetVersion` tells it */
+enum { LEAST_CAPABILITY = 80 };    /* 10 times the compute capability that code can be made for */
+#define EVERY_GPU "--target cuda" /* it has PTX for those that have no code of their own */
 #define driver ts_cuda_driver
 ts_driver ts_cuda_driver;
 
@@ -49,18 +51,47 @@ static ts_status find_driver(ts_instance *instance) {
   return status;
 }
 
+/* What a user can do about an error of the driver ("": nothing that is known), by what the "CUDA
+ * Driver API" says of each in `CUresult`. */
+static const char *remedy_of(CUresult error) {
+  switch (error) {
+    case CUDA_ERROR_OUT_OF_MEMORY:
+      return "; give smaller batches, or end other programs that use the GPU";
+    case CUDA_ERROR_INVALID_IMAGE:
+    case CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
+      return "; a newer NVIDIA driver knows such code";
+    case CUDA_ERROR_NO_BINARY_FOR_GPU:
+      return "; compile the model for " EVERY_GPU;
+    case CUDA_ERROR_JIT_COMPILER_NOT_FOUND:
+      return "; install the driver's libnvidia-ptxjitcompiler, or compile the model for this very GPU";
+    case CUDA_ERROR_DEVICE_UNAVAILABLE:
+      return "; end the program that has the GPU for itself, or let it be shared (nvidia-smi -c 0)";
+    case CUDA_ERROR_SYSTEM_NOT_READY:
+      return "; start the services of the driver, as nvidia-fabricmanager";
+    case CUDA_ERROR_SYSTEM_DRIVER_MISMATCH:
+    case CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE:
+      return "; " LIBRARY " has to be of the version of the driver in the kernel (nvidia-smi tells it)";
+    case CUDA_ERROR_UNKNOWN:
+      return "; nvidia-smi tells whether the driver and the GPU work";
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_LAUNCH_FAILED:
+      return "; the GPU takes nothing from this process any more: start it anew";
+    default:
+      return "";
+  }
+}
+
 ts_status ts_cuda_refused(ts_instance *instance, CUresult error, const char *what) {
   const char *name = "an unknown error", *text = "";
   driver.error_name(error, &name);
   driver.error_text(error, &text);
   const ts_status status = error == CUDA_ERROR_OUT_OF_MEMORY ? TS_ERROR_MEMORY : TS_ERROR_DEVICE;
-  const char *remedy = "";
-  if (error == CUDA_ERROR_OUT_OF_MEMORY)
-    remedy = "; give smaller batches, or end other programs that use the GPU";
-  else if (error == CUDA_ERROR_INVALID_IMAGE || error == CUDA_ERROR_UNSUPPORTED_PTX_VERSION)
-    remedy = "; a newer NVIDIA driver knows such code";
   return ts_error(instance, status, "%s failed on the GPU: %s (%d), %s%s", what, name, error, text,
-                  remedy);
+                  remedy_of(error));
 }
 
 /* Of a run: the first error stays. */
@@ -110,9 +141,10 @@ static ts_status choose_images(ts_instance *instance, gpu *device) {
     const ts_image *best = best_image(code, function->part, here);
     if (!best)
       return ts_error(instance, TS_ERROR_DEVICE,
-                      "%s has compute capability %d.%d, and model '%s' code for %s alone: compile it "
-                      "for --target cuda:sm_%d",
-                      name, major, minor, instance->model->name, code->architectures, here);
+                      "%s has compute capability %d.%d, and model '%s' code for %s alone: %s", name,
+                      major, minor, instance->model->name, code->architectures,
+                      here < LEAST_CAPABILITY ? "use a GPU of 8.0 or newer, older ones have none"
+                                              : "compile it for " EVERY_GPU);
     for (int32_t i = 0; i < function->image_count; ++i) {
       const ts_image *image = &function->images[i];
       if (image->architecture == best->architecture && image->ptx == best->ptx)
@@ -123,8 +155,8 @@ static ts_status choose_images(ts_instance *instance, gpu *device) {
   if (large >= 0)
     return ts_error(instance, TS_ERROR_DEVICE,
                     "kernel '%s' needs %u bytes of shared memory, %s has %d: compile the model for "
-                    "--target cuda:sm_%d",
-                    code->functions[large].name, device->images[large]->shared, name, shared, here);
+                    EVERY_GPU,
+                    code->functions[large].name, device->images[large]->shared, name, shared);
   ts_cuda_recall(device, code);
   return TS_OK;
 }

@@ -124,12 +124,16 @@ def test_one_file_for_several_gpus(folder: Path, driver: FakeDriver) -> None:
 
 
 def test_gpus_that_the_file_is_not_for(library: Path, driver: FakeDriver) -> None:
-    for capability in (75, 90):
+    """What is advised is possible: a target that there is, and whose code the GPU runs."""
+    for capability in (90, 103, 121):
         driver.be(capability, SM_80)
-        with pytest.raises(RunError, match=f"compile it for --target cuda:sm_{capability}"):
+        with pytest.raises(RunError, match=r"compile it for --target cuda$"):
             tensmith.load(library)
+    driver.be(75, SM_80)
+    with pytest.raises(RunError, match=r"capability 7\.5, .* use a GPU of 8\.0 or newer"):
+        tensmith.load(library)
     driver.be(80, 1)
-    with pytest.raises(RunError, match="bytes of shared memory"):
+    with pytest.raises(RunError, match=r"bytes of shared memory, .*: compile .* --target cuda$"):
         tensmith.load(library)
     driver.be(80, SM_80, count=0)
     with pytest.raises(RunError, match="no NVIDIA GPU"):
@@ -149,6 +153,27 @@ def test_drivers_that_are_too_old(library: Path, driver: FakeDriver) -> None:
         driver.fail("cuModuleLoadData", 1, error)
         with pytest.raises(RunError, match="a newer NVIDIA driver knows such code"):
             tensmith.load(library)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "remedy"),
+    [
+        ("cuInit", 802, "start the services of the driver"),
+        ("cuInit", 803, "of the version of the driver in the kernel"),
+        ("cuInit", 804, "of the version of the driver in the kernel"),
+        ("cuInit", 999, "nvidia-smi tells whether the driver and the GPU work"),
+        ("cuDevicePrimaryCtxRetain", 46, "let it be shared"),
+        ("cuModuleLoadData", 209, "compile the model for --target cuda"),
+        ("cuModuleLoadData", 221, "install the driver's libnvidia-ptxjitcompiler"),
+        *(("cuStreamSynchronize", e, "start it anew") for e in (214, 700, 702, 715, 716, 719)),
+    ],
+)
+def test_an_error_has_a_remedy(
+    call: str, error: int, remedy: str, library: Path, driver: FakeDriver
+) -> None:
+    driver.fail(call, 1, error)
+    with pytest.raises(RunError, match=rf"\({error}\), .*; .*{remedy}"):
+        tensmith.load(library)
 
 
 @pytest.mark.parametrize(("call", "error"), FAILURES)
