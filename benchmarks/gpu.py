@@ -11,21 +11,24 @@ attention; models of the zoo need transformers, too. What is worth most comes fi
 (`gpu_stages.py`). Stages run in a process of their own, which is ended where it takes too long.
 Every stage writes its JSON to `builds/results/` when it ends, and a later call begins behind the
 last one; an error is a result too (`--again` tries it once more). `--pack FILE.tar` puts what the
-other machine needs into one file.
+other machine needs into one file; `--most 64`: what is worth most, in at most 64 MiB.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import signal
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .gpu_index import INDEX, PACKED, read_builds
+from .gpu_index import INDEX, PACKED, GpuBuild, index_text, read_builds
 from .gpu_process import StageProcess
 from .gpu_stages import GpuStage, stages_of
 
@@ -81,12 +84,40 @@ class GpuSession:
         print(stage.name, json.dumps(found), flush=True)
 
 
-def pack_builds(folder: Path, archive: Path) -> int:
-    """Put what is measured into an archive; its bytes."""
+def pack_builds(folder: Path, archive: Path, most: int | None = None) -> list[str]:
+    """Put what is measured into an archive of `most` bytes, the builds that are worth most first;
+    the names of those that it has no room for."""
+    left, names, chosen = [], list[str](), list[GpuBuild]()
+    for build in sorted(read_builds(folder), key=_worth_of(folder)):
+        files = [f"{name}{PACKED}" for name in (build.library, build.inputs, build.outputs)]
+        more = [name for name in files if name not in names]
+        index = index_text([*chosen, build]).encode()
+        sizes = [len(index), *((folder / name).stat().st_size for name in (*names, *more))]
+        if most is not None and _archived_bytes(sizes) > most:
+            left.append(build.name)
+            continue
+        names += more
+        chosen.append(build)
     with tarfile.open(archive, "w") as made:
-        for path in (folder / INDEX, *sorted(folder.glob(f"*{PACKED}"))):
-            made.add(path, f"{folder.name}/{path.name}")
-    return archive.stat().st_size
+        entry, text = tarfile.TarInfo(f"{folder.name}/{INDEX}"), index_text(chosen).encode()
+        entry.size = len(text)
+        made.addfile(entry, io.BytesIO(text))
+        for name in names:
+            made.add(folder / name, f"{folder.name}/{name}")
+    return left
+
+
+def _worth_of(folder: Path) -> Callable[[GpuBuild], int]:
+    """The place of a build among all, by the first of the stages that need it."""
+    stages = [stage.build.name for stage in stages_of(read_builds(folder)) if stage.build]
+    return lambda build: stages.index(build.name)
+
+
+def _archived_bytes(sizes: Sequence[int]) -> int:
+    """Of an archive of files of such sizes: each in blocks, behind one that describes it."""
+    blocks = sum(1 + math.ceil(size / tarfile.BLOCKSIZE) for size in sizes)
+    records = math.ceil((blocks + 2) * tarfile.BLOCKSIZE / tarfile.RECORDSIZE)
+    return records * tarfile.RECORDSIZE
 
 
 def dry_builds(folder: Path) -> None:
@@ -111,6 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="of the builds, and of results")
     parser.add_argument("--build", action="store_true", help="make the builds, on any machine")
     parser.add_argument("--pack", type=Path, metavar="FILE.tar", help="of the builds, to be copied")
+    parser.add_argument("--most", type=float, metavar="MIB", help="of that file; more is left out")
     parser.add_argument("--dry-run", action="store_true", help="without a GPU, small builds")
     parser.add_argument("--minutes", type=float, default=9.0, help="end after so many")
     parser.add_argument("--again", action="store_true", help="try once more what was an error")
@@ -129,7 +161,10 @@ def main(arguments: list[str] | None = None) -> int:
         for name in make_builds(options.folder, *given):
             print(name, flush=True)
     if options.pack:
-        print(f"{options.pack}: {pack_builds(options.folder, options.pack)} bytes")
+        most = None if options.most is None else int(options.most * (1 << 20))
+        left_out = pack_builds(options.folder, options.pack, most)
+        print(f"{options.pack}: {options.pack.stat().st_size} bytes")
+        print("".join(f"left out: {name}\n" for name in left_out), end="")
     if options.build or options.pack:
         return 0
     if options.dry_run:

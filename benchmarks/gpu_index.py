@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,12 @@ def add_build(folder: Path, build: GpuBuild) -> None:
     """Note a build that is complete."""
     index = folder / INDEX
     known = [b for b in (read_builds(folder) if index.exists() else []) if b.name != build.name]
-    text = json.dumps([asdict(b) for b in (*known, build)], indent=1)
-    index.write_text(text + "\n")
+    index.write_text(index_text([*known, build]))
+
+
+def index_text(builds: Sequence[GpuBuild]) -> str:
+    """What the index of builds is written as."""
+    return json.dumps([asdict(build) for build in builds], indent=1) + "\n"
 
 
 def pack(path: Path) -> None:

@@ -17,7 +17,7 @@ from cuda_runs import needs_triton
 
 from tensmith.benchmarks import gpu, gpu_process, gpu_stages
 from tensmith.benchmarks.gpu_builds import patterned
-from tensmith.benchmarks.gpu_index import GpuBuild, pack, read_builds, sample, unpacked
+from tensmith.benchmarks.gpu_index import GpuBuild, add_build, pack, read_builds, sample, unpacked
 from tensmith.benchmarks.gpu_stages import GpuStage, GpuStages, stages_of
 
 HOUR = 3600.0
@@ -103,6 +103,33 @@ def test_what_is_worth_most_comes_first() -> None:
              "overhead", "eager.m1", "compiled.m1", "outputs.m32", "time.m32", "eager.m32",
              "sanitizer.g", "sanitizer.m1", "compiled.m32", "inductor.m32"]  # fmt: skip
     assert [name for name in names if name in order] == order
+
+
+def test_an_archive_holds_what_is_worth_most(tmp_path: Path) -> None:
+    """Up to a size, which it keeps; what is smaller and worth less goes in where there is room."""
+    folder, archive, block = tmp_path / "builds", tmp_path / "builds.tar", 1 << 15
+    folder.mkdir()
+    sizes = {"m32": 1, "c": 1, "g": 9, "m1": 4}
+    for name, size in sizes.items():
+        kind, batch = ("model", int(name[1:])) if name[0] == "m" else ("conv", 1)
+        build = a_build("gemm" if name == "g" else kind, name, batch)
+        add_build(folder, replace(build, inputs="shared.npz", outputs=f"{name}.npz"))
+        (folder / f"{name}.so.xz").write_bytes(bytes(size * block))
+        (folder / f"{name}.npz.xz").write_bytes(bytes(block))
+    (folder / "shared.npz.xz").write_bytes(bytes(block))
+    everything = ["m1", "c", "g", "m32"]
+    for most, left in ((None, []), (30, []), (11, ["g"]), (9, ["g", "m32"]), (1, everything)):
+        found = gpu.pack_builds(folder, archive, most and most * block)
+        assert found == left
+        assert most is None or archive.stat().st_size <= most * block
+        with tarfile.open(archive) as packed:
+            packed.extractall(tmp_path / f"{most}", filter="data")
+        kept = read_builds(tmp_path / f"{most}" / "builds")
+        assert {build.name for build in kept} == set(sizes) - set(found)
+        for build in kept:
+            for name in (build.library, build.inputs, build.outputs):
+                wanted = (folder / f"{name}.xz").read_bytes()
+                assert (tmp_path / f"{most}" / "builds" / f"{name}.xz").read_bytes() == wanted
 
 
 def process(script: str, monkeypatch: pytest.MonkeyPatch) -> gpu_process.StageProcess:
