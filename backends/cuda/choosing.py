@@ -33,6 +33,7 @@ from .tiles import (
     problem_of_part,
     row_split_of,
     tiles_of,
+    with_groups,
 )
 
 Architectures = dict[int, tuple[Tiles, ...]]  # of each, the tiles of all parts of a kernel
@@ -126,6 +127,7 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
         if found:
             return found
     if (attention := attention_of(part)) is not None:
+        usual = with_groups(attention, usual, target)
         usual = replace(usual, split=key_split(attention, usual, target))
     if usual.kind is Kind.ROWS:
         usual = replace(usual, split=row_split_of(part, usual, target))

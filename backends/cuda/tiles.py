@@ -12,7 +12,7 @@ from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.target import GpuTarget
 from .attention_kernel import Attention, attention_of
-from .candidates import Problem, key_parts_of, row_parts_of
+from .candidates import TENSOR_ROWS, Problem, key_parts_of, row_parts_of
 from .dots import AS_WRITTEN, Arithmetic, contraction_for, digits_of, dot_of
 from .emit.types import FLOAT_BYTES, HALVES, NoDeviceCode
 
@@ -25,6 +25,7 @@ LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tenso
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
 STEP_BYTES = 128  # of a row of a factor, in one step of a sum
 LEAST_STEPS = 32  # bytes of those that `tl.dot` takes at least
+MOST_GROUPED = 128  # elements of a query or a value whose sums a group of warps keeps in registers
 MULTIPROCESSORS = 108  # that blocks should keep busy: an A100's
 UNKNOWN = 256  # assumed of a size that only a run knows
 _DIVIDED = ("sum", "prod", "max", "min")  # reductions whose parts are reduced as elements are
@@ -197,6 +198,18 @@ def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
         rows //= 2
     keys = min(keys, max(LEAST_BLOCK, power_of_two(_assumed(attention.keys))))
     return Tiles(Kind.ATTENTION, rows, columns, keys, 4, 2, tf32=tf32 and not halves)
+
+
+def with_groups(attention: Attention, tiles: Tiles, target: GpuTarget) -> Tiles:
+    """Tiles with a block of as many queries as a group of four warps multiplies at once, where the
+    architecture has instructions for groups, and there are so many: fewer would be multiplied by
+    those for a warp, and take as many steps over the keys."""
+    grouped = not {"wgmma", "tcgen05"}.isdisjoint(target.instructions)
+    multiplied = tiles.tf32 or all(dot.elements in HALVES for dot in attention.dots)
+    short = max(attention.columns, attention.depth) <= MOST_GROUPED
+    enough = _assumed(attention.rows) >= TENSOR_ROWS > tiles.rows
+    taken = grouped and multiplied and short and enough
+    return replace(tiles, rows=TENSOR_ROWS) if taken else tiles
 
 
 def key_split(attention: Attention, tiles: Tiles, target: GpuTarget) -> int:

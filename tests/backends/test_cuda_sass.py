@@ -109,6 +109,21 @@ def test_contractions(name: str, architecture: int) -> None:
 
 @needs_triton
 @needs_disassembler
+@pytest.mark.parametrize("architecture", FLOATS)
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_attention(precision: str, architecture: int) -> None:
+    """Of 64 queries or more, in blocks that the architecture's widest instructions multiply."""
+    c = CaseBuilder("attention")
+    c.output(c.op("attention", *(c.input(2, 128, 64) for _ in range(3)), scale=0.125))
+    planned = GpuGraph(c.graph(), TARGETS[f"cuda:sm_{architecture}"], precision=precision)
+    [function] = [f for f in planned.functions if f.tiles.kind is Kind.ATTENTION]
+    found = facts_of(function, architecture)
+    assert found.tensor_core == (FLOATS[architecture],)
+    assert not found.spills
+
+
+@needs_triton
+@needs_disassembler
 def test_exact_floats_use_no_tensor_cores() -> None:
     found = facts_of(product_of(linear(), "fp32", 90), 90)
     assert not found.tensor_core

@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from cuda_runs import needs_triton
 
 from tensmith.backends.cuda import pipeline
+from tensmith.backends.cuda.attention_kernel import attention_of
 from tensmith.backends.cuda.compiling import Image
 from tensmith.backends.cuda.emit.function import Function, parts_of
+from tensmith.backends.cuda.emit.types import HALVES
 from tensmith.backends.cuda.kernels import GpuKernels
 from tensmith.backends.cuda.sass import disassembler, sass_facts
 from tensmith.backends.cuda.targets import TARGETS
-from tensmith.backends.cuda.tiles import problem_of
+from tensmith.backends.cuda.tiles import UNKNOWN, problem_of
 from tensmith.backends.cuda.vetting import DIVISION_STACK
 from tensmith.compiler.compilation import CompileOptions, Stages
-from tensmith.compiler.kernel.kernel import Kernel
+from tensmith.compiler.ir.dims import product
+from tensmith.compiler.kernel.kernel import Axis, Kernel
 from tensmith.compiler.kernel.plan.devices import all_steps
 from tensmith.compiler.kernel.plan.plan import Launch, Plan
 from tensmith.compiler.kernel.schedule.tiles import Kind
@@ -101,16 +104,35 @@ def _wrong(kernel: Kernel, function: Function, image: Image, first: bool) -> Ite
     where = f"{function.symbol} ({function.tiles}) of sm_{image.architecture}"
     if image.stack > DIVISION_STACK:
         yield f"{where} spills {image.stack} bytes"
-    if function.tiles.kind is not Kind.PRODUCT or not first:
+    if not first or (multiplied := _multiplied(kernel, function)) is None:
         return
-    problem = problem_of(parts_of(kernel)[function.place].stages[-1], function.tiles)
-    small = min(problem.rows, problem.columns, problem.depth) < LEAST
-    wanted = WANTED[image.architecture].get(problem.rate)
-    if wanted and not small:
+    rate, sizes = multiplied
+    wanted = WANTED[image.architecture].get(rate)
+    if wanted and min(sizes) >= LEAST:
         found = sass_facts(image.data).tensor_core
         if wanted not in found:
-            sizes = f"{problem.rows} x {problem.columns} x {problem.depth}"
-            yield f"{where}: {sizes} by {found}, not by {wanted}"
+            yield f"{where}: {' x '.join(map(str, sizes))} by {found}, not by {wanted}"
+
+
+def _multiplied(kernel: Kernel, function: Function) -> tuple[str, tuple[int, ...]] | None:
+    """What multiplies the matrices of a function, and their sizes; None: nothing does."""
+    part, tiles = parts_of(kernel)[function.place], function.tiles
+    if tiles.kind is Kind.PRODUCT:
+        problem = problem_of(part.stages[-1], tiles)
+        return problem.rate, (problem.rows, problem.columns, problem.depth)
+    attention = attention_of(part) if tiles.kind is Kind.ATTENTION else None
+    if attention is None:
+        return None
+    halves = all(dot.elements in HALVES for dot in attention.dots)
+    rate = "f16" if halves else "tf32" if tiles.tf32 else "f32"
+    queries, keys = _assumed(attention.rows), _assumed(attention.keys)
+    return rate, (queries, keys, attention.depth, attention.columns)
+
+
+def _assumed(axes: Sequence[Axis]) -> int:
+    """The points along some axes, as the backend assumes those that only a run knows."""
+    found = product(axis.extent for axis in axes)
+    return found if isinstance(found, int) else UNKNOWN
 
 
 def _launches(plan: Plan, kernels: GpuKernels) -> Counter[int]:
