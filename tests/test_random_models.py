@@ -16,7 +16,7 @@ from random_models.generate import sample
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is the oracle of these tests")
 
-ALWAYS, IN_ALL = 100, 2000
+ALWAYS, IN_ALL = 200, 2000
 # seeds whose models differ for a reason that is no fault, and the reason
 LISTED: dict[int, str] = {
     1897: "ONNX Runtime's Softplus in recurrent cells is infinite above 88; float64 agrees with us",
