@@ -1,4 +1,4 @@
-"""Graphs of floats for targets that compute in integers: one for every rule, and their ranges."""
+"""Graphs of floats for targets of integers: one for every rule, and their ranges."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from tensmith.compiler.pass_manager import run_passes
 from tensmith.passes.precision.fixed_point.quantise_floats import to_quantise
 
 Make = Callable[["Sketch"], Value]
-WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
-SAMPLES = 8
+WINDOW, SAMPLES = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}, 8
 
 
 class Sketch:
@@ -364,8 +363,7 @@ def flattened(s: Sketch) -> Value:
 def ranges_of(graph: Graph, samples: list[dict[str, np.ndarray]]) -> dict[Value, tuple]:
     """The ranges of the values that have to be quantised; the graph is brought into the form."""
     run_passes(graph, FLOAT_FORM)
-    wanted = to_quantise(graph)
-    found: dict[Value, tuple[float, float]] = {}
+    wanted, found = to_quantise(graph), dict[Value, tuple[float, float]]()
 
     def note(value: Value, array: np.ndarray) -> None:
         low, high = found.get(value, (np.inf, -np.inf))
@@ -385,9 +383,16 @@ def ranges_of(graph: Graph, samples: list[dict[str, np.ndarray]]) -> dict[Value,
 
 
 def integers_of(name: str, seed: int) -> tuple[Graph, Sketch, list[dict], list[dict]]:
-    """(a case in integers, its sketch, samples, what it gave in floats)"""
+    """A case by its name; see `integers_made`."""
+    return integers_made(lambda sketch: (CASES[name](sketch),), seed)
+
+
+def integers_made(
+    make: Callable[[Sketch], tuple[Value, ...]], seed: int
+) -> tuple[Graph, Sketch, list[dict], list[dict]]:
+    """(a graph with such outputs in integers, its sketch, samples, what it gave in floats)"""
     sketch = Sketch(seed)
-    graph = sketch.graph(CASES[name](sketch))
+    graph = sketch.graph(*make(sketch))
     samples = [sketch.draw(100 * seed + n) for n in range(SAMPLES)]
     wanted = [run_graph(graph, sample) for sample in samples]
     run_passes(graph, integer_passes(ranges_of(graph, samples)))

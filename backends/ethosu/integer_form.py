@@ -18,7 +18,7 @@ from ...passes.precision.integer_products import IntegerProducts
 from ...passes.precision.kept_bytes import KeptBytes
 from ...passes.precision.quantised_movement import QuantisedMovement
 from ...passes.simplify.unroll_scans import UnrollScans
-from .channel_groups import SplitGroups
+from .channel_groups import USUAL_CHANNELS, SplitGroups
 
 SIGNED = KeptBytes(DType.I8)
 _QUANTISED = frozenset({"quantize", "dequantize"})  # in such models, what scans hold is of floats
@@ -31,10 +31,12 @@ FLOAT_FORM: tuple[Pass | Fixpoint, ...] = (
 )
 
 
-def integer_passes(ranges: Mapping[Value, Range]) -> tuple[Pass | Fixpoint, ...]:
+def integer_passes(
+    ranges: Mapping[Value, Range], least_channels: int = USUAL_CHANNELS
+) -> tuple[Pass | Fixpoint, ...]:
     """What makes integers of a graph in the form that `FLOAT_FORM` leaves.
 
-    ranges: of values of that graph, as far as they are known.
+    ranges: of values of that graph, as far as they are known. least_channels: see `SplitGroups`.
     """
     return (
         Fixpoint((SIGNED, QuantisedMovement(), *SIMPLIFY)),
@@ -46,7 +48,7 @@ def integer_passes(ranges: Mapping[Value, Range]) -> tuple[Pass | Fixpoint, ...]
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
         ChooseLayouts(channels_first=False, everywhere=True),
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
-        SplitGroups(),
+        SplitGroups(least_channels),
         Fixpoint(SIMPLIFY),
         OwnWidening(),
     )

@@ -17,6 +17,7 @@ from ...compiler.target import NpuTarget
 from ...passes.precision.fixed_point.quantise_floats import Range, to_quantise
 from ..llvm.pipeline import compile_cpu, supports
 from .arrangement import arranged, change_results, choice_key
+from .channel_groups import block_channels
 from .integer_form import FLOAT_FORM, integer_passes
 from .placement import Placement, place
 from .program import device_code, function_name
@@ -50,7 +51,7 @@ def compile_ethosu(
 def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages) -> Placement:
     """Rewrite a graph into integers, in place, and divide a copy of it."""
     with stages.stage("integers"):
-        integers_of(graph, options)
+        integers_of(graph, target, options)
     with stages.stage("vela"):
         if options.opt_level == 0:
             return place(graph, target)
@@ -59,11 +60,12 @@ def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Sta
         return arranged(graph, target, choice or {})
 
 
-def integers_of(graph: Graph, options: CompileOptions) -> Graph:
+def integers_of(graph: Graph, target: NpuTarget, options: CompileOptions) -> Graph:
     """Rewrite a graph into integers, with weights as given choices say, in place."""
     if not options.ranges:  # who asked for them has rewritten the graph so
         run_passes(graph, FLOAT_FORM, dump_after=options.dump_after)
-    run_passes(graph, integer_passes(options.ranges), dump_after=options.dump_after)
+    passes = integer_passes(options.ranges, block_channels(target))
+    run_passes(graph, passes, dump_after=options.dump_after)
     _decide_weights(graph, options.choices)
     return graph
 
@@ -105,7 +107,7 @@ def _observed(graph: Graph, target: NpuTarget) -> Sequence[Value]:
 
 
 def _rewrite(graph: Graph, target: NpuTarget, ranges: Mapping[Value, Range]) -> None:
-    run_passes(graph, integer_passes(ranges))
+    run_passes(graph, integer_passes(ranges, block_channels(target)))
 
 
 def _decide(graph: Graph, target: NpuTarget, choices: Mapping[str, Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.target import NpuTarget
 from ...passes.grouping.partition import Legality, Partition, sharing
 from .legality import INSIDE, carries, computes, legality
-from .streams import frugal_stream_of, stream_of
+from .streams import right_stream_of
 from .vela import CommandStream, NotCompiled
 
 DEVICE = "ethos-u"
@@ -69,7 +69,7 @@ def place(
         for number, segment in enumerate(segments):
             own = others.get(number, target)
             try:
-                streams.append(frugal_stream_of(segment.regions[0], own))
+                streams.append(right_stream_of(segment.regions[0], own))
             except NotCompiled as error:
                 culprits |= _culprits(partition.members[segment], own, str(error))
         if not culprits:
@@ -85,15 +85,33 @@ def _legality(
 
 
 def _culprits(nodes: list[Node], target: NpuTarget, why: str) -> dict[Node, str]:
-    """Of nodes that Vela refuses, those between bytes that it refuses by themselves; all, where it
-    takes each part."""
+    """Of nodes that Vela refuses, those between bytes that it refuses by themselves, or behind what
+    they read; all, where it takes each of these."""
+    parts = sharing(nodes, INSIDE)
     found: dict[Node, str] = {}
-    for part in sharing(nodes, INSIDE):
-        try:
-            stream_of(_region(part), target)
-        except NotCompiled as error:
-            found |= dict.fromkeys(part, f"Vela refuses it: {error}")
+    for part in parts:
+        if reason := _refused(part, target):
+            found |= dict.fromkeys(part, f"Vela refuses it: {reason}")
+    for part in parts if not found else ():
+        if reason := _refused(_with_makers(part, parts, nodes), target):
+            found |= dict.fromkeys(part, f"Vela refuses it behind what it reads: {reason}")
     return found or dict.fromkeys(nodes, f"Vela refuses what it is part of: {why}")
+
+
+def _refused(nodes: list[Node], target: NpuTarget) -> str:
+    """Why nodes have no command stream; "": they have one."""
+    try:
+        right_stream_of(_region(nodes), target)
+    except NotCompiled as error:
+        return str(error)
+    return ""
+
+
+def _with_makers(part: list[Node], parts: list[list[Node]], nodes: list[Node]) -> list[Node]:
+    """A part with those that make what it reads, in the order of the nodes."""
+    read = {value.producer for node in part for value in node.inputs}
+    taken = {node for other in parts if other is part or read & set(other) for node in other}
+    return [node for node in nodes if node in taken]
 
 
 def _region(nodes: list[Node]) -> Graph:

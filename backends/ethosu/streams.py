@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ...compiler.ir.graph import Graph
 from ...compiler.target import NpuTarget
+from .stream_check import fault_of
+from .tosa.graph import NUMPY, Tensor
 from .tosa.region import tosa_of
 from .tosa.writer import serialised
-from .vela import ALIGNMENT, CommandStream, NotCompiled, compiled
+from .vela import ALIGNMENT, CommandStream, Extent, NotCompiled, compiled
 
 MOST_SMALLER = 4  # arenas that are tried, each smaller than the last
+_OTHER = {"Performance": "Size", "Size": "Performance"}
 
 
 def stream_of(region: Graph, target: NpuTarget) -> CommandStream:
@@ -21,6 +25,8 @@ def stream_of(region: Graph, target: NpuTarget) -> CommandStream:
     """
     graph = tosa_of(region)
     stream = compiled(serialised(graph), target)
+    _require_places(graph.inputs, stream.inputs)
+    _require_places(graph.outputs, stream.outputs)
     made_for = {operator.output.name: operator.location for operator in graph.operators}
     operators = tuple(
         replace(operator, name=made_for.get(_tensor(operator.name, made_for), ""))
@@ -49,6 +55,33 @@ def frugal_stream_of(region: Graph, target: NpuTarget) -> CommandStream:
             break
         stream = smaller
     return stream
+
+
+def right_stream_of(region: Graph, target: NpuTarget) -> CommandStream:
+    """A stream that gives the bits of its region: that of `frugal_stream_of`, or, where that is
+    wrong, one that Vela makes otherwise.
+
+    Raises NotCompiled where Vela refuses the region, or makes no stream of it that is right.
+    """
+    fault = ""
+    for make, own in (
+        (frugal_stream_of, target),
+        (stream_of, target),
+        (stream_of, replace(target, optimise=_OTHER[target.optimise])),
+    ):
+        stream = make(region, own)
+        found = fault_of(region, stream)
+        if not found:
+            return stream
+        fault = fault or found
+    raise NotCompiled(f"the command stream made of it is wrong: {fault}")
+
+
+def _require_places(tensors: Sequence[Tensor], places: Sequence[Extent]) -> None:
+    """Raises NotCompiled where Vela has left out an input or output."""
+    wanted = [math.prod(tensor.shape) * NUMPY[tensor.type].itemsize for tensor in tensors]
+    if wanted != (found := [place.size for place in places]):
+        raise NotCompiled(f"inputs or outputs have {found} bytes and not {wanted}")
 
 
 def _tensor(name: str, known: Collection[str]) -> str:

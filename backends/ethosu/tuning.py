@@ -50,7 +50,7 @@ class StreamsTunable:
     ) -> None:
         self.target = target
         with stages.stage("integers"):
-            self._graph = integers_of(graph, options)
+            self._graph = integers_of(graph, target, options)
         with stages.stage("vela"):
             self._decisions = {d.name: d for d in decisions_of(self._graph, target)}
             base = arranged(copied(self._graph), target, {})

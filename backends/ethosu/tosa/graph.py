@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,10 @@ NUMPY: dict[ElementType, np.dtype[Any]] = {
 
 _VIEWS = (Op.RESHAPE, Op.IDENTITY)
 _COPIES = (Op.CONCAT, Op.PAD, Op.SLICE, Op.TILE)
+_WINDOWS = (Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.MAX_POOL2D, Op.AVG_POOL2D)
+_NOT_OF_SLICES = (  # operators that do not read a part of a tensor in its place
+    Op.MATMUL, Op.TRANSPOSE_CONV2D, Op.ARGMAX, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.REDUCE_SUM,
+)  # fmt: skip
 _LIMITED = (ElementType.INT8, ElementType.INT16)  # types that there are clamps of
 
 
@@ -58,6 +62,7 @@ class TosaGraph:
     location: str = ""
     makers: dict[Tensor, Operator] = field(default_factory=dict)
     _constants: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    _kept: dict[Tensor, Tensor] = field(default_factory=dict)
     _count: int = 0
 
     def input(self, shape: Sequence[int], type: ElementType) -> Tensor:
@@ -67,10 +72,27 @@ class TosaGraph:
         return tensor
 
     def output(self, tensor: Tensor) -> None:
-        """Give a tensor as the next output; one that is given already, or an input, as a copy."""
-        if tensor in self.outputs or tensor in self.inputs or tensor.data is not None:
+        """Give a tensor as the next output; as a copy, one that holds what another one or an input
+        does, or a view of what something else reads, which Vela 5.2 leaves out of its outputs."""
+        root = self._root(tensor)
+        known = root in self.inputs or tensor.data is not None
+        given = root in map(self._root, self.outputs)
+        if known or given or (root is not tensor and self._is_read(root)):
             tensor = self.emit(Op.IDENTITY, [tensor], tensor.shape, tensor.type)
         self.outputs.append(tensor)
+
+    def _root(self, tensor: Tensor) -> Tensor:
+        """What a tensor is a view of; itself, where it is none."""
+        while (made := self.makers.get(tensor)) is not None and made.op in _VIEWS:
+            tensor = made.inputs[0]
+        return tensor
+
+    def _is_read(self, root: Tensor) -> bool:
+        """Whether an operator that makes more than a view reads a tensor, or a view of it."""
+        return any(
+            operator.op not in _VIEWS and root in map(self._root, operator.inputs)
+            for operator in self.operators
+        )
 
     def constant(self, data: Array, type: ElementType) -> Tensor:
         """A constant; equal ones are one tensor."""
@@ -100,6 +122,8 @@ class TosaGraph:
         wanted = {known.name for known in FIELDS.get(op, ()) if known.value is None}
         if wanted != attributes.keys():
             raise InternalError(f"{op.name} takes the attributes {wanted}, not {[*attributes]}")
+        if _reads_no_slices(op, inputs, attributes):
+            inputs = [self._stored(x, (Op.SLICE,)) for x in inputs]
         output = self._tensor(shape, type, op.name.lower())
         made = Operator(op, tuple(inputs), output, attributes, self.location)
         self.operators.append(made)
@@ -133,22 +157,29 @@ class TosaGraph:
             rounding_mode=rounding, per_channel=multipliers.size > 1,
         )  # fmt: skip
 
-    def _stored(self, x: Tensor) -> Tensor:
+    def _stored(self, x: Tensor, copies: Sequence[Op] = _COPIES) -> Tensor:
         """A tensor that an operator stores which does more than to copy, with the same elements.
 
-        Vela 5.2 lets copies for U55 and U65 widen what they copy, and then scales other elements.
+        Vela 5.2 lets copies for U55 and U65 widen what they copy, and then scales other elements;
+        what reads a part of a tensor instead of a copy of it reads other elements in operators that
+        it divides.
         """
         source: Tensor | None = x
         while source is not None and (made := self.makers.get(source)) is not None:
-            if made.op in _COPIES and x.type in _LIMITED:
-                least, most = np.iinfo(NUMPY[x.type]).min, np.iinfo(NUMPY[x.type]).max
-                limits = {
-                    "min_val": NUMPY[x.type].type(least).tobytes(),
-                    "max_val": NUMPY[x.type].type(most).tobytes(),
-                }
-                return self.emit(Op.CLAMP, [x], x.shape, x.type, **limits)
+            if made.op in copies and x.type in _LIMITED:
+                if x not in self._kept:
+                    self._kept[x] = self.clamp(x, *_limits(x.type))
+                return self._kept[x]
             source = made.inputs[0] if made.op in _VIEWS else None
         return x
+
+    def clamp(self, x: Tensor, least: int, most: int) -> Tensor:
+        """Elements of i8 or i16 within limits."""
+        number = NUMPY[x.type].type
+        return self.emit(
+            Op.CLAMP, [x], x.shape, x.type,
+            min_val=number(least).tobytes(), max_val=number(most).tobytes(),
+        )  # fmt: skip
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """The same elements in another shape."""
@@ -163,3 +194,16 @@ class TosaGraph:
     ) -> Tensor:
         self._count += 1
         return Tensor(f"{what}_{self._count}", tuple(int(n) for n in shape), type, data)
+
+
+def _reads_no_slices(op: Op, inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> bool:
+    """Whether an operator must not read parts of tensors that are not stored: those of
+    `_NOT_OF_SLICES`, and windows with margins of more than one image."""
+    if op in _WINDOWS:
+        return inputs[0].shape[0] > 1 and any(attributes["pad"])
+    return op in _NOT_OF_SLICES
+
+
+def _limits(type: ElementType) -> tuple[int, int]:
+    limits = np.iinfo(NUMPY[type])
+    return int(limits.min), int(limits.max)

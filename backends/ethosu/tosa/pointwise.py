@@ -35,22 +35,14 @@ def requantize(low: Lowering, node: Node) -> Tensor:
     limits = node.attrs["low"], node.attrs["high"]
     whole = REACHED[node.output.dtype]
     if (mean := average(low, node)) is not None:
-        return mean if limits == whole else _clamped(low, mean, *limits)
+        return mean if limits == whole else low.graph.clamp(mean, *limits)
     source, zero_in = low.narrow(total)
     made = low.graph.rescale(
         source, scale.data.reshape(-1) if scale.data.size > 1 else float(scale.data.reshape(())),
         TYPES[node.output.dtype], zero_in=zero_in, zero_out=int(scalar(zero) or 0),
         rounding=_ROUNDINGS[node.attrs["rounding"]],
     )  # fmt: skip
-    return made if limits == whole else _clamped(low, made, *limits)
-
-
-def _clamped(low: Lowering, x: Tensor, least: int, most: int) -> Tensor:
-    dtype = NUMPY[x.type]
-    return low.graph.emit(
-        Op.CLAMP, [x], x.shape, x.type,
-        min_val=dtype.type(least).tobytes(), max_val=dtype.type(most).tobytes(),
-    )  # fmt: skip
+    return made if limits == whole else low.graph.clamp(made, *limits)
 
 
 @lowers("add", "sub", "mul")
@@ -91,7 +83,7 @@ def extreme(low: Lowering, node: Node) -> Tensor:
     if bound is not None and left.shape == node.output.shape:
         least, most = REACHED[dtype]
         limits = (int(bound), most) if node.op == "max" else (least, int(bound))
-        return _clamped(low, low.tensor(left), *limits)
+        return low.graph.clamp(low.tensor(left), *limits)
     operands = _ranked(low, node.inputs, node.output.type.rank)
     if dtype is DType.I32:
         return low.emit(_EXTREMES[node.op], operands, node.output.shape, dtype)

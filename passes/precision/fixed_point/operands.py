@@ -9,6 +9,7 @@ import numpy as np
 
 from ....compiler.ir.graph import Node, Value, constant
 from ....compiler.ir.ops.quantization import REACHED
+from ....compiler.ir.ops.registry import lookup
 from ....compiler.ir.rewrite import Rewriter, scalar
 from ....compiler.ir.types import DType
 from ..parameters import one_scale
@@ -151,8 +152,18 @@ def rescaled(
         "high": most if high is None else high,
         "rounding": SINGLE,
     }
-    factor = constant(np.asarray(scale, np.float32))
-    return rw.emit("requantize", [total, factor, constant(dtype.numpy.type(zero))], attrs)
+    operands = [total, constant(np.asarray(scale, np.float32)), constant(dtype.numpy.type(zero))]
+    if total.is_constant and dtype is not DType.I32:  # of i32, processors read the bytes before
+        return _evaluated("requantize", operands, attrs)
+    return rw.emit("requantize", operands, attrs)
+
+
+def _evaluated(op: str, operands: list[Value], attrs: dict[str, Any]) -> Value:
+    """The result of an operator on constants."""
+    evaluate = lookup(op).evaluate
+    assert evaluate is not None
+    (result,) = evaluate([value.data for value in operands if value.data is not None], attrs)
+    return constant(result, operands[0].name)
 
 
 def given(total: Value, scale: Array | float, result: QuantisedResult, rw: Rewriter) -> Value:

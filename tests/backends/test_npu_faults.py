@@ -1,0 +1,226 @@
+"""Graphs of which Vela 5.2 makes wrong streams, or streams without some output, as they would be
+given to it: what is given to it instead is right, on every family, and everything is on the NPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from integer_graphs import WINDOW, Sketch, integers_made
+from tosa_runs import needs_vela
+
+from tensmith.backends.ethosu import placement as placement_module
+from tensmith.backends.ethosu import streams
+from tensmith.backends.ethosu.placement import place
+from tensmith.backends.ethosu.stream_check import fault_of
+from tensmith.backends.ethosu.streams import right_stream_of, stream_of
+from tensmith.backends.ethosu.targets import TARGETS
+from tensmith.backends.ethosu.tosa.graph import TosaGraph
+from tensmith.backends.ethosu.tosa.schema import ElementType, Op
+from tensmith.backends.ethosu.vela import NotCompiled
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir.graph import Value
+from tensmith.compiler.ir.verify import verify
+
+ALL = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
+EDGES = {"quantize", "dequantize", "reshape", "transpose"}
+GRAPHS = {}
+pytestmark = needs_vela
+
+
+def graph(make):
+    """Decorator: a graph by the name of what makes it."""
+    GRAPHS[make.__name__] = make
+    return make
+
+
+def _rows(s: Sketch, x: Value, axis: int, start: int) -> Value:
+    """A part of a tensor along an axis, from a place on."""
+    starts = tuple(start if a == axis else 0 for a in range(x.type.rank))
+    return s.op("slice", x, starts=starts, stops=x.shape, steps=(1,) * x.type.rank)
+
+
+@graph
+def part_times_data(s: Sketch):
+    x = _rows(s, s.op("tanh", s.input(3, 6, 20)), 1, 1)
+    return (s.op("matmul", x, s.input(3, 20, 7)),)
+
+
+@graph
+def part_transposed_conv(s: Sketch):
+    x = _rows(s, s.conv(s.input(1, 4, 7, 6), 8, (1, 1)), 2, 2)
+    attrs = {**WINDOW, "strides": (2, 2), "output_padding": (0, 0)}
+    return (s.op("conv_transpose", x, s.weights(8, 6, 3, 3), **attrs),)
+
+
+@graph
+def greatest_of_part(s: Sketch):
+    x = _rows(s, s.conv(s.input(1, 4, 7, 6), 8, (1, 1)), 3, 1)
+    return tuple(s.op("reduce_max", x, axes=(axis,), keepdims=True) for axis in (1, 2))
+
+
+@graph
+def windows_of_images_with_rest(s: Sketch):
+    """What windows leave over is cut off, and there are margins."""
+    x = s.input(2, 3, 14, 12)
+    attrs = {"strides": (1, 3), "pads": (0, 1, 0, 0)}
+    depthwise = s.conv(s.op("tanh", x), 3, (4, 3), groups=3, **attrs)
+    attrs = {**WINDOW, "kernel": (2, 4), "strides": (2, 1), "pads": (1, 0, 0, 0)}
+    return depthwise, s.op("tanh", s.op("max_pool", s.input(2, 8, 12, 6), **attrs))
+
+
+@graph
+def several_for_each_channel(s: Sketch):
+    x = s.conv(s.input(1, 12, 8, 16), 48, (3, 3), groups=12, strides=(2, 2), pads=(2, 1, 0, 0))
+    return (s.op("tanh", x),)
+
+
+@graph
+def small_groups(s: Sketch):
+    x = s.op("tanh", s.input(1, 80, 6, 5))
+    return (s.op("tanh", s.conv(x, 160, groups=40, pads=(1, 1, 1, 1))),)
+
+
+@graph
+def joined_constant(s: Sketch):
+    x = s.op("tanh", s.input(3, 4))
+    return (s.op("concat", x, s.op("mul", x, 0.5), s.weights(3, 3), axis=1),)
+
+
+@graph
+def view_beside_what_reads_it(s: Sketch):
+    view = s.op("reshape", s.conv(s.input(1, 8, 3, 6), 3, (1, 1)), shape=(3, 18))
+    turned = s.op("transpose", s.op("tanh", view), perm=(1, 0))
+    return view, s.op("matmul", turned, s.weights(3, 5))
+
+
+@graph
+def views_that_are_read(s: Sketch):
+    view = s.op("reshape", s.op("matmul", s.input(6, 8), s.weights(8, 3)), shape=(6, 1, 3))
+    turned = s.op("transpose", view, perm=(1, 2, 0))
+    return view, s.op("matmul", turned, s.weights(6, 5))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("target", ALL)
+def test_streams_are_right_and_nothing_is_left_out(name, target, monkeypatch):
+    monkeypatch.setattr(placement_module, "right_stream_of", stream_of)  # the first one has to be
+    integers, _, samples, floats = integers_made(GRAPHS[name], 1)
+    placed = place(integers, TARGETS[target])
+    assert {node.op for node in placed.nodes if node.segment is None} <= EDGES
+    for segment, stream in zip(placed.segments, placed.streams, strict=True):
+        assert fault_of(segment.regions[0], stream) == ""
+    for sample, wanted in zip(samples, floats, strict=True):
+        for key, array in run_graph(integers, sample).items():
+            noise = np.abs(array - wanted[key]).max() / np.abs(wanted[key]).max()
+            assert noise < 0.1, key
+
+
+def test_groups_are_taken_together_until_blocks_are_full():
+    integers, *_ = integers_made(GRAPHS["small_groups"], 1)
+    convs = [node for node in integers.nodes if node.op == "conv"]
+    assert [node.inputs[0].shape[-1] for node in convs] == [8] * 10
+    assert all(node.attrs["groups"] == 1 for node in convs)
+    whole, *_ = integers_made(GRAPHS["several_for_each_channel"], 1)
+    (conv,) = [node for node in whole.nodes if node.op == "conv"]
+    assert conv.inputs[1].shape == (3, 3, 12, 48)
+    assert np.count_nonzero(conv.inputs[1].data) <= 9 * 48
+
+
+def test_groups_of_volumes_stay_whole():
+    def volumes(s: Sketch):
+        w = s.weights(8, 2, 2, 2, 2)
+        attrs = {"strides": (1,) * 3, "pads": (0,) * 6, "dilations": (1,) * 3, "groups": 2}
+        return (s.op("tanh", s.op("conv", s.input(1, 4, 4, 4, 5), w, **attrs)),)
+
+    integers, *_ = integers_made(volumes, 1)
+    reasons = {n.op: n.reason for n in place(integers, TARGETS[ALL[0]]).nodes if n.segment is None}
+    assert reasons["conv"] == "convolutions have two spatial axes, not 3"
+
+
+def _region(name: str):
+    integers, *_ = integers_made(GRAPHS[name], 1)
+    return place(integers, TARGETS[ALL[0]]).segments[0].regions[0]
+
+
+def test_faults_are_found():
+    region = _region("several_for_each_channel")
+    stream = stream_of(region, TARGETS[ALL[0]])
+    assert fault_of(region, stream) == ""
+    weights = bytearray(stream.weights)
+    weights[0] ^= 64  # a bias
+    assert "bytes of i8[1, 4, 8, 48] are others" in fault_of(
+        region, replace(stream, weights=bytes(weights))
+    )
+    small = replace(stream, weights=stream.weights[:64])
+    assert fault_of(region, small).startswith("OUT_OF_BOUNDS")
+
+
+def test_another_way_is_taken_where_the_first_is_wrong(monkeypatch):
+    """And a reason given where all are."""
+    region, tried = _region("joined_constant"), []
+
+    def fault(_, stream):
+        tried.append(stream)
+        return "" if len(tried) % 4 == 3 else f"broken {len(tried)}"
+
+    monkeypatch.setattr(streams, "fault_of", fault)
+    target = TARGETS[ALL[0]]
+    size = stream_of(region, replace(target, optimise="Size"))
+    assert right_stream_of(region, target) == size
+    monkeypatch.setattr(streams, "fault_of", lambda *_: "broken")
+    with pytest.raises(NotCompiled, match="made of it is wrong: broken"):
+        right_stream_of(region, target)
+
+
+def test_what_is_wrong_behind_another_operator_alone_runs_beside_the_processor(monkeypatch):
+    """A product is wrong where what it reads is made in its segment: the product is left out."""
+
+    def pair(s: Sketch):
+        x = s.op("tanh", s.op("tanh", s.input(2, 12)))
+        return (s.op("tanh", s.op("matmul", x, s.weights(12, 4))),)
+
+    def fault(region, _):
+        ops = [node.op for node in region.nodes]
+        return "broken" if {"byte_table", "matmul"} <= set(ops[: ops.index("requantize")]) else ""
+
+    monkeypatch.setattr(streams, "fault_of", lambda r, s: fault(r, s) if _has_product(r) else "")
+    integers, *_ = integers_made(pair, 1)
+    placed = place(integers, TARGETS[ALL[0]])
+    verify(placed.graph)
+    beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
+    assert beside["matmul"] == (
+        "Vela refuses it behind what it reads: the command stream made of it is wrong: broken"
+    )
+    assert sum(node.op == "byte_table" and node.segment is not None for node in placed.nodes) == 2
+
+
+def _has_product(region) -> bool:
+    return any(node.op == "matmul" for node in region.nodes)
+
+
+def test_an_output_that_is_left_out_is_no_stream(monkeypatch):
+    def left_out(blob, target):
+        stream = compiled(blob, target)
+        return replace(stream, outputs=stream.outputs[:-1])
+
+    compiled = streams.compiled
+    region = _region("view_beside_what_reads_it")
+    monkeypatch.setattr(streams, "compiled", left_out)
+    with pytest.raises(NotCompiled, match="inputs or outputs have"):
+        stream_of(region, TARGETS[ALL[0]])
+
+
+def test_what_is_stored_once_is_read_by_all():
+    """Parts that operators do not read in their place, and sums of parts."""
+    built = TosaGraph()
+    x = built.input((1, 4, 6, 8), ElementType.INT8)
+    part = (1, 2, 6, 8)
+    cut = built.emit(
+        Op.SLICE, [x, built.sizes([0, 1, 0, 0]), built.sizes(part)], part, ElementType.INT8
+    )
+    for axis in (1, 2):
+        shape = tuple(1 if a == axis else n for a, n in enumerate(part))
+        built.output(built.emit(Op.REDUCE_MAX, [cut], shape, ElementType.INT8, axis=axis))
+    assert [operator.op for operator in built.operators].count(Op.CLAMP) == 1
