@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..compiler.errors import RunError, UsageError
+from ..compiler.ir import Graph
 from ..compiler.ir.types import DType
 from ..compiler.scratch import temporary_folder
 from ..runtime.device_pipes import Device
 from ..runtime.firmware import FirmwareError, descriptions, run_firmware
 from ..runtime.meaning import decode, encode
-from .request import INT8
 from .roundings import nudge
 from .shapes import DimSpec
 from .tensor_files import read_file, write_npz
@@ -174,13 +174,26 @@ def _device_of(name: str) -> Device | None:
 def _reference(spec: EngineSpec) -> Run:
     """The backend of this name; it evaluates the graph as it was imported, or what a lower
     precision makes of it."""
-    from ..compiler.backend import backend_of, resolve_target
+    from ..compiler.backend import backend_of
     from ..frontends.onnx import load
-    from .halves import InPrecision
+    from .request import FP32
 
     evaluate = backend_of(spec.kind).evaluate
     assert evaluate is not None
     graph = load(spec.path, shapes=dict(spec.shapes))
+    if spec.precision != FP32:
+        _lower_precision(graph, spec)
+    texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
+    observe = nudge(seed=1) if spec.nudged else None
+    return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts), observe), texts)
+
+
+def _lower_precision(graph: Graph, spec: EngineSpec) -> None:
+    """Rewrite an imported graph into what is compiled of it in a precision other than fp32."""
+    from ..compiler.backend import resolve_target
+    from .halves import InPrecision
+    from .request import INT8
+
     backend, target = resolve_target(spec.target)
     InPrecision(spec.precision, target).rewrite(graph)
     if spec.precision == INT8 and backend.integers is not None:
@@ -188,9 +201,6 @@ def _reference(spec: EngineSpec) -> Run:
         ranges = dict(zip(values, spec.ranges, strict=True)) if spec.ranges else {}
         backend.integers.rewrite(graph, target, ranges)
         backend.integers.decide(graph, target, spec.choices)
-    texts = {name for name, meaning in graph.meanings.items() if meaning.strings}
-    observe = nudge(seed=1) if spec.nudged else None
-    return lambda inputs: as_strings(evaluate(graph, as_bytes(inputs, texts), observe), texts)
 
 
 def strings_of(specs: Iterable[Mapping[str, Any]]) -> set[str]:

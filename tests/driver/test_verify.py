@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,20 @@ def test_agreement(fake, model_path: Path) -> None:
     assert [trial[0].shape for trial in report.trials] == [(2, 4), (1, 4)]
     assert report.error() is None
     assert "verified against reference: 2 input sets" in report.summary()
+
+
+def test_the_reference_loads_what_it_evaluates_with(model_path: Path) -> None:
+    """Every verification starts a process for it: what generates code takes longer to load."""
+    script = (
+        "import sys; from pathlib import Path; from tensmith.driver import worker, engines;"
+        "spec = engines.EngineSpec(kind='reference', path=Path(sys.argv[1]));"
+        "engines.open_engine(spec); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(model_path)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "tensmith.backends.reference" in loaded
+    heavy = "llvmlite", "networkx", "tensmith.backends.llvm", "tensmith.passes"
+    assert not {name for name in loaded if name.startswith(heavy)}
 
 
 def test_disagreement(fake, model_path: Path) -> None:
