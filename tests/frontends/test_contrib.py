@@ -74,6 +74,9 @@ def norms() -> list[OrtCase]:
         one("broadcast skip", "SkipLayerNormalization", {"x": x, "S": skip[:1], "G": g, "B": b}),
         one("simplified skip", "SkipSimplifiedLayerNormalization",
             {"x": x, "S": skip, "G": g, "B": b}, "y - - sum"),
+        one("statistics", "SkipLayerNormalization", {"x": x, "S": skip, "G": g}, "y m v"),
+        one("simplified statistics", "SkipSimplifiedLayerNormalization",
+            {"x": x, "S": skip, "G": g, "B": b}, "y m v sum"),
         case("simplified", [node("SimplifiedLayerNormalization", "x g", epsilon=1e-5)], {"x": x},
              "y", g=g),
         case("embeddings", embed, {"i": ids, "s": segments, "m": mask}, "y n sum", types,
@@ -147,7 +150,23 @@ def mixtures() -> list[OrtCase]:
             one(f"{bits} bits", "QMoE", values, k=2, activation_type="silu",
                 normalize_routing_weights=1, expert_weight_bits=bits)
         )  # fmt: skip
-    return cases
+    return [*cases, blocks_of_experts()]
+
+
+def blocks_of_experts() -> OrtCase:
+    """One block for a row of the first weight, whose zero point fills half of a byte."""
+    rng = np.random.default_rng(1)
+    values: dict[str, Array] = {
+        "x": floats(6, 32), "r": floats(6, 4, seed=1),
+        "U": rng.integers(0, 256, (4, 64, 16)).astype(np.uint8),
+        "S": np.abs(floats(4, 64, 1, seed=2)) / 30, "-a": NONE,
+        "D": rng.integers(0, 256, (4, 32, 32)).astype(np.uint8),
+        "T": np.abs(floats(4, 32, 2, seed=3)) / 30, "-b": NONE, "-c": NONE, "-d": NONE, "-e": NONE,
+        "Y": rng.integers(0, 256, (4, 64, 1)).astype(np.uint8),
+        "Z": rng.integers(0, 256, (4, 32, 1)).astype(np.uint8),
+    }  # fmt: skip
+    return one("blocks with zero points", "QMoE", values, k=2, activation_type="silu",
+               normalize_routing_weights=1, block_size=32, expert_weight_bits=4)  # fmt: skip
 
 
 def recurrent_layers() -> list[OrtCase]:
@@ -163,6 +182,8 @@ def recurrent_layers() -> list[OrtCase]:
         one("gated", "LinearAttention", {key: all_[key] for key in "qkvsd"}, "y z",
             update_rule="gated", **heads),
         one("gated delta", "LinearAttention", all_, "y z", **heads),
+        one("queries that several keys share", "LinearAttention", {**all_, "q": q[:, :, :4].copy()},
+            "y z", q_num_heads=1, kv_num_heads=2),
         one("convolution", "CausalConvWithState", {"x": x, "W": w}, "y z"),
         one("state and activation", "CausalConvWithState",
             {"x": x, "W": w, "B": floats(4, seed=2), "p": floats(2, 4, 2, seed=3)}, "y z",

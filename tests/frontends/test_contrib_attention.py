@@ -47,6 +47,8 @@ def rotary() -> list[OrtCase]:
         case("interleaved", "RotaryEmbedding", {"x": cube, "p": rows, "c": cos, "s": sin},
              interleaved=1),
         case("offset", "RotaryEmbedding", {"x": cube, "p": start, "c": cos, "s": sin}),
+        case("scaled", "RotaryEmbedding", {"x": flat, "p": rows, "c": cos, "s": sin}, scale=2.0,
+             is_packed_batching=1),
         case("partial", "RotaryEmbedding",
              {"x": flat, "p": rows, "c": cos[:, :2].copy(), "s": sin[:, :2].copy()},
              num_heads=2, rotary_embedding_dim=4),
@@ -63,6 +65,8 @@ def packed_attention() -> list[OrtCase]:
         case("causal", "Attention", plain, num_heads=2, unidirectional=1, scale=0.3),
         case("lengths", "Attention", plain | {"m": np.array([3, 5], i32)}, num_heads=2),
         case("starts", "Attention", plain | {"m": np.array([4, 5, 1, 0], i32)}, num_heads=2),
+        case("lengths and sums", "Attention",
+             plain | {"m": np.array([3, 5, 0, 3, 8, 0, 3, 8], i32)}, num_heads=2),
         case("mask", "Attention", plain | {"m": np.array([[1, 1, 0, 1, 1], [1] * 5], i32)},
              num_heads=2),
         case("mask of steps", "Attention",
@@ -95,6 +99,7 @@ def multi_head() -> list[OrtCase]:
              num_heads=2, scale=0.7),
         case("past", "MultiHeadAttention", same | none | {"-a": NONE} | past, "y pk1 pv1",
              num_heads=2, unidirectional=1),
+        case("causal across", "MultiHeadAttention", three, num_heads=2, unidirectional=1),
         case("cached keys", "MultiHeadAttention",
              {"q": q, "k": floats(2, 2, 5, 4, seed=9), "v": floats(2, 2, 5, 4, seed=10)},
              num_heads=2),
@@ -135,9 +140,12 @@ def quantised() -> list[OrtCase]:
         "ws": np.array(0.01, np.float32),
         "m": np.array([3, 5], np.int32), "xz": np.array(120, np.uint8), "wz": np.array(3, np.int8),
     }  # fmt: skip
+    given = {**values, "m": np.ones((2, 5), np.int32)}
+    del given["wz"]
     columns = values | {"ws": np.abs(floats(24, seed=1)) / 50, "wz": np.zeros(24, np.int8)}
     return [
         case("per tensor", "QAttention", values, num_heads=2),
+        case("a zero point for the input alone", "QAttention", given, num_heads=2),
         case("per column", "QAttention", columns, num_heads=2, unidirectional=1),
     ]
 
@@ -161,13 +169,32 @@ def grouped(name: str, steps: int, room: int, lengths: list[int], **options: Any
     elif extra:
         values |= {"-c": NONE, "-s": NONE}
     values |= extra
-    shown = "y pk1 pv1" if total == steps + room or len(set(lengths)) == 1 else "y"
+    scores = " s" if options.get("qk_output") else ""
+    shown = "y pk1 pv1" + scores if total == steps + room or len(set(lengths)) == 1 else "y"
     return case(name, "GroupQueryAttention", values, shown, num_heads=4, kv_num_heads=2, **options)
+
+
+def normalised_heads() -> OrtCase:
+    """Queries and keys normed by epsilons of their own; ONNX Runtime gets them with that done."""
+    absent = {f"-{name}": NONE for name in ("p", "b", "sink", "ks", "vs")}
+    scales = {"qn": floats(16, seed=5), "kn": floats(16, seed=6)}
+    made = grouped("norms", 3, 5, [8], extra={**absent, **scales}, qk_norm_epsilon=0.5,
+                   k_norm_epsilon=0.1)  # fmt: skip
+    plain = grouped("plain", 3, 5, [8])
+    inputs = dict(plain.inputs)
+    for name, scale, epsilon in (("q", scales["qn"], 0.5), ("k", scales["kn"], 0.1)):
+        heads = inputs[name].reshape(1, 3, -1, 16)
+        power = np.square(heads).mean(3, keepdims=True)
+        inputs[name] = (heads / np.sqrt(power + epsilon) * scale).reshape(1, 3, -1)
+    return replace(made, expected=run_ort(plain.proto, inputs))
 
 
 def group_query() -> list[OrtCase]:
     bias = {"-p": NONE, "bias": floats(1, 4, 3, 8, seed=7)}
     sink = {"-p": NONE, "-b": NONE, "sink": floats(4, seed=8)}
+    absent = {f"-{name}": NONE for name in ("p", "b", "sink", "ks", "vs")}
+    padded = {**absent, "-qn": NONE, "-kn": NONE, "qs": np.array([4, 4], np.int32),
+              "t": np.array(12, np.int32)}  # fmt: skip
     return [
         grouped("decode", 1, 6, [7, 7]),
         grouped("chunk", 3, 5, [8]),
@@ -182,6 +209,14 @@ def group_query() -> list[OrtCase]:
         grouped("bias", 3, 5, [8], extra=bias),
         grouped("sink", 3, 5, [8], extra=sink),
         grouped("smooth", 3, 5, [8], smooth_softmax=1),
+        grouped("scores", 3, 5, [8], qk_output=1, softcap=2.0, local_window_size=4, extra=bias),
+        grouped("weights", 3, 5, [8], qk_output=2, smooth_softmax=1),
+        grouped("weights in a buffer", 1, 12, [7, 7], qk_output=2),
+        normalised_heads(),
+        grouped("places of a prompt", 4, 12, [4, 4], do_rotary=1,
+                extra={"p": np.array([[5, 1, 9, 0], [3, 3, 3, 3]])}),
+        grouped("places of a chunk", 3, 5, [8], do_rotary=1, extra={"p": np.array([[5, 1, 9]])}),
+        grouped("padded chunks", 4, 12, [7, 7], extra=padded),
     ]  # fmt: skip
 
 

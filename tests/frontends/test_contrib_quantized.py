@@ -263,10 +263,13 @@ def test_operators(group: Any, tmp_path: Path) -> None:
     check_all(group(), tmp_path)
 
 
-def test_table_of_four_bit_integers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gathered", [0, 1])
+def test_table_of_four_bit_integers(tmp_path: Path, gathered: int) -> None:
+    """Of rows, and of numbers along the axis that has the blocks."""
     numbers = np.random.default_rng(0).integers(-8, 8, (6, 32)).astype(np.int8)
     tensor = helper.make_tensor("D", 22, numbers.shape, numbers.reshape(-1))
-    made = node("GatherBlockQuantized", "D i S", domain=MS, block_size=16, quantize_axis=1)
+    made = node("GatherBlockQuantized", "D i S", domain=MS, block_size=16, quantize_axis=1,
+                gather_axis=gathered)  # fmt: skip
     index = np.array([4, 1])
     proto = model([made], {"i": index}, ["y"], constants={"S": floats(6, 2)}, domains=[MS])
     proto.graph.initializer.append(tensor)

@@ -44,6 +44,10 @@ def _cases() -> Iterator[tuple[str, onnx.NodeProto, dict[str, Array], int]]:
     yield "inserted", node("Unsqueeze", "x a"), {"x": x, "a": i64([0, 2])}, 5
     yield "removed", node("Squeeze", "x a"), {"x": x[:1], "a": i64([0])}, 2
     yield "reduced", node("ReduceSum", "x a", keepdims=0), {"x": x, "a": i64([2, 0])}, 1
+    for name, listed in (("one", [1]), ("two", [-1, 0]), ("no", [])):
+        yield f"{name} axes reduced", node("ReduceMean", "x a"), {"x": x, "a": i64(listed)}, 0
+    kept = node("ReduceMax", "x a", noop_with_empty_axes=1)
+    yield "none reduced", kept, {"x": x, "a": i64([])}, 0
     map_ = floats(1, 4, 5, 6)
     scales = np.array([1, 1, 2, 0.5], np.float32)
     yield "scales", node("Resize", "x - f"), {"x": map_, "f": scales}, 0

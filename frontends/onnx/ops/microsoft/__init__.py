@@ -5,12 +5,15 @@ from __future__ import annotations
 from . import (
     attention,
     bits,
+    decoding,
     experts,
     gates,
     grouped_attention,
     operators,
     pictures,
     quantized,
+    sparse_attention,
+    time_warping,
     tokens,
     twins,
 )
@@ -18,12 +21,15 @@ from . import (
 __all__ = [
     "attention",
     "bits",
+    "decoding",
     "experts",
     "gates",
     "grouped_attention",
     "operators",
     "pictures",
     "quantized",
+    "sparse_attention",
+    "time_warping",
     "tokens",
     "twins",
 ]

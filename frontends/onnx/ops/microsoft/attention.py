@@ -1,4 +1,4 @@
-"""Attention, MultiHeadAttention, QAttention and RotaryEmbedding of com.microsoft.
+"""Attention, MultiHeadAttention, QAttention and rotary embeddings of com.microsoft.
 
 Semantics: microsoft/onnxruntime, docs/ContribOperators.md.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .....compiler.ir import Dim, DType, Value
+import numpy as np
+
+from .....compiler.ir import Dim, Value, constant
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
 from ..shared.heads import (
@@ -20,20 +22,24 @@ from ..shared.heads import (
     padding_mask,
     probabilities,
     rotated,
+    rotated_half,
     scale_of,
     scores_of,
     split_last,
+    turned,
 )
 from ..standard.quantization import dequantize
 
 
-def _mask(s: Site, padding: Value | None, bias: Value | None, q: Value, total: Dim) -> Value | None:
-    """All that is added to the scores [batch, heads, steps, total]."""
+def _mask(
+    s: Site, padding: Value | None, bias: Value | None, q: Value, total: Dim, past: Dim
+) -> Value | None:
+    """All that is added to the scores [batch, heads, steps, total], `past` of them of a cache."""
     batch, _, steps, _ = q.shape
     mask = None if padding is None else padding_mask(s, padding, batch, total, q.dtype)
     mask = added(s, mask, bias)
     if s.integer("unidirectional", 0):
-        mask = added(s, mask, causal_mask(s, steps, total, q.dtype))
+        mask = added(s, mask, causal_mask(s, steps, total, past, q.dtype))
     return mask
 
 
@@ -70,7 +76,8 @@ def _packed_attention(
     q, k, v = (heads_of(s, part, heads) for part in split_last(s, packed, sizes))
     if past is not None:
         k, v = (_extended(s, s.take(past, 0, i), new) for i, new in enumerate((k, v)))
-    mask = _mask(s, padding, bias, q, k.shape[2])
+    earlier = 0 if past is None else past.shape[3]
+    mask = _mask(s, padding, bias, q, k.shape[2], earlier)
     out = [merged(s, attend(s, q, k, v, scale_of(s, q.shape[3]), mask))]
     if s.wants(1):
         both = [s.reshape(part, (1, *part.shape)) for part in (k, v)]
@@ -83,16 +90,20 @@ def q_attention(s: Site) -> list[Value]:
     """Attention whose input and weight are 8-bit integers."""
     if s.integer("do_rotary", 0) or s.integer("past_present_share_buffer", 0):
         raise NotSupported("rotation and caches written in place are not supported", _SHARE)
-    x = dequantize(s, s.input(0), _scalar(s, s.input(3)), _scalar(s, s.optional(6)))
-    w = dequantize(s, s.input(1), _scalar(s, s.input(4)), _scalar(s, s.optional(7)))
+    x, w = (
+        dequantize(s, part, _scalar(s, s.input(3 + i)), _zero(s, s.optional(6 + i), part))
+        for i, part in enumerate((s.input(0), s.input(1)))
+    )
     packed = s.op_("add", s.emit("matmul", [x, w]), s.input(2))
     return _packed_attention(s, packed, s.optional(5), s.optional(8), None)
 
 
-def _scalar(s: Site, value: Value | None) -> Value:
-    if value is None:
-        return s.scalar(0, DType.U8)
+def _scalar(s: Site, value: Value) -> Value:
     return s.reshape(value, ()) if value.type.elements == 1 else value
+
+
+def _zero(s: Site, value: Value | None, of: Value) -> Value:
+    return s.scalar(0, of.dtype) if value is None else _scalar(s, value)
 
 
 @lowers("MultiHeadAttention", domain=MICROSOFT)
@@ -102,7 +113,8 @@ def multi_head_attention(s: Site) -> list[Value | None]:
     q, k, v = _separate(s)
     past_key, past_value = s.optional(6), s.optional(7)
     k, v = _extended(s, past_key, k), _extended(s, past_value, v)
-    mask = _mask(s, s.optional(4), s.optional(5), q, k.shape[2])
+    earlier = 0 if past_key is None else past_key.shape[2]
+    mask = _mask(s, s.optional(4), s.optional(5), q, k.shape[2], earlier)
     scale = scale_of(s, q.shape[3])
     if s.wants(3):
         weights = probabilities(s, scores_of(s, q, k, scale, mask), None)
@@ -162,21 +174,63 @@ def _biased(s: Site, parts: Sequence[Value], bias: Value, heads: int) -> list[Va
 @lowers("RotaryEmbedding", domain=MICROSOFT)
 def rotary_embedding(s: Site) -> Value:
     x, position, cos, sin = (s.input(i) for i in range(4))
-    if s.integer("is_packed_batching", 0) or s.real("scale", 1.0) != 1.0:
-        raise NotSupported("packed batches and scaled positions are not supported")
-    if x.type.rank == 4:
-        wide = x
-    else:
-        heads = s.integer("num_heads", 0)
-        if not heads:
-            size = s.integer("rotary_embedding_dim", 0) or cos.shape[1] * 2
-            hidden = x.shape[2]
-            if not isinstance(size, int) or not isinstance(hidden, int):
-                raise NotSupported("the number of heads is not known", "set num_heads")
-            heads = hidden // size
-        wide = heads_of(s, x, heads)
+    wide = _rotary_heads(s, x, cos)
     steps = wide.shape[2]
+    if position.type.rank not in (1, 2):
+        raise ValueError(f"positions {position.type} have neither 1 dimension nor 2")
     if position.type.rank == 1:  # the first position of all rows
         position = s.op_("add", s.iota((1, steps), 1, position.dtype), s.reshape(position, (1, 1)))
     out = rotated(s, wide, cos, sin, position, bool(s.integer("interleaved", 0)))
     return out if x.type.rank == 4 else merged(s, out)
+
+
+def _rotary_heads(s: Site, x: Value, cos: Value) -> Value:
+    """What is to be turned, as [batch, heads, steps, size].
+
+    `scale` and `is_packed_batching` change nothing in ONNX Runtime's kernels for CPUs.
+    """
+    if x.type.rank == 4:
+        return x
+    heads = s.integer("num_heads", 0)
+    if not heads:
+        size = s.integer("rotary_embedding_dim", 0) or cos.shape[1] * 2
+        hidden = x.shape[2]
+        if not isinstance(size, int) or not isinstance(hidden, int):
+            raise NotSupported("the number of heads is not known", "set num_heads")
+        heads = hidden // size
+    return heads_of(s, x, heads)
+
+
+@lowers("MRotaryEmbedding", domain=MICROSOFT)
+def multimodal_rotary_embedding(s: Site) -> Value:
+    """A rotation whose angles are those of three positions: of time, height and width.
+
+    Wang et al., Qwen2-VL (2024), section 2.1: each has a part of the angles, side by side or, from
+    Qwen3-VL on, in turns.
+    """
+    x, position, cos, sin = (s.input(i) for i in range(4))
+    wide = _rotary_heads(s, x, cos)
+    if position.type.rank != 3:
+        raise ValueError(f"positions {position.type} do not have 3 dimensions")
+    streams = _streams_of_angles(s, rotated_half(cos))
+    angles = []
+    for table in (cos, sin):
+        picked = s.emit("gather", [table, s.sized(position, 0, 3)], axis=0)
+        time, height, width = (s.take(picked, 0, i) for i in range(3))
+        rest = s.op_("where", s.op_("eq", streams, 1), height, time)
+        mixed = s.op_("where", s.op_("eq", streams, 2), width, rest)
+        angles.append(s.reshape(mixed, (mixed.shape[0], 1, *mixed.shape[1:])))
+    out = turned(s, wide, angles[0], angles[1], bool(s.integer("interleaved", 0)))
+    return out if x.type.rank == 4 else merged(s, out)
+
+
+def _streams_of_angles(s: Site, half: int) -> Value:
+    """Which of the three positions each angle comes from: i64 [half]."""
+    sizes, layout = s.ints("mrope_section"), s.integer("mrope_layout", 0)
+    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) != half or layout not in (0, 1):
+        raise ValueError(f"mrope_section {sizes} in layout {layout} does not make {half} angles")
+    streams = np.repeat(np.arange(3), sizes) if layout == 0 else np.zeros(half, np.int64)
+    if layout == 1:
+        for stream in (1, 2):
+            streams[stream : sizes[stream] * 3 : 3] = stream
+    return constant(streams.astype(np.int64))

@@ -167,8 +167,8 @@ def gather_block_quantized(s: Site) -> Value:
     axis = s.axis(s.integer("gather_axis", 0), rank)
     along = s.axis(s.integer("quantize_axis", 1), rank)
     bits, block = s.integer("bits", 4), s.integer("block_size", 128)
-    if axis == along or block < 1:
-        raise NotSupported("gathering along the axis of the blocks is not supported")
+    if block < 1:
+        raise ValueError(f"blocks of {block} numbers do not exist")
     packed = data.dtype is DType.U8 and bits < 8
     if packed and along != rank - 1:
         raise NotSupported("packed numbers along an axis that is not the last")
@@ -176,21 +176,33 @@ def gather_block_quantized(s: Site) -> Value:
     def pick(table: Value) -> Value:
         return s.emit("gather", [table, indices], axis=axis)
 
+    if axis == along:  # of a block only some numbers are read
+        return pick(_real(s, (data, scales, zeros), along, block, bits if packed else 0))
     place = along if along < axis else along + indices.type.rank - 1
-    values = pick(data)
-    if packed:
+    parts = (pick(data), pick(scales), None if zeros is None else pick(zeros))
+    return _real(s, parts, place, block, bits if packed else 0)
+
+
+def _real(
+    s: Site, parts: tuple[Value, Value, Value | None], axis: int, block: int, bits: int
+) -> Value:
+    """Integers as floats by scales, and zero points, of blocks along an axis.
+
+    bits: of the numbers, the last axis of which is packed; 0: they are not.
+    """
+    values, scales, zeros = parts
+    if bits:
         values = _unpacked_last(s, values, bits)
-    size = values.shape[place]
+    size = values.shape[axis]
     wide = s.cast(values, scales.dtype)
     if zeros is not None:
-        given = pick(zeros)
-        if packed:
-            given = _unpacked_last(s, given, bits)
-            given = s.slice(given, given.type.rank - 1, 0, scales.shape[along])
-        wide = s.op_("sub", wide, _per_element(s, s.cast(given, wide.dtype), place, block, size))
-    elif data.dtype is DType.U8:
-        wide = s.op_("sub", wide, float(1 << (bits - 1)))
-    return s.op_("mul", wide, _per_element(s, pick(scales), place, block, size))
+        if bits:
+            zeros = _unpacked_last(s, zeros, bits)
+            zeros = s.slice(zeros, zeros.type.rank - 1, 0, scales.shape[axis])
+        wide = s.op_("sub", wide, _per_element(s, s.cast(zeros, wide.dtype), axis, block, size))
+    elif values.dtype is DType.U8:
+        wide = s.op_("sub", wide, float(1 << (s.integer("bits", 4) - 1)))
+    return s.op_("mul", wide, _per_element(s, scales, axis, block, size))
 
 
 def _unpacked_last(s: Site, data: Value, bits: int) -> Value:

@@ -95,31 +95,48 @@ def _activated(s: Site, x: Value, other: Value | None) -> Value:
         out = swish(s, x)
     elif name == "identity":
         out = x
+    elif name == "relu2":
+        out = relu(s, x)
+        out = s.op_("mul", out, out)
+    elif name == "geglu":
+        gate, linear = _gate_and_linear(s, x, other)
+        return s.op_("mul", gelu(s, gate, "tanh"), linear)
     else:
         raise ValueError(f"activation_type '{name}' does not exist")
     return out if other is None else s.op_("mul", out, other)
 
 
-def _swiglu(s: Site, x: Value, other: Value | None) -> Value:
-    """gate sigmoid(alpha gate) (linear + beta), with both clamped to a limit."""
+def _gate_and_linear(s: Site, x: Value, other: Value | None) -> tuple[Value, Value]:
+    """The two factors of a gate: two products, or the halves of one, or its columns in turns."""
     fusion = s.integer("swiglu_fusion", 0)
     size = x.shape[2]
     if fusion == 0:
         if other is None:
-            raise ValueError("swiglu needs a third weight, or a fused one")
-        gate, linear = x, other
-    elif not isinstance(size, int) or size % 2:
+            raise ValueError("a gate needs a third weight, or a fused one")
+        return x, other
+    if not isinstance(size, int) or size % 2:
         raise ValueError(f"a fused gate of width {size} is not even")
-    elif fusion == 1:
-        gate, linear = s.slice(x, 2, 0, size, 2), s.slice(x, 2, 1, size, 2)
-    else:
-        gate, linear = s.slice(x, 2, 0, size // 2), s.slice(x, 2, size // 2, size)
-    if s.has("swiglu_limit"):
-        limit = s.real("swiglu_limit")
-        gate = s.op_("min", gate, limit)
+    if fusion == 1:
+        return s.slice(x, 2, 0, size, 2), s.slice(x, 2, 1, size, 2)
+    return s.slice(x, 2, 0, size // 2), s.slice(x, 2, size // 2, size)
+
+
+def _swiglu(s: Site, x: Value, other: Value | None) -> Value:
+    """gate sigmoid(alpha gate) (linear + beta), with both clamped to a limit.
+
+    `swiglu_limit_after_activation` clamps the first factor instead of the gate in it.
+    """
+    gate, linear = _gate_and_linear(s, x, other)
+    limit = s.real("swiglu_limit") if s.has("swiglu_limit") else None
+    late = bool(s.integer("swiglu_limit_after_activation", 0))
+    if limit is not None:
+        gate = gate if late else s.op_("min", gate, limit)
         linear = s.op_("min", s.op_("max", linear, -limit), limit)
     shifted = s.op_("add", linear, s.real("activation_beta", 0.0))
-    return s.op_("mul", swish(s, gate, s.real("activation_alpha", 1.0)), shifted)
+    opened = swish(s, gate, s.real("activation_alpha", 1.0))
+    if limit is not None and late:
+        opened = s.op_("min", opened, limit)
+    return s.op_("mul", opened, shifted)
 
 
 @lowers("MoE", domain=MICROSOFT)
@@ -179,7 +196,7 @@ def _expert_weight(s: Site, number: int) -> PackedColumns | None:
     zeros, given = None, s.optional(11 + number)
     if given is not None:
         zeros = s.constant(given, "the zero points").view(np.uint8)
-        if blocks == 1:
+        if zeros.ndim == 2:
             flat = digits(zeros.reshape(experts, -1), bits)
             zeros = flat[:, :rows, None]
         zeros = zeros.reshape(experts, rows, -1)

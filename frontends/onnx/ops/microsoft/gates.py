@@ -53,3 +53,83 @@ def gated_rms_norm(s: Site) -> Value:
         opened = s.op_("mul", gate, opened)
     out = s.op_("mul", s.reshape(normed, x.shape), opened)
     return s.cast(out, s.input(0).dtype)
+
+
+@lowers("LinearAttentionGate", domain=MICROSOFT)
+def linear_attention_gate(s: Site) -> list[Value | None]:
+    """Decays scale * softplus(a + bias), and update rates sigmoid(b), in f32."""
+    a, bias, scale, b = s.input(0), s.input(1), s.input(2), s.optional(3)
+    z = s.op_("add", s.cast(a, DType.F32), bias)
+    tail = s.op_("log", s.op_("add", s.op_("exp", s.op_("neg", s.op_("abs", z))), 1.0))
+    decay = s.op_("mul", s.op_("add", s.op_("max", z, 0.0), tail), scale)
+    rate = None
+    if s.wants(1):
+        if b is None:
+            raise ValueError("update rates need the input b")
+        rate = s.cast(s.op_("sigmoid", s.cast(b, DType.F32)), b.dtype)
+    return [s.cast(decay, a.dtype), rate]
+
+
+def _streams(s: Site, x: Value) -> Value:
+    """[..., branches, size] of grouped streams, or of flat ones with their number given."""
+    count = s.integer("num_branches", 0)
+    if count < 0:
+        raise ValueError(f"{count} branches do not exist")
+    if not count:
+        if x.type.rank < 2:
+            raise ValueError(f"streams {x.type} need two dimensions, or num_branches")
+        return x
+    width = x.shape[-1]
+    size = floordiv(width, count)
+    s.require(size * count, EQUAL, width, f"{x.type} is not {count} branches of one size")
+    return s.reshape(x, (*x.shape[:-1], count, size))
+
+
+def _gate(s: Site, gate: Value, streams: Value) -> Value:
+    """A gate for each branch, or for each element, that broadcasts to the streams, in f32."""
+    wide = gate.type.rank == streams.type.rank
+    if not wide and gate.shape[-1] == streams.shape[-2]:
+        gate = s.reshape(gate, (*gate.shape, 1))
+    elif not wide:
+        gate = s.reshape(gate, streams.shape)
+    return s.cast(gate, DType.F32)
+
+
+@lowers("BranchwiseRMSNorm", domain=MICROSOFT)
+def branchwise_rms_norm(s: Site) -> Value:
+    """The RMS norm of each branch, in f32, with a scale for a branch, or for each."""
+    x, given = s.input(0), s.optional(1)
+    streams = s.cast(_streams(s, x), DType.F32)
+    rank = streams.type.rank
+    one = s.scalar(1.0, DType.F32)
+    normed = rms_norm(s, streams, one, [rank - 1], s.real("epsilon", 1e-6))
+    if given is not None:
+        scale = s.cast(given, DType.F32)
+        if scale.type.rank == 1 and scale.shape[0] != streams.shape[-1]:
+            scale = s.reshape(scale, streams.shape[-2:])
+        normed = s.op_("mul", normed, scale)
+    return s.cast(s.reshape(normed, x.shape), x.dtype)
+
+
+@lowers("HyperConnectionPreMix", domain=MICROSOFT)
+def hyper_connection_before(s: Site) -> Value:
+    """What goes into a block: the sum of the branches, each times its gate."""
+    x = s.input(0)
+    streams = _streams(s, x)
+    weighed = s.op_("mul", s.cast(streams, DType.F32), _gate(s, s.input(1), streams))
+    summed = s.reduce("sum", weighed, [streams.type.rank - 2], keepdims=False)
+    return s.cast(s.op_("mul", summed, s.real("reduction_scale", 1.0)), x.dtype)
+
+
+@lowers("HyperConnectionPostMix", domain=MICROSOFT)
+def hyper_connection_after(s: Site) -> Value:
+    """The branches, mixed with each other, and a block's result times their gates."""
+    x, block, mix = s.input(0), s.cast(s.input(1), DType.F32), s.optional(3)
+    streams = s.cast(_streams(s, x), DType.F32)
+    block = s.reshape(block, (*block.shape[:-1], 1, block.shape[-1]))
+    added = s.op_("mul", _gate(s, s.input(2), streams), block)
+    if mix is not None:
+        rank = streams.type.rank
+        order = (*range(rank - 2), rank - 1, rank - 2)
+        streams = s.emit("matmul", [s.transpose(s.cast(mix, DType.F32), order), streams])
+    return s.cast(s.reshape(s.op_("add", streams, added), x.shape), x.dtype)

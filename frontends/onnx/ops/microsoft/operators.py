@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import onnx
 
 from .....compiler.ir import DType, Value
+from .....compiler.ir.dims import product
 from ...containers import Content
 from ...reading.schemas import body_of
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers, refuses
+from ..shared.heads import divided
 from ..standard.activations import by_name, gelu, swish
 from ..standard.matmul import gemm
 from ..standard.quantization import dequantize
@@ -103,20 +105,97 @@ def _embedded(
     return [out, count, total]
 
 
-@lowers("LinearAttention", "CausalConvWithState", domain=MICROSOFT)
-def recurrent_layers(s: Site) -> Sequence[Content | None]:
+@lowers("LinearAttention", domain=MICROSOFT)
+def linear_attention(s: Site) -> Sequence[Content | None]:
     """By the function that ai.onnx defines the operator of the same name by."""
-    if s.integer("state_window", 0) or s.integer("channels_last", 0):
-        raise NotSupported("windows of states and channels that come last are not supported")
-    kept = {k: v for k, v in s.attributes.items() if k not in ("state_window", "channels_last")}
+    if s.integer("state_window", 0):
+        raise NotSupported("windows of states are not supported", "export with state_window 0")
+    kept = {k: v for k, v in s.attributes.items() if k != "state_window"}
+    inputs = list(s.inputs)
+    heads, groups = s.integer("q_num_heads"), s.integer("kv_num_heads")
+    if heads < groups:  # each query meets several keys, which the function does not say
+        inputs[0] = _repeated_heads(s, s.input(0), heads, groups)
+        kept["q_num_heads"] = onnx.helper.make_attribute("q_num_heads", groups)
     node = onnx.NodeProto(op_type=s.op, input=s.node.input, output=s.node.output, name=s.node.name)
     for attribute in kept.values():
         node.attribute.add().CopyFrom(attribute)
-    types = [None if value is None else value.type for value in s.inputs]
+    types = [None if value is None else value.type for value in inputs]
     body = body_of(node, "", _RECURRENT_OPSET, types)
     if body is None:
         raise NotSupported("the onnx package does not define it", "install onnx 1.23 or newer")
-    return s.importer.inline(body, s.inputs, kept, {"": _RECURRENT_OPSET})
+    return s.importer.inline(body, inputs, kept, {"": _RECURRENT_OPSET})
+
+
+def _repeated_heads(s: Site, x: Value, heads: int, wanted: int) -> Value:
+    """[batch, steps, heads * size] with every head as often as makes the wanted number."""
+    batch, steps, width = x.shape
+    size, often = (
+        divided(s, width, heads, "queries"),
+        divided(s, wanted, heads, "a number of heads"),
+    )
+    apart = s.reshape(x, (batch, steps, heads, 1, size))
+    wide = s.expand(apart, (batch, steps, heads, often, size))
+    return s.reshape(wide, (batch, steps, wanted * size))
+
+
+# Attributes of CausalConvWithState by which kernels for CUDA alone read and keep other parts, and
+# what says that they do not.
+_PARTS = {
+    "state_window": 0,
+    "state_update_capacity": 0,
+    "state_channels_last": -1,
+    "state_length": 0,
+    "input_channel_offset": 0,
+    "input_channels": 0,
+}
+
+
+@lowers("CausalConvWithState", domain=MICROSOFT)
+def causal_conv_with_state(s: Site) -> list[Value]:
+    """A depthwise convolution along time that sees the past alone, and the steps that the next
+    call begins with.
+    """
+    for name, plain in _PARTS.items():
+        if s.integer(name, plain) != plain:
+            raise NotSupported(f"{name} is not supported", f"export with {name} {plain}")
+    if s.integer("ndim", 1) != 1:
+        raise NotSupported("more than one axis of places is not supported", "export with ndim 1")
+    x, weight, bias, past = s.input(0), s.input(1), s.optional(2), s.optional(3)
+    last, shape = bool(s.integer("channels_last", 0)), x.shape
+    x = _channels_first(s, x, last)
+    channels, taps, apart = weight.shape[0], weight.shape[2], s.integer("dilation", 1)
+    if apart < 1 or weight.type.rank != 3 or x.type.rank != 3 or not isinstance(channels, int):
+        raise ValueError(f"{x.type} and {weight.type}, {apart} apart, make no convolution of lines")
+    state = (taps - 1) * apart
+    if past is None:
+        past = s.expand(s.scalar(0, x.dtype), (x.shape[0], x.shape[1], state))
+    else:
+        past = s.sized(_channels_first(s, past, last), 2, state)
+    line = s.emit("concat", [past, x], axis=2)
+    operands = [line, weight] if bias is None else [line, weight, bias]
+    how = {"strides": (1,), "dilations": (apart,), "pads": (0, 0), "groups": channels}
+    out = s.emit("conv", operands, **how)
+    name = s.text("activation", "none")
+    if name in ("silu", "swish"):
+        out = swish(s, out)
+    elif name != "none":
+        raise ValueError(f"activation '{name}' does not exist")
+    length = line.shape[2]
+    present = s.slice(line, 2, length - state, length)
+    if not last:
+        return [out, present]
+    return [
+        s.reshape(s.transpose(part, (0, 2, 1)), (part.shape[0], part.shape[2], *shape[2:]))
+        for part in (out, present)
+    ]
+
+
+def _channels_first(s: Site, x: Value, last: bool) -> Value:
+    """[batch, channels, steps] of that or of [batch, steps, channels...]."""
+    if not last:
+        return x
+    flat = s.reshape(x, (x.shape[0], x.shape[1], product(x.shape[2:])))
+    return s.transpose(flat, (0, 2, 1))
 
 
 _SEARCHES = ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")

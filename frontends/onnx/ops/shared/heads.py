@@ -102,20 +102,25 @@ def probabilities(s: Site, scores: Value, sink: Value | None) -> Value:
     return s.slice(both, last, 0, scores.shape[-1])
 
 
-def causal_mask(s: Site, steps: Dim, total: Dim, dtype: DType) -> Value:
-    """[steps, total]: step i sees keys up to i + total - steps."""
+def causal_mask(s: Site, steps: Dim, total: Dim, past: Dim, dtype: DType) -> Value:
+    """[steps, total]: step i sees keys up to i + past; of keys across, the last step sees all.
+
+    The latter as ONNX Runtime's kernel for CPUs has it.
+    """
     key = s.iota((1, total), 1, DType.I64)
     step = s.iota((steps, 1), 0, DType.I64)
-    offset = s.reshape(s.emitter.virtual([total - steps]), ())
+    offset, last = (s.reshape(s.emitter.virtual([dim]), ()) for dim in (past, steps - 1))
     seen = s.op_("le", key, s.op_("add", step, offset))
+    if total != steps + past:
+        seen = s.op_("or", seen, s.op_("eq", step, last))
     return s.op_("where", seen, s.scalar(0.0, dtype), s.scalar(lowest(dtype), dtype))
 
 
 def padding_mask(s: Site, mask: Value, batch: Dim, total: Dim, dtype: DType) -> Value:
     """A mask input as numbers to add to scores [batch, heads, steps, total].
 
-    mask: 0 and 1 [batch, total] or [batch, steps, total] or [batch, 1, max, max]; or key lengths
-    [batch], or ends and starts of the keys [2 * batch].
+    mask: 0 and 1 [batch, total] or [batch, steps, total]; or key lengths [batch], ends and starts
+    of the keys [2 * batch], or lengths and their sums [3 * batch + 2], of which the first count.
     """
     fill = s.real("mask_filter_value", -10000.0)
     rank = mask.type.rank
@@ -133,6 +138,8 @@ def _within(s: Site, ends: Value, batch: Dim, total: Dim) -> Value:
     key = s.iota((1, 1, 1, total), 3, DType.I64)
     if ends.shape[0] == batch:
         return s.op_("lt", key, s.reshape(ends, (batch, 1, 1, 1)))
+    if ends.shape[0] == batch * 3 + 2:
+        return s.op_("lt", key, s.reshape(s.slice(ends, 0, 0, batch), (batch, 1, 1, 1)))
     if ends.shape[0] != batch * 2:
         raise NotSupported(f"a mask {ends.type} is not supported", "use one of 2 dimensions")
     end = s.reshape(s.slice(ends, 0, 0, batch), (batch, 1, 1, 1))
@@ -147,12 +154,25 @@ def rotated(
 
     cos, sin: [longest, half of the rotated part]; positions: [batch or 1, steps].
     """
-    if cos.type.rank != 2 or not isinstance(cos.shape[1], int):
-        raise ValueError(f"a cache {cos.type} is no matrix of known width")
-    half = cos.shape[1]
-    size = x.shape[-1]
+    half = rotated_half(cos)
     shape = (positions.shape[0], 1, positions.shape[1], half)
     c, d = (s.reshape(s.emit("gather", [t, positions], axis=0), shape) for t in (cos, sin))
+    return turned(s, x, c, d, interleaved)
+
+
+def rotated_half(cos: Value) -> int:
+    """Half of the size that a table of cosines turns. Raises ValueError when it is not known."""
+    if cos.type.rank != 2 or not isinstance(cos.shape[1], int):
+        raise ValueError(f"a cache {cos.type} is no matrix of known width")
+    return cos.shape[1]
+
+
+def turned(s: Site, x: Value, c: Value, d: Value, interleaved: bool) -> Value:
+    """x [batch, heads, steps, size] turned by angles of cosines and sines c and d.
+
+    c, d: [batch or 1, 1, steps, half of the rotated part].
+    """
+    half, size = c.shape[3], x.shape[-1]
     turning = s.slice(x, 3, 0, 2 * half)
     if interleaved:
         apart = s.reshape(turning, (*x.shape[:3], half, 2))

@@ -71,6 +71,21 @@ def chosen(s: Site, axes: Value, rank: int, *, once: bool = True) -> Value:
     return s.reduce("max", hits, [1], keepdims=False)
 
 
+def chosen_of_any(s: Site, axes: Value, rank: int, *, none_is_all: bool) -> Value:
+    """i64[rank]: 1 for the axes that a vector lists whose length only a run knows, else 0.
+
+    none_is_all: an empty vector stands for all axes.
+    """
+    places = wrapped(s, s.cast(axes, DType.I64), rank)
+    grid = s.iota((rank, 1), 0, DType.I64)
+    same = s.op_("eq", grid, s.reshape(places, (1, *axes.shape)))
+    hits = s.reduce("sum", s.cast(same, DType.I64), [1], keepdims=False)
+    if none_is_all:
+        count = s.reshape(shape_vector(s, axes.shape), ())
+        hits = s.op_("where", s.op_("eq", count, 0), 1, hits)
+    return s.op_("min", hits, 1)
+
+
 def matches(s: Site, axes: Value, rank: int, *, once: bool = True) -> Value:
     """i64[rank, number of axes]: 1 where an entry names an axis."""
     places = wrapped(s, vector(s, axes), rank)
@@ -97,13 +112,19 @@ def compacted(s: Site, values: Value, keep: Value, count: int) -> Value:
     return s.reduce("sum", picked, [1], keepdims=False)
 
 
-def split_axes(s: Site, x: Value, axes: Value) -> tuple[Value, list[int]]:
+def split_axes(
+    s: Site, x: Value, axes: Value, *, none_is_all: bool = False
+) -> tuple[Value, list[int]]:
     """x with every axis split into (kept, reduced), one of which is 1 at run time.
 
-    Returns it and the reduced axes.
+    none_is_all: no axes, where a run decides how many, stand for all. Returns it and the reduced
+    axes.
     """
     rank = x.type.rank
-    flags = chosen(s, axes, rank, once=False)
+    if axes.type.is_static or axes.type.rank != 1:
+        flags = chosen(s, axes, rank, once=False)
+    else:
+        flags = chosen_of_any(s, axes, rank, none_is_all=none_is_all)
     dims, hit = shape_vector(s, x.shape), s.op_("ne", flags, 0)
     kept = s.dims(s.op_("where", hit, 1, dims))
     reduced = s.dims(s.op_("where", hit, dims, 1))

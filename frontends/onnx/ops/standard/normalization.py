@@ -149,15 +149,32 @@ def skip_layer_normalization(s: Site) -> list[Value | None]:
         total = s.op_("add", total, extra)
     epsilon = s.real("epsilon", 1e-12)
     last = total.type.rank - 1
-    if s.wants(1) or s.wants(2):
-        raise NotSupported("its mean and deviation outputs are not supported")
+    mean, inverse = _statistics(s, total, simplified, epsilon)
     if simplified:
         out = rms_norm(s, total, s.input(2), [last], epsilon)
     else:
         beta = s.optional(3)
         operands = [total, s.input(2)] if beta is None else [total, s.input(2), beta]
         out = s.emit("layer_norm", operands, axis=last, epsilon=epsilon)
-    return [out, None, None, total]
+    return [out, mean, inverse, total]
+
+
+def _statistics(
+    s: Site, x: Value, simplified: bool, epsilon: float
+) -> tuple[Value | None, Value | None]:
+    """The mean of the last axis and one over its deviation, where they are wanted, in f32.
+
+    The mean of a norm without one is 0.
+    """
+    if not s.wants(1) and not s.wants(2):
+        return None, None
+    wide, last = s.cast(x, DType.F32), x.type.rank - 1
+    if not simplified:
+        _, mean, inverse = standardised(s, wide, [last], epsilon)
+        return mean, inverse
+    power = s.reduce("mean", s.op_("mul", wide, wide), [last])
+    inverse = s.op_("div", 1.0, s.op_("sqrt", s.op_("add", power, epsilon)))
+    return s.expand(s.scalar(0.0, DType.F32), inverse.shape), inverse
 
 
 @lowers("LpNormalization")

@@ -35,7 +35,8 @@ def _reduction(s: Site, since: int) -> _Reduction:
     given = s.optional(1)
     if given is not None and not is_known(s, given):
         given = given if keep else axes_of_rank(s, given, rank)
-        grid, axes = split_axes(s, x, given)
+        every = not s.integer("noop_with_empty_axes", 0)
+        grid, axes = split_axes(s, x, given, none_is_all=every)
         kept = tuple(grid.shape[0::2]) if keep else without_axes(s, x, given)
         return _Reduction(grid, axes, False, kept)
     chosen = [] if given is None or given.type.elements == 0 else s.numbers(given, "axes")
