@@ -4,18 +4,23 @@ A tile of m outputs along each axis needs m + taps - 1 inputs along it. Both are
 the convolution becomes products of matrices over the channels, one for every point of a tile. A
 kernel works on blocks of tiles whose transformed data stay in the second-level cache: transform the
 inputs, multiply, transform back and store.
+
+Floats are transformed and added up in f32; words that bytes were made, by constant ones, in 16 bits
+and in i32, exactly: a tile of inputs grows fourfold, one of weights ninefold, and what wraps on the
+way to sums that i32 holds wraps back.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...ir.dims import Dim, ceildiv, dmin, floordiv, mod, product, symbol
 from ...ir.graph import Node, Value
+from ...ir.ops.step_groups import GROUP
 from ...ir.types import DType
 from ..expr import Acc, Apply, Bound, Buffer, Const, Expr, Guarded, Load
 from ..kernel import CACHE_LINE, Axis, Reduction, Stage, Store
@@ -23,14 +28,13 @@ from ..lower.reductions import REDUCE
 from ..lower.scope import Index, Scope
 from .form import WinogradForm
 from .winograd_transforms import (
+    WORDS,
     FilterTransform,
     Tiling,
     input_transform,
     output_transform,
     transform,
 )
-
-LINE_ELEMENTS = CACHE_LINE // DType.F32.bytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Winograd:
         matrices of their own."""
         channels = int(self.conv.inputs[1].shape[-2])
         groups = int(self.conv.attrs["groups"])
-        return FilterTransform(self.tilings, channels, groups if groups > 1 else self.form.groups)
+        parts = groups if groups > 1 else self.form.groups
+        return FilterTransform(self.tilings, channels, parts, are_words(self.conv))
 
     def reach(self) -> list[tuple[int, int]]:
         """How far input tiles reach over the input's edges, at most: (before, after) per spatial
@@ -71,6 +76,12 @@ class Winograd:
             beyond = longer(extent, size) + tiling.most_beyond(extent) + window - pad
             found.append((pad, max(beyond, 0)))
         return found
+
+
+def are_words(conv: Node) -> bool:
+    """Whether a convolution is of words by constant ones, two of which are multiplied at once."""
+    types = (conv.inputs[0].dtype, conv.inputs[1].dtype, conv.attrs["accumulate"])
+    return types == (WORDS.left, WORDS.right, WORDS.accumulate)
 
 
 def shape_of(value: Value) -> tuple[Dim, list[Dim], int]:
@@ -94,13 +105,14 @@ def images_together(batch: Dim, extents: Sequence[Dim]) -> int:
     return int(batch) if known else 1  # type: ignore[arg-type]
 
 
-def apart(elements: int) -> int:
-    """So many f32 elements or a few more, an odd number of cache lines.
+def apart(elements: int, dtype: DType) -> int:
+    """So many elements or a few more, an odd number of cache lines.
 
     A tile's points are so far apart: with a power of two all would be in one set of a cache.
     """
-    lines = -(-elements // LINE_ELEMENTS)
-    return (lines + (lines % 2 == 0)) * LINE_ELEMENTS
+    in_line = CACHE_LINE // dtype.bytes
+    lines = -(-elements // in_line)
+    return (lines + (lines % 2 == 0)) * in_line
 
 
 @dataclass
@@ -128,10 +140,12 @@ class _Builder:
         blocks = (self.outer, self.group)
         self.shared = (self.image, *blocks) if self.image else blocks
         numbers = self.scope.numbers
-        self.input_stride = apart(self.block * self.group_channels)  # from point to point
-        self.product_stride = apart(self.block * self.group_outputs)
-        self.inputs_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.input_stride)
-        self.products_at = Buffer(f"l{next(numbers)}", DType.F32, self.points * self.product_stride)
+        self.words = are_words(self.conv)
+        data, total = self.conv.inputs[0].dtype, self.conv.output.dtype
+        self.input_stride = apart(self.block * self.group_channels, data)  # from point to point
+        self.product_stride = apart(self.block * self.group_outputs, total)
+        self.inputs_at = Buffer(f"l{next(numbers)}", data, self.points * self.input_stride)
+        self.products_at = Buffer(f"l{next(numbers)}", total, self.points * self.product_stride)
 
     def tile(self, at: Axis) -> tuple[Dim, Dim, list[Dim]]:
         """(tile number, image, first output along every axis).
@@ -187,30 +201,46 @@ class _Builder:
     def _element(self, x: Value, index: Index, number: Dim) -> Expr:
         value = self.scope.element(x, index)
         bounds = list(self.ragged(number))
-        border = x.type.layout.border
+        border, outside = x.type.layout.border, self.conv.attrs["pad_value"]
+        filled = x.type.layout.fill == outside
         for axis, (low, high) in enumerate(self.choice.reach(), start=1):
             covered = border and border[axis][0] >= low and border[axis][1] >= high
-            if not covered and (low or high):
+            if not (covered and filled) and (low or high):
                 bounds.append(Bound(index[axis], 0, x.shape[axis]))  # type: ignore[arg-type]
-        return Guarded(tuple(bounds), value, Const(0.0, DType.F32)) if bounds else value
+        other = Const(float(outside) if x.dtype.is_float else outside, x.dtype)
+        return Guarded(tuple(bounds), value, other) if bounds else value
 
     def product_stage(self, weights: Buffer) -> Stage:
         """Multiply by the transformed weights: M[point][tile][output]."""
         point, at = self.scope.axis(self.points), self.scope.axis(self.block)
         outputs = self.group_outputs // self.parts
-        output, channel = self.scope.axis(outputs), self.scope.axis(self.per_group)
+        steps = WORDS.steps if self.words else 1
+        depth = self.per_group // steps
+        output, channel = self.scope.axis(outputs), self.scope.axis(depth)
         p, t, o, c = (symbol(axis.name) for axis in (point, at, output, channel))
         parts = (self.scope.axis(self.parts),) if self.parts > 1 else ()
         part = symbol(parts[0].name) if parts else 0
-        source = t * self.group_channels + part * self.per_group + c
-        left = Load(self.inputs_at, p * self.input_stride + source)
+        source = t * (self.group_channels // steps) + part * depth + c
+        left = Load(self._as_read(self.inputs_at), p * (self.input_stride // steps) + source)
         matrix = self._behind(self.parts, part) * self.points + p
-        right = Load(weights, (matrix * self.per_group + c) * outputs + o)
-        body = Apply("mul", (left, right), DType.F32)
+        right = Load(self._as_read(weights), (matrix * depth + c) * outputs + o)
+        total = self.conv.output.dtype
+        body = Apply("wdot2" if self.words else "mul", (left, right), total)
         offset = p * self.product_stride + t * self.group_outputs + part * outputs + o
-        store = Store(self.products_at, offset, Acc(0, DType.F32))
+        store = Store(self.products_at, offset, Acc(0, total))
         axes = (*self.shared, *parts, point, at, output)
         return Stage(axes, (channel,), (Reduction("sum", body),), (store,))
+
+    def _as_read(self, operand: Buffer) -> Buffer:
+        """An operand of the products, of which words are read in groups."""
+        return replace(operand, dtype=GROUP) if self.words else operand
+
+    def _result(self, value: Expr) -> Expr:
+        """A sum of the convolution of what the transforms make, twice it for each axis of words."""
+        if not self.words:
+            return value
+        doubled = sum(tiling.points > 1 for tiling in self.tilings)
+        return Apply("shr", (value, Const(doubled, value.dtype)), value.dtype)
 
     def output_stage(self, outputs: dict[Value, Buffer]) -> Stage:
         """Transform back, apply what follows the convolution, and store."""
@@ -237,13 +267,14 @@ class _Builder:
     ) -> list[Store]:
         """What follows the convolution, at one output element."""
         probe = REDUCE["conv"](Scope(dict(self.scope.buffers)), self.conv, index)
-        result = probe.finish(value)
+        result = probe.finish(self._result(value))
         self.scope.results[self.conv.output] = lambda _: result
         stores = []
         for target, buffer in outputs.items():
             element = self.scope.element(target, index)
             if bounds:
-                element = Guarded(bounds, element, Const(0.0, DType.F32))
+                zero = Const(0.0 if element.dtype.is_float else 0, element.dtype)
+                element = Guarded(bounds, element, zero)
             offset, dynamic = self.scope.address(target.type, index)
             stores.append(Store(buffer, offset, element, dynamic, bounds))
         return stores

@@ -6,18 +6,21 @@ import math
 from collections.abc import Sequence
 from itertools import product as cartesian
 
+import numpy as np
+
 from ...ir.dims import Dim, estimate
 from ...ir.exactness import adds_exactly
 from ...ir.graph import Graph, Node, Value
-from ...ir.ops.registry import make_node
+from ...ir.groups import inner_result, is_fused
+from ...ir.ops.registry import Array, make_node
 from ...ir.types import DType, TensorType
 from ...target import CpuTarget
 from ..contraction import UNKNOWN_EXTENT
 from ..lower.plain import follows
 from ..lower.reductions import REDUCE
 from .form import WinogradForm
-from .winograd import images_together, shape_of
-from .winograd_transforms import Tiling
+from .winograd import are_words, images_together, shape_of
+from .winograd_transforms import WHOLE_POINTS, WORDS, Tiling
 
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
 WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
@@ -35,6 +38,7 @@ BLOCK_TILES = 24
 OPEN_TILES, FAR_OPEN_TILES = 12, 24
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
+BYTES = (DType.U8, DType.I8)
 
 
 def winograd_form(
@@ -58,9 +62,8 @@ def winograd_forms(node: Node, threads: int = 1) -> list[WinogradForm]:
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
         return []
-    window = conv.inputs[1].type.static_shape[:-2]
     found: dict[WinogradForm, None] = {}
-    for tilings in _candidates(window, conv.attrs["dilations"]):
+    for tilings in _tilings_of(conv):
         tiles = _tiles(conv, tilings)
         block, groups = _parts(conv, tilings, threads)
         for size in (block, max(1, block // 2), min(tiles, 2 * block), tiles):
@@ -86,18 +89,32 @@ def convolution_of(node: Node) -> Node | None:
     if moved > views or source not in operands or conv.inputs[1] not in operands:
         return None
     weights = operands[conv.inputs[1]]
-    if weights.data is None or (conv.attrs["exact"] and adds_exactly(weights.data)):
+    if weights.data is None:
         return None
-    return conv
+    if are_words(conv):
+        return conv if _were_bytes(operands[source]) and _is_signed_byte(weights.data) else None
+    return None if conv.attrs["exact"] and adds_exactly(weights.data) else conv
+
+
+def _were_bytes(value: Value) -> bool:
+    """Whether words that a group makes are bytes made words."""
+    made = inner_result(value).producer if is_fused(value.producer) else None
+    return made is not None and made.op == "cast" and made.inputs[0].dtype in BYTES
+
+
+def _is_signed_byte(numbers: Array) -> bool:
+    """Whether all of some whole numbers are ones that a signed byte holds."""
+    least, most = (int(bound(numbers, initial=0)) for bound in (np.min, np.max))
+    return least >= -128 and most <= 127
 
 
 def winograd_illegal(node: Node, form: WinogradForm) -> str:
     """Why a fused node cannot take a form; empty where it can."""
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
-        return "it is no convolution of floats at stride 1 by constant weights"
+        return "it is no convolution of floats or words at stride 1 by constant weights"
     window = conv.inputs[1].type.static_shape[:-2]
-    tilings = [tuple(t.m for t in found) for found in _candidates(window, conv.attrs["dilations"])]
+    tilings = [tuple(t.m for t in found) for found in _tilings_of(conv)]
     if form.outputs not in tilings:
         known = ", ".join("x".join(map(str, outputs)) for outputs in tilings)
         return f"tiles of a window of {'x'.join(map(str, window))} are {known or 'none'}"
@@ -120,9 +137,12 @@ def _possible(conv: Node) -> bool:
         return False
     longer = zip(conv.output.shape[1:-1], x.shape[1:-1], strict=True)
     static = all(isinstance(extent - size, int) for extent, size in longer)
-    plain = set(attrs["strides"]) == {1} and attrs["pad_value"] == 0
+    if not static or set(attrs["strides"]) != {1}:
+        return False
+    if are_words(conv):
+        return bool(w.shape[-2] % WORDS.steps == 0)
     depthwise = attrs["groups"] > 1 and w.shape[-2] == 1
-    return static and plain and not depthwise and x.dtype is w.dtype is DType.F32
+    return x.dtype is w.dtype is DType.F32 and attrs["pad_value"] == 0 and not depthwise
 
 
 def _usual_shape(value: Value) -> tuple[int, list[int], int]:
@@ -146,10 +166,11 @@ def _tile_count(tilings: Sequence[Tiling], extents: Sequence[int]) -> int:
 def _parts(conv: Node, tilings: Sequence[Tiling], threads: int) -> tuple[int, int]:
     """(tiles per block, groups of output channels)."""
     (_, _, channels), (_, _, outputs) = shape_of(conv.inputs[0]), shape_of(conv.output)
+    channels //= _steps(conv)
     tiles, points = _tiles(conv, tilings), math.prod(tiling.points for tiling in tilings)
     known = all(isinstance(extent, int) for extent in conv.output.shape[1:-1])
     if not known:
-        weights = points * math.prod(conv.inputs[1].type.static_shape[-2:]) * 4
+        weights = points * math.prod(conv.inputs[1].type.static_shape[-2:]) // _steps(conv) * 4
         most = OPEN_TILES if weights <= BLOCK_BYTES else FAR_OPEN_TILES
         tiles, threads = min(tiles, most), 1
     if conv.attrs["groups"] > 1:
@@ -207,13 +228,15 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
     images, extents, outputs = _usual_shape(conv.output)
     _, _, inputs = shape_of(conv.inputs[0])
     *window, channels, _ = conv.inputs[1].type.static_shape
+    steps = _steps(conv)
     short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
     if min(channels, outputs // attrs["groups"]) < MIN_CHANNELS or short:
         return None, 1.0
+    inputs, channels = inputs // steps, channels // steps
     work, rate = channels * outputs, _weight_rate(near)
     direct = _direct_cycles(conv, target, near)
     best, least = None, 0.9 * direct
-    for tilings in _candidates(window, attrs["dilations"]):
+    for tilings in _tilings_of(conv):
         points, tiles = math.prod(t.points for t in tilings), images * _tile_count(tilings, extents)
         if tiles < 4:
             continue
@@ -228,14 +251,28 @@ def _direct_cycles(conv: Node, target: CpuTarget, near: bool) -> float:
     """Estimated cycles of a convolution that is computed directly."""
     images, extents, outputs = _usual_shape(conv.output)
     *window, channels, _ = conv.inputs[1].type.static_shape
+    channels //= _steps(conv)
     work, taps = channels * outputs, math.prod(window)
     positions = images * math.prod(extents)
     rate = _weight_rate(near)
     return _cycles(positions * taps * work, taps * work, taps * channels, rate, target)
 
 
+def _steps(conv: Node) -> int:
+    """Channels that are multiplied at once, in elements of 32 bits."""
+    return WORDS.steps if are_words(conv) else 1
+
+
 def _weight_rate(near: bool) -> float:
     return NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
+
+
+def _tilings_of(conv: Node) -> list[tuple[Tiling, ...]]:
+    """What a convolution could be cut into: of words, what has whole transforms."""
+    window = conv.inputs[1].type.static_shape[:-2]
+    most = WHOLE_POINTS if are_words(conv) else max(MAX_POINTS.values())
+    found = _candidates(window, conv.attrs["dilations"])
+    return [tilings for tilings in found if max(t.points for t in tilings) <= most]
 
 
 def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:

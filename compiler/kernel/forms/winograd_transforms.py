@@ -4,6 +4,10 @@ F(m, r) computes m outputs of an FIR filter with r taps by a = m + r - 1 product
 polynomials at a points are multiplied, and the product is interpolated (S. Winograd, "Arithmetic
 complexity of computations", 1980; for convolutions A. Lavin and S. Gray, arXiv:1509.09308). The
 points are 0, pairs p and -p, and infinity: what a pair shares is computed once.
+
+Of whole numbers all is exact at the points 0, 1, -1 and infinity: twice the filter's values there
+are whole, and so are what becomes of inputs and products. Along each axis results are twice what
+they should be.
 """
 
 from __future__ import annotations
@@ -16,14 +20,17 @@ from typing import Any
 import numpy as np
 
 from ...ir.dims import Dim, ceildiv
-from ...ir.types import DType
+from ...ir.ops.step_groups import GROUP, GROUP_PRODUCTS
 from ..expr import Apply, Const, Expr
+from .step_groups import GroupRows
 
 Line = Sequence[Expr]
 Combine = Callable[[Line], list[Expr]]
 Grid = np.ndarray[Any, Any]  # of expressions
 
 PAIRS = (1.0, 2.0, 0.5)  # in the order in which they are taken; errors grow with their number
+WHOLE_POINTS = 4  # so many have whole transforms
+WORDS = GROUP_PRODUCTS["wdot2"]
 
 
 @dataclass(frozen=True)
@@ -60,22 +67,25 @@ class Tiling:
 class FilterTransform:
     """Weights [taps..., C, O] become [groups, points..., C, O/groups], computed in float64.
 
-    channels: C.
+    channels: C. words: of whole numbers of 16 bits, which bytes were: twice the values for each
+    axis, neighbouring ones of C as one element, so that C/2 is instead of C.
     """
 
     tilings: tuple[Tiling, ...]
     channels: int
     groups: int = 1
+    words: bool = False
 
     @property
     def rows(self) -> int:
         """Rows of the matrix [groups * points * C, O/groups]."""
-        return math.prod(t.points for t in self.tilings) * self.channels * self.groups
+        rows = math.prod(t.points for t in self.tilings) * self.channels * self.groups
+        return rows // WORDS.steps if self.words else rows
 
     @property
     def element_bytes(self) -> int:
-        """Of one element: those of the constant's, which 0 stands for."""
-        return 0
+        """Of one element; 0: as many as the constant's have."""
+        return GROUP.bytes if self.words else 0
 
     def columns(self, shape: tuple[int, ...]) -> int:
         """Columns of the matrix; shape: of the constant."""
@@ -85,9 +95,12 @@ class FilterTransform:
         """The transformed weights, [groups * points * C, O/groups], rounded once."""
         outer = np.ones((1, 1))
         for tiling in self.tilings:
-            outer = np.kron(outer, filter_matrix(tiling))
+            factor = 2 if self.words and tiling.points > 1 else 1
+            outer = np.kron(outer, factor * filter_matrix(tiling))
         wide = (outer @ data.reshape(outer.shape[1], -1).astype(np.float64)).astype(data.dtype)
         grouped = wide.reshape(len(outer) * self.channels, self.groups, -1).transpose(1, 0, 2)
+        if self.words:
+            return GroupRows(WORDS.steps, grouped.shape[-1]).apply(grouped)
         return grouped.reshape(self.rows, -1)
 
 
@@ -168,15 +181,18 @@ def transform(combines: Sequence[Combine], grid: Grid) -> Grid:
 
 
 def _add(a: Expr, b: Expr) -> Expr:
-    return Apply("add", (a, b), DType.F32)
+    return Apply("add", (a, b), a.dtype)
 
 
 def _sub(a: Expr, b: Expr) -> Expr:
-    return Apply("sub", (a, b), DType.F32)
+    return Apply("sub", (a, b), a.dtype)
 
 
 def _scaled(factor: float, a: Expr) -> Expr:
-    return a if factor == 1 else Apply("mul", (a, Const(factor, DType.F32)), DType.F32)
+    if factor == 1:
+        return a
+    number = Const(factor if a.dtype.is_float else int(factor), a.dtype)
+    return Apply("mul", (a, number), a.dtype)
 
 
 def _sum(terms: Sequence[tuple[float, Expr]]) -> Expr:

@@ -2,21 +2,39 @@
 
 A network halves its images again and again: the same kernel runs on floordiv(height + 1, 4),
 floordiv(height + 1, 8) and so on, or on multiples of these. Behind lowering and scheduling, where
-all that their form tells has been used, such sizes are numbers that a call hands over.
+all that their form tells has been used, such sizes are numbers that a call hands over. Of kernels
+that only fill memory all sizes and places are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
-from ...ir.dims import Call, Dim, Monomial, Symbol, as_dim, symbol, terms_of
-from ..kernel import Kernel
+from ...ir.dims import (
+    Call,
+    Dim,
+    Monomial,
+    Symbol,
+    as_dim,
+    coefficient,
+    substitute,
+    symbol,
+    terms_of,
+)
+from ..kernel import Axis, Kernel
 
 PARAMETER = "#"  # begins the names of sizes that calls compute
 
 
-def parametrised(kernel: Kernel) -> tuple[Kernel, tuple[Dim, ...]]:
-    """The kernel with parameters for what sizes decide, and the values of its symbols."""
+def parametrised(
+    kernel: Kernel, values: Mapping[str, Dim] | None = None
+) -> tuple[Kernel, tuple[Dim, ...]]:
+    """The kernel with parameters for what sizes decide, and the values of its symbols.
+
+    values: of symbols that are parameters already.
+    """
     units = _units(kernel)
     names = {size: f"{PARAMETER}{number}" for number, size in enumerate(units)}
 
@@ -30,8 +48,33 @@ def parametrised(kernel: Kernel) -> tuple[Kernel, tuple[Dim, ...]]:
         return changed
 
     changed = kernel.map_dims(change)
-    values = {name: as_dim(size) * units[size] for size, name in names.items()}
+    own = {name: as_dim(size) * units[size] for size, name in names.items()}
+    values = {**own, **(values or {})}
     return changed, tuple(values.get(name, symbol(name)) for name in changed.symbols)
+
+
+def of_any_size(filling: Kernel) -> tuple[Kernel, dict[str, Dim]]:
+    """A kernel whose stages store a number each, with parameters for all extents, strides other
+    than 1 and places of the first element; and their values."""
+    values: dict[str, Dim] = {}
+
+    def parameter(value: Dim) -> Dim:
+        name = f"{PARAMETER}{len(values)}"
+        values[name] = value
+        return symbol(name)
+
+    stages = []
+    for stage in filling.stages:
+        [store] = stage.stores
+        offset = parameter(substitute(store.offset, {axis.name: 0 for axis in stage.axes}))
+        axes = []
+        for axis in stage.axes:
+            stride = coefficient(store.offset, axis.name)
+            assert stride is not None
+            offset = offset + (1 if stride == 1 else parameter(stride)) * symbol(axis.name)
+            axes.append(Axis(axis.name, parameter(axis.extent)))
+        stages.append(replace(stage, axes=tuple(axes), stores=(replace(store, offset=offset),)))
+    return replace(filling, stages=tuple(stages)), values
 
 
 def _units(kernel: Kernel) -> dict[Symbol | Call, int]:

@@ -25,7 +25,7 @@ from .concat_parts import Part, parts_of, piece_offsets
 from .constants import constants_of, elements_of
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
-from .parameters import parametrised
+from .parameters import of_any_size, parametrised
 from .plan import (
     ALIGNMENT,
     Allocate,
@@ -333,7 +333,7 @@ class Planner:
     def append_call(self, chosen: Chosen, places: tuple[Place, ...], steps: list[Step]) -> None:
         """Append the call of a kernel that is ready; equal ones are emitted once."""
         kernel, schedule = chosen.kernel, chosen.schedule
-        general, sizes = parametrised(kernel)
+        general, sizes = parametrised(kernel, chosen.sizes)
         key = (kernel_text(general), schedule)
         number = self._kernels.get(key)
         if number is None:
@@ -367,7 +367,8 @@ class Planner:
         self.append_call(self.choose(Request(kernel)), (target,), steps)
 
     def _fill_border(self, type_: TensorType, place: Place, steps: list[Step]) -> None:
-        self.append_call(self.choose(Request(border_kernel(type_))), (place,), steps)
+        kernel, sizes = of_any_size(border_kernel(type_))
+        self.append_call(replace(self.choose(Request(kernel)), sizes=sizes), (place,), steps)
 
     def fresh(self, prefix: str) -> str:
         """A new symbol name."""

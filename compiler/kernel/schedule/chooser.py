@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ScheduleError
+from ...ir.dims import Dim
 from ...ir.ops.registry import Array
 from ...ir.ops.step_groups import GROUP
 from ...target import CpuTarget
@@ -54,13 +55,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A kernel with its schedule, and how constants are packed for it, by parameter name."""
+    """A kernel with its schedule, and how constants are packed for it, by parameter name.
+
+    sizes: values of those of the kernel's symbols that the plan does not know.
+    """
 
     kernel: Kernel
     schedule: Schedule
     packings: Mapping[str, Packing]
     choice: Choice
     key: str = ""
+    sizes: Mapping[str, Dim] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernels import interpreted, reference, region_inputs
-from suites.case import CaseBuilder
+from plan_runs import PlannedGraph
+from suites.case import F32, I8, I32, U8, CaseBuilder
 
-from tensmith.compiler.ir import Graph
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.ir import DType, Graph
 from tensmith.compiler.ir.dims import Dim, evaluate, floordiv, symbol
 from tensmith.compiler.kernel.forms.region import lower_region
 from tensmith.compiler.kernel.kernel import Kernel, kernel_text
@@ -70,3 +73,32 @@ def test_the_general_kernel_computes_the_same(shape: tuple[Dim, ...]) -> None:
     got = interpreted(kernel, (lowered.inputs, lowered.outputs), inputs, SIZES | sizes)
     for want, array in zip(reference(region, inputs, SIZES), got.values(), strict=True):
         np.testing.assert_allclose(array, want, rtol=1e-6)
+
+
+def bordered(dtype: DType, sizes: tuple[int, ...]) -> Graph:
+    """Pictures of halved sizes, each with a border of a number of its own kind."""
+    c = CaseBuilder("bordered")
+    x = c.op("max", c.input(1, *sizes, dtype=dtype, low=0, high=9, name="x"), c.scalar(1, dtype))
+    window = {"pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1, "layout": "NHWC"}
+    more = {"pad_value": 5, "accumulate": I32} if dtype is U8 else {}
+    for stride in (2, 2, 1):
+        channels = x.shape[-1]
+        assert isinstance(channels, int)
+        w = c.weight(3, 3, channels, channels + 8, dtype=I8 if dtype is U8 else F32, low=-2, high=3)
+        x = c.op("conv", x, w, strides=(stride, stride), **window, **more)
+        x = c.op("max", x, c.scalar(1, x.dtype))
+        x = c.op("cast", c.op("min", x, c.scalar(9, x.dtype)), dtype=dtype)
+    c.output(x)
+    return c.graph()
+
+
+@pytest.mark.parametrize("dtype", [U8, F32])
+def test_borders_of_all_sizes_are_one_kernel(dtype: DType) -> None:
+    graph = bordered(dtype, (17, 13, 8))
+    x = {"x": np.random.default_rng(1).integers(0, 9, (1, 17, 13, 8)).astype(dtype.numpy)}
+    [want] = run_graph(graph, x).values()
+    planned = PlannedGraph(graph, resolve_target("x86-64-v3")[1])
+    [got] = planned.run(x).values()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    numbers = [n for n, k in enumerate(planned.plan.kernels) if k.kernel.operators == ("border",)]
+    assert [planned.plan.calls[number] for number in numbers] == [3]
