@@ -20,7 +20,9 @@ MAX_BORDER = 16  # wider paddings are tested for in the loop instead of being st
 class Borders:
     """Results of fused nodes that padded convolutions read are surrounded with it in memory.
 
-    Borders are as wide as the windows reach, or the tiles of the form that the group has.
+    Borders are as wide as the windows reach, or the tiles of the form that the group has. Windows
+    at stride 2 may reach over one edge alone: the other one gets a border, too, so that what writes
+    a tensor of that size for any stride is one kernel.
     """
 
     name: str = "borders"
@@ -47,7 +49,7 @@ def _set_borders(graph: Graph, uses: Uses) -> bool:
             inner.producer is not None and has_trait(inner.producer, Trait.VIEW)
         ):
             continue
-        lay_out(value, Layout(tuple(border), fill=fills[value]), uses)
+        lay_out(value, Layout(tuple(map(_at_both_edges, border)), fill=fills[value]), uses)
         changed = True
     return changed
 
@@ -70,6 +72,10 @@ def _ask(node: Node, wanted: dict[Value, list[tuple[int, int]]], fills: dict[Val
         if chosen.inputs[0] in region.inputs:
             source = node.inputs[region.inputs.index(chosen.inputs[0])]
             _widen(wanted[source], Winograd(chosen, form).reach())
+
+
+def _at_both_edges(sides: tuple[int, int]) -> tuple[int, int]:
+    return sides if all(sides) else (max(sides), max(sides))
 
 
 def _want(value: Value, conv: Node, wanted: dict[Value, list[tuple[int, int]]]) -> None:

@@ -23,6 +23,7 @@ from ...ir.dims import (
     symbol,
     terms_of,
 )
+from ..expr import Const, IndexValue
 from ..kernel import Axis, Kernel
 
 PARAMETER = "#"  # begins the names of sizes that calls compute
@@ -54,8 +55,8 @@ def parametrised(
 
 
 def of_any_size(filling: Kernel) -> tuple[Kernel, dict[str, Dim]]:
-    """A kernel whose stages store a number each, with parameters for all extents, strides other
-    than 1 and places of the first element; and their values."""
+    """A kernel whose stages store a number each, with parameters for it, if it is an integer, and
+    for all extents, strides other than 1 and places of the first element; and their values."""
     values: dict[str, Dim] = {}
 
     def parameter(value: Dim) -> Dim:
@@ -66,6 +67,9 @@ def of_any_size(filling: Kernel) -> tuple[Kernel, dict[str, Dim]]:
     stages = []
     for stage in filling.stages:
         [store] = stage.stores
+        value = store.value
+        if isinstance(value, Const) and not isinstance(value.value, float):
+            value = IndexValue(parameter(value.value), value.dtype)
         offset = parameter(substitute(store.offset, {axis.name: 0 for axis in stage.axes}))
         axes = []
         for axis in stage.axes:
@@ -73,7 +77,8 @@ def of_any_size(filling: Kernel) -> tuple[Kernel, dict[str, Dim]]:
             assert stride is not None
             offset = offset + (1 if stride == 1 else parameter(stride)) * symbol(axis.name)
             axes.append(Axis(axis.name, parameter(axis.extent)))
-        stages.append(replace(stage, axes=tuple(axes), stores=(replace(store, offset=offset),)))
+        filled = replace(store, offset=offset, value=value)
+        stages.append(replace(stage, axes=tuple(axes), stores=(filled,)))
     return replace(filling, stages=tuple(stages)), values
 
 
