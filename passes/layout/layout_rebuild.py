@@ -20,10 +20,14 @@ def rebuild(graph: Graph, region: Region, permuted: frozenset[Node]) -> None:
     nodes, graph.nodes = graph.nodes, state.nodes
     for node in nodes:
         state.place(node, node in permuted or node in region.windows)
-    results = [state.plain(value) for value in graph.outputs]
-    for old, new in zip(graph.outputs, results, strict=True):
+    taken = set(graph.inputs)
+    for place, old in enumerate(graph.outputs):
+        new = state.plain(old)
+        if new in taken and new is not old:  # what is equal to it has a name already
+            new = state.copy(new)
         new.name = old.name
-    graph.outputs = results
+        taken.add(new)
+        graph.outputs[place] = new
 
 
 @dataclass
@@ -81,6 +85,10 @@ class _Rebuild:
         for region in node.regions:
             changed = {value: self.plain(value) for value in captures(region)}
             region.replace_uses({old: new for old, new in changed.items() if old is not new})
+
+    def copy(self, value: Value) -> Value:
+        """The same elements as a value of its own."""
+        return self._emit("reshape", value, {"shape": value.shape})
 
     def plain(self, value: Value) -> Value:
         """The value as it was."""

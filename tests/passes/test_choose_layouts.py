@@ -191,6 +191,24 @@ def test_a_large_cache_is_not_turned_for_a_small_addition() -> None:
     assert count(graph)["transpose"] == 1
 
 
+def test_equal_results_keep_their_names() -> None:
+    """Transposes of one tensor, and those that cancel, are results of the model each."""
+    two = "{perm = (1, 2, 0, 3)}"
+    text = body(
+        "%x: f32[2, 4, 5, 3], %c: f32[4, 1]",
+        [
+            f"%a: f32[4, 5, 2, 3] = transpose(%x) {two}",
+            f"%b: f32[4, 5, 2, 3] = transpose(%x) {two}",
+            "%d: f32[2, 4, 5, 3] = transpose(%b) {perm = (2, 0, 1, 3)}",
+            "%e: f32[3, 1] = reshape(%w) {shape = (3, 1)}",
+            "%y: f32[2, 4, 5, 1] = matmul(%x, %e)",
+        ],
+        "const %w: f32[3] = [1.0, 2.0, 3.0]",
+    ).replace("return %y", "return %a, %y, %b, %d")
+    graph = rewritten(text, *LAYOUT)
+    assert [value.name for value in graph.outputs] == ["a", "y", "b", "d"]
+
+
 def test_regions_see_what_they_captured() -> None:
     graph = parse_graph(
         body(
