@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -48,7 +49,7 @@ def model_file(model: ModelLike, folder: str | Path | None, work_dir: Path) -> P
     elif hasattr(model, "SerializeToString"):
         store(model, path, base)
     elif hasattr(model, "read"):
-        data = model.read()
+        data = None if isinstance(model, io.TextIOBase) else model.read()
         if not isinstance(data, bytes):
             raise UsageError("the file of the model is open as text", remedy="open it as 'rb'")
         store(data, path, base)

@@ -42,8 +42,10 @@ def test_every_form_compiles_and_verifies(fake, model_path: Path, form: str, bat
 def test_an_open_file(fake, model_path: Path) -> None:
     with model_path.open("rb") as file:
         assert api.compile(file, name="mine").name == "mine"
-    with model_path.open() as file, pytest.raises(UsageError, match="'rb'"):
-        api.compile(file)
+    for data in (model_path.read_bytes(), b"\xff\xfe"):  # the latter is no UTF-8
+        model_path.write_bytes(data)
+        with model_path.open(encoding="utf-8") as file, pytest.raises(UsageError, match="'rb'"):
+            api.compile(file)
 
 
 @pytest.mark.parametrize("given", [None, 3, object(), ["model.onnx"]])
