@@ -27,6 +27,7 @@ from ..patterns.siblings import siblings_of
 from ..precision.parameters import scales_of
 from ..simplify.symbol_use import bound_by, used_by
 from .dependences import captured, needs, sort_nodes
+from .joined_pieces import joined_pieces
 from .node_kinds import is_map, is_pointwise, moves_last, multiplies, row_axes, widens
 from .placed_maps import gathers_lanes, makes_other_rows
 from .table_operands import tables_as_operands
@@ -50,8 +51,9 @@ _Part = Node | _Group
 class Fusion:
     """The pass. epilogues: whether groups grow at all (off: one node, one kernel). side_by_side:
     whether products of one operand are in one group where their results meet. strided: whether
-    products read well what lies apart: then what moves their operands has no kernel of its own.
-    lanes: of a vector register; what lies apart is loaded one by one."""
+    products read well what lies apart: then neither what moves their operands has a kernel of its
+    own, nor a concat of what is moved that a pointwise node reads. lanes: of a vector register;
+    what lies apart is loaded one by one."""
 
     epilogues: bool = True
     side_by_side: bool = True
@@ -83,10 +85,15 @@ class _Fuser:
         self.released: dict[Value, tuple[Node, _Group]] = {}  # and where they were
         self.scales = scales_of(graph.nodes)
         for node in graph.nodes:
-            if is_map(node):
-                self._measure_map(node)
             for value in node.inputs:
                 self.users.setdefault(value, []).append(node)
+        strided = options.strided and options.epilogues
+        self.joined = joined_pieces(graph.nodes, self.users, self.escapes) if strided else set()
+        for node in filter(self._moves, graph.nodes):
+            self._measure_map(node)
+
+    def _moves(self, node: Node) -> bool:
+        return is_map(node) or node in self.joined
 
     def _measure_map(self, node: Node) -> None:
         size = self._size(node, {})
@@ -106,7 +113,7 @@ class _Fuser:
             if node.op in ANCHORS and node not in self.group_of:
                 self._start(node)
         for node in nodes:
-            if node in self.group_of or node.op in ANCHORS:
+            if node in self.group_of or node in self.joined or node.op in ANCHORS:
                 continue
             if is_pointwise(node):
                 self._start(node)
@@ -275,7 +282,7 @@ class _Fuser:
     def _materialise_maps(self) -> None:
         """Give an own kernel to maps whose result must lie in memory; reshapes become aliases."""
         for node in reversed(self.graph.nodes):  # users first: whether they are aliases is known
-            if not is_map(node) or node in self.group_of:
+            if not self._moves(node) or node in self.group_of:
                 continue
             placed = self._is_placed(node.output)
             if not has_trait(node, Trait.VIEW):
@@ -328,7 +335,7 @@ class _Fuser:
                 user.inputs[0] is value and node.op in ("pad", "iota", "dims")
             ):
                 return True
-            if is_map(user) and user not in self.group_of and self._is_slow(node, user.output):
+            if self._moves(user) and user not in self.group_of and self._is_slow(node, user.output):
                 return True
         return False
 
@@ -355,7 +362,7 @@ class _Fuser:
         for node in self.graph.nodes:
             group = self.group_of.get(node)
             if group is None:
-                if not is_map(node) or node in self.aliases:
+                if not self._moves(node) or node in self.aliases:
                     result.append(node)
             elif group.members[-1] is node:
                 result.append(self._fuse(group))
@@ -370,7 +377,7 @@ class _Fuser:
         if value.data is not None and value.data.size == 1:
             return value if value in self.scales else None
         node, home = self.released.get(value, (value.producer, None))
-        if node is None or node not in self.position or not is_map(node):
+        if node is None or node not in self.position or not self._moves(node):
             return value
         return value if node in self.group_of and home is not group else node
 
