@@ -17,6 +17,7 @@ from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import scalar
 from ...compiler.ir.types import DType
 from ...compiler.target import NpuTarget
+from .tosa.contractions import steps_of
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
 from .tosa.movement import constant_places, moved_places, repeated, runs
@@ -127,8 +128,8 @@ def _conv(node: Node, target: NpuTarget) -> str | None:
             f"kernels are at most {_MOST_KERNEL} high and have {_MOST_TAPS} elements, not "
             f"{height} x {width}"
         )
-    if max(attrs["strides"]) > _MOST_STRIDE:
-        return f"strides are at most {_MOST_STRIDE}, not {max(attrs['strides'])}"
+    if (stride := max(steps_of(node))) > _MOST_STRIDE:
+        return f"strides are at most {_MOST_STRIDE}, not {stride}"
     if len(node.inputs) > 2 or attrs["pad_value"] != 0:
         return "its bias, or what lies around it, is no part of the sum"
     return _weights_reason(weights)
@@ -187,8 +188,8 @@ def _max_pool(node: Node, target: NpuTarget) -> str | None:
         return "windows of poolings have no dilation"
     if attrs["kernel"][0] > _MOST_POOL or math.prod(attrs["kernel"]) > _MOST_POOL * _MOST_POOL:
         return f"windows are at most {_MOST_POOL} x {_MOST_POOL}, not {attrs['kernel']}"
-    if max(attrs["strides"]) > _MOST_STRIDE:
-        return f"strides are at most {_MOST_STRIDE}, not {max(attrs['strides'])}"
+    if (stride := max(steps_of(node))) > _MOST_STRIDE:
+        return f"strides are at most {_MOST_STRIDE}, not {stride}"
     pads, kernel = attrs["pads"], attrs["kernel"]
     if any(pads[axis + side] >= kernel[axis] for axis in (0, 1) for side in (0, 2)):
         return "a window would lie in padding alone"

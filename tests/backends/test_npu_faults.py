@@ -61,6 +61,38 @@ def greatest_of_part(s: Sketch):
 
 
 @graph
+def wide_dilation_of_part(s: Sketch):
+    x = _rows(s, s.conv(s.input(1, 4, 11, 10), 8, (1, 1)), 2, 1)
+    return (s.conv(x, 5, dilations=(3, 1)),)
+
+
+@graph
+def least_of_axes(s: Sketch):
+    x = s.op("tanh", s.input(3, 4, 5))
+    return s.op("tanh", s.op("reduce_min", x, axes=(0, 2), keepdims=False)), x
+
+
+@graph
+def numbers_of_one_element(s: Sketch):
+    """They come first, and have fewer axes."""
+    x, number = s.op("tanh", s.input(2, 2, 1, 8, 5)), s.op("tanh", s.input())
+    wide = s.op("add", s.op("tanh", s.input(1)), x)
+    return s.op("mul", number, s.op("add", wide, 0.25)), s.op("add", number, wide)
+
+
+@graph
+def constant_matrices_with_sums(s: Sketch):
+    x = s.op("tanh", s.input(2, 3, 9, 8))
+    return (s.op("add", s.op("matmul", x, s.weights(2, 3, 8, 4)), s.weights(4)),)
+
+
+@graph
+def one_window(s: Sketch):
+    """There is no step to a next one."""
+    return (s.op("tanh", s.conv(s.op("tanh", s.input(1, 8, 7, 6)), 8, (2, 6), strides=(3, 9))),)
+
+
+@graph
 def windows_of_images_with_rest(s: Sketch):
     """What windows leave over is cut off, and there are margins."""
     x = s.input(2, 3, 14, 12)
@@ -224,3 +256,21 @@ def test_what_is_stored_once_is_read_by_all():
         shape = tuple(1 if a == axis else n for a, n in enumerate(part))
         built.output(built.emit(Op.REDUCE_MAX, [cut], shape, ElementType.INT8, axis=axis))
     assert [operator.op for operator in built.operators].count(Op.CLAMP) == 1
+
+
+def test_what_is_infinite_stays_in_floats():
+    """As masks are that are added to scores."""
+
+    def masked(s: Sketch):
+        x, mask = s.op("tanh", s.input(3, 6)), s.op("max", s.input(3, 6), 0.0)
+        return (s.op("tanh", s.op("add", x, s.op("log", mask))),)
+
+    with np.errstate(divide="ignore"):
+        integers, _, samples, floats = integers_made(masked, 1)
+        placed = place(integers, TARGETS[ALL[0]])
+        for sample, wanted in zip(samples, floats, strict=True):
+            found = run_graph(placed.graph, sample)
+            np.testing.assert_allclose(found["y0"], wanted["y0"], atol=0.05)
+    beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
+    assert beside["add"] == "it computes in f32, and the processor in integers alone"
+    assert any(node.op == "byte_table" and node.segment is not None for node in placed.nodes)

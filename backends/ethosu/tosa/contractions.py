@@ -30,8 +30,11 @@ def with_bias(low: Lowering, node: Node) -> Tensor | None:
     made = left.producer
     if made is None or made.op not in _PRODUCTS or right.data is None:
         return None
-    if left.shape != node.output.shape or not made.inputs[1].is_constant:
+    weights = made.inputs[1]
+    if left.shape != node.output.shape or not weights.is_constant:
         return None
+    if made.op == "matmul" and weights.type.rank != 2:
+        return None  # of batches
     channels = int(node.output.shape[-1])
     if right.data.size not in (1, channels) or right.data.size != (right.shape or (1,))[-1]:
         return None
@@ -76,8 +79,14 @@ def _conv(low: Lowering, node: Node, bias: Array | None) -> Tensor:
     operands[0], pads = fitted(low, operands[0], node, kernel)
     return low.emit(
         op, operands, node.output.shape, DType.I32,
-        pad=pads, stride=list(attrs["strides"]), dilation=list(attrs["dilations"]),
+        pad=pads, stride=steps_of(node), dilation=list(attrs["dilations"]),
     )  # fmt: skip
+
+
+def steps_of(node: Node) -> list[int]:
+    """From one window to the next; 1 where there is no next one."""
+    sizes = node.output.shape[1:-1]
+    return [step if n > 1 else 1 for n, step in zip(sizes, node.attrs["strides"], strict=True)]
 
 
 def fitted(
@@ -133,11 +142,18 @@ def _fully_connected(low: Lowering, node: Node, weights: Array, bias: Array | No
 def _matmul(low: Lowering, node: Node) -> Tensor:
     """Matrices that the run makes, or batches of constant ones."""
     batch = tuple(int(n) for n in node.output.shape[:-2])
-    (left, of_left), (right, of_right) = (low.narrow(value) for value in node.inputs)
+    (left, of_left), (right, of_right) = (_bytes(low, value) for value in node.inputs)
     operands = [_batched(low, tensor, batch) for tensor in (left, right)]
     operands += [low.graph.number(of_left, left.type), low.graph.number(of_right, right.type)]
     shape = (math.prod(batch), *node.output.shape[-2:])
     return low.graph.reshape(low.emit(Op.MATMUL, operands, shape, DType.I32), node.output.shape)
+
+
+def _bytes(low: Lowering, value: Value) -> tuple[Tensor, int]:
+    """(bytes, zero point) of which an operand is made, or that it is where it is constant."""
+    if value.data is None:
+        return low.narrow(value)
+    return low.graph.constant(as_bytes(value.data), ElementType.INT8), 0
 
 
 def _batched(low: Lowering, x: Tensor, batch: tuple[int, ...]) -> Tensor:
@@ -173,5 +189,5 @@ def average(low: Lowering, node: Node) -> Tensor | None:
     zeros = [low.graph.number(of_x, x.type)] * 2
     return low.emit(
         Op.AVG_POOL2D, [x, *zeros], node.output.shape, DType.I8,
-        kernel=list(kernel), stride=list(attrs["strides"]), pad=pads,
+        kernel=list(kernel), stride=steps_of(made), pad=pads,
     )  # fmt: skip

@@ -27,6 +27,7 @@ _WINDOWS = (Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.MAX_POOL2D, Op.AVG_POOL2D)
 _NOT_OF_SLICES = (  # operators that do not read a part of a tensor in its place
     Op.MATMUL, Op.TRANSPOSE_CONV2D, Op.ARGMAX, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.REDUCE_SUM,
 )  # fmt: skip
+_MOST_DILATION = 2  # of kernels that Vela does not divide
 _LIMITED = (ElementType.INT8, ElementType.INT16)  # types that there are clamps of
 
 
@@ -96,7 +97,7 @@ class TosaGraph:
 
     def constant(self, data: Array, type: ElementType) -> Tensor:
         """A constant; equal ones are one tensor."""
-        array = np.ascontiguousarray(data, NUMPY[type])
+        array = np.asarray(data, NUMPY[type], order="C")
         key = (type, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self._tensor(array.shape, type, "constant", array)
@@ -198,9 +199,10 @@ class TosaGraph:
 
 def _reads_no_slices(op: Op, inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> bool:
     """Whether an operator must not read parts of tensors that are not stored: those of
-    `_NOT_OF_SLICES`, and windows with margins of more than one image."""
+    `_NOT_OF_SLICES`, windows of wide dilations, and windows with margins of more than one image."""
     if op in _WINDOWS:
-        return inputs[0].shape[0] > 1 and any(attributes["pad"])
+        wide = max(attributes.get("dilation", (1,))) > _MOST_DILATION
+        return wide or (inputs[0].shape[0] > 1 and any(attributes["pad"]))
     return op in _NOT_OF_SLICES
 
 

@@ -10,14 +10,13 @@ import numpy as np
 from ....compiler.ir.graph import Node
 from ....compiler.ir.rewrite import scalar
 from ....compiler.ir.types import DType
-from .contractions import fitted
+from .contractions import fitted, steps_of
 from .graph import Array, Tensor
 from .lowering import Lowering, lowers
-from .schema import Op
+from .schema import ElementType, Op
 
-_REDUCTIONS = {
-    "reduce_sum": Op.REDUCE_SUM, "reduce_max": Op.REDUCE_MAX, "reduce_min": Op.REDUCE_MIN,
-}  # fmt: skip
+_REDUCTIONS = {"reduce_sum": Op.REDUCE_SUM, "reduce_max": Op.REDUCE_MAX}
+_INVERTED = np.arange(-128, 128)[::-1]  # of all bytes from -128 on
 
 
 @lowers("reshape")
@@ -199,16 +198,29 @@ def max_pool(low: Lowering, node: Node) -> Tensor:
     x, pads = fitted(low, low.tensor(node.inputs[0]), node, attrs["kernel"])
     return low.emit(
         Op.MAX_POOL2D, [x], node.output.shape, DType.I8,
-        kernel=list(attrs["kernel"]), stride=list(attrs["strides"]), pad=pads,
+        kernel=list(attrs["kernel"]), stride=steps_of(node), pad=pads,
     )  # fmt: skip
 
 
-@lowers("reduce_sum", "reduce_max", "reduce_min")
+@lowers("reduce_sum", "reduce_max")
 def reduction(low: Lowering, node: Node) -> Tensor:
     """One axis behind the other, the last ones first."""
+    return _reduced(low, low.tensor(node.inputs[0]), node, _REDUCTIONS[node.op])
+
+
+@lowers("reduce_min")
+def least(low: Lowering, node: Node) -> Tensor:
+    """The greatest of inverted bytes, inverted: Vela 5.2 gives others for U55 and U65 else."""
+    table = low.graph.constant(_INVERTED, ElementType.INT8)
     x = low.tensor(node.inputs[0])
+    inverted = low.graph.emit(Op.TABLE, [x, table], x.shape, x.type)
+    greatest = _reduced(low, inverted, node, Op.REDUCE_MAX)
+    return low.graph.emit(Op.TABLE, [greatest, table], greatest.shape, x.type)
+
+
+def _reduced(low: Lowering, x: Tensor, node: Node, op: Op) -> Tensor:
     for axis in sorted(node.attrs["axes"], reverse=True):
         shape = tuple(1 if n == axis else size for n, size in enumerate(x.shape))
         if shape != x.shape:
-            x = low.graph.emit(_REDUCTIONS[node.op], [x], shape, x.type, axis=axis)
+            x = low.graph.emit(op, [x], shape, x.type, axis=axis)
     return low.graph.reshape(x, tuple(int(n) for n in np.atleast_1d(node.output.shape)))

@@ -52,6 +52,8 @@ def arithmetic(low: Lowering, node: Node) -> Tensor:
         return made
     operands = _ranked(low, node.inputs, node.output.type.rank)
     operands = _alike(low, operands)
+    if node.op != "sub" and operands[0].shape != node.output.shape:
+        operands = operands[::-1]  # Vela 5.2 repeats the second one along any axes
     if node.op == "mul":
         operands.append(low.graph.number(0, ElementType.INT8))
     return low.emit(_ARITHMETIC[node.op], operands, node.output.shape, node.output.dtype)

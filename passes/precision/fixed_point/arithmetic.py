@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....compiler.ir.graph import Node, Value, constant
+from ....compiler.ir.ops.quantization import NEAREST
 from ....compiler.ir.rewrite import Replacement, Rewriter, Rules
 from ....compiler.ir.types import DType
 from .operands import (
@@ -28,7 +29,7 @@ _MOST_SUM_BITS = 30
 def rounded_once(node: Node, rw: Rewriter) -> Replacement:
     """requantize(sum, bias) by floats -> requantize(sum + bias) in fixed point"""
     total, scale, zero, *bias = node.inputs
-    if node.attrs["rounding"] == SINGLE or scale.data is None or zero.data is None:
+    if node.attrs["rounding"] != NEAREST or scale.data is None or zero.data is None:
         return None
     if not (scale.data > 0).all() or zero.data.size != 1:
         return None

@@ -25,12 +25,13 @@ Range = tuple[float, float]
 STEPS = 255
 MOST = 127
 LEAST_SCALE = 2.0**-60
-IN_FLOATS = (math.nan, math.nan)  # a range: the value stays as it is
+IN_FLOATS = (math.nan, math.nan)  # a range: the value stays as it is, as infinite ones do
 _MOVES = Trait.INDEX_MAP | Trait.VIEW | Trait.LOOKUP | Trait.BROADCAST
 _SATURATED = {  # beyond which results are less than half a step from their limits
     "sigmoid": math.log(2.0**9 - 1),
     "tanh": math.atanh(1 - 2.0**-8),
 }
+_MATRIX_RANK = 2
 _FILTER_AXES = {"conv": 0, "conv_transpose": 1, "matmul": -1}  # of output channels
 
 
@@ -96,7 +97,7 @@ class Scales:
         self, value: Value, ranges: Mapping[Value, Range], before: Mapping[Value, Scale]
     ) -> Scale | None:
         made, range_ = value.producer, ranges.get(value)
-        if range_ is not None and math.isnan(range_[0]):
+        if range_ is not None and not all(map(math.isfinite, range_)):
             return None
         op = "" if made is None else made.op
         known = whole_scale(op) if range_ is None else fitting_scale(op, *range_)
@@ -299,17 +300,19 @@ def _weights(graph: Graph) -> bool:
         assert weights.data is not None
         if not np.isfinite(weights.data).all():
             continue
-        stored = _filters(weights.data, axis, weights.name)
+        batches = node.op == "matmul" and weights.type.rank > _MATRIX_RANK
+        stored = _filters(weights.data, axis, weights.name, batches=batches)
         graph.nodes.insert(graph.nodes.index(node), stored)
         node.inputs[1] = stored.output
         changed = True
     return changed
 
 
-def _filters(weights: Array, axis: int, name: str) -> Node:
-    """What makes floats of weights as i8, one scale for each step of an axis."""
+def _filters(weights: Array, axis: int, name: str, *, batches: bool) -> Node:
+    """What makes floats of weights as i8, one scale for each step of an axis, or for batches of
+    matrices one for all."""
     own = axis % weights.ndim
-    others = tuple(a for a in range(weights.ndim) if a != own)
+    others = tuple(a for a in range(weights.ndim) if a != own or batches)
     peak = np.abs(weights).max(axis=others, keepdims=True, initial=0.0)
     scale = np.maximum(peak / MOST, LEAST_SCALE).astype(np.float32)
     steps = np.clip(np.rint(weights / scale), -MOST, MOST).astype(np.int8)
