@@ -124,6 +124,65 @@ def cases() -> list[OrtCase]:
     return found
 
 
+def test_parts_of_one_size_each_whose_number_a_run_decides(tmp_path: Path) -> None:
+    """Rows repeated by numbers of their own: every part has one element, so a rank is known."""
+    made = [
+        node("SequenceAt", "parts i", "row"),
+        node("SequenceAt", "numbers i", "times"),
+        node("Concat", "times width", "shape", axis=0),
+        node("Expand", "row shape", "rows"),
+        node("SequenceInsert", "s rows", "s2"),
+    ]
+    nodes = [
+        node("Shape", "sizes", "count"),
+        node("ConstantOfShape", "count", "ones", value=helper.make_tensor("o", I64, [1], [1])),
+        node("SplitToSequence", "x ones", "parts"),
+        node("SplitToSequence", "sizes ones", "numbers"),
+        node("SequenceEmpty", "", "none"),
+        node("Squeeze", "count", "n"),
+        loop(made, sequence("s2"), "seq", initial="none"),
+        node("ConcatFromSequence", "seq", axis=0),
+    ]
+    constants, dims = {"width": np.int64([3])}, {"x": ["N", 3], "sizes": ["N"]}
+    found = []
+    for sizes in ([2, 0, 1, 3], [1], [0, 2]):
+        inputs = {"x": floats(len(sizes), 3), "sizes": np.int64(sizes)}
+        proto = model(nodes, inputs, ["y"], constants=constants, dims=dims)
+        found.append(OrtCase(str(sizes), proto, inputs))
+    check_all(found, tmp_path)
+
+
+def test_a_body_for_each_of_elements_whose_number_a_run_decides(tmp_path: Path) -> None:
+    """Two sequences and a tensor go in, two sequences come out; an outer value is captured."""
+    body = helper.make_graph(
+        [
+            node("Mul", "p f", "scaled"),
+            node("Add", "scaled x", "moved"),  # x: of the graph around
+            node("Sub", "p q", "apart"),
+        ],
+        "body",
+        [tensor("p"), tensor("q"), tensor("f")],
+        [tensor("moved"), tensor("apart")],
+    )
+    nodes = [
+        node("SplitToSequence", "x", "parts", axis=0),
+        node("Neg", "x", "less"),
+        node("SplitToSequence", "less", "others", axis=0),
+        helper.make_node("SequenceMap", ["parts", "others", "factor"], ["a", "b"], body=body),
+        node("ConcatFromSequence", "a", "left", axis=0),
+        node("ConcatFromSequence", "b", "right", axis=0),
+        node("ReduceMax", "left", "top", axes=[0], keepdims=1),
+        node("Add", "top right"),
+    ]
+    constants = {"factor": np.float32(3)}
+    found = []
+    for rows in (1, 4):
+        inputs = {"x": floats(rows, 3)}
+        proto = model(nodes, inputs, ["y"], constants=constants, dims={"x": ["N", 3]})
+        found.append(OrtCase(f"{rows} rows", proto, inputs))
+    check_all(found, tmp_path)
+
+
 def test_against_onnx_runtime(tmp_path: Path) -> None:
     check_all(cases(), tmp_path)
 

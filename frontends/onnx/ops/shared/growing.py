@@ -191,9 +191,22 @@ def _need_equal(s: Site, left: Dim, right: Dim, what: str) -> None:
 
 def split(s: Site, x: Value, axis: int, sizes: Value) -> Growing:
     """Parts of the given sizes along an axis; a run checks that they make up the whole."""
-    total = s.dims(s.reduce("sum", sizes, [0], keepdims=True))[0]
+    each = _only_element(s, sizes)
+    if each is None:
+        total = s.dims(s.reduce("sum", sizes, [0], keepdims=True))[0]
+    else:
+        total = sizes.shape[0] * each
     _need_equal(s, total, x.shape[axis], "parts that make up the whole")
-    return Growing(_front(s, x, axis), sizes, axis, None)
+    return Growing(_front(s, x, axis), sizes, axis, each)
+
+
+def _only_element(s: Site, value: Value) -> Dim | None:
+    """What all elements of a vector are, whatever its length, where its making tells."""
+    node = value.producer
+    while node is not None and node.op in ("broadcast_to", "expand", "reshape", "cast"):
+        value, node = node.inputs[0], node.inputs[0].producer
+    known = s.known(value) if value.type.is_static and value.type.elements == 1 else None
+    return None if known is None else known.item()
 
 
 def split_evenly(s: Site, x: Value, axis: int, each: Dim) -> Growing:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx
+from onnx import helper
+
 from .....compiler.ir import Dim, DType, Sym, Value
 from .....compiler.ir.assumptions import EQUAL
 from .....compiler.ir.dims import ceildiv
@@ -211,9 +214,12 @@ def _fixed(size: Dim) -> int:
 @lowers("SequenceMap")
 def sequence_map(s: Site) -> Sequence[Content]:
     """The body once for each element."""
-    body, first = s.graph("body"), _list(s, 0)
+    body = s.graph("body")
     if len(body.input) != len(s.entries):
         raise ValueError(f"the body takes {len(body.input)} inputs, not {len(s.entries)}")
+    if any(isinstance(entry, Growing) for entry in s.entries):
+        return s.importer.region_entries(_mapping_loop(s, body), s.scope, {})
+    first = _list(s, 0)
     columns: list[list[Value]] = [[] for _ in body.output]
     for index in range(len(first.items)):
         inputs: dict[str, Content] = {}
@@ -227,6 +233,45 @@ def sequence_map(s: Site) -> Sequence[Content]:
         for column, value in zip(columns, s.importer.region(body, s.scope, inputs), strict=True):
             column.append(value)
     return [ValueList(tuple(c), c[0].dtype if c else None) for c in columns]
+
+
+def _mapping_loop(s: Site, body: onnx.GraphProto) -> onnx.GraphProto:
+    """SequenceMap as the loop that the standard defines it by: for sequences of open length.
+
+    What the body is given is picked from the sequences; what it makes is appended to others.
+    """
+    of_map = f"{s.emitter.name}$"  # in no name of an exporter
+    count, index, going, more = (of_map + part for part in ("count", "index", "going", "more"))
+    pairs = zip(body.input, s.node.input, s.entries, strict=True)
+    steps = [
+        helper.make_node("SequenceAt", [name, index], [info.name])
+        if isinstance(entry, (ValueList, Growing))
+        else helper.make_node("Identity", [name], [info.name])
+        for info, name, entry in pairs
+    ]
+    steps += [*body.node, helper.make_node("Identity", [going], [more])]
+    inputs = [onnx.ValueInfoProto(name=index), onnx.ValueInfoProto(name=going)]
+    outputs, before, results = [onnx.ValueInfoProto(name=more)], [], []
+    for place, made in enumerate(body.output):
+        empty, held, grown, result = (f"{of_map}{part}{place}" for part in ("e", "h", "g", "r"))
+        kind = made.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+        before.append(helper.make_node("SequenceEmpty", [], [empty], dtype=kind))
+        steps.append(helper.make_node("SequenceInsert", [held, made.name], [grown]))
+        inputs.append(onnx.ValueInfoProto(name=held))
+        outputs.append(onnx.ValueInfoProto(name=grown))
+        results.append(onnx.ValueInfoProto(name=result))
+    graph = helper.make_graph(steps, "mapped", inputs, outputs, list(body.initializer))
+    nodes = [
+        helper.make_node("SequenceLength", [s.node.input[0]], [count]),
+        *before,
+        helper.make_node(
+            "Loop",
+            [count, "", *(node.output[0] for node in before)],
+            [info.name for info in results],
+            body=graph,
+        ),
+    ]
+    return helper.make_graph(nodes, "map", [], results)
 
 
 @lowers("Optional")
