@@ -81,9 +81,16 @@ def early() -> list[Sweep]:
         node("Crop", "x", border=[1, 0, 2, 1]),
         node("Crop", "x", border=[1, 2, 9, 9], scale=[2, 3]),
     ]
-    return [
+    found = [
         Sweep(f"{n.op_type} {i}", [n], feeds, channels="x", opset=9) for i, n in enumerate(made)
     ]
+    for across in (0, 1):  # whether the mean is of all channels, too
+        for over in (0, 1):  # whether it is divided by the deviation
+            means = node("MeanVarianceNormalization", "x", across_channels=across,
+                         normalize_variance=over)  # fmt: skip
+            found.append(Sweep(f"means {across} {over}", [means], feeds[:2], opset=8))
+    plain = [node("MeanVarianceNormalization", "x")]
+    return [*found, Sweep("means", plain, feeds[:2], opset=8)]
 
 
 @pytest.mark.parametrize("table", [twins, early])

@@ -193,9 +193,16 @@ def lp_normalization(s: Site) -> Value:
 
 @lowers("MeanVarianceNormalization")
 def mean_variance_normalization(s: Site) -> Value:
+    """x less its mean, over its deviation; up to opset 8 an experimental operator of images."""
     x = s.input(0)
-    axes = s.axes(s.ints("axes", [0, 2, 3]), x.type.rank)
+    if s.opset < 9:
+        apart = [] if s.integer("across_channels", 0) else [1]
+        axes = [axis for axis in range(x.type.rank) if axis not in apart]
+    else:
+        axes = s.axes(s.ints("axes", [0, 2, 3]), x.type.rank)
     centred = s.op_("sub", x, s.reduce("mean", x, axes))
+    if s.opset < 9 and not s.integer("normalize_variance", 1):
+        return centred
     variance = s.reduce("mean", s.op_("mul", centred, centred), axes)
     return s.op_("div", centred, s.op_("add", s.op_("sqrt", variance), 1e-9))
 
