@@ -36,6 +36,7 @@ class GraphEmitter:
         self._named: dict[str, str] = {}
         self.bound: list[set[str]] = [set()]
         self.words: dict[str, None] = {}  # strings that the model compares others with
+        self.places_in: dict[Value, tuple[Dim, ...]] = {}  # shapes that places of maxima are in
         self.undecided: dict[Dim, None] = {}  # expressions whose sign shape arithmetic asked for
 
     # ------------------------------------------------------------------ regions and symbols

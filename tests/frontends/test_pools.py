@@ -99,3 +99,22 @@ def test_regions_that_end_between_elements(scale: float) -> None:
     rois = np.float32([[0, 0.5, 1, 2.5, 6.5], [0, -0.5, 1.5, 9, 9], [0, 1, 1, 5, 5]])
     made = node("MaxRoiPool", "x r", pooled_shape=[2, 2], spatial_scale=scale)
     check(model([made], {"x": x}, ["y"], constants={"r": rois}, opset=7), {"x": x})
+
+
+def test_maxima_go_back_to_where_a_pool_found_them(tmp_path: Path) -> None:
+    """Two pools and back; rows and columns that no window covers stay zeros."""
+    window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    nodes = [
+        node("Shape", "x", "first"),
+        node("MaxPool", "x", "a i", **window),
+        node("Shape", "a", "second"),
+        node("MaxPool", "a", "b j", **window),
+        node("MaxUnpool", "b j second", "c", **window),
+        node("MaxUnpool", "c i first", **window),
+    ]
+    found = []
+    for height, width in ((7, 9), (4, 8), (5, 6)):
+        inputs = {"x": floats(2, 3, height, width)}
+        proto = model(nodes, inputs, ["y"], opset=11, dims={"x": ["N", 3, "H", "W"]})
+        found.append(OrtCase(f"{height} {width}", proto, inputs))
+    check_all(found, tmp_path)

@@ -130,7 +130,11 @@ def places_of_maxima(
 
 @lowers("MaxUnpool")
 def max_unpool(s: Site) -> Value:
-    """Maxima back where they came from; a larger output shape adds zeros behind."""
+    """Maxima back where they came from.
+
+    Places are in the smallest output; a larger output shape adds zeros behind. Those of a MaxPool
+    are in its input, which is the output of that shape: so ONNX Runtime takes them.
+    """
     x, places = s.input(0), s.input(1)
     kernel, rank = s.ints("kernel_shape"), x.type.rank - 2
     strides, pads = s.ints("strides", [1] * rank), s.ints("pads", [0] * (2 * rank))
@@ -139,17 +143,24 @@ def max_unpool(s: Site) -> Value:
         for i in range(rank)
     )
     shape = (*x.shape[:2], *sizes)
-    empty = s.expand(s.scalar(0, x.dtype), (product(shape),))
-    flat = [s.reshape(value, (product(x.shape),)) for value in (places, x)]
-    filled = s.emit("scatter_elements", [empty, *flat], axis=0, reduction="none")
-    image = s.reshape(filled, shape)
     if s.optional(2) is None:
-        return image
+        return _scattered(s, x, places, shape)
     wanted = s.dims(s.input(2))
     for size, dim in zip(wanted, shape, strict=True):
         s.require(dim, AT_MOST, size, f"an output of {size} for what needs {dim}")
+    if s.emitter.places_in.get(places) == wanted:
+        return _scattered(s, x, places, wanted)
     behind = [w - d for w, d in zip(wanted, shape, strict=True)]
+    image = _scattered(s, x, places, shape)
     return s.reshape(pad_value(s, image, [0] * len(shape) + behind, "constant"), wanted)
+
+
+def _scattered(s: Site, x: Value, places: Value, shape: Sequence[Dim]) -> Value:
+    """Elements at places that count through all of a tensor of zeros."""
+    empty = s.expand(s.scalar(0, x.dtype), (product(shape),))
+    flat = [s.reshape(value, (product(x.shape),)) for value in (places, x)]
+    filled = s.emit("scatter_elements", [empty, *flat], axis=0, reduction="none")
+    return s.reshape(filled, shape)
 
 
 def _rounded_away(s: Site, x: Value) -> Value:

@@ -117,7 +117,9 @@ def max_pool(s: Site) -> list[Value]:
     maxima = _at_least(s, out) if pool.may_miss else out
     if not s.wants(1):
         return [maxima]
-    return [maxima, places_of_maxima(s, x, pool.kernel, pool.window, out)]
+    places = places_of_maxima(s, x, pool.kernel, pool.window, out)
+    s.emitter.places_in[places] = x.shape
+    return [maxima, places]
 
 
 def _at_least(s: Site, maxima: Value) -> Value:
