@@ -7,6 +7,7 @@ The compiler may crash, hang or ask for any amount of memory: it takes this proc
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -24,6 +25,7 @@ def compile_function(request: dict[str, Any]) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    _name_by_version(triton.__version__)
     path = Path(request["source"])
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -60,6 +62,16 @@ def compile_function(request: dict[str, Any]) -> dict[str, Any]:
         "scratch": found.global_scratch_size + found.profile_scratch_size,
         "clusters": found.num_ctas,
     }
+
+
+def _name_by_version(version: str) -> None:
+    """Have Triton tell itself from others in the keys of its cache by its version.
+
+    It reads and hashes all of its libraries, which takes longer than a kernel (measured: 0.3 s in
+    each process); the cache is this process's own.
+    """
+    cache: Any = importlib.import_module("triton.runtime.cache")
+    cache.triton_key = lambda: version
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tensmith.backends.cuda.vetting import DIVISION_STACK, vetted
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.types import DType
 from tensmith.compiler.kernel.schedule.tiles import Kind, Tiles
+from tensmith.compiler.knobs import child_environment
 
 ARCHITECTURES = (80, 90, 100, 120)
 NAMES = (
@@ -167,6 +169,26 @@ def test_results_are_kept_and_checked(monkeypatch: pytest.MonkeyPatch, tmp_path:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert compile_all([job]) == [made]
     assert started == [1]
+
+
+@needs_triton
+def test_a_compiling_process_does_not_read_all_of_triton(tmp_path: Path) -> None:
+    """For names of its cache, which nobody else uses."""
+    job = FunctionJob(functions()[0], 80)
+    source = tmp_path / "f.py"
+    source.write_text(job.source)
+    script = (
+        "import json, sys\n"
+        "from triton.runtime import cache\n"
+        "from tensmith.backends.cuda import worker\n"
+        "cache.triton_key = None\n"
+        "worker.compile_function(json.loads(sys.argv[1]))\n"
+    )
+    given = json.dumps({**job.request(), "source": str(source)})
+    environment = child_environment(TRITON_CACHE_DIR=str(tmp_path))
+    environment.pop("TRITON_INTERPRET", None)
+    subprocess.run([sys.executable, "-c", script, given], env=environment, check=True)
+    assert read_cubin(source.with_suffix(".cubin").read_bytes(), job.function.symbol)
 
 
 def broken(source: str) -> Function:
