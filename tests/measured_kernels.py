@@ -144,7 +144,7 @@ class Measured:
         for site in sites_of(plan, {}):
             planned = plan.kernels[site.number]
             cost = kernel_cost(
-                planned.kernel, planned.schedule, TARGET, MACHINE, {},
+                planned.kernel, planned.schedule, TARGET, MACHINE, dict(site.sizes or ()),
                 constants=site.constants, constant_bytes=plan.weight_bytes,
             )  # fmt: skip
             found.update(dict.fromkeys(planned.keys, cost.seconds))

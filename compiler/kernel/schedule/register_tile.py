@@ -16,6 +16,9 @@ L1_WAYS_FOR_ROWS = 8  # of one set: the others hold what streams past
 COLLISION_CYCLES = 0.05  # per row and step, where rows push each other out of the first-level cache
 LATE_FACTOR = 3.0  # how much dearer a vector from memory is than one from the second-level cache
 MOST_ROWS, MOST_VECTORS = 12, 6  # of a tile whose registers are counted exactly
+# how much more time a tile of groups may take for fewer kinds of edges, each with code as long
+# as its own: what follows sums of integers is several times as long as what follows floats
+EDGE_SHARE = 0.03
 PANEL_SHARE = 0.25  # of the second-level cache, for a panel that all rows share
 
 
@@ -62,7 +65,8 @@ def register_tile(
 
     shared_loads: whether all rows share the loads along the vector axis. Model: `step_cycles` per
     reduction step; edge tiles cost what their smaller size costs. Reductions side by side share
-    the loads of the rows.
+    the loads of the rows. Of tiles of groups that take about the least time it is the one with the
+    fewest kinds of edges.
     """
     columns = -(-extent_of(vector) // lanes)
     beside, depth = contraction.beside, contraction.depth
@@ -70,7 +74,7 @@ def register_tile(
     # 16 registers only one is left for them: 4 x 3 and 6 x 2 tiles are fastest all the same.
     spare = 1 if target.vector_registers <= 16 or target.broadcast_operands else 3
     spare += adds_apart(contraction.stage)  # for a product that is added next
-    best, best_time = (1, 1), float("inf")
+    found: list[tuple[float, int, tuple[int, int]]] = []
     most = 12 if target.vector_registers >= 32 else 8  # neighbours' windows stay in registers, too
     max_vectors, max_rows, max_tile = (most_vectors, 14, 32) if shared_loads else (2, 8, most)
     if shared_loads and _row_stride_unknown(contraction, row.name):
@@ -101,13 +105,19 @@ def register_tile(
                 r * v * beside, loads, broadcasts, far * v * beside, target
             )
 
-        time = 0.0
-        for count_r, r in pieces(extent_of(row), rows):
-            for count_v, v in pieces(columns, vectors):
-                time += count_r * count_v * step(r, v)
-        if time < best_time:
-            best, best_time = (rows, vectors), time
-    return best
+        parts = list(cartesian(pieces(extent_of(row), rows), pieces(columns, vectors)))
+        time = sum(many_r * many_v * step(r, v) for (many_r, r), (many_v, v) in parts)
+        found.append((time, len(parts), (rows, vectors)))
+    return _quickest(found, EDGE_SHARE if products_of_groups(contraction.stage) else 0.0)
+
+
+def _quickest(found: list[tuple[float, int, tuple[int, int]]], share: float) -> tuple[int, int]:
+    """Of (time, kinds of tiles, tile) the tile with the fewest kinds among those that take at most
+    a share more than the least time; (1, 1) of none."""
+    least = min((time for time, _, _ in found), default=0.0)
+    near = [item for item in found if item[0] <= least * (1 + share)]
+    _, _, tile = min(near, key=lambda item: (item[1], item[0]), default=(0.0, 0, (1, 1)))
+    return tile
 
 
 def least_tile(

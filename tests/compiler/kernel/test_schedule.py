@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import fused_nodes
 from random_graphs import build
-from suites.case import CaseBuilder, N, S
+from suites.case import I8, I32, U8, CaseBuilder, N, S
 from suites.cases import ALL_CASES
 
+from tensmith.backends.llvm.pipeline import make_plan
 from tensmith.compiler.backend import resolve_target
+from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.dims import Dim, coefficient
 from tensmith.compiler.kernel.forms.region import lower_region
@@ -222,3 +225,17 @@ def test_what_lies_one_way_has_no_rows() -> None:
     (kernel,) = kernels(c.graph())
     (own,) = default_schedule(kernel, resolve_target("x86-64-v4")[1]).stages
     assert own.tile.rows == 1
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(196, 384), (784, 192), (49, 960)])
+def test_tiles_of_bytes_leave_no_edges(rows: int, columns: int) -> None:
+    """Where that takes hardly more time: every kind of edge has code of its own."""
+    c = CaseBuilder("bytes")
+    x = c.input(rows, 96, dtype=U8)
+    c.output(c.op("matmul", x, c.weight(96, columns, dtype=I8), accumulate=I32))
+    options = CompileOptions("m", Path())
+    plan = make_plan(c.graph(), resolve_target("znver5")[1], options, Stages())
+    tiles = [own.tile for kernel in plan.kernels for own in kernel.schedule.stages if own.tile.row]
+    assert tiles
+    for tile in tiles:
+        assert rows % tile.rows == columns % (tile.vectors * tile.lanes) == 0
