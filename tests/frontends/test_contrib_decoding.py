@@ -105,6 +105,9 @@ def streams() -> list[Sweep]:
     flat = [{"x": feed["x"].reshape(-1, 24), "g": floats(len(feed["x"]), 24, seed=4)}
             for feed in many]  # fmt: skip
     norm = {"s": floats(24, seed=5)}
+    engrams = [{"k": floats(2, n, 3, 8), "q": floats(2, n, 3, 8, seed=6), "v": floats(2, n, 8)}
+               for n in (4, 1)]  # fmt: skip
+    branches = {name: floats(3, 8, seed=7 + i) for i, name in enumerate("abc")}
     return [
         Sweep("decays", ms("LinearAttentionGate", "a t d z", "y r"), lines, "y r", last="a z",
               constants={"t": floats(3, seed=2), "d": -np.abs(floats(3, seed=3))}, **MORE),
@@ -113,6 +116,10 @@ def streams() -> list[Sweep]:
         Sweep("norms alike", ms("BranchwiseRMSNorm", "x s", epsilon=0.1),
               [{"x": feed["x"]} for feed in many], last="x", channels="x",
               constants={"s": norm["s"][:8]}, **MORE),
+        Sweep("norms of small numbers", ms("BranchwiseRMSNorm", "x"),
+              [{"x": feed["x"] / 500} for feed in many], last="x", channels="x", **MORE),
+        Sweep("engrams", ms("EngramGate", "k q v a b c", "y z", epsilon=0.01), engrams, "y z",
+              last="k q v", constants=branches, **MORE),
         Sweep("into a block", ms("HyperConnectionPreMix", "x g", reduction_scale=0.5),
               [{"x": f["x"], "g": f["g"]} for f in many], last="x g", channels="x", **MORE),
         Sweep("into a block, flat", ms("HyperConnectionPreMix", "x g", num_branches=3), flat,
@@ -121,6 +128,25 @@ def streams() -> list[Sweep]:
               channels="x k m", **MORE),
         Sweep("out of a block, apart", ms("HyperConnectionPostMix", "x k g"),
               [{n: f[n] for n in "xkg"} for f in many], last="x k g", channels="x", **MORE),
+    ]  # fmt: skip
+
+
+def routers() -> list[Sweep]:
+    logits = [{"x": floats(*shape, 8)} for shape in ((5, 1), (1, 3), (0, 2))]
+    ties = [{"x": np.round(floats(6, 1, 8, seed=4))}]
+    bias = {"b": floats(8, seed=1)}
+    return [
+        *(
+            Sweep(f"{few} of {groups} groups, {k} experts", ms("MoEGroupRouter", "x b",
+                  n_group=groups, topk_group=few, top_k=k, **more), feeds, last="x",
+                  constants=bias, **MORE)
+            for groups, few, k, feeds, more in (
+                (4, 2, 3, logits, {}), (2, 1, 2, logits, {"group_topk": 3}), (1, 1, 4, logits, {}),
+                (4, 3, 2, ties, {"router_sentinel": -7.0}),
+            )
+        ),
+        Sweep("all scores", ms("MoEGroupRouter", "x b", "- y z", top_k=2), logits, "y z", last="x",
+              constants=bias, **MORE),
     ]  # fmt: skip
 
 
@@ -135,7 +161,7 @@ def warping() -> list[Sweep]:
     ]
 
 
-@pytest.mark.parametrize("table", [steps, rotations, convolutions, streams, warping])
+@pytest.mark.parametrize("table", [steps, rotations, convolutions, streams, routers, warping])
 def test_as_in_onnx_runtime(tmp_path: Path, table: Any) -> None:
     wrong = differences(table(), tmp_path, [2], reference=True)
     assert not wrong, "\n".join(wrong)

@@ -25,20 +25,27 @@ Weight = Value | PackedColumns  # of all experts: [experts, columns, depth]
 Linear = tuple[Weight, Value | None]
 
 
-def routing(s: Site, logits: Value, weights: Value | None) -> Value:
-    """The share of each expert in each token [tokens, experts]; 0 for all but the best k."""
-    if s.integer("use_sparse_mixer", 0):
-        raise NotSupported("the sparse mixer is not supported")
-    count = logits.shape[1]
+def best(s: Site, scores: Value, k: Value | int) -> Value:
+    """Which of the last axis are among the k highest; of equal ones the first count.
+
+    scores: [rows, count]. Raises NotSupported where the count is not known.
+    """
+    rows, count = scores.shape
     if not isinstance(count, int):
         raise NotSupported("the number of experts is not known", "pin the shapes of the model")
-    tokens = logits.shape[0]
-    one, other = s.reshape(logits, (tokens, count, 1)), s.reshape(logits, (tokens, 1, count))
+    one, other = s.reshape(scores, (rows, count, 1)), s.reshape(scores, (rows, 1, count))
     earlier = constant(np.tril(np.ones((count, count), bool), -1))
     tie = s.op_("and", s.op_("eq", other, one), earlier)
     better = s.op_("or", s.op_("gt", other, one), tie)
     rank = s.reduce("sum", s.cast(better, DType.I32), [2], False)
-    chosen = s.op_("lt", rank, s.integer("k", 1))
+    return s.op_("lt", rank, k)
+
+
+def routing(s: Site, logits: Value, weights: Value | None) -> Value:
+    """The share of each expert in each token [tokens, experts]; 0 for all but the best k."""
+    if s.integer("use_sparse_mixer", 0):
+        raise NotSupported("the sparse mixer is not supported")
+    chosen = best(s, logits, s.integer("k", 1))
     if weights is not None:
         share = s.op_("where", chosen, weights, 0.0)
     elif s.integer("normalize_routing_weights", 0):

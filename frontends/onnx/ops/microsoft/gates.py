@@ -102,7 +102,7 @@ def branchwise_rms_norm(s: Site) -> Value:
     streams = s.cast(_streams(s, x), DType.F32)
     rank = streams.type.rank
     one = s.scalar(1.0, DType.F32)
-    normed = rms_norm(s, streams, one, [rank - 1], s.real("epsilon", 1e-6))
+    normed = rms_norm(s, streams, one, [rank - 1], s.real("epsilon", 1e-5))
     if given is not None:
         scale = s.cast(given, DType.F32)
         if scale.type.rank == 1 and scale.shape[0] != streams.shape[-1]:
@@ -133,3 +133,33 @@ def hyper_connection_after(s: Site) -> Value:
         order = (*range(rank - 2), rank - 1, rank - 2)
         streams = s.emit("matmul", [s.transpose(s.cast(mix, DType.F32), order), streams])
     return s.cast(s.reshape(s.op_("add", streams, added), x.shape), x.dtype)
+
+
+@lowers("EngramGate", domain=MICROSOFT)
+def engram_gate(s: Site) -> list[Value | None]:
+    """A value that all branches share, times a gate for each from how near its key is to its query;
+    and the RMS norm of that.
+    """
+    key, query, value = (s.cast(s.input(i), DType.F32) for i in range(3))
+    if key.type.rank != 4 or value.type.rank != 3:
+        raise ValueError(f"keys {key.type} and values {value.type} need 4 and 3 dimensions")
+    epsilon, dtype, size = s.real("epsilon", 1e-5), s.input(0).dtype, key.shape[3]
+    scales = [None if v is None else s.cast(v, DType.F32) for v in map(s.optional, range(3, 6))]
+    if scales[0] is None or scales[1] is None:
+        raise ValueError("the scales of keys and queries are missing")
+    near = s.op_("mul", *(
+        rms_norm(s, x, scale, [3], epsilon) for x, scale in ((key, scales[0]), (query, scales[1]))
+    ))  # fmt: skip
+    total = s.reduce("sum", near, [3])
+    root = s.op_("sqrt", s.cast(s.reshape(s.emitter.virtual([size]), ()), DType.F32))
+    dot = s.op_("div", total, root)
+    least = s.op_("sqrt", s.op_("max", s.op_("abs", dot), 1e-6))
+    gate = s.op_("sigmoid", s.op_("mul", s.op_("sign", dot), least))
+    shared = s.reshape(value, (*value.shape[:2], 1, value.shape[2]))
+    out = s.op_("mul", gate, shared)
+    normed = None
+    if s.wants(1):
+        if scales[2] is None:
+            raise ValueError("a norm of the gated value needs conv_norm_scale")
+        normed = s.cast(rms_norm(s, out, scales[2], [3], epsilon), dtype)
+    return [s.cast(out, dtype), normed]
