@@ -116,8 +116,9 @@ _FULL = {
     errno.ENFILE: "end programs that hold many files open",
     errno.ENOMEM: "end other programs, or raise the limit of memory",
     errno.EAGAIN: "raise the limit of processes (`ulimit -u`)",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 _KNOBS = "; TENSMITH_WORK_DIR says where intermediate files go, TENSMITH_CACHE_DIR the kept ones"
 
 

@@ -196,6 +196,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
         (errno.EDQUOT, "quota"),
         (errno.EFBIG, "ulimit -f"),
         (errno.EMFILE, "ulimit -n"),
+        (errno.ENAMETOOLONG, "shorter name"),
         (errno.EROFS, "TENSMITH_WORK_DIR"),
         (errno.EACCES, "TENSMITH_CACHE_DIR"),
     ],
