@@ -61,13 +61,13 @@ def test_rows_that_depend_on_each_other_are_no_samples(
 @needs_native
 def test_a_batch_is_calibrated_by_its_rows(tmp_path: Path) -> None:
     """A quarter of them takes no part; the file is that of samples given one by one."""
-    rows = np.load(MODELS / "reader.npz")["rows"][:16]
+    rows = np.load(MODELS / "drawing.npz")["rows"][:16]
     files = []
     for name, data in (("batch", {"rows": rows}), ("stack", {"rows": rows[:, None]})):
         folder = tmp_path / name
         folder.mkdir()
         request = CompileRequest(precision="int8", calibration=data)
-        found = quantise(MODELS / "reader.onnx", tmp_path / f"{name}.onnx", request, folder)
+        found = quantise(MODELS / "drawing.onnx", tmp_path / f"{name}.onnx", request, folder)
         assert (found.samples, found.held_out) == (16, 4)
         assert not any("one calibration sample" in note for note in found.notes)
         files.append(found.path.read_bytes())

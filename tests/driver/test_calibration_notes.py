@@ -88,11 +88,11 @@ def test_data_of_another_scale_than_in_training() -> None:
 @pytest.mark.parametrize("stray", [3, 5])
 def test_ranges_are_those_of_usual_samples(stray: int, tmp_path: Path) -> None:
     """Whether the one that is far larger is calibrated with (3) or held out (5)."""
-    rows = np.load(MODELS / "reader.npz")["rows"][:12].copy()
+    rows = np.load(MODELS / "drawing.npz")["rows"][:12].copy()
     usual = rows.max()
     rows[stray].reshape(-1)[7] = 1e6
     request = CompileRequest(precision="int8", calibration={"rows": rows[:, None]})
-    found = quantise(MODELS / "reader.onnx", tmp_path / "q.onnx", request, tmp_path)
+    found = quantise(MODELS / "drawing.onnx", tmp_path / "q.onnx", request, tmp_path)
     assert any(f"in sample {stray}" in note for note in found.notes)
     assert min(found.decibels.values()) > 25
     highs = [row.high for row in found.products if row.high is not None]
