@@ -15,6 +15,8 @@ from tensmith.compiler.artifact import Code, CompiledModel, TensorSpec
 
 PLANS = Path(__file__).parent / "runtime" / "plans.c"
 HOST = platform.machine()
+# C that is linked with models: zig makes a C library for each target, which takes seconds
+OF_HOST = ("-target", CTarget(HOST, static=False).zig_name)
 TYPES = (
     *("f64", "f32", "f16", "bf16"),
     *("i64", "i32", "i16", "i8"),

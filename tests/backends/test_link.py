@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cplans import make_model, needs_x86
+from cplans import OF_HOST, make_model, needs_x86
 
 from tensmith.backends.common import toolchain
 from tensmith.backends.common.elf import write_data_object
@@ -119,7 +119,8 @@ def _build_example(tmp_path: Path, compiler: list[str], artifact: Path) -> Path:
 def test_c_program_with_a_linked_model(tmp_path, emit, compiler) -> None:
     if compiler == "cc" and not shutil.which("cc"):
         pytest.skip("no C compiler besides zig")
-    command = ["cc"] if compiler == "cc" else [sys.executable, "-m", "ziglang", "cc"]
+    zig = [sys.executable, "-m", "ziglang", "cc", *OF_HOST]
+    command = ["cc"] if compiler == "cc" else zig
     output = tmp_path / {"lib": "libdigits.a", "obj": "digits.o"}[emit]
     files = link(make_model("affine", tmp_path, name="digits"), emit, output)
     assert [f.name for f in files] == [output.name, "digits.h", "tensmith.h"]
@@ -167,8 +168,8 @@ def test_two_models_in_one_program(tmp_path, emits) -> None:
         artifacts.append(link(model, emit, tmp_path / f"{name}{suffix}")[0])
     (tmp_path / "main.c").write_text(TWO_MODELS)
     _zig(
-        *("cc", "-O1", "-fno-sanitize=all", f"-I{tmp_path}", tmp_path / "main.c", *artifacts),
-        *("-lm", "-ldl", "-o", tmp_path / "main"),
+        *("cc", *OF_HOST, "-O1", "-fno-sanitize=all", f"-I{tmp_path}", tmp_path / "main.c"),
+        *(*artifacts, "-lm", "-ldl", "-o", tmp_path / "main"),
     )
     result = subprocess.run([tmp_path / "main"], capture_output=True, check=True, text=True)
     assert result.stdout == "3.5 5.5\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cplans import MANIFEST, make_model, needs_x86
+from cplans import MANIFEST, OF_HOST, make_model, needs_x86
 
 from tensmith.backends.common.link import link
 from tensmith.backends.common.toolchain import RUNTIME
@@ -190,8 +190,8 @@ def test_instances_of_several_threads_share_one(tmp_path: Path) -> None:
     """With more keys than fit."""
     archive = link(make_model("affine", tmp_path), "lib", tmp_path / "affine.a", MANIFEST)[0]
     (tmp_path / "threads.c").write_text(_THREADS)
-    words = ["cc", "-D_GNU_SOURCE", f"-I{RUNTIME}", "-o", "threads", "threads.c", archive.name]
-    run_zig([*words, "-lm", "-ldl", "-lpthread"], tmp_path)
+    words = ["cc", *OF_HOST, "-D_GNU_SOURCE", f"-I{RUNTIME}", "-o", "threads", "threads.c"]
+    run_zig([*words, archive.name, "-lm", "-ldl", "-lpthread"], tmp_path)
     result = subprocess.run([tmp_path / "threads"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cplans import OF_HOST
 
 from tensmith.backends.common.toolchain import RUNTIME
 from tensmith.backends.common.zig import run_zig
@@ -82,7 +83,8 @@ def test_counters_wrap_around(tmp_path: Path) -> None:
     (tmp_path / "energy.c").write_bytes((RUNTIME / "energy.c").read_bytes())
     for header in RUNTIME.glob("*.h"):
         (tmp_path / header.name).write_bytes(header.read_bytes())
-    run_zig(["cc", "-D_GNU_SOURCE", "-o", "counters", "counters.c", "energy.c"], tmp_path)
+    words = ["cc", *OF_HOST, "-D_GNU_SOURCE", "-o", "counters", "counters.c", "energy.c"]
+    run_zig(words, tmp_path)
     found = subprocess.run([tmp_path / "counters"], capture_output=True, text=True, check=True)
     assert float(found.stdout) == pytest.approx(1.0)
 
