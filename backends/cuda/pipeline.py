@@ -30,6 +30,7 @@ from ...passes.grouping.concat_views import ConcatViews
 from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.normalised_products import NormalisedProducts
 from ...passes.grouping.output_views import OutputViews
+from ...passes.grouping.whole_concats import WholeConcats
 from ...passes.layout.broadcast_operands import BroadcastOperands
 from ...passes.patterns.joint_products import JointProducts
 from ...passes.pipeline import SIMPLIFY, optimization_passes
@@ -153,7 +154,7 @@ def form_kernels(
             Fusion(epilogues=level > 0, strided=True),
             DeadCodeElimination(),
             *((NormalisedProducts(),) if level > 0 else ()),
-            *((OutputViews(), ConcatViews()) if level > 0 else ()),
+            *((OutputViews(), ConcatViews(), WholeConcats()) if level > 0 else ()),
         )
         run_passes(graph, final, dump_after=options.dump_after)
         if options.probe:

@@ -61,7 +61,7 @@ class _Views:
         """Convert concats, the last ones first: they may have the earlier ones as parts."""
         replaced: dict[Node, list[Node]] = {}
         for node in reversed(self.graph.nodes):
-            if _is_concat(node) and all(symbols_of(dim) <= self.known for dim in node.output.shape):
+            if is_concat(node) and all(symbols_of(dim) <= self.known for dim in node.output.shape):
                 nodes = self._convert(node)
                 if nodes:
                     replaced[node] = nodes
@@ -134,7 +134,8 @@ class _Views:
         )
 
 
-def _is_concat(node: Node) -> bool:
+def is_concat(node: Node) -> bool:
+    """Whether a node is a kernel whose only result is a concat."""
     if not is_fused(node) or len(node.outputs) != 1:
         return False
     last = node.regions[0].nodes[-1]

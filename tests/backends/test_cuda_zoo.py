@@ -42,7 +42,9 @@ WANTED = {80: MMA, 90: {"f16": "HGMMA", "tf32": "HGMMA", "i8": "IGMMA"},
           100: {"f16": "UTCHMMA", "tf32": "UTCHMMA", "i8": "UTCIMMA"}, 120: MMA}  # fmt: skip
 MOST_LAUNCHES = {"bert-base": 80, "resnet50": 60}  # of a run, in any precision
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cuda.md"
-TOLD = re.compile(r"(bert-base|resnet50|llama-decode) takes (\d+) launches(?: \((\d+) on 12\.0\))?")
+TOLD = re.compile(
+    r"(bert-base|resnet50|llama-decode)\s+takes\s+(\d+)\s+launches(?:\s+\((\d+)\s+on\s+12\.0\))?"
+)
 pytestmark = [
     pytest.mark.slow,
     needs_triton,

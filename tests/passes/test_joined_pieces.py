@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from cuda_runs import GpuGraph, inputs_of, needs_triton
 from rewriting import body, rewritten
-from suites.case import F16, F32, CaseBuilder, N
+from suites.case import BOOL, F16, F32, I64, CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import DType, Graph, Value
 from tensmith.passes.grouping.fusion import Fusion
+from tensmith.passes.grouping.joined_pieces import MOST_PIECES
 
 X = "%x: f32[n, 4]"
 WHOLE = Fusion(strided=True)
@@ -102,3 +103,29 @@ def test_rotations_on_a_gpu(sizes: tuple[Any, ...], dtype: DType) -> None:
     for name, got in planned.run(inputs).items():
         bound = 1e-5 if dtype is F32 else 4e-3
         np.testing.assert_allclose(got.astype("f4"), want[name].astype("f4"), bound, bound)
+
+
+def joined(pieces: int, sizes: tuple[Any, ...], dtype: DType) -> Graph:
+    """Of inputs of other sizes each, which the graph's caller has made, and one that is moved."""
+    c = CaseBuilder("joined")
+    given = [c.input(2, *sizes, 3 + n, dtype=dtype) for n in range(pieces)]
+    given[0] = c.op("transpose", given[0], perm=(1, 0, 2))
+    given[1:] = [c.op("reshape", one, shape=(*sizes, 2, one.shape[-1])) for one in given[1:]]
+    c.output(c.op("concat", *given, axis=2))
+    return c.graph()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [F32, BOOL, I64], ids=str)
+@pytest.mark.parametrize(("pieces", "launches"), [(2, 1), (MOST_PIECES, 1), (MOST_PIECES + 1, 5)])
+@pytest.mark.parametrize("sizes", [(7,), (N,)], ids=str)
+def test_a_copied_concat_is_one_launch(
+    sizes: tuple[Any, ...], pieces: int, launches: int, dtype: DType
+) -> None:
+    """Where its pieces are few."""
+    planned = GpuGraph(joined(pieces, sizes, dtype))
+    assert len(planned.functions) == launches
+    inputs = inputs_of(joined(pieces, sizes, dtype), n=5)
+    want = run_graph(joined(pieces, sizes, dtype), inputs)
+    for name, got in planned.run(inputs).items():
+        np.testing.assert_array_equal(got, want[name])
