@@ -135,3 +135,12 @@ def test_words_that_were_no_bytes_are_multiplied_as_they_are(
     c.output(c.op("conv", x, w, accumulate=I32, groups=1, pad_value=0, **WINDOW))
     x = np.full((1, 16, 6, 6), 32767, np.int16)
     assert not planned(c.graph(), x)
+
+
+@pytest.mark.parametrize(("channels", "fits"), [(1824, True), (1840, False)])
+def test_four_times_a_sum_fits(monkeypatch: pytest.MonkeyPatch, channels: int, fits: bool) -> None:
+    """Results are four times what they should be before they are halved twice."""
+    monkeypatch.setattr(BEST, tiles_of_two)
+    filters = np.full((8, channels, 3, 3), -128, np.int8)
+    x = np.full((1, channels, 4, 4), 254, np.uint8)
+    assert bool(planned(convolution(x.shape, 8, filters), x)) is fits

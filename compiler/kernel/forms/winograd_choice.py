@@ -38,7 +38,7 @@ BLOCK_TILES = 24
 OPEN_TILES, FAR_OPEN_TILES = 12, 24
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
-BYTES = (DType.U8, DType.I8)
+BYTES, MOST_BYTE = (DType.U8, DType.I8), 255
 
 
 def winograd_form(
@@ -92,7 +92,7 @@ def convolution_of(node: Node) -> Node | None:
     if weights.data is None:
         return None
     if are_words(conv):
-        return conv if _were_bytes(operands[source]) and _is_signed_byte(weights.data) else None
+        return conv if _were_bytes(operands[source]) and _stay_whole(weights.data) else None
     return None if conv.attrs["exact"] and adds_exactly(weights.data) else conv
 
 
@@ -102,10 +102,14 @@ def _were_bytes(value: Value) -> bool:
     return made is not None and made.op == "cast" and made.inputs[0].dtype in BYTES
 
 
-def _is_signed_byte(numbers: Array) -> bool:
-    """Whether all of some whole numbers are ones that a signed byte holds."""
-    least, most = (int(bound(numbers, initial=0)) for bound in (np.min, np.max))
-    return least >= -128 and most <= 127
+def _stay_whole(weights: Array) -> bool:
+    """Whether weights [taps..., C, O] are bytes, and i32 holds their sums twice for each axis."""
+    least, most = (int(bound(weights, initial=0)) for bound in (np.min, np.max))
+    if least < -128 or most > 127:
+        return False
+    doubled = sum(taps > 1 for taps in weights.shape[:-2])
+    sums = np.abs(weights.astype(np.int64)).reshape(-1, weights.shape[-1]).sum(0)
+    return bool(int(sums.max(initial=0)) * MOST_BYTE << doubled < 1 << 31)
 
 
 def winograd_illegal(node: Node, form: WinogradForm) -> str:
