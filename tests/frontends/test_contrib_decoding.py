@@ -14,7 +14,7 @@ from tensmith.compiler.errors import InvalidModelError, UnsupportedError
 from tensmith.frontends.onnx import load_model
 
 from .amounts import i64
-from .oracle import check, floats, model, node
+from .oracle import check, floats, model, node, run_ort
 from .sweeps import Feed, Sweep, Wanted, differences
 
 MS = "com.microsoft"
@@ -54,6 +54,26 @@ def steps() -> list[Sweep]:
         Sweep("across", ms(op, "q k v", num_heads=2), across, channels="q k v", last="q k v",
               **MORE),
     ]  # fmt: skip
+
+
+def caches() -> list[Sweep]:
+    """Some steps that are written into a cache behind those that count."""
+    outputs, how = "y pk1 pv1", {"num_heads": 2, "unidirectional": 1}
+    feeds = [{"q": floats(2, steps, 8), "k": floats(2, steps, 8, seed=1),
+              "v": floats(2, steps, 8, seed=2), "pk": floats(2, 2, 6, 4, seed=3),
+              "pv": floats(2, 2, 6, 4, seed=4), "n": np.array([past], np.int32)}
+             for steps, past in ((1, 3), (2, 4), (3, 0))]  # fmt: skip
+    hidden = [{**feed, "m": np.ones((2, feed["q"].shape[1] + int(feed["n"][0])), np.int32)}
+              for feed in feeds]  # fmt: skip
+    for feed in hidden:
+        feed["m"][0, 0] = 0
+    own = {"last": "q k v", "channels": "pk pv", "from_shapes": False, **MORE}
+    part = ms("MultiHeadAttention", "q k v - - - pk pv n", outputs, **how)
+    masked = ms("MultiHeadAttention", "q k v - m - pk pv n", outputs, num_heads=2)
+    return [
+        Sweep("caches", part, feeds, outputs, **own),
+        Sweep("caches and a mask", masked, hidden, outputs, **own),
+    ]
 
 
 def rotations() -> list[Sweep]:
@@ -161,10 +181,27 @@ def warping() -> list[Sweep]:
     ]
 
 
-@pytest.mark.parametrize("table", [steps, rotations, convolutions, streams, routers, warping])
+@pytest.mark.parametrize(
+    "table", [steps, caches, rotations, convolutions, streams, routers, warping]
+)
 def test_as_in_onnx_runtime(tmp_path: Path, table: Any) -> None:
     wrong = differences(table(), tmp_path, [2], reference=True)
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_packed_cache_is_written_in_place() -> None:
+    """As ONNX Runtime computes it with a cache of the steps that count alone."""
+    how: dict[str, Any] = {"num_heads": 2, "unidirectional": 1}
+    weights = {"w": floats(8, 24, seed=1), "b": floats(24, seed=2)}
+    cache, x = floats(2, 2, 2, 6, 4, seed=3), floats(2, 2, 8)
+    grown = {"x": x, "p": np.ascontiguousarray(cache[:, :, :, :3])}
+    part = ms("Attention", "x w b - p", "y z", **how)
+    want = run_ort(model(part, grown, ["y", "z"], constants=weights, domains=[MS]), grown)
+    want["z"] = np.concatenate([want["z"], cache[:, :, :, 5:]], axis=3)
+    feed = {"x": x, "p": cache, "n": np.array([3], np.int32)}
+    part = ms("Attention", "x w b - p - n", "y z", past_present_share_buffer=1, **how)
+    proto = model(part, feed, ["y", "z"], constants=weights, domains=[MS])
+    check(proto, feed, expected=want)
 
 
 def _attended(q: Array, k: Array, v: Array) -> Array:

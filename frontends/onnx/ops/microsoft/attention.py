@@ -27,6 +27,7 @@ from ..shared.heads import (
     scores_of,
     split_last,
     turned,
+    written,
 )
 from ..standard.quantization import dequantize
 
@@ -51,21 +52,40 @@ def _extended(s: Site, past: Value | None, new: Value) -> Value:
 @lowers("Attention", domain=MICROSOFT)
 def attention(s: Site) -> list[Value]:
     x, weights = s.input(0), s.input(1)
-    if s.integer("past_present_share_buffer", 0) or s.optional(6) is not None:
-        raise NotSupported("a cache that is written in place is not supported", _SHARE)
     if s.integer("do_rotary", 0):
         raise NotSupported("rotation inside of Attention is not supported", "export it unfused")
     packed = s.emit("matmul", [x, weights])
     if s.optional(2) is not None:
         packed = s.op_("add", packed, s.input(2))
-    return _packed_attention(s, packed, s.optional(3), s.optional(4), s.optional(5))
+    length = s.input(6) if s.integer("past_present_share_buffer", 0) else None
+    return _packed_attention(s, packed, s.optional(3), s.optional(4), s.optional(5), length)
 
 
 _SHARE = "export with past and present of different length"
 
 
+def _with_past(
+    s: Site, caches: Sequence[Value | None], new: Sequence[Value], length: Value | None
+) -> tuple[list[Value], list[Value], Dim]:
+    """Keys and values behind those of caches, the caches after that, and their steps before.
+
+    length: how many steps of a cache count that is written in place; None: all do.
+    """
+    if caches[0] is None or caches[1] is None or length is None:
+        whole = [_extended(s, cache, part) for cache, part in zip(caches, new, strict=True)]
+        return whole, whole, 0 if caches[0] is None else caches[0].shape[2]
+    (past,) = s.dims(s.reshape(length, (1,)))
+    pairs = [written(s, caches[i], new[i], past) for i in range(2)]  # type: ignore[arg-type]
+    return [used for used, _ in pairs], [present for _, present in pairs], past
+
+
 def _packed_attention(
-    s: Site, packed: Value, padding: Value | None, past: Value | None, bias: Value | None
+    s: Site,
+    packed: Value,
+    padding: Value | None,
+    past: Value | None,
+    bias: Value | None,
+    length: Value | None = None,
 ) -> list[Value]:
     """Attention on projected queries, keys and values side by side; its output and present."""
     heads = s.integer("num_heads")
@@ -74,13 +94,12 @@ def _packed_attention(
     if len(sizes) != 3:
         raise ValueError(f"qkv_hidden_sizes {list(map(str, sizes))} are not three")
     q, k, v = (heads_of(s, part, heads) for part in split_last(s, packed, sizes))
-    if past is not None:
-        k, v = (_extended(s, s.take(past, 0, i), new) for i, new in enumerate((k, v)))
-    earlier = 0 if past is None else past.shape[3]
+    caches = [None if past is None else s.take(past, 0, i) for i in range(2)]
+    (k, v), present, earlier = _with_past(s, caches, (k, v), length)
     mask = _mask(s, padding, bias, q, k.shape[2], earlier)
     out = [merged(s, attend(s, q, k, v, scale_of(s, q.shape[3]), mask))]
     if s.wants(1):
-        both = [s.reshape(part, (1, *part.shape)) for part in (k, v)]
+        both = [s.reshape(part, (1, *part.shape)) for part in present]
         out.append(s.emit("concat", both, axis=0))
     return out
 
@@ -108,19 +127,21 @@ def _zero(s: Site, value: Value | None, of: Value) -> Value:
 
 @lowers("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(s: Site) -> list[Value | None]:
-    if s.optional(8) is not None or s.optional(9) is not None:
-        raise NotSupported("a cache that is written in place is not supported", _SHARE)
+    if s.optional(9) is not None:
+        raise NotSupported("steps of other beams are not supported", _BEAMS)
     q, k, v = _separate(s)
-    past_key, past_value = s.optional(6), s.optional(7)
-    k, v = _extended(s, past_key, k), _extended(s, past_value, v)
-    earlier = 0 if past_key is None else past_key.shape[2]
+    caches = (s.optional(6), s.optional(7))
+    (k, v), present, earlier = _with_past(s, caches, (k, v), s.optional(8))
     mask = _mask(s, s.optional(4), s.optional(5), q, k.shape[2], earlier)
     scale = scale_of(s, q.shape[3])
     if s.wants(3):
         weights = probabilities(s, scores_of(s, q, k, scale, mask), None)
         out = s.emit("matmul", [weights, v])
-        return [merged(s, out), k, v, weights]
-    return [merged(s, attend(s, q, k, v, scale, mask)), k, v]
+        return [merged(s, out), *present, weights]
+    return [merged(s, attend(s, q, k, v, scale, mask)), *present]
+
+
+_BEAMS = "export without cache_indirection, or with DecoderMaskedMultiHeadAttention"
 
 
 def _separate(s: Site) -> tuple[Value, Value, Value]:

@@ -7,7 +7,7 @@ off the CUDA kernel, since the one for CPUs takes the first key of a beam for al
 from __future__ import annotations
 
 from .....compiler.ir import Dim, DType, Value
-from .....compiler.ir.assumptions import AT_MOST, EQUAL
+from .....compiler.ir.assumptions import EQUAL
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
 from ..shared.heads import (
@@ -20,6 +20,7 @@ from ..shared.heads import (
     scale_of,
     scores_of,
     split_last,
+    written,
 )
 
 _PAST_KEY, _PAST_LENGTH, _BEAMS, _BEAM_OF_STEP, _BIAS = 5, 7, 8, 9, 10
@@ -78,11 +79,11 @@ def _with_cache(s: Site, k: Value, v: Value) -> tuple[Value, Value, list[Value |
     present: list[Value | None] = []
     for place, new in ((_PAST_KEY, k), (_PAST_KEY + 1, v)):
         cache = s.input(place)
-        room = cache.shape[2]
-        s.require(past + 1, AT_MOST, room, f"a cache of {room} steps has no room for one more")
-        before, after = s.slice(cache, 2, 0, past), s.slice(cache, 2, past + 1, room)
-        present.append(s.emit("concat", [before, new, after], axis=2))
-        whole.append(s.emit("concat", [_of_beams(s, before, past), new], axis=2))
+        used, all_ = written(s, cache, new, past)
+        present.append(all_)
+        before = s.slice(cache, 2, 0, past)
+        mine = _of_beams(s, before, past)
+        whole.append(used if mine is before else s.emit("concat", [mine, new], axis=2))
     return whole[0], whole[1], present
 
 

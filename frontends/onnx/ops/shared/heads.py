@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.assumptions import AT_MOST
 from .....compiler.ir.dims import floordiv
 from ...site import NotSupported, Site
 
@@ -189,6 +190,18 @@ def turned(s: Site, x: Value, c: Value, d: Value, interleaved: bool) -> Value:
     if size == 2 * half:
         return out
     return s.emit("concat", [out, s.slice(x, 3, 2 * half, size)], axis=3)
+
+
+def written(s: Site, cache: Value, new: Value, past: Dim) -> tuple[Value, Value]:
+    """New steps in a cache [batch, heads, room, size] of which `past` steps count.
+
+    Returns the steps up to the last new one, and the whole cache.
+    """
+    room, end = cache.shape[2], past + new.shape[2]
+    why = f"a cache of {room} steps has no room for {new.shape[2]} more"
+    s.require(end, AT_MOST, room, why)
+    used = s.emit("concat", [s.slice(cache, 2, 0, past), new], axis=2)
+    return used, s.emit("concat", [used, s.slice(cache, 2, end, room)], axis=2)
 
 
 def split_last(s: Site, x: Value, sizes: Sequence[Dim]) -> list[Value]:
