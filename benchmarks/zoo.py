@@ -3,6 +3,7 @@
     python -m benchmarks.zoo                    # every model
     python -m benchmarks.zoo resnet18 gpt2      # some
     python -m benchmarks.zoo --more             # further architectures, of zoo_more.py
+    python -m benchmarks.zoo --batch resnet50   # with a symbolic batch, into zoo/batch/
     python -m benchmarks.zoo --list
 
 Every model gets a folder in `benchmarks/zoo/`: `model.onnx` (weights inside, opset 18),
@@ -45,6 +46,7 @@ SEED = 20240501
 SEQUENCE = 128  # tokens, bert-base and gpt2
 PAST = 256  # cached tokens, decode step
 TOLERANCE = 1e-4  # of the peak: ONNX Runtime against torch
+BATCHES = (1, 8, 32)  # of the samples of models with a symbolic batch
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,23 @@ MODELS: dict[str, Callable[[], ZooModel]] = {
 }
 
 
+def batched(spec: ZooModel) -> ZooModel:
+    """The model with a symbolic batch as axis 0 of every input, where `spec` has a batch of one.
+
+    Samples are the example shifted along its last axis, once for each place of the batch.
+    """
+
+    def sample(count: int) -> dict[str, Any]:
+        return {
+            name: torch.cat([x.roll(5 * i, -1) for i in range(count)])
+            for name, x in spec.example.items()
+        }
+
+    axes = {name: {0: "batch"} for name in spec.example}
+    samples = [sample(count) for count in BATCHES]
+    return ZooModel(spec.module, sample(2), samples, spec.names, spec.outputs, axes)
+
+
 def flatten(value: Any) -> Iterator[Tensor]:
     """Tensors in nested lists, tuples and dictionaries, in order."""
     if isinstance(value, Tensor):
@@ -298,10 +317,15 @@ def build(name: str) -> ZooModel:
         return known()[name]()
 
 
-def export(name: str, root: Path = ZOO) -> Path:
-    """Export one model of `known()` into `root/name`, check it, return its folder."""
+def export(name: str, root: Path = ZOO, batch: bool = False) -> Path:
+    """Export one model of `known()` into `root/name`, check it, return its folder.
+
+    batch: with a symbolic batch, into `root/batch/name`.
+    """
     started = time.perf_counter()
     spec = build(name)
+    if batch:
+        root, spec = root / "batch", batched(spec)
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "partial.onnx"
@@ -331,6 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export the benchmark zoo to ONNX.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all of the zoo)")
     parser.add_argument("--more", action="store_true", help="the further architectures")
+    parser.add_argument("--batch", action="store_true", help="with a symbolic batch")
     parser.add_argument("--list", action="store_true", help="print the names of the models")
     parser.add_argument("--output", type=Path, default=ZOO, help="folder of the zoo")
     options = parser.parse_args(arguments)
@@ -343,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known())}")
     default = [name for name in known() if (name in MODELS) != options.more]
     for name in options.names or default:
-        export(name, options.output)
+        export(name, options.output, options.batch)
         gc.collect()
     return 0
 
