@@ -106,16 +106,29 @@ def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
             for value in reads:
                 live[value] -= 1
             saved -= (batch - 1) * _waits(node, batch, rate)
-            if not is_free(node) or has_trait(node, Trait.CONTRACTION):
+            if not _is_read_off(node):
                 whole_bytes = elements(node.output.shape[1:]) * node.output.dtype.bytes * batch
                 total += 2 * whole_bytes
                 if whole_bytes > cache_bytes >= whole_bytes / batch:
                     saved += 2 * whole_bytes
         crossing = [value for value, left in live.items() if left > 0]
-        if len(crossing) == 1 and crossing[0] is not source and saved > leaving:
+        if len(crossing) != 1 or crossing[0] is source:
+            continue
+        if saved > leaving or (best and saved == leaving and _goes_along(node, best)):
             leaving = saved
             best = _Cut(count, crossing[0], total, total - saved)
     return best if best is not None and leaving > best.before / 8 else None
+
+
+def _is_read_off(node: Node) -> bool:
+    """Whether a node is computed where its result is read."""
+    return is_free(node) and not has_trait(node, Trait.CONTRACTION)
+
+
+def _goes_along(node: Node, cut: _Cut) -> bool:
+    """Whether what follows a cut at once is no kernel of its own in front of it."""
+    reads, makes = elements(cut.cut.shape), elements(node.output.shape)
+    return _is_read_off(node) and cut.cut in node.inputs and makes <= reads
 
 
 def _waits(node: Node, pictures: int, rate: float) -> float:

@@ -78,6 +78,27 @@ def test_the_target_decides_which_weights_are_waited_for(version: int, behind: i
     assert sum(node.op == "conv" for node in graph.nodes) == behind
 
 
+def test_what_follows_the_last_layer_at_once_goes_along() -> None:
+    """As a part of its kernel, where it would go over the whole batch again behind the scan."""
+    c = CaseBuilder("stack")
+    x = c.input(N, 4, 16, 16)
+    y = c.op("conv", x, c.weight(4, 4, 3, 3), **SAME)
+    c.output(c.op("tanh", c.op("add", y, c.weight(4, 1, 1))))
+    graph = optimised(c.graph())
+    assert [node.op for node in graph.nodes] == ["scan"]
+
+
+def test_what_enlarges_stays_behind() -> None:
+    c = CaseBuilder("stack")
+    x = c.input(N, 4, 16, 16)
+    y = c.op("conv", x, c.weight(4, 4, 3, 3), **SAME)
+    y = c.op("reshape", y, shape=(N, 4, 16, 1, 16))
+    c.output(c.op("broadcast_to", y, shape=(N, 4, 16, 3, 16)))
+    (result,) = scanned(optimised(c.graph()))
+    assert result.shape[-1] == 16
+    assert "broadcast_to" not in {node.op for node in result.producer.regions[0].nodes}
+
+
 def test_without_a_target_nothing_changes() -> None:
     assert not ImageByImage(cache_bytes=4096).run(network())
 
