@@ -27,7 +27,7 @@ from ...compiler.ir.ops.registry import Trait, has_trait, make_node
 from ...compiler.ir.types import DENSE, Layout, TensorType
 from ...compiler.kernel.lower.scope import storage_shape, strides_of
 from ...compiler.kernel.plan.in_place import origin
-from ...compiler.kernel.plan.planner import input_symbols
+from ...compiler.kernel.plan.plan import input_symbols
 
 MIN_RUN = 8  # elements; kernels that write shorter runs are slower than a copy
 PARALLEL_COPY = 1 << 18  # elements; copies as large get a kernel each, which threads can share

@@ -9,6 +9,7 @@ import pytest
 from compiled import needs_native
 
 from tensmith.backends.common.link import link
+from tensmith.backends.llvm.pipeline import make_plan
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
@@ -24,6 +25,7 @@ from tensmith.compiler.kernel.forms.winograd_transforms import (
     output_transform,
     transform,
 )
+from tensmith.compiler.kernel.plan.sites import sites_of
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
@@ -182,6 +184,21 @@ def test_sizes_that_a_run_decides(tmp_path, batch, target, dilation):
         want = run_graph(graph(), {"x": x})["y"]
         got = module({"x": x})["y"]
         assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(
+    ("h", "w", "form"),
+    [(5, 5, ""), (4, 8, ""), (3, 90, ""), (90, 2, ""), (9, 9, "winograd"), (5, 64, "winograd")],
+)
+def test_a_run_with_small_pictures_convolves_directly(tmp_path, h, w, form):
+    """Tiles of a block are mostly empty there."""
+    graph = convolution((symbol("n"), 64, symbol("h"), symbol("w")), 64)
+    options = CompileOptions("m", tmp_path, opt_level=2)
+    plan = make_plan(graph, V3, options, Stages())
+    sites = sites_of(plan, {"n": 1, "h": h, "w": w})
+    planned = [plan.kernels[site.number] for site in sites]
+    (convolving,) = (own for own in planned if "conv" in own.kernel.operators)
+    assert convolving.choice.form.partition(" ")[0] == form
 
 
 @pytest.mark.parametrize("threads", [1, 2])

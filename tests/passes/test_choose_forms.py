@@ -31,6 +31,7 @@ V4 = resolve_target("x86-64-v4")[1]
     [
         (WinogradForm((4, 4), 24, 2), "winograd 4x4 block 24 groups 2"),
         (WinogradForm((6,), 7, 1), "winograd 6 block 7 groups 1"),
+        (WinogradForm((4, 4), 12, 1, 64), "winograd 4x4 block 12 from 64 groups 1"),
         (BandsForm(9, 48), "bands 9 block 48"),
         (RowBlocksForm(64), "row_blocks 64"),
     ],

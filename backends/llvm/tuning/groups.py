@@ -69,6 +69,8 @@ class RecordingPlanner(Planner):
         assert self._latest is not None
         assert isinstance(step, KernelCall)
         request, chosen = self._latest
+        if not request.key:  # nothing is chosen for it
+            return
         group = FormedGroup(request, tuple(inputs), tuple(outputs))
         self.calls.append(Called(group, node, chosen, step))
 

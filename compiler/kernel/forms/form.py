@@ -20,16 +20,19 @@ class WinogradForm:
     """The group's convolution by Winograd's algorithm (`winograd.py`).
 
     outputs: of a tile along each spatial axis; 1 where nothing is transformed. block: tiles that
-    are computed together. groups: of output channels, each with blocks of its own.
+    are computed together. groups: of output channels, each with blocks of its own. least: places
+    of a result below which plain loops compute a picture, where only a run knows its size.
     """
 
     outputs: tuple[int, ...]
     block: int
     groups: int
+    least: int = 0
 
     def __str__(self) -> str:
         tile = "x".join(map(str, self.outputs))
-        return f"winograd {tile} block {self.block} groups {self.groups}"
+        bound = f" from {self.least}" if self.least else ""
+        return f"winograd {tile} block {self.block}{bound} groups {self.groups}"
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class NormalisedForm:
 Form = WinogradForm | BandsForm | RowBlocksForm | NormalisedForm
 
 _PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
-    r"winograd (\d+(?:x\d+)*) block (\d+) groups (\d+)": lambda match: WinogradForm(
-        tuple(map(int, match[1].split("x"))), int(match[2]), int(match[3])
+    r"winograd (\d+(?:x\d+)*) block (\d+)(?: from (\d+))? groups (\d+)": lambda match: WinogradForm(
+        tuple(map(int, match[1].split("x"))), *(int(match[n] or 0) for n in (2, 4, 3))
     ),
     r"bands (\d+) block (\d+)": lambda match: BandsForm(int(match[1]), int(match[2])),
     r"row_blocks (\d+)": lambda match: RowBlocksForm(int(match[1])),

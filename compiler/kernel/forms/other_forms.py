@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ir.graph import Node
 from .bands_choice import bands_forms
-from .form import BandsForm, Form, RowBlocksForm, form_of
+from .form import BandsForm, Form, RowBlocksForm, WinogradForm, form_of
 from .row_blocks_choice import row_blocks_forms
 from .winograd_choice import winograd_forms
 
@@ -22,6 +22,7 @@ def other_forms(node: Node, threads: int = 1) -> list[Form | None]:
     elif isinstance(own, RowBlocksForm):
         found = list(row_blocks_forms(region.nodes))
     else:
-        winograd = winograd_forms(node, threads)
+        least = own.least if isinstance(own, WinogradForm) else 0
+        winograd = winograd_forms(node, threads, least)
         found = [None, *winograd] if winograd else []
     return [form for form in found if form != own]

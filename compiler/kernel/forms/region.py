@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ...ir.dims import Dim
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.quantised_product import QUANTISED_MATMUL
 from ..expr import Buffer, Load, unique_parts
@@ -48,6 +49,15 @@ def lower_region(region: Graph, form: Form | None = None) -> Lowered:
     else:
         lowered = _lower(region, form)
     return replace(lowered, kernel=simplify(lowered.kernel))
+
+
+def sizes_for(region: Graph, form: Form | None) -> tuple[tuple[Dim, Dim], ...]:
+    """Pairs of dims that are equal in runs for which the form is the faster one; in others plain
+    loops are. Empty where it is so in every run."""
+    if not isinstance(form, WinogradForm):
+        return ()
+    [conv] = _convolutions(region)
+    return Winograd(conv, form).enough()
 
 
 def goes_row_by_row(region: Graph, form: RowBlocksForm) -> bool:

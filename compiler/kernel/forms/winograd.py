@@ -36,6 +36,8 @@ from .winograd_transforms import (
     transform,
 )
 
+SHORT = 4  # sides of pictures below which tiles are mostly empty
+
 
 @dataclass(frozen=True)
 class Winograd:
@@ -76,6 +78,16 @@ class Winograd:
             beyond = longer(extent, size) + tiling.most_beyond(extent) + window - pad
             found.append((pad, max(beyond, 0)))
         return found
+
+    def enough(self) -> tuple[tuple[Dim, Dim], ...]:
+        """Pairs of dims that are equal where a picture is large enough for tiles, if only a run
+        knows; empty where every picture is."""
+        if not self.form.least:
+            return ()
+        _, extents, _ = shape_of(self.conv.output)
+        sides = [n for n, m in zip(extents, self.form.outputs, strict=True) if m > 1]
+        pairs = [(dmin(side, SHORT), SHORT) for side in sides if not isinstance(side, int)]
+        return (*pairs, (dmin(product(extents), self.form.least), self.form.least))
 
 
 def are_words(conv: Node) -> bool:

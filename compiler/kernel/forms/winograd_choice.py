@@ -19,7 +19,7 @@ from ..contraction import UNKNOWN_EXTENT
 from ..lower.plain import follows
 from ..lower.reductions import REDUCE
 from .form import WinogradForm
-from .winograd import are_words, images_together, shape_of
+from .winograd import SHORT, are_words, images_together, shape_of
 from .winograd_transforms import WHOLE_POINTS, WORDS, Tiling
 
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
@@ -36,6 +36,11 @@ BLOCK_TILES = 24
 # of 64 channels twice as fast as with 24, at 64x64 as fast), others for twice as many (at 32x32
 # pixels of 256 channels 1.1 times as fast as with 12)
 OPEN_TILES, FAR_OPEN_TILES = 12, 24
+FASTER = 0.9  # of the estimated cycles of direct convolution, at most
+# times as long as estimated that direct convolutions of small pictures of open sizes take, whose
+# rows fill no register tile (one Zen 5 core, 64 and 256 channels: 1.0 at 7x7 pixels, 1.2 at 8x8,
+# 1.8 at 4x4 and 6x6, with weights in the third-level cache)
+FEW_ROWS = 1.8
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
 BYTES, MOST_BYTE = (DType.U8, DType.I8), 255
@@ -53,12 +58,14 @@ def winograd_form(
     if conv is None or tilings is None:
         return None
     block, groups = _parts(conv, tilings, threads)
-    return WinogradForm(tuple(tiling.m for tiling in tilings), block, groups)
+    least = _least_places(conv, tilings, block, target)
+    return WinogradForm(tuple(tiling.m for tiling in tilings), block, groups, least)
 
 
-def winograd_forms(node: Node, threads: int = 1) -> list[WinogradForm]:
+def winograd_forms(node: Node, threads: int = 1, least: int = 0) -> list[WinogradForm]:
     """Every tile that the convolution of a fused node could take, each in the usual blocks, in
-    blocks of half and twice as many tiles, and in a single one. threads: that share the work."""
+    blocks of half and twice as many tiles, and in a single one. threads: that share the work.
+    least: places of pictures that are not computed directly."""
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
         return []
@@ -67,7 +74,8 @@ def winograd_forms(node: Node, threads: int = 1) -> list[WinogradForm]:
         tiles = _tiles(conv, tilings)
         block, groups = _parts(conv, tilings, threads)
         for size in (block, max(1, block // 2), min(tiles, 2 * block), tiles):
-            found[WinogradForm(tuple(tiling.m for tiling in tilings), size, groups)] = None
+            outputs = tuple(tiling.m for tiling in tilings)
+            found[WinogradForm(outputs, size, groups, least)] = None
     return list(found)
 
 
@@ -233,13 +241,13 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
     _, _, inputs = shape_of(conv.inputs[0])
     *window, channels, _ = conv.inputs[1].type.static_shape
     steps = _steps(conv)
-    short = any(n < 4 for n, taps in zip(extents, window, strict=True) if taps > 1)
+    short = any(n < SHORT for n, taps in zip(extents, window, strict=True) if taps > 1)
     if min(channels, outputs // attrs["groups"]) < MIN_CHANNELS or short:
         return None, 1.0
     inputs, channels = inputs // steps, channels // steps
     work, rate = channels * outputs, _weight_rate(near)
     direct = _direct_cycles(conv, target, near)
-    best, least = None, 0.9 * direct
+    best, least = None, FASTER * direct
     for tilings in _tilings_of(conv):
         points, tiles = math.prod(t.points for t in tilings), images * _tile_count(tilings, extents)
         if tiles < 4:
@@ -251,13 +259,35 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
     return best, direct / least if best else 1.0
 
 
-def _direct_cycles(conv: Node, target: CpuTarget, near: bool) -> float:
-    """Estimated cycles of a convolution that is computed directly."""
+def _least_places(conv: Node, tilings: Sequence[Tiling], block: int, target: CpuTarget) -> int:
+    """Of how many places a picture is computed sooner in whole blocks of tiles than directly, where
+    only a run knows its size: those of the smallest square; 0 where the size is known."""
+    _, extents, outputs = shape_of(conv.output)
+    if all(isinstance(extent, int) for extent in extents):
+        return 0
+    _, _, inputs = shape_of(conv.inputs[0])
+    channels, inputs = int(conv.inputs[1].shape[-2]) // _steps(conv), inputs // _steps(conv)
+    work, rate = channels * outputs, _weight_rate(near=True)
+    points, places = math.prod(tiling.points for tiling in tilings), 0
+    for side in range(SHORT, UNKNOWN_EXTENT):
+        sizes = [extent if isinstance(extent, int) else side for extent in extents]
+        tiles = -(-_tile_count(tilings, sizes) // block) * block
+        cycles = _cycles(points * tiles * work, points * work, inputs, rate, target)
+        cycles += points * tiles * (inputs + outputs) * 4 / 32
+        places = math.prod(sizes)
+        if cycles < FEW_ROWS * _direct_cycles(conv, target, True, places):
+            break
+    return places
+
+
+def _direct_cycles(conv: Node, target: CpuTarget, near: bool, places: int | None = None) -> float:
+    """Estimated cycles of a convolution that is computed directly. places: of its result, if they
+    are others than of usual sizes."""
     images, extents, outputs = _usual_shape(conv.output)
     *window, channels, _ = conv.inputs[1].type.static_shape
     channels //= _steps(conv)
     work, taps = channels * outputs, math.prod(window)
-    positions = images * math.prod(extents)
+    positions = images * math.prod(extents) if places is None else places
     rate = _weight_rate(near)
     return _cycles(positions * taps * work, taps * work, taps * channels, rate, target)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ...ir.dims import Dim
-from ...ir.graph import Value
+from ...ir.dims import Dim, symbol, symbols_of
+from ...ir.graph import Graph, Value
 from ...ir.types import DType
 from ..kernel import Kernel
 from ..schedule.choice import Choice
@@ -311,3 +311,14 @@ class Plan:
 def bytes_of(dtype: DType, elements: Dim) -> Dim:
     """Bytes of so many elements."""
     return elements * dtype.bytes
+
+
+def input_symbols(graph: Graph) -> tuple[str, ...]:
+    """Symbols that stand alone as a dim of an input, in order of appearance."""
+    found: dict[str, None] = {}
+    for value in graph.inputs:
+        for dim in value.shape:
+            names = symbols_of(dim)
+            if len(names) == 1 and dim == symbol(next(iter(names))):
+                found.update(dict.fromkeys(names))
+    return tuple(found)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ...errors import InternalError
-from ...ir.dims import Dim, symbol, symbols_of
+from ...ir.dims import Dim, symbols_of
 from ...ir.graph import Graph, Node, Value
-from ...ir.groups import group_key, is_fused
+from ...ir.groups import is_fused
 from ...ir.ops.registry import make_node
 from ...ir.types import TensorType
 from ..forms.border import border_kernel
 from ..forms.form import form_of
-from ..forms.region import Lowered, lower_region
+from ..forms.region import Lowered, lower_region, sizes_for
 from ..kernel import Kernel, kernel_label, kernel_text
 from ..lower.scope import storage_elements
 from ..schedule.chooser import Chooser, Chosen, Request
@@ -25,6 +25,7 @@ from .concat_parts import Part, parts_of, piece_offsets
 from .constants import constants_of, elements_of
 from .external import EXTERNAL
 from .in_place import aliased, last_uses, may_share, origin
+from .kernel_keys import SMALL, kernel_key
 from .parameters import of_any_size, parametrised
 from .plan import (
     ALIGNMENT,
@@ -41,9 +42,10 @@ from .plan import (
     Require,
     Step,
     Weight,
+    input_symbols,
 )
 from .verify_plan import verify_plan
-from .versions import fitted, fitting
+from .versions import Fit, fitted, fitting
 
 Rule = Callable[["Planner", Node, list[Step]], None]
 CHECK = ("relation", "left", "right", "what")  # the attributes of check_dims
@@ -228,9 +230,9 @@ class Planner:
 
     def _fused(self, node: Node, dying: set[Value], steps: list[Step]) -> None:
         """Append the call of a fused node; `dying`: operands whose memory it may overwrite."""
-        region = node.regions[0]
+        region, form = node.regions[0], form_of(node)
         try:
-            lowered = lower_region(region, form_of(node))
+            lowered = lower_region(region, form)
         except InternalError as error:
             operators = " ".join(inner.op for inner in region.nodes)
             raise InternalError(
@@ -239,12 +241,31 @@ class Planner:
         outer = dict(zip(region.inputs, node.inputs, strict=True))
         outer.update(zip(region.outputs, node.outputs, strict=True))
         inputs, outputs = ([outer[v] for v in part] for part in (lowered.inputs, lowered.outputs))
-        fits = fitting(lowered.kernel)
+        fits, large = fitting(lowered.kernel), sizes_for(region, form)
         for value in outputs:
             place = self._overwritten(lowered.kernel, inputs, outputs, value, dying)
-            if place is not None and not fits:
+            if place is not None and not fits and not large:
                 self.places[value] = place
             self.reserve(value, steps)
+        if not large:
+            self._fitting(lowered, fits, inputs, outputs, steps, node)
+            return
+        versions: tuple[list[Step], list[Step]] = ([], [])
+        self._fitting(lowered, fits, inputs, outputs, versions[0], node)
+        plain = lower_region(region)
+        self.call(plain, [outer[v] for v in plain.inputs], outputs, versions[1], node, SMALL)
+        steps.append(Branch(large, tuple(versions[0]), tuple(versions[1])))
+
+    def _fitting(
+        self,
+        lowered: Lowered,
+        fits: tuple[Fit, ...],
+        inputs: list[Value],
+        outputs: list[Value],
+        steps: list[Step],
+        node: Node,
+    ) -> None:
+        """Append the call of a kernel, or of a simpler version where a run's sizes fit."""
         if not fits:
             self.call(lowered, inputs, outputs, steps, node)
             return
@@ -313,10 +334,9 @@ class Planner:
         """Append the call of a fused node's kernel; constants are packed as its schedule asks."""
         following = any(origin(value) in self._by_rows for value in inputs)
         constants = constants_of(lowered, inputs, self.places)
-        key = group_key(node.inputs, node.regions[0]) + version + _stored(node)
-        key += "+rows" * following
+        key = kernel_key(node, version, following)
         known = elements_of(lowered, inputs)
-        form = node.attrs["form"]
+        form = "" if version == SMALL else node.attrs["form"]
         chosen = self.choose(Request(lowered.kernel, constants, following, key, form, known))
         if is_by_rows(chosen.kernel, chosen.schedule):
             self._by_rows.update(map(origin, outputs))
@@ -376,24 +396,5 @@ class Planner:
         return f"{prefix}{self.numbers}"
 
 
-def _stored(node: Node) -> str:
-    """What tells kernels of a group apart whose tensors are stored in other ways: for each whether
-    it has a border, or is a part of another. Empty where none is."""
-    layouts = [value.type.layout for value in (*node.inputs, *node.outputs)]
-    marks = ["b" if layout.border else "p" if layout.parent else "-" for layout in layouts]
-    return f"+{''.join(marks)}" if set(marks) != {"-"} else ""
-
-
 def _bytes(type_: TensorType) -> Dim:
     return storage_elements(type_) * type_.dtype.bytes
-
-
-def input_symbols(graph: Graph) -> tuple[str, ...]:
-    """Symbols that stand alone as a dim of an input, in order of appearance."""
-    found: dict[str, None] = {}
-    for value in graph.inputs:
-        for dim in value.shape:
-            names = symbols_of(dim)
-            if len(names) == 1 and dim == symbol(next(iter(names))):
-                found.update(dict.fromkeys(names))
-    return tuple(found)
