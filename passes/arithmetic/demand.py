@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from ...compiler.decisions import Saving, Told
+from ...compiler.ir.dims import symbols_of
 from ...compiler.ir.graph import Graph, Node, Value, captures
 from ...compiler.ir.ops.registry import Builder, Trait, has_trait
+from ..simplify.symbol_use import binders, used_by
 from .narrow_rules import narrowed
 from .narrowing import Narrowed
-from .parts import Looked, Part, Places, fraction, part_shape, take, union, whole
+from .parts import Interval, Looked, Part, Places, fraction, part_shape, take, union, whole
 from .work import TYPICAL, Uses, is_read_from_memory, moved, needs_memory, operations
 
 _ROUNDS = 8
@@ -217,19 +219,29 @@ def _stands_for(b: Builder, old: Value, new: Value, anew: bool) -> Value:
 
 
 def _ordered(graph: Graph, plan: _Plan) -> list[Node]:
-    """The nodes, those in front that make an index by which parts are taken."""
-    looked = {
-        node: [p.index for part in narrow.needs for p in part or () if isinstance(p, Looked)]
-        for node, narrow in plan.nodes.items()
-    }
-    if not any(looked.values()):
+    """The nodes, those in front that make an index, or bind a symbol, by which parts are taken."""
+    taken = {node: _places(narrow) for node, narrow in plan.nodes.items()}
+    if not any(taken.values()):
         return graph.nodes
     position = {node: number for number, node in enumerate(graph.nodes)}
+    binder = binders(graph.nodes)
     order = nx.DiGraph()
     order.add_nodes_from(graph.nodes)
     for node in graph.nodes:
         inner = [value for region in node.regions for value in captures(region)]
-        for value in (*node.inputs, *inner, *looked.get(node, ())):
-            if value.producer in position:
-                order.add_edge(value.producer, node)
+        places, names = taken.get(node, []), used_by(node)
+        looked = [found.index for found in places if isinstance(found, Looked)]
+        for found in places:
+            if isinstance(found, Interval):
+                names |= symbols_of(found.start) | symbols_of(found.count)
+        before = [value.producer for value in (*node.inputs, *inner, *looked)]
+        for other in (*before, *(binder.get(name) for name in names)):
+            if other in position and other is not node:
+                order.add_edge(other, node)
     return list(nx.lexicographical_topological_sort(order, key=position.__getitem__))
+
+
+def _places(narrow: Narrowed) -> list[Places]:
+    """The places of a node's parts that only a run knows."""
+    parts = (narrow.computed, *(part for part in narrow.needs if part is not None))
+    return [found for part in parts for found in part if isinstance(found, (Interval, Looked))]

@@ -15,7 +15,7 @@ from tensmith.compiler.decisions import Saving
 from tensmith.compiler.ir import Graph, Value, constant
 from tensmith.compiler.ir.flops import graph_flops
 from tensmith.compiler.ir.ops.registry import make_node
-from tensmith.compiler.ir.text import parse_graph
+from tensmith.compiler.ir.text import parse_graph, print_graph
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
 from tensmith.passes.arithmetic.demand import Demand
 from tensmith.passes.arithmetic.work import graph_work
@@ -126,6 +126,29 @@ def test_rows_that_the_run_picks() -> None:
     same_results(want, run_graph(graph, inputs))
     assert graph.nodes[-1].output.shape == (1, 6)
     assert next(n for n in graph.nodes if n.op == "layer_norm").output.shape == (1, 6)
+
+
+def test_rows_whose_number_is_read_behind_what_makes_them() -> None:
+    """What makes the rows goes behind what reads their number."""
+    lines = [
+        "%m: f32[4096, 6] = matmul(%x, %w)",
+        "%t: f32[4096, 6] = tanh(%m)",
+        "%i: i64[1] = abs(%n)",
+        'read_dims(%i) {symbols = ("k",)}',
+        "%y: f32[k, 6] = slice(%t) {starts = (0, 0), steps = (1, 1), stops = (k, 6)}",
+    ]
+    graph = parse_graph(body("%x: f32[4096, 6], %w: f32[6, 6], %n: i64[1]", lines))
+    rng = np.random.default_rng(3)
+    shapes = {"x": (4096, 6), "w": (6, 6)}
+    given = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    for rows in (-3, 0, 8):
+        given["n"] = np.array([rows])
+        want = run_graph(graph, given)
+        narrow = parse_graph(print_graph(graph))
+        run_passes(narrow, (Demand(),))
+        same_results(want, run_graph(narrow, given))
+    (product,) = (node for node in narrow.nodes if node.op == "matmul")
+    assert [str(dim) for dim in product.output.shape] == ["k", "6"]
 
 
 def test_first_row_of_a_length_that_a_run_decides() -> None:
