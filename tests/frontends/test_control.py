@@ -185,12 +185,17 @@ def test_scan_of_opset_8_scans_each_element_of_a_batch() -> None:
     check(model([batched_scan()], inputs, ["y", "ys"], opset=8, dims=dims), inputs)
 
 
-def test_scan_of_opset_8_over_sequences_of_different_lengths_is_refused() -> None:
-    inputs = {"z": floats(3, 2), "a": floats(3, 5, 2), "b": floats(3, 5, 2)}
-    lengths = {"n": np.array([5, 2, 3])}
-    proto = model([batched_scan("n")], inputs, ["y", "ys"], opset=8, constants=lengths)
-    with pytest.raises(UnsupportedError, match="different lengths"):
-        load_model(proto)
+def test_scan_of_opset_8_over_sequences_of_different_lengths() -> None:
+    """What is scanned in reverse begins at the end of each; results behind it are zeros."""
+    inputs = {"z": floats(3, 2), "a": floats(3, 5, 2, seed=1), "b": floats(3, 5, 2, seed=2)}
+    dims = {"z": ["n", 2], "a": ["n", "t", 2], "b": ["n", "t", 2], "l": ["n"]}
+    for lengths in ([5, 1, 3], [2, 2, 2]):
+        given = {**inputs, "l": np.array(lengths)}
+        check(model([batched_scan("l")], given, ["y", "ys"], opset=8, dims=dims), given)
+    graph = load_model(model([batched_scan("l")], given, ["y", "ys"], opset=8, dims=dims))
+    for length in (0, 6):
+        with pytest.raises(RunError, match=r"1 to .* steps"):
+            run_graph(graph, {**inputs, "l": np.array([1, length, 2])})
 
 
 def test_local_functions_are_inlined_with_their_attributes() -> None:

@@ -276,18 +276,27 @@ def _trip(scanned: Sequence[Value]) -> Dim:
 
 
 def _scan_of_batches(s: Site) -> list[Value]:
-    """Scan of opset 8: axis 0 of everything is a batch, each element of which is scanned alone."""
-    if s.optional(0) is not None:
-        raise NotSupported("sequences of different lengths", "leave sequence_lens out")
+    """Scan of opset 8: axis 0 of everything is a batch, each element of which is scanned alone.
+
+    An element may end earlier than others: behind that its results are zeros.
+    """
+    lengths = s.optional(0)
     values = [s.input(i) for i in range(1, len(s.inputs))]
     count = s.integer("num_scan_inputs")
     results = _results(s, len(values), count)
     reverse = _flags(s, "directions", count)
-    inner = _slices(values, [info.name for info in s.graph("body").input])
-    states = len(values) - count
+    states, steps = len(values) - count, values[-1].shape[1]
+    names = [info.name for info in s.graph("body").input]
+    if lengths is not None:
+        values.append(_possible_lengths(s, lengths, steps))
+        names.append("length")
+    inner = _slices(values, names)
     s.emitter.enter()
     try:
-        outputs = _steps(s, inner[:states], inner[states:], reverse, [False] * results)
+        if lengths is None:
+            outputs = _steps(s, inner[:states], inner[states:], reverse, [False] * results)
+        else:
+            outputs = _steps_until(s, inner[:states], inner[states:-1], reverse, inner[-1])
     finally:
         nodes, _ = s.emitter.leave()
     attributes = {
@@ -298,6 +307,52 @@ def _scan_of_batches(s: Site) -> list[Value]:
     }
     batch = Graph(inner, outputs, nodes, "batch")
     return s.emitter.emit_node("scan", values, attributes, regions=[batch])
+
+
+def _possible_lengths(s: Site, lengths: Value, steps: Dim) -> Value:
+    """The lengths of sequences, each at least 1 and at most `steps`, which a run checks."""
+    found = s.cast(lengths, DType.I64)
+    most = s.reshape(s.emitter.virtual([steps]), ())
+    fits = s.op_("and", s.op_("ge", found, 1), s.op_("le", found, most))
+    s.require_nonzero(fits, f"a sequence has 1 to {steps} steps")
+    return found
+
+
+def _steps_until(
+    s: Site, states: Sequence[Value], scanned: Sequence[Value], reverse: Sequence[bool], end: Value
+) -> list[Value]:
+    """Like `_steps`, up to a number of steps that a run knows: 1 at least, all at most.
+
+    What is scanned in reverse begins with its element before the end.
+    """
+    body, count = s.graph("body"), len(states)
+    steps = s.iota((_trip(scanned),), 0, DType.I64)
+    back = s.op_("max", s.op_("sub", s.op_("sub", end, 1), steps), 0)
+    turned = [
+        s.emit("gather", [value, back], axis=0) if turn else value
+        for value, turn in zip(scanned, reverse, strict=True)
+    ]
+    names = [info.name for info in body.input]
+    inner = [Value(v.type, name) for v, name in zip(states, names, strict=False)]
+    inner += _slices([*turned, steps], [*names[count:], "step"])
+    s.emitter.enter()
+    try:
+        named = dict(zip(names, inner, strict=False))
+        found = s.importer.region(body, s.scope, named)
+        going = s.op_("lt", inner[-1], end)
+        kept = [*inner[:count], *(s.scalar(0, value.dtype) for value in found[count:])]
+        pairs = zip(found, kept, strict=True)
+        outputs = [s.emitter.real(s.op_("where", going, new, old)) for new, old in pairs]
+    finally:
+        nodes, _ = s.emitter.leave()
+    attributes = {
+        "num_state": count,
+        "reverse_in": (False,) * (len(turned) + 1),
+        "reverse_out": (False,) * (len(outputs) - count),
+        "trip": _trip(scanned),
+    }
+    graph = Graph(inner, outputs, nodes, body.name or "body")
+    return s.emitter.emit_node("scan", [*states, *turned, steps], attributes, regions=[graph])
 
 
 def _flags(s: Site, name: str, count: int) -> tuple[bool, ...]:
