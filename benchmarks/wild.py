@@ -68,9 +68,9 @@ class Result:
 
 def networks() -> Iterator[tuple[str, Export]]:
     """Architectures by both exporters."""
-    from . import wild_export, wild_models, wild_more, wild_plain, wild_torch
+    from . import wild_export, wild_joined, wild_models, wild_more, wild_plain, wild_torch
 
-    for room in (wild_models, wild_more, wild_torch, wild_plain):
+    for room in (wild_models, wild_more, wild_joined, wild_torch, wild_plain):
         for architecture in room.ARCHITECTURES:
             for exporter in wild_export.EXPORTERS:
                 yield (

@@ -143,24 +143,24 @@ def _both(batch: int, length: int) -> Inputs:
 
 
 _EXPERTS = {**LLAMA, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-_RESNET = ("ResNetConfig", {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40],
+RESNET = ("ResNetConfig", {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40],
                             "depths": [1, 1, 1, 1], "out_features": ["stage4"]})  # fmt: skip
 _PYRAMID = ("RTDetrResNetConfig", {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 48],
                                    "depths": [1, 1, 1, 1], "layer_type": "basic",
                                    "out_features": ["stage2", "stage3", "stage4"]})  # fmt: skip
-_DETR = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 64,
+DETR = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 64,
          "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
          "num_queries": 10, "num_labels": 5}  # fmt: skip
-_RTDETR = {**_DETR, "encoder_hidden_dim": 32, "encoder_in_channels": [24, 32, 48],
+_RTDETR = {**DETR, "encoder_hidden_dim": 32, "encoder_in_channels": [24, 32, 48],
            "decoder_in_channels": [32, 32, 32], "num_denoising": 0,
            "backbone_config": _PYRAMID}  # fmt: skip
 _AUDIO_AXES = {"input_values": {0: "batch", 2: "samples"}}
-_LONG_TEXT = ((2, 24), (1, 40))  # longer than windows and blocks
+LONG_TEXT = ((2, 24), (1, 40))  # longer than windows and blocks
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     encoder("deberta", "DebertaConfig", relative_attention=True, pos_att_type=["c2p", "p2c"],
             max_relative_positions=16),
-    encoder("longformer", "LongformerConfig", _LONG_TEXT, attention_window=[4, 4]),
+    encoder("longformer", "LongformerConfig", LONG_TEXT, attention_window=[4, 4]),
     encoder("ibert", "IBertConfig"),
     encoder("roc-bert", "RoCBertConfig", pronunciation_vocab_size=20, shape_vocab_size=20,
             pronunciation_embed_dim=8, shape_embed_dim=8),
@@ -229,10 +229,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     translator("mbart", "MBartConfig", **BART),
     translator("blenderbot", "BlenderbotConfig", **BART),
     translator("plbart", "PLBartConfig", **BART),
-    translator("led", "LEDConfig", _LONG_TEXT, **BART, attention_window=[4, 4],
+    translator("led", "LEDConfig", LONG_TEXT, **BART, attention_window=[4, 4],
                max_encoder_position_embeddings=64, max_decoder_position_embeddings=64),
     translator("umt5", "UMT5Config", **T5),
-    translator("longt5", "LongT5Config", _LONG_TEXT, **T5, local_radius=4),
+    translator("longt5", "LongT5Config", LONG_TEXT, **T5, local_radius=4),
     translator("switch", "SwitchTransformersConfig", **T5, num_experts=4),
     translator("prophetnet", "ProphetNetConfig", vocab_size=VOCABULARY, hidden_size=32,
                encoder_ffn_dim=64, num_encoder_layers=2, num_encoder_attention_heads=4,
@@ -262,12 +262,12 @@ ARCHITECTURES: tuple[Architecture, ...] = (
           "conv_depthwise_kernel_size": 5, "apply_spec_augment": False,
           "position_embeddings_type": "relative"}, wave, ((1, 800), (2, 600)),
           {"input_values": {0: "batch", 1: "samples"}}),
-    detector("detr", "DetrConfig", "DetrForObjectDetection", **_DETR, backbone_config=_RESNET),
+    detector("detr", "DetrConfig", "DetrForObjectDetection", **DETR, backbone_config=RESNET),
     detector("conditional-detr", "ConditionalDetrConfig", "ConditionalDetrForObjectDetection",
-             **_DETR, backbone_config=_RESNET),
+             **DETR, backbone_config=RESNET),
     detector("deformable-detr", "DeformableDetrConfig", "DeformableDetrForObjectDetection",
-             **_DETR, num_feature_levels=3, backbone_config=(
-                 "ResNetConfig", {**_RESNET[1], "out_features": ["stage2", "stage3", "stage4"]})),
+             **DETR, num_feature_levels=3, backbone_config=(
+                 "ResNetConfig", {**RESNET[1], "out_features": ["stage2", "stage3", "stage4"]})),
     detector("rt-detr", "RTDetrConfig", "RTDetrForObjectDetection", **_RTDETR),
     detector("rt-detr-v2", "RTDetrV2Config", "RTDetrV2ForObjectDetection", **_RTDETR),
     detector("d-fine", "DFineConfig", "DFineForObjectDetection", **_RTDETR),
