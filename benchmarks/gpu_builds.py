@@ -29,7 +29,7 @@ GEMMS = ((4096, 4096, 4096), (128, 3072, 768), (512, 768, 3072), (1, 4096, 4096)
 CONVS = ((1, 256, 14, 256, 3), (32, 256, 14, 256, 3), (32, 64, 56, 64, 3), (32, 256, 56, 64, 1))
 ATTENTIONS = ((1, 12, 128, 64), (16, 12, 512, 64), (4, 32, 2048, 128))
 CHAINS = (1, 65)
-PATTERN = 32749  # elements
+PATTERN = 4093  # elements: every layout of a matrix shows it anew, so files grow with it
 WIDTH = 64  # of the products of a chain
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 INDEX = "builds.json"
 PACKED = ".xz"  # behind the name of a file that travels
-MOST_STORED = 1 << 18  # elements of an output that are compared
+MOST_STORED = 1 << 16  # elements of an output that are compared
 
 
 @dataclass(frozen=True)
