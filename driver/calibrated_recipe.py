@@ -21,7 +21,8 @@ PROMISING = GAIN / 2  # decibels that rotation gains with plain ranges where it 
 @dataclass(frozen=True)
 class Calibrated:
     """What calibration found. source: the model that the recipe is for; rotated: whether operands
-    of its products are. samples, held: how many there were, and took no part; shared: they did.
+    of its products are. samples: how many there were; judged: numbers of those that errors were
+    measured on; shared: by what they themselves show.
     rule: of ranges. decibels, tried, reasons: see `Search`. notes: what the user should know of the
     data. by_rows: samples are the rows of a batch.
     """
@@ -30,7 +31,7 @@ class Calibrated:
     recipe: Recipe
     rotated: bool
     samples: int
-    held: int
+    judged: tuple[int, ...]
     shared: bool
     rule: str
     decibels: Mapping[str, float]
@@ -50,7 +51,7 @@ class Calibrated:
             "biases": {key: array.tolist() for key, array in recipe.biases.items()},
             "rotated": self.rotated,
             "samples": self.samples,
-            "held": self.held,
+            "judged": list(self.judged),
             "shared": self.shared,
             "rule": self.rule,
             "decibels": dict(self.decibels),
@@ -72,8 +73,9 @@ class Calibrated:
             biases={key: np.array(array) for key, array in data["biases"].items()},
             scales={key: np.array(array, np.float32) for key, array in data["scales"].items()},
         )
-        own = ("rotated", "samples", "held", "shared", "rule", "decibels", "tried", "reasons")
-        more = {"notes": tuple(data["notes"]), "by_rows": data["by_rows"]}
+        own = ("rotated", "samples", "shared", "rule", "decibels", "tried", "reasons")
+        more: dict[str, Any] = {name: tuple(data[name]) for name in ("notes", "judged")}
+        more["by_rows"] = data["by_rows"]
         return cls(turned, recipe, **{name: data[name] for name in own}, **more)
 
 
@@ -115,9 +117,9 @@ def calibrate(
         source,
         recipe,
         source is rotated,
-        search.count,
-        len(search.held),
-        search.shared,
+        search.parts.count,
+        tuple(number for number, _, _ in search.held),
+        search.parts.is_shared,
         search.rule,
         search.decibels,
         tried,

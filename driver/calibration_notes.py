@@ -13,9 +13,15 @@ from ..frontends.onnx.quantising.batch_norms import Norm
 from .ranges_observed import Spread, outlying
 from .tensor_files import Array, Arrays
 
-NARROW, WIDE = 0.5, 150.0  # of channels from the least to the greatest element, see `untrained`
-AWAY = 10.0  # standard deviations of training, of channels' means
-LEAST_SHARE = 1e-3  # of the greatest standard deviation: channels that count
+# of channels from the least to the greatest element, in standard deviations of training: 3e4 normal
+# numbers are 8 wide; half way (by ratio) to what a scale that is wrong by 255 makes of that
+NARROW, WIDE = 0.5, 150.0
+# of channels' means, in the same unit: those of training data are within 1, those of data that are
+# 255 times larger, and of a mean that is as large as their deviation, 254 away
+AWAY = 10.0
+# of the greatest standard deviation: channels that count. Less have those that training has
+# switched off: theirs is the epsilon of the normalisation (1e-3 to 1e-5), whatever the data are
+LEAST_SHARE = 1e-3
 _REMEDY = "give inputs as the model gets them in use"
 _LISTED = 3
 

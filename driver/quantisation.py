@@ -206,7 +206,7 @@ def _written(
         tuple(_decision(p, recipe, reasons) for p in source.products),
         rotated=found.rotated,
         samples=found.samples,
-        held_out=found.held,
+        held_out=len(found.judged),
         ranges=found.rule,
         decibels={name: round(value, 2) for name, value in found.decibels.items()},
         tried={name: round(value, 2) for name, value in found.tried.items()},

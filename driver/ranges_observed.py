@@ -12,13 +12,17 @@ from ..frontends.onnx.quantising.recipe import STEPS, Limits
 
 Array = np.ndarray[Any, Any]
 
-LONG_TAIL = 6.0  # greatest element, in units of the root of the mean square
-OUTLYING = 100.0  # times the median of the greatest magnitudes of samples
-FEWEST = 4  # samples of which most tell what is usual
-CLIPS = tuple(0.85**step for step in range(16))  # of the greatest magnitude
+# greatest element, in units of the root of the mean square: of normal numbers two in 1e9 are larger
+LONG_TAIL = 6.0
+# times the median of the greatest magnitudes of samples: of 255 steps half of the samples get three
+OUTLYING = 100.0
+FEWEST = 4  # samples of which most tell what is usual: of three, two may be unusual by chance
+# of the greatest magnitude: 1.4 dB from one to the next, which steps grow by, down to a twelfth;
+# errors are flat about the best clip (R. Banner et al., https://arxiv.org/abs/1810.05723)
+CLIPS = tuple(0.85**step for step in range(16))
 
 
-def outlying(peaks: Sequence[float]) -> Array:
+def outlying(peaks: Sequence[float] | Array) -> Array:
     """Which samples, of given greatest magnitudes, are far larger than most are."""
     found = np.zeros(len(peaks), bool)
     if len(peaks) >= FEWEST:
@@ -110,17 +114,19 @@ class Spread:
         return Limits(float(self.low), float(self.high)) if self.samples else Limits(0.0, 0.0)
 
     @property
-    def usual(self) -> Limits | None:
-        """The range of the samples that are not far larger than most; None where none is."""
-        far = outlying([max(abs(low), abs(high)) for low, high in self.each])
-        kept = [own for own, is_far in zip(self.each, far, strict=True) if not is_far]
-        if len(kept) == len(self.each):
-            return None
-        return Limits(min(low for low, _ in kept), max(high for _, high in kept))
+    def usual_peak(self) -> float:
+        """The greatest magnitude in samples that are not far larger than most."""
+        peaks = np.array([max(abs(low), abs(high)) for low, high in self.each])
+        return float(peaks[~outlying(peaks)].max(initial=0.0))
 
-    def clipped(self, factor: float) -> Limits:
-        """The range without what is larger than a share of the greatest magnitude."""
-        bound = self.peak * factor
+    def within(self, bound: float) -> Limits:
+        """The range of the samples whose elements are no larger; none (0) where there are none."""
+        kept = [own for own in self.each if max(abs(own[0]), abs(own[1])) <= bound]
+        low, high = (min(low for low, _ in kept), max(high for _, high in kept)) if kept else (0, 0)
+        return Limits(float(low), float(high))
+
+    def clipped(self, bound: float) -> Limits:
+        """The range without what is larger than a bound."""
         return Limits(float(max(self.low, -bound)), float(min(self.high, bound)))
 
 
@@ -140,12 +146,6 @@ def _greatest(one: Array | None, other: Array | None) -> Array | None:
     if one is None or other is None:
         return other if one is None else one
     return np.maximum(one, other)
-
-
-def clipped_ranges(spreads: Mapping[str, Spread], errors: Mapping[str, Array]) -> dict[str, Limits]:
-    """The ranges that lose least, where that is not the whole range."""
-    best = {name: CLIPS[int(np.argmin(lost))] for name, lost in errors.items()}
-    return {name: spreads[name].clipped(clip) for name, clip in best.items() if clip < 1.0}
 
 
 def means_of(spreads: Mapping[str, Spread]) -> dict[str, Array]:
@@ -181,6 +181,42 @@ def decibels(pairs: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]) -
 
 
 MOST_DECIBELS = 120.0
+FAINT = 0.01  # of the mean power of samples: what a sample counts for at least (20 dB below it)
+
+
+def shares_of_noise(
+    pairs: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]],
+) -> dict[str, Array]:
+    """Of (wanted, got) outputs of runs, a sample each: how large the error is, as a share of what
+    is wanted (roots of mean squares), for each output of floats and each sample; 1 where nothing
+    is left of it."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for wanted, got in pairs:
+        for name, array in wanted.items():
+            if array.dtype.kind != "f" or not array.size:
+                continue
+            exact, real = array.astype(np.float64), got[name].astype(np.float64)
+            error = float("inf") if real.shape != exact.shape else np.square(real - exact).sum()
+            found.setdefault(name, []).append((float(np.square(exact).sum()), float(error)))
+    return {name: _shares(np.array(own)) for name, own in found.items()}
+
+
+def _shares(sums: Array) -> Array:
+    """Of (signal, noise) of samples, sums of squares."""
+    signal, noise = sums[:, 0], sums[:, 1]
+    least = FAINT * float(np.nanmean(np.where(np.isfinite(signal), signal, np.nan)))
+    with np.errstate(all="ignore"):
+        shares = np.sqrt(noise / np.maximum(np.maximum(signal, least), 1e-30))
+    return np.where(np.isfinite(shares), np.minimum(shares, 1.0), 1.0)
+
+
+def decibels_of(shares: Array) -> float:
+    """How far the error lies below what is wanted, of shares of noise: of their mean.
+
+    Answers whose margins are even about zero change in proportion to the mean size of the noise
+    (not of its power): a sample that is lost counts once, however large it is.
+    """
+    return ratio_in_decibels(1.0, float(np.square(np.mean(shares))))
 
 
 def ratio_in_decibels(signal: float, noise: float) -> float:

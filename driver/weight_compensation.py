@@ -22,10 +22,10 @@ from ..frontends.onnx.quantising.weights import NEAREST as ALL_NEAREST
 from ..frontends.onnx.quantising.weights import Matrix, Rounded
 from ..passes.precision.observers import MOMENTS, multiply, observed
 from .batch_rows import only_rows
-from .calibrated_search import EVERY, MOST_HELD
 from .calibration import CalibrationData, Samples, specs_of_inputs
 from .calibration_notes import DataNotes
 from .graph_run import Array, compiled_graph
+from .held_samples import SampleParts, parts_of
 from .ranges_observed import decibels
 
 NEAREST, COMPENSATED, DIVIDED = "nearest", "compensated", "divided data"
@@ -106,8 +106,7 @@ class WeightSearch:
         self.specs = specs_of_inputs(source.floats(self.scores))
         self.samples: Iterable[dict[str, Array]] = Samples(data, self.specs, folder / "samples")
         self.held: Pairs = []
-        self.data = DataNotes()
-        self.count = 0
+        self.data, self.parts = DataNotes(), SampleParts(0)
 
     def run(self) -> Compensation:
         """What becomes of the matrices."""
@@ -117,7 +116,7 @@ class WeightSearch:
         for number, group in enumerate(self._groups()):
             moments = self._observed([name for unit in group for name in unit.tensors], number)
             if not self.held:
-                return Compensation(samples=self.count, notes=(_ONE, *self.data.notes()))
+                return Compensation(samples=self.parts.count, notes=(_ONE, *self.data.notes()))
             for unit in group:
                 found = self._plain(unit, moments)
                 plain |= {m: c.few for m, c in found.items() if c.is_compensated}
@@ -133,7 +132,7 @@ class WeightSearch:
         tried = {name: self._score(given, name) for name, given in trials.items()}
         best = max(tried, key=lambda name: tried[name])
         notes = (*self.data.notes(), *(() if best != NEAREST else (_NO_BETTER,)))
-        return Compensation(trials[best], self.count, len(self.held), tried, notes)
+        return Compensation(trials[best], self.parts.count, len(self.held), tried, notes)
 
     def _units(self) -> Iterator[_Unit]:
         """The matrices, those together that read one tensor."""
@@ -163,22 +162,22 @@ class WeightSearch:
         multiply(graph, len(self.scores))
         self.note("compiling observers")
         run = compiled_graph(graph, self.folder, f"moments_{number}", self.threads)
-        if not self.count:
+        first = not self.parts.count
+        if first:
             self.samples = only_rows(self.samples, self.specs, run, self.scores) or self.samples
-        found, first = _Moments(), not self.count
+            self.parts = parts_of(self.samples, self.data)
+        found, held, counted = _Moments(), self.parts.held_out(), frozenset(self.parts.counted)
         for index, inputs in enumerate(self.samples):
             self.note(f"calibrating ({index + 1})")
-            if first:
-                self.data.add(inputs)
-            outputs = run(inputs)
-            is_held = index % EVERY == 1 and index // EVERY < MOST_HELD
+            if index not in counted:
+                continue
+            outputs, is_held = run(inputs), index in held
             if is_held and first:
                 self.held.append((inputs, {name: outputs[name] for name in self.scores}))
             sums = found.held if is_held else found.used
             for name in tensors:
                 own = outputs[observed(name, MOMENTS)].astype(np.float64)
                 sums[name] = sums[name] + own if name in sums else own
-            self.count = index + 1
         return found
 
     def _plain(self, unit: _Unit, moments: _Moments) -> dict[Matrix, _Choice]:

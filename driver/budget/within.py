@@ -22,9 +22,9 @@ from ...frontends.onnx.quantising.recipe import Recipe
 from ...frontends.onnx.quantising.switching import switch_of
 from ..batch_rows import rows_of
 from ..calibrated_recipe import Calibrated, calibrate
-from ..calibrated_search import EVERY, MOST_HELD
 from ..calibration import Samples, largest, specs_of_inputs
 from ..graph_run import GraphRun, compiled_graph
+from ..held_samples import MOST_HELD
 from ..journal import Journal, journal_of
 from ..request import CompileRequest
 from ..tensor_files import check_inputs
@@ -333,11 +333,10 @@ def _groups(calibrated: Calibrated) -> list[list[str]]:
 
 
 def _held(samples: Samples, calibrated: Calibrated, specs: Sequence[TensorSpec]) -> Any:
-    """Samples that took no part in calibration; all, where there is one."""
+    """The samples that calibration measured errors on."""
     rows = rows_of(next(iter(samples)), specs) if calibrated.by_rows else samples
-    for index, sample in enumerate(rows):
-        if calibrated.shared or index % EVERY == 1:
-            yield sample
+    judged = frozenset(calibrated.judged)
+    return (sample for number, sample in enumerate(rows) if number in judged)
 
 
 def _distance(exact: Array, real: Array) -> float:

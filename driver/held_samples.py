@@ -1,0 +1,70 @@
+"""Which calibration samples count, and which of them errors are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from .calibration_notes import DataNotes
+from .tensor_files import Arrays
+
+FOLDS = 4  # parts of the samples: each is judged by what the others show
+MOST_HELD = 32  # samples that errors are measured on
+LEAST_HELD = 8  # of them, however much memory they take
+HELD_BYTES = 1 << 30  # of inputs and outputs that are kept for it
+OUTLYING = -1  # the part of samples that are far larger than most
+
+
+@dataclass(frozen=True)
+class SampleParts:
+    """The samples of a calibration, in parts.
+
+    count: of samples. outlying: numbers of those that are far larger than most: what is measured
+    on others says nothing of them, and they hide what is.
+    """
+
+    count: int
+    outlying: frozenset[int] = frozenset()
+
+    @cached_property
+    def counted(self) -> list[int]:
+        """Numbers of the samples that count; all, where all are outlying."""
+        return [n for n in range(self.count) if n not in self.outlying] or [*range(self.count)]
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {number: place for place, number in enumerate(self.counted)}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether nothing can be measured but on what it was found with."""
+        return len(self.counted) < 2
+
+    def of(self, number: int) -> int:
+        """The part of a sample: one of `FOLDS`, or `OUTLYING`."""
+        place = self._places.get(number)
+        return OUTLYING if place is None else place % FOLDS
+
+    def judged(self, size: int = 0) -> frozenset[int]:
+        """Numbers of the samples that errors are measured on, evenly chosen of those that count;
+        size: bytes that are kept of each."""
+        counted = self.counted
+        most = max(LEAST_HELD, min(MOST_HELD, HELD_BYTES // max(size, 1)))
+        step = max(1.0, len(counted) / most)
+        return frozenset(counted[int(n * step)] for n in range(min(most, len(counted))))
+
+    def held_out(self) -> frozenset[int]:
+        """Numbers of the samples that take no part, where one part of them is enough: every fourth
+        that counts, and `MOST_HELD` at most; none of a single one."""
+        counted = self.counted
+        return frozenset(counted[1::FOLDS][:MOST_HELD])
+
+
+def parts_of(samples: Iterable[Arrays], notes: DataNotes) -> SampleParts:
+    """Read all samples, which `notes` takes note of."""
+    count = 0
+    for sample in samples:
+        notes.add(sample)
+        count += 1
+    return SampleParts(count, notes.outlying)

@@ -1,0 +1,69 @@
+"""Which samples of a calibration count, and how errors are measured on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensmith.driver.calibration_notes import DataNotes
+from tensmith.driver.held_samples import (
+    FOLDS,
+    LEAST_HELD,
+    MOST_HELD,
+    OUTLYING,
+    SampleParts,
+    parts_of,
+)
+from tensmith.driver.ranges_observed import FAINT, decibels_of, shares_of_noise
+
+
+def test_samples_that_are_far_larger_than_most_count_for_nothing() -> None:
+    samples = [{"x": np.full(4, 1e4 if n == 5 else 1.0 + n, np.float32)} for n in range(10)]
+    parts = parts_of(samples, DataNotes())
+    assert (parts.count, parts.outlying) == (10, frozenset({5}))
+    assert parts.of(5) == OUTLYING
+    assert parts.judged() == frozenset(range(10)) - {5}
+    assert 5 not in parts.held_out()
+    sizes = [sum(parts.of(n) == fold for n in range(10)) for fold in range(FOLDS)]
+    assert sorted(sizes) == [2, 2, 2, 3]
+
+
+def test_of_many_samples_some_are_judged_from_first_to_last() -> None:
+    judged = sorted(SampleParts(1000).judged())
+    assert len(judged) == MOST_HELD
+    assert judged[0] == 0
+    assert judged[-1] > 950
+    assert max(np.diff(judged)) <= 32
+    assert {SampleParts(1000).of(n) for n in judged} == {*range(FOLDS)}
+    assert len(SampleParts(1000).judged(size=1 << 40)) == LEAST_HELD
+
+
+def test_a_single_sample_is_judged_by_itself() -> None:
+    assert SampleParts(1).is_shared
+    assert SampleParts(1).judged() == {0}
+    assert not SampleParts(1).held_out()
+    assert not SampleParts(2).is_shared
+    assert SampleParts(2).held_out() == {1}
+
+
+def shares(*pairs: tuple[float, float]) -> list[float]:
+    runs = (({"y": np.array([float(a)])}, {"y": np.array([float(a + b)])}) for a, b in pairs)
+    return list(shares_of_noise(runs)["y"])
+
+
+def test_every_sample_counts_alike_however_large_it_is() -> None:
+    """A sample that is a thousand times larger, and lost, is one of five."""
+    found = shares((1, 0.1), (1, 0.1), (1, 0.1), (1, 0.1), (1000, 5000))
+    assert found[-1] == 1
+    small = shares((1, 0.1), (1, 0.1))
+    assert small == pytest.approx([0.1, 0.1])
+    assert decibels_of(np.array(small)) == pytest.approx(20)
+    assert decibels_of(np.array([*small, 1.0, 0.1, 0.1])) == pytest.approx(-20 * np.log10(0.28))
+
+
+def test_a_sample_of_nothing_counts_by_what_others_are() -> None:
+    first, last = shares((1, 0.0), (0, 0.001))
+    assert first == 0
+    assert last == pytest.approx(0.001 / np.sqrt(FAINT / 2))
+    assert shares((0, 0), (0, 0)) == [0, 0]
+    assert shares((1, np.nan), (np.inf, 1)) == [1, 1]
