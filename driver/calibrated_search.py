@@ -32,7 +32,7 @@ from ..passes.precision.observers import (
 from .batch_rows import only_rows
 from .calibration import CalibrationData, Samples, specs_of_inputs
 from .calibration_notes import DataNotes, untrained
-from .evidence import Evidence, RecipeMaker, Rules
+from .evidence import CalibrationRules, Evidence, RecipeMaker
 from .float_parts import FloatParts
 from .graph_run import Array, GraphRun, compiled_graph
 from .held_samples import FOLDS, OUTLYING, SampleParts, parts_of
@@ -100,7 +100,7 @@ class Search:
         self.reasons: dict[str, str] = {}
         self._of_data = frozenset(p.key for p in self.products if p.other)
         self._evidence: dict[int, Evidence] = {n: Evidence() for n in (*range(FOLDS), OUTLYING)}
-        self._rules = Rules(frozenset())  # that were kept
+        self._rules = CalibrationRules(frozenset())  # that were kept
         self._shares = np.zeros(0)  # of noise in the samples judged, by those
         self._open: dict[frozenset[str], GraphRun] = {}  # by what is integer, and what is scaled
 
@@ -123,7 +123,7 @@ class Search:
             )
         self._maker = RecipeMaker(self.source, self.points, every)
         dynamic = frozenset(p.key for p in self.products if p.by_run)
-        self._accepts(Rules(integer, dynamic), MINMAX)
+        self._accepts(CalibrationRules(integer, dynamic), MINMAX)
 
     def finish(self) -> Recipe:
         """The recipe that is best where it was not calibrated, after `begin`."""
@@ -138,7 +138,7 @@ class Search:
         self._without_fragile()
         return self._final(self._rules)
 
-    def _gains(self, name: str, rules: Rules) -> bool:
+    def _gains(self, name: str, rules: CalibrationRules) -> bool:
         """Whether further rules change the recipe, and make errors clearly less: they are kept."""
         before, after = self._final(self._rules), self._final(rules)
         same = before.ranges == after.ranges and before.scales.keys() == after.scales.keys()
@@ -146,12 +146,12 @@ class Search:
             return False
         return self._accepts(rules, name, CLEAR)
 
-    def _final(self, rules: Rules) -> Recipe:
+    def _final(self, rules: CalibrationRules) -> Recipe:
         """By all samples."""
         counted = Evidence.of(self._evidence[fold] for fold in range(FOLDS))
         return self._maker.recipe(rules, Evidence.of(self._evidence.values()), counted)
 
-    def _judged(self, rules: Rules, fold: int) -> Recipe:
+    def _judged(self, rules: CalibrationRules, fold: int) -> Recipe:
         """By the samples of the other parts; by all, where there is one."""
         if self.parts.is_shared:
             return self._final(rules)
@@ -243,7 +243,7 @@ class Search:
 
     # ------------------------------------------------------------------ choosing
 
-    def _accepts(self, rules: Rules, name: str, gain: float | None = None) -> bool:
+    def _accepts(self, rules: CalibrationRules, name: str, gain: float | None = None) -> bool:
         """Whether rules are better than what was accepted before, by so many decibels.
 
         A gain must be larger than its standard error over samples, too (the rule of L. Breiman et
@@ -276,7 +276,7 @@ class Search:
         if floats and self._accepts(replace(rules, integer=rules.integer - floats), FLOATS, GAIN):
             self.reasons |= dict.fromkeys(floats, _FRAGILE)
 
-    def _score(self, rules: Rules, name: str) -> dict[str, Array]:
+    def _score(self, rules: CalibrationRules, name: str) -> dict[str, Array]:
         """Shares of noise in every scored tensor, of the samples that are judged.
 
         Recipes that differ in ranges and corrections alone are runs of one binary.

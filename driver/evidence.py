@@ -13,7 +13,7 @@ from .ranges_observed import CLIPS, Array, Spread, means_of
 
 
 @dataclass(frozen=True)
-class Rules:
+class CalibrationRules:
     """How a model is quantised, whatever samples show. integer, dynamic: keys of products (see
     `Recipe`). usual: ranges are those of samples that are not far larger than most; clipped: of
     long-tailed tensors, those that lose least; scaled: channels that only depthwise convolutions
@@ -68,7 +68,7 @@ class RecipeMaker:
         kept = {name: spreads[name] for name in self.points if name not in self.bounds}
         return {name: spread for name, spread in kept.items() if spread.is_long_tailed}
 
-    def recipe(self, rules: Rules, seen: Evidence, counted: Evidence) -> Recipe:
+    def recipe(self, rules: CalibrationRules, seen: Evidence, counted: Evidence) -> Recipe:
         """What some samples say (`seen`; `counted`: those of them that are not outlying)."""
         used = counted if rules.usual else seen
         ranges = {name: used.spreads[name].range for name in self.points}

@@ -196,7 +196,8 @@ def shares_of_noise(
             if array.dtype.kind != "f" or not array.size:
                 continue
             exact, real = array.astype(np.float64), got[name].astype(np.float64)
-            error = float("inf") if real.shape != exact.shape else np.square(real - exact).sum()
+            with np.errstate(all="ignore"):
+                error = float("inf") if real.shape != exact.shape else np.square(real - exact).sum()
             found.setdefault(name, []).append((float(np.square(exact).sum()), float(error)))
     return {name: _shares(np.array(own)) for name, own in found.items()}
 
@@ -204,7 +205,8 @@ def shares_of_noise(
 def _shares(sums: Array) -> Array:
     """Of (signal, noise) of samples, sums of squares."""
     signal, noise = sums[:, 0], sums[:, 1]
-    least = FAINT * float(np.nanmean(np.where(np.isfinite(signal), signal, np.nan)))
+    finite = signal[np.isfinite(signal)]
+    least = FAINT * float(finite.mean()) if finite.size else 0.0
     with np.errstate(all="ignore"):
         shares = np.sqrt(noise / np.maximum(np.maximum(signal, least), 1e-30))
     return np.where(np.isfinite(shares), np.minimum(shares, 1.0), 1.0)

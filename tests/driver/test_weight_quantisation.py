@@ -160,6 +160,17 @@ def test_calibrated(opset: int, block: int | None, tmp_path: Path) -> None:
 
 
 @needs_native
+def test_samples_that_are_far_larger_than_most_tell_nothing(tmp_path: Path) -> None:
+    source = store(tmp_path, 17)
+    samples = [{"x": correlated(16, seed)} for seed in range(8)]
+    plain = quantised(source, "int4-weights", None, samples).path.read_bytes()
+    large = {"x": np.float32(1e5) * correlated(16, 99)}
+    found = quantised(source, "int4-weights", None, [samples[0], large, *samples[1:]])
+    assert found.path.read_bytes() == plain
+    assert any("in sample 1" in note for note in found.notes)
+
+
+@needs_native
 def test_calibration_that_tells_nothing(tmp_path: Path) -> None:
     """A single sample, and data whose products are as good rounded to nearest."""
     source = store(tmp_path, 17)
