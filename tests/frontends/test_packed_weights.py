@@ -18,7 +18,7 @@ from tensmith.compiler.errors import InvalidModelError, RunError
 from tensmith.compiler.ir.ops.packed import digits
 from tensmith.frontends.onnx import load_model
 
-from .oracle import floats, model, node
+from .oracle import floats, model, node, run_ort
 from .ort_cases import OrtCase, check_all
 
 MS = "com.microsoft"
@@ -147,6 +147,32 @@ def test_data_of_other_steps(order: bool, tmp_path: Path) -> None:
     for other in (20, 48):
         with pytest.raises(RunError, match="has to be 40"):
             run_graph(load_model(proto), {"x": floats(2, other)})
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weights_that_the_run_gives(bits: int, tmp_path: Path) -> None:
+    """As ONNX Runtime computes them as constants, with packed zero points, floats and none."""
+    rng = np.random.default_rng(bits)
+    depth, rows, blocks = 40, 5, 3
+    x = floats(2, 3, depth)
+    weights = {
+        "W": rng.integers(0, 256, (rows, blocks, 2 * bits)).astype(np.uint8),
+        "S": floats(rows, blocks, seed=1),
+    }
+    few = rng.integers(0, 256, (rows, -(-blocks * bits // 8))).astype(np.uint8)
+    cases = []
+    points = {"packed": few, "floats": floats(rows, blocks, seed=2), "none": None}
+    if bits == 8:  # for which ONNX Runtime has no kernel
+        del points["floats"]
+    for name, zeros in points.items():
+        given = weights if zeros is None else {**weights, "Z": zeros}
+        made = node("MatMulNBits", " ".join(["x", *given]), domain=MS, bits=bits, K=depth, N=rows,
+                    block_size=16)  # fmt: skip
+        known = model([made], {"x": x}, ["y"], constants=given, domains=[MS])
+        feed = {"x": x, **given}
+        proto = model([made], feed, ["y"], domains=[MS])
+        cases.append(OrtCase(name, proto, feed, atol=1e-4, expected=run_ort(known, {"x": x})))
+    check_all(cases, tmp_path)
 
 
 def test_experts_of_other_steps() -> None:

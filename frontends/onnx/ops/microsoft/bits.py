@@ -60,6 +60,8 @@ def matmul_n_bits(s: Site) -> Value:
     if block < 1 or rows < 1 or depth < 1:
         raise ValueError(f"N, K and block_size {rows, depth, block} must be positive")
     blocks = int(ceildiv(depth, block))  # type: ignore[arg-type]
+    if any(v is not None and s.emitter.constant(v) is None for v in map(s.optional, (1, 2, 3))):
+        return _with_bias(s, _product_at_run_time(s, rows, depth, block, bits))
     packed = s.constant(s.input(1), "the weight").view(np.uint8).reshape(rows, blocks, -1)
     if packed.shape[2] * 8 < block * bits:
         raise ValueError(f"a block holds {packed.shape[2]} bytes, too few for {block} numbers")
@@ -76,8 +78,37 @@ def matmul_n_bits(s: Site) -> Value:
     else:
         weight = _floats(form)[:depth].astype(x.dtype.numpy)
         out = matmul(s, x, constant(weight))
+    return _with_bias(s, out)
+
+
+def _with_bias(s: Site, out: Value) -> Value:
     bias = s.optional(5)
     return out if bias is None else s.op_("add", out, s.cast(bias, out.dtype))
+
+
+def _product_at_run_time(s: Site, rows: int, depth: int, block: int, bits: int) -> Value:
+    """The product by a weight that the run makes: floats of it, then an ordinary product."""
+    if s.optional(4) is not None:
+        raise NotSupported("an order of groups for a weight that a run makes", "make it constant")
+    x, given = s.input(0), s.optional(3)
+    blocks = int(ceildiv(depth, block))  # type: ignore[arg-type]
+    values = s.reshape(s.input(1), (rows, blocks, block * bits // 8))
+    scales = s.reshape(s.input(2), (rows, blocks, 1))
+    wide = s.cast(_apart(s, values, bits), scales.dtype)
+    zeros: Value | float = float(1 << (bits - 1))
+    if given is not None and given.dtype is DType.U8:
+        packed = s.reshape(given, (rows, 1, ceildiv(blocks * bits, 8)))
+        numbers = s.slice(_apart(s, packed, bits), 2, 0, blocks)
+        zeros = s.cast(s.reshape(numbers, (rows, blocks, 1)), scales.dtype)
+    elif given is not None:
+        zeros = s.cast(s.reshape(given, (rows, blocks, 1)), scales.dtype)
+    real = s.op_("mul", s.op_("sub", wide, zeros), scales)
+    real = s.slice(s.reshape(real, (rows, blocks * block)), 1, 0, depth)
+    return matmul(s, s.sized(x, -1, depth), s.cast(s.transpose(real, (1, 0)), x.dtype))
+
+
+def _apart(s: Site, data: Value, bits: int) -> Value:
+    return data if bits == 8 else _unpacked_last(s, data, bits)
 
 
 def _order(s: Site, order: Value, depth: int, blocks: int) -> Array:
