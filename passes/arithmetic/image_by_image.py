@@ -84,6 +84,13 @@ def _of_one(node: Node, batched: Collection[Value]) -> Narrowed | None:
     return first_place(node, 0, {value: 0 for value in node.inputs if value in batched})
 
 
+def _is_repeated(node: Node, size: Dim) -> bool:
+    """Whether a node repeats what is the same for all pictures, as a token that all begin with."""
+    if node.op != "broadcast_to" or not node.output.shape or node.output.shape[0] != size:
+        return False
+    return _of_one(node, ()) is not None
+
+
 def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
     """Where dividing the batch saves most of the bytes that leave the cache; None: nowhere. rate:
     operations in the time in which a byte of weights arrives."""
@@ -96,7 +103,9 @@ def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
     saved, best = 0.0, None
     leaving, total = 0.0, 0.0
     for count, node in enumerate(graph.nodes, start=1):
-        reads = [value for value in node.inputs if value in batched]
+        reads = [value for value in node.inputs if value in live]
+        if not reads and _is_repeated(node, size):
+            batched.add(node.output)
         if reads:
             fits = _of_one(node, batched) is not None
             if not fits or node.regions or node.output.shape[0] != size:
@@ -147,10 +156,14 @@ def _divide(graph: Graph, cut: _Cut) -> None:
     view = Builder(body, "picture")
     made[source] = view.emit("reshape", [inner], {"shape": (1, *source.shape[1:])})
     outer: list[Node] = []
+    differing = {source}
     for node in graph.nodes[: cut.count]:
-        if not any(value in made for value in node.inputs):
+        if differing.isdisjoint(node.inputs):
             outer.append(node)
-            continue
+            if not _is_repeated(node, size):
+                continue
+        else:
+            differing.add(node.output)
         found = _of_one(node, made)
         assert found is not None
         operands: Sequence[Value | None] = [

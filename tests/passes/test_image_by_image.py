@@ -88,6 +88,26 @@ def test_what_follows_the_last_layer_at_once_goes_along() -> None:
     assert [node.op for node in graph.nodes] == ["scan"]
 
 
+@pytest.mark.parametrize("batch", [4, N])
+def test_what_is_the_same_for_all_pictures_is_repeated_inside(batch: Dim) -> None:
+    """A token in front of the patches of every picture, which what lies behind reads, too."""
+    c = CaseBuilder("tokens")
+    x = c.input(batch, 3, 16, 15)
+    y = c.op("conv", x, c.weight(4, 3, 3, 3), **SAME)
+    y = c.op("transpose", c.op("reshape", y, shape=(batch, 4, 240)), perm=(0, 2, 1))
+    token = c.op("broadcast_to", c.weight(1, 1, 4), shape=(batch, 1, 4))
+    other = c.op("tanh", token)
+    y = c.op("concat", token, y, axis=1)
+    y = c.op("tanh", c.op("matmul", c.op("layer_norm", y, c.weight(4), axis=2), c.weight(4, 4)))
+    y = c.op("reduce_mean", c.op("cumsum", y, axis=0), axes=(1,), keepdims=True)
+    c.output(c.op("add", y, token), other)
+    graph = optimised(c.graph())
+    (result,) = scanned(graph)
+    ops = {node.op for node in result.producer.regions[0].nodes}
+    assert {"conv", "concat", "layer_norm", "matmul"} <= ops
+    assert "cumsum" in count(graph)
+
+
 def test_what_enlarges_stays_behind() -> None:
     c = CaseBuilder("stack")
     x = c.input(N, 4, 16, 16)
