@@ -1,4 +1,4 @@
-"""Triton's interpreter as the fake driver uses it: integers that overflow."""
+"""Triton's interpreter as the fake driver uses it: integers that overflow, functions within."""
 
 from __future__ import annotations
 
@@ -56,3 +56,45 @@ def test_overflow_is_told_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(builder, "options", replace(builder.options, debug=True))
     with pytest.raises(Exception, match="int32 overflow detected"):
         doubled()
+
+
+CALLS = """import triton
+import triton.language as tl
+
+
+@triton.jit
+def twice(value):
+    return value * 2
+
+
+@triton.jit
+def summed(x, y):
+    at = tl.arange(0, 4)
+    total = tl.zeros((1,), tl.int32)
+    for step in range(0, 5):
+        total += tl.sum(twice(tl.load(x + at)), 0) + tl.max(tl.load(x + at), 0)
+    tl.store(y + tl.arange(0, 1), total)
+"""
+
+
+def test_functions_that_kernels_call_change_the_language_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, found = np.array([1, -2, 7, 4], np.int32), np.zeros(1, np.int32)
+    program = Program(CALLS, "summed", ("*i32", "*i32"))
+    program.run(1, [given.ctypes.data, found.ctypes.data])
+    from triton.runtime import interpreter
+
+    changes: list[str] = []
+    change = interpreter._patch_lang
+
+    def counted(function):
+        changes.append(function.__name__)
+        return change(function)
+
+    monkeypatch.setattr(interpreter, "_patch_lang", counted)
+    for _ in range(2):
+        found[:] = 0
+        program.run(3, [given.ctypes.data, found.ctypes.data])
+        assert found == 5 * (20 + 7)
+    assert changes == ["summed", "summed"], "by each launch, and by nothing within"

@@ -33,6 +33,7 @@ def _interpreter() -> Any:
     _mend_products(interpreter)
     _mend_bfloat_rounding(interpreter)
     _mend_overflow_checks()
+    _mend_nested_calls(interpreter)
     return interpreter
 
 
@@ -99,6 +100,31 @@ def _mend_overflow_checks() -> None:
             given(self, left, right, function)
 
     TritonSemantic.binary_op_sanitize_overflow_impl = check
+
+
+def _mend_nested_calls(interpreter: Any) -> None:
+    """Have the language changed once for functions that kernels call, not in every call.
+
+    A launch changes `triton.language` until it ends. `tl.sum` and others of Triton's own, which
+    kernels call, see modules of it that a launch does not change: the first call does, for good.
+    """
+    import triton.language as tl
+
+    function = interpreter.InterpretedFunction
+    given = function.__call__
+    changed: set[str] = set()
+
+    def call(self: Any, *arguments: Any, **more: Any) -> Any:
+        module = self.fn.__module__
+        if module.startswith(tl.__name__) and module not in changed:
+            changed.add(module)
+            return given(self, *arguments, **more)
+        try:
+            return self.rewrite()(*arguments, **more)
+        except Exception as error:
+            raise interpreter.InterpreterError(repr(error)) from error
+
+    function.__call__ = call
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
