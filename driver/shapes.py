@@ -32,7 +32,10 @@ def parse_shape(text: str) -> tuple[str, tuple[DimSpec, ...]]:
     """
     name, separator, dims = text.rpartition(":")
     dims = dims.strip()
-    if not separator or not name.strip():
+    if not separator:
+        what = f"--shape {text!r} has no colon between a name and dimensions"
+        raise UsageError(what, remedy=_REMEDY)
+    if not name.strip():
         raise UsageError(f"--shape {text!r} has no input name", remedy=_REMEDY)
     if dims.startswith("[") and dims.endswith("]"):
         inside = dims[1:-1].strip()

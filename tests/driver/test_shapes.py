@@ -51,6 +51,17 @@ def test_wrong_forms(text: str) -> None:
         parse_shape(text)
 
 
+def test_what_is_missing_of_a_shape_is_told() -> None:
+    for text, missing in (
+        ("x=1,5", "no colon"),
+        (":1x5", "no input name"),
+        ("x:", "no dimensions"),
+    ):
+        with pytest.raises(UsageError, match=missing) as failed:
+            parse_shape(text)
+        assert "name:1x3" in failed.value.remedy
+
+
 def test_several() -> None:
     assert parse_shapes(["a:1", "b:[2]"]) == {"a": (1,), "b": (2,)}
     with pytest.raises(UsageError, match="twice"):
