@@ -8,6 +8,7 @@ from typing import Any
 
 from ...compiler.backend import IntegerForm, WeightDecision
 from ...compiler.compilation import Compilation, CompileOptions, NpuReport, Stages
+from ...compiler.errors import UsageError
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.segment import INVOKE
 from ...compiler.ir.types import DType, TensorType
@@ -22,6 +23,7 @@ from .integer_form import FLOAT_FORM, integer_passes
 from .placement import Placement, place
 from .program import device_code, function_name
 from .report import report_of
+from .targets import ARENA_CACHE_SIZE, OPTIMISE
 from .vela import ALIGNMENT, CommandStream
 from .vela_package import installed_version, require_vela
 from .weight_steps import decide_weights, steps_key, weight_decisions
@@ -49,15 +51,21 @@ def compile_ethosu(
 
 
 def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages) -> Placement:
-    """Rewrite a graph into integers, in place, and divide a copy of it."""
+    """Rewrite a graph into integers, in place, and divide a copy of it.
+
+    Raises UsageError where it takes more memory than the target says may be used.
+    """
     with stages.stage("integers"):
         integers_of(graph, target, options)
     with stages.stage("vela"):
         if options.opt_level == 0:
-            return place(graph, target)
-        given = options.choices.by_key
-        choice = options.choices.of(choice_key(graph, target)) if given else None
-        return arranged(graph, target, choice or {})
+            placement = place(graph, target)
+        else:
+            given = options.choices.by_key
+            choice = options.choices.of(choice_key(graph, target)) if given else None
+            placement = arranged(graph, target, choice or {})
+    _require_memory(placement, target)
+    return placement
 
 
 def integers_of(graph: Graph, target: NpuTarget, options: CompileOptions) -> Graph:
@@ -77,6 +85,18 @@ def supports_ethosu(node: Node, target: NpuTarget) -> str | None:
 
 def _require_compiler(target: NpuTarget) -> None:
     require_vela(f"nothing can be compiled for '{target.name}'")
+
+
+def _require_memory(placement: Placement, target: NpuTarget) -> None:
+    """That arenas fit, which Vela may exceed: all of one, where none of it may lie elsewhere."""
+    taken = max((s.scratch_bytes for s in placement.streams if not s.fast_bytes), default=0)
+    if target.arena_bytes is not None and taken > target.arena_bytes:
+        raise UsageError(
+            f"the model does not fit the memory of '{target.name}'",
+            why=f"one segment takes {taken} bytes; {ARENA_CACHE_SIZE} allows {target.arena_bytes}",
+            remedy=f"allow more, try +{OPTIMISE}=Size, or name a memory mode that is 'Dedicated', "
+            "where what does not fit lies in another memory",
+        )
 
 
 def _take_over(graph: Graph, placement: Placement, name: str) -> None:

@@ -116,6 +116,20 @@ def test_check_says_what_runs_where_without_calibration_data(net):
     assert found.npu["estimated_cycles"] == pytest.approx(compiled["estimated_cycles"], rel=0.02)
 
 
+def test_memory_that_does_not_suffice_is_told(net):
+    """By the compiler, and before; memory of the processor's own may be as small."""
+    small = f"{TARGET}+arena-cache-size=128"
+    with pytest.raises(UsageError, match="does not fit the memory") as caught:
+        api.compile(net, target=small, calibration={"x": _samples()})
+    assert re.search(r"takes \d+ bytes; arena-cache-size allows 128", caught.value.why)
+    with pytest.raises(UsageError, match="does not fit the memory"):
+        preflight(net, CompileRequest(target=small))
+    apart = api.compile(
+        net, target=f"{small}+memory-mode=Dedicated_Sram", calibration={"x": _samples()}
+    )
+    assert max(part["fast_bytes"] for part in apart.manifest["npu"]["segments"]) <= 128
+
+
 @pytest.fixture
 def divided(net, tmp_path):
     """The classifier with an operator in the middle that the processor has not: a sum along
