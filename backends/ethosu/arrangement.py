@@ -52,7 +52,7 @@ def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
         StreamDecision(name, ("convolution",), exact=False)
         for name in _named("sum", scaled_sums(graph), lambda scaled: scaled)
     ]
-    for number, stream in enumerate(arranged(copied(graph), target, {}).streams):
+    for number, stream in enumerate(arranged(graph, target, {}).streams):
         other = tuple(word for word in OPTIMISED if word != target.optimise)
         caps = tuple(int(share * stream.scratch_bytes) for share in CAPS)
         found.append(StreamDecision(f"optimise of segment {number}", other))
@@ -61,16 +61,36 @@ def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
 
 
 def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
-    """Carry out a choice for a graph of integers, in place, and divide a copy of it.
+    """Carry out a choice for a graph of integers, which stays as it is, and divide what it becomes.
+
+    Columns that nothing decides are folded as takes the fewest cycles: of a convolution by itself,
+    and then, as that may keep it from being interleaved with what follows, of the whole.
 
     Raises ScheduleError for decisions that there are not.
     """
-    left = dict(choice)
+    placement, usual = _carried_out(graph, target, choice)
+    if usual:
+        whole, _ = _carried_out(graph, target, {**choice, **dict.fromkeys(usual, 1)})
+        placement = min(placement, whole, key=_cost)
+    return placement
+
+
+def _cost(placement: Placement) -> tuple[int, int]:
+    """(operators beside the processor, cycles of it)"""
+    outside = sum(node.segment is None and node.computes for node in placement.nodes)
+    return outside, sum(stream.estimate.cycles for stream in placement.streams)
+
+
+def _carried_out(
+    graph: Graph, target: NpuTarget, choice: Choice
+) -> tuple[Placement, tuple[str, ...]]:
+    """(what a choice makes of a graph, the columns that were folded without a decision)"""
+    graph, left, usual = copied(graph), dict(choice), []
     changed = change_results(graph, left)
     for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items():
         columns = left.pop(name, None)
-        if columns is None:
-            columns = least_cycles(chain, target)
+        if columns is None and (columns := least_cycles(chain, target)) > 1:
+            usual.append(name)
         _require(columns in (1, *folded_columns(chain)), name, columns)
         if columns > 1:
             fold_width(graph, chain, columns)
@@ -80,7 +100,7 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
     placement = place(graph, target, _targets(left, target))
     for name, value in left.items():
         _require(_decided(name)[1] < len(placement.streams), name, value)
-    return placement
+    return placement, tuple(usual)
 
 
 def change_results(graph: Graph, left: dict[str, Any]) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 from ...compiler.backend import Tuning
 from ...compiler.compilation import CompileOptions, Stages
 from ...compiler.errors import InternalError, ScheduleError, UsageError
-from ...compiler.ir.copying import copied
 from ...compiler.ir.graph import Graph
 from ...compiler.kernel.cost.machine import Machine
 from ...compiler.target import NpuTarget
@@ -53,7 +52,7 @@ class StreamsTunable:
             self._graph = integers_of(graph, target, options)
         with stages.stage("vela"):
             self._decisions = {d.name: d for d in decisions_of(self._graph, target)}
-            base = arranged(copied(self._graph), target, {})
+            base = arranged(self._graph, target, {})
             self._most_outside = _outside(base)
             self._placed: dict[str, Placement | str] = {json.dumps({}): base}
         key = choice_key(self._graph, target)
@@ -132,7 +131,7 @@ class StreamsTunable:
 
     def _tried(self, choice: Choice) -> Placement | str:
         try:
-            placement = arranged(copied(self._graph), self.target, choice)
+            placement = arranged(self._graph, self.target, choice)
         except ScheduleError as error:
             return str(error)
         if (more := _outside(placement) - self._most_outside) > 0:

@@ -338,7 +338,7 @@ def test_columns_are_folded_where_that_takes_fewer_cycles():
     graph, *_ = integers_of("few_channels", 6)
     target = TARGETS["ethos-u55-128"]
     before = place(copied(graph), target).streams[0].estimate.cycles
-    assert arranged(copied(graph), target, {}).streams[0].estimate.cycles <= before
+    assert arranged(graph, target, {}).streams[0].estimate.cycles <= before
     wide, *_ = integers_of("conv_relu", 6)  # five channels: blocks are half full
     assert not conv_chains(wide, target)
 
@@ -355,7 +355,7 @@ def test_every_decision_gives_a_stream_that_is_right(name):
     assert {d.name.partition(" of ")[0] for d in decisions} >= {"optimise", "arena"}
     for decision in decisions:
         for value in decision.values:
-            placement = arranged(copied(graph), target, {decision.name: value})
+            placement = arranged(graph, target, {decision.name: value})
             found = run_graph(placement.graph, samples[0])["y0"]
             assert np.abs(found - wanted).max() <= (0 if decision.exact else 1.001 * step)
             for segment, stream in zip(placement.segments, placement.streams, strict=True):
