@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from compiled import Library, Setting, compile_graph, needs_native
 from onnx import helper, numpy_helper
-from suites.case import F32, I8, U8, CaseBuilder
+from suites.case import F32, I8, I32, U8, CaseBuilder
 
 import tensmith
 from tensmith.backends.llvm.emit import byte_table
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.ir import Graph
+from tensmith.compiler.ir import Graph, Value
 
 VALUES = tuple(np.random.default_rng(5).permutation(256).tolist())
 
 
 def lookups() -> Graph:
-    """Of bytes alone, between numbers of 32 bits, and of a few elements."""
+    """Of bytes alone, between numbers of 32 bits, behind a product, and of a few elements."""
     c = CaseBuilder("lookups")
     for dtype, result, shape in ((U8, U8, (3, 300)), (I8, U8, (5,)), (U8, I8, (2, 77))):
         x = c.input(*shape, dtype=dtype, low=0 if dtype is U8 else -128, high=128)
@@ -29,7 +29,15 @@ def lookups() -> Graph:
     x = c.input(4, 40, low=0, high=255)
     whole = c.op("cast", x, dtype=U8)
     c.output(c.op("byte_table", whole, values=VALUES, dtype=U8))
+    c.output(behind_product(c, 7, 40))
     return c.graph()
+
+
+def behind_product(c: CaseBuilder, rows: int, columns: int) -> Value:
+    """A table of the low bytes of sums of products."""
+    x = c.input(rows, 32, dtype=U8, low=0, high=128)
+    total = c.op("matmul", x, c.weight(32, columns, dtype=I8, low=-9, high=9), accumulate=I32)
+    return c.op("byte_table", c.op("cast", total, dtype=U8), values=VALUES, dtype=U8)
 
 
 def results(setting: Setting, folder: Path) -> None:
@@ -81,6 +89,16 @@ def test_the_instruction_of_the_target_is_used(target: str, mnemonic: str, tmp_p
     texts = frozenset({"asm"})
     code = compile_graph(lookups(), Setting(target, 2), tmp_path, texts=texts).code
     assert re.search(mnemonic, code.texts["asm"])
+
+
+def test_a_lookup_takes_the_bytes_of_several_rows(tmp_path: Path) -> None:
+    """Behind sums of 32 bits a vector has a quarter of the bytes of a step of 16 shuffles."""
+    c = CaseBuilder("behind product")
+    c.output(behind_product(c, 6, 16))
+    texts = frozenset({"asm"})
+    code = compile_graph(c.graph(), Setting("x86-64-v3", 2), tmp_path, texts=texts).code
+    vectors = 6 * 16 // 8
+    assert 16 * vectors // 4 <= len(re.findall("vpshufb", code.texts["asm"])) < 16 * vectors // 2
 
 
 @needs_native

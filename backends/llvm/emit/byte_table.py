@@ -29,6 +29,11 @@ def looked_up(e: Emitter, x: ir.Value, table: ir.Value) -> ir.Value:
     return _first(e, _EMITTED[chosen.name](e, _filled(e, x, chosen.width), table), lanes)
 
 
+def lookup_width(e: Emitter) -> int:
+    """Bytes that are looked up at once."""
+    return lookup_for([item.name for item in LOOKUPS if has_instruction(e.module, item.name)]).width
+
+
 def _filled(e: Emitter, x: ir.Value, width: int) -> ir.Value:
     """The vector with lanes behind it that nothing reads."""
     lanes = x.type.count

@@ -25,9 +25,10 @@ from ....compiler.kernel.schedule.transposing import rows_of_piece
 from . import scalar
 from .access import Lanes, index_value, lane_indices
 from .builder import POINTER, Emitter, is_vector, literal, memory_type, scalar_type
-from .byte_table import looked_up
+from .byte_table import looked_up, lookup_width
 from .indices import Int
 from .math import VECTORISED
+from .several import for_several
 from .shape import Access, Address, Guard, Shape, Slot, symbols_in
 from .step_lanes import StepLanes
 from .transpose import lanes_read, load_rows, piece_of
@@ -210,8 +211,8 @@ class Tile:
                 return scalar.cast(e, self._index(index, slot), e.index_dtype, dtype)
             case ex.Load():
                 return self._load(expression, slot)
-            case ex.Apply(op="byte_table", args=(x, ex.Load() as table)):
-                return looked_up(e, self.value(x, slot), self.reach(table, slot, False).pointer)
+            case ex.Apply(op="byte_table", args=(_, ex.Load() as table)):
+                return self._looked_up(expression, table, slot)
             case ex.Apply(op=op, args=args, dtype=dtype, exact=exact):
                 if op in VECTORISED and dtype is DType.F32:
                     return self._abreast(expression, slot)
@@ -233,23 +234,20 @@ class Tile:
         looks ahead no further than two or three of them: several are emitted operation by
         operation, as one on wider vectors.
         """
-        by_row, by_vector = self.depends(expression)
-        found: dict[object, Slot] = {}
-        for r, v in filter(self.guard.covers, self.shape.slots()):
-            key = (id(expression), r if by_row else -1, v if by_vector else -1, self.guard.key)
-            if key not in self.memo and (found or (r, v) == slot):
-                found.setdefault(key, (r, v))
-        count = 1 << (min(len(found), self.abreast).bit_length() - 1)
-        keys = list(found)[:count]
-        values = [self.value(expression.args[0], found[key]) for key in keys]
         kind = expression.args[0].dtype
-        if not is_vector(values[0]):
-            keys, values = keys[:1], values[:1]
-        with self.e.side_by_side(len(keys)):
-            wide = scalar.apply(self.e, expression.op, [self.e.joined(values)], [kind], DType.F32)
-        self.memo.update(zip(keys, self.e.parts(wide, len(keys)), strict=True))
-        result: ir.Value = self.memo[keys[0]]
-        return result
+
+        def apply(x: ir.Value, count: int) -> ir.Value:
+            with self.e.side_by_side(count):
+                return scalar.apply(self.e, expression.op, [x], [kind], DType.F32)
+
+        return for_several(self, expression, slot, self.abreast, apply)
+
+    def _looked_up(self, expression: ex.Apply, table: Load, slot: Slot) -> ir.Value:
+        """What a table has for this slot, and for as many after it as are looked up at once."""
+        where = self.reach(table, slot, False).pointer
+        shared = not any(self.depends(table))
+        most = lookup_width(self.e) // self.shape.lanes if shared else 1
+        return for_several(self, expression, slot, most, lambda x, _: looked_up(self.e, x, where))
 
     def _alike(self, values: list[ir.Value]) -> list[ir.Value]:
         """All values as vectors when one is."""
