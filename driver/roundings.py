@@ -1,9 +1,9 @@
-"""How far roundings alone move the results of a quantised model.
+"""How far roundings alone move the results of a model that is quantised, or computed in halves.
 
-Where values are rounded to integers on the way, a difference in the last bit before such a rounding
-becomes a whole step behind it, and grows from layer to layer: two engines that both compute what
-the model says differ by far more than floats do. What is to be expected is measured: the reference
-runs again with every float moved by a few units in its last place.
+Where values are rounded to integers or halves on the way, a difference in the last bit before such
+a rounding becomes a whole step behind it, and grows from layer to layer: two engines that both
+compute what the model says differ by far more than floats do. What is to be expected is measured:
+the reference runs again with every float moved by a few units in its last place.
 """
 
 from __future__ import annotations

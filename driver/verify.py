@@ -279,7 +279,8 @@ class _Sides:
         number = len(self.report.trials)
         if number in self.job.spreads:
             return self.job.spreads[number]
-        if not self.job.tolerance.quantised:
+        tolerance = self.job.tolerance.of(self.job.against, self.job.precision)
+        if not tolerance.quantised and tolerance.rounded is None:
             return {}
         self.job.note("measuring how far roundings move the results")
         engine = self.start(self.job.truth("reference", nudged=True))

@@ -1,4 +1,4 @@
-"""Quantised models: differences that roundings explain are told from wrong results."""
+"""Models that round on the way: differences that roundings explain are told from wrong results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.driver import api
@@ -74,6 +75,54 @@ def test_wrong_results_of_quantised_models_are_found(tmp_path: Path) -> None:
     report = verify_given(job, _input())
     assert report.status == FAILED
     assert report.spreads[0]
+
+
+def _sines(path: Path, moved: bool = False, spoiled: bool = False) -> Path:
+    """Layers that make small differences large.
+
+    moved: with the columns between two layers in another order, so that sums are rounded otherwise.
+    spoiled: with a sign turned in the last layer.
+    """
+    rng = np.random.default_rng(4)
+    nodes, constants, last, depth, width = [], [], "x", 7, 192
+    before, orders = np.arange(width), np.random.default_rng(5)
+    for layer in range(depth):
+        weights = 4 * rng.normal(size=(width, width)) / np.sqrt(width)
+        after = orders.permutation(width) if moved and layer < depth - 1 else np.arange(width)
+        weights, before = weights[before][:, after], after
+        if spoiled and layer == depth - 1:
+            weights[:, 5] *= -1
+        constants.append(numpy_helper.from_array(weights.astype(np.float32), f"w{layer}"))
+        nodes += [
+            helper.make_node("MatMul", [last, f"w{layer}"], [f"m{layer}"]),
+            helper.make_node("Sin", [f"m{layer}"], [f"s{layer}"]),
+        ]
+        last = f"s{layer}"
+    graph = helper.make_graph(
+        nodes, "sines",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, width])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [16, width])],
+        constants,
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_halves_that_fall_to_the_other_side_are_told_from_faults(
+    tmp_path: Path, spoiled: bool
+) -> None:
+    other = _sines(tmp_path / "other.onnx", moved=True, spoiled=spoiled)
+    artifact = api.compile(other, target="native", precision="bf16", force_precision=True)
+    job = Verification(
+        EngineSpec("tensmith", artifact.library()), _sines(tmp_path / "sines.onnx"),
+        precision="bf16", tolerance=artifact.tolerance(),
+    )  # fmt: skip
+    x = np.random.default_rng(8).normal(size=(16, 192)).astype(np.float32)
+    report = verify_given(job, {"x": x})
+    assert report.status == (FAILED if spoiled else PASSED)
+    assert not spoiled or report.spreads[0]
 
 
 def test_only_floats_are_moved_and_by_little() -> None:
