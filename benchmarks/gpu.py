@@ -98,13 +98,20 @@ def pack_builds(folder: Path, archive: Path, most: int | None = None) -> list[st
             continue
         names += more
         chosen.append(build)
-    with tarfile.open(archive, "w") as made:
+    with tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as made:  # one block ahead of each
         entry, text = tarfile.TarInfo(f"{folder.name}/{INDEX}"), index_text(chosen).encode()
         entry.size = len(text)
         made.addfile(entry, io.BytesIO(text))
         for name in names:
-            made.add(folder / name, f"{folder.name}/{name}")
+            made.add(folder / name, f"{folder.name}/{name}", filter=_of_nobody)
     return left
+
+
+def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """An entry without its owner, whose number USTAR may have no room for."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 def _worth_of(folder: Path) -> Callable[[GpuBuild], int]:
@@ -150,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("models", "batches", "precisions"):
         parser.add_argument(f"--{name}", help="of the builds, with commas between them")
     options = parser.parse_args(arguments)
+    if options.most is not None and not options.pack:
+        parser.error("--most limits the file of --pack: give --pack FILE.tar, too")
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.build:
         from .gpu_builds import BATCHES, MODELS, PRECISIONS, make_builds

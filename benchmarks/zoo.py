@@ -230,11 +230,23 @@ MODELS: dict[str, Callable[[], ZooModel]] = {
 }
 
 
+class UnbatchedError(ValueError):
+    """A model has no variant with a symbolic batch; the text says why."""
+
+
 def batched(spec: ZooModel) -> ZooModel:
     """The model with a symbolic batch as axis 0 of every input, where `spec` has a batch of one.
 
-    Samples are the example shifted along its last axis, once for each place of the batch.
+    Samples are the example shifted along its last axis, once for each place of the batch. Raises
+    UnbatchedError for other models.
     """
+    if spec.dynamic is not None:
+        raise UnbatchedError("its dimensions are symbolic already: export it without --batch")
+    for name, x in spec.example.items():
+        if not isinstance(x, Tensor):
+            raise UnbatchedError(f"'{name}' is a list of inputs, --batch is for single ones")
+        if x.shape[:1] != (1,):
+            raise UnbatchedError(f"axis 0 of '{name}' is no batch of one")
 
     def sample(count: int) -> dict[str, Any]:
         return {
@@ -320,7 +332,8 @@ def build(name: str) -> ZooModel:
 def export(name: str, root: Path = ZOO, batch: bool = False) -> Path:
     """Export one model of `known()` into `root/name`, check it, return its folder.
 
-    batch: with a symbolic batch, into `root/batch/name`.
+    batch: with a symbolic batch, into `root/batch/name`. Raises UnbatchedError for a model without
+    such a variant.
     """
     started = time.perf_counter()
     spec = build(name)
@@ -367,10 +380,15 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known())}")
     default = [name for name in known() if (name in MODELS) != options.more]
+    refused = False
     for name in options.names or default:
-        export(name, options.output, options.batch)
+        try:
+            export(name, options.output, options.batch)
+        except UnbatchedError as error:
+            print(f"{name}: left out: {error}", file=sys.stderr)
+            refused |= name in options.names
         gc.collect()
-    return 0
+    return int(refused)
 
 
 if __name__ == "__main__":
