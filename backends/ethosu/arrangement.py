@@ -64,27 +64,38 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
     """Carry out a choice for a graph of integers, which stays as it is, and divide what it becomes.
 
     Columns that nothing decides are folded as takes the fewest cycles: of a convolution by itself,
-    and then, as that may keep it from being interleaved with what follows, of the whole.
+    and then, as that may keep it from being interleaved with what follows, of the whole, if the
+    memory holds it.
 
     Raises ScheduleError for decisions that there are not.
     """
-    placement, usual = _carried_out(graph, target, choice)
-    if usual:
-        whole, _ = _carried_out(graph, target, {**choice, **dict.fromkeys(usual, 1)})
-        placement = min(placement, whole, key=_cost)
-    return placement
+    changed, left, usual = _carried_out(graph, target, choice)
+    if not usual:
+        return _divided(changed, target, left)
+    unfolded = {**choice, **dict.fromkeys(usual, 1)}
+    whole, left_of_whole, _ = _carried_out(graph, target, unfolded)
+    found: list[Placement] = []
+    refusals: list[ScheduleError] = []
+    for one, decisions in ((changed, left), (whole, left_of_whole)):
+        try:
+            found.append(_divided(one, target, decisions))
+        except ScheduleError as error:  # it may have fewer segments than the other one
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return min(found, key=lambda placement: _cost(placement, target))
 
 
-def _cost(placement: Placement) -> tuple[int, int]:
-    """(operators beside the processor, cycles of it)"""
-    outside = sum(node.segment is None and node.computes for node in placement.nodes)
-    return outside, sum(stream.estimate.cycles for stream in placement.streams)
+def _cost(placement: Placement, target: NpuTarget) -> tuple[bool, int, int]:
+    """(whether the memory does not hold it, operators beside the processor, cycles of it)"""
+    return bool(placement.excess(target)), placement.outside, placement.cycles
 
 
 def _carried_out(
     graph: Graph, target: NpuTarget, choice: Choice
-) -> tuple[Placement, tuple[str, ...]]:
-    """(what a choice makes of a graph, the columns that were folded without a decision)"""
+) -> tuple[Graph, dict[str, Any], tuple[str, ...]]:
+    """(what a choice makes of a graph, what it decides of segments, the columns that were folded
+    without a decision)"""
     graph, left, usual = copied(graph), dict(choice), []
     changed = change_results(graph, left)
     for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items():
@@ -97,10 +108,15 @@ def _carried_out(
             changed = True
     if changed:
         run_passes(graph, (DeadCodeElimination(),))
-    placement = place(graph, target, _targets(left, target))
-    for name, value in left.items():
+    return graph, left, tuple(usual)
+
+
+def _divided(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
+    """Divide a graph, with what a choice decides of segments."""
+    placement = place(graph, target, _targets(choice, target))
+    for name, value in choice.items():
         _require(_decided(name)[1] < len(placement.streams), name, value)
-    return placement, tuple(usual)
+    return placement
 
 
 def change_results(graph: Graph, left: dict[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from .integer_form import FLOAT_FORM, integer_passes
 from .placement import Placement, place
 from .program import device_code, function_name
 from .report import report_of
-from .targets import ARENA_CACHE_SIZE, OPTIMISE
+from .targets import OPTIMISE
 from .vela import ALIGNMENT, CommandStream
 from .vela_package import installed_version, require_vela
 from .weight_steps import decide_weights, steps_key, weight_decisions
@@ -64,7 +64,7 @@ def placed(graph: Graph, target: NpuTarget, options: CompileOptions, stages: Sta
             given = options.choices.by_key
             choice = options.choices.of(choice_key(graph, target)) if given else None
             placement = arranged(graph, target, choice or {})
-    _require_memory(placement, target)
+    require_memory(placement, target)
     return placement
 
 
@@ -87,15 +87,15 @@ def _require_compiler(target: NpuTarget) -> None:
     require_vela(f"nothing can be compiled for '{target.name}'")
 
 
-def _require_memory(placement: Placement, target: NpuTarget) -> None:
-    """That arenas fit, which Vela may exceed: all of one, where none of it may lie elsewhere."""
-    taken = max((s.scratch_bytes for s in placement.streams if not s.fast_bytes), default=0)
-    if target.arena_bytes is not None and taken > target.arena_bytes:
+def require_memory(placement: Placement, target: NpuTarget) -> None:
+    """Raises UsageError where a placement takes more memory than the target says may be used."""
+    if why := placement.excess(target):
+        other = "" if target.optimise == "Size" else f", try +{OPTIMISE}=Size,"
         raise UsageError(
             f"the model does not fit the memory of '{target.name}'",
-            why=f"one segment takes {taken} bytes; {ARENA_CACHE_SIZE} allows {target.arena_bytes}",
-            remedy=f"allow more, try +{OPTIMISE}=Size, or name a memory mode that is 'Dedicated', "
-            "where what does not fit lies in another memory",
+            why=why,
+            remedy=f"allow more{other} or name a memory mode that is 'Dedicated', where what does "
+            "not fit lies in another memory",
         )
 
 

@@ -14,6 +14,7 @@ from ...compiler.target import NpuTarget
 from ...passes.grouping.partition import Legality, Partition, sharing
 from .legality import INSIDE, carries, computes, legality
 from .streams import right_stream_of
+from .targets import ARENA_CACHE_SIZE
 from .vela import CommandStream, NotCompiled
 
 DEVICE = "ethos-u"
@@ -44,6 +45,22 @@ class Placement:
     def segments(self) -> list[Node]:
         """The segments, by number."""
         return [node for node in self.graph.nodes if node.op == SEGMENT]
+
+    @property
+    def outside(self) -> int:
+        """How many operators that compute run on the host."""
+        return sum(node.segment is None and node.computes for node in self.nodes)
+
+    @property
+    def cycles(self) -> int:
+        """Of all streams, as Vela estimates them."""
+        return sum(stream.estimate.cycles for stream in self.streams)
+
+    def excess(self, target: NpuTarget) -> str:
+        """Why the memory that a target allows does not hold it, in words; "": it does."""
+        taken = max((s.scratch_bytes for s in self.streams if s.exceeds(target)), default=0)
+        why = f"one segment takes {taken} bytes; {ARENA_CACHE_SIZE} allows {target.arena_bytes}"
+        return why if taken else ""
 
 
 def place(

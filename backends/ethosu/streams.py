@@ -59,7 +59,7 @@ def frugal_stream_of(region: Graph, target: NpuTarget) -> CommandStream:
 
 def right_stream_of(region: Graph, target: NpuTarget) -> CommandStream:
     """A stream that gives the bits of its region: that of `frugal_stream_of`, or, where that is
-    wrong, one that Vela makes otherwise.
+    wrong, one that Vela makes otherwise, if the memory holds it.
 
     Raises NotCompiled where Vela refuses the region, or makes no stream of it that is right.
     """
@@ -70,6 +70,8 @@ def right_stream_of(region: Graph, target: NpuTarget) -> CommandStream:
         (stream_of, replace(target, optimise=_OTHER[target.optimise])),
     ):
         stream = make(region, own)
+        if fault and stream.exceeds(own):
+            continue
         found = fault_of(region, stream)
         if not found:
             return stream

@@ -2,7 +2,8 @@
 
 A model is one task, its candidates are choices of `arrangement.py`. Vela estimates what the
 processor runs, and nothing tells what the host takes: a choice that has more operators on the host
-than the base is none, whatever it saves; all others are judged by cycles.
+than the base is none, whatever it saves, and neither is one that the memory does not hold; all
+others are judged by cycles.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ...compiler.tuning.task import (
     digest,
 )
 from .arrangement import Choice, arranged, choice_key, decisions_of
-from .pipeline import integers_of
+from .pipeline import integers_of, require_memory
 from .placement import Placement
 from .vela import core_clock
 from .vela_package import installed_version, require_vela
@@ -42,7 +43,10 @@ _SECONDS = "seconds.json"  # of a batch: by position
 
 
 class StreamsTunable:
-    """The command streams of a model; see `Tunable`."""
+    """The command streams of a model; see `Tunable`.
+
+    Raises UsageError where the usual ones take more memory than the target says may be used.
+    """
 
     def __init__(
         self, graph: Graph, target: NpuTarget, options: CompileOptions, stages: Stages
@@ -53,7 +57,8 @@ class StreamsTunable:
         with stages.stage("vela"):
             self._decisions = {d.name: d for d in decisions_of(self._graph, target)}
             base = arranged(self._graph, target, {})
-            self._most_outside = _outside(base)
+            require_memory(base, target)
+            self._most_outside = base.outside
             self._placed: dict[str, Placement | str] = {json.dumps({}): base}
         key = choice_key(self._graph, target)
         self.tasks: Sequence[Task] = [
@@ -134,19 +139,13 @@ class StreamsTunable:
             placement = arranged(self._graph, self.target, choice)
         except ScheduleError as error:
             return str(error)
-        if (more := _outside(placement) - self._most_outside) > 0:
+        if (more := placement.outside - self._most_outside) > 0:
             return f"{more} more operators would run on the host"
-        return placement
+        return placement.excess(self.target) or placement
 
     def _seconds(self, placement: Placement) -> float:
         """Of the streams, as Vela estimates them."""
-        cycles = sum(stream.estimate.cycles for stream in placement.streams)
-        return cycles / core_clock(self.target)
-
-
-def _outside(placement: Placement) -> int:
-    """How many operators that compute run on the host."""
-    return sum(node.segment is None and node.computes for node in placement.nodes)
+        return placement.cycles / core_clock(self.target)
 
 
 class VelaOracle:

@@ -87,6 +87,12 @@ class CommandStream:
     outputs: tuple[Extent, ...]
     estimate: VelaEstimate
 
+    def exceeds(self, target: NpuTarget) -> bool:
+        """Whether it takes more memory than a target allows, which Vela may do: all of its arena
+        counts, where none of that may lie elsewhere."""
+        allowed = target.arena_bytes
+        return allowed is not None and not self.fast_bytes and self.scratch_bytes > allowed
+
 
 def compiled(blob: bytes, target: NpuTarget, kind: str = "TOSA") -> CommandStream:
     """The command stream of a file, of the kind TOSA or TFLITE.

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from integer_graphs import Sketch, integers_made
 from tosa_runs import needs_vela
 
 from tensmith.backends.ethosu import arrangement
+from tensmith.backends.ethosu import placement as placement_module
 from tensmith.backends.ethosu.arrangement import arranged, decisions_of
-from tensmith.backends.ethosu.targets import TARGETS
+from tensmith.backends.ethosu.pipeline import require_memory
+from tensmith.backends.ethosu.targets import TARGETS, parse_target
+from tensmith.backends.ethosu.tuning import StreamsTunable
+from tensmith.backends.ethosu.vela import NotCompiled
+from tensmith.compiler.compilation import CompileOptions, Stages
+from tensmith.compiler.errors import ScheduleError, UsageError
+
+pytestmark = needs_vela
 
 
-@needs_vela
+def _twice(s: Sketch):
+    """Convolutions of an image of one channel, which Vela interleaves where no columns are one."""
+    same = (2, 2, 2, 2)
+    x = s.relu(s.conv(s.input(1, 1, 48, 48), 8, (5, 5), pads=same))
+    return (s.relu(s.conv(x, 8, (5, 5), pads=same)),)
+
+
 def test_columns_that_make_the_whole_slower_are_not_folded(monkeypatch):
     def four_channels(s: Sketch):
         return (s.op("tanh", s.conv(s.input(1, 4, 24, 32), 16, (1, 5), pads=(0, 2, 0, 2))),)
@@ -27,3 +44,63 @@ def test_columns_that_make_the_whole_slower_are_not_folded(monkeypatch):
     assert by_columns[worst] > by_columns[1]
     monkeypatch.setattr(arrangement, "least_cycles", lambda chain, target: worst)
     assert cycles({}) == by_columns[1]
+
+
+def test_columns_are_not_folded_where_memory_holds_no_more_than_the_whole_without():
+    graph, *_ = integers_made(_twice, 2)
+    target = parse_target("ethos-u55-128+optimise=Size+arena-cache-size=30000")
+    (columns,) = (d for d in decisions_of(graph, target) if d.name.startswith("columns"))
+    usual = arranged(graph, target, {})
+    require_memory(usual, target)
+    assert usual.streams == arranged(graph, target, {columns.name: 1}).streams
+    folded = [arranged(graph, target, {columns.name: value}) for value in columns.values[1:]]
+    assert min(placement.cycles for placement in folded) < usual.cycles
+    roomy = parse_target("ethos-u55-128+optimise=Size")
+    assert arranged(graph, roomy, {}).cycles < usual.cycles
+    for placement in folded:
+        with pytest.raises(UsageError, match="does not fit the memory") as caught:
+            require_memory(placement, target)
+        assert "optimise" not in caught.value.remedy  # it is given
+
+
+def test_tuning_takes_nothing_that_the_memory_does_not_hold():
+    graph, *_ = integers_made(_twice, 2)
+    target = parse_target("ethos-u55-128+optimise=Size+arena-cache-size=30000")
+    options = CompileOptions("net", Path())
+    tunable = StreamsTunable(graph, target, options, Stages())
+    (task,) = tunable.tasks
+    candidates = tunable.candidates(task)
+    errors = [built.error for built in tunable.codes(task, candidates)]
+    assert not errors[0]
+    assert any("arena-cache-size allows 30000" in error for error in errors)
+    for candidate, error in zip(candidates, errors, strict=True):
+        if not error:
+            require_memory(arranged(graph, target, candidate.choice), target)
+    graph, *_ = integers_made(_twice, 2)
+    small = parse_target("ethos-u55-128+arena-cache-size=5000")
+    with pytest.raises(UsageError, match="does not fit the memory"):
+        StreamsTunable(graph, small, options, Stages())
+
+
+def test_a_segment_that_only_the_chosen_arrangement_has_can_be_decided(monkeypatch):
+    """Vela takes no convolution with columns folded: there is no segment then."""
+
+    def one(s: Sketch):
+        return (s.conv(s.input(1, 1, 12, 20), 8, (4, 4), strides=(2, 2), pads=(1, 1, 1, 1)),)
+
+    def refusing(region, target):
+        if any(node.op == "conv" and node.inputs[1].shape[2] > 1 for node in region.nodes):
+            raise NotCompiled("no such images")
+        return right_stream_of(region, target)
+
+    graph, *_ = integers_made(one, 2)
+    target = TARGETS["ethos-u55-128"]
+    (columns,) = (d for d in decisions_of(graph, target) if d.name.startswith("columns"))
+    assert arranged(graph, target, {}).streams != arranged(graph, target, {columns.name: 1}).streams
+    right_stream_of = placement_module.right_stream_of
+    monkeypatch.setattr(placement_module, "right_stream_of", refusing)
+    listed = [d for d in decisions_of(graph, target) if d.name.startswith("optimise")]
+    assert [d.name for d in listed] == ["optimise of segment 0"]
+    assert len(arranged(graph, target, {listed[0].name: "Size"}).streams) == 1
+    with pytest.raises(ScheduleError, match="optimise of segment 1"):
+        arranged(graph, target, {"optimise of segment 1": "Size"})

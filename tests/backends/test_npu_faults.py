@@ -206,6 +206,30 @@ def test_another_way_is_taken_where_the_first_is_wrong(monkeypatch):
         right_stream_of(region, target)
 
 
+def test_no_other_way_is_taken_that_the_memory_does_not_hold(monkeypatch):
+    """The segment is none then; another way that is as small is taken still."""
+    region, made = _region("joined_constant"), []
+    target = replace(TARGETS[ALL[0]], arena_bytes=4096)
+
+    def larger(region, target):
+        stream = stream_of(region, target)
+        if target.optimise == "Size":
+            made.append(replace(stream, scratch_bytes=scratch))
+            return made[-1]
+        return stream
+
+    monkeypatch.setattr(streams, "stream_of", larger)
+    monkeypatch.setattr(streams, "fault_of", lambda _, s: "" if s in made else "broken")
+    scratch = target.arena_bytes
+    assert right_stream_of(region, target) is made[-1]
+    scratch += 16
+    with pytest.raises(NotCompiled, match="made of it is wrong: broken"):
+        right_stream_of(region, target)
+    assert made[-1].exceeds(target)
+    fast = replace(made[-1], fast_bytes=16)  # the arena may lie elsewhere
+    assert not fast.exceeds(target)
+
+
 def test_what_is_wrong_behind_another_operator_alone_runs_beside_the_processor(monkeypatch):
     """A product is wrong where what it reads is made in its segment: the product is left out."""
 
