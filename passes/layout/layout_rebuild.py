@@ -20,7 +20,7 @@ def rebuild(graph: Graph, region: Region, permuted: frozenset[Node]) -> None:
     nodes, graph.nodes = graph.nodes, state.nodes
     for node in nodes:
         state.place(node, node in permuted or node in region.windows)
-    taken = set(graph.inputs)
+    taken = {*graph.inputs, *graph.outputs}
     for place, old in enumerate(graph.outputs):
         new = state.plain(old)
         if new in taken and new is not old:  # what is equal to it has a name already

@@ -12,7 +12,7 @@ from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 
 RULES = Rules()
-_BETWEEN = 4  # pointwise operators between the flattening and the product that are looked through
+_BETWEEN = 4  # pointwise operators that are looked through: of an activation, say, or a scale
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class MovedWeights:
 def of_transposed(node: Node, rw: Rewriter) -> Replacement:
     """f(flattened(transpose(x))) W -> f(flattened(x)) W', with rows of the constant W moved.
 
-    f: pointwise operators whose other operands are scalars. The sum of a product has its terms in
-    another order, so floats whose rounding matters are left alone.
+    f: pointwise operators whose other operands are scalars. Other readers of the flattened picture
+    keep it as it was. The sum of a product has its terms in another order, so floats whose rounding
+    matters are left alone.
     """
     weights = node.inputs[1].data
     if weights is None or weights.ndim != 2:

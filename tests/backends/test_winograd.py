@@ -9,15 +9,17 @@ import pytest
 from compiled import needs_native
 
 from tensmith.backends.common.link import link
-from tensmith.backends.llvm.pipeline import make_plan
+from tensmith.backends.llvm.pipeline import fuse_groups, make_plan
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import DType, Graph, TensorType, Value, constant
 from tensmith.compiler.ir.dims import symbol
+from tensmith.compiler.ir.groups import is_fused
 from tensmith.compiler.ir.ops.registry import Builder
 from tensmith.compiler.kernel.expr import Apply, Const
 from tensmith.compiler.kernel.forms import winograd_choice
+from tensmith.compiler.kernel.forms.other_forms import other_forms
 from tensmith.compiler.kernel.forms.winograd_transforms import (
     FilterTransform,
     Tiling,
@@ -199,6 +201,16 @@ def test_a_run_with_small_pictures_convolves_directly(tmp_path, h, w, form):
     planned = [plan.kernels[site.number] for site in sites]
     (convolving,) = (own for own in planned if "conv" in own.kernel.operators)
     assert convolving.choice.form.partition(" ")[0] == form
+
+
+@pytest.mark.parametrize("size", [symbol("h"), 40])
+def test_what_tuning_tries_leaves_small_pictures_alone_too(tmp_path, size):
+    """Where a run knows the size, whatever the size that is measured."""
+    graph = convolution((1, 64, size, size), 64)
+    fuse_groups(graph, V3, CompileOptions("m", tmp_path, opt_level=2))
+    (group,) = filter(winograd_choice.convolution_of, filter(is_fused, graph.nodes))
+    least = [form.least for form in other_forms(group, V3) if form]
+    assert {places > 0 for places in least} == {size != 40}
 
 
 @pytest.mark.parametrize("threads", [1, 2])

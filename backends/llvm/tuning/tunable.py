@@ -195,7 +195,7 @@ class CpuTunable:
         several = [other for other in keys if other.partition("+")[0] == group]
         if self.options.opt_level < 2 or len(several) > 1:
             return found
-        for form in other_forms(work.node, self._threads):
+        for form in other_forms(work.node, self.target, self._threads):
             given = {**self.options.choices.by_key, key: {"form": str(form or "")}}
             graph = copied(self._fused)
             options = replace(self.options, choices=Choices(given), dump_after=None)

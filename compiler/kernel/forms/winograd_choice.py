@@ -62,10 +62,9 @@ def winograd_form(
     return WinogradForm(tuple(tiling.m for tiling in tilings), block, groups, least)
 
 
-def winograd_forms(node: Node, threads: int = 1, least: int = 0) -> list[WinogradForm]:
+def winograd_forms(node: Node, target: CpuTarget, threads: int = 1) -> list[WinogradForm]:
     """Every tile that the convolution of a fused node could take, each in the usual blocks, in
-    blocks of half and twice as many tiles, and in a single one. threads: that share the work.
-    least: places of pictures that are not computed directly."""
+    blocks of half and twice as many tiles, and in a single one. threads: that share the work."""
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
         return []
@@ -75,6 +74,7 @@ def winograd_forms(node: Node, threads: int = 1, least: int = 0) -> list[Winogra
         block, groups = _parts(conv, tilings, threads)
         for size in (block, max(1, block // 2), min(tiles, 2 * block), tiles):
             outputs = tuple(tiling.m for tiling in tilings)
+            least = _least_places(conv, tilings, size, target)
             found[WinogradForm(outputs, size, groups, least)] = None
     return list(found)
 
