@@ -33,7 +33,6 @@ from .tiles import (
     problem_of_part,
     row_split_of,
     tiles_of,
-    with_groups,
 )
 
 Architectures = dict[int, tuple[Tiles, ...]]  # of each, the tiles of all parts of a kernel
@@ -121,13 +120,12 @@ def ranked_tiles(part: Kernel, target: GpuTarget, arithmetic: Arithmetic) -> tup
 
     Raises NoDeviceCode for what no program can compute.
     """
-    usual = replace(tiles_of(part, arithmetic), busy=busy_programs(part, target))
+    usual = replace(tiles_of(part, target, arithmetic), busy=busy_programs(part, target))
     if usual.kind is Kind.PRODUCT:
         found = candidates(problem_of_part(part, usual), target)
         if found:
             return found
     if (attention := attention_of(part)) is not None:
-        usual = with_groups(attention, usual, target)
         usual = replace(usual, split=key_split(attention, usual, target))
     if usual.kind is Kind.ROWS:
         usual = replace(usual, split=row_split_of(part, usual, target))

@@ -25,15 +25,17 @@ LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tenso
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
 STEP_BYTES = 128  # of a row of a factor, in one step of a sum
 LEAST_STEPS = 32  # bytes of those that `tl.dot` takes at least
-MOST_GROUPED = 128  # elements of a query or a value whose sums a group of warps keeps in registers
+# Elements of a query or a value whose sums a group of warps keeps in registers: with 64 queries of
+# 128 a thread has 137 to 168 of its 255, with those of 256 up to 254 (tf32 on 9.0), without a mask
+MOST_GROUPED = 128
 MULTIPROCESSORS = 108  # that blocks should keep busy: an A100's
 UNKNOWN = 256  # assumed of a size that only a run knows
 _DIVIDED = ("sum", "prod", "max", "min")  # reductions whose parts are reduced as elements are
 _WIDE = (DType.F32, DType.F64, DType.I32, DType.I64)
 
 
-def tiles_of(kernel: Kernel, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
-    """The usual tiles of a kernel whose stages share axes, or that has one stage.
+def tiles_of(kernel: Kernel, target: GpuTarget, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
+    """The usual tiles of a kernel whose stages share axes, or that has one stage, on a target.
 
     arithmetic: how products may be computed.
     Raises NoDeviceCode for one that no program can compute.
@@ -42,7 +44,7 @@ def tiles_of(kernel: Kernel, arithmetic: Arithmetic = AS_WRITTEN) -> Tiles:
         if stage.sequential:
             raise NoDeviceCode("elements are written one after the other, in order")
     if (attention := attention_of(kernel)) is not None:
-        return _attention_tiles(attention, arithmetic.tf32)
+        return _attention_tiles(attention, target, arithmetic.tf32)
     only = kernel.stages[0]
     if len(kernel.stages) == 1 and not any(stage.reductions for stage in kernel.stages):
         total = product(axis.extent for axis in only.axes)
@@ -182,9 +184,12 @@ def _whole_steps(axes: Sequence[Axis], least: int, most: int) -> int:
     return most
 
 
-def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
-    """Blocks of 64 queries by 64 keys, smaller ones of f32, where rows are long, and where there
-    would be fewer blocks than a GPU has multiprocessors."""
+def _attention_tiles(attention: Attention, target: GpuTarget, tf32: bool) -> Tiles:
+    """Blocks of queries by keys. Of as many queries as a group of four warps multiplies at once,
+    where the architecture has instructions for groups and there are so many: fewer would be
+    multiplied by those for a warp, and take as many steps over the keys. Else of 64 by 64, smaller
+    ones of f32, where rows are long, and where there would be fewer blocks than a GPU has
+    multiprocessors."""
     columns, depth = (
         max(LEAST_BLOCK, power_of_two(size)) for size in (attention.columns, attention.depth)
     )
@@ -193,23 +198,15 @@ def _attention_tiles(attention: Attention, tf32: bool) -> Tiles:
     if max(columns, depth) > 128:
         rows, keys = rows // 2, keys // 2
     queries, others = _assumed(attention.rows), _assumed(attention.batch)
-    rows = min(rows, max(LEAST_BLOCK, power_of_two(queries)))
-    while rows > LEAST_BLOCK and -(-queries // rows) * others < MULTIPROCESSORS:
-        rows //= 2
+    grouped = (tf32 or halves) and not {"wgmma", "tcgen05"}.isdisjoint(target.instructions)
+    if grouped and max(columns, depth) <= MOST_GROUPED and queries >= TENSOR_ROWS:
+        rows = TENSOR_ROWS
+    else:
+        rows = min(rows, max(LEAST_BLOCK, power_of_two(queries)))
+        while rows > LEAST_BLOCK and -(-queries // rows) * others < MULTIPROCESSORS:
+            rows //= 2
     keys = min(keys, max(LEAST_BLOCK, power_of_two(_assumed(attention.keys))))
     return Tiles(Kind.ATTENTION, rows, columns, keys, 4, 2, tf32=tf32 and not halves)
-
-
-def with_groups(attention: Attention, tiles: Tiles, target: GpuTarget) -> Tiles:
-    """Tiles with a block of as many queries as a group of four warps multiplies at once, where the
-    architecture has instructions for groups, and there are so many: fewer would be multiplied by
-    those for a warp, and take as many steps over the keys."""
-    grouped = not {"wgmma", "tcgen05"}.isdisjoint(target.instructions)
-    multiplied = tiles.tf32 or all(dot.elements in HALVES for dot in attention.dots)
-    short = max(attention.columns, attention.depth) <= MOST_GROUPED
-    enough = _assumed(attention.rows) >= TENSOR_ROWS > tiles.rows
-    taken = grouped and multiplied and short and enough
-    return replace(tiles, rows=TENSOR_ROWS) if taken else tiles
 
 
 def key_split(attention: Attention, tiles: Tiles, target: GpuTarget) -> int:

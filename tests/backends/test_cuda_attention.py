@@ -11,6 +11,7 @@ from suites.case import BF16, F16, F32, CaseBuilder, S
 
 from tensmith.backends.cuda.compiling import FunctionJob, compile_all
 from tensmith.backends.cuda.emit.function import Function
+from tensmith.backends.cuda.targets import TARGETS
 from tensmith.backends.cuda.tiles import Kind
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import constant
@@ -205,3 +206,26 @@ def test_the_kernel_means_what_the_operator_does() -> None:
     given = [inputs[f"x{n}"].reshape(-1) for n in range(4)]
     interpret(kernel, dict(zip(names, (*given, got), strict=True)))
     np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=1e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("architecture", "queries", "width", "precision", "rows"),
+    [
+        (80, 128, 64, "fp16", 16),  # fewer blocks than multiprocessors, however many rows they have
+        (90, 128, 64, "fp16", 64),
+        (100, 128, 128, "tf32", 64),
+        (90, 128, 64, "fp32", 16),  # no groups multiply these
+        (90, 48, 64, "fp16", 16),
+        (90, 128, 160, "fp16", 16),  # registers hold no more
+    ],
+)
+def test_blocks_of_queries(
+    architecture: int, queries: int, width: int, precision: str, rows: int
+) -> None:
+    """As many as a group of warps multiplies, where groups do; else so few that a GPU is busy."""
+    c = CaseBuilder("attention")
+    c.output(c.op("attention", *(c.input(2, queries, width) for _ in range(3)), scale=0.125))
+    target = TARGETS[f"cuda:sm_{architecture}"]
+    planned = GpuGraph(c.graph(), target, precision=precision)
+    assert [f.tiles.rows for f in planned.functions if f.tiles.kind is Kind.ATTENTION] == [rows]
