@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from tensmith.compiler.errors import InvalidModelError, RunError, UnsupportedErr
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node
+from .ort_cases import OrtCase, check_all
 
 F, I64, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -196,6 +198,28 @@ def test_scan_of_opset_8_over_sequences_of_different_lengths() -> None:
     for length in (0, 6):
         with pytest.raises(RunError, match=r"1 to .* steps"):
             run_graph(graph, {**inputs, "l": np.array([1, length, 2])})
+
+
+def test_scan_of_opset_8_runs_nothing_behind_the_end_of_a_sequence(tmp_path: Path) -> None:
+    """There elements are zeros, by which the body would divide, and at which it would pick."""
+    body = helper.make_graph(
+        [node("Div", "s e", "s2"), node("Sub", "e one", "p"), node("Gather", "t p", "o")],
+        "body",
+        [info("s", I64, []), info("e", I64, [])],
+        [info("s2", I64, []), info("o", I64, [])],
+    )
+    x = np.int64([[2, 2, 2], [5, 2, 0], [2, -9, 0]])
+    inputs = {"l": np.int64([3, 2, 1]), "z": np.int64([96, 100, 7]), "x": x}
+    dims = {"l": ["n"], "z": ["n"], "x": ["n", "t"]}
+    constants = {"one": np.int64(1), "t": np.int64([3, 4, 5, 6, 7])}
+    found = []
+    for backwards in (0, 1):
+        scan = helper.make_node("Scan", ["l", "z", "x"], ["y", "ys"], body=body,
+                                num_scan_inputs=1, directions=[backwards])  # fmt: skip
+        proto = model([scan], inputs, ["y", "ys"], opset=8, dims=dims, types=[I64, I64],
+                      constants=constants)  # fmt: skip
+        found.append(OrtCase(f"directions {backwards}", proto, inputs))
+    check_all(found, tmp_path)
 
 
 def test_local_functions_are_inlined_with_their_attributes() -> None:

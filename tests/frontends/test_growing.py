@@ -124,7 +124,7 @@ def cases() -> list[OrtCase]:
     return found
 
 
-def test_parts_of_one_size_each_whose_number_a_run_decides(tmp_path: Path) -> None:
+def test_parts_of_one_size_each_whose_eacha_run_decides(tmp_path: Path) -> None:
     """Rows repeated by numbers of their own: every part has one element, so a rank is known."""
     made = [
         node("SequenceAt", "parts i", "row"),
@@ -152,7 +152,7 @@ def test_parts_of_one_size_each_whose_number_a_run_decides(tmp_path: Path) -> No
     check_all(found, tmp_path)
 
 
-def test_a_body_for_each_of_elements_whose_number_a_run_decides(tmp_path: Path) -> None:
+def test_a_body_for_each_of_elements_whose_eacha_run_decides(tmp_path: Path) -> None:
     """Two sequences and a tensor go in, two sequences come out; an outer value is captured."""
     body = helper.make_graph(
         [
@@ -180,6 +180,45 @@ def test_a_body_for_each_of_elements_whose_number_a_run_decides(tmp_path: Path) 
         inputs = {"x": floats(rows, 3)}
         proto = model(nodes, inputs, ["y"], constants=constants, dims={"x": ["N", 3]})
         found.append(OrtCase(f"{rows} rows", proto, inputs))
+    check_all(found, tmp_path)
+
+
+def test_a_body_keeps_its_sparse_constants() -> None:
+    x = floats(3, 2)
+    values = helper.make_tensor("f", F, [1], [5.0])
+    sparse = helper.make_sparse_tensor(values, helper.make_tensor("p", I64, [1], [1]), [2])
+    body = helper.make_graph(
+        [node("Add", "p f", "o")],
+        "body",
+        [tensor("p")],
+        [tensor("o")],
+        sparse_initializer=[sparse],
+    )
+    nodes = [
+        node("SplitToSequence", "x", "parts", axis=0),
+        helper.make_node("SequenceMap", ["parts"], ["more"], body=body),
+        node("ConcatFromSequence", "more", axis=0),
+    ]
+    proto = model(nodes, {"x": x}, ["y"], dims={"x": ["N", 2]})
+    found = run_graph(load_model(proto), {"x": x})["y"]
+    np.testing.assert_array_equal(found, x + np.float32([0, 5]))
+
+
+def test_sizes_of_parts_that_a_cast_changes(tmp_path: Path) -> None:
+    """258 is 2 in eight bits, and any number but 0 is 1 as a boolean."""
+    found = []
+    for each, kind, size in ((258, TensorProto.INT8, 2), (7, B, 1)):
+        nodes = [
+            node("Shape", "c", "count"),
+            node("ConstantOfShape", "count", "w", value=helper.make_tensor("o", I64, [1], [each])),
+            node("Cast", "w", "less", to=kind),
+            node("Cast", "less", "sizes", to=I64),
+            node("SplitToSequence", "x sizes", "parts"),
+            node("SequenceAt", "parts one"),
+        ]
+        inputs = {"x": floats(3 * size, 2), "c": floats(3)}
+        proto = model(nodes, inputs, ["y"], constants={"one": number(1)}, dims={"c": ["N"]})
+        found.append(OrtCase(f"{each}", proto, inputs))
     check_all(found, tmp_path)
 
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import RunError
 from tensmith.frontends.onnx import load_model
 
 from .oracle import check, floats, model, node, run_ort
@@ -118,3 +119,14 @@ def test_maxima_go_back_to_where_a_pool_found_them(tmp_path: Path) -> None:
         proto = model(nodes, inputs, ["y"], opset=11, dims={"x": ["N", 3, "H", "W"]})
         found.append(OrtCase(f"{height} {width}", proto, inputs))
     check_all(found, tmp_path)
+
+
+def test_maxima_go_back_into_a_shape_that_a_run_gives(tmp_path: Path) -> None:
+    """Five rows and columns, of which two windows cover four: places count through all five."""
+    window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    nodes = [node("MaxPool", "x", "a i", **window), node("MaxUnpool", "a i s", **window)]
+    inputs = {"x": floats(2, 1, 5, 5), "s": np.int64([2, 1, 5, 5])}
+    proto = model(nodes, inputs, ["y"], opset=11)
+    check_all([OrtCase("given", proto, inputs)], tmp_path)
+    with pytest.raises(RunError, match="give its shape"):
+        run_graph(load_model(proto), {**inputs, "s": np.int64([2, 1, 6, 5])})

@@ -203,10 +203,22 @@ def split(s: Site, x: Value, axis: int, sizes: Value) -> Growing:
 def _only_element(s: Site, value: Value) -> Dim | None:
     """What all elements of a vector are, whatever its length, where its making tells."""
     node = value.producer
-    while node is not None and node.op in ("broadcast_to", "expand", "reshape", "cast"):
+    while node is not None and node.op in ("broadcast_to", "expand", "reshape"):
         value, node = node.inputs[0], node.inputs[0].producer
+    if node is not None and node.op == "cast":
+        return _only_element_cast(s, node.inputs[0], value.dtype)
     known = s.known(value) if value.type.is_static and value.type.elements == 1 else None
     return None if known is None else known.item()
+
+
+def _only_element_cast(s: Site, value: Value, dtype: DType) -> Dim | None:
+    """The same of a vector before a cast to `dtype`, where that leaves the element as it is."""
+    if not value.dtype.is_integer or not dtype.is_integer:
+        return None
+    element, held = _only_element(s, value), np.iinfo(dtype.numpy)
+    if isinstance(element, int):
+        return element if held.min <= element <= held.max else None
+    return element if dtype in (DType.I64, DType.I32) else None
 
 
 def split_evenly(s: Site, x: Value, axis: int, each: Dim) -> Growing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .....compiler.ir import Dim, DType, Value
-from .....compiler.ir.assumptions import AT_MOST
+from .....compiler.ir.assumptions import AT_MOST, EQUAL
 from .....compiler.ir.dims import floordiv, product
 from ...site import Site
 from ...table import lowers
@@ -148,8 +148,12 @@ def max_unpool(s: Site) -> Value:
     wanted = s.dims(s.input(2))
     for size, dim in zip(wanted, shape, strict=True):
         s.require(dim, AT_MOST, size, f"an output of {size} for what needs {dim}")
-    if s.emitter.places_in.get(places) == wanted:
-        return _scattered(s, x, places, wanted)
+    pooled = s.emitter.places_in.get(places, shape)
+    if pooled != shape:
+        for size, dim in zip(wanted, pooled, strict=True):
+            why = f"an output of {size} for places in an input of a pool of {dim}: give its shape"
+            s.require(size, EQUAL, dim, why)
+        return _scattered(s, x, places, pooled)
     behind = [w - d for w, d in zip(wanted, shape, strict=True)]
     image = _scattered(s, x, places, shape)
     return s.reshape(pad_value(s, image, [0] * len(shape) + behind, "constant"), wanted)

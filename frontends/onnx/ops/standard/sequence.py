@@ -261,6 +261,7 @@ def _mapping_loop(s: Site, body: onnx.GraphProto) -> onnx.GraphProto:
         outputs.append(onnx.ValueInfoProto(name=grown))
         results.append(onnx.ValueInfoProto(name=result))
     graph = helper.make_graph(steps, "mapped", inputs, outputs, list(body.initializer))
+    graph.sparse_initializer.extend(body.sparse_initializer)
     nodes = [
         helper.make_node("SequenceLength", [s.node.input[0]], [count]),
         *before,
