@@ -36,7 +36,13 @@ from .evidence import CalibrationRules, Evidence, RecipeMaker
 from .float_parts import FloatParts
 from .graph_run import Array, GraphRun, compiled_graph
 from .held_samples import FOLDS, OUTLYING, SampleParts, parts_of
-from .ranges_observed import Spread, decibels_of, shares_of_noise, squared_errors
+from .ranges_observed import (
+    Spread,
+    decibels_of,
+    means_of_outputs,
+    shares_of_noise,
+    squared_errors,
+)
 from .timing import SAME, Timer, share_of
 
 MINMAX, CLIPPED, USUAL = "minmax", "mse", "usual samples"
@@ -251,15 +257,16 @@ class Search:
         are accepted in any case; others never where nothing can be scored.
         """
         found = self._score(rules, name)
-        shares = np.mean(list(found.values()), axis=0) if found else np.zeros(0)
+        shares = means_of_outputs(found) if found else np.zeros(0)
         mean = decibels_of(shares) if found else 0.0
         self.tried[name] = mean
         if gain is not None:
             if not found or mean < self.mean + gain:
                 return False
             less = self._shares - shares
+            less = less[~np.isnan(less)]
             error = np.std(less, ddof=1) / np.sqrt(len(less)) if len(less) > 1 else 0.0
-            if gain > 0 and np.mean(less) < error:
+            if gain > 0 and len(less) and np.mean(less) < error:
                 return False
         self.decibels = {key: decibels_of(own) for key, own in found.items()}
         self.mean, self._shares, self._rules = mean, shares, rules

@@ -14,15 +14,21 @@ from ..frontends.onnx.quantising.recipe import Recipe
 from ..frontends.onnx.quantising.switching import switch_of
 from ..passes.precision.observers import NOISE, SQUARE, compare, observed
 from .graph_run import Array, compiled_graph
-from .ranges_observed import shares_of_noise
+from .ranges_observed import means_of_outputs, shares_of_noise
 from .tensor_files import check_inputs
 
 # Of all multiplications, at most, that stay in floats for the noise: VNNI multiplies bytes four
 # times as fast (466 and 116 GOP/s on Zen 4), so that they take three eighths more time at most
 SHARE = 0.125
-RUNS = 160  # of the model, that tell what the noise in the outputs is without each product
-LOOKED_AT = 8  # samples at least, for that, if there are so many
-AHEAD = 4  # products that are looked at anew for each that stays in floats
+# of the model, that tell what the noise in the outputs is without each product: as many as five
+# rules take that are tried on 32 samples, so that this takes no more than those (a judgement)
+RUNS = 160
+# samples at least, for that, if there are so many: the error of their mean is a third of how much
+# samples differ, so that products which make much of the noise are told from others (a judgement)
+LOOKED_AT = 8
+# products that are looked at anew for each that stays in floats: what saves far less by itself does
+# seldom save most beside others, and each costs `LOOKED_AT` runs or more (a judgement)
+AHEAD = 4
 WORTH = 0.02  # of the noise in the outputs (0.1 dB), at least, that such a product makes
 
 Pair = tuple[Mapping[str, Array], Mapping[str, Array]]
@@ -67,7 +73,7 @@ class FloatParts:
             note(f"trying {len(floats)} products in floats")
             on = {switch_of(n): np.array(floats.isdisjoint(own)) for n, own in enumerate(groups)}
             shares = shares_of_noise((w, run({**inputs, **on})) for inputs, w in looked_at)
-            return float(np.square(np.mean(list(shares.values()))))
+            return float(np.square(np.nanmean(means_of_outputs(shares)))) if shares else 0.0
 
         return least_noise(power, keys, work, budget)
 
@@ -109,6 +115,8 @@ def least_noise(
     """
     none = frozenset[str]()
     total = power(none)
+    if total <= 0:
+        return none
     saved = {key: total - power(frozenset({key})) for key in keys}
     saved = {key: own for key, own in saved.items() if own >= WORTH * total}
     small, left = none, budget

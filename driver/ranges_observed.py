@@ -189,36 +189,49 @@ def shares_of_noise(
 ) -> dict[str, Array]:
     """Of (wanted, got) outputs of runs, a sample each: how large the error is, as a share of what
     is wanted (roots of mean squares), for each output of floats and each sample; 1 where nothing
-    is left of it."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    is left of it, NaN where both are empty. Outputs that always are have none."""
+    found: dict[str, list[tuple[float, float, bool]]] = {}
     for wanted, got in pairs:
         for name, array in wanted.items():
-            if array.dtype.kind != "f" or not array.size:
+            if array.dtype.kind != "f":
                 continue
             exact, real = array.astype(np.float64), got[name].astype(np.float64)
             with np.errstate(all="ignore"):
+                signal = float(np.square(exact).sum()) if exact.size else np.nan
                 error = float("inf") if real.shape != exact.shape else np.square(real - exact).sum()
-            found.setdefault(name, []).append((float(np.square(exact).sum()), float(error)))
-    return {name: _shares(np.array(own)) for name, own in found.items()}
+            is_empty = not exact.size and not real.size
+            found.setdefault(name, []).append((signal, float(error), is_empty))
+    shares = {name: _shares(np.array(own)) for name, own in found.items()}
+    return {name: own for name, own in shares.items() if not np.isnan(own).all()}
+
+
+def means_of_outputs(shares: Mapping[str, Array]) -> Array:
+    """Of `shares_of_noise`, one output or more: of each sample, the mean over outputs that are not
+    empty; NaN where all are."""
+    own = np.array(list(shares.values()))
+    count = np.sum(~np.isnan(own), axis=0)
+    return np.where(count > 0, np.nansum(own, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _shares(sums: Array) -> Array:
-    """Of (signal, noise) of samples, sums of squares."""
-    signal, noise = sums[:, 0], sums[:, 1]
+    """Of (signal, noise, whether there is nothing) of samples, the former sums of squares."""
+    signal, noise, is_empty = sums.T
     finite = signal[np.isfinite(signal)]
     least = FAINT * float(finite.mean()) if finite.size else 0.0
     with np.errstate(all="ignore"):
         shares = np.sqrt(noise / np.maximum(np.maximum(signal, least), 1e-30))
-    return np.where(np.isfinite(shares), np.minimum(shares, 1.0), 1.0)
+    shares = np.where(np.isfinite(shares), np.minimum(shares, 1.0), 1.0)
+    return np.where(is_empty > 0, np.nan, shares)
 
 
 def decibels_of(shares: Array) -> float:
-    """How far the error lies below what is wanted, of shares of noise: of their mean.
+    """How far the error lies below what is wanted, of shares of noise: of the mean of those that
+    are not NaN, one or more.
 
     Answers whose margins are even about zero change in proportion to the mean size of the noise
     (not of its power): a sample that is lost counts once, however large it is.
     """
-    return ratio_in_decibels(1.0, float(np.square(np.mean(shares))))
+    return ratio_in_decibels(1.0, float(np.square(np.nanmean(shares))))
 
 
 def ratio_in_decibels(signal: float, noise: float) -> float:

@@ -31,9 +31,9 @@ from .ranges_observed import decibels
 NEAREST, COMPENSATED, DIVIDED = "nearest", "compensated", "divided data"
 MOST_MOMENTS = 1 << 27  # sums of products that are gathered in one reading of the samples: 1 GiB
 FEW_BITS = 4  # of which single rows of weights need finer steps
-_ONE = (
-    "there is one calibration sample: weights are rounded to nearest, as nothing tells whether "
-    "anything else is better; give two or more"
+_NEAREST_ONLY = (
+    "weights are rounded to nearest, as nothing tells whether anything else is better; give two or "
+    "more"
 )
 _NO_BETTER = (
     "rounding with compensation, or of what data are divided by, is no better on samples held out: "
@@ -116,7 +116,8 @@ class WeightSearch:
         for number, group in enumerate(self._groups()):
             moments = self._observed([name for unit in group for name in unit.tensors], number)
             if not self.held:
-                return Compensation(samples=self.parts.count, notes=(_ONE, *self.data.notes()))
+                notes = (nearest_only(self.parts), *self.data.notes())
+                return Compensation(samples=self.parts.count, notes=notes)
             for unit in group:
                 found = self._plain(unit, moments)
                 plain |= {m: c.few for m, c in found.items() if c.is_compensated}
@@ -238,6 +239,16 @@ class WeightSearch:
         run = compiled_graph(graph, self.folder, own, self.threads)
         found = decibels((wanted, run(inputs)) for inputs, wanted in self.held)
         return float(np.mean(list(found.values()))) if found else 0.0
+
+
+def nearest_only(parts: SampleParts) -> str:
+    """The note where no more than one sample counts."""
+    if parts.count == 1:
+        return f"there is one calibration sample: {_NEAREST_ONLY}"
+    return (
+        f"one of {parts.count} calibration samples counts, as the others are far larger than most: "
+        f"{_NEAREST_ONLY} that are alike"
+    )
 
 
 def _sum_of(sums: Mapping[str, Array], tensors: Sequence[str]) -> Array:

@@ -212,7 +212,7 @@ class BudgetSearch:
         return replace(found, drop=self._drop(found.integer, float("inf")))
 
     def _errors(self) -> list[float]:
-        """Noise in the outputs of every group alone, on samples held out."""
+        """Noise in the outputs of every group alone, on samples that errors are measured on."""
         every = range(len(self.groups))
         missing = [n for n in every if self.journal.get("error", self._data(n)) is None]
         if missing:

@@ -11,7 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from ...compiler.ir.graph import Node, Value
 from .node_kinds import is_map, is_pointwise
 
-MOST_PIECES = 4  # each is a branch of every element
+# each is a branch of every element, and a launch where it is not joined: rotations have two, those
+# of the two axes of a picture four, and what has more is mostly large, so that its launches weigh
+# little (a judgement, not measured)
+MOST_PIECES = 4
 
 
 def joined_pieces(

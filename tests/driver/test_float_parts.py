@@ -30,6 +30,7 @@ def test_small_products_are_taken_where_they_save_more_together() -> None:
 def test_products_that_make_little_stay_integer() -> None:
     assert chosen({"a": 10.0, "b": 0.1, "c": 10.0}, 100.0) == {"a", "c"}
     assert chosen({"a": 1.0}, 5.0) == frozenset()
+    assert chosen({"a": 0.0, "b": 0.0}, 100.0) == frozenset()
 
 
 def test_noise_that_two_products_share_goes_with_both() -> None:

@@ -36,7 +36,9 @@ BLOCK_TILES = 24
 # of 64 channels twice as fast as with 24, at 64x64 as fast), others for twice as many (at 32x32
 # pixels of 256 channels 1.1 times as fast as with 12)
 OPEN_TILES, FAR_OPEN_TILES = 12, 24
-FASTER = 0.9  # of the estimated cycles of direct convolution, at most
+# of the estimated cycles of direct convolution, at most: both are estimates, and what transforms
+# add to code, weights and errors of rounding is not worth less (a judgement, not measured)
+FASTER = 0.9
 # times as long as estimated that direct convolutions of small pictures of open sizes take, whose
 # rows fill no register tile (one Zen 5 core, 64 and 256 channels: 1.0 at 7x7 pixels, 1.2 at 8x8,
 # 1.8 at 4x4 and 6x6, with weights in the third-level cache)
