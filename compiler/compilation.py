@@ -140,6 +140,7 @@ class NpuSegment:
     cycles: of a run; npu_cycles: of arithmetic alone. macs: multiply-adds. arena_bytes, fast_bytes:
     of memory for intermediates, and of such that the processor has for itself. memories: bytes
     occupied at most, read and written, by the name of the memory. nodes: as the stream has them.
+    unchecked: what the simulator has not, so that its bits are not compared; "": they are.
     """
 
     cycles: int
@@ -151,6 +152,7 @@ class NpuSegment:
     fast_bytes: int
     memories: Mapping[str, tuple[int, int, int]]
     nodes: tuple[NodeCycles, ...] = ()
+    unchecked: str = ""
 
 
 @dataclass(frozen=True)

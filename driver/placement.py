@@ -23,8 +23,11 @@ def show_placement(console: Console, manifest: Mapping[str, Any]) -> None:
          human_bytes(s["arena_bytes"]), human_bytes(s["weight_bytes"]))
         for number, s in enumerate(npu["segments"])
     ]  # fmt: skip
+    unchecked = [(n, s["unchecked"]) for n, s in enumerate(npu["segments"]) if s["unchecked"]]
     columns = ("segment", "cycles", "of arithmetic", "MACs", "arena", "weights")
     console.table(f"Command streams ({npu['origin']})", columns, segments, left=0)
+    for number, why in unchecked:
+        console.print(f"segment {number} is not checked: the simulator does not have {why}")
     _show_nodes(console, npu)
     memories = [
         (name, *(human_bytes(used[key]) for key in ("peak", "read", "written")))

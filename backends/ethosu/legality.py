@@ -121,7 +121,10 @@ def _conv(node: Node, target: NpuTarget) -> str | None:
         return f"convolutions have two spatial axes, not {node.output.type.rank - 2}"
     channels = node.inputs[0].shape[-1]
     if attrs["groups"] not in (1, channels):
-        return f"channels are in {attrs['groups']} groups, too many for a convolution of each"
+        return (
+            f"channels are in {attrs['groups']} groups: such a convolution reads bytes, and its "
+            "sums become bytes in the next step alone"
+        )
     height, width = weights.shape[:2]
     if height > _MOST_KERNEL or height * width > _MOST_TAPS:
         return (

@@ -88,7 +88,7 @@ def place(
             try:
                 streams.append(right_stream_of(segment.regions[0], own))
             except NotCompiled as error:
-                culprits |= _culprits(partition.members[segment], own, str(error))
+                culprits |= _culprits(partition.members[segment], own, error)
         if not culprits:
             return Placement(copy, tuple(streams), _told(copy, partition, numbers))
         refused |= {numbers[node]: reason for node, reason in culprits.items()}
@@ -101,27 +101,27 @@ def _legality(
     return lambda node: refused.get(numbers[node]) or legality(node, target)
 
 
-def _culprits(nodes: list[Node], target: NpuTarget, why: str) -> dict[Node, str]:
-    """Of nodes that Vela refuses, those between bytes that it refuses by themselves, or behind what
-    they read; all, where it takes each of these."""
+def _culprits(nodes: list[Node], target: NpuTarget, why: NotCompiled) -> dict[Node, str]:
+    """Of nodes that have no right stream, those between bytes that have none by themselves, or
+    behind what they read; all, where each of these has one."""
     parts = sharing(nodes, INSIDE)
     found: dict[Node, str] = {}
     for part in parts:
-        if reason := _refused(part, target):
-            found |= dict.fromkeys(part, f"Vela refuses it: {reason}")
+        if refusal := _refusal(part, target):
+            found |= dict.fromkeys(part, refusal.told())
     for part in parts if not found else ():
-        if reason := _refused(_with_makers(part, parts, nodes), target):
-            found |= dict.fromkeys(part, f"Vela refuses it behind what it reads: {reason}")
-    return found or dict.fromkeys(nodes, f"Vela refuses what it is part of: {why}")
+        if refusal := _refusal(_with_makers(part, parts, nodes), target):
+            found |= dict.fromkeys(part, refusal.told("it behind what it reads"))
+    return found or dict.fromkeys(nodes, why.told("what it is part of"))
 
 
-def _refused(nodes: list[Node], target: NpuTarget) -> str:
-    """Why nodes have no command stream; "": they have one."""
+def _refusal(nodes: list[Node], target: NpuTarget) -> NotCompiled | None:
+    """Why nodes have no right command stream, or None."""
     try:
         right_stream_of(_region(nodes), target)
     except NotCompiled as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def _with_makers(part: list[Node], parts: list[list[Node]], nodes: list[Node]) -> list[Node]:

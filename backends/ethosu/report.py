@@ -27,6 +27,7 @@ def report_of(placement: Placement) -> NpuReport:
                     for name, used in stream.estimate.memories.items()
                 },
                 nodes=_nodes(stream),
+                unchecked=stream.unchecked,
             )
             for stream in placement.streams
         ),

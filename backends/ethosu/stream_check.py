@@ -22,10 +22,14 @@ Array = np.ndarray[Any, Any]
 _SEED = 22
 
 
+class NotSimulated(Exception):
+    """A stream has an operation that the simulator has not: it is not judged."""
+
+
 def fault_of(region: Graph, stream: CommandStream) -> str:
     """What is wrong with the stream of a region, in words; "": nothing is.
 
-    A stream with operations that the simulator has not is not judged.
+    Raises NotSimulated, with what the simulator has not, for a stream that it cannot judge.
     """
     rng = np.random.default_rng(_SEED)
     own = copied(region)
@@ -43,7 +47,9 @@ def fault_of(region: Graph, stream: CommandStream) -> str:
     try:
         simulate(stream.commands, memory)
     except SimulationError as error:
-        return "" if error.rule is Rule.NOT_SIMULATED else str(error).splitlines()[0]
+        if error.rule is Rule.NOT_SIMULATED:
+            raise NotSimulated(error.why) from None
+        return str(error).splitlines()[0]
     evaluate = backend_of("reference").evaluate
     assert evaluate is not None
     wanted = evaluate(own, inputs)

@@ -23,7 +23,19 @@ _SECTIONS = {"system_config": "System_Config", "memory_mode": "Memory_Mode"}
 
 
 class NotCompiled(Exception):
-    """Vela refuses a graph."""
+    """Vela refuses a graph, for the reason."""
+
+    def told(self, what: str = "it") -> str:
+        """In words, of what."""
+        return f"Vela refuses {what}: {self}"
+
+
+class WrongStream(NotCompiled):
+    """Vela makes a command stream of a graph that is wrong, for the reason."""
+
+    def told(self, what: str = "it") -> str:
+        """In words, of what."""
+        return f"the command stream made of {what} is wrong: {self}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,8 @@ class CommandStream:
 
     commands: the driver's payload. weights: read-only data, region `weights_region`. scratch_bytes,
     fast_bytes: of the arena and of memory for intermediates besides (0: none), with their regions.
+    unchecked: what of it the simulator has not, so that nothing is known of its bits; "": all of it
+    is simulated.
     """
 
     commands: bytes
@@ -86,6 +100,7 @@ class CommandStream:
     inputs: tuple[Extent, ...]
     outputs: tuple[Extent, ...]
     estimate: VelaEstimate
+    unchecked: str = ""
 
     def exceeds(self, target: NpuTarget) -> bool:
         """Whether it takes more memory than a target allows, which Vela may do: all of its arena

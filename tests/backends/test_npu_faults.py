@@ -12,16 +12,25 @@ from tosa_runs import needs_vela
 
 from tensmith.backends.ethosu import placement as placement_module
 from tensmith.backends.ethosu import streams
+from tensmith.backends.ethosu.channel_groups import SplitGroups
+from tensmith.backends.ethosu.legality import legality
 from tensmith.backends.ethosu.placement import place
+from tensmith.backends.ethosu.report import report_of
+from tensmith.backends.ethosu.simulator import datapath
 from tensmith.backends.ethosu.stream_check import fault_of
 from tensmith.backends.ethosu.streams import right_stream_of, stream_of
 from tensmith.backends.ethosu.targets import TARGETS
 from tensmith.backends.ethosu.tosa.graph import TosaGraph
+from tensmith.backends.ethosu.tosa.region import tosa_of
 from tensmith.backends.ethosu.tosa.schema import ElementType, Op
-from tensmith.backends.ethosu.vela import NotCompiled
+from tensmith.backends.ethosu.vela import WrongStream
 from tensmith.backends.reference import run_graph
-from tensmith.compiler.ir.graph import Value
+from tensmith.compiler.ir.graph import Graph, Node, Value, constant
+from tensmith.compiler.ir.ops.registry import Builder
+from tensmith.compiler.ir.types import DType, TensorType
 from tensmith.compiler.ir.verify import verify
+from tensmith.driver.console import Console
+from tensmith.driver.placement import show_placement
 
 ALL = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 EDGES = {"quantize", "dequantize", "reshape", "transpose"}
@@ -78,6 +87,20 @@ def numbers_of_one_element(s: Sketch):
     x, number = s.op("tanh", s.input(2, 2, 1, 8, 5)), s.op("tanh", s.input())
     wide = s.op("add", s.op("tanh", s.input(1)), x)
     return s.op("mul", number, s.op("add", wide, 0.25)), s.op("add", number, wide)
+
+
+def _first_of_one_element(op: str):
+    """It is of one axis, and an inner one of none, with what has five and six."""
+
+    def make(s: Sketch):
+        x, y = s.op("tanh", s.input(2, 2, 1, 8, 5)), s.op("tanh", s.input(2, 3, 2, 4, 5, 1))
+        one, number = s.op("tanh", s.input(1)), s.op("tanh", s.op("mul", s.input(), 3.0))
+        return s.op("tanh", s.op(op, one, x)), s.op(op, number, s.op(op, one, y))
+
+    return make
+
+
+GRAPHS |= {f"{op}_of_one_element": _first_of_one_element(op) for op in ("sub", "max", "min")}
 
 
 @graph
@@ -160,6 +183,49 @@ def test_groups_are_taken_together_until_blocks_are_full():
     assert np.count_nonzero(conv.inputs[1].data) <= 9 * 48
 
 
+def test_what_is_repeated_is_one_axis_of_bytes():
+    """Of a tensor of one element, from which another one is taken."""
+    integers, *_ = integers_made(GRAPHS["sub_of_one_element"], 1)
+    region = place(integers, TARGETS[ALL[0]]).segments[0].regions[0]
+    tiles = [o for o in tosa_of(region).operators if o.op is Op.TILE]
+    assert {o.output.type for o in tiles} == {ElementType.INT8}
+    assert sorted(o.output.shape for o in tiles) == [
+        (1, 1, 1, 1, 5), (1, 1, 1, 1, 5, 1), (1, 1, 1, 1, 5, 1),
+    ]  # fmt: skip
+
+
+def test_what_the_simulator_has_not_is_taken_and_told(monkeypatch, capsys):
+    region = _region("joined_constant")
+    assert right_stream_of(region, TARGETS[ALL[0]]).unchecked == ""
+    integers, *_ = integers_made(GRAPHS["one_window"], 1)
+    monkeypatch.setattr(datapath, "_MOST_WEIGHTS", 8)
+    placed = place(integers, TARGETS[ALL[0]])
+    assert not [node for node in placed.nodes if node.segment is None and node.computes]
+    (stream,) = placed.streams
+    assert stream.unchecked.endswith(" weights")
+    told = report_of(placed).to_json()
+    assert [segment["unchecked"] for segment in told["npu"]["segments"]] == [stream.unchecked]
+    show_placement(Console(), told)
+    printed = f"segment 0 is not checked: the simulator does not have {stream.unchecked}"
+    assert printed in " ".join(capsys.readouterr().out.split())
+
+
+def test_groups_of_what_makes_no_bytes_are_told():
+    """Sums that are an output: there is no step back."""
+    nodes: list[Node] = []
+    builder = Builder(nodes)
+    x = Value(TensorType(DType.I8, (1, 6, 5, 8)), "x")
+    wide = builder.emit("cast", [x], {"dtype": DType.I32})
+    weights = constant(np.ones((3, 3, 4, 6), np.int32))
+    attrs = {**WINDOW, "groups": 2, "layout": "NHWC"}
+    sums = builder.emit("conv", [wide, weights], attrs)
+    assert not SplitGroups().run(Graph([x], [sums], nodes))
+    assert legality(nodes[-1], TARGETS[ALL[0]]) == (
+        "channels are in 2 groups: such a convolution reads bytes, and its sums become bytes in "
+        "the next step alone"
+    )
+
+
 def test_groups_of_volumes_stay_whole():
     def volumes(s: Sketch):
         w = s.weights(8, 2, 2, 2, 2)
@@ -202,8 +268,9 @@ def test_another_way_is_taken_where_the_first_is_wrong(monkeypatch):
     size = stream_of(region, replace(target, optimise="Size"))
     assert right_stream_of(region, target) == size
     monkeypatch.setattr(streams, "fault_of", lambda *_: "broken")
-    with pytest.raises(NotCompiled, match="made of it is wrong: broken"):
+    with pytest.raises(WrongStream) as caught:
         right_stream_of(region, target)
+    assert caught.value.told() == "the command stream made of it is wrong: broken"
 
 
 def test_no_other_way_is_taken_that_the_memory_does_not_hold(monkeypatch):
@@ -223,7 +290,7 @@ def test_no_other_way_is_taken_that_the_memory_does_not_hold(monkeypatch):
     scratch = target.arena_bytes
     assert right_stream_of(region, target) is made[-1]
     scratch += 16
-    with pytest.raises(NotCompiled, match="made of it is wrong: broken"):
+    with pytest.raises(WrongStream, match="broken"):
         right_stream_of(region, target)
     assert made[-1].exceeds(target)
     fast = replace(made[-1], fast_bytes=16)  # the arena may lie elsewhere
@@ -247,7 +314,7 @@ def test_what_is_wrong_behind_another_operator_alone_runs_beside_the_processor(m
     verify(placed.graph)
     beside = {node.op: node.reason for node in placed.nodes if node.segment is None}
     assert beside["matmul"] == (
-        "Vela refuses it behind what it reads: the command stream made of it is wrong: broken"
+        "the command stream made of it behind what it reads is wrong: broken"
     )
     assert sum(node.op == "byte_table" and node.segment is not None for node in placed.nodes) == 2
 
@@ -264,7 +331,7 @@ def test_an_output_that_is_left_out_is_no_stream(monkeypatch):
     compiled = streams.compiled
     region = _region("view_beside_what_reads_it")
     monkeypatch.setattr(streams, "compiled", left_out)
-    with pytest.raises(NotCompiled, match="inputs or outputs have"):
+    with pytest.raises(WrongStream, match="inputs or outputs have"):
         stream_of(region, TARGETS[ALL[0]])
 
 

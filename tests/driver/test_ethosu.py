@@ -122,6 +122,7 @@ def test_memory_that_does_not_suffice_is_told(net):
     with pytest.raises(UsageError, match="does not fit the memory") as caught:
         api.compile(net, target=small, calibration={"x": _samples()})
     assert re.search(r"takes \d+ bytes; arena-cache-size allows 128", caught.value.why)
+    assert "optimise=Size" in caught.value.remedy
     with pytest.raises(UsageError, match="does not fit the memory"):
         preflight(net, CompileRequest(target=small))
     apart = api.compile(

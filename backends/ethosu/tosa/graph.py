@@ -158,6 +158,25 @@ class TosaGraph:
             rounding_mode=rounding, per_channel=multipliers.size > 1,
         )  # fmt: skip
 
+    def along_last(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """A tensor of one element, as often as a shape has places on its last axis of several.
+
+        What is widened is repeated before it is.
+        """
+        made = self.makers.get(x)
+        while made is not None and made.op in _VIEWS:
+            made = self.makers.get(made.inputs[0])
+        wide = made if made is not None and made.op is Op.RESCALE else None
+        source = wide.inputs[0] if wide else x
+        axis = max(axis for axis, size in enumerate(shape) if size > 1)
+        sizes = [size if a == axis else 1 for a, size in enumerate(shape)]
+        one = self.reshape(source, (1,) * len(sizes))
+        row = self.emit(Op.TILE, [one, self.sizes(sizes)], sizes, source.type)
+        if wide is None:
+            return row
+        operands = [self._stored(row), *wide.inputs[1:]]
+        return self.emit(Op.RESCALE, operands, sizes, wide.output.type, **wide.attributes)
+
     def _stored(self, x: Tensor, copies: Sequence[Op] = _COPIES) -> Tensor:
         """A tensor that an operator stores which does more than to copy, with the same elements.
 

@@ -17,6 +17,7 @@ from .schema import ElementType, Op, Rounding
 
 _ARITHMETIC = {"add": Op.ADD, "sub": Op.SUB, "mul": Op.MUL}
 _EXTREMES = {"max": Op.MAXIMUM, "min": Op.MINIMUM}
+_MOST_AXES = 4  # of a first operand that has one element
 _ROUNDINGS = {"single": Rounding.SINGLE, "double": Rounding.DOUBLE}
 
 
@@ -50,13 +51,22 @@ def arithmetic(low: Lowering, node: Node) -> Tensor:
     """Of i32; a bias goes into its product."""
     if node.op == "add" and (made := with_bias(low, node)) is not None:
         return made
-    operands = _ranked(low, node.inputs, node.output.type.rank)
-    operands = _alike(low, operands)
-    if node.op != "sub" and operands[0].shape != node.output.shape:
-        operands = operands[::-1]  # Vela 5.2 repeats the second one along any axes
+    shape = node.output.type.static_shape
+    operands = _alike(low, _ranked(low, node.inputs, len(shape)))
+    if node.op != "sub":
+        operands = _whole_first(operands, shape)
+    elif len(shape) > _MOST_AXES and set(operands[0].shape) == {1} != set(shape):
+        operands[0] = low.graph.along_last(operands[0], shape)
     if node.op == "mul":
         operands.append(low.graph.number(0, ElementType.INT8))
     return low.emit(_ARITHMETIC[node.op], operands, node.output.shape, node.output.dtype)
+
+
+def _whole_first(operands: list[Tensor], shape: tuple[int, ...]) -> list[Tensor]:
+    """Operands that may be swapped, for a result of a shape: Vela 5.2 repeats the second one along
+    any axes; the first one, for U55 and U65, not where it has one element on more than `_MOST_AXES`
+    axes."""
+    return operands if operands[0].shape == shape else operands[::-1]
 
 
 def _alike(low: Lowering, operands: list[Tensor]) -> list[Tensor]:
@@ -86,11 +96,12 @@ def extreme(low: Lowering, node: Node) -> Tensor:
         least, most = REACHED[dtype]
         limits = (int(bound), most) if node.op == "max" else (least, int(bound))
         return low.graph.clamp(low.tensor(left), *limits)
-    operands = _ranked(low, node.inputs, node.output.type.rank)
+    shape = node.output.type.static_shape
+    operands = _whole_first(_ranked(low, node.inputs, len(shape)), shape)
     if dtype is DType.I32:
-        return low.emit(_EXTREMES[node.op], operands, node.output.shape, dtype)
+        return low.emit(_EXTREMES[node.op], operands, shape, dtype)
     wide = [low.graph.rescale(x, 1.0, ElementType.INT32) for x in operands]
-    made = low.emit(_EXTREMES[node.op], wide, node.output.shape, DType.I32)
+    made = low.emit(_EXTREMES[node.op], wide, shape, DType.I32)
     return low.graph.rescale(made, 1.0, TYPES[dtype])
 
 
