@@ -66,10 +66,12 @@ class ProductDecision:
 class Quantisation:
     """A quantised model. path: its file. method: whether ranges are in the file or found by runs.
 
-    samples, held_out: how many there were, and on how many of them the error was measured. ranges:
-    the rule that was kept. rotated: whether operands of matrix products are. decibels: how far the
-    error of each scored tensor lies below it, on the samples held out; tried: the mean of that for
-    everything that was tried. budget: what became of one, where there was one.
+    samples, held_out: how many there were, and on how many of them the error was measured: data are
+    judged sample by sample, each by what others show (a single one by itself), weights alone on
+    samples that took no part. ranges: the rule that was kept. rotated: whether operands of matrix
+    products are. decibels: how far the error of each scored tensor lies below it, on those samples;
+    tried: the mean of that for everything that was tried. budget: what became of one, where there
+    was one.
     """
 
     path: Path
@@ -143,10 +145,13 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
         return [text, *_unchanged(rows)]
     text = f"{len(integer)} of {len(rows)} products in {told['method']} int8"
     if told["method"] == STATIC:
-        text += f", ranges by {told['ranges']} of {told['samples']} samples"
+        count = f"{told['samples']} samples" if told["samples"] > 1 else "the sample"
+        text += f", ranges by {told['ranges']} of {count}"
         text += ", rotated" if told["rotated"] else ""
     if told["decibels"]:
-        text += f"; on {told['held_out']} held out the error is {worst:.1f} dB below the outputs"
+        judged = told["held_out"]
+        where = f"{judged} of them, each judged by what others show," if judged > 1 else "itself"
+        text += f"; on {where} the error is {worst:.1f} dB below the outputs"
     return [text, *_unchanged(rows)]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from compiled import needs_native
 
 from tensmith.driver.calibration_notes import DataNotes, untrained
@@ -85,15 +84,15 @@ def test_data_of_another_scale_than_in_training() -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("stray", [3, 5])
-def test_ranges_are_those_of_usual_samples(stray: int, tmp_path: Path) -> None:
-    """Whether the one that is far larger is calibrated with (3) or held out (5)."""
+def test_ranges_are_those_of_usual_samples(tmp_path: Path) -> None:
+    """What is far larger sets no range, and nothing is judged on it."""
     rows = np.load(MODELS / "drawing.npz")["rows"][:12].copy()
     usual = rows.max()
-    rows[stray].reshape(-1)[7] = 1e6
+    rows[3].reshape(-1)[7] = 1e6
     request = CompileRequest(precision="int8", calibration={"rows": rows[:, None]})
     found = quantise(MODELS / "drawing.onnx", tmp_path / "q.onnx", request, tmp_path)
-    assert any(f"in sample {stray}" in note for note in found.notes)
+    assert any("in sample 3" in note for note in found.notes)
+    assert found.held_out == 11
     assert min(found.decibels.values()) > 25
     highs = [row.high for row in found.products if row.high is not None]
     assert highs

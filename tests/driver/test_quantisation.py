@@ -215,18 +215,17 @@ def test_few_bits_that_make_most_of_the_noise(tmp_path: Path) -> None:
         "p": weights(24, 8, 3, 3, seed=2),
     }
     found = quantised(store(tmp_path, nodes, constants), {"x": SAMPLES})
-    floats = {p.name: p.reason for p in found.products if p.precision == "fp32"}
-    assert list(floats) == ["depthwise"]
-    assert "much of the noise" in floats["depthwise"]
+    [line] = summary_of(found.to_json())[1:]
+    assert line.startswith("in floats: Conv 'depthwise': it makes much of the noise")
     assert found.tried["float parts"] > found.tried["minmax"] + 3
 
 
 @needs_native
 @pytest.mark.parametrize(("outliers", "kept"), [((0,), "mse"), ((0, 1), "minmax")])
-def test_clipped_ranges_are_kept_where_samples_held_out_gain(
+def test_clipped_ranges_are_kept_where_other_samples_gain(
     outliers: tuple[int, ...], kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An element far larger than the others: in a sample that is used, and in one held out."""
+    """An element far larger than the others: in one sample, and in one of another part, too."""
     nodes = [
         helper.make_node("Mul", ["x", "x"], ["s"]),
         helper.make_node("Conv", ["s", "w"], ["c"], "first", pads=[1, 1, 1, 1]),
@@ -305,16 +304,17 @@ def test_summaries() -> None:
         {"name": f"n{i}", "op": "Conv", "precision": "fp32", "reason": "why"} for i in range(14)
     ]
     told = {
-        "method": "static", "samples": 8, "held_out": 2, "ranges": "minmax", "rotated": False,
+        "method": "static", "samples": 80, "held_out": 32, "ranges": "minmax", "rotated": False,
         "decibels": {"a": 31.25, "b": 20.04}, "tried": {},
     }  # fmt: skip
     lines = summary_of({"quantisation": told, "contractions": rows})
     assert lines[0] == (
-        "0 of 14 products in static int8, ranges by minmax of 8 samples; on 2 held out the error "
-        "is 20.0 dB below the outputs"
+        "0 of 14 products in static int8, ranges by minmax of 80 samples; on 32 of them, each "
+        "judged by what others show, the error is 20.0 dB below the outputs"
     )
-    assert lines[1] == "in floats: Conv 'n0': why"
-    assert lines[-1] == "and 2 more"
+    assert (lines[1], lines[-1]) == ("in floats: Conv 'n0': why", "and 2 more")
+    [line] = summary_of({"quantisation": {**told, "samples": 1, "held_out": 1}})
+    assert line.endswith("of the sample; on itself the error is 20.0 dB below the outputs")
 
 
 def test_spreads() -> None:
