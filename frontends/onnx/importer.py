@@ -230,7 +230,7 @@ class Importer:
         if narrow is not None:
             wide = widening.widened(self.emitter, inputs)
             results = self._lower(node, wide, scope)
-            return widening.narrowed(self.emitter, results, inputs, narrow)
+            return widening.narrowed(self.emitter, results, inputs, narrow, node.op_type)
         attributes = _attributes(node, scope)
         function = self.functions.get(key_of(node))
         if function is not None:

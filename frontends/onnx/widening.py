@@ -25,11 +25,17 @@ _WIDE = {
         "Sum", "Swish",
     ),
     MICROSOFT: (
-        "BiasGelu", "FastGelu", "Gelu", "QuickGelu", "RotaryEmbedding",
-        "SimplifiedLayerNormalization", "SkipLayerNormalization",
+        "BiasGelu", "CausalConvWithState", "FastGelu", "Gelu", "MRotaryEmbedding", "QuickGelu",
+        "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
         "SkipSimplifiedLayerNormalization",
     ),
 }  # fmt: skip
+# Results, by place, that are f32 whatever the inputs are: means and inverse deviations.
+_STATISTICS = {
+    "SimplifiedLayerNormalization": (1,),
+    "SkipLayerNormalization": (1, 2),
+    "SkipSimplifiedLayerNormalization": (1, 2),
+}
 
 
 def narrow_type(domain: str, operator: str, inputs: Sequence[Content | None]) -> DType | None:
@@ -56,12 +62,20 @@ def narrowed(
     results: Sequence[Content | None],
     inputs: Sequence[Content | None],
     dtype: DType,
+    operator: str,
 ) -> list[Content | None]:
-    """The results in the type of the first input; of several only the first where types differ."""
+    """The results in the type of the first input; of several only the first where types differ.
+
+    What an operator gives in f32 for any inputs stays so.
+    """
+    wide = _STATISTICS.get(operator, ())
     mixed = any(isinstance(item, Value) and item.dtype is DType.F32 for item in inputs)
     return [
         emitter.emit("cast", [item], {"dtype": dtype})
-        if isinstance(item, Value) and item.dtype is DType.F32 and not (place and mixed)
+        if isinstance(item, Value)
+        and item.dtype is DType.F32
+        and place not in wide
+        and not (place and mixed)
         else item
         for place, item in enumerate(results)
     ]

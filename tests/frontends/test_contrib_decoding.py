@@ -98,6 +98,26 @@ def rotations() -> list[Sweep]:
     ]  # fmt: skip
 
 
+def halves() -> list[Sweep]:
+    """In f16, rounded once: what comes of several products, or of an activation behind a sum."""
+    f16, angles = np.float16, floats(50, 8, seed=2)
+    tables = {"c": np.cos(angles).astype(f16), "s": np.sin(angles).astype(f16)}
+    places = np.random.default_rng(3).integers(0, 50, (3, 2, 40))
+    turned = {"x": floats(2, 2, 40, 16).astype(f16), "p": places}
+    line = {"x": floats(2, 4, 200).astype(f16), "p": floats(2, 4, 2, seed=3).astype(f16)}
+    weights = {"w": floats(4, 1, 3, seed=1).astype(f16), "b": floats(4, seed=2).astype(f16)}
+    near: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-6, **MORE}  # one place is 5e-4 to 1e-3
+    return [
+        Sweep("three positions", ms("MRotaryEmbedding", "x p c s", mrope_section=[4, 2, 2]),
+              [turned], last="x", channels="x", constants=tables, **near),
+        Sweep("convolution", ms("CausalConvWithState", "x w b p", "y z", activation="silu"),
+              [line], "y z", fixed="p", channels="x", constants=weights, **near),
+        Sweep("scaled", ms("ScaledSiLU", "x", alpha=1.7), [{"x": line["x"]}], **near),
+        Sweep("scaled by an input", ms("ScaledSiLU", "x s"), [{"x": line["x"]}],
+              constants={"s": np.float32(1.7)}, **near),
+    ]  # fmt: skip
+
+
 def convolutions() -> list[Sweep]:
     def sweep(name: str, apart: int, last: int, past: bool, **options: Any) -> Sweep:
         shape = (2, 2 * apart, 4) if last else (2, 4, 2 * apart)
@@ -182,7 +202,7 @@ def warping() -> list[Sweep]:
 
 
 @pytest.mark.parametrize(
-    "table", [steps, caches, rotations, convolutions, streams, routers, warping]
+    "table", [steps, caches, rotations, halves, convolutions, streams, routers, warping]
 )
 def test_as_in_onnx_runtime(tmp_path: Path, table: Any) -> None:
     wrong = differences(table(), tmp_path, [2], reference=True)
@@ -282,6 +302,20 @@ def test_attention_meets_the_blocks_of_its_layouts(tmp_path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_scales_of_decays_may_be_halves() -> None:
+    """ONNX Runtime demands f32; models that were converted as a whole have f16 throughout."""
+    shapes = {"a": (2, 4, 3), "t": (3,), "d": (3,)}
+    feed = {
+        name: floats(*shapes[name], seed=seed).astype(np.float16)
+        for seed, name in enumerate(shapes)
+    }
+    a, t, d = (array.astype(np.float32) for array in feed.values())
+    proto = model(ms("LinearAttentionGate", "a t d"), feed, ["y"], domains=[MS])
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    right = (d * np.log1p(np.exp(a + t))).astype(np.float16)
+    check(proto, feed, expected={"y": right}, rtol=1e-3)
+
+
 def _refused(part: list[onnx.NodeProto], feed: Feed, message: str) -> None:
     with pytest.raises((UnsupportedError, InvalidModelError), match=message):
         load_model(Sweep("refused", part, [feed], fixed=" ".join(feed), **MORE).proto())
@@ -298,3 +332,5 @@ def test_what_is_refused_says_what_to_give_instead() -> None:
             "s": floats(4, 8)}  # fmt: skip
     turn = ms("MRotaryEmbedding", "x p c s", mrope_section=[4, 2, 1])
     _refused(turn, cube, "does not make 8 angles")
+    both = ms("MoEGroupRouter", "x b", "y s w", top_k=2)
+    _refused(both, {"x": floats(5, 1, 8), "b": floats(8)}, "use two nodes")

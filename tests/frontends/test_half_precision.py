@@ -13,7 +13,7 @@ from onnx import TensorProto
 from tensmith.backends.reference import run_graph
 from tensmith.frontends.onnx import load_model
 
-from .oracle import floats, model, node, run_ort
+from .oracle import check, floats, model, node, run_ort
 
 Array = np.ndarray[Any, Any]
 MICROSOFT = "com.microsoft"
@@ -79,3 +79,24 @@ def test_types_that_are_mixed() -> None:
     proto = model([made], inputs, ["y", "m1", "v1"], opset=15, types=kinds)
     found = run_graph(load_model(proto), inputs)
     assert [array.dtype.name for array in found.values()] == ["float16", "float32", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("made", "outputs"),
+    [
+        (node("SkipLayerNormalization", "x s g", "y m v t", domain=MICROSOFT), "ymvt"),
+        (node("SkipLayerNormalization", "x s g", "y - v", domain=MICROSOFT), "yv"),
+        (node("SkipSimplifiedLayerNormalization", "x s g", "y - v t", domain=MICROSOFT), "yvt"),
+        (node("SimplifiedLayerNormalization", "x g", "y v"), "yv"),
+    ],
+)
+def test_statistics_stay_in_full(made: onnx.NodeProto, outputs: str) -> None:
+    """Means and inverse deviations are f32, as ONNX Runtime gives them."""
+    shapes = {"x": (4, 64), "s": (4, 64), "g": (64,)}
+    half = {
+        name: floats(*shapes[name], seed=seed).astype(np.float16)
+        for seed, name in enumerate(made.input)
+    }
+    kinds = [TensorProto.FLOAT if name in "mv" else TensorProto.FLOAT16 for name in outputs]
+    proto = model([made], half, list(outputs), opset=17, types=kinds, domains=[MICROSOFT])
+    check(proto, half, rtol=1e-3)

@@ -17,12 +17,13 @@ _ACTIVATIONS = ("silu", "swish", "sigmoid")
 
 @lowers("ScaledSiLU", domain=MICROSOFT)
 def scaled_silu(s: Site) -> Value:
-    """z * sigmoid(z) of z = x times a scalar input, or the attribute alpha."""
+    """z * sigmoid(z) of z = x times a scalar input, or the attribute alpha, which are f32."""
     x, given = s.input(0), s.optional(1)
     if given is None:
-        z = s.op_("mul", x, s.real("alpha", 1.0))
+        factor = s.scalar(s.real("alpha", 1.0), DType.F32)
     else:
-        z = s.op_("mul", x, s.cast(s.reshape(given, ()), x.dtype))
+        factor = s.cast(s.reshape(given, ()), DType.F32)
+    z = s.cast(s.op_("mul", s.cast(x, DType.F32), factor), x.dtype)
     return s.op_("mul", z, s.op_("sigmoid", z))
 
 
@@ -58,8 +59,9 @@ def gated_rms_norm(s: Site) -> Value:
 @lowers("LinearAttentionGate", domain=MICROSOFT)
 def linear_attention_gate(s: Site) -> list[Value | None]:
     """Decays scale * softplus(a + bias), and update rates sigmoid(b), in f32."""
-    a, bias, scale, b = s.input(0), s.input(1), s.input(2), s.optional(3)
-    z = s.op_("add", s.cast(a, DType.F32), bias)
+    a, b = s.input(0), s.optional(3)
+    wide, bias, scale = (s.cast(s.input(i), DType.F32) for i in range(3))
+    z = s.op_("add", wide, bias)
     tail = s.op_("log", s.op_("add", s.op_("exp", s.op_("neg", s.op_("abs", z))), 1.0))
     decay = s.op_("mul", s.op_("add", s.op_("max", z, 0.0), tail), scale)
     rate = None

@@ -29,6 +29,11 @@ def group_router(s: Site) -> list[Value | None]:
     share = s.op_("sigmoid", flat)
     scores = s.op_("add", share, s.cast(bias, DType.F32))
     if s.wants(1) or s.wants(2):
+        if s.wants(0):
+            raise NotSupported(
+                "the chosen experts beside all scores are not supported, nor by ONNX Runtime",
+                "use two nodes, one of which gives output 0 and the other outputs 1 and 2",
+            )
         return [None, scores, share]
     chosen = _chosen(s, scores)
     logarithm = s.op_("log", s.op_("max", share, _LEAST))

@@ -125,18 +125,27 @@ def layer_normalization(s: Site) -> list[Value]:
 def rms_norm(s: Site, x: Value, scale: Value, axes: Sequence[int], epsilon: float) -> Value:
     """x / sqrt(mean(x^2) + epsilon) times a scale; statistics in f32 or wider."""
     wide = x if x.dtype is DType.F64 else s.cast(x, DType.F32)
-    power = s.reduce("mean", s.op_("mul", wide, wide), axes)
-    inverse = s.op_("div", 1.0, s.op_("sqrt", s.op_("add", power, epsilon)))
-    out = s.cast(s.op_("mul", wide, inverse), x.dtype)
+    out = s.cast(s.op_("mul", wide, _inverse_power(s, wide, axes, epsilon)), x.dtype)
     return s.op_("mul", out, s.cast(scale, x.dtype))
+
+
+def _inverse_power(s: Site, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """1 / sqrt(mean(x^2) + epsilon)."""
+    power = s.reduce("mean", s.op_("mul", x, x), axes)
+    return s.op_("div", 1.0, s.op_("sqrt", s.op_("add", power, epsilon)))
 
 
 @lowers("RMSNormalization", "SimplifiedLayerNormalization")
 @lowers("SimplifiedLayerNormalization", domain=MICROSOFT)
-def rms_normalization(s: Site) -> Value:
-    x = s.input(0)
-    axis = s.axis(s.integer("axis", -1), x.type.rank)
-    return rms_norm(s, x, s.input(1), range(axis, x.type.rank), s.real("epsilon", 1e-5))
+def rms_normalization(s: Site) -> list[Value]:
+    """The RMS norm and, of SimplifiedLayerNormalization, one over the root that it divides by."""
+    x, epsilon = s.input(0), s.real("epsilon", 1e-5)
+    axes = range(s.axis(s.integer("axis", -1), x.type.rank), x.type.rank)
+    results = [rms_norm(s, x, s.input(1), axes, epsilon)]
+    if s.wants(1):
+        wide = x if x.dtype is DType.F64 else s.cast(x, DType.F32)
+        results.append(_inverse_power(s, wide, axes, epsilon))
+    return results
 
 
 @lowers("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
@@ -172,8 +181,7 @@ def _statistics(
     if not simplified:
         _, mean, inverse = standardised(s, wide, [last], epsilon)
         return mean, inverse
-    power = s.reduce("mean", s.op_("mul", wide, wide), [last])
-    inverse = s.op_("div", 1.0, s.op_("sqrt", s.op_("add", power, epsilon)))
+    inverse = _inverse_power(s, wide, [last], epsilon)
     return s.expand(s.scalar(0.0, DType.F32), inverse.shape), inverse
 
 
