@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from tensmith.driver.float_parts import least_noise
+import numpy as np
+import onnx
+import pytest
+from compiled import needs_native
+from onnx import TensorProto, helper, numpy_helper
+
+from tensmith.driver import api, calibrated_search
+from tensmith.driver.float_parts import FloatParts, least_noise
+from tensmith.driver.quantisation import summary_of
+from tensmith.driver.request import CompileRequest
+from tensmith.driver.timing import Runs
 
 WORK = {"a": 6.0, "b": 1.0, "c": 5.0, "d": 1.0}
 
@@ -40,3 +51,36 @@ def test_noise_that_two_products_share_goes_with_both() -> None:
         return {0: 10.0, 1: 9.0, 2: 1.0}[len(floats & {"b", "d"})] + ("a" not in floats)
 
     assert least_noise(power, ["a", "b", "d"], WORK, 6.0) == {"b", "d"}
+
+
+@needs_native
+def test_the_binary_with_float_parts_is_what_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept where it is faster than the one of floats, and tells which products are floats."""
+    monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
+    monkeypatch.setattr(calibrated_search, "GAIN", 0.0)
+    monkeypatch.setattr(FloatParts, "chosen", lambda parts, *_: {parts.products[0].key})
+    drawn = np.random.default_rng(0).standard_normal
+    nodes = [
+        helper.make_node("MatMul", ["x", "m"], ["p"], "first"),
+        helper.make_node("MatMul", ["p", "m"], ["y"], "last"),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (2, 16)) for n in "xy")
+    weights = numpy_helper.from_array(drawn((16, 16)).astype(np.float32), "m")
+    graph = helper.make_graph(nodes, "net", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(onnx.shape_inference.infer_shapes(model), tmp_path / "net.onnx")
+    timed: list[set[str]] = []
+
+    def timer(runs: Runs) -> Mapping[str, list[float]]:
+        timed.append(set(runs))
+        return {"int8": [1.0], "fp32": [2.0]}
+
+    data = {"x": np.asarray(drawn((4, 2, 16)), np.float32)}
+    request = CompileRequest(precision="int8", calibration=data, timer=timer)
+    found = api.compile_request(tmp_path / "net.onnx", request)
+    assert timed == [{"int8", "fp32"}]
+    assert found.manifest["precision"] == "int8"
+    [line] = [line for line in summary_of(found.manifest) if line.startswith("in floats")]
+    assert line.startswith("in floats: MatMul 'first': it makes much of the noise")
