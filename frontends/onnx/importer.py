@@ -42,6 +42,7 @@ from .reading.topology import names_used, ordered
 from .reading.wire import Source
 from .site import NotSupported, Site
 from .table import find, is_refused
+from .unread import check_unread
 
 ShapeSpec = Mapping[str, Sequence[Dim | str]]
 
@@ -243,6 +244,7 @@ class Importer:
             if body is None:
                 raise NotSupported(_NO_LOWERING, _EXPORT)
             return self.inline(body, inputs, attributes, scope.opsets)
+        check_unread(domain, node.op_type, attributes)
 
         def lower(entries: Sequence[Content | None]) -> Sequence[Content | None]:
             result = lowering(Site(node, entries, opset, self, attributes, scope))

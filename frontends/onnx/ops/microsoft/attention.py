@@ -224,7 +224,7 @@ def _rotary_heads(s: Site, x: Value, cos: Value) -> Value:
 
 @lowers("MRotaryEmbedding", domain=MICROSOFT)
 def multimodal_rotary_embedding(s: Site) -> Value:
-    """A rotation whose angles are those of three positions: of time, height and width.
+    """A rotation whose angles are those of three positions, of time, height and width; scaled.
 
     Wang et al., Qwen2-VL (2024), section 2.1: each has a part of the angles, side by side or, from
     Qwen3-VL on, in turns.
@@ -240,6 +240,8 @@ def multimodal_rotary_embedding(s: Site) -> Value:
         time, height, width = (s.take(picked, 0, i) for i in range(3))
         rest = s.op_("where", s.op_("eq", streams, 1), height, time)
         mixed = s.op_("where", s.op_("eq", streams, 2), width, rest)
+        if s.real("scale", 1.0) != 1:
+            mixed = s.op_("mul", mixed, s.real("scale"))
         angles.append(s.reshape(mixed, (mixed.shape[0], 1, *mixed.shape[1:])))
     out = turned(s, wide, angles[0], angles[1], bool(s.integer("interleaved", 0)))
     return out if x.type.rank == 4 else merged(s, out)
