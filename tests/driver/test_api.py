@@ -212,6 +212,7 @@ def test_artifact_keeps_no_constants(fake, save_model, monkeypatch: pytest.Monke
     monkeypatch.setattr(model_build, "import_model", recorded)
     artifact = api.compile(path)
     artifact.save(path.with_suffix(".so"))
+    gc.collect()
     assert [reference() for reference in seen] == [None]
 
 
