@@ -29,7 +29,7 @@ from ..simplify.symbol_use import bound_by, used_by
 from .dependences import captured, needs, sort_nodes
 from .joined_pieces import joined_pieces
 from .node_kinds import is_map, is_pointwise, moves_last, multiplies, row_axes, widens
-from .placed_maps import gathers_lanes, makes_other_rows
+from .placed_maps import gathers_lanes, makes_other_rows, places_are_computed
 from .table_operands import tables_as_operands
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -331,9 +331,7 @@ class _Fuser:
                 return True
             if has_trait(user, Trait.POOLING) and not has_trait(node, Trait.VIEW):
                 return True
-            if has_trait(user, Trait.LOOKUP) and (
-                user.inputs[0] is value and node.op in ("pad", "iota", "dims")
-            ):
+            if places_are_computed(node, value, user):
                 return True
             if self._moves(user) and user not in self.group_of and self._is_slow(node, user.output):
                 return True

@@ -54,3 +54,11 @@ def makes_other_rows(node: Node, value: Value, reader: Node) -> bool:
         return False
     groups = match_axes(value.shape, reader.output.shape)
     return groups is None or any(len(old) > 1 and len(new) > 1 for old, new in groups)
+
+
+def places_are_computed(node: Node, value: Value, user: Node) -> bool:
+    """Whether what axes alone tell of (padding, places, sizes), `value` made of it by maps, is read
+    where data or a reflection say."""
+    reflects = user.op == "pad" and user.attrs["mode"] != "constant"
+    computed = user.inputs[0] is value and (reflects or has_trait(user, Trait.LOOKUP))
+    return computed and node.op in ("pad", "iota", "dims")
