@@ -10,6 +10,7 @@ from .....compiler.ir.assumptions import EQUAL
 from .....compiler.ir.dims import floordiv
 from ...site import Site
 from ...table import MICROSOFT, lowers
+from ..standard.activations import softplus
 from ..standard.normalization import rms_norm
 
 _ACTIVATIONS = ("silu", "swish", "sigmoid")
@@ -62,8 +63,7 @@ def linear_attention_gate(s: Site) -> list[Value | None]:
     a, b = s.input(0), s.optional(3)
     wide, bias, scale = (s.cast(s.input(i), DType.F32) for i in range(3))
     z = s.op_("add", wide, bias)
-    tail = s.op_("log", s.op_("add", s.op_("exp", s.op_("neg", s.op_("abs", z))), 1.0))
-    decay = s.op_("mul", s.op_("add", s.op_("max", z, 0.0), tail), scale)
+    decay = s.op_("mul", softplus(s, z), scale)
     rate = None
     if s.wants(1):
         if b is None:

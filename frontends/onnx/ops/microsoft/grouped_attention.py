@@ -137,20 +137,30 @@ def _extended(s: Site, past: Value | None, new: Value, filled: Value, total: Dim
     """
     if past is None:
         return new
-    batch, _, room, _ = past.shape
-    steps = new.shape[2]
+    batch, room, steps = past.shape[0], past.shape[2], new.shape[2]
     length = total if total == room + steps else dmax(room, total)
+    end = s.op_("add", filled, s.reshape(s.emitter.virtual([steps]), ()))
+    used = s.op_("lt", s.iota((1, length), 1, DType.I64), end)
+    kept = with_new_steps(s, past, new, filled, length)
+    return s.op_("where", s.reshape(used, (batch, 1, length, 1)), kept, 0.0)
+
+
+def with_new_steps(s: Site, cache: Value, new: Value, filled: Value, length: Dim) -> Value:
+    """A cache [batch, groups, length, size] with new steps behind those that count of an old one.
+
+    filled: how many those are, [batch, 1]. What is behind the new ones is as it was, its last step
+    where the old cache had none.
+    """
+    batch, _, room, _ = cache.shape
     place = s.iota((1, length), 1, DType.I64)
     after = s.op_("sub", place, filled)  # [batch, length]
-    size, count = (s.reshape(s.emitter.virtual([dim]), ()) for dim in (room, steps))
-    used = s.op_("lt", after, count)
-    fresh = s.op_("and", s.op_("ge", after, 0), used)
+    size, count = (s.reshape(s.emitter.virtual([dim]), ()) for dim in (room, new.shape[2]))
+    fresh = s.op_("and", s.op_("ge", after, 0), s.op_("lt", after, count))
     last = s.op_("max", s.op_("sub", size, 1), 0)
     index = s.op_("where", fresh, s.op_("add", after, size), s.op_("min", place, last))
-    index = s.expand(index, (batch, length))
-    both = s.transpose(s.emit("concat", [past, new], axis=2), (0, 2, 1, 3))
-    picked = s.emit("gather_nd", [both, s.reshape(index, (batch, length, 1))], batch_dims=1)
-    picked = s.op_("where", s.reshape(used, (batch, length, 1, 1)), picked, 0.0)
+    index = s.reshape(s.expand(index, (batch, length)), (batch, length, 1))
+    both = s.transpose(s.emit("concat", [cache, new], axis=2), (0, 2, 1, 3))
+    picked = s.emit("gather_nd", [both, index], batch_dims=1)
     return s.transpose(picked, (0, 2, 1, 3))
 
 

@@ -15,7 +15,7 @@ from .....compiler.ir.assumptions import AT_MOST
 from ...site import Site
 from ...table import MICROSOFT, lowers
 from ..shared.heads import attend, divided, lowest, merged, rotated, scale_of
-from .grouped_attention import projections
+from .grouped_attention import projections, with_new_steps
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +32,10 @@ def sparse_attention(s: Site) -> list[Value]:
     if s.integer("do_rotary", 0):
         interleaved = bool(s.integer("rotary_interleaved", 0))
         q, k = (rotated(s, x, s.input(9), s.input(10), places, interleaved) for x in (q, k))
-    keys, values = (_placed(s, s.input(i), new, filled) for i, new in ((3, k), (4, v)))
+    keys, values = (
+        with_new_steps(s, s.input(place), new, filled, s.input(place).shape[2])
+        for place, new in ((3, k), (4, v))
+    )
     seen = _seen(s, places, total, heads)
     mask = s.op_("where", seen, s.scalar(0.0, q.dtype), s.scalar(lowest(q.dtype), q.dtype))
     mask = s.reshape(mask, (batch, groups, share, steps, total))
@@ -51,19 +54,6 @@ def _filled(s: Site, batch: Dim, steps: Dim, total: Dim) -> Value:
     before = s.op_("max", s.op_("add", lengths, s.reshape(s.emitter.virtual([-steps]), ())), 0)
     new = s.reshape(s.emitter.virtual([total - steps]), ())
     return s.op_("where", s.op_("eq", new, 0), 0, before)
-
-
-def _placed(s: Site, cache: Value, new: Value, filled: Value) -> Value:
-    """The cache [batch, groups, room, size] with the new steps behind those that count."""
-    batch, _, room, _ = cache.shape
-    place = s.iota((1, room), 1, DType.I64)
-    after = s.op_("sub", place, filled)
-    count, size = (s.reshape(s.emitter.virtual([dim]), ()) for dim in (new.shape[2], room))
-    fresh = s.op_("and", s.op_("ge", after, 0), s.op_("lt", after, count))
-    index = s.expand(s.op_("where", fresh, s.op_("add", after, size), place), (batch, room))
-    both = s.transpose(s.emit("concat", [cache, new], axis=2), (0, 2, 1, 3))
-    picked = s.emit("gather_nd", [both, s.reshape(index, (batch, room, 1))], batch_dims=1)
-    return s.transpose(picked, (0, 2, 1, 3))
 
 
 def _seen(s: Site, places: Value, total: Dim, heads: int) -> Value:
