@@ -19,6 +19,23 @@ from tensmith.driver.verify_report import FAILED, PASSED
 DEPTH, WIDTH = 14, 48
 
 
+def _stored(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    constants: list[onnx.TensorProto],
+    last: str,
+    width: int,
+) -> Path:
+    """The file of a model of 16 rows, from x to `last`."""
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [16, width]) for name in ("x", last)
+    )
+    graph = helper.make_graph(nodes, "layers", [x], [y], constants)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
 def _deep(path: Path, spoiled: bool = False) -> Path:
     """Layers whose data are quantised; spoiled: with a sign turned in one column of one layer."""
     rng = np.random.default_rng(4)
@@ -43,15 +60,7 @@ def _deep(path: Path, spoiled: bool = False) -> Path:
             helper.make_node("Add", [f"t{layer}", f"m{layer}"], [f"a{layer}"]),
         ]
         last = f"a{layer}"
-    graph = helper.make_graph(
-        nodes, "deep",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, WIDTH])],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [16, WIDTH])],
-        constants,
-    )  # fmt: skip
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    return path
+    return _stored(path, nodes, constants, last, WIDTH)
 
 
 def _input() -> dict[str, np.ndarray]:
@@ -98,15 +107,7 @@ def _sines(path: Path, moved: bool = False, spoiled: bool = False) -> Path:
             helper.make_node("Sin", [f"m{layer}"], [f"s{layer}"]),
         ]
         last = f"s{layer}"
-    graph = helper.make_graph(
-        nodes, "sines",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, width])],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [16, width])],
-        constants,
-    )  # fmt: skip
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    return path
+    return _stored(path, nodes, constants, last, width)
 
 
 @pytest.mark.parametrize("spoiled", [False, True])

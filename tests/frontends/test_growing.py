@@ -124,7 +124,7 @@ def cases() -> list[OrtCase]:
     return found
 
 
-def test_parts_of_one_size_each_whose_eacha_run_decides(tmp_path: Path) -> None:
+def test_parts_of_one_element_each(tmp_path: Path) -> None:
     """Rows repeated by numbers of their own: every part has one element, so a rank is known."""
     made = [
         node("SequenceAt", "parts i", "row"),
