@@ -1,21 +1,28 @@
 """Two binaries timed against each other: in pairs of fresh processes, which take turns.
 
 What a process finds (its pages, what lies beside them) moves times as much as many a gain; so a
-pair of processes is one observation, and there are several.
+pair of processes is one observation, and there are several. So does where the pages of a file lie
+in memory, for as long as the system keeps them (measured on a Zen 5: copies of one library of
+134 MB differ by up to 3 %, each of them lastingly); so every process gets a copy of its own.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 
 from ...compiler.errors import RunError, UsageError
+from ...compiler.scratch import temporary_folder
 from ...compiler.tuning.whole_model import FASTER, Paired
 from ..artifacts import Artifact
 from ..compare import compare_outputs
+from ..engines import EngineSpec
 from ..processes import DeadlineError, EngineProcess
 from ..request import CompileRequest
 from ..tensor_files import Array, Arrays
@@ -106,16 +113,18 @@ class BinaryPair:
         """Lower quartiles of calls in a pair of processes; and what is wrong with the outputs."""
         specs = {UNTUNED: self.untuned.subject(), TUNED: tuned.subject()}
         calls: dict[str, list[int]] = {UNTUNED: [], TUNED: []}
-        deadline = time.monotonic() + self._longest()
-        with (
-            EngineProcess(specs[UNTUNED], deadline) as one,
-            EngineProcess(specs[TUNED], deadline) as other,
-        ):
-            engines = {UNTUNED: one, TUNED: other}
+        with ExitStack() as stack:
+            folder = stack.enter_context(temporary_folder("tensmith-pair-", near=self._folder))
+            own = {name: copied_spec(spec, Path(folder, name)) for name, spec in specs.items()}
+            deadline = time.monotonic() + self._longest()
+            engines = {
+                name: stack.enter_context(EngineProcess(spec, deadline))
+                for name, spec in own.items()
+            }
             for engine in engines.values():
                 engine.open()
-            one.run(self._inputs)
-            problem = self._difference(other.run(self._inputs), exact)
+            engines[UNTUNED].run(self._inputs)
+            problem = self._difference(engines[TUNED].run(self._inputs), exact)
             if problem:
                 return {}, problem
             order = [UNTUNED, TUNED, TUNED, UNTUNED]
@@ -149,6 +158,15 @@ class BinaryPair:
         differences = compare_outputs(wanted, dict(given), self.untuned.tolerance())
         wrong = [f"{own.name}: {own.message}" for own in differences if not own.agrees]
         return f"outputs differ too much: {'; '.join(wrong)}" if wrong else ""
+
+
+def copied_spec(spec: EngineSpec, folder: Path) -> EngineSpec:
+    """The same engine for a copy of its file, and of the weights beside that, in a new folder."""
+    folder.mkdir()
+    weights = spec.path.with_name(f"{spec.path.name}.weights")
+    for path in (spec.path, weights) if weights.exists() else (spec.path,):
+        shutil.copy(path, folder)
+    return replace(spec, path=folder / spec.path.name)
 
 
 def _lower_quartile(values: list[int]) -> float:

@@ -26,6 +26,7 @@ from tensmith.compiler.tuning.whole_model import (
     sets_of,
     step_hash,
 )
+from tensmith.driver.engines import EngineSpec
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.tuning import pairs
 from tensmith.driver.tuning.pairs import BinaryPair, NotComparedError
@@ -50,6 +51,36 @@ def test_every_pair_of_processes_is_an_observation(
     assert all(ratio > 0 for ratio in paired.ratios)
     assert min(paired.untuned, paired.tuned) > 0
     assert not paired.problem
+
+
+def test_every_process_has_files_of_its_own(
+    model_path: Path, fake: Any, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the pages of one file lie would be a bias that no number of pairs averages out."""
+    paths: list[Path] = []
+    begin = pairs.EngineProcess
+
+    def begun(spec: Any, *given: Any) -> Any:
+        paths.append(spec.path)
+        assert spec.path.read_bytes() == originals[spec.path.name].read_bytes()
+        return begin(spec, *given)
+
+    pair, tuned = pair_of(model_path, tmp_path), tensmith.compile(model_path)
+    originals = {own.subject().path.name: own.subject().path for own in (pair.untuned, tuned)}
+    monkeypatch.setattr(pairs, "EngineProcess", begun)
+    pair.time(tuned, exact=True)
+    assert len(paths) == len(set(paths)) == 4
+    assert not set(paths) & set(originals.values())
+    assert not any(path.exists() for path in paths), "copies are removed"
+
+
+def test_weights_beside_a_library_are_copied_with_it(tmp_path: Path) -> None:
+    library = tmp_path / "m.so"
+    library.write_bytes(b"code")
+    Path(f"{library}.weights").write_bytes(b"weights")
+    copied = pairs.copied_spec(EngineSpec("tensmith", library, 2), tmp_path / "own")
+    assert copied == EngineSpec("tensmith", tmp_path / "own" / "m.so", 2)
+    assert (tmp_path / "own" / "m.so.weights").read_bytes() == b"weights"
 
 
 def test_other_results_are_a_problem(
