@@ -1,5 +1,6 @@
 """Small random networks over pictures, with what arithmetic is saved on: filters that are equal,
-zero or zero in part, repeated and joined channels, resizes, pixel shuffles, poolings, norms."""
+zero or zero in part, repeated and joined channels, resizes, pixel shuffles, poolings, norms,
+attention."""
 
 from __future__ import annotations
 
@@ -169,6 +170,34 @@ def normed(c: CaseBuilder, x: Value, rng: np.random.Generator) -> Value:
     return c.op("transpose", last, perm=(0, 3, 1, 2))
 
 
+def attended(c: CaseBuilder, x: Value, rng: np.random.Generator) -> Value:
+    """Pixels of a row, or of the whole picture, meet under a mask; rows and pictures are one axis
+    then, or pictures are the second one."""
+    (h, w), n, m = grid(x), x.shape[0], channels(x)
+    rows = bool(rng.integers(2))
+    length, count = (w, n * h) if rows else (h * w, n)
+    flat = c.op("reshape", c.op("transpose", x, perm=(0, 2, 3, 1)), shape=(count, length, m))
+    if rng.integers(2):
+        three = c.op("matmul", flat, c.weight(m, 3 * m))
+        three = c.op("transpose", c.op("reshape", three, shape=(count, length, 3, m)),
+                     perm=(2, 0, 1, 3))  # fmt: skip
+        parts = [
+            c.op(
+                "slice", three, starts=(i, 0, 0, 0), stops=(i + 1, count, length, m), steps=(1,) * 4
+            )
+            for i in range(3)
+        ]
+        q, k, v = (c.op("reshape", part, shape=flat.shape) for part in parts)
+    else:
+        q = k = v = flat
+    scores = c.op("matmul", q, c.op("transpose", k, perm=(0, 2, 1)))
+    if isinstance(length, int) and rng.integers(2):
+        hidden = np.where(np.tri(length, dtype=bool), 0, -np.inf).astype(np.float32)
+        scores = c.op("add", scores, constant(hidden))
+    mixed = c.op("matmul", c.op("softmax", scores, axis=2), v)
+    return c.op("transpose", c.op("reshape", mixed, shape=(n, h, w, m)), perm=(0, 3, 1, 2))
+
+
 def scaled(c: CaseBuilder, x: Value, rng: np.random.Generator) -> Value:
     vector = rng.choice(np.array([1, 2, 0.5], np.float32), (channels(x), 1, 1))
     return c.op(str(rng.choice(["add", "mul"])), x, constant(vector))
@@ -183,7 +212,7 @@ def function(c: CaseBuilder, x: Value, rng: np.random.Generator) -> Value:
 STEPS: tuple[Step, ...] = (
     conv, conv, conv, product, depthwise, unpooled, enlarged, interpolated, shuffled,
     gathered_pixels, grey, joined, picked, cropped, padded, pooled, gated, normed, scaled,
-    function, function, conv,
+    function, function, conv, attended,
 )  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 A layer over a whole batch reads what the layer before has written N pictures ago. Where everything
 acts on each picture by itself, the layers run over one picture (a `scan` over the batch) while it
-is in the cache. Weights are read N times then: layers whose arithmetic on one picture takes less
-time than reading their weights stay behind the scan, over the whole batch.
+is in the cache, also where a reshape merges the batch with windows or heads: those of a picture
+lie one behind the other then. Weights are read N times: layers whose arithmetic on one picture
+takes less time than reading their weights stay behind the scan, over the whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...compiler.decisions import Saving, Told
@@ -18,7 +19,7 @@ from ...compiler.ir.ops.registry import Builder, Trait, has_trait, make_node
 from ...compiler.ir.types import TensorType
 from ...compiler.kernel.cost.machine import assumed_machine
 from ...compiler.target import CpuTarget, Target
-from .apart import first_place
+from .apart import Runs, first_run, operands_of_run, reshaped_run, runs_along
 from .narrowing import Narrowed
 from .work import TYPICAL, elements, is_free, operations
 
@@ -77,18 +78,29 @@ def _is_batch(value: Value) -> bool:
     )
 
 
-def _of_one(node: Node, batched: Collection[Value]) -> Narrowed | None:
-    """The node for one picture; None where it looks at several."""
-    if len(node.outputs) != 1 or not node.output.shape:
+def _of_one(node: Node, size: Dim, batched: Mapping[Value, Runs]) -> tuple[Narrowed, Runs] | None:
+    """The node for one picture of so many, and which runs of its result are a picture's; None where
+    it looks at several."""
+    if len(node.outputs) != 1 or node.regions:
         return None
-    return first_place(node, 0, {value: 0 for value in node.inputs if value in batched})
+    along = {value: batched[value] for value in node.inputs if value in batched}
+    if node.op == "reshape" and along:
+        return reshaped_run(node, along[node.inputs[0]], size)
+    for axis in range(node.output.type.rank):
+        runs = runs_along(node.output.shape, axis, size)
+        found = None if runs is None else first_run(node, runs, along)
+        if runs is not None and found is not None:
+            return found, runs
+    return None
 
 
-def _is_repeated(node: Node, size: Dim) -> bool:
-    """Whether a node repeats what is the same for all pictures, as a token that all begin with."""
-    if node.op != "broadcast_to" or not node.output.shape or node.output.shape[0] != size:
-        return False
-    return _of_one(node, ()) is not None
+def _repeated(node: Node, size: Dim, batched: Mapping[Value, Runs]) -> tuple[Narrowed, Runs] | None:
+    """A node that repeats what is the same for all pictures, as a token that all begin with, or
+    that is computed of such, for one of them; None for others. batched: of what it reads, only what
+    is the same for all."""
+    if node.op != "broadcast_to" and batched.keys().isdisjoint(node.inputs):
+        return None
+    return _of_one(node, size, batched)
 
 
 def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
@@ -97,31 +109,31 @@ def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
     (source,) = graph.inputs
     size = source.shape[0]
     batch = estimate(size, TYPICAL)
-    uses, batched = graph.uses(), {source}
+    uses, batched = graph.uses(), {source: Runs(0)}
     open_reads = len(uses.get(source, ()))
     live = {source: open_reads}
     saved, best = 0.0, None
     leaving, total = 0.0, 0.0
     for count, node in enumerate(graph.nodes, start=1):
         reads = [value for value in node.inputs if value in live]
-        if not reads and _is_repeated(node, size):
-            batched.add(node.output)
+        if not reads and (same := _repeated(node, size, batched)):
+            batched[node.output] = same[1]
         if reads:
-            fits = _of_one(node, batched) is not None
-            if not fits or node.regions or node.output.shape[0] != size:
+            found = _of_one(node, size, batched)
+            if found is None:
                 break
-            batched.add(node.output)
+            batched[node.output] = found[1]
             live[node.output] = len(uses.get(node.output, ()))
             for value in reads:
                 live[value] -= 1
             saved -= (batch - 1) * _waits(node, batch, rate)
             if not _is_read_off(node):
-                whole_bytes = elements(node.output.shape[1:]) * node.output.dtype.bytes * batch
+                whole_bytes = elements(node.output.shape) * node.output.dtype.bytes
                 total += 2 * whole_bytes
                 if whole_bytes > cache_bytes >= whole_bytes / batch:
                     saved += 2 * whole_bytes
         crossing = [value for value, left in live.items() if left > 0]
-        if len(crossing) != 1 or crossing[0] is source:
+        if len(crossing) != 1 or crossing[0] is source or batched[crossing[0]].axis:
             continue
         if saved > leaving or (best and saved == leaving and _goes_along(node, best)):
             leaving = saved
@@ -156,26 +168,35 @@ def _divide(graph: Graph, cut: _Cut) -> None:
     view = Builder(body, "picture")
     made[source] = view.emit("reshape", [inner], {"shape": (1, *source.shape[1:])})
     outer: list[Node] = []
-    differing = {source}
+    alike: dict[Value, Value] = {}  # what is the same for all pictures, made once
+    differing, batched = {source}, {source: Runs(0)}
     for node in graph.nodes[: cut.count]:
-        if differing.isdisjoint(node.inputs):
-            outer.append(node)
-            if not _is_repeated(node, size):
-                continue
-        else:
+        differs = not differing.isdisjoint(node.inputs)
+        if differs:
             differing.add(node.output)
-        found = _of_one(node, made)
-        assert found is not None
-        operands: Sequence[Value | None] = [
-            None if part is None else made.get(value, value)
-            for value, part in zip(node.inputs, found.needs, strict=True)
-        ]
-        made[node.output] = found.make(Builder(body, node.name), operands)
+        else:
+            outer.append(node)
+        found = (_of_one if differs else _repeated)(node, size, batched)
+        if found is None:
+            continue
+        b, one, along = Builder(body, node.name), Builder(outer, node.name), dict(batched)
+        narrow, batched[node.output] = found
+        if not differs:
+            operands = operands_of_run(one, node, narrow, alike, along)
+            made[node.output] = alike[node.output] = narrow.make(one, operands)
+        if differs or node.op == "broadcast_to":
+            made[node.output] = narrow.make(b, operands_of_run(b, node, narrow, made, along))
     last = made[cut.cut]
-    result = Builder(body, cut.cut.name).emit("reshape", [last], {"shape": last.shape[1:]})
+    shape = last.shape if batched[cut.cut].rows > 1 else last.shape[1:]
+    result = Builder(body, cut.cut.name).emit("reshape", [last], {"shape": shape})
     region = Graph([inner], [result], body, "picture")
     attrs = {"num_state": 0, "trip": size, "reverse_in": (False,), "reverse_out": (False,)}
     scan = make_node("scan", [source], attrs, regions=[region], name="pictures")
     scan.output.name = cut.cut.name
-    graph.nodes = [*outer, scan, *graph.nodes[cut.count :]]
-    graph.replace_uses({cut.cut: scan.output})
+    behind: list[Node] = []
+    results = scan.output
+    if results.shape != cut.cut.shape:
+        b = Builder(behind, cut.cut.name)
+        results = b.emit("reshape", [results], {"shape": cut.cut.shape})
+    graph.nodes = [*outer, scan, *behind, *graph.nodes[cut.count :]]
+    graph.replace_uses({cut.cut: results})

@@ -13,7 +13,7 @@ from ...compiler.decisions import Saving, Told
 from ...compiler.ir.dims import Dim
 from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.ops.registry import Builder
-from .apart import first_place
+from .apart import Runs, first_run, operands_of_run
 from .narrowing import Narrowed
 from .work import elements, graph_work, operations
 
@@ -86,11 +86,8 @@ class _Once:
             return
         narrow, axis = found
         b = Builder(self.nodes, node.name)
-        operands = [
-            None if part is None else self.ones[value].value if value in self.ones else value
-            for value, part in zip(node.inputs, narrow.needs, strict=True)
-        ]
-        one = narrow.make(b, operands)
+        made = {value: one.value for value, one in self.ones.items()}
+        one = narrow.make(b, operands_of_run(b, node, narrow, made, self._along(node)))
         self.ones[node.output] = _One(one, axis)
         full = b.emit("broadcast_to", [one], {"shape": node.output.shape})
         full.name = node.output.name
@@ -106,15 +103,18 @@ class _Once:
         the same at all places."""
         if len(node.outputs) != 1 or node.regions or node.output in self.graph.outputs:
             return None
-        along = {value: self.ones[value].axis for value in node.inputs if value in self.ones}
-        sizes = {value.shape[axis] for value, axis in along.items()}
+        along = self._along(node)
+        sizes = {value.shape[runs.axis] for value, runs in along.items()}
         for axis, dim in enumerate(node.output.shape):
             if dim not in sizes:
                 continue
-            narrow = first_place(node, axis, along)
+            narrow = first_run(node, Runs(axis), along)
             if narrow is not None:
                 return narrow, axis
         return None
+
+    def _along(self, node: Node) -> dict[Value, Runs]:
+        return {value: Runs(self.ones[value].axis) for value in node.inputs if value in self.ones}
 
 
 def _repeats(node: Node) -> int | None:

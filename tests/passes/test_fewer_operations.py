@@ -11,16 +11,19 @@ from picture_graphs import build
 from rewriting import inputs_for, same_results
 
 from tensmith.backends.reference import run_graph
+from tensmith.backends.x86.targets import parse_target
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.pass_manager import Fixpoint, Pass, run_passes
 from tensmith.passes.arithmetic.dead_channels import DeadChannels
 from tensmith.passes.arithmetic.demand import Demand
+from tensmith.passes.arithmetic.image_by_image import ImageByImage
 from tensmith.passes.arithmetic.linear_maps import LinearMaps
 from tensmith.passes.arithmetic.same_for_all import SameForAll
 from tensmith.passes.arithmetic.work import graph_work
 from tensmith.passes.arithmetic.zero_taps import ZeroTaps
 from tensmith.passes.pipeline import SIMPLIFY, fewer_operations, optimization_passes
 
+TARGET = parse_target("x86-64-v4")
 # what carries through what a pass has begun belongs to its count
 TOGETHER: tuple[tuple[Pass, ...], ...] = (
     (SameForAll(),),
@@ -49,7 +52,9 @@ def _holds(graph: Graph) -> None:
         agrees()
     run_passes(graph, (fewer_operations(),))
     agrees()
-    run_passes(graph, optimization_passes(2))
+    run_passes(graph, (ImageByImage(TARGET, cache_bytes=1024), Fixpoint(SIMPLIFY)))
+    agrees()
+    run_passes(graph, optimization_passes(2, target=TARGET))
     agrees()
 
 

@@ -158,3 +158,82 @@ def test_the_whole_pipeline() -> None:
     run_passes(graph, optimization_passes(2))
     same_results(want, run_graph(graph, inputs), rtol=1e-4, atol=1e-4)
     assert np.isfinite(next(iter(want.values()))).all()
+
+
+def windows(batch: Dim, timm: bool = False) -> Graph:
+    """Attention within windows that move by half a window, as in Swin; timm: queries, keys and
+    values of one product, with the batch as the second axis."""
+    c = CaseBuilder("windows")
+    x = c.input(batch, 8, 8, 6, name="x")
+    x = c.op("tanh", x)
+    low, high = (c.op("slice", x, **_cut(batch, *ends)) for ends in ((2, 8), (0, 2)))
+    moved = c.op("concat", low, high, axis=1)
+    six = c.op("reshape", moved, shape=(batch, 2, 4, 2, 4, 6))
+    rows = c.op(
+        "reshape", c.op("transpose", six, perm=(0, 1, 3, 2, 4, 5)), shape=(batch * 4, 16, 6)
+    )
+    if timm:
+        qkv = c.op("reshape", c.op("matmul", rows, c.weight(6, 18)), shape=(batch * 4, 16, 3, 2, 3))
+        qkv = c.op("transpose", qkv, perm=(2, 0, 3, 1, 4))
+        ends = [{"starts": (i, 0, 0, 0, 0), "stops": (i + 1, *qkv.shape[1:])} for i in range(3)]
+        parts = [c.op("slice", qkv, **end, steps=(1,) * 5) for end in ends]
+        q, k, v = (c.op("reshape", part, shape=qkv.shape[1:]) for part in parts)
+    else:
+        q, k, v = (
+            c.op("transpose", c.op("reshape", c.op("matmul", rows, c.weight(6, 6)),
+                                   shape=(batch * 4, 16, 2, 3)), perm=(0, 2, 1, 3))
+            for _ in range(3)
+        )  # fmt: skip
+    scores = c.op("matmul", q, c.op("transpose", k, perm=(0, 1, 3, 2)))
+    masked = c.op("reshape", scores, shape=(batch, 4, 2, 16, 16))
+    hidden = c.op("broadcast_to", c.weight(1, 4, 1, 16, 16), shape=(batch, 4, 1, 16, 16))
+    bias = c.op("tanh", c.op("reshape", hidden, shape=(batch * 4, 1, 16, 16)))
+    masked = c.op("add", masked, c.op("reshape", bias, shape=(batch, 4, 1, 16, 16)))
+    weights = c.op("softmax", c.op("reshape", masked, shape=scores.shape), axis=3)
+    mixed = c.op("transpose", c.op("matmul", weights, v), perm=(0, 2, 1, 3))
+    flat = c.op("reshape", mixed, shape=(batch * 64, 6))
+    last = c.op("reshape", c.op("matmul", flat, c.weight(6, 6)), shape=(batch, 64, 6))
+    c.output(c.op("reduce_mean", last, axes=(1,), keepdims=False))
+    return c.graph()
+
+
+def _cut(batch: Dim, start: int, stop: int) -> dict[str, tuple[Dim, ...]]:
+    return {"starts": (0, start, 0, 0), "stops": (batch, stop, 8, 6), "steps": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("timm", [False, True], ids=["apart", "one product"])
+@pytest.mark.parametrize("batch", [4, 8, N])
+def test_windows_that_are_merged_with_the_batch(batch: Dim, timm: bool) -> None:
+    graph = optimised(windows(batch, timm), ImageByImage(TARGET, cache_bytes=5000))
+    (result,) = scanned(graph)
+    assert {"matmul", "softmax"} <= {node.op for node in result.producer.regions[0].nodes}
+    assert "softmax" not in {node.op for node in graph.nodes}
+
+
+@pytest.mark.parametrize("batch", [4, N])
+def test_several_rows_of_a_picture_behind_the_scan(batch: Dim) -> None:
+    """The scan ends where a picture has several places of the first axis."""
+    c = CaseBuilder("rows")
+    y = c.op("tanh", c.op("conv", c.input(batch, 4, 16, 16), c.weight(4, 4, 3, 3), **SAME))
+    y = c.op("reshape", c.op("transpose", y, perm=(0, 2, 3, 1)), shape=(batch * 256, 4))
+    c.output(c.op("cumsum", c.op("tanh", c.op("matmul", y, c.weight(4, 4))), axis=0))
+    graph = optimised(c.graph())
+    (result,) = scanned(graph)
+    assert result.shape == (batch, 256, 4)
+
+
+@pytest.mark.parametrize("kind", ["other pictures", "part of a run", "runs of several pictures"])
+def test_rows_of_several_pictures_end_the_scan(kind: str) -> None:
+    c = CaseBuilder("mixed")
+    x = c.op("tanh", c.op("conv", c.input(4, 4, 16, 16), c.weight(4, 4, 3, 3), **SAME))
+    y = c.op("tanh", c.op("reshape", x, shape=(8, 512)))
+    if kind == "other pictures":  # each picture's second half behind the next one's first
+        y = c.op("gather", y, constant(np.array([0, 3, 2, 5, 4, 7, 6, 1])), axis=0)
+    elif kind == "part of a run":
+        y = c.op("slice", y, starts=(1, 0), stops=(8, 512), steps=(2, 1))
+    else:
+        y = c.op("reshape", y, shape=(2, 2048))
+    c.output(c.op("tanh", c.op("matmul", y, c.weight(int(y.shape[1]), 3))))  # type: ignore[arg-type]
+    graph = optimised(c.graph())
+    assert len(scanned(graph)) <= 1
+    assert "matmul" in {node.op for node in graph.nodes}
