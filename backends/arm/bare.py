@@ -19,6 +19,7 @@ from .bare_c import (
     Interface,
     data_array,
     firmware_table,
+    header_of,
     table,
     weights_array,
     weights_symbol,
@@ -185,7 +186,7 @@ def _write_parts(model: CompiledModel, folder: Path, interface: Interface | None
     if interface:
         text += interface.entry()
         header = interface.header(cpu_of(model))
-        (folder / f"{model.name}.h").write_text(header, encoding="utf-8")
+        (folder / header_of(model)).write_text(header, encoding="utf-8")
     (folder / f"{model.name}_model.c").write_text(text, encoding="utf-8")
 
 
@@ -241,7 +242,7 @@ def _library(
     ]
     run_zig(["ar", "rcsD", "linked", *(str(path.relative_to(parts)) for path in objects)], parts)
     os.replace(parts / "linked", folder / name)
-    header = folder / f"{model.name}.h"
+    header = folder / header_of(model)
     os.replace(parts / header.name, header)
     return [folder / name, header]
 
@@ -256,7 +257,7 @@ def _sources(
     if device := model.code.device:
         text += data_array(device.symbol, device.images)
     (folder / name).write_text(text + weights_array(model), encoding="utf-8")
-    files = [folder / name, folder / f"{model.name}.h", folder / f"{model.name}_code.s"]
+    files = [folder / name, folder / header_of(model), folder / f"{model.name}_code.s"]
     os.replace(own / files[1].name, files[1])
     files[2].write_text(portable_assembly(model.code.texts["asm"]), encoding="utf-8")
     needed = _OPERATORS if "ts_op_" in model.code.texts["asm"] else ()

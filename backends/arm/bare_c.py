@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from ...compiler.artifact import CompiledModel, TensorSpec
 from ...compiler.ir.types import DType
+from ..common.c_names import header_name, identifier
+from ..common.toolchain import RUNTIME
 
 WEIGHTS_ALIGNMENT = 64  # bytes
 SECTION = ".tensmith"  # of a program: what its models are, as JSON; not loaded
@@ -26,6 +27,11 @@ def weights_symbol(name: str) -> str:
 def table_symbol(name: str) -> str:
     """C name of the description of a model."""
     return f"ts_table_{name}"
+
+
+def header_of(model: CompiledModel) -> str:
+    """Name of a model's header."""
+    return header_name(model.name, [path.name for path in RUNTIME.glob("**/*.h")])
 
 
 def table(model: CompiledModel) -> str:
@@ -87,19 +93,32 @@ def firmware_table(models: Sequence[CompiledModel], description: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _identifiers(names: Sequence[str]) -> list[str]:
-    """C identifiers that resemble names, all different."""
-    found: list[str] = []
-    for name in names:
-        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "tensor"
-        base = f"t_{base}" if base[0].isdigit() else base
-        number = 1
-        unique = base
-        while unique in found:
+class _Names:
+    """C identifiers for what a struct and macros of sizes call by names, all different.
+
+    A tensor whose sizes only a run knows has members for its bytes and shape as well, another one a
+    macro in capitals.
+    """
+
+    def __init__(self) -> None:
+        self._members, self._macros = {"message"}, {"ARENA", "WEIGHTS"}
+
+    def take(self, text: str, spec: TensorSpec | None = None) -> str:
+        """One that resembles a text. spec: of the tensor that it is for; None: for a size."""
+        base, number = identifier(text), 1
+        while True:
+            name = base if number == 1 else f"{base}_{number}"
+            members, macros = {name}, set[str]()
+            if spec is not None and _is_known(spec):
+                macros = {name.upper()}
+            elif spec is not None:
+                members |= {f"{name}_bytes", f"{name}_shape"}
+            if not (members & self._members or macros & self._macros):
+                break
             number += 1
-            unique = f"{base}_{number}"
-        found.append(unique)
-    return found
+        self._members |= members
+        self._macros |= macros
+        return name
 
 
 def _is_known(spec: TensorSpec) -> bool:
@@ -119,13 +138,10 @@ class Interface:
 
     def __init__(self, model: CompiledModel) -> None:
         self.model = model
-        specs = [*model.inputs, *model.outputs]
-        reserved = ("message",)
-        names = _identifiers([*reserved, *model.symbols, *(spec.name for spec in specs)])[1:]
-        self.symbols = names[: len(model.symbols)]
-        tensors = names[len(model.symbols) :]
-        self.inputs = tensors[: len(model.inputs)]
-        self.outputs = tensors[len(model.inputs) :]
+        names = _Names()
+        self.symbols = [names.take(symbol) for symbol in model.symbols]
+        self.inputs = [names.take(spec.name, spec) for spec in model.inputs]
+        self.outputs = [names.take(spec.name, spec) for spec in model.outputs]
 
     def _fields(self) -> list[str]:
         lines = [f"  int64_t {name};" for name in self.symbols]
@@ -155,7 +171,7 @@ class Interface:
     def header(self, cpu: str) -> str:
         """The header of the model."""
         model = self.model
-        name, guard = model.name, f"TENSMITH_{model.name.upper()}_H_"
+        name, guard = model.name, f"TENSMITH_{model.name}_H_"
         lines = [
             f"/* Model '{name}', compiled by Tensmith for {cpu}: no operating system, no heap.",
             " * Needs memcpy, memmove, memset, the compiler's own library; some models need libm.",
@@ -202,7 +218,7 @@ class Interface:
             after.append(f"  io->{field} = outputs[{number}].data;")
             after.append(f"  io->{field}_bytes = outputs[{number}].bytes;")
         lines = [
-            f'#include "{name}.h"',
+            f'#include "{header_of(model)}"',
             f"int32_t {name}_run({name}_io *io, void *arena, size_t arena_bytes) {{",
             f"  const void *inputs[] = {{{inputs}}};",
             f"  const int64_t symbols[] = {{{symbols}}};",

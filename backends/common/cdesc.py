@@ -188,7 +188,7 @@ def _signature(role: str, specs: Sequence[TensorSpec]) -> list[str]:
 
 def header(model: CompiledModel) -> str:
     """The C header of a statically linked model."""
-    guard = f"TENSMITH_MODEL_{model.name.upper()}_H_"
+    guard = f"TENSMITH_MODEL_{model.name}_H_"
     lines = [
         f"/* Model '{model.name}', compiled by Tensmith for {model.code.triple}.",
         *_signature("input", model.inputs),

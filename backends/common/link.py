@@ -20,6 +20,7 @@ from ...compiler.artifact import (
 )
 from ...compiler.errors import InternalError, UsageError
 from ...compiler.scratch import new_files, place
+from .c_names import header_name
 from .cdesc import WEIGHTS_SYMBOL, describe, header
 from .elf import localize_symbols, write_data_object
 from .toolchain import (
@@ -49,6 +50,7 @@ _LINK_FLAGS = (
     "-Wl,-z,now",
 )
 IMAGE_ALIGNMENT = 64  # bytes: code for devices starts on a line of the cache
+_INTERFACE = "tensmith.h"
 _LINKED = "linked"  # what a tool makes, before it gets its name
 _LIBRARIES = ("-lm", "-ldl")
 _OF_PROGRAMS = (*_LIBRARIES, "-lpthread")  # which start threads to measure
@@ -177,9 +179,10 @@ class _Linker:
         return objects
 
     def _headers(self) -> list[Path]:
-        own = self.work / f"{self.name.split('.')[0].removeprefix('lib')}.h"
+        stem = Path(self.name).stem.removeprefix("lib") or self.model.name
+        own = self.work / header_name(stem, [_INTERFACE])
         own.write_text(header(self.model), encoding="utf-8")
-        public = self.work / "tensmith.h"
+        public = self.work / _INTERFACE
         shutil.copyfile(RUNTIME / public.name, public)
         return [own, public]
 
@@ -241,7 +244,7 @@ def _shared_interface() -> list[str]:
     """Functions that several linked models may share: the C interface and the plan services."""
     names = [
         name
-        for path in ("tensmith.h", "plan_abi.h")
+        for path in (_INTERFACE, "plan_abi.h")
         for name in re.findall(r"\b(ts_\w+)\(", (RUNTIME / path).read_text(encoding="utf-8"))
     ]
     if not names:
