@@ -4,54 +4,93 @@
 
 #include "elements.h"
 #include "internal.h"
+#include "ordering.h"
 
 typedef struct box {
-  float y0, x0, y1, x1;
+  float y0, x0, y1, x1, area;
 } box;
 
 static box read_box(const float *at, int center) {
+  box b = {fminf(at[0], at[2]), fminf(at[1], at[3]), fmaxf(at[0], at[2]), fmaxf(at[1], at[3]), 0};
   if (center)
-    return (box){at[1] - at[3] / 2, at[0] - at[2] / 2, at[1] + at[3] / 2, at[0] + at[2] / 2};
-  return (box){fminf(at[0], at[2]), fminf(at[1], at[3]), fmaxf(at[0], at[2]), fmaxf(at[1], at[3])};
+    b = (box){at[1] - at[3] / 2, at[0] - at[2] / 2, at[1] + at[3] / 2, at[0] + at[2] / 2, 0};
+  b.area = (b.y1 - b.y0) * (b.x1 - b.x0);
+  return b;
 }
-
-static float area(const box *b) { return (b->y1 - b->y0) * (b->x1 - b->x0); }
 
 static float overlap(const box *a, const box *b) {
   const float height = fminf(a->y1, b->y1) - fmaxf(a->y0, b->y0);
   const float width = fminf(a->x1, b->x1) - fmaxf(a->x0, b->x0);
+  if (height <= 0 || width <= 0) return 0;
   const float common = fmaxf(height, 0) * fmaxf(width, 0);
-  const float whole = area(a) + area(b) - common;
+  const float whole = a->area + b->area - common;
   return whole > 0 ? common / whole : 0;
+}
+
+typedef struct line { /* the boxes of a picture, their scores for a class, and what is wanted */
+  const float *boxes, *scores;
+  int64_t count, limit;
+  float most, least;
+  int center;
+} line;
+
+typedef struct room { /* for `count` of each */
+  float *scores;
+  int64_t *numbers, *order, *kept;
+  box *boxes;
+  void *memory;
+} room;
+
+enum { SORTED_AT_ONCE = 4 }; /* times as many boxes as are wanted; the others seldom matter */
+
+/* How many boxes are left when those of low scores are, and those that overlap better ones; their
+ * numbers are in r->kept. */
+static int64_t suppress(const line *l, const room *r) {
+  int64_t good = 0, taken = 0, sorted = 0;
+  for (int64_t i = 0; i < l->count; ++i) {
+    r->scores[good] = l->scores[i];
+    r->numbers[good] = i;
+    good += l->scores[i] > l->least;
+  }
+  for (int64_t i = 0; i < good && taken < l->limit; ++i) {
+    if (i == sorted) {
+      const int all = sorted || l->limit >= good / SORTED_AT_ONCE;
+      sorted = all ? good : SORTED_AT_ONCE * l->limit;
+      ts_order(TS_F32, r->scores, good, sorted, 1, r->memory, r->order);
+    }
+    const int64_t number = r->numbers[r->order[i]];
+    const box candidate = read_box(l->boxes + number * 4, l->center);
+    int64_t other = 0;
+    while (other < taken && !(overlap(&candidate, &r->boxes[other]) > l->most)) ++other;
+    if (other < taken) continue;
+    r->boxes[taken] = candidate;
+    r->kept[taken++] = number;
+  }
+  return taken;
 }
 
 int32_t ts_op_nms(ts_frame *frame, void *const *places, const int64_t *arguments) {
   const int64_t batches = arguments[0], classes = arguments[1], count = arguments[2];
-  const float *boxes = places[0], *scores = places[1];
-  const int64_t limit = *(const int64_t *)places[2];
-  const float most = *(const float *)places[3], least = *(const float *)places[4];
   int64_t *rows = places[5], used = 0;
-  int64_t *order = ts_rt_alloc(frame, count * (int64_t)sizeof *order);
-  box *kept = ts_rt_alloc(frame, count * (int64_t)sizeof *kept);
-  if (!order || !kept) return 1;
-  for (int64_t line = 0; line < batches * classes; ++line) {
-    const float *score = scores + line * count, *own = boxes + line / classes * count * 4;
-    void *const sorting[] = {(void *)score, order};
-    if (ts_op_argsort(frame, sorting, (const int64_t[]){TS_F32, 1, count, count, 1})) return 1;
-    int64_t taken = 0;
-    for (int64_t i = 0; i < count && taken < limit; ++i) {
-      if (!(score[order[i]] > least)) {
-        if (isnan(score[order[i]])) continue;
-        break;
-      }
-      const box candidate = read_box(own + order[i] * 4, (int)arguments[3]);
-      int64_t other = 0;
-      while (other < taken && !(overlap(&candidate, &kept[other]) > most)) ++other;
-      if (other < taken) continue;
-      kept[taken++] = candidate;
-      const int64_t row[] = {line / classes, line % classes, order[i]};
+  const room r = {
+      ts_rt_alloc(frame, count * (int64_t)sizeof(float)),
+      ts_rt_alloc(frame, count * (int64_t)sizeof(int64_t)),
+      ts_rt_alloc(frame, count * (int64_t)sizeof(int64_t)),
+      ts_rt_alloc(frame, count * (int64_t)sizeof(int64_t)),
+      ts_rt_alloc(frame, count * (int64_t)sizeof(box)),
+      ts_rt_alloc(frame, ts_order_bytes(count)),
+  };
+  if (!r.scores || !r.numbers || !r.order || !r.kept || !r.boxes || !r.memory) return 1;
+  line l = {places[0], places[1], count, *(const int64_t *)places[2],
+            *(const float *)places[3], *(const float *)places[4], (int)arguments[3]};
+  for (int64_t number = 0; number < batches * classes; ++number) {
+    l.boxes = (const float *)places[0] + number / classes * count * 4;
+    const int64_t taken = suppress(&l, &r);
+    for (int64_t i = 0; i < taken; ++i) {
+      const int64_t row[] = {number / classes, number % classes, r.kept[i]};
       memcpy(rows + 3 * used++, row, sizeof row);
     }
+    l.scores += count;
   }
   memset(rows + 3 * used, 0, (size_t)(3 * (batches * classes * count - used)) * sizeof *rows);
   *(int64_t *)places[6] = used;

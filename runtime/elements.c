@@ -3,6 +3,20 @@
 #include <math.h>
 #include <string.h>
 
+int64_t ts_element_bytes(int64_t element) {
+  switch (element) {
+    case TS_F64:
+    case TS_I64:
+    case TS_U64: return 8;
+    case TS_F32:
+    case TS_I32:
+    case TS_U32: return 4;
+    case TS_I8:
+    case TS_U8: return 1;
+    default: return 2;
+  }
+}
+
 static float from_bits(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);

@@ -6,6 +6,8 @@
 
 #include "plan_abi.h"
 
+TS_LOCAL int64_t ts_element_bytes(int64_t element);
+
 /* An order-preserving key: unsigned comparison of keys is that of the elements; -0 equals 0, and
  * every NaN is the same and the largest. */
 TS_LOCAL uint64_t ts_key(int64_t element, const void *data, int64_t index);

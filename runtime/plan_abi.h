@@ -108,6 +108,11 @@ TS_LOCAL int32_t ts_op_inverse(ts_frame *frame, void *const *places, const int64
  * greatest (2) counts, whether every test is a plain <=, whether there are targets. */
 TS_LOCAL int32_t ts_op_forest(ts_frame *frame, void *const *places, const int64_t *arguments);
 
+/* Running sums along the middle axis of x[outer, length, inner], in the order of the axis or from its
+ * end -> the same type and shape. Arguments: element (of 32 or 64 bits), outer, length, inner,
+ * whether an element's own number is left out, whether from the end, whether products (else sums). */
+TS_LOCAL int32_t ts_op_cumulative(ts_frame *frame, void *const *places, const int64_t *arguments);
+
 /* Fails with an error of the model unless every index[..., depth] is within [-size, size) of its
  * size. Places: i64 or i32 indices, and behind them the text that names the operator.
  * Arguments: element, number of indices, depth, the sizes. */

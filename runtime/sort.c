@@ -1,51 +1,23 @@
-/* Sorting and selection: stable merge sorts of keys that order every element type as integers. */
+/* Operators that sort and select. */
 #include <string.h>
 
 #include "elements.h"
 #include "internal.h"
-
-typedef struct item {
-  uint64_t key;
-  int64_t index;
-} item;
-
-/* A run of items merged with the next one, from `from` to `to`. */
-static void merge(const item *from, item *to, int64_t begin, int64_t middle, int64_t end) {
-  int64_t a = begin, b = middle;
-  for (int64_t i = begin; i < end; ++i)
-    to[i] = a < middle && (b >= end || from[a].key <= from[b].key) ? from[a++] : from[b++];
-}
-
-/* Sorts `count` items stably; `spare` has room for as many. Returns where the sorted ones are. */
-static item *sort_items(item *items, item *spare, int64_t count) {
-  for (int64_t width = 1; width < count; width *= 2) {
-    for (int64_t begin = 0; begin < count; begin += 2 * width) {
-      const int64_t middle = begin + width < count ? begin + width : count;
-      merge(items, spare, begin, middle, middle + width < count ? middle + width : count);
-    }
-    item *swap = items;
-    items = spare;
-    spare = swap;
-  }
-  return items;
-}
+#include "ordering.h"
 
 int32_t ts_op_argsort(ts_frame *frame, void *const *places, const int64_t *arguments) {
   const int64_t element = arguments[0], rows = arguments[1], length = arguments[2];
   const int64_t count = arguments[3], descending = arguments[4];
   if (count < 0 || count > length)
     return ts_rt_fail(frame, TS_ERROR_INPUT, "more elements are asked for than an axis has");
-  item *items = ts_rt_alloc(frame, 2 * length * (int64_t)sizeof(item));
-  if (!items) return 1;
+  void *memory = ts_rt_alloc(frame, ts_order_bytes(length));
+  if (!memory) return 1;
+  const char *data = places[0];
   int64_t *order = places[1];
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t i = 0; i < length; ++i) {
-      const uint64_t key = ts_key(element, places[0], row * length + i);
-      items[i] = (item){descending ? ~key : key, i};
-    }
-    const item *sorted = sort_items(items, items + length, length);
-    for (int64_t i = 0; i < count; ++i) order[row * count + i] = sorted[i].index;
-  }
+  const int64_t row_bytes = length * ts_element_bytes(element);
+  for (int64_t row = 0; row < rows; ++row)
+    ts_order(element, data + row * row_bytes, length, count, descending, memory,
+             order + row * count);
   return 0;
 }
 
@@ -54,7 +26,7 @@ int32_t ts_op_nonzero(ts_frame *frame, void *const *places, const int64_t *argum
   const uint8_t *flags = places[0];
   int64_t *found = places[1], count = 0;
   for (int64_t i = 0; i < arguments[0]; ++i)
-    if (flags[i]) found[count++] = i;
+    found[count] = i, count += flags[i] != 0;
   memset(found + count, 0, (size_t)(arguments[0] - count) * sizeof *found);
   *(int64_t *)places[2] = count;
   return 0;
@@ -106,10 +78,14 @@ int32_t ts_op_unique(ts_frame *frame, void *const *places, const int64_t *argume
   const int64_t rows = arguments[1];
   const table t = {arguments[0], arguments[2], places[0]};
   int64_t *first = places[1], *inverse = places[2], *counts = places[3], groups = 0;
-  int64_t *memory = ts_rt_alloc(frame, 3 * rows * (int64_t)sizeof *memory);
+  const int64_t line = rows * (int64_t)sizeof(int64_t);
+  int64_t *memory = ts_rt_alloc(frame, 3 * line + (t.width == 1 ? ts_order_bytes(rows) : 0));
   if (!memory) return 1;
-  const int64_t *order = sort_rows(&t, memory, memory + rows, rows);
-  int64_t *number = memory + 2 * rows;
+  int64_t *order = memory, *number = memory + 2 * rows;
+  if (t.width == 1)
+    ts_order(t.element, t.data, rows, rows, 0, memory + 3 * rows, order);
+  else
+    order = sort_rows(&t, order, memory + rows, rows);
   for (int64_t i = 0; i < rows; ++i) {
     groups += i == 0 || compare_rows(&t, order[i - 1], order[i]) != 0;
     inverse[order[i]] = groups - 1;

@@ -27,7 +27,16 @@ from .bare_c import (
 from .cortex_m import BOARDS, EmulatedBoard
 
 EMITS = ("lib", "elf", "c")
-_SOURCES = ("bare/bare.c", "bounds.c", "detect.c", "elements.c", "forest.c", "sort.c")
+_SOURCES = (
+    "bare/bare.c",
+    "bounds.c",
+    "cumulative.c",
+    "detect.c",
+    "elements.c",
+    "forest.c",
+    "ordering.c",
+    "sort.c",
+)
 _OPERATORS = (*_SOURCES[1:], "elements.h", "forest_walk.h", "internal.h", "tensmith.h")
 _PROGRAM = (*_SOURCES, "bare/startup.c", "bare/firmware.c")
 _GCC = "arm-none-eabi-gcc"

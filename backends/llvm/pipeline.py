@@ -44,6 +44,7 @@ from ...passes.layout.operand_panels import OperandPanels
 from ...passes.pipeline import SIMPLIFY, optimization_passes
 from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import RULES, Decompose
+from ...passes.simplify.long_sums import LongSums
 from . import codegen
 from .emit.plan_function import emit_plan
 
@@ -151,6 +152,7 @@ def fuse_groups(
     panels = (OperandPanels(target.lanes(32)),) if level > 0 else ()
     last = (
         Decompose(),
+        LongSums(),
         *panels,
         *SIMPLIFY,
         Exactness(),

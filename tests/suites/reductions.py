@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .case import BOOL, EXACT, F16, F64, HALF, I32, I64, SUM, Case, CaseBuilder, N, S, unary
+from .case import BOOL, EXACT, F16, F64, HALF, I8, I32, I64, SUM, Case, CaseBuilder, N, S, unary
 
 _KINDS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_mean")
 
@@ -45,6 +45,9 @@ def _reductions() -> Iterator[Case]:
             tolerance=EXACT,
             label="last",
         )
+
+
+def _cumulative() -> Iterator[Case]:
     for exclusive in (False, True):
         for reverse in (False, True):
             yield unary(
@@ -58,7 +61,23 @@ def _reductions() -> Iterator[Case]:
                 tolerance=SUM,
                 label=f"{'ex' if exclusive else 'in'}{'r' * reverse}",
             )
+            for shape in ((3, 40, 2), (3, 40)):
+                yield unary(
+                    "cumsum",
+                    *shape,
+                    axis=1,
+                    exclusive=exclusive,
+                    reverse=reverse,
+                    tolerance=SUM,
+                    label=f"long_{len(shape)}_{'ex' if exclusive else 'in'}{'r' * reverse}",
+                )
     yield unary("cumsum", 9, axis=0, dtype=I64, low=-9, high=9, tolerance=EXACT)
+    yield unary("cumsum", N, S, axis=1, sizes={"n": 2, "s": 13}, tolerance=SUM, label="symbolic")
+    yield unary("cumsum", 2, 90, axis=1, dtype=F16, low=0, high=1, tolerance=HALF, label="long")
+    for dtype in (I8, I32, I64):
+        yield unary(
+            "cumprod", 40, axis=0, dtype=dtype, low=1, high=4, tolerance=EXACT, label="long"
+        )
 
 
 def _softmax() -> Iterator[Case]:
@@ -83,6 +102,7 @@ def _layer_norm(name: str, bias: bool, axis: int, *shape: int) -> Case:
 
 
 CASES: list[Case] = [
+    *_cumulative(),
     *_reductions(),
     *_softmax(),
     _layer_norm("layer_norm_rows", True, 1, 33),

@@ -42,6 +42,20 @@ def _sorting() -> Iterator[Case]:
     for dtype in (F64, F16, BF16, I64, I32, I8, U8, DType.U64):
         yield unary("argsort", 4, 37, count=9, dtype=dtype, low=0, high=20, label="some")
     yield unary("argsort", 3, 200, count=200, descending=True, label="all")
+    for dtype in (
+        DType.F32,
+        F16,
+        I64,
+        I32,
+        U8,
+    ):  # a few, selected, and all, of keys that fit 32 bits
+        for count in (3, 60, 260):
+            name = f"argsort_{count}_of_260_{dtype}"
+            yield Case(
+                name, partial(_ordered, dtype, count), EXACT, given={"x0": _ordered_values(dtype)}
+            )
+    apart = np.resize(np.array([2**40, -(2**62), 7, 7, -1, 2**62]), 70)
+    yield _several("argsort_apart", "argsort", {"x0": apart}, I64, count=50, descending=True)
     yield unary("argsort", N, 50, count=5, sizes={"n": 3}, descending=True, label="rows")
     for length in (67, N):
         yield Case(f"nonzero_{length}", lambda c, n=length: _nonzero(c, n), EXACT, {"n": 9})
@@ -52,10 +66,28 @@ def _sorting() -> Iterator[Case]:
         yield _several(f"unique_numbers_{kept}", "unique", {"x0": ones}, I64, sorted=kept)
     for center in (False, True):
         yield Case(f"nms_{center}", lambda c, center=center: _nms(c, center), EXACT)
+    yield Case("nms_crowded", _crowded, EXACT)
     yield unary("det", 5, 4, 4, tolerance=SUM)
     yield unary("det", 3, 3, dtype=F64, tolerance=SUM)
     for shape, dtype in (((5, 4, 4), DType.F32), ((1, 1), F64), ((0, 3, 3), DType.F32)):
         yield Case(f"inverse_{len(shape)}_{shape[0]}", partial(_inverse, shape, dtype), SUM)
+
+
+def _ordered_values(dtype: DType) -> np.ndarray:
+    """Many equal elements, and what is special of a type."""
+    values = np.random.default_rng(4).integers(-9, 9, (2, 260)) * 1000.0
+    if dtype.is_float:
+        values[:, ::13] = np.resize([np.nan, -0.0, 0.0, np.inf, -np.inf, 1e-5], 20)
+    return (
+        values.astype(np.int64).astype(dtype.numpy)
+        if dtype.is_integer
+        else values.astype(dtype.numpy)
+    )
+
+
+def _ordered(dtype: DType, count: int, c: CaseBuilder) -> None:
+    x = c.input(2, 260, dtype=dtype)
+    c.output(*(c.op("argsort", x, count=count, descending=d) for d in (False, True)))
 
 
 def _inverse(shape: tuple[int, ...], dtype: DType, c: CaseBuilder) -> None:
@@ -73,6 +105,13 @@ def _nms(c: CaseBuilder, center: bool) -> None:
     boxes, scores = c.input(2, 20, 4, low=0, high=9), c.input(2, 3, 20, low=0, high=1)
     bounds = [c.scalar(6, I64), c.scalar(0.3), c.scalar(0.2)]
     c.output(*c.node("nms", [boxes, scores, *bounds], {"center": center}).outputs)
+
+
+def _crowded(c: CaseBuilder) -> None:
+    """Most of the best boxes overlap better ones: more are looked at than were sorted at first."""
+    boxes, scores = c.input(1, 200, 4, low=0, high=3), c.input(1, 2, 200, low=0, high=1)
+    bounds = [c.scalar(7, I64), c.scalar(0.01), c.scalar(0.05)]
+    c.output(*c.node("nms", [boxes, scores, *bounds], {"center": False}).outputs)
 
 
 def _forests() -> Iterator[Case]:

@@ -141,6 +141,8 @@ def _cumulative(name: str, fn: Callable[..., Array], neutral: int) -> None:
 
     attrs = {"axis": REQUIRED, "exclusive": False, "reverse": False}
     register(OpDef(name, _infer_cumulative, evaluate, Trait.CUMULATIVE, attrs, arity=(1, 1)))
+    # the same by a function of the runtime
+    register(OpDef(f"{name}_long", _infer_cumulative, evaluate, attrs=attrs, arity=(1, 1)))
 
 
 _reduction("reduce_sum", _sum, NUMBERS)

@@ -67,6 +67,14 @@ def _forest(node: Node) -> tuple[Dim, ...]:
     return (ELEMENTS[x.dtype], *x.shape, roots.shape[0], columns, kind, plain, targeted)
 
 
+def _cumulative(node: Node) -> tuple[Dim, ...]:
+    x, axis = node.inputs[0], node.attrs["axis"]
+    lines = (product(x.shape[:axis]), x.shape[axis], product(x.shape[axis + 1 :]))
+    multiplied = int(node.op == "cumprod_long")
+    flags = (int(node.attrs["exclusive"]), int(node.attrs["reverse"]), multiplied)
+    return (ELEMENTS[x.dtype], *lines, *flags)
+
+
 EXTERNAL: dict[str, tuple[str, Arguments]] = {  # an empty name: the attribute `function` has it
     "argsort": ("ts_op_argsort", _argsort),
     "nonzero": ("ts_op_nonzero", lambda node: (node.inputs[0].shape[0],)),
@@ -75,6 +83,8 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {  # an empty name: the attribute `
     "det": ("ts_op_det", _matrices),
     "inverse": ("ts_op_inverse", _matrices),
     "forest": ("ts_op_forest", _forest),
+    "cumsum_long": ("ts_op_cumulative", _cumulative),
+    "cumprod_long": ("ts_op_cumulative", _cumulative),
     "check_index": ("ts_op_check_index", _check_index),
     "check_nonzero": ("ts_op_check_nonzero", _check_nonzero),
     "invoke": ("", lambda node: ()),

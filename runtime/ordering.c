@@ -1,0 +1,192 @@
+/* Orders of rows. Elements whose keys fit 32 bits are numbers of 64, the key above the index: no two
+ * are equal. A few are kept while the others pass by; more are selected by one digit after the other
+ * from the highest on, and sorted by all from the lowest on. Others are merged. */
+#include "ordering.h"
+
+#include <string.h>
+
+#include "elements.h"
+
+enum {
+  INDEX_BITS = 32,
+  DIGIT_BITS = 8,
+  DIGITS = 1 << DIGIT_BITS,
+  KEY_DIGITS = 4,
+  FEW = 16,   /* so many are kept in order while the others pass by */
+  SHORT = 48, /* rows of so many are sorted by insertion: counting digits costs more */
+};
+static const uint32_t TOP = (uint32_t)1 << 31;
+
+typedef struct wide_item {
+  uint64_t key;
+  int64_t index;
+} wide_item;
+
+static uint64_t packed(uint32_t key, int64_t index) {
+  return (uint64_t)key << INDEX_BITS | (uint64_t)index;
+}
+
+static int digit_of(uint64_t item, int digit) {
+  return item >> (INDEX_BITS + digit * DIGIT_BITS) & (DIGITS - 1);
+}
+
+static uint32_t float_key(float value) {
+  uint32_t bits;
+  if (value != value) return UINT32_MAX;
+  memcpy(&bits, &value, sizeof bits);
+  if (value == 0) bits = 0; /* the sign of zero does not count */
+  return bits & TOP ? ~bits : bits | TOP;
+}
+
+/* The least of some numbers if none is more than 32 bits above it; 0 tells that one is. */
+static int low_of(const int64_t *row, int64_t length, uint64_t *low) {
+  int64_t least = row[0], greatest = row[0];
+  for (int64_t i = 1; i < length; ++i) {
+    if (row[i] < least) least = row[i];
+    if (row[i] > greatest) greatest = row[i];
+  }
+  *low = (uint64_t)least;
+  return (uint64_t)greatest - (uint64_t)least <= UINT32_MAX;
+}
+
+/* Items of a row, their keys inverted by `flip`; 0 where keys need more bits. */
+static int pack(int64_t element, const void *row, int64_t length, uint32_t flip, uint64_t *items) {
+#define PACK(type, key)                                         \
+  for (int64_t i = 0; i < length; ++i) {                        \
+    const type value = ((const type *)row)[i];                  \
+    items[i] = packed((uint32_t)(key) ^ flip, i);               \
+  }                                                             \
+  return 1
+  uint64_t low;
+  if (length > UINT32_MAX) return 0;
+  switch (element) {
+    case TS_F32: PACK(float, float_key(value));
+    case TS_I32: PACK(int32_t, (uint32_t)value ^ TOP);
+    case TS_I16: PACK(int16_t, (uint32_t)value ^ TOP);
+    case TS_I8: PACK(int8_t, (uint32_t)value ^ TOP);
+    case TS_U32: PACK(uint32_t, value);
+    case TS_U16: PACK(uint16_t, value);
+    case TS_U8: PACK(uint8_t, value);
+    case TS_I64:
+      if (!low_of(row, length, &low)) return 0;
+      PACK(int64_t, (uint64_t)value - low);
+    case TS_F16:
+    case TS_BF16:
+      for (int64_t i = 0; i < length; ++i)
+        items[i] = packed(float_key((float)ts_read_float(element, row, i)) ^ flip, i);
+      return 1;
+    default: return 0;
+  }
+#undef PACK
+}
+
+/* The `count` least items, in order; `least` has room for as many. */
+static void keep_least(const uint64_t *items, int64_t length, int64_t count, uint64_t *least) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    const uint64_t item = items[i];
+    if (kept == count && item > least[count - 1]) continue;
+    int64_t at = kept < count ? kept++ : count - 1;
+    for (; at && least[at - 1] > item; --at) least[at] = least[at - 1];
+    least[at] = item;
+  }
+}
+
+/* Moves the `count` < length least items to `least`, those of one key in their order; `least` has
+ * room for length, and the items are destroyed. */
+static void select_least(uint64_t *items, int64_t length, int64_t count, uint64_t *least) {
+  for (int place = KEY_DIGITS - 1; place >= 0 && count && count < length; --place) {
+    uint32_t many[DIGITS] = {0};
+    for (int64_t i = 0; i < length; ++i) ++many[digit_of(items[i], place)];
+    int last = 0; /* of items with this digit some are wanted, of those with a lower one all */
+    for (int64_t below = 0; below + many[last] <= count; ++last) below += many[last];
+    int64_t moved = 0, left = 0;
+    for (int64_t i = 0; i < length; ++i) {
+      const uint64_t item = items[i];
+      const int digit = digit_of(item, place);
+      least[moved] = item;
+      moved += digit < last;
+      items[left] = item;
+      left += digit == last;
+    }
+    least += moved;
+    count -= moved;
+    length = left;
+  }
+  memcpy(least, items, (size_t)count * sizeof *items);
+}
+
+/* Sorts items of which equal keys are in their order; returns where the sorted ones are. */
+static uint64_t *sort_items(uint64_t *items, uint64_t *spare, int64_t length) {
+  if (length <= SHORT) {
+    keep_least(items, length, length, spare);
+    return spare;
+  }
+  uint32_t many[KEY_DIGITS][DIGITS] = {{0}};
+  for (int64_t i = 0; i < length; ++i)
+    for (int place = 0; place < KEY_DIGITS; ++place) ++many[place][digit_of(items[i], place)];
+  for (int place = 0; place < KEY_DIGITS; ++place) {
+    uint32_t *next = many[place], first = 0;
+    if (next[digit_of(items[0], place)] == length) continue;
+    for (int digit = 0; digit < DIGITS; ++digit) {
+      const uint32_t count = next[digit];
+      next[digit] = first;
+      first += count;
+    }
+    for (int64_t i = 0; i < length; ++i) spare[next[digit_of(items[i], place)]++] = items[i];
+    uint64_t *swap = items;
+    items = spare;
+    spare = swap;
+  }
+  return items;
+}
+
+/* A run of items merged with the next one, from `from` to `to`. */
+static void merge(const wide_item *from, wide_item *to, int64_t begin, int64_t middle,
+                  int64_t end) {
+  int64_t a = begin, b = middle;
+  for (int64_t i = begin; i < end; ++i)
+    to[i] = a < middle && (b >= end || from[a].key <= from[b].key) ? from[a++] : from[b++];
+}
+
+/* Sorts stably; `spare` has room for as many. Returns where the sorted items are. */
+static wide_item *merge_items(wide_item *items, wide_item *spare, int64_t count) {
+  for (int64_t width = 1; width < count; width *= 2) {
+    for (int64_t begin = 0; begin < count; begin += 2 * width) {
+      const int64_t middle = begin + width < count ? begin + width : count;
+      merge(items, spare, begin, middle, middle + width < count ? middle + width : count);
+    }
+    wide_item *swap = items;
+    items = spare;
+    spare = swap;
+  }
+  return items;
+}
+
+int64_t ts_order_bytes(int64_t length) { return 2 * length * (int64_t)sizeof(wide_item); }
+
+void ts_order(int64_t element, const void *row, int64_t length, int64_t count,
+              int64_t descending, void *memory, int64_t *order) {
+  if (!count) return;
+  uint64_t *items = memory, *spare = items + length;
+  if (pack(element, row, length, descending ? UINT32_MAX : 0, items)) {
+    if (count <= FEW) {
+      keep_least(items, length, count, spare);
+      items = spare;
+    } else if (count < length / 2) {
+      select_least(items, length, count, spare);
+      items = sort_items(spare, items, count);
+    } else {
+      items = sort_items(items, spare, length);
+    }
+    for (int64_t i = 0; i < count; ++i) order[i] = (uint32_t)items[i];
+    return;
+  }
+  wide_item *wide = memory;
+  for (int64_t i = 0; i < length; ++i) {
+    const uint64_t key = ts_key(element, row, i);
+    wide[i] = (wide_item){descending ? ~key : key, i};
+  }
+  wide = merge_items(wide, wide + length, length);
+  for (int64_t i = 0; i < count; ++i) order[i] = wide[i].index;
+}
