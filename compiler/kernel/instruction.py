@@ -49,7 +49,7 @@ class Instruction:
 
 # The first that a target has is taken. madd: the even and the odd bytes as 16-bit numbers, which a
 # product of pairs adds up exactly (_mm256_madd_epi16; Intel SDM vol. 2, PMADDWD). maddw: pairs that
-# are 16-bit numbers already.
+# are 16-bit numbers already; vnniw: those, added up by the same instruction (VPDPWSSD).
 INSTRUCTIONS: dict[str, Instruction] = {
     item.name: item
     for item in (
@@ -63,6 +63,8 @@ INSTRUCTIONS: dict[str, Instruction] = {
         Instruction("sdot", "sdot4"),
         Instruction("smlad", "dot4", 4.0),
         Instruction("vmladava", "sdot4", 0.5),
+        Instruction("vnniw", "wdot2"),
+        Instruction("avxvnniw", "wdot2"),
         Instruction("maddw", "wdot2"),
         Instruction("bytes", "dot4", 8.0),
         Instruction("signed bytes", "sdot4", 8.0),

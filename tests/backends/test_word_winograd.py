@@ -5,6 +5,8 @@ Plans are run by numpy, and one by the processor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.ir import Graph, Node, constant
 from tensmith.compiler.ir.dims import symbol
-from tensmith.compiler.kernel.forms.winograd_transforms import Tiling
+from tensmith.compiler.kernel.forms.winograd_transforms import Tiling, words_hold
+from tensmith.compiler.kernel.forms.winograd_words import Sums
 from tensmith.runtime.loader import load
 
 Array = np.ndarray[Any, Any]
@@ -43,9 +46,12 @@ def convolution(
     return c.graph()
 
 
-def tiles_of_two(conv: Node, *_: object) -> tuple[Tiling, ...]:
-    pairs = zip(conv.inputs[1].shape[:2], conv.attrs["dilations"], strict=True)
-    return tuple(Tiling(2, 3, step) if n == 3 else Tiling(1, 1) for n, step in pairs)
+def tiles_of(m: int) -> Callable[..., tuple[Tiling, ...]]:
+    def best(conv: Node, *_: object) -> tuple[Tiling, ...]:
+        pairs = zip(conv.inputs[1].shape[:2], conv.attrs["dilations"], strict=True)
+        return tuple(Tiling(m, 3, step) if n == 3 else Tiling(1, 1) for n, step in pairs)
+
+    return best
 
 
 def forms(planned: PlannedGraph) -> list[str]:
@@ -66,6 +72,7 @@ def picture(*shape: int) -> Array:
     return np.random.default_rng(5).integers(0, 256, shape, np.uint8)
 
 
+@pytest.mark.parametrize("m", [2, 4])
 @pytest.mark.parametrize(
     ("shape", "outputs", "attrs"),
     [
@@ -77,11 +84,15 @@ def picture(*shape: int) -> Array:
     ],
 )
 def test_sums_are_exact(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], outputs: int, attrs: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    outputs: int,
+    attrs: dict[str, Any],
+    m: int,
 ) -> None:
-    monkeypatch.setattr(BEST, tiles_of_two)
+    monkeypatch.setattr(BEST, tiles_of(m))
     [form] = planned(convolution(shape, outputs, **attrs), picture(*shape))
-    assert form.startswith("winograd 1x2" if "taps" in attrs else "winograd 2x2")
+    assert form.startswith(f"winograd {1 if 'taps' in attrs else m}x{m}")
 
 
 @pytest.mark.parametrize("weight", [-128, 127])
@@ -90,7 +101,7 @@ def test_the_largest_numbers_fit(
     monkeypatch: pytest.MonkeyPatch, signs: tuple[int, ...], weight: int
 ) -> None:
     """Filters of which nothing cancels at a point, and pictures of which nothing does in a tile."""
-    monkeypatch.setattr(BEST, tiles_of_two)
+    monkeypatch.setattr(BEST, tiles_of(2))
     filters = np.multiply.outer(signs, signs) * weight
     filters = np.clip(np.broadcast_to(filters, (8, 256, 3, 3)), -128, 127).astype(np.int8)
     alternating = np.broadcast_to((np.indices((4, 6)).sum(0) % 2) * 254, (1, 256, 4, 6))
@@ -98,19 +109,70 @@ def test_the_largest_numbers_fit(
         assert planned(convolution((1, 256, 4, 6), 8, filters, pad_value=255), x.astype(np.uint8))
 
 
+SIGNS_OF_SIX = [  # of what every point makes of a line of a tile
+    (1, 0, -1, 0, 1, 0),
+    (0, -1, -1, 1, 1, 0),
+    (0, 1, -1, -1, 1, 0),
+    (0, -1, -1, 1, 1, 0),
+    (0, 1, -1, -1, 1, 0),
+    (0, 1, 0, -1, 0, 1),
+]
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (1, -1, 1)])
+def test_the_largest_numbers_fit_tiles_of_four(
+    monkeypatch: pytest.MonkeyPatch, signs: tuple[int, ...]
+) -> None:
+    """A tile of bytes for every pair of points, of which none that counts is taken off others."""
+    monkeypatch.setattr(BEST, tiles_of(4))
+    filters = np.multiply.outer(signs, signs) * 128
+    filters = np.clip(np.broadcast_to(filters, (8, 64, 3, 3)), -128, 127).astype(np.int8)
+    pairs = [np.multiply.outer(*pair) for pair in product(SIGNS_OF_SIX, repeat=2)]
+    tiles = np.stack([np.where(s * sign > 0, 254, 1) for s in pairs for sign in (1, -1)])
+    x = np.broadcast_to(tiles[:, None], (len(tiles), 64, 6, 6)).astype(np.uint8)
+    graph = convolution(x.shape, 8, filters, pads=(0,) * 4, pad_value=0)
+    [form] = planned(graph, x)
+    assert form.startswith("winograd 4x4")
+
+
+def test_tiles_that_lose_nothing() -> None:
+    """16 bits hold transforms, 32 the part of a result's factor that is a power of two: 64 times
+    a sum for tiles of four, 4 times for tiles of two."""
+    four, two = (Tiling(4, 3),) * 2, (Tiling(2, 3),) * 2
+    assert Sums((1 << 25) - 1).holds(four)
+    assert not Sums(1 << 25).holds(four)
+    assert Sums(1 << 25).holds(two)
+    assert not words_hold((Tiling(2, 5),) * 2)
+    assert words_hold((Tiling(1, 1), Tiling(2, 5)))
+    assert not words_hold((Tiling(1, 1), Tiling(6, 3)))
+
+
+def test_tiles_of_two_where_those_of_four_lose() -> None:
+    """Weights of one sign, whose sums are large."""
+    found = {}
+    for weight in (100, 3):
+        filters = np.full((64, 256, 3, 3), weight, np.int8)
+        [found[weight]] = planned(convolution((1, 256, 28, 28), 64, filters))
+    assert [form[:12] for form in found.values()] == ["winograd 2x2", "winograd 4x4"]
+
+
 @needs_native
+@pytest.mark.parametrize("name", ["x86-64-v3", "native"])
 @pytest.mark.parametrize(
     ("shape", "sizes"), [((1, 64, 28, 28), [(28, 28)]), ((1, 64, "h", "w"), [(1, 3), (9, 13)])]
 )
 def test_the_processor_computes_them(
-    tmp_path: Path, shape: tuple[int | str, ...], sizes: list[tuple[int, int]]
+    tmp_path: Path, name: str, shape: tuple[int | str, ...], sizes: list[tuple[int, int]]
 ) -> None:
-    """Chosen where fewer multiplications take less time: a word counts as much as a float."""
-    backend, target = resolve_target("x86-64-v3")
+    """Chosen where fewer multiplications take less time: a word counts as much as a float, and two
+    words, where there are instructions for bytes, as much as four of these."""
+    backend, target = resolve_target(name)
+    if "amx" in target.instructions:
+        pytest.skip("matrices of bytes are faster")
     options = CompileOptions(name="m", work_dir=tmp_path)
     compilation = backend.compile(convolution(shape, 64), target, options, Stages())
     found = [kernel.choice["form"] for kernel in compilation.kernels if kernel.choice.get("form")]
-    assert [form[:12] for form in found] == ["winograd 2x2"]
+    assert [form[:12] for form in found] == ["winograd 4x4"]
     link(compilation.model, "so", tmp_path / "m.so")
     module = load(tmp_path / "m.so", threads=1)
     for extents in sizes:
@@ -128,7 +190,7 @@ def test_words_that_were_no_bytes_are_multiplied_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their transforms could leave 16 bits."""
-    monkeypatch.setattr(BEST, tiles_of_two)
+    monkeypatch.setattr(BEST, tiles_of(2))
     c = CaseBuilder("other words")
     x = c.op("max", c.input(1, 16, 6, 6, dtype=I16, name="x"), c.scalar(9, I16))
     w = c.weight(16, 16, 3, 3, dtype=I16, low=-128, high=128)
@@ -140,7 +202,7 @@ def test_words_that_were_no_bytes_are_multiplied_as_they_are(
 @pytest.mark.parametrize(("channels", "fits"), [(1824, True), (1840, False)])
 def test_four_times_a_sum_fits(monkeypatch: pytest.MonkeyPatch, channels: int, fits: bool) -> None:
     """Results are four times what they should be before they are halved twice."""
-    monkeypatch.setattr(BEST, tiles_of_two)
+    monkeypatch.setattr(BEST, tiles_of(2))
     filters = np.full((8, channels, 3, 3), -128, np.int8)
     x = np.full((1, channels, 4, 4), 254, np.uint8)
     assert bool(planned(convolution(x.shape, 8, filters), x)) is fits

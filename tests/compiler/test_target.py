@@ -41,15 +41,17 @@ def test_instructions_are_what_the_features_have(name: str) -> None:
 
 def test_an_instruction_needs_all_its_features() -> None:
     server = ("fma", "avx512vnni", "avx512bf16", "amx-tile")
-    assert instructions_of(server, X86) == ("fma", "vnni", "bf16")
-    assert instructions_of((*server, "amx-int8"), X86) == ("fma", "vnni", "bf16", "amx")
-    assert instructions_of((*server, "amx-bf16"), X86) == ("fma", "vnni", "bf16", "amxbf16")
+    vnni = ("vnni", "vnniw")
+    assert instructions_of(server, X86) == ("fma", *vnni, "bf16")
+    assert instructions_of((*server, "amx-int8"), X86) == ("fma", *vnni, "bf16", "amx")
+    assert instructions_of((*server, "amx-bf16"), X86) == ("fma", *vnni, "bf16", "amxbf16")
     assert instructions_of(("fma", "avx2", "avxvnni"), X86) == (
         "fma",
         "madd",
         "maddw",
         "vpshufb256",
         "avxvnni",
+        "avxvnniw",
     )
     assert instructions_of(("neon", "i8mm"), ARM) == (
         "fma",

@@ -68,6 +68,35 @@ def test_convolutions_keep_their_borders(layout: str, groups: int) -> None:
     assert widened(conv(layout, groups))
 
 
+def pictures(side: int, channels: int, low: int = -128) -> Graph:
+    """A convolution of bytes that a kernel makes, at stride 1."""
+    c = CaseBuilder("pictures")
+    x = c.input(1, channels, side, side, dtype=U8, low=0, high=256, name="x")
+    w = c.weight(channels, channels, 3, 3, dtype=I8, low=low, high=128)
+    data = c.op("max", x, c.scalar(3, U8))
+    c.output(c.op("conv", data, w, accumulate=I32, layout="NCHW", groups=1, **WINDOW))
+    return c.graph()
+
+
+@pytest.mark.parametrize("target", ["znver4", "znver5"])
+def test_convolutions_that_winograds_algorithm_computes_sooner(target: str) -> None:
+    """A quarter of the products, which take twice the steps, where transforms are little work and
+    weights little memory."""
+    assert widened(pictures(56, 64), target)
+    assert not widened(pictures(56, 8), target)
+    assert not widened(pictures(7, 256), target)
+    assert not widened(conv("NCHW", channels=64), target)  # of what the run is given
+
+
+def test_matrices_of_bytes_are_faster_than_winograds_algorithm() -> None:
+    assert not widened(pictures(56, 64), "sapphirerapids")
+
+
+def test_sums_that_tiles_of_four_would_lose() -> None:
+    """Those of tiles of two save no more than words cost."""
+    assert not widened(pictures(28, 192, low=120), "znver5")
+
+
 def test_a_row_that_only_a_run_knows() -> None:
     assert widened(matmul(symbol("rows")))
 

@@ -67,6 +67,12 @@ def _maddw(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
     return e.b.add(total, e.call(_MADD[lanes], total.type, words))
 
 
+def _vnniw(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    lanes = total.type.count
+    words = [e.b.bitcast(part, ir.VectorType(I16, 2 * lanes)) for part in (a, b)]
+    return e.call(f"llvm.x86.avx512.vpdpwssd.{32 * lanes}", total.type, [total, *words])
+
+
 def _bytes(e: Emitter, total: ir.Value, a: ir.Value, b: ir.Value, signed: bool = False) -> ir.Value:
     top = e.constant(24, total.type)
     for place in range(4):
@@ -175,6 +181,8 @@ _BY_INSTRUCTION: dict[str, tuple[int, _Dot]] = {
     "vnni": (16, _vnni),
     "avxvnni": (8, _vnni),
     "madd": (16, _madd),
+    "vnniw": (16, _vnniw),
+    "avxvnniw": (8, _vnniw),
     "maddw": (16, _maddw),
     "usdot": (4, _neon("usdot", I8)),
     "sdot": (4, _neon("sdot", I8)),

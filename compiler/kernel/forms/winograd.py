@@ -6,8 +6,8 @@ kernel works on blocks of tiles whose transformed data stay in the second-level 
 inputs, multiply, transform back and store.
 
 Floats are transformed and added up in f32; words that bytes were made, by constant ones, in 16 bits
-and in i32, exactly: a tile of inputs grows fourfold, one of weights ninefold, and what wraps on the
-way to sums that i32 holds wraps back.
+and in i32, exactly: 16 bits hold what transforms make of bytes, and what wraps on the way to sums
+that i32 holds wraps back.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from .winograd_transforms import (
     input_transform,
     output_transform,
     transform,
+    whole_factor,
 )
 
 SHORT = 4  # sides of pictures below which tiles are mostly empty
@@ -248,11 +250,17 @@ class _Builder:
         return replace(operand, dtype=GROUP) if self.words else operand
 
     def _result(self, value: Expr) -> Expr:
-        """A sum of the convolution of what the transforms make, twice it for each axis of words."""
+        """A sum of the convolution of what the transforms make: of words, so many times it.
+
+        The quotient by an odd number is the product with its inverse modulo 2^32.
+        """
         if not self.words:
             return value
-        doubled = sum(tiling.points > 1 for tiling in self.tilings)
-        return Apply("shr", (value, Const(doubled, value.dtype)), value.dtype)
+        odd, twos = whole_factor(self.tilings)
+        if odd > 1:
+            inverse = int(np.uint32(pow(odd, -1, 1 << 32)).view(np.int32))
+            value = Apply("mul", (value, Const(inverse, value.dtype)), value.dtype)
+        return Apply("shr", (value, Const(twos, value.dtype)), value.dtype)
 
     def output_stage(self, outputs: dict[Value, Buffer]) -> Stage:
         """Transform back, apply what follows the convolution, and store."""
@@ -265,7 +273,8 @@ class _Builder:
             grid[point] = Load(self.products_at, offset + n * self.product_stride)
         place = self._behind(self.group_outputs, o)
         stores = []
-        results = transform([*map(output_transform, self.tilings)], grid)
+        back = partial(output_transform, whole=self.words)
+        results = transform([*map(back, self.tilings)], grid)
         for within, value in np.ndenumerate(results):
             places, bounds = self.places(first, within), self.ragged(number)
             for tiling, extent, p in zip(self.tilings, self.extents, places, strict=True):

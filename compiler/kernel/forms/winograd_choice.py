@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import product as cartesian
 
-import numpy as np
-
 from ...ir.dims import Dim, estimate
 from ...ir.exactness import adds_exactly
 from ...ir.graph import Graph, Node, Value
-from ...ir.groups import inner_result, is_fused
-from ...ir.ops.registry import Array, make_node
+from ...ir.ops.registry import make_node
+from ...ir.ops.step_groups import GROUP
 from ...ir.types import DType, TensorType
 from ...target import CpuTarget
 from ..contraction import UNKNOWN_EXTENT
@@ -20,7 +18,8 @@ from ..lower.plain import follows
 from ..lower.reductions import REDUCE
 from .form import WinogradForm
 from .winograd import SHORT, are_words, images_together, shape_of
-from .winograd_transforms import WHOLE_POINTS, WORDS, Tiling
+from .winograd_transforms import WORDS, Tiling
+from .winograd_words import Sums, sums_of, sums_of_bytes
 
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
 WEIGHT_FACTOR = 3  # how much dearer a byte from memory is than one from the next cache
@@ -45,7 +44,6 @@ FASTER = 0.9
 FEW_ROWS = 1.8
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
 MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
-BYTES, MOST_BYTE = (DType.U8, DType.I8), 255
 
 
 def winograd_form(
@@ -56,7 +54,7 @@ def winograd_form(
     near: whether the network `has_near_weights`. threads: how many are expected to share the work.
     """
     conv = convolution_of(node)
-    tilings = best_tilings(conv, target, near) if conv else None
+    tilings = best_tilings(conv, target, near, _sums(node, conv)) if conv else None
     if conv is None or tilings is None:
         return None
     block, groups = _parts(conv, tilings, threads)
@@ -71,7 +69,7 @@ def winograd_forms(node: Node, target: CpuTarget, threads: int = 1) -> list[Wino
     if conv is None or not _possible(conv):
         return []
     found: dict[WinogradForm, None] = {}
-    for tilings in _tilings_of(conv):
+    for tilings in _tilings_of(conv, _sums(node, conv)):
         tiles = _tiles(conv, tilings)
         block, groups = _parts(conv, tilings, threads)
         for size in (block, max(1, block // 2), min(tiles, 2 * block), tiles):
@@ -102,24 +100,13 @@ def convolution_of(node: Node) -> Node | None:
     if weights.data is None:
         return None
     if are_words(conv):
-        return conv if _were_bytes(operands[source]) and _stay_whole(weights.data) else None
+        return conv if _possible(conv) and _tilings_of(conv, _sums(node, conv)) else None
     return None if conv.attrs["exact"] and adds_exactly(weights.data) else conv
 
 
-def _were_bytes(value: Value) -> bool:
-    """Whether words that a group makes are bytes made words."""
-    made = inner_result(value).producer if is_fused(value.producer) else None
-    return made is not None and made.op == "cast" and made.inputs[0].dtype in BYTES
-
-
-def _stay_whole(weights: Array) -> bool:
-    """Whether weights [taps..., C, O] are bytes, and i32 holds their sums twice for each axis."""
-    least, most = (int(bound(weights, initial=0)) for bound in (np.min, np.max))
-    if least < -128 or most > 127:
-        return False
-    doubled = sum(taps > 1 for taps in weights.shape[:-2])
-    sums = np.abs(weights.astype(np.int64)).reshape(-1, weights.shape[-1]).sum(0)
-    return bool(int(sums.max(initial=0)) * MOST_BYTE << doubled < 1 << 31)
+def _sums(node: Node, conv: Node) -> Sums | None:
+    """Of the convolution of a fused node, if it is one of words."""
+    return sums_of_bytes(node, conv) if are_words(conv) else None
 
 
 def winograd_illegal(node: Node, form: WinogradForm) -> str:
@@ -128,7 +115,7 @@ def winograd_illegal(node: Node, form: WinogradForm) -> str:
     if conv is None or not _possible(conv):
         return "it is no convolution of floats or words at stride 1 by constant weights"
     window = conv.inputs[1].type.static_shape[:-2]
-    tilings = [tuple(t.m for t in found) for found in _tilings_of(conv)]
+    tilings = [tuple(t.m for t in found) for found in _tilings_of(conv, _sums(node, conv))]
     if form.outputs not in tilings:
         known = ", ".join("x".join(map(str, outputs)) for outputs in tilings)
         return f"tiles of a window of {'x'.join(map(str, window))} are {known or 'none'}"
@@ -199,18 +186,37 @@ def has_near_weights(graph: Graph) -> bool:
     return sum(math.prod(t.static_shape) * t.dtype.bytes for t in weights) <= NEAR_BYTES
 
 
-def best_tilings(conv: Node, target: CpuTarget, near: bool = False) -> tuple[Tiling, ...] | None:
+def best_tilings(
+    conv: Node, target: CpuTarget, near: bool = False, sums: Sums | None = None
+) -> tuple[Tiling, ...] | None:
     """The tilings with which Winograd is estimated to be fastest; None: direct convolution is.
 
-    near: whether the network has near weights.
+    near: whether the network has near weights. sums: of a convolution of words.
     """
-    return _best(conv, target, near)[0] if _possible(conv) else None
+    return _best(conv, target, near, sums)[0] if _possible(conv) else None
 
 
 def winograd_gain(conv: Node, target: CpuTarget) -> float:
     """How many times as long a convolution of floats takes when it is computed directly."""
     conv = _as_channels_last(conv)
     return _best(conv, target, False)[1] if _possible(conv) else 1.0
+
+
+def gain_of_words(conv: Node, target: CpuTarget) -> float:
+    """How many times as long a convolution of bytes by constant ones takes directly as one of the
+    same as words by Winograd's algorithm; 1 where that loses anything, or is no faster."""
+    weights, sums = conv.inputs[1].data, None
+    last = _as_channels_last(conv)
+    if weights is not None:
+        moved = weights if last is conv else weights.transpose(*range(2, weights.ndim), 1, 0)
+        sums = sums_of(moved, conv.inputs[0].dtype)
+    operands = [Value(TensorType(WORDS.left, value.shape)) for value in last.inputs[:2]]
+    words = make_node("conv", operands, last.attrs)
+    if not are_words(words) or not _possible(words) or sums is None:
+        return 1.0
+    tilings, gain = _best(words, target, False, sums)
+    cycles = _direct_cycles(words, target, False) / gain
+    return max(1.0, _direct_cycles(last, target, False) / cycles) if tilings else 1.0
 
 
 def convolution_cycles(conv: Node, target: CpuTarget) -> float | None:
@@ -236,7 +242,9 @@ def _channels_last(conv: Node) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
     return (n, *sizes, c), (*taps, per_group, m)
 
 
-def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...] | None, float]:
+def _best(
+    conv: Node, target: CpuTarget, near: bool, sums: Sums | None = None
+) -> tuple[tuple[Tiling, ...] | None, float]:
     """The fastest tilings, if any are faster, and how many times as fast they are."""
     attrs = conv.attrs
     images, extents, outputs = _usual_shape(conv.output)
@@ -250,7 +258,7 @@ def _best(conv: Node, target: CpuTarget, near: bool) -> tuple[tuple[Tiling, ...]
     work, rate = channels * outputs, _weight_rate(near)
     direct = _direct_cycles(conv, target, near)
     best, least = None, FASTER * direct
-    for tilings in _tilings_of(conv):
+    for tilings in _tilings_of(conv, sums):
         points, tiles = math.prod(t.points for t in tilings), images * _tile_count(tilings, extents)
         if tiles < 4:
             continue
@@ -296,19 +304,21 @@ def _direct_cycles(conv: Node, target: CpuTarget, near: bool, places: int | None
 
 def _steps(conv: Node) -> int:
     """Channels that are multiplied at once, in elements of 32 bits."""
-    return WORDS.steps if are_words(conv) else 1
+    integers = conv.attrs["accumulate"] is WORDS.accumulate
+    return GROUP.bytes // conv.inputs[1].dtype.bytes if integers else 1
 
 
 def _weight_rate(near: bool) -> float:
     return NEAR_BYTES_PER_CYCLE if near else STREAM_BYTES_PER_CYCLE
 
 
-def _tilings_of(conv: Node) -> list[tuple[Tiling, ...]]:
-    """What a convolution could be cut into: of words, what has whole transforms."""
+def _tilings_of(conv: Node, sums: Sums | None) -> list[tuple[Tiling, ...]]:
+    """What a convolution could be cut into: of words, what has transforms that lose nothing."""
     window = conv.inputs[1].type.static_shape[:-2]
-    most = WHOLE_POINTS if are_words(conv) else max(MAX_POINTS.values())
     found = _candidates(window, conv.attrs["dilations"])
-    return [tilings for tilings in found if max(t.points for t in tilings) <= most]
+    if are_words(conv):
+        return [tilings for tilings in found if sums is not None and sums.holds(tilings)]
+    return found
 
 
 def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:

@@ -5,9 +5,9 @@ polynomials at a points are multiplied, and the product is interpolated (S. Wino
 complexity of computations", 1980; for convolutions A. Lavin and S. Gray, arXiv:1509.09308). The
 points are 0, pairs p and -p, and infinity: what a pair shares is computed once.
 
-Of whole numbers all is exact at the points 0, 1, -1 and infinity: twice the filter's values there
-are whole, and so are what becomes of inputs and products. Along each axis results are twice what
-they should be.
+Of whole numbers all is exact where the filter's values are multiplied by what makes them whole, and
+so is what becomes of inputs and products: by 2 at the points 0, 1, -1 and infinity, by 24 at these,
+2 and -2. Along each axis results are so many times what they should be.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ Combine = Callable[[Line], list[Expr]]
 Grid = np.ndarray[Any, Any]  # of expressions
 
 PAIRS = (1.0, 2.0, 0.5)  # in the order in which they are taken; errors grow with their number
-WHOLE_POINTS = 4  # so many have whole transforms
 WORDS = GROUP_PRODUCTS["wdot2"]
+LARGEST = 255  # of bytes that words were, by size
+LARGEST_WEIGHT = 128
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,54 @@ class Tiling:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """What makes the transforms of an axis those of whole numbers.
+
+    factor: of the filter's values, and so of the results. last: how many times less those at
+    infinity are multiplied by, which would be the largest; their products are multiplied by it.
+    """
+
+    factor: int
+    last: int = 1
+
+
+WHOLE = {1: Whole(1), 4: Whole(2), 6: Whole(24, 2)}  # by the number of points
+
+
+def whole_filter_matrix(tiling: Tiling) -> np.ndarray[Any, Any]:
+    """`filter_matrix` of whole numbers, as f64."""
+    whole = WHOLE[tiling.points]
+    matrix = whole.factor * filter_matrix(tiling)
+    matrix[-1] /= whole.last
+    return np.asarray(np.rint(matrix))
+
+
+def whole_factor(tilings: Sequence[Tiling]) -> tuple[int, int]:
+    """(n, k): results of whole transforms are n * 2^k times what they should be, n being odd."""
+    factor = math.prod(WHOLE[tiling.points].factor for tiling in tilings)
+    twos = (factor & -factor).bit_length() - 1
+    return factor >> twos, twos
+
+
+def words_hold(tilings: Sequence[Tiling]) -> bool:
+    """Whether there are whole transforms, and 16 bits hold what becomes of bytes in them: of
+    weights, and of inputs."""
+    if any(tiling.points not in WHOLE for tiling in tilings):
+        return False
+    weights, inputs = LARGEST_WEIGHT, LARGEST
+    for tiling in tilings:
+        weights *= int(np.abs(whole_filter_matrix(tiling)).sum(1).max())
+        pairs = PAIRS[: tiling.points // 2 - 1]
+        inputs *= int(math.prod(1 + p * p for p in pairs))  # of the alternating products below
+    return max(weights, inputs) < 1 << 15
+
+
+@dataclass(frozen=True)
 class FilterTransform:
     """Weights [taps..., C, O] become [groups, points..., C, O/groups], computed in float64.
 
-    channels: C. words: of whole numbers of 16 bits, which bytes were: twice the values for each
-    axis, neighbouring ones of C as one element, so that C/2 is instead of C.
+    channels: C. words: of whole numbers of 16 bits, which bytes were: as many times the values as
+    `WHOLE` says, neighbouring ones of C as one element, so that C/2 is instead of C.
     """
 
     tilings: tuple[Tiling, ...]
@@ -95,8 +139,8 @@ class FilterTransform:
         """The transformed weights, [groups * points * C, O/groups], rounded once."""
         outer = np.ones((1, 1))
         for tiling in self.tilings:
-            factor = 2 if self.words and tiling.points > 1 else 1
-            outer = np.kron(outer, factor * filter_matrix(tiling))
+            matrix = whole_filter_matrix if self.words else filter_matrix
+            outer = np.kron(outer, matrix(tiling))
         wide = (outer @ data.reshape(outer.shape[1], -1).astype(np.float64)).astype(data.dtype)
         grouped = wide.reshape(len(outer) * self.channels, self.groups, -1).transpose(1, 0, 2)
         if self.words:
@@ -148,9 +192,10 @@ def input_transform(tiling: Tiling) -> Combine:
     return combine
 
 
-def output_transform(tiling: Tiling) -> Combine:
-    """Products at the points to the outputs of a tile."""
+def output_transform(tiling: Tiling, *, whole: bool = False) -> Combine:
+    """Products at the points to the outputs of a tile. whole: of `whole_filter_matrix`."""
     pairs = PAIRS[: tiling.points // 2 - 1]
+    at_infinity = float(WHOLE[tiling.points].last) if whole else 1.0
 
     def combine(products: Line) -> list[Expr]:
         if tiling.points == 1:
@@ -161,7 +206,7 @@ def output_transform(tiling: Tiling) -> Combine:
         for i in range(tiling.m):
             terms = [(p**i, both[i % 2][p]) for p in pairs]
             first = [(1.0, products[0])] if i == 0 else []
-            last = [(1.0, products[-1])] if i == tiling.m - 1 else []
+            last = [(at_infinity, products[-1])] if i == tiling.m - 1 else []
             results.append(_sum([*first, *terms, *last]))
         return results
 
