@@ -14,7 +14,7 @@ from ..frontends.onnx.quantising.recipe import Recipe
 from ..frontends.onnx.quantising.switching import switch_of
 from ..passes.precision.observers import NOISE, SQUARE, compare, observed
 from .graph_run import Array, compiled_graph
-from .ranges_observed import means_of_outputs, shares_of_noise
+from .ranges_observed import share_of_noise
 from .tensor_files import check_inputs
 
 # Of all multiplications, at most, that stay in floats for the noise: VNNI multiplies bytes four
@@ -72,8 +72,7 @@ class FloatParts:
             """Of the noise in the outputs, a share of theirs, with some products in floats."""
             note(f"trying {len(floats)} products in floats")
             on = {switch_of(n): np.array(floats.isdisjoint(own)) for n, own in enumerate(groups)}
-            shares = shares_of_noise((w, run({**inputs, **on})) for inputs, w in looked_at)
-            return float(np.square(np.nanmean(means_of_outputs(shares)))) if shares else 0.0
+            return share_of_noise((w, run({**inputs, **on})) for inputs, w in looked_at)
 
         return least_noise(power, keys, work, budget)
 

@@ -213,6 +213,15 @@ def means_of_outputs(shares: Mapping[str, Array]) -> Array:
     return np.where(count > 0, np.nansum(own, axis=0) / np.maximum(count, 1), np.nan)
 
 
+def share_of_noise(
+    pairs: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]],
+) -> float:
+    """Of (wanted, got) outputs of runs, a sample each: the power of the noise as a share of that of
+    what is wanted, which is the square of the mean of `shares_of_noise`; 0 without floats."""
+    shares = shares_of_noise(pairs)
+    return float(np.square(np.nanmean(means_of_outputs(shares)))) if shares else 0.0
+
+
 def _shares(sums: Array) -> Array:
     """Of (signal, noise, whether there is nothing) of samples, the former sums of squares."""
     signal, noise, is_empty = sums.T

@@ -26,7 +26,7 @@ from .calibration import CalibrationData, Samples, specs_of_inputs
 from .calibration_notes import DataNotes
 from .graph_run import Array, compiled_graph
 from .held_samples import SampleParts, parts_of
-from .ranges_observed import decibels
+from .ranges_observed import ratio_in_decibels, share_of_noise
 
 NEAREST, COMPENSATED, DIVIDED = "nearest", "compensated", "divided data"
 MOST_MOMENTS = 1 << 27  # sums of products that are gathered in one reading of the samples: 1 GiB
@@ -237,8 +237,8 @@ class WeightSearch:
         graph = self.source.with_weights(self.form, self.keys, given, self.scores)
         own = f"trial_{name.replace(' ', '_')}"
         run = compiled_graph(graph, self.folder, own, self.threads)
-        found = decibels((wanted, run(inputs)) for inputs, wanted in self.held)
-        return float(np.mean(list(found.values()))) if found else 0.0
+        share = share_of_noise((wanted, run(inputs)) for inputs, wanted in self.held)
+        return ratio_in_decibels(1.0, share)
 
 
 def nearest_only(parts: SampleParts) -> str:

@@ -32,7 +32,7 @@ from ..graph_run import compiled_graph
 from ..integer_ranges import twins
 from ..journal import Journal, journal_of
 from ..model_build import ModelBuild
-from ..ranges_observed import decibels
+from ..ranges_observed import share_of_noise
 from .drops import Drop, Limit, limit_of
 from .evaluation import Evaluation
 from .frontier import Found, Group, frontier, search
@@ -234,8 +234,7 @@ class _Search:
             steps = min(own.values, key=lambda steps: abs(steps - PROBED))
             graph = self._decided({own.name: steps})
             pairs = [(a, self.evaluate(graph, s)) for a, s in zip(plain, samples, strict=True)]
-            shares = [10.0 ** (-db / 10.0) for db in decibels(pairs).values()]
-            found[own.name] = float(np.mean(shares or [0.0])) * (steps / PROBED) ** 2
+            found[own.name] = share_of_noise(pairs) * (steps / PROBED) ** 2
         return found
 
     def _moves(self, before: NpuReport) -> tuple[list[Group], list[_Move]]:

@@ -26,6 +26,7 @@ from ..calibration import Samples, largest, specs_of_inputs
 from ..graph_run import GraphRun, compiled_graph
 from ..held_samples import MOST_HELD
 from ..journal import Journal, journal_of
+from ..ranges_observed import share_of_noise
 from ..request import CompileRequest
 from ..tensor_files import check_inputs
 from .drops import Drop, Limit, limit_of
@@ -227,16 +228,10 @@ class BudgetSearch:
         return [self.journal.get("error", self._data(n)) for n in every]
 
     def _noise(self, exact: Sequence[Any], real: Sequence[Any]) -> float:
-        """Of the tensors that tell how good a model is, the mean share of noise in them."""
-        shares = []
-        for name in self.calibrated.source.scores():
-            if exact[0][name].dtype.kind == "f":
-                wanted = [run[name].astype(np.float64) for run in exact]
-                noise = sum(_distance(a, run[name]) for a, run in zip(wanted, real, strict=True))
-                signal = sum(float(np.square(array).sum()) for array in wanted)
-                shares.append(noise / max(signal, 1e-30))
-        found = float(np.mean(shares)) if shares else 0.0
-        return found if np.isfinite(found) else float("inf")
+        """Of the tensors that tell how good a model is, the share of noise in them."""
+        names = self.calibrated.source.scores()
+        own = ([{name: run[name] for name in names} for run in runs] for runs in (exact, real))
+        return share_of_noise(zip(*own, strict=True))
 
     # ------------------------------------------------------------------ what is timed
 
@@ -337,13 +332,6 @@ def _held(samples: Samples, calibrated: Calibrated, specs: Sequence[TensorSpec])
     rows = rows_of(next(iter(samples)), specs) if calibrated.by_rows else samples
     judged = frozenset(calibrated.judged)
     return (sample for number, sample in enumerate(rows) if number in judged)
-
-
-def _distance(exact: Array, real: Array) -> float:
-    """The sum of the squares of the differences."""
-    if exact.shape != real.shape:
-        return float("inf")
-    return float(np.square(exact - real.astype(np.float64)).sum())
 
 
 def _size(dim: Dim, sizes: Mapping[str, int]) -> int | None:

@@ -22,6 +22,7 @@ from tensmith.driver.ranges_observed import (
     MOST_DECIBELS,
     decibels_of,
     means_of_outputs,
+    share_of_noise,
     shares_of_noise,
 )
 from tensmith.driver.weight_compensation import nearest_only
@@ -110,6 +111,16 @@ def test_empty_outputs_say_nothing_of_their_samples() -> None:
     assert empty_or_not([0, 0], [0, 0]).keys() == {"y"}
     assert list(empty_or_not([0, 0], [0, 2])["z"])[1] == 1
     np.testing.assert_allclose(means_of_outputs({"z": found["z"]}), [0.3, np.nan, 0.3])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sample_of_which_another_number_is_found_is_lost_and_no_more() -> None:
+    """A detector that finds one more in one sample: of the others something can still be said."""
+    counts = (4, 3)
+    runs = [({"y": np.ones(4)}, {"y": np.full(n, 1.1)}) for n in counts]
+    assert share_of_noise(runs) == pytest.approx(np.square((0.1 + 1) / 2))
+    assert share_of_noise([({"n": np.arange(3)}, {"n": np.arange(4)})]) == 0
+    assert share_of_noise([]) == 0
 
 
 @pytest.mark.filterwarnings("error")
