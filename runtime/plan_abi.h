@@ -122,4 +122,14 @@ TS_LOCAL int32_t ts_op_check_index(ts_frame *frame, void *const *places, const i
  * message. Arguments: bytes of an element, number of elements. */
 TS_LOCAL int32_t ts_op_check_nonzero(ts_frame *frame, void *const *places, const int64_t *arguments);
 
+/* Floats as text: x[count] -> u8[count, digits + 7], as `%.<digits>g` of C in its own locale writes
+ * them, but NaN, INF and -INF; zeros behind. Arguments: element (a float), count, digits. */
+TS_LOCAL int32_t ts_op_write_floats(ts_frame *frame, void *const *places, const int64_t *arguments);
+
+/* The numbers that texts u8[count, width] begin with, as strtoll, strtoull and strtod of C read
+ * them, a byte of zero being the end; fails with an error of the model where there is none, or one
+ * that is too large. Places: the texts, the numbers [count], and behind them the message.
+ * Arguments: element (i64, u64 or f64), count, width. */
+TS_LOCAL int32_t ts_op_read_numbers(ts_frame *frame, void *const *places, const int64_t *arguments);
+
 #endif /* TENSMITH_PLAN_ABI_H_ */

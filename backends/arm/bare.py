@@ -34,6 +34,7 @@ _SOURCES = (
     "detect.c",
     "elements.c",
     "forest.c",
+    "numbers.c",
     "ordering.c",
     "sort.c",
 )

@@ -33,6 +33,7 @@ CORE_SOURCES = (
     "forest.c",
     "instance.c",
     "memory.c",
+    "numbers.c",
     "ordering.c",
     "pool.c",
     "sort.c",

@@ -246,7 +246,7 @@ class Site:
             if difference < 0 or (difference and relation == EQUAL):
                 raise ValueError(why)
         elif relation == EQUAL or not is_nonnegative(difference):
-            attrs = {"relation": relation, "left": left, "right": right, "what": self._needs(why)}
+            attrs = {"relation": relation, "left": left, "right": right, "what": self.needs(why)}
             self.emitter.emit_node("check_dims", [], attrs)
 
     def require_nonzero(self, value: Value, why: str) -> None:
@@ -258,14 +258,15 @@ class Site:
             if not np.all(value.data):
                 raise ValueError(why)
         else:
-            self.emitter.emit_node("check_nonzero", [value], {"what": self._needs(why)})
+            self.emitter.emit_node("check_nonzero", [value], {"what": self.needs(why)})
 
     def require_index(self, indices: Value, size: Dim, why: str) -> None:
         """Make a run end with an error where an index (i64 or i32) is outside of [-size, size)."""
-        attrs = {"sizes": (size,), "what": self._needs(why)}
+        attrs = {"sizes": (size,), "what": self.needs(why)}
         self.emitter.emit_node("check_index", [indices], attrs)
 
-    def _needs(self, why: str) -> str:
+    def needs(self, why: str) -> str:
+        """How an error of a run names the node."""
         return f"node '{self.emitter.name}' ({self.op}): {why}"
 
     # ------------------------------------------------------------------ emission

@@ -215,4 +215,53 @@ def _bits() -> Iterator[Case]:
     yield Case("bitcast_f32_u32", build, EXACT)
 
 
-CASES = [*_sorting(), *_forests(), *_cumulative(), *_conversions(), *_bits()]
+def _doubles() -> np.ndarray:
+    """Floats of every size, ones halfway between decimals, and those beside powers of ten."""
+    rng = np.random.default_rng(4)
+    found = rng.integers(0, 1 << 64, 400, dtype=np.uint64).view(np.float64)
+    tens = 10.0 ** np.arange(-30, 31)
+    halves = np.array([0.5, 1.5, 2.5, 123456785.0, 0.000123456785, 1e16 + 2, 9.9999999e7])
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, np.finfo(np.float64).max])
+    numbers = [found, rng.standard_normal(100) * 1e3, np.arange(-20, 20) / 8]
+    return np.concatenate([*numbers, tens, np.nextafter(tens, 0), halves, special])
+
+
+def _texts() -> list[str]:
+    """Numbers as text, and what lies halfway between two floats, or beside that."""
+    written = [f"{number:.17g}" for number in _doubles() if np.isfinite(number)]
+    half = "9007199254740993"  # between two f64
+    return [
+        *written, half, half + ".000000001", half[:-1] + "2.9", "1.7976931348623158e308", "0x1.8p3",
+        "-0X.8", "0x1.00000000000008p0", "0x1.000000000000080000001p0", "0x1.00000000000018p0",
+        "0x0p9", "0x123456789abcdef01p-4", "0x1p-1074", "0x.8p-1074", "0x.80001p-1074", "0x3p-1076",
+        "inf", "-Infinity", "nan", " +1e-400", "0." + "0" * 400 + "1e401", "1" * 400 + "e-390",
+        "2.4703282292062327208e-324", "2.4703282292062328e-324", "1e", "7.e+", "0x", "00012.5",
+    ]  # fmt: skip
+
+
+def _numbers_of_text(name: str, texts: list[str], dtype: DType) -> Case:
+    data = np.array([text.encode() for text in texts], "S")
+    rows = data.view(np.uint8).reshape(len(texts), data.dtype.itemsize)
+
+    def build(c: CaseBuilder) -> None:
+        x = c.input(*rows.shape, dtype=U8)
+        c.output(c.op("read_numbers", x, dtype=dtype, what="no number"))
+
+    return Case(f"read_numbers_{name}", build, EXACT, given={"x0": rows})
+
+
+def _text() -> Iterator[Case]:
+    floats = _doubles()
+    for dtype, digits in ((F64, 17), (F64, 1), (DType.F32, 8), (F16, 8), (BF16, 8)):
+
+        def build(c: CaseBuilder, dtype: DType = dtype, digits: int = digits) -> None:
+            c.output(c.op("write_floats", c.input(len(floats), dtype=dtype), digits=digits))
+
+        yield Case(f"write_floats_{dtype}_{digits}", build, EXACT, given={"x0": floats})
+    yield _numbers_of_text("f64", _texts(), F64)
+    whole = ["0", "-1", "+7x", " 9223372036854775807", "-9223372036854775808", "0" * 30 + "12"]
+    yield _numbers_of_text("i64", whole, I64)
+    yield _numbers_of_text("u64", [*whole, "18446744073709551615"], DType.U64)
+
+
+CASES = [*_sorting(), *_forests(), *_cumulative(), *_conversions(), *_bits(), *_text()]

@@ -22,6 +22,7 @@ from . import (
     segment,
     sorting,
     step_groups,
+    text_numbers,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "segment",
     "sorting",
     "step_groups",
+    "text_numbers",
 ]

@@ -59,6 +59,16 @@ def _check_nonzero(node: Node) -> tuple[Dim, ...]:
     return (x.dtype.bytes, x.type.elements)
 
 
+def _write_floats(node: Node) -> tuple[Dim, ...]:
+    x = node.inputs[0]
+    return (ELEMENTS[x.dtype], x.type.elements, node.attrs["digits"])
+
+
+def _read_numbers(node: Node) -> tuple[Dim, ...]:
+    x, found = node.inputs[0], node.output
+    return (ELEMENTS[found.dtype], found.type.elements, x.shape[-1])
+
+
 def _forest(node: Node) -> tuple[Dim, ...]:
     x, _, roots, *rest = node.inputs
     kind = REDUCTIONS.index(node.attrs["reduction"])
@@ -87,6 +97,8 @@ EXTERNAL: dict[str, tuple[str, Arguments]] = {  # an empty name: the attribute `
     "cumprod_long": ("ts_op_cumulative", _cumulative),
     "check_index": ("ts_op_check_index", _check_index),
     "check_nonzero": ("ts_op_check_nonzero", _check_nonzero),
+    "write_floats": ("ts_op_write_floats", _write_floats),
+    "read_numbers": ("ts_op_read_numbers", _read_numbers),
     "invoke": ("", lambda node: ()),
 }
 

@@ -62,7 +62,7 @@ def cast(s: Site) -> Content:
     if code == TensorProto.STRING:
         return entry if isinstance(entry, Text) else written(s, s.input(0))
     if isinstance(entry, Text):
-        return read(s, dtype_of(code))
+        return read(s, entry, dtype_of(code))
     if early:
         return s.cast(s.input(0), dtype_of(code))
     saturate = bool(s.integer("saturate", 1))
@@ -70,7 +70,12 @@ def cast(s: Site) -> Content:
 
 
 @lowers("CastLike")
-def cast_like(s: Site) -> Value:
+def cast_like(s: Site) -> Content:
+    entry, like = s.entries[:2]
+    if isinstance(like, Text):
+        return entry if isinstance(entry, Text) else written(s, s.input(0))
+    if isinstance(entry, Text):
+        return read(s, entry, s.input(1).dtype)
     saturate = bool(s.integer("saturate", 1))
     return convert(s, s.input(0), s.input(1).dtype, saturate, s.text("round_mode", "up"))
 
