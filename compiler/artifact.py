@@ -19,7 +19,8 @@ class TensorSpec:
     dtype: name as in `ir.types.DType` ("f32", "i64", "bool", ...).
     dims: ints, or strings: for an input a symbol's name; for an output any dimension expression,
     or "?" where only the run can tell.
-    strings, classes, stages: see `ir.Meaning`; stages: None where there are none.
+    strings, classes, stages, key_type: see `ir.Meaning`; stages, key_type: None where there are
+    none.
     default: shape of the value that an input has where a run leaves it out; None: it must be given.
     """
 
@@ -30,6 +31,7 @@ class TensorSpec:
     classes: tuple[int | str, ...] = ()
     default: tuple[int, ...] | None = None
     stages: int | None = None
+    key_type: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.errors import RunError, UsageError
-from ..compiler.ir import Graph
+from ..compiler.ir import Graph, Meaning
 from ..compiler.ir.types import DType
 from ..compiler.scratch import temporary_folder
 from ..runtime.device_pipes import Device
@@ -236,22 +236,54 @@ def _onnxruntime(spec: EngineSpec) -> Run:
     names = [output.name for output in session.get_outputs()]
     texts = {item.name for item in session.get_inputs() if item.type == "tensor(string)"}
     lists = [item.name for item in session.get_inputs() if "seq(" in item.type]
-    classes = _classes(spec) if any("map(" in item.type for item in session.get_outputs()) else {}
+    types = [item.type for item in (*session.get_inputs(), *session.get_outputs())]
+    meanings = _meanings(spec) if any("map(" in kind for kind in types) else {}
+    maps = {item.name for item in session.get_inputs() if item.type.startswith("map(")}
 
     def run(inputs: Arrays) -> dict[str, Array]:
         given = {name: a.astype(object) if name in texts else a for name, a in inputs.items()}
         results = zip(names, session.run(names, _gathered(given, lists)), strict=True)
-        return _apart({name: _array(result, classes.get(name, ())) for name, result in results})
+        found = {name: _array(result, _classes(meanings, name)) for name, result in results}
+        return _apart(found)
 
-    return run
+    return _map_by_map(run, {name: _classes(meanings, name) for name in maps}) if maps else run
 
 
-def _classes(spec: EngineSpec) -> dict[str, tuple[int | str, ...]]:
-    """The classes of outputs that are maps."""
+def _meanings(spec: EngineSpec) -> dict[str, Meaning]:
     from ..frontends.onnx import load
 
-    meanings = load(spec.path, shapes=dict(spec.shapes)).meanings
-    return {name: meaning.classes for name, meaning in meanings.items()}
+    return load(spec.path, shapes=dict(spec.shapes)).meanings
+
+
+def _classes(meanings: Mapping[str, Meaning], name: str) -> tuple[int | str, ...]:
+    return meanings[name].classes if name in meanings else ()
+
+
+def _map_by_map(
+    run: Callable[[Mapping[str, Any]], dict[str, Array]],
+    keys: Mapping[str, tuple[int | str, ...]],
+) -> Run:
+    """An engine that takes one map in a call, for matrices that have a row for each of them; the
+    results are put together along their first axis.
+
+    keys: of the inputs that are maps; without any, the columns are numbered.
+    """
+
+    def of_row(name: str, array: Array, row: int, rows: int) -> Any:
+        if name in keys:
+            labels = keys[name] or range(array.shape[1])
+            return dict(zip(labels, array[row].tolist(), strict=True))
+        return array[row : row + 1] if rows > 1 and array.shape[:1] == (rows,) else array
+
+    def run_rows(inputs: Arrays) -> dict[str, Array]:
+        rows = max(len(inputs[name]) for name in keys)
+        found = [
+            run({name: of_row(name, array, row, rows) for name, array in inputs.items()})
+            for row in range(rows)
+        ]
+        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+    return run_rows
 
 
 def _gathered(arrays: Arrays, lists: Iterable[str]) -> dict[str, Any]:

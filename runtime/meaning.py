@@ -1,11 +1,12 @@
-"""Inputs and outputs that are more than numbers: strings, and scores that belong to classes.
+"""Inputs and outputs that are more than numbers: strings, maps, scores that belong to classes.
 
 A compiled model has strings as their UTF-8 bytes, u8 [..., width], zeros after the shorter ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,8 +50,38 @@ def dicts(scores: Array, classes: Sequence[Any]) -> list[dict[Any, float]]:
     return [dict(zip(classes, row, strict=True)) for row in scores.tolist()]
 
 
+def is_maps(value: Any) -> bool:
+    """Whether it is a dict, or a list or array of some."""
+    if isinstance(value, Mapping):
+        return True
+    items = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
+    return isinstance(items, Sequence) and any(isinstance(item, Mapping) for item in items)
+
+
+def rows_of(value: Any, spec: Described) -> list[list[Any]]:
+    """Dicts as a model takes them: a row for each, with 0 or "" for keys that it lacks.
+
+    Raises ValueError for keys of another type, and where dicts of which all entries count have
+    different numbers of them.
+    """
+    maps = [value] if isinstance(value, Mapping) else list(value)
+    kind = str if spec.key_type == "string" else Integral
+    for item in maps:
+        if not isinstance(item, Mapping):
+            raise ValueError(f"{type(item).__name__} is given for one of its dicts")
+        wrong = next((key for key in item if not isinstance(key, kind)), None)
+        if wrong is not None:
+            raise ValueError(f"the key {wrong!r} of a dict is no {spec.key_type}")
+    if spec.classes:
+        none: Any = "" if spec.strings else 0
+        return [[item.get(key, none) for key in spec.classes] for item in maps]
+    if len({len(item) for item in maps}) > 1:
+        raise ValueError("the dicts have different numbers of entries")
+    return [[item[key] for key in sorted(item)] for item in maps]
+
+
 class Described(Protocol):
-    """What is known of an output (`slots.Spec`)."""
+    """What is known of an input or output (`slots.Spec`)."""
 
     @property
     def name(self) -> str: ...
@@ -58,6 +89,8 @@ class Described(Protocol):
     def strings(self) -> bool: ...
     @property
     def classes(self) -> tuple[int | str, ...]: ...
+    @property
+    def key_type(self) -> str: ...
 
 
 class Presentation:

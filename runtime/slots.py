@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import abi
 from .arrays import as_array
-from .meaning import encode
+from .meaning import encode, is_maps, rows_of
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...] | None, ...]
@@ -38,7 +38,9 @@ class Spec:
 
     dtype: "f32", "i64", "bool", ...; numpy_dtype: the same for numpy. strings: it is strings, whose
     bytes are the last axis. classes: what the entries of the last axis belong to. optional: an
-    input that has a default value, so that a call may leave it out.
+    input that has a default value, so that a call may leave it out. key_type: "string" or "int64"
+    of an input that is maps, one per row, "" of others; its columns are the classes, or, where
+    there are none, a map's values in the order of the keys.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Spec:
     strings: bool = False
     classes: tuple[int | str, ...] = ()
     optional: bool = False
+    key_type: str = ""
 
     @property
     def code(self) -> abi.DLDataType:
@@ -150,7 +153,8 @@ def read_spec(info: abi.TensorInfo, manifest: Mapping[str, Any], *, optional: bo
     )
     strings, classes = bool(manifest.get("strings")), tuple(manifest.get("classes", ()))
     dtype = abi.numpy_dtype(name)
-    return Spec(info.name.decode(), name, dims, dtype, strings, classes, optional)
+    key_type = str(manifest.get("key_type") or "")
+    return Spec(info.name.decode(), name, dims, dtype, strings, classes, optional, key_type)
 
 
 def shapes_of(arrays: Sequence[Array | None]) -> Shapes:
@@ -174,6 +178,8 @@ def convert(value: Any, slot: Slot) -> Array:
             abi.ERROR_INPUT,
         )
     try:
+        if slot.spec.key_type and is_maps(value):
+            value = rows_of(value, slot.spec)
         array = _bytes_of(value, slot) if slot.spec.strings else as_array(value, slot.dtype)
     except ValueError as error:
         raise ModuleError(f"input '{slot.spec.name}': {error}", abi.ERROR_INPUT) from None

@@ -277,7 +277,7 @@ def _spec(value: Value, graph: Graph, symbols: set[str]) -> TensorSpec:
     dims = tuple(dim_text(dim) for dim in value.shape)
     return TensorSpec(
         value.name, str(value.dtype), dims, meaning.strings, meaning.classes,
-        stages=meaning.stages or None,
+        stages=meaning.stages or None, key_type=meaning.key_type or None,
     )  # fmt: skip
 
 

@@ -93,7 +93,9 @@ class Meaning:
     """What the elements of an input or output stand for, where they are more than numbers.
 
     strings: u8 [..., width] holds UTF-8 bytes, zeros after the shorter strings. words: strings that
-    the model knows, for an input of strings. classes: what the entries of the last axis belong to.
+    the model knows, for an input of strings. classes: what the entries of the last axis (before
+    that of bytes) belong to. key_type: "string" or "int64" of an input that is maps, one per row:
+    its columns belong to the keys `classes`, or, without any, to a map's keys in their order.
     stages: of an output with a number for every row, which says which of so many stages of a
     cascade has answered it, the first being 0; else 0.
     """
@@ -102,6 +104,7 @@ class Meaning:
     words: tuple[str, ...] = ()
     classes: tuple[int | str, ...] = ()
     stages: int = 0
+    key_type: str = ""
 
 
 class Graph:

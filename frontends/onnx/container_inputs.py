@@ -1,4 +1,4 @@
-"""Inputs of a model that are sequences, optionals or strings, as inputs that are tensors."""
+"""Inputs of a model that are sequences, optionals, maps or strings, as inputs that are tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import onnx
 
 from ...compiler.errors import UsageError
 from ...compiler.ir import Dim, DType, Value, constant
-from .containers import Content, Maybe, Text, ValueList
+from .containers import Content, Maps, Maybe, Text, ValueList
+from .maps import MapType, map_type
 from .reading.tensors import UnsupportedType, dtype_of
 
 Array = np.ndarray[Any, Any]
@@ -29,6 +30,7 @@ class Parts:
     is_list: bool = False
     is_optional: bool = False
     is_text: bool = False
+    maps: MapType | None = None
 
     def pinned(
         self, info: onnx.ValueInfoProto, shapes: Mapping[str, Sequence[Dim | str]]
@@ -42,19 +44,28 @@ class Parts:
 
     def assemble(self, values: Sequence[Value]) -> Content:
         """The input, made of the values of its parts."""
+        if self.maps is not None:
+            return Maps(values[0], self.maps.keys, self.is_text, self.maps.key_type)
         if self.is_text:
             return Text(values[0])
         content = ValueList(tuple(values), values[0].dtype) if self.is_list else values[0]
         return Maybe(content) if self.is_optional else content
 
 
-def container_parts(info: onnx.ValueInfoProto, pinned: Container[str]) -> Parts:
-    """How an input becomes tensors.
+def container_parts(
+    info: onnx.ValueInfoProto, pinned: Container[str], graph: onnx.GraphProto
+) -> Parts:
+    """How an input of a graph becomes tensors.
 
     An optional counts as given. A sequence `x` becomes `x_0`, `x_1`, ..., as many as are pinned;
     without any it stays what it is, which the caller refuses. Strings have one more
-    dimension, the bytes of the longest string.
+    dimension, the bytes of the longest string. Raises UnsupportedType for a map that none serves.
     """
+    maps = map_type(info, graph)
+    if maps is not None:
+        matrix = maps.matrix(info.name)
+        infos = [_bytes_of(matrix) if maps.is_text else matrix]
+        return Parts(infos, is_text=maps.is_text, maps=maps)
     kind, is_optional = _held(info)
     element = kind.sequence_type.elem_type
     if _is_list(kind):

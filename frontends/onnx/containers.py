@@ -6,7 +6,7 @@ Sequences and optionals hold values and leave no trace in the graph. Strings are
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...compiler.ir import Dim, DType, Value
 
@@ -42,29 +42,36 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Maps from classes to numbers, one per row: the numbers, [..., classes]."""
+class Maps:
+    """Maps, one per row: what belongs to each of the keys, [rows, keys], or, where that is strings,
+    their bytes, [rows, keys, width].
+
+    keys: None: all that the maps have, in their order. key_type: "string", "int64", or "" of what
+    the model makes.
+    """
 
     data: Value
-    classes: tuple[int | str, ...]
+    keys: tuple[int | str, ...] | None
+    is_text: bool = False
+    key_type: str = ""
 
 
 @dataclass(frozen=True)
 class Maybe:
     """An optional, of which it is known whether it holds something."""
 
-    content: Value | ValueList | Growing | Text | Scores | None
+    content: Value | ValueList | Growing | Text | Maps | None
 
 
-Content = Value | ValueList | Growing | Maybe | Text | Scores
+Content = Value | ValueList | Growing | Maybe | Text | Maps
 # Operators whose lowerings look at `Site.entries`, where containers are.
 TAKE_CONTAINERS = frozenset(
-    {"Cast", "Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt", "SequenceErase",
-     "SequenceInsert", "SequenceLength", "SequenceMap", "Optional", "OptionalGetElement",
-     "OptionalHasElement", "Equal", "StringConcat", "StringNormalizer", "StringSplit",
-     "RegexFullMatch", "TfIdfVectorizer", "Unique", "ai.onnx.ml.LabelEncoder",
-     "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.OneHotEncoder", "com.microsoft.MurmurHash3",
-     "com.microsoft.Tokenizer"}
+    {"Cast", "CastLike", "Identity", "If", "Loop", "ConcatFromSequence", "SequenceAt",
+     "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap", "Optional",
+     "OptionalGetElement", "OptionalHasElement", "Equal", "StringConcat", "StringNormalizer",
+     "StringSplit", "RegexFullMatch", "TfIdfVectorizer", "Unique", "ai.onnx.ml.LabelEncoder",
+     "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.OneHotEncoder", "ai.onnx.ml.CastMap",
+     "ai.onnx.ml.DictVectorizer", "com.microsoft.MurmurHash3", "com.microsoft.Tokenizer"}
 )  # fmt: skip
 
 
@@ -73,7 +80,7 @@ def flattened(entries: Sequence[Content]) -> Iterator[Value]:
     for entry in entries:
         if isinstance(entry, Value):
             yield entry
-        elif isinstance(entry, (Text, Scores)):
+        elif isinstance(entry, (Text, Maps)):
             yield entry.data
         elif isinstance(entry, ValueList):
             yield from entry.items
@@ -89,8 +96,8 @@ def shape_of(entry: Content) -> object:
         return "value"
     if isinstance(entry, Text):
         return "text"
-    if isinstance(entry, Scores):
-        return ("scores", entry.classes)
+    if isinstance(entry, Maps):
+        return ("maps", entry.keys, entry.is_text)
     if isinstance(entry, Growing):
         return ("growing", entry.axis, entry.each)
     if isinstance(entry, ValueList):
@@ -106,8 +113,8 @@ def refilled(entries: Sequence[Content], values: Iterator[Value]) -> list[Conten
             made.append(next(values))
         elif isinstance(entry, Text):
             made.append(Text(next(values)))
-        elif isinstance(entry, Scores):
-            made.append(Scores(next(values), entry.classes))
+        elif isinstance(entry, Maps):
+            made.append(replace(entry, data=next(values)))
         elif isinstance(entry, ValueList):
             made.append(ValueList(tuple(next(values) for _ in entry.items), entry.dtype))
         elif isinstance(entry, Growing):

@@ -29,7 +29,7 @@ from .container_inputs import (
     holds_nothing,
     remedy,
 )
-from .containers import TAKE_CONTAINERS, Content, Growing, Maybe, Scores, Text, ValueList
+from .containers import TAKE_CONTAINERS, Content, Growing, Maps, Maybe, Text, ValueList
 from .emitter import GraphEmitter
 from .model_border import Border
 from .origin import node_name
@@ -71,6 +71,7 @@ class Importer:
         self.folder = source.folder
         self.shapes, self.fixed, self.replaceable = shapes, values, replaceable
         self.defaults: dict[str, np.ndarray[Any, Any]] = {}
+        self.notes: list[str] = []
         self.emitter = GraphEmitter()
         self.problems: dict[tuple[str, str, str], Unsupported] = {}
         self.declared = DeclaredTypes(self.emitter, least)
@@ -94,7 +95,8 @@ class Importer:
         graph = Graph(inputs, outputs, self.emitter.nodes, proto.name or "graph")
         bind_symbols(graph, self.declared.excess, infer=False)
         graph.bounds = self.declared.bounds
-        graph.notes = border.contradictions([*inputs, *outputs], self.defaults)
+        wrong = border.contradictions([*inputs, *outputs], self.defaults)
+        graph.notes = [*self.notes, *wrong]
         graph.meanings = border.meanings()
         graph.defaults = self.defaults
         return graph
@@ -132,7 +134,7 @@ class Importer:
         stored = entry.data if isinstance(entry, Text) else entry
         if info.name not in self.replaceable or not isinstance(stored, Value):
             return []
-        parts = container_parts(info, self.shapes)
+        parts = container_parts(info, self.shapes, self.model.graph)
         (part,) = parts.infos
         pinned = parts.pinned(part, self.shapes)
         value = Value(self.declared.type_with_default(part, pinned, stored.type), info.name)
@@ -144,12 +146,14 @@ class Importer:
 
     def _input(self, info: onnx.ValueInfoProto, scope: NameScope) -> list[Value]:
         """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
-        parts = container_parts(info, self.shapes)
+        parts = container_parts(info, self.shapes, self.model.graph)
         values = [
             Value(self.declared.type_of(p, parts.pinned(p, self.shapes)), p.name)
             for p in parts.infos
         ]
         scope.values[info.name] = parts.assemble(values)
+        if parts.maps is not None:
+            self.notes.append(parts.maps.note(info.name))
         return values
 
     # ------------------------------------------------------------------ nodes
@@ -256,10 +260,12 @@ class Importer:
                 return text_moves.moved(self.emitter, inputs, lower)
             if name in text_moves.SHAPES:
                 return lower(text_moves.stand_ins(inputs))
-        if any(isinstance(v, (ValueList, Growing, Maybe, Text, Scores)) for v in inputs) and (
+        if any(isinstance(v, (ValueList, Growing, Maps, Maybe, Text)) for v in inputs) and (
             name not in TAKE_CONTAINERS and not is_refused(domain, node.op_type)
         ):
-            raise NotSupported("it gets a sequence, an optional or strings", "give it tensors")
+            raise NotSupported(
+                "it gets a sequence, an optional, a map or strings", "give it tensors"
+            )
         return lower(inputs)
 
     def inline(

@@ -10,7 +10,7 @@ import onnx
 from ...compiler.errors import InvalidModelError, Unsupported, UnsupportedError
 from ...compiler.ir import DType, Meaning, Value
 from .cascading.stages import stages_of
-from .containers import Growing, Maybe, Scores, Text, ValueList
+from .containers import Growing, Maps, Maybe, Text, ValueList
 from .emitter import GraphEmitter
 from .reading.declared import check_element_type, contradiction
 from .reading.scopes import Missing, NameScope
@@ -57,7 +57,7 @@ class Border:
             raise UnsupportedError([entry.problem])
         if isinstance(entry, Maybe):
             entry = entry.content
-        entry = entry.data if isinstance(entry, (Text, Scores)) else entry
+        entry = entry.data if isinstance(entry, (Text, Maps)) else entry
         if isinstance(entry, ValueList) and entry.items:
             return [(f"{name}_{i}", item) for i, item in enumerate(entry.items)]
         if entry is None or isinstance(entry, ValueList):
@@ -100,14 +100,20 @@ class Border:
         """
         found: dict[str, Meaning] = {}
         for info in self.proto.input:
-            if isinstance(self.scope.values.get(info.name), Text):
-                found[info.name] = Meaning(strings=True, words=tuple(self.emitter.words))
+            given = self.scope.values.get(info.name)
+            words = tuple(self.emitter.words)
+            if isinstance(given, Text):
+                found[info.name] = Meaning(strings=True, words=words)
+            elif isinstance(given, Maps):
+                found[info.name] = Meaning(
+                    given.is_text, words, given.keys or (), key_type=given.key_type
+                )
         for info in self.proto.output:
             entry = self.scope.find(info.name)
             if isinstance(entry, Text):
                 found[info.name] = Meaning(strings=True)
-            elif isinstance(entry, Scores):
-                found[info.name] = Meaning(classes=entry.classes)
+            elif isinstance(entry, Maps):
+                found[info.name] = Meaning(entry.is_text, classes=entry.keys or ())
         told = stages_of(self.model)
         if told is not None:
             entry = self.scope.find(told.output)

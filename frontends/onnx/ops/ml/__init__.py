@@ -6,6 +6,7 @@ from . import (
     features,
     labels,
     linear,
+    maps,
     trees,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "features",
     "labels",
     "linear",
+    "maps",
     "trees",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 from .....compiler.ir import DType, Value, constant
 from .....compiler.ir.dims import dmin
 from ...containers import Text
-from ...site import NotSupported, Site
-from ...table import lowers, refuses
+from ...site import Site
+from ...table import lowers
 from ..shared.scores import ML, floats, rows
 from ..standard.strings import FEW, matches, place_among
 
@@ -139,14 +138,3 @@ def feature_vectorizer(s: Site) -> Value:
             part = s.emit("pad", [part, s.scalar(0.0, DType.F32)], pads=pads, mode="constant")
         parts.append(part)
     return s.emit("concat", parts, axis=1)
-
-
-_REFUSED = {
-    "CastMap": ("its input is a map", "give the model a tensor"),
-    "DictVectorizer": ("its input is a map", "give the model a tensor"),
-}
-
-
-@refuses(*_REFUSED, domain=ML)
-def refused(s: Site) -> Sequence[Value]:
-    raise NotSupported(*_REFUSED[s.op])

@@ -9,7 +9,7 @@ import numpy as np
 
 from .....compiler.ir import DType, Value
 from .....compiler.ir.assumptions import EQUAL
-from ...containers import Content, Scores, Text
+from ...containers import Content, Maps, Text
 from ...site import Site
 from ...table import lowers
 from ..shared.lookups import DENSE, bisect, lie_close
@@ -30,7 +30,7 @@ def zip_map(s: Site) -> Sequence[Content]:
     x = s.reshape(x, (1, *x.shape)) if x.type.rank == 1 else x
     count = len(classes)
     s.require(x.shape[1], EQUAL, count, f"{count} class labels for {x.type}")
-    return [Scores(s.reshape(x, (x.shape[0], count)), tuple(classes))]
+    return [Maps(s.reshape(x, (x.shape[0], count)), tuple(classes))]
 
 
 @lowers("CategoryMapper", domain=ML)
