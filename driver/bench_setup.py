@@ -19,7 +19,7 @@ from .request import CompileRequest
 from .samples import Sampler
 from .session import is_compiled, specs_of
 from .shapes import ShapeSpecs
-from .tensor_files import Array, check_inputs, read_inputs
+from .tensor_files import Array, as_declared, check_inputs, read_inputs
 
 if TYPE_CHECKING:
     from .artifacts import Artifact
@@ -70,7 +70,7 @@ def prepare(
         shapes = {}
     notes: list[str] = []
     if files:
-        inputs = read_inputs(files, [spec.name for spec in specs])
+        inputs = as_declared(read_inputs(files, [spec.name for spec in specs]), specs)
     else:
         inputs = sampler.draw(_sizes(specs, shapes, sampler, notes), 0)
     sizes = check_inputs(specs, inputs)

@@ -17,7 +17,7 @@ from ..compiler.errors import RunError
 from ..compiler.knobs import child_environment
 from ..compiler.scratch import temporary_folder
 from .engines import CrashError, EngineSpec
-from .tensor_files import Arrays, read_file, write_npz
+from .tensor_files import Arrays, as_types, narrow_types, read_file, write_npz
 
 _MESSAGE_BYTES = 1 << 16
 
@@ -97,8 +97,9 @@ class EngineProcess:
         """Outputs by name for inputs by name."""
         source, sink = Path(self._folder.name, "inputs.npz"), Path(self._folder.name, "out.npz")
         write_npz(source, inputs)
-        self._request(request="run", inputs=str(source), outputs=str(sink))
-        return read_file(sink)
+        types = narrow_types(inputs)
+        answer = self._request(request="run", inputs=str(source), types=types, outputs=str(sink))
+        return as_types(read_file(sink), answer["types"])
 
     def measure(self, *, warmup: int, iterations: int, duration: float) -> list[int]:
         """Nanoseconds of each call on the inputs of the last `run` (see `worker.Session`)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..compiler.ir import DType, Graph, Node, Sym, TensorType, Value
@@ -222,6 +223,8 @@ class Sampler:
             return np.asarray(draw(shape))
         if type_.dtype is DType.BOOL:
             return np.asarray(rng.integers(0, 2, shape))
+        if type_.dtype.is_narrow:
+            return _narrow(type_.dtype, shape, rng)
         low, high = self._bounds(name, type_, sizes, seed)
         if self._ranges[name].is_divisor:
             low, high = 1, max(high, 2)
@@ -245,6 +248,14 @@ class Sampler:
         if type_.dtype.bits == 8:
             return int(info.min), int(info.max) + 1
         return 0, INTEGER_LIMIT
+
+
+def _narrow(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Numbers of a type that only stores: integers of all values, floats near 0."""
+    if "f" in dtype.value:
+        return np.asarray(rng.standard_normal(shape), np.float32)
+    info = ml_dtypes.iinfo(dtype.numpy)
+    return np.asarray(rng.integers(int(info.min), int(info.max) + 1, shape), np.int8)
 
 
 def is_quantised(graph: Graph) -> bool:

@@ -14,7 +14,7 @@ from .argument_checks import check_file, have_run_here
 from .artifacts import Artifact
 from .engines import open_engine
 from .request import CompileRequest
-from .tensor_files import Array, check_inputs
+from .tensor_files import Array, as_declared, check_inputs
 
 if TYPE_CHECKING:
     from ..runtime.loader import Module
@@ -79,7 +79,9 @@ def run_once(module: Module | EmulatedModel, inputs: Mapping[str, Array]) -> dic
     model fails on them."""
     from ..runtime.loader import ModuleError
 
-    check_inputs(specs_of(module), inputs)
+    specs = specs_of(module)
+    inputs = as_declared(inputs, specs)
+    check_inputs(specs, inputs)
     try:
         return module(inputs)
     except ModuleError as error:

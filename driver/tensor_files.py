@@ -20,6 +20,8 @@ from .shapes import loosened
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
+_UNTYPED = np.dtype("V1")
+_NARROW = {dtype.numpy: dtype.value for dtype in DType if dtype.is_narrow}
 _HEAD = 2048  # bytes of a file that tell what it is
 
 
@@ -81,6 +83,33 @@ def _typed(array: Array) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def narrow_types(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """The types, by name, of the arrays that files hold as untyped bytes: of 8 bits or less, and
+    unknown to numpy."""
+    found = {name: np.asanyarray(array).dtype for name, array in arrays.items()}
+    return {name: _NARROW[dtype] for name, dtype in found.items() if dtype in _NARROW}
+
+
+def as_types(arrays: Mapping[str, Array], types: Mapping[str, str]) -> Arrays:
+    """The arrays of a file, those of untyped bytes with their types by name."""
+    return {
+        name: array.view(DType(types[name]).numpy)
+        if array.dtype == _UNTYPED and name in types
+        else array
+        for name, array in arrays.items()
+    }
+
+
+def as_declared(arrays: Mapping[str, Array], specs: Iterable[TensorSpec]) -> Arrays:
+    """The arrays of a file, those of untyped bytes as the inputs that they are for."""
+    return as_types(arrays, {s.name: s.dtype for s in specs if DType(s.dtype).is_narrow})
+
+
+def _storable(array: Array) -> Array:
+    """What files hold of an array: untyped bytes where numpy does not know its type."""
+    return array.view(_UNTYPED) if array.dtype in _NARROW else array
+
+
 def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
     """Inputs from `name=file.npy`, `name=file.npz`, `file.npz`, or `file.npy` for a single input.
 
@@ -127,7 +156,8 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
             # a date of no day: the same arrays give the same bytes
             member = zipfile.ZipInfo(f"{name}.npy")
             with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+                stored = _storable(np.asanyarray(array))
+                np.lib.format.write_array(file, stored, allow_pickle=False)
 
 
 def write_file(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -143,7 +173,8 @@ def write_file(path: Path, arrays: Mapping[str, Array]) -> None:
             f"'{path}' can hold one array, and there are {len(arrays)}", remedy="name it .npz"
         )
     with written_whole(path) as new, new.open("wb") as file:
-        np.lib.format.write_array(file, next(iter(arrays.values())), allow_pickle=False)
+        stored = _storable(next(iter(arrays.values())))
+        np.lib.format.write_array(file, stored, allow_pickle=False)
 
 
 def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, int]:

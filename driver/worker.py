@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from ..compiler.errors import TensmithError
 from ..runtime.loader import ModuleError
 from .engines import CrashError, EngineSpec, Run, engine_version, open_engine
-from .tensor_files import Arrays, read_file, write_npz
+from .tensor_files import Arrays, as_types, narrow_types, read_file, write_npz
 
 
 class Session:
@@ -60,12 +60,12 @@ class Session:
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run once on the inputs of a file, which stay for "measure"; write the outputs."""
         assert self.run is not None
-        self.inputs = read_file(Path(request["inputs"]))
+        self.inputs = as_types(read_file(Path(request["inputs"])), request["types"])
         start = time.perf_counter()
         outputs = self.run(self.inputs)
         seconds = time.perf_counter() - start
         write_npz(Path(request["outputs"]), outputs)
-        return {"seconds": seconds}
+        return {"seconds": seconds, "types": narrow_types(outputs)}
 
     def _measure(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time calls, each by itself: `warmup` untimed ones, then until both the number of

@@ -186,7 +186,9 @@ int npz_has(const char *path, const char *member) {
 
 /* ---- NPY ------------------------------------------------------------------------------------- */
 
-static DLDataType parse_type(const char *path, const char *text) {
+/* The type that a .npy names; bytes without a type are what `info` takes, if that has one that numpy
+ * does not know. */
+static DLDataType parse_type(const char *path, const char *text, const ts_tensor_info *info) {
   static const struct {
     char name[3];
     uint8_t code, bits;
@@ -198,6 +200,9 @@ static DLDataType parse_type(const char *path, const char *text) {
   if (text[1] == 'S') return (DLDataType){kDLUInt, 8, 1};
   if (text[1] == 'U')
     die(EXIT_USAGE, "'%s': strings are read as bytes: save the array as numpy's type 'S'", path);
+  if (!strncmp(text + 1, "V1'", 3) && info && ts_item_bytes(info->dtype) == 1 &&
+      info->dtype.code != kDLBool && (info->dtype.bits < 8 || info->dtype.code > kDLBool))
+    return info->dtype;
   for (size_t i = 0; i < sizeof types / sizeof types[0]; ++i)
     if (!strncmp(text + 1, types[i].name, 2) && text[3] == '\'')
       return (DLDataType){types[i].code, types[i].bits, 1};
@@ -245,7 +250,7 @@ static void swap_bytes(uint8_t *data, size_t bytes, size_t item) {
     }
 }
 
-static void parse_npy(const char *path, array *out, file_bytes file) {
+static void parse_npy(const char *path, array *out, file_bytes file, const ts_tensor_info *info) {
   const uint8_t *p = file.data;
   if (file.bytes < 12 || memcmp(p, "\x93NUMPY", 6))
     die(EXIT_USAGE, "'%s' is not a .npy file", path);
@@ -256,7 +261,7 @@ static void parse_npy(const char *path, array *out, file_bytes file) {
   const char *type = header_value(path, header, "'descr'");
   if (*type++ != '\'' || strlen(type) < 4)
     die(EXIT_USAGE, "'%s': structured arrays are not supported", path);
-  out->tensor = (DLTensor){.device = {kDLCPU, 0}, .dtype = parse_type(path, type)};
+  out->tensor = (DLTensor){.device = {kDLCPU, 0}, .dtype = parse_type(path, type, info)};
   parse_shape(path, header_value(path, header, "'shape'"), out);
   if (type[1] == 'S') add_width(path, strtoll(type + 2, NULL, 10), out);
   if (!strncmp(header_value(path, header, "'fortran_order'"), "True", 4)) {
@@ -309,9 +314,9 @@ void read_array(array *out, const char *path, const char *member, const ts_tenso
           info ? info->name : "NAME", path);
     file_bytes content = unpack(path, &file, &entry);
     free(file.data);
-    parse_npy(path, out, content);
+    parse_npy(path, out, content, info);
   } else if (looks_like(path, "\x93NUMPY", 6) || !info) {
-    parse_npy(path, out, file);
+    parse_npy(path, out, file, info);
   } else {
     parse_raw(path, out, file, info, dims);
   }

@@ -256,15 +256,17 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
     from ..model_build import import_model
     from ..samples import Sampler
     from ..second_opinion import add_opinions
-    from ..tensor_files import read_file
+    from ..tensor_files import as_types, read_file
     from ..verify import verify_given, verify_random, verify_stored
 
     if inputs is not None and outputs is not None:
         return verify_stored(job, read_file(inputs), read_file(outputs))
-    sampler = Sampler(import_model(job.model, job.shapes))
+    graph = import_model(job.model, job.shapes)
+    sampler = Sampler(graph)
     job = replace(job, tolerance=replace(job.tolerance, quantised=sampler.quantised))
     if inputs is not None:
-        return verify_given(job, read_file(inputs))
+        types = {v.name: v.dtype.value for v in graph.inputs if v.dtype.is_narrow}
+        return verify_given(job, as_types(read_file(inputs), types))
     report = verify_random(job, sampler)
     if job.against == "reference":
         return add_opinions(job, report, sampler)
