@@ -16,6 +16,7 @@ from .arithmetic.same_for_all import SameForAll
 from .arithmetic.strassen import StrassenProducts
 from .arithmetic.unshuffled_convs import UnshuffledConvs
 from .arithmetic.upsampled_convs import UpsampledConvs
+from .arithmetic.zero_blocks import ZeroBlocks
 from .arithmetic.zero_taps import ZeroTaps
 from .layout.channel_norms import ChannelNorms
 from .layout.choose_layouts import ChooseLayouts
@@ -110,6 +111,7 @@ def optimization_passes(
     """
     if level <= 0:
         return (LowerQuantisation(), Fixpoint(SIMPLIFY), ChooseLayouts(), Fixpoint(SIMPLIFY))
+    on_cpu = isinstance(target, CpuTarget)
     floats = not (isinstance(target, CpuTarget) and target.lanes(32) == 1)
     kept, layouts = KeptBytes(data), ChooseLayouts(channels_first=choice.channels_first)
     return (
@@ -133,7 +135,8 @@ def optimization_passes(
         TransposedConv(),
         Fixpoint((MovedWeights(), MatmulForm(), SinkReshapes(), *SIMPLIFY)),
         SplitProducts(),
-        *((StrassenProducts(told),) if level > 2 and isinstance(target, CpuTarget) else ()),
+        *((ZeroBlocks(target, told), Fixpoint((SinkReshapes(), *SIMPLIFY))) if on_cpu else ()),
+        *((StrassenProducts(told),) if level > 2 and on_cpu else ()),
         Fixpoint(SIMPLIFY),
         *(
             (WholeBounds(), Fixpoint(SIMPLIFY))

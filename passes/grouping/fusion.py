@@ -22,14 +22,21 @@ from ...compiler.ir.groups import RegionBuilder, fused_node
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.lower import ANCHORS, SCATTER
 from ...compiler.kernel.plan.external import reads_memory
-from ..layout.operand_panels import many_rows
 from ..patterns.siblings import siblings_of
 from ..precision.parameters import scales_of
 from ..simplify.symbol_use import bound_by, used_by
 from .dependences import captured, needs, sort_nodes
 from .joined_pieces import joined_pieces
-from .node_kinds import is_map, is_pointwise, moves_last, multiplies, row_axes, widens
-from .placed_maps import gathers_lanes, makes_other_rows, places_are_computed
+from .node_kinds import (
+    is_map,
+    is_pointwise,
+    moves_last,
+    multiplies,
+    row_axes,
+    steps_along,
+    widens,
+)
+from .placed_maps import gathers_lanes, makes_other_rows, places_are_computed, slow_operand
 from .table_operands import tables_as_operands
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -295,9 +302,13 @@ class _Fuser:
                 self.aliases.add(node)
 
     def _is_placed(self, value: Value) -> bool:
-        """Whether something outside of kernels reads the value, which must lie in memory then."""
+        """Whether something outside of kernels reads the value, which must lie in memory then, or
+        an index that products step along, which is none into the axes that a reshape has merged."""
         return value in self.escapes or any(
-            bool(user.regions) or reads_memory(user) or user in self.aliases
+            bool(user.regions)
+            or reads_memory(user)
+            or user in self.aliases
+            or (steps_along(user) and user.inputs[0] is value)
             for user in self.users.get(value, ())
         )
 
@@ -319,7 +330,7 @@ class _Fuser:
         better find it in memory."""
         for user in self.users.get(value, []):
             group = self.group_of.get(user)
-            if multiplies(user) and self._slow_operand(node, value, user):
+            if multiplies(user) and slow_operand(node, value, user, self.options.strided):
                 return True
             if group is None and makes_other_rows(node, value, user):
                 return True
@@ -336,21 +347,6 @@ class _Fuser:
             if self._moves(user) and user not in self.group_of and self._is_slow(node, user.output):
                 return True
         return False
-
-    def _slow_operand(self, node: Node, value: Value, user: Node) -> bool:
-        """Whether a contraction would read the map's result, its operand `value`, with a stride,
-        through data, or many times by rows that lie apart."""
-        if self.options.strided:
-            return has_trait(node, Trait.QUANTISATION | Trait.LOOKUP) or node.op == "pad"
-        if widens(node):
-            return True
-        if moves_last(node):
-            return True
-        if node.op == "transpose":
-            return user.op == "matmul" and user.inputs[1] is value and many_rows(user)
-        if node.op == "slice":
-            return bool(node.attrs["steps"][-1] != 1)
-        return node.op == "pad" or has_trait(node, Trait.LOOKUP) or user.op == "conv"
 
     # building ------------------------------------------------------------------------------
 

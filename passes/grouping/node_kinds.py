@@ -52,3 +52,8 @@ def row_axes(node: Node) -> tuple[int, ...] | None:
     rank = node.inputs[0].type.rank
     axes = tuple(sorted(axis % rank for axis in node.attrs["axes"]))
     return axes if axes and axes == tuple(range(rank - len(axes), rank)) else None
+
+
+def steps_along(node: Node) -> bool:
+    """Whether it reads by an index of a product's steps: one number for all rows and columns."""
+    return node.op == "gather" and bool(node.attrs["within"])

@@ -15,7 +15,8 @@ from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.lower import ANCHORS
 from ..layout.axis_permutation import match_axes
-from .node_kinds import is_pointwise, moves_last, multiplies, row_axes, widens
+from ..layout.operand_panels import many_rows
+from .node_kinds import is_pointwise, moves_last, multiplies, row_axes, steps_along, widens
 
 COPY_ACCESSES = 3  # of vectors, of a copy: it is read, written, and read again
 
@@ -62,3 +63,24 @@ def places_are_computed(node: Node, value: Value, user: Node) -> bool:
     reflects = user.op == "pad" and user.attrs["mode"] != "constant"
     computed = user.inputs[0] is value and (reflects or has_trait(user, Trait.LOOKUP))
     return computed and node.op in ("pad", "iota", "dims")
+
+
+def slow_operand(node: Node, value: Value, user: Node, strided: bool) -> bool:
+    """Whether a contraction would read a map's result, its operand `value`, with a stride, through
+    data, or many times by rows that lie apart.
+
+    strided: whether it reads well what lies apart.
+    """
+    if strided:
+        return has_trait(node, Trait.QUANTISATION | Trait.LOOKUP) or node.op == "pad"
+    if widens(node):
+        return True
+    if moves_last(node):
+        return True
+    if steps_along(node):
+        return user.op != "matmul" or user.inputs[0] is not value
+    if node.op == "transpose":
+        return user.op == "matmul" and user.inputs[1] is value and many_rows(user)
+    if node.op == "slice":
+        return bool(node.attrs["steps"][-1] != 1)
+    return node.op == "pad" or has_trait(node, Trait.LOOKUP) or user.op == "conv"

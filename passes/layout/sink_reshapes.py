@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.graph import Graph, Node, Value, constant
-from ...compiler.ir.ops.registry import Trait
+from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import TensorType
 from .axis_permutation import match_axes
@@ -24,7 +24,8 @@ class SinkReshapes:
     """f(reshape(x)) -> reshape(f(x)) for pointwise operators, softmax, layer_norm and reductions.
 
     With several operands all must come from reshapes of tensors of one shape; rows [R, N] that are
-    spread to [.., N] make all operands rows. Whole rows that are cut off before rows of another
+    spread to [.., N] make all operands rows, and panels [.., G, 1, N] of a product's columns that
+    are joined make all operands panels. Whole rows that are cut off before rows of another
     length are made are cut off as elements, one after the other.
     """
 
@@ -45,13 +46,34 @@ def _are_rows(source: Value, value: Value) -> bool:
     return source.type.rank == 2 and value.type.rank > 2 and source.shape[1] == value.shape[-1]
 
 
+def _are_panels(source: Value, value: Value, rw: Rewriter) -> bool:
+    """Whether the value joins panels of columns that a product makes, or what follows one element
+    by element."""
+    if source.type.rank != value.type.rank + 2 or source.shape[-2] != 1:
+        return False
+    if source.shape[-3] * source.shape[-1] != value.shape[-1]:
+        return False
+    shape, node = source.shape, rw.producer(source)
+    while node is not None and has_trait(node, Trait.POINTWISE):
+        made = next((value for value in node.inputs if value.shape == shape), None)
+        node = None if made is None else rw.producer(made)
+    return node is not None and node.op == "matmul"
+
+
 @RULES.on(Trait.POINTWISE)
 def pointwise(node: Node, rw: Rewriter) -> Replacement:
     """f(reshape(x), reshape(y), c) -> reshape(f(x, y, c))"""
     shape = node.output.shape
     full = [value for value in node.inputs if value.shape == shape and not value.is_constant]
     sources = [_source(value, rw) for value in full]
-    rows = next((s for s in sources if s is not None and _are_rows(s, node.output)), None)
+    rows = next(
+        (
+            s
+            for s in sources
+            if s is not None and (_are_rows(s, node.output) or _are_panels(s, node.output, rw))
+        ),
+        None,
+    )
     first = rows if rows is not None else (sources[0] if sources else None)
     if first is None:
         return None

@@ -74,7 +74,8 @@ def symbols_in(bounds: Iterable[ex.Bound]) -> set[str]:
 class Address:
     """An offset split as base + row*r + vector*v + panel*p + sum(step_k * k), all known before.
 
-    p: `Shape.panel_start` of the vector.
+    p: `Shape.panel_start` of the vector. looked: what is added besides, by numbers that a table has
+    for a step, and the factor of each.
     """
 
     base: ir.Value
@@ -82,6 +83,7 @@ class Address:
     vector: Int
     steps: tuple[tuple[str, Int], ...]
     panel: Int = 0
+    looked: tuple[tuple[ex.Expr, Int], ...] = ()
 
 
 @dataclass(frozen=True)

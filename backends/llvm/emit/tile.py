@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from llvmlite import ir
@@ -78,8 +78,8 @@ class Tile:
                     self.addresses[id(part)] = self.split(part)
 
     def split(self, access: Load | Store) -> Address | None:
-        """The address where it is affine in the tile's and the inner axes, else None."""
-        if access.dynamic:
+        """The address where it is affine in the tile's and inner axes, or looked up; else None."""
+        if any(isinstance(access, Store) or any(self.depends(i)) for i, _ in access.dynamic):
             return None
         base_name = panel_base(self.shape.vector) if self.shape.panel else ""
         moving = [name for name in (self.shape.row, self.shape.vector, base_name) if name]
@@ -88,7 +88,8 @@ class Tile:
         if any(factor is None for factor in factors.values()):
             return None
         first = {name: self._first(name) for name in self.inner}
-        base = self._element(access, {**self.env, **first}, (0, 0))
+        base = self._element(replace(access, dynamic=()), {**self.env, **first}, (0, 0))
+        looked = tuple((i, index_value(self.e, by, self.env)) for i, by in access.dynamic)
         values = {
             name: index_value(self.e, factor, self.env)
             for name, factor in factors.items()
@@ -96,7 +97,7 @@ class Tile:
         }
         steps = tuple((name, values[name]) for name in self.inner if name in values)
         row, vector = values.get(self.shape.row, 0), values.get(self.shape.vector, 0)
-        return Address(base, row, vector, steps, values.get(base_name, 0))
+        return Address(base, row, vector, steps, values.get(base_name, 0), looked)
 
     def reach(self, access: Load | Store, slot: Slot, wide: bool) -> Access:
         """Where a slot's elements are; wide: one for each lane, not one for all."""
@@ -148,6 +149,9 @@ class Tile:
             offset: Int = 0
             for name, factor in address.steps:
                 offset = self.e.add(offset, self.e.mul(self.moved[name], factor))
+            for index, factor in address.looked:
+                at = scalar.cast(self.e, self.value(index, (0, 0)), index.dtype, self.e.index_dtype)
+                offset = self.e.add(offset, self.e.mul(at, factor))
             self.offsets[key] = offset
         return self.offsets[key]
 

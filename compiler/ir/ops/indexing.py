@@ -1,4 +1,8 @@
-"""Gathers and scatters. Indices are i64 or i32, may be negative, and are checked at run time."""
+"""Gathers and scatters. Indices are i64 or i32, may be negative, and are checked at run time.
+
+within: of a gather, whether its indices are known to be in range, and none to be negative: they
+are taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -160,7 +164,7 @@ def _scatter_nd(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
 
 def _register_all() -> None:
     gather: list[tuple[str, Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
-        ("gather", _infer_gather, _gather, {"axis": REQUIRED}),
+        ("gather", _infer_gather, _gather, {"axis": REQUIRED, "within": False}),
         ("gather_elements", _infer_gather_elements, _gather_elements, {"axis": REQUIRED}),
         ("gather_nd", _infer_gather_nd, _gather_nd, {"batch_dims": 0}),
     ]

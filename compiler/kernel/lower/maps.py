@@ -223,9 +223,13 @@ def _outside(mode: str, at: Expr, dim: Dim) -> Expr:
     return _int("min", _int("max", at, zero), last)
 
 
+def _as_index(index: Expr) -> Expr:
+    return index if index.dtype is DType.I64 else Apply("cast", (index,), DType.I64)
+
+
 def checked_index(index: Expr, dim: Dim) -> Expr:
     """A data-dependent index as a position inside [0, dim); negative ones count from the end."""
-    wide = index if index.dtype is DType.I64 else Apply("cast", (index,), DType.I64)
+    wide = _as_index(index)
     zero, size = Const(0, DType.I64), IndexValue(dim, DType.I64)
     wrapped = Apply("where", (_int("lt", wide, zero), _int("add", wide, size), wide), DType.I64)
     return _int("min", _int("max", wrapped, zero), IndexValue(dim - 1, DType.I64))
@@ -237,7 +241,7 @@ def _gather(scope: Scope, node: Node, index: Index) -> Expr:
     axis = node.attrs["axis"] % data.type.rank
     count = indices.type.rank
     at = scope.element(indices, index[axis : axis + count])
-    position = checked_index(at, data.shape[axis])
+    position = _as_index(at) if node.attrs["within"] else checked_index(at, data.shape[axis])
     return scope.element(data, (*index[:axis], position, *index[axis + count :]))
 
 
