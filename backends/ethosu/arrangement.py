@@ -18,14 +18,20 @@ from ...compiler.ir.groups import group_key
 from ...compiler.pass_manager import run_passes
 from ...compiler.target import NpuTarget
 from ...passes.simplify.dce import DeadCodeElimination
+from .conv_chain import ConvChain
 from .folded_width import conv_chains, fold_width, folded_columns, least_cycles
-from .joined_sums import join_sum, scaled_sums
-from .placement import Placement, place
+from .joined_sums import join_sum, scaled_sums, ways_to_join
+from .means import CONVOLUTION, POOLING, convolve, pooled_means
+from .placement import Placement, estimated_cycles, place
+from .swapped_axes import swap_axes, swaps
 
 Choice = Mapping[str, Any]
 T = TypeVar("T")
 CAPS = (0.75, 0.5)  # of the arena that a segment has by itself
 OPTIMISED = ("Performance", "Size")
+MOST_MEANS = 8  # that are tried both ways without being told
+AXES = "axes of images"
+KEPT, SWAPPED = "kept", "swapped"
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,15 @@ def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
         for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items()
     ]
     found += [
-        StreamDecision(name, ("convolution",), exact=False)
-        for name in _named("sum", scaled_sums(graph), lambda scaled: scaled)
+        StreamDecision(name, ways_to_join(graph, scaled), exact=False)
+        for name, scaled in _named("sum", scaled_sums(graph), lambda scaled: scaled).items()
     ]
+    found += [
+        StreamDecision(name, (POOLING, CONVOLUTION))
+        for name in _named("mean", pooled_means(graph, target), lambda chain: chain.conv)
+    ]
+    if swaps(graph):
+        found.append(StreamDecision(AXES, (KEPT, SWAPPED)))
     for number, stream in enumerate(arranged(graph, target, {}).streams):
         other = tuple(word for word in OPTIMISED if word != target.optimise)
         caps = tuple(int(share * stream.scratch_bytes) for share in CAPS)
@@ -65,25 +77,45 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
 
     Columns that nothing decides are folded as takes the fewest cycles: of a convolution by itself,
     and then, as that may keep it from being interleaved with what follows, of the whole, if the
-    memory holds it.
+    memory holds it. So are axes of images swapped.
 
     Raises ScheduleError for decisions that there are not.
     """
     changed, left, usual = _carried_out(graph, target, choice)
-    if not usual:
+    either = AXES not in choice and swaps(graph)
+    if not usual and not either:
         return _divided(changed, target, left)
-    unfolded = {**choice, **dict.fromkeys(usual, 1)}
-    whole, left_of_whole, _ = _carried_out(graph, target, unfolded)
+    tried = [(choice, changed, left)]
+    if usual:
+        unfolded = {**choice, **dict.fromkeys(usual, 1)}
+        tried.append((unfolded, *_carried_out(graph, target, unfolded)[:2]))
     found: list[Placement] = []
     refusals: list[ScheduleError] = []
-    for one, decisions in ((changed, left), (whole, left_of_whole)):
+    for _, one, decisions in tried:
         try:
             found.append(_divided(one, target, decisions))
         except ScheduleError as error:  # it may have fewer segments than the other one
             refusals.append(error)
     if not found:
         raise refusals[0]
+    for own, *_ in tried if either else ():
+        if (swapped := _swapped(graph, target, own, found)) is not None:
+            found.append(swapped)
     return min(found, key=lambda placement: _cost(placement, target))
+
+
+def _swapped(
+    graph: Graph, target: NpuTarget, choice: Choice, known: list[Placement]
+) -> Placement | None:
+    """The placement with axes swapped, where that promises fewer cycles than others take."""
+    changed, left, _ = _carried_out(graph, target, {**choice, AXES: SWAPPED})
+    cycles = estimated_cycles(changed, target)
+    if cycles is None or cycles >= min(placement.cycles for placement in known):
+        return None
+    try:
+        return _divided(changed, target, left)
+    except ScheduleError:  # a decision about a segment that there is not so
+        return None
 
 
 def _cost(placement: Placement, target: NpuTarget) -> tuple[bool, int, int]:
@@ -97,7 +129,8 @@ def _carried_out(
     """(what a choice makes of a graph, what it decides of segments, the columns that were folded
     without a decision)"""
     graph, left, usual = copied(graph), dict(choice), []
-    changed = change_results(graph, left)
+    changed, axes = change_results(graph, left), left.pop(AXES, KEPT)
+    _require(axes == KEPT or (axes == SWAPPED and swaps(graph)), AXES, axes)
     for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items():
         columns = left.pop(name, None)
         if columns is None and (columns := least_cycles(chain, target)) > 1:
@@ -106,9 +139,40 @@ def _carried_out(
         if columns > 1:
             fold_width(graph, chain, columns)
             changed = True
+    if axes == SWAPPED:
+        swap_axes(graph)
+        for chain in conv_chains(graph, target):
+            if (rows := least_cycles(chain, target)) > 1:
+                fold_width(graph, chain, rows)
+        changed = True
     if changed:
         run_passes(graph, (DeadCodeElimination(),))
+    _decide_means(graph, target, left)
     return graph, left, tuple(usual)
+
+
+def _decide_means(graph: Graph, target: NpuTarget, left: dict[str, Any]) -> None:
+    """Carry out, and take from a choice, how means are made; those that nothing decides as takes
+    fewer cycles of the whole, one behind the other."""
+    undecided: list[ConvChain] = []
+    for name, chain in _named("mean", pooled_means(graph, target), lambda c: c.conv).items():
+        how = left.pop(name, None)
+        _require(how in (None, POOLING, CONVOLUTION), name, how)
+        if how == CONVOLUTION:
+            convolve(chain)
+        elif how is None and len(undecided) < MOST_MEANS:
+            undecided.append(chain)
+    least = estimated_cycles(graph, target) if undecided else None
+    if least is None:
+        return
+    for chain in undecided:
+        before = chain.conv.inputs[1], chain.scaled.inputs[1]
+        convolve(chain)
+        cycles = estimated_cycles(graph, target)
+        if cycles is not None and cycles < least:
+            least = cycles
+        else:
+            chain.conv.inputs[1], chain.scaled.inputs[1] = before
 
 
 def _divided(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
@@ -127,8 +191,8 @@ def change_results(graph: Graph, left: dict[str, Any]) -> bool:
     changed = False
     for name, scaled in _named("sum", scaled_sums(graph), lambda scaled: scaled).items():
         if (how := left.pop(name, None)) is not None:
-            _require(how == "convolution", name, how)
-            join_sum(graph, scaled)
+            _require(how in ways_to_join(graph, scaled), name, how)
+            join_sum(graph, scaled, how)
             changed = True
     return changed
 

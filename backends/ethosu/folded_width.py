@@ -3,8 +3,9 @@
 An Ethos-U multiplies the channels of an element in blocks of 8 or more: of an image that has three,
 or a spectrogram that has one, most of a block is empty. Columns that lie side by side in memory, as
 bytes with channels last do, are the channels of a narrower image, without anything being moved. Its
-kernels have zeros where a column is not theirs, and its output columns lie side by side again. How
-many columns take the fewest cycles, Vela tells.
+kernels have zeros where a column is not theirs, and its output columns lie side by side again.
+Columns that a whole number of groups lacks are padding, where the host moves what it gives anyway.
+How many columns take the fewest cycles, Vela tells.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
-from ...compiler.ir.types import DType
+from ...compiler.ir.types import DType, TensorType
 from ...compiler.target import NpuTarget
 from .conv_chain import ConvChain, chain_of, splice
-from .legality import legality
+from .legality import carries, legality
 from .streams import stream_of
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
@@ -56,13 +57,15 @@ def _chains(graph: Graph, target: NpuTarget) -> Iterator[ConvChain]:
 
 
 def folded_columns(chain: ConvChain) -> list[int]:
-    """How many columns may be one: whole groups of them make whole groups of output columns."""
+    """How many columns may be one: whole groups of them make whole groups of output columns. The
+    last group may have columns of padding, if the data come from the host."""
     conv = chain.conv
+    padded = _is_given(narrowed(conv.inputs[0])[0])
     *_, width, channels = conv.inputs[0].type.static_shape
     stride, made = conv.attrs["strides"][1], int(conv.output.shape[2])
     found = []
     for factor in range(2 * stride if stride == 1 else stride, width + 1, stride):
-        whole = width % factor == 0 and made % (factor // stride) == 0
+        whole = (padded or width % factor == 0) and made % (factor // stride) == 0
         if whole and factor * channels <= MOST_FOLDED:
             weights = chain.conv.inputs[1].type.elements
             grown, _, right = folded_weights(chain.conv, factor)
@@ -71,13 +74,20 @@ def folded_columns(chain: ConvChain) -> list[int]:
     return found
 
 
+def _is_given(value: Value) -> bool:
+    """Whether bytes are moved, at most, after the host has made them, or been given them."""
+    while value.producer is not None and carries(value.producer):
+        value = value.producer.inputs[0]
+    return value.producer is None or value.producer.op == "quantize"
+
+
 def folded_weights(conv: Node, factor: int) -> tuple[Array, int, int]:
     """(weights, HWIO; margins left and right) of a convolution whose columns are folded."""
     weights, attrs = conv.inputs[1].data, conv.attrs
     assert weights is not None
     height, taps, channels, made = weights.shape
     stride, left = attrs["strides"][1], attrs["pads"][1]
-    groups = int(conv.inputs[0].shape[2]) // factor
+    groups = -(-int(conv.inputs[0].shape[2]) // factor)
     columns = factor // stride  # of the output, in one
     first = max(-left // factor, 1 - groups)
     last = min(((columns - 1) * stride - left + taps - 1) // factor, groups - 1)
@@ -101,9 +111,7 @@ def folded(chain: ConvChain, source: Value, zero: int, factor: int, nodes: list[
     weights, pads = conv.inputs[1], tuple(conv.attrs["pads"])
     strides, columns = conv.attrs["strides"], 1
     if factor > 1:
-        batch, height, width, channels = source.type.static_shape
-        shape = (batch, height, width // factor, factor * channels)
-        source = builder.emit("reshape", [source], {"shape": shape})
+        source = _in_groups(builder, source, zero, factor)
         data, left, right = folded_weights(conv, factor)
         weights, pads = constant(data, weights.name), (pads[0], left, pads[2], right)
         columns, strides = factor // strides[1], (strides[0], 1)
@@ -116,7 +124,19 @@ def folded(chain: ConvChain, source: Value, zero: int, factor: int, nodes: list[
         total = builder.emit("add", [total, _tiled(chain.bias.inputs[1], columns)])
     scale, zero_out = scaled.inputs[1:]
     made = builder.emit("requantize", [total, _tiled(scale, columns), zero_out], scaled.attrs)
+    if made.shape == scaled.output.shape:
+        return made
     return builder.emit("reshape", [made], {"shape": scaled.output.shape})
+
+
+def _in_groups(builder: Builder, source: Value, zero: int, factor: int) -> Value:
+    """So many columns as one, the last group filled up with what is zero."""
+    batch, height, width, channels = source.type.static_shape
+    if rest := -width % factor:
+        pads = (*(0,) * 6, rest, 0)
+        source = builder.emit("pad", [source, constant(np.int8(zero))], {"pads": pads})
+    shape = (batch, height, (width + rest) // factor, factor * channels)
+    return builder.emit("reshape", [source], {"shape": shape})
 
 
 def _tiled(value: Value, times: int) -> Value:
@@ -129,7 +149,9 @@ def _tiled(value: Value, times: int) -> Value:
 
 def _cycles(chain: ConvChain, factor: int, target: NpuTarget) -> int:
     source, zero = narrowed(chain.conv.inputs[0])
-    data = Value(source.type, "data")
+    batch, height, width, channels = source.type.static_shape
+    shape = (batch, height, width + -width % factor, channels)  # the host fills it up
+    data = Value(TensorType(source.dtype, shape), "data")
     nodes: list[Node] = []
     result = folded(chain, data, zero, factor, nodes)
     try:

@@ -4,7 +4,8 @@ An Ethos-U adds elements by scaling each of them, and multiplies many in a cycle
 one element, whose weights are a whole number for each of the operands, gives the same sum where the
 ratio of these numbers is that of the scales. Of numbers up to 127 there always are two whose ratio
 is within 1/127 of it, mostly within 1/16000: less than a step of a byte. Operands that lie side by
-side cost nothing where what makes them can write them so.
+side cost nothing where what makes them can write them so. What is read elsewhere, too, is copied
+there: by Vela, or by a convolution with ones, which takes half the cycles on some processors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.quantization import REACHED
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.rewrite import scalar
 from ...compiler.ir.types import DType
@@ -22,6 +24,8 @@ from .conv_chain import splice
 from .tosa.lowering import narrowed
 
 MOST_WEIGHT = 127
+JOINED, COPIED = "convolution", "convolution of copies"
+_WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "layout": "NHWC"}
 
 
 @dataclass(frozen=True)
@@ -86,25 +90,59 @@ def _part(value: Value) -> tuple[Value, int, float] | None:
     return source, zero, float(factor)
 
 
-def join_sum(graph: Graph, scaled: Node) -> None:
-    """Put a convolution in the place of a sum, one of `scaled_sums`."""
+def ways_to_join(graph: Graph, scaled: Node) -> tuple[str, ...]:
+    """How a sum, one of `scaled_sums`, can be a convolution."""
+    return (JOINED, COPIED) if _read_elsewhere(graph, scaled) else (JOINED,)
+
+
+def _read_elsewhere(graph: Graph, scaled: Node) -> frozenset[Value]:
+    """Operands of a sum that something else reads, or that are inputs or outputs of the graph."""
     sum_ = _scaled_sum(scaled)
     assert sum_ is not None
+    uses = graph.uses()
+    return frozenset(
+        value for value in (sum_.left, sum_.right) if value.producer is None or len(uses[value]) > 1
+    )
+
+
+def join_sum(graph: Graph, scaled: Node, how: str = JOINED) -> None:
+    """Put a convolution in the place of a sum, one of `scaled_sums`, in one of its ways."""
+    sum_ = _scaled_sum(scaled)
+    assert sum_ is not None
+    copied = _read_elsewhere(graph, scaled) if how == COPIED else frozenset[Value]()
     nodes: list[Node] = []
     builder = Builder(nodes, scaled.name)
     rank, shape = scaled.output.type.rank, scaled.output.type.static_shape
     channels = shape[-1]
-    both = builder.emit("concat", [sum_.left, sum_.right], {"axis": rank - 1})
-    image = (1, int(np.prod(shape[:-2])), shape[-2], 2 * channels)
-    both = builder.emit("reshape", [both], {"shape": image})
+    image = (1, int(np.prod(shape[:-2])), shape[-2], channels)
+    parts = [
+        _copy(builder, value, zero, image) if value in copied else value
+        for value, zero in zip((sum_.left, sum_.right), sum_.zeros, strict=True)
+    ]
+    both = builder.emit("concat", parts, {"axis": rank - 1})
+    both = builder.emit("reshape", [both], {"shape": (*image[:3], 2 * channels)})
     one = np.eye(channels, dtype=np.int32)
     weights = constant(np.concatenate([n * one for n in sum_.weights])[None, None])
     wide = builder.emit("cast", [both], {"dtype": DType.I32})
-    attrs = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "layout": "NHWC"}
-    total = builder.emit("conv", [wide, weights], attrs)
+    total = builder.emit("conv", [wide, weights], _WINDOW)
     offset = -sum(zero * n for zero, n in zip(sum_.zeros, sum_.weights, strict=True))
     total = builder.emit("add", [total, constant(np.full(channels, offset, np.int32))])
     step = constant(np.float32(sum_.step))
     made = builder.emit("requantize", [total, step, scaled.inputs[2]], scaled.attrs)
     made = builder.emit("reshape", [made], {"shape": scaled.output.shape})
     splice(graph, [scaled], nodes, made)
+
+
+def _copy(builder: Builder, value: Value, zero: int, image: tuple[int, ...]) -> Value:
+    """The same bytes, made by a convolution of each element."""
+    channels, shape = image[-1], value.type.static_shape
+    wide = builder.emit("reshape", [value], {"shape": image})
+    wide = builder.emit("cast", [wide], {"dtype": DType.I32})
+    wide = builder.emit("add", [wide, constant(np.int32(-zero))])
+    ones = constant(np.eye(channels, dtype=np.int32)[None, None])
+    total = builder.emit("conv", [wide, ones], _WINDOW)
+    low, high = REACHED[DType.I8]
+    attrs = {"rounding": "single", "low": low, "high": high}
+    step = [constant(np.float32(1)), constant(np.int8(zero))]
+    made = builder.emit("requantize", [total, *step], attrs)
+    return builder.emit("reshape", [made], {"shape": shape})

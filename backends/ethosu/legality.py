@@ -79,8 +79,8 @@ def _never_integer(node: Node) -> bool:
 
 
 def carries(node: Node) -> bool:
-    """Whether a node only moves bytes."""
-    return has_trait(node, Trait.INDEX_MAP | Trait.VIEW)
+    """Whether a node only moves bytes, and lays margins around them."""
+    return node.op == "pad" or has_trait(node, Trait.INDEX_MAP | Trait.VIEW)
 
 
 def computes(node: Node) -> bool:

@@ -13,7 +13,7 @@ from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.target import NpuTarget
 from ...passes.grouping.partition import Legality, Partition, sharing
 from .legality import INSIDE, carries, computes, legality
-from .streams import right_stream_of
+from .streams import right_stream_of, stream_of
 from .targets import ARENA_CACHE_SIZE
 from .vela import CommandStream, NotCompiled
 
@@ -92,6 +92,18 @@ def place(
         if not culprits:
             return Placement(copy, tuple(streams), _told(copy, partition, numbers))
         refused |= {numbers[node]: reason for node, reason in culprits.items()}
+
+
+def estimated_cycles(graph: Graph, target: NpuTarget) -> int | None:
+    """Cycles of the segments of a graph of integers, of streams that nothing has judged; None where
+    Vela refuses one of them."""
+    copy = copied(graph)
+    Partition(lambda node: legality(node, target), DEVICE, INSIDE, carries).run(copy)
+    regions = [node.regions[0] for node in copy.nodes if node.op == SEGMENT]
+    try:
+        return sum(stream_of(region, target).estimate.cycles for region in regions)
+    except NotCompiled:
+        return None
 
 
 def _legality(

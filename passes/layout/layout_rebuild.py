@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,38 @@ from .axis_permutation import Perm, compose, inverse, is_identity
 from .layout_region import Region
 
 
-def rebuild(graph: Graph, region: Region, permuted: frozenset[Node]) -> None:
+@dataclass(frozen=True)
+class PermutedWindow:
+    """A windowed operator on permuted tensors.
+
+    data: the permutation of what it reads and makes; filters: of its weights. attrs: of the
+    operator there.
+    """
+
+    data: Perm
+    filters: Perm
+    attrs: dict[str, Any]
+
+
+def channels_last(node: Node) -> PermutedWindow:
+    """A channels-first windowed operator with channels last."""
+    perm = to_channels_last(node.output.type.rank)
+    filters = _filter_perm(node) if len(node.inputs) > 1 else ()
+    return PermutedWindow(perm, filters, {**node.attrs, "layout": "NHWC"})
+
+
+def rebuild(
+    graph: Graph,
+    region: Region,
+    permuted: frozenset[Node],
+    window: Callable[[Node], PermutedWindow] = channels_last,
+) -> None:
     """Compute `permuted` and the windows of the region on permuted tensors, with transposes where
-    the two sides meet."""
-    state = _Rebuild(region)
+    the two sides meet.
+
+    window: what becomes of the windows.
+    """
+    state = _Rebuild(region, window)
     nodes, graph.nodes = graph.nodes, state.nodes
     for node in nodes:
         state.place(node, node in permuted or node in region.windows)
@@ -36,6 +66,7 @@ class _Rebuild:
     is not in it was left alone."""
 
     region: Region
+    window: Callable[[Node], PermutedWindow]
     nodes: list[Node] = field(default_factory=list)
     forms: dict[Value, tuple[Perm, Value]] = field(default_factory=dict)
     made: dict[tuple[Value, Perm], Value] = field(default_factory=dict)
@@ -66,11 +97,11 @@ class _Rebuild:
         self.forms[node.output] = (perm, new.output)
 
     def _place_window(self, node: Node) -> None:
-        perm = to_channels_last(node.output.type.rank)
-        inputs = [self.under(node.inputs[0], perm), *map(self.plain, node.inputs[1:])]
+        own = self.window(node)
+        inputs = [self.under(node.inputs[0], own.data), *map(self.plain, node.inputs[1:])]
         if len(inputs) > 1:
-            inputs[1] = self.under(inputs[1], _filter_perm(node))
-        self._make(node, inputs, {**node.attrs, "layout": "NHWC"}, perm)
+            inputs[1] = self.under(inputs[1], own.filters)
+        self._make(node, inputs, own.attrs, own.data)
 
     def _place_transpose(self, node: Node) -> None:
         """A transpose at the border of the region: it gives, or takes, the permuted form."""

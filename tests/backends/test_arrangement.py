@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from integer_graphs import Sketch, integers_made
+from integer_graphs import Sketch, integers_made, integers_of
 from tosa_runs import needs_vela
 
 from tensmith.backends.ethosu import arrangement
 from tensmith.backends.ethosu import placement as placement_module
-from tensmith.backends.ethosu.arrangement import arranged, decisions_of
+from tensmith.backends.ethosu.arrangement import AXES, KEPT, arranged, decisions_of
+from tensmith.backends.ethosu.joined_sums import COPIED, JOINED
 from tensmith.backends.ethosu.pipeline import require_memory
 from tensmith.backends.ethosu.targets import TARGETS, parse_target
 from tensmith.backends.ethosu.tuning import StreamsTunable
 from tensmith.backends.ethosu.vela import NotCompiled
+from tensmith.backends.reference import run_graph
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError, UsageError
 
@@ -37,7 +40,7 @@ def test_columns_that_make_the_whole_slower_are_not_folded(monkeypatch):
     (columns,) = (d for d in decisions_of(graph, target) if d.name.startswith("columns"))
 
     def cycles(choice):
-        return sum(s.estimate.cycles for s in arranged(graph, target, choice).streams)
+        return arranged(graph, target, {**choice, AXES: KEPT}).cycles
 
     by_columns = {value: cycles({columns.name: value}) for value in columns.values}
     worst = max(by_columns, key=lambda value: by_columns[value])
@@ -104,3 +107,30 @@ def test_a_segment_that_only_the_chosen_arrangement_has_can_be_decided(monkeypat
     assert len(arranged(graph, target, {listed[0].name: "Size"}).streams) == 1
     with pytest.raises(ScheduleError, match="optimise of segment 1"):
         arranged(graph, target, {"optimise of segment 1": "Size"})
+
+
+def test_what_a_sum_reads_beside_others_is_copied_by_a_convolution():
+    graph, _, samples, _ = integers_of("residual", 4)
+    target = TARGETS["ethos-u55-128"]
+    (decision,) = (d for d in decisions_of(graph, target) if d.name.startswith("sum of"))
+    assert decision.values == (JOINED, COPIED)
+    placed = {how: arranged(graph, target, {decision.name: how}) for how in decision.values}
+    convs = [sum(n.op == "conv" for n in placed[how].nodes) for how in (JOINED, COPIED)]
+    assert convs[1] == convs[0] + 1
+    assert placed[COPIED].cycles < placed[JOINED].cycles
+    for sample in samples:
+        one, other = (run_graph(placed[how].graph, sample)["y0"] for how in (JOINED, COPIED))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_nothing_else_reads_is_not_copied():
+    def apart(s: Sketch):
+        x = s.relu(s.conv(s.input(1, 4, 8, 8), 8))
+        return (s.op("add", s.conv(x, 8), s.conv(x, 8)),)
+
+    graph, *_ = integers_made(apart, 2)
+    target = TARGETS["ethos-u55-128"]
+    (decision,) = (d for d in decisions_of(graph, target) if d.name.startswith("sum of"))
+    assert decision.values == (JOINED,)
+    with pytest.raises(ScheduleError, match="sum of"):
+        arranged(graph, target, {decision.name: COPIED})

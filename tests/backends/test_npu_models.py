@@ -27,7 +27,7 @@ NETS = {
     **{name: MODELS / name for name in ("kws", "kws_qdq", "resnet8", "resnet8_qdq")},
     **{name: ZOO / name for name in ("vww-like", "vww-like-qdq", "ad-like", "ad-like-qdq")},
 }
-EDGES = {"quantize", "dequantize", "reshape", "transpose"}
+EDGES = {"quantize", "dequantize", "reshape", "transpose", "pad"}
 RUNS = 100
 pytestmark = [pytest.mark.slow, needs_vela, needs_model]
 

@@ -11,7 +11,7 @@ from ....compiler.ir.ops.fixed_point import mean_scale
 from ....compiler.ir.rewrite import scalar
 from ....compiler.ir.types import DType
 from .graph import Array, Tensor
-from .lowering import Lowering, as_bytes, lowers
+from .lowering import Lowering, as_bytes, lowers, narrowed
 from .schema import ElementType, Op
 
 _PRODUCTS = ("conv", "conv_transpose", "matmul")
@@ -167,9 +167,9 @@ def _batched(low: Lowering, x: Tensor, batch: tuple[int, ...]) -> Tensor:
     return low.graph.reshape(x, (math.prod(batch), *matrix))
 
 
-def average(low: Lowering, node: Node) -> Tensor | None:
-    """The mean of every window, where a `requantize` makes it of sums that a convolution with ones
-    makes, and bytes stay by the same scale; None for all others."""
+def averaged(node: Node) -> Node | None:
+    """The convolution with ones of whose sums a `requantize` makes the mean of every window, if
+    bytes stay by the same scale; None for all others."""
     total, scale, zero = node.inputs
     made, factor = total.producer, scalar(scale)
     if made is None or made.op != "conv" or factor is None or len(made.inputs) > 2:
@@ -178,15 +178,23 @@ def average(low: Lowering, node: Node) -> Tensor | None:
     channels = made.output.shape[-1]
     if weights is None or (weights != 1).any() or attrs["groups"] != channels:
         return None
-    kernel = weights.shape[:2]
-    x, of_x = low.narrow(made.inputs[0])
+    source, of_source = narrowed(made.inputs[0])
     plain = not any(attrs["pads"]) and set(attrs["dilations"]) == {1}
-    if factor != mean_scale(math.prod(kernel)) or of_x != scalar(zero) or not plain:
+    if factor != mean_scale(math.prod(weights.shape[:2])) or not plain:
         return None
-    if x.type is not ElementType.INT8 or node.output.dtype is not DType.I8:
+    bytes_ = source.dtype is node.output.dtype is DType.I8
+    return made if bytes_ and of_source == scalar(zero) else None
+
+
+def average(low: Lowering, node: Node) -> Tensor | None:
+    """The mean of every window, of a node that makes it (see `averaged`); None for all others."""
+    made = averaged(node)
+    if made is None:
         return None
+    x, zero = low.narrow(made.inputs[0])
+    kernel = made.inputs[1].type.static_shape[:2]
     x, pads = fitted(low, x, made, kernel)
-    zeros = [low.graph.number(of_x, x.type)] * 2
+    zeros = [low.graph.number(zero, x.type)] * 2
     return low.emit(
         Op.AVG_POOL2D, [x, *zeros], node.output.shape, DType.I8,
         kernel=list(kernel), stride=steps_of(made), pad=pads,
