@@ -1,4 +1,5 @@
-"""How wide offsets are: 32 bits, for which all tensors have to be small enough."""
+"""How wide offsets are: 32 bits, for which all tensors, and all that is reduced, have to be small
+enough."""
 
 from __future__ import annotations
 
@@ -6,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ...compiler.ir.assumptions import AT_MOST
-from ...compiler.ir.dims import Dim, symbols_of
+from ...compiler.ir.dims import Dim, product, substitute, symbols_of
+from ...compiler.kernel.contraction import contraction_of
+from ...compiler.kernel.kernel import Kernel, Stage
 from ...compiler.kernel.lower.scope import storage_elements
 from ...compiler.kernel.plan.plan import (
     Allocate,
     Branch,
+    Launch,
     Plan,
     Repeat,
     Require,
@@ -23,28 +27,58 @@ REASON = (
     "a tensor is larger than kernels of symbolic sizes address: give fixed ones by --shape when"
     " the model is compiled"
 )
+COUNTED = (
+    "more elements are reduced to one than kernels of symbolic sizes count: give fixed ones by"
+    " --shape when the model is compiled"
+)
 
 
 def index_type(plan: Plan) -> str:
-    """64 bits where a tensor of known size needs them."""
-    known = [size for size in _sizes(plan) if isinstance(size, int)]
+    """64 bits where a tensor of known size needs them, or a reduction of as many elements, which
+    need lie nowhere (those of all pairs, say)."""
+    counts = (count for planned in plan.kernels for count in _reduced(planned.kernel))
+    known = [size for size in (*_sizes(plan), *counts) if isinstance(size, int)]
     return "tl.int64" if max([0, *known]) > LIMIT else "tl.int32"
 
 
 def limit_sizes(plan: Plan) -> None:
-    """Have a run end with an error where a tensor of symbolic size is too large for 32 bits.
+    """Have a run end with an error where a tensor of symbolic size, or a reduction, is too large
+    for 32 bits.
 
-    Where tensors of known sizes need 64 bits all offsets have these, and nothing is limited.
+    Where what is known needs 64 bits all offsets have these, and nothing is limited.
     """
     if index_type(plan) == "tl.int64":
         return
     known = dict.fromkeys(size for size in _sizes(plan) if not isinstance(size, int))
     first = [_limit(size) for size in known]
-    plan.steps = (*first, *_limited(plan.steps))
+    plan.steps = (*first, *_limited(plan, plan.steps))
 
 
-def _limit(size: Dim) -> Require:
-    return Require(AT_MOST, size, LIMIT, REASON)
+def _limit(size: Dim, reason: str = REASON) -> Require:
+    return Require(AT_MOST, size, LIMIT, reason)
+
+
+def _reduced(kernel: Kernel) -> Iterator[Dim]:
+    """How many elements a stage reduces to one, where no tensor has as many for sure."""
+    for stage in kernel.stages:
+        count = product(axis.extent for axis in stage.reduce_axes)
+        if isinstance(count, int) or not _is_stored(stage):
+            yield count
+
+
+def _is_stored(stage: Stage) -> bool:
+    """Whether what is reduced of one result are elements of one tensor, each another."""
+    moving = [axis.name for axis in stage.reduce_axes if axis.extent != 1]
+    return any(all(map(o.along, moving)) for o in contraction_of(stage).operands)
+
+
+def _counted(plan: Plan, step: Launch) -> Iterator[Step]:
+    """Checks of what a launch reduces."""
+    function = plan.functions[step.function]
+    sizes = dict(zip(function.symbols, step.sizes, strict=True))
+    for count in dict.fromkeys(_reduced(plan.kernels[function.kernel].kernel)):
+        if not isinstance(count, int):
+            yield _limit(substitute(count, sizes), COUNTED)
 
 
 def _sizes(plan: Plan) -> Iterator[Dim]:
@@ -57,15 +91,17 @@ def _sizes(plan: Plan) -> Iterator[Dim]:
             yield size
 
 
-def _limited(steps: Sequence[Step]) -> Iterator[Step]:
+def _limited(plan: Plan, steps: Sequence[Step]) -> Iterator[Step]:
     """The steps with a check of every size that only they know."""
     for step in steps:
+        if isinstance(step, Launch):
+            yield from _counted(plan, step)
         if isinstance(step, Allocate) and not isinstance(step.size, int):
             yield _limit(step.size)
         if isinstance(step, Branch):
-            then, otherwise = tuple(_limited(step.then)), tuple(_limited(step.otherwise))
+            then, otherwise = (tuple(_limited(plan, own)) for own in (step.then, step.otherwise))
             yield replace(step, then=then, otherwise=otherwise)
         elif isinstance(step, Repeat):
-            yield replace(step, body=tuple(_limited(step.body)))
+            yield replace(step, body=tuple(_limited(plan, step.body)))
         else:
             yield step

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ....compiler.ir.dims import Dim, Symbol, terms_of
+from ....compiler.ir.dims import Dim, Symbol, symbols_of, terms_of
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
 from ....compiler.kernel.kernel import Kernel
@@ -23,6 +23,7 @@ from .split import TOTAL, WORKSPACE, Division, emit_total
 from .tensor_maps import SCRATCH
 from .text import Lines
 from .types import HALVES, pointer_type
+from .values import in_64_bits, is_of_sizes
 
 MULTIPLE = 16  # elements, of strides that let threads load 16 bytes at once
 _ALONG = (Kind.POINTS, Kind.ROWS)  # whose threads go along the last axes
@@ -140,6 +141,8 @@ class _Maker:
             pointers[WORKSPACE] = "parts", self.parts.dtype
         lines = Lines()
         if self.index == "tl.int32":
+            for name in dict.fromkeys(_numbers(self.kernel)):
+                lines.add(f"{in_64_bits(names[name])} = {names[name]}")
             for name in names.values():
                 lines.add(f"{name} = {name}.to({self.index})")
         emit = partial(emit, lines, index=self.index, pointers=pointers, names=names)
@@ -180,6 +183,15 @@ class _Maker:
             emit()
         with lines.block("else:"):
             return emit()
+
+
+def _numbers(kernel: Kernel) -> Iterator[str]:
+    """Symbols of sizes that are elements."""
+    for stage in kernel.stages:
+        for expression in stage.expressions():
+            for part in ex.unique_parts(expression):
+                if isinstance(part, ex.IndexValue) and is_of_sizes(part.index):
+                    yield from sorted(symbols_of(part.index))
 
 
 def _is_exact(kernel: Kernel) -> bool:

@@ -24,7 +24,7 @@ from .values import DeviceTile, Pointers, Term
 
 Key = tuple[str, Dim, tuple[Dim, ...]]
 _FOLDS = {"sum": "ts_add", "prod": "ts_mul", "max": "ts_max", "min": "ts_min"}
-_LAST = (1 << 31) - 1
+_LAST = {"tl.int32": (1 << 31) - 1, "tl.int64": (1 << 63) - 1}  # behind all places of a row
 
 
 @dataclass
@@ -237,6 +237,7 @@ class _Fold:
         if reduction.factor is not None:
             self.body = Apply("mul", (self.body, reduction.factor), self.dtype)
         self.finds = self.kind.startswith("arg")
+        self.last = _LAST[tile.index]
         self.wide = self._wide()
         self.shape = tile.shape_of(frozenset(tile.shape))
 
@@ -258,7 +259,7 @@ class _Fold:
         """The accumulator before the first step."""
         self.lines.add(f"{self.name} = {self._neutral()}")
         if self.finds:
-            start = -1 if self.reduction.last else _LAST
+            start = -1 if self.reduction.last else self.last
             self.lines.add(f"{self.name}_at = tl.full({self.shape}, {start}, {self.tile.index})")
 
     def _body(self) -> str:
@@ -284,7 +285,7 @@ class _Fold:
         sign = {"argmax": ">", "argmin": "<"}[self.kind] + "=" * self.reduction.last
         better = f"({x} {sign} {name})"
         if not self.reduction.last:
-            better += f" | ({name}_at == {_LAST})"
+            better += f" | ({name}_at == {self.last})"
         mask = self.tile.masks.get("c", "")
         better = self.lines.let(f"({better}) & {mask}" if mask else better)
         at = self.tile.widened(points, DType.I32 if self.tile.index == "tl.int32" else DType.I64)
@@ -299,7 +300,7 @@ class _Fold:
             fold = "max" if self.kind == "argmax" else "min"
             best = self.lines.let(f"tl.{fold}({name}, axis=1, keep_dims=True)")
             last = self.reduction.last
-            none = f"tl.full({self.shape}, {-1 if last else _LAST}, {self.tile.index})"
+            none = f"tl.full({self.shape}, {-1 if last else self.last}, {self.tile.index})"
             at = self.lines.let(f"tl.where({name} == {best}, {name}_at, {none})")
             found = f"tl.{'max' if last else 'min'}({at}, axis=1, keep_dims=True)"
             return Term(self.lines.let(f"({found}).to(tl.int64)"), rows)

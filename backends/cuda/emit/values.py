@@ -16,6 +16,7 @@ from ....compiler.ir.dims import (
     Symbol,
     coefficient,
     is_nonnegative,
+    is_position,
     symbols_of,
     terms_of,
 )
@@ -48,6 +49,16 @@ def _along(dim: Dim, axes: Sequence[Axis]) -> tuple[Dim, int]:
         return dim, 0
     rest = dim - linear_of(axes) * factor
     return (dim, 0) if symbols_of(rest) & {axis.name for axis in axes} else (rest, factor)
+
+
+def is_of_sizes(index: Dim) -> bool:
+    """Whether an index depends on sizes, and on no axis of a kernel."""
+    return isinstance(index, Sym) and not is_position(index)
+
+
+def in_64_bits(text: str) -> str:
+    """The name of the size in 64 bits whose name in as many as offsets have is `text`."""
+    return f"{text}_whole"
 
 
 @dataclass(frozen=True)
@@ -182,7 +193,7 @@ class DeviceTile:
             case IndexValue(index=index, dtype=dtype):
                 if isinstance(index, int):
                     return self.named(literal(index, dtype))
-                at = self.offset(index)
+                at = self._number(index)
                 return self.named(f"{at.text}.to({register_type(dtype)})", at)
             case Acc(position=position):
                 return self.accumulators[position]
@@ -197,6 +208,13 @@ class DeviceTile:
                 kinds = [arg.dtype for arg in args]
                 texts = [operand.text for operand in operands]
                 return self.named(scalar.apply(op, texts, kinds, dtype), *operands)
+
+    def _number(self, index: Dim) -> Term:
+        """An index that is an element: of sizes alone it may be larger than any offset is."""
+        if self.index == "tl.int64" or not is_of_sizes(index):
+            return self.offset(index)
+        env = {name: Term(in_64_bits(self.env[name].text)) for name in symbols_of(index)}
+        return DeviceTile(self.lines, self.shape, "tl.int64", self.pointers, env).offset(index)
 
     def _guarded(self, expr: Guarded, guard: Term | None) -> Term:
         inside = self.holds(expr.bounds)
