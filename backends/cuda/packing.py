@@ -89,10 +89,13 @@ def pack_factors(
 ) -> PackedKernel:
     """Have the products of a kernel read constants packed, where that makes their loads wide."""
     packings = {name: c.packing for name, c in constants.items() if c.packing is not None}
-    if kernel.shared or len(tiles) != len(kernel.stages):
+    attention = any(own.kind is Kind.ATTENTION for own in tiles)
+    if kernel.shared or attention or len(tiles) not in (1, len(kernel.stages)):
         return PackedKernel(kernel, packings, tuple(tiles))
     stages, changed = list(kernel.stages), list(tiles)
-    for number, (stage, own) in enumerate(zip(kernel.stages, tiles, strict=True)):
+    before = len(stages) - len(tiles)  # what a norm finds before the product
+    for number, own in enumerate(tiles):
+        stage = stages[before + number]
         offsets: dict[ex.Load, Dim] = {}
         for side, operand in _factors(stage, own):
             constant = constants.get(operand.load.buffer.name)
@@ -109,7 +112,7 @@ def pack_factors(
                 r.with_parts(partial(ex.rebuilt, change=partial(moved, offsets=offsets)))
                 for r in stage.reductions
             )
-            stages[number] = replace(stage, reductions=reductions)
+            stages[before + number] = replace(stage, reductions=reductions)
     return PackedKernel(replace(kernel, stages=tuple(stages)), packings, tuple(changed))
 
 

@@ -26,10 +26,12 @@ from ...compiler.pass_manager import Fixpoint, run_passes
 from ...compiler.target import GpuTarget
 from ...passes.checks.exactness import Exactness
 from ...passes.checks.run_time_checks import RunTimeChecks
+from ...passes.grouping.computed_pieces import ComputedPieces
 from ...passes.grouping.concat_views import ConcatViews
 from ...passes.grouping.fusion import Fusion
 from ...passes.grouping.normalised_products import NormalisedProducts
 from ...passes.grouping.output_views import OutputViews
+from ...passes.grouping.shared_launches import SharedLaunches
 from ...passes.grouping.whole_concats import WholeConcats
 from ...passes.layout.broadcast_operands import BroadcastOperands
 from ...passes.patterns.joint_products import JointProducts
@@ -52,6 +54,7 @@ from .attention_kernel import streams
 from .choosing import GpuChooser
 from .compiling import Image
 from .emit.function import Function
+from .emit.types import has_types
 from .forms import device_forms
 from .kernels import TF32, GpuKernels, arithmetic_of, gpu_kernels, vet_kernels
 from .table import device_code
@@ -60,6 +63,15 @@ from .vetting import Part
 
 HALVES = {"bf16": DType.BF16, "fp16": DType.F16}
 _CONTRACTIONS = ("matmul", "conv", "conv_transpose")
+# behind fusion: fewer launches, and fewer copies in them
+_LAUNCHES = (
+    NormalisedProducts(),
+    ComputedPieces(has_types),
+    OutputViews(),
+    ConcatViews(),
+    WholeConcats(),
+    SharedLaunches(has_types),
+)
 
 
 def compile_cuda(
@@ -153,8 +165,7 @@ def form_kernels(
             *((BroadcastOperands(), DeadCodeElimination()) if level > 0 else ()),
             Fusion(epilogues=level > 0, strided=True),
             DeadCodeElimination(),
-            *((NormalisedProducts(),) if level > 0 else ()),
-            *((OutputViews(), ConcatViews(), WholeConcats()) if level > 0 else ()),
+            *(_LAUNCHES if level > 0 else ()),
         )
         run_passes(graph, final, dump_after=options.dump_after)
         if options.probe:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ...compiler.ir.dims import Dim, evaluate, product
 from ...compiler.ir.types import DType
 from ...compiler.kernel.contraction import Contraction, Product
+from ...compiler.kernel.expr import EACH_POINT
 from ...compiler.kernel.kernel import Axis, Kernel, Stage, has_factors
 from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.target import GpuTarget
@@ -20,6 +21,7 @@ POINTS = 1024  # of a program that computes each by itself
 ELEMENTS, LEAST_ELEMENTS = 4096, 512  # of a program that reduces rows
 WORDS = 64  # of packed numbers that a program reads of a column at once
 MANY_ROWS = 1 << 14  # that keep a GPU busy, each reduced by a thread of its own
+MAX_STEP = 4096  # elements of one row that are reduced at once
 MAX_ROW = 16384  # elements of a row that stays in registers
 LEAST_PRODUCT = 8  # rows or columns below which a product is no matter of tensor cores
 LEAST_BLOCK = 16  # of `tl.dot`, along each of its dimensions
@@ -45,15 +47,29 @@ def tiles_of(kernel: Kernel, target: GpuTarget, arithmetic: Arithmetic = AS_WRIT
             raise NoDeviceCode("elements are written one after the other, in order")
     if (attention := attention_of(kernel)) is not None:
         return _attention_tiles(attention, target, arithmetic.tf32)
-    only = kernel.stages[0]
-    if len(kernel.stages) == 1 and not any(stage.reductions for stage in kernel.stages):
-        total = product(axis.extent for axis in only.axes)
-        return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(total)) if isinstance(total, int)
-                     else POINTS)  # fmt: skip
+    alone = len(kernel.stages) == 1 or kernel.together
+    if alone and not any(stage.reductions for stage in kernel.stages):
+        totals = [product(axis.extent for axis in stage.axes) for stage in kernel.stages]
+        most = max(total if isinstance(total, int) else POINTS for total in totals)
+        return Tiles(Kind.POINTS, 1, min(POINTS, power_of_two(most)))
     last = kernel.stages[-1]
     if not kernel.shared and (products := products_of(last)) is not None:
         return _product_tiles(contraction_for(last), products, arithmetic)
-    return _row_tiles(kernel)
+    return _row_tiles(main_of(kernel))
+
+
+def is_normalised_row(kernel: Kernel) -> bool:
+    """Whether the last stage multiplies one row that those before find elements of: every program
+    finds anew what it is scaled by."""
+    *before, last = kernel.stages
+    alone = bool(before) and not kernel.shared and not before[0].axes
+    return alone and bool(last.reduce_axes) and before[-1].stores[0].buffer.local == EACH_POINT
+
+
+def main_of(kernel: Kernel) -> Kernel:
+    """What programs share the work of: all of a kernel, but for what every one of them finds
+    anew."""
+    return replace(kernel, stages=kernel.stages[-1:]) if is_normalised_row(kernel) else kernel
 
 
 def power_of_two(number: int) -> int:

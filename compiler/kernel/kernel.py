@@ -159,7 +159,8 @@ class Kernel:
     """A function over buffers: `params` in call order, inputs before outputs.
 
     outputs: how many of the params, counted from the end, are written. most_stack: bytes of a local
-    buffer that lies on the stack; larger ones lie in scratch memory.
+    buffer that lies on the stack; larger ones lie in scratch memory. together: whether the stages
+    may run at the same time.
     operators: the core operators that it fuses, nodes: the names of their nodes, for reports.
     """
 
@@ -171,6 +172,7 @@ class Kernel:
     operators: tuple[str, ...] = ()
     nodes: tuple[str, ...] = field(default=(), compare=False)
     most_stack: int = STACK_BYTES
+    together: bool = False
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -254,7 +256,7 @@ def kernel_text(kernel: Kernel) -> str:
     """The kernel in readable form. Equal texts mean equal code, whatever the kernel's name."""
     lines = [
         "kernel(" + ", ".join(f"{b.name}: {b.dtype}" for b in kernel.params) + ")"
-        f" outputs {kernel.outputs} shared {kernel.shared}"
+        f" outputs {kernel.outputs} shared {kernel.shared}" + " together" * kernel.together
     ]
     for stage in kernel.stages:
         loops = " ".join(f"{axis.name}<{axis.extent}" for axis in stage.axes)

@@ -1,11 +1,12 @@
-"""Norms of few rows join the product that reads them: one launch less."""
+"""Norms of few rows join the product that reads them, of one row several beside each other, too:
+one launch less."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ...compiler.ir.dims import product
-from ...compiler.ir.graph import Graph, Node
+from ...compiler.ir.graph import Graph, Node, Value
 from ...compiler.ir.groups import (
     RegionBuilder,
     Uses,
@@ -41,7 +42,8 @@ class NormalisedProducts:
             products = [n for n in readers if isinstance(n, Node) and _is_product(n, norm)]
             if len(products) != 1 or products[0] not in graph.nodes:
                 continue
-            merged = _merged(norm, products[0], keep=len(readers) > 1)
+            keep = len(readers) > 1
+            merged = None if keep and is_one_row(norm) else _merged(norm, products[0], keep)
             if merged:
                 replace_groups(graph, [norm, products[0]], merged, uses)
                 sort_nodes(graph)
@@ -56,21 +58,35 @@ def _is_norm(node: Node) -> bool:
     shape = node.output.shape
     rows = product(shape[:-1])
     reducers = [n for n in node.regions[0].nodes if has_trait(n, Trait.REDUCTION)]
-    few = isinstance(rows, int) and 1 < rows <= FEW_ROWS and not node.output.type.layout.border
-    return few and bool(reducers) and isinstance(shape[-1], int)
+    few = isinstance(rows, int) and 0 < rows <= FEW_ROWS and not node.output.type.layout.border
+    return few and bool(reducers) and bool(shape) and isinstance(shape[-1], int)
 
 
 def _is_product(node: Node, norm: Node) -> bool:
-    """Whether it is a group around one product, of the norm as left matrix."""
+    """Whether it is a group around one product, of the norm as left matrix; or around several of
+    one row."""
     if not is_fused(node) or len(node.outputs) != 1 or node.attrs["form"]:
         return False
     contractions = [n for n in node.regions[0].nodes if has_trait(n, Trait.CONTRACTION)]
-    if len(contractions) != 1 or contractions[0].op != "matmul":
+    if not contractions or any(inner.op != "matmul" for inner in contractions):
         return False
-    left = contractions[0].inputs[0]
+    if len(contractions) > 1 and not is_one_row(norm):
+        return False
+    return all(_left(inner) == inner_operand(node, norm.output) for inner in contractions)
+
+
+def is_one_row(norm: Node) -> bool:
+    """Whether a norm has one row: each program finds anew what it is scaled by, and none stores
+    its elements."""
+    return product(norm.output.shape[:-1]) == 1
+
+
+def _left(contraction: Node) -> list[Value]:
+    """The left matrix of a product, whatever its shape."""
+    left = contraction.inputs[0]
     while left.producer is not None and left.producer.op == "reshape":
         left = left.producer.inputs[0]
-    return [left] == inner_operand(node, norm.output)
+    return [left]
 
 
 def _merged(norm: Node, last: Node, keep: bool) -> Node | None:

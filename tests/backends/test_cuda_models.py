@@ -24,7 +24,6 @@ from tensmith.driver.preflight import preflight
 from tensmith.driver.request import CompileRequest
 from tensmith.runtime.loader import ModuleError
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "models"
 pytestmark = needs_triton
 CALLS = (
     "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
@@ -296,33 +295,3 @@ def test_lower_precision_is_verified(precision: str) -> None:
     assert report.status == "passed", report.summary()
     assert report.precision_error is not None
     assert 1e-6 < report.precision_error.max_abs < 1e-2
-
-
-def _of_one_step(array: Any, rank: int) -> Any:
-    """The first of stacked steps of a sequence, or what is the same in all of them."""
-    return array[0] if array.ndim > rank else array
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "mnist", "digits_cnn", "resnet8", "resnet8_qdq", "silero_vad",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("kws", "magika", "dtln_1", "minilm")
-        ),
-    ],
-)  # fmt: skip
-def test_models_give_their_stored_outputs(name: str, tmp_path: Path, driver: FakeDriver) -> None:
-    given = next((path for path in SHARED.glob(f"*/{name}")), None)
-    if given is None:
-        pytest.skip(f"{SHARED} has no '{name}'")
-    path = tmp_path / f"{name}.so"
-    tensmith.compile(given / "model.onnx", target="cuda:sm_80").save(path)
-    module = tensmith.load(path)
-    ranks = {spec.name: len(spec.dims) for spec in (*module.inputs, *module.outputs)}
-    inputs, outputs = np.load(given / "inputs_0.npz"), np.load(given / "outputs_0.npz")
-    got = module({key: _of_one_step(inputs[key], ranks[key]) for key in inputs.files})
-    for key in outputs.files:
-        want = _of_one_step(outputs[key], ranks[key])
-        np.testing.assert_allclose(got[key], want, rtol=1e-4, atol=1e-4)

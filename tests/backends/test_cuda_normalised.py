@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cuda_runs import GpuGraph, needs_triton
-from suites.case import F16, F32, CaseBuilder, N
+from suites.case import BF16, F16, F32, CaseBuilder, N
 
 from tensmith.backends.cuda.targets import TARGETS
 from tensmith.backends.cuda.tiles import Kind
+from tensmith.backends.cuda.tuning.spaces import space_of
 from tensmith.backends.cuda.vetting import vetted
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import DType
@@ -75,11 +76,69 @@ def test_halves() -> None:
         np.testing.assert_allclose(got[name].astype("f8"), array.astype("f8"), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize(("rows", "op"), [(N, ""), (FEW_ROWS + 1, ""), (40, "softmax"), (1, "")])
-def test_what_stays_apart(rows: Dim, op: str) -> None:
-    """Rows that only a run counts, or many; what keeps rows between its stages."""
-    graph = GpuGraph(layer(rows, 24, 100, op=op).graph())
+@pytest.mark.parametrize(
+    ("rows", "op", "read"),
+    [(N, "", False), (FEW_ROWS + 1, "", False), (40, "softmax", False), (1, "", True)],
+)
+def test_what_stays_apart(rows: Dim, op: str, read: bool) -> None:
+    """Rows that only a run counts, or many; what keeps rows between its stages; one row that is
+    read elsewhere, too."""
+    graph = GpuGraph(layer(rows, 24, 100, op=op, read=read).graph())
     assert len(graph.functions) == 2
+
+
+@needs_triton
+@pytest.mark.parametrize(("depth", "dtype"), [(24, F16), (24, BF16), (576, F32), (5000, F32)])
+def test_one_row(depth: int, dtype: DType) -> None:
+    """In one step of the row's reduction, and in several."""
+    c = layer(1, depth, 10, dtype=dtype)
+    inputs = inputs_of(c, dtype)
+    want = run_graph(c.graph(), inputs)["y0"]
+    graph = GpuGraph(c.graph())
+    assert [function.tiles.kind for function in graph.functions] == [Kind.ROWS]
+    bound = {F32: 2e-5, F16: 1e-2, BF16: 6e-2}[dtype]
+    got = graph.run(inputs)["y0"]
+    np.testing.assert_allclose(got.astype("f8"), want.astype("f8"), rtol=bound, atol=bound)
+
+
+def gated() -> CaseBuilder:
+    """Two products of a normalised row that meet element by element."""
+    c = CaseBuilder("gated")
+    x = c.input(1, 1, 40)
+    squares = c.op("reduce_mean", c.op("mul", x, x), axes=(2,), keepdims=True)
+    norm = c.op("div", x, c.op("sqrt", c.op("add", squares, c.scalar(1e-5))))
+    gate, up = (c.op("matmul", norm, c.weight(40, 33)) for _ in range(2))
+    c.output(c.op("mul", c.op("sigmoid", gate), up))
+    return c
+
+
+@needs_triton
+def test_several_products_of_one_row() -> None:
+    inputs = {"x0": np.random.default_rng(0).standard_normal((1, 1, 40)).astype("f4")}
+    want = run_graph(gated().graph(), inputs)["y0"]
+    graph = GpuGraph(gated().graph())
+    assert [function.tiles.kind for function in graph.functions] == [Kind.ROWS]
+    np.testing.assert_allclose(graph.run(inputs)["y0"], want, rtol=1e-5, atol=1e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize("architecture", [80, 90, 100, 120])
+def test_one_row_spills_nothing(architecture: int) -> None:
+    target = TARGETS[f"cuda:sm_{architecture}"]
+    (function,) = GpuGraph(layer(1, 2048, 4096).graph(), target).functions
+    found = vetted([(function,)], {}, target)
+    assert found[function.symbol].excess == 0
+
+
+@needs_triton
+def test_tiles_of_one_row_are_tuned() -> None:
+    graph = GpuGraph(layer(1, 576, 1000).graph(), TARGETS["cuda:sm_90"])
+    (kernel,) = [planned.kernel for planned in graph.plan.kernels]
+    (function,) = graph.functions
+    space = space_of(kernel, function.tiles, {}, maps=False, busy=1)
+    tiles = set(space.tiles(TARGETS["cuda:sm_90"]))
+    assert len(tiles) > 1
+    assert all(own.split == 1 for own in tiles)
 
 
 @needs_triton

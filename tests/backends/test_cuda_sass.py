@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cuda_runs import GpuGraph, needs_triton
 from quantised_graphs import WINDOW, data, number, weights
-from suites.case import F16, F32, I8, CaseBuilder, N, S
+from suites.case import F16, F32, I8, U8, CaseBuilder, N, S
 
 from tensmith.backends.cuda.compiling import FunctionJob, compile_all
 from tensmith.backends.cuda.emit.function import Function
@@ -118,6 +118,24 @@ def test_attention(precision: str, architecture: int) -> None:
     planned = GpuGraph(c.graph(), TARGETS[f"cuda:sm_{architecture}"], precision=precision)
     [function] = [f for f in planned.functions if f.tiles.kind is Kind.ATTENTION]
     found = facts_of(function, architecture)
+    assert found.tensor_core == (FLOATS[architecture],)
+    assert not found.spills
+
+
+@needs_triton
+@needs_disassembler
+@pytest.mark.parametrize("architecture", FLOATS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packed_weights(bits: int, architecture: int) -> None:
+    """Numbers of few bits meet halves as halves."""
+    c = CaseBuilder("packed")
+    wide = c.op("cast", c.input(64, 256, dtype=F16), dtype=F32)
+    packed = c.weight(64, 256 * bits // 8, dtype=U8, low=0, high=256)
+    scales = c.weight(64, 8, low=0.01, high=0.1)
+    zeros = c.weight(64, bits, dtype=U8, low=0, high=256)
+    form = {"bits": bits, "block": 32, "depth": 256, "columns": 64, "signed": False, "zero": 0}
+    c.output(c.op("quantised_matmul", wide, packed, scales, zeros, by_column=True, **form))
+    found = facts_of(product_of(c.graph(), "fp32", architecture), architecture)
     assert found.tensor_core == (FLOATS[architecture],)
     assert not found.spills
 

@@ -210,3 +210,104 @@ def test_numbers_are_counted_on_the_host(tmp_path: Path) -> None:
         {"half": np.array(0.5, "f4")},
     )  # fmt: skip
     compare(model, {"x": (3 * RNG.standard_normal((4, 6))).astype("f4")}, path=tmp_path)
+
+
+def test_words_become_numbers_and_numbers_words(tmp_path: Path) -> None:
+    """Text at both ends, on the host; what lies between on the device."""
+    words = ["no", "yes", "perhaps"]
+    nodes = [
+        helper.make_node("LabelEncoder", ["x"], ["i"], domain="ai.onnx.ml", keys_strings=words,
+                         values_int64s=[0, 1, 2], default_int64=0),
+        helper.make_node("Gather", ["table", "i"], ["e"]),
+        helper.make_node("MatMul", ["e", "w"], ["h"]),
+        helper.make_node("ArgMax", ["h"], ["best"], axis=1, keepdims=0),
+        helper.make_node("LabelEncoder", ["best"], ["y"], domain="ai.onnx.ml",
+                         keys_int64s=[0, 1, 2], values_strings=words, default_string="?"),
+    ]  # fmt: skip
+    weights = {
+        "table": RNG.standard_normal((3, 20)).astype("f4"),
+        "w": RNG.standard_normal((20, 3)).astype("f4"),
+    }
+    model = model_of(
+        nodes, {"x": (TensorProto.STRING, ["N"])}, {"y": TensorProto.STRING, "h": FLOAT}, weights
+    )
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    tensmith.compile(model, target="cuda:sm_80").save(tmp_path / "model.so")
+    module = tensmith.load(tmp_path / "model.so")
+    for given in (["yes", "no", "perhaps", "never"], [], ["no"]):
+        rows = [words.index(word) if word in words else 0 for word in given]
+        want = weights["table"][rows] @ weights["w"]
+        got = module({"x": np.array(given, object)})
+        np.testing.assert_allclose(got["h"], want, rtol=1e-4, atol=1e-5)
+        assert [str(word) for word in got["y"]] == [words[n] for n in want.argmax(1)]
+
+
+def test_ends_beyond_all_sizes(tmp_path: Path) -> None:
+    """As numbers of the run: as far as there is something, from either side."""
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("Slice", ["e", "first", "last", "axis"], ["s"]),
+        helper.make_node("Neg", ["s"], ["y"]),
+    ]
+    inputs = {"x": (FLOAT, ["N", 5]), "first": (INT64, [1]), "last": (INT64, [1])}
+    model = model_of(nodes, inputs, {"y": FLOAT}, {"axis": np.array([0], "i8")})
+    x = RNG.standard_normal((7, 5)).astype("f4")
+    far = [(1 << 63) - 1, (1 << 31) - 1, (1 << 32) + 2, -(1 << 33), 3]
+    runs = [{"x": x, "first": np.array([a], "i8"), "last": np.array([b], "i8")}
+            for a, b in ((2, far[0]), (0, far[1]), (1, far[2]), (far[3], 6), (far[2], far[0]),
+                         (-3, far[0]))]  # fmt: skip
+    tensmith.compile(model, target="cuda:sm_80").save(tmp_path / "model.so")
+    module = tensmith.load(tmp_path / "model.so")
+    for given in runs:
+        want = -np.exp(x[slice(int(given["first"][0]), int(given["last"][0]))])
+        got = module(given)["y"]
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_sizes_that_are_one_in_a_run(tmp_path: Path) -> None:
+    """Either operand is repeated along what has one place, or neither."""
+    nodes = [
+        helper.make_node("Add", ["x", "z"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=1),
+        helper.make_node("MatMul", ["p", "w"], ["y"]),
+    ]
+    weights = {"w": RNG.standard_normal((16, 9)).astype("f4")}
+    inputs = {"x": (FLOAT, ["N", 16]), "z": (FLOAT, ["M", 16])}
+    runs = [
+        {name: RNG.standard_normal((n, 16)).astype("f4") for name, n in zip("xz", rows, strict=True)}
+        for rows in ((5, 1), (1, 4), (3, 3), (1, 1), (17, 1), (0, 1))
+    ]
+    compare(model_of(nodes, inputs, {"y": FLOAT}, weights), *runs, path=tmp_path)
+
+
+def test_many_channels(tmp_path: Path) -> None:
+    """More than a grid has along its second and third direction."""
+    channels = 70_001
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], group=channels),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("ReduceSum", ["r", "axis"], ["y"], keepdims=0),
+    ]
+    weights = {
+        "w": RNG.standard_normal((channels, 1, 1, 1)).astype("f4"), "axis": np.array([1], "i8"),
+    }  # fmt: skip
+    model = model_of(nodes, {"x": (FLOAT, [1, channels, 1, 2])}, {"y": FLOAT}, weights)
+    x = RNG.standard_normal((1, channels, 1, 2)).astype("f4")
+    tensmith.compile(model, target="cuda:sm_80").save(tmp_path / "model.so")
+    got = tensmith.load(tmp_path / "model.so")(x)["y"]
+    want = np.maximum(x.astype("f8") * weights["w"][None, :, 0, 0, 0, None, None], 0).sum(1)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_rows_of_a_million(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Softmax", ["x"], ["p"], axis=1),
+             helper.make_node("ArgMax", ["x"], ["at"], axis=1, keepdims=0)]  # fmt: skip
+    model = model_of(nodes, {"x": (FLOAT, [1, 1_000_003])}, {"p": FLOAT, "at": INT64}, {})
+    x = RNG.standard_normal((1, 1_000_003)).astype("f4")
+    tensmith.compile(model, target="cuda:sm_80").save(tmp_path / "model.so")
+    got = tensmith.load(tmp_path / "model.so")(x)
+    powers = np.exp(x.astype("f8") - x.max())
+    np.testing.assert_allclose(got["p"], powers / powers.sum(), rtol=1e-4)
+    assert got["at"].tolist() == [int(x.argmax())]

@@ -33,6 +33,8 @@ from tensmith.compiler.kernel.plan.plan import Launch, Plan
 from tensmith.compiler.kernel.schedule.tiles import Kind
 from tensmith.driver.halves import InPrecision
 from tensmith.driver.model_build import import_model
+from tensmith.driver.request import CompileRequest
+from tensmith.driver.weight_quantisation import quantise_weights
 
 ZOO = Path(__file__).resolve().parents[2] / "benchmarks" / "zoo"
 MODELS = sorted(path.parent for path in ZOO.glob("*/model.onnx"))
@@ -40,6 +42,7 @@ LEAST = 64  # rows, columns and steps from which on tensor cores are asked for
 MMA = {"f16": "HMMA", "tf32": "HMMA", "i8": "IMMA"}
 WANTED = {80: MMA, 90: {"f16": "HGMMA", "tf32": "HGMMA", "i8": "IGMMA"},
           100: {"f16": "UTCHMMA", "tf32": "UTCHMMA", "i8": "UTCIMMA"}, 120: MMA}  # fmt: skip
+PACKED = ("bert-base", "llama-decode")  # also with weights of few bits
 MOST_LAUNCHES = {"bert-base": 80, "resnet50": 60}  # of a run, in any precision
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cuda.md"
 TOLD = re.compile(
@@ -58,7 +61,24 @@ pytestmark = [
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 def test_models(model: Path, precision: str, target: str) -> None:
     """Code of every architecture of a target (that of 8.0 alone may take more shared memory)."""
-    graph, gpu = import_model(model / "model.onnx", {}), TARGETS[target]
+    check(model / "model.onnx", precision, target, MOST_LAUNCHES.get(model.name, math.inf))
+
+
+@pytest.mark.parametrize("precision", ["int4-weights", "int8-weights"])
+@pytest.mark.parametrize(
+    "model", [m for m in MODELS if m.name in PACKED], ids=lambda path: path.name
+)
+def test_packed_weights(model: Path, precision: str, tmp_path: Path) -> None:
+    """Of few bits, which become numbers as they are multiplied."""
+    packed = tmp_path / "model.onnx"
+    request = CompileRequest(target="cuda", precision=precision)
+    quantise_weights(model / "model.onnx", packed, request, tmp_path)
+    check(packed, "fp32", "cuda", MOST_LAUNCHES.get(model.name, math.inf))
+
+
+def check(path: Path, precision: str, target: str, most: float) -> None:
+    """Compile all kernels of a file; most: launches that a run takes at most."""
+    graph, gpu = import_model(path, {}), TARGETS[target]
     InPrecision(precision, gpu).rewrite(graph)
     options = CompileOptions("model", Path(), precision=precision)
     plan, kernels = pipeline.form_kernels(graph, gpu, options, Stages())
@@ -74,7 +94,7 @@ def test_models(model: Path, precision: str, target: str) -> None:
     assert not wrong, "\n".join(wrong)
     pipeline.launch_kernels(plan, kernels)
     launches = _launches(plan, kernels)
-    assert max(launches.values()) <= MOST_LAUNCHES.get(model.name, math.inf), launches
+    assert max(launches.values()) <= most, launches
 
 
 @pytest.mark.parametrize(("name", "count", "on_120"), TOLD.findall(DOCS.read_text()))

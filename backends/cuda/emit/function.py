@@ -15,10 +15,11 @@ from ....compiler.kernel.schedule.tiles import Kind, Tiles
 from ..attention_kernel import attention_of
 from .attention import attention_parts, emit_attention
 from .attention_parts import emit_combined
+from .normalised_row import emit_row_blocks
 from .points import emit_points
 from .preamble import with_preamble
 from .product import emit_product, product_split
-from .rows import emit_rows, row_split
+from .rows import row_split
 from .split import TOTAL, WORKSPACE, Division, emit_total
 from .tensor_maps import SCRATCH
 from .text import Lines
@@ -30,7 +31,7 @@ _ALONG = (Kind.POINTS, Kind.ROWS)  # whose threads go along the last axes
 _PARAMETER = re.compile(r"\bp\d+\b")
 _EMITTERS = {
     Kind.POINTS: emit_points,
-    Kind.ROWS: emit_rows,
+    Kind.ROWS: emit_row_blocks,
     Kind.PRODUCT: emit_product,
     Kind.ATTENTION: emit_attention,
 }
@@ -69,9 +70,10 @@ class Function:
 
 
 def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:
-    """What of a kernel functions of their own compute: stages that share nothing are apart."""
+    """What of a kernel functions of their own compute: stages that share nothing are apart, but
+    where they may run at the same time."""
     apart = not kernel.shared and all(b.local is None for b in _buffers(kernel))
-    if len(kernel.stages) == 1 or not apart:
+    if len(kernel.stages) == 1 or not apart or kernel.together:
         return (kernel,)
     return tuple(replace(kernel, stages=(stage,)) for stage in kernel.stages)
 

@@ -1,11 +1,12 @@
-"""Stages without reductions: every point by itself, in blocks."""
+"""Stages without reductions: every point by itself, in blocks; of several stages, each has
+programs of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ....compiler.ir.dims import Dim, ceildiv, product
-from ....compiler.kernel.kernel import Axis, Kernel
+from ....compiler.kernel.kernel import Axis, Kernel, Stage
 from ....compiler.kernel.schedule.tiles import Tiles
 from .text import Lines
 from .values import DeviceTile, Pointers, Term
@@ -19,16 +20,36 @@ def emit_points(
     pointers: Pointers,
     names: Mapping[str, str],
 ) -> Dim:
-    """Emit a kernel of one stage; how many programs it takes."""
-    stage = kernel.stages[0]
+    """Emit a kernel of stages that need none of each other; how many programs it takes."""
     env = {name: Term(text) for name, text in names.items()}
-    tile = DeviceTile(lines, {"i": tiles.columns}, index, pointers, env)
+
+    def tile() -> DeviceTile:
+        return DeviceTile(lines, {"i": tiles.columns}, index, pointers, dict(env))
+
+    return _emit_stages(tile, program(tile()), kernel.stages)
+
+
+def _emit_stages(make: Callable[[], DeviceTile], number: Term, stages: Sequence[Stage]) -> Dim:
+    """Emit stages for the programs from `number` on, in their order; how many these are."""
+    tile, (stage, *others) = make(), stages
     total = product(axis.extent for axis in stage.axes)
-    points = span(tile, "i", program(tile), total)
+    count = ceildiv(total, tile.shape["i"])
+    if not others:
+        _emit_points(tile, number, stage, total)
+        return count
+    end = tile.offset(count).text
+    with tile.lines.block(f"if {number.text} < {end}:"):
+        _emit_points(tile, number, stage, total)
+    with tile.lines.block("else:"):
+        return count + _emit_stages(make, tile.named(f"{number.text} - {end}"), others)
+
+
+def _emit_points(tile: DeviceTile, number: Term, stage: Stage, total: Dim) -> None:
+    """Emit the points of block `number` of a stage, which has that many at least."""
+    points = span(tile, "i", number, total)
     decode(tile, points, stage.axes, some=True)
     for store in stage.stores:
         tile.store(store)
-    return ceildiv(total, tiles.columns)
 
 
 def program(tile: DeviceTile) -> Term:

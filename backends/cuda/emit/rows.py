@@ -6,7 +6,7 @@ memory, and a barrier lies between the stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....compiler.ir.dims import Dim, ceildiv, product, substitute, symbol
@@ -53,6 +53,8 @@ class RowTile(DeviceTile):
     def load(self, load: Load, guard: Term | None = None, other: float | int = 0) -> Term:
         """The loaded element, from a register where it was loaded or stored before."""
         name = load.buffer.name
+        if name in self.inlined:
+            return super().load(load, guard, other)
         key = self.key(name, load.offset)
         plain = self.whole and not load.dynamic
         if plain and key in self.known and (guard is None or name in self.written):
@@ -115,8 +117,10 @@ def emit_rows(
     index: str,
     pointers: Pointers,
     names: Mapping[str, str],
+    prepare: Callable[[RowTile], None] | None = None,
 ) -> Dim:
-    """Emit a kernel of stages that share rows; how many programs it takes."""
+    """Emit a kernel of stages that share rows; how many programs it takes. prepare: emits what
+    comes before."""
     env = {name: Term(text) for name, text in names.items()}
     shape = {"r": tiles.rows, "c": tiles.columns}
     tile = RowTile(lines, shape, index, pointers, env)
@@ -124,6 +128,8 @@ def emit_rows(
     rows = product(axis.extent for axis in shared)
     totals = [product(a.extent for a in columns_of(kernel, stage)) for stage in kernel.stages]
     tile.whole = all(isinstance(n, int) and n <= tiles.columns for n in totals)
+    if prepare is not None:
+        prepare(tile)
     split, blocks, number = row_split(kernel, tiles), ceildiv(rows, tiles.rows), program(tile)
     if split is not None:
         env[PART], number = rest_of(tile, number, blocks), part_of(tile, number, blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ....compiler.ir.graph import Node
 from ....compiler.ir.types import DType
 
 REGISTER = {
@@ -36,6 +37,13 @@ def register_type(dtype: DType) -> str:
     if found is None:
         raise NoDeviceCode(f"elements of type {dtype} have no device code")
     return found
+
+
+def has_types(group: Node) -> bool:
+    """Whether registers hold the elements of all that a group reads and computes."""
+    region = group.regions[0]
+    made = (value for node in region.nodes for value in node.outputs)
+    return all(value.dtype in REGISTER for value in (*region.inputs, *made))
 
 
 def memory_type(dtype: DType) -> str:

@@ -49,6 +49,7 @@ from ..tiles import (
     MAX_ROW,
     can_divide_rows,
     columns_of,
+    main_of,
     power_of_two,
     problem_of_part,
     shared_axes,
@@ -290,9 +291,10 @@ def space_of(kernel: Kernel, tiles: Tiles, sizes: Sizes, maps: bool, busy: int) 
     attention = attention_of(kernel) if tiles.kind is Kind.ATTENTION else None
     if attention is not None:
         return _attention_space(attention, tiles, sizes)
-    last = kernel.stages[-1]
     if tiles.kind is Kind.POINTS:
-        return PointSpace(_count(last.axes, sizes), tiles)
+        points = sum(_count(stage.axes, sizes) for stage in kernel.stages)
+        return PointSpace(points, tiles)
+    divides, kernel = can_divide_rows(kernel), main_of(kernel)
     totals = [_count(columns_of(kernel, stage), sizes) for stage in kernel.stages]
     reductions = [reduction.kind for stage in kernel.stages for reduction in stage.reductions]
     known = all(isinstance(axis.extent, int) for stage in kernel.stages
@@ -303,7 +305,7 @@ def space_of(kernel: Kernel, tiles: Tiles, sizes: Sizes, maps: bool, busy: int) 
         passes=len(kernel.stages),
         kept=known and len(kernel.stages) > 1 and max(totals) <= MAX_ROW,
         fixed=any(digits_of(stage) for stage in kernel.stages),
-        divides=can_divide_rows(kernel),
+        divides=divides,
         orderless=all(kind in _ORDERLESS for kind in reductions),
         usual=tiles,
     )

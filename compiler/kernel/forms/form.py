@@ -65,7 +65,16 @@ class NormalisedForm:
         return "normalised"
 
 
-Form = WinogradForm | BandsForm | RowBlocksForm | NormalisedForm
+@dataclass(frozen=True)
+class TogetherForm:
+    """Loops over points of several shapes, none of which needs another's results: they may run at
+    the same time."""
+
+    def __str__(self) -> str:
+        return "together"
+
+
+Form = WinogradForm | BandsForm | RowBlocksForm | NormalisedForm | TogetherForm
 
 _PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
     r"winograd (\d+(?:x\d+)*) block (\d+)(?: from (\d+))? groups (\d+)": lambda match: WinogradForm(
@@ -74,6 +83,7 @@ _PATTERNS: dict[str, Callable[[re.Match[str]], Form]] = {
     r"bands (\d+) block (\d+)": lambda match: BandsForm(int(match[1]), int(match[2])),
     r"row_blocks (\d+)": lambda match: RowBlocksForm(int(match[1])),
     "normalised": lambda _: NormalisedForm(),
+    "together": lambda _: TogetherForm(),
 }
 
 

@@ -13,7 +13,7 @@ from ...ir.graph import Graph, Node, Value
 from .. import expr as ex
 from ..axis_names import within_part
 from ..expr import EACH_POINT, Buffer, Expr, Load
-from ..kernel import Axis, Kernel, Stage, Store
+from ..kernel import Axis, Kernel, Stage, Store, linear_of
 from .row_blocks import NotRowByRow
 
 Lower = Callable[[Graph], "tuple[Kernel, tuple[Value, ...]]"]
@@ -24,24 +24,27 @@ def normalised_kernel(region: Graph, buffers: Mapping[Value, Buffer], lower: Low
 
     buffers: of the region's operands and results. lower: of their regions, simplified. What the
     rows are scaled by, and their elements, is memory of the kernel's own: of every row, and of
-    every element. Raises NotRowByRow where a part has another shape.
+    every element. One row has no axis of its own. Raises NotRowByRow where a part has another
+    shape.
     """
     norm, product = (_Part(number, node, *lower(node.regions[0])) for number, node in
                      enumerate(region.nodes))  # fmt: skip
     *scales, rows = norm.kernel.stages
     _check(norm.kernel, product.kernel)
-    own = {buffer.name: replace(buffer, local=EACH_POINT) for buffer in _locals(norm.kernel)}
-    moved = [norm.moved(_per_row(stage, own), buffers) for stage in (*scales, rows)]
+    several = len(rows.axes) == 2
+    own = {b.name: replace(b, local=EACH_POINT) for b in _locals(norm.kernel) if several}
+    before = [_per_row(stage, own) if several else stage for stage in (*scales, rows)]
+    moved = [norm.moved(stage, buffers) for stage in before]
     elements = Buffer("normal", rows.stores[0].value.dtype, EACH_POINT)
     store = moved[-1].stores[0]
     result = buffers.get(norm.node.output)
     stores = (
-        replace(store, buffer=elements, offset=_position(moved[-1].axes)),
+        replace(store, buffer=elements, offset=linear_of(moved[-1].axes)),
         *([replace(store, buffer=result)] if result else []),
     )
     inside = {**buffers, norm.node.output: elements}
     last = product.moved(product.kernel.stages[0], inside)
-    _check_reads(last, elements, rows.axes[1])
+    _check_reads(last, elements, rows.axes)
     stages = (*moved[:-1], replace(moved[-1], stores=stores), last)
     operators = norm.kernel.operators + product.kernel.operators
     nodes = tuple(dict.fromkeys((*norm.kernel.nodes, *product.kernel.nodes)))
@@ -53,34 +56,32 @@ def _check(norm: Kernel, product: Kernel) -> None:
     """Raise NotRowByRow unless a norm has numbers for every row, and then their elements, and the
     product one stage over rows and columns."""
     *scales, rows = norm.stages
-    plain = norm.shared == 1 and scales and len(rows.axes) == 2 and not rows.reductions
+    shape = norm.shared, len(rows.axes)
+    one = shape == (0, 1) and not any(stage.axes for stage in scales)
+    plain = (one or shape == (1, 2)) and scales and not rows.reductions
     written = [store for stage in norm.stages for store in stage.stores]
     kept = all(store.buffer.local == 1 for stage in scales for store in stage.stores)
     if not plain or not kept or len(rows.stores) != 1 or written[-1].bounds or written[-1].dynamic:
         raise NotRowByRow("it is no norm of rows")
-    if written[-1].offset != _position(rows.axes):
+    if written[-1].offset != linear_of(rows.axes):
         raise NotRowByRow("the rows of the norm do not lie one behind the other")
     if len(product.stages) != 1 or product.shared or len(product.stages[0].reduce_axes) != 1:
         raise NotRowByRow("it is no product of rows")
 
 
-def _position(axes: tuple[Axis, ...]) -> Dim:
-    row, column = axes
-    return symbol(row.name) * column.extent + symbol(column.name)
+def _check_reads(product: Stage, elements: Buffer, axes: tuple[Axis, ...]) -> None:
+    """Raise NotRowByRow unless the product reads the elements in one way, whole rows of them.
 
-
-def _check_reads(product: Stage, elements: Buffer, column: Axis) -> None:
-    """Raise NotRowByRow unless the product reads the elements once, whole rows of them."""
+    axes: of the elements."""
     (depth,) = product.reduce_axes
-    row = product.axes[0]
-    loads = [
-        part
+    offsets = {
+        part.offset
         for expression in product.expressions()
         for part in ex.unique_parts(expression)
         if isinstance(part, Load) and part.buffer == elements
-    ]
-    wanted = symbol(row.name) * column.extent + symbol(depth.name)
-    if len(loads) != 1 or loads[0].offset != wanted or depth.extent != column.extent:
+    }
+    read = (*product.axes[: len(axes) - 1], Axis(depth.name, axes[-1].extent))
+    if offsets != {linear_of(read)} or depth.extent != axes[-1].extent:
         raise NotRowByRow("the product does not read the norm row by row")
 
 

@@ -15,7 +15,7 @@ from ..lower.reductions import REDUCE
 from ..lower.scope import Scope
 from ..simplify import simplify
 from .bands import Bands, band_stages
-from .form import BandsForm, Form, NormalisedForm, RowBlocksForm, WinogradForm
+from .form import BandsForm, Form, NormalisedForm, RowBlocksForm, TogetherForm, WinogradForm
 from .normalised import normalised_kernel
 from .row_blocks import NotRowByRow, RowBlocks, row_block_kernel
 from .winograd import Winograd, winograd_stages
@@ -48,7 +48,8 @@ def lower_region(region: Graph, form: Form | None = None) -> Lowered:
         lowered = _normalised(region)
     else:
         lowered = _lower(region, form)
-    return replace(lowered, kernel=simplify(lowered.kernel))
+    kernel = replace(simplify(lowered.kernel), together=isinstance(form, TogetherForm))
+    return replace(lowered, kernel=kernel)
 
 
 def sizes_for(region: Graph, form: Form | None) -> tuple[tuple[Dim, Dim], ...]:

@@ -19,7 +19,8 @@ def may_share(kernel: Kernel, inputs: frozenset[str], output: str) -> bool:
     It may when every element is read for the last time no later than for its own overwriting:
     from the first stage that writes the output on, an input is read only at the very offset that
     the store of the loaded value writes; earlier stages may read anything, or, where stages take
-    turns within shared loops, the elements that the same iteration writes. What is local memory of
+    turns within shared loops, the elements that the same iteration writes. Where stages may run at
+    the same time, no other one may read what is overwritten. What is local memory of
     each point may be computed anew wherever it is read: then nothing may be shared.
     """
     if any(s.buffer.local == EACH_POINT for stage in kernel.stages for s in stage.stores):
@@ -29,6 +30,8 @@ def may_share(kernel: Kernel, inputs: frozenset[str], output: str) -> bool:
         None,
     )
     if first is None or any(_reads(stage, inputs) for stage in kernel.stages[first + 1 :]):
+        return False
+    if kernel.together and any(_reads(stage, inputs) for stage in kernel.stages[:first]):
         return False
     writer = kernel.stages[first]
     if not _reads_what_it_writes(writer, inputs, output):
