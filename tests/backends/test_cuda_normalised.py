@@ -101,6 +101,17 @@ def test_one_row(depth: int, dtype: DType) -> None:
     np.testing.assert_allclose(got.astype("f8"), want.astype("f8"), rtol=bound, atol=bound)
 
 
+@needs_triton
+@pytest.mark.parametrize(("rows", "dtype"), [(40, F16), (1, F32)])
+def test_weights_lie_as_steps_of_sums_read_them(rows: int, dtype: DType) -> None:
+    """Side by side, in whole runs of 16 elements."""
+    graph = GpuGraph(layer(rows, 24, 100, dtype=dtype).graph())
+    (function,) = graph.functions
+    packed = [weight for weight in graph.plan.weights if weight.packing is not None]
+    assert [weight.size for weight in packed] == [100 * 32 * dtype.bytes]
+    assert function.tiles.packed == (0, 32)
+
+
 def gated() -> CaseBuilder:
     """Two products of a normalised row that meet element by element."""
     c = CaseBuilder("gated")

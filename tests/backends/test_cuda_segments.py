@@ -275,7 +275,10 @@ def test_sizes_that_are_one_in_a_run(tmp_path: Path) -> None:
     weights = {"w": RNG.standard_normal((16, 9)).astype("f4")}
     inputs = {"x": (FLOAT, ["N", 16]), "z": (FLOAT, ["M", 16])}
     runs = [
-        {name: RNG.standard_normal((n, 16)).astype("f4") for name, n in zip("xz", rows, strict=True)}
+        {
+            name: RNG.standard_normal((n, 16)).astype("f4")
+            for name, n in zip("xz", rows, strict=True)
+        }
         for rows in ((5, 1), (1, 4), (3, 3), (1, 1), (17, 1), (0, 1))
     ]
     compare(model_of(nodes, inputs, {"y": FLOAT}, weights), *runs, path=tmp_path)

@@ -1,6 +1,7 @@
 """Trained models' shared libraries for GPUs, on the driver that is none, against stored outputs.
 
-The large ones take an interpreter minutes each: `.ci/test -m slow tests/backends/test_cuda_trained.py`.
+The large ones take an interpreter minutes each:
+`.ci/test -m slow tests/backends/test_cuda_trained.py`.
 """
 
 from __future__ import annotations
