@@ -3,7 +3,9 @@
 Columns are taken together in panels as wide as a register tile. Of each panel the rows that are
 zero in all its columns are left out: what it multiplies by are its own rows, and the channels of
 the other operand that meet them, which an index says. All panels keep as many rows as the one that
-has most.
+has most. Of convolutions with windows, groups of filters take the place of panels, and channels
+that are zero in all taps that of rows: what a group reads is copied, and the convolution is one in
+groups.
 
 A weight of zero times NaN or infinity is taken as zero, as for dead channels.
 """
@@ -24,18 +26,25 @@ from ...compiler.target import CpuTarget, Target
 from .work import elements, operations
 
 _MOST_ROWS, _MOST_VECTORS = 14, 4  # of a register tile
+_PICTURE = 4  # axes of pictures, and of filters
 _LEAST_DEPTH = 32  # of a sum: of shorter ones the results are what takes time
 # of the estimated cycles of the dense product, from which on it pays: a panel's rows and their
 # index come besides, which no model of cycles has
 _MOST_SHARE = 0.8
+# filters that take as long as a group's copy of what they read (one Zen 5 core: 3x3 windows of 64
+# to 512 channels at 56x56 to 7x7 pixels, strides of 1 and 2, in groups of 16, 32 and 64 filters of
+# which a half and three quarters are zero)
+_COPY_FILTERS = 28
+_GROUPS, _CHANNELS = (32, 64, 128), 16  # filters of a group; what its channels are a multiple of
 
 
 @dataclass(frozen=True)
 class ZeroBlocks:
-    """x[.., K] @ constant[K, N] -> for each panel of columns, its channels of x by its rows.
+    """x[.., K] @ constant[K, N] -> for each panel of columns, its channels of x by its rows; a
+    convolution with windows -> one in groups, of the channels that each group reads.
 
-    Expects channels-last convolutions, of which it takes those that are products. target: whose
-    registers decide; None, or one that is no CPU: nothing changes. told: hears of it.
+    Expects channels-last convolutions. target: whose registers decide; None, or one that is no CPU:
+    nothing changes. told: hears of it.
     """
 
     target: Target | None = None
@@ -49,6 +58,7 @@ class ZeroBlocks:
             return False
         rules = Rules()
         rules.on("matmul", "conv")(lambda node, rw: self._in_panels(node, rw, target))
+        rules.on("conv")(self._in_groups)
         return rewrite(graph, rules)
 
     def _in_panels(self, node: Node, rw: Rewriter, target: CpuTarget) -> Replacement:
@@ -60,6 +70,9 @@ class ZeroBlocks:
         if found is None:
             return None
         x, _, *bias = node.inputs
+        if any(step != 1 for step in node.attrs.get("strides", ())):
+            steps = (1, *node.attrs["strides"], 1)
+            x = rw.emit("slice", [x], {"starts": (0,) * 4, "stops": x.shape, "steps": steps})
         panels, kept, width = found.weights.shape
         attrs = {"axis": x.type.rank - 1, "within": True}
         read = rw.emit("gather", [x, constant(found.channels)], attrs)
@@ -69,20 +82,51 @@ class ZeroBlocks:
             assert value.data is not None
             shift = constant(value.data.reshape(panels, 1, width), value.name)
             made = rw.emit("add", [made, shift])
-        if self.told:
-            before = operations(node)
-            share = panels * kept * width / w.size
-            why = f"of each {width} columns of its weights {kept} of {w.shape[0]} rows are not zero"
-            self.told(Saving("zero_blocks", node.name, node.op, before, before * share, why))
+        self._tell(node, found)
         return rw.emit("reshape", [made], {"shape": node.output.shape})
+
+    def _in_groups(self, node: Node, rw: Rewriter) -> Replacement:
+        w = _filters(node)
+        if w is None or not rw.may_round(node.output):
+            return None
+        found = best_groups(w)
+        if found is None:
+            return None
+        x, _, *bias = node.inputs
+        taps, groups, kept, width = w.shape[:2], len(found.channels), found.kept, found.width
+        index = constant(found.channels.reshape(-1))
+        read = rw.emit("gather", [x, index], {"axis": 3, "within": True})
+        split = found.weights.reshape(groups, *taps, kept, width).transpose(1, 2, 3, 0, 4)
+        filters = np.ascontiguousarray(split.reshape(*taps, kept, groups * width))
+        self._tell(node, found)
+        made = constant(filters, node.inputs[1].name)
+        return rw.emit("conv", [read, made, *bias], {**node.attrs, "groups": groups})
+
+    def _tell(self, node: Node, found: Panels) -> None:
+        if self.told:
+            before, share = operations(node), found.kept / found.depth
+            why = f"of each {found.width} columns of its weights {share:.0%} of the rows count"
+            self.told(Saving("zero_blocks", node.name, node.op, before, before * share, why))
 
 
 @dataclass(frozen=True)
 class Panels:
-    """channels: i32[panels, kept], in ascending order. weights: [panels, kept, width]."""
+    """channels: i32[panels, kept], in ascending order. weights: [panels, kept, width], of windows
+    [panels, taps * kept, width]. depth: how many channels there were."""
 
     channels: Array
     weights: Array
+    depth: int
+
+    @property
+    def kept(self) -> int:
+        """Channels that a panel reads."""
+        return int(self.channels.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return int(self.weights.shape[2])
 
 
 def best_panels(w: Array, rows: int, target: CpuTarget) -> Panels | None:
@@ -108,16 +152,38 @@ def best_panels(w: Array, rows: int, target: CpuTarget) -> Panels | None:
         cycles = kept * _column_cycles(rows, vectors, target, indexed=True)
         if cycles < least:
             best, least = (meets, kept, width), cycles
-    return None if best is None else _panels(w, *best)
+    return None if best is None else _panels(w[None], *best)
 
 
-def _panels(w: Array, meets: Array, kept: int, width: int) -> Panels:
-    """The rows that each panel meets, filled up with others, which are zero."""
+def best_groups(w: Array) -> Panels | None:
+    """The groups of filters [.., C, O] that are estimated to take the least time; None where
+    leaving out zeros does not pay."""
+    taps = w.reshape(-1, *w.shape[-2:])
+    live = (taps != 0).any(axis=0)
+    depth, count = live.shape
+    best, least = None, _MOST_SHARE
+    for width in _GROUPS:
+        if count % width or count == width:
+            continue
+        meets = live.reshape(depth, count // width, width).any(axis=2)
+        kept = max(1, int(meets.sum(axis=0).max()))
+        kept = -(-kept // _CHANNELS) * _CHANNELS
+        cost = kept / depth * (1 + _COPY_FILTERS / width)
+        if kept < depth and cost < least:
+            best, least = (meets, kept, width), cost
+    return None if best is None else _panels(taps, *best)
+
+
+def _panels(taps: Array, meets: Array, kept: int, width: int) -> Panels:
+    """The rows that each panel meets, filled up with others, which are zero. taps: one matrix, or
+    one for each tap of a window."""
+    depth = taps.shape[1]
     first = np.argsort(~meets, axis=0, kind="stable")[:kept]
     channels = np.sort(first, axis=0).T
-    split = w.reshape(w.shape[0], -1, width).transpose(1, 0, 2)
-    chosen = np.take_along_axis(split, channels[..., None], axis=1)
-    return Panels(channels.astype(np.int32), np.ascontiguousarray(chosen))
+    split = taps.reshape(len(taps), depth, -1, width).transpose(2, 0, 1, 3)
+    chosen = np.take_along_axis(split, channels[:, None, :, None], axis=2)
+    weights = chosen.reshape(len(channels), -1, width)
+    return Panels(channels.astype(np.int32), np.ascontiguousarray(weights), depth)
 
 
 def _column_cycles(most: int, vectors: int, target: CpuTarget, indexed: bool = False) -> float:
@@ -129,22 +195,32 @@ def _column_cycles(most: int, vectors: int, target: CpuTarget, indexed: bool = F
     )
 
 
-def _matrix(node: Node) -> Array | None:
-    """The constant matrix [channels in, channels out] that a node multiplies by, if it does no
-    more than that, and add a constant."""
+def _weights(node: Node) -> Array | None:
+    """The constant floats that a node multiplies what the run makes by, in one group; None where
+    there are none."""
     w = node.inputs[1]
     if w.data is None or node.attrs.get("accumulate") or node.attrs.get("product"):
         return None
     if not (node.inputs[0].dtype is w.dtype is node.output.dtype is DType.F32):
         return None
-    if node.inputs[0].is_constant:
+    if node.inputs[0].is_constant or node.attrs.get("groups", 1) != 1:
         return None
-    if node.op == "matmul":
-        return w.data if w.type.rank == 2 and node.inputs[0].type.rank > 1 else None
-    attrs, taps = node.attrs, w.shape[:-2]
-    plain = all(n == 1 for n in (*taps, *attrs["strides"])) and not any(attrs["pads"])
-    if attrs["layout"] != "NHWC" or attrs["groups"] != 1 or not plain:
+    return w.data if node.attrs.get("layout", "NHWC") == "NHWC" else None
+
+
+def _matrix(node: Node) -> Array | None:
+    """The constant matrix [channels in, channels out] that a node multiplies by, if it does no
+    more than that, of some pixels or of all, and add a constant."""
+    w, rank = _weights(node), node.inputs[0].type.rank
+    if w is None or node.op == "matmul":
+        return w if w is not None and w.ndim == 2 and rank > 1 else None
+    if any(n != 1 for n in w.shape[:-2]) or any(node.attrs["pads"]) or rank != _PICTURE:
         return None
-    if not all(value.is_constant for value in node.inputs[2:]):
-        return None
-    return w.data.reshape(w.data.shape[-2:])
+    return w.reshape(w.shape[-2:]) if all(v.is_constant for v in node.inputs[2:]) else None
+
+
+def _filters(node: Node) -> Array | None:
+    """The constant filters [rows, columns, channels in, channels out] of a convolution with
+    windows."""
+    w = _weights(node)
+    return w if w is not None and w.ndim == _PICTURE and w.shape[:2] != (1, 1) else None

@@ -68,10 +68,11 @@ def test_blocks(rows: Dim, block: tuple[int, int]) -> None:
         assert saving.after == saving.before * 0.25
 
 
-def test_pointwise_convolutions() -> None:
+@pytest.mark.parametrize("step", [1, 2])
+def test_pointwise_convolutions(step: int) -> None:
     c = CaseBuilder("conv")
     w = constant(pruned(64, 96, (8, 32), 0.5).reshape(1, 1, 64, 96))
-    window = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
+    window = {"strides": (step, step), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
     x = c.input(2, 7, 5, 64)
     c.output(c.op("conv", x, w, c.weight(96), **window, layout="NHWC"))
     graph = c.graph()
@@ -79,7 +80,32 @@ def test_pointwise_convolutions() -> None:
     assert "conv" not in count(graph)
 
 
-@pytest.mark.parametrize("kind", ["few", "scattered", "one panel has all", "taps", "no target"])
+def windows(w: Array, batch: Dim = 2, stride: int = 1) -> Graph:
+    c = CaseBuilder("windows")
+    filters = np.random.default_rng(1).uniform(0.5, 1, (3, 3, *w.shape)).astype(np.float32) * w
+    attrs = {"strides": (stride, stride), "pads": (1, 0, 1, 2), "dilations": (1, 1), "groups": 1}
+    x = c.input(batch, 7, 5, w.shape[0])
+    y = c.op("conv", x, constant(filters), c.weight(w.shape[1]), **attrs, layout="NHWC")
+    c.output(c.op("max", y, c.scalar(0)))
+    return c.graph()
+
+
+GROUPED = [((1, 64), 0.75, 0.25), ((16, 32), 0.75, 0.25), ((4, 64), 0.6, 0.5)]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("block", "share", "left"), GROUPED)
+def test_windows_in_groups(block: tuple[int, int], share: float, left: float, stride: int) -> None:
+    """Channels are kept in multiples of 16."""
+    graph = windows(pruned(64, 128, block, share), stride=stride)
+    assert optimised(graph) == left
+    (conv,) = (node for node in graph.nodes if node.op == "conv")
+    assert conv.attrs["groups"] in (2, 4)
+
+
+@pytest.mark.parametrize(
+    "kind", ["few", "scattered", "one panel has all", "few of windows", "no target"]
+)
 def test_what_stays(kind: str) -> None:
     c, target = CaseBuilder("stays"), None if kind == "no target" else V4
     w = pruned(128, 128, (32, 32), 0.1 if kind == "few" else 0.75)
@@ -87,13 +113,12 @@ def test_what_stays(kind: str) -> None:
         w = pruned(128, 128, (1, 1), 0.75)
     if kind == "one panel has all":
         w[:, :16] = 1
-    if kind == "taps":
-        w9 = constant(np.broadcast_to(w, (3, 3, 128, 128)).copy())
-        window = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
-        c.output(c.op("conv", c.input(1, 4, 4, 128), w9, **window, layout="NHWC"))
+    if "of windows" in kind:
+        graph = windows(pruned(128, 128, (32, 32), 0.25))
     else:
         c.output(layer(c, c.input(37, 128), w))
-    assert optimised(c.graph(), target) == 1
+        graph = c.graph()
+    assert optimised(graph, target) == 1
 
 
 @settings(max_examples=40, deadline=None)
