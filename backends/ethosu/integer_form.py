@@ -19,6 +19,7 @@ from ...passes.precision.kept_bytes import KeptBytes
 from ...passes.precision.quantised_movement import QuantisedMovement
 from ...passes.simplify.unroll_scans import UnrollScans
 from .channel_groups import USUAL_CHANNELS, SplitGroups
+from .wide_strides import FoldStrides
 
 SIGNED = KeptBytes(DType.I8)
 _QUANTISED = frozenset({"quantize", "dequantize"})  # in such models, what scans hold is of floats
@@ -49,6 +50,7 @@ def integer_passes(
         ChooseLayouts(channels_first=False, everywhere=True),
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
         SplitGroups(least_channels),
+        FoldStrides(),
         Fixpoint(SIMPLIFY),
         OwnWidening(),
     )

@@ -29,7 +29,7 @@ _MOST_RANK = 6
 _MOST_SIZE = 1 << 16
 _MOST_KERNEL, _MOST_TAPS = 64, 1 << 12
 _MOST_POOL = 256
-_MOST_STRIDE = 3
+MOST_STRIDE = 3
 _MOST_PARTS = 32  # of what a gather is made of, each moved by itself
 _MOST_WEIGHTS = 127 * (1 << 16)  # sum of the magnitudes of one channel's
 _EDGES = ("quantize", "dequantize")
@@ -131,8 +131,8 @@ def _conv(node: Node, target: NpuTarget) -> str | None:
             f"kernels are at most {_MOST_KERNEL} high and have {_MOST_TAPS} elements, not "
             f"{height} x {width}"
         )
-    if (stride := max(steps_of(node))) > _MOST_STRIDE:
-        return f"strides are at most {_MOST_STRIDE}, not {stride}"
+    if (stride := max(steps_of(node))) > MOST_STRIDE:
+        return f"strides are at most {MOST_STRIDE}, not {stride}"
     if len(node.inputs) > 2 or attrs["pad_value"] != 0:
         return "its bias, or what lies around it, is no part of the sum"
     return _weights_reason(weights)
@@ -191,8 +191,8 @@ def _max_pool(node: Node, target: NpuTarget) -> str | None:
         return "windows of poolings have no dilation"
     if attrs["kernel"][0] > _MOST_POOL or math.prod(attrs["kernel"]) > _MOST_POOL * _MOST_POOL:
         return f"windows are at most {_MOST_POOL} x {_MOST_POOL}, not {attrs['kernel']}"
-    if (stride := max(steps_of(node))) > _MOST_STRIDE:
-        return f"strides are at most {_MOST_STRIDE}, not {stride}"
+    if (stride := max(steps_of(node))) > MOST_STRIDE:
+        return f"strides are at most {MOST_STRIDE}, not {stride}"
     pads, kernel = attrs["pads"], attrs["kernel"]
     if any(pads[axis + side] >= kernel[axis] for axis in (0, 1) for side in (0, 2)):
         return "a window would lie in padding alone"
