@@ -27,6 +27,7 @@ from ...compiler.kernel.plan.devices import all_steps
 from ...compiler.kernel.plan.external import EXTERNAL, TAKES_MEMORY
 from ...compiler.kernel.plan.plan import ALIGNMENT, Allocate, External, Plan
 from ...compiler.kernel.plan.planner import Planner
+from ...compiler.kernel.plan.shared_kernels import share_kernels
 from ...compiler.kernel.schedule.choices import Choices
 from ...compiler.kernel.schedule.chooser import CpuChooser
 from ...compiler.pass_manager import run_passes
@@ -61,6 +62,7 @@ def compile_cpu(
     """
     decisions: list[Decision] = []
     plan = make_plan(graph, target, options, stages, decisions.append)
+    share_kernels(plan)
     with stages.stage("weights"):
         weights = write_weights(plan, options.work_dir / "weights.bin")
         defaults = append_defaults(graph.defaults, weights)
