@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,7 @@ def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
     known = list(names)
     found: Arrays = {}
     for text in texts:
-        name, separator, file = text.partition("=")
-        if not separator or (Path(text).is_file() and not Path(file).is_file()):
-            name, file = "", text
+        name, file = _name_and_file(text, known)
         arrays = read_file(Path(file))
         for key, array in _named(name, file, arrays, known).items():
             if key not in known:
@@ -130,6 +128,15 @@ def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
                 raise UsageError(f"the input '{key}' is given twice")
             found[key] = array
     return found
+
+
+def _name_and_file(text: str, known: Collection[str]) -> tuple[str, str]:
+    """What `name=file` says, or ("", text) for a file; names of inputs may hold =, too."""
+    places = [place for place, letter in enumerate(text) if letter == "="]
+    place = next((place for place in places if text[:place] in known), next(iter(places), None))
+    if place is None or (Path(text).is_file() and not Path(text[place + 1 :]).is_file()):
+        return "", text
+    return text[:place], text[place + 1 :]
 
 
 def _named(name: str, file: str, arrays: Arrays, known: list[str]) -> Arrays:

@@ -133,6 +133,13 @@ def test_file_names_with_an_equals_sign(files: Path, monkeypatch: pytest.MonkeyP
         read_inputs(["x=1.npy"], ["y"])
 
 
+def test_names_of_inputs_may_hold_an_equals_sign(files: Path) -> None:
+    found = read_inputs([f"a=b={files}/a.npy", f"c={files}/a.npy"], ["a=b", "c"])
+    assert list(found) == ["a=b", "c"]
+    with pytest.raises(UsageError, match="'a' is not an input"):
+        read_inputs([f"a={files}/a.npy"], ["a=b"])
+
+
 @pytest.mark.parametrize("content", [b"no tensors", b"\x93NUMPY\x01\x00garbage"])
 def test_what_is_in_files_is_never_a_reason_to_load_programs(files: Path, content: bytes) -> None:
     np.save(files / "objects.npy", np.array([object()]), allow_pickle=True)
