@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -260,5 +261,7 @@ def resolve_target(text: str) -> tuple[AnyBackend, Target]:
         target = backend.parse_target(text)
         if target is not None:
             return backend, target
-    known = ", ".join(name for backend in backends().values() for name in backend.targets)
-    raise UsageError(f"unknown target '{text}'", remedy=f"known targets: {known}")
+    known = [name for backend in backends().values() for name in backend.targets]
+    alike = get_close_matches(text.lower().replace("_", "-"), known, 1)
+    meant = f"write {alike[0]}, if that is meant; " if alike else ""
+    raise UsageError(f"unknown target '{text}'", remedy=f"{meant}known targets: {', '.join(known)}")

@@ -214,9 +214,10 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
         for axis, (dim, size) in enumerate(zip(spec.dims, array.shape, strict=True)):
             expected = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
             if expected != size:
+                called = dim if isinstance(dim, str) else f"dimension {axis}"
                 raise UsageError(
                     f"{what}, not {got}",
-                    why=f"{dim} is {expected}, not {size}",
+                    why=f"{called} is {expected}, not {size}",
                     remedy=f"compile with --shape '{loosened(spec.name, spec.dims, [axis])}' "
                     "where any size is to be taken",
                 )

@@ -40,6 +40,15 @@ def test_the_target_is_looked_up_when_it_is_needed() -> None:
         request.resolve()
 
 
+@pytest.mark.parametrize(
+    ("text", "name"), [("x86_64", "x86-64-v4"), ("Native", "native"), ("cortex_m4f", "cortex-m4")]
+)
+def test_a_target_that_is_nearly_right_is_named(text: str, name: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        CompileRequest(target=text).resolve()
+    assert raised.value.remedy.startswith(f"write {name}, if")
+
+
 def test_it_does_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         CompileRequest().threads = 2

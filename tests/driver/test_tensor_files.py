@@ -78,7 +78,7 @@ def test_symbols_are_bound() -> None:
     ("x", "y", "message"),
     [
         (np.zeros((3, 4)), np.zeros(3, np.int64), "float64"),
-        (np.zeros((3, 5), np.float32), np.zeros(3, np.int64), "4 is 4, not 5"),
+        (np.zeros((3, 5), np.float32), np.zeros(3, np.int64), "dimension 1 is 4, not 5"),
         (np.zeros((3, 4), np.float32), np.zeros(2, np.int64), r"3, not 2\s.*'y:\[\?\]'"),
         (np.zeros((3,), np.float32), np.zeros(3, np.int64), "not float32"),
     ],
