@@ -18,6 +18,7 @@ from ..compiler.knobs import KEEP_WORK
 from ..compiler.scratch import check_output, forget, make_folder, unwritable
 from ..compiler.target import Target
 
+MOST_THREADS = 1024  # as runtime/instance.c has it
 STANDING_IN = "kernels run in an interpreter, slowly, and not as the hardware's own code"
 
 
@@ -109,11 +110,14 @@ def have_run_here(backend: AnyBackend, target: Target) -> None:
 
 
 def threads_of(threads: SupportsIndex) -> int:
-    """A number of threads. Raises UsageError for one below one, and what is no whole number."""
+    """A number of threads. Raises UsageError for one below one, for more than a run may have, and
+    for what is no whole number."""
     if not isinstance(threads, SupportsIndex) or isinstance(threads, bool):
         raise UsageError(f"threads {threads!r} is no whole number")
     if (number := index(threads)) < 1:
         raise UsageError(f"{number} threads: at least one is needed")
+    if number > MOST_THREADS:
+        raise UsageError(f"{number} threads: a run has {MOST_THREADS} at most")
     return number
 
 

@@ -149,6 +149,11 @@ class CompileRequest:
         object.__setattr__(self, "threads", threads_of(self.threads))
         calibrated = (INT8, AUTO, *WEIGHT_BITS)
         is_asked = self.precision in calibrated
+        if self.name and self.name != c_identifier(self.name):
+            raise UsageError(
+                f"'{self.name}' cannot name the C function of a model",
+                remedy=f"choose letters, digits and _, as {c_identifier(self.name)}",
+            )
         if self.calibration is not None and not is_asked and not self._is_for_integers():
             raise UsageError(
                 f"calibration data change nothing at the precision {self.precision}",

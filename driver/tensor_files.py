@@ -193,7 +193,10 @@ def check_inputs(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> di
     specs = list(specs)
     missing = [spec.name for spec in specs if spec.name not in arrays and spec.default is None]
     if missing:
-        raise UsageError(f"no value for the input(s) {', '.join(missing)}")
+        raise UsageError(
+            f"no value for the input(s) {', '.join(missing)}",
+            remedy=f"give every input an array: --input {missing[0]}=FILE, or a .npz of all",
+        )
     for spec in specs:
         if spec.name not in arrays and spec.default is not None:
             sizes = zip(spec.dims, spec.default, strict=True)

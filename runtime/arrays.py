@@ -57,6 +57,8 @@ def _converted(value: Any, dtype: np.dtype[Any]) -> Array:
     if isinstance(value, Iterator | Set):
         raise ValueError(f"a {type(value).__name__} is given for it; make a list of it")
     found = np.asarray(value)
+    if found.dtype.kind == "O" and any(item is None for item in found.flat):
+        raise ValueError("an element of it is None; float('nan') is a number that is none")
     if found.dtype.kind in "fc" and dtype.kind in "iub" and found.size:
         raise ValueError(f"{found.dtype.name} numbers are given for {dtype.name}")
     return np.asarray(value, dtype)

@@ -61,7 +61,7 @@ def form_problem(tree: Tree) -> str:
 def read_tree(path: Path) -> Tree:
     """The records in an exported file. Raises UsageError for one that holds anything else."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
         return checked_tree(data)
     except OSError as error:
         raise UsageError(f"cannot read '{path}'", why=error.strerror or str(error)) from None

@@ -29,13 +29,14 @@ def command(
     verbose: Verbose = False,
 ) -> None:
     """Run a model once; an ONNX file is compiled first (and not verified)."""
-    from ..argument_checks import check_writable
+    from ..argument_checks import check_choice, check_writable
     from ..console import Console
     from ..session import compile_or_load, run_once
     from ..tensor_files import read_inputs, write_file
 
     console = Console(json=json, verbose=verbose)
     if output is not None:
+        check_choice("an output's suffix", output.suffix, ("", ".npz", ".npy"))
         check_writable(output)
     with console.progress("compiling") as progress:
         module = compile_or_load(model, replace(request, progress=progress))

@@ -119,7 +119,8 @@ def read_probes(paths: Sequence[Path]) -> tuple[ProbeReport, ...]:
     found: list[ProbeReport] = []
     for path in paths:
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
+            text = data.decode(json.detect_encoding(data))
         except FileNotFoundError:
             raise UsageError(f"there is no file '{path}'", remedy=_REMEDY) from None
         except (OSError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 import tensmith
 from tensmith.compiler.errors import ModelWarning, ScheduleError
+from tensmith.compiler.kernel.schedule.choices import read_choices
 
 TARGET = "x86-64-v3"
 
@@ -92,6 +93,14 @@ def test_an_illegal_one_is_named_and_refused(model: Path, tmp_path: Path) -> Non
     file.write_text(json.dumps(found))
     with pytest.raises(ScheduleError, match="cannot take the form"):
         tensmith.compile(model, target=TARGET, choices=file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_of_editors_and_shells_of_other_systems(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "choices.json"
+    data = {"version": 1, "target": TARGET, "threads": 1, "choices": {"0123": {"form": "none"}}}
+    file.write_bytes(json.dumps(data, indent=2).replace("\n", "\r\n").encode(encoding))
+    assert read_choices(file, TARGET, 1).by_key == data["choices"]
 
 
 def test_choices_for_other_models_are_told(model: Path, tmp_path: Path) -> None:

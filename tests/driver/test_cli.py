@@ -296,7 +296,11 @@ def test_targets_show_the_figures_of_their_kind(call) -> None:
         ("compile", "MODEL", "--shape", "x:1x2x3"),
         ("compile", "MODEL", "--precision", "fp4"),
         ("compile", "MODEL", "--threads", "0"),
+        ("compile", "MODEL", "--threads", "1025"),
+        ("compile", "MODEL", "--name", "2x"),
+        ("compile", "MODEL", "--name", "get"),
         ("compile", "MODEL", "--no-such-flag"),
+        ("run", "MODEL", "--input", "x.npy", "-o", "out.csv"),
         ("conjure",),
     ],
 )

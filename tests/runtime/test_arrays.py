@@ -191,6 +191,7 @@ def test_masked_elements_have_no_value() -> None:
         ("1 2 3", "frombuffer"),
         (iter([1.0, 2.0]), "make a list"),
         ({1.0, 2.0}, "make a list"),
+        ([[1.0, None]], "float"),
     ],
 )
 def test_what_is_no_array(value: Any, remedy: str) -> None:

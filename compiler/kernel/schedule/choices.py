@@ -109,7 +109,7 @@ def read_choices(path: Path, target: str, threads: int) -> Choices:
     Raises UsageError for a file that cannot be read, or is for another.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
         if "version" in data.get("choices", ()):  # all that `inspect --json` prints
             data = data["choices"]
         version, by_key = data["version"], dict(data["choices"])
