@@ -14,6 +14,7 @@ from ...compiler.errors import UsageError
 from ...compiler.ir import Dim, DType, Value, constant
 from .containers import Content, Maps, Maybe, Text, ValueList
 from .maps import MapType, map_type
+from .reading.declared import UNKNOWN
 from .reading.tensors import UnsupportedType, dtype_of
 
 Array = np.ndarray[Any, Any]
@@ -40,7 +41,7 @@ class Parts:
         if wanted is None or not self.is_text:
             return wanted
         whole = len(info.type.tensor_type.shape.dim) == len(wanted)
-        return wanted if whole else (*wanted, width_of(info.name))
+        return wanted if whole else (*wanted, UNKNOWN)
 
     def assemble(self, values: Sequence[Value]) -> Content:
         """The input, made of the values of its parts."""
@@ -87,13 +88,8 @@ def _bytes_of(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     tensor = made.type.tensor_type
     tensor.elem_type = onnx.TensorProto.UINT8
     if tensor.HasField("shape"):
-        tensor.shape.dim.add(dim_param=width_of(info.name))
+        tensor.shape.dim.add(denotation=f"{info.name}_width")
     return made
-
-
-def width_of(name: str) -> str:
-    """The symbol for the bytes of the longest string of an input."""
-    return f"{name}_width"
 
 
 def remedy(info: onnx.ValueInfoProto) -> str:

@@ -171,6 +171,26 @@ def test_constants_that_are_strings() -> None:
     _check("constants", run_graph(load_model(proto), _bytes(inputs))["y"], want)
 
 
+@pytest.mark.parametrize("first", ["s", "z"])
+@pytest.mark.parametrize("shapes", [{}, {"s": ("s_width",)}])
+def test_the_width_of_strings_is_a_size_of_its_own(
+    first: str, shapes: dict[str, tuple[str, ...]]
+) -> None:
+    inputs = {"s": (STRING, ["n"]), "z": (TensorProto.FLOAT, ["s_width"])}
+    infos = [
+        helper.make_tensor_value_info(name, *inputs[name])
+        for name in sorted(inputs, reverse=first == "z")
+    ]
+    results = [onnx.ValueInfoProto(name=name) for name in ("t", "w")]
+    nodes = [node("Identity", "s", "t"), node("Relu", "z", "w")]
+    graph = helper.make_graph(nodes, "g", infos, results)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    words, numbers = np.array(["abc", "de"]), np.ones(2, np.float32)
+    found = run_graph(load_model(proto, shapes=shapes), {"s": encode(words), "z": numbers})
+    assert decode(found["t"]).tolist() == words.tolist()
+    np.testing.assert_array_equal(found["w"], numbers)
+
+
 @pytest.mark.parametrize("rounds", [0, 1, 3])
 def test_strings_that_a_loop_carries(rounds: int) -> None:
     """One grows in every round, one stays as wide."""

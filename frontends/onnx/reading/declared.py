@@ -100,11 +100,12 @@ class DeclaredTypes:
         dims: list[Dim] = []
         for axis in range(len(pinned if pinned is not None else declared or ())):
             known = declared[axis] if declared is not None else None
+            meant = known.denotation if known is not None else ""
             is_list = dtype.is_integer and len(declared or ()) == 1
             if known is not None and known.dim_value == 0 and not is_list and not known.dim_param:
                 known = None
             wanted = pinned[axis] if pinned is not None else None
-            dims.append(self._dim(known, wanted, f"{info.name}_d{axis}"))
+            dims.append(self._dim(known, wanted, meant or f"{info.name}_d{axis}"))
         return TensorType(dtype, tuple(map(self._written, dims)))
 
     def _written(self, dim: Dim) -> Dim:
