@@ -25,11 +25,13 @@ class Unread:
 
 _PACKED = Unread("rows of different lengths have positions of their own either way")
 _PRECISION = Unread("the least precision of sums; all are in f32")
+_PER_TOKEN = Unread("a part of weights that change from token to token, which are refused")
 _SIZE = Unread("a size that the weights have")
 UNREAD: dict[tuple[str, str], Unread] = {
     ("Attention", "rotary_embedding_dim"): Unread("a part of do_rotary, which is refused"),
     ("DecoderMaskedMultiHeadAttention", "output_qk"): Unread("the output's name tells"),
     ("EmbedLayerNormalization", "mask_index_type"): Unread("for the inference of types alone"),
+    ("GatedDeltaNet", "chunk_size"): Unread("how kernels for GPUs divide the work"),
     ("GroupQueryAttention", "kv_cache_bit_width"): Unread("caches are not quantised", (0,)),
     ("MatMulBnb4", "training_mode"): Unread("for gradients alone"),
     ("MatMulNBits", "accuracy_level"): _PRECISION,
@@ -38,6 +40,8 @@ UNREAD: dict[tuple[str, str], Unread] = {
     ("QMoE", "accuracy_level"): _PRECISION,
     ("RotaryEmbedding", "is_packed_batching"): _PACKED,
     ("RotaryEmbedding", "scale"): Unread("no kernel for CPUs reads it"),
+    ("VarlenCausalConvWithState", "delta_offset"): _PER_TOKEN,
+    ("VarlenCausalConvWithState", "group_size"): _PER_TOKEN,
     ("WordConvEmbedding", "char_embedding_size"): _SIZE,
     ("WordConvEmbedding", "conv_window_size"): _SIZE,
     ("WordConvEmbedding", "embedding_size"): _SIZE,

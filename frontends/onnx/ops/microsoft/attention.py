@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .....compiler.ir import Dim, Value, constant
+from .....compiler.ir.assumptions import EQUAL
+from .....compiler.ir.dims import floordiv
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
 from ..shared.heads import (
@@ -26,6 +28,7 @@ from ..shared.heads import (
     scale_of,
     scores_of,
     split_last,
+    steps_of_beams,
     turned,
     written,
 )
@@ -127,11 +130,10 @@ def _zero(s: Site, value: Value | None, of: Value) -> Value:
 
 @lowers("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(s: Site) -> list[Value | None]:
-    if s.optional(9) is not None:
-        raise NotSupported("steps of other beams are not supported", _BEAMS)
     q, k, v = _separate(s)
     caches = (s.optional(6), s.optional(7))
     (k, v), present, earlier = _with_past(s, caches, (k, v), s.optional(8))
+    k, v = (_of_beams(s, whole, earlier) for whole in (k, v))
     mask = _mask(s, s.optional(4), s.optional(5), q, k.shape[2], earlier)
     scale = scale_of(s, q.shape[3])
     if s.wants(3):
@@ -141,7 +143,14 @@ def multi_head_attention(s: Site) -> list[Value | None]:
     return [merged(s, attend(s, q, k, v, scale, mask)), *present]
 
 
-_BEAMS = "export without cache_indirection, or with DecoderMaskedMultiHeadAttention"
+def _of_beams(s: Site, whole: Value, past: Dim) -> Value:
+    """Keys or values of all steps, of which those of the cache are of the beams they came from."""
+    chosen = s.optional(9)
+    if chosen is None or past == 0:
+        return whole
+    beams = s.reshape(s.emitter.virtual([chosen.shape[1]]), ())
+    before = steps_of_beams(s, s.slice(whole, 2, 0, past), past, chosen, beams)
+    return s.emit("concat", [before, s.slice(whole, 2, past, whole.shape[2])], axis=2)
 
 
 def _separate(s: Site) -> tuple[Value, Value, Value]:
@@ -215,10 +224,10 @@ def _rotary_heads(s: Site, x: Value, cos: Value) -> Value:
     heads = s.integer("num_heads", 0)
     if not heads:
         size = s.integer("rotary_embedding_dim", 0) or cos.shape[1] * 2
-        hidden = x.shape[2]
-        if not isinstance(size, int) or not isinstance(hidden, int):
-            raise NotSupported("the number of heads is not known", "set num_heads")
-        heads = hidden // size
+        batch, steps, hidden = x.shape
+        count = floordiv(hidden, size)
+        s.require(count * size, EQUAL, hidden, f"{x.type} is no whole heads of {size}")
+        return s.transpose(s.reshape(x, (batch, steps, count, size)), (0, 2, 1, 3))
     return heads_of(s, x, heads)
 
 
@@ -247,12 +256,13 @@ def multimodal_rotary_embedding(s: Site) -> Value:
     return out if x.type.rank == 4 else merged(s, out)
 
 
-def _streams_of_angles(s: Site, half: int) -> Value:
+def _streams_of_angles(s: Site, half: Dim) -> Value:
     """Which of the three positions each angle comes from: i64 [half]."""
     sizes, layout = s.ints("mrope_section"), s.integer("mrope_layout", 0)
-    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) != half or layout not in (0, 1):
-        raise ValueError(f"mrope_section {sizes} in layout {layout} does not make {half} angles")
-    streams = np.repeat(np.arange(3), sizes) if layout == 0 else np.zeros(half, np.int64)
+    if len(sizes) != 3 or min(sizes) < 0 or layout not in (0, 1):
+        raise ValueError(f"mrope_section {sizes} in layout {layout} does not exist")
+    s.require(half, EQUAL, sum(sizes), f"mrope_section {sizes} does not make {half} angles")
+    streams = np.repeat(np.arange(3), sizes) if layout == 0 else np.zeros(sum(sizes), np.int64)
     if layout == 1:
         for stream in (1, 2):
             streams[stream : sizes[stream] * 3 : 3] = stream

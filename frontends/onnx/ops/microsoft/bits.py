@@ -177,17 +177,55 @@ def matmul_bnb4(s: Site) -> Value:
     kind = s.integer("quant_type")
     if kind not in (0, 1) or block < 1:
         raise ValueError(f"quant_type {kind} with blocks of {block} does not exist")
+    x, levels = s.input(0), np.array(_NF4 if kind == 1 else _FP4, np.float32)
+    turned = bool(s.integer("transB", 1))
+    shape = (rows, depth) if turned else (depth, rows)
+    if any(s.emitter.constant(s.input(place)) is None for place in (1, 2)):
+        made = _floats_at_run_time(s, levels, rows * depth, block)
+        weight = s.cast(s.reshape(made, shape), x.dtype)
+        return matmul(s, x, s.transpose(weight, (1, 0)) if turned else weight)
     packed = s.constant(s.input(1), "the weight").reshape(-1)
     scales = s.constant(s.input(2), "the scales").reshape(-1).astype(np.float32)
     codes = np.stack([packed >> 4, packed & 15], -1).reshape(-1)
     if len(codes) < rows * depth or len(scales) * block < rows * depth:
         raise ValueError(f"the weight holds fewer than {rows * depth} numbers")
-    levels = np.array(_NF4 if kind == 1 else _FP4, np.float32)
     real = levels[codes[: rows * depth]] * np.repeat(scales, block)[: rows * depth]
-    turned = bool(s.integer("transB", 1))
-    weight = real.reshape(rows, depth).T if turned else real.reshape(depth, rows)
-    x = s.input(0)
-    return matmul(s, x, constant(np.ascontiguousarray(weight.astype(x.dtype.numpy))))
+    flat = real.reshape(shape).T if turned else real.reshape(shape)
+    return matmul(s, x, constant(np.ascontiguousarray(flat.astype(x.dtype.numpy))))
+
+
+def _floats_at_run_time(s: Site, levels: Array, count: int, block: int) -> Value:
+    """`count` floats of 4 bits, the high half of a byte first, that a run makes: f32."""
+    packed = s.reshape(s.input(1), (s.input(1).type.elements, 1))
+    codes = s.op_("bitand", s.op_("shr", packed, constant(np.array([4, 0], np.uint8))), 15)
+    codes = s.slice(s.reshape(codes, (packed.shape[0] * 2,)), 0, 0, count)
+    real = s.emit("gather", [constant(levels), s.cast(codes, DType.I32)], axis=0)
+    scales = s.cast(s.reshape(s.input(2), (s.input(2).type.elements,)), DType.F32)
+    return s.op_("mul", real, _per_element(s, scales, 0, block, count))
+
+
+_Q4_BLOCK = 32  # numbers, the first half in the low halves of bytes, the second in the high ones
+
+
+@lowers("MatMulFpQ4", domain=MICROSOFT)
+def matmul_fp_q4(s: Site) -> Value:
+    """x times a weight [K, N] of 4 bits, which lies column by column in blocks: a scale (f32), an
+    offset where there is one (blk_quant_type 1), and the numbers (core/mlas/inc/mlas_q4.h)."""
+    offset, block = s.integer("blk_quant_type", 1), _Q4_BLOCK
+    if offset not in (0, 1):
+        raise NotSupported(f"blk_quant_type {offset}", "use 0 or 1, as ONNX Runtime takes them")
+    depth, rows = (int(size) for size in s.constant(s.input(2), "the shape of the weight"))
+    blocks, size = -(-depth // block), 4 + offset + block // 2
+    blob = np.ascontiguousarray(s.constant(s.input(1), "the weight").reshape(-1))
+    if len(blob) != rows * blocks * size:
+        raise ValueError(f"the weight has {len(blob)} bytes, and not {rows * blocks * size}")
+    apart = blob.view(np.uint8).reshape(rows, blocks, size)
+    scales = np.ascontiguousarray(apart[..., :4]).view(np.float32).reshape(rows, blocks)
+    halves = apart[..., 4 + offset :].reshape(rows, blocks, -1, block // 2)
+    numbers = np.concatenate([halves & 15, halves >> 4], axis=-1).reshape(rows, blocks * block)
+    zeros = pack_digits(apart[..., 4], 4) if offset else None
+    form = PackedColumns(4, block, pack_digits(numbers, 4), scales, depth, zeros)
+    return packed_product(s, s.sized(s.input(0), -1, depth), form)
 
 
 @lowers("GatherBlockQuantized", domain=MICROSOFT)

@@ -6,7 +6,7 @@ off the CUDA kernel, since the one for CPUs takes the first key of a beam for al
 
 from __future__ import annotations
 
-from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir import Dim, Value
 from .....compiler.ir.assumptions import EQUAL
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
@@ -20,6 +20,7 @@ from ..shared.heads import (
     scale_of,
     scores_of,
     split_last,
+    steps_of_beams,
     written,
 )
 
@@ -88,25 +89,10 @@ def _with_cache(s: Site, k: Value, v: Value) -> tuple[Value, Value, list[Value |
 
 
 def _of_beams(s: Site, before: Value, past: Dim) -> Value:
-    """The earlier steps [batch * beams, heads, past, size], each from the beam that it came from.
-
-    cache_indirection: [batch, beams, longest], the beam (of the same batch) of every step.
-    """
+    """The earlier steps, each from the beam that it came from, where beams are told apart."""
     chosen, width = s.optional(_BEAM_OF_STEP), s.optional(_BEAMS)
     if chosen is None or width is None:
         if width is not None and s.known(width) is not None and s.numbers(width, "beams") != [1]:
             raise ValueError("cache_indirection is missing beside several beams")
         return before
-    rows = before.shape[0]
-    if chosen.type.rank != 3:
-        raise ValueError(f"cache_indirection {chosen.type} does not have 3 dimensions")
-    steps = s.slice(chosen, 2, 0, past)
-    steps = s.cast(s.reshape(steps, (rows, past)), DType.I64)
-    beams = s.cast(s.reshape(width, (1, 1)), DType.I64)
-    row = s.iota((rows, 1), 0, DType.I64)
-    first = s.op_("mul", s.op_("div", row, beams), beams)
-    step = s.expand(s.iota((1, past), 1, DType.I64), (rows, past))
-    index = [s.reshape(at, (rows, past, 1)) for at in (s.op_("add", first, steps), step)]
-    ordered = s.transpose(before, (0, 2, 1, 3))
-    picked = s.emit("gather_nd", [ordered, s.emit("concat", index, axis=2)], batch_dims=0)
-    return s.transpose(picked, (0, 2, 1, 3))
+    return steps_of_beams(s, before, past, chosen, s.reshape(width, ()))

@@ -5,7 +5,8 @@ Semantics: microsoft/onnxruntime, docs/ContribOperators.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 
@@ -116,14 +117,26 @@ def linear_attention(s: Site) -> Sequence[Content | None]:
     if heads < groups:  # each query meets several keys, which the function does not say
         inputs[0] = _repeated_heads(s, s.input(0), heads, groups)
         kept["q_num_heads"] = onnx.helper.make_attribute("q_num_heads", groups)
-    node = onnx.NodeProto(op_type=s.op, input=s.node.input, output=s.node.output, name=s.node.name)
-    for attribute in kept.values():
+    return by_function(s, s.op, inputs, kept)
+
+
+def by_function(
+    s: Site,
+    operator: str,
+    inputs: Sequence[Value | None],
+    attributes: Mapping[str, onnx.AttributeProto],
+) -> list[Any]:
+    """The results of an operator of ai.onnx by its definition as a function."""
+    node = onnx.NodeProto(op_type=operator, name=s.node.name)
+    node.input.extend("" if value is None else f"input_{i}" for i, value in enumerate(inputs))
+    node.output.extend(f"output_{i}" for i in range(2))
+    for attribute in attributes.values():
         node.attribute.add().CopyFrom(attribute)
     types = [None if value is None else value.type for value in inputs]
     body = body_of(node, "", _RECURRENT_OPSET, types)
     if body is None:
         raise NotSupported("the onnx package does not define it", "install onnx 1.23 or newer")
-    return s.importer.inline(body, inputs, kept, {"": _RECURRENT_OPSET})
+    return s.importer.inline(body, inputs, dict(attributes), {"": _RECURRENT_OPSET})
 
 
 def _repeated_heads(s: Site, x: Value, heads: int, wanted: int) -> Value:

@@ -10,6 +10,7 @@ from .....compiler.ir.assumptions import AT_MOST
 from .....compiler.ir.dims import floordiv
 from ...site import NotSupported, Site
 
+Scale = float | Value  # of scores; a value of rank 0 where only a run knows the size of a head
 _LOWEST = {DType.F16: -65504.0, DType.BF16: -3.3e38, DType.F32: -3.4e38, DType.F64: -3.4e38}
 
 
@@ -42,14 +43,25 @@ def merged(s: Site, x: Value) -> Value:
     return s.reshape(s.transpose(x, (0, 2, 1, 3)), (batch, steps, heads * size))
 
 
-def scale_of(s: Site, size: Dim) -> float:
-    """The attribute scale, or 1 / sqrt(size of a head)."""
+def scale_of(s: Site, size: Dim) -> Scale:
+    """The attribute scale, or 1 / sqrt(size of a head), which a run computes where it knows the
+    size first."""
     given = s.real("scale", 0.0)
     if given:
         return given
-    if not isinstance(size, int) or size < 1:
-        raise NotSupported("the size of a head is not known", "pin the shape of the query")
-    return 1.0 / math.sqrt(size)
+    if isinstance(size, int):
+        if size < 1:
+            raise ValueError(f"heads of size {size}")
+        return 1.0 / math.sqrt(size)
+    wide = s.cast(s.reshape(s.emitter.virtual([size]), ()), DType.F32)
+    return s.op_("div", 1.0, s.op_("sqrt", wide))
+
+
+def _scaled(s: Site, q: Value, scale: Scale) -> tuple[Value, float]:
+    """Queries and a scale that is known: what a run computes is in the queries."""
+    if isinstance(scale, Value):
+        return s.op_("mul", q, s.cast(scale, q.dtype)), 1.0
+    return q, scale
 
 
 def added(s: Site, a: Value | None, b: Value | None) -> Value | None:
@@ -64,7 +76,7 @@ def attend(
     q: Value,
     k: Value,
     v: Value,
-    scale: float,
+    scale: Scale,
     mask: Value | None = None,
     softcap: float = 0.0,
     sink: Value | None = None,
@@ -75,6 +87,7 @@ def attend(
     that broadcasts to [..., 1] of the scores and whose share goes nowhere.
     """
     if not softcap and sink is None:
+        q, scale = _scaled(s, q, scale)
         operands = [q, k, v] if mask is None else [q, k, v, s.cast(mask, q.dtype)]
         return s.emit("attention", operands, scale=scale)
     weights = probabilities(s, scores_of(s, q, k, scale, mask, softcap), sink)
@@ -82,9 +95,10 @@ def attend(
 
 
 def scores_of(
-    s: Site, q: Value, k: Value, scale: float, mask: Value | None, softcap: float = 0.0
+    s: Site, q: Value, k: Value, scale: Scale, mask: Value | None, softcap: float = 0.0
 ) -> Value:
     """What the softmax of an attention is taken of."""
+    q, scale = _scaled(s, q, scale)
     rank = k.type.rank
     turned = s.transpose(k, [*range(rank - 2), rank - 1, rank - 2])
     scores = s.op_("mul", s.emit("matmul", [q, turned]), scale)
@@ -161,11 +175,12 @@ def rotated(
     return turned(s, x, c, d, interleaved)
 
 
-def rotated_half(cos: Value) -> int:
-    """Half of the size that a table of cosines turns. Raises ValueError when it is not known."""
-    if cos.type.rank != 2 or not isinstance(cos.shape[1], int):
-        raise ValueError(f"a cache {cos.type} is no matrix of known width")
-    return cos.shape[1]
+def rotated_half(cos: Value) -> Dim:
+    """Half of the size that a table of cosines turns."""
+    if cos.type.rank != 2:
+        raise ValueError(f"a cache {cos.type} is no matrix")
+    half: Dim = cos.shape[1]
+    return half
 
 
 def turned(s: Site, x: Value, c: Value, d: Value, interleaved: bool) -> Value:
@@ -202,6 +217,25 @@ def written(s: Site, cache: Value, new: Value, past: Dim) -> tuple[Value, Value]
     s.require(end, AT_MOST, room, why)
     used = s.emit("concat", [s.slice(cache, 2, 0, past), new], axis=2)
     return used, s.emit("concat", [used, s.slice(cache, 2, end, room)], axis=2)
+
+
+def steps_of_beams(s: Site, before: Value, past: Dim, chosen: Value, beams: Value) -> Value:
+    """The steps of a cache [batch * beams, heads, past, size], each from the beam it came from.
+
+    chosen: [batch, beams, longest], the beam (of the same batch) of every step.
+    """
+    rows = before.shape[0]
+    if chosen.type.rank != 3:
+        raise ValueError(f"cache_indirection {chosen.type} does not have 3 dimensions")
+    steps = s.cast(s.reshape(s.slice(chosen, 2, 0, past), (rows, past)), DType.I64)
+    width = s.cast(beams, DType.I64)
+    row = s.iota((rows, 1), 0, DType.I64)
+    first = s.op_("mul", s.op_("div", row, width), width)
+    step = s.expand(s.iota((1, past), 1, DType.I64), (rows, past))
+    index = [s.reshape(at, (rows, past, 1)) for at in (s.op_("add", first, steps), step)]
+    ordered = s.transpose(before, (0, 2, 1, 3))
+    picked = s.emit("gather_nd", [ordered, s.emit("concat", index, axis=2)], batch_dims=0)
+    return s.transpose(picked, (0, 2, 1, 3))
 
 
 def split_last(s: Site, x: Value, sizes: Sequence[Dim]) -> list[Value]:

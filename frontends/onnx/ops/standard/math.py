@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 
+import ml_dtypes
 import numpy as np
 
 from .....compiler.ir import DType, Value
 from ...containers import Content, Text
 from ...site import Site
-from ...table import lowers
+from ...table import MICROSOFT, lowers
 from .strings import equal_texts
 
 _UNARY = {
@@ -169,6 +170,7 @@ def where(s: Site) -> Value:
 
 
 @lowers("Identity")
+@lowers("SampleOp", domain=MICROSOFT)
 def identity(s: Site) -> Sequence[Content | None]:
     return s.entries[:1]
 
@@ -180,9 +182,22 @@ def clip(s: Site) -> Value:
     if s.opset < 11:
         low = s.scalar(s.real("min"), x.dtype) if s.has("min") else None
         high = s.scalar(s.real("max"), x.dtype) if s.has("max") else None
+    least, most = _limits(x.dtype)
     if low is not None:
         x = s.op_("max", x, _bound(s, low, -math.inf))
-    return x if high is None else s.op_("min", x, _bound(s, high, math.inf))
+    elif least is not None:
+        x = s.op_("max", x, least)
+    if high is not None:
+        return s.op_("min", x, _bound(s, high, math.inf))
+    return x if most is None else s.op_("min", x, most)
+
+
+def _limits(dtype: DType) -> tuple[float | None, float | None]:
+    """The bounds where none is given: what makes infinite floats finite."""
+    if not dtype.is_float:
+        return None, None
+    info = ml_dtypes.finfo(dtype.numpy)
+    return float(info.min), float(info.max)
 
 
 def _bound(s: Site, value: Value, none: float) -> Value:

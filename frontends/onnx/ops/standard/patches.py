@@ -114,9 +114,10 @@ def places_of_maxima(
     rows = s.reshape(x, (*lead, product(sizes)))
     found = s.emit("gather_elements", [rows, s.expand(flat, (*lead, product(spots)))], axis=2)
     inside = s.reshape(s.expand(inside, grid), (1, 1, *spots))
-    low = lowest(s, x.dtype)
-    values = s.op_("where", inside, s.reshape(found, (*lead, *spots)), low)
-    best = s.emit("argmax", [values], axis=3, keepdims=False)
+    values = s.op_("where", inside, s.reshape(found, (*lead, *spots)), lowest(s, x.dtype))
+    top = s.op_("eq", values, s.reduce("max", values, [3]))
+    rank_of = s.op_("add", s.cast(s.op_("and", top, inside), DType.U8), s.cast(inside, DType.U8))
+    best = s.emit("argmax", [rank_of], axis=3, keepdims=False)  # never in the padding
     column_major = bool(s.integer("storage_order", 0))
     stored = _flat_places(s, sizes, kept, column_major)
     chosen = s.reshape(s.expand(stored, grid), (product(spots),))

@@ -21,6 +21,11 @@ Step = Callable[["Cell", Value, list[Value]], list[Value]]
 Weights = Callable[[int, int], Factor]
 
 
+def _kind(s: Site) -> str:
+    """What an operator's cell is like."""
+    return str(s.op.removeprefix("Attn"))
+
+
 @dataclass
 class Cell:
     """The weights of one direction: recurrent [hidden, gates * hidden] and what steps need."""
@@ -42,7 +47,7 @@ class Cell:
 @lowers("LSTM", "GRU", "RNN")
 def recurrent(s: Site) -> list[Value]:
     hidden, gates = s.integer("hidden_size"), _GATES[s.op]
-    wanted = (_directions(s), gates * hidden, hidden)
+    wanted = (directions(s), gates * hidden, hidden)
     weights = {1: _fitted(s, s.input(1), wanted[:2]), 2: _fitted(s, s.input(2), wanted)}
     return lowered(s, lambda place, index: FloatFactor.of_direction(s, weights[place], index))
 
@@ -56,7 +61,8 @@ def _fitted(s: Site, weights: Value, sizes: Sequence[int]) -> Value:
     return weights
 
 
-def _directions(s: Site) -> int:
+def directions(s: Site) -> int:
+    """How many directions a node has, 1 or 2. Raises ValueError for a name that is none."""
     direction = s.text("direction", "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"direction '{direction}' does not exist")
@@ -71,17 +77,17 @@ def lowered(s: Site, weights: Weights, *, by_range: bool = False) -> list[Value]
     of unlike lengths are then laid out step by step as ONNX Runtime does, the last ones of each
     first for the backward direction, and zeros for the state of those that have ended.
     """
-    x, hidden, count = s.input(0), s.integer("hidden_size"), _directions(s)
+    x, hidden, count = s.input(0), s.integer("hidden_size"), directions(s)
     if x.type.rank != 3:
         raise ValueError(f"the input {x.type} does not have 3 dimensions")
     batch_first = bool(s.integer("layout", 0))
     x = s.transpose(x, (1, 0, 2)) if batch_first else x
     if s.optional(4) is not None:
-        _check_lengths(s, s.input(4), x.shape[0])
+        check_lengths(s, s.input(4), x.shape[0])
     sequences, finals = [], []
     for index in range(count):
         backward = s.text("direction", "forward") == "reverse" or index == 1
-        states = _initial(s, x, index, hidden, batch_first)
+        states = initial_states(s, x, index, hidden, batch_first)
         mirrored = by_range and backward and s.optional(4) is not None
         read = _mirrored(s, x, s.input(4)) if mirrored else x
         turns = backward and not mirrored
@@ -97,13 +103,14 @@ def lowered(s: Site, weights: Weights, *, by_range: bool = False) -> list[Value]
     return [y, *ends]
 
 
-def _check_lengths(s: Site, lengths: Value, steps: Dim) -> None:
+def check_lengths(s: Site, lengths: Value, steps: Dim) -> None:
+    """Make a run end with an error where a length is not within 0 to `steps`."""
     most = s.cast(s.reshape(s.emitter.virtual([steps]), ()), lengths.dtype)
     inside = s.op_("and", s.op_("ge", lengths, 0), s.op_("le", lengths, most))
     s.require_nonzero(inside, f"a length is negative or more than {steps} steps")
 
 
-def _initial(s: Site, x: Value, index: int, hidden: int, batch_first: bool) -> list[Value]:
+def initial_states(s: Site, x: Value, index: int, hidden: int, batch_first: bool) -> list[Value]:
     """The states before the first step, [batch, hidden] each.
 
     A sequence without steps starts with zeros, whatever is given, and so ends with them: as ONNX
@@ -111,7 +118,7 @@ def _initial(s: Site, x: Value, index: int, hidden: int, batch_first: bool) -> l
     """
     steps, batch = x.shape[:2]
     states = []
-    for place in (5, 6) if s.op == "LSTM" else (5,):
+    for place in (5, 6) if _kind(s) == "LSTM" else (5,):
         given = s.optional(place)
         if given is None:
             zero = s.scalar(0, s.input(0).dtype)
@@ -166,18 +173,18 @@ def _direction(
         s,
         hidden,
         weights(2, index),
-        _activations(s, index),
+        activations(s, index),
         peepholes,
         recurrent_bias,
         by_range,
     )
-    step = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}[s.op]
-    return _run(s, cell, step, inputs, states, backward)
+    step = {"LSTM": lstm_step, "GRU": _gru, "RNN": _rnn}[s.op]
+    return run_steps(s, cell, step, inputs, states, backward)
 
 
-def _activations(s: Site, index: int) -> list[Activation]:
+def activations(s: Site, index: int) -> list[Activation]:
     """The direction's activation functions, with the clipping of their inputs."""
-    defaults = _DEFAULTS[s.op]
+    defaults = _DEFAULTS[_kind(s)]
     names = s.texts("activations", defaults * (index + 1))
     alphas, betas = iter(s.floats("activation_alpha", [])), iter(s.floats("activation_beta", []))
     if len(names) < len(defaults) * (index + 1):
@@ -191,7 +198,7 @@ def _activations(s: Site, index: int) -> list[Activation]:
         ]
 
         # as in ONNX Runtime, what LSTM's last function gets (the cell) is not clipped
-        gate = limit > 0 and not (s.op == "LSTM" and len(chosen) % 3 == 2)
+        gate = limit > 0 and not (_kind(s) == "LSTM" and len(chosen) % 3 == 2)
 
         def activation(
             x: Value, name: str = name, values: Sequence[float] = values, clips: bool = gate
@@ -204,9 +211,14 @@ def _activations(s: Site, index: int) -> list[Activation]:
     return chosen[-len(defaults) :]
 
 
-def _run(
+def run_steps(
     s: Site, cell: Cell, step: Step, inputs: Value, states: list[Value], backward: bool
 ) -> tuple[Value, list[Value]]:
+    """The first state after every step, stacked, and the last states.
+
+    step: gives the states after one step from inputs[step] and those before. Where the node has
+    lengths, states stay as they are behind the end of a sequence, and what is stacked is 0.
+    """
     trip = inputs.shape[0]
     lengths = s.optional(4)
     if trip == 1 and lengths is None:
@@ -246,7 +258,9 @@ def _run(
     return results[-1], results[:-1]
 
 
-def _lstm(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
+def lstm_step(cell: Cell, inputs: Value, states: list[Value]) -> list[Value]:
+    """The hidden state and the cell [batch, hidden] from those before, and the gates of the input
+    [batch, 4 * hidden]."""
     s, (h, c) = cell.site, states
     f, g, out = cell.activations
     gates = s.op_("add", inputs, cell.recurrent.times(h))
@@ -294,7 +308,7 @@ def reverse_sequence(s: Site) -> Value:
     time, batch = s.integer("time_axis", 0), s.integer("batch_axis", 1)
     if {time, batch} != {0, 1} or x.type.rank < 2:
         raise ValueError(f"time axis {time} and batch axis {batch} must be 0 and 1")
-    _check_lengths(s, lengths, x.shape[time])
+    check_lengths(s, lengths, x.shape[time])
     return _mirrored(s, x, lengths, time)
 
 

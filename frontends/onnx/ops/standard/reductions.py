@@ -77,7 +77,7 @@ def _shaped(s: Site, what: _Reduction, result: Value) -> Value:
 def reduce_of_function(s: Site) -> Value:
     what = _reduction(s, 18)
     x, kind = what.x, s.op.removeprefix("Reduce")
-    if kind == "LogSumExp" and x.dtype.is_float and what.axes:
+    if kind == "LogSumExp" and what.axes:
         return _shaped(s, what, _log_sum_exp(s, x, what.axes, what.keep))
     inner = x
     if kind in ("SumSquare", "L2"):
@@ -85,7 +85,7 @@ def reduce_of_function(s: Site) -> Value:
     elif kind == "L1":
         inner = s.op_("abs", x)
     elif kind == "LogSumExp":
-        inner = _floating(s, "exp", x)
+        return _shaped(s, what, x)
     total = _shaped(s, what, _reduced(s, "sum", what, inner))
     if kind == "L2":
         return _floating(s, "sqrt", total)
@@ -99,11 +99,18 @@ def _floating(s: Site, op: str, x: Value) -> Value:
 
 
 def _log_sum_exp(s: Site, x: Value, axes: list[int], keep: bool) -> Value:
-    """log(sum(exp(x))) around the largest element; where that is infinite it is the answer."""
+    """log(sum(exp(x))) around the largest element; where that is infinite it is the answer.
+
+    Of integers exp is an integer, too, as in ONNX Runtime: 0 but for the largest.
+    """
     top = s.reduce("max", x, axes)
-    finite = s.op_("where", s.op_("isinf", top), 0.0, top) if x.dtype.is_float else top
-    total = s.reduce("sum", s.op_("exp", s.op_("sub", x, finite)), axes, True)
-    out = s.op_("add", s.op_("log", total), finite)
+    if x.dtype.is_float:
+        finite = s.op_("where", s.op_("isinf", top), 0.0, top)
+        total = s.reduce("sum", s.op_("exp", s.op_("sub", x, finite)), axes, True)
+        out = s.op_("add", s.op_("log", total), finite)
+    else:
+        many = s.reduce("sum", s.cast(s.op_("eq", x, top), DType.F64), axes, True)
+        out = s.op_("add", s.cast(s.op_("log", many), x.dtype), top)
     if keep:
         return out
     kept = [dim for axis, dim in enumerate(x.shape) if axis not in axes]
