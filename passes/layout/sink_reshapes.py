@@ -49,7 +49,7 @@ def _are_rows(source: Value, value: Value) -> bool:
 def _are_panels(source: Value, value: Value, rw: Rewriter) -> bool:
     """Whether the value joins panels of columns that a product makes, or what follows one element
     by element."""
-    if source.type.rank != value.type.rank + 2 or source.shape[-2] != 1:
+    if not value.type.rank or source.type.rank != value.type.rank + 2 or source.shape[-2] != 1:
         return False
     if source.shape[-3] * source.shape[-1] != value.shape[-1]:
         return False
