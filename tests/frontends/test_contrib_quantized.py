@@ -158,6 +158,8 @@ def pools() -> list[OrtCase]:
         one("average", "QLinearAveragePool", x | result, np.uint8, **window),
         one("with padding", "QLinearAveragePool", x | result, np.uint8, count_include_pad=1,
             **window),
+        one("beyond the padding", "QLinearAveragePool", x | result, np.uint8, count_include_pad=1,
+            ceil_mode=1, kernel_shape=[3, 2], strides=[3, 2], pads=[1, 1, 0, 1]),
         one("channels last", "QLinearAveragePool", last | result, np.uint8, channels_last=1,
             **window),
         one("global", "QLinearGlobalAveragePool", x | result, np.uint8),

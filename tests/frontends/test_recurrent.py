@@ -131,6 +131,35 @@ def test_other_activations() -> None:
     _check("RNN", activations=["LeakyRelu"], activation_alpha=[0.2])
 
 
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_softplus_of_large_numbers_is_no_infinity(op: str) -> None:
+    """log(1 + exp(x)) is x there; ONNX Runtime's exp overflows above 88.7, and gives infinities."""
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
+    activations = {
+        "RNN": ["Softplus"],
+        "GRU": ["Sigmoid", "Softplus"],
+        "LSTM": ["Sigmoid", "Softplus", "Relu"],
+    }
+    x = np.array([[[1.0]], [[-1.0]]], np.float32)
+    # the gates of a GRU and an LSTM are open halfway: products with the input are in the last alone
+    weights = np.zeros((1, gates, 1), np.float32)
+    weights[0, -1] = 200.0
+    proto = model(
+        [node(op, "x w r", "y", hidden_size=1, activations=activations[op])],
+        {"x": x},
+        ["y"],
+        constants={"w": weights, "r": np.zeros((1, gates, 1), np.float32)},
+        opset=14,
+    )
+    new = np.logaddexp(0, 200.0 * x.reshape(-1).astype(np.float64))
+    state, states = 0.0, []
+    for value in new:
+        state = {"RNN": value, "GRU": (value + state) / 2, "LSTM": (value + state) / 2}[op]
+        states.append(state / 2 if op == "LSTM" else state)
+    want = np.array(states, np.float32).reshape(2, 1, 1, 1)
+    check(proto, {"x": x}, expected={"y": want})
+
+
 def test_batch_first_layout() -> None:
     """The same numbers as with the step axis first."""
     x = floats(BATCH, STEPS, SIZE)

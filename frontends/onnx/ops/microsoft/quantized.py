@@ -14,7 +14,7 @@ from ..shared.factors import ByteFactor
 from ..standard.activations import flatten_from, leaky_relu
 from ..standard.matmul import swap_last
 from ..standard.nn import centred
-from ..standard.pooling import average_pool, max_pool
+from ..standard.pooling import max_pool, window_means
 from ..standard.quantization import dequantize, qlinear_conv, quantize, requantize, saturated
 from ..standard.recurrent import lowered
 
@@ -109,7 +109,7 @@ def qlinear_average_pool(s: Site) -> Value:
     def lower(site: Site) -> Value:
         dtype = site.input(0).dtype
         site.inputs[0] = _real(site, 0)
-        steps = site.op_("div", average_pool(site), site.reshape(site.input(3), ()))
+        steps = site.op_("div", window_means(site, whole=True), site.reshape(site.input(3), ()))
         zero = _single(site, site.optional(4))
         if zero is not None:
             steps = site.op_("add", steps, site.cast(zero, steps.dtype))

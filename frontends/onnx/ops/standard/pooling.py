@@ -132,18 +132,24 @@ def _at_least(s: Site, maxima: Value) -> Value:
 
 @lowers("AveragePool")
 def average_pool(s: Site) -> Value:
+    return window_means(s)
+
+
+def window_means(s: Site, *, whole: bool = False) -> Value:
+    """The means of windows; whole: where padding counts, what a window has beyond it does, too."""
     x = s.input(0)
     pool, counted = pool_of(s, x), bool(s.integer("count_include_pad", 0))
     if pool.empty:
         return pool.nothing(s, x.dtype)
     clipped = any(pool.cut_off) and s.opset >= 19
+    filled = whole and counted and pool.ceil_mode
     out = s.emit(
         "avg_pool",
         [x],
         kernel=pool.kernel,
-        ceil_mode=pool.ceil_mode,
+        ceil_mode=pool.ceil_mode and not filled,
         count_include_pad=counted,
-        **pool.window,
+        **(pool.filled_up() if filled else pool.window),
     )
     # before opset 19, ONNX Runtime divides by the whole window
     return s.op_("mul", out, pool.taken_share()) if counted and clipped else out
