@@ -93,6 +93,15 @@ def test_operands_of_different_shapes_stay() -> None:
     check(text, text, Fixpoint((SinkReshapes(), *SIMPLIFY)))
 
 
+def test_an_element_of_a_matrix_is_no_panel() -> None:
+    """A matrix of one element has two axes more than a number."""
+    before = body(
+        "%x: f32[1, 1], %y: f32[]",
+        ["%number: f32[] = reshape(%x) {shape = ()}", "%sum: f32[] = add(%number, %y)"],
+    )
+    assert rewritten(before, SinkReshapes()).outputs[0].shape == ()
+
+
 def test_division_by_a_constant() -> None:
     constants = "const %c: f32[] = [3.0]\nconst %p: f32[] = [4.0]\nconst %q: f32[] = [0.25]"
     once = Fixpoint((Reciprocal(), *SIMPLIFY))
