@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,17 +57,29 @@ def description(model: CompiledModel) -> dict[str, Any]:
     return {**described, "symbols": list(model.symbols)}
 
 
+def linked(models: Mapping[str, CompiledModel], folder: Path) -> Path:
+    """A program of all models, in their order."""
+    program = folder / "firmware.elf"
+    link_firmware(list(models.values()), folder, program, list(map(description, models.values())))
+    return program
+
+
+def run_linked(
+    program: Path, calls: Sequence[tuple[int, Arrays]], target: str, folder: Path
+) -> list[FirmwareRun]:
+    """What became of models of a program, by number, each on inputs."""
+    backend, chosen = resolve_target(target)
+    emulator = backend.emulator(chosen)
+    assert emulator is not None
+    return run_firmware(emulator.command, program, calls, DTYPES, folder)
+
+
 def run_models(
     models: Mapping[str, CompiledModel], inputs: Mapping[str, Arrays], target: str, folder: Path
 ) -> dict[str, FirmwareRun]:
     """What became of each model on its inputs."""
-    program = folder / "firmware.elf"
-    link_firmware(list(models.values()), folder, program, list(map(description, models.values())))
-    backend, chosen = resolve_target(target)
-    emulator = backend.emulator(chosen)
-    assert emulator is not None
     calls = [(number, inputs[name]) for number, name in enumerate(models)]
-    runs = run_firmware(emulator.command, program, calls, DTYPES, folder)
+    runs = run_linked(linked(models, folder), calls, target, folder)
     return dict(zip(models, runs, strict=True))
 
 

@@ -1,4 +1,5 @@
-"""Random ONNX models beside ONNX Runtime: 100 in every run, 2,000 with the slow tests.
+"""Random ONNX models beside ONNX Runtime: 200 in every run, 2,000 with the slow tests, which also
+run some of them in emulators of every processor for Arm.
 
 A seed that is not right is looked at alone, in tests/, by
 `python -m random_models --first SEED --count 1 --save FOLDER`.
@@ -9,14 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from compiled import needs_native
+from compiled import EMULATED, needs_native
 from random_models.builder import ALL, Features
 from random_models.check import BATCH, check
+from random_models.emulated import missing, on_target
 from random_models.generate import sample
+
+from tensmith.backends.arm.cortex_m import BOARDS
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is the oracle of these tests")
 
 ALWAYS, IN_ALL = 200, 2000
+EMULATED_TARGETS = (*EMULATED, *BOARDS)
 # seeds whose models differ for a reason that is no fault, and the reason
 LISTED: dict[int, str] = {
     1897: "ONNX Runtime's Softplus in recurrent cells is infinite above 88; float64 agrees with us",
@@ -40,6 +45,17 @@ def test_models(first: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", range(ALWAYS, IN_ALL, BATCH))
 def test_many_models(first: int, tmp_path: Path) -> None:
     _check(first, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "target"), list(enumerate(EMULATED_TARGETS)))
+def test_models_in_emulators(number: int, target: str, tmp_path: Path) -> None:
+    if why := missing(target):
+        pytest.skip(why)
+    first = number * BATCH
+    found = check(range(first, first + BATCH), tmp_path, compiled=on_target(target))
+    wrong = [str(finding) for finding in found if finding.seed not in LISTED]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_a_seed_is_one_model() -> None:

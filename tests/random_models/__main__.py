@@ -20,6 +20,7 @@ import onnx
 
 from .builder import Features
 from .check import BATCH, check
+from .emulated import on_target
 from .generate import sample
 from .gpu import on_gpu
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="how many seeds")
     parser.add_argument("--save", type=Path, help="folder for models that are not right")
     parser.add_argument("--gpu", action="store_true", help="planned for a GPU, in an interpreter")
+    parser.add_argument("--target", help="run in an emulator: aarch64..., cortex-m...")
     parser.add_argument("--inside", action="store_true", help="check in this process")
     names = [item.name for item in fields(Features)]
     for sign, word in (("on", "with"), ("off", "without")):
@@ -43,7 +45,9 @@ def main() -> int:
     seeds = range(options.first, options.first + options.count)
     if options.inside:
         with tempfile.TemporaryDirectory() as folder:
-            found = check(seeds, Path(folder), features, on_gpu if options.gpu else None)
+            compiled = on_target(options.target) if options.target else None
+            compiled = on_gpu if options.gpu else compiled
+            found = check(seeds, Path(folder), features, compiled)
         for finding in found:
             print(str(finding).replace("\n", " | "), flush=True)
         return bool(found)
