@@ -36,7 +36,7 @@ from .node_kinds import (
     steps_along,
     widens,
 )
-from .placed_maps import gathers_lanes, makes_other_rows, places_are_computed, slow_operand
+from .placed_maps import gathers_lanes, is_looked_up, makes_other_rows, slow_operand
 from .table_operands import tables_as_operands
 
 # Operators and operands in the expression of one element, where what is used twice counts twice:
@@ -342,7 +342,7 @@ class _Fuser:
                 return True
             if has_trait(user, Trait.POOLING) and not has_trait(node, Trait.VIEW):
                 return True
-            if places_are_computed(node, value, user):
+            if is_looked_up(node, value, user):
                 return True
             if self._moves(user) and user not in self.group_of and self._is_slow(node, user.output):
                 return True

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ...compiler.ir.graph import Node, Value
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.kernel.lower import ANCHORS
+from ..arithmetic.work import elements
 from ..layout.axis_permutation import match_axes
 from ..layout.operand_panels import many_rows
 from .node_kinds import is_pointwise, moves_last, multiplies, row_axes, steps_along, widens
@@ -57,12 +58,32 @@ def makes_other_rows(node: Node, value: Value, reader: Node) -> bool:
     return groups is None or any(len(old) > 1 and len(new) > 1 for old, new in groups)
 
 
-def places_are_computed(node: Node, value: Value, user: Node) -> bool:
-    """Whether what axes alone tell of (padding, places, sizes), `value` made of it by maps, is read
-    where data or a reflection say."""
+def is_looked_up(node: Node, value: Value, user: Node) -> bool:
+    """Whether a reader that data, or a reflection, tell where to look finds a map's result, or
+    `value`, made of it by maps, better in memory.
+
+    So is what axes alone tell of (padding, places, sizes), and a transpose of which rows are read:
+    as many as it has, or more.
+    """
     reflects = user.op == "pad" and user.attrs["mode"] != "constant"
-    computed = user.inputs[0] is value and (reflects or has_trait(user, Trait.LOOKUP))
-    return computed and node.op in ("pad", "iota", "dims")
+    if user.inputs[0] is not value or not (reflects or has_trait(user, Trait.LOOKUP)):
+        return False
+    if node.op != "transpose":
+        return node.op in ("pad", "iota", "dims")
+    if not moves_last(node) or not _whole_rows(user):
+        return False
+    return elements(user.output.shape) >= elements(value.shape)
+
+
+def _whole_rows(node: Node) -> bool:
+    """Whether a lookup reads along the whole last axis, wherever data say."""
+    rank = node.inputs[0].type.rank
+    if node.op == "gather":
+        return bool(node.attrs["axis"] % rank < rank - 1)
+    if node.op == "gather_nd":
+        depth = node.inputs[1].shape[-1]
+        return isinstance(depth, int) and node.attrs["batch_dims"] + depth < rank
+    return False
 
 
 def slow_operand(node: Node, value: Value, user: Node, strided: bool) -> bool:

@@ -67,3 +67,21 @@ def test_what_becomes_rows_of_another_length_is_copied() -> None:
     assert ["pad"] in groups(graph)
     graph = rewritten(body("%x: f32[t, p]", [padded, *same], zero), Fusion())
     assert groups(graph) == [["pad", "reshape", "exp"]]
+
+
+@pytest.mark.parametrize(("many", "copied"), [(900, True), (9, False)])
+@pytest.mark.parametrize("op", ["gather", "gather_nd"])
+def test_rows_that_data_pick_lie_side_by_side(op: str, many: int, copied: bool) -> None:
+    """But for a few of them not all are turned."""
+    lookups = {
+        "gather": f"%g: f32[1, {many}, 32] = gather(%t, %i) {{axis = 1}}",
+        "gather_nd": f"%g: f32[{many}, 32] = gather_nd(%r, %j) {{batch_dims = 0}}",
+    }
+    lines = [
+        "%t: f32[1, 400, 32] = transpose(%x) {perm = (0, 2, 1)}",
+        "%r: f32[400, 32] = reshape(%t) {shape = (400, 32)}",
+        lookups[op],
+        f"%y: f32[{'1, ' * (op == 'gather')}{many}, 32] = exp(%g)",
+    ]
+    text = body(f"%x: f32[1, 32, 400], %i: i64[{many}], %j: i64[{many}, 1]", lines)
+    assert (["transpose"] in groups(rewritten(text, Fusion(lanes=16)))) is copied

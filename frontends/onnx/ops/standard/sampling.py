@@ -203,8 +203,10 @@ def roi_align(s: Site) -> Value:
         inside.append(s.op_("and", within, used))
         at.append(s.op_("min", s.op_("max", places, 0.0), s.op_("sub", size, 1.0)))
         counts.append(count)
-    images = s.emit("gather", [s.cast(x, DType.F32), batch], axis=0)
-    out = _pooled_samples(s, images, at, inside, counts, mode)
+    rows = s.reshape(s.transpose(s.cast(x, DType.F32), (0, 2, 3, 1)), (
+        x.shape[0], x.shape[2] * x.shape[3], x.shape[1]))  # fmt: skip
+    images = s.emit("gather", [rows, batch], axis=0)
+    out = _pooled_samples(s, images, x.shape[2:], at, inside, counts, mode)
     return s.cast(out, x.dtype)
 
 
@@ -234,44 +236,55 @@ def _samples(s: Site, low: Value, extent: Value, bins: int) -> tuple[Value, Valu
 
 
 def _pooled_samples(
-    s: Site, x: Value, at: list[Value], inside: list[Value], counts: list[Value], mode: str
+    s: Site,
+    rows: Value,
+    sizes: Sequence[Dim],
+    at: list[Value],
+    inside: list[Value],
+    counts: list[Value],
+    mode: str,
 ) -> Value:
-    """Bilinear samples of x[rois, c, h, w], pooled over the samples of every bin."""
-    rois, channels = x.shape[:2]
+    """Bilinear samples of images of some sizes, rows[rois, h * w, c], pooled over the samples of
+    every bin: [rois, c, height, width]."""
+    rois = rows.shape[0]
     (_, height, down), (_, width, across) = (value.shape for value in at)
-    grid = (rois, height, down, width, across)
 
     def spread(value: Value, axis: int) -> Value:
-        mid = (rois, height, down, 1, 1) if axis == 0 else (rois, 1, 1, width, across)
-        return s.reshape(s.expand(s.reshape(value, mid), grid), (rois, product(grid[1:])))
+        mid = (rois, height, down, 1, 1, 1) if axis == 0 else (rois, 1, 1, width, across, 1)
+        return s.reshape(value, mid)
 
-    image = _Image(s, x, "border", True)
     flags = s.op_("and", spread(inside[0], 0), spread(inside[1], 1))
-    flags = s.reshape(flags, (rois, 1, product(grid[1:])))
     values: list[Value] = []
     lines = [_taps(s, value, "linear") for value in at]
     for taps in combinations(*lines):
-        pixel = image.pixels([spread(place, axis) for axis, (place, _) in enumerate(taps)])
-        for axis, (_, weight) in enumerate(taps):
+        places, weights = [], []
+        for axis, (place, weight) in enumerate(taps):
             assert weight is not None
-            pixel = s.op_("mul", pixel, s.reshape(
-                spread(weight, axis), (rois, 1, product(grid[1:]))))  # fmt: skip
-        values.append(pixel)
+            last = number(s, sizes[axis] - 1, place.dtype)
+            kept = s.op_("min", s.op_("max", place, 0.0), last)
+            kept = s.op_("where", s.op_("isnan", kept), 0.0, kept)
+            places.append(spread(s.cast(kept, DType.I64), axis))
+            weights.append(spread(weight, axis))
+        flat = s.op_("add", s.op_("mul", places[0], number(s, sizes[1], DType.I64)), places[1])
+        pixel = s.emit("gather_nd", [rows, flat], batch_dims=1)
+        values.append(s.op_("mul", pixel, s.op_("mul", *weights)))
     total = values[0]
     for value in values[1:]:
         total = s.op_("add" if mode == "avg" else "max", total, value)
-    low = 0.0 if mode == "avg" else float("-inf")
-    masked = s.reshape(s.op_("where", flags, total, 0.0), (rois, channels, *grid[1:]))
+    masked = s.op_("where", flags, total, 0.0)
     if mode == "max":
-        used = [s.op_("lt", s.iota((1, 1, n), 2, DType.F32), s.reshape(
-            c, (rois, 1, 1))) for c, n in zip(counts, (down, across), strict=True)]  # fmt: skip
-        live = s.op_("and", s.reshape(used[0], (rois, 1, 1, down, 1, 1)), s.reshape(
-            used[1], (rois, 1, 1, 1, 1, across)))  # fmt: skip
-        largest = s.reduce("max", s.op_("where", live, masked, low), [3, 5], keepdims=False)
-        return s.op_("where", s.op_("isinf", largest), 0.0, largest)  # a region of no size
-    amount = s.op_("max", s.op_("mul", counts[0], counts[1]), 1.0)
-    summed = s.reduce("sum", masked, [3, 5], keepdims=False)
-    return s.op_("div", summed, s.reshape(amount, (rois, 1, 1, 1)))
+        line = [s.iota((1, 1, n), 2, DType.F32) for n in (down, across)]
+        live = s.op_("and", *(
+            spread(s.op_("lt", line[axis], s.expand(s.reshape(counts[axis], (rois, 1, 1)), (
+                rois, bins, 1))), axis) for axis, bins in enumerate((height, width))))  # fmt: skip
+        masked = s.op_("where", live, masked, float("-inf"))
+        pooled = s.reduce("max", masked, [2, 4], keepdims=False)
+        pooled = s.op_("where", s.op_("isinf", pooled), 0.0, pooled)  # a region of no size
+    else:
+        amount = s.op_("max", s.op_("mul", counts[0], counts[1]), 1.0)
+        pooled = s.reduce("sum", masked, [2, 4], keepdims=False)
+        pooled = s.op_("div", pooled, s.reshape(amount, (rois, 1, 1, 1)))
+    return s.transpose(pooled, (0, 3, 1, 2))
 
 
 @lowers("DeformConv")
