@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ TINY = float(np.finfo(np.float32).tiny)
 # the largest error in units in the last place of the f32 next to the true value
 LIMITS = {"exp": 2.0, "log": 0.8, "tanh": 4.5, "erf": 5.5, "sigmoid": 5.5}
 LIMITS |= {"sin": 0.6, "cos": 0.6, "tan": 1.0}  # libm's, of large arguments
+LIMITS |= {"asin": 2.5, "acos": 1.5, "atan": 3.0}
 NEAR_LIMITS = {"sigmoid": 4.0}  # of results above 1e-9
 SETTING = Setting("native", 2)
 pytestmark = pytest.mark.skipif(bool(SETTING.missing()), reason=SETTING.missing())
@@ -41,7 +43,8 @@ def points() -> np.ndarray:
     limits = [88.722835, 88.72284, -87.336543, -87.33655, 88.3762626, 7.9053111, 4.0, 16.0]
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, *limits], np.float32)
     dense = rng.uniform(-90, 90, 1 << 18).astype(np.float32)
-    return np.concatenate([positive, -positive, dense, special])
+    inside = rng.uniform(-1, 1, 1 << 16).astype(np.float32)
+    return np.concatenate([positive, -positive, dense, inside, special])
 
 
 def truths(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -55,6 +58,9 @@ def truths(x: np.ndarray) -> dict[str, np.ndarray]:
             "sin": np.sin(x),
             "cos": np.cos(x),
             "tan": np.tan(x),
+            "asin": np.arcsin(x),
+            "acos": np.arccos(x),
+            "atan": np.arctan(x),
         }
 
 
@@ -132,6 +138,16 @@ def test_floats_become_integers(tmp_path: Path, source: DType) -> None:
     wide = np.where(np.abs(whole + 0.5) < -least, whole, least).astype(np.int64)
     for number, target in enumerate(targets):
         np.testing.assert_array_equal(results[f"y{number}"], wide.astype(target.numpy))
+
+
+def test_arcs_call_no_library(tmp_path: Path) -> None:
+    c = CaseBuilder("arcs")
+    x = c.input(256)
+    c.output(*(c.op(name, x) for name in ("asin", "acos", "atan")))
+    backend, target = resolve_target("x86-64-v3")
+    options = CompileOptions("model", tmp_path, texts=frozenset({"llvm"}))
+    text = backend.compile(c.graph(), target, options, Stages()).model.code.texts["llvm"]
+    assert not re.search(r"call .*@(asin|acos|atan)", text)
 
 
 @pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4"])

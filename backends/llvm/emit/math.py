@@ -11,6 +11,7 @@ from llvmlite import ir
 
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
 from .constants import undefined
+from .inverse_trigonometry import acos, asin, atan
 from .trigonometry import trigonometric
 
 LOG2_E = float.fromhex("0x1.715476p0")
@@ -195,6 +196,7 @@ def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
 
 VECTORISED: dict[str, Callable[[Emitter, ir.Value], ir.Value]] = {
     "exp": exp, "log": log, "tanh": tanh, "erf": erf, "sigmoid": sigmoid,
+    "asin": asin, "acos": acos, "atan": atan,
 }  # fmt: skip
 
 
