@@ -38,12 +38,14 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest, a JSON object of schema `manifest_version`. Holds no time, path or host name.
 
-    memory.peak_bytes: arena and weights together; null, as arena_bytes, where the sizes of
-    symbolic dims decide. flops: of one run of the source graph: a number, an expression of the
-    symbols as text, or null where only the run can tell. contractions: what has become of each
-    (decisions: what was decided before code generation), and why not more. inputs[].default, of an
-    input that a run may leave out: the shape of the value that it has then. made_by: what made code
-    beside LLVM, and in which version.
+    memory.peak_bytes: arena and weights together; null, as arena_bytes, where the sizes of symbolic
+    dims decide. flops: of one run of the source graph: a number, an expression of the symbols as
+    text, or null where only the run can tell. contractions: what has become of each (decisions:
+    what was decided before code generation), and why not more. inputs[].default, of an input that a
+    run may leave out: the shape of the value that it has then. inputs[].key_type, of one that is
+    maps, one per row: "string" or "int64"; classes: the keys of its columns, or none where these
+    are a map's values in the order of its keys. made_by: what made code beside LLVM, and in which
+    version.
     """
     model, arena = compilation.model, compilation.arena_bytes
     contractions = with_compiled(decisions, compilation.decisions)

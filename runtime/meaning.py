@@ -54,6 +54,8 @@ def is_maps(value: Any) -> bool:
     """Whether it is a dict, or a list or array of some."""
     if isinstance(value, Mapping):
         return True
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return False
     items = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
     return isinstance(items, Sequence) and any(isinstance(item, Mapping) for item in items)
 

@@ -81,9 +81,11 @@ def test_dicts_are_taken_as_onnx_runtime_takes_them(pipeline: Path, artifact: ap
             found = module(given)
             assert found["label"].tolist() == label.tolist()
             np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
-    found = module([*MAPS])
-    assert found["label"].tolist() == [label[0] for label, _ in wanted]
-    np.testing.assert_allclose(found["scores"], np.concatenate([s for _, s in wanted]), atol=1e-6)
+    for given in ([*MAPS], np.array(MAPS, object)):
+        found = module(given)
+        assert found["label"].tolist() == [label[0] for label, _ in wanted]
+        scores = np.concatenate([scores for _, scores in wanted])
+        np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
 
 
 def test_the_manifest_tells_which_key_a_column_is_of(artifact: api.Artifact) -> None:
