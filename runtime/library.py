@@ -6,8 +6,13 @@ import ctypes
 import itertools
 import os
 import shutil
+import struct
 from pathlib import Path
 
+_ELF64 = b"\x7fELF\x02\x01"
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_LOADED = 1  # the type of a segment that is mapped to memory
 _openings = itertools.count(1)
 
 
@@ -18,6 +23,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     the path in its own way. Where nothing may be executed from the file system (noexec), the file
     is copied to memory first.
     """
+    _check_whole(path)
     if "$" in str(path):  # dlopen would replace $LIB and the like
         with path.open("rb") as file:
             return ctypes.CDLL(f"/proc/self/fd/{_detour()}{file.fileno()}")
@@ -27,6 +33,31 @@ def open_library(path: Path) -> ctypes.CDLL:
         if not os.statvfs(path).f_flag & os.ST_NOEXEC:
             raise
     return _from_memory(path)
+
+
+def _check_whole(path: Path) -> None:
+    """Raise OSError for a library that lacks its end, as after a download that was interrupted.
+
+    What is behind the end of a file that is mapped to memory ends the process (SIGBUS) where it is
+    read. Layouts: System V ABI, chapters 4 and 5, 64-bit little-endian; others dlopen refuses.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+        if len(head) < _HEADER.size or not head.startswith(_ELF64):
+            return
+        at, each, count = (_HEADER.unpack(head)[field] for field in (5, 9, 10))
+        file.seek(at)
+        table = file.read(each * count)
+    needed = at + each * count
+    if each == _SEGMENT.size and len(table) == each * count:
+        segments = _SEGMENT.iter_unpack(table)
+        needed = max(
+            (start + length for kind, _, start, _, _, length, _, _ in segments if kind == _LOADED),
+            default=0,
+        )
+    if needed > size:
+        raise OSError(f"it ends after {size} of {needed} bytes; copy or download it again")
 
 
 def reason(error: OSError, path: Path) -> str:
