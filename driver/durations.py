@@ -19,10 +19,12 @@ UNITS = {
 _FORM = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 
-def seconds_of(text: str) -> float:
-    """Seconds; a number alone is one of seconds. Raises UsageError for any other text."""
+def seconds_of(text: str, *, needs_unit: bool = False) -> float:
+    """Seconds; a number alone is one of seconds, unless the unit has to be told.
+
+    Raises UsageError for any other text."""
     found = _FORM.fullmatch(text)
-    if not found or found[2] not in UNITS:
+    if not found or found[2] not in UNITS or (needs_unit and not found[2]):
         raise UsageError(f"'{text}' is no duration", remedy="write 90s, 10m, 1.5h or 30d")
     return float(found[1]) * UNITS[found[2]]
 

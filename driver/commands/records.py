@@ -216,7 +216,7 @@ def prune(
 
     path = check_file(records_file(file), "records file")
     try:
-        before = datetime.now(UTC) - timedelta(seconds=seconds_of(older))
+        before = datetime.now(UTC) - timedelta(seconds=seconds_of(older, needs_unit=True))
     except OverflowError:
         raise UsageError(
             f"'{older}' is longer than there are dates", remedy="write one such as 90d"

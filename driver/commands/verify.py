@@ -36,7 +36,8 @@ Library = Annotated[
     typer.Option("--library", help="Check this shared library instead of compiling MODEL."),
 ]
 InputFile = Annotated[
-    Path | None, typer.Option("--inputs", help="A .npz with the inputs (default: random).")
+    Path | None,
+    typer.Option("--inputs", help="The inputs: .npz, or .npy for a single one (default: random)."),
 ]
 OutputFile = Annotated[
     Path | None, typer.Option("--outputs", help="A .npz with the right outputs.")
@@ -256,7 +257,7 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
     from ..model_build import import_model
     from ..samples import Sampler
     from ..second_opinion import add_opinions
-    from ..tensor_files import as_types, read_file
+    from ..tensor_files import as_types, read_file, read_inputs
     from ..verify import verify_given, verify_random, verify_stored
 
     if inputs is not None and outputs is not None:
@@ -266,7 +267,8 @@ def _verify(job: Verification, inputs: Path | None, outputs: Path | None) -> Ver
     job = replace(job, tolerance=replace(job.tolerance, quantised=sampler.quantised))
     if inputs is not None:
         types = {v.name: v.dtype.value for v in graph.inputs if v.dtype.is_narrow}
-        return verify_given(job, as_types(read_file(inputs), types))
+        arrays = read_inputs([str(inputs)], [value.name for value in graph.inputs])
+        return verify_given(job, as_types(arrays, types))
     report = verify_random(job, sampler)
     if job.against == "reference":
         return add_opinions(job, report, sampler)

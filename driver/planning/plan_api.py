@@ -112,7 +112,10 @@ def plan_request(
             read[name] = tuple(options[name])
     left_out = (*read, "trace", "measured")
     as_given: dict[str, Any] = {n: v for n, v in options.items() if n not in left_out}
-    return PlanRequest(**read, **as_given)
+    request = PlanRequest(**read, **as_given)
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"'{request.output}' is a file", remedy="name a folder (-o, output=)")
+    return request
 
 
 def planned(request: PlanRequest, tools: PlanTools) -> tuple[PlanResult, list[Path]]:

@@ -180,6 +180,11 @@ def test_verify_library(library: Path, model_path: Path, call, batch, tmp_path: 
     assert call("verify", model_path, "--library", library)[0] == 0
     assert call("verify", library)[0] == 2
     assert call("verify", model_path, "--outputs", "out.npz")[0] == 2
+    np.save(tmp_path / "in.npy", batch)
+    assert call("verify", model_path, "--library", library, "--inputs", "in.npy")[0] == 0
+    code, _, err = call("verify", model_path, "--library", library, "--inputs", "out.npz")
+    assert code == 2
+    assert "'y' is not an input" in err
     np.savez(tmp_path / "out.npz", y=3 * batch)
     assert call("verify", library, *stored)[0] == 4
 

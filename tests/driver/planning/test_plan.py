@@ -195,6 +195,7 @@ def test_probes_make_rows_measured(plan_digits: Plan, usual_plan: Usual, tmp_pat
         ({"load": "1/s", "prices": "none.csv"}, "there is no price file"),
         ({"load": "1/s", "measured": ("none.json",)}, "there is no file"),
         ({"load": "1/s", "candidates": ("none.onnx",)}, "there is no file"),
+        ({"load": "1/s", "output": DIGITS}, "is a file"),
     ],
 )
 def test_requests_that_cannot_be(options: dict[str, Any], message: str) -> None:

@@ -175,7 +175,9 @@ def test_prune_removes_what_is_old(call: Call, db: Path, tmp_path: Path) -> None
     assert "1 session(s) removed" in out
     shown = json.loads(call("records", "show", db, "--json")[1])
     assert [own["name"] for own in shown["sessions"]] == ["other"]
-    assert call("records", "prune", db, "--older", "soon")[0] == 2
+    for age in ("soon", "30"):  # of seconds it would mean everything
+        assert call("records", "prune", db, "--older", age)[0] == 2
+    assert len(json.loads(call("records", "show", db, "--json")[1])["sessions"]) == 1
 
 
 def test_ages_beyond_all_dates_are_refused(call: Call, db: Path) -> None:
