@@ -202,10 +202,19 @@ def new_files(path: Path) -> Iterator[Path]:
 
 
 def check_output(path: Path) -> None:
-    """Raise UsageError when `path` exists and cannot become a file: a folder, a device, a pipe."""
-    if path.is_dir():
+    """Raise UsageError when `path` exists and cannot become a file: a folder, a device, a pipe, a
+    link to where no file can be."""
+    with system_refusals(f"cannot write '{path}'"):
+        is_folder, exists, final = path.is_dir(), path.exists(), Path(os.path.realpath(path))
+    if is_folder:
         raise UsageError(f"cannot write '{path}'", why="it is a directory")
-    if path.exists() and not path.is_file():
+    if path.is_symlink() and not final.parent.is_dir():
+        raise UsageError(
+            f"cannot write '{path}'",
+            why=f"it is a link to '{final}', and there is no folder '{final.parent}'",
+            remedy="make that folder, or remove the link",
+        )
+    if exists and not path.is_file():
         raise UsageError(
             f"cannot write '{path}'",
             why="it is not a regular file",

@@ -47,7 +47,9 @@ def remove_work_dir(folder: Path) -> None:
 
 def check_file(path: Path, what: str) -> Path:
     """The path, if it is a readable file. Raises UsageError otherwise."""
-    if path.is_dir():
+    with system_refusals(f"cannot read '{path}'"):
+        is_folder = path.is_dir()
+    if is_folder:
         from ..frontends.onnx import in_folder
 
         raise UsageError(f"'{path}' is a directory, not a {what}", remedy=in_folder(path))

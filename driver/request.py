@@ -144,6 +144,8 @@ class CompileRequest:
     allow_reordering: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.target, str):
+            raise UsageError(f"the target is {self.target!r}", remedy="give one such as 'native'")
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("opt_level", self.opt_level, OPT_LEVELS)
         object.__setattr__(self, "threads", threads_of(self.threads))

@@ -88,7 +88,8 @@ def shape_of(name: str, dims: Sequence[DimSpec] | str | None) -> tuple[DimSpec, 
 
 def _dim_of(name: str, dim: object) -> DimSpec:
     if isinstance(dim, str):
-        return dim
+        is_name = any(map(str.isalpha, dim)) and ".." not in dim
+        return dim if is_name else _parse_dim(dim.strip(), f"{name}:[{dim}]")
     size = -1 if dim is None else dim
     if isinstance(size, SupportsIndex) and not isinstance(size, bool):
         number = index(size)

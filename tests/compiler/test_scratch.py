@@ -218,3 +218,15 @@ def test_other_errors_pass() -> None:
 def test_the_current_folder_may_be_gone() -> None:
     with pytest.raises(UsageError, match="current folder"), system_refusals():
         raise FileNotFoundError(errno.ENOENT, "No such file")
+
+
+def test_what_cannot_become_a_file_is_told_before_it_is_made(tmp_path: Path) -> None:
+    link = tmp_path / "link.so"
+    link.symlink_to("nowhere/model.so")
+    with pytest.raises(UsageError, match="there is no folder") as raised:
+        scratch.check_output(link)
+    assert "make that folder" in raised.value.remedy
+    with pytest.raises(UsageError, match="cannot write"):
+        scratch.check_output(tmp_path / ("x" * 300))
+    (tmp_path / "nowhere").mkdir()
+    scratch.check_output(link)

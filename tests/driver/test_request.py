@@ -25,6 +25,7 @@ DRIVER = Path(tensmith.__file__).parent / "driver"
     [
         ({"precision": "int3"}, "precision 'int3' is not supported"),
         ({"opt_level": 4}, "opt_level 4"),
+        ({"target": None}, "the target is None"),
         ({"threads": 0}, "0 threads"),
         ({"threads": 1025}, "1025 threads: a run has 1024 at most"),
         ({"name": "a-b"}, "'a-b' cannot name the C function"),

@@ -90,3 +90,16 @@ def test_sizes_of_other_libraries_and_unknown_ones() -> None:
 def test_what_are_no_shapes(shapes: object) -> None:
     with pytest.raises(UsageError, match=r"give a dict from input to dims"):
         shapes_of(shapes)
+
+
+def test_sizes_that_are_texts_in_python() -> None:
+    assert shape_of("x", ("3", " -1", "1..8", "batch size", "n")) == (
+        3,
+        "?",
+        "1..8",
+        "batch size",
+        "n",
+    )
+    for odd in ("", "1..", "8..1", "2*3"):
+        with pytest.raises(UsageError, match=r"dimension|range"):
+            shape_of("x", (odd, 3))
