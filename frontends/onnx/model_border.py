@@ -15,6 +15,7 @@ from .emitter import GraphEmitter
 from .reading.declared import check_element_type, contradiction
 from .reading.scopes import Missing, NameScope
 
+_RENAME = "rename one of them in the model"
 STAGE_TYPES = (DType.BOOL, DType.U8, DType.I32, DType.I64)  # that runtime/counters.c reads
 
 
@@ -37,13 +38,17 @@ class Border:
         Raises UnsupportedError and InvalidModelError for outputs that are none.
         """
         taken = set(inputs)
-        found: list[Value] = []
+        names, found = set[str](), list[Value]()
         for info in {info.name: info for info in self.proto.output}.values():  # some are repeated
             for name, result in self._results(info.name):
+                if name in names:
+                    reason = f"two outputs are '{name}', one of them an element of a sequence"
+                    raise UnsupportedError([Unsupported(info.name, "output", reason, _RENAME)])
                 value = self.emitter.real(result)
                 if value in taken or value.is_constant:
                     value = self.emitter.emit_node("reshape", [value], {"shape": value.shape})[0]
                 value.name = name
+                names.add(name)
                 taken.add(value)
                 found.append(value)
                 if name == info.name and not self._is_text(name):

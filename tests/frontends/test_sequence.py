@@ -246,3 +246,16 @@ def test_values_that_an_input_cannot_have(values: dict[str, Any], reason: str) -
 def test_values_of_inputs_that_do_not_exist() -> None:
     with pytest.raises(UsageError, match="no input"):
         load_model(_optional_model(), values={"q": np.ones(3, np.float32)})
+
+
+@pytest.mark.parametrize("order", [("s", "s_0"), ("s_0", "s")])
+def test_outputs_called_as_elements_of_another_are_refused(order: tuple[str, str]) -> None:
+    sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    single = helper.make_tensor_value_info("s_0", TensorProto.FLOAT, [2])
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    outputs = {"s": sequence, "s_0": single}
+    nodes = [node("Neg", "x", "s_0"), node("SequenceConstruct", "x s_0", "s")]
+    graph = helper.make_graph(nodes, "g", [given], [outputs[name] for name in order])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(UnsupportedError, match=r"two outputs are 's_0'.*rename one"):
+        load_model(proto)
