@@ -175,25 +175,24 @@ class Rewriter:
     def _visit(self, node: Node) -> None:
         if not self._replaced.keys().isdisjoint(node.inputs):
             node.inputs = [self.resolve(value) for value in node.inputs]
-        name, self._name = self._name, node.name
-        if self._depth < _NESTING:
+        rules = self.rules.of(node.op)
+        if rules and self._depth < _NESTING:
+            name, self._name = self._name, node.name
             self._depth += 1
-            replaced = self._apply(node)
+            replaced = self._apply(node, rules)
             self._depth -= 1
-        else:
-            replaced = False
-        self._name = name
-        if replaced:
-            self.changed = True
-            return
+            self._name = name
+            if replaced:
+                self.changed = True
+                return
         for region in node.regions:
             self._sweep(region)
         self._scope.append(node)
         self._local.add(node)
 
-    def _apply(self, node: Node) -> bool:
+    def _apply(self, node: Node, rules: Sequence[Rule]) -> bool:
         """Replace a node by what the first rule that answers gives; whether one does."""
-        for rule in self.rules.of(node.op):
+        for rule in rules:
             result = rule(node, self)
             if result is not None and self._replace(node, result):
                 return True

@@ -88,15 +88,26 @@ def _is_of_bytes(value: Value) -> bool:
     return bool(bytes_ and node is not None and node.op == "cast" and value.dtype is DType.I32)
 
 
-def why_no_bytes(op: str, weights: Array, attrs: Mapping[str, Any]) -> str:
-    """Why weights (integers) make no product with bytes that is fast; "" where they do."""
+def _ends(weights: Array) -> tuple[int, int]:
+    """The least and the greatest of weights, of which there are some."""
+    return int(weights.min()), int(weights.max())
+
+
+def why_no_bytes(
+    op: str, weights: Array, attrs: Mapping[str, Any], ends: tuple[int, int] | None = None
+) -> str:
+    """Why weights (integers) make no product with bytes that is fast; "" where they do.
+
+    ends: their least and greatest, if these are known.
+    """
     if op == "matmul" and weights.ndim != 2:
         return "its weights are several matrices"
-    if not weights.size or int(weights.max()) - int(weights.min()) > LARGEST:
+    low, high = ends or (_ends(weights) if weights.size else (0, LARGEST + 1))
+    if high - low > LARGEST:
         return "its weights span more than 8 bits"
     depth = weights.shape[-2 if op == "matmul" else 1]
     if depth % STEPS and (depth < FEWEST or attrs.get("groups", 1) > 1):
-        signed, _ = _signed(weights, op)
+        signed, _ = _signed(weights, (low, high))
         if signed is None or _greatest_sum(signed, op) >= EXACT_F32:
             return "its channels make no groups, and floats would not add them up exactly"
     return ""
@@ -125,14 +136,17 @@ def byte_product(
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
     last = node.attrs.get("layout") == "NHWC"
-    if weights is None or len(node.inputs) > 2 or why_no_bytes(node.op, weights, node.attrs):
+    if weights is None or len(node.inputs) > 2 or not weights.size:
+        return None
+    ends = _ends(weights)
+    if why_no_bytes(node.op, weights, node.attrs, ends):
         return None
     data = _bytes_of(node.inputs[0], rw, kind)
     if data is None:
         return None
     if last:
         data = replace(data, bytes=_channels_moved(data.bytes, rw, last=False))
-    signed, offset = _signed(weights, node.op)
+    signed, offset = _signed(weights, ends)
     if signed is None:
         return None
     product = _Product(node, data, rw, in_groups, floats)
@@ -250,9 +264,10 @@ def _bytes_of(value: Value, rw: Rewriter, kind: ByteKind) -> _Data | None:
     return _Data(data, rw.emit("add", [zero, constant(np.int32(known))]) if known else zero)
 
 
-def _signed(weights: Array, op: str) -> tuple[Array | None, Array]:
-    """(weights as signed bytes, what was taken off those of each column, shaped like a result)."""
-    low, high = int(weights.min()), int(weights.max())
+def _signed(weights: Array, ends: tuple[int, int]) -> tuple[Array | None, Array]:
+    """(weights as signed bytes, what was taken off those of each column, shaped like a result).
+    ends: their least and greatest."""
+    low, high = ends
     none = np.zeros((), np.int32)
     if low >= -128 and high <= 127:
         return weights.astype(np.int8), none

@@ -178,7 +178,7 @@ def _is_depthwise(node: Node) -> bool:
 
 def _sum(node: Node, data: Node, weights: Node, rw: Rewriter) -> Value:
     """The product of what both operands are before they are scaled, in i32."""
-    numbers = constant(_numbers(weights), weights.inputs[0].name)
+    numbers = constant(_numbers(weights).astype(np.int32), weights.inputs[0].name)
     return rw.emit(node.op, [_centred(data, rw), numbers], node.attrs)
 
 
@@ -196,11 +196,14 @@ def _centred(data: Node, rw: Rewriter) -> Value:
 
 
 def _numbers(weights: Node | None) -> Array:
-    """Constant weights less their zero points, before they are scaled."""
+    """Constant weights less their zero points, before they are scaled: bytes as they are if there
+    is nothing to be taken off, as large weights are looked at more than once, else i32."""
     assert weights is not None
     p, _, offset = (value.data for value in weights.inputs)
     assert p is not None
     assert offset is not None
+    if weights.inputs[0].dtype in BYTES and not offset.any():
+        return p
     return np.asarray(p.astype(np.int32) - offset.astype(np.int32))
 
 

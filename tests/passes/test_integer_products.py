@@ -130,7 +130,7 @@ def test_channels_that_make_no_groups(channels: int, kind: DType) -> None:
 
 
 def test_unsigned_weights_are_moved_to_signed_ones() -> None:
-    for zero, products in ((128, 1), (3, 2)):
+    for zero, products in ((128, 1), (3, 2), (0, 2)):
         c = CaseBuilder("unsigned")
         w = weights(c, 16, 12, axis=-1, dtype=U8, zero=zero)
         graph = passed(c, c.op("matmul", data(c, N, 16), w))
