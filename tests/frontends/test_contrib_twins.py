@@ -74,6 +74,8 @@ def early() -> list[Sweep]:
     feeds = [{"x": floats(n, 3, h, w)} for n, h, w in ((1, 5, 6), (2, 4, 4), (0, 5, 5))]
     made = [
         node("Affine", "x", alpha=2.0, beta=0.5),
+        node("Affine", "x", alpha=2.0),
+        node("Affine", "x", beta=0.5),
         node("Scale", "x", scale=3.0),
         node("ScaledTanh", "x", alpha=2.0, beta=0.5),
         node("ParametricSoftplus", "x", alpha=2.0, beta=0.5),

@@ -20,7 +20,8 @@ def _scaled(s: Site, x: Value, default: float | None = None) -> Value:
 
 @lowers("Affine")
 def affine(s: Site) -> Value:
-    return s.op_("add", s.op_("mul", s.input(0), s.real("alpha")), s.real("beta"))
+    scaled = s.op_("mul", s.input(0), s.real("alpha", 1.0))
+    return s.op_("add", scaled, s.real("beta", 0.0))
 
 
 @lowers("Scale")
