@@ -21,7 +21,6 @@ from ...compiler.ir.groups import (
 )
 from ...compiler.kernel.plan.plan import input_symbols
 from .concat_views import is_concat
-from .dependences import sort_nodes
 from .fusion import MAX_EXPRESSION
 from .joined_pieces import MOST_PIECES
 from .node_kinds import is_map, is_pointwise
@@ -59,7 +58,6 @@ class ComputedPieces:
             merged = _merged(computed, node) if computed else None
             if merged is not None:
                 replace_groups(graph, [*computed, node], merged, uses)
-                sort_nodes(graph)
                 changed = True
         return changed
 

@@ -46,7 +46,8 @@ class NormalisedProducts:
             merged = None if keep and is_one_row(norm) else _merged(norm, products[0], keep)
             if merged:
                 replace_groups(graph, [norm, products[0]], merged, uses)
-                sort_nodes(graph)
+                if keep:  # by readers ahead of the product
+                    sort_nodes(graph)
                 changed = True
         return changed
 
