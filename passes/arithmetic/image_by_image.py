@@ -1,4 +1,4 @@
-"""Batches of pictures, one picture after the other, where a batch would leave the caches.
+"""Batches of pictures, or of texts, one after the other, where a batch would leave the caches.
 
 A layer over a whole batch reads what the layer before has written N pictures ago. Where everything
 acts on each picture by itself, the layers run over one picture (a `scan` over the batch) while it
@@ -23,13 +23,16 @@ from .apart import Runs, first_run, operands_of_run, reshaped_run, runs_along
 from .narrowing import Narrowed
 from .work import TYPICAL, elements, is_free, operations
 
-_PICTURE = 4  # axes of a batch of pictures
+_PICTURE, _TEXT = 4, 2  # axes of a batch of pictures, and of one of tokens
+# of the cache, that a picture's result has to be to be worth a round of the scan (assumed: the
+# calls of its kernels take as long as some tens of kB from the third-level cache)
+_LEAST_SHARE = 1 / 64
 
 
 @dataclass(frozen=True)
 class ImageByImage:
-    """What leads from one input, a batch of pictures, to a value that alone the rest reads becomes
-    a scan over pictures.
+    """What leads from inputs that are batches of pictures, or of tokens, to a value that alone the
+    rest reads becomes a scan over pictures.
 
     Expects recognised patterns. target: whose arithmetic and memory decide which weights are
     waited for (`assumed_machine`); None, or one that is no CPU: nothing changes. told: hears of
@@ -45,7 +48,7 @@ class ImageByImage:
         """Divide the batch; whether that pays."""
         if not isinstance(self.target, CpuTarget):
             return False
-        if len(graph.inputs) != 1 or not _is_batch(graph.inputs[0]):
+        if not _sources(graph):
             return False
         rate = assumed_machine(self.target).operations_per_byte
         best = _best_cut(graph, self.cache_bytes, rate)
@@ -68,13 +71,19 @@ class _Cut:
     after: float
 
 
+def _sources(graph: Graph) -> tuple[Value, ...]:
+    """The inputs of a graph, where all of them are batches of one size; else none."""
+    sizes = {value.shape[:1] for value in graph.inputs}
+    found = len(sizes) == 1 and all(map(_is_batch, graph.inputs))
+    return tuple(graph.inputs) if found else ()
+
+
 def _is_batch(value: Value) -> bool:
     dims = value.shape
     return (
-        len(dims) == _PICTURE
+        len(dims) == (_PICTURE if value.dtype.is_float else _TEXT)
         and dims[0] not in (0, 1)
         and all(isinstance(dim, int) for dim in dims[1:])
-        and value.dtype.is_float
     )
 
 
@@ -106,12 +115,11 @@ def _repeated(node: Node, size: Dim, batched: Mapping[Value, Runs]) -> tuple[Nar
 def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
     """Where dividing the batch saves most of the bytes that leave the cache; None: nowhere. rate:
     operations in the time in which a byte of weights arrives."""
-    (source,) = graph.inputs
-    size = source.shape[0]
+    sources = _sources(graph)
+    size = sources[0].shape[0]
     batch = estimate(size, TYPICAL)
-    uses, batched = graph.uses(), {source: Runs(0)}
-    open_reads = len(uses.get(source, ()))
-    live = {source: open_reads}
+    uses, batched = graph.uses(), dict.fromkeys(sources, Runs(0))
+    live = {source: len(uses.get(source, ())) for source in sources}
     saved, best = 0.0, None
     leaving, total = 0.0, 0.0
     for count, node in enumerate(graph.nodes, start=1):
@@ -130,10 +138,10 @@ def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
             if not _is_read_off(node):
                 whole_bytes = elements(node.output.shape) * node.output.dtype.bytes
                 total += 2 * whole_bytes
-                if whole_bytes > cache_bytes >= whole_bytes / batch:
+                if whole_bytes > cache_bytes >= whole_bytes / batch >= cache_bytes * _LEAST_SHARE:
                     saved += 2 * whole_bytes
-        crossing = [value for value, left in live.items() if left > 0]
-        if len(crossing) != 1 or crossing[0] is source or batched[crossing[0]].axis:
+        crossing = [value for value, left in live.items() if left > 0 and value not in sources]
+        if len(crossing) != 1 or batched[crossing[0]].axis:
             continue
         if saved > leaving or (best and saved == leaving and _goes_along(node, best)):
             leaving = saved
@@ -153,23 +161,28 @@ def _goes_along(node: Node, cut: _Cut) -> bool:
 
 
 def _waits(node: Node, pictures: int, rate: float) -> float:
-    """Bytes of a node's weights that do not arrive while it computes one of so many pictures."""
+    """Bytes of a node's weights that do not arrive while it computes one of so many pictures; of
+    a table only rows are read."""
+    if has_trait(node, Trait.LOOKUP):
+        return 0.0
     weights = sum(value.data.nbytes for value in node.inputs if value.data is not None)
     return max(0.0, weights - operations(node) / pictures / rate)
 
 
 def _divide(graph: Graph, cut: _Cut) -> None:
     """Move the nodes in front of the cut into the region of a scan."""
-    (source,) = graph.inputs
-    size: Dim = source.shape[0]
-    inner = Value(TensorType(source.dtype, source.shape[1:]), "picture")
+    read = {value for node in graph.nodes[: cut.count] for value in node.inputs}
+    sources = [value for value in _sources(graph) if value in read]
+    size: Dim = sources[0].shape[0]
+    inner = [Value(TensorType(v.dtype, v.shape[1:]), "picture") for v in sources]
     body: list[Node] = []
     made: dict[Value, Value] = {}
     view = Builder(body, "picture")
-    made[source] = view.emit("reshape", [inner], {"shape": (1, *source.shape[1:])})
+    for source, one in zip(sources, inner, strict=True):
+        made[source] = view.emit("reshape", [one], {"shape": (1, *source.shape[1:])})
     outer: list[Node] = []
     alike: dict[Value, Value] = {}  # what is the same for all pictures, made once
-    differing, batched = {source}, {source: Runs(0)}
+    differing, batched = set(sources), dict.fromkeys(sources, Runs(0))
     for node in graph.nodes[: cut.count]:
         differs = not differing.isdisjoint(node.inputs)
         if differs:
@@ -179,19 +192,20 @@ def _divide(graph: Graph, cut: _Cut) -> None:
         found = (_of_one if differs else _repeated)(node, size, batched)
         if found is None:
             continue
-        b, one, along = Builder(body, node.name), Builder(outer, node.name), dict(batched)
+        b, once, along = Builder(body, node.name), Builder(outer, node.name), dict(batched)
         narrow, batched[node.output] = found
         if not differs:
-            operands = operands_of_run(one, node, narrow, alike, along)
-            made[node.output] = alike[node.output] = narrow.make(one, operands)
+            operands = operands_of_run(once, node, narrow, alike, along)
+            made[node.output] = alike[node.output] = narrow.make(once, operands)
         if differs or node.op == "broadcast_to":
             made[node.output] = narrow.make(b, operands_of_run(b, node, narrow, made, along))
     last = made[cut.cut]
     shape = last.shape if batched[cut.cut].rows > 1 else last.shape[1:]
     result = Builder(body, cut.cut.name).emit("reshape", [last], {"shape": shape})
-    region = Graph([inner], [result], body, "picture")
-    attrs = {"num_state": 0, "trip": size, "reverse_in": (False,), "reverse_out": (False,)}
-    scan = make_node("scan", [source], attrs, regions=[region], name="pictures")
+    region = Graph(inner, [result], body, "picture")
+    forwards = {"reverse_in": (False,) * len(sources), "reverse_out": (False,)}
+    attrs = {"num_state": 0, "trip": size, **forwards}
+    scan = make_node("scan", sources, attrs, regions=[region], name="pictures")
     scan.output.name = cut.cut.name
     behind: list[Node] = []
     results = scan.output

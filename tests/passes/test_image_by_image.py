@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rewriting import count, inputs_for, same_results
-from suites.case import CaseBuilder, N
+from suites.case import F32, I64, CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import parse_target
@@ -237,3 +237,35 @@ def test_rows_of_several_pictures_end_the_scan(kind: str) -> None:
     graph = optimised(c.graph())
     assert len(scanned(graph)) <= 1
     assert "matmul" in {node.op for node in graph.nodes}
+
+
+@pytest.mark.parametrize("batch", [4, N])
+def test_texts_one_by_one(batch: Dim) -> None:
+    """Tokens and the mask of several inputs; a text's embeddings are looked up within the scan."""
+    c = CaseBuilder("texts")
+    ids = c.input(batch, 12, dtype=I64, low=0, high=9, name="ids")
+    mask = c.input(batch, 12, dtype=I64, low=0, high=2, name="mask")
+    x = c.op("gather", c.weight(5000, 8), ids, axis=0)  # no text waits for all of a table
+    x = c.op("layer_norm", c.op("add", x, c.weight(12, 8)), c.weight(8), axis=2)
+    keys = c.op("transpose", c.op("matmul", x, c.weight(8, 8)), perm=(0, 2, 1))
+    seen = c.op("reshape", c.op("cast", mask, dtype=F32), shape=(batch, 1, 12))
+    scores = c.op("add", c.op("matmul", x, keys), seen)
+    y = c.op("matmul", c.op("matmul", c.op("softmax", scores, axis=2), x), c.weight(8, 8))
+    c.output(c.op("reduce_mean", c.op("tanh", y), axes=(1,), keepdims=False))
+    inputs = {"ids": np.arange(12) % 9, "mask": np.arange(12) % 2}
+    feed = {name: np.stack([np.roll(v, i) for i in range(4)]) for name, v in inputs.items()}
+    graph = c.graph()
+    want = run_graph(graph, feed)
+    run_passes(graph, (ImageByImage(TARGET, cache_bytes=1500), Fixpoint(SIMPLIFY)))
+    same_results(want, run_graph(graph, feed), rtol=1e-4, atol=1e-4)
+    (result,) = scanned(graph)
+    assert len(result.producer.inputs) == 2
+    assert {"gather", "softmax"} <= {node.op for node in result.producer.regions[0].nodes}
+
+
+def test_small_rows_stay_together() -> None:
+    """A million rows of a few numbers each are no pictures."""
+    c = CaseBuilder("rows")
+    ids = c.input(1 << 20, 4, dtype=I64, low=0, high=9)
+    c.output(c.op("tanh", c.op("tanh", c.op("gather", c.weight(9, 2), ids, axis=0))))
+    assert not ImageByImage(TARGET).run(c.graph())
