@@ -1,6 +1,6 @@
-/* Orders of rows. Elements whose keys fit 32 bits are numbers of 64, the key above the index: no two
- * are equal. A few are kept while the others pass by; more are selected by one digit after the other
- * from the highest on, and sorted by all from the lowest on. Others are merged. */
+/* Orders of rows. A few elements are kept while the others pass by. More are selected by one digit of
+ * their keys after the other, from the highest on, and sorted by all, from the lowest on: where keys
+ * fit 32 bits, which make one number with the index, so that no two are equal. Others are merged. */
 #include "ordering.h"
 
 #include <string.h>
@@ -12,7 +12,9 @@ enum {
   DIGIT_BITS = 8,
   DIGITS = 1 << DIGIT_BITS,
   KEY_DIGITS = 4,
-  FEW = 16,   /* so many are kept in order while the others pass by */
+  FEW = 128,  /* so many are kept in order while the others pass by */
+  BLOCK = 16, /* of elements that pass by together if none comes before those that are kept */
+  OFTEN = 8,  /* where one of so many is kept for a while, sorting is faster */
   SHORT = 48, /* rows of so many are sorted by insertion: counting digits costs more */
 };
 static const uint32_t TOP = (uint32_t)1 << 31;
@@ -78,6 +80,51 @@ static int pack(int64_t element, const void *row, int64_t length, uint32_t flip,
     default: return 0;
   }
 #undef PACK
+}
+
+/* Whether an element of [begin, end) may come before the one at `last`. */
+static int may_precede(int64_t element, const void *row, int64_t begin, int64_t end, int64_t last,
+                       int64_t descending) {
+#define ANY(type)                                                              \
+  {                                                                            \
+    const type *x = row, bound = x[last];                                      \
+    int found = 0; /* NaN, which any number is not, is looked at */            \
+    if (descending)                                                            \
+      for (int64_t i = begin; i < end; ++i) found |= !(x[i] <= bound);         \
+    else                                                                       \
+      for (int64_t i = begin; i < end; ++i) found |= !(x[i] >= bound);         \
+    return found;                                                              \
+  }
+  switch (element) {
+    case TS_F32: ANY(float)
+    case TS_F64: ANY(double)
+    case TS_I64: ANY(int64_t)
+    case TS_I32: ANY(int32_t)
+    default: return 1;
+  }
+#undef ANY
+}
+
+/* The `count` elements that come first, in order; 0 where too many come before those that were kept
+ * already. */
+static int keep_few(int64_t element, const void *row, int64_t length, int64_t count,
+                    int64_t descending, wide_item *kept) {
+  int64_t held = 0, left = length / OFTEN + count;
+  for (int64_t begin = 0; begin < length; begin += BLOCK) {
+    const int64_t end = begin + BLOCK < length ? begin + BLOCK : length;
+    if (held == count &&
+        !may_precede(element, row, begin, end, kept[count - 1].index, descending))
+      continue;
+    for (int64_t i = begin; i < end; ++i) {
+      const uint64_t plain = ts_key(element, row, i), key = descending ? ~plain : plain;
+      if (held == count && key >= kept[count - 1].key) continue;
+      if (!left--) return 0;
+      int64_t at = held < count ? held++ : count - 1;
+      for (; at && kept[at - 1].key > key; --at) kept[at] = kept[at - 1];
+      kept[at] = (wide_item){key, i};
+    }
+  }
+  return 1;
 }
 
 /* The `count` least items, in order; `least` has room for as many. */
@@ -168,12 +215,14 @@ int64_t ts_order_bytes(int64_t length) { return 2 * length * (int64_t)sizeof(wid
 void ts_order(int64_t element, const void *row, int64_t length, int64_t count,
               int64_t descending, void *memory, int64_t *order) {
   if (!count) return;
+  wide_item *wide = memory;
+  if (count <= FEW && keep_few(element, row, length, count, descending, wide)) {
+    for (int64_t i = 0; i < count; ++i) order[i] = wide[i].index;
+    return;
+  }
   uint64_t *items = memory, *spare = items + length;
   if (pack(element, row, length, descending ? UINT32_MAX : 0, items)) {
-    if (count <= FEW) {
-      keep_least(items, length, count, spare);
-      items = spare;
-    } else if (count < length / 2) {
+    if (count < length / 2) {
       select_least(items, length, count, spare);
       items = sort_items(spare, items, count);
     } else {
@@ -182,7 +231,6 @@ void ts_order(int64_t element, const void *row, int64_t length, int64_t count,
     for (int64_t i = 0; i < count; ++i) order[i] = (uint32_t)items[i];
     return;
   }
-  wide_item *wide = memory;
   for (int64_t i = 0; i < length; ++i) {
     const uint64_t key = ts_key(element, row, i);
     wide[i] = (wide_item){descending ? ~key : key, i};

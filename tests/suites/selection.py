@@ -56,6 +56,11 @@ def _sorting() -> Iterator[Case]:
             )
     apart = np.resize(np.array([2**40, -(2**62), 7, 7, -1, 2**62]), 70)
     yield _several("argsort_apart", "argsort", {"x0": apart}, I64, count=50, descending=True)
+    rising = {"x0": np.arange(400) / 8}  # each comes before all that were kept
+    for dtype in (DType.F32, F64):
+        yield _several(
+            f"argsort_rising_{dtype}", "argsort", rising, dtype, count=5, descending=True
+        )
     yield unary("argsort", N, 50, count=5, sizes={"n": 3}, descending=True, label="rows")
     for length in (67, N):
         yield Case(f"nonzero_{length}", lambda c, n=length: _nonzero(c, n), EXACT, {"n": 9})
