@@ -89,7 +89,8 @@ def folded_weights(conv: Node, factor: int) -> tuple[Array, int, int]:
     stride, left = attrs["strides"][1], attrs["pads"][1]
     groups = -(-int(conv.inputs[0].shape[2]) // factor)
     columns = factor // stride  # of the output, in one
-    first = max(-left // factor, 1 - groups)
+    windows = int(conv.output.shape[2]) // columns
+    first = max(-left // factor, 1 - windows)
     last = min(((columns - 1) * stride - left + taps - 1) // factor, groups - 1)
     found = np.zeros((height, last - first + 1, factor * channels, columns * made), weights.dtype)
     for column in range(columns):
@@ -99,7 +100,6 @@ def folded_weights(conv: Node, factor: int) -> tuple[Array, int, int]:
             if first <= group <= last:
                 inner = slice(place * channels, (place + 1) * channels)
                 found[:, group - first, inner, out] = weights[:, tap]
-    windows = int(conv.output.shape[2]) // columns
     return found, -first, windows + last - groups
 
 

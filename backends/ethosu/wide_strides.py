@@ -88,7 +88,8 @@ def _axis(conv: Node, number: int, weights: Array) -> _Axis:
     step, size = steps_of(conv)[number], int(conv.inputs[0].shape[1 + number])
     before, after = (conv.attrs["pads"][side] for side in (number, 2 + number))
     if step <= MOST_STRIDE:
-        return _Axis(1, step, size, before, after, weights[:, None])
+        own = conv.attrs["strides"][number]  # may be larger where there is one window
+        return _Axis(1, own, size, before, after, weights[:, None])
     made, first, last = (
         int(conv.output.shape[1 + number]), -before // step, (len(weights) - 1 - before) // step,
     )  # fmt: skip

@@ -118,6 +118,21 @@ def test_columns_that_groups_lack_are_padding() -> None:
 
 
 @needs_vela
+def test_windows_that_are_more_than_groups_read_what_lies_before_them() -> None:
+    def wide(s: Sketch) -> tuple[Value, ...]:
+        return (s.conv(s.input(1, 2, 3, 2), 8, (1, 2), strides=(1, 2), pads=(0, 1, 0, 1)),)
+
+    graph, _, samples, _ = integers_made(wide, 5)
+    (chain,) = conv_chains(graph, U55)
+    assert folded_columns(chain) == [2]
+    fold_width(graph, chain, 2)
+    plain, *_ = integers_made(wide, 5)
+    for sample in samples:
+        wanted = run_graph(plain, sample)["y0"]
+        np.testing.assert_array_equal(run_graph(graph, sample)["y0"], wanted)
+
+
+@needs_vela
 def test_what_the_processor_makes_is_not_padded_for_groups() -> None:
     def inner(s: Sketch) -> tuple[Value, ...]:
         x = s.conv(s.input(1, 8, 6, 13), 2, (1, 1))

@@ -26,6 +26,8 @@ CASES: dict[str, tuple[Any, ...]] = {
     "wide margins": ((1, 2, 9, 14), 8, (9, 11), (4, 5), (6, 7, 5, 8)),
     "rows alone": ((1, 4, 17, 9), 8, (5, 3), (4, 2), (1, 1, 2, 0)),
     "columns of a spectrum": ((1, 1, 1, 200), 12, (1, 64), (1, 32), (0, 0, 0, 8)),
+    "one window of rows that leaves some over": ((1, 4, 6, 17), 8, (1, 3), (4, 5), (0, 4, 0, 4)),
+    "one window of columns": ((1, 4, 17, 8), 8, (3, 3), (5, 7), (0, 0, 0, 1)),
     "one window of a row": ((1, 2, 12, 8), 8, (4, 8), (4, 8), (0, 0, 0, 0)),
 }
 
