@@ -275,6 +275,11 @@ def _sources(
     for source in (
         "plan_abi.h", "bare/bare.h", "bare/bare.c", *needed, *_runtime(model), *headers
     ):  # fmt: skip
+        if Path(source).name == name:
+            raise UsageError(
+                f"'{name}' is the name of a source of the runtime, which lies beside it",
+                remedy="name another file to write",
+            )
         files.append(folder / Path(source).name)
         shutil.copyfile(RUNTIME / source, files[-1])
     return files

@@ -207,6 +207,12 @@ def test_what_a_board_cannot_load_is_refused(tmp_path: Path, affine: CompiledMod
     assert "lib, elf, c" in caught.value.remedy
 
 
+def test_the_sources_of_the_runtime_keep_their_names(tmp_path: Path, affine: CompiledModel) -> None:
+    with pytest.raises(UsageError, match=r"'bare\.c' is the name of a source"):
+        bare.link_bare(affine, "c", tmp_path / "bare.c", {})
+    assert not (tmp_path / "bare.c").exists()
+
+
 def test_without_an_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running.shutil, "which", lambda name: None)
     backend, target = resolve_target("cortex-m7")
