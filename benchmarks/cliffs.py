@@ -24,7 +24,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import cliff_bytes, cliff_planes, cliff_transposes  # noqa: F401  (they add their cases)
+from . import (  # noqa: F401  (they add their cases)
+    cliff_bytes,
+    cliff_movement,
+    cliff_operators,
+    cliff_pictures,
+    cliff_planes,
+    cliff_points,
+    cliff_transposes,
+)
 from .cliff_cases import CASES, CliffCase
 
 LIMIT = 1.1
