@@ -46,6 +46,7 @@ from ...passes.pipeline import SIMPLIFY, optimization_passes
 from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import RULES, Decompose
 from ...passes.simplify.long_sums import LongSums
+from ...passes.simplify.mirrored_borders import MirroredBorders
 from . import codegen
 from .emit.plan_function import emit_plan
 
@@ -155,6 +156,7 @@ def fuse_groups(
     last = (
         Decompose(),
         LongSums(),
+        *((MirroredBorders(),) if level > 0 else ()),
         *panels,
         *SIMPLIFY,
         Exactness(),
