@@ -17,6 +17,7 @@ from .targets import targets_of
 
 DIVISION_STACK = 16  # bytes of stack that the slow path of a division takes: nothing is spilled
 MOST_TRIES = 4  # candidates that are compiled
+SMALLER_TRIES = 2  # and then those of which a thread has fewer results than of what spilled least
 NO_CODE = 1 << 30  # bytes of excess: of tiles that nothing can be compiled with
 Part = tuple[Function, ...]  # of a kernel: functions that some tiles make
 
@@ -72,19 +73,33 @@ def vetted(
     """
     best: dict[str, Vetted] = {}
     pending = list(parts)
-    for _ in range(MOST_TRIES):
+    for tried in range(1, MOST_TRIES + SMALLER_TRIES + 1):
         for found in compile_parts(pending, target):
             symbol = found.symbol
             if symbol not in best or found.excess < best[symbol].excess:
                 best[symbol] = found
         failing = [symbol for symbol, found in best.items() if found.excess and symbol in others]
-        pending = [p for p in (next(others[symbol], None) for symbol in failing) if p is not None]
+        following = (_following(others[s], best[s], tried >= MOST_TRIES) for s in failing)
+        pending = [part for part in following if part is not None]
         if not pending:
             break
     for found in best.values():
         if found.failure is not None:
             raise found.failure
     return best
+
+
+def _following(others: Iterator[Part], found: Vetted, smaller: bool) -> Part | None:
+    """The next of other parts. smaller: of those with fewer results for a thread than what was
+    found: neighbours in the order often need as many registers."""
+    most = _results(found.part)
+    return next((part for part in others if not smaller or _results(part) < most), None)
+
+
+def _results(part: Part) -> float:
+    """Of a block, for each of its warps."""
+    tiles = part[0].tiles
+    return tiles.rows * tiles.columns / tiles.warps
 
 
 def compile_parts(parts: Sequence[Part], target: GpuTarget) -> list[Vetted]:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,15 +17,16 @@ from suites.case import F16, CaseBuilder
 from suites.cases import ALL_CASES
 
 from tensmith.backends.cuda import compiling
-from tensmith.backends.cuda.compiling import FunctionJob, check_parameters, compile_all
+from tensmith.backends.cuda.compiling import FunctionJob, Image, check_parameters, compile_all
 from tensmith.backends.cuda.cubin import read_cubin
 from tensmith.backends.cuda.emit.function import Function, functions_of
 from tensmith.backends.cuda.targets import TARGETS
-from tensmith.backends.cuda.vetting import DIVISION_STACK, vetted
+from tensmith.backends.cuda.vetting import DIVISION_STACK, Part, Vetted, vetted
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.types import DType
 from tensmith.compiler.kernel.schedule.tiles import Kind, Tiles
 from tensmith.compiler.knobs import child_environment
+from tensmith.compiler.target import GpuTarget
 
 ARCHITECTURES = (80, 90, 100, 120)
 NAMES = (
@@ -109,6 +111,36 @@ def test_what_spills_gets_other_tiles() -> None:
     assert all(own.stack <= DIVISION_STACK for images in chosen.images for own in images)
     kept = vetted([(function,)], {}, target)[function.symbol]
     assert (kept.part, kept.excess) == ((function,), image.stack - DIVISION_STACK)
+
+
+def test_blocks_become_smaller_where_several_spill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numbers of few bits behind an error function do, in whatever shape of a block."""
+    c = CaseBuilder("wide")
+    c.output(c.op("matmul", c.input(64, 64), c.weight(64, 64)))
+    (function,) = GpuGraph(c.graph()).functions
+    made: list[int] = []
+
+    def compiled(parts: Sequence[Part], target: GpuTarget) -> list[Vetted]:
+        found = []
+        for part in parts:
+            tiles = part[0].tiles
+            results = tiles.rows * tiles.columns // tiles.warps
+            made.append(results)
+            stack = 300 if results >= 1024 else 0
+            image = Image(function.symbol, 80, False, b"", 128, 0, 255, stack)
+            found.append(Vetted(part, ((image,),), target))
+        return found
+
+    monkeypatch.setattr("tensmith.backends.cuda.vetting.compile_parts", compiled)
+    sizes = [(16, 256), (32, 128), (64, 64), (128, 32), (16, 256), (32, 128), (16, 128), (16, 64)]
+    parts = [
+        (replace(function, tiles=replace(function.tiles, rows=rows, columns=columns, warps=4)),)
+        for rows, columns in sizes
+    ]
+    target = TARGETS["cuda:sm_80"]
+    found = vetted(parts[:1], {function.symbol: iter(parts[1:])}, target)[function.symbol]
+    assert found.part == parts[6]
+    assert made == [1024] * 4 + [512]
 
 
 @needs_triton
