@@ -47,6 +47,7 @@ from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import RULES, Decompose
 from ...passes.simplify.long_sums import LongSums
 from ...passes.simplify.mirrored_borders import MirroredBorders
+from ...passes.simplify.separable_pools import SeparablePools
 from . import codegen
 from .emit.plan_function import emit_plan
 
@@ -156,7 +157,7 @@ def fuse_groups(
     last = (
         Decompose(),
         LongSums(),
-        *((MirroredBorders(),) if level > 0 else ()),
+        *((MirroredBorders(), SeparablePools()) if level > 0 else ()),
         *panels,
         *SIMPLIFY,
         Exactness(),
