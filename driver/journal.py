@@ -19,7 +19,7 @@ from ..compiler.scratch import writable_cache
 
 FOLDER = "budget"
 KEPT = 64  # journals; those go that were not used for longest
-FORMAT = 7
+FORMAT = 8
 
 
 class Journal:

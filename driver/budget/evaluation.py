@@ -103,7 +103,7 @@ class Evaluation:
             if self.chosen is None:
                 rank = next(iter(outputs.values())).ndim
                 self.chosen = usual_metric(label, self.classifies, rank)
-            self.records.append(self._record(outputs, outputs, label))
+            self.records.append(self.metric.record(outputs, outputs, label))
             write_npz(self.folder / f"{number}.npz", outputs)
         if not np.isfinite(self.exact):
             raise UsageError(
@@ -124,7 +124,7 @@ class Evaluation:
         for number, (sample, label) in enumerate(self.pairs()):
             self.note(f"evaluating {what} ({number + 1} of {count})")
             exact = read_file(self.folder / f"{number}.npz")
-            found.append(self._record(self._of(run, sample), exact, label))
+            found.append(self.metric.record(self._of(run, sample), exact, label))
             if len(found) == look < count:
                 look *= 2
                 seen = self._drop(found, whole=False)
@@ -152,13 +152,3 @@ class Evaluation:
     def _of(self, run: Run, sample: Arrays) -> dict[str, Array]:
         outputs = run(sample)
         return {name: outputs[name] for name in self.outputs}
-
-    def _record(self, outputs: Arrays, exact: Arrays, label: Array | None) -> Record:
-        for name, array in outputs.items():
-            if array.shape != exact[name].shape:
-                raise UsageError(
-                    f"the output '{name}' has another shape in lower precision",
-                    why="a number that is computed decides the shape",
-                    remedy="give a function as metric, or compile with --precision fp32",
-                )
-        return self.metric.record(outputs, exact, label)

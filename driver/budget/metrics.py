@@ -2,6 +2,9 @@
 
 A metric makes a record of every sample, and a figure of records. Where the figure is the mean of
 what the records hold, drops are those of paired means; else they come from leaving out groups.
+
+An output may have another shape than in f32 (a detector that finds another number of things): what
+is compared with f32, or with as many labels as f32 has results, is lost then.
 """
 
 from __future__ import annotations
@@ -88,11 +91,7 @@ def predicted(outputs: Arrays) -> Array:
 
 
 def _floats(outputs: Arrays) -> dict[str, Array]:
-    found = {
-        name: array.astype(np.float64)
-        for name, array in outputs.items()
-        if array.dtype.kind == "f" and array.size
-    }
+    found = {n: a.astype(np.float64) for n, a in outputs.items() if a.dtype.kind == "f"}
     if not found:
         raise UsageError("no output is of floats", remedy="choose --metric agreement or top1")
     return found
@@ -117,17 +116,37 @@ def _labels(label: Any, count: int, what: str) -> Array:
     return labels
 
 
+def _same_shapes(outputs: Arrays, exact: Arrays) -> bool:
+    return all(array.shape == exact[name].shape for name, array in outputs.items())
+
+
+def _classes(outputs: Arrays, exact: Arrays) -> Array:
+    """The classes that are told; none (-1), as often as f32 tells one, where shapes differ."""
+    if _same_shapes(outputs, exact):
+        return predicted(outputs)
+    return np.full(len(predicted(exact)), -1)
+
+
 def _top1(outputs: Arrays, exact: Arrays, label: Any) -> Record:
-    classes = predicted(outputs)
+    classes = _classes(outputs, exact)
     return (classes == _labels(label, len(classes), "top1")).astype(np.float64)
 
 
 def _agreement(outputs: Arrays, exact: Arrays, label: Any) -> Record:
-    return (predicted(outputs) == predicted(exact)).astype(np.float64)
+    wanted = predicted(exact)
+    if not len(wanted):
+        return np.array([float(_same_shapes(outputs, exact))])
+    return (_classes(outputs, exact) == wanted).astype(np.float64)
 
 
 def _mae(outputs: Arrays, exact: Arrays, label: Any) -> Record:
-    output = next(iter(_floats(outputs).values()))
+    name, output = next(iter(_floats(outputs).items()))
+    if output.shape != exact[name].shape:
+        raise UsageError(
+            f"the output '{name}' has another shape in lower precision",
+            why="a number that is computed decides the shape",
+            remedy="give a function as metric, or compile with --precision fp32",
+        )
     wanted = np.asarray(label, np.float64)
     if wanted.size != output.size:
         raise UsageError(
@@ -139,7 +158,7 @@ def _mae(outputs: Arrays, exact: Arrays, label: Any) -> Record:
 
 
 def _f1(outputs: Arrays, exact: Arrays, label: Any) -> Record:
-    classes = predicted(outputs)
+    classes = _classes(outputs, exact)
     return np.stack([classes, _labels(label, len(classes), "f1")])
 
 
@@ -153,27 +172,34 @@ def _macro_f1(records: Sequence[Record]) -> float:
 
 
 def _cosine(outputs: Arrays, exact: Arrays, label: Any) -> Record:
-    """Of every row, that of the output which is worst."""
-    found = []
+    """Of every row, that of the output which is worst; an output without elements is a row."""
     wanted = _floats(exact)
-    for name, array in _floats(outputs).items():
-        a, b = _rows(array), _rows(wanted[name])
-        sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        equal = np.where((a == b).all(axis=1), 1.0, 0.0)
-        inner = np.sum(a * b, axis=1)
-        found.append(np.divide(inner, sizes, out=equal, where=sizes > 0))
+    found = [_cosines(array, wanted[name]) for name, array in _floats(outputs).items()]
     return np.concatenate(found) if len({len(f) for f in found}) > 1 else np.min(found, axis=0)
+
+
+def _cosines(real: Array, exact: Array) -> Array:
+    if real.shape != exact.shape or not exact.size:
+        rows = len(_rows(exact)) if exact.size else 1
+        return np.full(rows, float(real.shape == exact.shape))
+    a, b = _rows(real), _rows(exact)
+    sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    equal = np.where((a == b).all(axis=1), 1.0, 0.0)
+    inner = np.sum(a * b, axis=1)
+    return np.asarray(np.divide(inner, sizes, out=equal, where=sizes > 0))
 
 
 def _noise(outputs: Arrays, exact: Arrays, label: Any) -> Record:
     """(noise, signal) of every output: sums of squares."""
     wanted = _floats(exact)
-    return np.array(
-        [
-            (np.square(array - wanted[name]).sum(), np.square(wanted[name]).sum())
-            for name, array in _floats(outputs).items()
-        ]
-    )
+    return np.array([_noise_of(array, wanted[name]) for name, array in _floats(outputs).items()])
+
+
+def _noise_of(real: Array, exact: Array) -> tuple[float, float]:
+    signal = float(np.square(exact).sum())
+    if real.shape != exact.shape:
+        return max(signal, float(np.square(real).sum())), signal
+    return float(np.square(real - exact).sum()), signal
 
 
 def _worst_share(records: Sequence[Record]) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 from ...compiler.errors import BudgetError
 from .drops import Drop
 
+NO_FASTER = "int8 is no faster"
+
 
 @dataclass(frozen=True)
 class GroupDecision:

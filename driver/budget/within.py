@@ -10,13 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
 from ...compiler.artifact import TensorSpec
-from ...compiler.backend import resolve_target
 from ...compiler.errors import UsageError
-from ...compiler.ir.dims import Dim, evaluate, symbols_of
 from ...frontends.onnx.quantising.quantisable import Quantisable
 from ...frontends.onnx.quantising.recipe import Recipe
 from ...frontends.onnx.quantising.switching import switch_of
@@ -32,9 +29,9 @@ from ..tensor_files import check_inputs
 from .drops import Drop, Limit, limit_of
 from .evaluation import SURE, Evaluation
 from .frontier import Found, Group, frontier, search
+from .group_times import GroupTimes, groups_of
 from .metrics import identity_of, metric_of
-from .product_times import ProductTimes
-from .report import BudgetReport, GroupDecision
+from .report import NO_FASTER, BudgetReport, GroupDecision
 
 Array = np.ndarray[Any, Any]
 
@@ -91,14 +88,19 @@ class BudgetSearch:
         self.journal = self._journal()
         self.threads = len(os.sched_getaffinity(0))
         self.calibrated = self._calibrated()
-        self.groups = _groups(self.calibrated)
+        self.groups = groups_of(self.calibrated)
         self._switched: GraphRun | None = None
 
     def run(self) -> tuple[Recipe, dict[str, str], BudgetReport]:
         """The recipe, why products stay in floats, by key, and the report."""
         errors = self._errors()
-        times = self._times()
-        saved = self._saved(times)
+        sizes = check_inputs(self.specs, largest(self.samples))
+        timed = GroupTimes(
+            self.calibrated, self.groups, self.request, sizes, self.folder / "parts",
+            self.notes.append,
+        )  # fmt: skip
+        times = timed.times()
+        saved = timed.saved(times)
         candidates = [Group(n, errors[n], saved[n]) for n in range(len(self.groups))]
         limit = self._limit()
         found = search(frontier(candidates), lambda chosen: self._drop(chosen, limit), limit)
@@ -233,64 +235,9 @@ class BudgetSearch:
         own = ([{name: run[name] for name in names} for run in runs] for runs in (exact, real))
         return share_of_noise(zip(*own, strict=True))
 
-    # ------------------------------------------------------------------ what is timed
-
     def _data(self, group: int) -> str:
         keys = set(self.groups[group])
         return next(p.data for p in self.calibrated.source.products if p.key in keys)
-
-    def _times(self) -> list[tuple[float, float] | None]:
-        """Seconds of a run in floats and in integers of every group; None where not timed."""
-        backend, target = resolve_target(self.request.target)
-        if backend.runs_here(target):
-            return [None] * len(self.groups)
-        source, recipe = self.calibrated.source, self.calibrated.recipe
-        parts = self.folder / "parts"
-        parts.mkdir()
-        timed = ProductTimes(
-            source, recipe, parts, self.request.target, self.request.threads, self.note,
-            self.request.timer, self.request.fresh, self.notes.append,
-        )  # fmt: skip
-        operands = {p.key: p.operands for p in source.products}
-        shapes = self._shapes([name for keys in self.groups for k in keys for name in operands[k]])
-        found: list[tuple[float, float] | None] = []
-        for keys in self.groups:
-            tensors = list(dict.fromkeys(name for key in keys for name in operands[key]))
-            if any(size is None for name in tensors for size in shapes[name]):
-                found.append(None)
-                continue
-            sizes = {name: [size or 0 for size in shapes[name]] for name in tensors}
-            pairs = [timed.of(key, [sizes[name] for name in operands[key]]) for key in keys]
-            made = tensors if set(keys) - recipe.dynamic else []
-            kept = [name for name in made if source.read_as_floats(name, set(keys))]
-            extra = sum(timed.of_bytes(sizes[name]) for name in kept)
-            found.append((sum(a for a, _ in pairs), sum(b for _, b in pairs) + extra))
-        return found
-
-    def _saved(self, times: Sequence[tuple[float, float] | None]) -> list[float]:
-        """Seconds that integers save; of groups that were not timed, by their multiplications."""
-        source = self.calibrated.source
-        data = {p.key: p.data for p in source.products}
-        results = [key for keys in self.groups for key in keys]
-        shapes = self._shapes([*results, *(data[key] for key in results)])
-        terms = {p.key: p.terms or shapes[p.data][-1] or 1 for p in source.products
-                 if p.data in shapes}  # fmt: skip
-        work = [
-            sum(terms[k] * float(np.prod([size or 1 for size in shapes[k]])) for k in keys)
-            for keys in self.groups
-        ]
-        timed = [(t[0] - t[1], w) for t, w in zip(times, work, strict=True) if t is not None]
-        rate = sum(max(s, 0.0) for s, _ in timed) / sum(w for _, w in timed) if timed else 1.0
-        return [
-            t[0] - t[1] if t is not None else w * (rate or 1e-12)
-            for t, w in zip(times, work, strict=True)
-        ]
-
-    def _shapes(self, names: Sequence[str]) -> dict[str, list[int | None]]:
-        """Of tensors, with the largest sample; None for a size that only a run knows."""
-        sizes = check_inputs(self.specs, largest(self.samples))
-        graph = self.calibrated.source.floats(list(dict.fromkeys(names)))
-        return {v.name: [_size(dim, sizes) for dim in v.shape] for v in graph.outputs}
 
     def _decision(
         self,
@@ -304,7 +251,7 @@ class BudgetSearch:
         if group in found.integer:
             precision, reason = "int8", ""
         elif saved <= 0:
-            precision, reason = "fp32", "int8 is no faster"
+            precision, reason = "fp32", NO_FASTER
         else:
             precision, reason = "fp32", "for the accuracy budget"
         f32, int8 = times or (None, None)
@@ -312,27 +259,8 @@ class BudgetSearch:
         return GroupDecision(self._data(group), products, precision, error, f32, int8, reason)
 
 
-def _groups(calibrated: Calibrated) -> list[list[str]]:
-    """Keys of the products that can be integer, those that read one tensor together."""
-    readers: dict[str, list[str]] = {}
-    together = nx.Graph()
-    for product in calibrated.source.products:
-        if product.key in calibrated.recipe.integer:
-            together.add_node(product.key)
-            for name in product.operands:
-                readers.setdefault(name, []).append(product.key)
-    for keys in readers.values():
-        nx.add_path(together, keys)
-    place = {key: n for n, key in enumerate(together)}
-    return [sorted(keys, key=place.__getitem__) for keys in nx.connected_components(together)]
-
-
 def _held(samples: Samples, calibrated: Calibrated, specs: Sequence[TensorSpec]) -> Any:
     """The samples that calibration measured errors on."""
     rows = rows_of(next(iter(samples)), specs) if calibrated.by_rows else samples
     judged = frozenset(calibrated.judged)
     return (sample for number, sample in enumerate(rows) if number in judged)
-
-
-def _size(dim: Dim, sizes: Mapping[str, int]) -> int | None:
-    return evaluate(dim, sizes) if symbols_of(dim) <= set(sizes) else None

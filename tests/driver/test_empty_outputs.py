@@ -18,11 +18,12 @@ DATA = RNG.standard_normal((8, 8, 64)).astype(np.float32)
 
 
 def store(folder: Path, least: float) -> Path:
-    """Two products, and of what they make the rows that have an element greater than some."""
+    """Two products, and of what they make so many rows as have an element greater than some."""
     constants = {
         "a": (RNG.standard_normal((64, 64)) / 8).astype(np.float32),
         "b": (RNG.standard_normal((64, 64)) / 8).astype(np.float32),
         "least": np.float32(least),
+        "zero": np.zeros(1, np.int64),
     }
     nodes = [
         helper.make_node("MatMul", ["x", "a"], ["h"], "first"),
@@ -30,7 +31,9 @@ def store(folder: Path, least: float) -> Path:
         helper.make_node("MatMul", ["r", "b"], ["y"], "second"),
         helper.make_node("ReduceMax", ["y"], ["m"], axes=[1], keepdims=0),
         helper.make_node("Greater", ["m", "least"], ["found"]),
-        helper.make_node("Compress", ["y", "found"], ["z"], axis=0),
+        helper.make_node("Cast", ["found"], ["ones"], to=TensorProto.INT64),
+        helper.make_node("ReduceSum", ["ones"], ["count"]),
+        helper.make_node("Slice", ["y", "zero", "count", "zero"], ["z"]),
     ]
     outputs = {"y": (8, 64), "z": ("k", 64)}
     graph = helper.make_graph(

@@ -19,7 +19,7 @@ LSTM = "LSTM"  # the recurrent layer that has an operator for products of bytes
 GATES = {LSTM: 4, "GRU": 3, "RNN": 1}  # of recurrent layers
 QUANTISABLE = (*PLAIN, *GATES)
 # other operators that are, or hold, products
-_OTHERS = {
+OTHER_PRODUCTS = {
     "ConvTranspose": "transposed convolutions are computed in floats",
     "Einsum": "sums of products that are named by letters are computed in floats",
     "Attention": "no operand of it is constant",
@@ -80,7 +80,7 @@ def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProd
     last = _last(graph, makers)
     found = []
     for node in graph.node:
-        if node.op_type in QUANTISABLE or node.op_type in _OTHERS:
+        if node.op_type in QUANTISABLE or node.op_type in OTHER_PRODUCTS:
             reason = _reason(node, makers, constants)
             terms = 0 if reason else _terms(node, constants)
             key, name = node.output[0], node_name(node)
@@ -99,7 +99,7 @@ def products_of(model: onnx.ModelProto, constants: Constants) -> tuple[ModelProd
 def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     for graph in subgraphs(node):
         for inner in graph.node:
-            if inner.op_type in QUANTISABLE or inner.op_type in _OTHERS:
+            if inner.op_type in QUANTISABLE or inner.op_type in OTHER_PRODUCTS:
                 yield inner
             yield from _inner(inner)
 
@@ -110,8 +110,8 @@ def _of_data(node: onnx.NodeProto, constants: Constants) -> bool:
 
 
 def _reason(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: Constants) -> str:
-    if node.op_type in _OTHERS:
-        return _OTHERS[node.op_type]
+    if node.op_type in OTHER_PRODUCTS:
+        return OTHER_PRODUCTS[node.op_type]
     if node.op_type in GATES:
         return _recurrent_reason(node, constants)
     data, weights = node.input[0], node.input[1]
@@ -170,7 +170,7 @@ def _last(graph: onnx.GraphProto, makers: dict[str, onnx.NodeProto]) -> set[str]
         if node is None or name in seen:
             continue
         seen.add(name)
-        if node.op_type in QUANTISABLE or node.op_type in _OTHERS:
+        if node.op_type in QUANTISABLE or node.op_type in OTHER_PRODUCTS:
             found.add(node.output[0])
         else:
             waiting += node.input

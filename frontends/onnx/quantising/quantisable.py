@@ -27,6 +27,7 @@ from .few_bits import WeightForm
 from .products import ModelProduct, products_of
 from .recipe import Recipe
 from .rotation import Rotator, rotatable
+from .scoring import classifies, scored_tensors
 from .switching import add_switches, one_product, quantised_alone, takes_bytes
 from .weights import (
     NEAREST,
@@ -41,9 +42,6 @@ from .writing import ADDED, SCALE, ZERO, Writer, added_shape, drop_unused, param
 
 FIRST_OPSET = 13  # whose DequantizeLinear has an axis
 _FIRST_IR_VERSION = 7  # that opset's
-_THROUGH = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
-_SCORING = ("Softmax", "LogSoftmax", "ArgMax", "Gemm", "MatMul", "GlobalAveragePool")
-_MONOTONE = ("Softmax", "LogSoftmax", "ArgMax")
 
 
 class Quantisable:
@@ -165,17 +163,8 @@ class Quantisable:
         return found
 
     def scores(self) -> list[str]:
-        """The tensors that tell how good a quantised model is: its outputs, or what a last softmax
-        or arg max reads."""
-        makers = {name: node for node in self._model.graph.node for name in node.output}
-        found = []
-        for info in self._model.graph.output:
-            name = info.name
-            while (node := makers.get(name)) is not None and node.op_type in _THROUGH:
-                name = node.input[0]
-            monotone = node is not None and node.op_type in _MONOTONE
-            found.append(node.input[0] if node is not None and monotone else info.name)
-        return list(dict.fromkeys(found))
+        """The tensors that tell how good a quantised model is (`scored_tensors`)."""
+        return scored_tensors(self._model)
 
     def floats(self, tensors: Sequence[str]) -> Graph:
         """The graph of the model of floats that makes the given tensors."""
@@ -261,13 +250,8 @@ class Quantisable:
 
     @property
     def classifies(self) -> bool:
-        """Whether the first output is, as far as the operator before it tells, scores of classes:
-        rows that a softmax, an arg max, a product or a global pooling makes."""
-        makers = {name: node for node in self._model.graph.node for name in node.output}
-        node = makers.get(self._model.graph.output[0].name)
-        while node is not None and (node.op_type in _THROUGH or _adds(node, self.constants)):
-            node = makers.get(next((n for n in node.input if n not in self.constants), ""))
-        return node is not None and node.op_type in _SCORING
+        """Whether the first output is scores of classes, as far as operators tell."""
+        return classifies(self._model, self.constants)
 
     def digest(self) -> str:
         """SHA-256 of the model as it was read, weights included."""
@@ -359,11 +343,6 @@ class Quantisable:
                 )
             else:
                 new.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _adds(node: onnx.NodeProto, constants: Constants) -> bool:
-    """Whether it adds a constant: a bias."""
-    return node.op_type == "Add" and any(name in constants for name in node.input)
 
 
 def _making(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

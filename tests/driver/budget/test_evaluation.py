@@ -106,11 +106,21 @@ def test_digests_are_of_samples_and_labels(tmp_path: Path) -> None:
     assert again == digests[0]
 
 
-def test_outputs_of_other_shapes_are_refused(tmp_path: Path) -> None:
-    found = evaluation({"x": scores(2)[:, None]}, tmp_path)
-    found.run_exact(Model())
-    with pytest.raises(UsageError, match="another shape in lower precision"):
-        found.drop(lambda inputs: {"y": inputs["x"][:, :2]}, 1.0, "cut")
+def test_outputs_of_other_shapes_are_lost(tmp_path: Path) -> None:
+    """Functions judge them as they are."""
+    cut = lambda inputs: {"y": inputs["x"][:, : 1 + (inputs["x"][0, 0] > 0.5)]}  # noqa: E731
+    for metric in (None, "cosine", "snr"):
+        found = evaluation({"x": scores(4)[:, None]}, tmp_path / str(metric), metric)
+        found.run_exact(Model())
+        assert found.drop(cut, 1.0, "cut").drop == 1.0
+    counted = evaluation({"x": scores(4)[:, None]}, tmp_path / "counted", _elements)
+    counted.run_exact(Model())
+    assert counted.exact == 12
+    assert counted.drop(cut, 1.0, "cut").drop == 12 - 4 - np.sum(scores(4)[:, 0] > 0.5)
+
+
+def _elements(outputs: dict[str, Any], labels: Any) -> float:
+    return float(sum(array.size for array in outputs["y"]))
 
 
 def test_figures_that_are_no_number_are_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -69,6 +69,27 @@ def test_distances_from_f32() -> None:
     assert value("cosine", zeros, zeros) == 1.0
 
 
+def test_outputs_of_another_shape_are_lost() -> None:
+    """A detector that finds more, less, or nothing; where f32 finds nothing, that is right."""
+    two = {"y": np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)}
+    one, none = {"y": two["y"][:1]}, {"y": two["y"][:0]}
+    labels = np.array([1, 0])
+    assert [value("agreement", found, two) for found in (two, one, none)] == [1.0, 0.0, 0.0]
+    assert [value("top1", found, two, labels) for found in (two, one)] == [1.0, 0.0]
+    assert [value("f1", found, two, labels) for found in (two, one)] == [1.0, 0.0]
+    assert [value("cosine", found, two) for found in (two, one, none)] == [1.0, 0.0, 0.0]
+    assert [value("snr", found, two) for found in (two, one, none)] == [0.0, 1.0, 1.0]
+    assert [value("agreement", found, none) for found in (none, two)] == [1.0, 0.0]
+    assert [value("cosine", found, none) for found in (none, two)] == [1.0, 0.0]
+    assert value("snr", none, none) == 0.0
+    snr = TABLE["snr"]
+    assert snr.value([snr.record(two, two, None), snr.record(two, none, None)]) == 1.0
+    other = {"n": np.ones((1, 2), np.float32)}
+    assert value("cosine", {**one, **other}, {**two, **other}) == pytest.approx(1 / 3)
+    with pytest.raises(UsageError, match="another shape in lower precision"):
+        value("mae", one, two, np.zeros(2))
+
+
 def test_functions() -> None:
     """They get the outputs and labels of all samples, along the first axis."""
 
