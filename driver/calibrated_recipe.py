@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from ..frontends.onnx.quantising.quantisable import Quantisable
 from ..frontends.onnx.quantising.recipe import Limits, Recipe
-from .calibrated_search import ENOUGH, GAIN, MINMAX, PRODUCTS_OF_DATA, Search
+from .calibrated_search import ENOUGH, GAIN, MINMAX, PRODUCTS_OF_DATA, Judged, Search
 from .calibration import CalibrationData
 from .timing import Timer
 
+_ASIDE = "it is tried in the most exact choice only, which is no faster than fp32"
 PROMISING = GAIN / 2  # decibels that rotation gains with plain ranges where it is looked into
 
 
@@ -25,6 +26,9 @@ class Calibrated:
     measured on; shared: by what they themselves show.
     rule: of ranges. decibels, tried, reasons: see `Search`. notes: what the user should know of the
     data. by_rows: samples are the rows of a batch.
+
+    faster: the same with less that takes time for the sake of accuracy, in the order of errors:
+    with all products in integers, and without rotation. They are not part of `to_json`.
     """
 
     source: Quantisable
@@ -39,9 +43,10 @@ class Calibrated:
     reasons: Mapping[str, str]
     notes: tuple[str, ...] = ()
     by_rows: bool = False
+    faster: tuple[Calibrated, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All but the model."""
+        """All but the models."""
         recipe = self.recipe
         return {
             "ranges": {name: (r.low, r.high) for name, r in recipe.ranges.items()},
@@ -100,6 +105,7 @@ def calibrate(
     search.begin()
     recipe = search.finish()
     tried, notes, by_rows = dict(search.tried), tuple(search.notes()), search.by_rows
+    faster = [(source, search.whole)]
     rotated = source.rotated() if search.mean < ENOUGH and search.decibels else None
     if rotated is not None:
         own = folder / "rotated"
@@ -108,12 +114,13 @@ def calibrate(
         if other.mean >= search.tried[MINMAX] + PROMISING:
             turned = other.finish()
             if other.mean >= search.mean + GAIN:
+                faster = [(rotated, other.whole), (source, search.judged(recipe)), *faster]
                 source, search, recipe = rotated, other, turned
         tried |= {f"rotated, {name}": mean for name, mean in other.tried.items()}
     recipe = search.with_products_of_data(recipe)
     if PRODUCTS_OF_DATA in search.tried:
         tried[PRODUCTS_OF_DATA] = search.tried[PRODUCTS_OF_DATA]
-    return Calibrated(
+    found = Calibrated(
         source,
         recipe,
         source is rotated,
@@ -126,4 +133,22 @@ def calibrate(
         search.reasons,
         notes,
         by_rows,
+    )
+    others = ((turned, own) for turned, own in faster if own is not None)
+    return replace(found, faster=tuple(_with(found, *own, rotated) for own in others))
+
+
+def _with(
+    found: Calibrated, source: Quantisable, other: Judged, rotated: Quantisable | None
+) -> Calibrated:
+    """What was found, by another recipe of its search."""
+    aside = {product.key: _ASIDE for product in source.products if product.other}
+    return replace(
+        found,
+        source=source,
+        recipe=other.recipe,
+        rotated=source is rotated,
+        rule=other.rule,
+        decibels=other.decibels,
+        reasons=aside | dict(other.reasons),
     )

@@ -8,7 +8,7 @@ the others show. Products that make most of the noise for little work stay in fl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,17 @@ _NO_FASTER = "the model is no faster with its operands in integers"
 _STRAY = "its data were not finite in calibration"
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A recipe, its rule of ranges, how far the error of each scored tensor lies below it, and why
+    products stay in floats, by key."""
+
+    recipe: Recipe
+    rule: str
+    decibels: Mapping[str, float]
+    reasons: Mapping[str, str]
+
+
 class Search:
     """Calibration, and the choice between what was observed.
 
@@ -66,6 +77,7 @@ class Search:
     lies below it (`decibels_of`); mean: the same of all of them; tried: that of all that was tried.
     reasons: why products that could be integer stay in floats, by key. spares: whether some do for
     the noise that they make, or the time that they take; timer: tells the latter (None: nothing).
+    whole: what was accepted before some stayed in floats for the noise; None where none do.
     data: what the samples look like; by_rows: they are the rows of the only one that was given.
     """
 
@@ -104,6 +116,7 @@ class Search:
         self.mean = 0.0
         self.rule = MINMAX
         self.reasons: dict[str, str] = {}
+        self.whole: Judged | None = None
         self._of_data = frozenset(p.key for p in self.products if p.other)
         self._evidence: dict[int, Evidence] = {n: Evidence() for n in (*range(FOLDS), OUTLYING)}
         self._rules = CalibrationRules(frozenset())  # that were kept
@@ -280,8 +293,14 @@ class Search:
         held = [(inputs, wanted) for _, inputs, wanted in self.held]
         parts = FloatParts(self.source, self._final(rules), held, self.specs, self.depths)
         floats = parts.chosen(self.folder, self.threads, self.note)
+        whole = self.judged(self._final(rules))
         if floats and self._accepts(replace(rules, integer=rules.integer - floats), FLOATS, GAIN):
             self.reasons |= dict.fromkeys(floats, _FRAGILE)
+            self.whole = whole
+
+    def judged(self, recipe: Recipe) -> Judged:
+        """A recipe, with what is known of the rules that are accepted now."""
+        return Judged(recipe, self.rule, dict(self.decibels), dict(self.reasons))
 
     def _score(self, rules: CalibrationRules, name: str) -> dict[str, Array]:
         """Shares of noise in every scored tensor, of the samples that are judged.

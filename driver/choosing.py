@@ -16,7 +16,7 @@ from ..compiler.errors import UsageError
 from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import Target
 from .artifacts import Artifact
-from .building import build
+from .building import build, built
 from .calibration import repeatable
 from .halves import HALVES
 from .precision_choice import PrecisionChoice
@@ -39,12 +39,11 @@ def compiled(
     cannot, or a request forces the precision, that is what is compiled. Raises as `build`.
     """
     stages = Stages(progress=request.progress)
-    if request.has_budget:  # data are read several times
-        request = replace(
-            request,
-            calibration=repeatable(request.calibration, work_dir / "calibration"),
-            eval=repeatable(request.eval, work_dir / "eval"),
-        )
+    request = replace(  # data are read several times
+        request,
+        calibration=repeatable(request.calibration, work_dir / "calibration"),
+        eval=repeatable(request.eval, work_dir / "eval"),
+    )
     if request.precision == FP32 or request.probe or backend.integers is not None:
         return build(path, request, backend, target, work_dir, stages)
     choosing = _Choosing(path, request, backend, target, work_dir, stages)
@@ -111,7 +110,35 @@ class _Choosing:
         seconds = _seconds(times)
         if share_of(times, asked, FP32) < 1.0:
             return _chosen(lower, PrecisionChoice(asked, asked, "", seconds))
-        return self._reverted(lower, f"{asked} is not faster on this machine", seconds)
+        return self._faster(lower, seconds) or self._reverted(
+            lower, f"{asked} is not faster on this machine", seconds
+        )
+
+    def _faster(self, lower: Artifact, seconds: Mapping[str, float]) -> Artifact | None:
+        """The binary of the most exact other model in integers that is faster than that of f32, of
+        those that may take less time than one that is not; None where there is none."""
+        made, asked = lower.build, self.request.precision
+        if made is None or made.quantised is None:
+            return None
+        for write in made.quantised.faster:
+            folder = self._folder()
+            quantised = write(folder / "model.onnx")
+            if quantised is None:
+                continue
+            other = built(
+                replace(made, path=quantised.path, quantised=quantised), folder, self.stages
+            )
+            times = self._timed({asked: other, FP32: self.plain})
+            if times is not None and share_of(times, asked, FP32) < 1.0:
+                other.notes += (
+                    f"the most exact model in {asked} is not faster than fp32 on this machine "
+                    f"({seconds[asked] * 1e3:.4g} ms, fp32 {seconds[FP32] * 1e3:.4g} ms): in the "
+                    f"one that is compiled the error is {quantised.worst:.1f} dB below the outputs,"
+                    f" {made.quantised.worst:.1f} dB in that one; --force-precision "
+                    "(force_precision=True) keeps it",
+                )
+                return _chosen(other, PrecisionChoice(asked, asked, "", _seconds(times)))
+        return None
 
     def _reverted(self, lower: Artifact, reason: str, seconds: Mapping[str, float]) -> Artifact:
         asked, told = self.request.precision, ""

@@ -6,8 +6,9 @@ lies between products stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from ..compiler.knobs import TIME_PRECISION
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
 from ..frontends.onnx.quantising.recipe import Recipe
-from .budget.report import BudgetReport
+from .budget.group_times import GroupTimes, groups_of
+from .budget.report import NO_FASTER, BudgetReport
 from .budget.within import BudgetSearch
 from .calibrated_recipe import Calibrated, calibrate
+from .calibration import Samples, largest, specs_of_inputs
 from .data_products import settle
 from .request import CompileRequest
+from .tensor_files import check_inputs
 from .timing import interleaved
 
 STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
@@ -71,7 +75,8 @@ class Quantisation:
     samples that took no part. ranges: the rule that was kept. rotated: whether operands of matrix
     products are. decibels: how far the error of each scored tensor lies below it, on those samples;
     tried: the mean of that for everything that was tried. budget: what became of one, where there
-    was one.
+    was one. faster: what write another that may take less time, to a file each, the most exact
+    first; None where there is none.
     """
 
     path: Path
@@ -85,6 +90,12 @@ class Quantisation:
     tried: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     budget: BudgetReport | None = None
+    faster: tuple[Callable[[Path], Quantisation | None], ...] = ()
+
+    @property
+    def worst(self) -> float:
+        """Of the decibels, the least; 0 where there are none."""
+        return min(self.decibels.values(), default=0.0)
 
     def to_json(self, compiled: Sequence[Decision] | None = None) -> dict[str, Any]:
         """Entries of a manifest; they say nothing of files.
@@ -177,9 +188,7 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
     """
     note = request.progress or (lambda text: None)
     note("reading the model")
-    source = Quantisable(model, request.shapes)
-    settle(source)
-    check_quantisable(source.products)
+    source = _source(model, request)
     if request.calibration is None:
         return _dynamic(source, output)
     if request.max_accuracy_drop is not None:
@@ -190,7 +199,48 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
         return replace(found, budget=report, notes=notes)
     timer = (request.timer or interleaved) if TIME_PRECISION.value and _runs_here(request) else None
     plain = calibrate(source, request.calibration, folder, request.threads, note, timer=timer)
-    return _written(plain, plain.recipe, plain.reasons, output)
+    told = [own.to_json() for own in (plain, *plain.faster)]
+    faster = [partial(_again, model, request, own) for own in told[1:]]
+    timed = partial(_timed, model, request, told[-1], folder / "parts")
+    found = _written(plain, plain.recipe, plain.reasons, output)
+    return replace(found, faster=(*faster, timed))
+
+
+def _source(model: Path, request: CompileRequest) -> Quantisable:
+    source = Quantisable(model, request.shapes)
+    settle(source)
+    check_quantisable(source.products)
+    return source
+
+
+def _again(
+    model: Path, request: CompileRequest, told: Mapping[str, Any], output: Path
+) -> Quantisation:
+    """Write what calibration found (its JSON: models are not held while others are compiled)."""
+    found = Calibrated.from_json(_source(model, request), told)
+    return _written(found, found.recipe, found.reasons, output)
+
+
+def _timed(
+    model: Path, request: CompileRequest, told: Mapping[str, Any], folder: Path, output: Path
+) -> Quantisation | None:
+    """As `_again`, with those products in integers alone that are faster so, each by itself; None
+    where that are all, or none."""
+    found = Calibrated.from_json(_source(model, request), told)
+    notes: list[str] = []
+    specs = specs_of_inputs(found.source.floats(found.source.outputs))
+    samples = Samples(request.calibration or (), specs, folder / "samples")
+    groups, sizes = groups_of(found), check_inputs(specs, largest(samples))
+    timed = GroupTimes(found, groups, request, sizes, folder, notes.append)
+    saved = timed.saved(timed.times())
+    slow = [key for keys, own in zip(groups, saved, strict=True) for key in keys if own <= 0]
+    integer = found.recipe.integer.difference(slow)
+    if not slow or not integer:
+        return None
+    recipe = replace(found.recipe, integer=integer)
+    reasons = dict(found.reasons) | dict.fromkeys(slow, NO_FASTER)
+    written = _written(found, recipe, reasons, output)
+    return replace(written, notes=(*written.notes, *notes))
 
 
 def _runs_here(request: CompileRequest) -> bool:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
 from tensmith.compiler.errors import ModelWarning
-from tensmith.driver import api, choosing
+from tensmith.driver import api, calibrated_recipe, calibrated_search, choosing
 from tensmith.driver.precision_choice import PrecisionChoice
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.timing import Runs, interleaved, share_of
@@ -84,7 +84,7 @@ def test_a_faster_binary_is_kept(net: Path, timed: None) -> None:
 @needs_native
 def test_a_slower_binary_is_not(net: Path, timed: None) -> None:
     with pytest.warns(ModelWarning, match="int8 is not faster on this machine"):
-        artifact = api.compile_request(net, request(Clock(int8=0.002, fp32=0.002)))
+        artifact = api.compile_request(net, request(Clock(int8=0.002, fp32=0.002, bytes=0.001)))
     assert artifact.choice is not None
     assert (artifact.choice.asked, artifact.choice.kept) == ("int8", "fp32")
     assert artifact.manifest["precision"] == "fp32"
@@ -93,6 +93,43 @@ def test_a_slower_binary_is_not(net: Path, timed: None) -> None:
     exact = tensmith.compile(net).load()({"x": DATA[0]})["y"]
     np.testing.assert_array_equal(artifact.load()({"x": DATA[0]})["y"], exact)
     assert artifact.verify().status == "passed"
+
+
+class Script:
+    """Seconds by name of what is timed, one call after the other."""
+
+    def __init__(self, *calls: Mapping[str, float]) -> None:
+        self.calls = [*calls]
+
+    def __call__(self, runs: Runs) -> Mapping[str, list[float]]:
+        found = self.calls.pop(0)
+        assert found.keys() == runs.keys()
+        return {name: [seconds] for name, seconds in found.items()}
+
+
+@needs_native
+def test_products_that_integers_make_slower_are_left_in_floats(
+    net: Path, timed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before all are: the others may be faster together."""
+    for module in (calibrated_search, calibrated_recipe):
+        monkeypatch.setattr(module, "ENOUGH", -1e3)  # nothing is tried for the noise
+    script = Script(
+        {"int8": 3.0, "fp32": 2.0},
+        {"int8": 1.0, "fp32": 3.0},  # the first product,
+        {"bytes": 0.5},
+        {"int8": 2.0, "fp32": 1.0},  # the last
+        {"int8": 1.0, "fp32": 2.0},
+    )
+    asked = CompileRequest(
+        precision="int8", calibration=iter([{"x": x} for x in DATA]), timer=script
+    )
+    with pytest.warns(ModelWarning, match=r"is not faster than fp32 .* \(3000 ms, fp32 2000 ms\)"):
+        artifact = api.compile_request(net, asked)
+    assert not script.calls
+    rows = [(r["name"], r["precision"], r["reason"]) for r in artifact.manifest["contractions"]]
+    assert rows == [("first", "int8", ""), ("last", "fp32", "int8 is no faster")]
+    assert artifact.choice == PrecisionChoice("int8", "int8", "", {"int8": 1.0, "fp32": 2.0})
 
 
 @needs_native

@@ -11,7 +11,9 @@ import pytest
 from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
+from tensmith.compiler.errors import ModelWarning
 from tensmith.driver import api, calibrated_search
+from tensmith.driver.artifacts import Artifact
 from tensmith.driver.float_parts import FloatParts, least_noise
 from tensmith.driver.quantisation import summary_of
 from tensmith.driver.request import CompileRequest
@@ -53,11 +55,9 @@ def test_noise_that_two_products_share_goes_with_both() -> None:
     assert least_noise(power, ["a", "b", "d"], WORK, 6.0) == {"b", "d"}
 
 
-@needs_native
-def test_the_binary_with_float_parts_is_what_is_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is kept where it is faster than the one of floats, and tells which products are floats."""
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of two products, of which the first stays in floats for its noise."""
     monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
     monkeypatch.setattr(calibrated_search, "GAIN", 0.0)
     monkeypatch.setattr(FloatParts, "chosen", lambda parts, *_: {parts.products[0].key})
@@ -71,16 +71,53 @@ def test_the_binary_with_float_parts_is_what_is_timed(
     graph = helper.make_graph(nodes, "net", [x], [y], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save_model(onnx.shape_inference.infer_shapes(model), tmp_path / "net.onnx")
-    timed: list[set[str]] = []
+    return tmp_path / "net.onnx"
 
-    def timer(runs: Runs) -> Mapping[str, list[float]]:
-        timed.append(set(runs))
-        return {"int8": [1.0], "fp32": [2.0]}
 
-    data = {"x": np.asarray(drawn((4, 2, 16)), np.float32)}
-    request = CompileRequest(precision="int8", calibration=data, timer=timer)
-    found = api.compile_request(tmp_path / "net.onnx", request)
-    assert timed == [{"int8", "fp32"}]
+class Clock:
+    """Seconds of int8, one call after the other; fp32 takes 2, making bytes nothing. timed: what
+    was."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds, self.timed = [*seconds], list[set[str]]()
+
+    def __call__(self, runs: Runs) -> Mapping[str, list[float]]:
+        self.timed.append(set(runs))
+        if "bytes" in runs:
+            return {"bytes": [0.0]}
+        return {"int8": [self.seconds.pop(0)], "fp32": [2.0]}
+
+
+def compiled(path: Path, clock: Clock) -> Artifact:
+    data = {"x": np.random.default_rng(1).standard_normal((4, 2, 16)).astype(np.float32)}
+    return api.compile_request(
+        path, CompileRequest(precision="int8", calibration=data, timer=clock)
+    )
+
+
+@needs_native
+def test_the_binary_with_float_parts_is_what_is_timed(fragile: Path) -> None:
+    """It is kept where it is faster than the one of floats, and tells which products are floats."""
+    clock = Clock(1.0)
+    found = compiled(fragile, clock)
+    assert clock.timed == [{"int8", "fp32"}]
     assert found.manifest["precision"] == "int8"
     [line] = [line for line in summary_of(found.manifest) if line.startswith("in floats")]
     assert line.startswith("in floats: MatMul 'first': it makes much of the noise")
+
+
+@needs_native
+def test_float_parts_that_take_too_long_are_left_out(fragile: Path) -> None:
+    """Before the model is compiled in fp32; errors are told with that."""
+    clock = Clock(3.0, 1.0)
+    with pytest.warns(ModelWarning, match=r"most exact model in int8 .* \(3000 ms, fp32 2000 ms\)"):
+        found = compiled(fragile, clock)
+    assert not clock.seconds
+    assert found.manifest["precision"] == "int8"
+    assert [row["precision"] for row in found.manifest["contractions"]] == ["int8", "int8"]
+    assert found.choice is not None
+    assert found.choice.seconds == {"int8": 1.0, "fp32": 2.0}
+    assert found.verify().status == "passed"
+    with pytest.warns(ModelWarning, match="compiled in fp32: int8 is not faster on this machine"):
+        slow = compiled(fragile, Clock(3.0, 2.5, 2.5, 2.5))  # the two products, too
+    assert slow.manifest["precision"] == "fp32"
