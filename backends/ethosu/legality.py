@@ -114,6 +114,13 @@ def _shape_reason(values: list[Value]) -> str | None:
 
 @_of("conv")
 def _conv(node: Node, target: NpuTarget) -> str | None:
+    return conv_reason(node)
+
+
+def conv_reason(node: Node) -> str | None:
+    """Why a convolution of integers runs on no Ethos-U, or None."""
+    if reason := _shape_reason([*node.inputs, *node.outputs]):
+        return reason
     weights, attrs = node.inputs[1].data, node.attrs
     if weights is None:
         return "weights are constant on the processor"

@@ -2,8 +2,9 @@
 
 An Ethos-U moves windows by up to three elements. Where they are further apart, as those of patches
 or of a spectrum are, so many rows and columns become the channels of one element as windows move
-by: the windows move by one then, and their kernels have zeros where they do not reach. Nothing but
-the bytes of the image is moved, by the host where it is the one that gives them.
+by: the windows move by one then, and their kernels have zeros where they do not reach. Rows and
+columns that no window reaches are left out. Nothing but the bytes of the image is moved, by the
+host where it is the one that gives them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
 from .conv_chain import splice
-from .legality import MOST_STRIDE
+from .folded_width import MOST_GROWTH
+from .legality import MOST_STRIDE, conv_reason
 from .tosa.contractions import steps_of
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
@@ -26,32 +28,40 @@ _IMAGE_RANK = 4
 
 @dataclass(frozen=True)
 class FoldStrides:
-    """The pass: convolutions of bytes, in one group, whose strides are too large."""
+    """The pass: convolutions of bytes, in one group, whose strides are too large, where the
+    processor takes what they become, and weights grow at most `MOST_GROWTH` times."""
 
     name: str = "fold_strides"
 
     def run(self, graph: Graph) -> bool:
         """Rewrite; whether there was one."""
         wide = [node for node in graph.nodes if node.op == "conv" and _is_wide(node)]
-        for conv in wide:
-            _fold(graph, conv)
-        return bool(wide)
+        return any([_fold(graph, conv) for conv in wide])
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """Rows or columns of an image, of which `factor` are one. step: from window to window, in
-    groups; before, after: margins, in groups. taps: weights, by group and by the place in it."""
+    """Rows or columns of an image, of which `factor` are a group. step: from window to window, in
+    groups; before, after: margins, in groups. first: of the places in a group that windows reach.
+    taps: weights, by group and by the place in it, from `first` on."""
 
     factor: int
     step: int
     groups: int
     before: int
     after: int
+    first: int
     taps: Array
+
+    @property
+    def reached(self) -> int:
+        """How many places in a group windows reach."""
+        return int(self.taps.shape[1])
 
 
 def _is_wide(conv: Node) -> bool:
+    if len(conv.inputs) != 2 or conv.attrs["pad_value"] != 0:
+        return False
     data, weights = conv.inputs
     image = conv.output.type.rank == _IMAGE_RANK and conv.attrs["layout"] == "NHWC"
     if not image or conv.attrs["groups"] != 1 or not data.type.is_static or weights.data is None:
@@ -60,13 +70,16 @@ def _is_wide(conv: Node) -> bool:
     return bytes_ and set(conv.attrs["dilations"]) == {1} and max(steps_of(conv)) > MOST_STRIDE
 
 
-def _fold(graph: Graph, conv: Node) -> None:
+def _fold(graph: Graph, conv: Node) -> bool:
+    """Rewrite a convolution where that helps; whether it does."""
     weights = conv.inputs[1].data
     assert weights is not None
     rows = _axis(conv, 0, weights)
     columns = _axis(conv, 1, rows.taps.transpose(2, 0, 1, 3, 4))
     taps = columns.taps.transpose(2, 0, 3, 1, 4, 5)  # groups, then places in them
     height, width, *_, made = taps.shape
+    if taps.size > MOST_GROWTH * weights.size:
+        return False
     nodes: list[Node] = []
     builder = Builder(nodes, conv.name)
     source, zero = narrowed(conv.inputs[0])
@@ -80,7 +93,11 @@ def _fold(graph: Graph, conv: Node) -> None:
         "strides": (rows.step, columns.step),
     }
     filters = constant(taps.reshape(height, width, -1, made), conv.inputs[1].name)
-    splice(graph, [conv], nodes, builder.emit("conv", [total, filters], attrs))
+    result = builder.emit("conv", [total, filters], attrs)
+    if conv_reason(nodes[-1]):
+        return False
+    splice(graph, [conv], nodes, result)
+    return True
 
 
 def _axis(conv: Node, number: int, weights: Array) -> _Axis:
@@ -89,7 +106,7 @@ def _axis(conv: Node, number: int, weights: Array) -> _Axis:
     before, after = (conv.attrs["pads"][side] for side in (number, 2 + number))
     if step <= MOST_STRIDE:
         own = conv.attrs["strides"][number]  # may be larger where there is one window
-        return _Axis(1, own, size, before, after, weights[:, None])
+        return _Axis(1, own, size, before, after, 0, weights[:, None])
     made, first, last = (
         int(conv.output.shape[1 + number]), -before // step, (len(weights) - 1 - before) // step,
     )  # fmt: skip
@@ -98,7 +115,9 @@ def _axis(conv: Node, number: int, weights: Array) -> _Axis:
     for tap, own in enumerate(weights):
         group, place = divmod(tap - before, step)
         taps[group - first, place] = own
-    return _Axis(step, 1, groups, -first, made + last - groups, taps)
+    places = [(tap - before) % step for tap in range(len(weights))]
+    reached = taps[:, min(places) : max(places) + 1]
+    return _Axis(step, 1, groups, -first, made + last - groups, min(places), reached)
 
 
 def _in_groups(builder: Builder, source: Value, zero: int, axes: tuple[_Axis, _Axis]) -> Value:
@@ -117,6 +136,13 @@ def _in_groups(builder: Builder, source: Value, zero: int, axes: tuple[_Axis, _A
     rows, columns = axes
     parts = (batch, rows.groups, rows.factor, columns.groups, columns.factor * channels)
     source = builder.emit("reshape", [source], {"shape": parts})
+    inner = columns.reached * channels
+    kept = [batch, rows.groups, rows.reached, columns.groups, inner]
+    if kept != list(parts):
+        first = (0, 0, rows.first, 0, columns.first * channels)
+        stops = tuple(at + count for at, count in zip(first, kept, strict=True))
+        attrs = {"starts": first, "stops": stops, "steps": (1,) * 5}
+        source = builder.emit("slice", [source], attrs)
     source = builder.emit("transpose", [source], {"perm": (0, 1, 3, 2, 4)})
-    shape = (batch, rows.groups, columns.groups, rows.factor * columns.factor * channels)
+    shape = (batch, rows.groups, columns.groups, rows.reached * inner)
     return builder.emit("reshape", [source], {"shape": shape})

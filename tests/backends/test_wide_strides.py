@@ -9,11 +9,14 @@ import pytest
 from integer_graphs import SAMPLES, Sketch, integers_made, ranges_of
 from tosa_runs import needs_vela
 
-from tensmith.backends.ethosu.integer_form import integer_passes
+from tensmith.backends.ethosu.integer_form import FLOAT_FORM, integer_passes
 from tensmith.backends.ethosu.placement import place
 from tensmith.backends.ethosu.targets import TARGETS
 from tensmith.backends.ethosu.wide_strides import FoldStrides
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.ir.graph import Graph, Node, Value, constant
+from tensmith.compiler.ir.ops.registry import Builder
+from tensmith.compiler.ir.types import DType, TensorType
 from tensmith.compiler.ir.verify import verify
 from tensmith.compiler.pass_manager import run_passes
 
@@ -29,6 +32,9 @@ CASES: dict[str, tuple[Any, ...]] = {
     "one window of rows that leaves some over": ((1, 4, 6, 17), 8, (1, 3), (4, 5), (0, 4, 0, 4)),
     "one window of columns": ((1, 4, 17, 8), 8, (3, 3), (5, 7), (0, 0, 0, 1)),
     "one window of a row": ((1, 2, 12, 8), 8, (4, 8), (4, 8), (0, 0, 0, 0)),
+    "single elements": ((1, 4, 33, 26), 8, (1, 1), (8, 5), (0, 0, 0, 0)),
+    "single elements, from margins on": ((1, 4, 33, 26), 8, (1, 1), (8, 5), (3, 2, 4, 0)),
+    "few of a group": ((1, 4, 30, 29), 8, (2, 3), (9, 7), (3, 0, 0, 5)),
 }
 
 
@@ -54,6 +60,76 @@ def test_fewer_steps_give_the_same_bits(case: str) -> None:
     assert not FoldStrides().run(graph)
     for sample, array in zip(samples, wanted, strict=True):
         np.testing.assert_array_equal(run_graph(graph, sample)["y0"], array)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_what_stays_in_floats_stays_whole(stride: int) -> None:
+    """A convolution that nothing quantises has its bias as an input."""
+    sketch = Sketch(6)
+    x = sketch.input(1, 3, 8, 8)
+    graph = sketch.graph(sketch.conv(x, 8, strides=(stride,) * 2))
+    wanted = run_graph(graph, sketch.draw(0))["y0"]
+    run_passes(graph, [*FLOAT_FORM, *integer_passes({})])
+    assert [len(node.inputs) for node in graph.nodes if node.op == "conv"] == [3]
+    np.testing.assert_allclose(run_graph(graph, sketch.draw(0))["y0"], wanted, atol=1e-5)
+
+
+@needs_vela
+@pytest.mark.parametrize("stride", [1, 4])
+def test_part_of_a_model_in_floats(stride: int) -> None:
+    """Of two convolutions one is quantised, and is all that the processor runs."""
+    sketch = Sketch(6)
+    first = sketch.relu(sketch.conv(sketch.input(1, 4, 16, 16), 8, pads=(1,) * 4))
+    between = sketch.op("sin", first)
+    graph = sketch.graph(sketch.conv(between, 8, strides=(stride,) * 2))
+    run_passes(graph, FLOAT_FORM)
+    samples = [sketch.draw(n) for n in range(SAMPLES)]
+    known = ranges_of(graph, samples)
+    left = [between, *graph.outputs]
+    run_passes(graph, integer_passes({v: r for v, r in known.items() if v not in left}))
+    placement = place(graph, TARGETS["ethos-u55-128"])
+    assert len(placement.segments) == 1
+    reasons = {node.reason for node in placement.nodes}
+    assert "it computes in f32, and the processor in integers alone" in reasons
+
+
+def wide(kernel: int, *, before: int = 0, channels: int = 2, pad_value: int = 0) -> Graph:
+    """A convolution of bytes in windows of so many rows and columns, eight apart."""
+    rng = np.random.default_rng(4)
+    nodes: list[Node] = []
+    builder = Builder(nodes)
+    x = Value(TensorType(DType.I8, (1, 20, 20, channels)), "x")
+    less = builder.emit("add", [builder.emit("cast", [x], {"dtype": DType.I32}), _i32(-3)])
+    filters = rng.integers(-9, 9, (kernel, kernel, channels, 4)).astype(np.int32)
+    attrs = {"strides": (8, 8), "pads": (before,) * 4, "dilations": (1, 1), "groups": 1}
+    more = {"layout": "NHWC", "pad_value": pad_value}
+    result = builder.emit("conv", [less, constant(filters)], {**attrs, **more})
+    result.name = "y"
+    return Graph([x], [result], nodes)
+
+
+def _i32(number: int) -> Value:
+    return constant(np.int32(number))
+
+
+def test_rows_and_columns_that_no_window_reaches_are_left_out() -> None:
+    graph = wide(1, channels=256)
+    assert FoldStrides().run(graph)
+    (conv,) = (node for node in graph.nodes if node.op == "conv")
+    assert conv.inputs[1].shape == (1, 1, 256, 4)
+
+
+def test_windows_whose_weights_would_be_zeros_stay_apart() -> None:
+    """Windows of two rows and columns, the first of which are the last of a group."""
+    assert not FoldStrides().run(wide(2, before=1))
+    assert FoldStrides().run(wide(3, before=0))
+
+
+def test_what_the_processor_takes_in_no_form_stays() -> None:
+    """Margins of another number, and more channels than an axis has elements."""
+    assert not FoldStrides().run(wide(7, before=1, pad_value=5))
+    assert FoldStrides().run(wide(7, before=1))
+    assert not FoldStrides().run(wide(8, channels=2048))
 
 
 @needs_vela
