@@ -7,6 +7,11 @@ enum { WALKS = 8, STEPS = 4, ROW_BLOCK = 64, PARALLEL_WALKS = 4096 };
 /* of `test`, below the number of the feature */
 enum { EXACT = 1, NAN_PASSES = 2, LEAF = 4, FEATURE_SHIFT = 3 };
 enum { TS_SUM, TS_MIN, TS_MAX };
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED
+#endif
 
 typedef struct forest {
   const void *x, *nodes, *weights;

@@ -13,7 +13,7 @@ static inline void NAME(descend)(const NAME(node) *nodes, int32_t *at, const REA
   uint32_t ended;
   do {
     for (int step = 0; step < STEPS; ++step) {
-#pragma clang loop unroll(full)
+      UNROLLED
       for (int i = 0; i < WALKS; ++i) {
         const NAME(node) *n = &nodes[at[i]];
         const REAL value = x[i][n->test >> FEATURE_SHIFT];
@@ -26,7 +26,7 @@ static inline void NAME(descend)(const NAME(node) *nodes, int32_t *at, const REA
       }
     }
     ended = LEAF;
-#pragma clang loop unroll(full)
+    UNROLLED
     for (int i = 0; i < WALKS; ++i) ended &= nodes[at[i]].test;
   } while (!ended);
 }

@@ -16,6 +16,7 @@ enum {
   BLOCK = 16, /* of elements that pass by together if none comes before those that are kept */
   OFTEN = 8,  /* where one of so many is kept for a while, sorting is faster */
   SHORT = 48, /* rows of so many are sorted by insertion: counting digits costs more */
+  COUNTS = KEY_DIGITS * DIGITS, /* u32: how many items have each digit at each place */
 };
 static const uint32_t TOP = (uint32_t)1 << 31;
 
@@ -140,10 +141,11 @@ static void keep_least(const uint64_t *items, int64_t length, int64_t count, uin
 }
 
 /* Moves the `count` < length least items to `least`, those of one key in their order; `least` has
- * room for length, and the items are destroyed. */
-static void select_least(uint64_t *items, int64_t length, int64_t count, uint64_t *least) {
+ * room for length, `many` for DIGITS, and the items are destroyed. */
+static void select_least(uint64_t *items, int64_t length, int64_t count, uint64_t *least,
+                         uint32_t *many) {
   for (int place = KEY_DIGITS - 1; place >= 0 && count && count < length; --place) {
-    uint32_t many[DIGITS] = {0};
+    memset(many, 0, DIGITS * sizeof *many);
     for (int64_t i = 0; i < length; ++i) ++many[digit_of(items[i], place)];
     int last = 0; /* of items with this digit some are wanted, of those with a lower one all */
     for (int64_t below = 0; below + many[last] <= count; ++last) below += many[last];
@@ -163,17 +165,19 @@ static void select_least(uint64_t *items, int64_t length, int64_t count, uint64_
   memcpy(least, items, (size_t)count * sizeof *items);
 }
 
-/* Sorts items of which equal keys are in their order; returns where the sorted ones are. */
-static uint64_t *sort_items(uint64_t *items, uint64_t *spare, int64_t length) {
+/* Sorts items of which equal keys are in their order; returns where the sorted ones are. `many` has
+ * room for COUNTS where there are more than SHORT. */
+static uint64_t *sort_items(uint64_t *items, uint64_t *spare, int64_t length, uint32_t *many) {
   if (length <= SHORT) {
     keep_least(items, length, length, spare);
     return spare;
   }
-  uint32_t many[KEY_DIGITS][DIGITS] = {{0}};
+  memset(many, 0, COUNTS * sizeof *many);
   for (int64_t i = 0; i < length; ++i)
-    for (int place = 0; place < KEY_DIGITS; ++place) ++many[place][digit_of(items[i], place)];
+    for (int place = 0; place < KEY_DIGITS; ++place)
+      ++many[place * DIGITS + digit_of(items[i], place)];
   for (int place = 0; place < KEY_DIGITS; ++place) {
-    uint32_t *next = many[place], first = 0;
+    uint32_t *next = many + place * DIGITS, first = 0;
     if (next[digit_of(items[0], place)] == length) continue;
     for (int digit = 0; digit < DIGITS; ++digit) {
       const uint32_t count = next[digit];
@@ -210,7 +214,12 @@ static wide_item *merge_items(wide_item *items, wide_item *spare, int64_t count)
   return items;
 }
 
-int64_t ts_order_bytes(int64_t length) { return 2 * length * (int64_t)sizeof(wide_item); }
+int64_t ts_order_bytes(int64_t length) {
+  const int64_t wide = 2 * length * (int64_t)sizeof(wide_item);
+  const int64_t counts = length > SHORT ? COUNTS * (int64_t)sizeof(uint32_t) : 0;
+  const int64_t packed = 2 * length * (int64_t)sizeof(uint64_t) + counts;
+  return wide > packed ? wide : packed;
+}
 
 void ts_order(int64_t element, const void *row, int64_t length, int64_t count,
               int64_t descending, void *memory, int64_t *order) {
@@ -221,12 +230,13 @@ void ts_order(int64_t element, const void *row, int64_t length, int64_t count,
     return;
   }
   uint64_t *items = memory, *spare = items + length;
+  uint32_t *many = (uint32_t *)(spare + length);
   if (pack(element, row, length, descending ? UINT32_MAX : 0, items)) {
-    if (count < length / 2) {
-      select_least(items, length, count, spare);
-      items = sort_items(spare, items, count);
+    if (length > SHORT && count < length / 2) {
+      select_least(items, length, count, spare, many);
+      items = sort_items(spare, items, count, many);
     } else {
-      items = sort_items(items, spare, length);
+      items = sort_items(items, spare, length, many);
     }
     for (int64_t i = 0; i < count; ++i) order[i] = (uint32_t)items[i];
     return;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -38,8 +39,9 @@ _SOURCES = (
     "ordering.c",
     "sort.c",
 )
-_OPERATORS = (*_SOURCES[1:], "elements.h", "forest_walk.h", "internal.h", "tensmith.h")
+_OPERATORS = _SOURCES[1:]
 _PROGRAM = (*_SOURCES, "bare/startup.c", "bare/firmware.c")
+_INCLUDE = re.compile(r'^ *# *include "(.+)"', re.MULTILINE)
 _GCC = "arm-none-eabi-gcc"
 _STACK_BYTES = 256 << 10
 # zig's names of processors, with the floating point and vectors of the targets
@@ -271,10 +273,7 @@ def _sources(
     os.replace(own / files[1].name, files[1])
     files[2].write_text(portable_assembly(model.code.texts["asm"]), encoding="utf-8")
     needed = _OPERATORS if "ts_op_" in model.code.texts["asm"] else ()
-    headers = [Path(source).with_suffix(".h").name for source in _runtime(model)]
-    for source in (
-        "plan_abi.h", "bare/bare.h", "bare/bare.c", *needed, *_runtime(model), *headers
-    ):  # fmt: skip
+    for source in _with_headers(("bare/bare.c", *needed, *_runtime(model))):
         if Path(source).name == name:
             raise UsageError(
                 f"'{name}' is the name of a source of the runtime, which lies beside it",
@@ -283,3 +282,18 @@ def _sources(
         files.append(folder / Path(source).name)
         shutil.copyfile(RUNTIME / source, files[-1])
     return files
+
+
+def _with_headers(sources: Sequence[str]) -> list[str]:
+    """Sources of the runtime and the headers that they include, whether directly or not."""
+    found = dict.fromkeys(sources)
+    waiting = list(sources)
+    while waiting:
+        source = waiting.pop()
+        for name in _INCLUDE.findall((RUNTIME / source).read_text(encoding="utf-8")):
+            beside = (Path(source).parent / name).as_posix()
+            header = beside if (RUNTIME / beside).is_file() else name
+            if header not in found:
+                found[header] = None
+                waiting.append(header)
+    return list(found)

@@ -125,26 +125,62 @@ def test_a_model_in_a_project_of_the_gnu_toolchain(
     files = bare.link_bare(affine, form, tmp_path / name, {})
     assert tmp_path / "affine.h" in files
     main = MAIN.format(wanted=", ".join(f"{value}f" for value in wanted))
-    (tmp_path / "main.c").write_text(main)
-    (tmp_path / "board.ld").write_text(bare.linker_script(BOARDS["cortex-m55"]))
+    assert _exit_status(tmp_path, main, files) == 42
+
+
+LARGEST = """
+#include "largest.h"
+#include "semihosting.h"
+static uint8_t arena[16384] __attribute__((aligned(64)));
+int main(void) {
+  static float x[LARGEST_X_BYTES / sizeof(float)];
+  static int64_t places[LARGEST_Y0_BYTES / sizeof(int64_t)];
+  for (unsigned i = 0; i < sizeof x / sizeof *x; ++i) x[i] = (float)(i * 7 % 100);
+  largest_io io = {.x = x, .y0 = places};
+  if (largest_run(&io, arena, sizeof arena) || io.message) return 1;
+  for (unsigned i = 0; i < sizeof places / sizeof *places; ++i)
+    if (x[places[i]] != 99 - (float)i) return 2;
+  return 42;
+}
+"""
+
+
+@needs_qemu
+@needs_gcc
+def test_operators_of_the_runtime_in_a_project_of_the_gnu_toolchain(tmp_path: Path) -> None:
+    builder = CaseBuilder("largest")
+    x = builder.input(100, name="x")
+    builder.output(builder.op("argsort", x, count=5, descending=True))
+    job = Job(builder.graph(), {"x": np.zeros(100, np.float32)})
+    model = compile_bare(job, "cortex-m55", tmp_path, "largest")
+    assert "ts_op_" in model.code.texts["asm"]
+    files = bare.link_bare(model, "c", tmp_path / "largest.c", {})
+    assert _exit_status(tmp_path, LARGEST, files) == 42
+
+
+def _exit_status(folder: Path, main: str, files: list[Path]) -> int:
+    """That of a program of `main` and the files of a model, as a project builds it with nothing of
+    the runtime but what a board needs."""
+    (folder / "main.c").write_text(main)
+    (folder / "board.ld").write_text(bare.linker_script(BOARDS["cortex-m55"]))
     code = [str(path) for path in files if path.suffix in (".c", ".s", ".a")]
-    runtime = Path(bare.__file__).parents[2] / "runtime"
-    includes = [f"-I{tmp_path}", f"-I{runtime / 'bare'}"]
-    sources = [str(tmp_path / "main.c"), str(runtime / "bare" / "startup.c"), *code]
+    board = Path(bare.__file__).parents[2] / "runtime" / "bare"
+    includes = [f"-I{folder}", f"-I{board}"]
+    sources = [str(folder / "main.c"), str(board / "startup.c"), *code]
     command = [
         GCC, "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "-Os", "-Wall", "-Werror",
         "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments", "-Wl,--no-warn-execstack",
         "-nostartfiles",
-        "-Wl,--gc-sections", "-T", str(tmp_path / "board.ld"), *includes, *sources,
-        "-o", str(tmp_path / "program.elf"),
+        "-Wl,--gc-sections", "-T", str(folder / "board.ld"), *includes, *sources, "-lm",
+        "-o", str(folder / "program.elf"),
     ]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not built.returncode, built.stderr
     backend, target = resolve_target("cortex-m55")
     emulator = backend.emulator(target)
     assert emulator is not None
-    run = subprocess.run([*emulator.command, str(tmp_path / "program.elf")], check=False)
-    assert run.returncode == 42
+    command = [*emulator.command, str(folder / "program.elf")]
+    return subprocess.run(command, check=False).returncode
 
 
 @needs_qemu
@@ -174,6 +210,20 @@ def test_large_local_buffers_are_part_of_the_arena(tmp_path: Path) -> None:
     run = run_models({"m": model}, {"m": job.inputs}, "cortex-m55", tmp_path)["m"]
     np.testing.assert_allclose(run.outputs[0], np.full((3, 2000), 1 / 2000, np.float32), 1e-5)
     assert run.stack_bytes < 2048
+
+
+@needs_qemu
+@pytest.mark.parametrize("count", [150, 900])  # selected, and all sorted
+def test_orders_are_found_in_the_arena(tmp_path: Path, count: int) -> None:
+    builder = CaseBuilder("order")
+    x = builder.input(1000, name="x")
+    builder.output(builder.op("argsort", x, count=count, descending=False))
+    numbers = np.arange(1000, dtype=np.float32) * 7 % 1000
+    job = Job(builder.graph(), {"x": numbers})
+    model = compile_bare(job, "cortex-m55", tmp_path, "order")
+    run = run_models({"m": model}, {"m": job.inputs}, "cortex-m55", tmp_path)["m"]
+    np.testing.assert_array_equal(numbers[run.outputs[0]], np.arange(count))
+    assert run.stack_bytes < 1024
 
 
 @needs_qemu
