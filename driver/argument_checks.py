@@ -18,7 +18,7 @@ from ..compiler.knobs import KEEP_WORK
 from ..compiler.scratch import check_output, forget, make_folder, unwritable
 from ..compiler.target import Target
 
-MOST_THREADS = 1024  # as runtime/instance.c has it
+MOST_THREADS = 1024  # MAX_THREADS of runtime/internal.h
 STANDING_IN = "kernels run in an interpreter, slowly, and not as the hardware's own code"
 
 

@@ -7,31 +7,34 @@ typedef struct shape {
 } shape;
 
 /* For one element type and operator: along rows in a register, across them by whole rows. Integers
- * are unsigned, as they wrap. */
-#define RUNNING(name, type, op, start)                                               \
+ * are unsigned, as they wrap. `start` is what stands in front of the first element where that is
+ * left out; `neutral` leaves every number as it is, -0 too. */
+#define RUNNING(name, type, op, start, neutral)                                      \
   static void name(const type *x, type *y, const shape *s) {                         \
     const int64_t step = s->reverse ? -s->inner : s->inner;                          \
     for (int64_t outer = 0; outer < s->outer; ++outer) {                             \
-      int64_t at = (outer * s->length + (s->reverse ? s->length - 1 : 0)) * s->inner; \
-      type total = start;                                                            \
+      int64_t at = (outer * s->length + (s->reverse ? s->length - 1 : 0)) * s->inner;\
+      type total = (type)neutral;                                                    \
       for (int64_t i = 0; s->inner == 1 && i < s->length; ++i, at += step) {         \
         const type sum = total op x[at];                                             \
-        y[at] = s->exclusive ? total : sum;                                          \
+        y[at] = !s->exclusive ? sum : i ? total : start;                             \
         total = sum;                                                                 \
       }                                                                              \
       for (int64_t i = 0; s->inner != 1 && i < s->length; ++i, at += step) {         \
-        const type *given = x + (s->exclusive && i ? at - step : at);                \
+        const int64_t first = s->exclusive; /* whose result is an element as it is */\
+        const type *given = x + (i && first ? at - step : at);                       \
         const type *before = y + (i ? at - step : at);                               \
         type *made = y + at;                                                         \
-        for (int64_t j = 0; i && j < s->inner; ++j) made[j] = before[j] op given[j]; \
-        for (int64_t j = 0; !i && j < s->inner; ++j)                                 \
-          made[j] = s->exclusive ? start : given[j];                                 \
+        for (int64_t j = 0; i > first && j < s->inner; ++j)                          \
+          made[j] = before[j] op given[j];                                           \
+        for (int64_t j = 0; i <= first && j < s->inner; ++j)                         \
+          made[j] = i < first ? start : given[j];                                    \
       }                                                                              \
     }                                                                                \
   }
-#define BOTH(name, type)           \
-  RUNNING(name##_sums, type, +, 0) \
-  RUNNING(name##_products, type, *, 1)
+#define BOTH(name, type)                 \
+  RUNNING(name##_sums, type, +, 0, -0.0) \
+  RUNNING(name##_products, type, *, 1, 1)
 
 BOTH(f64, double)
 BOTH(f32, float)

@@ -8,8 +8,6 @@
 
 #include "internal.h"
 
-enum { MAX_THREADS = 1024 };
-
 ts_status ts_error(ts_instance *instance, ts_status status, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);

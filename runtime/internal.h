@@ -59,7 +59,7 @@ struct ts_model {
 };
 
 enum { IDLE, RUNNING, CANCELLED };
-enum { WEIGHTS_TAG_BYTES = 32, ALIGNMENT = 64, MESSAGE_BYTES = 1024 };
+enum { WEIGHTS_TAG_BYTES = 32, ALIGNMENT = 64, MESSAGE_BYTES = 1024, MAX_THREADS = 1024 };
 
 /* ---- Instance -------------------------------------------------------------------------------- */
 

@@ -183,7 +183,7 @@ static int take_sign(text *t) {
 static int take_word(text *t, const char *word) {
   text ahead = *t;
   for (; *word; ++word, ++ahead.at)
-    if (next(&ahead) != *word && next(&ahead) != *word - 32) return 0;
+    if (next(&ahead) != *word && (*word < 'a' || next(&ahead) != *word - 32)) return 0;
   *t = ahead;
   return 1;
 }

@@ -139,7 +139,7 @@ static int parse_tensor_option(options *out, const char *name, const char *value
 
 static int parse_value(options *out, const char *name, const char *value) {
   if (!strcmp(name, "--threads")) {
-    out->threads = (int32_t)number(name, value, 0, 1024);
+    out->threads = (int32_t)number(name, value, 0, MAX_THREADS);
   } else if (!strcmp(name, "--instances")) {
     out->instances = (int32_t)number(name, value, 1, 1024);
   } else if (!strcmp(name, "--load")) {

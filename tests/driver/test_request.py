@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import tensmith
 from tensmith.compiler.errors import UsageError
 from tensmith.driver import api
+from tensmith.driver.argument_checks import MOST_THREADS
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.trial import ModelTrial
 
@@ -35,6 +37,11 @@ DRIVER = Path(tensmith.__file__).parent / "driver"
 def test_wrong_values_are_refused_when_it_is_made(values: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         CompileRequest(**values)
+
+
+def test_the_runtime_has_the_same_limit_of_threads() -> None:
+    header = (DRIVER.parent / "runtime" / "internal.h").read_text(encoding="utf-8")
+    assert re.findall(r"\bMAX_THREADS = (\d+)", header) == [str(MOST_THREADS)]
 
 
 def test_the_target_is_looked_up_when_it_is_needed() -> None:

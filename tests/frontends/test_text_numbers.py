@@ -99,12 +99,32 @@ def test_a_text_that_is_no_number_ends_the_run(kind: int, text: str) -> None:
         run_graph(graph, {"x": encode(["1", text])})
 
 
-def test_digits_are_counted_from_the_first_that_is_not_zero() -> None:
+@pytest.mark.parametrize("text", ["\x10x1f", "\x10X2", "i\x0ef"])
+def test_other_bytes_do_not_pass_for_letters_in_compiled_code(tmp_path: Path, text: str) -> None:
+    setting = Setting("native", 0)
+    if missing := setting.missing():
+        pytest.skip(missing)
+    job = Job(load_model(_model(STRING, TensorProto.FLOAT)), {"x": encode([text, "1"])})
+    with pytest.raises(RunError, match="begins with no number"):
+        run_graph(job.graph, job.inputs)
+    found = run_all({"read": job}, setting, tmp_path)["read"]
+    assert isinstance(found, Exception)
+    assert "begins with no number" in str(found)
+
+
+@pytest.mark.parametrize("count", [30, 5000])
+def test_digits_are_counted_from_the_first_that_is_not_zero(count: int) -> None:
     graph = load_model(_model(STRING, TensorProto.INT64))
-    assert run_graph(graph, {"x": encode(["0" * 30 + "9" * 18])})["y"].tolist() == [10**18 - 1]
+    given = {"x": encode(["-" + "0" * count + "9" * 18, "0" * count])}
+    assert run_graph(graph, given)["y"].tolist() == [1 - 10**18, 0]
+    graph = load_model(_model(STRING, TensorProto.DOUBLE))
+    given = {"x": encode([f"0x1p{'0' * count}3", f"0x0p{'9' * count}", f"0x1p-{'9' * count}"])}
+    assert run_graph(graph, given)["y"].tolist() == [8.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("text", ["9223372036854775808", "-9223372036854775809", "1" * 25])
+@pytest.mark.parametrize(
+    "text", ["9223372036854775808", "-9223372036854775809", "1" * 25, "1" * 5000]
+)
 def test_what_an_i64_does_not_hold_ends_the_run(text: str) -> None:
     for kind in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL):
         with pytest.raises(RunError, match="beyond what i64 holds"):

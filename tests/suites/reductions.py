@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from .case import BOOL, EXACT, F16, F64, HALF, I8, I32, I64, SUM, Case, CaseBuilder, N, S, unary
 
@@ -74,10 +77,26 @@ def _cumulative() -> Iterator[Case]:
     yield unary("cumsum", 9, axis=0, dtype=I64, low=-9, high=9, tolerance=EXACT)
     yield unary("cumsum", N, S, axis=1, sizes={"n": 2, "s": 13}, tolerance=SUM, label="symbolic")
     yield unary("cumsum", 2, 90, axis=1, dtype=F16, low=0, high=1, tolerance=HALF, label="long")
+    for shape in ((2, 20), (20, 2)):
+        yield from _signs_of_zero(shape, int(np.argmax(shape)))
     for dtype in (I8, I32, I64):
         yield unary(
             "cumprod", 40, axis=0, dtype=dtype, low=1, high=4, tolerance=EXACT, label="long"
         )
+
+
+def _signs_of_zero(shape: tuple[int, int], axis: int) -> Iterator[Case]:
+    """Running sums and products of -0, as the infinities of their inverses."""
+    x = np.full(shape, -0.0, np.float32)
+    for op in ("cumsum_long", "cumprod_long"):
+        for attrs in ({}, {"exclusive": True}, {"reverse": True}):
+
+            def build(c: CaseBuilder, op: str = op, attrs: dict[str, Any] = attrs) -> None:
+                found = c.op(op, c.input(*shape), axis=axis, **attrs)
+                c.output(c.op("div", c.scalar(1), found))
+
+            label = "".join(attrs) or "inclusive"
+            yield Case(f"{op}_of_negative_zeros_{axis}_{label}", build, EXACT, given={"x0": x})
 
 
 def _softmax() -> Iterator[Case]:

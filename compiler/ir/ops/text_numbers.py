@@ -23,10 +23,11 @@ BESIDE_DIGITS = 7  # characters of a float: two signs, the point, letter and dig
 FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 NUMBERS = frozenset({DType.I64, DType.U64, DType.F64})
 _SPACES = b" \t\n\v\f\r"
-_INTEGER = re.compile(rb"[+-]?[0-9]+")
+_INTEGER = re.compile(rb"(?P<sign>[+-]?)(?P<digits>[0-9]+)")
+_DIGITS = 20  # of the largest integer, 2**64 - 1
 _FLOAT = re.compile(
     rb"(?P<sign>[+-]?)(?:(?P<name>inf|nan)"
-    rb"|0x(?P<hex>[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p(?P<twos>[+-]?[0-9]+))?"
+    rb"|0x(?P<hex>[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p(?P<turn>[+-]?)(?P<twos>[0-9]+))?"
     rb"|(?P<digits>[0-9]+\.?[0-9]*|\.[0-9]+)(?:e(?P<tens>[+-]?[0-9]+))?)"
 )
 _FAR = 1 << 20  # powers of two beyond it make zero or infinity of what is in front of them
@@ -83,11 +84,17 @@ def _read_integer(text: bytes, dtype: DType) -> Any:
     found = _INTEGER.match(text)
     if found is None:
         return None
-    number, info = int(found.group()), np.iinfo(dtype.numpy)
+    number, info = _whole(found["sign"], found["digits"]), np.iinfo(dtype.numpy)
     least = info.min if dtype.is_signed else -info.max
     if not least <= number <= info.max:
         return None
     return dtype.numpy.type(number % (1 << 64)) if not dtype.is_signed else number
+
+
+def _whole(sign: bytes, digits: bytes) -> int:
+    """The integer; one that no type holds for any that has more digits than they."""
+    digits = digits.lstrip(b"0") or b"0"
+    return int(sign + (digits if len(digits) <= _DIGITS else b"1" + b"0" * _DIGITS))
 
 
 def _read_float(text: bytes) -> float | None:
@@ -101,7 +108,8 @@ def _read_float(text: bytes) -> float | None:
     if found["digits"]:
         nearest = float(found["digits"] + b"e" + (found["tens"] or b"0"))
     else:
-        nearest = _hexadecimal(found["hex"], int(found["twos"] or 0))
+        power = _whole(found["turn"] or b"", found["twos"] or b"0")
+        nearest = _hexadecimal(found["hex"], power)
     return None if math.isinf(nearest) else sign * nearest
 
 
