@@ -48,7 +48,7 @@ class BlockSums:
         for operand in contraction_of(self.stage).common(tile.shape.vector, tile.shape.row):
             address, load = tile.addresses.get(id(operand.load)), operand.load
             steps = [axis.extent for axis in inside if operand.along(axis.name)]
-            if address is not None and address.vector == 1:
+            if address is not None and address.vector == 1 and not address.looked:
                 span = math.prod(n for n in steps if isinstance(n, int))
                 span *= self.schedule.tile.width * load.dtype.bytes
                 found.append((tile.point(address, load.dtype, (0, 0)), span))

@@ -55,7 +55,7 @@ def panel_prefetches(stage: Stage, own: StageSchedule, tile: Tile) -> list[Panel
     for number in range(contraction.beside):
         operand = next((o for o in common if o.reduction == number), None)
         address = tile.addresses.get(id(operand.load)) if operand else None
-        if operand is None or address is None:
+        if operand is None or address is None or address.looked:
             continue
         shared = operand.load
         size = shared.dtype.bytes

@@ -207,7 +207,9 @@ class StageEmitter:
         stage = self.stage
         inner = tuple(axis.name for axis in stage.reduce_axes)
         abreast = self.schedule.unrolling.abreast
-        tile = Tile(self.e, shape, self.buffers, dict(env), inner, self.dummy, abreast)
+        tile = Tile(
+            self.e, shape, self.buffers, dict(env), inner, dummy=self.dummy, abreast=abreast
+        )
         if stage.reductions:
             if self.schedule.prefetch.epilogue:
                 self._fetch_operands(tile)

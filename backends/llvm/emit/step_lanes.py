@@ -32,7 +32,9 @@ class StepLanes:
         self, e: Emitter, load: Load, address: Address | None, row: int, pointer: ir.Value
     ) -> ir.Value | None:
         """The element of the present step; None where steps are no neighbours. pointer: to it."""
-        if load.dtype is not DType.I32 or address is None or (self.axis, 1) not in address.steps:
+        if load.dtype is not DType.I32 or address is None or address.looked:
+            return None
+        if (self.axis, 1) not in address.steps:
             return None
         key = (id(load), row)
         if self.step == 0:
