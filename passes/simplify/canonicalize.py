@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from ...compiler.ir.graph import Graph
 from ...compiler.ir.rewrite import Rules, rewrite
-from .rules import algebra, control, movement, reductions, requantise
+from .rules import algebra, bounds, control, movement, reductions, requantise
 
 
 def _all_rules() -> Rules:
     rules = Rules()
-    for part in (movement, algebra, reductions, requantise, control):
+    for part in (movement, algebra, bounds, reductions, requantise, control):
         rules.extend(part.RULES)
     return rules
 
