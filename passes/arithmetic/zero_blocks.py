@@ -136,15 +136,11 @@ def best_panels(w: Array, rows: int, target: CpuTarget) -> Panels | None:
     live = w != 0
     if depth < _LEAST_DEPTH or not columns or live.mean() > _MOST_SHARE:
         return None
-    lanes = target.lanes(32)
-    least = (
-        _MOST_SHARE
-        * depth
-        * min(_column_cycles(rows, vectors, target) for vectors in range(1, _MOST_VECTORS + 1))
-    )
+    wide = [n for n in range(1, _MOST_VECTORS + 1) if _rows_beside(n, rows, target)]
+    least = _MOST_SHARE * depth * min(_column_cycles(rows, vectors, target) for vectors in wide)
     best = None
-    for vectors in range(1, _MOST_VECTORS + 1):
-        width = vectors * lanes
+    for vectors in wide:
+        width = vectors * target.lanes(32)
         if columns % width or columns == width:
             continue
         meets = live.reshape(depth, columns // width, width).any(axis=2)
@@ -186,12 +182,18 @@ def _panels(taps: Array, meets: Array, kept: int, width: int) -> Panels:
     return Panels(channels.astype(np.int32), np.ascontiguousarray(weights), depth)
 
 
+def _rows_beside(vectors: int, most: int, target: CpuTarget) -> range:
+    """The numbers of rows, up to `most`, of a tile so many vectors wide whose sums, and a step's
+    vectors, stay in registers."""
+    return range(1, min(most, (target.vector_registers - 1) // vectors - 1) + 1)
+
+
 def _column_cycles(most: int, vectors: int, target: CpuTarget, indexed: bool = False) -> float:
-    """Cycles of one step of a sum for one vector of one row, in the best tile so wide."""
-    fitting = [r for r in range(1, most + 1) if r * vectors + vectors < target.vector_registers]
+    """Cycles of one step of a sum for one vector of one row, in the best tile so wide; some number
+    of rows has to fit."""
     return min(
         step_cycles(r * vectors, r + vectors + indexed, r, 0, target) / (r * vectors)
-        for r in fitting
+        for r in _rows_beside(vectors, most, target)
     )
 
 

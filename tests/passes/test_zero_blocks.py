@@ -12,19 +12,23 @@ from hypothesis import strategies as st
 from rewriting import count, inputs_for, same_results
 from suites.case import CaseBuilder, N
 
+from tensmith.backends import arm, x86
 from tensmith.backends.common.link import link
 from tensmith.backends.reference import run_graph
 from tensmith.backends.x86.targets import parse_target
+from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.decisions import Saving
 from tensmith.compiler.ir import Dim, Graph, Value, constant
 from tensmith.compiler.ir.dims import estimate
 from tensmith.compiler.ir.flops import graph_flops
 from tensmith.compiler.ir.ops.registry import Array
 from tensmith.compiler.pass_manager import Fixpoint, run_passes
+from tensmith.compiler.target import CpuTarget
 from tensmith.passes.arithmetic.zero_blocks import ZeroBlocks, best_panels
 from tensmith.passes.pipeline import SIMPLIFY
 from tensmith.runtime.loader import load
 
+CPU_TARGETS = [name for b in (x86, arm) for name in b.BACKEND.targets if name != "native"]
 V3, V4 = parse_target("x86-64-v3"), parse_target("x86-64-v4")
 SETTING = Setting("x86-64-v3", 2)
 
@@ -68,12 +72,25 @@ def test_blocks(rows: Dim, block: tuple[int, int]) -> None:
         assert saving.after == saving.before * 0.25
 
 
+@pytest.mark.parametrize("name", CPU_TARGETS)
+@pytest.mark.parametrize("rows", [1, N])
+def test_every_processor_has_a_tile_for_some_width(name: str, rows: Dim) -> None:
+    """Of few registers wide tiles leave none for a step's vectors; without any nothing changes."""
+    target = resolve_target(name)[1]
+    assert isinstance(target, CpuTarget)
+    c = CaseBuilder("blocks")
+    c.output(layer(c, c.input(rows, 128), pruned(128, 128, (32, 64), 0.75)))
+    left = optimised(c.graph(), target)
+    assert left == (0.25 if target.lanes(32) > 1 else 1)
+
+
+@pytest.mark.parametrize("height", [7, N])
 @pytest.mark.parametrize("step", [1, 2])
-def test_pointwise_convolutions(step: int) -> None:
+def test_pointwise_convolutions(step: int, height: Dim) -> None:
     c = CaseBuilder("conv")
     w = constant(pruned(64, 96, (8, 32), 0.5).reshape(1, 1, 64, 96))
     window = {"strides": (step, step), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
-    x = c.input(2, 7, 5, 64)
+    x = c.input(2, height, 5, 64)
     c.output(c.op("conv", x, w, c.weight(96), **window, layout="NHWC"))
     graph = c.graph()
     assert optimised(graph) == 0.5
