@@ -9,7 +9,7 @@ takes less time than reading their weights stay behind the scan, over the whole 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...compiler.decisions import Saving, Told
@@ -48,16 +48,17 @@ class ImageByImage:
         """Divide the batch; whether that pays."""
         if not isinstance(self.target, CpuTarget):
             return False
-        if not _sources(graph):
+        sources = _sources(graph)
+        if not sources:
             return False
         rate = assumed_machine(self.target).operations_per_byte
-        best = _best_cut(graph, self.cache_bytes, rate)
+        best = _best_cut(graph, sources, self.cache_bytes, rate)
         if best is None:
             return False
         if self.told:
             why = f"layers up to {best.cut} run picture by picture, in the cache"
             self.told(Saving("image_by_image", "", "scan", best.before, best.after, why))
-        _divide(graph, best)
+        _divide(graph, sources, best)
         return True
 
 
@@ -87,65 +88,97 @@ def _is_batch(value: Value) -> bool:
     )
 
 
-def _of_one(node: Node, size: Dim, batched: Mapping[Value, Runs]) -> tuple[Narrowed, Runs] | None:
-    """The node for one picture of so many, and which runs of its result are a picture's; None where
-    it looks at several."""
-    if len(node.outputs) != 1 or node.regions:
+@dataclass(frozen=True)
+class _One:
+    """How a node is computed for one picture. runs: which of its result are a picture's. along:
+    which of its operands' are."""
+
+    narrow: Narrowed
+    runs: Runs
+    along: Mapping[Value, Runs]
+
+
+@dataclass
+class _Batched:
+    """What is known of values so far. size: of the batch. runs: which places of a value are a
+    picture's. differing: the values that differ from picture to picture; of others that have runs
+    these are the same."""
+
+    size: Dim
+    runs: dict[Value, Runs]
+    differing: set[Value]
+
+    @classmethod
+    def of(cls, sources: Sequence[Value]) -> _Batched:
+        """Before the first node."""
+        return cls(sources[0].shape[0], dict.fromkeys(sources, Runs(0)), set(sources))
+
+    def take(self, node: Node) -> _One | None:
+        """The node for one picture, of which its result is known from now on; None where it looks
+        at several, or belongs to none."""
+        differs = not self.differing.isdisjoint(node.inputs)
+        # a token that all pictures begin with, or what is computed of such, is repeated
+        if not differs and node.op != "broadcast_to" and self.runs.keys().isdisjoint(node.inputs):
+            return None
+        found = self._of_one(node)
+        if found is not None:
+            self.runs[node.output] = found.runs
+        if found is not None and differs:
+            self.differing.add(node.output)
+        return found
+
+    def _of_one(self, node: Node) -> _One | None:
+        if len(node.outputs) != 1 or node.regions:
+            return None
+        along = {value: self.runs[value] for value in node.inputs if value in self.runs}
+        if node.op == "reshape" and along:
+            found = reshaped_run(node, along[node.inputs[0]], self.size)
+            return None if found is None else _One(*found, along)
+        # what is the same for all may be as long as the batch by chance, and be read whole
+        alike = tuple(value for value in along if value not in self.differing)
+        for whole in dict.fromkeys(((), *((value,) for value in alike), alike)):
+            parts = {value: runs for value, runs in along.items() if value not in whole}
+            for axis in range(node.output.type.rank):
+                runs = runs_along(node.output.shape, axis, self.size)
+                narrow = None if runs is None else first_run(node, runs, parts)
+                if runs is not None and narrow is not None:
+                    return _One(narrow, runs, parts)
         return None
-    along = {value: batched[value] for value in node.inputs if value in batched}
-    if node.op == "reshape" and along:
-        return reshaped_run(node, along[node.inputs[0]], size)
-    for axis in range(node.output.type.rank):
-        runs = runs_along(node.output.shape, axis, size)
-        found = None if runs is None else first_run(node, runs, along)
-        if runs is not None and found is not None:
-            return found, runs
-    return None
 
 
-def _repeated(node: Node, size: Dim, batched: Mapping[Value, Runs]) -> tuple[Narrowed, Runs] | None:
-    """A node that repeats what is the same for all pictures, as a token that all begin with, or
-    that is computed of such, for one of them; None for others. batched: of what it reads, only what
-    is the same for all."""
-    if node.op != "broadcast_to" and batched.keys().isdisjoint(node.inputs):
-        return None
-    return _of_one(node, size, batched)
-
-
-def _best_cut(graph: Graph, cache_bytes: int, rate: float) -> _Cut | None:
+def _best_cut(graph: Graph, sources: Sequence[Value], cache_bytes: int, rate: float) -> _Cut | None:
     """Where dividing the batch saves most of the bytes that leave the cache; None: nowhere. rate:
     operations in the time in which a byte of weights arrives."""
-    sources = _sources(graph)
-    size = sources[0].shape[0]
-    batch = estimate(size, TYPICAL)
-    uses, batched = graph.uses(), dict.fromkeys(sources, Runs(0))
-    live = {source: len(uses.get(source, ())) for source in sources}
+    batched = _Batched.of(sources)
+    batch = estimate(batched.size, TYPICAL)
+    uses = graph.uses()
+    crossing: dict[Value, int] = {}  # how often nodes behind read what is made so far
     saved, best = 0.0, None
     leaving, total = 0.0, 0.0
     for count, node in enumerate(graph.nodes, start=1):
-        reads = [value for value in node.inputs if value in live]
-        if not reads and (same := _repeated(node, size, batched)):
-            batched[node.output] = same[1]
-        if reads:
-            found = _of_one(node, size, batched)
-            if found is None:
-                break
-            batched[node.output] = found[1]
-            live[node.output] = len(uses.get(node.output, ()))
-            for value in reads:
-                live[value] -= 1
-            saved -= (batch - 1) * _waits(node, batch, rate)
-            if not _is_read_off(node):
-                whole_bytes = elements(node.output.shape) * node.output.dtype.bytes
-                total += 2 * whole_bytes
-                if whole_bytes > cache_bytes >= whole_bytes / batch >= cache_bytes * _LEAST_SHARE:
-                    saved += 2 * whole_bytes
-        crossing = [value for value, left in live.items() if left > 0 and value not in sources]
-        if len(crossing) != 1 or batched[crossing[0]].axis:
+        reads = [value for value in node.inputs if value in batched.differing]
+        found = batched.take(node)
+        if not reads:
+            continue
+        if found is None:
+            break
+        crossing[node.output] = len(uses.get(node.output, ()))
+        for value in reads:
+            if value in crossing:
+                crossing[value] -= 1
+        crossing = {value: left for value, left in crossing.items() if left}
+        saved -= (batch - 1) * _waits(node, batch, rate)
+        if not _is_read_off(node):
+            whole_bytes = elements(node.output.shape) * node.output.dtype.bytes
+            total += 2 * whole_bytes
+            if whole_bytes > cache_bytes >= whole_bytes / batch >= cache_bytes * _LEAST_SHARE:
+                saved += 2 * whole_bytes
+        cut = next(iter(crossing)) if len(crossing) == 1 else None
+        if cut is None or batched.runs[cut].axis:
             continue
         if saved > leaving or (best and saved == leaving and _goes_along(node, best)):
             leaving = saved
-            best = _Cut(count, crossing[0], total, total - saved)
+            best = _Cut(count, cut, total, total - saved)
     return best if best is not None and leaving > best.before / 8 else None
 
 
@@ -169,11 +202,11 @@ def _waits(node: Node, pictures: int, rate: float) -> float:
     return max(0.0, weights - operations(node) / pictures / rate)
 
 
-def _divide(graph: Graph, cut: _Cut) -> None:
-    """Move the nodes in front of the cut into the region of a scan."""
+def _divide(graph: Graph, inputs: Sequence[Value], cut: _Cut) -> None:
+    """Move the nodes in front of the cut into the region of a scan over the inputs that they
+    read."""
     read = {value for node in graph.nodes[: cut.count] for value in node.inputs}
-    sources = [value for value in _sources(graph) if value in read]
-    size: Dim = sources[0].shape[0]
+    sources = [value for value in inputs if value in read]
     inner = [Value(TensorType(v.dtype, v.shape[1:]), "picture") for v in sources]
     body: list[Node] = []
     made: dict[Value, Value] = {}
@@ -182,29 +215,26 @@ def _divide(graph: Graph, cut: _Cut) -> None:
         made[source] = view.emit("reshape", [one], {"shape": (1, *source.shape[1:])})
     outer: list[Node] = []
     alike: dict[Value, Value] = {}  # what is the same for all pictures, made once
-    differing, batched = set(sources), dict.fromkeys(sources, Runs(0))
+    batched = _Batched.of(sources)
     for node in graph.nodes[: cut.count]:
-        differs = not differing.isdisjoint(node.inputs)
-        if differs:
-            differing.add(node.output)
-        else:
+        found = batched.take(node)
+        differs = not batched.differing.isdisjoint(node.inputs)
+        if not differs:
             outer.append(node)
-        found = (_of_one if differs else _repeated)(node, size, batched)
         if found is None:
             continue
-        b, once, along = Builder(body, node.name), Builder(outer, node.name), dict(batched)
-        narrow, batched[node.output] = found
+        b, once, narrow = Builder(body, node.name), Builder(outer, node.name), found.narrow
         if not differs:
-            operands = operands_of_run(once, node, narrow, alike, along)
+            operands = operands_of_run(once, node, narrow, alike, found.along)
             made[node.output] = alike[node.output] = narrow.make(once, operands)
         if differs or node.op == "broadcast_to":
-            made[node.output] = narrow.make(b, operands_of_run(b, node, narrow, made, along))
+            made[node.output] = narrow.make(b, operands_of_run(b, node, narrow, made, found.along))
     last = made[cut.cut]
-    shape = last.shape if batched[cut.cut].rows > 1 else last.shape[1:]
+    shape = last.shape if batched.runs[cut.cut].rows > 1 else last.shape[1:]
     result = Builder(body, cut.cut.name).emit("reshape", [last], {"shape": shape})
     region = Graph(inner, [result], body, "picture")
     forwards = {"reverse_in": (False,) * len(sources), "reverse_out": (False,)}
-    attrs = {"num_state": 0, "trip": size, **forwards}
+    attrs = {"num_state": 0, "trip": batched.size, **forwards}
     scan = make_node("scan", sources, attrs, regions=[region], name="pictures")
     scan.output.name = cut.cut.name
     behind: list[Node] = []
