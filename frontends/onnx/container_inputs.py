@@ -43,6 +43,10 @@ class Parts:
         whole = len(info.type.tensor_type.shape.dim) == len(wanted)
         return wanted if whole else (*wanted, UNKNOWN)
 
+    def last_dim(self, info: onnx.ValueInfoProto) -> str:
+        """What the symbol of a part's last dim is called; "": nothing of its own."""
+        return f"{info.name}_width" if self.is_text else ""
+
     def assemble(self, values: Sequence[Value]) -> Content:
         """The input, made of the values of its parts."""
         if self.maps is not None:
@@ -88,7 +92,7 @@ def _bytes_of(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     tensor = made.type.tensor_type
     tensor.elem_type = onnx.TensorProto.UINT8
     if tensor.HasField("shape"):
-        tensor.shape.dim.add(denotation=f"{info.name}_width")
+        tensor.shape.dim.add()
     return made
 
 

@@ -137,7 +137,8 @@ class Importer:
         parts = container_parts(info, self.shapes, self.model.graph)
         (part,) = parts.infos
         pinned = parts.pinned(part, self.shapes)
-        value = Value(self.declared.type_with_default(part, pinned, stored.type), info.name)
+        kind = self.declared.type_with_default(part, pinned, stored.type, parts.last_dim(part))
+        value = Value(kind, info.name)
         data = self.emitter.constant(stored)
         assert data is not None
         self.defaults[info.name] = data
@@ -148,7 +149,7 @@ class Importer:
         """The values that an input becomes: of a sequence, the elements whose shapes are pinned."""
         parts = container_parts(info, self.shapes, self.model.graph)
         values = [
-            Value(self.declared.type_of(p, parts.pinned(p, self.shapes)), p.name)
+            Value(self.declared.type_of(p, parts.pinned(p, self.shapes), parts.last_dim(p)), p.name)
             for p in parts.infos
         ]
         scope.values[info.name] = parts.assemble(values)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from ...compiler.errors import InvalidModelError
 from .reading.schemas import domain_of
 from .reading.tensors import UnsupportedType
 from .reading.topology import subgraphs
@@ -78,13 +79,17 @@ def map_type(info: onnx.ValueInfoProto, graph: onnx.GraphProto) -> MapType | Non
         raise UnsupportedType("a map of which one operator reads all entries, another some")
     if not takes_all and not found:
         raise UnsupportedType("a map that no operator reads")
-    if len(found) > MAX_COLUMNS:
-        raise UnsupportedType(f"a map of more than {MAX_COLUMNS} keys")
+    _check_columns(len(found))
     if any(isinstance(key, str) != (kind.key_type == _TEXT) for key in found):
         raise UnsupportedType("a map with keys of another type than the operator's")
     element = kind.value_type.tensor_type.elem_type
     keys = None if takes_all else tuple(found)
     return MapType(KEY_TYPES[kind.key_type], element, keys)
+
+
+def _check_columns(count: int) -> None:
+    if count > MAX_COLUMNS:
+        raise UnsupportedType(f"a map of more than {MAX_COLUMNS} keys")
 
 
 def _readers(nodes: Sequence[onnx.NodeProto], names: set[str]) -> Iterator[onnx.NodeProto]:
@@ -108,6 +113,11 @@ def _keys_read(node: onnx.NodeProto) -> tuple[Key, ...] | None:
             numbers = attributes.get("int64_vocabulary", ())
             return (*(word.decode("utf-8", "replace") for word in words), *numbers)
         if node.op_type == "CastMap":
-            sparse = attributes.get("map_form", b"DENSE") == b"SPARSE"
-            return tuple(range(attributes.get("max_map", 1))) if sparse else None
+            if attributes.get("map_form", b"DENSE") != b"SPARSE":
+                return None
+            keys = attributes.get("max_map", 1)
+            if keys < 1:
+                raise InvalidModelError(f"a sparse CastMap has max_map {keys}: 1 is the least")
+            _check_columns(keys)
+            return tuple(range(keys))
     raise UnsupportedType(f"a map that the operator {node.op_type} reads")

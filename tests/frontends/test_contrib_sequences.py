@@ -211,6 +211,50 @@ def attending() -> Iterator[Sweep]:
                      channels="x", constants=weights, rtol=1e-4, atol=1e-5)  # fmt: skip
 
 
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("lengths", [[0, 1], [4, -1], [2, 5]])
+def test_memories_that_are_empty_or_too_long_end_the_run(
+    direction: str, lengths: list[int]
+) -> None:
+    ways, hidden, depth, size = 1 + (direction[0] == "b"), 3, 2, 5
+    weights = {
+        "w": floats(ways, 12, 4 + depth, seed=1), "r": floats(ways, 12, hidden, seed=2),
+        "q": floats(ways, hidden, size, seed=5), "m": floats(ways, depth, size, seed=6),
+        "v": floats(ways, size, seed=7),
+    }  # fmt: skip
+    feed = {
+        "x": floats(3, 2, 4),
+        "k": floats(2, 4, depth, seed=9),
+        "l": np.array(lengths, np.int32),
+    }
+    part = ms("AttnLSTM", "x w r - - - - - q m v k l -", "y z s", hidden_size=hidden,
+              direction=direction)  # fmt: skip
+    graph = load_model(model(part, feed, ["y"], constants=weights, domains=[MS]))
+    with pytest.raises(RunError, match="empty or longer than 4 places"):
+        run_graph(graph, feed)
+    run_graph(graph, {**feed, "l": np.array([4, 1], np.int32)})
+
+
+def test_numbers_of_heads_that_are_left_open() -> None:
+    """The state says how many heads values have; what nothing says is refused."""
+    feed = {"q": floats(4, 1, 4), "k": floats(4, 1, 4, seed=1), "v": floats(4, 2, 6, seed=2),
+            "c": _bounds([3, 1]), "b": np.abs(floats(4, 2, seed=3)),
+            "h": floats(2, 2, 6, 4, seed=4)}  # fmt: skip
+    part = ms("GatedDeltaNet", "q k v c - b h", "y z", update_rule="delta", qk_l2_norm=1)
+    alone = ms("GatedDeltaNet", "q k v c - b -", "y z", update_rule="delta", qk_l2_norm=1)
+    dims = {"v": ["t", "heads", 6]}
+    graph = load_model(model(part, feed, ["y", "z"], domains=[MS], dims=dims))
+    whole = load_model(model(part, feed, ["y", "z"], domains=[MS]))
+    found, want = run_graph(graph, feed), run_graph(whole, feed)
+    for name in "yz":
+        np.testing.assert_array_equal(found[name], want[name])
+    without = {name: array for name, array in feed.items() if name != "h"}
+    for open_one in ({"v": ["t", "heads", 6]}, {name: ["t", "heads", 4] for name in "qk"}):
+        proto = model(alone, without, ["y", "z"], domains=[MS], dims=open_one)
+        with pytest.raises(UnsupportedError, match="heads that only a run knows"):
+            load_model(proto)
+
+
 def test_what_is_refused_says_what_to_give_instead() -> None:
     feed = {"x": floats(4, 2), "c": _bounds([4]), "p": floats(1, 2, 1), "d": floats(4, 2, 2),
             "m": floats(4, 1)}  # fmt: skip

@@ -125,6 +125,15 @@ def test_different_names_are_different_symbols() -> None:
         run_graph(graph, X)
 
 
+def test_what_a_dim_is_declared_to_mean_is_not_its_name() -> None:
+    proto = model([node("Relu", "x")], X, ["y"], dims={"x": [None, None]})
+    for dim, meaning in zip(
+        proto.graph.input[0].type.tensor_type.shape.dim, ("DATA_BATCH", "DATA_FEATURE"), strict=True
+    ):
+        dim.denotation = meaning
+    assert shape_of(load_model(proto)) == ["x_d0", "x_d1"]
+
+
 def test_shapes_loosen_what_the_model_declares() -> None:
     x = {"a": floats(2, 4), "b": floats(3, 4)}
     nodes = [node("ReduceSum", "a", "s", keepdims=0), node("Add", "b s")]

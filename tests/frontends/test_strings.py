@@ -186,6 +186,9 @@ def test_the_width_of_strings_is_a_size_of_its_own(
     graph = helper.make_graph(nodes, "g", infos, results)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     words, numbers = np.array(["abc", "de"]), np.ones(2, np.float32)
+    widths = [str(v.shape[1]) for v in load_model(proto, shapes=shapes).inputs if v.name == "s"]
+    assert len(widths) == 1
+    assert widths[0].startswith("s_width")
     found = run_graph(load_model(proto, shapes=shapes), {"s": encode(words), "z": numbers})
     assert decode(found["t"]).tolist() == words.tolist()
     np.testing.assert_array_equal(found["w"], numbers)

@@ -76,9 +76,12 @@ class DeclaredTypes:
         self._least = least
         self._raised: dict[str, Dim] = {}
 
-    def type_of(self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None) -> TensorType:
+    def type_of(
+        self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None, last: str = ""
+    ) -> TensorType:
         """The type of a graph or body input; dims are numbers or symbols.
 
+        last: what the symbol of the last dim is called where nothing names it; "": as all others.
         Raises UnsupportedType for what is no tensor, and InvalidModelError for a malformed type.
         """
         which = info.type.WhichOneof("value")
@@ -98,14 +101,15 @@ class DeclaredTypes:
                 why=f"the model declares {len(declared)} dimensions",
             )
         dims: list[Dim] = []
-        for axis in range(len(pinned if pinned is not None else declared or ())):
+        rank = len(pinned if pinned is not None else declared or ())
+        for axis in range(rank):
             known = declared[axis] if declared is not None else None
-            meant = known.denotation if known is not None else ""
             is_list = dtype.is_integer and len(declared or ()) == 1
             if known is not None and known.dim_value == 0 and not is_list and not known.dim_param:
                 known = None
             wanted = pinned[axis] if pinned is not None else None
-            dims.append(self._dim(known, wanted, meant or f"{info.name}_d{axis}"))
+            stem = last if last and axis == rank - 1 else f"{info.name}_d{axis}"
+            dims.append(self._dim(known, wanted, stem))
         return TensorType(dtype, tuple(map(self._written, dims)))
 
     def _written(self, dim: Dim) -> Dim:
@@ -117,7 +121,11 @@ class DeclaredTypes:
         return substitute(dim, self._raised)
 
     def type_with_default(
-        self, info: onnx.ValueInfoProto, pinned: Sequence[Dim | str] | None, default: TensorType
+        self,
+        info: onnx.ValueInfoProto,
+        pinned: Sequence[Dim | str] | None,
+        default: TensorType,
+        last: str = "",
     ) -> TensorType:
         """The type of an input that has a default value of the given type.
 
@@ -133,7 +141,7 @@ class DeclaredTypes:
                 return default
             sizes = zip(map(declared_size, tensor.shape.dim), default.shape, strict=True)
             pinned = [UNKNOWN if size != own else own for size, own in sizes]
-        found = self.type_of(info, pinned)
+        found = self.type_of(info, pinned, last)
         pairs = zip(found.shape, default.shape, strict=False)
         wrong = any(isinstance(dim, int) and dim != size for dim, size in pairs)
         if wrong or found.rank != default.rank:

@@ -64,6 +64,8 @@ def attn_lstm(s: Site) -> list[Value]:
         raise ValueError(f"the input {x.type} does not have 3 dimensions")
     if s.optional(4) is not None:
         check_lengths(s, s.input(4), x.shape[0])
+    if s.optional(12) is not None:
+        _check_memories(s, s.input(12), s.input(11))
     sequences, finals = [], []
     for index in range(directions(s)):
         backward = s.text("direction", "forward") == "reverse" or index == 1
@@ -72,6 +74,13 @@ def attn_lstm(s: Site) -> list[Value]:
         finals.append([s.reshape(v, (1, x.shape[1], hidden)) for v in last[:2]])
     ends = [s.emit("concat", list(parts), axis=0) for parts in zip(*finals, strict=True)]
     return [s.emit("concat", sequences, axis=1), *ends]
+
+
+def _check_memories(s: Site, lengths: Value, values: Value) -> None:
+    """Make a run end with an error where a memory is empty, or has more places than there are."""
+    most = s.cast(s.reshape(s.emitter.virtual([values.shape[1]]), ()), lengths.dtype)
+    inside = s.op_("and", s.op_("gt", lengths, 0), s.op_("le", lengths, most))
+    s.require_nonzero(inside, f"a memory is empty or longer than {values.shape[1]} places")
 
 
 def _direction(

@@ -61,14 +61,14 @@ def _history(
     none = s.scalar(s.integer("pad_id"), ids.dtype) if end is None else s.reshape(end, ())
     if past is None:
         past = s.expand(none, (r.batch, room))
-    line = behind_states(s, r, s.sized(past, 1, room), s.reshape(ids, (r.tokens,)))
+    line = behind_states(s, s.sized(past, 1, room), s.reshape(ids, (r.tokens,)))
     marks = None
     if segments is not None:
         flat = s.cast(s.reshape(segments, (r.tokens,)), DType.I64)
         if earlier is None:
             first = s.emit("gather", [flat, r.starts], axis=0)
             earlier = s.expand(s.reshape(first, (r.batch, 1)), (r.batch, room))
-        marks = behind_states(s, r, s.cast(s.sized(earlier, 1, room), DType.I64), flat)
+        marks = behind_states(s, s.cast(s.sized(earlier, 1, room), DType.I64), flat)
     ended = end is not None and bool(s.integer("reset_on_eos", 0))
     return _History(r, line, marks, room, none, ended)
 

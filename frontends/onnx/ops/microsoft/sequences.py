@@ -33,7 +33,7 @@ def causal_conv_of_sequences(s: Site) -> list[Value | None]:
         raise ValueError(f"{x.type} and {weight.type}, {apart} apart, make no convolution of lines")
     r, room = ragged(s, x.shape[0], s.input(2)), (taps - 1) * apart
     rows = s.transpose(s.cast(s.sized(state, 2, room), DType.F32), (0, 2, 1))
-    line = behind_states(s, r, rows, s.cast(x, DType.F32))
+    line = behind_states(s, rows, s.cast(x, DType.F32))
     factors = s.cast(s.reshape(weight, (weight.shape[0], taps)), DType.F32)
     total = s.scalar(0.0, DType.F32) if bias is None else s.cast(bias, DType.F32)
     for tap in range(taps):
@@ -131,6 +131,11 @@ def _heads(s: Site) -> _Heads:
             s.reshape(part, (flat.shape[0], floordiv(keys, width), width)) for part in parts[:2]
         )
         v = s.reshape(parts[2], (flat.shape[0], count, size))
+    state = s.optional(6)
+    if state is not None and isinstance(state.shape[1], int):
+        v = s.sized(v, 1, state.shape[1])
+    if not all(isinstance(part.shape[1], int) for part in (q, v)):
+        raise NotSupported("a number of heads that only a run knows", "pin it with --shape")
     s.require(q.shape[1], EQUAL, k.shape[1], "as many heads of queries as of keys")
     return _Heads(*(s.cast(part, DType.F32) for part in (q, k, v)))
 

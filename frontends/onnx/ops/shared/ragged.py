@@ -11,7 +11,7 @@ from ...site import Site
 
 @dataclass(frozen=True)
 class Ragged:
-    """tokens: of all sequences; batch: how many these are. ends, starts, lengths: i64 [batch]. row:
+    """tokens: of all sequences; batch: how many these are. starts, lengths: i64 [batch]. row:
     the sequence of each token, local: its place in there, i64 [tokens]."""
 
     tokens: Dim
@@ -60,7 +60,7 @@ def uniform(s: Site, batch: Dim, steps: Dim) -> Ragged:
     )  # fmt: skip
 
 
-def behind_states(s: Site, r: Ragged, states: Value, x: Value) -> Value:
+def behind_states(s: Site, states: Value, x: Value) -> Value:
     """States [batch, room, ...] and behind all of them tokens [tokens, ...]: what the places of
     `before` and `last_places` are in."""
     rest = x.shape[1:]
