@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
@@ -239,6 +239,7 @@ def _onnxruntime(spec: EngineSpec) -> Run:
     types = [item.type for item in (*session.get_inputs(), *session.get_outputs())]
     meanings = _meanings(spec) if any("map(" in kind for kind in types) else {}
     maps = {item.name for item in session.get_inputs() if item.type.startswith("map(")}
+    fixed = {i.name for i in session.get_inputs() if i.shape and isinstance(i.shape[0], int)}
 
     def run(inputs: Arrays) -> dict[str, Array]:
         given = {name: a.astype(object) if name in texts else a for name, a in inputs.items()}
@@ -246,7 +247,8 @@ def _onnxruntime(spec: EngineSpec) -> Run:
         found = {name: _array(result, _classes(meanings, name)) for name, result in results}
         return _apart(found)
 
-    return _map_by_map(run, {name: _classes(meanings, name) for name in maps}) if maps else run
+    keys = {name: _classes(meanings, name) for name in maps}
+    return _map_by_map(run, keys, fixed) if maps else run
 
 
 def _meanings(spec: EngineSpec) -> dict[str, Meaning]:
@@ -262,21 +264,34 @@ def _classes(meanings: Mapping[str, Meaning], name: str) -> tuple[int | str, ...
 def _map_by_map(
     run: Callable[[Mapping[str, Any]], dict[str, Array]],
     keys: Mapping[str, tuple[int | str, ...]],
+    fixed: Container[str],
 ) -> Run:
     """An engine that takes one map in a call, for matrices that have a row for each of them; the
-    results are put together along their first axis.
+    results are put together along their first axis. Without rows they are those of a map of
+    zeros, cut to none.
 
-    keys: of the inputs that are maps; without any, the columns are numbered.
+    keys: of the inputs that are maps; without any, the columns are numbered. fixed: the inputs
+    that are the same in all calls: whose first size the model says. Others that have as many rows
+    as there are maps have one for each.
     """
+
+    def is_by_row(name: str, array: Array, rows: int) -> bool:
+        return name in keys or (name not in fixed and array.shape[:1] == (rows,))
 
     def of_row(name: str, array: Array, row: int, rows: int) -> Any:
         if name in keys:
             labels = keys[name] or range(array.shape[1])
             return dict(zip(labels, array[row].tolist(), strict=True))
-        return array[row : row + 1] if rows > 1 and array.shape[:1] == (rows,) else array
+        return array[row : row + 1] if is_by_row(name, array, rows) else array
 
     def run_rows(inputs: Arrays) -> dict[str, Array]:
         rows = max(len(inputs[name]) for name in keys)
+        if not rows:
+            one = {
+                name: np.zeros((1, *a.shape[1:]), a.dtype) if is_by_row(name, a, 0) else a
+                for name, a in inputs.items()
+            }
+            return {name: result[:0] for name, result in run_rows(one).items()}
         found = [
             run({name: of_row(name, array, row, rows) for name, array in inputs.items()})
             for row in range(rows)

@@ -251,7 +251,10 @@ class Sampler:
 
 
 def _narrow(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Numbers of a type that only stores: integers of all values, floats near 0."""
+    """Numbers of a type that only stores: integers of all values, floats near 0, those without a
+    sign near 1."""
+    if dtype is DType.F8E8M0FNU:
+        return np.asarray(np.exp2(rng.standard_normal(shape)), np.float32)
     if "f" in dtype.value:
         return np.asarray(rng.standard_normal(shape), np.float32)
     info = ml_dtypes.iinfo(dtype.numpy)

@@ -131,9 +131,14 @@ def read_inputs(texts: Iterable[str], names: Iterable[str]) -> Arrays:
 
 
 def _name_and_file(text: str, known: Collection[str]) -> tuple[str, str]:
-    """What `name=file` says, or ("", text) for a file; names of inputs may hold =, too."""
+    """What `name=file` says, or ("", text) for a file; names of inputs may hold =, too.
+
+    Of several inputs it may be for, that is meant whose file exists, then the longest name.
+    """
     places = [place for place, letter in enumerate(text) if letter == "="]
-    place = next((place for place in places if text[:place] in known), next(iter(places), None))
+    named = [place for place in reversed(places) if text[:place] in known] or places[:1]
+    there = (place for place in named if Path(text[place + 1 :]).is_file())
+    place = next(there, next(iter(named), None))
     if place is None or (Path(text).is_file() and not Path(text[place + 1 :]).is_file()):
         return "", text
     return text[:place], text[place + 1 :]

@@ -51,20 +51,23 @@ def dicts(scores: Array, classes: Sequence[Any]) -> list[dict[Any, float]]:
 
 
 def is_maps(value: Any) -> bool:
-    """Whether it is a dict, or a list or array of some."""
+    """Whether it is a dict, or a list or array of some, or an empty list, which is none of them."""
     if isinstance(value, Mapping):
         return True
     if isinstance(value, np.ndarray) and value.dtype != object:
         return False
     items = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
-    return isinstance(items, Sequence) and any(isinstance(item, Mapping) for item in items)
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
+        return False
+    return not len(items) or any(isinstance(item, Mapping) for item in items)
 
 
-def rows_of(value: Any, spec: Described) -> list[list[Any]]:
-    """Dicts as a model takes them: a row for each, with 0 or "" for keys that it lacks.
+def rows_of(value: Any, spec: Described) -> list[list[Any]] | Array:
+    """Dicts as a model takes them: a row for each, with 0 or "" for keys that it lacks; of none, an
+    array without rows.
 
-    Raises ValueError for keys of another type, and where dicts of which all entries count have
-    different numbers of them.
+    Raises ValueError for keys of another type, for None in place of a value, and where dicts of
+    which all entries count have different numbers of them.
     """
     maps = [value] if isinstance(value, Mapping) else list(value)
     kind = str if spec.key_type == "string" else Integral
@@ -74,6 +77,11 @@ def rows_of(value: Any, spec: Described) -> list[list[Any]]:
         wrong = next((key for key in item if not isinstance(key, kind)), None)
         if wrong is not None:
             raise ValueError(f"the key {wrong!r} of a dict is no {spec.key_type}")
+        missing = next((key for key, entry in item.items() if entry is None), None)
+        if missing is not None:
+            raise ValueError(f"the key {missing!r} of a dict has None; leave out what has no value")
+    if not maps:
+        return np.empty((0, len(spec.classes)), "U1" if spec.strings else spec.numpy_dtype)
     if spec.classes:
         none: Any = "" if spec.strings else 0
         return [[item.get(key, none) for key in spec.classes] for item in maps]
@@ -87,6 +95,8 @@ class Described(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]: ...
     @property
     def strings(self) -> bool: ...
     @property

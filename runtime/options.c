@@ -95,13 +95,24 @@ static _Noreturn void die_unknown(const char *option, const ts_tensor_info *info
   die(EXIT_USAGE, "%s %s: expected the name of one of: %s", option, text, names);
 }
 
-/* Splits NAME<separator>VALUE where NAME is one of `infos`; else the whole text is the value. */
+static int is_file(const char *path) {
+  FILE *file = fopen(path, "rb");
+  if (file) fclose(file);
+  return file != NULL;
+}
+
+/* Splits NAME<separator>VALUE where NAME is one of `infos`; else the whole text is the value. Of
+ * several names it is that whose value is a file to read, then the longest. */
 static binding split(const char *option, const char *text, char separator,
                      const ts_tensor_info *infos, int32_t count) {
+  const int reads = !strcmp(option, "--input");
+  binding found = {NULL, text};
   for (const char *at = strchr(text, separator); at; at = strchr(at + 1, separator)) {
     const int32_t index = find_tensor(infos, count, text, (size_t)(at - text));
-    if (index >= 0) return (binding){infos[index].name, at + 1};
+    if (index < 0 || (found.name && reads && is_file(found.value) && !is_file(at + 1))) continue;
+    found = (binding){infos[index].name, at + 1};
   }
+  if (found.name) return found;
   if (separator != '=' || strchr(text, separator)) die_unknown(option, infos, count, text);
   return (binding){NULL, text};
 }

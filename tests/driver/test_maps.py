@@ -12,8 +12,9 @@ import pytest
 from compiled import needs_native
 from onnx import TensorProto, helper
 
-from tensmith.compiler.errors import UnsupportedError
+from tensmith.compiler.errors import InvalidModelError, UnsupportedError
 from tensmith.driver import api, cli
+from tensmith.driver.engines import EngineSpec, open_engine
 from tensmith.frontends.onnx import load_model
 from tensmith.runtime.loader import ModuleError
 
@@ -101,11 +102,33 @@ def test_the_manifest_tells_which_key_a_column_is_of(artifact: api.Artifact) -> 
 
 @pytest.mark.parametrize(
     ("value", "fault"),
-    [({3: 1.0}, "no string"), ([{"height": 1.0}, 4], "int is given"), ({"height": "tall"}, "tall")],
+    [
+        ({3: 1.0}, "no string"),
+        ([{"height": 1.0}, 4], "int is given"),
+        ({"height": "tall"}, "tall"),
+        ({"height": None}, "'height' of a dict has None"),
+    ],
 )
 def test_other_dicts_are_refused(artifact: api.Artifact, value: Any, fault: str) -> None:
     with pytest.raises(ModuleError, match=fault):
         artifact.load()({"x": value})
+
+
+@pytest.mark.parametrize("empty", [[], (), np.array([], object)], ids=["list", "tuple", "array"])
+def test_no_dicts_are_no_rows(artifact: api.Artifact, empty: Any) -> None:
+    found = artifact.load()({"x": empty})
+    assert found["scores"].shape == (0, 2)
+    assert found["label"].shape == (0,)
+
+
+def test_no_dicts_of_strings_are_no_rows() -> None:
+    kind = _map(TensorProto.INT64, TensorProto.STRING)
+    module = api.compile(
+        _model([_vectorizer(int64_vocabulary=[1, 5])], kind, {"y": TensorProto.STRING})
+    ).load()
+    assert module({"x": []})["y"].shape == (0, 2)
+    with pytest.raises(ModuleError, match="the key 1 of a dict has None"):
+        module({"x": {1: None}})
 
 
 def test_check_and_verify(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +209,35 @@ def test_casts_of_maps(form: str) -> None:
     if form == "DENSE":
         with pytest.raises(ModuleError, match="different numbers of entries"):
             module([{1: 1.0}, {}])
+
+
+@pytest.mark.parametrize("keys", [0, -3, 1 << 40])
+def test_sparse_casts_of_no_size_or_a_huge_one_are_refused(keys: int) -> None:
+    cast = helper.make_node("CastMap", ["x"], ["y"], domain=ML, map_form="SPARSE", max_map=keys)
+    model = _model([cast], _map(TensorProto.INT64, TensorProto.FLOAT), {"y": TensorProto.FLOAT})
+    why = "more than 16777216 keys" if keys > 0 else f"max_map {keys}: 1 is the least"
+    with pytest.raises((UnsupportedError, InvalidModelError), match=why):
+        load_model(model)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 0])
+@pytest.mark.parametrize("size", [2, "k"])
+def test_onnx_runtime_gets_a_matrix_map_by_map(tmp_path: Path, rows: int, size: int | str) -> None:
+    """A table of a fixed size is the same for all of them; another input has a row for each."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is the engine of this test")
+    op = "MatMul" if size == 2 else "Add"
+    nodes = [
+        _vectorizer("f", int64_vocabulary=[1, 5]),
+        helper.make_node(op, ["f", "side"], ["y"]),
+    ]
+    outputs = {"y": TensorProto.FLOAT}
+    model = _model(nodes, _map(TensorProto.INT64, TensorProto.FLOAT), outputs)
+    model.graph.input.append(helper.make_tensor_value_info("side", TensorProto.FLOAT, [size, 2]))
+    onnx.save(model, tmp_path / "model.onnx")
+    x = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
+    side = 1 - np.arange(4 if size == 2 else 2 * rows, dtype=np.float32).reshape(-1, 2)
+    found = open_engine(EngineSpec("onnxruntime", tmp_path / "model.onnx"))({"x": x, "side": side})
+    np.testing.assert_array_equal(found["y"], x @ side if size == 2 else x + side)
 
 
 def test_two_vocabularies_share_an_input() -> None:

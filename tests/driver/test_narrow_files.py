@@ -79,7 +79,9 @@ def test_random_inputs_have_several_values(dtype: DType) -> None:
     sampler = Sampler(Graph([Value(TensorType(dtype, (200,)), "x")]))
     drawn = sampler.draw({}, 0)["x"]
     assert drawn.dtype == dtype.numpy
-    assert len(set(drawn.astype(np.float32).tolist())) > 3
+    numbers = drawn.astype(np.float32)
+    assert np.isfinite(numbers).all()
+    assert len(set(numbers.tolist())) > 3
 
 
 def test_engines_in_processes_take_and_give_them(model: Path) -> None:

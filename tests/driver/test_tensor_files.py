@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from compiled import needs_native
+from onnx import TensorProto, helper
 
 from tensmith.compiler.artifact import TensorSpec
 from tensmith.compiler.errors import UsageError
+from tensmith.driver import api
 from tensmith.driver.tensor_files import check_inputs, read_file, read_inputs, write_file, write_npz
 
 A, B = np.arange(3.0), np.arange(4)
@@ -138,6 +142,32 @@ def test_names_of_inputs_may_hold_an_equals_sign(files: Path) -> None:
     assert list(found) == ["a=b", "c"]
     with pytest.raises(UsageError, match="'a' is not an input"):
         read_inputs([f"a={files}/a.npy"], ["a=b"])
+
+
+@needs_native
+@pytest.mark.parametrize("names", [["a", "a=b"], ["a=b", "a"]])
+def test_of_names_that_begin_alike_that_of_a_file_is_meant(
+    files: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    monkeypatch.chdir(files)
+    infos = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [3]) for name in names]
+    result = helper.make_tensor_value_info("y", TensorProto.DOUBLE, [3])
+    nodes = [helper.make_node("Sub", ["a=b", "a"], ["y"])]
+    graph = helper.make_graph(nodes, "g", infos, [result])
+    opsets = [helper.make_opsetid("", 17)]
+    api.compile(helper.make_model(graph, opset_imports=opsets, ir_version=8)).save("program")
+    np.save("c=b.npy", 10 * A)
+    np.save("longest.npy", A)
+    for words in (["a=c=b.npy", "a=b=longest.npy"], ["a=b=longest.npy", "a=b=b.npy"]):
+        found = read_inputs(words, names)
+        given = [word for text in words for word in ("--input", text)]
+        subprocess.run(["./program", "--quiet", *given, "--output", "y.npy"], check=True)
+        np.testing.assert_array_equal(np.load("y.npy"), found["a=b"] - found["a"])
+        np.testing.assert_array_equal(found["a=b"], A)
+        np.testing.assert_array_equal(found["a"], 10 * A)
+        np.save("b=b.npy", 10 * A)
+    with pytest.raises(UsageError, match=r"no file 'none\.npy'"):
+        read_inputs(["a=b=none.npy"], names)
 
 
 @pytest.mark.parametrize("content", [b"no tensors", b"\x93NUMPY\x01\x00garbage"])
