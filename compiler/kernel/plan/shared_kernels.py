@@ -135,6 +135,11 @@ class _Reads:
                 return expression
 
 
+def _masked(n: int, number: Buffer) -> Load:
+    """What stands for a number in kernels that are compared, whose text tells its type."""
+    return Load(replace(number, name=f"n{n}_{number.dtype}"), 0)
+
+
 def _alike(
     plan: Plan, family: Sequence[int], numbers: Sequence[frozenset[str]]
 ) -> list[dict[int, list[str]]]:
@@ -143,7 +148,7 @@ def _alike(
     for number in family:
         kernel, own = plan.kernels[number].kernel, numbers[number]
         renamed = _renamed(kernel, own)
-        reads = _Reads(own, renamed, lambda n, buffer: Load(replace(buffer, name=f"n{n}"), 0))
+        reads = _Reads(own, renamed, _masked)
         masked = replace(reads.kernel(kernel), params=tuple(renamed.values()))
         kinds.setdefault(kernel_text(masked), {})[number] = reads.found
     return [alike for alike in kinds.values() if len(alike) > 1]

@@ -9,14 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled import needs_native
-from suites.case import BOOL, U8, CaseBuilder, N
+from kernels import fused_nodes
+from suites.case import BOOL, F32, U8, CaseBuilder, N
 
 from tensmith.backends.common.link import link
 from tensmith.backends.llvm import pipeline
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.compilation import Compilation, CompileOptions, Stages
-from tensmith.compiler.ir import Graph, Value
+from tensmith.compiler.ir import Graph, Value, constant
 from tensmith.compiler.ir.dims import Dim
+from tensmith.compiler.kernel.forms.region import lower_region
+from tensmith.compiler.kernel.plan.plan import (
+    ArenaBuffer,
+    KernelCall,
+    Place,
+    Plan,
+    PlannedKernel,
+    Weight,
+)
+from tensmith.compiler.kernel.plan.shared_kernels import share_kernels
+from tensmith.compiler.kernel.schedule.heuristic import default_schedule
 from tensmith.runtime.loader import load
 
 pytestmark = needs_native
@@ -102,3 +114,39 @@ def test_the_bits_are_those_of_kernels_of_their_own(
         given = inputs if flag is None else {**inputs, "flag": np.array(flag)}
         got, want = (module(given)["y0"] for module in modules)
         np.testing.assert_array_equal(got, want)
+
+
+def of_numbers(first: Value, second: Value) -> Plan:
+    """Two numbers, each converted by a kernel of its own."""
+    planned = []
+    for number in (first, second):
+        c = CaseBuilder("number")
+        c.output(c.op("cast", c.input(1, dtype=number.dtype), dtype=F32))
+        (node,) = fused_nodes(c.graph())
+        kernel = lower_region(node.regions[0]).kernel
+        schedule = default_schedule(kernel, resolve_target("x86-64-v3")[1])
+        planned.append(PlannedKernel(f"k{len(planned)}", kernel, schedule))
+    places = [(Place("weights", n), Place("arena", n)) for n in range(2)]
+    return Plan(
+        (),
+        (),
+        (),
+        tuple(KernelCall(n, place, ()) for n, place in enumerate(places)),
+        planned,
+        weights=[Weight(v, None, 64 * n, v.dtype.bytes) for n, v in enumerate((first, second))],
+        arena=[ArenaBuffer(4, 0, 1, 64 * n) for n in range(2)],
+        calls={0: 1, 1: 1},
+    )
+
+
+def test_numbers_of_other_types_make_other_kernels() -> None:
+    """Bytes are not read where a word is, whatever both are converted to."""
+    byte, other, word = (
+        constant(np.array([n], kind)) for n, kind in ((200, "u1"), (3, "u1"), (70000, "i4"))
+    )
+    same, apart = of_numbers(byte, other), of_numbers(byte, word)
+    for plan in (same, apart):
+        share_kernels(plan)
+    assert [len(plan.kernels) for plan in (same, apart)] == [1, 2]
+    types = [kernel.kernel.params[0].dtype for kernel in apart.kernels]
+    assert types == [byte.dtype, word.dtype]
