@@ -35,6 +35,9 @@ _MOST_SHARE = 0.8
 # to 512 channels at 56x56 to 7x7 pixels, strides of 1 and 2, in groups of 16, 32 and 64 filters of
 # which a half and three quarters are zero)
 _COPY_FILTERS = 28
+# what all copies may take of memory, in times of what the layer reads and makes: a layer that is
+# sooner done is not worth more than two of the like beside it (chosen, not measured)
+_MOST_COPIED = 2
 _GROUPS, _CHANNELS = (32, 64, 128), 16  # filters of a group; what its channels are a multiple of
 
 
@@ -89,10 +92,11 @@ class ZeroBlocks:
         w = _filters(node)
         if w is None or not rw.may_round(node.output):
             return None
-        found = best_groups(w)
+        x, _, *bias = node.inputs
+        beside = elements(node.output.shape) / elements(x.shape)
+        found = best_groups(w, _MOST_COPIED * (1 + beside))
         if found is None:
             return None
-        x, _, *bias = node.inputs
         taps, groups, kept, width = w.shape[:2], len(found.channels), found.kept, found.width
         index = constant(found.channels.reshape(-1))
         read = rw.emit("gather", [x, index], {"axis": 3, "within": True})
@@ -151,9 +155,10 @@ def best_panels(w: Array, rows: int, target: CpuTarget) -> Panels | None:
     return None if best is None else _panels(w[None], *best)
 
 
-def best_groups(w: Array) -> Panels | None:
+def best_groups(w: Array, copies: float) -> Panels | None:
     """The groups of filters [.., C, O] that are estimated to take the least time; None where
-    leaving out zeros does not pay."""
+    leaving out zeros does not pay. copies: how many times of what the filters read all groups'
+    copies may have."""
     taps = w.reshape(-1, *w.shape[-2:])
     live = (taps != 0).any(axis=0)
     depth, count = live.shape
@@ -164,8 +169,10 @@ def best_groups(w: Array) -> Panels | None:
         meets = live.reshape(depth, count // width, width).any(axis=2)
         kept = max(1, int(meets.sum(axis=0).max()))
         kept = -(-kept // _CHANNELS) * _CHANNELS
+        if kept >= depth or count // width * kept > copies * depth:
+            continue
         cost = kept / depth * (1 + _COPY_FILTERS / width)
-        if kept < depth and cost < least:
+        if cost < least:
             best, least = (meets, kept, width), cost
     return None if best is None else _panels(taps, *best)
 

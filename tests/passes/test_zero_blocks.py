@@ -120,6 +120,18 @@ def test_windows_in_groups(block: tuple[int, int], share: float, left: float, st
     assert conv.attrs["groups"] in (2, 4)
 
 
+@pytest.mark.parametrize(("stride", "left"), [(1, 0.375), (2, 1)])
+def test_copies_of_groups_are_not_many_times_the_layer(stride: int, left: float) -> None:
+    """Eight groups read three times of what there is, beside results of a third of that, or of
+    as much."""
+    graph = windows(pruned(256, 256, (16, 32), 0.625), stride=stride)
+    assert optimised(graph) == left
+
+
+def test_pictures_of_no_elements_have_groups_or_none() -> None:
+    assert optimised(windows(pruned(64, 128, (16, 32), 0.75), batch=0)) <= 1
+
+
 @pytest.mark.parametrize(
     "kind", ["few", "scattered", "one panel has all", "few of windows", "no target"]
 )
