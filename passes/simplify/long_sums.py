@@ -21,7 +21,7 @@ class LongSums:
     Sums of fewer than 32 bits have 32 until they are stored.
     """
 
-    name: str = "long-sums"
+    name: str = "long_sums"
 
     def run(self, graph: Graph) -> bool:
         """Replace them; whether there were any."""

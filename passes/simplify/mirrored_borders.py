@@ -19,7 +19,7 @@ class MirroredBorders:
     As one map every element would ask where it comes from, and lanes would be loaded one by one.
     """
 
-    name: str = "mirrored-borders"
+    name: str = "mirrored_borders"
 
     def run(self, graph: Graph) -> bool:
         """Replace them; whether there were any."""

@@ -19,7 +19,7 @@ class SeparablePools:
     h + w elements are compared instead of h * w.
     """
 
-    name: str = "separable-pools"
+    name: str = "separable_pools"
 
     def run(self, graph: Graph) -> bool:
         """Replace them; whether there were any."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from random_graphs import build
 from rewriting import count, inputs_for, same_results
 from suites.cases import ALL_CASES, Case, compare
 
+from tensmith import passes
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import Graph
 from tensmith.compiler.ir.text import print_graph
@@ -163,3 +168,14 @@ def test_fixpoints_converge() -> None:
             run_passes(graph, [item])
             if isinstance(item, Fixpoint):
                 assert not run_passes(graph, [item]), case.name
+
+
+def test_names_of_passes_are_those_of_their_kind() -> None:
+    """What dumps and timings call them: words of small letters, and underscores."""
+    found: dict[type, object] = {}
+    for module in pkgutil.walk_packages(passes.__path__, f"{passes.__name__}."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "run"):
+                found.update({(kind, f.default) for f in fields(kind) if f.name == "name"})
+    assert len(found) > len(SIMPLIFY)
+    assert not [name for name in found.values() if not re.fullmatch("[a-z]+(_[a-z]+)*", str(name))]
