@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 from tensmith.frontends.onnx import load_model
 
@@ -18,6 +19,7 @@ def _run(
     sizes: list[int] | None,
     x: np.ndarray | None = None,
     dims: list[object] | None = None,
+    atol: float = 1e-5,
     **attributes: object,
 ) -> None:
     x = floats(1, 2, 6, 7) if x is None else x
@@ -26,7 +28,7 @@ def _run(
         constants["s"] = np.float32(scales)
     else:
         names, constants["s"] = "x - - s", np.int64(sizes)
-    kind = TensorProto.UINT8 if x.dtype == np.uint8 else TensorProto.FLOAT
+    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
     proto = model(
         [node("Resize", names, **attributes)],
         {"x": x},
@@ -36,7 +38,7 @@ def _run(
         types=[kind],
         dims={"x": dims} if dims else None,
     )
-    check(proto, {"x": x})
+    check(proto, {"x": x}, atol=atol)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -170,3 +172,44 @@ def test_nearest_before_opset_11(scale: float, known: bool) -> None:
     constants = {"s": scales} if known else {}
     made = node("Resize", "x s", mode="nearest")
     check(model([made], inputs, ["y"], constants=constants, opset=10), inputs)
+
+
+LAYOUTS = {"channels first": (2, 3), "channels last": (1, 2), "width": (2,), "height": (1,),
+           "picture": (0, 1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+@pytest.mark.parametrize("mode", ["half_pixel", "asymmetric"])
+@pytest.mark.parametrize("axes", LAYOUTS.values(), ids=LAYOUTS)
+def test_linear_integers_are_exact(dtype: type, mode: str, axes: tuple[int, ...]) -> None:
+    """Truncated sums, each rounded as in ONNX Runtime: up, down and both."""
+    shape = (13, 17) if axes == (0, 1) else (1, 13, 17, 5)
+    x = np.random.default_rng(3).integers(0, 120, shape).astype(dtype)
+    x = x if dtype is np.uint8 else x - dtype(60)
+    for factors in ((2.3, 3.0), (0.6, 0.7), (2.0, 0.45)):
+        scales = [1.0] * x.ndim
+        for axis, factor in zip(axes, factors, strict=False):
+            scales[axis] = factor
+        _run(scales, None, x=x, mode="linear", coordinate_transformation_mode=mode, atol=0)
+
+
+def test_antialias_of_wide_integers_is_exact() -> None:
+    """Rounded after every axis, halves away from 0."""
+    x = np.random.default_rng(1).integers(-100, 100, (1, 3, 8, 12)).astype(np.int32)
+    for kind in ("linear", "cubic"):
+        _run([1, 1, 2, 0.5], None, x=x, mode=kind, antialias=1, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
+def test_cubic_integers_saturate(dtype: type) -> None:
+    """What overshoots beside an edge stays at the end of the type, as in the standard."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x = np.array([[low, low, low, high, high, high]], dtype)
+    constants = {"s": np.float32([1, 2])}
+    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+    proto = model([node("Resize", "x - s", mode="cubic")], {"x": x}, ["y"], constants=constants,
+                  opset=19, types=[kind])  # fmt: skip
+    (wanted,) = ReferenceEvaluator(proto).run(None, {"x": x})
+    check(proto, {"x": x}, expected={"y": wanted}, rtol=0, atol=0)
+    assert wanted.min() == low
+    assert wanted.max() == high

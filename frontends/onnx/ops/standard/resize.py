@@ -17,10 +17,12 @@ from .....compiler.ir.dims import dmax, dmin, floordiv, product
 from ...emitter import pieces
 from ...site import NotSupported, Site
 from ...table import lowers
+from .bilinear import SampledLine, along, bilinear, bilinear_axes, saturated
 from .repeats import repeated, repeats
 
 _F = DType.F32
 _MODES = ("nearest", "linear", "cubic")
+_CROP = "tf_crop_and_resize"
 
 
 @dataclass
@@ -64,7 +66,7 @@ def resize(s: Site) -> Value:
     else:
         raise ValueError("neither scales nor sizes are given")
     mode = s.text("coordinate_transformation_mode", "half_pixel")
-    if mode == "tf_crop_and_resize":
+    if mode == _CROP:
         count = len(axes)
         roi = s.cast(s.counted(s.input(1), 2 * count), _F)
         for line in lines:
@@ -177,10 +179,25 @@ def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> V
         for line in lines:
             x = _antialiased(s, x, line, mode, kind)
         return x
+    here = {line.axis: line for line in lines}
+    axes = bilinear_axes(x, list(here)) if kind == "linear" and mode != _CROP else ()
+    if axes:
+        return bilinear(s, x, [_samples(s, x, axis, here.get(axis), mode) for axis in axes])
     wide = x if x.dtype is DType.F64 else s.cast(x, _F)
     for line in lines:
         wide = (_linear if kind == "linear" else _cubic)(s, wide, line, mode)
-    return s.cast(wide, x.dtype)
+    return s.cast(saturated(s, wide, x.dtype) if kind == "cubic" else wide, x.dtype)
+
+
+def _samples(s: Site, x: Value, axis: int, line: Line | None, mode: str) -> SampledLine:
+    """Of an axis that is resized, or stays as it is."""
+    if line is None:
+        line, mode = Line(axis, x.shape[axis], x.shape[axis], s.scalar(1.0, _F)), "asymmetric"
+    last = s.cast(_dim(s, line.size - 1), _F)
+    at = s.op_("min", s.op_("max", coordinates(s, line, mode), 0.0), last)
+    low = s.op_("floor", at)
+    places = (_position(s, low, line), _position(s, s.op_("add", low, 1.0), line))
+    return SampledLine(axis, at, *places)
 
 
 def _unchanged(line: Line) -> bool:
@@ -212,7 +229,7 @@ def coordinates(s: Site, line: Line, mode: str) -> Value:
         adjusted = s.op_("div", out, s.op_("mul", line.scale, size))
         offset = s.op_("mul", s.op_("div", size, 2.0), s.op_("sub", 1.0, adjusted))
         return s.op_("add", offset, half)
-    if mode == "tf_crop_and_resize" and line.crop is not None:
+    if mode == _CROP and line.crop is not None:
         start, end = line.crop
         span = s.op_("mul", s.op_("sub", end, start), last)
         many = s.op_("add", s.op_("mul", start, last), s.op_("div", s.op_("mul", at, span), steps))
@@ -223,18 +240,12 @@ def coordinates(s: Site, line: Line, mode: str) -> Value:
 
 def _outside(s: Site, x: Value, line: Line, where: Value, mode: str) -> Value:
     """tf_crop_and_resize: the extrapolation value for samples that are outside of the input."""
-    if mode != "tf_crop_and_resize":
+    if mode != _CROP:
         return x
     last = s.cast(_dim(s, line.size - 1), _F)
     out = s.op_("or", s.op_("lt", where, 0.0), s.op_("gt", where, last))
     fill = s.scalar(s.real("extrapolation_value", 0.0), x.dtype)
-    return s.op_("where", _along(s, out, line.axis, x.type.rank), fill, x)
-
-
-def _along(s: Site, vector: Value, axis: int, rank: int) -> Value:
-    shape: list[Dim] = [1] * rank
-    shape[axis] = vector.shape[0]
-    return s.reshape(vector, shape)
+    return s.op_("where", along(s, out, line.axis, x.type.rank), fill, x)
 
 
 def _position(s: Site, real: Value, line: Line) -> Value:
@@ -265,7 +276,7 @@ def _linear(s: Site, x: Value, line: Line, mode: str) -> Value:
     last = s.cast(_dim(s, line.size - 1), _F)
     inside = s.op_("min", s.op_("max", where, 0.0), last)
     low = s.op_("floor", inside)
-    weight = s.cast(_along(s, s.op_("sub", inside, low), line.axis, x.type.rank), x.dtype)
+    weight = s.cast(along(s, s.op_("sub", inside, low), line.axis, x.type.rank), x.dtype)
     first = s.emit("gather", [x, _position(s, low, line)], axis=line.axis)
     second = s.emit("gather", [x, _position(s, s.op_("add", low, 1.0), line)], axis=line.axis)
     kept = s.op_("mul", first, s.op_("sub", 1.0, weight))
@@ -305,7 +316,7 @@ def _cubic(s: Site, x: Value, line: Line, mode: str) -> Value:
     out: Value | None = None
     for place, weight in zip(places, weights, strict=True):
         tap = s.emit("gather", [x, _position(s, place, line)], axis=line.axis)
-        factor = s.cast(_along(s, weight, line.axis, x.type.rank), x.dtype)
+        factor = s.cast(along(s, weight, line.axis, x.type.rank), x.dtype)
         term = s.op_("mul", tap, factor)
         out = term if out is None else s.op_("add", out, term)
     assert out is not None
@@ -317,7 +328,7 @@ def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
         wide = x if x.dtype is DType.F64 else s.cast(x, _F)
         matrix = s.cast(_filter_matrix(s, line, mode, kind), wide.dtype)
         out = _apply_matrix(s, matrix, wide, line)
-        return out if x.dtype.is_float else s.cast(_saturated(s, out, x.dtype), x.dtype)
+        return s.cast(saturated(s, out, x.dtype), x.dtype)
     # 22 fractional bits, rounded half up after each axis: ONNX Runtime's (and Pillow's) integers
     matrix = s.op_("mul", _filter_matrix(s, line, mode, kind), float(1 << 22))
     matrix = s.cast(s.op_("floor", s.op_("add", matrix, 0.5)), DType.I32)
@@ -325,13 +336,6 @@ def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
     whole = s.op_("shr", s.op_("add", total, 1 << 21), 22)
     info = np.iinfo(x.dtype.numpy)
     return s.cast(s.op_("min", s.op_("max", whole, int(info.min)), int(info.max)), x.dtype)
-
-
-def _saturated(s: Site, x: Value, dtype: DType) -> Value:
-    """Rounded, and kept within the range of an integer type."""
-    info = np.iinfo(dtype.numpy)
-    whole = s.op_("round", x)
-    return s.op_("min", s.op_("max", whole, float(info.min)), float(info.max))
 
 
 def _apply_matrix(s: Site, matrix: Value, x: Value, line: Line) -> Value:
