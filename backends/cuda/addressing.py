@@ -7,9 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ...compiler.ir.assumptions import AT_MOST
-from ...compiler.ir.dims import Dim, product, substitute, symbols_of
-from ...compiler.kernel.contraction import contraction_of
-from ...compiler.kernel.kernel import Kernel, Stage
+from ...compiler.ir.dims import (
+    Dim,
+    coefficient,
+    is_nonnegative,
+    is_position,
+    product,
+    substitute,
+    symbols_of,
+)
+from ...compiler.kernel.expr import Expr, Guarded, Load, children
+from ...compiler.kernel.kernel import Axis, Kernel, Stage
 from ...compiler.kernel.lower.scope import storage_elements
 from ...compiler.kernel.plan.plan import (
     Allocate,
@@ -68,8 +76,42 @@ def _reduced(kernel: Kernel) -> Iterator[Dim]:
 
 def _is_stored(stage: Stage) -> bool:
     """Whether what is reduced of one result are elements of one tensor, each another."""
-    moving = [axis.name for axis in stage.reduce_axes if axis.extent != 1]
-    return any(all(map(o.along, moving)) for o in contraction_of(stage).operands)
+    loads = (load for one in stage.reductions for own in one.expressions for load in _always(own))
+    return any(_is_another(load, stage.reduce_axes) for load in loads)
+
+
+def _always(expression: Expr) -> Iterator[Load]:
+    """The loads of arguments that happen at every point."""
+    pending = [expression]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Load) and part.buffer.local is None:
+            yield part
+        if not isinstance(part, Guarded):
+            pending += children(part)
+
+
+def _is_another(load: Load, axes: Sequence[Axis]) -> bool:
+    """Whether a load is of another element at every point of axes, for sure."""
+    steps = []
+    for axis in axes:
+        if axis.extent == 1:
+            continue
+        stride = coefficient(load.offset, axis.name)
+        if not stride or is_position(stride):
+            return False
+        steps.append((stride if is_nonnegative(stride) else -stride, axis.extent))
+    return not load.dynamic and _are_nested(steps, 0)
+
+
+def _are_nested(steps: Sequence[tuple[Dim, Dim]], inner: Dim) -> bool:
+    """Whether strides, of axes with those extents, are at least `inner` in some order, and each as
+    large as the one before reaches."""
+    return not steps or any(
+        is_nonnegative(stride - inner)
+        and _are_nested([*steps[:n], *steps[n + 1 :]], stride * extent)
+        for n, (stride, extent) in enumerate(steps)
+    )
 
 
 def _counted(plan: Plan, step: Launch) -> Iterator[Step]:

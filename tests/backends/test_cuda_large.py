@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cuda_runs import GpuGraph, needs_triton
-from suites.case import CaseBuilder, N, S
+from suites.case import I64, CaseBuilder, N, S
 
 from tensmith.backends.cuda.addressing import COUNTED, LIMIT
 from tensmith.compiler.errors import RunError
@@ -24,6 +24,22 @@ def test_sizes_that_are_elements_have_64_bits() -> None:
     count = 60_000
     found = GpuGraph(c.graph()).run({"x0": np.ones(count, np.float32)})
     assert found["y0"].tolist() == [3 * count**2, count, count**3 - 1]
+
+
+@needs_triton
+def test_elements_of_sizes_and_places_have_64_bits() -> None:
+    """Of as many numbers as pairs, some of the last ones and one of every row."""
+    c = CaseBuilder("numbers of pairs")
+    x = c.input(N)
+    numbers = c.op("iota", shape=(N * N,))
+    c.output(c.op("slice", numbers, starts=(N * N - 5,), stops=(N * N,), steps=(1,)))
+    every = c.op("reshape", numbers, shape=(N, N))
+    column = c.op("slice", every, starts=(0, 3), stops=(N, 4), steps=(1, 1))
+    c.output(c.op("add", c.op("reshape", column, shape=(N,)), c.op("cast", x, dtype=I64)))
+    count = 60_000
+    found = GpuGraph(c.graph()).run({"x0": np.zeros(count, np.float32)})
+    assert found["y0"].tolist() == [count**2 - n for n in (5, 4, 3, 2, 1)]
+    np.testing.assert_array_equal(found["y1"], np.arange(count) * count + 3)
 
 
 def pairs(rows: Dim, columns: Dim) -> Graph:
@@ -51,6 +67,51 @@ def test_as_many_as_a_run_has_are_counted_before() -> None:
     np.testing.assert_allclose(planned.run({"x0": a, "x1": b})["y0"], want, rtol=1e-5)
     with pytest.raises(RunError, match="more elements are reduced to one"):
         planned.run({"x0": np.zeros((1 << 16, 1), "f4"), "x1": np.zeros((1, 1 << 16), "f4")})
+
+
+def test_what_repeats_elements_is_counted() -> None:
+    """A picture of which rows and columns are made 256 times as many, which lies in no tensor."""
+    c = CaseBuilder("repeated")
+    x = c.input(N, S)
+    for axis, size in enumerate((N, S)):
+        each = c.op("div", c.op("iota", shape=(256 * size,)), c.scalar(256, I64))
+        x = c.op("gather", x, each, axis=axis)
+    c.output(c.op("reduce_sum", x, axes=(0, 1), keepdims=False))
+    limits = [s for s in GpuGraph(c.graph()).plan.steps if isinstance(s, Require)]
+    assert (65536 * N * S, COUNTED) in {(limit.left, limit.text) for limit in limits}
+
+
+def rows_of(places: str) -> Graph:
+    """The sum of rows of a matrix at other places than theirs."""
+    c = CaseBuilder(places)
+    x = c.input(N, S)
+    if places == "turned around":
+        x = c.op("slice", x, starts=(N - 1, 0), stops=(-1, S), steps=(-1, 1))
+    elif places == "every other":
+        x = c.op("slice", x, starts=(0, 0), stops=(N, S), steps=(2, 1))
+    elif places == "transposed":
+        x = c.op("transpose", c.op("exp", x), perm=(1, 0))
+    elif places == "picked":
+        x = c.op("gather", x, c.input(S, dtype=I64, low=0, high=1), axis=0)
+    elif places == "with margins":
+        x = c.op("pad", x, c.scalar(1), pads=(N * N, 0, 0, 0))
+    c.output(c.op("reduce_sum", x, axes=(0, 1), keepdims=False))
+    return c.graph()
+
+
+@pytest.mark.parametrize(
+    ("places", "counted"),
+    [
+        ("turned around", False),
+        ("every other", False),
+        ("transposed", False),
+        ("picked", True),
+        ("with margins", True),
+    ],
+)
+def test_which_places_are_another_each(places: str, counted: bool) -> None:
+    texts = [s.text for s in GpuGraph(rows_of(places)).plan.steps if isinstance(s, Require)]
+    assert (COUNTED in texts) is counted
 
 
 def test_what_lies_in_a_tensor_is_not_counted_again() -> None:

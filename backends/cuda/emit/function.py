@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ....compiler.ir.dims import Dim, Symbol, symbols_of, terms_of
+from ....compiler.ir.dims import Dim, Symbol, terms_of
 from ....compiler.kernel import expr as ex
 from ....compiler.kernel.expr import Buffer
 from ....compiler.kernel.kernel import Kernel
@@ -24,7 +24,7 @@ from .split import TOTAL, WORKSPACE, Division, emit_total
 from .tensor_maps import SCRATCH
 from .text import Lines
 from .types import HALVES, pointer_type
-from .values import in_64_bits, is_of_sizes
+from .values import in_64_bits, sizes_of
 
 MULTIPLE = 16  # elements, of strides that let threads load 16 bytes at once
 _ALONG = (Kind.POINTS, Kind.ROWS)  # whose threads go along the last axes
@@ -188,12 +188,12 @@ class _Maker:
 
 
 def _numbers(kernel: Kernel) -> Iterator[str]:
-    """Symbols of sizes that are elements."""
+    """Symbols of sizes that elements are computed from."""
     for stage in kernel.stages:
         for expression in stage.expressions():
             for part in ex.unique_parts(expression):
-                if isinstance(part, ex.IndexValue) and is_of_sizes(part.index):
-                    yield from sorted(symbols_of(part.index))
+                if isinstance(part, ex.IndexValue):
+                    yield from sizes_of(part.index)
 
 
 def _is_exact(kernel: Kernel) -> bool:

@@ -17,6 +17,7 @@ from ....compiler.ir.dims import (
     coefficient,
     is_nonnegative,
     is_position,
+    symbol,
     symbols_of,
     terms_of,
 )
@@ -51,9 +52,9 @@ def _along(dim: Dim, axes: Sequence[Axis]) -> tuple[Dim, int]:
     return (dim, 0) if symbols_of(rest) & {axis.name for axis in axes} else (rest, factor)
 
 
-def is_of_sizes(index: Dim) -> bool:
-    """Whether an index depends on sizes, and on no axis of a kernel."""
-    return isinstance(index, Sym) and not is_position(index)
+def sizes_of(index: Dim) -> list[str]:
+    """The sizes that an index depends on, in order."""
+    return sorted(name for name in symbols_of(index) if not is_position(symbol(name)))
 
 
 def in_64_bits(text: str) -> str:
@@ -210,11 +211,30 @@ class DeviceTile:
                 return self.named(scalar.apply(op, texts, kinds, dtype), *operands)
 
     def _number(self, index: Dim) -> Term:
-        """An index that is an element: of sizes alone it may be larger than any offset is."""
-        if self.index == "tl.int64" or not is_of_sizes(index):
+        """An index that is an element, which may be larger than any offset is: in 64 bits, but
+        where it is the place on an axis."""
+        names = symbols_of(index)
+        if self.index == "tl.int64" or (
+            len(names) == 1 and is_position(index) and index == symbol(*names)
+        ):
             return self.offset(index)
-        env = {name: Term(in_64_bits(self.env[name].text)) for name in symbols_of(index)}
-        return DeviceTile(self.lines, self.shape, "tl.int64", self.pointers, env).offset(index)
+        wide = DeviceTile(self.lines, self.shape, "tl.int64", self.pointers, {})
+        rest = index
+        for axes, points in self.runs:
+            rest, factor = _along(rest, axes)
+            if factor:
+                wide.runs.append((axes, self._whole(points)))
+        for name in sorted(symbols_of(rest)):
+            own = self.env[name]
+            known = name in sizes_of(rest)
+            wide.env[name] = Term(in_64_bits(own.text)) if known else self._whole(own)
+        return wide.offset(index)
+
+    def _whole(self, places: Term) -> Term:
+        """Places along axes in 64 bits."""
+        if places.text.isdecimal():
+            return places
+        return self.named(f"{places.text}.to(tl.int64)", places)
 
     def _guarded(self, expr: Guarded, guard: Term | None) -> Term:
         inside = self.holds(expr.bounds)
