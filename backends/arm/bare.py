@@ -44,13 +44,14 @@ _PROGRAM = (*_SOURCES, "bare/startup.c", "bare/firmware.c")
 _INCLUDE = re.compile(r'^ *# *include "(.+)"', re.MULTILINE)
 _GCC = "arm-none-eabi-gcc"
 _STACK_BYTES = 256 << 10
-# zig's names of processors, with the floating point and vectors of the targets
+# zig's names of processors, with floating point and vectors of the targets: vectors of integers
+# alone, as LLVM's comparisons of vectors of floats with a scalar (MVE) take NaN for a number
 PROCESSORS = {
     "cortex-m4": "cortex_m4+vfp4d16sp",
     "cortex-m7": "cortex_m7-fp64-fp_armv8d16+fp_armv8d16sp",
     "cortex-m33": "cortex_m33+fp_armv8d16sp",
-    "cortex-m55": "cortex_m55+fp_armv8d16+mve_fp",
-    "cortex-m85": "cortex_m85+fp_armv8d16+mve_fp",
+    "cortex-m55": "cortex_m55+fp_armv8d16+mve",
+    "cortex-m85": "cortex_m85+fp_armv8d16+mve",
 }
 
 

@@ -213,6 +213,15 @@ def test_large_local_buffers_are_part_of_the_arena(tmp_path: Path) -> None:
 
 
 @needs_qemu
+@pytest.mark.parametrize("target", ["cortex-m55", "cortex-m4"])
+def test_nan_is_among_the_greatest(tmp_path: Path, target: str) -> None:
+    cases = [case for case in ALL_CASES if case.name == "argsort_3_of_260_f32"]
+    assert len(cases) == 1
+    wrong = differences(cases, jobs_of(cases), run_all_bare(jobs_of(cases), target, tmp_path))
+    assert not wrong, "\n".join(wrong)
+
+
+@needs_qemu
 @pytest.mark.parametrize("count", [150, 900])  # selected, and all sorted
 def test_orders_are_found_in_the_arena(tmp_path: Path, count: int) -> None:
     builder = CaseBuilder("order")
