@@ -130,3 +130,43 @@ def test_maxima_go_back_into_a_shape_that_a_run_gives(tmp_path: Path) -> None:
     check_all([OrtCase("given", proto, inputs)], tmp_path)
     with pytest.raises(RunError, match="give its shape"):
         run_graph(load_model(proto), {**inputs, "s": np.int64([2, 1, 6, 5])})
+
+
+@pytest.mark.parametrize(
+    ("strides", "dilations", "pads"),
+    [([1, 1], [1, 1], [1, 1, 1, 1]), ([2, 3], [1, 1], [0, 1, 2, 0]), ([1, 2], [2, 1], [3, 0, 0, 1]),
+     ([3, 3], [1, 1], [0, 0, 0, 0])],
+)  # fmt: skip
+def test_blocks_are_added_as_planes(
+    strides: list[int], dilations: list[int], pads: list[int]
+) -> None:
+    """Blocks that overlap, that leave gaps, and that lie outside of the image in part."""
+    sizes, block = [9, 8], [2, 3]
+    counts = [
+        (n + pads[i] + pads[2 + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1
+        for i, n in enumerate(sizes)
+    ]
+    x = floats(2, 3 * 6, counts[0] * counts[1])
+    made = node("Col2Im", "x s b", strides=strides, dilations=dilations, pads=pads)
+    constants = {"s": np.array(sizes), "b": np.array(block)}
+    graph = check(model([made], {"x": x}, ["y"], constants=constants, opset=18), {"x": x})
+    assert not any(item.op == "scatter_elements" for item in graph.walk())
+
+
+@pytest.mark.parametrize("time", [0, 1])
+def test_sequences_are_reversed_by_whole_rows(time: int) -> None:
+    x, lengths = floats(4, 4, 3), np.array([1, 4, 2, 3])
+    made = node("ReverseSequence", "x n", time_axis=time, batch_axis=1 - time)
+    proto = model([made], {"x": x, "n": lengths}, ["y"])
+    graph = check(proto, {"x": x, "n": lengths}, rtol=0, atol=0)
+    (gather,) = (item for item in graph.walk() if item.op == "gather")
+    assert gather.inputs[1].shape == (4, 4)
+
+
+def test_regions_are_searched_one_axis_after_the_other() -> None:
+    """Not every element of the picture for every bin."""
+    x, rois = floats(1, 2, 9, 7), np.float32([[0, 1, 0, 5, 8], [0, 7, 7, 7, 7], [0, 20, 1, 30, 4]])
+    made = node("MaxRoiPool", "x r", pooled_shape=[3, 2], spatial_scale=1.0)
+    graph = check(model([made], {"x": x}, ["y"], constants={"r": rois}, opset=7), {"x": x})
+    ranks = [item.inputs[0].type.rank for item in graph.walk() if item.op == "reduce_max"]
+    assert max(ranks) == 5

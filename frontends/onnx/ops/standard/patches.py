@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product as combinations
 
 from .....compiler.ir import Dim, DType, Value
 from .....compiler.ir.assumptions import AT_MOST, EQUAL
@@ -12,6 +13,8 @@ from ...table import lowers
 from .math import lowest
 from .movement import pad_value
 from .sampling import number
+
+_MOST_TAPS = 64  # of a block, whose elements are added as whole planes
 
 
 def _line(s: Site, size: Dim, axis: int, rank: int) -> Value:
@@ -75,6 +78,15 @@ def columns_to_image(s: Site) -> Value:
     inside = _within(s, places, sizes)
     flat = _flat_places(s, sizes, _clamped(s, places, sizes))
     n, channels = x.shape[0], floordiv(x.shape[1], product(block))
+    taps = product(block)
+    if all(isinstance(d, int) for d in sizes) and isinstance(taps, int) and taps <= _MOST_TAPS:
+        offsets = [
+            [tap * dilations[axis] - pads[axis] for tap in range(size)]
+            for axis, size in enumerate(block)
+            if isinstance(size, int)
+        ]
+        planes = s.reshape(x, (n, channels, *block, *counts))
+        return _added_planes(s, planes, offsets, strides, sizes)
     shape = (n, channels, *block, *counts)
     values = s.op_("where", inside, s.reshape(x, shape), 0)
     line = (n, channels, product(block) * product(counts))
@@ -86,6 +98,49 @@ def columns_to_image(s: Site) -> Value:
         reduction="add",
     )
     return s.reshape(total, (n, channels, *sizes))
+
+
+def _added_planes(
+    s: Site,
+    x: Value,
+    offsets: Sequence[Sequence[int]],
+    strides: Sequence[int],
+    sizes: Sequence[Dim],
+) -> Value:
+    """The sum of planes x[n, channels, taps..., counts...] in images of the given sizes.
+
+    offsets: of every axis, where the first element of the planes of a tap lies; strides: how far
+    the elements of a plane lie apart.
+    """
+    counts = x.shape[2 + len(sizes) :]
+    total: Value | None = None
+    for taps in combinations(*(range(len(places)) for places in offsets)):
+        plane = x
+        for tap in taps:
+            plane = s.take(plane, 2, tap)
+        for axis, stride in enumerate(strides):
+            if stride > 1:
+                plane = _spread(s, plane, 2 + axis, stride)
+        before = [offsets[axis][tap] for axis, tap in enumerate(taps)]
+        behind = [
+            size - first - ((count - 1) * stride + 1)
+            for size, first, count, stride in zip(sizes, before, counts, strides, strict=True)
+        ]
+        whole = pad_value(s, plane, [0, 0, *before, 0, 0, *behind], "constant")
+        total = whole if total is None else s.op_("add", total, whole)
+    assert total is not None
+    return total
+
+
+def _spread(s: Site, x: Value, axis: int, stride: int) -> Value:
+    """The elements along an axis with stride - 1 zeros between them."""
+    shape, rank = x.shape, x.type.rank
+    wide = s.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    pads: list[Dim] = [0] * (2 * (rank + 1))
+    pads[rank + 1 + axis + 1] = stride - 1
+    wide = pad_value(s, wide, pads, "constant")
+    long = s.reshape(wide, (*shape[:axis], shape[axis] * stride, *shape[axis + 1 :]))
+    return s.slice(long, axis, 0, shape[axis] * stride - stride + 1)
 
 
 def _number(s: Site, dim: Dim) -> Value:
@@ -201,13 +256,17 @@ def max_roi_pool(s: Site) -> Value:
         hits.append(s.op_("and", s.op_("ge", at, low), s.op_("lt", at, high)))
     images = s.emit("gather", [x, batch], axis=0)
     n, c, h, w = images.shape
-    inside = s.op_(
+    # rows of a bin first, in vectors along them; then what is left of its columns
+    down = s.reshape(hits[0], (n, 1, bins[0], h, 1))
+    least = lowest(s, x.dtype)
+    rows = s.op_("where", down, s.reshape(images, (n, c, 1, h, w)), least)
+    rows = s.reduce("max", rows, [3], keepdims=False)
+    across = s.reshape(hits[1], (n, 1, 1, bins[1], w))
+    best = s.op_("where", across, s.reshape(rows, (n, c, bins[0], 1, w)), least)
+    best = s.reduce("max", best, [4], keepdims=False)
+    some = s.op_(
         "and",
-        s.reshape(hits[0], (n, 1, bins[0], 1, h, 1)),
-        s.reshape(hits[1], (n, 1, 1, bins[1], 1, w)),
+        s.reshape(s.reduce("max", hits[0], [2], keepdims=False), (n, 1, bins[0], 1)),
+        s.reshape(s.reduce("max", hits[1], [2], keepdims=False), (n, 1, 1, bins[1])),
     )
-    spread = s.reshape(images, (n, c, 1, 1, h, w))
-    values = s.op_("where", inside, spread, lowest(s, x.dtype))
-    best = s.reduce("max", values, [4, 5], keepdims=False)
-    some = s.reduce("max", inside, [4, 5], keepdims=False)
     return s.op_("where", some, best, 0)

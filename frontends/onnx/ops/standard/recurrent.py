@@ -13,6 +13,7 @@ from ...site import Site
 from ...table import lowers
 from ..shared.factors import Factor, FloatFactor
 from .activations import by_name, parameters
+from .sampling import number
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -314,12 +315,14 @@ def reverse_sequence(s: Site) -> Value:
 
 def _mirrored(s: Site, x: Value, lengths: Value, time: int = 0) -> Value:
     """Sequences back to front, each within its length. time: the axis of steps, 0 or 1."""
-    rank = x.type.rank
     row = (x.shape[0], 1) if time == 0 else (1, x.shape[1])
     steps = s.iota(row, time, DType.I64)
     line = (1, x.shape[1]) if time == 0 else (x.shape[0], 1)
     ends = s.reshape(s.cast(lengths, DType.I64), line)
     mirrored = s.op_("sub", s.op_("sub", ends, 1), steps)
     places = s.op_("where", s.op_("lt", steps, ends), mirrored, steps)
-    wide = s.reshape(places, (*x.shape[:2], *(1,) * (rank - 2)))
-    return s.emit("gather_elements", [x, s.expand(wide, x.shape)], axis=time)
+    order = s.iota(line, 1 - time, DType.I64)  # of the sequences; whole rows are moved
+    inner, outer = (order, places) if time == 0 else (places, order)
+    flat = s.op_("add", s.op_("mul", outer, number(s, x.shape[1], DType.I64)), inner)
+    rows = s.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))
+    return s.emit("gather", [rows, flat], axis=0)
