@@ -19,6 +19,9 @@ from ...site import Site
 
 _BITS = 10  # of the weights of bytes with channels last
 _BYTES = (DType.U8, DType.I8)
+# Integers of which ONNX Runtime has kernels. Its antialiasing of signed bytes takes a table for
+# unsigned ones: what is negative comes out wrong there, and differs from what is computed here.
+KERNELS = (*_BYTES, DType.I32)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def bilinear_axes(x: Value, axes: Sequence[int]) -> tuple[int, ...]:
     In floats both of the picture, of which one may stay as it is. (): one after the other.
     """
     rank, first, last = x.type.rank, min(axes), max(axes)
-    if x.dtype.is_float or x.dtype is DType.BOOL:
+    if x.dtype not in KERNELS:
         return ()
     if rank == 2:
         return (0, 1)
@@ -109,12 +112,17 @@ def _sum(s: Site, terms: Sequence[Value]) -> Value:
     return total
 
 
-def saturated(s: Site, x: Value, dtype: DType) -> Value:
-    """Of an integer type: rounded, of two nearest ones away from 0, and kept within its range."""
-    if dtype.is_float:
+def saturated(s: Site, x: Value, dtype: DType, away: bool = False) -> Value:
+    """Of an integer type: rounded, and kept within its range, as the standard says.
+
+    away: of two nearest numbers to the one away from 0, not the even one.
+    """
+    if dtype.is_float or dtype is DType.BOOL:
         return x
     info = np.iinfo(dtype.numpy)
-    whole = s.op_("mul", s.op_("sign", x), s.op_("floor", s.op_("add", s.op_("abs", x), 0.5)))
+    whole = s.op_("round", x)
+    if away:
+        whole = s.op_("mul", s.op_("sign", x), s.op_("floor", s.op_("add", s.op_("abs", x), 0.5)))
     most = np.float32(info.max)
     most = np.nextafter(most, np.float32(0)) if int(most) > info.max else most
     return s.op_("min", s.op_("max", whole, float(info.min)), float(most))

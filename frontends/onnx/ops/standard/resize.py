@@ -17,7 +17,7 @@ from .....compiler.ir.dims import dmax, dmin, floordiv, product
 from ...emitter import pieces
 from ...site import NotSupported, Site
 from ...table import lowers
-from .bilinear import SampledLine, along, bilinear, bilinear_axes, saturated
+from .bilinear import KERNELS, SampledLine, along, bilinear, bilinear_axes, saturated
 from .repeats import repeated, repeats
 
 _F = DType.F32
@@ -175,18 +175,26 @@ def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> V
         return x
     # the last axis first, as ONNX Runtime does: it rounds between the axes of integer pictures
     lines.reverse()
-    if s.integer("antialias", 0):
+    antialias, known = s.integer("antialias", 0), x.dtype in KERNELS
+    if antialias and known:
         for line in lines:
             x = _antialiased(s, x, line, mode, kind)
         return x
     here = {line.axis: line for line in lines}
-    axes = bilinear_axes(x, list(here)) if kind == "linear" and mode != _CROP else ()
+    axes = (
+        bilinear_axes(x, list(here)) if kind == "linear" and mode != _CROP and not antialias else ()
+    )
     if axes:
         return bilinear(s, x, [_samples(s, x, axis, here.get(axis), mode) for axis in axes])
     wide = x if x.dtype is DType.F64 else s.cast(x, _F)
     for line in lines:
-        wide = (_linear if kind == "linear" else _cubic)(s, wide, line, mode)
-    return s.cast(saturated(s, wide, x.dtype) if kind == "cubic" else wide, x.dtype)
+        if antialias:
+            matrix = s.cast(_filter_matrix(s, line, mode, kind), wide.dtype)
+            wide = _apply_matrix(s, matrix, wide, line)
+        else:
+            wide = (_linear if kind == "linear" else _cubic)(s, wide, line, mode)
+    truncates = known and kind == "linear"
+    return s.cast(wide if truncates else saturated(s, wide, x.dtype), x.dtype)
 
 
 def _samples(s: Site, x: Value, axis: int, line: Line | None, mode: str) -> SampledLine:
@@ -324,11 +332,10 @@ def _cubic(s: Site, x: Value, line: Line, mode: str) -> Value:
 
 
 def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
-    if x.dtype not in (DType.U8, DType.I8):
-        wide = x if x.dtype is DType.F64 else s.cast(x, _F)
-        matrix = s.cast(_filter_matrix(s, line, mode, kind), wide.dtype)
-        out = _apply_matrix(s, matrix, wide, line)
-        return s.cast(saturated(s, out, x.dtype), x.dtype)
+    """Integers, rounded after each axis as ONNX Runtime does."""
+    if x.dtype is DType.I32:
+        out = _apply_matrix(s, _filter_matrix(s, line, mode, kind), s.cast(x, _F), line)
+        return s.cast(saturated(s, out, x.dtype, away=True), x.dtype)
     # 22 fractional bits, rounded half up after each axis: ONNX Runtime's (and Pillow's) integers
     matrix = s.op_("mul", _filter_matrix(s, line, mode, kind), float(1 << 22))
     matrix = s.cast(s.op_("floor", s.op_("add", matrix, 0.5)), DType.I32)
