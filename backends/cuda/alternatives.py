@@ -20,7 +20,7 @@ from ...compiler.kernel.schedule.tiles import Kind, Tiles
 from ...compiler.knobs import GPU_CANDIDATES
 from ...compiler.target import GpuTarget
 from .candidates import TENSOR_ROWS, WARPS, Problem, predicted
-from .kernels import GpuKernels, Images, is_given, other_parts, part_kernel, part_with
+from .kernels import GpuKernels, Images, is_given, other_tiles, part_kernel, part_with
 from .targets import targets_of
 from .tiles import problem_of_part
 from .vetting import Part, compile_parts
@@ -148,8 +148,8 @@ def _others(
     plan: Plan, hot: ProductPart, target: GpuTarget, options: CompileOptions
 ) -> Iterator[Part]:
     """A part with other tiles that add up its sums equally, the best first, numbered."""
-    ranked = other_parts(plan, hot.number, hot.part, target, options)
+    ranked = other_tiles(plan, hot.number, hot.part, target, options)
     usual = hot.part[0].tiles
-    same = (part for part in ranked if adds_equally(hot.problem, part[0].tiles, usual))
-    for alternative, part in enumerate(same, 1):
-        yield part_with(plan, hot.number, part, part[0].tiles, target, alternative)
+    same = (tiles for tiles in ranked if adds_equally(hot.problem, tiles, usual))
+    for alternative, tiles in enumerate(same, 1):
+        yield part_with(plan, hot.number, hot.part, tiles, target, alternative)

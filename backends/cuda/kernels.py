@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ...compiler.compilation import CompileOptions
 from ...compiler.ir.dims import Dim, Sym
@@ -19,7 +20,7 @@ from .dots import Arithmetic
 from .emit.function import Function, parts_of
 from .targets import targets_of
 from .variants import PartMaker, tiles_for
-from .vetting import Part, vetted
+from .vetting import OtherTiles, Part, vetted
 
 FP8_INSTRUCTION = "mma.fp8"
 TF32 = "tf32"  # the precision in which products of f32 are rounded
@@ -94,11 +95,13 @@ def vet_kernels(
 ) -> tuple[GpuKernels, Images]:
     """Compile all functions; (kernels with the tiles that their code passes with, the images of
     every function by its symbol). What was chosen by hand keeps its tiles."""
-    others: dict[str, Iterator[Part]] = {}
+    others: dict[str, OtherTiles] = {}
     for number, parts in kernels.parts.items():
         if not is_given(plan, number, options):
             for part in parts:
-                others[part[0].symbol] = other_parts(plan, number, part, target, options)
+                ranked = other_tiles(plan, number, part, target, options)
+                make = partial(part_with, plan, number, part, target=target)
+                others[part[0].symbol] = OtherTiles(ranked, make)
     found = vetted([part for parts in kernels.parts.values() for part in parts], others, target)
     changed = {}
     for number, parts in kernels.parts.items():
@@ -123,10 +126,10 @@ def is_given(plan: Plan, number: int, options: CompileOptions) -> bool:
     return any(options.choices.of(key) for key in plan.kernels[number].keys)
 
 
-def other_parts(
+def other_tiles(
     plan: Plan, number: int, part: Part, target: GpuTarget, options: CompileOptions
-) -> Iterator[Part]:
-    """One part of a kernel with its other tiles, in the order in which they are tried."""
+) -> Iterator[Tiles]:
+    """Other tiles of one part of a kernel, in the order in which they are tried."""
     maker, own = part_maker(plan, number, target), part[0]
     first = own.architectures[0]
     of_part = parts_of(maker.kernel)[own.place]
@@ -134,7 +137,7 @@ def other_parts(
     for tiles in ranked:
         tried = with_shape(own.tiles, tiles)
         if tried != own.tiles:
-            yield part_with(plan, number, part, tried, target)
+            yield tried
 
 
 def with_shape(tiles: Tiles, shape: Tiles) -> Tiles:

@@ -6,10 +6,11 @@ else what spills least, is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...compiler.errors import InternalError
+from ...compiler.kernel.schedule.tiles import Tiles
 from ...compiler.target import GpuTarget
 from .compiling import FunctionJob, Image, try_all
 from .emit.function import Function
@@ -63,23 +64,43 @@ class Vetted:
         return f"{self.excess} bytes too many of shared memory" if self.excess else ""
 
 
+@dataclass(frozen=True)
+class OtherTiles:
+    """Tiles that a part may have instead, in the order in which they are tried; make: the part with
+    some of them."""
+
+    tiles: Iterator[Tiles]
+    make: Callable[[Tiles], Part]
+
+    def following(self, found: Vetted, smaller: bool) -> Part | None:
+        """The next part. smaller: of those with fewer results for a thread than what was found:
+        neighbours in the order often need as many registers."""
+        most = _results(found.part[0].tiles)
+        fitting = (tiles for tiles in self.tiles if not smaller or _results(tiles) < most)
+        tiles = next(fitting, None)
+        return None if tiles is None else self.make(tiles)
+
+
 def vetted(
-    parts: Sequence[Part], others: Mapping[str, Iterator[Part]], target: GpuTarget
+    parts: Sequence[Part], others: Mapping[str, OtherTiles], target: GpuTarget
 ) -> dict[str, Vetted]:
     """The parts of kernels by symbol, each with the first of its tiles that passes.
 
-    others: of those that may have other tiles, the parts with these, in order. Raises InternalError
-    for a part that cannot be compiled with any.
+    others: of those that may have other tiles. Raises InternalError for a part that cannot be
+    compiled with any.
     """
     best: dict[str, Vetted] = {}
     pending = list(parts)
-    for tried in range(1, MOST_TRIES + SMALLER_TRIES + 1):
+    last = MOST_TRIES + SMALLER_TRIES
+    for tried in range(1, last + 1):
         for found in compile_parts(pending, target):
             symbol = found.symbol
             if symbol not in best or found.excess < best[symbol].excess:
                 best[symbol] = found
+        if tried == last:
+            break
         failing = [symbol for symbol, found in best.items() if found.excess and symbol in others]
-        following = (_following(others[s], best[s], tried >= MOST_TRIES) for s in failing)
+        following = (others[s].following(best[s], tried >= MOST_TRIES) for s in failing)
         pending = [part for part in following if part is not None]
         if not pending:
             break
@@ -89,16 +110,8 @@ def vetted(
     return best
 
 
-def _following(others: Iterator[Part], found: Vetted, smaller: bool) -> Part | None:
-    """The next of other parts. smaller: of those with fewer results for a thread than what was
-    found: neighbours in the order often need as many registers."""
-    most = _results(found.part)
-    return next((part for part in others if not smaller or _results(part) < most), None)
-
-
-def _results(part: Part) -> float:
+def _results(tiles: Tiles) -> float:
     """Of a block, for each of its warps."""
-    tiles = part[0].tiles
     return tiles.rows * tiles.columns / tiles.warps
 
 

@@ -21,7 +21,7 @@ from tensmith.backends.cuda.compiling import FunctionJob, Image, check_parameter
 from tensmith.backends.cuda.cubin import read_cubin
 from tensmith.backends.cuda.emit.function import Function, functions_of
 from tensmith.backends.cuda.targets import TARGETS
-from tensmith.backends.cuda.vetting import DIVISION_STACK, Part, Vetted, vetted
+from tensmith.backends.cuda.vetting import DIVISION_STACK, OtherTiles, Part, Vetted, vetted
 from tensmith.compiler.errors import InternalError
 from tensmith.compiler.ir.types import DType
 from tensmith.compiler.kernel.schedule.tiles import Kind, Tiles
@@ -103,7 +103,7 @@ def test_what_spills_gets_other_tiles() -> None:
     (image,) = compile_all([FunctionJob(function, 80)])
     assert image.stack > DIVISION_STACK
     fewer = (replace(many, columns=columns) for columns in (128, 32, 16))
-    others = (functions_of(kernel, [tiles])[0] for tiles in fewer)
+    others = OtherTiles(fewer, lambda tiles: functions_of(kernel, [tiles])[0])
     target = TARGETS["cuda:sm_80"]
     chosen = vetted([(function,)], {function.symbol: others}, target)[function.symbol]
     assert not chosen.excess
@@ -133,14 +133,43 @@ def test_blocks_become_smaller_where_several_spill(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("tensmith.backends.cuda.vetting.compile_parts", compiled)
     sizes = [(16, 256), (32, 128), (64, 64), (128, 32), (16, 256), (32, 128), (16, 128), (16, 64)]
-    parts = [
-        (replace(function, tiles=replace(function.tiles, rows=rows, columns=columns, warps=4)),)
-        for rows, columns in sizes
-    ]
-    target = TARGETS["cuda:sm_80"]
-    found = vetted(parts[:1], {function.symbol: iter(parts[1:])}, target)[function.symbol]
-    assert found.part == parts[6]
+    emitted: list[Tiles] = []
+
+    def emit(tiles: Tiles) -> Part:
+        emitted.append(tiles)
+        return (replace(function, tiles=tiles),)
+
+    first, *more = (
+        replace(function.tiles, rows=rows, columns=columns, warps=4) for rows, columns in sizes
+    )
+    others = OtherTiles(iter(more), emit)
+    part, target = (replace(function, tiles=first),), TARGETS["cuda:sm_80"]
+    found = vetted([part], {function.symbol: others}, target)[function.symbol]
+    assert found.part[0].tiles == more[5]
     assert made == [1024] * 4 + [512]
+    assert emitted == [*more[:3], more[5]]  # nothing else of what is as large
+
+
+def test_no_more_is_emitted_than_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = CaseBuilder("spills")
+    c.output(c.op("matmul", c.input(64, 64), c.weight(64, 64)))
+    (function,) = GpuGraph(c.graph()).functions
+    image = Image(function.symbol, 80, False, b"", 128, 0, 255, 300)
+    counts = {"emitted": 1, "compiled": 0}
+
+    def compiled(parts: Sequence[Part], target: GpuTarget) -> list[Vetted]:
+        counts["compiled"] += len(parts)
+        return [Vetted(part, ((image,),), target) for part in parts]
+
+    def emit(tiles: Tiles) -> Part:
+        counts["emitted"] += 1
+        return (replace(function, tiles=tiles),)
+
+    monkeypatch.setattr("tensmith.backends.cuda.vetting.compile_parts", compiled)
+    shapes = (replace(function.tiles, rows=8, columns=8 >> n) for n in range(9))
+    others = OtherTiles(shapes, emit)
+    vetted([(function,)], {function.symbol: others}, TARGETS["cuda:sm_80"])
+    assert counts["compiled"] == counts["emitted"] > 4
 
 
 @needs_triton

@@ -12,7 +12,7 @@ from suites.case import BF16, F16, F32, CaseBuilder, N
 from tensmith.backends.cuda.targets import TARGETS
 from tensmith.backends.cuda.tiles import Kind
 from tensmith.backends.cuda.tuning.spaces import space_of
-from tensmith.backends.cuda.vetting import vetted
+from tensmith.backends.cuda.vetting import OtherTiles, vetted
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.ir import DType
 from tensmith.compiler.ir.dims import Dim
@@ -159,8 +159,9 @@ def test_nothing_spills(dtype: DType, target: str) -> None:
     """With as many threads as are tried where registers do not suffice."""
     c = layer(128, 768, 2304, read=True, dtype=dtype)
     (function,) = GpuGraph(c.graph(), TARGETS[target]).functions
-    more = replace(function, tiles=replace(function.tiles, warps=2 * function.tiles.warps))
-    found = vetted([(function,)], {function.symbol: iter([(more,)])}, TARGETS[target])
+    more = replace(function.tiles, warps=2 * function.tiles.warps)
+    others = OtherTiles(iter([more]), lambda tiles: (replace(function, tiles=tiles),))
+    found = vetted([(function,)], {function.symbol: others}, TARGETS[target])
     assert found[function.symbol].excess == 0
 
 

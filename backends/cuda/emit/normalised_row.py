@@ -35,10 +35,8 @@ def _scale(kernel: Kernel, tile: RowTile) -> None:
     along the tile's rows, whatever their count."""
     *scales, elements, last = kernel.stages
     width = product(axis.extent for axis in scales[0].reduce_axes)
-    shape = {
-        "r": 1,
-        "c": min(MAX_STEP, power_of_two(width)) if isinstance(width, int) else MAX_STEP,
-    }
+    assert isinstance(width, int)  # norms of other rows are launches of their own
+    shape = {"r": 1, "c": min(MAX_STEP, power_of_two(width))}
     own = RowTile(tile.lines, shape, tile.index, tile.pointers, dict(tile.env), whole=False)
     for stage in scales:
         own.columns = stage.reduce_axes
