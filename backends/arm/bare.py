@@ -14,6 +14,7 @@ from typing import Any
 from ...compiler.artifact import CompiledModel
 from ...compiler.errors import InternalError, UsageError
 from ...compiler.scratch import new_files, place
+from ..common.c_names import is_among
 from ..common.toolchain import RUNTIME, CTarget, compile_c, runtime_objects
 from ..common.zig import run_zig
 from .bare_c import (
@@ -274,12 +275,18 @@ def _sources(
     os.replace(own / files[1].name, files[1])
     files[2].write_text(portable_assembly(model.code.texts["asm"]), encoding="utf-8")
     needed = _OPERATORS if "ts_op_" in model.code.texts["asm"] else ()
-    for source in _with_headers(("bare/bare.c", *needed, *_runtime(model))):
-        if Path(source).name == name:
-            raise UsageError(
-                f"'{name}' is the name of a source of the runtime, which lies beside it",
-                remedy="name another file to write",
-            )
+    beside = _with_headers(("bare/bare.c", *needed, *_runtime(model)))
+    if is_among(name, (Path(source).name for source in beside)):
+        raise UsageError(
+            f"'{name}' is the name of a source of the runtime, which lies beside it",
+            remedy="name another file to write",
+        )
+    if is_among(name, (path.name for path in files[1:])):
+        raise UsageError(
+            f"'{name}' is the name of the model's header or machine code, which lie beside it",
+            remedy="name another file to write",
+        )
+    for source in beside:
         files.append(folder / Path(source).name)
         shutil.copyfile(RUNTIME / source, files[-1])
     return files

@@ -168,16 +168,27 @@ class Interface:
             if _is_known(spec)
         ]
 
+    def _other_model(self, macros: Sequence[str]) -> list[str]:
+        """Lines that refuse a program with another model's macros of the same names."""
+        defined = " || \\\n    ".join(f"defined {line.split()[1]}" for line in macros)
+        why = (
+            f"another model has macros of the names that those of '{self.model.name}' have, as"
+            " names that differ in case alone lead to: compile one of them with another --name"
+        )
+        return [f"#if {defined}", f'#error "{why}"', "#endif"]
+
     def header(self, cpu: str) -> str:
         """The header of the model."""
         model = self.model
         name, guard = model.name, f"TENSMITH_{model.name}_H_"
+        macros = [*self._sizes(), f"#define {name.upper()}_ARENA_ALIGNMENT 64u"]
         lines = [
             f"/* Model '{name}', compiled by Tensmith for {cpu}: no operating system, no heap.",
             " * Needs memcpy, memmove, memset, the compiler's own library; some models need libm.",
             " */",
             f"#ifndef {guard}",
             f"#define {guard}",
+            *self._other_model(macros),
             "#include <stddef.h>",
             "#include <stdint.h>",
             "#ifdef __cplusplus",
@@ -185,8 +196,7 @@ class Interface:
             "#endif",
             "",
             "/* The arena is scratch memory; constants lie in read-only data. */",
-            *self._sizes(),
-            f"#define {name.upper()}_ARENA_ALIGNMENT 64u",
+            *macros,
             "",
             f"typedef struct {name}_io {{",
             *self._fields(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Iterable
 
 # ISO/IEC 9899:2024, 6.4.1, ISO/IEC 14882:2020, 5.11, and what GCC adds
 _KEYWORDS = """
@@ -17,8 +17,15 @@ thread_local throw true try typedef typeid typename typeof typeof_unqual union u
 virtual void volatile wchar_t while xor xor_eq
 """
 # Macros that compilers define, or headers that programs include first
-_MACROS = "NULL EOF assert errno linux offsetof stderr stdin stdout unix"
-_OF_STDINT = re.compile(r"\w+_t|U?INT\w*_(MAX|MIN|C)|(SIZE|WCHAR|WINT|SIG_ATOMIC)_(MAX|MIN)")
+_MACROS = """
+CHAR_BIT EOF HUGE_VAL HUGE_VALF HUGE_VALL I INFINITY NAN NULL assert complex errno imaginary linux
+offsetof stderr stdin stdout unix
+"""
+_OF_NUMBERS = re.compile(
+    r"\w+_t|U?INT\w*_(MAX|MIN|C)|(SIZE|WCHAR|WINT|SIG_ATOMIC|[SU]?CHAR|U?SHRT|U?L?LONG)_(MAX|MIN)"
+    r"|(FLT|DBL|LDBL)_\w+|M_\w+"
+)
+_RESERVED = re.compile(r"_[A-Z_]\w*")  # for compilers, 7.1.3
 # ISO/IEC 9899:2024, 7.1.2
 _HEADERS = """
 assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign
@@ -32,12 +39,20 @@ _STANDARD = frozenset(_HEADERS.split())
 def identifier(text: str) -> str:
     """A C identifier that resembles a name, and is free for a member of a struct."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII) or "tensor"
-    known = name in _TAKEN or _OF_STDINT.fullmatch(name)
+    if _RESERVED.fullmatch(name):
+        return f"t_{name.lstrip('_')}"
+    known = name in _TAKEN or _OF_NUMBERS.fullmatch(name)
     return f"t_{name}" if known or name[0].isdigit() else name
 
 
-def header_name(stem: str, others: Collection[str]) -> str:
+def header_name(stem: str, others: Iterable[str]) -> str:
     """The name of a model's header; `<stem>_model.h` where `<stem>.h` is one of C's, or one of
-    `others` that lie beside it."""
+    `others` that lie beside it, in whatever case."""
     name = f"{stem}.h"
-    return f"{stem}_model.h" if stem.lower() in _STANDARD or name in others else name
+    taken = stem.lower() in _STANDARD or is_among(name, others)
+    return f"{stem}_model.h" if taken else name
+
+
+def is_among(name: str, others: Iterable[str]) -> bool:
+    """Whether a file would take the place of another, also where names have no case."""
+    return name.casefold() in {other.casefold() for other in others}

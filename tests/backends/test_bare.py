@@ -266,9 +266,20 @@ def test_what_a_board_cannot_load_is_refused(tmp_path: Path, affine: CompiledMod
     assert "lib, elf, c" in caught.value.remedy
 
 
-def test_the_sources_of_the_runtime_keep_their_names(tmp_path: Path, affine: CompiledModel) -> None:
-    with pytest.raises(UsageError, match=r"'bare\.c' is the name of a source"):
-        bare.link_bare(affine, "c", tmp_path / "bare.c", {})
+@pytest.mark.parametrize("name", ["bare.c", "Bare.c", "PLAN_ABI.h"])
+def test_the_sources_of_the_runtime_keep_their_names(
+    tmp_path: Path, affine: CompiledModel, name: str
+) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' is the name of a source"):
+        bare.link_bare(affine, "c", tmp_path / name, {})
+
+
+@pytest.mark.parametrize("name", ["affine.h", "Affine_code.S"])
+def test_the_model_keeps_its_header_and_its_machine_code(
+    tmp_path: Path, affine: CompiledModel, name: str
+) -> None:
+    with pytest.raises(UsageError, match="name of the model's header or machine code"):
+        bare.link_bare(affine, "c", tmp_path / name, {})
     assert not (tmp_path / "bare.c").exists()
 
 

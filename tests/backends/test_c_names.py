@@ -13,6 +13,7 @@ from tensmith.backends.common.c_names import header_name, identifier
 from tensmith.backends.common.link import link
 from tensmith.backends.common.zig import run_zig
 from tensmith.compiler.artifact import CompiledModel, TensorSpec
+from tensmith.compiler.errors import InternalError
 
 pytestmark = needs_x86
 KNOWN, OPEN = (2, 3), ("n", 3)
@@ -43,6 +44,8 @@ def _bare(folder: Path, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> 
         (["arena", "weights", "message", "x", "X", "NULL", "INT8_MAX", "size_t"], KNOWN),
         (["y", "y_bytes", "y_shape", "n", "y_bytes_bytes", "Y", "*/"], OPEN),
         (["y_shape", "y_bytes", "y", "errno", "stdin", "uint8_t"], OPEN),
+        (["_Bool", "_Generic", "_Static_assert", "__FILE__", "NAN", "INFINITY", "I"], KNOWN),
+        (["_Complex", "complex", "HUGE_VAL", "M_PI", "FLT_MAX", "CHAR_BIT", "LONG_MAX"], KNOWN),
     ],
 )
 def test_tensors_have_members_of_any_name(
@@ -52,7 +55,8 @@ def test_tensors_have_members_of_any_name(
     specs = [TensorSpec(name, "f32", dims) for name in names]
     interface = Interface(_bare(tmp_path, specs[:half], specs[half:]))
     (tmp_path / "net.h").write_text(interface.header("cortex-m4"))
-    text = "#include <errno.h>\n#include <stdio.h>\n#include <stdbool.h>\n#include <net.h>\n"
+    first = ("complex", "errno", "float", "limits", "math", "stdio", "stdbool", "net")
+    text = "".join(f"#include <{header}.h>\n" for header in first)
     _compiles(tmp_path, USED.format(headers=text, use="sizeof(net_io) == 0"), language)
 
 
@@ -92,8 +96,33 @@ def test_headers_of_names_that_differ_in_case(tmp_path: Path) -> None:
     _compiles(tmp_path, USED.format(headers=text, use="ts_model_net() == ts_model_Net()"), "c")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "tensors"),
+    [("net", "Net", ("x", "x")), ("net", "net_x", ("x_y", "y")), ("net", "other", ("x", "x"))],
+)
+def test_macros_of_two_models_are_not_mixed_up(
+    tmp_path: Path, one: str, other: str, tensors: tuple[str, str]
+) -> None:
+    for name, tensor in zip((one, other), tensors, strict=True):
+        model = replace(_bare(tmp_path, [TensorSpec(tensor, "f32", KNOWN)], []), name=name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.h").write_text(Interface(model).header("cortex-m4"))
+    text = "".join(f'#include "{name}/{name}.h"\n' * 2 for name in (one, other))
+    use = USED.format(headers=text, use="0")
+    if other == "other":
+        _compiles(tmp_path, use, "c")
+        return
+    with pytest.raises(InternalError, match="compile one of them with another --name"):
+        _compiles(tmp_path, use, "c")
+
+
 def test_headers_beside_the_sources_of_the_runtime(tmp_path: Path) -> None:
     model = make_model("affine", tmp_path)
-    names = {name: header_of(replace(model, name=name)) for name in ("bare", "plan_abi", "kws")}
-    assert names == {"bare": "bare_model.h", "plan_abi": "plan_abi_model.h", "kws": "kws.h"}
+    wanted = {
+        "bare": "bare_model.h",
+        "Bare": "Bare_model.h",
+        "plan_abi": "plan_abi_model.h",
+        "kws": "kws.h",
+    }
+    assert {name: header_of(replace(model, name=name)) for name in wanted} == wanted
     assert header_name("String", []) == "String_model.h"
