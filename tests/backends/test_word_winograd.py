@@ -24,6 +24,7 @@ from tensmith.compiler.ir import Graph, Node, constant
 from tensmith.compiler.ir.dims import symbol
 from tensmith.compiler.kernel.forms.winograd_transforms import Tiling, words_hold
 from tensmith.compiler.kernel.forms.winograd_words import Sums
+from tensmith.compiler.target import CpuTarget
 from tensmith.runtime.loader import load
 
 Array = np.ndarray[Any, Any]
@@ -156,19 +157,33 @@ def test_tiles_of_two_where_those_of_four_lose() -> None:
     assert [form[:12] for form in found.values()] == ["winograd 2x2", "winograd 4x4"]
 
 
+@pytest.mark.parametrize("name", ["x86-64-v3", "znver4"])
+@pytest.mark.parametrize("shape", [(1, 64, 28, 28), (1, 64, "h", "w")])
+def test_they_are_chosen(name: str, shape: tuple[int | str, ...]) -> None:
+    """Where fewer multiplications take less time: a word counts as much as a float, and two words,
+    where there are instructions for bytes, as much as four of these."""
+    _, target = resolve_target(name)
+    assert isinstance(target, CpuTarget)
+    assert ("vnni" in target.instructions) == (name == "znver4")
+    found = forms(PlannedGraph(convolution(shape, 64), target))
+    assert [form[:12] for form in found] == ["winograd 4x4"]
+
+
 @needs_native
 @pytest.mark.parametrize("name", ["x86-64-v3", "native"])
 @pytest.mark.parametrize(
     ("shape", "sizes"), [((1, 64, 28, 28), [(28, 28)]), ((1, 64, "h", "w"), [(1, 3), (9, 13)])]
 )
 def test_the_processor_computes_them(
-    tmp_path: Path, name: str, shape: tuple[int | str, ...], sizes: list[tuple[int, int]]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    shape: tuple[int | str, ...],
+    sizes: list[tuple[int, int]],
 ) -> None:
-    """Chosen where fewer multiplications take less time: a word counts as much as a float, and two
-    words, where there are instructions for bytes, as much as four of these."""
+    """Whatever it would take by itself."""
+    monkeypatch.setattr(BEST, tiles_of(4))
     backend, target = resolve_target(name)
-    if "amx" in target.instructions:
-        pytest.skip("matrices of bytes are faster")
     options = CompileOptions(name="m", work_dir=tmp_path)
     compilation = backend.compile(convolution(shape, 64), target, options, Stages())
     found = [kernel.choice["form"] for kernel in compilation.kernels if kernel.choice.get("form")]
