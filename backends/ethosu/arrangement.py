@@ -107,10 +107,12 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
 def _swapped(
     graph: Graph, target: NpuTarget, choice: Choice, known: list[Placement]
 ) -> Placement | None:
-    """The placement with axes swapped, where that promises fewer cycles than others take."""
+    """The placement with axes swapped, where that promises fewer cycles than those take that the
+    memory holds."""
     changed, left, _ = _carried_out(graph, target, {**choice, AXES: SWAPPED})
     cycles = estimated_cycles(changed, target)
-    if cycles is None or cycles >= min(placement.cycles for placement in known):
+    fitting = [placement.cycles for placement in known if not placement.excess(target)]
+    if cycles is None or cycles >= min(fitting, default=cycles + 1):
         return None
     try:
         return _divided(changed, target, left)

@@ -4,10 +4,13 @@ take."""
 from __future__ import annotations
 
 import configparser
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ...compiler.errors import InternalError, UsageError
@@ -16,10 +19,47 @@ from .vela_package import INSTALL, own_config, require_vela
 from .vela_worker import VelaEndedError, VelaProcess
 
 SEARCHED_BYTES = 4 << 20  # of an arena that shares its memory with others, unless it is told
-VELA = VelaProcess()
+MOST_KEPT = 64 << 20  # bytes of answers
 ALIGNMENT = 16  # bytes: of what lies in memory for the processor
 _INSIDE = ("shram", "lutram")  # memories of the processor itself
 _SECTIONS = {"system_config": "System_Config", "memory_mode": "Memory_Mode"}
+
+
+class RememberedVela:
+    """A process of Vela, and its answers by what it was asked: compilations ask for the same
+    segments again, as one of them is changed and the others are not. Of the last answers,
+    `MOST_KEPT` bytes are kept at most."""
+
+    def __init__(self, process: VelaProcess) -> None:
+        self.process = process
+        self._known: OrderedDict[bytes, tuple[str, Any]] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def ask(self, architecture: str, blob: bytes, *arguments: str) -> tuple[str, Any]:
+        """The answer to a request. Raises VelaEndedError where there is none, which is not kept."""
+        words = repr((architecture, *arguments)).encode()
+        key = sha256(words + b"\0" + blob).digest()
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        answer = self.process.ask(architecture, blob, *arguments)
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = answer
+                self._bytes += _size_of(answer)
+            while self._bytes > MOST_KEPT:
+                self._bytes -= _size_of(self._known.popitem(last=False)[1])
+        return answer
+
+
+def _size_of(answer: tuple[str, Any]) -> int:
+    said, found = answer
+    return len(found["commands"]) + len(found["weights"][0]) if said == "made" else len(found)
+
+
+VELA = RememberedVela(VelaProcess())
 
 
 class NotCompiled(Exception):

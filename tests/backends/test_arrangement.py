@@ -9,14 +9,15 @@ import pytest
 from integer_graphs import Sketch, integers_made, integers_of
 from tosa_runs import needs_vela
 
-from tensmith.backends.ethosu import arrangement
+from tensmith.backends.ethosu import arrangement, vela
 from tensmith.backends.ethosu import placement as placement_module
-from tensmith.backends.ethosu.arrangement import AXES, KEPT, arranged, decisions_of
+from tensmith.backends.ethosu.arrangement import AXES, KEPT, SWAPPED, arranged, decisions_of
 from tensmith.backends.ethosu.joined_sums import COPIED, JOINED
 from tensmith.backends.ethosu.pipeline import require_memory
 from tensmith.backends.ethosu.targets import TARGETS, parse_target
 from tensmith.backends.ethosu.tuning import StreamsTunable
 from tensmith.backends.ethosu.vela import NotCompiled
+from tensmith.backends.ethosu.vela_worker import VelaProcess
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError, UsageError
@@ -107,6 +108,50 @@ def test_a_segment_that_only_the_chosen_arrangement_has_can_be_decided(monkeypat
     assert len(arranged(graph, target, {listed[0].name: "Size"}).streams) == 1
     with pytest.raises(ScheduleError, match="optimise of segment 1"):
         arranged(graph, target, {"optimise of segment 1": "Size"})
+
+
+def _strided(s: Sketch):
+    """Convolutions of an image that is wider than high, and the mean of what they make."""
+    x = s.relu(s.conv(s.input(1, 3, 10, 49), 8, strides=(2, 2), pads=(1, 1, 1, 1)))
+    x = s.relu(s.conv(x, 16, pads=(1, 1, 1, 1)))
+    return (s.conv(s.op("reduce_mean", x, axes=(2, 3), keepdims=True), 4, (1, 1)),)
+
+
+def test_axes_are_swapped_where_the_memory_holds_nothing_else():
+    """It takes more cycles."""
+    graph, *_ = integers_made(_strided, 2)
+    target = parse_target("ethos-u55-128+arena-cache-size=3800")
+    kept, swapped = (arranged(graph, target, {AXES: how}) for how in (KEPT, SWAPPED))
+    assert kept.cycles < swapped.cycles
+    assert kept.excess(target)
+    assert not swapped.excess(target)
+    assert arranged(graph, target, {}).streams == swapped.streams
+
+
+def test_vela_is_asked_once_for_what_stays_the_same(monkeypatch):
+    asked: list[bytes] = []
+
+    class Counting(VelaProcess):
+        def ask(self, *arguments):
+            asked.append(arguments[1])
+            return super().ask(*arguments)
+
+    process = Counting()
+    monkeypatch.setattr(vela, "VELA", vela.RememberedVela(process))
+    graph, *_ = integers_made(_strided, 2)
+    target = TARGETS["ethos-u55-128"]
+    first = arranged(graph, target, {})
+    count = len(asked)
+    assert count
+    assert arranged(graph, target, {}).streams == first.streams
+    assert len(asked) == count
+    monkeypatch.setattr(vela, "MOST_KEPT", 0)
+    arranged(graph, target, {"optimise of segment 0": "Size"})
+    again = len(asked)
+    assert again > count
+    arranged(graph, target, {"optimise of segment 0": "Size"})
+    assert len(asked) > again  # nothing is kept any more
+    process.close()
 
 
 def test_what_a_sum_reads_beside_others_is_copied_by_a_convolution():
