@@ -32,8 +32,29 @@ assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp 
 stdarg stdatomic stdbit stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string tgmath
 threads time uchar wchar wctype
 """
+# POSIX.1-2024, XBD 14, and what earlier issues had
+_POSIX_HEADERS = """
+aio cpio devctl dirent dlfcn endian fcntl fmtmsg fnmatch ftw glob grp iconv langinfo libgen libintl
+monetary mqueue ndbm netdb nl_types poll pthread pwd regex sched search semaphore spawn strings
+stropts syslog tar termios trace ulimit unistd utime utmpx wordexp
+"""
+# What glibc 2.41, musl 1.2 and newlib 4.3 have besides
+_LIBRARY_HEADERS = """
+a.out aliases alloca ar argp argz byteswap crypt elf envlock envz err error execinfo fastmath
+features features-time64 fpregdef fpu_control fstab fts gconv getopt gnu-versions gshadow ieee754
+ieeefp ifaddrs lastlog link malloc mcheck memory mntent newlib nss obstack paths printf proc_service
+pty re_comp reent regdef regexp resolv sgidefs sgtty shadow stab stdc-predef stdio_ext syscall
+sysexits thread_db ttyent ucontext unctrl utmp values wait
+"""
+# What GCC and Clang have besides; those of vector instructions end alike
+_COMPILER_HEADERS = """
+altivec arm64intr arm_acle arm_bf16 arm_cde arm_cmse arm_fp16 arm_mve arm_neon arm_neon_sve_bridge
+arm_sme arm_sve arm_vector_types armintr builtins cet cpuid mm3dnow mm_malloc ptrauth stdcountof
+unwind varargs
+"""
+_OF_COMPILER = re.compile(r"\w*intrin")
 _TAKEN = frozenset((_KEYWORDS + _MACROS).split())
-_STANDARD = frozenset(_HEADERS.split())
+_STANDARD = frozenset((_HEADERS + _POSIX_HEADERS + _LIBRARY_HEADERS + _COMPILER_HEADERS).split())
 
 
 def identifier(text: str) -> str:
@@ -46,11 +67,12 @@ def identifier(text: str) -> str:
 
 
 def header_name(stem: str, others: Iterable[str]) -> str:
-    """The name of a model's header; `<stem>_model.h` where `<stem>.h` is one of C's, or one of
-    `others` that lie beside it, in whatever case."""
-    name = f"{stem}.h"
-    taken = stem.lower() in _STANDARD or is_among(name, others)
-    return f"{stem}_model.h" if taken else name
+    """The name of a model's header; `<stem>_model.h` where `<stem>.h` is one of C's, of its library
+    or compiler, which include theirs from where programs say first, or one of `others` that lie
+    beside it, in whatever case. What begins with an underscore is theirs."""
+    name, small = f"{stem}.h", stem.lower()
+    theirs = small.startswith("_") or small in _STANDARD or _OF_COMPILER.fullmatch(small)
+    return f"{stem}_model.h" if theirs or is_among(name, others) else name
 
 
 def is_among(name: str, others: Iterable[str]) -> bool:

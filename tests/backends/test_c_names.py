@@ -74,6 +74,7 @@ def test_usual_names_stay_as_they_are(tmp_path: Path) -> None:
     [
         ("libtensmith", "tensmith_model.h"),
         ("float", "float_model.h"),
+        ("features", "features_model.h"),
         ("net.v1", "net.v1.h"),
         ("lib", "affine.h"),
     ],
@@ -126,3 +127,26 @@ def test_headers_beside_the_sources_of_the_runtime(tmp_path: Path) -> None:
     }
     assert {name: header_of(replace(model, name=name)) for name in wanted} == wanted
     assert header_name("String", []) == "String_model.h"
+
+
+def _top_level(text: str) -> set[str]:
+    """The headers that a list of dependencies names, but for those in folders of a root."""
+    paths = [Path(word) for word in text.replace("\\\n", " ").split()[1:] if word.endswith(".h")]
+    own = [path for path in paths if path.name == "search.h" or path.match("include/stddef.h")]
+    roots = {path.parent for path in own}
+    return {path.stem for path in paths if path.parent in roots}
+
+
+@pytest.mark.parametrize("target", ["x86_64-linux-gnu", "aarch64-linux-musl"])
+def test_no_model_takes_a_header_that_others_include(tmp_path: Path, target: str) -> None:
+    """Those that the headers of C and POSIX include by the way, in whatever library."""
+    usual = "stdint stdlib string stdio math pthread unistd signal semaphore dlfcn search netdb"
+    text = "".join(f"#include <{name}.h>\n" for name in usual.split())
+    (tmp_path / "use.c").write_text(text)
+    run_zig(["cc", "-target", target, "-M", "-MF", "use.d", "-E", "-o", "use.i", "use.c"], tmp_path)
+    found = _top_level((tmp_path / "use.d").read_text())
+    assert {*usual.split(), "features", "alloca"} <= found
+    assert not [stem for stem in found if header_name(stem, []) != f"{stem}_model.h"]
+    names = ("xmmintrin", "arm_neon", "_ansi", "Endian", "newlib")
+    assert all(header_name(stem, []) == f"{stem}_model.h" for stem in names)
+    assert header_name("mobilenet_v2", []) == "mobilenet_v2.h"
