@@ -69,6 +69,7 @@ class ReadingTile:
     stage: Stage
     moved: dict[str, int] = field(default_factory=dict)
     step: int = 0
+    looked: tuple[tuple[ex.Expr, int], ...] = ()
 
     @property
     def addresses(self) -> dict[int, Address]:
@@ -76,7 +77,7 @@ class ReadingTile:
         found = {}
         for load in (operand.load for operand in contraction_of(self.stage).operands):
             steps = [(a.name, coefficient(load.offset, a.name)) for a in self.stage.reduce_axes]
-            found[id(load)] = Address(None, 0, 0, tuple(steps), 0)
+            found[id(load)] = Address(None, 0, 0, tuple(steps), 0, self.looked)
         return found
 
     @property
@@ -124,6 +125,16 @@ def test_the_next_panel_is_fetched_whole(rows: int, depth: int, columns: int) ->
     assert 1 < own.prefetch.turns <= len(tiles)
     parts = [list(fetched_by.values()).count(turn) for turn in range(len(tiles))]
     assert max(parts) <= len(wanted) / own.prefetch.turns + own.unrolling.unroll
+
+
+def test_panels_whose_rows_a_table_names_are_not_fetched() -> None:
+    """Nothing says what the next steps read."""
+    stage, own = scheduled(49, 160, 960)
+    width = own.tile.vectors * own.tile.lanes * 4
+    tile = ReadingTile(Arithmetic(), own, {own.tile.row: 0}, width, stage)
+    assert panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
+    tile.looked = ((ex.Const(1, DType.I64), 960),)
+    assert not panel_prefetches(stage, own, tile)  # type: ignore[arg-type]
 
 
 def test_an_operand_that_is_no_panel_is_not_fetched() -> None:
