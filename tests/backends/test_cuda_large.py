@@ -42,6 +42,21 @@ def test_elements_of_sizes_and_places_have_64_bits() -> None:
     np.testing.assert_array_equal(found["y1"], np.arange(count) * count + 3)
 
 
+@needs_triton
+def test_bounds_of_what_lies_in_no_tensor_have_64_bits() -> None:
+    """Of every row of as many numbers as pairs one, behind a margin."""
+    c = CaseBuilder("numbers of pairs behind a margin")
+    c.input(N)
+    numbers = c.op("pad", c.op("iota", shape=(N * N,)), c.scalar(-7, I64), pads=(N, 0))
+    rows = c.op("reshape", numbers, shape=(N + 1, N))
+    column = c.op("slice", rows, starts=(0, 3), stops=(N + 1, 4), steps=(1, 1))
+    c.output(c.op("add", c.op("reshape", column, shape=(N + 1,)), c.scalar(0, I64)))
+    count = 60_000
+    found = GpuGraph(c.graph()).run({"x0": np.zeros(count, np.float32)})["y0"]
+    np.testing.assert_array_equal(found[1:], np.arange(count) * count + 3)
+    assert found[0] == -7
+
+
 def pairs(rows: Dim, columns: Dim) -> Graph:
     """The sum of what every two elements are apart, which lies in no tensor."""
     c = CaseBuilder("pairs")

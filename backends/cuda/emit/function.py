@@ -188,12 +188,18 @@ class _Maker:
 
 
 def _numbers(kernel: Kernel) -> Iterator[str]:
-    """Symbols of sizes that elements are computed from."""
+    """Symbols of sizes that elements are computed from, or whether there are any."""
     for stage in kernel.stages:
+        bounds = [bound for store in stage.stores for bound in store.bounds]
         for expression in stage.expressions():
             for part in ex.unique_parts(expression):
                 if isinstance(part, ex.IndexValue):
                     yield from sizes_of(part.index)
+                if isinstance(part, ex.Guarded):
+                    bounds += part.bounds
+        for bound in bounds:
+            for dim in (bound.index, bound.low, bound.high):
+                yield from sizes_of(dim)
 
 
 def _is_exact(kernel: Kernel) -> bool:

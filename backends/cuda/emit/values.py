@@ -32,6 +32,7 @@ from ....compiler.kernel.expr import (
     Guarded,
     IndexValue,
     Load,
+    unique_parts,
 )
 from ....compiler.kernel.kernel import Axis, Store, linear_of
 from . import scalar
@@ -160,11 +161,14 @@ class DeviceTile:
             return self.named(f"{a.text} {sign} {divisor}", a, b)
         return self.named(f"ts_{atom.fn}({a.text}, {divisor})", a, b)
 
-    def holds(self, bounds: Sequence[Bound], outer: Term | None = None) -> Term | None:
-        """Whether all bounds hold, and what does already; None where nothing has to."""
-        tests: list[Term] = [outer] if outer is not None else []
+    def holds(self, bounds: Sequence[Bound], *, whole: bool = False) -> Term | None:
+        """Whether all bounds hold; None where nothing has to. whole: whether they may be of what
+        lies in no tensor, and is larger than any offset; so may products be."""
+        tests: list[Term] = []
         for bound in bounds:
-            index, low, high = map(self.offset, (bound.index, bound.low, bound.high))
+            product = any(len(monomial) > 1 for monomial, _ in terms_of(bound.index))
+            at = self._number if whole or product else self.offset
+            index, low, high = map(at, (bound.index, bound.low, bound.high))
             if isinstance(bound.index, int) and isinstance(bound.low, int):
                 if bound.index < bound.low:
                     tests.append(self.named("tl.full([], 0, tl.int1)"))
@@ -237,7 +241,8 @@ class DeviceTile:
         return self.named(f"{places.text}.to(tl.int64)", places)
 
     def _guarded(self, expr: Guarded, guard: Term | None) -> Term:
-        inside = self.holds(expr.bounds)
+        stored = any(isinstance(part, Load) for part in unique_parts(expr.value))
+        inside = self.holds(expr.bounds, whole=not stored)
         if inside is None:
             return self.value(expr.value, guard)
         both = self._conjunction([inside] if guard is None else [guard, inside])
