@@ -6,6 +6,7 @@ import numpy as np
 
 from .builder import Builder, Shape, Value, largest
 
+MOST_FACTORS = 12  # of up to 1.5 each
 KINDS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2",
          "ReduceSumSquare", "ReduceProd", "ReduceLogSumExp")  # fmt: skip
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
@@ -32,9 +33,10 @@ def reduce(b: Builder) -> None:
     count = largest([x.shape[axis] for axis in axes])
     if op == "ReduceProd":
         x = b.emit("Add", [b.same("Tanh", x, 1.0), b.constant(0.5)], ("f32", x.shape, 1.5))[0]
-        if count > 12:
+        if count > MOST_FACTORS:
             return
-    bound = {"ReduceSumSquare": x.bound**2 * count, "ReduceProd": 1.5**count}.get(op, x.bound)
+    product = 1.5 ** min(count, MOST_FACTORS)
+    bound = {"ReduceSumSquare": x.bound**2 * count, "ReduceProd": product}.get(op, x.bound)
     bound = bound * count if op in SUMS[:3] else bound + 4
     keep = b.number(0, 1)
     shape = _without(b, x, axes, bool(keep))
