@@ -76,20 +76,14 @@ add(
     lambda: [drawn(256, 64), whole(256, 4000, 1), drawn(4000, 64)],
     reduction="add",
 )
-add(
-    "scatter_elements_add",
-    "ScatterElements",
-    lambda: [drawn(1000, 16), whole(1000, 8000, 16), drawn(8000, 16)],
-    axis=0,
-    reduction="add",
-)
-add(
-    "scatter_elements_max",
-    "ScatterElements",
-    lambda: [drawn(1000, 16), whole(1000, 8000, 16), drawn(8000, 16)],
-    axis=0,
-    reduction="max",
-)
+for reduction in ("add", "max"):
+    add(
+        f"scatter_elements_{reduction}",
+        "ScatterElements",
+        lambda: [drawn(1000, 16), whole(1000, 8000, 16), drawn(8000, 16)],
+        axis=0,
+        reduction=reduction,
+    )
 add("onehot", "OneHot", lambda: [whole(1000, 512), Fixed(1000), Fixed(np.float32([0, 1]))])
 add("concat_many", "Concat", lambda: [drawn(64, 96, seed=i) for i in range(24)], axis=1)
 add("concat_rows", "Concat", lambda: [drawn(1, 64, 48, 48, seed=i) for i in range(6)], axis=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .cliff_cases import drawn
@@ -87,34 +89,21 @@ rois = np.concatenate(
     ],
     1,
 ).astype(np.float32)
-add(
-    "roi_align",
-    "RoiAlign",
-    lambda: [drawn(1, 64, 50, 50), rois, np.zeros(100, np.int64)],
-    output_height=7,
-    output_width=7,
-    sampling_ratio=2,
-    spatial_scale=0.25,
-)
-add(
-    "roi_align_open",
-    "RoiAlign",
-    lambda: [drawn(1, 64, 50, 50), rois, np.zeros(100, np.int64)],
-    output_height=7,
-    output_width=7,
-    sampling_ratio=0,
-    spatial_scale=0.25,
-)
-add(
-    "roi_align_max",
-    "RoiAlign",
-    lambda: [drawn(1, 64, 50, 50), rois, np.zeros(100, np.int64)],
-    output_height=7,
-    output_width=7,
-    sampling_ratio=2,
-    spatial_scale=0.25,
-    mode="max",
-)
+REGIONS: dict[str, dict[str, Any]] = {
+    "roi_align": {"sampling_ratio": 2},
+    "roi_align_open": {"sampling_ratio": 0},
+    "roi_align_max": {"sampling_ratio": 2, "mode": "max"},
+}
+for name, attributes in REGIONS.items():
+    add(
+        name,
+        "RoiAlign",
+        lambda: [drawn(1, 64, 50, 50), rois, np.zeros(100, np.int64)],
+        output_height=7,
+        output_width=7,
+        spatial_scale=0.25,
+        **attributes,
+    )
 add(
     "max_roi_pool",
     "MaxRoiPool",
