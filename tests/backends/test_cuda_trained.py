@@ -1,6 +1,6 @@
 """Trained models' shared libraries for GPUs, on the driver that is none, against stored outputs.
 
-The large ones take an interpreter minutes each:
+The large ones take an interpreter up to a minute each:
 `.ci/test -m slow tests/backends/test_cuda_trained.py`.
 """
 

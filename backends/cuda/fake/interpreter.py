@@ -6,6 +6,8 @@ The interpreter is chosen when Triton is first imported, for the whole process.
 from __future__ import annotations
 
 import importlib.util
+import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,8 +20,11 @@ import numpy as np
 
 from ....compiler.errors import InternalError
 from ....compiler.knobs import set_for_libraries
+from .program_groups import aligned, mend_groups, run_programs
 
 MOST_EXACT_BYTES = 1024  # products of signed bytes that f32 add up exactly
+GROUP_ELEMENTS = 1 << 17  # of the blocks of programs that are interpreted together
+_LENGTHS = re.compile(r"tl\.arange\(0, (\d+)\)(\S*)")
 
 
 @cache
@@ -34,6 +39,7 @@ def _interpreter() -> Any:
     _mend_bfloat_rounding(interpreter)
     _mend_overflow_checks()
     _mend_nested_calls(interpreter)
+    mend_groups(interpreter)
     return interpreter
 
 
@@ -134,11 +140,11 @@ def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
         import triton.language as tl
 
         interpreter = _interpreter()
-        arrays = [operand.handle.data for operand in operands]
+        arrays = aligned([operand.handle.data for operand in operands])
         dtype = arrays[0].dtype
         with np.errstate(all="ignore"):
             found = np.asarray(function(*(array.astype(np.float64) for array in arrays)))
-        first = max(operands, key=lambda operand: operand.handle.data.size)
+        first = max(operands, key=lambda operand: (len(operand.shape), operand.handle.data.size))
         scalar = operands[0].type.scalar
         handle = interpreter.TensorHandle(found.astype(dtype), scalar)
         return tl.tensor(handle, first.type)
@@ -149,8 +155,6 @@ def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
 @cache
 def _libdevice() -> SimpleNamespace:
     """The functions of libdevice that generated code calls."""
-    import math
-
     erf = np.vectorize(math.erf, otypes=[np.float64])
     same = ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "rint", "fmod")
     names = {name: getattr(np, name) for name in same}
@@ -176,9 +180,11 @@ class Program:
         module.libdevice = _libdevice()  # type: ignore[attr-defined]
         self._function = getattr(module, symbol)
         self.signature = tuple(signature)
+        lengths = sorted(int(length) for length, _ in set(_LENGTHS.findall(source)))
+        self._together = max(1, GROUP_ELEMENTS // math.prod(lengths[-2:]))
 
     def run(self, programs: int, arguments: Sequence[int]) -> None:
-        """Run so many programs, one after the other. arguments: addresses and numbers."""
+        """Run so many programs, in groups. arguments: addresses and numbers."""
         import triton.language as tl
 
         handle = _interpreter().TensorHandle
@@ -188,4 +194,5 @@ class Program:
             array = np.array([value], np.uint64 if kind.startswith("*") else np.int64)
             given.append(tl.tensor(handle(array, type_), type_))
         with np.errstate(all="ignore"):
-            self._function[(programs,)](*given)
+            named = dict(zip(self._function.arg_names, given, strict=True))
+            run_programs(_interpreter(), self._function, programs, named, self._together)
