@@ -100,15 +100,15 @@ class _Choosing:
         if self.request.has_budget and lower.budget is None:
             self._evaluate(lower, asked)
         reason = self._untimed(lower)
-        if reason == _SAME and asked == INT8 and not self.request.force_precision:
-            return self._reverted(lower, _why_nothing(lower), {})
+        if reason == _SAME and self._gives_way():
+            return self._reverted(lower, _why_nothing(lower, asked), {})
         if reason:
             return _chosen(lower, PrecisionChoice(asked, asked, reason))
         times = self._timed({asked: lower, FP32: self.plain})
         if times is None:
             return _chosen(lower, PrecisionChoice(asked, asked, _NO_INPUTS))
         seconds = _seconds(times)
-        if share_of(times, asked, FP32) < 1.0:
+        if _is_faster(times, asked):
             return _chosen(lower, PrecisionChoice(asked, asked, "", seconds))
         return self._faster(lower, seconds) or self._reverted(
             lower, f"{asked} is not faster on this machine", seconds
@@ -129,7 +129,7 @@ class _Choosing:
                 replace(made, path=quantised.path, quantised=quantised), folder, self.stages
             )
             times = self._timed({asked: other, FP32: self.plain})
-            if times is not None and share_of(times, asked, FP32) < 1.0:
+            if times is not None and _is_faster(times, asked):
                 other.notes += (
                     f"the most exact model in {asked} is not faster than fp32 on this machine "
                     f"({seconds[asked] * 1e3:.4g} ms, fp32 {seconds[FP32] * 1e3:.4g} ms): in the "
@@ -149,6 +149,16 @@ class _Choosing:
         if lower.budget is not None:
             self.plain.budget = replace(lower.budget, drop=None, met=True)
         return _chosen(self.plain, PrecisionChoice(asked, FP32, reason, seconds))
+
+    def _gives_way(self) -> bool:
+        """Whether a binary whose precision changes no product is that of f32 in the end: weights
+        that int8 rounds only lose, and models in halves go through further passes, which may cost
+        time."""
+        asked = self.request.precision
+        if self.request.force_precision:
+            return False
+        timed = bool(TIME_PRECISION.value) and not self.backend.runs_here(self.target)
+        return asked == INT8 or (asked in HALVES and timed)
 
     def _untimed(self, lower: Artifact) -> str:
         """Why the binary is not timed against that of f32; "" where it is."""
@@ -292,8 +302,12 @@ _NO_DATA: dict[str, Any] = {
     "max_accuracy_drop": None,
 }
 _SAME = "not timed: no product is computed otherwise than in fp32"
-_NO_INTEGERS = "no product is computed in integers"
 _NO_INPUTS = "not timed: the model takes no inputs that were tried"
+
+
+def _is_faster(times: Times, name: str) -> bool:
+    """Whether a binary takes less time than that of f32, as far as that can be told."""
+    return share_of(times, name, FP32) * SAME < 1.0
 
 
 def _fastest(names: Iterable[str], times: Times) -> str:
@@ -310,10 +324,11 @@ def is_lower(artifact: Artifact) -> bool:
     return any(made in row["precision"].split() for row in artifact.manifest["contractions"])
 
 
-def _why_nothing(lower: Artifact) -> str:
-    """Why int8 changes no product."""
-    within = lower.budget is not None
-    return "nothing that is within the budget is faster" if within else _NO_INTEGERS
+def _why_nothing(lower: Artifact, asked: str) -> str:
+    """Why a precision changes no product."""
+    if asked == INT8 and lower.budget is not None:
+        return "nothing that is within the budget is faster"
+    return f"no product is computed in {'integers' if asked == INT8 else asked}"
 
 
 def _seconds(times: Times) -> dict[str, float]:

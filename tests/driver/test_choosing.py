@@ -95,6 +95,31 @@ def test_a_slower_binary_is_not(net: Path, timed: None) -> None:
     assert artifact.verify().status == "passed"
 
 
+@needs_native
+@pytest.mark.parametrize("share", [0.995, 1.005])
+def test_a_binary_that_is_as_fast_gives_way(net: Path, timed: None, share: float) -> None:
+    """Times that differ by less than 1 % are not told apart: those of another day may be longer."""
+    with pytest.warns(ModelWarning, match="int8 is not faster on this machine"):
+        artifact = api.compile_request(net, request(Clock(int8=share, fp32=1.0, bytes=0.5)))
+    assert artifact.choice is not None
+    assert artifact.choice.kept == artifact.manifest["precision"] == "fp32"
+
+
+@needs_native
+@pytest.mark.parametrize("forced", [False, True])
+def test_halves_that_change_no_product_are_fp32(
+    net: Path, timed: None, monkeypatch: pytest.MonkeyPatch, forced: bool
+) -> None:
+    """Nothing is timed: there is nothing to be faster by."""
+    monkeypatch.setattr(choosing, "is_lower", lambda artifact: False)
+    asked = CompileRequest(precision="bf16", timer=Clock(), force_precision=forced)
+    told = pytest.warns(ModelWarning, match="fp32: no product is computed in bf16")
+    with nullcontext() if forced else told:
+        artifact = api.compile_request(net, asked)
+    assert artifact.choice is not None
+    assert artifact.choice.kept == artifact.manifest["precision"] == ("bf16" if forced else "fp32")
+
+
 class Script:
     """Seconds by name of what is timed, one call after the other."""
 
