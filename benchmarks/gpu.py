@@ -36,12 +36,13 @@ LEAST_SECONDS = 5.0  # for which a stage is begun
 
 
 class GpuSession:
-    """One call of the script. folder: of the builds. dry: no GPU is looked for."""
+    """One call of the script. folder: of the builds. dry: no GPU is looked for. results: folder of
+    what stages give; None: `results` among the builds."""
 
-    def __init__(self, folder: Path, dry: bool) -> None:
+    def __init__(self, folder: Path, dry: bool, results: Path | None = None) -> None:
         self._stages = stages_of(read_builds(folder))
-        self._results = folder / "results"
-        self._results.mkdir(exist_ok=True)
+        self._results = results or folder / "results"
+        self._results.mkdir(parents=True, exist_ok=True)
         self._process = StageProcess(folder, dry)
 
     def run(self, minutes: float, again: bool) -> int:
@@ -65,7 +66,7 @@ class GpuSession:
 
     def _run(self, stage: GpuStage, seconds: float) -> bool:
         """Whether a stage has a result, for which so many seconds are left."""
-        if seconds < LEAST_SECONDS:
+        if seconds < LEAST_SECONDS or self._is_pointless(stage):
             return False
         started = time.monotonic()
         found = self._process.run(stage.name, min(seconds, stage.seconds))
@@ -75,6 +76,12 @@ class GpuSession:
             found = {"error": f"it did not end within {stage.seconds:g} s"}
         self._write(stage, {**found, "stage_s": round(time.monotonic() - started, 3)})
         return True
+
+    def _is_pointless(self, stage: GpuStage) -> bool:
+        """Whether a build would be timed that does not run."""
+        path = self._results / f"outputs.{stage.build.name}.json" if stage.build else None
+        timed = stage.kind == "time" and path is not None and path.exists()
+        return timed and path is not None and "error" in json.loads(path.read_text())
 
     def _write(self, stage: GpuStage, found: dict[str, Any]) -> None:
         path = self._path(stage)
@@ -151,6 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pack", type=Path, metavar="FILE.tar", help="of the builds, to be copied")
     parser.add_argument("--most", type=float, metavar="MIB", help="of that file; more is left out")
     parser.add_argument("--dry-run", action="store_true", help="without a GPU, small builds")
+    parser.add_argument("--results", type=Path, help="folder of these, where not in that of builds")
     parser.add_argument("--minutes", type=float, default=9.0, help="end after so many")
     parser.add_argument("--again", action="store_true", help="try once more what was an error")
     parser.add_argument("--target", default="cuda", help="of the builds")
@@ -178,7 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.dry_run:
         dry_builds(options.folder)
-    left = GpuSession(options.folder, options.dry_run).run(options.minutes, options.again)
+    session = GpuSession(options.folder, options.dry_run, options.results)
+    left = session.run(options.minutes, options.again)
     print(f"{left} stages are left" if left else "all stages are done")
     return int(left > 0)
 

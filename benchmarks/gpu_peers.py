@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,20 +29,23 @@ def torch_or_reason() -> tuple[Any, str]:
     return torch, ""
 
 
-def seconds_of(torch: Any, call: Call) -> float:
-    """Median over rounds of the seconds of a call, by events of the GPU."""
+def seconds_of(torch: Any, call: Call) -> dict[str, float]:
+    """Medians over rounds: `seconds` of a call, by events of the GPU; `issue_s`, after which a call
+    comes back: where that is as long, the processor is what is measured."""
     for _ in range(WARM_CALLS):
         call()
-    found = []
+    found, issued = [], []
     for _ in range(ROUNDS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
+        began = time.perf_counter()
         for _ in range(CALLS):
             call()
+        issued.append((time.perf_counter() - began) / CALLS)
         end.record()
         torch.cuda.synchronize()
         found.append(begin.elapsed_time(end) / CALLS / 1e3)
-    return float(np.median(found))
+    return {"seconds": float(np.median(found)), "issue_s": float(np.median(issued))}
 
 
 def tensors(torch: Any, folder: Path, file: str) -> dict[str, Any]:
@@ -50,16 +54,18 @@ def tensors(torch: Any, folder: Path, file: str) -> dict[str, Any]:
     return {name: torch.from_numpy(array).cuda() for name, array in found.items()}
 
 
-def peer_call(torch: Any, folder: Path, build: GpuBuild, peer: str) -> Call:
-    """A call of the peer on the build's inputs; its preparations are behind it."""
+def peer_call(torch: Any, folder: Path, build: GpuBuild, peer: str) -> tuple[Call, dict[str, Any]]:
+    """A call of the peer on the build's inputs, and what there is to tell of it; its preparations
+    are behind it. Raises ImportError where a package that the peer needs is missing."""
     torch.backends.cuda.matmul.allow_tf32 = build.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = build.precision == "tf32"
     torch.backends.cudnn.benchmark = True
     if build.kind != "model":
-        return _operator(torch, folder, build)
+        return _captured(torch, _operator(torch, folder, build))
     module, feed = _network(torch, build)
     if peer == "compiled":
-        module = torch.compile(module, mode="max-autotune")
+        torch._dynamo.reset()  # else it gives up after some compilations of one function
+        module = torch.compile(module, mode="max-autotune", dynamic=False)
     elif peer == "inductor":
         module = _packaged(torch, module, feed)
 
@@ -67,7 +73,7 @@ def peer_call(torch: Any, folder: Path, build: GpuBuild, peer: str) -> Call:
         with torch.no_grad():
             return module(**feed)
 
-    return _captured(torch, call) if peer == "eager" else call
+    return _captured(torch, call) if peer == "eager" else (call, {})
 
 
 def _network(torch: Any, build: GpuBuild) -> tuple[Any, dict[str, Any]]:
@@ -98,17 +104,21 @@ def _moved(torch: Any, value: Any, batch: int, half: bool) -> Any:
     return moved.half() if half and moved.is_floating_point() else moved
 
 
-def _captured(torch: Any, call: Call) -> Call:
-    """The call as a CUDA graph."""
+def _captured(torch: Any, call: Call) -> tuple[Call, dict[str, Any]]:
+    """The call as a CUDA graph; as it is, and why, where it cannot be captured."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(WARM_CALLS):
             call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+    try:
+        with torch.cuda.graph(graph):
+            call()
+    except RuntimeError as error:
+        torch.cuda.synchronize()
+        return call, {"graph": False, "why": str(error)}
+    return graph.replay, {"graph": True}
 
 
 def _packaged(torch: Any, module: Any, feed: dict[str, Any]) -> Any:
@@ -133,18 +143,18 @@ def _operator(torch: Any, folder: Path, build: GpuBuild) -> Call:
     feed = tensors(torch, folder, build.inputs)
     if build.kind == "attention":
         function = torch.nn.functional.scaled_dot_product_attention
-        return _captured(torch, lambda: function(feed["q"], feed["k"], feed["v"]))
+        return lambda: function(feed["q"], feed["k"], feed["v"])
     x = feed["x"]
     if build.kind == "chain":
-        return _captured(torch, partial(_chain, torch, x, build.sizes[0]))
+        return partial(_chain, torch, x, build.sizes[0])
     if build.kind == "gemm":
         _, n, k = build.sizes
         weights = torch.randn(k, n, device="cuda", dtype=x.dtype)
-        return _captured(torch, lambda: x @ weights)
+        return lambda: x @ weights
     _, channels, _, outputs, taps = build.sizes
     shape = outputs, channels, taps, taps
     filters = torch.randn(shape, device="cuda", dtype=x.dtype)
     last = torch.channels_last
     x, filters = x.to(memory_format=last), filters.to(memory_format=last)
     convolve = torch.nn.functional.conv2d
-    return _captured(torch, lambda: convolve(x, filters, padding=taps // 2))
+    return lambda: convolve(x, filters, padding=taps // 2)

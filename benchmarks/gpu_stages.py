@@ -30,6 +30,7 @@ from .provenance import machine, revision
 TOLERANCE = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}  # of the peak of an output
 RUNS, DRY_RUNS = 200, 3
 FIRST = "gemm-4096x4096x4096"  # of single operators
+ORDER = ("fp16", "tf32", "fp32")  # of precisions: all models in one, then in the next
 # that a stage may take, by its kind: some peers compile for minutes
 SECONDS = {"compiled": 300.0, "inductor": 300.0, "sanitizer": 120.0}
 USUAL_SECONDS = 90.0  # of other kinds
@@ -57,7 +58,9 @@ def stages_of(builds: Sequence[GpuBuild]) -> list[GpuStage]:
     """All stages, what is worth most first: whether outputs are right, how long a run of one
     input takes, what products, attention and launches take, how long torch takes for these, and
     then the same of many inputs."""
-    models = [build for build in builds if build.kind == "model"]
+    models = sorted(
+        (b for b in builds if b.kind == "model"), key=lambda b: ORDER.index(b.precision)
+    )
     alone = [build for build in models if build.batch == 1]
     many = [build for build in models if build.batch > 1]
     others = sorted((b for b in builds if b.kind != "model"), key=lambda b: b.name != FIRST)
@@ -171,8 +174,9 @@ class GpuStages:
         outputs = self._module(build)(arrays_of(self.folder, build.inputs))
         results = {name: torch.from_numpy(np.array(a)).cuda() for name, a in outputs.items()}
         with torch.cuda.stream(stream):
-            seconds = seconds_of(torch, lambda: module.run_into(feed, results))
-        return {"seconds": seconds, "tflops": build.flops / seconds / 1e12 if build.flops else None}
+            found = seconds_of(torch, lambda: module.run_into(feed, results))
+        rate = build.flops / found["seconds"] / 1e12 if build.flops else None
+        return {**found, "tflops": rate}
 
     def _overhead(self) -> dict[str, Any]:
         """Seconds that a call takes with arrays of the host, and what one more launch adds."""
@@ -200,7 +204,11 @@ class GpuStages:
         torch, why = self.torch
         if torch is None:
             return {"skipped": why}
-        return {"seconds": seconds_of(torch, peer_call(torch, self.folder, build, peer))}
+        try:
+            call, told = peer_call(torch, self.folder, build, peer)
+        except ImportError as error:  # the process, which has imported torch, goes on
+            return {"skipped": str(error)}
+        return {**seconds_of(torch, call), **told}
 
 
 def answers(stages: GpuStages) -> Iterator[dict[str, Any]]:

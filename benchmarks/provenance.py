@@ -31,7 +31,10 @@ def machine() -> dict[str, Any]:
 
 
 def revision() -> str | None:
-    """The commit of this project, with "-dirty" when files differ from it; None outside git."""
+    """The commit of this project, with "-dirty" when files differ; None where git tells none."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return result.stdout.strip() or None

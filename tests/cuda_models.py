@@ -84,7 +84,7 @@ class Gpu:
         address = ctypes.c_uint64()
         self.call("cuMemAlloc_v2", ctypes.byref(address), SIZE(array.nbytes + shift))
         self.kept.append(address.value)
-        found = DeviceTensor(array.shape, address.value + shift, device)
+        found = DeviceTensor(array.shape, address.value + shift, device, array.dtype)
         found.array[...] = array
         return found
 
@@ -101,13 +101,13 @@ class _Managed(ctypes.Structure):
 
 
 class DeviceTensor:
-    """Floats at an address of a GPU, which speak DLPack. array: the same memory, to look at."""
+    """Elements at an address of a GPU, which speak DLPack. array: the same memory, to look at."""
 
-    def __init__(self, shape: tuple[int, ...], address: int, device: int) -> None:
-        self.device = device
-        count = int(np.prod(shape))
-        self.array = np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
-        self.array = self.array.reshape(shape)
+    def __init__(self, shape: tuple[int, ...], address: int, device: int, dtype: Any) -> None:
+        self.device, self._dtype = device, np.dtype(dtype)
+        size = int(np.prod(shape)) * self._dtype.itemsize
+        held = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
+        self.array = held.view(self._dtype).reshape(shape)
         self.strides: tuple[int, ...] | None = None
         self.streams: list[int | None] = []  # that consumers named
         self._managed = _Managed()
@@ -121,7 +121,11 @@ class DeviceTensor:
         tensor, shape = self._managed.tensor, self.array.shape
         self._sizes = (ctypes.c_int64 * len(shape))(*shape)
         pointer = ctypes.POINTER(ctypes.c_int64)
-        tensor.data, tensor.ndim, tensor.dtype = self._address, len(shape), abi.dtype_code("f32")
+        tensor.data, tensor.ndim, tensor.dtype = (
+            self._address,
+            len(shape),
+            abi.dtype_code(f"f{8 * self._dtype.itemsize}"),
+        )
         tensor.device_type, tensor.device_id = abi.CUDA_DEVICE, self.device
         tensor.shape = ctypes.cast(self._sizes, pointer)
         if self.strides is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cuda_runs import needs_triton
 
-from tensmith.benchmarks import gpu, gpu_process, gpu_stages
+from tensmith.benchmarks import gpu, gpu_process, gpu_stages, provenance
 from tensmith.benchmarks.gpu_builds import patterned
 from tensmith.benchmarks.gpu_index import (
     MOST_STORED,
@@ -324,3 +324,29 @@ def test_files_travel_packed(tmp_path: Path) -> None:
         assert unpacked(tmp_path, "w").read_bytes() == array.tobytes()
     assert sample(weights).size < 2 * MOST_STORED <= 1 << 17
     assert np.array_equal(sample(weights[:9]), weights[:9].reshape(-1))
+
+
+def test_what_does_not_run_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that hangs would do so for as long again; results may lie in a folder of their own,
+    and what was not timed is left for a call that tries the rest again."""
+    add_build(tmp_path, a_build("gemm", "g"))
+    results = tmp_path / "elsewhere" / "results"
+    script = """
+import sys
+for line in sys.stdin:
+    print('{"error": "hangs"}' if line.startswith("outputs.") else '{"seconds": 1}', flush=True)
+"""
+    for again in (False, True):
+        session = gpu.GpuSession(tmp_path, dry=True, results=results)
+        monkeypatch.setattr(session, "_process", process(script, monkeypatch))
+        left = session.run(HOUR, again=again)
+        kept = {path.stem for path in results.iterdir()}
+        assert "outputs.g" in kept
+        assert ("time.g" in kept, left) == ((True, 0) if again else (False, 1))
+        script = script.replace('"error": "hangs"', '"right": true')
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_machine_without_git_has_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert provenance.revision() is None
