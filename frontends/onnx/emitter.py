@@ -20,6 +20,7 @@ from .elements import MAX_ELEMENTS, Elements, Undecided, apply, elements
 from .sources import Element, Sources
 
 FOLD_LIMIT = 1 << 20  # elements of a constant result computed at import
+MOST_ELEMENTS = 1 << 40  # more than any tensor has
 SIZE_LIMIT = 1 << 37  # bytes of one tensor that a real model may have
 
 
@@ -185,8 +186,7 @@ class GraphEmitter:
         trial = make_node(op, inputs, attrs, name=self.name)
         kind = trial.output.type
         _check_size(kind)
-        limit = 1 if has_trait(trial, Trait.QUANTISATION) else FOLD_LIMIT
-        if kind.is_static and kind.elements <= limit:  # type: ignore[operator]
+        if kind.is_static and kind.elements <= _fold_limit(trial):  # type: ignore[operator]
             folded = self._fold(op, trial, kind)
             if folded is not None:
                 return folded
@@ -214,7 +214,8 @@ class GraphEmitter:
 
     def _fold(self, op: str, trial: Node, kind: TensorType) -> Value | None:
         inputs = trial.inputs
-        if all(v.is_constant and v.data is not None and v.data.size <= FOLD_LIMIT for v in inputs):
+        limit = max(FOLD_LIMIT, _fold_limit(trial))
+        if all(v.is_constant and v.data is not None and v.data.size <= limit for v in inputs):
             return _evaluate(trial)
         if product(kind.shape) > MAX_ELEMENTS:  # type: ignore[operator]
             return None
@@ -294,6 +295,14 @@ def _check_size(kind: TensorType) -> None:
             why=f"{size:.3g} bytes, more than {SIZE_LIMIT:.3g}",
             remedy="check the shapes, repeats and sizes in the model",
         )
+
+
+def _fold_limit(trial: Node) -> int:
+    """Elements of a constant result, at most. What is stored as integers stays so, and floats that
+    the model quantises become that, however many there are."""
+    if trial.op == "quantize":
+        return MOST_ELEMENTS
+    return 1 if has_trait(trial, Trait.QUANTISATION) else FOLD_LIMIT
 
 
 def _evaluate(trial: Node) -> Value | None:

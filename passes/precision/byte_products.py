@@ -9,7 +9,7 @@ same integers exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,16 +20,22 @@ from ...compiler.decisions import Decision, Note, tell
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import DType
+from .byte_weights import (
+    EXACT_F32,
+    FEWEST,
+    LARGEST,
+    STEPS,
+    ends_of,
+    greatest_sum,
+    signed_bytes,
+    why_no_bytes,
+)
 from .data_products import product_of_groups, why_no_groups
 from .kept_bytes import BIT, ByteKind
 from .requantising import BYTES
 
 Array = np.ndarray[Any, Any]
-STEPS = 4  # of a group
 GROUPS = {DType.U8: "dot4", DType.I8: "sdot4"}  # the operator, by the data's kind
-FEWEST = 3  # steps that are worth being filled up to a group
-EXACT_F32 = 1 << 24  # integers up to here are exact
-LARGEST = 255  # of the data
 
 
 @dataclass(frozen=True)
@@ -88,38 +94,6 @@ def _is_of_bytes(value: Value) -> bool:
     return bool(bytes_ and node is not None and node.op == "cast" and value.dtype is DType.I32)
 
 
-def _ends(weights: Array) -> tuple[int, int]:
-    """The least and the greatest of weights, of which there are some."""
-    return int(weights.min()), int(weights.max())
-
-
-def why_no_bytes(
-    op: str, weights: Array, attrs: Mapping[str, Any], ends: tuple[int, int] | None = None
-) -> str:
-    """Why weights (integers) make no product with bytes that is fast; "" where they do.
-
-    ends: their least and greatest, if these are known.
-    """
-    if op == "matmul" and weights.ndim != 2:
-        return "its weights are several matrices"
-    low, high = ends or (_ends(weights) if weights.size else (0, LARGEST + 1))
-    if high - low > LARGEST:
-        return "its weights span more than 8 bits"
-    depth = weights.shape[-2 if op == "matmul" else 1]
-    if depth % STEPS and (depth < FEWEST or attrs.get("groups", 1) > 1):
-        signed, _ = _signed(weights, (low, high))
-        if signed is None or _greatest_sum(signed, op) >= EXACT_F32:
-            return "its channels make no groups, and floats would not add them up exactly"
-    return ""
-
-
-def _greatest_sum(weights: Array, op: str) -> int:
-    """The greatest sum of products with bytes."""
-    size = np.abs(weights.astype(np.int64))
-    sums = size.sum(0) if op == "matmul" else size.reshape(len(size), -1).sum(1)
-    return int(sums.max()) * LARGEST
-
-
 @dataclass(frozen=True)
 class _Data:
     """Data of bytes less a zero point (of an i32: None is none)."""
@@ -138,7 +112,7 @@ def byte_product(
     last = node.attrs.get("layout") == "NHWC"
     if weights is None or len(node.inputs) > 2 or not weights.size:
         return None
-    ends = _ends(weights)
+    ends = ends_of(weights, node.op)
     if why_no_bytes(node.op, weights, node.attrs, ends):
         return None
     data = _bytes_of(node.inputs[0], rw, kind)
@@ -146,16 +120,13 @@ def byte_product(
         return None
     if last:
         data = replace(data, bytes=_channels_moved(data.bytes, rw, last=False))
-    signed, offset = _signed(weights, ends)
-    if signed is None:
-        return None
+    signed, offset = signed_bytes(node.op, weights, ends)
     product = _Product(node, data, rw, in_groups, floats)
     total = product.of(signed)
     if total is None:
         return None
     if offset.any():
-        ones = np.ones_like(signed[..., :1] if node.op == "matmul" else signed[:1])
-        rows = product.of(ones) if node.op == "matmul" or node.attrs["groups"] == 1 else None
+        rows = product.rows(signed)
         if rows is None:
             return None
         total = rw.emit("add", [total, rw.emit("mul", [rows, constant(offset)])])
@@ -264,19 +235,6 @@ def _bytes_of(value: Value, rw: Rewriter, kind: ByteKind) -> _Data | None:
     return _Data(data, rw.emit("add", [zero, constant(np.int32(known))]) if known else zero)
 
 
-def _signed(weights: Array, ends: tuple[int, int]) -> tuple[Array | None, Array]:
-    """(weights as signed bytes, what was taken off those of each column, shaped like a result).
-    ends: their least and greatest."""
-    low, high = ends
-    none = np.zeros((), np.int32)
-    if low >= -128 and high <= 127:
-        return weights.astype(np.int8), none
-    if high - low > LARGEST:
-        return None, none
-    shift = np.asarray(low + 128, np.int32)
-    return (weights - shift).astype(np.int8), shift
-
-
 class _Product:
     """One contraction of bytes with signed ones."""
 
@@ -320,7 +278,7 @@ class _Product:
         if depth < FEWEST or self.attrs.get("groups", 1) > 1:
             if not self.floats:
                 return self._emit(self.bytes, weights)
-            exact = _greatest_sum(weights, self.node.op) < EXACT_F32
+            exact = greatest_sum(weights, self.node.op) < EXACT_F32
             return self._in_floats(weights) if exact else None
         axis = self.bytes.type.rank - 1 if matmul else 1
         pads = [0] * (2 * self.bytes.type.rank)
@@ -330,6 +288,20 @@ class _Product:
         more = [(0, 0)] * weights.ndim
         more[-2 if matmul else 1] = (0, missing)
         return self._emit(filled, np.pad(weights, more))
+
+    def rows(self, weights: Array) -> Value | None:
+        """The sums of the data that the weights of each column meet, as `of`: all ones of a group
+        of a convolution, or of a matrix."""
+        if self.node.op == "matmul":
+            return self.of(np.ones_like(weights[..., :1]))
+        groups = self.attrs["groups"]
+        sums = self.of(np.ones_like(weights[:groups]))
+        if sums is None or groups == 1:
+            return sums
+        shape, each = sums.shape, len(weights) // groups
+        split = self.rw.emit("reshape", [sums], {"shape": (*shape[:2], 1, *shape[2:])})
+        wide = self.rw.emit("broadcast_to", [split], {"shape": (*shape[:2], each, *shape[2:])})
+        return self.rw.emit("reshape", [wide], {"shape": (shape[0], len(weights), *shape[2:])})
 
     def _emit(self, data: Value, weights: Array) -> Value:
         attrs = {**self.attrs, "accumulate": DType.I32}

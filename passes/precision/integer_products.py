@@ -19,9 +19,9 @@ from ...compiler.ir.ops.quantization import RANGES
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
 from . import requantising
-from .byte_products import why_no_bytes
+from .byte_weights import why_no_bytes
 from .data_products import why_no_groups
-from .parameters import along, uniform, varying_axis, vector
+from .parameters import along, is_known, known_numbers, uniform, varying_axis, vector
 from .requantising import BYTES, float_of_sum
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +84,9 @@ def weights_of(node: Node | None) -> bool:
     return (
         node is not None
         and node.op == "dequantize"
-        and all(value.is_constant for value in node.inputs)
+        and node.inputs[1].is_constant
+        and is_known(node.inputs[0])
+        and is_known(node.inputs[2])
         and node.inputs[0].dtype in RANGES
         and int(node.inputs[0].dtype.value[1:]) <= MAX_BITS
     )
@@ -199,11 +201,13 @@ def _numbers(weights: Node | None) -> Array:
     """Constant weights less their zero points, before they are scaled: bytes as they are if there
     is nothing to be taken off, as large weights are looked at more than once, else i32."""
     assert weights is not None
-    p, _, offset = (value.data for value in weights.inputs)
-    assert p is not None
+    stored, _, zero = weights.inputs
+    p, offset = stored.data, known_numbers(zero)
     assert offset is not None
-    if weights.inputs[0].dtype in BYTES and not offset.any():
+    if p is not None and stored.dtype in BYTES and not offset.any():
         return p
+    p = known_numbers(stored)
+    assert p is not None
     return np.asarray(p.astype(np.int32) - offset.astype(np.int32))
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from ...compiler.ir.graph import Node, Value
+from ...compiler.ir.ops.packed import PACKED_BITS, digits
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.types import DType
 
 Array = np.ndarray[Any, Any]
 _ARITHMETIC = ("add", "sub", "mul")  # by which zero points leave sums
+_MOVES = ("reshape", "transpose")
 _BOUNDS = ("at_least", "at_most")  # which nothing but rounding to integers of few bits uses
 
 
@@ -42,6 +44,40 @@ def along(numbers: Array, axis: int, rank: int) -> Array:
     shape = [1] * rank
     shape[axis] = -1
     return numbers.reshape(shape)
+
+
+def is_known(value: Value) -> bool:
+    """Whether `known_numbers` gives its elements."""
+    node = value.producer
+    if value.data is not None or node is None:
+        return value.data is not None
+    if node.op in _MOVES:
+        return is_known(node.inputs[0])
+    return node.op == "unpack" and node.inputs[0].data is not None
+
+
+def known_numbers(value: Value) -> Array | None:
+    """The elements of a constant, also of one that is moved or unpacked: i16 where integers of 8
+    bits or less."""
+    if not is_known(value):
+        return None
+    node = value.producer
+    if value.data is not None:
+        few = not value.dtype.is_float and value.data.itemsize == 1
+        return value.data.astype(np.int16) if few else value.data
+    assert node is not None
+    if node.op in _MOVES:
+        found = known_numbers(node.inputs[0])
+        assert found is not None
+        moved = found.transpose(node.attrs["perm"]) if node.op == "transpose" else found
+        return np.ascontiguousarray(moved).reshape(value.type.static_shape)
+    packed = node.inputs[0].data
+    assert packed is not None
+    bits = PACKED_BITS[value.dtype]
+    numbers = digits(packed, bits)[: int(np.prod(value.type.static_shape))].astype(np.int16)
+    if value.dtype.value.startswith("i"):
+        numbers = (numbers ^ (1 << (bits - 1))) - (1 << (bits - 1))
+    return numbers.reshape(value.type.static_shape)
 
 
 def one_scale(node: Node | None) -> bool:

@@ -15,7 +15,7 @@ from ...compiler.ir.ops.quantization import RANGES
 from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite, scalar
 from ...compiler.ir.types import broadcast_shapes
-from .parameters import one_scale
+from .parameters import is_known, known_numbers, one_scale
 
 RULES = Rules()
 
@@ -61,14 +61,16 @@ def sink(node: Node, rw: Rewriter) -> Replacement:
 def sink_below_transpose(node: Node, rw: Rewriter) -> Replacement:
     """transpose(dequantize(w)) -> dequantize(transpose(w)), of constants with many scales"""
     inner = rw.producer(node.inputs[0], "dequantize")
-    if inner is None or one_scale(inner) or not all(v.is_constant for v in inner.inputs):
+    if inner is None or one_scale(inner) or not all(map(is_known, inner.inputs)):
         return None
     rank, perm = node.output.type.rank, node.attrs["perm"]
 
     def moved(value: Value) -> Value:
-        assert value.data is not None
-        shape = (1,) * (rank - value.type.rank) + value.data.shape
-        return constant(np.ascontiguousarray(value.data.reshape(shape).transpose(perm)), value.name)
+        numbers = known_numbers(value)
+        assert numbers is not None
+        shape = (1,) * (rank - value.type.rank) + numbers.shape
+        turned = np.ascontiguousarray(numbers.reshape(shape).transpose(perm))
+        return constant(turned.astype(value.dtype.numpy), value.name)
 
     data, scale, zero = inner.inputs
     return rw.emit("dequantize", [moved(data), moved(scale), moved(zero)])

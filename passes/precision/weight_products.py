@@ -22,7 +22,7 @@ from ...compiler.ir.ops.registry import Trait, has_trait
 from ...compiler.ir.rewrite import Replacement, Rewriter, Rules, rewrite
 from ...compiler.ir.types import DType
 from .integer_products import data_of
-from .parameters import uniform
+from .parameters import known_numbers, uniform
 
 Array = np.ndarray[Any, Any]
 _BYTES = {DType.U8: 8, DType.I8: 8}
@@ -155,7 +155,7 @@ def _drops_last(node: Node, axis: int) -> bool:
 
 def _stored(node: Node) -> _Stored | None:
     q, scale, zero = node.inputs
-    scales, zeros = _known(scale), _known(zero)
+    scales, zeros = known_numbers(scale), known_numbers(zero)
     source, after = _source(q)
     if scales is None or zeros is None or scale.dtype is DType.F64 or source is None:
         return None
@@ -188,27 +188,6 @@ def _source(q: Value) -> tuple[Value | None, tuple[int, ...]]:
     if node.attrs["mode"] != "constant" or not zero or len(numbers) < len(pads):
         return None, ()
     return (None, ()) if any(numbers[:rank]) else (source, tuple(numbers[rank:]))
-
-
-def _known(value: Value) -> Array | None:
-    """The elements of a constant, also of one that is viewed or unpacked: i16 where integers."""
-    node = value.producer
-    if value.data is not None:
-        narrow = not value.dtype.is_float
-        return value.data.astype(np.int16) if narrow else value.data
-    if node is None or node.op not in ("reshape", "unpack"):
-        return None
-    if node.op == "reshape":
-        found = _known(node.inputs[0])
-        return None if found is None else found.reshape(value.type.static_shape)
-    packed = node.inputs[0].data
-    if packed is None:
-        return None
-    bits = PACKED_BITS[value.dtype]
-    numbers = digits(packed, bits)[: int(np.prod(value.type.static_shape))].astype(np.int16)
-    if value.dtype.value.startswith("i"):
-        numbers = (numbers ^ (1 << (bits - 1))) - (1 << (bits - 1))
-    return numbers.reshape(value.type.static_shape)
 
 
 def _ranked(array: Array, rank: int) -> Array:

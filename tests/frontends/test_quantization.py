@@ -116,3 +116,45 @@ def test_quantising_to_four_bits_saturates() -> None:
     proto = model(nodes, {"x": x}, ["y"], constants={"s": np.float32(0.5)}, opset=21)
     found = run_graph(load_model(proto), {"x": x})["y"]
     np.testing.assert_array_equal(found, np.clip(np.round(x / 0.5), -8, 7) * 0.5)
+
+
+def test_weights_that_the_model_quantises_are_constant_bytes() -> None:
+    """As tools write them that train with rounded weights, clipped to fewer bits too."""
+    x, w = floats(2, 3, 5, 5), floats(4, 3, 3, 3)
+    constants = {
+        "w": w,
+        "s": np.abs(w).max((1, 2, 3)) / 7,
+        "z": np.zeros(4, np.int8),
+        "low": np.int8(-7),
+        "high": np.int8(7),
+    }
+    nodes = [
+        node("QuantizeLinear", "w s z", "q", axis=0),
+        node("Clip", "q low high", "c"),
+        node("DequantizeLinear", "c s z", "r", axis=0),
+        node("Conv", "x r", "y"),
+    ]
+    proto = model(nodes, {"x": x}, ["y"], constants=constants, opset=17)
+    check(proto, {"x": x})
+    graph = load_model(proto)
+    [real] = [made for made in graph.nodes if made.op == "dequantize"]
+    wanted = np.rint(w / constants["s"].reshape(4, 1, 1, 1))
+    assert real.inputs[0].data is not None
+    np.testing.assert_array_equal(real.inputs[0].data, wanted)
+
+
+def test_weights_that_the_model_quantises_to_four_bits_are_packed() -> None:
+    x, w = floats(2, 32), floats(32, 7)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["w", "s"], ["q"], output_dtype=TensorProto.INT4),
+        node("DequantizeLinear", "q s", "r"),
+        node("MatMul", "x r", "y"),
+    ]
+    constants = {"w": w, "s": np.float32(0.25)}
+    proto = model(nodes, {"x": x}, ["y"], constants=constants, opset=21)
+    graph = load_model(proto)
+    [packed] = [made for made in graph.nodes if made.op == "unpack"]
+    assert packed.inputs[0].data is not None
+    assert packed.inputs[0].data.nbytes == w.size // 2
+    found = run_graph(graph, {"x": x})["y"]
+    np.testing.assert_allclose(found, x @ (np.clip(np.rint(w * 4), -8, 7) / 4), rtol=1e-5)

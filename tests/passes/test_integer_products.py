@@ -138,6 +138,42 @@ def test_unsigned_weights_are_moved_to_signed_ones() -> None:
         assert all(n.inputs[1].dtype is I8 for n in graph.nodes if n.op == "matmul")
 
 
+@pytest.mark.parametrize("dtype", [DType.I4, DType.U4, DType.I2])
+@pytest.mark.parametrize("scales", [1, 12])
+def test_weights_of_few_bits_meet_bytes_as_bytes(dtype: DType, scales: int) -> None:
+    """Convolutions, and matrix products whose weights the model has the other way round."""
+    for shape, kind in (((12, 8, 3, 3), "conv"), ((12, 16), "matmul")):
+        c = CaseBuilder("few_bits")
+        count = int(np.prod(shape)) * int(dtype.value[1:]) // 8
+        packed = c.weight(count, dtype=U8, low=0, high=256)
+        q = c.op("unpack", packed, dtype=dtype, shape=shape)
+        scale = c.weight(scales, *(1,) * (len(shape) - 1), low=0.001, high=0.01)
+        w = c.op("dequantize", q, scale, constant(np.array(1).astype(dtype.numpy)))
+        if kind == "conv":
+            graph = passed(c, c.op("conv", data(c, 1, 8, 6, 7), w, **WINDOW))
+        else:
+            turned = c.op("transpose", w, perm=(1, 0))
+            graph = passed(c, c.op("matmul", data(c, 5, 16), turned))
+        product = the(graph, kind)
+        assert [v.dtype for v in (*product.inputs, product.output)] == [U8, I8, I32]
+
+
+@pytest.mark.parametrize(("op", "groups"), [("matmul", 1), ("conv", 1), ("conv", 2), ("conv", 8)])
+def test_columns_may_have_zero_points_of_their_own(op: str, groups: int) -> None:
+    """Those of the weights of one column are within 8 bits, and those of all are not."""
+    c = CaseBuilder("columns")
+    shape = (16, 8) if op == "matmul" else (8, 8 // groups, 3, 3)
+    steps = [n if n == 8 and at == (op == "matmul") else 1 for at, n in enumerate(shape)]
+    zero = constant(np.arange(0, 256, 36, dtype=np.uint8).reshape(steps))
+    p = c.weight(*shape, dtype=U8, low=0, high=256)
+    w = c.op("dequantize", p, c.weight(*steps, low=0.001, high=0.01), zero)
+    x = data(c, 5, 16) if op == "matmul" else data(c, 1, 8, 6, 7)
+    graph = passed(c, c.op(op, x, w, **({} if op == "matmul" else {**WINDOW, "groups": groups})))
+    products = [n for n in graph.nodes if n.op == op]
+    assert len(products) == 2  # with the weights, and with ones
+    assert all(n.attrs["accumulate"] for n in products)
+
+
 def test_asymmetric_weights_of_a_padded_convolution() -> None:
     c = CaseBuilder("asymmetric")
     w = weights(c, 12, 8, 3, 3, axis=-1, dtype=U8, zero=3)

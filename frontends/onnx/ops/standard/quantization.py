@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from .....compiler.ir import Dim, DType, Value, ceildiv
+import numpy as np
+
+from .....compiler.ir import Dim, DType, Value, ceildiv, constant
 from .....compiler.ir.assumptions import EQUAL
 from .....compiler.ir.ops.contraction import FLOAT_BYTES
+from .....compiler.ir.ops.packed import PACKED_BITS, pack_digits
 from .....compiler.ir.ops.quantization import RANGES
 from ...site import NotSupported, Site
 from ...table import MICROSOFT, lowers
@@ -61,7 +64,17 @@ def quantize(s: Site, x: Value, scale: Value, zero: Value | None, dtype: DType) 
         raise NotSupported(f"quantising to {dtype} is not supported")
     if not x.dtype.is_float:
         x = s.cast(x, DType.F32)
-    return s.emit("quantize", [x, scale, s.scalar(0, dtype) if zero is None else zero])
+    made = s.emit("quantize", [x, scale, s.scalar(0, dtype) if zero is None else zero])
+    return made if made.data is None or dtype not in PACKED_BITS else _packed(s, made)
+
+
+def _packed(s: Site, made: Value) -> Value:
+    """A constant of 2 or 4 bits as files store it, several to a byte."""
+    bits = PACKED_BITS[made.dtype]
+    assert made.data is not None
+    numbers = made.data.astype(np.int8).view(np.uint8) & np.uint8((1 << bits) - 1)
+    packed = constant(pack_digits(numbers.reshape(-1), bits))
+    return s.emitter.unpacked(packed, made.dtype, made.type.static_shape)
 
 
 def saturated(s: Site, steps: Value, dtype: DType) -> Value:
