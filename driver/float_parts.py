@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,29 +53,41 @@ class FloatParts:
 
     def chosen(self, folder: Path, threads: int, note: Callable[[str], None]) -> frozenset[str]:
         """Keys of the products without which the outputs have least noise, within `SHARE`: those
-        that make most of it for their work."""
+        that make most of it for their work; or, where none of them matters without the others (all
+        disturb what a logarithm is taken of), as many as are needed of those of least work."""
         note("compiling pairs of products")
         noise, work = self._local(folder, threads)
         budget = SHARE * sum(work.values())
-        keys = self._candidates({k: n for k, n in noise.items() if work[k] <= budget and n > 0})
+        fit = {key: own for key, own in noise.items() if work[key] <= budget and own > 0}
+        keys = self._candidates(fit)
         if not keys:
             return frozenset()
         note("compiling the model with switches")
-        rest = [p.key for p in self.products if p.key not in keys]
-        groups = [[key] for key in keys] + ([rest] if rest else [])
+        rest = [p.key for p in self.products if p.key not in fit]
+        groups = [[key] for key in fit] + ([rest] if rest else [])
         graph = self.source.switched(self.recipe, groups, self.source.scores())
         run = compiled_graph(graph, folder, "parts", threads)
 
-        most = max(LOOKED_AT, RUNS // len(keys))
-        looked_at = self.held[:: -(-len(self.held) // most)]
-
-        def power(floats: frozenset[str]) -> float:
-            """Of the noise in the outputs, a share of theirs, with some products in floats."""
+        def noise_of(floats: Set[str], most: int) -> float:
+            """The noise in the outputs of so many samples, a share of them, with some products in
+            floats."""
             note(f"trying {len(floats)} products in floats")
             on = {switch_of(n): np.array(floats.isdisjoint(own)) for n, own in enumerate(groups)}
+            looked_at = self.held[:: -(-len(self.held) // most)]
             return share_of_noise((w, run({**inputs, **on})) for inputs, w in looked_at)
 
-        return least_noise(power, keys, work, budget)
+        @cache
+        def power(floats: frozenset[str]) -> float:
+            return noise_of(floats, max(LOOKED_AT, RUNS // len(keys)))
+
+        def alone(key: str) -> float:
+            return noise_of(set(work) - {key}, max(1, RUNS // len(fit)))
+
+        found = least_noise(power, keys, work, budget)
+        small = _within(sorted(fit, key=work.__getitem__), work, budget)
+        if power(small) > min(power(found), power(frozenset()) / 2):
+            return found
+        return fewest(power, sorted(sorted(small), key=alone, reverse=True))
 
     def _candidates(self, noise: Mapping[str, float]) -> list[str]:
         """Products whose own noise is largest; half of them are last ones, if so many are: nothing
@@ -118,21 +131,38 @@ def least_noise(
         return none
     saved = {key: total - power(frozenset({key})) for key in keys}
     saved = {key: own for key, own in saved.items() if own >= WORTH * total}
-    small, left = none, budget
-    for key in sorted(saved, key=lambda key: saved[key] / max(work[key], 1.0), reverse=True):
-        if work[key] <= left:
-            small, left = small | {key}, left - work[key]
+    best = sorted(saved, key=lambda key: saved[key] / max(work[key], 1.0), reverse=True)
+    small = _within(best, work, budget)
     found, now = none, total
     while saved:
         fit = [key for key in saved if work[key] <= budget]
         fit = sorted(fit, key=saved.__getitem__, reverse=True)[:AHEAD]
         if found:
             saved |= {key: now - power(found | {key}) for key in fit}
-        best = max(fit, key=saved.__getitem__, default="")
-        if not best or saved[best] < WORTH * total:
+        first = max(fit, key=saved.__getitem__, default="")
+        if not first or saved[first] < WORTH * total:
             break
-        found, now, budget = found | {best}, now - saved.pop(best), budget - work[best]
+        found, now, budget = found | {first}, now - saved.pop(first), budget - work[first]
     return small if power(small) < now else found
+
+
+def fewest(power: Callable[[frozenset[str]], float], order: Sequence[str]) -> frozenset[str]:
+    """The first of some products, a power of two or all, without which there is little more noise
+    (`WORTH` of what there is with all) than without any of them."""
+    enough = power(frozenset(order)) + WORTH * power(frozenset())
+    counts = (1 << n for n in range(len(order).bit_length()))
+    return next((own for n in counts if power(own := frozenset(order[:n])) <= enough),
+                frozenset(order))  # fmt: skip
+
+
+def _within(order: Iterable[str], work: Mapping[str, float], budget: float) -> frozenset[str]:
+    """The products that a budget of work has room for, one after the other."""
+    found = set[str]()
+    for key in order:
+        if work[key] <= budget:
+            found.add(key)
+            budget -= work[key]
+    return frozenset(found)
 
 
 def _count(shape: Sequence[Dim], sizes: Mapping[str, int]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tensmith.compiler.errors import ModelWarning
 from tensmith.driver import api, calibrated_search
 from tensmith.driver.artifacts import Artifact
-from tensmith.driver.float_parts import FloatParts, least_noise
-from tensmith.driver.quantisation import summary_of
+from tensmith.driver.float_parts import FloatParts, fewest, least_noise
+from tensmith.driver.quantisation import quantise, summary_of
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.timing import Runs
 
@@ -53,6 +54,65 @@ def test_noise_that_two_products_share_goes_with_both() -> None:
         return {0: 10.0, 1: 9.0, 2: 1.0}[len(floats & {"b", "d"})] + ("a" not in floats)
 
     assert least_noise(power, ["a", "b", "d"], WORK, 6.0) == {"b", "d"}
+
+
+def test_few_of_an_order_are_taken_if_they_are_enough() -> None:
+    def power(floats: frozenset[str]) -> float:
+        return 1.0 if {"c", "a"} <= floats else 20.0
+
+    assert fewest(power, ["c", "a", "d", "b", "e"]) == {"c", "a"}
+    assert fewest(power, ["c", "d", "a", "b", "e"]) == {"c", "d", "a", "b"}
+    assert fewest(power, ["c", "d", "e", "b", "a"]) == {"a", "b", "c", "d", "e"}
+
+
+def spectral(folder: Path, pieces: int = 16, size: int = 32) -> tuple[Path, dict[str, Any]]:
+    """The logarithm of a small power, which is a sum of many, in front of large products."""
+    drawn = np.random.default_rng(0).standard_normal
+    strong = drawn((pieces, size))
+    weights = drawn((pieces, size, 8))
+    along = np.einsum("ps,psc->pc", strong, weights) / np.sum(strong**2, 1)[:, None]
+    weights -= strong[:, :, None] * along[:, None, :]  # what is strong in the data is no part of it
+    names = [f"p{n}" for n in range(pieces)]
+    nodes = [helper.make_node("Split", ["x"], [f"x{n}" for n in range(pieces)], axis=1)]
+    for n, name in enumerate(names):
+        nodes += [
+            helper.make_node("MatMul", [f"x{n}", f"w{n}"], [name], name),
+            helper.make_node("Mul", [name, name], [f"{name}_squared"]),
+        ]
+    nodes += [
+        helper.make_node("Sum", [f"{name}_squared" for name in names], ["power"]),
+        helper.make_node("Log", ["power"], ["log"]),
+        helper.make_node("MatMul", ["log", "a"], ["h"], "wide"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "b"], ["y"], "last"),
+    ]
+    constants = {f"w{n}": own for n, own in enumerate(weights)}
+    constants |= {"a": drawn((8, 256)), "b": drawn((256, 256))}
+    shape = (1, pieces * size)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 256))],
+        [numpy_helper.from_array(a.astype(np.float32), n) for n, a in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save_model(model, folder / "net.onnx")
+    data = drawn((8, 1, pieces, 1)) * strong + 1e-4 * drawn((8, 1, pieces, size))
+    return folder / "net.onnx", {"x": data.reshape(8, *shape).astype(np.float32)}
+
+
+@needs_native
+def test_products_that_matter_together_alone_stay_in_floats_together(tmp_path: Path) -> None:
+    """Each by itself gains nothing: what is left of the others' noise hides the power as well."""
+    path, data = spectral(tmp_path)
+    request = CompileRequest(precision="int8", calibration=data)
+    (tmp_path / "work").mkdir()
+    found = quantise(path, tmp_path / "q.onnx", request, tmp_path / "work")
+    precisions = {row.name: row.precision for row in found.products}
+    assert {precisions.pop("wide"), precisions.pop("last")} == {"int8"}
+    assert set(precisions.values()) == {"fp32"}
+    assert found.tried["float parts"] > found.tried["minmax"] + 20
 
 
 @pytest.fixture
