@@ -148,7 +148,8 @@ def test_the_processor_takes_them(case: str, target: str) -> None:
 @needs_vela
 def test_what_is_not_folded_names_its_strides() -> None:
     def depthwise(s: Sketch):
-        return (s.conv(s.input(1, 16, 16, 16), 16, (5, 5), strides=(4, 4), groups=16),)
+        attrs = {"strides": (4, 4), "dilations": (2, 2), "groups": 16}
+        return (s.conv(s.input(1, 16, 16, 16), 16, (5, 5), **attrs),)
 
     graph, *_ = integers_made(depthwise, 3)
     placement = place(graph, TARGETS["ethos-u55-128"])
