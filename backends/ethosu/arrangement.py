@@ -19,10 +19,10 @@ from ...compiler.pass_manager import run_passes
 from ...compiler.target import NpuTarget
 from ...passes.simplify.dce import DeadCodeElimination
 from .conv_chain import ConvChain
-from .folded_width import conv_chains, fold_width, folded_columns, least_cycles
-from .joined_sums import join_sum, scaled_sums, ways_to_join
+from .folded_width import UNFOLDED, Fold, conv_chains, fold_width, folds, least_cycles
+from .joined_sums import ADDED, is_exact, join_sum, scaled_sums, ways_to_join
 from .means import CONVOLUTION, POOLING, convolve, pooled_means
-from .placement import Placement, estimated_cycles, place
+from .placement import Placement, estimated, estimated_cycles, place
 from .swapped_axes import swap_axes, swaps
 
 Choice = Mapping[str, Any]
@@ -30,6 +30,7 @@ T = TypeVar("T")
 CAPS = (0.75, 0.5)  # of the arena that a segment has by itself
 OPTIMISED = ("Performance", "Size")
 MOST_MEANS = 8  # that are tried both ways without being told
+MOST_SUMS = 8  # that are tried in all exact ways without being told
 AXES = "axes of images"
 KEPT, SWAPPED = "kept", "swapped"
 
@@ -51,11 +52,11 @@ def choice_key(graph: Graph, target: NpuTarget) -> str:
 def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
     """What can be decided of a graph of integers, which stays as it is."""
     found = [
-        StreamDecision(name, (1, *folded_columns(chain)))
+        StreamDecision(name, tuple(fold.word for fold in (UNFOLDED, *folds(chain))))
         for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items()
     ]
     found += [
-        StreamDecision(name, ways_to_join(graph, scaled), exact=False)
+        StreamDecision(name, (ADDED, *ways_to_join(graph, scaled)), exact=is_exact(scaled))
         for name, scaled in _named("sum", scaled_sums(graph), lambda scaled: scaled).items()
     ]
     found += [
@@ -77,18 +78,22 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
 
     Columns that nothing decides are folded as takes the fewest cycles: of a convolution by itself,
     and then, as that may keep it from being interleaved with what follows, of the whole, if the
-    memory holds it. So are axes of images swapped.
+    memory holds it. So are axes of images swapped. Sums are convolutions where these give the same
+    bits, in fewer cycles of the whole and no larger arena.
 
     Raises ScheduleError for decisions that there are not.
     """
-    changed, left, usual = _carried_out(graph, target, choice)
+    ways = [_Way(choice)]
+    changed, left, usual = _carried_out(graph, target, ways[0])
     either = AXES not in choice and swaps(graph)
     if not usual and not either:
         return _divided(changed, target, left)
-    tried = [(choice, changed, left)]
+    tried = [(ways[0], changed, left)]
+    if any(fold.with_rows for fold in usual.values()):  # which keeps axes from being swapped
+        ways.append(_Way(choice, with_rows=False))
     if usual:
-        unfolded = {**choice, **dict.fromkeys(usual, 1)}
-        tried.append((unfolded, *_carried_out(graph, target, unfolded)[:2]))
+        ways.append(_Way({**choice, **dict.fromkeys(usual, UNFOLDED.word)}))
+    tried += [(way, *_carried_out(graph, target, way)[:2]) for way in ways[1:]]
     found: list[Placement] = []
     refusals: list[ScheduleError] = []
     for _, one, decisions in tried:
@@ -104,12 +109,22 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
     return min(found, key=lambda placement: _cost(placement, target))
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How a choice is carried out. with_rows: whether rows of images are folded, too, where nothing
+    decides."""
+
+    choice: Choice
+    with_rows: bool = True
+
+
 def _swapped(
-    graph: Graph, target: NpuTarget, choice: Choice, known: list[Placement]
+    graph: Graph, target: NpuTarget, way: _Way, known: list[Placement]
 ) -> Placement | None:
     """The placement with axes swapped, where that promises fewer cycles than those take that the
     memory holds."""
-    changed, left, _ = _carried_out(graph, target, {**choice, AXES: SWAPPED})
+    swapped = replace(way, choice={**way.choice, AXES: SWAPPED})
+    changed, left, _ = _carried_out(graph, target, swapped)
     cycles = estimated_cycles(changed, target)
     fitting = [placement.cycles for placement in known if not placement.excess(target)]
     if cycles is None or cycles >= min(fitting, default=cycles + 1):
@@ -126,31 +141,62 @@ def _cost(placement: Placement, target: NpuTarget) -> tuple[bool, int, int]:
 
 
 def _carried_out(
-    graph: Graph, target: NpuTarget, choice: Choice
-) -> tuple[Graph, dict[str, Any], tuple[str, ...]]:
+    graph: Graph, target: NpuTarget, way: _Way
+) -> tuple[Graph, dict[str, Any], dict[str, Fold]]:
     """(what a choice makes of a graph, what it decides of segments, the columns that were folded
     without a decision)"""
-    graph, left, usual = copied(graph), dict(choice), []
+    graph, left, usual = copied(graph), dict(way.choice), dict[str, Fold]()
+    sums = _named("sum", scaled_sums(graph), lambda scaled: scaled)
+    undecided = [scaled for name, scaled in sums.items() if name not in way.choice]
     changed, axes = change_results(graph, left), left.pop(AXES, KEPT)
+    graph, joined = _join_sums(graph, undecided, target)
+    changed |= joined
     _require(axes == KEPT or (axes == SWAPPED and swaps(graph)), AXES, axes)
     for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items():
-        columns = left.pop(name, None)
-        if columns is None and (columns := least_cycles(chain, target)) > 1:
-            usual.append(name)
-        _require(columns in (1, *folded_columns(chain)), name, columns)
-        if columns > 1:
-            fold_width(graph, chain, columns)
+        known = {fold.word: fold for fold in (UNFOLDED, *folds(chain))}
+        word = left.pop(name, None)
+        _require(word is None or word in known, name, word)
+        fold = known.get(word) or least_cycles(chain, target, with_rows=way.with_rows)
+        if word is None and fold != UNFOLDED:
+            usual[name] = fold
+        if fold != UNFOLDED:
+            fold_width(graph, chain, fold)
             changed = True
     if axes == SWAPPED:
         swap_axes(graph)
         for chain in conv_chains(graph, target):
-            if (rows := least_cycles(chain, target)) > 1:
-                fold_width(graph, chain, rows)
+            fold = least_cycles(chain, target, with_rows=way.with_rows)
+            if fold != UNFOLDED:
+                fold_width(graph, chain, fold)
         changed = True
     if changed:
         run_passes(graph, (DeadCodeElimination(),))
     _decide_means(graph, target, left)
-    return graph, left, tuple(usual)
+    return graph, left, usual
+
+
+def _join_sums(graph: Graph, sums: list[Node], target: NpuTarget) -> tuple[Graph, bool]:
+    """(a graph in which sums are convolutions where that gives the same bits in fewer cycles of the
+    whole and in no larger arena, one behind the other; whether there are any).
+
+    The last one is decided first: those before it keep their places among the nodes.
+    """
+    places = [graph.nodes.index(scaled) for scaled in sums if is_exact(scaled)][:MOST_SUMS]
+    least = estimated(graph, target) if places else None
+    if least is None:
+        return graph, False
+    joined = False
+    for number in reversed(places):
+        before = graph
+        for how in ways_to_join(before, before.nodes[number]):
+            tried = copied(before)
+            join_sum(tried, tried.nodes[number], how)
+            found = estimated(tried, target)
+            if found is None or found.shared_bytes > least.shared_bytes:
+                continue
+            if found.cycles < least.cycles:
+                least, graph, joined = found, tried, True
+    return graph, joined
 
 
 def _decide_means(graph: Graph, target: NpuTarget, left: dict[str, Any]) -> None:
@@ -193,9 +239,10 @@ def change_results(graph: Graph, left: dict[str, Any]) -> bool:
     changed = False
     for name, scaled in _named("sum", scaled_sums(graph), lambda scaled: scaled).items():
         if (how := left.pop(name, None)) is not None:
-            _require(how in ways_to_join(graph, scaled), name, how)
-            join_sum(graph, scaled, how)
-            changed = True
+            _require(how in (ADDED, *ways_to_join(graph, scaled)), name, how)
+            if how != ADDED:
+                join_sum(graph, scaled, how)
+                changed = True
     return changed
 
 

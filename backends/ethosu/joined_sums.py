@@ -3,28 +3,32 @@
 An Ethos-U adds elements by scaling each of them, and multiplies many in a cycle: a convolution of
 one element, whose weights are a whole number for each of the operands, gives the same sum where the
 ratio of these numbers is that of the scales. Of numbers up to 127 there always are two whose ratio
-is within 1/127 of it, mostly within 1/16000: less than a step of a byte. Operands that lie side by
-side cost nothing where what makes them can write them so. What is read elsewhere, too, is copied
-there: by Vela, or by a convolution with ones, which takes half the cycles on some processors.
+is within 1/127 of it, mostly within 1/16000: less than a step of a byte. Where it is theirs, as
+`whole_ratios.py` has it, all pairs of bytes tell whether there is a scale that gives the same bits.
+Operands that lie side by side cost nothing where what makes them can write them so. What is read
+elsewhere, too, is copied there: by Vela, or by a convolution with ones, which takes half the cycles
+on some processors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.quantization import REACHED
-from ...compiler.ir.ops.registry import Builder
+from ...compiler.ir.ops.registry import Builder, lookup
 from ...compiler.ir.rewrite import scalar
 from ...compiler.ir.types import DType
+from ...passes.precision.fixed_point.whole_ratios import whole_ratio
 from .conv_chain import splice
 from .tosa.lowering import narrowed
 
-MOST_WEIGHT = 127
-JOINED, COPIED = "convolution", "convolution of copies"
+ADDED, JOINED, COPIED = "addition", "convolution", "convolution of copies"
+Array = np.ndarray[Any, Any]
 _WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "layout": "NHWC"}
 
 
@@ -32,7 +36,8 @@ _WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "layout
 class ScaledSum:
     """step (weights[0] (left - zeros[0]) + weights[1] (right - zeros[1])), as bytes.
 
-    weights: whole numbers, in the ratio of what operands are scaled by.
+    weights: whole numbers, in the ratio of what operands are scaled by. exact: whether these are
+    the bytes that the sum has, whatever the operands are.
     """
 
     left: Value
@@ -40,6 +45,7 @@ class ScaledSum:
     zeros: tuple[int, int]
     weights: tuple[int, int]
     step: float
+    exact: bool
 
 
 def scaled_sums(graph: Graph) -> list[Node]:
@@ -66,16 +72,77 @@ def _scaled_sum(scaled: Node) -> ScaledSum | None:
     left, right = (_part(value) for value in added.inputs)
     if left is None or right is None or not left[0].shape == right[0].shape == shape:
         return None
-    ratio = left[2] / right[2]
-    near = Fraction(min(ratio, 1 / ratio)).limit_denominator(MOST_WEIGHT)
-    if not near:
+    ratio = whole_ratio(left[2] / right[2])
+    if not ratio:
         return None
-    numbers = (near.numerator, near.denominator)
-    first, second = numbers if ratio <= 1 else numbers[::-1]
+    first, second = ratio.numerator, ratio.denominator
     step = float(factor) * (left[2] / first + right[2] / second) / 2
-    sign = -1 if added.op == "sub" else 1
+    weights = (first, -second if added.op == "sub" else second)
     zeros = (left[1], right[1])
-    return ScaledSum(left[0], right[0], zeros, (first, sign * second), step)
+    made = [_Scaling.of(value.producer) for value in (*added.inputs, scaled.output)]
+    exact = _exact_step(made[0], made[1], made[2], zeros, weights)
+    return ScaledSum(
+        left[0], right[0], zeros, weights, step if exact is None else exact, exact is not None
+    )
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """What a `requantize` by one scale does, as far as it changes numbers."""
+
+    scale: float
+    zero: int
+    dtype: DType
+    attrs: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, node: Node | None) -> _Scaling:
+        assert node is not None
+        scale, zero = (scalar(value) for value in node.inputs[1:])
+        assert scale is not None
+        assert zero is not None
+        return cls(float(scale), int(zero), node.output.dtype, tuple(sorted(node.attrs.items())))
+
+    def on(self, totals: Array) -> Array:
+        """Its results on i32."""
+        evaluate = lookup("requantize").evaluate
+        assert evaluate is not None
+        zero = np.asarray(self.zero, self.dtype.numpy)
+        args = [totals.astype(np.int32), np.asarray(self.scale, np.float32), zero]
+        return np.asarray(evaluate(args, dict(self.attrs))[0], np.int64)
+
+
+@lru_cache
+def _exact_step(
+    left: _Scaling,
+    right: _Scaling,
+    result: _Scaling,
+    zeros: tuple[int, int],
+    weights: tuple[int, int],
+) -> float | None:
+    """A scale by which the sum of weights times operands gives the bytes that the sum of scaled
+    operands has, for all pairs of bytes; None where there is none.
+
+    Sums are rounded to the nearest, halves up: from each pair follows between which numbers the
+    scale lies.
+    """
+    bytes_ = np.arange(-128, 128)
+    sides = [bytes_ - zero for zero in zeros]
+    sign = 1 if weights[1] > 0 else -1
+    wanted = result.on(left.on(sides[0])[:, None] + sign * right.on(sides[1])[None]) - result.zero
+    totals = weights[0] * sides[0][:, None] + weights[1] * sides[1][None]
+    low, high = (dict(result.attrs)[name] - result.zero for name in ("low", "high"))
+    most = np.where(wanted < high, wanted + 0.5, np.inf)  # above what the scaled total is
+    least = np.where(wanted > low, wanted - 0.5, -np.inf)
+    up, down = totals > 0, totals < 0
+    lower = np.concatenate([least[up] / totals[up], most[down] / totals[down]])
+    upper = np.concatenate([most[up] / totals[up], least[down] / totals[down]])
+    above, below = lower.max(), upper.min()
+    step = float(np.float32((above + below) / 2))
+    if not above < step < below or step <= 0:
+        return None
+    own = _Scaling(step, result.zero, result.dtype, result.attrs)
+    return step if np.array_equal(own.on(totals) - result.zero, wanted) else None
 
 
 def _part(value: Value) -> tuple[Value, int, float] | None:
@@ -88,6 +155,13 @@ def _part(value: Value) -> tuple[Value, int, float] | None:
     if source.dtype is not DType.I8 or source.is_constant or factor is None:
         return None
     return source, zero, float(factor)
+
+
+def is_exact(scaled: Node) -> bool:
+    """Whether a convolution gives the bits of a sum, one of `scaled_sums`."""
+    sum_ = _scaled_sum(scaled)
+    assert sum_ is not None
+    return sum_.exact
 
 
 def ways_to_join(graph: Graph, scaled: Node) -> tuple[str, ...]:

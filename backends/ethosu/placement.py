@@ -12,6 +12,7 @@ from ...compiler.ir.groups import RegionBuilder
 from ...compiler.ir.ops.segment import SEGMENT
 from ...compiler.target import NpuTarget
 from ...passes.grouping.partition import Legality, Partition, sharing
+from ...passes.simplify.dce import DeadCodeElimination
 from .legality import INSIDE, carries, computes, legality
 from .streams import right_stream_of, stream_of
 from .targets import ARENA_CACHE_SIZE
@@ -94,16 +95,34 @@ def place(
         refused |= {numbers[node]: reason for node, reason in culprits.items()}
 
 
-def estimated_cycles(graph: Graph, target: NpuTarget) -> int | None:
-    """Cycles of the segments of a graph of integers, of streams that nothing has judged; None where
-    Vela refuses one of them."""
+@dataclass(frozen=True)
+class Expense:
+    """What segments take: cycles of all, as Vela estimates them, and bytes of the largest arena
+    that the processor shares with others."""
+
+    cycles: int
+    shared_bytes: int
+
+
+def estimated(graph: Graph, target: NpuTarget) -> Expense | None:
+    """What the segments of a graph of integers take, of streams that nothing has judged; None where
+    Vela refuses one of them. Nodes that nothing needs count for nothing."""
     copy = copied(graph)
+    DeadCodeElimination().run(copy)
     Partition(lambda node: legality(node, target), DEVICE, INSIDE, carries).run(copy)
     regions = [node.regions[0] for node in copy.nodes if node.op == SEGMENT]
     try:
-        return sum(stream_of(region, target).estimate.cycles for region in regions)
+        streams = [stream_of(region, target) for region in regions]
     except NotCompiled:
         return None
+    shared = (stream.scratch_bytes for stream in streams if not stream.fast_bytes)
+    return Expense(sum(stream.estimate.cycles for stream in streams), max(shared, default=0))
+
+
+def estimated_cycles(graph: Graph, target: NpuTarget) -> int | None:
+    """Cycles of `estimated`."""
+    found = estimated(graph, target)
+    return None if found is None else found.cycles
 
 
 def _legality(

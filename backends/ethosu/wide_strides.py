@@ -17,12 +17,12 @@ from ...compiler.ir.graph import Graph, Node, Value, constant
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
 from .conv_chain import splice
-from .folded_width import MOST_GROWTH
 from .legality import MOST_STRIDE, conv_reason
 from .tosa.contractions import steps_of
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
 
+MOST_GROWTH = 8  # of weights
 _IMAGE_RANK = 4
 
 
@@ -72,17 +72,29 @@ def _is_wide(conv: Node) -> bool:
 
 def _fold(graph: Graph, conv: Node) -> bool:
     """Rewrite a convolution where that helps; whether it does."""
+    nodes: list[Node] = []
+    source, zero = narrowed(conv.inputs[0])
+    result = over_groups(Builder(nodes, conv.name), conv, source, zero, MOST_STRIDE)
+    if result is None or conv_reason(nodes[-1]):
+        return False
+    splice(graph, [conv], nodes, result)
+    return True
+
+
+def over_groups(
+    builder: Builder, conv: Node, source: Value, zero: int, most_stride: int
+) -> Value | None:
+    """The sums of a convolution of bytes, over groups of rows and columns where windows move by
+    more than `most_stride` of them; None where weights grow too much. source: the bytes; zero:
+    their zero point."""
     weights = conv.inputs[1].data
     assert weights is not None
-    rows = _axis(conv, 0, weights)
-    columns = _axis(conv, 1, rows.taps.transpose(2, 0, 1, 3, 4))
+    rows = _axis(conv, 0, weights, most_stride)
+    columns = _axis(conv, 1, rows.taps.transpose(2, 0, 1, 3, 4), most_stride)
     taps = columns.taps.transpose(2, 0, 3, 1, 4, 5)  # groups, then places in them
     height, width, *_, made = taps.shape
     if taps.size > MOST_GROWTH * weights.size:
-        return False
-    nodes: list[Node] = []
-    builder = Builder(nodes, conv.name)
-    source, zero = narrowed(conv.inputs[0])
+        return None
     data = _in_groups(builder, source, zero, (rows, columns))
     total = builder.emit("cast", [data], {"dtype": DType.I32})
     if zero:
@@ -93,18 +105,14 @@ def _fold(graph: Graph, conv: Node) -> bool:
         "strides": (rows.step, columns.step),
     }
     filters = constant(taps.reshape(height, width, -1, made), conv.inputs[1].name)
-    result = builder.emit("conv", [total, filters], attrs)
-    if conv_reason(nodes[-1]):
-        return False
-    splice(graph, [conv], nodes, result)
-    return True
+    return builder.emit("conv", [total, filters], attrs)
 
 
-def _axis(conv: Node, number: int, weights: Array) -> _Axis:
+def _axis(conv: Node, number: int, weights: Array, most_stride: int) -> _Axis:
     """Rows (0) or columns (1) of a convolution. weights: those along this axis first."""
     step, size = steps_of(conv)[number], int(conv.inputs[0].shape[1 + number])
     before, after = (conv.attrs["pads"][side] for side in (number, 2 + number))
-    if step <= MOST_STRIDE:
+    if step <= most_stride:
         own = conv.attrs["strides"][number]  # may be larger where there is one window
         return _Axis(1, own, size, before, after, 0, weights[:, None])
     made, first, last = (

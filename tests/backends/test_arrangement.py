@@ -12,7 +12,14 @@ from tosa_runs import needs_vela
 from tensmith.backends.ethosu import arrangement, vela
 from tensmith.backends.ethosu import placement as placement_module
 from tensmith.backends.ethosu.arrangement import AXES, KEPT, SWAPPED, arranged, decisions_of
-from tensmith.backends.ethosu.joined_sums import COPIED, JOINED
+from tensmith.backends.ethosu.folded_width import folds
+from tensmith.backends.ethosu.joined_sums import (
+    ADDED,
+    COPIED,
+    JOINED,
+    is_exact,
+    scaled_sums,
+)
 from tensmith.backends.ethosu.pipeline import require_memory
 from tensmith.backends.ethosu.targets import TARGETS, parse_target
 from tensmith.backends.ethosu.tuning import StreamsTunable
@@ -21,6 +28,7 @@ from tensmith.backends.ethosu.vela_worker import VelaProcess
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.compilation import CompileOptions, Stages
 from tensmith.compiler.errors import ScheduleError, UsageError
+from tensmith.compiler.ir.graph import constant
 
 pytestmark = needs_vela
 
@@ -46,8 +54,35 @@ def test_columns_that_make_the_whole_slower_are_not_folded(monkeypatch):
     by_columns = {value: cycles({columns.name: value}) for value in columns.values}
     worst = max(by_columns, key=lambda value: by_columns[value])
     assert by_columns[worst] > by_columns[1]
-    monkeypatch.setattr(arrangement, "least_cycles", lambda chain, target: worst)
+
+    def slowest(chain, target, **more):
+        return next(fold for fold in folds(chain) if fold.word == worst)
+
+    monkeypatch.setattr(arrangement, "least_cycles", slowest)
     assert cycles({}) == by_columns[1]
+
+
+@pytest.mark.parametrize(
+    ("strides", "best"), [((1, 1), "2 behind the margin"), ((2, 2), "rows and columns")]
+)
+def test_images_of_few_channels_are_folded_as_takes_the_fewest_cycles(strides, best):
+    """The host lays the margin, or moves rows: nothing of that is in the segment."""
+
+    def image(s: Sketch):
+        return (s.relu(s.conv(s.input(1, 3, 48, 48), 16, strides=strides, pads=(1,) * 4)),)
+
+    graph, _, samples, _ = integers_made(image, 2)
+    target = TARGETS["ethos-u55-128"]
+    (columns,) = (d for d in decisions_of(graph, target) if d.name.startswith("columns"))
+    ways = {word: arranged(graph, target, {columns.name: word}) for word in columns.values}
+    assert min(ways, key=lambda word: ways[word].cycles) == best
+    usual = arranged(graph, target, {})
+    assert usual.streams == ways[best].streams
+    (segment,) = usual.segments
+    assert {"pad", "transpose"}.isdisjoint(node.op for node in segment.regions[0].nodes)
+    for sample in samples:
+        found, wanted = (run_graph(g, sample)["y0"] for g in (usual.graph, graph))
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_columns_are_not_folded_where_memory_holds_no_more_than_the_whole_without():
@@ -158,8 +193,8 @@ def test_what_a_sum_reads_beside_others_is_copied_by_a_convolution():
     graph, _, samples, _ = integers_of("residual", 4)
     target = TARGETS["ethos-u55-128"]
     (decision,) = (d for d in decisions_of(graph, target) if d.name.startswith("sum of"))
-    assert decision.values == (JOINED, COPIED)
-    placed = {how: arranged(graph, target, {decision.name: how}) for how in decision.values}
+    assert decision.values == (ADDED, JOINED, COPIED)
+    placed = {how: arranged(graph, target, {decision.name: how}) for how in (JOINED, COPIED)}
     convs = [sum(n.op == "conv" for n in placed[how].nodes) for how in (JOINED, COPIED)]
     assert convs[1] == convs[0] + 1
     assert placed[COPIED].cycles < placed[JOINED].cycles
@@ -176,6 +211,69 @@ def test_what_nothing_else_reads_is_not_copied():
     graph, *_ = integers_made(apart, 2)
     target = TARGETS["ethos-u55-128"]
     (decision,) = (d for d in decisions_of(graph, target) if d.name.startswith("sum of"))
-    assert decision.values == (JOINED,)
+    assert decision.values == (ADDED, JOINED)
     with pytest.raises(ScheduleError, match="sum of"):
         arranged(graph, target, {decision.name: COPIED})
+
+
+def _sum_with(scale: float, result: float, op: str = "add"):
+    """A graph of integers: a sum of bytes by two scales, as bytes by a third one."""
+
+    def parts(s: Sketch):
+        x = s.conv(s.input(1, 4, 8, 8), 8, (1, 1))
+        y = s.op("tanh", s.conv(x, 8, (1, 1)))
+        return (s.op(op, s.conv(x, 8, (1, 1)), y),)
+
+    graph, *_ = integers_made(parts, 2)
+    (scaled,) = scaled_sums(graph)
+    left, right = (value.producer for value in scaled.inputs[0].producer.inputs)
+    for node, number in ((left, 2.0**19), (right, scale * 2.0**19), (scaled, result / 2.0**19)):
+        node.inputs[1] = constant(np.float32(number))
+    return graph, scaled
+
+
+@pytest.mark.parametrize("op", ["add", "sub"])
+@pytest.mark.parametrize(
+    ("scale", "result", "exact"),
+    [(1.0, 0.7312, True), (0.5, 0.9071, True), (100 / 127, 0.5519, True), (0.7311, 0.83, False)],
+)
+def test_all_pairs_of_bytes_tell_whether_a_convolution_is_exact(op, scale, result, exact):
+    graph, scaled = _sum_with(scale, result, op)
+    assert is_exact(scaled) == exact
+    target = TARGETS["ethos-u55-128"]
+    (decision,) = (d for d in decisions_of(graph, target) if d.name.startswith("sum of"))
+    assert decision.exact == exact
+    usual = arranged(graph, target, {})
+    assert any(node.op == "concat" for node in usual.nodes) == exact
+    assert usual.cycles <= arranged(graph, target, {decision.name: ADDED}).cycles
+
+
+def _added(s: Sketch):
+    """A sum of two convolutions, of which nothing else reads the results."""
+    x = s.relu(s.conv(s.input(1, 16, 16, 16), 16, (1, 1)))
+    return (s.relu(s.op("add", s.conv(x, 32, pads=(1, 1, 1, 1)), s.conv(x, 32, (1, 1)))),)
+
+
+def _read_again(s: Sketch):
+    """A sum of which a convolution reads one operand, too."""
+    x = s.relu(s.conv(s.input(1, 16, 24, 24), 16, (1, 1)))
+    return (s.relu(s.op("add", s.conv(x, 16, pads=(1, 1, 1, 1)), x)),)
+
+
+@pytest.mark.parametrize("make", [_added, _read_again])
+def test_sums_are_convolutions_where_that_gives_the_same_bits_in_fewer_cycles(make):
+    """Unless it takes more memory, which only who tunes may want."""
+    graph, _, samples, _ = integers_made(make, 4)
+    target = TARGETS["ethos-u55-128"]
+    (decision,) = (d for d in decisions_of(graph, target) if d.name.startswith("sum of"))
+    assert decision.exact
+    ways = [arranged(graph, target, {decision.name: how}) for how in decision.values]
+    added, best = ways[0], min(ways, key=lambda placement: placement.cycles)
+    assert best.cycles < added.cycles
+    usual = arranged(graph, target, {})
+    larger = best.streams[0].scratch_bytes > added.streams[0].scratch_bytes
+    assert larger == (make is _read_again)
+    assert usual.streams == (added if larger else best).streams
+    for sample in samples:
+        found, wanted = (run_graph(g, sample)["y0"] for g in (best.graph, graph))
+        np.testing.assert_array_equal(found, wanted)

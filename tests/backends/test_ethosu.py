@@ -12,7 +12,7 @@ from tosa_runs import needs_model, needs_vela, reference_run
 
 from tensmith.backends.ethosu import streams
 from tensmith.backends.ethosu.arrangement import arranged, decisions_of
-from tensmith.backends.ethosu.folded_width import conv_chains, fold_width, folded_columns
+from tensmith.backends.ethosu.folded_width import conv_chains, fold_width, folds
 from tensmith.backends.ethosu.placement import Placement, place
 from tensmith.backends.ethosu.simulator import simulate
 from tensmith.backends.ethosu.targets import TARGETS
@@ -322,11 +322,11 @@ def test_folded_columns_give_the_same_bits(name):
     target = TARGETS["ethos-u55-128"]
     (chain,) = conv_chains(graph, target)
     wanted = [run_graph(graph, sample)["y0"] for sample in samples]
-    assert len(folded_columns(chain)) >= 2
-    for factor in folded_columns(chain):
+    assert len(folds(chain)) >= 2
+    for fold in folds(chain):
         folded = copied(graph)
         (own,) = conv_chains(folded, target)
-        fold_width(folded, own, factor)
+        fold_width(folded, own, fold)
         run_passes(folded, (DeadCodeElimination(),))
         verify(folded)
         for sample, exact in zip(samples, wanted, strict=True):
@@ -381,7 +381,7 @@ def test_sums_of_sums_are_convolutions_together():
     placement = arranged(graph, target, dict.fromkeys(sums, "convolution"))
     verify(placement.graph)
     found = run_graph(placement.graph, samples[0])["y0"]
-    assert 0 < np.abs(found - wanted).max() < 8 * step
+    assert np.abs(found - wanted).max() < 8 * step
     assert sum(node.op == "concat" for node in placement.nodes) == 3
     for segment, stream in zip(placement.segments, placement.streams, strict=True):
         _check_stream(segment.regions[0], stream)

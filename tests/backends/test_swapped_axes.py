@@ -8,7 +8,7 @@ from integer_graphs import WINDOW, Sketch, integers_made
 from tosa_runs import needs_vela
 
 from tensmith.backends.ethosu.arrangement import AXES, KEPT, SWAPPED, arranged, decisions_of
-from tensmith.backends.ethosu.folded_width import conv_chains, fold_width, folded_columns
+from tensmith.backends.ethosu.folded_width import Fold, conv_chains, fold_width, folds
 from tensmith.backends.ethosu.swapped_axes import swap_axes, swaps
 from tensmith.backends.ethosu.targets import TARGETS
 from tensmith.backends.reference import run_graph
@@ -104,15 +104,16 @@ def test_columns_that_groups_lack_are_padding() -> None:
 
     graph, _, samples, _ = integers_made(odd, 5)
     (chain,) = conv_chains(graph, U55)
-    assert 2 in folded_columns(chain)
+    assert {Fold(2), Fold(2, behind_margin=True)} <= set(folds(chain))
     wanted = [run_graph(graph, sample)["y0"] for sample in samples]
-    for factor in folded_columns(chain):
+    for fold in folds(chain):
         folded = copied(graph)
         (own,) = conv_chains(folded, U55)
-        fold_width(folded, own, factor)
+        fold_width(folded, own, fold)
         run_passes(folded, (DeadCodeElimination(),))
         verify(folded)
-        assert any(node.op == "pad" for node in folded.nodes) == bool(13 % factor)
+        lacking = bool((13 + 2 * fold.behind_margin) % fold.columns)
+        assert any(n.op == "pad" for n in folded.nodes) == (lacking or fold.behind_margin)
         for sample, exact in zip(samples, wanted, strict=True):
             np.testing.assert_array_equal(run_graph(folded, sample)["y0"], exact)
 
@@ -124,8 +125,8 @@ def test_windows_that_are_more_than_groups_read_what_lies_before_them() -> None:
 
     graph, _, samples, _ = integers_made(wide, 5)
     (chain,) = conv_chains(graph, U55)
-    assert folded_columns(chain) == [2]
-    fold_width(graph, chain, 2)
+    assert folds(chain) == [Fold(2), Fold(2, behind_margin=True)]
+    fold_width(graph, chain, Fold(2))
     plain, *_ = integers_made(wide, 5)
     for sample in samples:
         wanted = run_graph(plain, sample)["y0"]
@@ -140,4 +141,4 @@ def test_what_the_processor_makes_is_not_padded_for_groups() -> None:
 
     graph, *_ = integers_made(inner, 5)
     (chain,) = conv_chains(graph, U55)
-    assert not folded_columns(chain)
+    assert not folds(chain)

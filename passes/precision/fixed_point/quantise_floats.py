@@ -19,6 +19,7 @@ from ....compiler.ir.rewrite import scalar
 from ....compiler.ir.types import DType
 from ..parameters import one_scale
 from .known_scales import Scale, fitting_scale, whole_scale
+from .whole_ratios import scale_in_ratio
 
 Array = np.ndarray[Any, Any]
 Range = tuple[float, float]
@@ -91,7 +92,37 @@ class Scales:
             scale = self._of(value, ranges, scales)
             if scale is not None:
                 scales[value] = scale
+        for node in self.graph.nodes:
+            if node.op in ("add", "sub"):
+                scales |= self._in_ratio(node, ranges, scales)
         return scales
+
+    def _in_ratio(
+        self, node: Node, ranges: Mapping[Value, Range], scales: Mapping[Value, Scale]
+    ) -> dict[Value, Scale]:
+        """A new scale of an operand of a sum, which nothing else reads: see `whole_ratios.py`."""
+        if any(v not in scales or v.shape != node.output.shape for v in node.inputs):
+            return {}
+        for value, other in (node.inputs, node.inputs[::-1]):
+            if len(self.places.uses[value]) == 1 and (limits := self._limits(value, ranges)):
+                scale = scale_in_ratio(scales[value][0], scales[other][0])
+                return {value: (scale, _zero(limits[0], scale))}
+        return {}
+
+    def _limits(self, value: Value, ranges: Mapping[Value, Range]) -> Range | None:
+        """The range that decides on the scale of a value; None where something else does."""
+        made = value.producer
+        if value not in ranges:
+            return None
+        if made is not None and (made.op == "avg_pool" or whole_scale(made.op)):
+            return None
+        return self._told_apart(value, ranges)
+
+    def _told_apart(self, value: Value, ranges: Mapping[Value, Range]) -> Range:
+        """The range of a value, without what no reader tells apart."""
+        low, high = ranges[value]
+        most = self.places.limit(value, ranges)
+        return max(low, -most), min(high, most)
 
     def _of(
         self, value: Value, ranges: Mapping[Value, Range], before: Mapping[Value, Scale]
@@ -105,8 +136,7 @@ class Scales:
             known = _of_mean(made, before)
         if known is not None or range_ is None:
             return known
-        most = self.places.limit(value, ranges)
-        return _steps(max(range_[0], -most), min(range_[1], most))
+        return _steps(*self._told_apart(value, ranges))
 
 
 @dataclass
@@ -232,7 +262,12 @@ def _steps(low: float, high: float) -> Scale:
     """(scale, zero point) of a range as i8."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / STEPS, LEAST_SCALE)))
-    return scale, int(np.clip(np.rint(-128 - low / scale), -128, 127))
+    return scale, _zero(low, scale)
+
+
+def _zero(low: float, scale: float) -> int:
+    """The zero point of a range as i8 from its lower end on, by a scale."""
+    return int(np.clip(np.rint(-128 - min(low, 0.0) / scale), -128, 127))
 
 
 def quantised_and_back(array: Array, scale: float, zero: int) -> Array:

@@ -21,11 +21,12 @@ pytestmark = [needs_vela, pytest.mark.filterwarnings("ignore:kernels run in an i
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Two convolutions of one tensor, and their sum: operands that lie side by side at no cost."""
+    """Two convolutions of one tensor, and their sum: operands that lie side by side at no cost. The
+    scales of both are in no ratio of small whole numbers."""
     rng = np.random.default_rng(0)
 
-    def weights(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+    def weights(name: str, *shape: int, size: float = 1.0) -> onnx.TensorProto:
+        return numpy_helper.from_array((size * rng.normal(size=shape)).astype(np.float32), name)
 
     nodes = [
         helper.make_node("Conv", ["x", "w0"], ["a"], name="left", pads=[1, 1, 1, 1]),
@@ -36,7 +37,7 @@ def model(tmp_path: Path) -> Path:
         nodes, "net",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 16, 16])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32, 16, 16])],
-        [weights("w0", 32, 16, 3, 3), weights("w1", 32, 16, 1, 1)],
+        [weights("w0", 32, 16, 3, 3), weights("w1", 32, 16, 1, 1, size=0.035)],
     )  # fmt: skip
     path = tmp_path / "net.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
