@@ -3,9 +3,15 @@
 
 #include "internal.h"
 
-enum { WALKS = 8, STEPS = 4, ROW_BLOCK = 64, PARALLEL_WALKS = 4096 };
-/* of `test`, below the number of the feature */
-enum { EXACT = 1, NAN_PASSES = 2, LEAF = 4, FEATURE_SHIFT = 3 };
+enum { WALKS = 8, STEPS = 2, ROW_BLOCK = 64, PARALLEL_WALKS = 4096 };
+enum { LOOKED_AT = 64 }; /* features that are looked at, for NaN, in the time of a walk */
+/* of all nodes: none is EXACT but where ANY; NaN may pass where ANY or MISSING, which becomes
+ * NUMBERS for rows that have none */
+enum { ANY, PLAIN, MISSING, NUMBERS };
+/* of `test`: the number of the feature, and above it what is unusual */
+#define FEATURE 0x3fffffffu
+#define NAN_PASSES 0x40000000u
+#define EXACT 0x80000000u
 enum { TS_SUM, TS_MIN, TS_MAX };
 #ifdef __clang__
 #define UNROLLED _Pragma("clang loop unroll(full)")
@@ -17,7 +23,7 @@ typedef struct forest {
   const void *x, *nodes, *weights;
   const int32_t *roots, *targets; /* targets: of each leaf; NULL: a leaf has a weight for each */
   void *out;
-  int64_t rows, features, trees, width, columns, kind, plain;
+  int64_t rows, features, trees, width, columns, kind, tests;
 } forest;
 
 #define REAL float
@@ -53,7 +59,7 @@ int32_t ts_op_forest(ts_frame *frame, void *const *places, const int64_t *argume
       .trees = arguments[3],
       .columns = arguments[4],
       .kind = arguments[5],
-      .plain = arguments[6],
+      .tests = arguments[6],
       .width = targeted ? 1 : arguments[4],
   };
   void (*part)(void *, int64_t, int64_t, int64_t) = arguments[0] == TS_F64 ? part_f64 : part_f32;

@@ -1,34 +1,34 @@
 /* The part of forest.c that depends on the element type; included for each, with REAL and NAME. */
 
-/* A leaf is its own successor and holds its number in place of a threshold. */
+/* Where the test fails `next` follows, where it holds the node behind that. A leaf is its own
+ * successor: no test of its threshold, NaN, holds. */
 typedef struct {
   REAL threshold;
   uint32_t test;
-  int32_t next[2];
+  int32_t next, number; /* number: of a leaf */
 } NAME(node);
 
 /* Takes every walk `at[i]` along the row `x[i]` down to its leaf. */
 static inline void NAME(descend)(const NAME(node) *nodes, int32_t *at, const REAL *const *x,
-                                 const int plain) {
-  uint32_t ended;
+                                 const int tests) {
+  int32_t moving;
   do {
     for (int step = 0; step < STEPS; ++step) {
       UNROLLED
       for (int i = 0; i < WALKS; ++i) {
         const NAME(node) *n = &nodes[at[i]];
-        const REAL value = x[i][n->test >> FEATURE_SHIFT];
+        const REAL value = x[i][tests == PLAIN ? n->test : n->test & FEATURE];
         unsigned goes = value <= n->threshold;
-        if (!plain) {
-          goes = (n->test & EXACT) ? value == n->threshold : goes;
+        if (tests == ANY) goes = (n->test & EXACT) ? value == n->threshold : goes;
+        if (tests == ANY || tests == MISSING)
           goes |= (value != value) & ((n->test & NAN_PASSES) != 0);
-        }
-        at[i] = n->next[goes];
+        at[i] = n->next + (int32_t)goes;
       }
     }
-    ended = LEAF;
+    moving = 0;
     UNROLLED
-    for (int i = 0; i < WALKS; ++i) ended &= nodes[at[i]].test;
-  } while (!ended);
+    for (int i = 0; i < WALKS; ++i) moving |= nodes[at[i]].next ^ at[i];
+  } while (moving);
 }
 
 static inline void NAME(add)(const forest *f, int64_t leaf, REAL *out) {
@@ -42,7 +42,7 @@ static inline void NAME(add)(const forest *f, int64_t leaf, REAL *out) {
 }
 
 /* One tree for WALKS rows at a time; `rows` is a multiple of WALKS. */
-static inline void NAME(rows_of)(const forest *f, int64_t begin, int64_t rows, const int plain) {
+static inline void NAME(rows_of)(const forest *f, int64_t begin, int64_t rows, const int tests) {
   const NAME(node) *nodes = f->nodes;
   const REAL *x = (const REAL *)f->x + begin * f->features;
   REAL *out = (REAL *)f->out + begin * f->columns;
@@ -54,14 +54,14 @@ static inline void NAME(rows_of)(const forest *f, int64_t begin, int64_t rows, c
         at[i] = f->roots[tree];
         from[i] = x + (row + i) * f->features;
       }
-      NAME(descend)(nodes, at, from, plain);
+      NAME(descend)(nodes, at, from, tests);
       for (int i = 0; i < WALKS; ++i)
-        NAME(add)(f, (int64_t)nodes[at[i]].threshold, out + (row + i) * f->columns);
+        NAME(add)(f, nodes[at[i]].number, out + (row + i) * f->columns);
     }
 }
 
 /* One row through WALKS trees at a time; the last tree stands in for those that are missing. */
-static inline void NAME(trees_of)(const forest *f, int64_t row, const int plain) {
+static inline void NAME(trees_of)(const forest *f, int64_t row, const int tests) {
   const NAME(node) *nodes = f->nodes;
   const REAL *from[WALKS];
   for (int i = 0; i < WALKS; ++i) from[i] = (const REAL *)f->x + row * f->features;
@@ -69,10 +69,24 @@ static inline void NAME(trees_of)(const forest *f, int64_t row, const int plain)
     int32_t at[WALKS];
     const int64_t left = f->trees - tree < WALKS ? f->trees - tree : WALKS;
     for (int i = 0; i < WALKS; ++i) at[i] = f->roots[tree + (i < left ? i : left - 1)];
-    NAME(descend)(nodes, at, from, plain);
+    NAME(descend)(nodes, at, from, tests);
     for (int64_t i = 0; i < left; ++i)
-      NAME(add)(f, (int64_t)nodes[at[i]].threshold, (REAL *)f->out + row * f->columns);
+      NAME(add)(f, nodes[at[i]].number, (REAL *)f->out + row * f->columns);
   }
+}
+
+static inline void NAME(block)(const forest *f, int64_t first, int64_t together, int64_t last,
+                               const int tests) {
+  NAME(rows_of)(f, first, together, tests);
+  for (int64_t row = first + together; row < last; ++row) NAME(trees_of)(f, row, tests);
+}
+
+/* Whether all features of rows are numbers, where it pays to look. */
+static inline int NAME(all_numbers)(const forest *f, const REAL *x, int64_t rows) {
+  if (f->features > LOOKED_AT * f->trees) return 0;
+  int found = 0;
+  for (int64_t i = 0; i < rows * f->features; ++i) found |= x[i] != x[i];
+  return !found;
 }
 
 /* Blocks of rows, each through all trees while it is near. */
@@ -84,12 +98,14 @@ static inline void NAME(blocks)(const forest *f, int64_t begin, int64_t end) {
     const int64_t together = (last - first) / WALKS * WALKS;
     REAL *out = f->out;
     for (int64_t i = first * f->columns; i < last * f->columns; ++i) out[i] = start;
-    if (f->plain) {
-      NAME(rows_of)(f, first, together, 1);
-      for (int64_t row = first + together; row < last; ++row) NAME(trees_of)(f, row, 1);
-    } else {
-      NAME(rows_of)(f, first, together, 0);
-      for (int64_t row = first + together; row < last; ++row) NAME(trees_of)(f, row, 0);
-    }
+    const REAL *x = (const REAL *)f->x + first * f->features;
+    if (f->tests == PLAIN)
+      NAME(block)(f, first, together, last, PLAIN);
+    else if (f->tests == ANY)
+      NAME(block)(f, first, together, last, ANY);
+    else if (NAME(all_numbers)(f, x, last - first))
+      NAME(block)(f, first, together, last, NUMBERS);
+    else
+      NAME(block)(f, first, together, last, MISSING);
   }
 }

@@ -27,7 +27,10 @@ def encode(strings: Any) -> Array:
             return codes.astype(np.uint8).reshape(*array.shape, array.dtype.itemsize // _CODE)
     if array.dtype.kind != "S" or not array.dtype.itemsize:
         items = flat.tolist()
-        texts = [item if isinstance(item, bytes) else str(item).encode() for item in items]
+        # all at once, which is faster, where no string has a zero inside
+        texts = "\0".join(items).encode().split(b"\0") if array.dtype.kind == "U" else []
+        if len(texts) != len(items):
+            texts = [item if isinstance(item, bytes) else str(item).encode() for item in items]
         flat = np.array(texts, "S")
     width = flat.dtype.itemsize
     return np.ascontiguousarray(flat).view(np.uint8).reshape(*array.shape, width)

@@ -44,6 +44,11 @@ def test_shapes_are_kept(words: list[str]) -> None:
         assert found.tolist() == way.tolist()
 
 
+def test_zeros_inside_are_bytes() -> None:
+    words = ["\u7d2b", "a\0b", "\0"]
+    assert encode(np.array([*words, "x" * 3])).tobytes() == b"\xe7\xb4\xaba\0b\0\0\0xxx"
+
+
 @pytest.mark.parametrize("empty", [[], np.zeros((0, 3), "U4"), np.array([], object), ""])
 def test_nothing(empty: Any) -> None:
     data = encode(empty)

@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from tensmith.compiler.ir import Dim, DType, constant
-from tensmith.compiler.ir.ops.forest import LEAF, node_type
+from tensmith.compiler.ir.ops.forest import EXACT as EXACTLY
+from tensmith.compiler.ir.ops.forest import NAN_PASSES, TESTS, node_type
 
 from .case import BF16, BOOL, EXACT, F16, F64, I8, I32, I64, SUM, U8, Case, CaseBuilder, N, unary
 
@@ -122,10 +123,15 @@ def _crowded(c: CaseBuilder) -> None:
 def _forests() -> Iterator[Case]:
     for dtype in (DType.F32, F64):
         for reduction in ("sum", "min", "max"):
-            for plain in (False, True):
-                name = f"forest_{reduction}_{dtype}_{'plain' if plain else 'exact'}"
-                made = partial(_forest, dtype=dtype, reduction=reduction, plain=plain)
+            for tests in TESTS:
+                name = f"forest_{reduction}_{dtype}_{tests}"
+                made = partial(_forest, dtype=dtype, reduction=reduction, tests=tests)
                 yield Case(name, made, SUM)
+    holes = np.random.default_rng(5).standard_normal((70, 6))
+    holes[np.random.default_rng(6).random(holes.shape) < 0.3] = np.nan
+    for tests in ("any", "missing"):
+        made = partial(_forest, rows=70, tests=tests)
+        yield Case(f"forest_of_holes_{tests}", made, SUM, given={"x0": holes})
     for rows, sizes in ((1, {}), (7, {}), (N, {"n": 150})):
         for columns, apart in ((1, False), (3, False), (3, True)):
             name = f"forest_{rows}_{columns}{'_apart' if apart else ''}"
@@ -139,23 +145,25 @@ def _forest(
     apart: bool = False,
     dtype: DType = DType.F32,
     reduction: str = "sum",
-    plain: bool = True,
+    tests: str = "plain",
 ) -> None:
     """Eleven trees of one to forty leaves; apart: each leaf speaks for one column."""
+    kinds = {"plain": [0], "missing": [0, NAN_PASSES]}
+    kinds["any"] = [*kinds["missing"], EXACTLY, EXACTLY | NAN_PASSES]
     roots, table, leaves = [], [], 0
     for tree in range(11):
         roots.append(len(table))
         unfinished = [len(table)]
-        table.append((0.0, 0, (0, 0)))
+        table.append((np.nan, 0, 0, 0))
         for _ in range(min(40, 4 * tree)):
             at = unfinished.pop(int(c.rng.integers(len(unfinished))))
-            flags = 0 if plain else int(c.rng.integers(4))
+            flags = int(c.rng.choice(kinds[tests]))
             split = float(c.rng.integers(-4, 5)) / 4
-            table[at] = (split, int(c.rng.integers(6)) << 3 | flags, (len(table), len(table) + 1))
+            table[at] = (split, int(c.rng.integers(6)) | flags, len(table), 0)
             unfinished += [len(table), len(table) + 1]
-            table += [(0.0, 0, (0, 0))] * 2
+            table += [(np.nan, 0, 0, 0)] * 2
         for at in unfinished:
-            table[at] = (float(leaves), LEAF, (at, at))
+            table[at] = (np.nan, 0, at, leaves)
             leaves += 1
     nodes = np.zeros(len(table), node_type(dtype))
     for at, node in enumerate(table):
@@ -165,7 +173,7 @@ def _forest(
     if apart:
         tables.append(constant(c.rng.integers(0, columns, leaves).astype(np.int32)))
     fixed = constant(words), constant(np.array(roots, np.int32))
-    attrs = {"columns": columns, "features": 6, "reduction": reduction, "plain": plain}
+    attrs = {"columns": columns, "features": 6, "reduction": reduction, "tests": tests}
     c.output(c.op("forest", c.input(rows, 6, dtype=dtype), *fixed, *tables, **attrs))
 
 

@@ -14,16 +14,17 @@ from .common import need_dtype, need_rank
 from .registry import REQUIRED, Array, OpDef, register
 
 REDUCTIONS = ("sum", "min", "max")
-EXACT, NAN_PASSES, LEAF, FEATURE_SHIFT = 1, 2, 4, 3  # of `test`, as in runtime/forest.c
+TESTS = ("any", "plain", "missing")  # of all nodes: <=, for which NaN may pass (runtime/forest.c)
+FEATURE, NAN_PASSES, EXACT = (1 << 30) - 1, 1 << 30, 1 << 31  # of `test`, as there
 
 
 def node_type(dtype: DType) -> np.dtype[Any]:
     """How a node lies in memory; thresholds are of the type that they are compared with.
 
-    test: the feature above FEATURE_SHIFT bits that say what node it is. next: where to go when the
-    test fails and when it holds; that of a leaf is the leaf itself, and the threshold its number.
+    test: the feature, and bits that say how it is compared. next: where to go when the test fails;
+    behind that, when it holds. A leaf has a number; its successor is itself, and its threshold NaN.
     """
-    fields = [("threshold", dtype.numpy), ("test", "<u4"), ("next", "<i4", (2,))]
+    fields = [("threshold", dtype.numpy), ("test", "<u4"), ("next", "<i4"), ("number", "<i4")]
     return np.dtype(fields, align=True)
 
 
@@ -42,6 +43,8 @@ def _infer(inputs: Sequence[Value], attrs: dict[str, Any]) -> list[TensorType]:
         need_dtype(value, frozenset({DType.I32}), "roots and targets")
     if attrs["reduction"] not in REDUCTIONS:
         raise ValueError(f"reduction '{attrs['reduction']}' is none of {' '.join(REDUCTIONS)}")
+    if attrs["tests"] not in TESTS:
+        raise ValueError(f"tests '{attrs['tests']}' are none of {' '.join(TESTS)}")
     assume_at_most(attrs["features"], x.shape[1])
     return [TensorType(x.dtype, (x.shape[0], attrs["columns"]))]
 
@@ -51,13 +54,13 @@ def _evaluate(args: Sequence[Array], attrs: dict[str, Any]) -> list[Array]:
     nodes = words.reshape(-1).view(node_type(DType.of(x.dtype)))
     at = np.broadcast_to(roots, (len(x), len(roots)))
     rows = np.arange(len(x))[:, None]
-    while not (nodes["test"][at] & LEAF).all():
+    while (nodes["next"][at] != at).any():
         test, threshold = nodes["test"][at], nodes["threshold"][at]
-        value = x[rows, test >> FEATURE_SHIFT]
+        value = x[rows, test & FEATURE]
         goes = np.where(test & EXACT, value == threshold, value <= threshold)
         goes |= np.isnan(value) & (test & NAN_PASSES > 0)
-        at = nodes["next"][at, goes.astype(np.int64)]
-    leaf = nodes["threshold"][at].astype(np.int64)
+        at = nodes["next"][at] + goes
+    leaf = nodes["number"][at]
     function = {"sum": np.add, "min": np.minimum, "max": np.maximum}[attrs["reduction"]]
     start = {"sum": 0, "min": np.inf, "max": -np.inf}[attrs["reduction"]]
     out = np.full((len(x), attrs["columns"]), start, np.float64)
@@ -75,7 +78,7 @@ register(
         "forest",
         _infer,
         _evaluate,
-        attrs={"columns": REQUIRED, "features": REQUIRED, "reduction": "sum", "plain": False},
+        attrs={"columns": REQUIRED, "features": REQUIRED, "reduction": "sum", "tests": "any"},
         arity=(4, 5),
     )
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ...ir.dims import Dim, product
 from ...ir.graph import Node
-from ...ir.ops.forest import REDUCTIONS
+from ...ir.ops.forest import REDUCTIONS, TESTS
 from ...ir.types import DType
 
 Arguments = Callable[[Node], tuple[Dim, ...]]
@@ -72,9 +72,9 @@ def _read_numbers(node: Node) -> tuple[Dim, ...]:
 def _forest(node: Node) -> tuple[Dim, ...]:
     x, _, roots, *rest = node.inputs
     kind = REDUCTIONS.index(node.attrs["reduction"])
-    plain, targeted = int(node.attrs["plain"]), int(len(rest) > 1)
+    tests, targeted = TESTS.index(node.attrs["tests"]), int(len(rest) > 1)
     columns = node.attrs["columns"]
-    return (ELEMENTS[x.dtype], *x.shape, roots.shape[0], columns, kind, plain, targeted)
+    return (ELEMENTS[x.dtype], *x.shape, roots.shape[0], columns, kind, tests, targeted)
 
 
 def _cumulative(node: Node) -> tuple[Dim, ...]:

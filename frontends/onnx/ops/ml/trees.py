@@ -60,15 +60,16 @@ def walked(s: Site, forest: Forest, x: Value, weights: Array, reduction: str) ->
     if columns > 1 and (forest.present.sum(1) <= 1).all():
         own = forest.present.argmax(1)
         tables = [weights[np.arange(len(own)), own][:, None], own.astype(np.int32)]
-    nodes, plain = forest.nodes(x.dtype)
-    operands = (nodes, forest.roots.astype(np.int32), *map(np.ascontiguousarray, tables))
+    nodes, tests = forest.nodes(x.dtype)
+    roots = np.arange(len(forest.roots), dtype=np.int32)
+    operands = (nodes, roots, *map(np.ascontiguousarray, tables))
     return s.emit(
         "forest",
         [x, *map(constant, operands)],
         columns=columns,
         features=int(forest.feature.max()) + 1,
         reduction=reduction,
-        plain=plain,
+        tests=tests,
     )
 
 

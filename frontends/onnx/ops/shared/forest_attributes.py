@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from .....compiler.ir import DType
-from .....compiler.ir.ops.forest import EXACT, FEATURE_SHIFT, NAN_PASSES, node_type
-from .....compiler.ir.ops.forest import LEAF as LEAF_BIT
+from .....compiler.ir.ops.forest import EXACT, FEATURE, NAN_PASSES, node_type
 from ...site import NotSupported, Site
 from .scores import floats
 
@@ -69,19 +68,26 @@ class Forest:
             level = np.unique(self.children[level[self.leaf[level] < 0]])
         raise ValueError("a node of a tree is its own ancestor")
 
-    def nodes(self, dtype: DType) -> tuple[Array, bool]:
-        """The table of nodes for the operator `forest`; whether all its tests are a plain <=."""
+    def nodes(self, dtype: DType) -> tuple[Array, str]:
+        """The table of nodes for the operator `forest`, roots in front and others in pairs; which
+        of its `TESTS` all nodes are. A node that has several parents is in several pairs."""
         self.normalise()
-        if len(self.weights) > DENSE_LIMIT:  # their numbers are held as f32
-            raise NotSupported(f"{len(self.weights)} leaves are too many")
-        ends, exact = self.leaf >= 0, self.mode == EQ
-        table = np.zeros(len(self.leaf), node_type(dtype))
-        table["threshold"] = np.where(ends, self.leaf, self.threshold)
-        table["next"] = np.where(ends[:, None], np.arange(len(ends))[:, None], self.children)
-        bits = exact * EXACT | self.missing * NAN_PASSES | ends * LEAF_BIT
-        table["test"] = np.where(ends, 0, self.feature) << FEATURE_SHIFT | bits
+        inner, exact = self.leaf < 0, self.mode == EQ
+        pairs = len(self.roots) + 2 * (np.cumsum(inner) - 1)
+        order = np.concatenate([self.roots, self.children[inner].reshape(-1)])
+        if len(order) > FEATURE or (self.feature > FEATURE).any():
+            raise NotSupported(f"{len(order)} nodes, or their features, are too many")
+        splits, own = inner[order], np.arange(len(order))
+        table = np.zeros(len(order), node_type(dtype))
+        table["threshold"] = np.where(splits, self.threshold[order], np.nan)
+        table["next"] = np.where(splits, pairs[order], own)
+        table["number"] = np.where(splits, 0, self.leaf[order])
+        bits = self.feature | exact * EXACT | self.missing * NAN_PASSES
+        table["test"] = np.where(splits, bits[order], 0)
         words = np.ascontiguousarray(table).view(np.int32).reshape(len(table), -1)
-        return words, not bool((exact | self.missing).any())
+        if exact[inner].any():
+            return words, "any"
+        return words, "missing" if self.missing[inner].any() else "plain"
 
     def always_present(self) -> Array:
         """[targets]: whether every row gets some weight for a target."""
