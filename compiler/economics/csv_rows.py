@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -11,6 +12,11 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import UsageError
+
+_MARKS = {  # at the beginning of a text; those of UTF-32 begin as those of UTF-16 do
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,7 @@ def csv_rows(path: Path, what: str) -> tuple[tuple[str, ...], list[CsvRow]]:
     what: as messages call it. Raises UsageError where it cannot be read, has no rows, or a row has
     more or fewer cells than there are columns.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"there is no {what} file '{path}'") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"'{path}' cannot be read as text", why=str(error)) from None
-    reader = csv.reader(io.StringIO(text), strict=True)
+    reader = csv.reader(io.StringIO(_text(path, what)), strict=True)
     columns: tuple[str, ...] = ()
     rows: list[CsvRow] = []
     try:
@@ -82,6 +82,34 @@ def csv_rows(path: Path, what: str) -> tuple[tuple[str, ...], list[CsvRow]]:
     if not rows:
         raise UsageError(f"the {what} file '{path}' has no rows")
     return columns, rows
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"there is no {what} file '{path}'") from None
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read", why=str(error)) from None
+    if encoding := _wide_encoding(data[:4]):
+        raise UsageError(
+            f"'{path}' is not in UTF-8",
+            why=f"it begins as text in {encoding} does",
+            remedy="save it as UTF-8: spreadsheets call that 'CSV UTF-8'",
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"'{path}' cannot be read as text", why=str(error), remedy="save it as UTF-8"
+        ) from None
+
+
+def _wide_encoding(beginning: bytes) -> str:
+    """The encoding of text whose characters have two bytes or more; "": none that shows."""
+    marked = next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), "")
+    letter = beginning[:2].replace(b"\0", b"")  # without a mark: of ASCII, beside a zero
+    return marked or ("UTF-16" if len(letter) < len(beginning[:2]) and letter.isascii() else "")
 
 
 def _columns(cells: tuple[str, ...], path: Path) -> tuple[str, ...]:

@@ -102,6 +102,14 @@ def test_wrong_files(tmp_path: Path) -> None:
         read_prices(tmp_path / "binary.csv")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_are_told(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "wide.csv").write_text(f"{HEAD}\n{ROW}\n", encoding=encoding)
+    with pytest.raises(UsageError, match=f"begins as text in {encoding[:6].upper()}") as raised:
+        read_prices(tmp_path / "wide.csv")
+    assert "save it as UTF-8" in raised.value.remedy
+
+
 def test_old_prices_are_told(tmp_path: Path) -> None:
     (offer,) = read_prices(_file(tmp_path, HEAD, ROW))
     assert stale_note(offer, date(2026, 12, 30)) == ""
