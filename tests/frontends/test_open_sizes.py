@@ -76,6 +76,31 @@ def test_as_many_parts_as_outputs() -> None:
     check(_open([node("Split", "x n", "h y", axis=1)], feed), feed)
 
 
+@pytest.mark.parametrize(
+    ("size", "shape", "declared"),
+    [
+        ((2, 3), [], 0),
+        ((2, 3), [3], 0),
+        ((2, 3), [2, 1], 0),
+        ((1, 2, 3), [5, 1, 1], 0),
+        ((2, 3), [1], 2),
+        ((1, 2, 3), [2, 1], 3),
+        ((2, 3), [4, 1, 3], 3),
+    ],
+)
+def test_shapes_that_a_run_gives_may_be_shorter_than_what_they_expand(
+    size: tuple[int, ...], shape: list[int], declared: int
+) -> None:
+    feed = {"x": floats(*size), "s": i64(shape)}
+    check(_open([node("Expand", "x s")], feed, declared), feed)
+
+
+def test_longer_shapes_need_a_declared_result() -> None:
+    feed = {"x": floats(2, 3), "s": i64([4, 1, 3])}
+    with pytest.raises(RunError, match="declare its shape in the model"):
+        check(_open([node("Expand", "x s")], feed), feed, expected={})
+
+
 @pytest.mark.parametrize("known", ["starts", "ends", "axes", "steps"])
 def test_one_input_says_how_many_axes_are_cut(known: str) -> None:
     x, rows = floats(6, 5), {"starts": [1, 0], "ends": [5, 3], "axes": [1, 0], "steps": [2, 1]}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .....compiler.ir import Dim, DType, Value
+import numpy as np
+
+from .....compiler.ir import Dim, DType, Value, constant
 from .....compiler.ir.assumptions import AT_MOST, EQUAL, ONE_OR_EQUAL, OTHER, Assumption
 from .....compiler.ir.dims import dmax, floordiv, is_never_one, product
 from ...broadcasting import common_shape
@@ -168,7 +170,7 @@ def concat(s: Site) -> Value:
 @lowers("Expand")
 def expand(s: Site) -> Value:
     x = s.input(0)
-    wanted = s.dims(s.counted(s.input(1), s.declared_rank()))
+    wanted = _wanted_dims(s, s.input(1), x.type.rank)
     if any(isinstance(dim, int) and dim < 0 for dim in wanted):
         raise ValueError(f"the shape {list(map(str, wanted))} has negative dimensions")
     shape = common_shape(x.shape, wanted)
@@ -176,6 +178,23 @@ def expand(s: Site) -> Value:
         if size not in (1, dim):
             _check_wanted(s, size, dim)
     return s.expand(x, shape)
+
+
+def _wanted_dims(s: Site, shape: Value, rank: int) -> tuple[Dim, ...]:
+    """The shape that a tensor of a rank is to be expanded to.
+
+    Where its length is left open the result has as many dimensions as the model declares, if these
+    are more than the tensor has, or else as the tensor: a shorter shape is that of the last ones.
+    """
+    declared = s.declared_rank() or 0
+    if shape.type.rank != 1 or shape.type.is_static or declared > rank:
+        return s.dims(s.counted(shape, declared))
+    length = shape.shape[0]
+    why = f"its result is compiled for {rank} dimensions; declare its shape in the model for more"
+    s.require(length, AT_MOST, rank, why)
+    ones = constant(np.ones(rank, np.int64))
+    filled = s.emit("concat", [ones, s.cast(shape, DType.I64)], axis=0)
+    return s.dims(s.slice(filled, 0, length, length + rank))
 
 
 def _check_wanted(s: Site, size: Dim, dim: Dim) -> None:
