@@ -4,6 +4,7 @@
     python -m benchmarks.wild --only bert swin         # some architectures or pipelines
     python -m benchmarks.wild --kinds tables           # networks or tables
     python -m benchmarks.wild --rewrites optimised qdq # none: only files as exported
+    python -m benchmarks.wild --order random           # a part is a sample of all; or backwards
 
 Needs `pip install -e '.[bench,wild]'`. Every file is compiled in a process of its own, run on two
 sets of inputs, and compared with ONNX Runtime (without optimisation); then both engines take turns
@@ -20,6 +21,7 @@ import io
 import json
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -87,6 +89,14 @@ def tables() -> Iterator[tuple[str, Export]]:
         yield name, lambda path, name=name: wild_tables.export(name, path)
 
 
+def ordered(cases: list[tuple[str, Export]], order: str) -> list[tuple[str, Export]]:
+    """The cases in one of the `ORDERS`; a random one is the same every time."""
+    if order == "random":
+        return random.Random(0).sample(cases, len(cases))
+    return cases[::-1] if order == "backwards" else cases
+
+
+ORDERS = ("listed", "backwards", "random")
 KINDS = {"networks": networks, "tables": tables}
 
 
@@ -167,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=[], help="names, or parts before the dot")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--rewrites", nargs="*", default=["optimised", "dynamic", "qdq", "half"])
+    parser.add_argument("--order", default=ORDERS[0], choices=ORDERS)
     parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
@@ -176,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     for kind in chosen.kinds:
         rewrites = [r for r in chosen.rewrites if r != "none"] if kind == "networks" else []
-        for name, export in KINDS[kind]():
+        for name, export in ordered(list(KINDS[kind]()), chosen.order):
             if chosen.only and not {name, name.rpartition(".")[0]} & set(chosen.only):
                 continue
             for result in results_of(name, export, rewrites, folder):
