@@ -17,7 +17,7 @@ from .compare import Tolerance
 from .engines import PEERS, EngineSpec
 from .request import CompileRequest
 from .samples import Sampler
-from .session import is_compiled, specs_of
+from .session import is_compiled, refuse_for_library, specs_of
 from .shapes import ShapeSpecs
 from .tensor_files import Array, as_declared, check_inputs, read_inputs
 
@@ -59,6 +59,7 @@ def prepare(
     if is_compiled(path):
         if peers:
             raise UsageError("peers need the ONNX file", remedy="bench MODEL.onnx --vs ...")
+        refuse_for_library(request, "threads", "shapes")
         module = api.load(path, threads)
         specs, manifest, library = specs_of(module), module.manifest, path
         sampler, shapes = Sampler(_interface_graph(specs)), request.shapes

@@ -19,6 +19,10 @@ from .tensor_files import Array, as_declared, check_inputs
 if TYPE_CHECKING:
     from ..runtime.loader import Module
 
+_FLAGS = {  # of the fields of a CompileRequest that commands have options for
+    "target": "--target", "opt_level": "-O", "threads": "--threads", "shapes": "--shape",
+    "precision": "--precision", "calibration": "--calibration",
+}  # fmt: skip
 _ELF = b"\x7fELF"
 
 
@@ -44,13 +48,26 @@ class EmulatedModel:
         return self._run(inputs)
 
 
+def refuse_for_library(request: CompileRequest, *taken: str) -> None:
+    """Raise UsageError for options of a compilation that a compiled model cannot follow any more;
+    `taken`: fields of those that it can."""
+    usual = CompileRequest()
+    lost = [
+        flag
+        for name, flag in _FLAGS.items()
+        if name not in taken and getattr(request, name) != getattr(usual, name)
+    ]
+    if lost:
+        raise UsageError(
+            f"{', '.join(lost)}: without effect on a compiled model",
+            remedy="compile the ONNX file with them",
+        )
+
+
 def compile_or_load(path: Path, request: CompileRequest) -> Module | EmulatedModel:
     """The model, ready to run with threads as asked; an ONNX file is compiled, not verified."""
     if is_compiled(path):
-        if request.shapes:
-            raise UsageError(
-                "--shape changes nothing in a compiled model", remedy="give the ONNX file"
-            )
+        refuse_for_library(request, "target", "threads")
         if request.target != CompileRequest.target:
             have_run_here(*request.resolve())
         return api.load(path, request.threads)

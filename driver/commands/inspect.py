@@ -58,10 +58,11 @@ def command(
     from .. import api
     from ..console import Console
     from ..model_build import import_model
-    from ..session import is_compiled
+    from ..session import is_compiled, refuse_for_library
 
     console = Console(json=json, verbose=verbose)
     if is_compiled(model):
+        refuse_for_library(request)
         _inspect_library(console, model, roofline)
         return
     request = replace(request, force_precision=True)

@@ -46,6 +46,7 @@ Against = Annotated[
     str, typer.Option("--against", help="reference, onnx, onnxruntime or openvino.")
 ]
 
+REFERENCE = ("target", "shapes", "precision", "calibration")  # fields that it follows, too
 Layers = Annotated[
     bool,
     typer.Option(
@@ -79,6 +80,7 @@ def command(
     from ..console import Console
     from ..engines import EngineSpec
     from ..request import reference_precision
+    from ..session import refuse_for_library
     from ..verify import Verification
 
     console = Console(json=json, verbose=verbose)
@@ -88,6 +90,7 @@ def command(
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:
+            refuse_for_library(request, *REFERENCE, "threads")
             subject = EngineSpec("tensmith", given, request.threads)
         else:
             artifact = api.compile_request(model, replace(request, progress=progress))

@@ -41,6 +41,12 @@ def test_defaults_of_inputs(model_path: Path, call) -> None:
             assert json.loads(out)["outputs"]["y"]["max"] == largest
     quick = ("--warmup", "1", "--iterations", "2", "--duration", "0", "--json")
     assert call("bench", "model.so", "--shape", "x:2x4", *quick)[0] == 0
+    for command in (("run", "--input", "x.npz"), ("bench", *quick), ("inspect",)):
+        code, _, err = call(command[0], "model.so", *command[1:], "-O1")
+        assert (code, "-O: without effect on a compiled model" in err) == (2, True)
+    assert call("run", "model.so", "--shape", "x:2x4", "-O1")[2].count("-O, --shape: without") == 1
+    stored = ("--inputs", "x.npz", "--outputs", "x.npz", "-O1")
+    assert "-O: without" in call("verify", "model.so", *stored)[2]
 
 
 def test_declared_shapes_that_do_not_hold_are_said(fake, model_path: Path, call) -> None:
