@@ -9,7 +9,7 @@ same integers exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -110,7 +110,7 @@ def byte_product(
     if node.attrs["accumulate"] is not None or node.output.dtype is not DType.I32:
         return None
     last = node.attrs.get("layout") == "NHWC"
-    if weights is None or len(node.inputs) > 2 or not weights.size:
+    if weights is None or not weights.size:
         return None
     ends = ends_of(weights, node.op)
     if why_no_bytes(node.op, weights, node.attrs, ends):
@@ -130,8 +130,16 @@ def byte_product(
         if rows is None:
             return None
         total = rw.emit("add", [total, rw.emit("mul", [rows, constant(offset)])])
-    total = product.centred(total, weights)
+    total = _biased(product.centred(total, weights), node.inputs[2:], rw)
     return _channels_moved(total, rw, last=True) if last else total
+
+
+def _biased(total: Value, bias: Sequence[Value], rw: Rewriter) -> Value:
+    """The sums of a convolution, channels first, with its bias, where there is one."""
+    for own in bias:
+        shape = tuple(own.shape[0] if axis == 1 else 1 for axis in range(total.type.rank))
+        total = rw.emit("add", [total, rw.emit("reshape", [own], {"shape": shape})])
+    return total
 
 
 def _weights(node: Node) -> Array | None:

@@ -66,6 +66,24 @@ def test_a_bias_by_the_scale_of_the_sums_joins_them() -> None:
         assert len(floats) == (0 if same else 1)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_convolutions_of_integers_with_a_bias_are_of_bytes(layout: str) -> None:
+    """As QLinearConv is read: the bias is of the sums' type."""
+    c = CaseBuilder("biased")
+    last = layout == "NHWC"
+    x = c.input(*((1, 6, 7, 8) if last else (1, 8, 6, 7)), dtype=U8, low=0, high=256)
+    wide = c.op("sub", c.op("cast", x, dtype=I32), number(9, I32))
+    w = c.weight(*((3, 3, 8, 12) if last else (12, 8, 3, 3)), dtype=I32, low=-127, high=128)
+    bias = c.weight(12, dtype=I32, low=-900, high=900)
+    c.output(c.op("conv", wide, w, bias, layout=layout, **WINDOW))
+    graph = c.graph()
+    inputs = {"x0": np.random.default_rng(0).integers(0, 256, x.shape, np.uint8)}
+    wanted = run_graph(graph, inputs)
+    run_passes(graph, (ByteProducts(),))
+    assert the(graph, "conv").inputs[0].dtype is U8
+    np.testing.assert_array_equal(run_graph(graph, inputs)["y0"], wanted["y0"])
+
+
 def test_a_bias_of_floats_is_added_to_floats() -> None:
     c = CaseBuilder("bias")
     x, w = data(c, N, 16), weights(c, 16, 12, axis=1)
