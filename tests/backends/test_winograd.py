@@ -25,6 +25,7 @@ from tensmith.compiler.kernel.forms.winograd_transforms import (
     Tiling,
     input_transform,
     output_transform,
+    tilings_of,
     transform,
 )
 from tensmith.compiler.kernel.plan.sites import sites_of
@@ -80,10 +81,7 @@ def compiled(graph, folder, threads, target="native"):
     ],
 )
 def test_matches_the_reference(monkeypatch, tmp_path, m, target, shape, outputs, residual, threads):
-    monkeypatch.setattr(
-        f"{CHOICE}.best_tilings",
-        lambda conv, *_: _only(conv, m),
-    )
+    monkeypatch.setattr(f"{CHOICE}.best_tilings", lambda conv, *_: _only(conv, m))
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     want = run_graph(network(shape, outputs, residual=residual), {"x": x})["y"]
     graph = network(shape, outputs, residual=residual)
@@ -114,9 +112,8 @@ def test_windows_and_dilations(monkeypatch, tmp_path, extents, window, dilations
     chosen = []
 
     def best(conv, *_):
-        found = winograd_choice._candidates(
-            list(conv.inputs[1].shape[:-2]), conv.attrs["dilations"]
-        )
+        steps = conv.attrs["dilations"], conv.attrs["strides"]
+        found = tilings_of(conv.inputs[1].shape[:-2], *steps)
         chosen.extend(found[-1:])
         return found[-1] if found else None
 
@@ -304,6 +301,7 @@ def test_parts_of_a_grouped_convolution_fit_the_cache():
         (Tiling(1, 1), Tiling(2, 7)),
         (Tiling(4, 5),),
         (Tiling(6, 3),),
+        (Tiling(2, 3, stride=2), Tiling(3, 3, stride=2)),
     ],
 )
 def test_transforms_compute_a_convolution(tilings):
@@ -313,7 +311,8 @@ def test_transforms_compute_a_convolution(tilings):
     u = FilterTransform(tilings, 1).apply(g.reshape(*g.shape, 1, 1)).reshape(d.shape)
     want = np.empty([t.m for t in tilings])
     for at in np.ndindex(want.shape):
-        taps = tuple(slice(i, i + t.taps) for i, t in zip(at, tilings, strict=True))
+        starts = [(i * t.stride, t.taps) for i, t in zip(at, tilings, strict=True)]
+        taps = tuple(slice(first, first + count) for first, count in starts)
         want[at] = (d[taps] * g).sum()
     v = _apply([input_transform(t) for t in tilings], d)
     got = _apply([output_transform(t) for t in tilings], u * v)

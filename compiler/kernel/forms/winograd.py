@@ -51,9 +51,11 @@ class Winograd:
     @property
     def tilings(self) -> tuple[Tiling, ...]:
         """Of the spatial axes."""
-        window = self.conv.inputs[1].type.static_shape[:-2]
-        sizes = zip(self.form.outputs, window, self.conv.attrs["dilations"], strict=True)
-        return tuple(Tiling(m, taps, step if taps > 1 else 1) for m, taps, step in sizes)
+        window, attrs = self.conv.inputs[1].type.static_shape[:-2], self.conv.attrs
+        axes = zip(self.form.outputs, window, attrs["dilations"], attrs["strides"], strict=True)
+        return tuple(
+            Tiling(m, taps, step if taps > 1 else 1, stride) for m, taps, step, stride in axes
+        )
 
     @property
     def points(self) -> int:
@@ -76,8 +78,9 @@ class Winograd:
         pads = self.conv.attrs["pads"]
         (_, sizes, _), (_, extents, _) = shape_of(self.conv.inputs[0]), shape_of(self.conv.output)
         for tiling, extent, size, pad in zip(self.tilings, extents, sizes, pads, strict=False):
-            window = (tiling.taps - 1) * tiling.dilation
-            beyond = longer(extent, size) + tiling.most_beyond(extent) + window - pad
+            window, stride = (tiling.taps - 1) * tiling.dilation, tiling.stride
+            last = longer(extent * stride, size) + tiling.most_beyond(extent) * stride - stride
+            beyond = last + 1 + window - pad
             found.append((pad, max(beyond, 0)))
         return found
 
@@ -106,7 +109,8 @@ def shape_of(value: Value) -> tuple[Dim, list[Dim], int]:
 
 
 def longer(extent: Dim, size: Dim) -> int:
-    """How many elements an axis of the output, at stride 1, has more than one of the input."""
+    """How many elements an axis of the output, or what it strides over, has more than one of the
+    input."""
     difference = extent - size
     assert isinstance(difference, int)
     return difference
@@ -180,11 +184,19 @@ class _Builder:
         return number, symbol(self.image.name) if self.image else rest, first
 
     def places(self, first: list[Dim], at: tuple[int, ...]) -> tuple[Dim, ...]:
-        """Where one value of a tile lies along the spatial axes."""
+        """Where one result of a tile lies along the spatial axes."""
         return tuple(
             start + k * tiling.dilation
             for start, k, tiling in zip(first, at, self.tilings, strict=True)
         )
+
+    def sources(self, first: list[Dim], at: tuple[int, ...]) -> list[Dim]:
+        """Where one value that a tile reads lies along the spatial axes."""
+        pads = self.conv.attrs["pads"]
+        return [
+            start * tiling.stride + k * tiling.dilation - pad
+            for start, k, tiling, pad in zip(first, at, self.tilings, pads, strict=False)
+        ]
 
     def ragged(self, number: Dim) -> tuple[Bound, ...]:
         """The test that a tile exists, where the last block is not full."""
@@ -195,13 +207,11 @@ class _Builder:
         """Transform the input tiles of a block: V[point][tile][channel]."""
         at, channel = self.scope.axis(self.block), self.scope.axis(self.group_channels)
         number, image, first = self.tile(at)
-        x, pads = self.conv.inputs[0], self.conv.attrs["pads"]
-        c = symbol(channel.name)
+        x, c = self.conv.inputs[0], symbol(channel.name)
         place = c if self.group_channels == self.channels else self._behind(self.group_channels, c)
         grid = np.empty([tiling.points for tiling in self.tilings], object)
         for point in np.ndindex(grid.shape):
-            places = (p - pad for p, pad in zip(self.places(first, point), pads, strict=False))
-            grid[point] = self._element(x, (image, *places, place), number)
+            grid[point] = self._element(x, (image, *self.sources(first, point), place), number)
         stores = []
         offset = symbol(at.name) * self.group_channels + c
         for n, value in enumerate(transform([*map(input_transform, self.tilings)], grid).flat):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product as cartesian
 
 from ...ir.dims import Dim, estimate
 from ...ir.exactness import adds_exactly
@@ -18,7 +17,7 @@ from ..lower.plain import follows
 from ..lower.reductions import REDUCE
 from .form import WinogradForm
 from .winograd import SHORT, are_words, images_together, shape_of
-from .winograd_transforms import WORDS, Tiling
+from .winograd_transforms import WORDS, Tiling, tilings_of
 from .winograd_words import Sums, sums_of, sums_of_bytes
 
 BLOCK_BYTES = 640 << 10  # transformed inputs and products of one block that stay in cache
@@ -43,7 +42,6 @@ FASTER = 0.9
 # 1.8 at 4x4 and 6x6, with weights in the third-level cache)
 FEW_ROWS = 1.8
 MIN_CHANNELS = 8  # fewer leave most lanes of the transforms empty
-MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
 
 
 def winograd_form(
@@ -113,7 +111,7 @@ def winograd_illegal(node: Node, form: WinogradForm) -> str:
     """Why a fused node cannot take a form; empty where it can."""
     conv = convolution_of(node)
     if conv is None or not _possible(conv):
-        return "it is no convolution of floats or words at stride 1 by constant weights"
+        return "it is no convolution of floats at stride 1 or 2, or of words, by constant weights"
     window = conv.inputs[1].type.static_shape[:-2]
     tilings = [tuple(t.m for t in found) for found in _tilings_of(conv, _sums(node, conv))]
     if form.outputs not in tilings:
@@ -136,11 +134,14 @@ def _possible(conv: Node) -> bool:
     known = (x.shape[-1], conv.output.shape[-1], *w.shape)
     if attrs["layout"] != "NHWC" or not all(isinstance(n, int) for n in known):
         return False
-    longer = zip(conv.output.shape[1:-1], x.shape[1:-1], strict=True)
-    static = all(isinstance(extent - size, int) for extent, size in longer)
-    if not static or set(attrs["strides"]) != {1}:
+    extents, sizes = conv.output.shape[1:-1], x.shape[1:-1]
+    strided, words = set(attrs["strides"]) != {1}, are_words(conv)
+    if strided and (words or not all(isinstance(n, int) for n in (*extents, *sizes))):
         return False
-    if are_words(conv):
+    longer = zip(extents, sizes, strict=True)
+    if not strided and not all(isinstance(extent - size, int) for extent, size in longer):
+        return False
+    if words:
         return bool(w.shape[-2] % WORDS.steps == 0)
     depthwise = attrs["groups"] > 1 and w.shape[-2] == 1
     return x.dtype is w.dtype is DType.F32 and attrs["pad_value"] == 0 and not depthwise
@@ -315,28 +316,9 @@ def _weight_rate(near: bool) -> float:
 def _tilings_of(conv: Node, sums: Sums | None) -> list[tuple[Tiling, ...]]:
     """What a convolution could be cut into: of words, what has transforms that lose nothing."""
     window = conv.inputs[1].type.static_shape[:-2]
-    found = _candidates(window, conv.attrs["dilations"])
+    found = tilings_of(window, conv.attrs["dilations"], conv.attrs["strides"])
     if are_words(conv):
         return [tilings for tilings in found if sums is not None and sums.holds(tilings)]
-    return found
-
-
-def _candidates(window: Sequence[int], dilations: tuple[int, ...]) -> list[tuple[Tiling, ...]]:
-    """Tilings for a window: equal ones along axes with as many taps."""
-    wide = [taps for taps in window if taps > 1]
-    most = MAX_POINTS.get(len(wide), 0)
-    sides = {taps: [m for m in range(2, most + 2 - taps) if (m + taps) % 2] for taps in set(wide)}
-    if not wide or not all(sides.values()):
-        return []
-    found = []
-    for chosen in cartesian(*sides.values()):
-        m = {1: 1, **dict(zip(sides, chosen, strict=True))}
-        found.append(
-            tuple(
-                Tiling(m[taps], taps, dilation if taps > 1 else 1)
-                for taps, dilation in zip(window, dilations, strict=True)
-            )
-        )
     return found
 
 

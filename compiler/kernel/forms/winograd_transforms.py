@@ -3,7 +3,10 @@
 F(m, r) computes m outputs of an FIR filter with r taps by a = m + r - 1 products: values of two
 polynomials at a points are multiplied, and the product is interpolated (S. Winograd, "Arithmetic
 complexity of computations", 1980; for convolutions A. Lavin and S. Gray, arXiv:1509.09308). The
-points are 0, pairs p and -p, and infinity: what a pair shares is computed once.
+points are 0, pairs p and -p, and infinity: what a pair shares is computed once. Three points are
+0, 1 and infinity. A filter with stride 2 is the sum of two with stride 1, of every second tap each,
+that read every second input (D. Huang et al., "DWM: a decomposable Winograd method for convolution
+acceleration", arXiv:2002.00552): of 3 taps, F(m, 2) and m products by the one in the middle.
 
 Of whole numbers all is exact where the filter's values are multiplied by what makes them whole, and
 so is what becomes of inputs and products: by 2 at the points 0, 1, -1 and infinity, by 24 at these,
@@ -15,6 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product as cartesian
 from typing import Any
 
 import numpy as np
@@ -30,6 +35,10 @@ Grid = np.ndarray[Any, Any]  # of expressions
 
 PAIRS = (1.0, 2.0, 0.5)  # in the order in which they are taken; errors grow with their number
 WORDS = GROUP_PRODUCTS["wdot2"]
+MAX_POINTS = {1: 8, 2: 6}  # along an axis, by the number of axes: errors grow with both
+# of a tile of 3 taps at stride 2; with 3 yolo-neck takes as long on one Zen 5 core, and 10 % longer
+# to compile
+STRIDED_OUTPUTS = (2,)
 LARGEST = 255  # of bytes that words were, by size
 LARGEST_WEIGHT = 128
 
@@ -38,17 +47,26 @@ LARGEST_WEIGHT = 128
 class Tiling:
     """How one spatial axis is cut: m outputs at a time of a filter with so many taps.
 
-    dilation: between the taps, and so between the outputs of a tile.
+    dilation: between the taps, and so between the outputs of a tile. stride: between the inputs
+    that neighbouring outputs begin with.
     """
 
     m: int
     taps: int
     dilation: int = 1
+    stride: int = 1
 
     @property
     def points(self) -> int:
         """a: values of an input tile, and products."""
-        return self.m + self.taps - 1
+        return self.stride * (self.m - 1) + self.taps
+
+    @property
+    def phases(self) -> tuple[Tiling, ...]:
+        """Those with stride 1 whose results are added: each has every `stride`-th tap, from another
+        one on."""
+        firsts = range(min(self.stride, self.taps))
+        return tuple(Tiling(self.m, len(range(n, self.taps, self.stride))) for n in firsts)
 
     def tiles(self, extent: Dim) -> Dim:
         """Tiles that cover an axis of the output."""
@@ -62,6 +80,34 @@ class Tiling:
         """How many more outputs these tiles have than the extent, at most."""
         beyond = self.covered(extent) - extent
         return beyond if isinstance(beyond, int) else self.m * self.dilation - 1
+
+
+def tilings_of(
+    window: Sequence[int], dilations: Sequence[int], strides: Sequence[int]
+) -> list[tuple[Tiling, ...]]:
+    """All for a window: equal ones along axes with as many taps."""
+    axes = list(zip(window, dilations, strides, strict=True))
+    most = MAX_POINTS.get(sum(taps > 1 for taps in window), 0)
+    if not most or any(dilation > 1 and stride > 1 for _, dilation, stride in axes):
+        return []
+    sides = {(taps, stride): _outputs(taps, stride, most) for taps, _, stride in axes}
+    found = []
+    for chosen in cartesian(*sides.values()):
+        m = dict(zip(sides, chosen, strict=True))
+        found.append(
+            tuple(
+                Tiling(m[taps, stride], taps, dilation if taps > 1 else 1, stride)
+                for taps, dilation, stride in axes
+            )
+        )
+    return found
+
+
+def _outputs(taps: int, stride: int, most: int) -> Sequence[int]:
+    """Of how many outputs a tile may be along an axis. most: points of a tile at stride 1."""
+    if stride == 1:
+        return [m for m in range(2, most + 2 - taps) if (m + taps) % 2] if taps > 1 else [1]
+    return STRIDED_OUTPUTS if (taps, stride) == (3, 2) else ()
 
 
 @dataclass(frozen=True)
@@ -149,14 +195,24 @@ class FilterTransform:
 
 
 def _finite_points(points: int) -> list[float]:
-    """All points but infinity: 0, p, -p, ..."""
+    """All points but infinity: 0, p, -p, ..., or 0 and 1."""
+    if points == 3:
+        return [0.0, 1.0]
     return [0.0] + [sign * p for p in PAIRS[: points // 2 - 1] for sign in (1, -1)]
 
 
 def filter_matrix(tiling: Tiling) -> np.ndarray[Any, Any]:
-    """[points, taps]: the filter's polynomial at every point, over the products of distances."""
-    if tiling.points == 1:
-        return np.ones((1, 1))
+    """[points, taps]: the filter's polynomial at every point, over the products of distances; of
+    phases one behind the other."""
+    if tiling.taps == 1:
+        return np.ones((tiling.m, 1))
+    if tiling.stride > 1:
+        matrix = np.zeros((tiling.points, tiling.taps))
+        row = 0
+        for first, phase in enumerate(tiling.phases):
+            matrix[row : row + phase.points, first :: tiling.stride] = filter_matrix(phase)
+            row += phase.points
+        return matrix
     finite = _finite_points(tiling.points)
     rows = [
         [p**k / math.prod(p - q for q in finite if q != p) for k in range(tiling.taps)]
@@ -176,10 +232,14 @@ def _products(squares: Sequence[float]) -> list[float]:
 def input_transform(tiling: Tiling) -> Combine:
     """Values of an input tile to one per point."""
     pairs = PAIRS[: tiling.points // 2 - 1]
+    if tiling.stride > 1:
+        return _by_phases(tiling)
 
     def combine(d: Line) -> list[Expr]:
-        if tiling.points == 1:
+        if tiling.taps == 1:
             return list(d)
+        if tiling.points == 3:
+            return [_sub(d[1], d[0]), d[1], _sub(d[2], d[1])]
         whole = _products([p * p for p in pairs])
         results = [_sum([(c, d[2 * k]) for k, c in enumerate(whole)])]
         for p in pairs:
@@ -196,10 +256,14 @@ def output_transform(tiling: Tiling, *, whole: bool = False) -> Combine:
     """Products at the points to the outputs of a tile. whole: of `whole_filter_matrix`."""
     pairs = PAIRS[: tiling.points // 2 - 1]
     at_infinity = float(WHOLE[tiling.points].last) if whole else 1.0
+    if tiling.stride > 1:
+        return _of_phases(tiling)
 
     def combine(products: Line) -> list[Expr]:
-        if tiling.points == 1:
+        if tiling.taps == 1:
             return list(products)
+        if tiling.points == 3:
+            return [_add(products[0], products[1]), _add(products[1], products[2])]
         at = {p: products[2 * n + 1 : 2 * n + 3] for n, p in enumerate(pairs)}
         both = ({p: _add(*at[p]) for p in pairs}, {p: _sub(*at[p]) for p in pairs})
         results = []
@@ -209,6 +273,31 @@ def output_transform(tiling: Tiling, *, whole: bool = False) -> Combine:
             last = [(at_infinity, products[-1])] if i == tiling.m - 1 else []
             results.append(_sum([*first, *terms, *last]))
         return results
+
+    return combine
+
+
+def _by_phases(tiling: Tiling) -> Combine:
+    """`input_transform` of every phase of a tiling, one behind the other."""
+    parts = [input_transform(phase) for phase in tiling.phases]
+
+    def combine(d: Line) -> list[Expr]:
+        lines = (part(d[first :: tiling.stride]) for first, part in enumerate(parts))
+        return [value for line in lines for value in line]
+
+    return combine
+
+
+def _of_phases(tiling: Tiling) -> Combine:
+    """`output_transform` of every phase of a tiling, added up."""
+    parts = [(phase.points, output_transform(phase)) for phase in tiling.phases]
+
+    def combine(products: Line) -> list[Expr]:
+        lines, first = [], 0
+        for points, part in parts:
+            lines.append(part(products[first : first + points]))
+            first += points
+        return [reduce(_add, terms) for terms in zip(*lines, strict=True)]
 
     return combine
 
