@@ -30,6 +30,7 @@ class Guards:
         self.frame = frame
         self.failed = failed
         self._texts: dict[str, ir.Value] = {}
+        self._stopped: dict[str, ir.Block] = {}
 
     def hold(self, condition: ir.Value, name: str = "", *arguments: ir.Value) -> None:
         """Leave the plan unless the condition holds, after a call of the runtime's function `name`
@@ -82,7 +83,18 @@ class Guards:
         going = b.icmp_signed("<=", state, ir.Constant(I32, RUNNING))
         if rounds is not None:
             going = b.and_(going, b.icmp_signed("<", rounds, self.max_trips))
-        self.hold(going, "ts_rt_stop", self.text(text))
+        following = b.append_basic_block("next")
+        b.cbranch(going, following, self._stop(text))
+        b.position_at_end(following)
+
+    def _stop(self, text: str) -> ir.Block:
+        """Where the run ends that was cancelled, or whose loop of the name `text` went on."""
+        if text not in self._stopped:
+            self._stopped[text] = self.e.b.append_basic_block("stopped")
+            with self.e.b.goto_block(self._stopped[text]):
+                self.e.call("ts_rt_stop", VOID, [self.frame, self.text(text)])
+                self.e.b.branch(self.failed)
+        return self._stopped[text]
 
     def text(self, text: str) -> ir.Value:
         """The address of a constant C string."""

@@ -28,7 +28,7 @@ from ....compiler.kernel.plan.plan import (
     Transfer,
     View,
 )
-from .builder import I8, I32, I64, POINTER, VOID, Emitter
+from .builder import I8, I32, I64, POINTER, Emitter
 from .device_steps import DeviceSteps, memories
 from .guards import MAX_BYTES, Guards
 from .indices import Int
@@ -37,7 +37,7 @@ from .plan_memory import PlanMemory
 from .plan_symbols import PlanSymbols
 from .sanitize import extent_of, store_extents
 from .target_module import is_bare
-from .thread_parts import part_wrapper
+from .thread_parts import divided_call
 from .work import is_divided, work
 
 FRAME = ir.LiteralStructType([POINTER, POINTER, POINTER, I64, POINTER, POINTER, I64])
@@ -65,7 +65,7 @@ class PlanEmitter:
         self.function = ir.Function(module, kind, symbol)
         self.e = Emitter(module, self.function)
         self.symbols = PlanSymbols(self.e)
-        self.wrappers: dict[int, ir.Function] = {}
+        self.divided: dict[int, ir.Function] = {}
 
     def emit(self) -> None:
         """Emit the whole plan."""
@@ -220,12 +220,10 @@ class PlanEmitter:
             e.b.call(function, [self._as_wide(*pair) for pair in wide])
             self._unharmed()
             return
-        alone = e.b.icmp_signed("==", self.threads, e.as_index(1))
-        with e.b.if_else(alone) as (then, otherwise):
-            with then:
-                e.b.call(function, direct)
-            with otherwise:
-                self._fork(step.kernel, pointers, symbols, count)
+        if step.kernel not in self.divided:
+            self.divided[step.kernel] = divided_call(function, planned, len(pointers), len(symbols))
+        own = [self.function.args[0], self.threads, *pointers, *symbols, *scratch, count]
+        e.b.call(self.divided[step.kernel], own)
         self._unharmed()
 
     def _as_wide(self, argument: ir.Value, parameter: ir.Argument) -> ir.Value:
@@ -252,25 +250,6 @@ class PlanEmitter:
             else:
                 found.append((self.symbols.dim(size), name))
         return store_extents(self.e, found)
-
-    def _fork(
-        self, number: int, pointers: list[ir.Value], symbols: list[ir.Value], count: ir.Value
-    ) -> None:
-        """Share the kernel's parallel iterations among the threads."""
-        e = self.e
-        values = pointers + symbols
-        if self.plan.kernels[number].kernel.scratch_bytes:
-            values = [*values, self.scratch]
-        args = e.local(I64, len(values), align=8)
-        for position, value in enumerate(values):
-            e.b.store(value, e.b.gep(args, [e.as_index(position)], source_etype=I64))
-        if number not in self.wrappers:
-            planned = self.plan.kernels[number]
-            self.wrappers[number] = part_wrapper(
-                self.kernels[number], planned, len(pointers), len(symbols)
-            )
-        wrapper = self.wrappers[number]
-        e.call("ts_rt_parallel", VOID, [self.function.args[0], wrapper, args, count])
 
     def _branch(self, step: Branch) -> None:
         e = self.e

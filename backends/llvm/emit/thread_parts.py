@@ -1,11 +1,11 @@
-"""The function through which threads run their part of a kernel."""
+"""The functions through which threads run a kernel: of those that run a part, and of a call."""
 
 from __future__ import annotations
 
 from llvmlite import ir
 
 from ....compiler.kernel.plan.plan import PlannedKernel
-from .builder import I8, I64, POINTER, VOID
+from .builder import I8, I64, POINTER, VOID, Emitter
 
 
 def part_wrapper(
@@ -29,4 +29,38 @@ def part_wrapper(
         values.append(b.gep(base, [own], source_etype=I8))
     b.call(kernel, [*values, begin, end])
     b.ret_void()
+    return function
+
+
+def divided_call(
+    kernel: ir.Function, planned: PlannedKernel, pointers: int, symbols: int
+) -> ir.Function:
+    """`void (ts_frame *, int64_t threads, ..., int64_t count)` around a kernel: its iterations are
+    the calling thread's, or shared among the threads.
+
+    What lies between are the kernel's arguments but the first and the last iteration. Plans call it
+    in many places, which would each be several times as long.
+    """
+    module = kernel.module
+    own = [argument.type for argument in kernel.args[:-2]]
+    kind = ir.FunctionType(VOID, [POINTER, I64, *own, I64])
+    function = ir.Function(module, kind, f"{planned.symbol}_call")
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    e = Emitter(module, function)
+    body = function.append_basic_block("body")
+    e.b.branch(body)
+    e.b.position_at_end(body)
+    frame, threads, *values, count = function.args
+    alone = e.b.icmp_signed("==", threads, e.as_index(1))
+    with e.b.if_else(alone) as (then, otherwise):
+        with then:
+            e.b.call(kernel, [*values, e.as_index(0), count])
+        with otherwise:
+            args = e.local(I64, len(values), align=8)
+            for position, value in enumerate(values):
+                e.b.store(value, e.b.gep(args, [e.as_index(position)], source_etype=I64))
+            part = part_wrapper(kernel, planned, pointers, symbols)
+            e.call("ts_rt_parallel", VOID, [frame, part, args, count])
+    e.b.ret_void()
     return function
