@@ -123,7 +123,6 @@ def optimization_passes(
         Fixpoint((kept, *SIMPLIFY)),
         ByteProducts(note, data, in_groups, floats),
         *((WordProducts(target),) if in_groups else ()),
-        LowerQuantisation(),
         *RECOGNISED,
         fewer_operations(told),
         *((KnownMasks(told), Fixpoint(SIMPLIFY)) if divide else ()),
@@ -137,6 +136,7 @@ def optimization_passes(
         SplitProducts(),
         *((ZeroBlocks(target, told), Fixpoint((SinkReshapes(), *SIMPLIFY))) if on_cpu else ()),
         *((StrassenProducts(told),) if level > 2 and on_cpu else ()),
+        LowerQuantisation(),
         Fixpoint(SIMPLIFY),
         *(
             (WholeBounds(), Fixpoint(SIMPLIFY))
