@@ -19,7 +19,7 @@ from .meaning import encode, is_maps, rows_of
 Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...] | None, ...]
 _COPIED_BYTES = 16384
-_UNUSED = 3  # references to an array: a tuple's, a loop's and the argument's
+_UNUSED = 4  # references to memory: a tuple's, its array's, a loop's and the argument's
 _KEPT_OUTPUTS = 2  # arrays per output: a loop holds the last result while the next one is made
 
 
@@ -101,39 +101,46 @@ class Output(Slot):
 
     def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
         super().__init__(spec, tensor, dtype)
-        self._kept: list[tuple[Array, int]] = []  # memory of large ones, and its address
+        self._kept: list[tuple[Array, Array, int]] = []  # memory, its array, and its address
+        self._bytes = 0
 
     def bind(self, shape: tuple[int, ...]) -> None:
         super().bind(shape)
         self.buffer = None
-        self._kept = []
-        if math.prod(shape) * self.dtype.itemsize <= _COPIED_BYTES:
+        self._bytes = math.prod(shape) * self.dtype.itemsize
+        if self._bytes <= _COPIED_BYTES:
             self.buffer = np.zeros(shape, self.dtype)
             self.tensor.data = self.buffer.ctypes.data
+            return
+        memory = [(kept, at) for kept, _, at in self._kept if kept.nbytes >= self._bytes]
+        self._kept = [(kept, self._array(kept), at) for kept, at in memory]
 
     def unbind(self) -> None:
         """Leave the output to the instance."""
         self.tensor.data = None
         self.shape = self.buffer = None
-        self._kept = []
+
+    def _array(self, memory: Array) -> Array:
+        """An array of the bound shape at the beginning of some memory."""
+        return memory[: self._bytes].view(self.dtype).reshape(self.shape or ())
 
     def receive(self) -> Array:
         """Where an output of the bound shape will be.
 
-        Memory of an earlier result that nobody refers to any more is taken again: fresh memory
-        costs a page fault for every 4 KiB.
+        Memory of an earlier result that nobody refers to any more is taken again, of a larger one
+        too: fresh memory costs a page fault for every 4 KiB.
         """
         if self.buffer is not None:
             return self.buffer
-        for array, address in self._kept:
-            if sys.getrefcount(array) == _UNUSED:
+        for memory, array, address in self._kept:
+            if sys.getrefcount(memory) == _UNUSED:
                 self.tensor.data = address
                 return array.view()
-        array = np.empty(self.shape or (), self.dtype)
-        self.tensor.data = address = array.__array_interface__["data"][0]
-        if len(self._kept) == _KEPT_OUTPUTS:
-            return array
-        self._kept.append((array, address))
+        memory = np.empty(self._bytes, np.uint8)
+        array = self._array(memory)
+        self.tensor.data = address = memory.__array_interface__["data"][0]
+        if len(self._kept) < _KEPT_OUTPUTS:
+            self._kept.append((memory, array, address))
         return array.view()
 
     def copy(self) -> Array:
