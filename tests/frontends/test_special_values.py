@@ -165,6 +165,22 @@ def casts() -> list[OrtCase]:
     ]
 
 
+def few_bits() -> list[OrtCase]:
+    """Integers of 2 and 4 bits, which halves are rounded to away from 0, as floats again."""
+    ends = [-9.5, -8.5, -2.6, -1.6, 0.6, 2.4, 7.5, 7.6, 15.5, 300.5]
+    cases = []
+    for dtype in (np.float16, *FLOATS):
+        with np.errstate(over="ignore"):
+            x = np.append(NUMBERS, ends).astype(dtype)
+        for kind in ("INT4", "UINT4", "INT2", "UINT2"):
+            narrow = node("Cast", "x", "i", to=TensorProto.DataType.Value(kind))
+            wide = node("Cast", "i", "y", to=TensorProto.FLOAT)
+            proto = model([narrow, wide], {"x": x}, ["y"], opset=25)
+            proto.ir_version = helper.find_min_ir_version_for(proto.opset_import)
+            cases.append(OrtCase(f"{kind} of {code(dtype)}", proto, {"x": x}))
+    return cases
+
+
 def integers() -> list[OrtCase]:
     """Ends of the types; the divisions that ONNX Runtime does not survive are as specified here."""
     cases = []
@@ -206,6 +222,8 @@ def quantised() -> list[OrtCase]:
     return cases
 
 
-@pytest.mark.parametrize("group", [pointwise, clipped, along_axes, casts, integers, quantised])
+@pytest.mark.parametrize(
+    "group", [pointwise, clipped, along_axes, casts, few_bits, integers, quantised]
+)
 def test_as_onnx_runtime(group: Any, tmp_path: Path) -> None:
     check_all(group(), tmp_path)

@@ -12,6 +12,7 @@ from ...site import Site
 from ...table import lowers
 from .text_numbers import read, written
 
+_FEW_BITS = frozenset({DType.I4, DType.U4, DType.I2, DType.U2})
 _ROUND_MODES = ("up", "down", "nearest")
 
 
@@ -27,7 +28,19 @@ def convert(s: Site, x: Value, dtype: DType, saturate: bool = True, rounding: st
         largest = float(ml_dtypes.finfo(dtype.numpy).max)
         wide = s.cast(x, DType.F32)
         x = s.op_("max", s.op_("min", wide, largest), -largest)
+    if dtype in _FEW_BITS and x.dtype.is_float:
+        x = _to_nearest(s, x)
     return s.cast(x, dtype)
+
+
+def _to_nearest(s: Site, x: Value) -> Value:
+    """Whole numbers, halves away from 0: how ONNX Runtime makes integers of few bits of floats. The
+    standard leaves the rounding open."""
+    size = s.op_("abs", x)
+    whole = s.op_("floor", size)
+    up = s.op_("ge", s.op_("sub", size, whole), 0.5)
+    whole = s.op_("add", whole, s.cast(up, x.dtype))
+    return s.op_("where", s.op_("lt", x, 0.0), s.op_("neg", whole), whole)
 
 
 def _exponent(s: Site, x: Value, saturate: bool, rounding: str) -> Value:
