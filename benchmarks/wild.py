@@ -70,9 +70,18 @@ class Result:
 
 def networks() -> Iterator[tuple[str, Export]]:
     """Architectures by both exporters."""
-    from . import wild_export, wild_joined, wild_models, wild_more, wild_plain, wild_torch
+    from . import (
+        wild_export,
+        wild_joined,
+        wild_models,
+        wild_more,
+        wild_newer,
+        wild_plain,
+        wild_torch,
+    )
 
-    for room in (wild_models, wild_more, wild_joined, wild_torch, wild_plain):
+    rooms = (wild_models, wild_more, wild_joined, wild_torch, wild_newer, wild_plain)
+    for room in rooms:
         for architecture in room.ARCHITECTURES:
             for exporter in wild_export.EXPORTERS:
                 yield (

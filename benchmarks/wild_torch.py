@@ -17,7 +17,7 @@ def _pictures(batch: int, size: int) -> Inputs:
     return {"x": torch.randn(batch, 3, size, size)}
 
 
-def _rectangles(batch: int, size: int) -> Inputs:
+def rectangles(batch: int, size: int) -> Inputs:
     return {"x": torch.randn(batch, 3, size, size + 32)}
 
 
@@ -50,7 +50,7 @@ def _timm(name: str, options: dict[str, Any]) -> nn.Module:
 def classifier(name: str, size: int, *, fixed: bool = True, **options: Any) -> Architecture:
     """A network of timm on square pictures; `fixed`: of one size."""
     axes = {0: "batch"} if fixed else {0: "batch", 2: "height", 3: "width"}
-    inputs, other = (_pictures, size) if fixed else (_rectangles, size + 64)
+    inputs, other = (_pictures, size) if fixed else (rectangles, size + 64)
     make = partial(_timm, name, options)
     return Architecture(name, make, inputs, ((2, size), (1, other)), {"x": axes})
 
@@ -150,7 +150,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     detector("retinanet_resnet50_fpn", 80, **_BOXES),
     detector("fcos_resnet50_fpn", 80, **_BOXES),
     detector("ssdlite320_mobilenet_v3_large", 320, num_classes=4),
-    *(Architecture(name, partial(_segmenter, name), _rectangles, ((2, 64), (1, 96)),
+    *(Architecture(name, partial(_segmenter, name), rectangles, ((2, 64), (1, 96)),
                    {"x": {0: "batch", 2: "height", 3: "width"}})
       for name in ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large")),
     Architecture("raft_small", _raft, _flow, ((1, 128), (2, 128)),
