@@ -19,6 +19,7 @@ from ...compiler.pass_manager import run_passes
 from ...compiler.target import NpuTarget
 from ...passes.simplify.dce import DeadCodeElimination
 from .conv_chain import ConvChain
+from .copied_images import COPIED, DIRECT, can_be_copied, copy_image, given_images
 from .folded_width import UNFOLDED, Fold, conv_chains, fold_width, folds, least_cycles
 from .joined_sums import ADDED, is_exact, join_sum, scaled_sums, ways_to_join
 from .means import CONVOLUTION, POOLING, convolve, pooled_means
@@ -30,6 +31,7 @@ T = TypeVar("T")
 CAPS = (0.75, 0.5)  # of the arena that a segment has by itself
 OPTIMISED = ("Performance", "Size")
 MOST_MEANS = 8  # that are tried both ways without being told
+MOST_IMAGES = 4  # of which copies are tried without being told
 MOST_SUMS = 8  # that are tried in all exact ways without being told
 AXES = "axes of images"
 KEPT, SWAPPED = "kept", "swapped"
@@ -63,6 +65,11 @@ def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
         StreamDecision(name, (POOLING, CONVOLUTION))
         for name in _named("mean", pooled_means(graph, target), lambda chain: chain.conv)
     ]
+    found += [
+        StreamDecision(name, (DIRECT, COPIED))
+        for name, conv in _named("image", given_images(graph, target), lambda c: c).items()
+        if can_be_copied(conv)
+    ]
     if swaps(graph):
         found.append(StreamDecision(AXES, (KEPT, SWAPPED)))
     for number, stream in enumerate(arranged(graph, target, {}).streams):
@@ -78,8 +85,8 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
 
     Columns that nothing decides are folded as takes the fewest cycles: of a convolution by itself,
     and then, as that may keep it from being interleaved with what follows, of the whole, if the
-    memory holds it. So are axes of images swapped. Sums are convolutions where these give the same
-    bits, in fewer cycles of the whole and no larger arena.
+    memory holds it. So are axes of images swapped, and images copied. Sums are convolutions where
+    these give the same bits, in fewer cycles of the whole and no larger arena.
 
     Raises ScheduleError for decisions that there are not.
     """
@@ -171,8 +178,35 @@ def _carried_out(
         changed = True
     if changed:
         run_passes(graph, (DeadCodeElimination(),))
+    graph = _copy_images(graph, target, left)
     _decide_means(graph, target, left)
     return graph, left, usual
+
+
+def _copy_images(graph: Graph, target: NpuTarget, left: dict[str, Any]) -> Graph:
+    """Carry out, and take from a choice, which images are copied before they are read; those that
+    nothing decides, where the whole takes fewer cycles so. The last one is decided first: those
+    before it keep their numbers."""
+    names = list(_named("image", given_images(graph, target), lambda conv: conv))
+    for number, name in reversed(list(enumerate(names))):
+        how = left.pop(name, None)
+        conv = given_images(graph, target)[number]
+        _require(how in (None, DIRECT) or (how == COPIED and can_be_copied(conv)), name, how)
+        if how == DIRECT or not can_be_copied(conv) or (how is None and number >= MOST_IMAGES):
+            continue
+        tried = copied(graph)
+        copy_image(tried, given_images(tried, target)[number])
+        if how == COPIED or _takes_less(tried, graph, target):
+            graph = tried
+    return graph
+
+
+def _takes_less(graph: Graph, other: Graph, target: NpuTarget) -> bool:
+    """Whether a graph of integers takes fewer cycles than another, and no larger arena."""
+    found, before = estimated(graph, target), estimated(other, target)
+    if found is None or before is None:
+        return False
+    return found.cycles < before.cycles and found.shared_bytes <= before.shared_bytes
 
 
 def _join_sums(graph: Graph, sums: list[Node], target: NpuTarget) -> tuple[Graph, bool]:

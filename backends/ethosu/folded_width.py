@@ -86,7 +86,7 @@ def folds(chain: ConvChain) -> list[Fold]:
     last group may have columns of padding, and the first one the margin, if the data come from the
     host."""
     conv = chain.conv
-    padded = _is_given(narrowed(conv.inputs[0])[0])
+    padded = is_given(narrowed(conv.inputs[0])[0])
     *_, width, channels = conv.inputs[0].type.static_shape
     stride, made = conv.attrs["strides"][1], int(conv.output.shape[2])
     found = []
@@ -113,7 +113,7 @@ def _margin(conv: Node, fold: Fold) -> int:
     return int(conv.attrs["pads"][1]) if fold.behind_margin else 0
 
 
-def _is_given(value: Value) -> bool:
+def is_given(value: Value) -> bool:
     """Whether bytes are moved, at most, after the host has made them, or been given them."""
     while value.producer is not None and carries(value.producer):
         value = value.producer.inputs[0]

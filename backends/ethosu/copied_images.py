@@ -1,0 +1,65 @@
+"""Images that a processor copies into its own memory before a convolution reads them.
+
+Where what the host gives lies in DRAM, blocks of few channels are read in short bursts, of which
+each takes as long as a long one. The same bytes as rows of many elements are read in long ones: a
+copy of the image, made by a pooling of single elements, and a convolution that reads the copy take
+fewer cycles than a convolution that reads the image where it lies. Vela tells.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...compiler.ir.graph import Graph, Node, Value
+from ...compiler.ir.ops.registry import Builder
+from ...compiler.ir.types import DType
+from ...compiler.target import NpuTarget
+from .folded_width import is_given
+from .legality import legality
+from .tosa.lowering import narrowed
+
+DIRECT, COPIED = "direct", "copied"
+MOST_CHANNELS = 64  # of images that are worth a copy
+_ROWS = (1024, 512, 256, 128, 64)  # elements that may be side by side
+_ONE = {"kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1),
+        "layout": "NHWC"}  # fmt: skip
+
+
+def given_images(graph: Graph, target: NpuTarget) -> list[Node]:
+    """Convolutions of few channels that the processor takes, of images that the host gives; of
+    several that read one image the first."""
+    found: dict[Value, Node] = {}
+    for node in graph.nodes:
+        if node.op != "conv" or legality(node, target):
+            continue
+        source, _ = narrowed(node.inputs[0])
+        if source.dtype is DType.I8 and source.shape[-1] <= MOST_CHANNELS and is_given(source):
+            found.setdefault(source, node)
+    return list(found.values())
+
+
+def can_be_copied(conv: Node) -> bool:
+    """Whether the image of a convolution, one of `given_images`, is rows of many elements."""
+    return _row(narrowed(conv.inputs[0])[0]) is not None
+
+
+def copy_image(graph: Graph, conv: Node) -> None:
+    """Have all that reads an image read a copy of it, in place."""
+    source, _ = narrowed(conv.inputs[0])
+    row, shape = _row(source), source.type.static_shape
+    assert row is not None
+    readers = [user for user, _ in graph.uses()[source] if isinstance(user, Node)]
+    nodes: list[Node] = []
+    builder = Builder(nodes, conv.name)
+    rows = builder.emit("reshape", [source], {"shape": (1, math.prod(shape) // row, 1, row)})
+    copy = builder.emit("max_pool", [rows], _ONE)
+    image = builder.emit("reshape", [copy], {"shape": shape})
+    for node in readers:
+        node.inputs = [image if value is source else value for value in node.inputs]
+    place = min(graph.nodes.index(node) for node in readers)
+    graph.nodes[place:place] = nodes
+
+
+def _row(source: Value) -> int | None:
+    elements = math.prod(source.type.static_shape)
+    return next((row for row in _ROWS if elements % row == 0), None)

@@ -1,0 +1,96 @@
+"""Images that are copied before a convolution reads them: the same bits, in fewer cycles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from integer_graphs import Sketch, integers_made
+from tosa_runs import needs_vela
+
+from tensmith.backends.ethosu.arrangement import arranged, decisions_of
+from tensmith.backends.ethosu.copied_images import COPIED, DIRECT, copy_image, given_images
+from tensmith.backends.ethosu.targets import TARGETS
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import ScheduleError
+from tensmith.compiler.ir.copying import copied
+from tensmith.compiler.ir.graph import Value
+from tensmith.compiler.ir.verify import verify
+
+U65 = TARGETS["ethos-u65-256"]
+
+
+def image(s: Sketch) -> tuple[Value, ...]:
+    x = s.relu(s.conv(s.input(1, 3, 64, 64), 8, strides=(2, 2), pads=(1,) * 4))
+    return (s.relu(s.conv(x, 8, (1, 1))),)
+
+
+def two_images(s: Sketch) -> tuple[Value, ...]:
+    """One of them read twice."""
+    x, y = s.input(1, 4, 32, 32), s.input(1, 8, 32, 32)
+    sides = s.conv(x, 8, (1, 1)), s.conv(y, 8, (1, 1))
+    return (s.op("add", s.op("add", *sides), s.conv(y, 8, (1, 1))),)
+
+
+def _decisions(graph, target) -> list[str]:
+    found = [d for d in decisions_of(graph, target) if d.name.startswith("image of")]
+    assert all(d.exact and d.values == (DIRECT, COPIED) for d in found)
+    return [d.name for d in found]
+
+
+def _pools(placement) -> int:
+    return sum(node.op == "max_pool" for node in placement.nodes)
+
+
+@needs_vela
+@pytest.mark.parametrize("target", ["ethos-u55-128", "ethos-u65-256", "ethos-u85-256"])
+def test_images_are_copied_where_that_takes_fewer_cycles(target: str) -> None:
+    """Where they lie in DRAM: an Ethos-U55 has them in SRAM."""
+    graph, _, samples, _ = integers_made(image, 2)
+    (name,) = _decisions(graph, TARGETS[target])
+    ways = {how: arranged(graph, TARGETS[target], {name: how}) for how in (DIRECT, COPIED)}
+    assert {how: _pools(placement) for how, placement in ways.items()} == {DIRECT: 0, COPIED: 1}
+    usual = arranged(graph, TARGETS[target], {})
+    assert usual.cycles == min(placement.cycles for placement in ways.values())
+    assert _pools(usual) == ("u55" not in target)
+    assert not any(stream.unchecked for stream in usual.streams)
+    for sample in samples:
+        found, wanted = (run_graph(g, sample)["y0"] for g in (usual.graph, graph))
+        np.testing.assert_array_equal(found, wanted)
+
+
+@needs_vela
+def test_each_image_is_decided_by_itself() -> None:
+    graph, _, samples, _ = integers_made(two_images, 2)
+    names = _decisions(graph, U65)
+    assert len(names) == 2
+    for chosen in ((), names[:1], names[1:], names):
+        choice = {name: COPIED if name in chosen else DIRECT for name in names}
+        placement = arranged(graph, U65, choice)
+        assert _pools(placement) == len(chosen)
+        found, wanted = (run_graph(g, samples[0])["y0"] for g in (placement.graph, graph))
+        np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(ScheduleError, match="image of"):
+        arranged(graph, U65, {names[0]: "painted"})
+
+
+@needs_vela
+def test_a_copy_is_for_all_that_read_an_image() -> None:
+    graph, *_ = integers_made(two_images, 2)
+    for number, readers in ((0, 1), (1, 2)):
+        one = copied(graph)
+        copy_image(one, given_images(one, U65)[number])
+        verify(one)
+        (pool,) = (node for node in one.nodes if node.op == "max_pool")
+        assert len(one.uses()[pool.output]) == 1
+        view = one.uses()[pool.output][0][0]
+        assert len(one.uses()[view.output]) == readers  # type: ignore[union-attr]
+
+
+@needs_vela
+def test_what_is_no_rows_of_many_elements_is_read_where_it_lies() -> None:
+    def odd(s: Sketch) -> tuple[Value, ...]:
+        return (s.conv(s.input(1, 3, 17, 17), 8, pads=(1,) * 4),)
+
+    graph, *_ = integers_made(odd, 2)
+    assert not _decisions(graph, U65)
+    assert not _pools(arranged(graph, U65, {}))
