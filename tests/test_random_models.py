@@ -23,9 +23,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is the oracle of these te
 ALWAYS, IN_ALL = 200, 2000
 EMULATED_TARGETS = (*EMULATED, *BOARDS)
 # seeds whose models differ for a reason that is no fault, and the reason
-LISTED: dict[int, str] = {
-    1897: "ONNX Runtime's Softplus in recurrent cells is infinite above 88; float64 agrees with us",
-}
+LISTED: dict[int, str] = {}
 
 
 def _check(first: int, folder: Path, features: Features = ALL) -> None:
@@ -64,10 +62,11 @@ def test_a_seed_is_one_model() -> None:
 
 
 def test_what_the_models_hold() -> None:
-    """The generator reaches most operators, regions within regions, and sizes that differ."""
+    """The generator reaches most operators, regions within regions, and sizes that differ; types
+    of elements, and amounts that a call brings."""
     operators: set[str] = set()
     depths: set[int] = set()
-    sizes = 0
+    sizes = amounts = coarse = 0
 
     def visit(nodes, depth: int) -> None:
         for node in nodes:
@@ -81,7 +80,18 @@ def test_what_the_models_hold() -> None:
         visit(given.model.graph.node, 0)
         first, second = ({name: a.shape for name, a in call.items()} for call in given.calls)
         sizes += first != second
-    assert depths == {0, 1, 2}
-    assert sizes > 200
+        amounts += bool(given.amounts)
+        coarse += given.coarse
+    assert depths == {0, 1, 2, 3}
+    assert min(sizes, amounts) > 200
+    assert coarse > 20
     assert {"If", "Loop", "Scan", "LSTM", "GRU", "RNN"} <= operators
-    assert len(operators) > 110
+    assert {
+        "SequenceInsert",
+        "Optional",
+        "QLinearConv",
+        "BitShift",
+        "Einsum",
+        "Unique",
+    } <= operators
+    assert len(operators) > 160

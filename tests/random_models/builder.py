@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -18,8 +19,14 @@ KINDS = {
     "f64": (TensorProto.DOUBLE, np.float64),
     "i64": (TensorProto.INT64, np.int64),
     "i32": (TensorProto.INT32, np.int32),
+    "i16": (TensorProto.INT16, np.int16),
     "i8": (TensorProto.INT8, np.int8),
+    "u64": (TensorProto.UINT64, np.uint64),
+    "u32": (TensorProto.UINT32, np.uint32),
+    "u16": (TensorProto.UINT16, np.uint16),
     "u8": (TensorProto.UINT8, np.uint8),
+    "f16": (TensorProto.FLOAT16, np.float16),
+    "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
     "bool": (TensorProto.BOOL, np.bool_),
 }
 MAX_ELEMENTS = 2048
@@ -31,7 +38,10 @@ LARGE = 64.0  # magnitudes above are brought down
 class Features:
     """What models may hold. ones, empty: symbolic dims that a call gives the size 1, or 0.
 
-    run_time_sizes: dims that follow from data (NonZero, Compress, computed repeats).
+    run_time_sizes: dims that follow from data (NonZero, Compress, computed repeats). twins: dims of
+    two names that agree in every call. amounts: of Pad, Slice, Resize and others, that a call
+    brings. kinds: elements other than f32, i64 and bool. newer: operators and forms of opset 18 and
+    later. contrib: operators of com.microsoft.
     """
 
     symbols: bool = True
@@ -41,6 +51,12 @@ class Features:
     control: bool = True
     recurrent: bool = True
     quantised: bool = True
+    twins: bool = True
+    amounts: bool = True
+    sequences: bool = True
+    kinds: bool = True
+    newer: bool = True
+    contrib: bool = True
 
 
 ALL = Features()
@@ -86,6 +102,7 @@ class Value:
     kind: str
     shape: Shape
     bound: float = 4.0
+    is_sequence: bool = False  # of tensors of this kind; it has no shape
 
     @property
     def rank(self) -> int:
@@ -95,7 +112,7 @@ class Value:
     @property
     def is_float(self) -> bool:
         """Whether it holds floats."""
-        return self.kind in ("f32", "f64")
+        return self.kind in ("f16", "bf16", "f32", "f64")
 
     @property
     def small(self) -> bool:
@@ -141,7 +158,10 @@ class Builder:
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: list[Value] = []
         self.last: list[Value] = []  # results of which nothing more is made
+        self.given: dict[str, tuple[Array, ...]] = {}  # inputs whose numbers decide sizes
+        self.sizes = 0  # how many only a call knows
         self.opset = 17
+        self.coarse = False  # whether floats of 16 bits are in it
         self.contrib = False  # whether operators of com.microsoft are in it
 
     # ------------------------------------------------------------------ random choices
@@ -199,6 +219,42 @@ class Builder:
             name = f"c{len(self.initializers)}"
             self.initializers.append(numpy_helper.from_array(array, name))
         return Value(name, kind, shape, bound)
+
+    def run_time(self, numbers: Sequence[Any], kind: str = "i64") -> Value:
+        """A new input of the model; numbers: what each call brings for it."""
+        arrays = tuple(np.asarray(own, KINDS[kind][1]) for own in numbers)
+        most = max((float(np.abs(own).max(initial=0)) for own in arrays), default=0.0)
+        value = Value(f"a{len(self.given)}", kind, self.shape(*arrays[0].shape), most)
+        self.inputs.append(value)
+        self.given[value.name] = arrays
+        return value
+
+    def amounts(self, numbers: Sequence[Any]) -> Value:
+        """Integers that a call brings, computed from an input of another type now and then."""
+        most = max(abs(int(n)) for own in numbers for n in np.ravel(own)) if numbers else 0
+        if most > 2**20 or self.flip(0.6):
+            return self.run_time(numbers)
+        value = self.run_time(numbers, self.choice(("i32", "f32")))
+        result = ("i64", value.shape, value.bound)
+        return self.emit("Cast", [value], result, to=TensorProto.INT64)[0]
+
+    def size(self, values: Sequence[int]) -> Size:
+        """A dim that only a call knows, unlike all others."""
+        self.sizes += 1
+        return Size(f"(call{self.sizes})", tuple(values))
+
+    def axis(self, axis: int, rank: int) -> int:
+        """The axis, counted from the end now and then."""
+        return axis - rank if self.flip(0.3) else axis
+
+    def reduce(self, op: str, x: Value, axes: Sequence[int], shape: Shape, bound: float, keep: bool
+               ) -> Value:  # fmt: skip
+        """A reduction; its axes are an input where the opset says so."""
+        result = (x.kind, shape, bound)
+        if op == "ReduceSum" or self.opset >= 18:
+            given = self.constant(list(axes), "i64")
+            return self.emit(op, [x, given], result, keepdims=int(keep))[0]
+        return self.emit(op, [x], result, axes=list(axes), keepdims=int(keep))[0]
 
     def weight(self, *sizes: int, scale: float = 1.0) -> Value:
         """Random f32 numbers."""
@@ -292,6 +348,8 @@ class Builder:
 
 def info(value: Value, shaped: bool = True) -> onnx.ValueInfoProto:
     """The declaration of a value."""
+    if value.is_sequence:
+        return helper.make_tensor_sequence_value_info(value.name, KINDS[value.kind][0], None)
     dims = [s.fixed if s.fixed is not None else _symbol(s.text) for s in value.shape]
     return helper.make_tensor_value_info(value.name, KINDS[value.kind][0], dims if shaped else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .builder import Builder, Scope, Shape, Size, Value
 
-MAX_DEPTH = 3
+MAX_DEPTH = 4
 
 
 def _condition(b: Builder) -> Value | None:

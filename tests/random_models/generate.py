@@ -8,23 +8,48 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from . import control, indexing, movement, pointwise, products, quantised, recurrent, reductions
-from .builder import ALL, Array, Builder, Features, Shape, Size, Value, info
+from . import (
+    amounts,
+    contrib,
+    control,
+    elements,
+    indexing,
+    loops,
+    movement,
+    newer,
+    pictures,
+    pointwise,
+    products,
+    quantised,
+    recurrent,
+    reductions,
+    sequences,
+)
+from .builder import ALL, KINDS, Array, Builder, Features, Shape, Size, Value, info
 
-FAMILIES = (pointwise, movement, reductions, products, indexing, recurrent, control, quantised)
+FAMILIES = (
+    pointwise, movement, reductions, products, indexing, recurrent, control, quantised, amounts,
+    sequences, elements, pictures, loops, newer, contrib,
+)  # fmt: skip
 RULES = {rule: weight for family in FAMILIES for rule, weight in family.RULES.items()}
 _LIST = tuple(rule for rule, weight in RULES.items() for _ in range(weight))
 SYMBOLS = ("n", "s", "t")
+OPSETS = (17, 17, 18, 20, 21, 23)
 FORMS = ((2, 3, 8), (1, 4, 6, 6), (2, 5), (3, 2, 4), (1, 3, 8, 7), (6,), (4, 2, 6), (2, 4, 5, 3))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A model and the inputs of its calls, each with other sizes of the symbolic dims."""
+    """A model and the inputs of its calls, each with other sizes of the symbolic dims.
+
+    coarse: whether it computes with floats of 16 bits somewhere. amounts: inputs that decide sizes.
+    """
 
     seed: int
     model: onnx.ModelProto
     calls: tuple[dict[str, Array], ...]
+    coarse: bool = False
+    amounts: frozenset[str] = frozenset()
 
 
 def step(b: Builder) -> None:
@@ -35,6 +60,8 @@ def step(b: Builder) -> None:
 def sample(seed: int, features: Features = ALL) -> Sample:
     """The model of a seed: the same one on every machine."""
     b = Builder(np.random.default_rng([20, seed]), features)
+    if features.newer:
+        b.opset = b.choice(OPSETS)
     symbols = _symbols(b)
     for number in range(b.number(1, 3)):
         _input(b, f"x{number}", symbols)
@@ -53,18 +80,25 @@ def sample(seed: int, features: Features = ALL) -> Sample:
         b.initializers,
     )
     opsets = [helper.make_opsetid("", b.opset)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return Sample(seed, model, tuple(_draw(b, call) for call in range(b.calls)))
+    opsets += [helper.make_opsetid("com.microsoft", 1)] if b.contrib else []
+    version = 8 if b.opset < 18 else 10
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=version)
+    calls = tuple(_draw(b, call) for call in range(b.calls))
+    return Sample(seed, model, calls, b.coarse, frozenset(b.given))
 
 
 def _symbols(b: Builder) -> list[Size]:
     if not b.features.symbols or b.flip(0.3):
         return []
     low = 0 if b.features.empty and b.flip() else 1 if b.features.ones else 2
-    return [
+    found = [
         Size(name, (b.number(low, 6), b.number(max(low, 1), 6)))
         for name in SYMBOLS[: b.number(1, 3)]
     ]
+    if b.features.twins and b.flip(0.3):
+        twin = b.choice(found)
+        found.append(Size(f"{twin.text}2", twin.values))
+    return found
 
 
 def _input(b: Builder, name: str, symbols: list[Size]) -> None:
@@ -72,8 +106,12 @@ def _input(b: Builder, name: str, symbols: list[Size]) -> None:
     shape: Shape = tuple(
         b.choice(symbols) if symbols and b.flip(0.45) else b.fixed(size) for size in form
     )
-    kind = "f32" if not b.inputs else b.choice(("f32", "f32", "f32", "i64", "bool"))
-    value = Value(name, kind, shape, 3.0 if kind == "f32" else 7.0)
+    kinds = ("f32", "f32", "f32", "f32", "i64", "bool")
+    if b.features.kinds:
+        kinds += ("i32", "u8", "i8", "f64", "f16")
+    kind = "f32" if not b.inputs else b.choice(kinds)
+    b.coarse |= kind == "f16"
+    value = Value(name, kind, shape, 3.0 if kind in ("f16", "f32", "f64") else 7.0)
     b.inputs.append(value)
     b.scopes[0].pool.append(value)
 
@@ -107,10 +145,12 @@ def _draw(b: Builder, call: int) -> dict[str, Array]:
     found = {}
     for value in b.inputs:
         shape = tuple(size.values[call] for size in value.shape)
-        if value.kind == "f32":
-            found[value.name] = b.rng.uniform(-3, 3, shape).astype(np.float32)
-        elif value.kind == "i64":
-            found[value.name] = b.rng.integers(0, 7, shape)
+        numbers = KINDS[value.kind][1]
+        if value.name in b.given:
+            found[value.name] = b.given[value.name][call]
+        elif value.is_float:
+            found[value.name] = b.rng.uniform(-3, 3, shape).astype(numbers)
         else:
-            found[value.name] = b.rng.integers(0, 2, shape).astype(np.bool_)
+            most = 2 if value.kind == "bool" else 7
+            found[value.name] = b.rng.integers(0, most, shape).astype(numbers)
     return found

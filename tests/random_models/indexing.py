@@ -35,7 +35,7 @@ def gather(b: Builder) -> None:
         places = _indices(b, b.choice(((), (1,), (3,), (2, 2))), size)
     shape = (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
     if len(shape) <= 5 and largest(shape) <= 4096:
-        b.keep(b.emit("Gather", [x, places], ("f32", shape, x.bound), axis=axis)[0])
+        b.keep(b.emit("Gather", [x, places], ("f32", shape, x.bound), axis=b.axis(axis, x.rank))[0])
 
 
 def embedding(b: Builder) -> None:
@@ -61,7 +61,8 @@ def gather_elements(b: Builder) -> None:
     sizes[axis] = b.number(1, 3)
     places = _indices(b, tuple(sizes), x.shape[axis])
     shape = b.shape(*sizes)
-    b.keep(b.emit("GatherElements", [x, places], ("f32", shape, x.bound), axis=axis)[0])
+    result = ("f32", shape, x.bound)
+    b.keep(b.emit("GatherElements", [x, places], result, axis=b.axis(axis, x.rank))[0])
 
 
 def gather_nd(b: Builder) -> None:
@@ -72,6 +73,34 @@ def gather_nd(b: Builder) -> None:
     pairs = np.stack([b.rng.integers(0, min(size.values), count) for size in x.shape[:2]], -1)
     shape = (b.fixed(count), *x.shape[2:])
     b.keep(b.emit("GatherND", [x, b.constant(pairs, "i64")], ("f32", shape, x.bound))[0])
+
+
+def gather_in_batch(b: Builder) -> None:
+    """GatherND that takes other places of each part of a batch."""
+    x = b.pick_float(2, 4)
+    if x is None or not x.shape[0].fixed or min(x.shape[1].values) < 1:
+        return
+    count = b.number(1, 3)
+    least = min(x.shape[1].values)
+    places = b.rng.integers(-least if b.flip() else 0, least, (x.shape[0].fixed, count, 1))
+    shape = (x.shape[0], b.fixed(count), *x.shape[2:])
+    inputs = [x, b.constant(places, "i64")]
+    b.keep(b.emit("GatherND", inputs, ("f32", shape, x.bound), batch_dims=1)[0])
+
+
+def unique(b: Builder) -> None:
+    """Different elements, how often each is there, and the order; summed up or results."""
+    x = b.pick(lambda v: v.kind == "i64" and 1 <= v.rank <= 3 and v.small)
+    if x is None or not b.features.run_time_sizes or any(0 in s.values for s in x.shape):
+        return
+    unknown: Shape = (Size("?", (1,) * b.calls),)
+    kinds = [("i64", unknown, x.bound), *(("i64", unknown, 64.0),) * 3]
+    values, _, back, counts = b.emit("Unique", [x], *kinds, sorted=b.number(0, 1))
+    if b.flip(0.3) and len(b.scopes) == 1:
+        b.last += [values, counts]
+    again = b.emit("Gather", [values, back], ("i64", (_count(b, x),), x.bound))[0]
+    b.keep(again)
+    b.keep(b.emit("ReduceSum", [counts], ("i64", b.shape(1), 4096.0), keepdims=1)[0])
 
 
 def scatter(b: Builder) -> None:
@@ -150,7 +179,7 @@ def repeated(b: Builder) -> None:
     wide = b.emit("Tile", [x, times], ("f32", unknown, x.bound))[0]
     mean = (b.fixed(1), *x.shape[1:])
     if 0 not in x.shape[0].values:
-        b.keep(b.emit("ReduceMean", [wide], ("f32", mean, x.bound), axes=[0], keepdims=1)[0])
+        b.keep(b.reduce("ReduceMean", wide, [0], mean, x.bound, keep=True))
 
 
 def _count(b: Builder, x: Value) -> Size:
@@ -162,5 +191,5 @@ def _count(b: Builder, x: Value) -> Size:
 
 RULES = {
     gather: 4, embedding: 1, gather_elements: 1, gather_nd: 1, scatter: 2, one_hot: 2, selected: 2,
-    repeated: 1,
+    repeated: 1, gather_in_batch: 1, unique: 1,
 }  # fmt: skip

@@ -213,13 +213,15 @@ def split(b: Builder) -> None:
     axis = b.choice(axes)
     size = x.shape[axis].fixed or 0
     first = b.number(1, size - 1)
-    parts = [first, size - first]
+    parts, more = [first, size - first], {}
     if size % 2 == 0 and b.flip():
         parts, inputs = [size // 2] * 2, [x]
+        more = {"num_outputs": 2} if b.opset >= 18 else {}
     else:
         inputs = [x, b.constant(parts, "i64")]
     shapes = [(*x.shape[:axis], b.fixed(part), *x.shape[axis + 1 :]) for part in parts]
-    for value in b.emit("Split", inputs, *((x.kind, s, x.bound) for s in shapes), axis=axis):
+    results = [(x.kind, shape, x.bound) for shape in shapes]
+    for value in b.emit("Split", inputs, *results, axis=b.axis(axis, x.rank), **more):
         b.keep(value)
 
 

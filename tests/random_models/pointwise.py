@@ -72,7 +72,7 @@ def _partner(b: Builder, x: Value) -> tuple[Value, Shape] | None:
         if not axes or 0 in (v for axis in axes for v in x.shape[axis].values):
             return None
         shape = tuple(b.fixed(1) if i in axes else size for i, size in enumerate(x.shape))
-        return b.emit("ReduceMax", [x], ("f32", shape, x.bound), axes=axes, keepdims=1)[0], x.shape
+        return b.reduce("ReduceMax", x, axes, shape, x.bound, keep=True), x.shape
     other = b.pick(lambda v: v.kind == "f32" and _broadcast(b, v, x) is not None)
     if other is None:
         return None
@@ -91,6 +91,9 @@ def _broadcast(b: Builder, one: Value, other: Value) -> Shape | None:
             found.append(right if left.text == "1" else left)
             continue
         pairs = list(zip(left.values, right.values, strict=True))
+        if b.features.twins and all(a == c for a, c in pairs):
+            found.append(right if right.fixed is not None else left)
+            continue
         if not b.features.ones or any(a != c and 1 not in (a, c) for a, c in pairs):
             return None
         sizes = tuple(c if a == 1 else a for a, c in pairs)

@@ -64,18 +64,48 @@ def gemm(b: Builder) -> None:
 
 
 def einsum(b: Builder) -> None:
-    x = b.pick_float(3, 3)
-    if x is None or not x.shape[2].fixed:
+    """Of one or two operands: what both have, what is summed up, and the order are random."""
+    x = b.pick_float(2, 4)
+    if x is None or any(0 in size.values for size in x.shape):
         return
-    width = b.number(1, 5)
-    w = b.weight(x.shape[2].fixed, width)
-    equation, shape = b.choice((
-        ("abc,cd->abd", (x.shape[0], x.shape[1], b.fixed(width))),
-        ("abc,cd->dba", (b.fixed(width), x.shape[1], x.shape[0])),
-        ("abc,cd->ad", (x.shape[0], b.fixed(width))),
-    ))  # fmt: skip
-    bound = x.bound * x.shape[2].fixed * max(1, *x.shape[1].values)
-    _keep(b, "Einsum", [x, w], shape, bound, equation=equation)
+    letters = "abcd"[: x.rank]
+    sizes = dict(zip(letters, x.shape, strict=True))
+    inputs, terms = [x], [letters]
+    if b.flip(0.8):
+        other = _factor(b, x, sizes)
+        if other is None:
+            return
+        inputs.append(other[0])
+        terms.append(other[1])
+    free = sorted(set("".join(terms)))
+    kept = [letter for letter in free if b.flip(0.65)] or free[:1]
+    kept = [kept[int(place)] for place in b.rng.permutation(len(kept))]
+    summed = largest([sizes[letter] for letter in free if letter not in kept])
+    bound = summed
+    for value in inputs:
+        bound = bound * value.bound
+    shape = tuple(sizes[letter] for letter in kept)
+    equation = ",".join(terms) + "->" + "".join(kept)
+    if len(kept) > 5 or largest([sizes[letter] for letter in free]) > 8192:
+        return
+    if len(terms) == 1 and x.rank > 2 and b.flip(0.3):
+        equation, shape = f"...{letters[-1]}->...", x.shape[:-1]
+        bound = x.bound * max(x.shape[-1].values)
+    _keep(b, "Einsum", inputs, shape, bound, equation=equation)
+
+
+def _factor(b: Builder, x: Value, sizes: dict[str, Size]) -> tuple[Value, str] | None:
+    """A second operand: some axes of x, and one of its own."""
+    letters = list(sizes)
+    chosen = [letter for letter in letters if sizes[letter].fixed is not None and b.flip()]
+    if not chosen or b.flip(0.3):
+        same = b.pick(lambda v: v.kind == "f32" and v.texts == x.texts)
+        return (same, "".join(letters)) if same is not None else None
+    own = b.number(1, 4)
+    sizes["e"] = b.fixed(own)
+    term = [*chosen, "e"]
+    term = [term[int(place)] for place in b.rng.permutation(len(term))]
+    return b.weight(*(sizes[letter].fixed or 1 for letter in term)), "".join(term)
 
 
 def _window(b: Builder, size: Size, kernel: int, stride: int, dilation: int, pads: int) -> Size:

@@ -71,9 +71,24 @@ def _attributes(b: Builder, op: str, directions: int) -> dict[str, object]:
 
 
 def _lengths(b: Builder, steps: Size, batch: Size) -> Value | None:
-    if batch.fixed is None or min(steps.values) < 1:
+    if min(steps.values) < 1:
+        return None
+    target = b.dims([batch]) if batch.fixed is None or b.flip(0.2) else None
+    if target is not None:  # one that a call brings, for all of the batch
+        numbers = [[b.number(1, own)] for own in steps.values]
+        one = b.run_time(numbers, "i32") if b.features.amounts else b.constant([1], "i32")
+        return b.emit("Expand", [one, target], ("i32", (batch,), 8.0))[0]
+    if batch.fixed is None:
         return None
     return b.constant(b.rng.integers(1, min(steps.values) + 1, batch.fixed), "i32")
+
+
+def _weights(b: Builder, *sizes: int) -> Value:
+    """Constant ones; some are computed from such."""
+    found = b.weight(*sizes, scale=0.6)
+    if b.flip(0.9):
+        return found
+    return b.same("Neg", found)
 
 
 def layer(b: Builder, x: Value, op: str, states: Sequence[Value]) -> list[Value]:
@@ -84,8 +99,8 @@ def layer(b: Builder, x: Value, op: str, states: Sequence[Value]) -> list[Value]
     steps, batch = x.shape[:2]
     inputs: list[Value | None] = [
         x,
-        b.weight(directions, gates * hidden, size, scale=0.6),
-        b.weight(directions, gates * hidden, hidden, scale=0.6),
+        _weights(b, directions, gates * hidden, size),
+        _weights(b, directions, gates * hidden, hidden),
         b.weight(directions, 2 * gates * hidden) if b.flip(0.7) else None,
         _lengths(b, steps, batch) if b.flip(0.3) else None,
     ]

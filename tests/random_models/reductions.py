@@ -41,10 +41,7 @@ def reduce(b: Builder) -> None:
     keep = b.number(0, 1)
     shape = _without(b, x, axes, bool(keep))
     given = [axis - x.rank if b.flip(0.2) else axis for axis in axes]
-    if op == "ReduceSum":
-        b.keep(b.emit(op, [x, b.constant(given, "i64")], ("f32", shape, bound), keepdims=keep)[0])
-    else:
-        b.keep(b.emit(op, [x], ("f32", shape, bound), axes=given, keepdims=keep)[0])
+    b.keep(b.reduce(op, x, given, shape, bound, bool(keep)))
 
 
 def arg(b: Builder) -> None:
@@ -55,7 +52,8 @@ def arg(b: Builder) -> None:
     shape = _without(b, x, [axis], bool(keep))
     more = {"select_last_index": 1} if b.flip(0.3) else {}
     op = b.choice(("ArgMax", "ArgMin"))
-    b.keep(b.emit(op, [x], ("i64", shape, 16.0), axis=axis, keepdims=keep, **more)[0])
+    more |= {"axis": b.axis(axis, x.rank), "keepdims": keep}
+    b.keep(b.emit(op, [x], ("i64", shape, 16.0), **more)[0])
 
 
 def softmax(b: Builder) -> None:
@@ -74,7 +72,8 @@ def running(b: Builder) -> None:
     axis = b.number(0, x.rank - 1)
     bound = x.bound * max(1, *x.shape[axis].values)
     flags = {"exclusive": b.number(0, 1), "reverse": b.number(0, 1)}
-    result = b.emit("CumSum", [x, b.constant(axis, "i64")], ("f32", x.shape, bound), **flags)
+    given = b.constant(b.axis(axis, x.rank), "i64")
+    result = b.emit("CumSum", [x, given], ("f32", x.shape, bound), **flags)
     b.keep(result[0])
 
 
@@ -93,10 +92,10 @@ def written_norm(b: Builder) -> None:
     if x is None or _is_empty(x) or min(x.shape[-1].values) < 2:
         return
     shape = (*x.shape[:-1], b.fixed(1))
-    mean = b.emit("ReduceMean", [x], ("f32", shape, x.bound), axes=[-1], keepdims=1)[0]
+    mean = b.reduce("ReduceMean", x, [-1], shape, x.bound, keep=True)
     centred = b.emit("Sub", [x, mean], ("f32", x.shape, 2 * x.bound))[0]
     squares = b.emit("Pow", [centred, b.constant(2.0)], ("f32", x.shape, x.bound**2))[0]
-    variance = b.emit("ReduceMean", [squares], ("f32", shape, x.bound**2), axes=[-1], keepdims=1)[0]
+    variance = b.reduce("ReduceMean", squares, [-1], shape, x.bound**2, keep=True)
     eased = b.emit("Add", [variance, b.constant(1e-2)], ("f32", shape, x.bound**2))[0]
     root = b.same("Sqrt", eased)
     b.keep(b.emit("Div", [centred, root], ("f32", x.shape, 4.0))[0])
@@ -144,7 +143,7 @@ def top(b: Builder) -> None:
         return
     wanted = b.number(1, min(count, 3))
     shape = (*x.shape[:axis], b.fixed(wanted), *x.shape[axis + 1 :])
-    flags = {"axis": axis, "largest": b.number(0, 1)}
+    flags = {"axis": b.axis(axis, x.rank), "largest": b.number(0, 1)}
     number = b.constant([wanted], "i64")
     values, places = b.emit(
         "TopK", [x, number], ("f32", shape, x.bound), ("i64", shape, 16.0), **flags
