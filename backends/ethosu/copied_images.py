@@ -20,7 +20,7 @@ from .tosa.lowering import narrowed
 
 DIRECT, COPIED = "direct", "copied"
 MOST_CHANNELS = 64  # of images that are worth a copy
-_ROWS = (1024, 512, 256, 128, 64)  # elements that may be side by side
+_CHANNELS, _WIDTHS = range(128, 15, -1), range(32, 0, -1)  # of the shape of copies
 _ONE = {"kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1),
         "layout": "NHWC"}  # fmt: skip
 
@@ -39,27 +39,32 @@ def given_images(graph: Graph, target: NpuTarget) -> list[Node]:
 
 
 def can_be_copied(conv: Node) -> bool:
-    """Whether the image of a convolution, one of `given_images`, is rows of many elements."""
-    return _row(narrowed(conv.inputs[0])[0]) is not None
+    """Whether the image of a convolution, one of `given_images`, has a shape of many channels."""
+    return _shape(narrowed(conv.inputs[0])[0]) is not None
 
 
 def copy_image(graph: Graph, conv: Node) -> None:
     """Have all that reads an image read a copy of it, in place."""
     source, _ = narrowed(conv.inputs[0])
-    row, shape = _row(source), source.type.static_shape
-    assert row is not None
+    copied = _shape(source)
+    assert copied is not None
     readers = [user for user, _ in graph.uses()[source] if isinstance(user, Node)]
     nodes: list[Node] = []
     builder = Builder(nodes, conv.name)
-    rows = builder.emit("reshape", [source], {"shape": (1, math.prod(shape) // row, 1, row)})
-    copy = builder.emit("max_pool", [rows], _ONE)
-    image = builder.emit("reshape", [copy], {"shape": shape})
+    copy = builder.emit("reshape", [source], {"shape": copied})
+    copy = builder.emit("max_pool", [copy], _ONE)
+    image = builder.emit("reshape", [copy], {"shape": source.shape})
     for node in readers:
         node.inputs = [image if value is source else value for value in node.inputs]
     place = min(graph.nodes.index(node) for node in readers)
     graph.nodes[place:place] = nodes
 
 
-def _row(source: Value) -> int | None:
+def _shape(source: Value) -> tuple[int, ...] | None:
+    """In which an image is copied; None where it has no such shape."""
     elements = math.prod(source.type.static_shape)
-    return next((row for row in _ROWS if elements % row == 0), None)
+    channels = next((size for size in _CHANNELS if elements % size == 0), None)
+    if channels is None:
+        return None
+    width = next(size for size in _WIDTHS if elements // channels % size == 0)
+    return (1, elements // channels // width, width, channels)

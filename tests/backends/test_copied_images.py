@@ -7,6 +7,7 @@ import pytest
 from integer_graphs import Sketch, integers_made
 from tosa_runs import needs_vela
 
+from tensmith.backends.ethosu import copied_images
 from tensmith.backends.ethosu.arrangement import arranged, decisions_of
 from tensmith.backends.ethosu.copied_images import COPIED, DIRECT, copy_image, given_images
 from tensmith.backends.ethosu.targets import TARGETS
@@ -87,10 +88,22 @@ def test_a_copy_is_for_all_that_read_an_image() -> None:
 
 
 @needs_vela
-def test_what_is_no_rows_of_many_elements_is_read_where_it_lies() -> None:
+def test_what_has_no_shape_of_many_channels_is_read_where_it_lies() -> None:
     def odd(s: Sketch) -> tuple[Value, ...]:
-        return (s.conv(s.input(1, 3, 17, 17), 8, pads=(1,) * 4),)
+        return (s.conv(s.input(1, 3, 1, 131), 8, (1, 3)),)
 
     graph, *_ = integers_made(odd, 2)
     assert not _decisions(graph, U65)
     assert not _pools(arranged(graph, U65, {}))
+
+
+@needs_vela
+@pytest.mark.parametrize("target", ["ethos-u65-256", "ethos-u85-256"])
+def test_the_shape_of_a_copy_takes_fewer_cycles_than_a_row(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, *_ = integers_made(image, 2)
+    usual = arranged(graph, TARGETS[target], {})
+    monkeypatch.setattr(copied_images, "_CHANNELS", (16,))
+    monkeypatch.setattr(copied_images, "_WIDTHS", (1,))
+    assert usual.cycles < arranged(graph, TARGETS[target], {}).cycles
