@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.backends.reference import run_graph
 from tensmith.frontends.onnx import load_model
 from tensmith.frontends.onnx.ops.shared.gram_trie import gram_trie
+from tensmith.frontends.onnx.ops.shared.lookups import BISECTED
 from tensmith.frontends.onnx.ops.shared.word_hash import word_hash
 from tensmith.runtime.meaning import encode
 
-from .oracle import node
+from .oracle import model, node
 
 
 def test_half_a_million_words_have_slots_of_their_own() -> None:
@@ -34,6 +35,33 @@ def _labels(words: list[str]) -> Any:
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
     graph = helper.make_graph([part], "g", [given], [wanted])
     return load_model(helper.make_model(graph, opset_imports=opsets, ir_version=9))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("count", [BISECTED, BISECTED + 1, 5000])
+def test_numbers_that_lie_far_apart_are_known(dtype: Any, count: int) -> None:
+    random = np.random.default_rng(3)
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        ends = np.array([info.min, info.max, -1], dtype)
+        numbers = np.unique(random.integers(info.min, info.max, count + 200, dtype=dtype))
+    else:
+        ends = np.array([0.0, np.inf, -np.inf], dtype)
+        numbers = random.standard_normal(count + 200).astype(dtype)
+    numbers = random.permutation(np.setdiff1d(numbers, ends))
+    keys, others = np.append(ends, numbers[: count - 3]), numbers[count - 3 :]
+    tables = [("keys_tensor", keys), ("values_tensor", np.arange(count)),
+              ("default_tensor", np.array([-1]))]  # fmt: skip
+    part = node("LabelEncoder", "x", "y", domain="ai.onnx.ml",
+                **{name: numpy_helper.from_array(table) for name, table in tables})  # fmt: skip
+    places = {key: place for place, key in reversed([*enumerate(keys.tolist())])}
+    x = random.permutation(np.append(keys, others))
+    if x.dtype.kind == "f":
+        x = np.append(x, np.array([-0.0, np.nan], dtype))
+    proto = model([part], {"x": x}, ["y"], types=[TensorProto.INT64], opset=20)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 4))
+    got = run_graph(load_model(proto), {"x": x})["y"]
+    assert got.tolist() == [places.get(number, -1) for number in x.tolist()]
 
 
 def test_a_long_word_does_not_make_the_others_long() -> None:

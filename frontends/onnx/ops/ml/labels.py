@@ -12,7 +12,7 @@ from .....compiler.ir.assumptions import EQUAL
 from ...containers import Content, Maps, Text
 from ...site import Site
 from ...table import lowers
-from ..shared.lookups import DENSE, bisect, lie_close
+from ..shared.lookups import DENSE, lie_close, place_among_numbers
 from ..shared.scores import ML, pick
 from ..standard.strings import chosen, place_among, text_at
 
@@ -74,7 +74,7 @@ def _value_at(s: Site, values: Array, place: Value, hit: Value, default: Any) ->
 
 
 def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
-    """The value of a number, by bisection of the sorted keys; of keys given twice, the first.
+    """The value of a number, by its place among sorted keys; of keys given twice, the first.
 
     Integer keys that lie close together number a table.
     """
@@ -89,7 +89,7 @@ def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
     place = s.expand(s.scalar(0, DType.I64), x.shape)
     hit = s.expand(s.scalar(False, DType.BOOL), x.shape)
     if len(order):
-        rank = bisect(s, x, keys[order])
+        rank = place_among_numbers(s, x, keys[order])
         place, hit = pick(s, order, rank), s.op_("eq", pick(s, keys[order], rank), x)
     if nan.any() and s.opset >= 4:  # before, a key that is NaN equals nothing
         unordered = s.emit("isnan", [x])
