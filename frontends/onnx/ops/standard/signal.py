@@ -1,18 +1,22 @@
 """Fourier transforms, windows and mel filters.
 
-A transform is a product with a matrix of cosines and sines, whose angles are reduced exactly (in
-integers) before they are rounded.
+A transform whose length only a run knows is a product with a matrix of cosines and sines, whose
+angles are reduced exactly (in integers) before they are rounded; `shared/fft.py` has the others.
 """
 
 from __future__ import annotations
 
 import math
 
-from .....compiler.ir import Dim, DType, Value
+import numpy as np
+
+from .....compiler.ir import Dim, DType, Value, constant
 from .....compiler.ir.assumptions import AT_MOST
 from .....compiler.ir.dims import floordiv
 from ...site import Site
 from ...table import lowers
+from ..shared.fft import Spectrum, fitted
+from ..shared.fft import transform as fft
 from ..shared.run_time import around_axis, chosen, is_known, shape_vector
 from .sampling import number
 
@@ -24,14 +28,6 @@ def _waves(s: Site, rows: Dim, columns: Dim, period: Dim, dtype: DType) -> tuple
     part = s.op_("div", s.cast(whole, DType.F64), number(s, period, DType.F64))
     angle = s.op_("mul", part, 2 * math.pi)
     return s.cast(s.op_("cos", angle), dtype), s.cast(s.op_("sin", angle), dtype)
-
-
-def _fitted(s: Site, x: Value, length: Dim) -> Value:
-    """x[before, n, behind, parts] cut or filled with zeros to `length` along n."""
-    if x.shape[1] == length:
-        return x
-    pads = (0, 0, 0, 0, 0, length - x.shape[1], 0, 0)
-    return s.emit("pad", [x, s.scalar(0, x.dtype)], pads=pads, mode="constant")
 
 
 def _in_parts(s: Site, x: Value) -> Value:
@@ -53,12 +49,17 @@ def transform(
     of the spectrum, or back from it.
     """
     parts = x.shape[3]
-    if inverse and onesided:
-        size = (x.shape[1] - 1) * 2 if length is None else length
-        return _real_inverse(s, _fitted(s, x, floordiv(size, 2) + 1), size), size
-    size = x.shape[1] if length is None else length
-    x = _fitted(s, x, size)
-    count = floordiv(size, 2) + 1 if onesided else size
+    to_real = inverse and onesided
+    size = length
+    if size is None:
+        size = (x.shape[1] - 1) * 2 if to_real else x.shape[1]
+    half = floordiv(size, 2) + 1
+    if isinstance(size, int) and size > 0:
+        return _of_known_length(s, x, size, inverse, onesided)
+    if to_real:
+        return _real_inverse(s, fitted(s, x, half), size), size
+    x = fitted(s, x, size)
+    count = half if onesided else size
     cos, sin = _waves(s, count, size, size, x.dtype)
     if not inverse:
         sin = s.op_("neg", sin)
@@ -71,6 +72,28 @@ def transform(
     shape = (*real.shape, 1)
     both = s.emit("concat", [s.reshape(v, shape) for v in (real, imaginary)], axis=3)
     return (s.op_("div", both, number(s, size, x.dtype)) if inverse else both), count
+
+
+def _of_known_length(
+    s: Site, x: Value, size: int, inverse: bool, onesided: bool
+) -> tuple[Value, Dim]:
+    """See `transform`."""
+    before, count, behind, parts = x.shape
+    x = s.reshape(s.transpose(x, (0, 2, 1, 3)), (before * behind, count, parts))
+    half, to_real = size // 2 + 1, inverse and onesided
+    most = half if to_real else size
+    if not isinstance(count, int) or count > most:
+        x, count = fitted(s, x, most), most
+    if to_real:  # what is left out repeats the rest, conjugated
+        once = [place in (0, size / 2) for place in range(count)]
+        weights = np.where(once, 1.0, 2.0).reshape(1, count, 1)
+        x = s.op_("mul", x, constant(weights.astype(x.dtype.numpy)))
+    wanted = half if onesided and not inverse else size
+    sign, scale = (1, 1 / size) if inverse else (-1, 1.0)
+    spectrum = Spectrum(size, sign, count, int(parts), wanted, 1 if to_real else 2, scale)
+    out = fft(s, x, spectrum)
+    out = s.reshape(out, (before, behind, wanted, out.shape[2]))
+    return s.transpose(out, (0, 2, 1, 3)), wanted
 
 
 def _along(s: Site, matrix: Value, x: Value) -> Value:
@@ -159,14 +182,25 @@ def short_time_fourier(s: Site) -> Value:
     s.require(1, AT_MOST, length, f"1 <= {length}, the length of frames")
     s.require(length, AT_MOST, size, f"frames of {length} in a signal of {size}")
     frames = floordiv(size - length, step) + 1
-    start = s.op_("mul", s.iota((frames, 1), 0, DType.I64), number(s, step, DType.I64))
-    places = s.op_("add", start, s.iota((1, length), 1, DType.I64))
-    framed = s.emit("gather", [x, places], axis=1)
+    framed = _frames(s, x, frames, length, step)
     if window is not None:
         framed = s.op_("mul", framed, s.reshape(window, (1, 1, length, 1)))
     flat = s.reshape(framed, (batch * frames, length, 1, parts))
     out, count = transform(s, flat, None, False, bool(s.integer("onesided", 1)))
     return s.reshape(out, (batch, frames, count, 2))
+
+
+def _frames(s: Site, x: Value, frames: Dim, length: Dim, step: Dim) -> Value:
+    """Frames [batch, frames, length, parts] of x[batch, size, parts], by runs that none divides."""
+    run = math.gcd(length, step) if isinstance(length, int) and isinstance(step, int) else 1
+    batch, _, parts = x.shape
+    step, runs = floordiv(step, run), floordiv(length, run)
+    used = (frames - 1) * step + runs
+    x = s.reshape(s.slice(x, 1, 0, used * run), (batch, used, run, parts))
+    start = s.op_("mul", s.iota((frames, 1), 0, DType.I64), number(s, step, DType.I64))
+    places = s.op_("add", start, s.iota((1, runs), 1, DType.I64))
+    framed = s.emit("gather", [x, places], axis=1)
+    return s.reshape(framed, (batch, frames, length, parts))
 
 
 _COSINES = {
