@@ -18,13 +18,42 @@ static box read_box(const float *at, int center) {
   return b;
 }
 
-static float overlap(const box *a, const box *b) {
-  const float height = fminf(a->y1, b->y1) - fmaxf(a->y0, b->y0);
-  const float width = fminf(a->x1, b->x1) - fmaxf(a->x0, b->x0);
-  if (height <= 0 || width <= 0) return 0;
-  const float common = fmaxf(height, 0) * fmaxf(width, 0);
-  const float whole = a->area + b->area - common;
-  return whole > 0 ? common / whole : 0;
+enum { TOGETHER = 8 }; /* boxes that one is compared with at once, in vectors */
+
+typedef struct kept_boxes { /* by coordinate; those behind the last one overlap nothing */
+  float *y0, *x0, *y1, *x1, *area;
+} kept_boxes;
+
+static void clear_boxes(const kept_boxes *kept, int64_t from) {
+  for (int64_t i = from; i < from + TOGETHER; ++i)
+    kept->y0[i] = kept->x0[i] = kept->y1[i] = kept->x1[i] = kept->area[i] = NAN;
+}
+
+static void keep_box(const kept_boxes *kept, int64_t place, const box *b) {
+  if (place % TOGETHER == 0) clear_boxes(kept, place);
+  kept->y0[place] = b->y0, kept->x0[place] = b->x0;
+  kept->y1[place] = b->y1, kept->x1[place] = b->x1;
+  kept->area[place] = b->area;
+}
+
+/* Whether the intersection of a box with one of `count` kept ones is more than a share of their
+ * union. */
+static int overlaps(const box *b, const kept_boxes *kept, int64_t count, float most) {
+  for (int64_t first = 0; first < count; first += TOGETHER) {
+    int found = 0;
+    for (int64_t i = first; i < first + TOGETHER; ++i) {
+      const float y0 = b->y0 > kept->y0[i] ? b->y0 : kept->y0[i];
+      const float x0 = b->x0 > kept->x0[i] ? b->x0 : kept->x0[i];
+      const float y1 = b->y1 < kept->y1[i] ? b->y1 : kept->y1[i];
+      const float x1 = b->x1 < kept->x1[i] ? b->x1 : kept->x1[i];
+      const float height = y1 - y0 > 0 ? y1 - y0 : 0, width = x1 - x0 > 0 ? x1 - x0 : 0;
+      const float common = height * width, whole = b->area + kept->area[i] - common;
+      const float share = common / whole;
+      found |= (whole > 0) & (common > 0) & (share > most);
+    }
+    if (found) return 1;
+  }
+  return 0;
 }
 
 typedef struct line { /* the boxes of a picture, their scores for a class, and what is wanted */
@@ -37,7 +66,7 @@ typedef struct line { /* the boxes of a picture, their scores for a class, and w
 typedef struct room { /* for `count` of each */
   float *scores;
   int64_t *numbers, *order, *kept;
-  box *boxes;
+  kept_boxes boxes;
   void *memory;
 } room;
 
@@ -60,10 +89,8 @@ static int64_t suppress(const line *l, const room *r) {
     }
     const int64_t number = r->numbers[r->order[i]];
     const box candidate = read_box(l->boxes + number * 4, l->center);
-    int64_t other = 0;
-    while (other < taken && !(overlap(&candidate, &r->boxes[other]) > l->most)) ++other;
-    if (other < taken) continue;
-    r->boxes[taken] = candidate;
+    if (overlaps(&candidate, &r->boxes, taken, l->most)) continue;
+    keep_box(&r->boxes, taken, &candidate);
     r->kept[taken++] = number;
   }
   return taken;
@@ -72,15 +99,18 @@ static int64_t suppress(const line *l, const room *r) {
 int32_t ts_op_nms(ts_frame *frame, void *const *places, const int64_t *arguments) {
   const int64_t batches = arguments[0], classes = arguments[1], count = arguments[2];
   int64_t *rows = places[5], used = 0;
+  const int64_t padded = count + TOGETHER;
+  float *coordinates = ts_rt_alloc(frame, 5 * padded * (int64_t)sizeof(float));
   const room r = {
       ts_rt_alloc(frame, count * (int64_t)sizeof(float)),
       ts_rt_alloc(frame, count * (int64_t)sizeof(int64_t)),
       ts_rt_alloc(frame, count * (int64_t)sizeof(int64_t)),
       ts_rt_alloc(frame, count * (int64_t)sizeof(int64_t)),
-      ts_rt_alloc(frame, count * (int64_t)sizeof(box)),
+      {coordinates, coordinates + padded, coordinates + 2 * padded, coordinates + 3 * padded,
+       coordinates + 4 * padded},
       ts_rt_alloc(frame, ts_order_bytes(count)),
   };
-  if (!r.scores || !r.numbers || !r.order || !r.kept || !r.boxes || !r.memory) return 1;
+  if (!r.scores || !r.numbers || !r.order || !r.kept || !coordinates || !r.memory) return 1;
   line l = {places[0], places[1], count, *(const int64_t *)places[2],
             *(const float *)places[3], *(const float *)places[4], (int)arguments[3]};
   for (int64_t number = 0; number < batches * classes; ++number) {
