@@ -19,6 +19,7 @@ from .partition import parallel_loops
 from .register_tile import adds_apart, register_tile
 from .resolve import choice_of, resolve
 from .schedule import RegisterTile, Schedule, StageSchedule, Unrolling
+from .slices import slice_axis
 from .transposing import transposing_schedule
 
 MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
@@ -51,9 +52,9 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
     own = stage.axes[shared:]
     names = tuple(axis.name for axis in own)
     unroll = _unroll(stage)
-    if stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions):
-        return StageSchedule(order=names)
     lanes = target.lanes(_widest(stage))
+    if stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions):
+        return _in_order(stage, names, target, lanes)
     apart = transposing_schedule(stage, own, target, lanes) or across_lanes(stage, own, target)
     if apart:
         return apart
@@ -103,6 +104,17 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
     if unroll == 4:
         return replace(whole, unrolling=_wide_steps(whole, target))
     return whole
+
+
+def _in_order(stage: Stage, names: tuple[str, ...], target: CpuTarget, lanes: int) -> StageSchedule:
+    """Element by element, or with lanes along slices."""
+    axis = slice_axis(stage)
+    if axis is None:
+        return StageSchedule(order=names)
+    if not target.masked and isinstance(axis.extent, int):
+        lanes = min(lanes, _power_of_two(axis.extent))
+    vectors = max(1, min(4, -(-extent_of(axis) // lanes)))
+    return StageSchedule(RegisterTile(axis.name, lanes, vectors), names)
 
 
 def _wide_steps(own: StageSchedule, target: CpuTarget) -> Unrolling:

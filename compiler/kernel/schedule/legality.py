@@ -14,6 +14,7 @@ from ..kernel import Kernel, Stage, has_factors
 from . import pair_tiles
 from .matrix_tiles import LANES, plain_operands
 from .schedule import Schedule, StageSchedule
+from .slices import slice_axis
 
 MAX_LANES = 64  # of a vector of bytes in the widest registers
 MAX_TILE = 64  # registers that a tile's results fill: more only spill, and take long to compile
@@ -66,8 +67,10 @@ def _stage(stage: Stage, own: StageSchedule, kernel: Kernel) -> Iterator[str]:
         yield f"the order has {len(own.order)} loops that are not the stage's {len(loops)}"
         return
     in_order = stage.sequential or any(r.kind.startswith("arg") for r in stage.reductions)
-    if in_order and (tile.vector or tile.row or list(own.order) != names):
-        yield "it goes in the written order, element by element"
+    apart = slice_axis(stage)
+    along_slices = apart is not None and tile.vector == apart.name
+    if in_order and ((tile.vector and not along_slices) or tile.row or list(own.order) != names):
+        yield "it goes in the written order, element by element, or slice by slice"
     yield from _tile(stage, own, names)
     yield from _unrolling(own)
     if own.blocks.axis or own.blocks.steps or own.blocks.band:

@@ -24,6 +24,7 @@ from tensmith.compiler.kernel.kernel import CACHE_LINE, Kernel, Stage
 from tensmith.compiler.kernel.schedule.heuristic import default_schedule, naive_choice
 from tensmith.compiler.kernel.schedule.resolve import resolve
 from tensmith.compiler.kernel.schedule.schedule import Schedule, StageSchedule
+from tensmith.compiler.kernel.schedule.slices import slice_axis
 from tensmith.compiler.target import CpuTarget
 
 TARGETS = ["x86-64-v3", "x86-64-v4", "aarch64"]
@@ -62,7 +63,9 @@ def check_stage(stage: Stage, own: StageSchedule, shared: int, target: CpuTarget
     assert registers <= target.vector_registers, "accumulators stay in registers"
     positions = any(r.kind.startswith("arg") for r in stage.reductions)
     if stage.sequential or positions:
-        assert own.tile.lanes == own.tile.vectors == own.tile.rows == 1
+        slices = slice_axis(stage)
+        assert own.tile.vector in ("", slices.name if slices else "")
+        assert own.tile.rows == 1
     if stage.sequential:
         assert list(own.order) == axes, "ordered points keep their order"
 
