@@ -66,6 +66,22 @@ def test_antialias_of_bytes_is_exact() -> None:
     _run([1, 0.4375, 0.7466667, 1], None, x=x, mode="linear", antialias=1)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("shape", [(1, 2, 96, 80), (90, 2, 70), (40, 64, 3)])
+def test_antialias_reads_windows_alone(dtype: type, shape: tuple[int, ...]) -> None:
+    """Of long axes, the last one and others, no product with a matrix that is all but zero."""
+    x = (np.abs(floats(*shape)) * 60).astype(dtype)
+    sizes = np.int64([n if n < 4 else n // 3 + 4 for n in shape])
+    code = helper.np_dtype_to_tensor_dtype(x.dtype)
+    made = node("Resize", "x - - s", mode="linear", antialias=1)
+    proto = model([made], {"x": x}, ["y"], constants={"s": sizes}, opset=19, types=[code])
+    graph = check(proto, {"x": x}, atol=1e-3 if dtype is np.float32 else 1, rtol=1e-5)
+    dense = [n for n in graph.nodes if n.op == "matmul" and n.inputs[0].is_constant]
+    assert not dense
+    in_rows = [n for n in graph.nodes if n.op == "matmul"]
+    assert bool(in_rows) is (dtype is np.float32 and shape[-1] > 4)
+
+
 def test_symbolic_sizes() -> None:
     _run([1, 1, 2, 0.5], None, x=floats(1, 2, 6, 8), dims=["n", 2, "h", "w"], mode="nearest")
     _run([1, 1, 1.3, 0.7], None, x=floats(1, 2, 6, 8), dims=["n", 2, "h", "w"], mode="linear")

@@ -13,10 +13,11 @@ import numpy as np
 
 from .....compiler.ir import Dim, DType, Value, ceildiv, constant
 from .....compiler.ir.assumptions import AT_MOST
-from .....compiler.ir.dims import dmax, dmin, floordiv, product
+from .....compiler.ir.dims import dmax, dmin, floordiv
 from ...emitter import pieces
 from ...site import NotSupported, Site
 from ...table import lowers
+from ..shared.windows import along_axis
 from .bilinear import KERNELS, SampledLine, along, bilinear, bilinear_axes, saturated
 from .repeats import repeated, repeats
 
@@ -190,7 +191,7 @@ def _resize(s: Site, x: Value, lines: list[Line], mode: str, rounding: str) -> V
     for line in lines:
         if antialias:
             matrix = s.cast(_filter_matrix(s, line, mode, kind), wide.dtype)
-            wide = _apply_matrix(s, matrix, wide, line)
+            wide = along_axis(s, matrix, wide, line.axis)
         else:
             wide = (_linear if kind == "linear" else _cubic)(s, wide, line, mode)
     truncates = known and kind == "linear"
@@ -334,27 +335,15 @@ def _cubic(s: Site, x: Value, line: Line, mode: str) -> Value:
 def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
     """Integers, rounded after each axis as ONNX Runtime does."""
     if x.dtype is DType.I32:
-        out = _apply_matrix(s, _filter_matrix(s, line, mode, kind), s.cast(x, _F), line)
+        out = along_axis(s, _filter_matrix(s, line, mode, kind), s.cast(x, _F), line.axis)
         return s.cast(saturated(s, out, x.dtype, away=True), x.dtype)
     # 22 fractional bits, rounded half up after each axis: ONNX Runtime's (and Pillow's) integers
     matrix = s.op_("mul", _filter_matrix(s, line, mode, kind), float(1 << 22))
     matrix = s.cast(s.op_("floor", s.op_("add", matrix, 0.5)), DType.I32)
-    total = _apply_matrix(s, matrix, s.cast(x, DType.I32), line)
+    total = along_axis(s, matrix, s.cast(x, DType.I32), line.axis)
     whole = s.op_("shr", s.op_("add", total, 1 << 21), 22)
     info = np.iinfo(x.dtype.numpy)
     return s.cast(s.op_("min", s.op_("max", whole, int(info.min)), int(info.max)), x.dtype)
-
-
-def _apply_matrix(s: Site, matrix: Value, x: Value, line: Line) -> Value:
-    """The product of an interpolation matrix [out, size] with one axis of x."""
-    before, after = x.shape[: line.axis], x.shape[line.axis + 1 :]
-    if line.axis == x.type.rank - 1:
-        flat = s.reshape(x, (product(before), line.size))
-        out = s.emit("matmul", [flat, s.transpose(matrix, (1, 0))])
-    else:
-        flat = s.reshape(x, (product(before), line.size, product(after)))
-        out = s.emit("matmul", [matrix, flat])
-    return s.reshape(out, (*before, line.out, *after))
 
 
 def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
