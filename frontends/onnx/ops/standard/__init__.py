@@ -33,6 +33,7 @@ from . import (
     text_case,
     text_parts,
     text_patterns,
+    top_k,
     training,
 )
 
@@ -67,5 +68,6 @@ __all__ = [
     "text_case",
     "text_parts",
     "text_patterns",
+    "top_k",
     "training",
 ]

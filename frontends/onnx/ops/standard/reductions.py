@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from .....compiler.ir import Dim, DType, Value
 from ...site import Site
 from ...table import lowers
 from ..shared.run_time import around_axis, axes_of_rank, is_known, split_axes, without_axes
 
-_RANKED = 128  # elements of an axis up to which comparing all pairs is faster than sorting
 _AXES_INPUT = {"ReduceSum": 13}  # the opset in which `axes` became an input; 18 for the others
 
 
@@ -142,57 +139,3 @@ def cumulative(s: Site) -> Value:
         return s.reshape(rows, x.shape)
     (axis,) = s.numbers(given, "axis")
     return s.emit(op, [x], axis=s.axis(axis, x.type.rank), **attrs)
-
-
-@lowers("TopK")
-def top_k(s: Site) -> list[Value]:
-    """Short axes by ranks: element i is the r-th where r counts what sorts before it (ties: lower
-    index). The comparison is quadratic in the length of the axis; longer ones are sorted.
-    """
-    x = s.input(0)
-    k: Dim = s.integer("k") if s.opset < 10 else s.dims(s.reshape(s.input(1), (1,)))[0]
-    axis = s.axis(s.integer("axis", -1), x.type.rank)
-    size = x.shape[axis]
-    if isinstance(k, int) and isinstance(size, int) and not 0 <= k <= size:
-        raise ValueError(f"k is {k}, but the axis has {size} elements")
-    if x.dtype is DType.BOOL:
-        raise ValueError("booleans have no order")
-    rank = x.type.rank
-    perm = [*(a for a in range(rank) if a != axis), axis]
-    rows = s.transpose(x, perm)
-    largest = bool(s.integer("largest", 1))
-    if isinstance(size, int) and size <= _RANKED and isinstance(k, int):
-        values, indices = _ranked(s, rows, k, largest)
-    else:
-        indices = s.emit("argsort", [rows], count=k, descending=largest)
-        values = s.emit("gather_elements", [rows, indices], axis=rank - 1)
-    back = [int(a) for a in np.argsort(perm)]
-    return [s.transpose(values, back), s.transpose(indices, back)]
-
-
-def _ranked(s: Site, rows: Value, k: Dim, largest: bool) -> tuple[Value, Value]:
-    """The k largest or smallest of the last axis in order, and where they are."""
-    lead, size = rows.shape[:-1], rows.shape[-1]
-    keys = _ordered(s, rows) if rows.dtype.is_float else rows
-    mine = s.reshape(keys, (*lead, size, 1))
-    other = s.reshape(keys, (*lead, 1, size))
-    before = s.op_("gt" if largest else "lt", other, mine)
-    grid = (size, size)
-    earlier = s.op_("lt", s.iota(grid, 1, DType.I64), s.iota(grid, 0, DType.I64))
-    tie = s.op_("and", s.op_("eq", other, mine), earlier)
-    count = s.cast(s.op_("or", before, tie), DType.I32)
-    place = s.reduce("sum", count, [len(lead) + 1], False)
-    slots = s.iota((k, 1), 0, DType.I32)
-    hit = s.op_("eq", s.reshape(place, (*lead, 1, size)), slots)
-    indices = s.emit("argmax", [s.cast(hit, DType.I32)], axis=len(lead) + 1, keepdims=False)
-    return s.emit("gather_elements", [rows, indices], axis=len(lead)), indices
-
-
-def _ordered(s: Site, x: Value) -> Value:
-    """Integers in the order of floats, in which NaN is above all numbers and both zeros are one."""
-    wide = x if x.dtype is DType.F64 else s.cast(x, DType.F32)
-    kind = DType.I64 if x.dtype is DType.F64 else DType.I32
-    most = int(np.iinfo(kind.numpy).max)
-    bits = s.emit("bitcast", [s.op_("where", s.op_("eq", wide, 0.0), 0.0, wide)], dtype=kind)
-    keys = s.op_("where", s.op_("lt", bits, 0), s.op_("bitxor", bits, most), bits)
-    return s.op_("where", s.op_("isnan", wide), most, keys)
