@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
+from . import doubles
+from .builder import CONTRACT, F32, F64, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
 from .constants import undefined
 from .inverse_trigonometry import acos, asin, atan
+from .power import power
+from .remainder import remainder
+from .target_module import is_bare
 from .trigonometry import trigonometric
 
 LOG2_E = float.fromhex("0x1.715476p0")
@@ -208,7 +212,23 @@ def unary(e: Emitter, name: str, x: ir.Value) -> ir.Value:
         return VECTORISED[name](e, x)
     if name in ("sin", "cos", "tan") and is_vector(x) and _element(x) == F32:
         return trigonometric(e, name, x, lambda large: per_lane(e, name, [large]))
+    if name == "tanh" and is_vector(x) and _element(x) == F64 and not is_bare(e.module):
+        return doubles.tanh(e, x)
     return per_lane(e, name, [x])
+
+
+def raised(e: Emitter, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x to the power of y."""
+    if is_vector(x) and _element(x) == F32 and not is_bare(e.module):
+        return power(e, x, y, lambda: per_lane(e, "pow", [x, y]))
+    return per_lane(e, "pow", [x, y])
+
+
+def fmod(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The remainder with the dividend's sign."""
+    if is_vector(a) and _element(a) == F32 and not is_bare(e.module):
+        return remainder(e, a, b, lambda: per_lane(e, "fmod", [a, b]))
+    return per_lane(e, "fmod", [a, b])
 
 
 def intrinsic(e: Emitter, name: str, x: ir.Value) -> ir.Value:

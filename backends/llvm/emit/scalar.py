@@ -13,6 +13,7 @@ from ....compiler.kernel.instruction import DOTS
 from . import math
 from .builder import CONTRACT, F32, I1, I32, Emitter, intrinsic_suffix, scalar_type, shaped
 from .digits import digit
+from .division import divided
 from .dot import dot
 from .narrow import carrier, narrowed, widened
 from .rounding import nearest_integer, round_even
@@ -97,8 +98,10 @@ def _float(e: Emitter, op: str, args: Sequence[ir.Value], flags: tuple[str, ...]
         return nearest_integer(e, x)
     if op in _TRANSCENDENTAL:
         return math.unary(e, op, x)
-    if op in ("pow", "fmod"):
-        return math.per_lane(e, op, args)
+    if op == "pow":
+        return math.raised(e, *args)
+    if op == "fmod":
+        return math.fmod(e, *args)
     if op in ("isnan", "isinf"):
         return math.is_class(e, x, op)
     if op in ("max", "min"):
@@ -121,7 +124,7 @@ def _float(e: Emitter, op: str, args: Sequence[ir.Value], flags: tuple[str, ...]
 def _float_mod(e: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
     """The remainder with the divisor's sign, also of a zero."""
     zero = e.constant(0.0, a.type)
-    rest = math.per_lane(e, "fmod", [a, b])
+    rest = math.fmod(e, a, b)
     nonzero = e.b.fcmp_unordered("!=", rest, zero)
     opposite = e.b.xor(e.b.fcmp_ordered("<", rest, zero), e.b.fcmp_ordered("<", b, zero))
     moved = e.b.select(opposite, e.b.fadd(rest, b), rest)
@@ -170,7 +173,7 @@ def _int(e: Emitter, op: str, args: Sequence[ir.Value], kind: DType) -> ir.Value
     if op in ("shl", "shr"):
         return _shift(e, op, x, args[1], kind)
     if op in ("div", "mod", "fmod"):
-        return _divide(e, op, x, args[1], kind)
+        return divided(e, op, x, args[1], kind)
     if op == "pow":
         return _integer_power(e, x, args[1], kind)
     raise InternalError(f"no integer code for the operator '{op}'")
@@ -206,27 +209,6 @@ def _integer_power(e: Emitter, base: ir.Value, power: ir.Value, kind: DType) -> 
     of_minus = e.b.select(odd, minus, one)
     inverse = e.b.select(e.b.icmp_signed("==", base, minus), of_minus, inverse)
     return e.b.select(e.b.icmp_signed("<", power, zero), inverse, result)
-
-
-def _divide(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Value:
-    """Integer division that never traps: x / 0 is 0 and the quotient wraps for INT_MIN / -1."""
-    zero, one = e.constant(0, a.type), e.constant(1, a.type)
-    bad = e.b.icmp_unsigned("==", b, zero)
-    if not kind.is_signed:
-        safe = e.b.select(bad, one, b)
-        value = e.b.udiv(a, safe) if op == "div" else e.b.urem(a, safe)
-        return e.b.select(bad, zero, value)
-    minus = e.b.icmp_signed("==", b, e.constant(-1, b.type))
-    safe = e.b.select(e.b.or_(bad, minus), one, b)
-    if op == "div":
-        value = e.b.select(minus, e.b.sub(zero, a), e.b.sdiv(a, safe))
-        return e.b.select(bad, zero, value)
-    rest = e.b.srem(a, safe)
-    if op == "mod":
-        opposite = e.b.icmp_signed("<", e.b.xor(rest, safe), zero)
-        nonzero = e.b.icmp_signed("!=", rest, zero)
-        rest = e.b.select(e.b.and_(opposite, nonzero), e.b.add(rest, safe), rest)
-    return e.b.select(e.b.or_(bad, minus), zero, rest)
 
 
 def cast(e: Emitter, x: ir.Value, source: DType, target: DType) -> ir.Value:

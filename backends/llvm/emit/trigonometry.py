@@ -7,11 +7,13 @@ Elementary Functions", 1980). What is larger is rare and goes to libm, lane by l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from llvmlite import ir
 
-from .builder import F64, I1, I64, Emitter, intrinsic_suffix, shaped
+from .builder import F64, I64, Emitter, intrinsic_suffix, shaped
+from .polynomial import polynomial
+from .rare_lanes import with_rare_lanes
 
 TWO_OVER_PI = float.fromhex("0x1.45f306dc9c883p-1")
 HALF_PI_HIGH = float.fromhex("0x1.921fb54442d18p0")
@@ -43,15 +45,7 @@ def trigonometric(e: Emitter, name: str, x: ir.Value, slow: Slow) -> ir.Value:
     size = e.call(f"llvm.fabs.{intrinsic_suffix(x.type)}", x.type, [x])
     finite = e.b.fcmp_ordered("<", size, e.constant(float("inf"), x.type))
     large = e.b.and_(finite, e.b.fcmp_ordered(">=", size, e.constant(LARGE, x.type)))
-    some = e.call(f"llvm.vector.reduce.or.v{x.type.count}i1", I1, [large])
-    before = e.b.block
-    with e.b.if_then(some, likely=False):
-        exact = e.b.select(large, slow(x), fast)
-        inside = e.b.block
-    result = e.b.phi(x.type)
-    result.add_incoming(fast, before)
-    result.add_incoming(exact, inside)
-    return result
+    return with_rare_lanes(e, fast, large, lambda: slow(x))
 
 
 def _reduced_function(e: Emitter, name: str, x: ir.Value) -> ir.Value:
@@ -66,8 +60,8 @@ def _reduced_function(e: Emitter, name: str, x: ir.Value) -> ir.Value:
     n = e.b.fsub(biased, const(MAGIC))
     r = e.fma(n, const(-HALF_PI_LOW), e.fma(n, const(-HALF_PI_HIGH), wide))
     square = e.b.fmul(r, r)
-    sine = e.b.fmul(r, _polynomial(e, square, SINE))
-    cosine = _polynomial(e, square, COSINE)
+    sine = e.b.fmul(r, polynomial(e, square, SINE))
+    cosine = polynomial(e, square, COSINE)
     quadrant = e.b.bitcast(biased, integers)
     if name == "cos":
         quadrant = e.b.add(quadrant, e.constant(1, integers))
@@ -81,10 +75,3 @@ def _reduced_function(e: Emitter, name: str, x: ir.Value) -> ir.Value:
         bits = e.b.xor(e.b.bitcast(value, integers), second)
         value = e.b.bitcast(bits, kind)
     return e.b.fptrunc(value, x.type)
-
-
-def _polynomial(e: Emitter, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
-    result: ir.Value = e.constant(coefficients[0], x.type)
-    for coefficient in coefficients[1:]:
-        result = e.fma(result, x, e.constant(coefficient, x.type))
-    return result
