@@ -47,6 +47,7 @@ from ...passes.simplify.dce import DeadCodeElimination
 from ...passes.simplify.decompose import RULES, Decompose
 from ...passes.simplify.long_sums import LongSums
 from ...passes.simplify.mirrored_borders import MirroredBorders
+from ...passes.simplify.packed_places import PackedPlaces
 from ...passes.simplify.separable_pools import SeparablePools
 from . import codegen
 from .emit.plan_function import emit_plan
@@ -157,7 +158,7 @@ def fuse_groups(
     last = (
         Decompose(),
         LongSums(),
-        *((MirroredBorders(), SeparablePools()) if level > 0 else ()),
+        *((PackedPlaces(target), MirroredBorders(), SeparablePools()) if level > 0 else ()),
         *panels,
         *SIMPLIFY,
         Exactness(),
