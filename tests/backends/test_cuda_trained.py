@@ -1,4 +1,5 @@
-"""Trained models' shared libraries for GPUs, on the driver that is none, against stored outputs.
+"""Models' shared libraries for GPUs, on the driver that is none: trained ones against stored
+outputs, networks of the zoo against the same for processors.
 
 The large ones take an interpreter up to a minute each:
 `.ci/test -m slow tests/backends/test_cuda_trained.py`.
@@ -26,6 +27,12 @@ SLOW = (
     "kws", "kws_qdq", "kws_savedmodel", "magika", "dtln_1", "minilm", "yunet_n_dynamic",
     "ultraface_rfb320", "openseeface_retinaface", "super_resolution", "super_resolution_e2e",
 )  # fmt: skip
+ZOO = Path(__file__).resolve().parents[2] / "benchmarks" / "zoo"
+NETWORKS = (
+    "resnet18", "mobilenet_v2", "resnet50", "efficientnet_b0", "vit-small", "bert-base", "gpt2",
+    "llama-decode", "bert-base-dyn", "llama-decode-dyn",
+)  # fmt: skip
+CLOSE = 1e-4  # of the peak of an output
 pytestmark = needs_triton
 
 
@@ -70,3 +77,29 @@ def test_models_give_their_stored_outputs(name: str, tmp_path: Path, driver: Fak
     got = module({key: _of_one_step(inputs[key], ranks[key]) for key in inputs.files})
     for key in outputs.files:
         _check(got[key], _of_one_step(outputs[key], ranks[key]), bounds[key], f"{name}, {key}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_compute_what_they_do_on_processors(
+    name: str, tmp_path: Path, driver: FakeDriver
+) -> None:
+    folder = ZOO / name
+    if not folder.exists():
+        pytest.skip("it is not exported (python -m benchmarks.zoo)")
+    found = []
+    with np.load(folder / "inputs.npz") as arrays:
+        inputs = {key: arrays[key] for key in arrays.files}
+    for target in ("native", "cuda:sm_80"):
+        path = tmp_path / f"{target.replace(':', '_')}.so"
+        tensmith.compile(folder / "model.onnx", target=target).save(path)
+        found.append({key: np.array(y) for key, y in tensmith.load(path)(inputs).items()})
+        path.unlink()
+    want, got = found
+    assert got.keys() == want.keys()
+    for key, array in want.items():
+        assert got[key].shape == array.shape
+        peak = np.abs(array).max()
+        assert np.isfinite(peak)
+        assert peak > 0
+        assert np.abs(got[key] - array).max() <= CLOSE * peak, key
