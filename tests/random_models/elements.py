@@ -128,6 +128,8 @@ def _half(b: Builder, h: Value) -> Value:
     way = b.number(0, 4)
     if way == 0:
         op = b.choice(HALF_UNARY)
+        if h.bound > 2:  # what saturates has many equal elements
+            h = b.emit("Mul", [h, b.constant(2 / h.bound, "f16")], ("f16", h.shape, 2.0))[0]
         if op in ("Exp", "Sqrt"):
             h = b.same("Sigmoid", h, 1.0)
         return b.same(op, h, min(h.bound + 1, 4.0) if op in ("Exp", "Sqrt") else h.bound + 1)

@@ -225,7 +225,9 @@ def transforms(b: Builder) -> None:
         if n is None:
             return
         after = (x.shape[0], b.fixed(n // 2 + 1) if half else x.shape[1], *x.shape[2:], b.fixed(2))
-        _keep(b, "DFT", [wide], after, x.bound * n, axis=1, onesided=half)
+        found = b.emit("DFT", [wide], ("f32", after, x.bound * n), axis=1, onesided=half)[0]
+        # what is exactly 0 is rounding in other algorithms
+        _keep(b, "Add", [found, b.constant(0.2113)], after, x.bound * n + 1)
     elif x.rank == 4:
         op = "GlobalLpPool" if b.opset < 22 and b.flip() else "MeanVarianceNormalization"
         if op == "GlobalLpPool":

@@ -9,6 +9,7 @@ import numpy as np
 from .builder import Builder, Shape, Size, Value
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+MOST_STEPS = 8  # unbounded activations grow with each
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
 # with alpha and beta where they take some: ONNX Runtime's defaults for Affine and ScaledTanh are 0,
 # not those of the operators of these names
@@ -129,6 +130,7 @@ def recurrent(b: Builder) -> None:
     x = b.pick(
         lambda v: v.kind == "f32" and v.rank == 3 and v.small and v.shape[2].fixed is not None
         and min(s for size in v.shape for s in size.values) > 0 and v.bound <= 8
+        and max(v.shape[0].values) <= MOST_STEPS
     )  # fmt: skip
     if x is None:
         return
