@@ -22,7 +22,7 @@ from .halves import HALVES
 from .precision_choice import PrecisionChoice
 from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
 from .timed_inputs import timed_inputs
-from .timing import SAME, Times, interleaved, share_of
+from .timing import SAME, Times, share_of, timer_of
 
 if TYPE_CHECKING:
     from .budget.whole_models import WholeModels
@@ -282,7 +282,7 @@ class _Choosing:
         from ..runtime.loader import ModuleError
 
         modules = {name: artifact.load() for name, artifact in artifacts.items()}
-        timer = self.request.timer or interleaved
+        timer = self.request.timer or timer_of(self.target, self.request.threads)
         with self.stages.stage("timing"):
             data = (self.request.calibration, self.request.eval)
             for inputs in timed_inputs(self.plain, data, self._folder):

@@ -27,7 +27,7 @@ from .calibration import Samples, largest, specs_of_inputs
 from .data_products import settle
 from .request import CompileRequest
 from .tensor_files import check_inputs
-from .timing import interleaved
+from .timing import Timer, timer_of
 
 STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
@@ -197,7 +197,7 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
         found = _written(search.calibrated, recipe, reasons, output)
         notes = tuple(dict.fromkeys((*found.notes, *search.notes)))
         return replace(found, budget=report, notes=notes)
-    timer = (request.timer or interleaved) if TIME_PRECISION.value and _runs_here(request) else None
+    timer = _timer(request) if TIME_PRECISION.value else None
     plain = calibrate(source, request.calibration, folder, request.threads, note, timer=timer)
     told = [own.to_json() for own in (plain, *plain.faster)]
     faster = [partial(_again, model, request, own) for own in told[1:]]
@@ -243,10 +243,10 @@ def _timed(
     return replace(written, notes=(*written.notes, *notes))
 
 
-def _runs_here(request: CompileRequest) -> bool:
-    """Whether what is compiled for the request's target runs on this machine."""
+def _timer(request: CompileRequest) -> Timer | None:
+    """What times binaries for the request's target; None where they do not run on this machine."""
     backend, target = resolve_target(request.target)
-    return not backend.runs_here(target)
+    return None if backend.runs_here(target) else request.timer or timer_of(target, request.threads)
 
 
 def _written(

@@ -1,14 +1,19 @@
 """Times of runs that take turns in one process, so that a change of the machine's speed meets all.
 
-A `Timer` is given wherever times decide: `interleaved`, or what a test has in its place.
+A `Timer` is given wherever times decide: that of a target (`timer_of`), or what a test has in its
+place.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
+from ..compiler.target import CpuTarget, Target
+
+Clock = Callable[[], float]  # seconds
 Runs = Mapping[str, Callable[[], object]]
 Times = Mapping[str, Sequence[float]]
 Timer = Callable[[Runs], Times]
@@ -20,38 +25,51 @@ ALL_SECONDS = 3.0
 SAME = 1.01  # times that differ by less are not told apart
 
 
-def interleaved(runs: Runs, seconds: float = ALL_SECONDS) -> dict[str, list[float]]:
+def timer_of(target: Target, threads: int, seconds: float = ALL_SECONDS) -> Timer:
+    """What times binaries for a target. seconds: of all rounds, about.
+
+    By the processor time of the calling thread, where that computes everything: what else a busy
+    machine does meanwhile is no part of it. Else by the clock.
+    """
+    alone = isinstance(target, CpuTarget) and threads == 1
+    clock = time.thread_time if alone else time.perf_counter
+    return partial(interleaved, seconds=seconds, clock=clock)
+
+
+def interleaved(
+    runs: Runs, seconds: float = ALL_SECONDS, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of a call, by name: the median of every round.
 
     In a round every run is called for about `ROUND_SECONDS`, once at least; each is called twice
     before, untimed. The order turns with the rounds: none always follows the same. seconds: of all
     rounds, about, unless the fewest take longer.
     """
-    counts = {name: _calls(run) for name, run in runs.items()}
+    counts = {name: _calls(run, clock) for name, run in runs.items()}
     whole = sum(max(ROUND_SECONDS, once) for _, once in counts.values())
     rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, round(seconds / whole)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = list(runs)
     for _ in range(rounds):
         for name in order:
-            times[name].append(_median(runs[name], counts[name][0]))
+            times[name].append(_median(runs[name], counts[name][0], clock))
         order = order[1:] + order[:1]
     return times
 
 
-def _calls(run: Callable[[], object]) -> tuple[int, float]:
+def _calls(run: Callable[[], object], clock: Clock) -> tuple[int, float]:
     """How often to call it in a round, and about how long one call takes."""
     run()
-    seconds = _median(run, 1)
+    seconds = _median(run, 1, clock)
     return min(MOST_CALLS, max(1, round(ROUND_SECONDS / max(seconds, 1e-7)))), seconds
 
 
-def _median(run: Callable[[], object], calls: int) -> float:
+def _median(run: Callable[[], object], calls: int, clock: Clock) -> float:
     found = []
-    last = time.perf_counter()
+    last = clock()
     for _ in range(calls):
         run()
-        now = time.perf_counter()
+        now = clock()
         found.append(now - last)
         last = now
     return median(found)

@@ -23,7 +23,7 @@ from ...frontends.onnx.quantising.quantisable import Quantisable
 from ...frontends.onnx.quantising.recipe import Recipe
 from ..graph_run import compiled_module
 from ..journal import Journal, journal_of
-from ..timing import Timer, interleaved
+from ..timing import Timer, timer_of
 
 _SECONDS = 0.2  # of the rounds of a product
 FLOATS, INTEGERS, BYTES = "fp32", "int8", "bytes"
@@ -96,8 +96,8 @@ class ProductTimes:
             inputs, own = _drawn(graph), f"part{sum(1 for _ in self.folder.glob('part*'))}"
             module = compiled_module(graph, self.folder, own, self.threads, self.target)
             runs[name] = partial(module, inputs)
-        timer: Timer = self.timer or partial(interleaved, seconds=_SECONDS)
-        times = timer(runs)
+        _, target = resolve_target(self.target)
+        times = (self.timer or timer_of(target, self.threads, _SECONDS))(runs)
         return [median(times[name]) for name in runs]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,11 +16,12 @@ from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
 import tensmith
+from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import ModelWarning
 from tensmith.driver import api, calibrated_recipe, calibrated_search, choosing
 from tensmith.driver.precision_choice import PrecisionChoice
 from tensmith.driver.request import CompileRequest
-from tensmith.driver.timing import Runs, interleaved, share_of
+from tensmith.driver.timing import Runs, interleaved, share_of, timer_of
 
 DATA = np.random.default_rng(3).random((4, 2, 16), np.float32)
 
@@ -203,6 +205,24 @@ def test_runs_take_turns() -> None:
     turns = [name for name, last in zip(order, [None, *order], strict=False) if name != last]
     assert turns[:4] == ["a", "b", "a", "b"]
     assert len(turns) >= len(times["a"])  # abba: one of them is last, then first
+
+
+def test_what_others_do_meanwhile_is_no_part_of_a_thread_s_time() -> None:
+    """One run is put aside for a while in every call, as by other programs on a busy machine."""
+
+    def work() -> None:
+        total = 0
+        for number in range(20_000):
+            total += number
+
+    def disturbed() -> None:
+        work()
+        time.sleep(0.01)
+
+    runs = {"alone": work, "disturbed": disturbed}
+    target = resolve_target("x86-64-v3")[1]
+    assert share_of(timer_of(target, 1, seconds=0.0)(runs), "disturbed", "alone") < 2
+    assert share_of(timer_of(target, 2, seconds=0.0)(runs), "disturbed", "alone") > 2
 
 
 def test_shares_are_of_rounds() -> None:
