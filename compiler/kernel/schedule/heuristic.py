@@ -10,7 +10,7 @@ from dataclasses import replace
 from ...ir.dims import Dim, coefficient, symbols_of
 from ...target import CpuTarget
 from .. import expr as ex
-from ..contraction import Contraction, contraction_of, extent_of
+from ..contraction import Contraction, Operand, contraction_of, extent_of
 from ..kernel import Axis, Kernel, Stage, has_factors
 from .across import across_lanes
 from .choice import Choice
@@ -23,6 +23,7 @@ from .slices import slice_axis
 from .transposing import transposing_schedule
 
 MAX_WRITTEN_STEPS = 8  # of an innermost loop, written out as a whole
+MOST_SUMS = 8  # vectors of sums side by side, where rows share nothing
 UNROLLS = (4, 3, 5)  # of longer ones, the preferred first
 
 
@@ -70,9 +71,13 @@ def _schedule_stage(stage: Stage, shared: int, target: CpuTarget) -> StageSchedu
     if not target.masked and isinstance(axis.extent, int):
         lanes = min(lanes, _power_of_two(axis.extent))
     contraction = contraction_of(stage)
-    row = _row_axis(contraction, own, vector) if stage.reductions else ""
+    row = _row_axis(contraction, own, vector, lanes) if stage.reductions else ""
     if not row:
-        most = 8 // len(stage.reductions) if stage.reductions else max(1, 4 // len(stage.stores))
+        most = (
+            MOST_SUMS // len(stage.reductions)
+            if stage.reductions
+            else max(1, 4 // len(stage.stores))
+        )
         vectors = max(1, min(most, -(-extent_of(axis) // lanes)))
         order = (*(n for n in names if n != vector), vector)
         wide = RegisterTile(vector, lanes, vectors)
@@ -212,11 +217,32 @@ def _vector_axis(stage: Stage, own: tuple[Axis, ...], lanes: int) -> str:
     return best if best_cost < scalar else ""
 
 
-def _row_axis(contraction: Contraction, own: tuple[Axis, ...], vector: str) -> str:
-    """The innermost other axis along which some vector load of the reductions is constant."""
+def _row_axis(contraction: Contraction, own: tuple[Axis, ...], vector: str, lanes: int) -> str:
+    """The innermost other axis along which some vector load of the reductions is constant, or
+    where windows meet; "" where rows have nothing in common, and vectors side by side do: they lie
+    in the same pages.
+    """
     by_lane = [operand for operand in contraction.operands if operand.along(vector)]
     for axis in reversed(own):
         if axis.name != vector and any(not operand.along(axis.name) for operand in by_lane):
             return axis.name
-    others = [axis.name for axis in own if axis.name != vector]
-    return others[-1] if others and contraction.stage.reduce_axes else ""
+    others = [axis for axis in own if axis.name != vector]
+    if not others or not contraction.stage.reduce_axes:
+        return ""
+    row = others[-1].name
+    columns = next((extent_of(axis) for axis in own if axis.name == vector), 0)
+    enough = columns >= MOST_SUMS * lanes
+    shares = any(_windows_meet(contraction, operand, row) for operand in contraction.operands)
+    return row if shares or not enough else ""
+
+
+def _windows_meet(contraction: Contraction, operand: Operand, row: str) -> bool:
+    """Whether what neighbouring rows add up, or may do, are partly the same elements."""
+    step = operand.stride(row)
+    if not isinstance(step, int) or operand.load.dynamic:
+        return True
+    for axis in contraction.stage.reduce_axes:
+        stride = operand.stride(axis.name)
+        if not isinstance(stride, int) or (stride and step < stride * extent_of(axis)):
+            return True
+    return False
