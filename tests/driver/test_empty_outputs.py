@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from compiled import needs_native
-from onnx import TensorProto, helper, numpy_helper
+from detection_nets import store_detector
+from onnx import TensorProto, helper
 
 from tensmith.driver.quantisation import quantise
 from tensmith.driver.request import CompileRequest
@@ -18,35 +18,14 @@ DATA = RNG.standard_normal((8, 8, 64)).astype(np.float32)
 
 
 def store(folder: Path, least: float) -> Path:
-    """Two products, and of what they make so many rows as have an element greater than some."""
-    constants = {
-        "a": (RNG.standard_normal((64, 64)) / 8).astype(np.float32),
-        "b": (RNG.standard_normal((64, 64)) / 8).astype(np.float32),
-        "least": np.float32(least),
-        "zero": np.zeros(1, np.int64),
-    }
-    nodes = [
-        helper.make_node("MatMul", ["x", "a"], ["h"], "first"),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("MatMul", ["r", "b"], ["y"], "second"),
-        helper.make_node("ReduceMax", ["y"], ["m"], axes=[1], keepdims=0),
-        helper.make_node("Greater", ["m", "least"], ["found"]),
+    """All rows, and so many of them from the first on as are found."""
+    chooses = [
         helper.make_node("Cast", ["found"], ["ones"], to=TensorProto.INT64),
         helper.make_node("ReduceSum", ["ones"], ["count"]),
         helper.make_node("Slice", ["y", "zero", "count", "zero"], ["z"]),
     ]
-    outputs = {"y": (8, 64), "z": ("k", 64)}
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (8, 64))],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path = folder / "net.onnx"
-    onnx.save_model(model, path)
-    return path
+    outputs: dict[str, tuple[int | str, ...]] = {"y": (8, 64), "z": ("k", 64)}
+    return store_detector(folder, RNG, least, chooses, outputs, zero=np.zeros(1, np.int64))
 
 
 @needs_native

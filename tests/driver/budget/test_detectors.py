@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from compiled import needs_native
-from onnx import TensorProto, helper, numpy_helper
+from detection_nets import store_detector
+from onnx import helper
 
 from tensmith.driver import api, journal
 from tensmith.driver.request import CompileRequest
@@ -20,30 +20,9 @@ LEAST = 1.6  # that about every fourth row reaches
 
 
 def store(folder: Path) -> Path:
-    """Two products, and of the rows that they make those that have a large element."""
-    constants = {
-        "a": (RNG.standard_normal((64, 64)) / 8).astype(np.float32),
-        "b": (RNG.standard_normal((64, 64)) / 8).astype(np.float32),
-        "least": np.float32(LEAST),
-    }
-    nodes = [
-        helper.make_node("MatMul", ["x", "a"], ["h"], "first"),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("MatMul", ["r", "b"], ["y"], "second"),
-        helper.make_node("ReduceMax", ["y"], ["m"], axes=[1], keepdims=0),
-        helper.make_node("Greater", ["m", "least"], ["found"]),
-        helper.make_node("Compress", ["y", "found"], ["z"], axis=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (8, 64))],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ("k", 64))],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save_model(model, folder / "net.onnx")
-    return folder / "net.onnx"
+    """Those rows alone."""
+    chooses = [helper.make_node("Compress", ["y", "found"], ["z"], axis=0)]
+    return store_detector(folder, RNG, LEAST, chooses, {"z": ("k", 64)})
 
 
 def clock(runs: Runs) -> Mapping[str, list[float]]:
