@@ -46,7 +46,7 @@ def quantise_weights(
         raise NothingToQuantise(
             "no weights of the model can be stored in few bits",
             why="; ".join(list(told)[:3]) or "it has no matrix product",
-            remedy="compile it with --precision fp32",
+            remedy=_remedy(source),
         )
     found = Compensation()
     if request.calibration is not None:
@@ -73,6 +73,17 @@ def quantise_weights(
         decibels=decibels,
         tried={name: round(value, 2) for name, value in found.tried.items()},
         notes=(*source.notes, *few, *found.notes),
+    )
+
+
+def _remedy(source: Quantisable) -> str:
+    """What else there is for a model none of whose weights are stored in few bits."""
+    kinds = dict.fromkeys(p.op for p in source.products if not (p.reason or p.other))
+    if not kinds:
+        return "compile it with --precision fp32"
+    return (
+        f"compile it with --precision int8 and --calibration, which stores the weights of "
+        f"{' and '.join(kinds)} in 8 bits, or with fp32"
     )
 
 
