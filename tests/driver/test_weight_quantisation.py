@@ -313,7 +313,7 @@ def test_packed_weights_alone_are_not_timed(
     source = rewritten(store(tmp_path, 21), change)
     artifact = tensmith.compile(quantised(source, "int4-weights").path, precision="bf16")
     assert artifact.choice is not None
-    assert artifact.choice.reason.endswith("no product is computed otherwise than in fp32")
+    assert artifact.choice.reason.endswith("no product is computed in bf16")
     assert len(artifact.manifest["contractions"]) == 2
 
 
