@@ -72,6 +72,27 @@ tl.store(y + at, total)
 
 
 @TOGETHER
+@pytest.mark.parametrize("holes", [[], [0], [1, 4, 5], range(7)])
+def test_conditions_that_are_no_numbers(
+    holes: list[int], together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN is true, and goes the way of other NaNs."""
+    x, y = np.float32([0, 1, 0, 2, 1, 0, 3]), np.zeros(7, "f4")
+    x[holes] = np.nan
+    body = """
+at = tl.program_id(0)
+if tl.load(x + at):
+    tl.store(y + at, 1.0)
+else:
+    tl.store(y + at, 2.0)
+"""
+    begun = run(body, 7, {"x": x, "y": y}, together, monkeypatch)
+    np.testing.assert_array_equal(y, np.where(x == 0, 2, 1))
+    if together == 64 and len(holes) == len(x):
+        assert begun == [7], "all of them go one way"
+
+
+@TOGETHER
 def test_products_and_shapes(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A matrix that programs share by one of each, with a masked edge, turned and joined."""
     rng = np.random.default_rng(1)

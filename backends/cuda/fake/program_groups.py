@@ -26,8 +26,9 @@ class Apart(BaseException):
 def agreed(data: Any) -> Any:
     """What the first element of all programs is. Raises Apart where they differ."""
     firsts = data.reshape(len(data), -1)[:, 0]
-    if (firsts != firsts[0]).any():
-        raise Apart(firsts)
+    kinds, ways = np.unique(firsts, return_inverse=True)  # NaN is NaN there
+    if len(kinds) > 1:
+        raise Apart(ways)
     return firsts[0]
 
 
