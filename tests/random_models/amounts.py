@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from onnx import numpy_helper
 
 from .builder import MAX_ELEMENTS, Builder, Shape, Value, largest
 
@@ -219,8 +220,6 @@ def new_by(b: Builder) -> None:
     if way == 0:
         rank = b.number(1, 3)
         calls = [[b.number(_least(b), 5) for _ in range(rank)] for _ in range(b.calls)]
-        from onnx import numpy_helper
-
         fill = numpy_helper.from_array(np.float32([b.number(-2, 2)]))
         result = ("f32", _unknown(b, calls), 2.0)
         b.keep(b.emit("ConstantOfShape", [b.amounts(calls)], result, value=fill)[0])
