@@ -43,7 +43,9 @@ def target_machine(target: CpuTarget, opt_level: int) -> binding.TargetMachine:
 
 def new_module(name: str, target: CpuTarget) -> ir.Module:
     """An empty module for the target."""
-    module = TargetModule(name, target.triple, target.instructions, bare=target.bare)
+    module = TargetModule(
+        name, target.triple, target.instructions, features=target.features, bare=target.bare
+    )
     if target.bare:
         module.data_layout = str(target_machine(target, 0).target_data)
     return module

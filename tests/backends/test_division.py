@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiled import Job, Setting, needs_native, run_all
+from compiled import Job, Setting, compile_graph, needs_native, run_all
 from suites.case import CaseBuilder, N
 
 from tensmith.backends.reference import run_graph
@@ -55,6 +55,54 @@ def test_quotients_and_remainders(dtype: DType, setting: Setting, tmp_path: Path
         raise found
     for place, op in enumerate(OPS):
         np.testing.assert_array_equal(found[f"y{place}"], wanted[f"y{place}"], err_msg=op)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_by_constants(dtype: DType, tmp_path: Path) -> None:
+    """Powers of two and others, the ends of the type, and those by which plain division traps."""
+    limits = np.iinfo(dtype.numpy)
+    divisors = [0, 7, 16, limits.max]
+    divisors += [-1, -16, limits.min] if dtype.is_signed else []
+    c = CaseBuilder("constants")
+    a = c.input(N, dtype=dtype, name="a")
+    c.output(*(c.op(op, a, c.scalar(by, dtype)) for by in divisors for op in OPS))
+    graph, feeds = c.graph(), {"a": operands(dtype)[0]}
+    wanted = run_graph(graph, feeds)
+    found = run_all({"all": Job(graph, feeds)}, Setting("native", 2), tmp_path)["all"]
+    if isinstance(found, Exception):
+        raise found
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def code(dtype: DType, by: int | None, name: str, folder: Path) -> str:
+    """LLVM's text of x / by, or of x / y where that is None."""
+    c = CaseBuilder("code")
+    b = c.input(N, dtype=dtype, name="b") if by is None else c.scalar(by, dtype)
+    c.output(c.op("div", c.input(N, dtype=dtype, name="a"), b))
+    setting, texts = Setting(name, 2), frozenset({"llvm"})
+    return compile_graph(c.graph(), setting, folder, texts=texts).code.texts["llvm"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "by", "name", "floats"),
+    [
+        (DType.I32, 10, "x86-64-v4", False),
+        (DType.U8, 255, "x86-64-v4", False),
+        (DType.I64, -16, "x86-64-v4", False),
+        (DType.U64, 1 << 63, "x86-64-v4", False),
+        (DType.I64, 10, "x86-64-v4", True),
+        (DType.I64, 10, "x86-64-v3", False),
+        (DType.I32, None, "x86-64-v3", True),
+        (DType.I64, None, "x86-64-v4", True),
+        (DType.I64, None, "x86-64-v3", False),
+        (DType.U64, None, "aarch64", False),
+    ],
+)
+def test_where_floats_pay(
+    dtype: DType, by: int | None, name: str, floats: bool, tmp_path: Path
+) -> None:
+    assert ("fdiv" in code(dtype, by, name, tmp_path)) == floats
 
 
 def test_large_numbers_beside_small_ones(tmp_path: Path) -> None:

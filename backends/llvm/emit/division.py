@@ -7,23 +7,25 @@ from llvmlite import ir
 from ....compiler.ir.types import DType
 from .builder import F32, F64, Emitter, is_vector, shaped
 from .rare_lanes import with_rare_lanes
-from .target_module import is_bare
+from .target_module import has_feature, is_bare
 
 HALF_BITS, WORD_BITS = 16, 32  # of integers that an f32, and an f64, divides exactly
 F64_INTEGERS = 1 << 53  # up to here an f64 holds every integer
+WIDE_CONVERSIONS = "avx512dq"  # has those between vectors of f64 and of integers of 64 bits
 
 
 def divided(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Value:
     """ "div", "mod" or "fmod" of integers, which never traps: x / 0 is 0, and so are remainders;
     the quotient wraps for INT_MIN / -1."""
     zero, one = e.constant(0, a.type), e.constant(1, a.type)
+    find = _plain if _is_plain(e, a, _known(b, kind), kind) else _by_floats
     bad = e.b.icmp_unsigned("==", b, zero)
     if not kind.is_signed:
-        quotient, rest = _division(e, a, e.b.select(bad, one, b), kind)
+        quotient, rest = find(e, a, e.b.select(bad, one, b), kind)
         return e.b.select(bad, zero, quotient if op == "div" else rest)
     minus = e.b.icmp_signed("==", b, e.constant(-1, b.type))
     safe = e.b.select(e.b.or_(bad, minus), one, b)
-    quotient, rest = _division(e, a, safe, kind)
+    quotient, rest = find(e, a, safe, kind)
     if op == "div":
         return e.b.select(bad, zero, e.b.select(minus, e.b.sub(zero, a), quotient))
     if op == "mod":
@@ -33,11 +35,43 @@ def divided(e: Emitter, op: str, a: ir.Value, b: ir.Value, kind: DType) -> ir.Va
     return e.b.select(e.b.or_(bad, minus), zero, rest)
 
 
-def _division(e: Emitter, a: ir.Value, b: ir.Value, kind: DType) -> tuple[ir.Value, ir.Value]:
+def _known(b: ir.Value, kind: DType) -> int | None:
+    """The divisor, where it is one constant in all lanes."""
+    if not isinstance(b, ir.Constant):
+        return None
+    items = b.constant if is_vector(b) else [b]
+    numbers = {item.constant for item in items} if isinstance(items, list) else set[object]()
+    number = numbers.pop() if len(numbers) == 1 else None
+    if not isinstance(number, int):
+        return None
+    number &= (1 << kind.bits) - 1
+    return number - (1 << kind.bits) if kind.is_signed and number >> (kind.bits - 1) else number
+
+
+def _is_plain(e: Emitter, a: ir.Value, known: int | None, kind: DType) -> bool:
+    """Whether LLVM's division is no slower than one of floats.
+
+    Those by constants are products and shifts, but vectors have no product of 64 bits whose upper
+    half is wanted, and not all have conversions of so many.
+    """
+    if not is_vector(a) or is_bare(e.module):
+        return True
+    if kind.bits > WORD_BITS and not has_feature(e.module, WIDE_CONVERSIONS):
+        return True
+    if known is None:
+        return False
+    size = abs(known)
+    return kind.bits <= WORD_BITS or size & (size - 1) == 0 or size > F64_INTEGERS
+
+
+def _plain(e: Emitter, a: ir.Value, b: ir.Value, kind: DType) -> tuple[ir.Value, ir.Value]:
     """Quotient and remainder, towards zero, where neither traps."""
-    if not is_vector(a) or isinstance(b, ir.Constant) or is_bare(e.module):
-        rest = e.b.srem(a, b) if kind.is_signed else e.b.urem(a, b)
-        return _plain_quotient(e, a, b, kind), rest
+    rest = e.b.srem(a, b) if kind.is_signed else e.b.urem(a, b)
+    return _plain_quotient(e, a, b, kind), rest
+
+
+def _by_floats(e: Emitter, a: ir.Value, b: ir.Value, kind: DType) -> tuple[ir.Value, ir.Value]:
+    """As `_plain`."""
     find = _wide_quotient if kind.bits > WORD_BITS else _float_quotient
     quotient = find(e, a, b, kind)
     return quotient, e.b.sub(a, e.b.mul(quotient, b))

@@ -26,22 +26,35 @@ BFLOAT = _BFloat()
 class TargetModule(ir.Module):  # type: ignore[misc]  # llvmlite is untyped
     """A module for a target.
 
-    instructions: those that it has, by name (`Target.instructions`). bare: there is no operating
-    system, and so no threads; addresses have 32 bits.
+    instructions: those that it has, by name (`Target.instructions`). features: all that code may
+    use, by LLVM's names. bare: there is no operating system, and so no threads; addresses have 32
+    bits.
     """
 
     def __init__(
-        self, name: str, triple: str, instructions: Sequence[str] = (), *, bare: bool = False
+        self,
+        name: str,
+        triple: str,
+        instructions: Sequence[str] = (),
+        *,
+        features: Sequence[str] = (),
+        bare: bool = False,
     ) -> None:
         super().__init__(name=name)
         self.triple = triple
         self.instructions = frozenset(instructions)
+        self.features = frozenset(features)
         self.bare = bare
 
 
 def has_instruction(module: ir.Module, name: str) -> bool:
     """Whether the target of a module has an instruction."""
     return isinstance(module, TargetModule) and name in module.instructions
+
+
+def has_feature(module: ir.Module, name: str) -> bool:
+    """Whether code for the target of a module may use a feature, by LLVM's name."""
+    return isinstance(module, TargetModule) and name in module.features
 
 
 def is_bare(module: ir.Module) -> bool:
