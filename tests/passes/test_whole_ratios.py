@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from integer_graphs import Sketch, integers_made
 
+from tensmith.backends.ethosu.integer_form import FLOAT_FORM, integer_passes
+from tensmith.backends.reference import run_graph
+from tensmith.compiler.pass_manager import run_passes
+from tensmith.passes.precision.fixed_point.quantise_floats import to_quantise
 from tensmith.passes.precision.fixed_point.whole_ratios import MOST_CHANGE, scale_in_ratio
 
 
@@ -57,3 +61,35 @@ def test_operands_that_others_read_keep_theirs():
 
     left, right = _factors(integers_made(read, 2)[0])
     assert not _is_whole(left / right)
+
+
+def _sum_over(low, high, op: str) -> tuple[np.ndarray, list[float]]:
+    """(what a sum in integers misses over the whole ranges of both operands, the steps of operands
+    and sum where scales are not changed). low, high: of the operands."""
+    sketch = Sketch(0)
+    x, y = (sketch.input(1, 1, 64, 64) for _ in range(2))
+    graph = sketch.graph(sketch.op(op, x, y))
+    drawn = sketch.rng.uniform(low, high, (62, 2))
+    grid = np.meshgrid(*np.vstack([low, drawn, high]).astype(np.float32).T, indexing="ij")
+    sample = {v.name: a.reshape(v.type.static_shape) for v, a in zip((x, y), grid, strict=True)}
+    (total,) = run_graph(graph, sample).values()
+    run_passes(graph, FLOAT_FORM)
+    arrays = dict(zip(to_quantise(graph), (*sample.values(), total), strict=True))
+    ranges = {v: (float(a.min()), float(a.max())) for v, a in arrays.items()}
+    run_passes(graph, integer_passes(ranges))
+    (found,) = run_graph(graph, sample).values()
+    steps = [(max(h, 0.0) - min(l, 0.0)) / 255 for l, h in ranges.values()]
+    return found - total, steps
+
+
+@pytest.mark.parametrize("op", ["add", "sub"])
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_sums_are_as_near_to_floats_as_bytes_are(op, one_sided):
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        high = np.exp(rng.uniform(-1, 1, 2))
+        low = np.zeros(2) if one_sided else -np.exp(rng.uniform(-1, 1, 2))
+        missed, steps = _sum_over(low, high, op)
+        by_chance = np.sqrt(np.square(steps).sum() / 12)
+        assert np.sqrt(np.square(missed).mean()) <= 1.05 * by_chance
+        assert np.abs(missed).max() <= 0.55 * sum(steps)

@@ -1,7 +1,8 @@
 """Scales of what is added up, in the ratio of small whole numbers.
 
-One of both scales is changed for that, by less than half a step at the ends of bytes. The sum
-is then one of whole numbers times bytes, which a convolution can compute to the bit.
+One of both scales is changed for that, by no more than `MOST_CHANGE`: at the ends of a range half a
+step on both sides of zero, a step on one side alone. The sum is then one of whole numbers times
+bytes, which a convolution can compute to the bit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from .operands import MOST
 
-MOST_CHANGE = 1 / 254  # of a scale: half a step at the ends of bytes
+MOST_CHANGE = 1 / 254  # of a scale: half a step at 127 steps from zero
 
 
 def whole_ratio(ratio: float, most: int = MOST) -> Fraction:
