@@ -27,7 +27,7 @@ from .streams import stream_of
 from .tosa.graph import Array
 from .tosa.lowering import narrowed
 from .vela import NotCompiled
-from .wide_strides import MOST_GROWTH, over_groups
+from .wide_strides import MOST_GROWTH, grouped, over_groups
 
 MOST_CHANNELS = 4  # of data that leave half of a block empty
 MOST_FOLDED = 64  # channels of what columns become
@@ -96,7 +96,8 @@ def folds(chain: ConvChain) -> list[Fold]:
             continue
         margins = (False, True) if padded and conv.attrs["pads"][1] else (False,)
         found += [fold for fold in (Fold(factor, m) for m in margins) if _is_small(conv, fold)]
-    if padded and min(conv.attrs["strides"]) > 1 and set(conv.attrs["dilations"]) == {1}:
+    apart = min(conv.attrs["strides"]) > 1 and set(conv.attrs["dilations"]) == {1}
+    if padded and apart and grouped(conv, 1) is not None:
         found.append(Fold(stride, with_rows=True))
     return found
 
@@ -152,8 +153,9 @@ def folded(chain: ConvChain, source: Value, zero: int, fold: Fold, nodes: list[N
     weights, pads = conv.inputs[1], tuple(conv.attrs["pads"])
     strides, columns = conv.attrs["strides"], 1
     if fold.with_rows:
-        total = over_groups(builder, conv, source, zero, 1)
-        assert total is not None
+        groups = grouped(conv, 1)
+        assert groups is not None  # of one of `folds`
+        total = over_groups(builder, conv, source, zero, groups)
         return _as_bytes(builder, chain, total, 1)
     if fold != UNFOLDED:
         source = _in_groups(builder, source, zero, fold.columns, _margin(conv, fold))

@@ -59,6 +59,16 @@ class _Axis:
         return int(self.taps.shape[1])
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Rows and columns of an image as groups. taps: weights, [group rows, group columns, rows and
+    columns in a group, input channels, output channels]."""
+
+    rows: _Axis
+    columns: _Axis
+    taps: Array
+
+
 def _is_wide(conv: Node) -> bool:
     if len(conv.inputs) != 2 or conv.attrs["pad_value"] != 0:
         return False
@@ -74,27 +84,32 @@ def _fold(graph: Graph, conv: Node) -> bool:
     """Rewrite a convolution where that helps; whether it does."""
     nodes: list[Node] = []
     source, zero = narrowed(conv.inputs[0])
-    result = over_groups(Builder(nodes, conv.name), conv, source, zero, MOST_STRIDE)
-    if result is None or conv_reason(nodes[-1]):
+    groups = grouped(conv, MOST_STRIDE)
+    if groups is None:
+        return False
+    result = over_groups(Builder(nodes, conv.name), conv, source, zero, groups)
+    if conv_reason(nodes[-1]):
         return False
     splice(graph, [conv], nodes, result)
     return True
 
 
-def over_groups(
-    builder: Builder, conv: Node, source: Value, zero: int, most_stride: int
-) -> Value | None:
-    """The sums of a convolution of bytes, over groups of rows and columns where windows move by
-    more than `most_stride` of them; None where weights grow too much. source: the bytes; zero:
-    their zero point."""
+def grouped(conv: Node, most_stride: int) -> Groups | None:
+    """The groups of rows and columns of a convolution, where windows move by more than
+    `most_stride` of them; None where weights grow more than `MOST_GROWTH` times."""
     weights = conv.inputs[1].data
     assert weights is not None
     rows = _axis(conv, 0, weights, most_stride)
     columns = _axis(conv, 1, rows.taps.transpose(2, 0, 1, 3, 4), most_stride)
     taps = columns.taps.transpose(2, 0, 3, 1, 4, 5)  # groups, then places in them
+    return None if taps.size > MOST_GROWTH * weights.size else Groups(rows, columns, taps)
+
+
+def over_groups(builder: Builder, conv: Node, source: Value, zero: int, groups: Groups) -> Value:
+    """The sums of a convolution of bytes, over its groups, of `grouped`. source: the bytes; zero:
+    their zero point."""
+    rows, columns, taps = groups.rows, groups.columns, groups.taps
     height, width, *_, made = taps.shape
-    if taps.size > MOST_GROWTH * weights.size:
-        return None
     data = _in_groups(builder, source, zero, (rows, columns))
     total = builder.emit("cast", [data], {"dtype": DType.I32})
     if zero:

@@ -9,11 +9,14 @@ import pytest
 from integer_graphs import SAMPLES, Sketch, integers_made, ranges_of
 from tosa_runs import needs_vela
 
+from tensmith.backends.ethosu.arrangement import arranged, decisions_of
+from tensmith.backends.ethosu.folded_width import conv_chains, folds
 from tensmith.backends.ethosu.integer_form import FLOAT_FORM, integer_passes
 from tensmith.backends.ethosu.placement import place
 from tensmith.backends.ethosu.targets import TARGETS
-from tensmith.backends.ethosu.wide_strides import FoldStrides
+from tensmith.backends.ethosu.wide_strides import FoldStrides, grouped
 from tensmith.backends.reference import run_graph
+from tensmith.compiler.errors import ScheduleError
 from tensmith.compiler.ir.graph import Graph, Node, Value, constant
 from tensmith.compiler.ir.ops.registry import Builder
 from tensmith.compiler.ir.types import DType, TensorType
@@ -155,3 +158,25 @@ def test_what_is_not_folded_names_its_strides() -> None:
     placement = place(graph, TARGETS["ethos-u55-128"])
     assert not placement.segments
     assert "strides are at most 3, not 4" in {node.reason for node in placement.nodes}
+
+
+@needs_vela
+def test_rows_and_columns_are_one_only_where_weights_grow_little() -> None:
+    """Windows of two rows and columns, three apart, of which the first begin in the margin: each
+    weight is in a group of its own, and 4 become 36."""
+
+    def image(s: Sketch):
+        return (s.relu(s.conv(s.input(1, 3, 16, 16), 8, (2, 2), strides=(3, 3), pads=(1,) * 4)),)
+
+    graph, _, samples, _ = integers_made(image, 2)
+    target = TARGETS["ethos-u55-128"]
+    (chain,) = conv_chains(graph, target)
+    assert grouped(chain.conv, 1) is None
+    assert not any(fold.with_rows for fold in folds(chain))
+    placement = arranged(graph, target, {})
+    assert not placement.outside
+    found, wanted = (run_graph(g, samples[0])["y0"] for g in (placement.graph, graph))
+    np.testing.assert_array_equal(found, wanted)
+    (columns,) = (d.name for d in decisions_of(graph, target) if d.name.startswith("columns"))
+    with pytest.raises(ScheduleError, match="columns of"):
+        arranged(graph, target, {columns: "rows and columns"})
