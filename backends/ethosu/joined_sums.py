@@ -12,6 +12,7 @@ on some processors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,10 +26,12 @@ from ...compiler.ir.rewrite import scalar
 from ...compiler.ir.types import DType
 from ...passes.precision.fixed_point.whole_ratios import whole_ratio
 from .conv_chain import splice
+from .legality import MOST_SIZE
 from .tosa.lowering import narrowed
 
 ADDED, JOINED, COPIED = "addition", "convolution", "convolution of copies"
 Array = np.ndarray[Any, Any]
+MOST_CHANNELS = 512  # of an image whose sums are a convolution: weights grow with their square
 _WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "layout": "NHWC"}
 
 
@@ -36,12 +39,14 @@ _WINDOW = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "layout
 class ScaledSum:
     """step (weights[0] (left - zeros[0]) + weights[1] (right - zeros[1])), as bytes.
 
-    weights: whole numbers, in the ratio of what operands are scaled by. exact: whether these are
-    the bytes that the sum has, whatever the operands are.
+    image: the shape that operands have for a convolution. weights: whole numbers, in the ratio of
+    what operands are scaled by. exact: whether these are the bytes that the sum has, whatever the
+    operands are.
     """
 
     left: Value
     right: Value
+    image: tuple[int, ...]
     zeros: tuple[int, int]
     weights: tuple[int, int]
     step: float
@@ -49,7 +54,8 @@ class ScaledSum:
 
 
 def scaled_sums(graph: Graph) -> list[Node]:
-    """The nodes that make bytes of sums and differences of bytes, in a graph of integers."""
+    """The nodes that make bytes of sums and differences of bytes, in a graph of integers, where
+    these have the shape of an image that a convolution reads."""
     uses = graph.uses()
     found = []
     for scaled in graph.nodes:
@@ -72,6 +78,8 @@ def _scaled_sum(scaled: Node) -> ScaledSum | None:
     left, right = (_part(value) for value in added.inputs)
     if left is None or right is None or not left[0].shape == right[0].shape == shape:
         return None
+    if (image := _image(scaled.output.type.static_shape)) is None:
+        return None
     ratio = whole_ratio(left[2] / right[2])
     if not ratio:
         return None
@@ -82,8 +90,26 @@ def _scaled_sum(scaled: Node) -> ScaledSum | None:
     made = [_Scaling.of(value.producer) for value in (*added.inputs, scaled.output)]
     exact = _exact_step(made[0], made[1], made[2], zeros, weights)
     return ScaledSum(
-        left[0], right[0], zeros, weights, step if exact is None else exact, exact is not None
+        left[0],
+        right[0],
+        image,
+        zeros,
+        weights,
+        step if exact is None else exact,
+        exact is not None,
     )
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape, channels last, of an image of so many axes' elements that an Ethos-U takes, with
+    the columns that there are or the fewest above; None: its channels or pixels are too many."""
+    *outer, width, channels = shape
+    pixels = math.prod(outer) * width
+    if channels > MOST_CHANNELS or not pixels:
+        return None
+    widths = (size for size in range(width, MOST_SIZE + 1) if pixels % size == 0)
+    found = next((size for size in widths if pixels // size <= MOST_SIZE), None)
+    return None if found is None else (1, pixels // found, found, channels)
 
 
 @dataclass(frozen=True)
@@ -186,9 +212,8 @@ def join_sum(graph: Graph, scaled: Node, how: str = JOINED) -> None:
     copied = _read_elsewhere(graph, scaled) if how == COPIED else frozenset[Value]()
     nodes: list[Node] = []
     builder = Builder(nodes, scaled.name)
-    rank, shape = scaled.output.type.rank, scaled.output.type.static_shape
-    channels = shape[-1]
-    image = (1, int(np.prod(shape[:-2])), shape[-2], channels)
+    rank, image = scaled.output.type.rank, sum_.image
+    channels = image[-1]
     parts = [
         _copy(builder, value, zero, image) if value in copied else value
         for value, zero in zip((sum_.left, sum_.right), sum_.zeros, strict=True)

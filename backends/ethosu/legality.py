@@ -26,7 +26,7 @@ from .tosa.region import is_lowered
 INSIDE = frozenset({DType.I32, DType.I16, DType.BOOL})  # what no segment takes or gives
 _STORED = frozenset({DType.I8, DType.I16, DType.I32})
 _MOST_RANK = 6
-_MOST_SIZE = 1 << 16
+MOST_SIZE = 1 << 16
 _MOST_KERNEL, _MOST_TAPS = 64, 1 << 12
 _MOST_POOL = 256
 MOST_STRIDE = 3
@@ -107,8 +107,8 @@ def _shape_reason(values: list[Value]) -> str | None:
         sizes = value.type.static_shape
         if 0 in sizes:
             return f"{value.type} has no elements"
-        if not value.is_constant and max(sizes, default=1) > _MOST_SIZE:
-            return f"axes have at most {_MOST_SIZE} elements, not {max(sizes)}"
+        if not value.is_constant and max(sizes, default=1) > MOST_SIZE:
+            return f"axes have at most {MOST_SIZE} elements, not {max(sizes)}"
     return None
 
 
