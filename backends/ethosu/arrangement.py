@@ -23,7 +23,7 @@ from .copied_images import COPIED, DIRECT, can_be_copied, copy_image, given_imag
 from .folded_width import UNFOLDED, Fold, conv_chains, fold_width, folds, least_cycles
 from .joined_sums import ADDED, is_exact, join_sum, scaled_sums, ways_to_join
 from .means import CONVOLUTION, POOLING, convolve, pooled_means
-from .placement import Placement, estimated, estimated_cycles, place
+from .placement import Placement, estimated, place
 from .swapped_axes import swap_axes, swaps
 
 Choice = Mapping[str, Any]
@@ -128,13 +128,13 @@ class _Way:
 def _swapped(
     graph: Graph, target: NpuTarget, way: _Way, known: list[Placement]
 ) -> Placement | None:
-    """The placement with axes swapped, where that promises fewer cycles than those take that the
-    memory holds."""
+    """The placement with axes swapped, where that promises to cost less than those that the memory
+    holds."""
     swapped = replace(way, choice={**way.choice, AXES: SWAPPED})
     changed, left, _ = _carried_out(graph, target, swapped)
-    cycles = estimated_cycles(changed, target)
-    fitting = [placement.cycles for placement in known if not placement.excess(target)]
-    if cycles is None or cycles >= min(fitting, default=cycles + 1):
+    expense = estimated(changed, target)
+    fitting = [(one.outside, one.cycles) for one in known if not one.excess(target)]
+    if expense is None or (fitting and expense.cost >= min(fitting)):
         return None
     try:
         return _divided(changed, target, left)
@@ -186,27 +186,30 @@ def _carried_out(
 def _copy_images(graph: Graph, target: NpuTarget, left: dict[str, Any]) -> Graph:
     """Carry out, and take from a choice, which images are copied before they are read; those that
     nothing decides, where the whole takes fewer cycles so. The last one is decided first: those
-    before it keep their numbers."""
-    names = list(_named("image", given_images(graph, target), lambda conv: conv))
-    for number, name in reversed(list(enumerate(names))):
+    before it keep their names."""
+
+    def images(graph: Graph) -> dict[str, Node]:
+        return _named("image", given_images(graph, target), lambda conv: conv)
+
+    for number, name in reversed(list(enumerate(images(graph)))):
         how = left.pop(name, None)
-        conv = given_images(graph, target)[number]
-        _require(how in (None, DIRECT) or (how == COPIED and can_be_copied(conv)), name, how)
-        if how == DIRECT or not can_be_copied(conv) or (how is None and number >= MOST_IMAGES):
+        can = can_be_copied(images(graph)[name])
+        _require(how in (None, DIRECT) or (how == COPIED and can), name, how)
+        if how == DIRECT or not can or (how is None and number >= MOST_IMAGES):
             continue
         tried = copied(graph)
-        copy_image(tried, given_images(tried, target)[number])
+        copy_image(tried, images(tried)[name], target)
         if how == COPIED or _takes_less(tried, graph, target):
             graph = tried
     return graph
 
 
 def _takes_less(graph: Graph, other: Graph, target: NpuTarget) -> bool:
-    """Whether a graph of integers takes fewer cycles than another, and no larger arena."""
+    """Whether a graph of integers costs less than another, and takes no larger arena."""
     found, before = estimated(graph, target), estimated(other, target)
     if found is None or before is None:
         return False
-    return found.cycles < before.cycles and found.shared_bytes <= before.shared_bytes
+    return found.cost < before.cost and found.shared_bytes <= before.shared_bytes
 
 
 def _join_sums(graph: Graph, sums: list[Node], target: NpuTarget) -> tuple[Graph, bool]:
@@ -228,7 +231,7 @@ def _join_sums(graph: Graph, sums: list[Node], target: NpuTarget) -> tuple[Graph
             found = estimated(tried, target)
             if found is None or found.shared_bytes > least.shared_bytes:
                 continue
-            if found.cycles < least.cycles:
+            if found.cost < least.cost:
                 least, graph, joined = found, tried, True
     return graph, joined
 
@@ -244,15 +247,15 @@ def _decide_means(graph: Graph, target: NpuTarget, left: dict[str, Any]) -> None
             convolve(chain)
         elif how is None and len(undecided) < MOST_MEANS:
             undecided.append(chain)
-    least = estimated_cycles(graph, target) if undecided else None
+    least = estimated(graph, target) if undecided else None
     if least is None:
         return
     for chain in undecided:
         before = chain.conv.inputs[1], chain.scaled.inputs[1]
         convolve(chain)
-        cycles = estimated_cycles(graph, target)
-        if cycles is not None and cycles < least:
-            least = cycles
+        found = estimated(graph, target)
+        if found is not None and found.cost < least.cost:
+            least = found
         else:
             chain.conv.inputs[1], chain.scaled.inputs[1] = before
 

@@ -15,7 +15,7 @@ from ...compiler.ir.ops.registry import Builder
 from ...compiler.ir.types import DType
 from ...compiler.target import NpuTarget
 from .folded_width import is_given
-from .legality import legality
+from .legality import carries, legality
 from .tosa.lowering import narrowed
 
 DIRECT, COPIED = "direct", "copied"
@@ -43,12 +43,20 @@ def can_be_copied(conv: Node) -> bool:
     return _shape(narrowed(conv.inputs[0])[0]) is not None
 
 
-def copy_image(graph: Graph, conv: Node) -> None:
-    """Have all that reads an image read a copy of it, in place."""
+def copy_image(graph: Graph, conv: Node, target: NpuTarget) -> None:
+    """Have all that the processor computes of an image read a copy of it, in place.
+
+    What only moves its bytes, as for a convolution that reads them in another form, still reads
+    the image itself: all others of `given_images` stay such ones.
+    """
     source, _ = narrowed(conv.inputs[0])
     copied = _shape(source)
     assert copied is not None
-    readers = [user for user, _ in graph.uses()[source] if isinstance(user, Node)]
+    readers = [
+        node
+        for node in graph.nodes
+        if source in node.inputs and not carries(node) and legality(node, target) is None
+    ]
     nodes: list[Node] = []
     builder = Builder(nodes, conv.name)
     copy = builder.emit("reshape", [source], {"shape": copied})
@@ -56,7 +64,7 @@ def copy_image(graph: Graph, conv: Node) -> None:
     image = builder.emit("reshape", [copy], {"shape": source.shape})
     for node in readers:
         node.inputs = [image if value is source else value for value in node.inputs]
-    place = min(graph.nodes.index(node) for node in readers)
+    place = graph.nodes.index(readers[0])
     graph.nodes[place:place] = nodes
 
 

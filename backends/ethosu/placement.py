@@ -97,15 +97,23 @@ def place(
 
 @dataclass(frozen=True)
 class Expense:
-    """What segments take: cycles of all, as Vela estimates them, and bytes of the largest arena
-    that the processor shares with others."""
+    """What the parts of a graph take. outside: how many operators that compute run on the host;
+    cycles: of all segments, as Vela estimates them; shared_bytes: of the largest arena that the
+    processor shares with others."""
 
+    outside: int
     cycles: int
     shared_bytes: int
 
+    @property
+    def cost(self) -> tuple[int, int]:
+        """What is compared: cycles are of all that the host does not compute, and mean less than
+        what it does."""
+        return self.outside, self.cycles
+
 
 def estimated(graph: Graph, target: NpuTarget) -> Expense | None:
-    """What the segments of a graph of integers take, of streams that nothing has judged; None where
+    """What the parts of a graph of integers take, of streams that nothing has judged; None where
     Vela refuses one of them. Nodes that nothing needs count for nothing."""
     copy = copied(graph)
     DeadCodeElimination().run(copy)
@@ -116,13 +124,9 @@ def estimated(graph: Graph, target: NpuTarget) -> Expense | None:
     except NotCompiled:
         return None
     shared = (stream.scratch_bytes for stream in streams if not stream.fast_bytes)
-    return Expense(sum(stream.estimate.cycles for stream in streams), max(shared, default=0))
-
-
-def estimated_cycles(graph: Graph, target: NpuTarget) -> int | None:
-    """Cycles of `estimated`."""
-    found = estimated(graph, target)
-    return None if found is None else found.cycles
+    outside = sum(node.op != SEGMENT and computes(node) for node in copy.nodes)
+    cycles = sum(stream.estimate.cycles for stream in streams)
+    return Expense(outside, cycles, max(shared, default=0))
 
 
 def _legality(
