@@ -73,8 +73,8 @@ class PrecisionBuild:
 
     @property
     def is_slower(self) -> bool:
-        """Whether a lower precision was kept that takes longer than f32."""
-        return self.kept not in ("", FP32) and self.ratio is not None and self.ratio > 1.0
+        """Whether a lower precision was kept that surely takes longer than f32."""
+        return self.kept not in ("", FP32) and self.low is not None and self.low > 1.0
 
 
 def feeds(case: Case) -> list[Feed]:

@@ -19,6 +19,12 @@ _MARKS = {  # at the beginning of a text; those of UTF-32 begin as those of UTF-
 }  # fmt: skip
 
 
+_ZEROS = {  # where the first four bytes are zero in text without a mark that begins with ASCII
+    frozenset({1, 2, 3}): "UTF-32", frozenset({0, 1, 2}): "UTF-32",
+    frozenset({1, 3}): "UTF-16", frozenset({0, 2}): "UTF-16",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class CsvRow:
     """A row: the texts of its columns, and where it is, for messages."""
@@ -65,7 +71,7 @@ def csv_rows(path: Path, what: str) -> tuple[tuple[str, ...], list[CsvRow]]:
     what: as messages call it. Raises UsageError where it cannot be read, has no rows, or a row has
     more or fewer cells than there are columns.
     """
-    reader = csv.reader(io.StringIO(_text(path, what)), strict=True)
+    reader = csv.reader(io.StringIO(_text(path, what), newline=None), strict=True)
     columns: tuple[str, ...] = ()
     rows: list[CsvRow] = []
     try:
@@ -108,8 +114,8 @@ def _text(path: Path, what: str) -> str:
 def _wide_encoding(beginning: bytes) -> str:
     """The encoding of text whose characters have two bytes or more; "": none that shows."""
     marked = next((name for mark, name in _MARKS.items() if beginning.startswith(mark)), "")
-    letter = beginning[:2].replace(b"\0", b"")  # without a mark: of ASCII, beside a zero
-    return marked or ("UTF-16" if len(letter) < len(beginning[:2]) and letter.isascii() else "")
+    zeros = {place for place, byte in enumerate(beginning) if not byte}
+    return marked or _ZEROS.get(frozenset(zeros), "")
 
 
 def _columns(cells: tuple[str, ...], path: Path) -> tuple[str, ...]:

@@ -51,6 +51,8 @@ def is_known(value: Value) -> bool:
     node = value.producer
     if value.data is not None or node is None:
         return value.data is not None
+    if not value.type.is_static:  # a run says how the elements lie
+        return False
     if node.op in _MOVES:
         return is_known(node.inputs[0])
     return node.op == "unpack" and node.inputs[0].data is not None

@@ -89,11 +89,14 @@ def test_errors_are_results_that_can_be_tried_again(tmp_path: Path) -> None:
     results = results_of(tmp_path)
     assert "there is no file" in results[f"outputs.{first.name}"]["error"]
     assert not results[f"outputs.{second.name}"]["right"]
+    assert "not timed" in results[f"time.{first.name}"]["error"]
     hidden.rename(library)
-    dry_run(tmp_path)
+    assert dry_run(tmp_path) == 0, "nothing is left"
     assert "error" in results_of(tmp_path)[f"outputs.{first.name}"]
     dry_run(tmp_path, "--again")
-    assert results_of(tmp_path)[f"outputs.{first.name}"]["right"]
+    results = results_of(tmp_path)
+    assert results[f"outputs.{first.name}"]["right"]
+    assert results[f"time.{first.name}"]["seconds"] > 0
 
 
 def a_build(kind: str, name: str, batch: int = 1) -> GpuBuild:
@@ -328,7 +331,7 @@ def test_files_travel_packed(tmp_path: Path) -> None:
 
 def test_what_does_not_run_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that hangs would do so for as long again; results may lie in a folder of their own,
-    and what was not timed is left for a call that tries the rest again."""
+    and what was not timed says so, and is when a call tries the rest again."""
     add_build(tmp_path, a_build("gemm", "g"))
     results = tmp_path / "elsewhere" / "results"
     script = """
@@ -340,9 +343,10 @@ for line in sys.stdin:
         session = gpu.GpuSession(tmp_path, dry=True, results=results)
         monkeypatch.setattr(session, "_process", process(script, monkeypatch))
         left = session.run(HOUR, again=again)
-        kept = {path.stem for path in results.iterdir()}
-        assert "outputs.g" in kept
-        assert ("time.g" in kept, left) == ((True, 0) if again else (False, 1))
+        kept = {path.stem: json.loads(path.read_text()) for path in results.iterdir()}
+        assert ("error" in kept["outputs.g"], "error" in kept["time.g"]) == (not again, not again)
+        assert again or "not timed" in kept["time.g"]["error"]
+        assert left == 0
         script = script.replace('"error": "hangs"', '"right": true')
     assert not (tmp_path / "results").exists()
 

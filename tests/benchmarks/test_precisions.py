@@ -43,14 +43,17 @@ def row(build: str, kept: str) -> PrecisionBuild:
 
 def test_ratios_are_of_rounds_and_of_f32() -> None:
     rows = [row(FP32, FP32), row("bf16", "bf16"), row("int8", "int8"), row("auto", "")]
-    times = {FP32: [1.0, 2.0, 4.0], "bf16": [1.1, 2.2, 3.9], "int8": [0.5, 1.0, 2.4]}
+    times = {FP32: [1.0, 2.0, 4.0], "bf16": [1.1, 2.2, 4.2], "int8": [0.5, 1.0, 2.4]}
     plain, bf16, int8, absent = precisions.with_times(rows, times)
     assert (plain.ratio, plain.is_slower) == (1.0, False)
     assert bf16.ratio == pytest.approx(1.1)
-    assert (bf16.low, bf16.high) == pytest.approx((0.975, 1.1))
+    assert (bf16.low, bf16.high) == pytest.approx((1.05, 1.1))
     assert bf16.is_slower
     assert (int8.seconds, int8.ratio, int8.is_slower) == (1.0, 0.5, False)
     assert absent == rows[3]
+    unsure = precisions.with_times(rows[:2], {FP32: [1.0, 2.0, 4.0], "bf16": [1.1, 2.2, 3.9]})[1]
+    assert unsure.low == pytest.approx(0.975)
+    assert not unsure.is_slower
 
 
 def test_a_binary_of_f32_is_never_a_slower_one() -> None:

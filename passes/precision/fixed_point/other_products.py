@@ -8,7 +8,7 @@ from ....compiler.ir.graph import Node, Value, constant
 from ....compiler.ir.rewrite import Replacement, Rewriter, Rules
 from ....compiler.ir.types import DType
 from ..integer_products import weights_of
-from ..parameters import varying_axis
+from ..parameters import known_numbers, varying_axis
 from .operands import Array, QuantisedResult, centred, given, integer_bias, operand_of, result_of
 
 RULES = Rules()
@@ -52,10 +52,9 @@ def _transposed(
     weights = rw.producer(made.inputs[1], "dequantize")
     if data is None or data.scale.size != 1 or weights is None or not weights_of(weights):
         return None
-    p, scales, zero = (value.data for value in weights.inputs)
-    assert p is not None
-    assert scales is not None
-    assert zero is not None
+    p, scales, zero = (known_numbers(value) for value in weights.inputs)
+    if p is None or scales is None or zero is None:
+        return None
     rank = made.output.type.rank
     axis = varying_axis(weights.inputs[1], rank)
     if made.attrs["groups"] != 1 or axis not in (-1, 1) or made.attrs["layout"] != "NCHW":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tensmith.compiler.economics.csv_rows import csv_rows
 from tensmith.compiler.economics.loads import load_of, read_carbon, read_trace
 from tensmith.compiler.economics.prices import read_prices, stale_note
 from tensmith.compiler.errors import UsageError
@@ -102,7 +103,19 @@ def test_wrong_files(tmp_path: Path) -> None:
         read_prices(tmp_path / "binary.csv")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_ends_of_lines(tmp_path: Path, end: str) -> None:
+    """Of every system, and within quotes they are all one."""
+    text = f'{HEAD},note\n{ROW},"two\nlines"\n'.replace("\n", end)
+    (tmp_path / "prices.csv").write_bytes(text.encode())
+    columns, (row,) = csv_rows(tmp_path / "prices.csv", "price")
+    assert columns[-1] == "note"
+    assert row.text("note") == "two\nlines"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
 def test_other_encodings_are_told(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "wide.csv").write_text(f"{HEAD}\n{ROW}\n", encoding=encoding)
     with pytest.raises(UsageError, match=f"begins as text in {encoding[:6].upper()}") as raised:
