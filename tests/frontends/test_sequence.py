@@ -58,6 +58,41 @@ def test_a_position_of_the_run_picks_among_sizes_that_differ(place: int) -> None
     check(model(nodes, inputs, ["a", "t"], dims=dims), inputs)
 
 
+EDIT = [
+    node("SequenceConstruct", "x z u", "s"),
+    node("SequenceInsert", "s new i", "more"),
+    node("SequenceErase", "more j", "less"),
+]
+
+
+@pytest.mark.parametrize(("put", "cut"), [(0, 0), (1, -1), (2, 1), (3, 2), (-1, 3), (-3, -4)])
+def test_positions_of_the_run_where_elements_are_put_and_cut(put: int, cut: int) -> None:
+    """Their sizes differ in every axis, and are known or not."""
+    names = ["a", "b", "c"]
+    picks = [node("SequenceAt", f"less at{i}", name) for i, name in enumerate(names)]
+    tensors = {"x": floats(2, 3), "z": floats(4, 3, seed=1), "u": floats(1, 5, seed=2)}
+    inputs = {**tensors, "new": floats(2, 3, seed=3), "i": _index(put), "j": _index(cut)}
+    constants = {f"at{i}": _index(i) for i in range(3)}
+    for dims in ({}, {"x": ["n", "m"], "z": ["k", "m"]}):
+        check(model([*EDIT, *picks], inputs, names, constants=constants, dims=dims), inputs)
+
+
+@pytest.mark.parametrize(("put", "cut"), [(4, 0), (-4, 0), (0, 4), (0, -5)])
+def test_positions_of_the_run_where_nothing_can_be_put_or_cut_end_it(put: int, cut: int) -> None:
+    inputs = {name: floats(2, seed=seed) for seed, name in enumerate(("x", "z", "u", "new"))}
+    places = {"i": _index(put), "j": _index(cut)}
+    proto = model([*EDIT, node("ConcatFromSequence", "less", "y", axis=0)], inputs | places, ["y"])
+    with pytest.raises(RunError, match="its position is out of range"):
+        check(proto, inputs | places, expected={})
+
+
+def test_elements_of_other_ranks_are_not_put_at_a_position_of_the_run() -> None:
+    inputs = {name: floats(2) for name in ("x", "z", "u")} | {"new": floats(2, 3), "i": _index(0)}
+    nodes = [*EDIT[:2], node("SequenceAt", "more i", "y")]
+    with pytest.raises(UnsupportedError, match="ranks at run time"):
+        load_model(model(nodes, inputs, ["y"]))
+
+
 def test_a_position_of_the_run_that_is_outside_ends_it() -> None:
     nodes = [node("SequenceConstruct", "x z", "s"), node("SequenceAt", "s i", "a")]
     inputs = {"x": floats(2, 3), "z": floats(4, 3, seed=1), "i": _index(2)}

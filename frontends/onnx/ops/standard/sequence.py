@@ -36,8 +36,11 @@ def _growing(s: Site) -> Growing | None:
     return entry if isinstance(entry, Growing) else None
 
 
-def _position(s: Site, index: int, size: int, default: int) -> int | None:
-    """A position in a sequence, made non-negative; None when only a run knows it."""
+def _position(s: Site, index: int, size: int, default: int, *, behind: bool = False) -> int | None:
+    """A position in a sequence, made non-negative; None when only a run knows it.
+
+    behind: that after the last element is one, too.
+    """
     value = s.optional(index)
     if value is None:
         return default
@@ -45,9 +48,9 @@ def _position(s: Site, index: int, size: int, default: int) -> int | None:
     if known is None or isinstance(known.reshape(-1)[0], Sym):
         return None
     place = int(known.reshape(-1)[0])
-    if not -size <= place < max(size, 1):
+    if not -size <= place < max(size, 1) + (behind and size > 0):
         raise ValueError(f"position {place} is out of range for {size} elements")
-    return place % size if size else 0
+    return place + size if place < 0 else place
 
 
 @lowers("SequenceEmpty")
@@ -69,14 +72,46 @@ def sequence_insert(s: Site) -> Sequence[Content]:
     given, item = _list(s, 0), s.input(1)
     if given.items and given.items[0].dtype is not item.dtype:
         raise ValueError(f"{item.type} goes into a sequence of {given.items[0].dtype}")
-    size = len(given.items)
-    place = size
-    if s.optional(2) is not None:
-        index = s.numbers(s.input(2), "the position")[0]
-        if not -size <= index <= size:
-            raise ValueError(f"position {index} is out of range for {size} elements")
-        place = index + size if index < 0 else index
-    return [ValueList((*given.items[:place], item, *given.items[place:]), item.dtype)]
+    place = _position(s, 2, len(given.items), len(given.items), behind=True)
+    items = _with(s, given.items, item) if place is None else _put(given.items, place, item)
+    return [ValueList(items, item.dtype)]
+
+
+def _put(items: tuple[Value, ...], place: int, item: Value) -> tuple[Value, ...]:
+    return (*items[:place], item, *items[place:])
+
+
+def _with(s: Site, items: tuple[Value, ...], item: Value) -> tuple[Value, ...]:
+    """The items and one more, before the place that input 2 gives to a run."""
+    place = _place(s, s.input(2), len(items), behind=True)
+    found = _chosen(s, place, (item, *items), (*items, item))
+    for number in range(1, len(found)):
+        here = s.op_("eq", place, number)
+        found[number] = _either(s, here, item, found[number])
+    return tuple(found)
+
+
+def _chosen(s: Site, place: Value, late: Sequence[Value], early: Sequence[Value]) -> list[Value]:
+    """Of each pair the one of `early` before a place, of `late` from there on."""
+    pairs = enumerate(zip(late, early, strict=True))
+    return [_either(s, s.op_("le", place, number), *pair) for number, pair in pairs]
+
+
+def _either(s: Site, condition: Value, then: Value, other: Value) -> Value:
+    if then is other:
+        return then
+    if then.type.rank != other.type.rank:
+        raise NotSupported("it picks one of several ranks at run time", "make its position known")
+    return either(s, condition, then, other)
+
+
+def _place(s: Site, index: Value, size: int, *, behind: bool = False) -> Value:
+    """A position that a run gives, made non-negative. behind: that after the last item is one."""
+    index = s.reshape(s.cast(index, DType.I64), ())
+    place = s.op_("where", s.op_("lt", index, 0), s.op_("add", index, size), index)
+    inside = s.op_("and", s.op_("ge", place, 0), s.op_("le", place, size if behind else size - 1))
+    s.require_nonzero(inside, f"its position is out of range for {size} elements")
+    return place
 
 
 @lowers("SequenceErase")
@@ -86,9 +121,14 @@ def sequence_erase(s: Site) -> Sequence[Content]:
         return [growing.erased(s, sequence, s.optional(1))]
     given = _list(s, 0)
     place = _position(s, 1, len(given.items), len(given.items) - 1)
-    if place is None or not given.items:
-        raise NotSupported("what it removes is computed at run time", "make it a constant")
-    return [ValueList(given.items[:place] + given.items[place + 1 :], given.dtype)]
+    if not given.items:
+        raise ValueError("the sequence is empty")
+    if place is None:
+        index = _place(s, s.input(1), len(given.items))
+        items = tuple(_chosen(s, index, given.items[1:], given.items[:-1]))
+    else:
+        items = given.items[:place] + given.items[place + 1 :]
+    return [ValueList(items, given.dtype)]
 
 
 @lowers("SequenceAt")
@@ -111,14 +151,10 @@ def sequence_at(s: Site) -> Value:
 
 def _one_of(s: Site, items: Sequence[Value], index: Value) -> Value:
     """The item at a position that a run decides, where their sizes differ."""
-    ranks = {item.type.rank for item in items}
-    if len(ranks) > 1:
-        raise NotSupported("it picks one of several ranks at run time", "make its position known")
-    s.require_index(index, len(items), "its position")
-    place = s.op_("where", s.op_("lt", index, 0), s.op_("add", index, len(items)), index)
+    place = _place(s, index, len(items))
     found = items[-1]
     for number, item in reversed(list(enumerate(items[:-1]))):
-        found = either(s, s.op_("eq", place, number), item, found)
+        found = _either(s, s.op_("eq", place, number), item, found)
     return found
 
 
