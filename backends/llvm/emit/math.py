@@ -28,6 +28,7 @@ LIBM = {
     "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf", "pow": "pow",
     "fmod": "fmod",
 }  # fmt: skip
+LEAST_NORMAL = {F32: float.fromhex("0x1p-126"), F64: float.fromhex("0x1p-1022")}
 
 
 def _element(value: ir.Value) -> ir.Type:
@@ -45,6 +46,8 @@ def _horner(e: Emitter, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
 def per_lane(e: Emitter, name: str, args: Sequence[ir.Value]) -> ir.Value:
     """Call libm's function on every lane (the f32 variant for f32)."""
     element = _element(args[0])
+    if name == "pow":
+        args = [_flushed(e, args[0]), *args[1:]]
     symbol = LIBM[name] + ("f" if element == F32 else "")
     if not is_vector(args[0]):
         return e.call(symbol, element, list(args))
@@ -54,6 +57,19 @@ def per_lane(e: Emitter, name: str, args: Sequence[ir.Value]) -> ir.Value:
         scalars = [e.b.extract_element(arg, index) for arg in args]
         result = e.b.insert_element(result, e.call(symbol, element, scalars), index)
     return result
+
+
+def _flushed(e: Emitter, x: ir.Value) -> ir.Value:
+    """x with zeros of its sign for denormals.
+
+    libm's power scales these by a product, which is zero where denormals count as zeros, and goes
+    on with its bits as those of a normal number.
+    """
+    suffix, zero = intrinsic_suffix(x.type), e.constant(0.0, x.type)
+    denormal = e.b.fcmp_ordered(
+        "<", intrinsic(e, "fabs", x), e.constant(LEAST_NORMAL[_element(x)], x.type)
+    )
+    return e.b.select(denormal, e.call(f"llvm.copysign.{suffix}", x.type, [zero, x]), x)
 
 
 def exp(e: Emitter, x: ir.Value) -> ir.Value:
