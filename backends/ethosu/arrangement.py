@@ -23,6 +23,7 @@ from .copied_images import COPIED, DIRECT, can_be_copied, copy_image, given_imag
 from .folded_width import UNFOLDED, Fold, conv_chains, fold_width, folds, least_cycles
 from .joined_sums import ADDED, is_exact, join_sum, scaled_sums, ways_to_join
 from .means import CONVOLUTION, POOLING, convolve, pooled_means
+from .picked_windows import APART, NEAR, bring_near, host_cycles, moved_bytes, wide_windows
 from .placement import Placement, estimated, place
 from .swapped_axes import swap_axes, swaps
 
@@ -33,6 +34,7 @@ OPTIMISED = ("Performance", "Size")
 MOST_MEANS = 8  # that are tried both ways without being told
 MOST_IMAGES = 4  # of which copies are tried without being told
 MOST_SUMS = 8  # that are tried in all exact ways without being told
+MOST_WINDOWS = 8  # poolings and convolutions of wide strides that are tried without being told
 AXES = "axes of images"
 KEPT, SWAPPED = "kept", "swapped"
 
@@ -53,6 +55,9 @@ def choice_key(graph: Graph, target: NpuTarget) -> str:
 
 def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
     """What can be decided of a graph of integers, which stays as it is."""
+    windows = _named("windows", wide_windows(graph), lambda node: node)
+    apart = [StreamDecision(name, (APART, NEAR)) for name in windows]
+    graph, *_ = _bring_near(graph, target, {})
     found = [
         StreamDecision(name, tuple(fold.word for fold in (UNFOLDED, *folds(chain))))
         for name, chain in _named("columns", conv_chains(graph, target), lambda c: c.conv).items()
@@ -77,7 +82,7 @@ def decisions_of(graph: Graph, target: NpuTarget) -> list[StreamDecision]:
         caps = tuple(int(share * stream.scratch_bytes) for share in CAPS)
         found.append(StreamDecision(f"optimise of segment {number}", other))
         found.append(StreamDecision(f"arena of segment {number}", caps))
-    return found
+    return apart + found
 
 
 def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
@@ -86,10 +91,20 @@ def arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
     Columns that nothing decides are folded as takes the fewest cycles: of a convolution by itself,
     and then, as that may keep it from being interleaved with what follows, of the whole, if the
     memory holds it. So are axes of images swapped, and images copied. Sums are convolutions where
-    these give the same bits, in fewer cycles of the whole and no larger arena.
+    these give the same bits, in fewer cycles of the whole and no larger arena. Windows that are far
+    apart are brought near where that is worth it (`_is_worth`), and the memory holds it.
 
     Raises ScheduleError for decisions that there are not.
     """
+    near, left, brought = _bring_near(graph, target, choice)
+    placement = _arranged(near, target, left)
+    if not brought or not placement.excess(target):
+        return placement
+    return arranged(graph, target, {**choice, **dict.fromkeys(brought, APART)})
+
+
+def _arranged(graph: Graph, target: NpuTarget, choice: Choice) -> Placement:
+    """As `arranged`, of a graph of which windows are decided."""
     ways = [_Way(choice)]
     changed, left, usual = _carried_out(graph, target, ways[0])
     either = AXES not in choice and swaps(graph)
@@ -210,6 +225,40 @@ def _takes_less(graph: Graph, other: Graph, target: NpuTarget) -> bool:
     if found is None or before is None:
         return False
     return found.cost < before.cost and found.shared_bytes <= before.shared_bytes
+
+
+def _bring_near(
+    graph: Graph, target: NpuTarget, choice: Choice
+) -> tuple[Graph, dict[str, Any], list[str]]:
+    """(a graph in which windows are near that were far apart, where a choice says so or that is
+    worth it; what else the choice decides; the names of what was brought near without a decision).
+    The last one is decided first: those before it keep their numbers."""
+    left, brought = dict(choice), list[str]()
+    names = list(_named("windows", wide_windows(graph), lambda node: node))
+    for number, name in reversed(list(enumerate(names))):
+        how = left.pop(name, None)
+        if how == APART or (how is None and number >= MOST_WINDOWS):
+            continue
+        tried = copied(graph)
+        can = bring_near(tried, wide_windows(tried)[number])
+        _require(how is None or (how == NEAR and can), name, how)
+        if can and how is None and _is_worth(tried, graph, number, target):
+            brought.append(name)
+        elif not can or how is None:
+            continue
+        graph = tried
+    return graph, left, brought
+
+
+def _is_worth(near: Graph, apart: Graph, number: int, target: NpuTarget) -> bool:
+    """Whether windows brought near leave the host less to do, take the NPU no more cycles than
+    the host needs for them, and its arena no more bytes than the host reads and makes."""
+    found, before = estimated(near, target), estimated(apart, target)
+    if found is None or before is None or found.outside >= before.outside:
+        return False
+    node = wide_windows(apart)[number]
+    more = found.shared_bytes - before.shared_bytes
+    return found.cycles - before.cycles <= host_cycles(node) and more <= moved_bytes(node)
 
 
 def _join_sums(graph: Graph, sums: list[Node], target: NpuTarget) -> tuple[Graph, bool]:

@@ -19,7 +19,6 @@ from ...passes.precision.kept_bytes import KeptBytes
 from ...passes.precision.quantised_movement import QuantisedMovement
 from ...passes.simplify.unroll_scans import UnrollScans
 from .channel_groups import USUAL_CHANNELS, SplitGroups
-from .picked_windows import PickWindows
 from .wide_strides import FoldStrides
 
 SIGNED = KeptBytes(DType.I8)
@@ -52,7 +51,6 @@ def integer_passes(
         Fixpoint((IntegerArithmetic(), *SIMPLIFY)),
         SplitGroups(least_channels),
         FoldStrides(),
-        PickWindows(),
         Fixpoint(SIMPLIFY),
         OwnWidening(),
     )

@@ -189,7 +189,14 @@ def _weights_reason(weights: Array) -> str | None:
 
 @_of("max_pool")
 def _max_pool(node: Node, target: NpuTarget) -> str | None:
+    return pool_reason(node)
+
+
+def pool_reason(node: Node) -> str | None:
+    """Why maxima of windows run on no Ethos-U, or None."""
     attrs = node.attrs
+    if reason := _shape_reason([*node.inputs, *node.outputs]):
+        return reason
     if node.output.type.rank != 4 or attrs["layout"] != "NHWC":
         return f"poolings have two spatial axes, not {node.output.type.rank - 2}"
     if node.output.dtype is not DType.I8:
