@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import tensmith
 from tensmith.backends.reference import run_graph
@@ -44,7 +45,9 @@ def transformed(x: Array, length: int | None = None, **attributes: int) -> Array
     """What DFT makes of x, computed by the imported graph."""
     constants = {} if length is None else {"n": np.int64(length)}
     inputs = "x" if length is None else "x n"
-    proto = model([node("DFT", inputs, **attributes)], {"x": x}, ["y"], constants=constants)
+    types = [helper.np_dtype_to_tensor_dtype(x.dtype)]
+    made = [node("DFT", inputs, **attributes)]
+    proto = model(made, {"x": x}, ["y"], constants=constants, types=types)
     return np.asarray(run_graph(load_model(proto), {"x": x})["y"])
 
 
@@ -97,3 +100,27 @@ def test_frames_of_a_signal(length: int, step: int) -> None:
     found = run_graph(load_model(proto), {"x": x})["y"]
     frames = np.lib.stride_tricks.sliding_window_view(x[..., 0], length, axis=1)[:, ::step]
     assert_near(np.asarray(found), np.fft.rfft(frames.astype(np.float64) * window, axis=2))
+
+
+@pytest.mark.parametrize("size", [4099, 10007])
+def test_long_primes_of_halves(size: int) -> None:
+    """What Bluestein's algorithm has between its stages is beyond the largest of them."""
+    x = floats(1, size, 1).astype(np.float16)
+    found, wanted = transformed(x, axis=1), np.fft.fft(complex_of(x), axis=1)
+    assert found.dtype == np.float16
+    assert np.abs(complex_of(found) - wanted).max() <= 2**-11 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("declared", [4096, "n"])
+@pytest.mark.parametrize("onesided", [0, 1])
+def test_large_halves_whose_transform_is_small(declared: int | str, onesided: int) -> None:
+    """Sums of them are beyond the largest, until they are divided by the length."""
+    size = 4096 if declared == 4096 else 512
+    x = np.zeros((1, size // 2 + 1 if onesided else size, 2), np.float16)
+    x[0, [0, 16, 32], 0] = 60000
+    dims = {"x": (1, x.shape[1] if declared == 4096 else declared, 2)}
+    made = [node("DFT", "x", axis=1, inverse=1, onesided=onesided)]
+    proto = model(made, {"x": x}, ["y"], types=[TensorProto.FLOAT16], dims=dims)
+    found = np.asarray(run_graph(load_model(proto), {"x": x})["y"])
+    wanted = (np.fft.irfft if onesided else np.fft.ifft)(complex_of(x), axis=1)
+    assert np.abs(complex_of(found) - wanted).max() <= 2**-10 * np.abs(wanted).max()

@@ -46,8 +46,12 @@ def transform(
     """The Fourier transform of x[before, n, behind, 1 or 2] along n, and the length of that axis.
 
     The last axis holds real and imaginary parts. onesided: of a real signal only the first half
-    of the spectrum, or back from it.
+    of the spectrum, or back from it. Halves are computed with in f32: what lies between two stages
+    is larger than what comes out.
     """
+    if x.dtype in (DType.F16, DType.BF16):
+        out, count = transform(s, s.cast(x, DType.F32), length, inverse, onesided)
+        return s.cast(out, x.dtype), count
     parts = x.shape[3]
     to_real = inverse and onesided
     size = length
