@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-import sys
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from .meaning import encode, is_maps, rows_of
 Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...] | None, ...]
 _COPIED_BYTES = 16384
-_UNUSED = 4  # references to memory: a tuple's, its array's, a loop's and the argument's
 _KEPT_OUTPUTS = 2  # arrays per output: a loop holds the last result while the next one is made
+_ROOM = 4  # times the bytes of a result that memory taken again for it has, at most
 
 
 class ModuleError(RuntimeError):
@@ -90,6 +90,31 @@ class Input(Slot):
         self.tensor.data = array.__array_interface__["data"][0]
 
 
+class _Memory(np.ndarray[Any, Any]):
+    """Memory of results: numpy makes views of a view refer to what lies below it only where both
+    are of one type, so that a plain array at the beginning of this one lives as long as its views.
+    """
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Memory that calls take again, an array at its beginning, and its address.
+
+    held: the result that was handed out last, while it or a view of it lives.
+    """
+
+    memory: _Memory
+    array: Array
+    address: int
+    held: Callable[[], Array | None]
+
+    def lent(self) -> Array:
+        """A new result."""
+        result = self.array.view(np.ndarray)
+        self.held = weakref.ref(result)
+        return result
+
+
 class Output(Slot):
     """An output: arrays that the caller gets.
 
@@ -101,7 +126,7 @@ class Output(Slot):
 
     def __init__(self, spec: Spec, tensor: abi.DLTensor, dtype: abi.DLDataType) -> None:
         super().__init__(spec, tensor, dtype)
-        self._kept: list[tuple[Array, Array, int]] = []  # memory, its array, and its address
+        self._kept: list[_Kept] = []
         self._bytes = 0
 
     def bind(self, shape: tuple[int, ...]) -> None:
@@ -112,36 +137,42 @@ class Output(Slot):
             self.buffer = np.zeros(shape, self.dtype)
             self.tensor.data = self.buffer.ctypes.data
             return
-        memory = [(kept, at) for kept, _, at in self._kept if kept.nbytes >= self._bytes]
-        self._kept = [(kept, self._array(kept), at) for kept, at in memory]
+        most = _ROOM * self._bytes
+        self._kept = [kept for kept in self._kept if self._bytes <= kept.memory.nbytes <= most]
+        for kept in self._kept:
+            kept.array = self._array(kept.memory)
 
     def unbind(self) -> None:
         """Leave the output to the instance."""
         self.tensor.data = None
         self.shape = self.buffer = None
 
-    def _array(self, memory: Array) -> Array:
+    def _array(self, memory: _Memory) -> Array:
         """An array of the bound shape at the beginning of some memory."""
         return memory[: self._bytes].view(self.dtype).reshape(self.shape or ())
 
     def receive(self) -> Array:
         """Where an output of the bound shape will be.
 
-        Memory of an earlier result that nobody refers to any more is taken again, of a larger one
-        too: fresh memory costs a page fault for every 4 KiB.
+        Memory of an earlier result is taken again when the result and all that refers to it are
+        gone, of one up to `_ROOM` times as large, too: fresh memory costs a page fault for every
+        4 KiB, and a result that is kept holds all of what it lies in. Whether it is gone a weak
+        reference tells: how many references are counted differs between interpreters. (The `base`
+        of a result does not hold it.)
         """
         if self.buffer is not None:
             return self.buffer
-        for memory, array, address in self._kept:
-            if sys.getrefcount(memory) == _UNUSED:
-                self.tensor.data = address
-                return array.view()
-        memory = np.empty(self._bytes, np.uint8)
-        array = self._array(memory)
-        self.tensor.data = address = memory.__array_interface__["data"][0]
+        for kept in self._kept:
+            if kept.held() is None:
+                self.tensor.data = kept.address
+                return kept.lent()
+        memory = np.empty(self._bytes, np.uint8).view(_Memory)
+        address = memory.__array_interface__["data"][0]
+        kept = _Kept(memory, self._array(memory), address, lambda: None)
+        self.tensor.data = address
         if len(self._kept) < _KEPT_OUTPUTS:
-            self._kept.append((memory, array, address))
-        return array.view()
+            self._kept.append(kept)
+        return kept.lent()
 
     def copy(self) -> Array:
         """A copy of an output that the instance owns."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,49 @@ def test_results_that_are_held_are_left_alone(symbolic: Module) -> None:
     for value, (whole, part) in enumerate(zip(held, rows, strict=True)):
         assert (whole == 2 * value).all()
         assert (part == 2 * value).all()
+
+
+def test_results_are_left_alone_however_references_are_counted(
+    symbolic: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interpreters count those of a frame, and of arguments, or borrow them."""
+    counted = sys.getrefcount
+    for fewer in range(3):
+        monkeypatch.setattr(sys, "getrefcount", lambda given, n=fewer: counted(given) - 1 - n)
+        held = [symbolic(of(40, n), TWOS)["scaled"] for n in range(6)]
+        assert [int(array[3, 7]) for array in held] == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda array: array.view(),
+        lambda array: array[::2][1:].T,
+        lambda array: array.reshape(-1)[1:].view(np.int32).view(np.float32),
+        lambda array: array.view(np.matrix),
+        lambda array: np.asarray(memoryview(array)),
+        lambda array: np.frombuffer(array, np.float32),
+        lambda array: np.lib.stride_tricks.as_strided(array, (3, 3)),
+        lambda array: np.from_dlpack(array),
+        lambda array: np.broadcast_to(array, (2, *array.shape)),
+    ],
+)
+def test_views_of_views_hold_results(symbolic: Module, view: Callable[[Array], Array]) -> None:
+    for _ in range(2):
+        views = [view(view(symbolic(of(40, n), TWOS)["scaled"])[:3]) if n % 2
+                 else view(symbolic(of(40, n), TWOS)["scaled"]) for n in range(6)]  # fmt: skip
+        assert [{float(x) for x in np.ravel(v)} for v in views] == [{2.0 * n} for n in range(6)]
+
+
+def test_small_results_do_not_hold_much_memory(symbolic: Module) -> None:
+    for rows in (20, 4000):
+        for _ in range(3):
+            symbolic(of(rows, 1), TWOS)
+    small: Any = symbolic(of(20, 1), TWOS)["scaled"]
+    size = small.nbytes
+    while small.base is not None:
+        small = small.base
+    assert small.nbytes <= 4 * size
 
 
 def test_memory_that_is_too_small_goes(symbolic: Module) -> None:
