@@ -13,6 +13,7 @@ from ...table import lowers
 from .text_numbers import read, written
 
 _FEW_BITS = frozenset({DType.I4, DType.U4, DType.I2, DType.U2})
+_NARROW_FLOATS = frozenset(d for d in DType if d.is_narrow and d.value.startswith("f"))
 _ROUND_MODES = ("up", "down", "nearest")
 
 
@@ -28,8 +29,8 @@ def convert(s: Site, x: Value, dtype: DType, saturate: bool = True, rounding: st
         largest = float(ml_dtypes.finfo(dtype.numpy).max)
         wide = s.cast(x, DType.F32)
         x = s.op_("max", s.op_("min", wide, largest), -largest)
-    if dtype in _FEW_BITS and x.dtype.is_float:
-        x = _to_nearest(s, x)
+    if dtype in _FEW_BITS and (x.dtype.is_float or x.dtype in _NARROW_FLOATS):
+        x = _to_nearest(s, s.cast(x, DType.F32) if x.dtype.is_narrow else x)
     return s.cast(x, dtype)
 
 
