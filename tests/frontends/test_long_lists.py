@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tensmith.frontends.onnx.ops.shared.word_hash import word_hash
 from tensmith.runtime.meaning import encode
 
 from .oracle import model, node
+from .ort_cases import OrtCase, check_all
 
 
 def test_half_a_million_words_have_slots_of_their_own() -> None:
@@ -62,6 +64,28 @@ def test_numbers_that_lie_far_apart_are_known(dtype: Any, count: int) -> None:
     proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 4))
     got = run_graph(load_model(proto), {"x": x})["y"]
     assert got.tolist() == [places.get(number, -1) for number in x.tolist()]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [20, 60])
+@pytest.mark.parametrize("zeros", [("tiny",), ("tiny", 0.0), (0.0, "tiny"), ("tiny", "-tiny")])
+def test_keys_below_the_normal_numbers_are_zero(
+    dtype: Any, count: int, zeros: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """In compiled code and in the reference, however many keys there are; the first counts."""
+    small = np.finfo(dtype).tiny / 8
+    named = {"tiny": small, "-tiny": -small}
+    first = [named.get(zero, zero) for zero in zeros]
+    keys = np.array([*(1 + np.arange(count) * 1.37), *first], dtype)
+    x = np.array([1.0, small, 0.0, -0.0, -small, small / 2, 1.5], dtype)
+    tables = [("keys_tensor", keys), ("values_tensor", np.arange(len(keys))),
+              ("default_tensor", np.array([-1]))]  # fmt: skip
+    part = node("LabelEncoder", "x", "y", domain="ai.onnx.ml",
+                **{name: numpy_helper.from_array(table) for name, table in tables})  # fmt: skip
+    proto = model([part], {"x": x}, ["y"], types=[TensorProto.INT64], opset=20)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 4))
+    wanted = {"y": np.array([0, *[count] * 5, -1])}
+    check_all([OrtCase("denormal keys", proto, {"x": x}, expected=wanted)], tmp_path)
 
 
 def test_a_long_word_does_not_make_the_others_long() -> None:

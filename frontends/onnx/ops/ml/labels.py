@@ -12,7 +12,13 @@ from .....compiler.ir.assumptions import EQUAL
 from ...containers import Content, Maps, Text
 from ...site import Site
 from ...table import lowers
-from ..shared.lookups import DENSE, lie_close, place_among_numbers
+from ..shared.lookups import (
+    DENSE,
+    denormals_flushed,
+    lie_close,
+    place_among_numbers,
+    without_denormals,
+)
 from ..shared.scores import ML, pick
 from ..standard.strings import chosen, place_among, text_at
 
@@ -74,7 +80,8 @@ def _value_at(s: Site, values: Array, place: Value, hit: Value, default: Any) ->
 
 
 def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
-    """The value of a number, by its place among sorted keys; of keys given twice, the first.
+    """The value of a number, by its place among sorted keys; of keys given twice, the first. Floats
+    below the normal ones are all the key 0, as for every comparison in compiled code.
 
     Integer keys that lie close together number a table.
     """
@@ -83,6 +90,9 @@ def _by_number(s: Site, keys: Array, values: Array, default: Any) -> Content:
         raise ValueError(f"keys of type {keys.dtype} for the input {x.type}")
     if lie_close(keys):
         return _numbered(s, x, keys, values, default)
+    keys = without_denormals(keys)
+    if (keys == 0).any():
+        x = denormals_flushed(s, x)
     nan = np.isnan(keys) if keys.dtype.kind == "f" else np.zeros(len(keys), bool)
     _, first = np.unique(keys, return_index=True)
     order = np.array([i for i in first if not nan[i]], np.int64)

@@ -38,9 +38,27 @@ def bisect(s: Site, x: Value, table: Array) -> Value:
     return low
 
 
+def without_denormals(keys: Array) -> Array:
+    """Keys as compiled code compares them: floats below the normal ones are 0, and -0 is.
+
+    Some may be equal after it, which were not."""
+    if keys.dtype not in (np.float32, np.float64):
+        return keys
+    flushed = np.where(np.abs(keys) < np.finfo(keys.dtype).tiny, keys.dtype.type(0), keys)
+    return np.asarray(flushed)
+
+
+def denormals_flushed(s: Site, x: Value) -> Value:
+    """The same of numbers of a run, whatever it is that runs."""
+    if x.dtype not in (DType.F32, DType.F64):
+        return x
+    tiny = float(np.finfo(x.dtype.numpy).tiny)
+    return s.op_("where", s.op_("lt", s.op_("abs", x), tiny), 0.0, x)
+
+
 def place_among_numbers(s: Site, x: Value, keys: Array) -> Value:
-    """The index (i32) at which each number is among sorted different keys, none of them NaN; of a
-    number that is no key, that of any.
+    """The index (i32) at which each number is among sorted different keys, none of them NaN nor
+    denormal; of a number that is no key, that of any.
     """
     words = _WORDS.get(x.dtype, 0)
     if len(keys) <= BISECTED or not words:
