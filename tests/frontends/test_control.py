@@ -354,6 +354,28 @@ def test_branches_of_other_ranks_name_what_to_pin() -> None:
         run_graph(graph, {"x": floats(2, 2)})
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_of_branches_of_other_ranks_the_one_that_only_passes_on_is_meant(inverted: bool) -> None:
+    """As a repair of what lacks is written, which gives one axis more and rarely runs."""
+    mended = branch([node("Unsqueeze", "x axis", "w"), node("Neg", "x", "v")], ["w", "v"])
+    kept = branch([node("Identity", "x", "a"), node("Identity", "x", "b")], ["a", "b"])
+    branches = {"then_branch": mended, "else_branch": kept}
+    if inverted:
+        branches = {"then_branch": kept, "else_branch": mended}
+    nodes = [
+        node("ReduceMax", "f", "m", keepdims=0),
+        node("Greater" if not inverted else "LessOrEqual", "m limit", "c"),
+        helper.make_node("If", ["c"], ["p", "q"], **branches),
+        node("Add", "p q", "y"),
+    ]
+    constants = {"axis": np.int64([1]), "limit": np.float32(0)}
+    feed = {"x": floats(2, 3), "f": np.float32([-1, -2])}
+    proto = model(nodes, feed, ["y"], constants=constants, dims={"x": ["N", 3]})
+    graph = check(proto, feed)
+    with pytest.raises(RunError, match="this run takes the other one; the elements of 'f' decide"):
+        run_graph(graph, {**feed, "f": np.float32([-1, 2])})
+
+
 def test_branches_of_other_ranks_name_the_input_that_decides() -> None:
     """No size that could be pinned makes the condition known."""
     flat = branch([node("Flatten", "x", "t", axis=0)], ["t"])

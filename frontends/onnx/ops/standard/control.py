@@ -120,7 +120,8 @@ def _branch_of_rank(
 
     A rank that depends on data has no type. The model's declared ranks tell which one is meant.
     Without them, of `If(dim == 1, Squeeze(x), Identity(x))`, which exporters write for x.squeeze()
-    along an axis that is not known to be 1, it is the one that squeezes.
+    along an axis that is not known to be 1, it is the one that squeezes. Of other pairs it is the
+    one that only passes values on: what the other is there for need not be done.
     """
     ranks = [[value.type.rank for value in region.outputs] for region in regions]
     if ranks[0] == ranks[1]:
@@ -134,7 +135,10 @@ def _branch_of_rank(
     if len(fitting) == 1:
         return fitting[0]
     ops = [[n.op_type for n in graph.node if n.op_type != "Constant"] for graph in branches]
-    return ops.index(["Squeeze"]) if sorted(ops) == [["Identity"], ["Squeeze"]] else None
+    if sorted(ops) == [["Identity"], ["Squeeze"]]:
+        return ops.index(["Squeeze"])
+    passing = [set(kinds) <= {"Identity"} for kinds in ops]
+    return passing.index(True) if sum(passing) == 1 else None
 
 
 def _need_branch(s: Site, condition: Value, chosen: int, region: Graph) -> None:
