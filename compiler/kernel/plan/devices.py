@@ -115,7 +115,7 @@ class _Placement:
     contain; none: nothing was written there yet. own: memory of the device for inputs and outputs,
     which the host is given. heap: numbers of its memory so far. workspace: the number of the buffer
     that calls have one behind the other. views: what a number may stand for
-    instead of memory of its own.
+    instead of memory of its own. clock: a time, of the lifetimes of buffers, that was reached.
     """
 
     plan: Plan
@@ -127,6 +127,7 @@ class _Placement:
     heap: set[int] = field(default_factory=set)
     workspace: int | None = None
     views: dict[int, Memory] = field(default_factory=dict)
+    clock: int = 0
 
     def steps(self, steps: Sequence[Step]) -> list[Step]:
         """The steps with what they need before and behind them."""
@@ -218,6 +219,8 @@ class _Placement:
         memory = memory_of(place)
         for other in {memory, *self._aliases(memory)}:
             self.held[other] = frozenset({space})
+            if other[0] == "arena":
+                self.clock = max(self.clock, self.plan.arena[other[1]].first)
 
     def _aliases(self, memory: Memory) -> set[Memory]:
         """What may be the same memory: what a number of the heap stands for, and what stands for
@@ -226,6 +229,15 @@ class _Placement:
         if memory[0] == "heap" and memory[1] in self.views:
             found.add(self.views[memory[1]])
         return {alias for alias in found if alias[0] not in READ_ONLY}
+
+    def _is_dead(self, memory: Memory) -> bool:
+        """Whether a buffer is read no more, so that another one may lie where it did."""
+        seen = set[Memory]()
+        while memory[0] == "heap" and memory[1] in self.views and memory not in seen:
+            seen.add(memory)
+            memory = self.views[memory[1]]
+        kind, number = memory
+        return kind == "arena" and self.plan.arena[number].last < self.clock
 
     # steps ---------------------------------------------------------------------------------
 
@@ -297,7 +309,10 @@ class _Placement:
             self.held[memory] = HOST | DEVICE
 
     def _settle(self, made: list[Step]) -> None:
-        """Have the device hold everything: where ways part or meet, nothing else is known."""
+        """Have the device hold all that lives: where ways part or meet, nothing else is known."""
+        self.held = {
+            memory: held for memory, held in self.held.items() if not self._is_dead(memory)
+        }
         for memory in list(self.held):
             self.reach(Place(*memory), Space.DEVICE, made)
         for memory in self.held:

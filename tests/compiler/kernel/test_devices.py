@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from plan_runs import PlannedGraph
-from suites.case import CaseBuilder
+from suites.case import BOOL, CLOSE, F32, CaseBuilder
 from suites.cases import ALL_CASES, Case, compare
 
 from tensmith.backends.reference import run_graph
 from tensmith.compiler.backend import resolve_target
 from tensmith.compiler.errors import InternalError
+from tensmith.compiler.ir import Value
 from tensmith.compiler.ir.dims import symbols_of
 from tensmith.compiler.kernel.plan.devices import all_steps, host_inputs, on_device
 from tensmith.compiler.kernel.plan.plan import (
@@ -109,6 +110,44 @@ def test_the_host_finds_what_it_reads() -> None:
         Space.HOST,
         Space.DEVICE,
     ]
+
+
+def places(c: CaseBuilder, x: Value) -> Value:
+    """The place of each of 8 elements among them in order, as f32: the host finds it in two steps,
+    the first of which is read no more when the device has it."""
+    order = c.op("argsort", x, count=8, descending=False)
+    ranks = c.op("argsort", c.op("neg", c.op("neg", order)), count=8, descending=False)
+    return c.op("tanh", c.op("cast", ranks, dtype=F32))
+
+
+def branching(c: CaseBuilder) -> None:
+    cond, found = c.input(dtype=BOOL, name="cond"), places(c, c.input(8))
+    one, other = c.region("then"), c.region("else")
+    one.output(one.op("add", found, one.weight(8)))
+    other.output(other.op("neg", places(other, found)))
+    c.output(c.op("exp", c.node("if", [cond], {}, [one.graph(), other.graph()]).output))
+
+
+def stepping(c: CaseBuilder) -> None:
+    start, steps = places(c, c.input(8)), c.input(3, 8)
+    body = c.region("body")
+    found = places(body, body.op("add", body.input(8), body.input(8)))
+    body.output(found, body.op("exp", found))
+    attrs = {"num_state": 1, "trip": 3, "reverse_in": (False,), "reverse_out": (False,)}
+    c.output(*c.node("scan", [start, steps], attrs, [body.graph()]).outputs)
+
+
+@pytest.mark.parametrize("given", [{"cond": True}, {"cond": False}, {}])
+def test_what_is_read_no_more_is_not_copied_over_what_lies_there_now(
+    given: dict[str, bool],
+) -> None:
+    case = Case("dead", branching if given else stepping, CLOSE, {}, given)
+    inputs = case.inputs()
+    planned = PlannedGraph(case.graph(), TARGET)
+    move(planned.plan)
+    got = planned.run(inputs)
+    for name, array in run_graph(case.graph(), inputs).items():
+        compare(name, got[name], np.asarray(array), case.tolerance)
 
 
 def test_sizes_that_a_run_finds_size_memory_of_both() -> None:
