@@ -1,4 +1,4 @@
-"""Products of one matrix by several constants: one product by all their columns.
+"""Products of one matrix by several constants: one product by all their columns, packed ones, too.
 
 Queries, keys and values of attention are so. What reads a part of the result reads it as a slice,
 which its kernel does by itself; a larger product keeps more of a GPU busy, and is launched once.
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...compiler.ir.graph import Graph, Node, Value, constant
+from ...compiler.ir.ops.quantised_product import QUANTISED_MATMUL
 from ...compiler.ir.ops.registry import Builder
 from ...compiler.kernel.plan.external import reads_memory
 from .siblings import meet
 
 Uses = Mapping[Value, Sequence[tuple[Node | Graph, int]]]
+_PRODUCTS = ("matmul", QUANTISED_MATMUL)
 ALIGNMENT = 16  # bytes: parts begin where a thread can load so many at once
 
 
@@ -24,7 +26,8 @@ ALIGNMENT = 16  # bytes: parts begin where a thread can load so many at once
 class JointProducts:
     """matmul(x, v) + b, matmul(x, w) + c -> slices of matmul(x, [v w]) + [b c].
 
-    Not where results meet element by element: fusion puts those side by side.
+    Weights of few bits are joined as they are packed, with their scales and zero points. Not
+    where results meet element by element: fusion puts those side by side.
     """
 
     name: str = "joint_products"
@@ -61,11 +64,13 @@ class _Part:
 
 def _part_of(node: Node, own: set[Node], uses: Uses) -> _Part | None:
     """The node as a part of a joint product; None where it cannot be one."""
-    if node.op != "matmul" or node.output.type.rank != 2 or not node.inputs[1].is_constant:
+    if node.op not in _PRODUCTS or node.output.type.rank != 2:
+        return None
+    if not all(value.is_constant for value in node.inputs[1:]):
         return None
     columns = node.output.shape[-1]
     aligned = isinstance(columns, int) and columns * node.output.dtype.bytes % ALIGNMENT == 0
-    if not aligned or node.attrs["product"]:
+    if not aligned or node.attrs.get("product"):
         return None
     users = uses.get(node.output, ())
     bias, result = None, node.output
@@ -86,9 +91,12 @@ def _part_of(node: Node, own: set[Node], uses: Uses) -> _Part | None:
 
 
 def _alike(node: Node, other: Node) -> bool:
+    """Whether products of one matrix differ in their columns alone."""
+    columns = {"columns": 0}  # of packed weights, whose shape does not say it
     return (
-        node.attrs == other.attrs
-        and node.inputs[1].dtype is other.inputs[1].dtype
+        node.op == other.op
+        and node.attrs | columns == other.attrs | columns
+        and [value.dtype for value in node.inputs[1:]] == [v.dtype for v in other.inputs[1:]]
         and node.output.dtype is other.output.dtype
     )
 
@@ -105,9 +113,13 @@ def _join(graph: Graph, parts: Sequence[_Part]) -> None:
     first = parts[0].product
     made: list[Node] = []
     builder = Builder(made, first.name)
-    matrices = [part.product.inputs[1].data for part in parts]
-    weights = constant(np.concatenate([m for m in matrices if m is not None], axis=1))
-    whole = builder.emit("matmul", [first.inputs[0], weights], first.attrs)
+    attrs, axis = dict(first.attrs), 1
+    if first.op == QUANTISED_MATMUL:
+        attrs["columns"] = sum(part.product.attrs["columns"] for part in parts)
+        axis = 0 if attrs["by_column"] else 1
+    constants = zip(*(part.product.inputs[1:] for part in parts), strict=True)
+    joined = [constant(np.concatenate([v.data for v in own], axis)) for own in constants]
+    whole = builder.emit(first.op, [first.inputs[0], *joined], attrs)
     biases = [
         part.bias.data.reshape(-1) for part in parts if part.bias and part.bias.data is not None
     ]

@@ -44,6 +44,7 @@ WANTED = {80: MMA, 90: {"f16": "HGMMA", "tf32": "HGMMA", "i8": "IGMMA"},
           100: {"f16": "UTCHMMA", "tf32": "UTCHMMA", "i8": "UTCIMMA"}, 120: MMA}  # fmt: skip
 PACKED = ("bert-base", "llama-decode")  # also with weights of few bits
 MOST_LAUNCHES = {"bert-base": 80, "resnet50": 60}  # of a run, in any precision
+MOST_PACKED = {"bert-base": 88}  # where norms have launches of their own
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cuda.md"
 TOLD = re.compile(
     r"(bert-base|resnet50|llama-decode)\s+takes\s+(\d+)\s+launches(?:\s+\((\d+)\s+on\s+12\.0\))?"
@@ -69,11 +70,11 @@ def test_models(model: Path, precision: str, target: str) -> None:
     "model", [m for m in MODELS if m.name in PACKED], ids=lambda path: path.name
 )
 def test_packed_weights(model: Path, precision: str, tmp_path: Path) -> None:
-    """Of few bits, which become numbers as they are multiplied; each product has its own launch."""
+    """Of few bits, which become numbers as they are multiplied; no norm joins their products."""
     packed = tmp_path / "model.onnx"
     request = CompileRequest(target="cuda", precision=precision)
     quantise_weights(model / "model.onnx", packed, request, tmp_path)
-    check(packed, "fp32", "cuda", math.inf)
+    check(packed, "fp32", "cuda", MOST_PACKED.get(model.name, math.inf))
 
 
 def check(path: Path, precision: str, target: str, most: float) -> None:
