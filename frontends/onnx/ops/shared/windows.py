@@ -62,3 +62,11 @@ def _by_windows(s: Site, first: Array, weights: Array, x: Value, axis: int) -> V
     factors = weights.reshape(*weights.shape, *(1,) * (rank - 1 - axis))
     made = s.reduce("sum", s.op_("mul", taps, constant(factors)), [axis + 1], False)
     return s.transpose(made, order)
+
+
+def row_sums(s: Site, weights: Value) -> Value:
+    """Sums of rows, f32[rows, 1]. Constant ones are added one after the other, as ONNX Runtime
+    does: their last bit decides between two integers where weights are of fixed point."""
+    if weights.data is None or 0 in weights.shape:
+        return s.reduce("sum", weights, [1])
+    return constant(np.cumsum(weights.data, axis=1, dtype=np.float32)[:, -1:])

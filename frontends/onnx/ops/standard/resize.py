@@ -17,7 +17,7 @@ from .....compiler.ir.dims import dmax, dmin, floordiv
 from ...emitter import pieces
 from ...site import NotSupported, Site
 from ...table import lowers
-from ..shared.windows import along_axis
+from ..shared.windows import along_axis, row_sums
 from .bilinear import KERNELS, SampledLine, along, bilinear, bilinear_axes, saturated
 from .repeats import repeated, repeats
 
@@ -296,13 +296,10 @@ def _linear(s: Site, x: Value, line: Line, mode: str) -> Value:
 def _cubic_filter(s: Site, distance: Value, a: float) -> Value:
     """Keys' cubic convolution kernel of |distance| with parameter a; 0 from 2 on."""
     d = s.op_("abs", distance)
-    near = s.op_(
-        "sub", s.op_("mul", s.op_("mul", d, d), s.op_("sub", s.op_("mul", d, a + 2), a + 3)), -1.0
-    )
-    far = s.op_(
-        "sub", s.op_("mul", s.op_("sub", d, 5.0), s.op_("mul", d, d)), s.op_("mul", d, -8.0)
-    )
-    far = s.op_("mul", s.op_("sub", far, 4.0), a)
+    near = s.op_("mul", s.op_("sub", s.op_("mul", d, a + 2), a + 3), d)
+    near = s.op_("add", s.op_("mul", near, d), 1.0)
+    far = s.op_("add", s.op_("mul", s.op_("sub", d, 5.0), d), 8.0)
+    far = s.op_("mul", s.op_("sub", s.op_("mul", far, d), 4.0), a)
     outer = s.op_("where", s.op_("lt", d, 2.0), far, 0.0)
     return s.op_("where", s.op_("le", d, 1.0), near, outer)
 
@@ -337,9 +334,9 @@ def _antialiased(s: Site, x: Value, line: Line, mode: str, kind: str) -> Value:
     if x.dtype is DType.I32:
         out = along_axis(s, _filter_matrix(s, line, mode, kind), s.cast(x, _F), line.axis)
         return s.cast(saturated(s, out, x.dtype, away=True), x.dtype)
-    # 22 fractional bits, rounded half up after each axis: ONNX Runtime's (and Pillow's) integers
+    # ONNX Runtime's (and Pillow's) integers: 22 fractional bits, sums rounded half up
     matrix = s.op_("mul", _filter_matrix(s, line, mode, kind), float(1 << 22))
-    matrix = s.cast(s.op_("floor", s.op_("add", matrix, 0.5)), DType.I32)
+    matrix = s.cast(saturated(s, matrix, DType.I32, away=True), DType.I32)
     total = along_axis(s, matrix, s.cast(x, DType.I32), line.axis)
     whole = s.op_("shr", s.op_("add", total, 1 << 21), 22)
     info = np.iinfo(x.dtype.numpy)
@@ -374,14 +371,18 @@ def _filter_matrix(s: Site, line: Line, mode: str, kind: str) -> Value:
         weights = s.op_("max", s.op_("sub", 1.0, s.op_("abs", distance)), 0.0)
     else:
         weights = _cubic_filter(s, distance, s.real("cubic_coeff_a", -0.75))
-    total = s.op_("div", 1.0, s.reduce("sum", weights, [1]))
+    support = s.op_("mul", shrink, reach)  # rounding leaves more than 0 beyond it now and then
+    ends = [s.op_("floor", s.op_("add", s.op_(op, centre, support), 0.5)) for op in ("sub", "add")]
+    inside = s.op_("and", s.op_("ge", place, ends[0]), s.op_("lt", place, ends[1]))
+    weights = s.op_("where", inside, weights, 0.0)
+    total = s.op_("div", 1.0, row_sums(s, weights))
     if margin == 0:
         return s.op_("mul", weights, total)
-    inner = s.slice(weights, 1, margin, margin + line.size)
-    below = s.reduce("sum", s.slice(weights, 1, 0, margin), [1])
-    above = s.reduce("sum", s.slice(weights, 1, margin + line.size, columns), [1])
-    column = s.iota((1, line.size), 1, DType.I64)
-    inner = s.op_("add", inner, s.op_("where", s.op_("eq", column, 0), below, 0.0))
-    end = s.op_("eq", column, _dim(s, line.size - 1))
-    inner = s.op_("add", inner, s.op_("where", end, above, 0.0))
-    return s.op_("mul", inner, total)
+    end = margin + line.size
+    edge, below = s.slice(weights, 1, margin, margin + 1), s.slice(weights, 1, 0, margin)
+    lower = row_sums(s, s.emit("concat", [edge, below], axis=1))
+    weights = s.op_("where", s.op_("eq", place, 0.0), lower, weights)
+    upper = row_sums(s, s.slice(weights, 1, end - 1, columns))
+    last = s.cast(_dim(s, line.size - 1), _F)
+    weights = s.op_("where", s.op_("eq", place, last), upper, weights)
+    return s.op_("mul", s.slice(weights, 1, margin, end), total)
