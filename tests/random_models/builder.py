@@ -161,7 +161,6 @@ class Builder:
         self.given: dict[str, tuple[Array, ...]] = {}  # inputs whose numbers decide sizes
         self.sizes = 0  # how many only a call knows
         self.opset = 17
-        self.coarse = False  # whether floats of 16 bits are in it
         self.contrib = False  # whether operators of com.microsoft are in it
 
     # ------------------------------------------------------------------ random choices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from tensmith.compiler.ir import Graph
 from tensmith.frontends.onnx import load_model
 
 from .builder import ALL, Array, Features
+from .coarse import FLOATS, moved
 from .generate import Sample, sample
 
 Arrays = Mapping[str, Array]
@@ -102,15 +103,16 @@ def _run(given: Sample, library: Models) -> Iterator[Finding]:
         if isinstance(got, Exception):
             yield Finding(given.seed, "run", f"call {number}: {type(got).__name__}: {got}")
             continue
-        scale = COARSE if given.coarse else 1
-        wrong = differences(got, want, {}, scale)
-        if wrong and differences(got, want, oracle.spread(call, want, given), scale):
+        wrong = differences(got, want, {}, given.coarse)
+        if wrong and differences(got, want, oracle.spread(call, want, given), given.coarse):
             yield Finding(given.seed, "differs", f"call {number}: {'; '.join(wrong)}")
 
 
-def differences(got: Arrays, want: Arrays, spread: Arrays, scale: float = 1) -> list[str]:
-    """What is wrong with each output. spread: how far rounding may move its elements; scale: times
-    the tolerances."""
+def differences(
+    got: Arrays, want: Arrays, spread: Arrays, coarse: Container[str] = ()
+) -> list[str]:
+    """What is wrong with each output. spread: how far rounding may move its elements; coarse: the
+    outputs that depend on floats of 16 bits."""
     found = []
     for name, right in want.items():
         mine = np.asarray(got[name])
@@ -120,7 +122,7 @@ def differences(got: Arrays, want: Arrays, spread: Arrays, scale: float = 1) -> 
         a, b = mine.astype(np.float64), right.astype(np.float64)
         peak = float(np.abs(b[np.isfinite(b)]).max(initial=1.0))
         with np.errstate(invalid="ignore"):
-            allowed = scale * (RTOL * np.abs(b) + ATOL * peak)
+            allowed = (COARSE if name in coarse else 1) * (RTOL * np.abs(b) + ATOL * peak)
             far = np.abs(a - b) > allowed + 4 * spread.get(name, 0.0)
         far |= np.isfinite(a) != np.isfinite(b)
         far &= ~((a == b) | (np.isnan(a) & np.isnan(b)))
@@ -145,36 +147,44 @@ class Oracle:
     def spread(self, inputs: Arrays, want: Arrays, given: Sample) -> dict[str, Array]:
         """How far the elements of the outputs move when inputs and weights change by rounding: a
         model may amplify that, and steps (Floor, ArgMax, comparisons) may fall to either side.
-        Amounts stay what they are."""
-        noise = COARSE_NOISE if given.coarse else NOISE
+        Amounts stay what they are. What feeds floats of 16 bits is rounded as these are."""
         found = {name: np.zeros(array.shape) for name, array in want.items()}
+        for noise in (NOISE, COARSE_NOISE):
+            names = [name for name in want if (name in given.coarse) == (noise == COARSE_NOISE)]
+            if names:
+                self._probe(inputs, want, given.amounts, noise, {n: found[n] for n in names})
+        return found
+
+    def _probe(
+        self,
+        inputs: Arrays,
+        want: Arrays,
+        amounts: Container[str],
+        noise: float,
+        found: Mapping[str, Array],
+    ) -> None:
+        """Raise what was found of some outputs to how far they move where floats are moved."""
         for probe in range(PROBES):
             rng = np.random.default_rng(probe)
-            moved = onnx.ModelProto()
-            moved.CopyFrom(self.model)
-            for tensor in _tensors(moved.graph):
+            model = onnx.ModelProto()
+            model.CopyFrom(self.model)
+            for tensor in _tensors(model.graph):
                 array = numpy_helper.to_array(tensor)
-                if array.dtype == np.float32:
-                    tensor.CopyFrom(numpy_helper.from_array(_moved(array, rng, noise), tensor.name))
+                if array.dtype in FLOATS:
+                    tensor.CopyFrom(numpy_helper.from_array(moved(array, rng, noise), tensor.name))
             inputs_moved = {
-                name: array if name in given.amounts else _moved(array, rng, noise)
+                name: array if name in amounts else moved(array, rng, noise)
                 for name, array in inputs.items()
             }
-            again = Oracle(moved).run(inputs_moved)
-            for name, array in again.items():
+            again = Oracle(model).run(inputs_moved)
+            for name, most in found.items():
+                array = again[name]
                 if array.shape != want[name].shape:
-                    found[name][...] = np.inf
+                    most[...] = np.inf
                     continue
                 with np.errstate(invalid="ignore"):
                     change = np.abs(array.astype(np.float64) - want[name].astype(np.float64))
-                found[name] = np.maximum(found[name], np.nan_to_num(change, nan=0.0))
-        return found
-
-
-def _moved(array: Array, rng: np.random.Generator, noise: float) -> Array:
-    if array.dtype != np.float32:
-        return array
-    return np.asarray(array * (1 + noise * rng.uniform(-1, 1, array.shape)), np.float32)
+                np.maximum(most, np.nan_to_num(change, nan=0.0), out=most)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

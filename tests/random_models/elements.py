@@ -114,7 +114,6 @@ def halves(b: Builder) -> None:
     x = b.pick(lambda v: v.kind in ("f32", "f16") and v.small and v.bound <= 100)
     if x is None or not b.features.kinds:
         return
-    b.coarse = True
     if x.kind == "f32" and b.flip(0.3):
         b.keep(_cast(b, _cast(b, x, "bf16"), "f32"))
         return

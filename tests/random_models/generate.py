@@ -26,6 +26,7 @@ from . import (
     sequences,
 )
 from .builder import ALL, KINDS, Array, Builder, Features, Shape, Size, Value, info
+from .coarse import coarse_outputs
 
 FAMILIES = (
     pointwise, movement, reductions, products, indexing, recurrent, control, quantised, amounts,
@@ -42,13 +43,13 @@ FORMS = ((2, 3, 8), (1, 4, 6, 6), (2, 5), (3, 2, 4), (1, 3, 8, 7), (6,), (4, 2, 
 class Sample:
     """A model and the inputs of its calls, each with other sizes of the symbolic dims.
 
-    coarse: whether it computes with floats of 16 bits somewhere. amounts: inputs that decide sizes.
+    coarse: outputs that depend on floats of 16 bits. amounts: inputs that decide sizes.
     """
 
     seed: int
     model: onnx.ModelProto
     calls: tuple[dict[str, Array], ...]
-    coarse: bool = False
+    coarse: frozenset[str] = frozenset()
     amounts: frozenset[str] = frozenset()
 
 
@@ -84,7 +85,7 @@ def sample(seed: int, features: Features = ALL) -> Sample:
     version = 8 if b.opset < 18 else 10
     model = helper.make_model(graph, opset_imports=opsets, ir_version=version)
     calls = tuple(_draw(b, call) for call in range(b.calls))
-    return Sample(seed, model, calls, b.coarse, frozenset(b.given))
+    return Sample(seed, model, calls, coarse_outputs(model), frozenset(b.given))
 
 
 def _symbols(b: Builder) -> list[Size]:
@@ -110,7 +111,6 @@ def _input(b: Builder, name: str, symbols: list[Size]) -> None:
     if b.features.kinds:
         kinds += ("i32", "u8", "i8", "f64", "f16")
     kind = "f32" if not b.inputs else b.choice(kinds)
-    b.coarse |= kind == "f16"
     value = Value(name, kind, shape, 3.0 if kind in ("f16", "f32", "f64") else 7.0)
     b.inputs.append(value)
     b.scopes[0].pool.append(value)
