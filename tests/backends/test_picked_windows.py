@@ -191,3 +191,23 @@ def test_windows_stay_apart_where_the_memory_holds_no_others() -> None:
     apart, usual, _ = _both(graph, little)
     assert not usual.excess(little)
     assert usual.outside == apart.outside > 0
+
+
+@needs_vela
+def test_windows_of_one_model_are_decided_by_themselves() -> None:
+    def make(s: Sketch):
+        x = s.relu(s.conv(s.input(1, 4, 65, 64), 16, (1, 1)))
+        x = s.op("max_pool", x, **{**WINDOW, "kernel": (5, 4), "strides": (4, 4)})
+        x = s.relu(s.conv(x, 16, (1, 1)))
+        return (s.op("max_pool", x, **{**WINDOW, "kernel": (4, 4), "strides": (4, 4)}),)
+
+    graph, *_ = integers_made(make, 3)
+    names = [d.name for d in decisions_of(graph, U55) if d.values == (APART, NEAR)]
+    assert len(set(names)) == 2
+    cycles = {}
+    for ways in [(APART, APART), (APART, NEAR), (NEAR, APART), (NEAR, NEAR)]:
+        placement = arranged(graph, U55, dict(zip(names, ways, strict=True)))
+        assert placement.outside == ways.count(APART)
+        cycles[ways] = placement.cycles
+    assert len(set(cycles.values())) == len(cycles)
+    assert arranged(graph, U55, {}).cycles == cycles[NEAR, NEAR]
