@@ -9,7 +9,10 @@ import numpy as np
 from .builder import Builder, Shape, Size, Value
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-MOST_STEPS = 8  # unbounded activations grow with each
+# Unbounded activations square what they keep in each step, and exceed f32. Where no `clip` is given
+# ONNX Runtime clips their inputs at the largest f32, the standard at nothing: infinities of both
+# signs meet in the next product, which is NaN. Of what f64 gives, 1e100, neither is right.
+MOST_STEPS = 8
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
 # with alpha and beta where they take some: ONNX Runtime's defaults for Affine and ScaledTanh are 0,
 # not those of the operators of these names
