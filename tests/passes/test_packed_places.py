@@ -77,3 +77,25 @@ def test_the_same_places(op: str, last: bool, dtype: DType, axis: int, keepdims:
 )
 def test_what_stays(size: Dim, dtype: DType, name: str) -> None:
     assert not PackedPlaces(target(name)).run(places("argmax", size, dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "dtype", "name", "pays"),
+    [
+        ((N, 4), 1, DType.F32, "x86-64-v4", False),
+        ((N, 15, 1), 1, DType.F32, "x86-64-v4", False),
+        ((N, 64, 2), 1, DType.F32, "x86-64-v4", False),
+        ((N, 64, 24), 1, DType.U8, "x86-64-v3", False),
+        ((N, 64), 1, DType.F32, "x86-64-v3", True),
+        ((N, 16, 1), 1, DType.F32, "x86-64-v4", True),
+        ((N, 4, 24), 1, DType.U8, "x86-64-v4", True),
+        ((N, 4, 64), 1, DType.U8, "x86-64-v3", True),
+        ((4, N), 0, DType.F32, "x86-64-v3", True),
+    ],
+)
+def test_where_rows_are_too_short(
+    shape: tuple[Dim, ...], axis: int, dtype: DType, name: str, pays: bool
+) -> None:
+    c = CaseBuilder("argmax")
+    c.output(c.op("argmax", c.input(*shape, dtype=dtype, name="x"), axis=axis))
+    assert PackedPlaces(target(name)).run(c.graph()) == pays

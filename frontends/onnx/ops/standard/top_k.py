@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from .....compiler.ir import Dim, DType, Value
+from .....compiler.ir.placed_keys import may_be_placed, ordered, placed_keys, places_in
 from ...site import Site
 from ...table import lowers
 
 _RANKED = 128  # elements of an axis up to which comparing all pairs is faster than sorting
 _FEW, _SHORT = 8, 512  # elements wanted, and of an axis, up to which taking them in turn is fastest
-_KEY_BITS = 32  # of an element's order
 
 
 @lowers("TopK")
@@ -44,38 +44,30 @@ def top_k(s: Site) -> list[Value]:
 
 
 def _few(k: int, size: int, dtype: DType) -> bool:
-    return 0 < k <= _FEW and k < size <= _SHORT and dtype.bits <= _KEY_BITS
+    return 0 < k <= _FEW and k < size <= _SHORT and may_be_placed(dtype, size)
 
 
 def _one_after_the_other(s: Site, rows: Value, k: int, largest: bool) -> Value:
     """Where the k largest or smallest of the last axis are, in order.
 
-    An i64 has an element's order and, below, its place, so that no two are equal.
+    Of equal elements the first one comes first.
     """
-    size, axis = rows.shape[-1], rows.type.rank - 1
-    assert isinstance(size, int)
-    keys = s.cast(_ordered(s, rows) if rows.dtype.is_float else rows, DType.I64)
-    if rows.dtype is DType.U32:
-        keys = s.op_("sub", keys, 1 << (_KEY_BITS - 1))
-    place = s.iota((1,) * axis + (size,), axis, DType.I64)
-    if largest:  # of equal elements the first one is the largest
-        place = s.op_("sub", size - 1, place)
-    items = s.op_("bitor", s.op_("shl", keys, _KEY_BITS), place)
+    axis = rows.type.rank - 1
+    items = placed_keys(s.emitter.emit, rows, axis, backwards=largest)
     kind, op, end = ("max", "lt", "min") if largest else ("min", "gt", "max")
     beyond = int(getattr(np.iinfo(np.int64), end))
     found = [s.reduce(kind, items, [axis])]
     for _ in range(k - 1):
         rest = s.op_("where", s.op_(op, items, found[-1]), items, beyond)
         found.append(s.reduce(kind, rest, [axis]))
-    places = s.op_("bitand", s.emit("concat", found, axis=axis), (1 << _KEY_BITS) - 1)
-    places = s.op_("min", s.op_("max", places, 0), size - 1)
-    return s.op_("sub", size - 1, places) if largest else places
+    keys = s.emit("concat", found, axis=axis)
+    return places_in(s.emitter.emit, keys, rows.shape[-1], backwards=largest)
 
 
 def _ranked(s: Site, rows: Value, k: Dim, largest: bool) -> tuple[Value, Value]:
     """The k largest or smallest of the last axis in order, and where they are."""
     lead, size = rows.shape[:-1], rows.shape[-1]
-    keys = _ordered(s, rows) if rows.dtype.is_float else rows
+    keys = ordered(s.emitter.emit, rows) if rows.dtype.is_float else rows
     mine = s.reshape(keys, (*lead, size, 1))
     other = s.reshape(keys, (*lead, 1, size))
     before = s.op_("gt" if largest else "lt", other, mine)
@@ -88,13 +80,3 @@ def _ranked(s: Site, rows: Value, k: Dim, largest: bool) -> tuple[Value, Value]:
     hit = s.op_("eq", s.reshape(place, (*lead, 1, size)), slots)
     indices = s.emit("argmax", [s.cast(hit, DType.I32)], axis=len(lead) + 1, keepdims=False)
     return s.emit("gather_elements", [rows, indices], axis=len(lead)), indices
-
-
-def _ordered(s: Site, x: Value) -> Value:
-    """Integers in the order of floats, in which NaN is above all numbers and both zeros are one."""
-    wide = x if x.dtype is DType.F64 else s.cast(x, DType.F32)
-    kind = DType.I64 if x.dtype is DType.F64 else DType.I32
-    most = int(np.iinfo(kind.numpy).max)
-    bits = s.emit("bitcast", [s.op_("where", s.op_("eq", wide, 0.0), 0.0, wide)], dtype=kind)
-    keys = s.op_("where", s.op_("lt", bits, 0), s.op_("bitxor", bits, most), bits)
-    return s.op_("where", s.op_("isnan", wide), most, keys)
