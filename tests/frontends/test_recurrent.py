@@ -112,6 +112,16 @@ def test_one_step_needs_no_scan(op: str) -> None:
     _check(op, steps=1, states=True)
 
 
+def test_softplus_of_large_gates() -> None:
+    """The gate itself, where its exponential exceeds f32; ONNX Runtime's is infinite there."""
+    x = np.float32([[[-200, 88, 89, 1000]]])
+    constants = {"w": np.eye(4, dtype=np.float32)[None], "r": np.zeros((1, 4, 4), np.float32)}
+    made = node("RNN", "x w r", "y", hidden_size=4, activations=["Softplus"])
+    proto = model([made], {"x": x}, ["y"], constants=constants)
+    wanted = np.logaddexp(0, x.astype(np.float64)).astype(np.float32)
+    check(proto, {"x": x}, expected={"y": wanted[None]})
+
+
 def test_peepholes_clip_and_coupled_gates() -> None:
     _check("LSTM", peepholes=True, states=True, clip=0.5)
     _check("LSTM", input_forget=1)

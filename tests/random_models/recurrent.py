@@ -11,7 +11,8 @@ from .builder import Builder, Shape, Size, Value
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # Unbounded activations square what they keep in each step, and exceed f32. Where no `clip` is given
 # ONNX Runtime clips their inputs at the largest f32, the standard at nothing: infinities of both
-# signs meet in the next product, which is NaN. Of what f64 gives, 1e100, neither is right.
+# signs meet in the next product, which is NaN. Of what f64 gives, 1e100, neither is right. And
+# the Softplus of ONNX Runtime's layers is infinite from 89 on, not its operand.
 MOST_STEPS = 8
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
 # with alpha and beta where they take some: ONNX Runtime's defaults for Affine and ScaledTanh are 0,
