@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..compiler.backend import AnyBackend
 from ..compiler.compilation import Stages
 from ..compiler.errors import UsageError
-from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import Target
 from .artifacts import Artifact
 from .building import build, built
@@ -22,7 +21,7 @@ from .halves import HALVES
 from .precision_choice import PrecisionChoice
 from .request import AUTO, FP32, INT8, WEIGHT_BITS, CompileRequest
 from .timed_inputs import timed_inputs
-from .timing import SAME, Times, share_of, timer_of
+from .timing import SAME, Times, share_of, timer_of, why_not_timed
 
 if TYPE_CHECKING:
     from .budget.whole_models import WholeModels
@@ -144,8 +143,8 @@ class _Choosing:
         asked, told = self.request.precision, ""
         if seconds:
             told = f" ({seconds[asked] * 1e3:.4g} ms, fp32 {seconds[FP32] * 1e3:.4g} ms)"
-        keep = "; --force-precision (force_precision=True) keeps it" if seconds else ""
-        self.plain.notes += (f"compiled in fp32: {reason}{told}{keep}",)
+        keep = f"--force-precision (force_precision=True) keeps {asked}"
+        self.plain.notes += (f"compiled in fp32: {reason}{told}; {keep}",)
         if lower.budget is not None:
             self.plain.budget = replace(lower.budget, drop=None, met=True)
         return _chosen(self.plain, PrecisionChoice(asked, FP32, reason, seconds))
@@ -157,7 +156,7 @@ class _Choosing:
         asked = self.request.precision
         if self.request.force_precision:
             return False
-        timed = bool(TIME_PRECISION.value) and not self.backend.runs_here(self.target)
+        timed = not why_not_timed(self.backend, self.target)
         return asked == INT8 or (asked in HALVES and timed)
 
     def _untimed(self, lower: Artifact) -> str:
@@ -170,10 +169,8 @@ class _Choosing:
             return "not timed: weights of few bits are there for size"
         if self.request.force_precision:
             return "not timed: the precision is forced"
-        if not TIME_PRECISION.value:
-            return f"not timed: {TIME_PRECISION.variable} is off"
-        elsewhere = self.backend.runs_here(self.target)
-        return f"not timed: compiled for another machine ({elsewhere})" if elsewhere else ""
+        reason = why_not_timed(self.backend, self.target)
+        return f"not timed: {reason}" if reason else ""
 
     # ------------------------------------------------------------------ any precision
 

@@ -15,7 +15,6 @@ from typing import Any
 from ..compiler.backend import resolve_target
 from ..compiler.decisions import Decision, not_in_floats
 from ..compiler.errors import UsageError
-from ..compiler.knobs import TIME_PRECISION
 from ..frontends.onnx.quantising.products import ModelProduct
 from ..frontends.onnx.quantising.quantisable import Quantisable, check_quantisable
 from ..frontends.onnx.quantising.recipe import Recipe
@@ -27,7 +26,7 @@ from .calibration import Samples, largest, specs_of_inputs
 from .data_products import settle
 from .request import CompileRequest
 from .tensor_files import check_inputs
-from .timing import Timer, timer_of
+from .timing import Timer, timer_of, why_not_timed
 
 STATIC, DYNAMIC, WEIGHTS = "static", "dynamic", "weights"
 FLOAT, INT8, DYNAMIC_INT8, INT32 = "fp32", "int8", "dynamic int8", "int32"
@@ -197,7 +196,7 @@ def quantise(model: Path, output: Path, request: CompileRequest, folder: Path) -
         found = _written(search.calibrated, recipe, reasons, output)
         notes = tuple(dict.fromkeys((*found.notes, *search.notes)))
         return replace(found, budget=report, notes=notes)
-    timer = _timer(request) if TIME_PRECISION.value else None
+    timer = _timer(request)
     plain = calibrate(source, request.calibration, folder, request.threads, note, timer=timer)
     told = [own.to_json() for own in (plain, *plain.faster)]
     faster = [partial(_again, model, request, own) for own in told[1:]]
@@ -244,9 +243,11 @@ def _timed(
 
 
 def _timer(request: CompileRequest) -> Timer | None:
-    """What times binaries for the request's target; None where they do not run on this machine."""
+    """What times binaries for the request's target; None where nothing does."""
     backend, target = resolve_target(request.target)
-    return None if backend.runs_here(target) else request.timer or timer_of(target, request.threads)
+    if why_not_timed(backend, target):
+        return None
+    return request.timer or timer_of(target, request.threads)
 
 
 def _written(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
+from ..compiler.backend import AnyBackend
+from ..compiler.knobs import TIME_PRECISION
 from ..compiler.target import CpuTarget, Target
 
 Clock = Callable[[], float]  # seconds
@@ -25,15 +27,27 @@ ALL_SECONDS = 3.0
 SAME = 1.01  # times that differ by less are not told apart
 
 
+def why_not_timed(backend: AnyBackend, target: Target) -> str:
+    """Why times decide nothing about the precision of a target's code here; "" where they do."""
+    if not TIME_PRECISION.value:
+        return f"{TIME_PRECISION.variable} is off"
+    elsewhere = backend.runs_here(target)
+    return f"compiled for another machine ({elsewhere})" if elsewhere else ""
+
+
+def clock_of(target: Target, threads: int) -> Clock:
+    """What `timer_of` times by: `time.thread_time` or `time.perf_counter`."""
+    alone = isinstance(target, CpuTarget) and threads == 1
+    return time.thread_time if alone else time.perf_counter
+
+
 def timer_of(target: Target, threads: int, seconds: float = ALL_SECONDS) -> Timer:
     """What times binaries for a target. seconds: of all rounds, about.
 
     By the processor time of the calling thread, where that computes everything: what else a busy
     machine does meanwhile is no part of it. Else by the clock.
     """
-    alone = isinstance(target, CpuTarget) and threads == 1
-    clock = time.thread_time if alone else time.perf_counter
-    return partial(interleaved, seconds=seconds, clock=clock)
+    return partial(interleaved, seconds=seconds, clock=clock_of(target, threads))
 
 
 def interleaved(

@@ -23,7 +23,7 @@ from ...frontends.onnx.quantising.quantisable import Quantisable
 from ...frontends.onnx.quantising.recipe import Recipe
 from ..graph_run import compiled_module
 from ..journal import Journal, journal_of
-from ..timing import Timer, timer_of
+from ..timing import Timer, clock_of, timer_of
 
 _SECONDS = 0.2  # of the rounds of a product
 FLOATS, INTEGERS, BYTES = "fp32", "int8", "bytes"
@@ -79,13 +79,14 @@ class ProductTimes:
         return found
 
     def _journal(self) -> Journal | None:
-        """One for all models: times by what is timed, of this processor and these features."""
+        """One for all models: times by what is timed, of this processor and these features, by
+        the clock that counts."""
         if self.timer is not None:
             return None
         if "" not in self._kept:
             _, target = resolve_target(self.target)
             parts = ["times", processor_name(), json.dumps(target.names), " ".join(target.features)]
-            parts.append(str(self.threads))
+            parts += [str(self.threads), clock_of(target, self.threads).__name__]
             self._kept[""] = journal_of(*parts, fresh=False, note=self.fault)
         return self._kept[""]
 

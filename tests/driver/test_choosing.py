@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tensmith.compiler.errors import ModelWarning
 from tensmith.driver import api, calibrated_recipe, calibrated_search, choosing
 from tensmith.driver.precision_choice import PrecisionChoice
 from tensmith.driver.request import CompileRequest
-from tensmith.driver.timing import Runs, interleaved, share_of, timer_of
+from tensmith.driver.timing import Runs, interleaved, share_of, timer_of, why_not_timed
 
 DATA = np.random.default_rng(3).random((4, 2, 16), np.float32)
 
@@ -115,7 +116,7 @@ def test_halves_that_change_no_product_are_fp32(
     """Nothing is timed: there is nothing to be faster by."""
     monkeypatch.setattr(choosing, "is_lower", lambda artifact: False)
     asked = CompileRequest(precision="bf16", timer=Clock(), force_precision=forced)
-    told = pytest.warns(ModelWarning, match="fp32: no product is computed in bf16")
+    told = pytest.warns(ModelWarning, match="fp32: no product .* bf16; --force-precision .* keeps")
     with nullcontext() if forced else told:
         artifact = api.compile_request(net, asked)
     assert artifact.choice is not None
@@ -175,6 +176,17 @@ def test_what_is_not_timed(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert {a.manifest["precision"] for a in (off, forced, same)} == {"int8"}
     assert clock.calls == 0
+
+
+def test_why_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, other = resolve_target("aarch64")
+    _, here = resolve_target("native")
+    monkeypatch.setenv("TENSMITH_TIME_PRECISION", "off")
+    assert why_not_timed(backend, other) == "TENSMITH_TIME_PRECISION is off"
+    monkeypatch.setenv("TENSMITH_TIME_PRECISION", "on")
+    elsewhere = replace(backend, runs_here=lambda target: None if target is here else "far away")
+    assert why_not_timed(elsewhere, other) == "compiled for another machine (far away)"
+    assert why_not_timed(elsewhere, here) == ""
 
 
 @needs_native

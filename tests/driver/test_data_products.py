@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 import tensmith
 from tensmith.backends.reference import run_graph
 from tensmith.driver import calibrated_search, data_products
+from tensmith.driver.budget import product_times
 from tensmith.driver.budget.product_times import ProductTimes
 from tensmith.driver.quantisation import Quantisation, quantise
 from tensmith.driver.request import CompileRequest
@@ -228,6 +229,32 @@ def test_a_switch_turns_such_a_product(tmp_path: Path) -> None:
     got = run_graph(graph, {"x": SAMPLES[0], **off, switch_of(scores): np.array(True)})["y"]
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
     assert np.abs(got - exact).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("target", "threads", "clock"),
+    [
+        ("native", 1, "thread_time"),
+        ("native", 2, "perf_counter"),
+        ("cuda:sm_90", 1, "perf_counter"),
+    ],
+)
+def test_times_are_kept_by_the_clock_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, threads: int, clock: str
+) -> None:
+    """Processor time and the clock's are not compared with each other."""
+    source = Quantisable(store(tmp_path))
+    recipe = recipe_of(source, SAMPLES[0])
+    keys: list[str] = []
+
+    def journal(*parts: str, **given: Any) -> None:
+        keys.extend(parts)
+
+    monkeypatch.setattr(product_times, "journal_of", journal)
+    times = ProductTimes(source, recipe, tmp_path, target, threads, lambda text: None)
+    monkeypatch.setattr(ProductTimes, "_timed", lambda times, graphs: [1.0] * len(graphs))
+    assert times.of_bytes((1, 4)) == 1.0
+    assert {"thread_time", "perf_counter"} & {*keys} == {clock}
 
 
 @needs_native
