@@ -54,7 +54,7 @@ class FloatParts:
     def chosen(self, folder: Path, threads: int, note: Callable[[str], None]) -> frozenset[str]:
         """Keys of the products without which the outputs have least noise, within `SHARE`: those
         that make most of it for their work; or, where none of them matters without the others (all
-        disturb what a logarithm is taken of), as many as are needed of those of least work."""
+        disturb what a logarithm is taken of), as many as are needed of the `RUNS` of least work."""
         note("compiling pairs of products")
         noise, work = self._local(folder, threads)
         budget = SHARE * sum(work.values())
@@ -62,9 +62,11 @@ class FloatParts:
         keys = self._candidates(fit)
         if not keys:
             return frozenset()
+        small = _within(sorted(fit, key=work.__getitem__)[:RUNS], work, budget)
         note("compiling the model with switches")
-        rest = [p.key for p in self.products if p.key not in fit]
-        groups = [[key] for key in fit] + ([rest] if rest else [])
+        apart = dict.fromkeys([*keys, *sorted(small)])
+        rest = [p.key for p in self.products if p.key not in apart]
+        groups = [[key] for key in apart] + ([rest] if rest else [])
         graph = self.source.switched(self.recipe, groups, self.source.scores())
         run = compiled_graph(graph, folder, "parts", threads)
 
@@ -81,11 +83,10 @@ class FloatParts:
             return noise_of(floats, max(LOOKED_AT, RUNS // len(keys)))
 
         def alone(key: str) -> float:
-            return noise_of(set(work) - {key}, max(1, RUNS // len(fit)))
+            return noise_of(set(work) - {key}, max(1, RUNS // len(small)))
 
         found = least_noise(power, keys, work, budget)
-        small = _within(sorted(fit, key=work.__getitem__), work, budget)
-        if power(small) > min(power(found), power(frozenset()) / 2):
+        if not power(small) <= min(power(found), power(frozenset()) / 2):  # NaN is no gain
             return found
         return fewest(power, sorted(sorted(small), key=alone, reverse=True))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,13 @@ from compiled import needs_native
 from onnx import TensorProto, helper, numpy_helper
 
 from tensmith.compiler.errors import ModelWarning
-from tensmith.driver import api, calibrated_search
+from tensmith.driver import api, calibrated_search, float_parts
 from tensmith.driver.artifacts import Artifact
-from tensmith.driver.float_parts import FloatParts, fewest, least_noise
+from tensmith.driver.float_parts import LOOKED_AT, RUNS, FloatParts, fewest, least_noise
 from tensmith.driver.quantisation import quantise, summary_of
 from tensmith.driver.request import CompileRequest
 from tensmith.driver.timing import Runs
+from tensmith.frontends.onnx.quantising.switching import switch_of
 
 WORK = {"a": 6.0, "b": 1.0, "c": 5.0, "d": 1.0}
 
@@ -113,6 +116,58 @@ def test_products_that_matter_together_alone_stay_in_floats_together(tmp_path: P
     assert {precisions.pop("wide"), precisions.pop("last")} == {"int8"}
     assert set(precisions.values()) == {"fp32"}
     assert found.tried["float parts"] > found.tried["minmax"] + 20
+
+
+class Switches:
+    """A model of equal products whose noise in the outputs a function tells of those in floats."""
+
+    def __init__(self, count: int, noise: Callable[[frozenset[str]], float]) -> None:
+        self.keys = [f"p{n:03}" for n in range(count)]
+        self.noise, self.groups, self.runs = noise, [["none"]], 0
+        self.products = [
+            SimpleNamespace(key=key, terms=1, last=False, data="x") for key in self.keys
+        ]
+
+    def scores(self) -> list[str]:
+        return []
+
+    def switched(self, recipe: Any, groups: list[list[str]], scores: Any) -> None:
+        self.groups = groups
+
+    def run(self, given: Mapping[str, Any]) -> frozenset[str]:
+        self.runs += 1
+        off = [own for n, own in enumerate(self.groups) if not given[switch_of(n)]]
+        return frozenset(key for own in off for key in own)
+
+    def chosen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> frozenset[str]:
+        each: dict[str, float] = dict.fromkeys(self.keys, 1.0)
+        monkeypatch.setattr(FloatParts, "_local", lambda parts, *_: (each, each))
+        monkeypatch.setattr(float_parts, "compiled_graph", lambda *_: self.run)
+        monkeypatch.setattr(
+            float_parts, "share_of_noise", lambda pairs: next(self.noise(f) for _, f in pairs)
+        )
+        source: Any = self
+        recipe: Any = SimpleNamespace(integer=frozenset(self.keys))
+        parts = FloatParts(source, recipe, [({}, {})] * LOOKED_AT, [], {})
+        return parts.chosen(folder, 1, lambda text: None)
+
+
+def test_large_models_have_few_switches_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many products there are: here 250 are within the share of work."""
+    model = Switches(2000, lambda floats: 0.0 if len(floats) > 100 else 1.0)
+    found = model.chosen(tmp_path, monkeypatch)
+    assert 100 < len(found) <= RUNS
+    assert len(model.groups) <= RUNS + RUNS // LOOKED_AT + 1
+    assert model.runs <= 4 * RUNS
+
+
+def test_noise_that_is_no_number_is_no_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Switches(64, lambda floats: math.nan if len(floats) > 2 else 1.0)
+    assert model.chosen(tmp_path, monkeypatch) == frozenset()
 
 
 @pytest.fixture
