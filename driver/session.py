@@ -60,7 +60,7 @@ def refuse_for_library(request: CompileRequest, *taken: str) -> None:
     if lost:
         raise UsageError(
             f"{', '.join(lost)}: without effect on a compiled model",
-            remedy="compile the ONNX file with them",
+            remedy="leave them out, or compile the ONNX file with them",
         )
 
 

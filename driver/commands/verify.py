@@ -46,7 +46,6 @@ Against = Annotated[
     str, typer.Option("--against", help="reference, onnx, onnxruntime or openvino.")
 ]
 
-REFERENCE = ("target", "shapes", "precision", "calibration")  # fields that it follows, too
 Layers = Annotated[
     bool,
     typer.Option(
@@ -80,7 +79,6 @@ def command(
     from ..console import Console
     from ..engines import EngineSpec
     from ..request import reference_precision
-    from ..session import refuse_for_library
     from ..verify import Verification
 
     console = Console(json=json, verbose=verbose)
@@ -90,7 +88,7 @@ def command(
     with console.progress("compiling") as progress:
         artifact = None  # named, so that it and its files live until the end
         if given is not None:
-            refuse_for_library(request, *REFERENCE, "threads")
+            _refuse_without_effect(request, stored=outputs is not None)
             subject = EngineSpec("tensmith", given, request.threads)
         else:
             artifact = api.compile_request(model, replace(request, progress=progress))
@@ -143,6 +141,15 @@ def _library(
             )
         return model
     return check_file(library, "library") if library else None
+
+
+def _refuse_without_effect(request: CompileRequest, *, stored: bool) -> None:
+    """Raise UsageError for options that neither a compiled library follows nor what it is compared
+    with: `stored` outputs, of whose precision the tolerance is, or those of a reference."""
+    from ..session import refuse_for_library
+
+    followed = ("precision",) if stored else ("precision", "target", "shapes")
+    refuse_for_library(request, *followed, "threads")
 
 
 def _check_known(

@@ -59,3 +59,24 @@ def test_declared_shapes_that_do_not_hold_are_said(fake, model_path: Path, call)
         assert code == 0
         assert err.startswith("warning: the model declares shapes that do not hold: 'y' is f32[")
     assert note in call("check", model_path)[1]
+
+
+def test_verify_refuses_what_a_library_does_not_follow(
+    fake, model_path: Path, call, batch, tmp_path: Path
+) -> None:
+    assert call("compile", model_path, "--no-verify")[0] == 0
+    library = model_path.with_suffix(".so")
+    np.savez(tmp_path / "in.npz", x=batch)
+    np.savez(tmp_path / "out.npz", y=2 * batch)
+    np.savez(tmp_path / "data.npz", x=batch)
+    stored = ("--inputs", "in.npz", "--outputs", "out.npz")
+    of_model = ("verify", model_path, "--library", library)
+    data, shape = ("--precision", "int8", "--calibration", "data.npz"), ("--shape", "x:8x4")
+    lines = [(*given, *stored, *more) for given in (of_model, ("verify", library))
+             for more in (data, shape, ("--target", "aarch64"))]  # fmt: skip
+    for line in lines:
+        code, _, err = call(*line)
+        assert code == 2
+        assert f"{line[-2]}: without effect on a compiled model" in err, err
+        assert "leave them out" in err
+    assert call(*of_model, *shape)[0] == 0  # the reference follows it
