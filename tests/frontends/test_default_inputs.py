@@ -122,10 +122,13 @@ def test_weights_of_which_most_are_not_listed_may_be_replaced() -> None:
 def test_what_the_compiler_must_know_is_constant() -> None:
     nodes = [
         node("Mul", "x k", "t"),
+        node("Constant", "", "zero", value_ints=[0]),
+        node("Unsqueeze", "x zero", "wide"),
         node("SequenceConstruct", "t x", "parts"),
-        node("SequenceInsert", "parts x a", "more"),
-        node("ConcatFromSequence", "more", "whole", axis=0),
-        node("Add", "whole b", "y"),
+        node("SequenceInsert", "parts wide a", "more"),
+        node("Squeeze", "zero", "first"),
+        node("SequenceAt", "more first", "part"),
+        node("Add", "part b", "y"),
     ]
     proto = listed(nodes, {**SCALE, "a": np.array(1), "b": np.float32([1])})
     (note,) = check(proto, {"k": np.float32([5])})

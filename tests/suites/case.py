@@ -32,6 +32,7 @@ class Tolerance:
 EXACT = Tolerance(0, 0)
 CLOSE = Tolerance(1e-5, 1e-6)  # some roundings of f32
 SUM = Tolerance(1e-4, 2e-5)  # sums of up to some hundred f32 products of order 1
+SUM_OF_BYTES = Tolerance(1e-4, 1e-3)  # sums of some f32 products of order 256, in any order
 HALF = Tolerance(4e-3, 2e-3)  # f16 results
 BRAIN = Tolerance(3e-2, 2e-2)  # bf16 results
 DOUBLE = Tolerance(1e-12, 1e-12)

@@ -10,7 +10,22 @@ import numpy as np
 from tensmith.compiler.ir import Dim, DType, Value, constant
 from tensmith.compiler.ir.ops.quantization import RANGES
 
-from .case import EXACT, F16, F32, F64, HALF, I8, I32, SUM, U8, Case, CaseBuilder, N, S, unary
+from .case import (
+    EXACT,
+    F16,
+    F32,
+    F64,
+    HALF,
+    I8,
+    I32,
+    SUM_OF_BYTES,
+    U8,
+    Case,
+    CaseBuilder,
+    N,
+    S,
+    unary,
+)
 
 _TYPES = (DType.U8, DType.I8, DType.U16, DType.I16, DType.U4, DType.I4, DType.U2, DType.I2)
 
@@ -156,7 +171,7 @@ def _conv(name: str, x: tuple[Dim, ...], w: tuple[int, ...], **attrs: Any) -> Ca
         scale = c.weight(w[0], *(1,) * rank, low=0.0001, high=0.0004)
         c.output(c.op("requantize", moved, scale, _zero(U8, 100), low=100, high=255))
 
-    tolerance = SUM if window["accumulate"] is F32 else EXACT
+    tolerance = SUM_OF_BYTES if window["accumulate"] is F32 else EXACT
     return Case(f"integer_conv_{name}", build, tolerance, sizes)
 
 

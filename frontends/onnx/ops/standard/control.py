@@ -105,12 +105,16 @@ def _same_ranks(then: Graph, other: Graph) -> None:
     """Give results of one element each the greater of the two branches' ranks."""
     for place, pair in enumerate(zip(then.outputs, other.outputs, strict=True)):
         ranks = [value.type.rank for value in pair]
-        if ranks[0] == ranks[1] or any(value.type.elements != 1 for value in pair):
+        if ranks[0] == ranks[1] or not _are_of_one_element(pair):
             continue
         graph, value = (then, pair[0]) if ranks[0] < ranks[1] else (other, pair[1])
         node = make_node("reshape", [value], {"shape": (1,) * max(ranks)})
         graph.nodes.append(node)
         graph.outputs[place] = node.output
+
+
+def _are_of_one_element(values: Sequence[Value]) -> bool:
+    return all(value.type.elements == 1 for value in values)
 
 
 def _branch_of_rank(
@@ -121,7 +125,8 @@ def _branch_of_rank(
     A rank that depends on data has no type. The model's declared ranks tell which one is meant.
     Without them, of `If(dim == 1, Squeeze(x), Identity(x))`, which exporters write for x.squeeze()
     along an axis that is not known to be 1, it is the one that squeezes. Of other pairs it is the
-    one that only passes values on: what the other is there for need not be done.
+    one that only passes values on: what the other is there for need not be done. Results of one
+    element each are given one rank instead (`_same_ranks`).
     """
     ranks = [[value.type.rank for value in region.outputs] for region in regions]
     if ranks[0] == ranks[1]:
@@ -137,6 +142,9 @@ def _branch_of_rank(
     ops = [[n.op_type for n in graph.node if n.op_type != "Constant"] for graph in branches]
     if sorted(ops) == [["Identity"], ["Squeeze"]]:
         return ops.index(["Squeeze"])
+    pairs = zip(*(region.outputs for region in regions), strict=True)
+    if all(a.type.rank == b.type.rank or _are_of_one_element((a, b)) for a, b in pairs):
+        return None
     passing = [set(kinds) <= {"Identity"} for kinds in ops]
     return passing.index(True) if sum(passing) == 1 else None
 
