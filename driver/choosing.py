@@ -279,7 +279,7 @@ class _Choosing:
         from ..runtime.loader import ModuleError
 
         modules = {name: artifact.load() for name, artifact in artifacts.items()}
-        timer = self.request.timer or timer_of(self.target, self.request.threads)
+        timer = self.request.timer or timer_of(self.target, alone=self.request.threads == 1)
         with self.stages.stage("timing"):
             data = (self.request.calibration, self.request.eval)
             for inputs in timed_inputs(self.plain, data, self._folder):

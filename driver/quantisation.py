@@ -247,7 +247,7 @@ def _timer(request: CompileRequest) -> Timer | None:
     backend, target = resolve_target(request.target)
     if why_not_timed(backend, target):
         return None
-    return request.timer or timer_of(target, request.threads)
+    return request.timer or timer_of(target, alone=request.threads == 1)
 
 
 def _written(

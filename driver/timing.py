@@ -35,19 +35,20 @@ def why_not_timed(backend: AnyBackend, target: Target) -> str:
     return f"compiled for another machine ({elsewhere})" if elsewhere else ""
 
 
-def clock_of(target: Target, threads: int) -> Clock:
+def clock_of(target: Target, alone: bool) -> Clock:
     """What `timer_of` times by: `time.thread_time` or `time.perf_counter`."""
-    alone = isinstance(target, CpuTarget) and threads == 1
-    return time.thread_time if alone else time.perf_counter
+    return time.thread_time if alone and isinstance(target, CpuTarget) else time.perf_counter
 
 
-def timer_of(target: Target, threads: int, seconds: float = ALL_SECONDS) -> Timer:
+def timer_of(target: Target, alone: bool, seconds: float = ALL_SECONDS) -> Timer:
     """What times binaries for a target. seconds: of all rounds, about.
+
+    alone: whether they have one thread.
 
     By the processor time of the calling thread, where that computes everything: what else a busy
     machine does meanwhile is no part of it. Else by the clock.
     """
-    return partial(interleaved, seconds=seconds, clock=clock_of(target, threads))
+    return partial(interleaved, seconds=seconds, clock=clock_of(target, alone))
 
 
 def interleaved(

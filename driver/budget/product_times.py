@@ -86,7 +86,7 @@ class ProductTimes:
         if "" not in self._kept:
             _, target = resolve_target(self.target)
             parts = ["times", processor_name(), json.dumps(target.names), " ".join(target.features)]
-            parts += [str(self.threads), clock_of(target, self.threads).__name__]
+            parts += [str(self.threads), clock_of(target, self.threads == 1).__name__]
             self._kept[""] = journal_of(*parts, fresh=False, note=self.fault)
         return self._kept[""]
 
@@ -98,7 +98,7 @@ class ProductTimes:
             module = compiled_module(graph, self.folder, own, self.threads, self.target)
             runs[name] = partial(module, inputs)
         _, target = resolve_target(self.target)
-        times = (self.timer or timer_of(target, self.threads, _SECONDS))(runs)
+        times = (self.timer or timer_of(target, self.threads == 1, _SECONDS))(runs)
         return [median(times[name]) for name in runs]
 
 

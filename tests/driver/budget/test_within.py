@@ -163,7 +163,10 @@ def test_an_impossible_budget(net: Path, kept: Path, call: Any) -> None:
     given = {"calibration": {"x": SAMPLES}, "eval": {"x": JUDGED}, "metric": "snr"}
     with pytest.raises(BudgetError, match="is not met") as caught:
         tensmith.compile(net, precision="int8", max_accuracy_drop="90dB", **given)
-    assert caught.value.best.budget.drop == artifact.budget.drop
+    best = caught.value.best.budget  # not the same groups: these are timed by the clock
+    assert not best.met
+    assert best.drop.drop > 0
+    assert "int8" in precisions(caught.value.best).values()
 
 
 def test_an_interrupted_search_goes_on(net: Path, labels: Array, kept: Path) -> None:
