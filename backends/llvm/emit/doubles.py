@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from .builder import I64, Emitter, intrinsic_suffix, shaped
+from .builder import F64, I64, Emitter, intrinsic_suffix, shaped
+from .formats import MAGIC, MANTISSA_BITS
 from .polynomial import polynomial
 
 LOG2_E = float.fromhex("0x1.71547652b82fep0")
 LN2_HIGH, LN2_LOW = 6.93145751953125e-1, 1.42860682030941723212e-6
-MAGIC = float.fromhex("0x1.8p52")  # a number to which it is added is rounded to an integer
-MANTISSA_BITS = 52
 # of Cephes' exp.c and tanh.c, highest power first
 EXP_ODD = (1.26177193074810590878e-4, 3.02994407707441961300e-2, 9.99999999999999999910e-1)
 EXP_EVEN = (
@@ -28,14 +27,14 @@ SATURATED = 22.0  # from here on it is 1
 def _normal_exp(e: Emitter, x: ir.Value) -> ir.Value:
     """exp where the result is a normal number."""
     kind, integers = x.type, shaped(I64, x)
-    biased = e.fma(x, e.constant(LOG2_E, kind), e.constant(MAGIC, kind))
-    n = e.b.fsub(biased, e.constant(MAGIC, kind))
+    biased = e.fma(x, e.constant(LOG2_E, kind), e.constant(MAGIC[F64], kind))
+    n = e.b.fsub(biased, e.constant(MAGIC[F64], kind))
     r = e.fma(n, e.constant(-LN2_LOW, kind), e.fma(n, e.constant(-LN2_HIGH, kind), x))
     square = e.b.fmul(r, r)
     odd = e.b.fmul(r, polynomial(e, square, EXP_ODD))
     part = e.b.fdiv(odd, e.b.fsub(polynomial(e, square, EXP_EVEN), odd))
     mantissa = e.fma(part, e.constant(2.0, kind), e.constant(1.0, kind))
-    exponent = e.b.shl(e.b.bitcast(biased, integers), e.constant(MANTISSA_BITS, integers))
+    exponent = e.b.shl(e.b.bitcast(biased, integers), e.constant(MANTISSA_BITS[F64], integers))
     return e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), exponent), kind)
 
 

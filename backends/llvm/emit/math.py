@@ -12,6 +12,7 @@ from llvmlite import ir
 from . import doubles
 from .builder import CONTRACT, F32, F64, I1, I32, Emitter, intrinsic_suffix, is_vector, shaped
 from .constants import undefined
+from .formats import LEAST_NORMAL, MAGIC
 from .inverse_trigonometry import acos, asin, atan
 from .power import power
 from .remainder import remainder
@@ -20,7 +21,6 @@ from .trigonometry import trigonometric
 
 LOG2_E = float.fromhex("0x1.715476p0")
 LN2_HIGH, LN2_LOW = float.fromhex("0x1.62E430p-1"), float.fromhex("-0x1.05C610p-29")
-MAGIC = float.fromhex("0x1.8p23")  # a number to which it is added is rounded to an integer
 
 LIBM = {
     "exp": "exp", "log": "log", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin",
@@ -28,7 +28,6 @@ LIBM = {
     "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf", "pow": "pow",
     "fmod": "fmod",
 }  # fmt: skip
-LEAST_NORMAL = {F32: float.fromhex("0x1p-126"), F64: float.fromhex("0x1p-1022")}
 
 
 def _element(value: ir.Value) -> ir.Type:
@@ -89,7 +88,7 @@ def _normal_exp(e: Emitter, x: ir.Value) -> ir.Value:
     [-ln2/2, ln2/2] as published in XNNPACK's rr2-p5 kernels.
     """
     kind, integers = x.type, shaped(I32, x)
-    n, n_biased, t = _reduced(e, x, 1.0, MAGIC)
+    n, n_biased, t = _reduced(e, x, 1.0, MAGIC[F32])
     t = e.in_step(e.fma(n, e.constant(-LN2_LOW, kind), t))
     mantissa = _reduced_exp(e, t, 1.0)
     exponent = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
@@ -207,7 +206,7 @@ def sigmoid(e: Emitter, x: ir.Value) -> ir.Value:
     # As in `_normal_exp`, of -x, but with ln 2 in one part, which is wrong by 1.9e-9 n: less than
     # a unit in the last place until n is 30 and the result 1e-9, and four of them at the end.
     # MAGIC + 127, the exponent's bias: n is in place as 2^n's.
-    _, n_biased, t = _reduced(e, bounded, -1.0, MAGIC + 127)
+    _, n_biased, t = _reduced(e, bounded, -1.0, MAGIC[F32] + 127)
     integers = shaped(I32, x)
     bits = e.b.shl(e.b.bitcast(n_biased, integers), e.constant(23, integers))
     power = e.in_step(e.b.bitcast(bits, x.type))

@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from .builder import F64, I32, I64, Emitter, intrinsic_suffix, shaped
+from .builder import F32, F64, I32, I64, Emitter, intrinsic_suffix, shaped
+from .formats import LEAST_NORMAL, MAGIC, MANTISSA_BITS
 from .polynomial import polynomial
 from .rare_lanes import with_rare_lanes
 
-MAGIC = float.fromhex("0x1.8p52")  # a number to which it is added is rounded to an integer
-LEAST_NORMAL = float.fromhex("0x1p-126")
 SQRT_HALF_BITS = 0x3F3504F3
-MANTISSA_BITS, WIDE_MANTISSA_BITS = 23, 52  # of f32 and f64
 MOST_EXPONENT = 126.0  # of results that are normal numbers for sure
 # log2 m = z times this in z^2, z = (m - 1) / (m + 1): to 2^-39 for m within a factor of sqrt 2 of 1
 LOGARITHM = tuple(2 / (math.log(2) * (2 * k + 1)) for k in range(6, -1, -1))
@@ -29,17 +27,17 @@ def power(e: Emitter, x: ir.Value, y: ir.Value, slow: Callable[[], ir.Value]) ->
     """
     kind = shaped(F64, x)
     exponent = e.b.fmul(e.b.fpext(y, kind), _logarithm(e, x))
-    biased = e.b.fadd(exponent, e.constant(MAGIC, kind))
-    whole = e.b.fsub(biased, e.constant(MAGIC, kind))
+    biased = e.b.fadd(exponent, e.constant(MAGIC[F64], kind))
+    whole = e.b.fsub(biased, e.constant(MAGIC[F64], kind))
     mantissa = polynomial(e, e.b.fsub(exponent, whole), EXPONENTIAL)
     integers = shaped(I64, x)
-    shift = e.b.shl(e.b.bitcast(biased, integers), e.constant(WIDE_MANTISSA_BITS, integers))
+    shift = e.b.shl(e.b.bitcast(biased, integers), e.constant(MANTISSA_BITS[F64], integers))
     scaled = e.b.bitcast(e.b.add(e.b.bitcast(mantissa, integers), shift), kind)
     fast = e.b.fptrunc(scaled, x.type)
     size = e.call(f"llvm.fabs.{intrinsic_suffix(kind)}", kind, [exponent])
     usual = e.b.fcmp_ordered("<", size, e.constant(MOST_EXPONENT, kind))
     infinity, nothing = (e.constant(value, x.type) for value in (float("inf"), 0.0))
-    usual = e.b.and_(usual, e.b.fcmp_ordered(">=", x, e.constant(LEAST_NORMAL, x.type)))
+    usual = e.b.and_(usual, e.b.fcmp_ordered(">=", x, e.constant(LEAST_NORMAL[F32], x.type)))
     usual = e.b.and_(usual, e.b.fcmp_ordered("<", x, infinity))
     bits = e.b.bitcast(x, shaped(I32, x))
     zero = e.b.icmp_unsigned("==", bits, e.constant(0, bits.type))
@@ -53,8 +51,8 @@ def _logarithm(e: Emitter, x: ir.Value) -> ir.Value:
     kind, integers = shaped(F64, x), shaped(I32, x)
     bits = e.b.bitcast(x, integers)
     shifted = e.b.sub(bits, e.constant(SQRT_HALF_BITS, integers))
-    exponent = e.b.ashr(shifted, e.constant(MANTISSA_BITS, integers))
-    rest = e.b.sub(bits, e.b.shl(exponent, e.constant(MANTISSA_BITS, integers)))
+    exponent = e.b.ashr(shifted, e.constant(MANTISSA_BITS[F32], integers))
+    rest = e.b.sub(bits, e.b.shl(exponent, e.constant(MANTISSA_BITS[F32], integers)))
     m = e.b.fpext(e.b.bitcast(rest, x.type), kind)
     one = e.constant(1.0, kind)
     z = e.b.fdiv(e.b.fsub(m, one), e.b.fadd(m, one))

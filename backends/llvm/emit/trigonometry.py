@@ -12,13 +12,13 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from .builder import F64, I64, Emitter, intrinsic_suffix, shaped
+from .formats import MAGIC
 from .polynomial import polynomial
 from .rare_lanes import with_rare_lanes
 
 TWO_OVER_PI = float.fromhex("0x1.45f306dc9c883p-1")
 HALF_PI_HIGH = float.fromhex("0x1.921fb54442d18p0")
 HALF_PI_LOW = float.fromhex("0x1.1a62633145c07p-54")
-MAGIC = float.fromhex("0x1.8p52")  # a number to which it is added is rounded to an integer
 LARGE = float(1 << 48)  # from here on the multiple of pi/2 is not exact
 # of sin(r)/r and cos(r) in r^2, highest power first, |r| <= pi/4: FreeBSD's k_sinf.c and k_cosf.c
 SINE = (
@@ -56,8 +56,8 @@ def _reduced_function(e: Emitter, name: str, x: ir.Value) -> ir.Value:
         return e.constant(value, kind)
 
     wide = e.b.fpext(x, kind)
-    biased = e.fma(wide, const(TWO_OVER_PI), const(MAGIC))
-    n = e.b.fsub(biased, const(MAGIC))
+    biased = e.fma(wide, const(TWO_OVER_PI), const(MAGIC[F64]))
+    n = e.b.fsub(biased, const(MAGIC[F64]))
     r = e.fma(n, const(-HALF_PI_LOW), e.fma(n, const(-HALF_PI_HIGH), wide))
     square = e.b.fmul(r, r)
     sine = e.b.fmul(r, polynomial(e, square, SINE))
