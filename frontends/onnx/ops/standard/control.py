@@ -47,7 +47,7 @@ def if_(s: Site) -> Sequence[Content]:
     shapes = []
     for a, b in zip(regions[0][0].outputs, regions[1][0].outputs, strict=True):
         if a.dtype is not b.dtype or a.type.rank != b.type.rank:
-            raise NotSupported(f"its branches give {a.type} and {b.type}", _deciding(condition))
+            raise NotSupported(f"its branches give {a.type} and {b.type}", _deciding(s, condition))
         shapes += list(zip(a.shape, b.shape, strict=True))
     bound = [s.emitter.fresh("branch") for a, b in shapes if a != b or symbols_of(a) & local]
     graphs = [graph for graph, _ in regions]
@@ -159,7 +159,7 @@ def _need_branch(s: Site, condition: Value, chosen: int, region: Graph) -> None:
     what = (
         f"node '{s.emitter.name}' (If) is compiled for its {name}_branch, whose results have "
         f"{' '.join(map(str, ranks))} dimensions, and this run takes the other one; "
-        f"{_deciding(condition)}"
+        f"{_deciding(s, condition)}"
     )
     attrs = {"relation": needed.relation, "left": needed.left, "right": needed.right, "what": what}
     s.emitter.emit_node("check_dims", [], attrs)
@@ -195,8 +195,9 @@ def _size(value: Value) -> Dim | None:
     return size
 
 
-def _deciding(condition: Value) -> str:
-    """What makes a condition known when compiling: sizes that are pinned, or values that are."""
+def _deciding(s: Site, condition: Value) -> str:
+    """What makes a condition known when compiling: sizes of inputs that are pinned, or values that
+    are; or what to do where the model itself computes it."""
     names: set[str] = set()
     read: dict[str, None] = {}
     pending, seen = [condition], {condition}
@@ -217,5 +218,11 @@ def _deciding(condition: Value) -> str:
             f"the elements of {given} decide it: make these a constant of the model, or give the "
             "results of both branches one rank"
         )
-    found = f", {', '.join(sorted(names))}," if names else ""
+    pinned = names.difference(*s.emitter.bound)
+    if names and not pinned:
+        return (
+            f"sizes that a run computes decide it ({', '.join(sorted(names))}): give the results "
+            "of both branches one rank"
+        )
+    found = f", {', '.join(sorted(pinned))}," if pinned else ""
     return f"pin the sizes{found} that decide it with --shape"
